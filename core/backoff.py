@@ -1,0 +1,54 @@
+"""When to try again: n² units after attempt n, for queries, compensation, notifications and refunds alike.
+
+    attempt                     1   2   3   4  …   16      beyond
+    gap before it (minutes)     1   4   9  16  …  256      1440 (once a day)
+
+Sixteen attempts span 1 + 4 + … + 256 = 1,496 minutes = 24 h 56 min: the window in which WeChat Pay and Alipay resend
+their own callbacks. Attempts at or below 0 are the optional early queries of methods that have no callback.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+
+DAY_UNITS = 1440
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """How long to wait before an attempt.
+
+    `unit_s` is the length of one unit in seconds (60 in production), `attempts_max` how many n² attempts there are,
+    `jitter` the largest share (0 to 0.1) by which a gap is lengthened, `early_s` extra first gaps in seconds.
+    """
+
+    unit_s: float = 60.0
+    attempts_max: int = 16
+    jitter: float = 0.0
+    early_s: tuple[float, ...] = ()
+
+    @property
+    def first_attempt(self) -> int:
+        """1, or lower by the number of early queries: with two of them −1, 0, 1, 2, …"""
+        return 1 - len(self.early_s)
+
+    def is_exhausted(self, attempt: int) -> bool:
+        """Whether `attempt` comes after the last n² attempt. Giving up is not evidence: the work goes on once a day."""
+        return attempt > self.attempts_max
+
+    def gap_s(self, attempt: int, key: str = "") -> float:
+        """Seconds between the attempt before and `attempt`: 60, 240, 540, 960 … with the default unit.
+
+        `key` is the number (out_trade_no, notification id) from which the jitter is derived, so that a gap is the same
+        whoever computes it, and many orders placed together do not stay together.
+        """
+        if attempt < 1:
+            return self.early_s[max(0, attempt - self.first_attempt)]
+        units = DAY_UNITS if self.is_exhausted(attempt) else attempt * attempt
+        return units * self.unit_s * (1.0 + self.jitter * _fraction(f"{key}:{attempt}"))
+
+
+def _fraction(key: str) -> float:
+    """A number in [0, 1) that is always the same for a key."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=6).digest()) / 2**48

@@ -1,0 +1,129 @@
+"""What a decision wants committed and done: plain values that `storage.transitions`, the one door, carries out.
+
+A decision is computed again on fresh state after a version conflict, so it holds no effect of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from core.evidence import Evidence, Source
+from core.order import CaseReason, Order, Payment, PaymentKey, PendingKind
+
+
+class Outcome(StrEnum):
+    """What a decision came to, in one word for callers, logs and metrics."""
+
+    # placing and starting
+    PLACED = "placed"
+    STARTED = "started"
+    SAME = "same"
+    OTHER_TERMS = "other_terms"
+    REUSED = "reused"
+    UNCLEAR = "unclear"
+    HANDED_OFF = "handed_off"
+    CREATE_REFUSED = "create_refused"
+    # evidence
+    PAID = "paid"
+    PAID_LATE = "paid_late"
+    DOUBLE_PAYMENT = "double_payment"
+    MISMATCH = "mismatch"
+    NUMBER_REUSED = "number_reused"
+    PAYMENT_CLOSED = "payment_closed"
+    STILL_OPEN = "still_open"
+    EXHAUSTED = "exhausted"
+    NOTHING_NEW = "nothing_new"
+    # closing
+    CLOSED = "closed"
+    CLOSE_REQUESTED = "close_requested"
+    CLOSE_ATTEMPTED = "close_attempted"
+    NOT_YET = "not_yet"
+    STALE = "stale"
+    ALREADY_PAID = "already_paid"
+    ALREADY_CLOSED = "already_closed"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """Put a pending row: due `delay_s` seconds after the commit, or at `at`.
+
+    `expected_arm_no` is the row's arm number when it is moved (the row is left alone if it has another by then), None
+    when it is new.
+    """
+
+    key: PaymentKey
+    kind: PendingKind
+    order_no: str
+    attempt: int
+    delay_s: float | None = None
+    at: datetime | None = None
+    expected_arm_no: int | None = None
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A question for a person. Unique per payment and reason while it is open."""
+
+    reason: CaseReason
+    key: PaymentKey | None
+    detail: str
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """What the merchant's order service is to hear: the bytes are made once, so that every delivery is the same."""
+
+    id: str
+    type: str
+    url: str
+    body: bytes
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The line in the order's history; its number is the order's new version."""
+
+    kind: Outcome
+    by: Source
+    key: PaymentKey | None = None
+    evidence: Evidence | None = None
+    note: str = ""
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A legal move: the order as it shall be (`order.version` is the new one) with all that belongs to it, one statement."""
+
+    order: Order
+    event: Event
+    is_new: bool = False
+    new_payments: tuple[Payment, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    resolved: tuple[PaymentKey, ...] = ()
+    arm: tuple[Arm, ...] = ()
+    cases: tuple[Case, ...] = ()
+    notification: Notification | None = None
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was seen and changed nothing: query 2 said unpaid, an answer was cut off."""
+
+    order_no: str
+    kind: str
+    by: Source
+    key: PaymentKey | None = None
+    note: str = ""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome, the change if there is one, and what follows after the commit.
+
+    `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version).
+    `close` are payments to be closed at their channels, `ask` are payments to be queried.
+    """
+
+    outcome: Outcome
+    change: Change | None = None
+    rearm: tuple[Arm, ...] = ()
+    drop: tuple[PaymentKey, ...] = ()
+    observation: Observation | None = None
+    close: tuple[PaymentKey, ...] = ()
+    ask: tuple[PaymentKey, ...] = ()

@@ -1,0 +1,170 @@
+"""Every fault nodrop names, as one tree. The docstring of a class is its message; expected outcomes are values, not errors.
+
+    NodropError
+    ├── CallerError          the caller's fault: answered 4xx, nothing changed
+    ├── ChannelError         the channel's side
+    │   ├── OutcomeUnknown   only a query may follow, never a conclusion
+    │   │   ├── ChannelUnavailable
+    │   │   └── ChannelUnreadable
+    │   ├── ChannelRefused   definite: the channel understood and said no
+    │   └── CallbackRejected
+    │       ├── CallbackForged
+    │       └── CallbackStale
+    ├── StorageError
+    │   ├── DatabaseUnavailable
+    │   ├── RedisUnavailable
+    │   └── ConflictsExhausted
+    └── ConfigurationError   stops the process at its start, and names what to set
+
+The HTTP status of a `CallerError` is in `api.problems`, in one table.
+"""
+
+from __future__ import annotations
+
+from inspect import cleandoc
+
+
+class NodropError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title())
+        self.detail = detail
+
+    @classmethod
+    def title(cls) -> str:
+        """The first sentence of the docstring: the message for people."""
+        return cleandoc(cls.__doc__ or "Something went wrong.").split("\n", 1)[0]
+
+
+# -- the caller's fault ------------------------------------------------------------------------------------------------
+
+
+class CallerError(NodropError):
+    """The request cannot be carried out as it stands."""
+
+
+class InvalidRequest(CallerError):
+    """The request is malformed."""
+
+
+class Unauthorized(CallerError):
+    """The API key is missing or unknown."""
+
+
+class NotFound(CallerError):
+    """There is nothing here under this name."""
+
+
+class MethodNotAllowed(CallerError):
+    """This address does not take this method."""
+
+
+class BodyTooLarge(CallerError):
+    """The body is larger than this address takes."""
+
+
+class BodyTooSlow(CallerError):
+    """The body did not arrive within its deadline."""
+
+
+class UnsupportedBody(CallerError):
+    """The body's type or encoding is not taken here."""
+
+
+class OrderConflict(CallerError):
+    """An order with this number exists with other terms."""
+
+
+class NumberTaken(CallerError):
+    """A payment with this number is already known at this account."""
+
+
+class OrderPaid(CallerError):
+    """The order is already paid."""
+
+
+class OrderClosed(CallerError):
+    """The order is closed."""
+
+
+class PaymentUnclear(CallerError):
+    """An earlier payment of this order may still be paid: another one is not started until the channel has told."""
+
+
+class PaymentRefused(CallerError):
+    """The channel refused to create the payment."""
+
+
+class UnknownAccount(CallerError):
+    """There is no enabled account with this name."""
+
+
+class TooManyRequests(CallerError):
+    """Asked too often."""
+
+    def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+# -- the channel's side ------------------------------------------------------------------------------------------------
+
+
+class ChannelError(NodropError):
+    """The channel did not do what was asked."""
+
+
+class OutcomeUnknown(ChannelError):
+    """The channel may or may not have acted: only a query may follow."""
+
+
+class ChannelUnavailable(OutcomeUnknown):
+    """The channel could not be reached, did not answer in time, or answered that it is broken."""
+
+
+class ChannelUnreadable(OutcomeUnknown):
+    """The channel's answer could not be read or its signature did not verify."""
+
+
+class ChannelRefused(ChannelError):
+    """The channel understood the request and refused it."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(detail or code)
+        self.code = code
+
+
+class CallbackRejected(ChannelError):
+    """The callback is not from the channel."""
+
+
+class CallbackForged(CallbackRejected):
+    """The callback's signature did not verify."""
+
+
+class CallbackStale(CallbackRejected):
+    """The callback's signature is older or newer than the channel's tolerance."""
+
+
+# -- storage -----------------------------------------------------------------------------------------------------------
+
+
+class StorageError(NodropError):
+    """A store did not answer."""
+
+
+class DatabaseUnavailable(StorageError):
+    """Postgres cannot be reached or does not answer."""
+
+
+class RedisUnavailable(StorageError):
+    """Redis cannot be reached or does not answer."""
+
+
+class ConflictsExhausted(StorageError):
+    """The order kept changing under every try to commit; it is tried again later."""
+
+
+class ConfigurationError(NodropError):
+    """The configuration cannot be used."""

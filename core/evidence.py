@@ -1,0 +1,86 @@
+"""What a channel told us about one payment, verified: the only thing that moves a payment.
+
+An adapter makes evidence from a callback or a query answer whose origin it has verified, and from nothing else. It says
+what the channel said and compares nothing: `core.lifecycle` compares amount, currency, account and number with ours.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+class Source(StrEnum):
+    """Who brought the evidence or asked for the change; recorded with every event as `by`."""
+
+    API = "api"
+    CALLBACK = "callback"
+    COMPENSATION = "compensation"
+    QUERY = "query"
+    REFRESH = "refresh"
+    SWEEP = "sweep"
+    CLOSE = "close"
+    OPERATOR = "operator"
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """What every kind of evidence may carry.
+
+    `channel_account` is our name of the account that the evidence speaks of, or `other:<id>` when the channel names a
+    merchant that is not the account's. `amount` is in minor units. None means: the channel did not say.
+    """
+
+    channel_account: str
+    out_trade_no: str
+    amount: int | None = None
+    currency: str | None = None
+    channel_transaction_id: str | None = None
+    at: datetime | None = None
+
+
+class Paid(_Told, frozen=True, kw_only=True):
+    """The channel has the money. `at` is when the channel says it was paid."""
+
+    amount: int
+    currency: str
+    channel_transaction_id: str
+
+
+class Refunded(_Told, frozen=True, kw_only=True):
+    """The channel had the money and has given back `refunded_amount` of it: it *was* paid."""
+
+    amount: int
+    currency: str
+    channel_transaction_id: str
+    refunded_amount: int
+
+
+class Unpaid(_Told, frozen=True, kw_only=True):
+    """The channel knows the payment and does not have the money yet."""
+
+
+class Closed(_Told, frozen=True, kw_only=True):
+    """The channel knows the payment, does not have the money and will not take it any more."""
+
+
+class Missing(_Told, frozen=True, kw_only=True):
+    """The channel says, verified, that it knows no such payment. Not a failure: it may not have been created *yet*."""
+
+
+class Unclear(_Told, frozen=True, kw_only=True):
+    """Nothing was learnt: a time-out, a broken or unsigned answer. `reason` is a short code for the timeline."""
+
+    reason: str
+
+
+Evidence = Paid | Refunded | Unpaid | Closed | Missing | Unclear
+EvidenceKind = Literal["paid", "refunded", "unpaid", "closed", "missing", "unclear"]
+
+
+def kind_of(evidence: Evidence) -> EvidenceKind:
+    """The one word for the timeline, the logs and the metrics."""
+    kind: EvidenceKind = evidence.__struct_config__.tag  # type: ignore[assignment]  # the tags are these words
+    return kind

@@ -1,0 +1,62 @@
+"""What the merchant's order service hears: one body per version of an order, made once and sent as it is until heard.
+
+The body carries the order's version and its whole state, so the receiver can drop what is older than what it has.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+
+from core.decision import Notification
+from core.order import Order, Payment
+
+NotificationType = Literal["order.paid", "order.closed", "order.paid_late", "order.double_payment"]
+
+
+def notification_id(order_no: str, version: int) -> str:
+    """The same for every delivery of one version: the receiver deduplicates by it."""
+    return "msg_" + sha256(f"{order_no}\n{version}".encode()).hexdigest()[:32]
+
+
+def order_notification(
+    type_: NotificationType, order: Order, payment: Payment | None, *, now: datetime, late: bool
+) -> Notification | None:
+    """The notification of this version, or None when the order has no `notify_url`."""
+    if order.notify_url is None:
+        return None
+    message_id = notification_id(order.order_no, order.version)
+    body = {
+        "id": message_id,
+        "type": type_,
+        "created_at": now,
+        "data": {
+            "order_no": order.order_no,
+            "version": order.version,
+            "status": order.status,
+            "amount": order.amount,
+            "currency": order.currency,
+            "paid_at": order.paid_at,
+            "closed_at": order.closed_at,
+            "late": late,
+            "payment": None if payment is None else _payment(payment),
+            "metadata": order.metadata,
+        },
+    }
+    return Notification(id=message_id, type=type_, url=order.notify_url, body=msgspec.json.encode(body))
+
+
+def _payment(payment: Payment) -> dict[str, object]:
+    return {
+        "account": payment.channel_account,
+        "out_trade_no": payment.out_trade_no,
+        "channel_transaction_id": payment.channel_transaction_id,
+        "amount": payment.amount,
+        "currency": payment.currency,
+        "status": payment.status,
+        "paid_at": payment.paid_at,
+        "refunded_amount": payment.refunded_amount,
+    }

@@ -1,0 +1,221 @@
+"""The order, its payments and what is pending: frozen data, the states with their legal moves, and what the public reads.
+
+One order has many payments: the user may open Alipay and then pay by WeChat Pay. `Order.version` is the optimistic lock
+of the order *and* of its payments, and the number of its newest event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+
+
+class OrderStatus(StrEnum):
+    """created: nothing has been started. paying: a payment is armed. paid: final. closed: ended unpaid, yet *paid wins*."""
+
+    CREATED = "created"
+    PAYING = "paying"
+    PAID = "paid"
+    CLOSED = "closed"
+
+
+class PaymentStatus(StrEnum):
+    """open: the channel may have the money or still take it. paid: it has it. closed: it has not and will not."""
+
+    OPEN = "open"
+    PAID = "paid"
+    CLOSED = "closed"
+
+
+ORDER_MOVES: Mapping[OrderStatus, frozenset[OrderStatus]] = MappingProxyType(
+    {
+        OrderStatus.CREATED: frozenset({OrderStatus.PAYING, OrderStatus.PAID, OrderStatus.CLOSED}),
+        OrderStatus.PAYING: frozenset({OrderStatus.PAID, OrderStatus.CLOSED}),
+        OrderStatus.CLOSED: frozenset({OrderStatus.PAID}),
+        OrderStatus.PAID: frozenset(),
+    }
+)
+PAYMENT_MOVES: Mapping[PaymentStatus, frozenset[PaymentStatus]] = MappingProxyType(
+    {
+        PaymentStatus.OPEN: frozenset({PaymentStatus.PAID, PaymentStatus.CLOSED}),
+        PaymentStatus.CLOSED: frozenset({PaymentStatus.PAID}),
+        PaymentStatus.PAID: frozenset(),
+    }
+)
+
+
+class Origin(StrEnum):
+    """ours: created by nodrop. watched: created elsewhere and only queried; never closed, captured or refunded."""
+
+    OURS = "ours"
+    WATCHED = "watched"
+
+
+class PaymentKey(NamedTuple):
+    """What identifies a payment: our name of the account, and the number we gave the channel. Unique for ever."""
+
+    channel_account: str
+    out_trade_no: str
+
+
+class Checkout(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user needs to pay: `redirect` (a URL), `qr` (text to draw) or `client` (a token for a client SDK)."""
+
+    kind: str
+    value: str
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the merchant wants to be paid. `amount` is in minor units; `handed_off_at` is when the user could go to pay."""
+
+    order_no: str
+    amount: int
+    currency: str
+    subject: str
+    status: OrderStatus
+    version: int
+    page_token: str
+    created_at: datetime
+    expires_at: datetime
+    paid_by: PaymentKey | None = None
+    paid_at: datetime | None = None
+    closed_at: datetime | None = None
+    handed_off_at: datetime | None = None
+    notify_url: str | None = None
+    return_url: str | None = None
+    metadata: dict[str, str] = {}
+
+    @property
+    def is_resolved(self) -> bool:
+        return self.status in (OrderStatus.PAID, OrderStatus.CLOSED)
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to pay an order at one account.
+
+    `channel_reference` is what to query by when it is not our number. `payable_until` is the last moment at which the
+    channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it answered
+    a request to close it.
+    """
+
+    channel_account: str
+    out_trade_no: str
+    order_no: str
+    attempt_no: int
+    amount: int
+    currency: str
+    status: PaymentStatus
+    payable_until: datetime
+    created_at: datetime
+    method: str = ""
+    origin: Origin = Origin.OURS
+    checkout: Checkout | None = None
+    channel_reference: str | None = None
+    channel_transaction_id: str | None = None
+    paid_at: datetime | None = None
+    refunded_amount: int = 0
+    close_attempted_at: datetime | None = None
+    refused_at: datetime | None = None
+
+    @property
+    def key(self) -> PaymentKey:
+        return PaymentKey(self.channel_account, self.out_trade_no)
+
+
+class PendingKind(StrEnum):
+    """query: a payment to be asked about. deadline: an order to be closed at `expires_at` unless it is paid."""
+
+    QUERY = "query"
+    DEADLINE = "deadline"
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the temporary table: exists exactly while something is unresolved.
+
+    `arm_no` grows with every scheduling and is part of the job id, so a job of an older scheduling does nothing.
+    """
+
+    key: PaymentKey
+    kind: PendingKind
+    order_no: str
+    attempt: int
+    arm_no: int
+    due_at: datetime
+
+
+def deadline_key(order_no: str) -> PaymentKey:
+    """The pending key of an order's own deadline: no account has the empty name."""
+    return PaymentKey("", order_no)
+
+
+class CaseReason(StrEnum):
+    """Why a person has to look. Doubt is a case beside the status, never a status."""
+
+    AMOUNT_MISMATCH = "amount_mismatch"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    ACCOUNT_MISMATCH = "account_mismatch"
+    NUMBER_MISMATCH = "number_mismatch"
+    NUMBER_REUSED = "number_reused"
+    TRANSACTION_CLAIMED_TWICE = "transaction_claimed_twice"
+    PAID_LATE = "paid_late"
+    DOUBLE_PAYMENT = "double_payment"
+    REFUNDED_OUTSIDE = "refunded_outside"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    UNKNOWN_ORDER = "unknown_order"
+    CALLBACK_CONTRADICTED = "callback_contradicted"
+
+
+class OrderState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a decision looks at, read in one statement; `now` is the database's clock at that moment."""
+
+    order: Order
+    now: datetime
+    payments: tuple[Payment, ...] = ()
+    pending: tuple[Pending, ...] = ()
+    open_cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()
+
+    def payment(self, key: PaymentKey) -> Payment | None:
+        return next((payment for payment in self.payments if payment.key == key), None)
+
+    def pending_of(self, key: PaymentKey) -> Pending | None:
+        return next((row for row in self.pending if row.key == key), None)
+
+    def open_payments(self) -> tuple[Payment, ...]:
+        return tuple(payment for payment in self.payments if payment.status is PaymentStatus.OPEN)
+
+
+class PublicStatus(StrEnum):
+    """What a page may say. An order is never called unpaid or failed while money may be under way."""
+
+    CREATED = "created"
+    PROCESSING = "processing"
+    PAID = "paid"
+    CLOSED = "closed"
+    REVIEW = "review"
+
+    @property
+    def is_definite(self) -> bool:
+        return self in (PublicStatus.PAID, PublicStatus.CLOSED)
+
+
+def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
+    """What the public reads: *processing* once the user could go to pay; *review* when money came for a closed order."""
+    if order.status is OrderStatus.PAID:
+        return PublicStatus.PAID
+    if order.status is OrderStatus.CLOSED:
+        came = any(payment.status is PaymentStatus.PAID for payment in payments)
+        return PublicStatus.REVIEW if came else PublicStatus.CLOSED
+    return PublicStatus.CREATED if order.handed_off_at is None else PublicStatus.PROCESSING
+
+
+ORDER_NO = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]{0,63}", re.ASCII)
+OUT_TRADE_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
+ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9\-]{0,39}", re.ASCII)
+
+

@@ -1,0 +1,133 @@
+"""The configuration: one frozen struct, read from the environment, checked at start with errors that say what to set.
+
+No setting has a default secret. Times say their unit in their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+import msgspec
+
+from core.backoff import Backoff
+from core.errors import ConfigurationError
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Every setting; its name in upper case is its environment variable. `docs/configuration.md` explains each."""
+
+    # -- where things are
+    database_url: str = ""
+    direct_database_url: str = ""
+    database_tls: str = ""
+    statement_cache_size: Annotated[int, msgspec.Meta(ge=0)] = 100
+    redis_url: str = ""
+    redis_tls: str = ""
+    redis_sentinels: str = ""
+    redis_sentinel_master: str = "mymaster"
+    public_url: str = ""
+    host: str = "0.0.0.0"  # noqa: S104 - a PaaS routes to every interface of its container
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    trusted_proxy_hops: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    processes: Count = 4
+
+    # -- secrets
+    nodrop_master_keys: str = ""
+    notify_secrets: str = ""
+
+    # -- back-off
+    backoff_unit_s: Positive = 60.0
+    backoff_attempts_max: Count = 16
+    backoff_jitter: Annotated[float, msgspec.Meta(ge=0, le=0.1)] = 0.0
+    arm_horizon_s: Positive = 1800.0
+
+    # -- orders and channels
+    order_expires_s: Positive = 1800.0
+    payable_margin_s: Positive = 300.0
+    lease_s: Positive = 30.0
+    channel_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=15)] = 10.0
+    callback_body_bytes_max: Count = 65536
+    callback_confirm_s: Positive = 2.0
+    callback_confirm_slots: Count = 32
+    refresh_cooldown_s: Positive = 3.0
+    page_token_days: Count = 90
+
+    # -- the sweep and the lanes
+    sweep_interval_s: Positive = 5.0
+    sweep_grace_s: Positive = 15.0
+    sweep_batch: Count = 100
+    max_jobs: Count = 200
+
+    # -- notifications
+    notify_allow_nets: str = ""
+    notify_timeout_s: Positive = 10.0
+
+    # -- the process
+    shutdown_grace_s: Positive = 10.0
+    log_level: str = "info"
+
+    def backoff(self, early_s: tuple[float, ...] = ()) -> Backoff:
+        """The one back-off, with an account's early queries if it has any."""
+        return Backoff(
+            unit_s=self.backoff_unit_s,
+            attempts_max=self.backoff_attempts_max,
+            jitter=self.backoff_jitter,
+            early_s=early_s,
+        )
+
+    def allowed_nets(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified all the same."""
+        return tuple(ip_network(text.strip()) for text in self.notify_allow_nets.split(",") if text.strip())
+
+    def notify_keys(self) -> tuple[str, ...]:
+        """`NOTIFY_SECRETS`: every one signs, so that the merchant can change over without missing a notification."""
+        return tuple(text.strip() for text in self.notify_secrets.split(",") if text.strip())
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings of this environment; empty variables count as unset.
+
+    Raises:
+        ConfigurationError: names the variable and what it should look like.
+    """
+    names = Settings.__struct_encode_fields__
+    given = {name: environ[name].strip() for name in names if environ.get(name, "").strip()}
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+        settings.allowed_nets()
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_explain(str(error))) from None
+    except ValueError as error:
+        raise ConfigurationError(f"NOTIFY_ALLOW_NETS: {error}; set networks like 127.0.0.0/8,10.1.0.0/16") from None
+    return settings
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Stop at once when a setting that this process cannot do without is empty.
+
+    Raises:
+        ConfigurationError: names every missing variable and what to set.
+    """
+    missing = [f"{name.upper()} is not set: {_HINTS.get(name, 'it is needed')}" for name in names if not getattr(settings, name)]
+    if missing:
+        raise ConfigurationError("; ".join(missing))
+
+
+_HINTS = {
+    "database_url": "set it to the address of Postgres, postgres://user:password@host:5432/database",
+    "redis_url": "set it to the address of Redis, rediss://:password@host:6379/0",
+    "public_url": "set it to the address under which channels and buyers reach this service, https://pay.example.com",
+    "nodrop_master_keys": "set it to the output of `python -m cli keys master`",
+    "notify_secrets": "set it to the output of `python -m cli keys notify`",
+}
+
+
+def _explain(message: str) -> str:
+    """`Expected `int` - at `$.PORT`` → `PORT: expected `int``."""
+    what, _, where = message.partition(" - at `$.")
+    return f"{where.rstrip('`')}: {what[0].lower()}{what[1:]}" if where else message

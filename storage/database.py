@@ -1,0 +1,226 @@
+"""The Postgres side: one small pool, `DATABASE_URL` as a PaaS hands it out, and foreign exceptions mapped once.
+
+No session state, no LISTEN, no transaction across a channel call: every statement stands alone, so pgbouncer in
+transaction mode may stand in front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg
+import msgspec
+
+from core.errors import ConfigurationError, DatabaseUnavailable
+from core.settings import Settings
+from storage.tls import TlsMode, check_pin, tls_mode
+
+CONNECTIONS_MAX = 4
+"""Per process: small plans of hosted Postgres allow twenty connections in all."""
+
+STATEMENT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+ACQUIRE_TIMEOUT_S = 10.0
+
+# What a client cannot tell apart from "not there": nothing, everything or something in between was done.
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    OSError,
+    TimeoutError,
+)
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Postgres is. `tls` is settled; connection parameters that poolers and drivers add to URLs are dropped."""
+
+    host: str
+    port: int
+    user: str
+    password: str | None
+    database: str
+    tls: TlsMode
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"Address({self.host}:{self.port}/{self.database}, tls={self.tls!r})"
+
+
+def read_address(url: str, tls: str, *, variable: str = "DATABASE_URL") -> Address:
+    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and the like are what other drivers want: ignored.
+
+    Raises:
+        ConfigurationError: names the variable and what to set.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
+        raise ConfigurationError(f"{variable}: set it to postgres://user:password@host:5432/database")
+    query = dict(parse_qsl(parts.query))
+    host = parts.hostname or query.get("host") or "127.0.0.1"
+    return Address(
+        host=unquote(host),
+        port=parts.port or 5432,
+        user=unquote(parts.username or query.get("user") or "postgres"),
+        password=None if parts.password is None else unquote(parts.password),
+        database=unquote(parts.path.lstrip("/")),
+        tls=tls_mode(tls, variable="DATABASE_TLS", host=host, default_plain=False),
+    )
+
+
+async def connect(address: Address, *, statement_cache_size: int = 100) -> asyncpg.Connection:
+    """One connection, outside the pool: for migrations and tools.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or its certificate is not trusted.
+    """
+    with_mapped = _connect_arguments(address, statement_cache_size)
+    try:
+        connection = await asyncpg.connect(**with_mapped)
+    except _UNAVAILABLE as error:
+        raise DatabaseUnavailable(_reason(error, address)) from error
+    await _check(connection, address)
+    return connection
+
+
+class Database:
+    """A pool of at most four connections. Opening it connects to nothing, so a process starts without Postgres."""
+
+    def __init__(self, address: Address, *, statement_cache_size: int = 100) -> None:
+        self._address = address
+        self._statement_cache_size = statement_cache_size
+        self._pool: asyncpg.Pool | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Database:
+        """The database of `DATABASE_URL`.
+
+        Raises:
+            ConfigurationError: names the variable and what to set.
+        """
+        address = read_address(settings.database_url, settings.database_tls)
+        return cls(address, statement_cache_size=settings.statement_cache_size)
+
+    async def open(self) -> None:
+        self._pool = await asyncpg.create_pool(
+            **_connect_arguments(self._address, self._statement_cache_size),
+            min_size=0,
+            max_size=CONNECTIONS_MAX,
+            # Nothing sets session state, so there is nothing to reset: half the cost of a statement.
+            reset=_nothing,
+            init=self._init,
+            max_inactive_connection_lifetime=300,
+        )
+
+    async def close(self) -> None:
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), 2.0)
+        except (TimeoutError, *_UNAVAILABLE):
+            self._pool.terminate()
+
+    async def _init(self, connection: Any) -> None:
+        await _check(connection, self._address)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        if self._pool is None:
+            raise DatabaseUnavailable("the pool is not open")
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+        except _UNAVAILABLE as error:
+            raise DatabaseUnavailable(_reason(error, self._address)) from error
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """All rows of one statement, which is its own transaction.
+
+        Raises:
+            DatabaseUnavailable: also when the connection was lost and the statement may have been committed.
+        """
+        async with self._connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+            return rows
+
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
+        """The first row, or None. Raises as `fetch`."""
+        async with self._connection() as connection:
+            row: asyncpg.Record | None = await connection.fetchrow(sql, *args)
+            return row
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        """The first column of the first row. Raises as `fetch`."""
+        async with self._connection() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> int:
+        """How many rows it changed. Raises as `fetch`."""
+        async with self._connection() as connection:
+            tag: str = await connection.execute(sql, *args)
+            return int(tag.rsplit(" ", 1)[-1]) if tag[-1:].isdigit() else 0
+
+    async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """One statement for many rows, atomically. Raises as `fetch`."""
+        async with self._connection() as connection:
+            await connection.executemany(sql, rows)
+
+    async def ping(self) -> bool:
+        """Whether Postgres answers now."""
+        try:
+            return await asyncio.wait_for(self.fetchval("SELECT 1"), 2.0) == 1
+        except (DatabaseUnavailable, TimeoutError):
+            return False
+
+
+async def _nothing(_connection: Any) -> None:
+    """Reset nothing."""
+
+
+async def _check(connection: Any, address: Address) -> None:
+    """With a pinned certificate the chain is not checked, so the pin must be."""
+    if address.tls.pin:
+        check_pin(address.tls, connection._transport.get_extra_info("ssl_object"), variable="DATABASE_TLS")  # noqa: SLF001
+
+
+def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str, Any]:
+    pooler = statement_cache_size == 0
+    return {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password,
+        "database": address.database,
+        "ssl": address.tls.context or False,
+        "timeout": CONNECT_TIMEOUT_S,
+        "command_timeout": STATEMENT_TIMEOUT_S,
+        "statement_cache_size": statement_cache_size,
+        # Compiling a plan costs more than our statements take. A pooler refuses start-up parameters it does not know.
+        "server_settings": {} if pooler else {"jit": "off", "timezone": "UTC", "application_name": "nodrop"},
+    }
+
+
+def _reason(error: BaseException, address: Address) -> str:
+    """For people: what to look at, without user or password."""
+    where = f"{address.host}:{address.port}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"the certificate of Postgres at {where} is not trusted: set DATABASE_TLS to ca:<PEM>, "
+            "pin:<SHA-256 of the certificate>, encrypt-only, or private"
+        )
+    if "rejected SSL upgrade" in str(error):
+        return f"Postgres at {where} offers no TLS: set DATABASE_TLS=private if that network is private"
+    return f"Postgres at {where}: {type(error).__name__}"

@@ -1,0 +1,57 @@
+"""Rows of Postgres as the frozen data of `core`, and back as JSON documents for the one statement of the door."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, Pending
+
+_encoder = msgspec.json.Encoder()
+
+
+class _StateRow(msgspec.Struct, frozen=True):
+    """An order with all that belongs to it, as `STATE` builds it in one JSON document."""
+
+    order: Order
+    now: datetime
+    payments: tuple[Payment, ...]
+    pending: tuple[Pending, ...]
+    open_cases: tuple[tuple[str | None, str | None, CaseReason], ...]
+
+
+_state_decoder = msgspec.json.Decoder(_StateRow)
+
+STATE = """
+jsonb_build_object(
+    'now', now(),
+    'order', to_jsonb(o) || jsonb_build_object('paid_by',
+        CASE WHEN o.paid_by_account IS NULL THEN NULL
+             ELSE jsonb_build_array(o.paid_by_account, o.paid_by_out_trade_no) END),
+    'payments', coalesce((SELECT jsonb_agg(to_jsonb(p) ORDER BY p.attempt_no)
+                            FROM payments p WHERE p.order_no = o.order_no), '[]'),
+    'pending', coalesce((SELECT jsonb_agg(jsonb_build_object(
+                                'key', jsonb_build_array(q.channel_account, q.out_trade_no), 'kind', q.kind,
+                                'order_no', q.order_no, 'attempt', q.attempt, 'arm_no', q.arm_no, 'due_at', q.due_at))
+                           FROM pending q WHERE q.order_no = o.order_no), '[]'),
+    'open_cases', coalesce((SELECT jsonb_agg(jsonb_build_array(c.channel_account, c.out_trade_no, c.reason))
+                              FROM cases c WHERE c.order_no = o.order_no AND c.resolved_at IS NULL), '[]'))::text
+"""
+"""SQL expression over `orders o`: an `OrderState` as JSON text, read in the snapshot of one statement."""
+
+
+def order_state(text: str) -> OrderState:
+    """What `STATE` built."""
+    row = _state_decoder.decode(text)
+    cases = frozenset(
+        (None if account is None or number is None else PaymentKey(account, number), reason)
+        for account, number, reason in row.open_cases
+    )
+    return OrderState(order=row.order, now=row.now, payments=row.payments, pending=row.pending, open_cases=cases)
+
+
+def document(value: Any) -> str:
+    """JSON text for a statement."""
+    return _encoder.encode(value).decode()

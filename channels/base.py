@@ -122,22 +122,3 @@ class Channel(Protocol):
             ChannelUnreadable: the statement as a whole is not of the channel's form.
         """
         ...
-
-
-class AccountConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One account at a channel, opened: what an adapter is built from. `credentials` is the channel's own structure."""
-
-    name: str
-    channel: str
-    base_url: str
-    credentials: dict[str, object]
-    rate_per_s: int = 50
-    trust_callback: bool = False
-    late_policy: str = "accept"
-    early_queries_s: tuple[float, ...] = ()
-    live: bool = False
-    enabled: bool = True
-
-    def __repr__(self) -> str:
-        """Without the credentials: an account must be safe to print."""
-        return f"AccountConfig(name={self.name!r}, channel={self.channel!r})"

@@ -49,6 +49,14 @@ class Admission(Protocol):
 
 RATE_WITH_SHARES_MIN = 3
 
+# The breaker of an account opens after so many unanswered calls in a row within so many seconds, first for 5, then 10,
+# 20, 40 and 60 s. Then one call probes whether the channel answers again; if nothing is heard of it, another may.
+UNANSWERED_MAX = 10
+UNANSWERED_WITHIN_S = 60.0
+OPEN_S = 5.0
+OPEN_S_MAX = 60.0
+PROBE_S = 20.0
+
 
 def kept_share(rate_per_s: int) -> int:
     """How many calls of every second are kept for fresh calls, and as many for scheduled ones: a fifth of the rate.
@@ -66,5 +74,5 @@ def is_within_rate(rate_per_s: int, urgency: Urgency, made: Mapping[Urgency, int
     rule, an urgency that has not used up its own share is always admitted.
     """
     share = kept_share(rate_per_s)
-    kept = sum(max(0, share - made[other]) for other in WITH_SHARES if other is not urgency)
+    kept = sum(max(0, share - made.get(other, 0)) for other in WITH_SHARES if other is not urgency)
     return sum(made.values()) + kept < rate_per_s

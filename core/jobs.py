@@ -63,23 +63,23 @@ def close_order(order_no: str, arm_no: int, delay_s: float = 0.0) -> Job:
     )
 
 
-def compensate_callback(callback_id: str, attempt: int, delay_s: float = 0.0) -> Job:
+def compensate_callback(callback_id: str, arm_no: int, delay_s: float = 0.0) -> Job:
     """Carry on with a stored callback whose synchronous update did not happen."""
     return Job(
         lane=Lane.FRESH,
         name=JobName.COMPENSATE_CALLBACK,
-        id=f"c:{callback_id}:{attempt}",
-        args=(callback_id, attempt),
+        id=f"c:{callback_id}:{arm_no}",
+        args=(callback_id, arm_no),
         delay_s=delay_s,
     )
 
 
-def push_notification(notification_id: str, attempt: int, delay_s: float = 0.0) -> Job:
+def push_notification(notification_id: str, arm_no: int, delay_s: float = 0.0) -> Job:
     """Tell the merchant's order service."""
     return Job(
         lane=Lane.NOTIFICATIONS,
         name=JobName.PUSH_NOTIFICATION,
-        id=f"n:{notification_id}:{attempt}",
-        args=(notification_id, attempt),
+        id=f"n:{notification_id}:{arm_no}",
+        args=(notification_id, arm_no),
         delay_s=delay_s,
     )

@@ -202,17 +202,41 @@ def on_create_refused(state: OrderState, key: PaymentKey, code: str) -> Decision
 # -- evidence ----------------------------------------------------------------------------------------------------------
 
 
-def on_callback(state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source) -> Decision:
-    """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows."""
-    return _on_evidence(state, key, evidence, rules, by)
+def on_callback(
+    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, claimed: bool = False
+) -> Decision:
+    """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows.
+
+    `claimed`: the database has refused the move, because another payment of this account has this very channel
+    transaction. Two orders that claim one channel payment are a case, never two paid orders.
+    """
+    payment = state.payment(key)
+    if payment is None:
+        return Decision(outcome=Outcome.NOTHING_NEW)
+    if claimed:
+        detail = f"transaction {evidence.channel_transaction_id}"
+        return _open_case(state, payment, evidence, by, CaseReason.TRANSACTION_CLAIMED_TWICE, detail)
+    return _on_evidence(state, payment, evidence, rules, by)
 
 
 def on_query(
-    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, arm_no: int | None = None
+    state: OrderState,
+    key: PaymentKey,
+    evidence: Evidence,
+    rules: Rules,
+    by: Source,
+    *,
+    arm_no: int | None = None,
+    claimed: bool = False,
 ) -> Decision:
-    """The answer to a query. `arm_no` is given by a scheduled query, which alone advances the attempt."""
-    decision = _on_evidence(state, key, evidence, rules, by)
-    row = state.pending_of(key)
+    """The answer to a query. `arm_no` is given by a scheduled query, which alone advances the attempt.
+
+    A payment that is still open although its order is resolved (another payment paid it) is to be closed at its channel.
+    """
+    decision = on_callback(state, key, evidence, rules, by, claimed=claimed)
+    payment, row = state.payment(key), state.pending_of(key)
+    if payment is not None and _is_left_over(state, payment, decision):
+        decision = replace(decision, close=(key,))
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision
     if decision.change is not None and key in decision.change.resolved:
@@ -258,10 +282,7 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
     return False
 
 
-def _on_evidence(state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source) -> Decision:
-    payment = state.payment(key)
-    if payment is None:
-        return Decision(outcome=Outcome.NOTHING_NEW)
+def _on_evidence(state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source) -> Decision:
     found = mismatch(payment, evidence)
     if found is not None:
         return _open_case(state, payment, evidence, by, *found)
@@ -306,7 +327,11 @@ def _pay_order(
     *,
     late: bool,
 ) -> Decision:
-    """The one place in which an order becomes paid. Its other payments are closed at their channels, and still watched."""
+    """The one place in which an order becomes paid.
+
+    Its other payments are due at once: the query finds them left over, closes them at their channels, and they are
+    watched until they are definite.
+    """
     order = _next(
         state.order, status=OrderStatus.PAID, paid_by=paid.key, paid_at=paid.paid_at, handed_off_at=_handed_off(state)
     )
@@ -318,8 +343,7 @@ def _pay_order(
         cases=cases,
         notification=order_notification("order.paid", order, paid, now=state.now, late=late),
     )
-    siblings = tuple(row.key for row in state.open_payments() if row.key != paid.key and row.origin is Origin.OURS)
-    return Decision(outcome=outcome, change=change, close=siblings)
+    return Decision(outcome=outcome, change=change, rearm=_siblings_now(state, paid.key))
 
 
 def _late_payment(
@@ -406,13 +430,15 @@ def _open_case(
     return Decision(outcome=outcome, change=change)
 
 
-def on_transaction_claimed(state: OrderState, key: PaymentKey, evidence: Evidence, by: Source) -> Decision:
-    """The database refused the move because another payment of this account has the same channel transaction."""
-    payment = state.payment(key)
-    if payment is None:
-        return Decision(outcome=Outcome.NOTHING_NEW)
-    reason, detail = CaseReason.TRANSACTION_CLAIMED_TWICE, f"transaction {evidence.channel_transaction_id}"
-    return _open_case(state, payment, evidence, by, reason, detail)
+def _is_left_over(state: OrderState, payment: Payment, decision: Decision) -> bool:
+    """Open, ours, of a resolved order, and its channel has not been asked to close it."""
+    return (
+        decision.outcome is Outcome.STILL_OPEN
+        and state.order.is_resolved
+        and payment.status is PaymentStatus.OPEN
+        and payment.origin is Origin.OURS
+        and payment.close_attempted_at is None
+    )
 
 
 def _next_attempt(state: OrderState, row: Pending, decision: Decision, rules: Rules, by: Source) -> Decision:
@@ -567,6 +593,21 @@ def _first_query(payment: Payment, rules: Rules) -> Arm:
 
 def _rows_of(state: OrderState, *keys: PaymentKey) -> tuple[PaymentKey, ...]:
     return tuple(row.key for row in state.pending if row.key in keys)
+
+
+def _siblings_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(
+            key=row.key,
+            kind=row.kind,
+            order_no=row.order_no,
+            attempt=row.attempt,
+            delay_s=0.0,
+            expected_arm_no=row.arm_no,
+        )
+        for row in state.pending
+        if row.kind is PendingKind.QUERY and row.key != paid
+    )
 
 
 def _refund_case(payment: Payment) -> tuple[Case, ...]:

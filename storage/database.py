@@ -17,7 +17,7 @@ import msgspec
 
 from core.errors import ConfigurationError, DatabaseUnavailable
 from core.settings import Settings
-from storage.tls import TlsMode, check_pin, tls_mode
+from storage.tls import TlsMode, explain_tls, tls_mode
 
 CONNECTIONS_MAX = 4
 """Per process: small plans of hosted Postgres allow twenty connections in all."""
@@ -87,13 +87,10 @@ async def connect(address: Address, *, statement_cache_size: int = 100) -> async
     Raises:
         DatabaseUnavailable: it cannot be reached, or its certificate is not trusted.
     """
-    with_mapped = _connect_arguments(address, statement_cache_size)
     try:
-        connection = await asyncpg.connect(**with_mapped)
+        return await asyncpg.connect(**_connect_arguments(address, statement_cache_size))
     except _UNAVAILABLE as error:
         raise DatabaseUnavailable(_reason(error, address)) from error
-    await _check(connection, address)
-    return connection
 
 
 class Database:
@@ -121,7 +118,6 @@ class Database:
             max_size=CONNECTIONS_MAX,
             # Nothing sets session state, so there is nothing to reset: half the cost of a statement.
             reset=_nothing,
-            init=self._init,
             max_inactive_connection_lifetime=300,
         )
 
@@ -132,9 +128,6 @@ class Database:
             await asyncio.wait_for(self._pool.close(), 2.0)
         except (TimeoutError, *_UNAVAILABLE):
             self._pool.terminate()
-
-    async def _init(self, connection: Any) -> None:
-        await _check(connection, self._address)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -181,19 +174,13 @@ class Database:
     async def ping(self) -> bool:
         """Whether Postgres answers now."""
         try:
-            return await asyncio.wait_for(self.fetchval("SELECT 1"), 2.0) == 1
+            return bool(await asyncio.wait_for(self.fetchval("SELECT 1"), 2.0) == 1)
         except (DatabaseUnavailable, TimeoutError):
             return False
 
 
 async def _nothing(_connection: Any) -> None:
     """Reset nothing."""
-
-
-async def _check(connection: Any, address: Address) -> None:
-    """With a pinned certificate the chain is not checked, so the pin must be."""
-    if address.tls.pin:
-        check_pin(address.tls, connection._transport.get_extra_info("ssl_object"), variable="DATABASE_TLS")  # noqa: SLF001
 
 
 def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str, Any]:
@@ -215,12 +202,8 @@ def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str,
 
 def _reason(error: BaseException, address: Address) -> str:
     """For people: what to look at, without user or password."""
-    where = f"{address.host}:{address.port}"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return (
-            f"the certificate of Postgres at {where} is not trusted: set DATABASE_TLS to ca:<PEM>, "
-            "pin:<SHA-256 of the certificate>, encrypt-only, or private"
-        )
+    where = f"Postgres at {address.host}:{address.port}"
     if "rejected SSL upgrade" in str(error):
-        return f"Postgres at {where} offers no TLS: set DATABASE_TLS=private if that network is private"
-    return f"Postgres at {where}: {type(error).__name__}"
+        return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
+    explained = explain_tls(error, variable="DATABASE_TLS")
+    return f"{where}: {explained or type(error).__name__}"

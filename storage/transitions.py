@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from core.decision import Arm, Change, Decision
-from core.errors import ConflictsExhausted, DatabaseUnavailable
+from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken
 from core.order import OrderState, PaymentKey, PendingKind
 from storage.database import Database
 from storage.orders import find_states
@@ -67,6 +67,7 @@ async def transition_many(db: Database, moves: Mapping[str, Decide]) -> dict[str
     Raises:
         ConflictsExhausted: an order changed under every try.
         DatabaseUnavailable: Postgres was gone longer than the pauses; what was committed is found by deciding again.
+        NumberTaken: a new payment has a number that is known already; no move of this call is made.
         TransactionClaimed: a move would give one channel transaction to two payments; no move of this call is made.
     """
     done: dict[str, Committed] = {}
@@ -139,6 +140,8 @@ async def _commit(db: Database, decisions: Sequence[Decision]) -> _Result:
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error
+        if error.constraint_name == "payments_pkey":
+            raise NumberTaken("a payment with this number is already known at this account") from None
         if error.constraint_name in _RACES:
             return _Result([])
         raise

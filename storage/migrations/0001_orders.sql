@@ -112,7 +112,7 @@ COMMENT ON TABLE pending IS 'query: a payment to be asked about. deadline: an or
 COMMENT ON COLUMN pending.attempt IS 'which of the n² attempts is due; 0 and below are early queries';
 COMMENT ON COLUMN pending.arm_no IS 'grows with every scheduling; the job id ends in it';
 COMMENT ON COLUMN pending.leased_until IS 'somebody is asking the channel until then: one query per payment at a time';
-COMMENT ON COLUMN pending.answered_from IS 'when the last completed query began: who asked before that has its answer';
+COMMENT ON COLUMN pending.answered_from IS 'when the last completed query began: who asked before that has what there was to learn';
 
 CREATE INDEX pending_due ON pending (due_at);
 CREATE INDEX pending_by_order ON pending (order_no);

@@ -1,0 +1,52 @@
+# Everything a person types. Works with make and a Python of 3.11 or newer, nothing else.
+#
+# What stands in the environment or after `make` (SEED=7, fault shares, DATABASE_URL, PYTHON …) reaches the command as it is.
+
+SHELL := /bin/sh
+IN_VENV := .venv/bin/python
+UV ?= uv
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint types imports check bench lock clean
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv with the locked dependencies; quick when nothing has changed
+	@sh scripts/setup.sh
+
+demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED=7 repeats a run)
+	@$(IN_VENV) -m cli demo $(ARGS)
+
+up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
+	@$(IN_VENV) -m cli up $(ARGS)
+
+test: setup ## Run the tests (ARGS="tests/cli -x" for some of them)
+	@$(IN_VENV) -m pytest $(ARGS)
+
+lint: setup ## Ruff
+	@$(IN_VENV) -m ruff check .
+
+types: setup ## Mypy, strict
+	@$(IN_VENV) -m mypy
+
+imports: setup ## Who may import whom
+	@.venv/bin/lint-imports
+
+check: lint types imports test ## All four: what a change must pass
+
+bench: setup ## The benchmarks
+	@$(IN_VENV) -m bench $(ARGS)
+
+# One lock for Linux and macOS and every Python from 3.11; no index host is written into it. Newer versions:
+# make lock LOCK_OPTIONS=--upgrade
+lock: ## Make requirements.txt (what a platform installs) and requirements-dev.txt anew; needs uv
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=/where/it/is" >&2; exit 1; }
+	$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt pyproject.toml
+	$(LOCK) $(LOCK_OPTIONS) --constraint requirements.txt --extra demo --group dev \
+		--output-file requirements-dev.txt pyproject.toml
+
+clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays
+	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

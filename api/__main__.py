@@ -1,0 +1,43 @@
+"""`python -m api`: one web process, from settings to exit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import structlog
+import uvloop
+
+from api.asgi import App, running
+from api.server import make_server
+from core.errors import ConfigurationError
+from core.settings import Settings, read_settings, require
+from flows.logs import configure_logs
+from flows.parts import open_parts
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM. The stores are opened before the port listens, and closed after the last answer."""
+    async with open_parts(settings) as parts:
+        draining = asyncio.Event()
+        async with running(App(parts, draining)) as app:
+            log.info("api_starting", host=settings.host, port=settings.port)
+            await make_server(app, settings, draining).serve()
+    log.info("api_stopped")
+
+
+def main() -> None:
+    try:
+        settings = read_settings(os.environ)
+        require(settings, "database_url", "redis_url", "public_url", "nodrop_master_keys")
+        configure_logs(settings.log_level)
+        uvloop.run(serve(settings))
+    except ConfigurationError as error:
+        sys.exit(f"nodrop: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""POST /callbacks/{account}: the channel's own bytes in, the channel's own acknowledgement out.
+
+The body goes on exactly as it came: a signature is over raw bytes. A callback that the merchant's old system received
+first may be forwarded here unchanged, with its headers.
+"""
+
+from __future__ import annotations
+
+from api.request import Request
+from api.response import Response
+from api.service import Service
+from core.errors import UnknownAccount
+from core.order import ACCOUNT_NAME
+from flows.receive import receive_callback
+
+
+async def receive(service: Service, request: Request) -> Response:
+    account = request.params["account"]
+    if ACCOUNT_NAME.fullmatch(account) is None:
+        raise UnknownAccount
+    told = await receive_callback(service.parts, account, request.headers, request.body)
+    return Response(status=told.status, body=told.body, content_type=told.content_type)

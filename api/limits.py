@@ -1,0 +1,93 @@
+"""How often buyers may ask: sliding windows per order and per address, in bounded memory.
+
+Each process counts for itself. What all processes together may ask of a channel is the account's rate, kept elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from time import monotonic
+
+import msgspec
+
+from core.errors import TooManyRequests
+
+KEYS_MAX = 20_000
+"""Orders and addresses remembered, each with some instants: a few megabytes. The longest idle is forgotten first."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """At most `count` within any `seconds`."""
+
+    count: int
+    seconds: float
+
+
+PER_ORDER = (Rule(1, 3.0), Rule(10, 60.0))
+PER_ADDRESS = (Rule(60, 60.0),)
+
+
+class Window:
+    """The recent instants of every key, under one set of rules."""
+
+    def __init__(self, rules: tuple[Rule, ...], *, keys_max: int = KEYS_MAX) -> None:
+        self._rules = rules
+        self._keys_max = keys_max
+        self._count_max = max(rule.count for rule in rules)
+        self._taken: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def wait_s(self, key: str, now: float) -> float:
+        """Seconds until the next one is allowed; 0 means now."""
+        taken = self._taken.get(key)
+        if not taken:
+            return 0.0
+        waits = (taken[-rule.count] + rule.seconds - now for rule in self._rules if len(taken) >= rule.count)
+        return max(0.0, *waits, 0.0)
+
+    def take(self, key: str, now: float) -> None:
+        """Count one; the caller has asked `wait_s` before."""
+        taken = self._taken.setdefault(key, deque(maxlen=self._count_max))
+        taken.append(now)
+        self._taken.move_to_end(key)
+        if len(self._taken) > self._keys_max:
+            self._taken.popitem(last=False)
+
+
+class RefreshLimits:
+    """What a buyer's refresh must pass, and how long the page's button is to stay off."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._orders = Window(PER_ORDER)
+        self._returns = Window(PER_ORDER)
+        self._addresses = Window(PER_ADDRESS)
+
+    def take(self, order_no: str, address: str) -> None:
+        """Count a refresh that the buyer asked for.
+
+        Raises:
+            TooManyRequests: with the seconds until the next is allowed; nothing is counted.
+        """
+        now = self._clock()
+        wait_s = max(self._orders.wait_s(order_no, now), self._addresses.wait_s(address, now))
+        if wait_s > 0:
+            raise TooManyRequests("this payment was asked about just now", retry_after_s=wait_s)
+        self._orders.take(order_no, now)
+        self._addresses.take(address, now)
+
+    def take_return(self, order_no: str, address: str) -> bool:
+        """Count a return from the channel, apart from the button; False when it is too many to ask the channel for."""
+        now = self._clock()
+        if self._returns.wait_s(order_no, now) > 0 or self._addresses.wait_s(address, now) > 0:
+            return False
+        self._returns.take(order_no, now)
+        self._addresses.take(address, now)
+        return True
+
+    def wait_s(self, order_no: str) -> float:
+        """Seconds until this order may be refreshed again."""
+        return self._orders.wait_s(order_no, self._clock())

@@ -1,0 +1,24 @@
+"""What this process counts about its requests. Labels come from the route table, so their number is bounded."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_requests = Counter("nodrop_http_requests", "Requests answered.", ("method", "route", "status"))
+_seconds = Histogram("nodrop_http_request_seconds", "From headers read to answer sent.", ("route",), buckets=_BUCKETS_S)
+streams_open = Gauge("nodrop_http_streams_open", "Streams of server-sent events open now.")
+requests_open = Gauge("nodrop_http_requests_open", "Requests being answered now, streams not counted.")
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    _requests.labels(method, route, str(status)).inc()
+    _seconds.labels(route).observe(seconds)
+
+
+def exposition() -> bytes:
+    """Everything that this process counts, as Prometheus reads it."""
+    return generate_latest()

@@ -1,0 +1,216 @@
+"""One request as the handlers see it, its body within bounds, and JSON read so strictly that nothing surprises later.
+
+A body has a size cap that holds while it streams, with and without Content-Length, and a deadline; it is read only
+after the caller is known to be allowed to send it. Nothing here trusts `X-Forwarded-For` beyond `TRUSTED_PROXY_HOPS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from core.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedBody
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_TIMEOUT_S = 15.0
+"""uvicorn has no time-out for a body; a phone on a bad network needs some seconds for 64 KiB."""
+
+QUERY_FIELDS_MAX = 50
+
+# Control characters (a subject ends up in files and channels' forms) and lone surrogates (no UTF-8 can hold them).
+_FORBIDDEN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. Header names are lower-case; a header sent twice is joined with a comma, as HTTP has it."""
+
+    method: str
+    params: Mapping[str, str]
+    query: str
+    headers: Mapping[str, str]
+    address: str
+    body: bytes = b""
+
+
+class ClientGone(Exception):
+    """The client went away before its body was there; nobody hears the answer."""
+
+
+class Body:
+    """The body still on the wire. `is_unread` tells whether the connection can be used for another request."""
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str], timeout_s: float) -> None:
+        self._receive = receive
+        self._headers = headers
+        self._timeout_s = timeout_s
+        self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+    async def read(self, bytes_max: int) -> bytes:
+        """All of it.
+
+        Raises:
+            UnsupportedBody: it has a Content-Encoding: what it unpacks to has no bound that can be told beforehand.
+            BodyTooLarge, BodyTooSlow: as soon as that is known.
+        """
+        if self._headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedBody("Content-Encoding is not taken")
+        declared = self._headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared[:12]) > bytes_max:
+            raise BodyTooLarge(f"at most {bytes_max} bytes")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(bytes_max)
+        except TimeoutError:
+            raise BodyTooSlow(f"the whole body is expected within {self._timeout_s:g} s") from None
+        self.is_unread = False
+        return body
+
+    async def _read(self, bytes_max: int) -> bytes:
+        chunks, size = [], 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > bytes_max:
+                raise BodyTooLarge(f"at most {bytes_max} bytes")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+
+def read_headers(scope: Scope) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
+    """Whom to count requests for: the peer, or what the last `hops` proxies say, each having appended one address.
+
+    An IPv6 address counts as its /64, which is what one customer is given.
+    """
+    client = scope.get("client")
+    peer = client[0] if client else ""
+    entries = [entry.strip() for entry in headers.get("x-forwarded-for", "").split(",") if entry.strip()]
+    told = entries[max(0, len(entries) - hops)] if hops and entries else peer
+    return _network_of(told) or _network_of(peer) or peer
+
+
+def _network_of(text: str) -> str:
+    """The address without port, brackets and zone, an IPv6 one as its /64; empty when it is none."""
+    bare = text.removeprefix("[").split("]")[0].split("%")[0]
+    bare = bare.split(":")[0] if bare.count(":") == 1 else bare
+    try:
+        address: IPv4Address | IPv6Address = ip_address(bare)
+    except ValueError:
+        return ""
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped else str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+# -- JSON and queries --------------------------------------------------------------------------------------------------
+
+
+def read_json(request: Request, type_: type[T]) -> T:
+    """The body as `type_`.
+
+    Raises:
+        UnsupportedBody: it does not say that it is JSON, so a form on another site cannot send it.
+        InvalidRequest: says what is wrong and where.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedBody("send application/json")
+    return _as_type(parse_json(request.body), type_, strict=True)
+
+
+def parse_json(body: bytes) -> object:
+    """The value, unless a key is doubled, a number is none, it is nested too deep, or a text holds what no text should.
+
+    Python's parser keeps the last of two keys, takes NaN, and raises RecursionError for deep nesting and ValueError for
+    integers of more than 4,300 digits.
+
+    Raises:
+        InvalidRequest: one of these.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deep") from None
+    except ValueError:
+        raise InvalidRequest("a number is too long") from None
+    _check_text(value)
+    return value
+
+
+def read_query(request: Request, type_: type[T]) -> T:
+    """The query string as `type_`; every field at most once.
+
+    Raises:
+        InvalidRequest: says what is wrong and where.
+    """
+    try:
+        pairs = parse_qsl(
+            request.query, keep_blank_values=True, strict_parsing=bool(request.query), errors="strict",
+            max_num_fields=QUERY_FIELDS_MAX,
+        )  # fmt: skip
+    except ValueError:
+        raise InvalidRequest("the query string cannot be read") from None
+    fields = _object(pairs)
+    _check_text(fields)
+    return _as_type(fields, type_, strict=False)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise InvalidRequest("a field is there twice")
+    return made
+
+
+def _refuse_constant(name: str) -> object:
+    raise InvalidRequest(f"{name} is not a number")
+
+
+def _check_text(value: object) -> None:
+    """Look at every text and key, without recursion. The cap on the body bounds how many there are."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str() as text if _FORBIDDEN_TEXT.search(text):
+                raise InvalidRequest("a text holds control characters or broken Unicode")
+            case dict() as fields:
+                left += fields.keys()
+                left += fields.values()
+            case list() as items:
+                left += items
+
+
+def _as_type(value: object, type_: type[T], *, strict: bool) -> T:
+    try:
+        return msgspec.convert(value, type_, strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from None

@@ -1,0 +1,61 @@
+"""What a handler returns: a whole response, or a stream of server-sent events. Nothing is cached unless it says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+
+NO_STORE = ("cache-control", "no-store")
+IMMUTABLE = ("cache-control", "public, max-age=31536000, immutable")
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer. Header names are lower-case."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class EventStream(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that goes on until its generator ends, the client goes or the process drains."""
+
+    events: AsyncGenerator[bytes, None]
+
+
+Reply = Response | EventStream
+
+_encoder = msgspec.json.Encoder()
+
+
+def json_response(value: object, status: int = 200, *headers: tuple[str, str]) -> Response:
+    return Response(status=status, body=_encoder.encode(value), headers=headers)
+
+
+def see_other(location: str) -> Response:
+    """303: look there with GET, whatever the method was here."""
+    return Response(status=303, headers=(("location", location),))
+
+
+def encode_headers(response: Response, *, close: bool) -> HeaderList:
+    """What goes on the wire. `close` ends the connection, because what the client still sends will not be read."""
+    headers: HeaderList = [
+        (b"content-length", str(len(response.body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if response.body and response.content_type:
+        headers.append((b"content-type", response.content_type.encode("latin-1")))
+    if not any(name == "cache-control" for name, _ in response.headers):
+        headers.append((b"cache-control", b"no-store"))
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    if close:
+        headers.append((b"connection", b"close"))
+    return headers

@@ -1,0 +1,295 @@
+"""The sandbox channel: the shortest complete adapter, and the one to read first. Protocol: docs/sandbox-protocol.md.
+
+JSON over HTTP, HMAC-SHA256 both ways. An answer's signature covers the request it answers, so an answer to another
+question does not verify; the numbers in it are compared by `core.lifecycle` all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementRow
+from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
+from core.account import AccountConfig
+from core.errors import (
+    CallbackForged,
+    CallbackStale,
+    ChannelRefused,
+    ChannelUnreadable,
+    ConfigurationError,
+)
+from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
+from core.order import Checkout, Payment
+
+TOLERANCE_S = 300
+SECRET_CHARACTERS_MIN = 32
+
+_SIGNATURE = re.compile(r"t=([0-9]{1,12}),k=([A-Za-z0-9_\-]{1,32}),v1=([0-9a-f]{64})", re.ASCII)
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,128}\Z")]
+_Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+_Minor = Annotated[int, msgspec.Meta(ge=0)]
+_T = TypeVar("_T")
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`keys`: key id → secret. The first signs, every one verifies, so keys are rotated without a gap."""
+
+    merchant_id: str
+    keys: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+
+
+class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
+    merchant_id: str
+    out_trade_no: _Id
+    amount: _Minor
+    currency: _Currency
+    status: Literal["unpaid", "paid", "closed", "refunded"]
+    refunded_amount: _Minor
+    transaction_id: _Id | None
+    paid_at: _Instant | None
+    expires_at: _Instant
+    pay_url: str
+
+
+class _CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
+    id: _Id
+    payment: _PaymentObject
+
+
+class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
+    merchant_id: str
+    refund_no: _Id
+    out_trade_no: _Id
+    status: RefundState
+
+
+class _ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    code: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,64}\Z")]
+
+
+class Sandbox:
+    """One account at the sandbox channel; implements `channels.base.Channel`."""
+
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        try:
+            credentials = msgspec.convert(account.credentials, Credentials)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+        short = [key_id for key_id, secret in credentials.keys.items() if len(secret) < SECRET_CHARACTERS_MIN]
+        if short:
+            raise ConfigurationError(f"account {account.name}: key {short[0]} has fewer than 32 characters")
+        self._name = account.name
+        self._base_url = account.base_url.rstrip("/")
+        self._base_path = urlsplit(self._base_url).path
+        self._merchant_id = credentials.merchant_id
+        self._keys = {key_id: secret.encode() for key_id, secret in credentials.keys.items()}
+        self._signing_key = next(iter(self._keys))
+        self._transport = transport
+        self._clock = clock
+
+    async def create_payment(self, create: Create) -> Created:
+        payment = create.payment
+        body = {
+            "out_trade_no": payment.out_trade_no,
+            "amount": payment.amount,
+            "currency": payment.currency,
+            "subject": create.subject,
+            "expires_at": payment.payable_until,
+            "callback_url": create.callback_url,
+            "return_url": create.return_url,
+        }
+        answer = await self._call("POST", "/v1/payments", body, {"Idempotency-Key": payment.out_trade_no})
+        told = _decode(answer.body, _PaymentObject)
+        return Created(
+            checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at
+        )
+
+    async def query_payment(self, payment: Payment) -> Evidence:
+        try:
+            answer = await self._call("GET", f"/v1/payments/{quote(payment.out_trade_no, safe='')}")
+        except ChannelRefused as refused:
+            if refused.code == "PAYMENT_NOT_EXIST":
+                return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
+            raise ChannelUnreadable(f"refused_{refused.code}") from None
+        return self._evidence(_decode(answer.body, _PaymentObject))
+
+    async def close_payment(self, payment: Payment) -> None:
+        try:
+            await self._call("POST", f"/v1/payments/{quote(payment.out_trade_no, safe='')}/close", {})
+        except ChannelRefused as refused:
+            # Paid meanwhile, or not there yet: both are answers, and the next query tells what they mean.
+            if refused.code not in ("ALREADY_PAID", "PAYMENT_NOT_EXIST"):
+                raise
+
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+        path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}/refunds"
+        return self._refund(await self._call("POST", path, {"refund_no": refund_no, "amount": amount}), refund_no)
+
+    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+        del payment  # refunds have addresses of their own here
+        try:
+            answer = await self._call("GET", f"/v1/refunds/{quote(refund_no, safe='')}")
+        except ChannelRefused as refused:
+            if refused.code == "REFUND_NOT_EXIST":
+                return None
+            raise
+        return self._refund(answer, refund_no)
+
+    def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+        callback_id = headers.get("sandbox-callback-id", "")
+        signed_at = self._verify(
+            headers.get("sandbox-signature", ""),
+            lambda t: _lines("CALLBACK", t, callback_id, self._merchant_id, body),
+            CallbackForged,
+        )
+        if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
+            raise CallbackStale
+        told = _decode(body, _CallbackBody)
+        if told.id != callback_id:
+            raise ChannelUnreadable("callback_id_differs")
+        return Callback(notification_id=told.id, evidence=self._evidence(told.payment))
+
+    def acknowledge(self) -> Acknowledgement:
+        return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
+
+    async def fetch_statement(self, day: date) -> bytes:
+        answer = await self._call(
+            "GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX
+        )
+        return answer.body
+
+    def parse_statement(self, statement: bytes) -> Iterator[StatementRow]:
+        try:
+            rows = csv.DictReader(statement.decode().splitlines(), strict=True)
+            for row in rows:
+                yield _statement_row(row)
+        except (UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+            raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
+
+    # -- the wire ------------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: object | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        answer_bytes_max: int = 1 << 20,
+    ) -> Answer:
+        """Sign, send, verify. A signed 4xx is a refusal; an unsigned one proves nothing."""
+        raw = b"" if body is None else msgspec.json.encode(body)
+        now = int(self._clock())
+        string = _lines("REQUEST", now, method, self._base_path + path, self._merchant_id, raw)
+        v1 = hmac.new(self._keys[self._signing_key], string, sha256).hexdigest()
+        answer = await self._transport.call(
+            method,
+            self._base_url + path,
+            headers={
+                **(headers or {}),
+                "Content-Type": "application/json",
+                "Sandbox-Merchant": self._merchant_id,
+                "Sandbox-Signature": f"t={now},k={self._signing_key},v1={v1}",
+            },
+            body=raw,
+            answer_bytes_max=answer_bytes_max,
+        )
+        signed_at = self._verify(
+            answer.headers.get("sandbox-signature", ""),
+            lambda t: _lines("ANSWER", t, v1, answer.status, answer.body),
+            ChannelUnreadable,
+        )
+        if abs(self._clock() - signed_at) > TOLERANCE_S:
+            raise ChannelUnreadable("answer_stale")
+        if answer.status >= 400:  # noqa: PLR2004 - the classes of errors
+            raise ChannelRefused(_decode(answer.body, _ErrorObject).code)
+        return answer
+
+    def _verify(
+        self,
+        header: str,
+        string: Callable[[int], bytes],
+        error: type[CallbackForged] | type[ChannelUnreadable],
+    ) -> int:
+        """When it was signed. The algorithm is ours, never the message's; bytes are compared in constant time."""
+        match = _SIGNATURE.fullmatch(header)
+        key = None if match is None else self._keys.get(match[2])
+        if match is None or key is None:
+            raise error("signature")
+        signed_at = int(match[1])
+        expected = hmac.new(key, string(signed_at), sha256).hexdigest()
+        if not hmac.compare_digest(expected.encode(), match[3].encode()):
+            raise error("signature")
+        return signed_at
+
+    def _evidence(self, told: _PaymentObject) -> Evidence:
+        """What the payment object says, compared with nothing."""
+        is_ours = told.merchant_id == self._merchant_id
+        common: dict[str, Any] = {
+            "channel_account": self._name if is_ours else f"other:{told.merchant_id}",
+            "out_trade_no": told.out_trade_no,
+            "amount": told.amount,
+            "currency": told.currency,
+            "at": told.paid_at,
+        }
+        match told.status:
+            case "unpaid":
+                return Unpaid(**common)
+            case "closed":
+                return Closed(**common)
+        if told.transaction_id is None or told.paid_at is None:
+            raise ChannelUnreadable("paid_without_transaction")
+        if told.status == "paid":
+            return Paid(**common, channel_transaction_id=told.transaction_id)
+        return Refunded(**common, channel_transaction_id=told.transaction_id, refunded_amount=told.refunded_amount)
+
+    def _refund(self, answer: Answer, refund_no: str) -> RefundState:
+        told = _decode(answer.body, _RefundObject)
+        if (told.refund_no, told.merchant_id) != (refund_no, self._merchant_id):
+            raise ChannelUnreadable("other_refund")
+        return told.status
+
+
+def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:
+    """The string to sign: one part a line, the body last, no newline after it."""
+    texts = [kind, str(signed_at), *parts]
+    return b"\n".join(part if isinstance(part, bytes) else str(part).encode() for part in texts)
+
+
+def _decode(body: bytes, type_: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ChannelUnreadable("body") from None
+
+
+def _http_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https"):
+        raise ChannelUnreadable("pay_url")
+    return text
+
+
+def _statement_row(row: dict[str, str]) -> StatementRow:
+    return StatementRow(
+        kind=row["type"],
+        out_trade_no=row["out_trade_no"],
+        channel_transaction_id=row["transaction_id"],
+        refund_no=row["refund_no"],
+        amount=int(row["amount"]),
+        currency=row["currency"],
+        at=datetime.fromisoformat(row["at"]),
+    )

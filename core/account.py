@@ -1,0 +1,32 @@
+"""One of the merchant's accounts at a channel, as it is configured. The credentials are the channel's own structure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from core.lifecycle import LatePolicy
+
+
+class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an adapter is built from and what the flows must know of the account.
+
+    `rate_per_s` is how often the channel may be called in any second by all processes together. `trust_callback` lets
+    a callback's signed body count as evidence without asking the channel. `early_queries_s` are first queries, in
+    seconds after the start, for methods that have no callback. `live` accounts move real money.
+    """
+
+    name: str
+    channel: str
+    base_url: str
+    credentials: dict[str, Any]
+    rate_per_s: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
+    trust_callback: bool = False
+    late_policy: LatePolicy = LatePolicy.ACCEPT
+    early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
+    live: bool = False
+
+    def __repr__(self) -> str:
+        """Without the credentials: an account must be safe to print."""
+        return f"AccountConfig(name={self.name!r}, channel={self.channel!r})"

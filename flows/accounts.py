@@ -1,0 +1,99 @@
+"""The accounts of this process: opened adapters, read again within ten seconds, kept through a database outage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from channels.adapters import open_channel
+from channels.base import Channel
+from channels.transport import Transport
+from core.account import AccountConfig
+from core.errors import ConfigurationError, DatabaseUnavailable, UnknownAccount
+from core.lifecycle import Rules
+from core.settings import Settings
+from storage.accounts import get_accounts
+from storage.database import Database
+from storage.sealing import Sealer
+
+RELOAD_S = 5.0
+"""Together with a request under way, a change is in force everywhere within ten seconds."""
+
+UNKNOWN_RELOAD_S = 1.0
+"""A name that is not known is looked up in Postgres at most once a second, however many ask for it."""
+
+log = structlog.get_logger()
+
+
+class Account:
+    """One account, opened: how it is configured and the adapter that speaks for it."""
+
+    def __init__(self, config: AccountConfig, channel: Channel) -> None:
+        self.config = config
+        self.channel = channel
+
+    def rules(self, settings: Settings) -> Rules:
+        """What decisions about this account's payments need to know."""
+        return Rules(
+            backoff=settings.backoff(self.config.early_queries_s),
+            payable_margin_s=settings.payable_margin_s,
+            late_policy=self.config.late_policy,
+        )
+
+
+class Accounts:
+    """Accounts by name. An account that cannot be opened is left out and logged; the others work."""
+
+    def __init__(
+        self, db: Database, sealer: Sealer, transport: Transport, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._db = db
+        self._sealer = sealer
+        self._transport = transport
+        self._clock = clock
+        self._opened: dict[str, Account] = {}
+        self._read_at = -RELOAD_S
+        self._reading = asyncio.Lock()
+
+    async def get(self, name: str) -> Account:
+        """The enabled account with this name.
+
+        Raises:
+            UnknownAccount: there is none.
+            DatabaseUnavailable: it is not known here, and Postgres cannot be asked.
+        """
+        await self._refresh(UNKNOWN_RELOAD_S if name not in self._opened else RELOAD_S, must=name not in self._opened)
+        account = self._opened.get(name)
+        if account is None:
+            raise UnknownAccount(f"account {name} is not known or not enabled")
+        return account
+
+    async def _refresh(self, older_than_s: float, *, must: bool) -> None:
+        if self._clock() - self._read_at < older_than_s:
+            return
+        async with self._reading:
+            if self._clock() - self._read_at < older_than_s:
+                return
+            try:
+                await self._read()
+            except DatabaseUnavailable:
+                if must:
+                    raise
+                log.warning("accounts_not_reloaded", reason="database_unavailable")
+            self._read_at = self._clock()
+
+    async def _read(self) -> None:
+        opened = {}
+        for config in await get_accounts(self._db, self._sealer):
+            known = self._opened.get(config.name)
+            if known is not None and known.config == config:
+                opened[config.name] = known
+                continue
+            try:
+                opened[config.name] = Account(config, open_channel(config, self._transport))
+            except ConfigurationError as error:
+                log.error("account_not_opened", account=config.name, reason=error.detail)
+        self._opened = opened

@@ -1,0 +1,111 @@
+"""The end of an order that nobody paid: query, close at the channel, query again, and only then closed.
+
+Nothing is closed here that its channel has not told to be definite; what stays unclear is tried again after n² units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from core.admission import Urgency
+from core.decision import Decision, Outcome
+from core.errors import ChannelError, NotFound, OrderPaid
+from core.evidence import Source
+from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
+from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
+from flows.accounts import Account
+from flows.arm import after_commit
+from flows.confirm import Waiting, call_channel, query_now
+from flows.parts import Parts
+from storage.orders import find_state
+from storage.pending import Leased, lease
+from storage.transitions import Committed, transition
+
+log = structlog.get_logger()
+
+
+async def close_scheduled(parts: Parts, order_no: str, arm_no: int) -> Outcome:
+    """The deadline's job. A job of an older scheduling finds nothing to do."""
+    leased = await lease(parts.db, deadline_key(order_no), parts.settings.lease_s, arm_no=arm_no)
+    return Outcome.STALE if leased is None else await close_leased(parts, leased)
+
+
+async def close_leased(parts: Parts, leased: Leased) -> Outcome:
+    """An order whose deadline row is ours: make its payments definite, then decide again on fresh state."""
+    state = await find_state(parts.db, leased.order_no)
+    if state is None:
+        return Outcome.STALE
+    rules = Rules(backoff=parts.settings.backoff(), payable_margin_s=parts.settings.payable_margin_s)
+    for key in on_deadline(state, rules).ask:
+        payment = state.payment(key)
+        if payment is not None:
+            await settle_payment(parts, payment)
+    committed = await _transition(parts, leased.order_no, lambda fresh: on_deadline(fresh, rules, arm_no=leased.arm_no))
+    return committed.decision.outcome
+
+
+async def settle_payment(parts: Parts, payment: Payment) -> None:
+    """Query; if it is open and ours, close it at the channel and query again. Somebody asking already is left to it."""
+    account = await parts.accounts.get(payment.channel_account)
+    leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+    if leased is None:
+        return
+    told = await query_now(parts, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
+    if isinstance(told, Waiting) or told.decision.outcome is not Outcome.STILL_OPEN:
+        return
+    if payment.origin is Origin.OURS:
+        await close_payment(parts, account, payment)
+
+
+async def close_payment(parts: Parts, account: Account, payment: Payment) -> None:
+    """Ask the channel to take no money for it any more; what came of that is told by the query that follows."""
+    try:
+        closed = await call_channel(
+            parts, account, Urgency.SCHEDULED, lambda: account.channel.close_payment(payment)
+        )
+    except ChannelError as error:
+        log.info(
+            "payment_not_closed", account=account.config.name, out_trade_no=payment.out_trade_no, reason=error.detail
+        )
+        return
+    if isinstance(closed, Waiting):
+        return
+    await _transition(parts, payment.order_no, lambda state: on_close_attempted(state, payment.key))
+    leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+    if leased is not None:
+        await query_now(parts, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
+
+
+async def request_close(parts: Parts, order_no: str) -> OrderState:
+    """The merchant ends an order now: its deadline is moved to now and worked off at once, as any deadline is.
+
+    Returns the order as it is then: closed, or not yet when a channel could not tell.
+
+    Raises:
+        NotFound: there is no such order.
+        OrderPaid: it is paid.
+    """
+    committed = await _transition(parts, order_no, on_close_requested)
+    if committed.state is None:
+        raise NotFound(f"order {order_no}")
+    if committed.decision.outcome is Outcome.ALREADY_PAID:
+        raise OrderPaid(f"order {order_no} is paid")
+    leased = await lease(parts.db, deadline_key(order_no), parts.settings.lease_s)
+    if leased is not None:
+        await close_leased(parts, leased)
+    state = await find_state(parts.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    if any(payment.status is PaymentStatus.PAID for payment in state.payments):
+        raise OrderPaid(f"order {order_no} is paid")
+    return state
+
+
+async def _transition(parts: Parts, order_no: str, decide: Callable[[OrderState], Decision]) -> Committed:
+    committed = await transition(
+        parts.db, order_no, lambda state: Decision(outcome=Outcome.STALE) if state is None else decide(state)
+    )
+    await after_commit(parts, committed)
+    return committed

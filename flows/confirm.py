@@ -1,0 +1,128 @@
+"""Query → door: ask the channel about one payment and commit what its answer means. Every trigger ends in here.
+
+One query per payment at a time across all processes (the lease of its pending row), under the account's rate limit and
+breaker. The channel is called between two statements and never inside one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from core.admission import Urgency, Wait
+from core.decision import Decision, Outcome
+from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
+from core.evidence import Evidence, Source, Unclear
+from core.lifecycle import on_query
+from core.order import OrderState, Payment
+from flows.accounts import Account
+from flows.arm import after_commit
+from flows.parts import Parts
+from storage.pending import Leased, release
+from storage.transitions import Committed, TransactionClaimed, transition
+
+_T = TypeVar("_T")
+
+
+class DecideOnEvidence(Protocol):
+    """A decision on evidence; `claimed` tells that the channel transaction belongs to another payment already."""
+
+    def __call__(self, state: OrderState | None, *, claimed: bool = False) -> Decision: ...
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """What the channel said and what came of it."""
+
+    evidence: Evidence
+    decision: Decision
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """The channel was not asked: its rate is used up, its breaker is open, or somebody else is asking."""
+
+    seconds: float
+    reason: str
+
+
+async def query_now(
+    parts: Parts, account: Account, payment: Payment, *, by: Source, urgency: Urgency, leased: Leased | None
+) -> Answered | Waiting:
+    """An unscheduled query: of a callback, a refresh, a close, another attempt. The lease is given back with its answer.
+
+    `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
+    """
+    try:
+        asked = await ask(parts, account, payment, urgency)
+        if isinstance(asked, Waiting):
+            return asked
+        committed = await commit_answer(parts, account, payment, asked, by=by)
+        return Answered(evidence=asked, decision=committed.decision)
+    finally:
+        if leased is not None:
+            await release(parts.db, leased)
+
+
+async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
+    """Ask the channel, if it may be asked now. What could not be learnt comes back as `Unclear`, never as a conclusion."""
+    try:
+        return await call_channel(parts, account, urgency, lambda: account.channel.query_payment(payment))
+    except ChannelError as error:
+        return Unclear(
+            channel_account=payment.channel_account,
+            out_trade_no=payment.out_trade_no,
+            reason=error.detail or type(error).__name__,
+        )
+
+
+async def call_channel(
+    parts: Parts, account: Account, urgency: Urgency, call: Callable[[], Awaitable[_T]]
+) -> _T | Waiting:
+    """Any call of a channel: under the account's rate limit, and its breaker hears whether the channel answered.
+
+    Raises:
+        ChannelError: as the adapter raised it.
+    """
+    name = account.config.name
+    admitted = await parts.admission.admit(name, account.config.rate_per_s, urgency)
+    if isinstance(admitted, Wait):
+        return Waiting(seconds=admitted.seconds, reason=admitted.reason)
+    answered = False
+    try:
+        told = await call()
+        answered = True
+    except (ChannelRefused, ChannelUnreadable):
+        answered = True
+        raise
+    finally:
+        await parts.admission.report(name, answered=answered)
+    return told
+
+
+async def commit_answer(
+    parts: Parts, account: Account, payment: Payment, evidence: Evidence, *, by: Source, arm_no: int | None = None
+) -> Committed:
+    """The answer to a query, through the door."""
+    rules = account.rules(parts.settings)
+
+    def decide(state: OrderState | None, *, claimed: bool = False) -> Decision:
+        if state is None:
+            return Decision(outcome=Outcome.NOTHING_NEW)
+        return on_query(state, payment.key, evidence, rules, by, arm_no=arm_no, claimed=claimed)
+
+    return await pass_door(parts, payment.order_no, decide)
+
+
+async def pass_door(parts: Parts, order_no: str, decide: DecideOnEvidence) -> Committed:
+    """Through the door with evidence of money, and then what follows: jobs and pages.
+
+    When the database says that another payment has this channel transaction, it is decided again knowing that.
+    """
+    try:
+        committed = await transition(parts.db, order_no, decide)
+    except TransactionClaimed:
+        committed = await transition(parts.db, order_no, partial(decide, claimed=True))
+    await after_commit(parts, committed)
+    return committed

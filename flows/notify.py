@@ -1,0 +1,247 @@
+"""Tell the merchant's order service, until it has heard: Standard Webhooks, the same id and bytes in every delivery.
+
+Only a 2xx is heard. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again after
+n² minutes; after the last attempt it is a dead letter, which an operator can send again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import httpx
+import structlog
+from msgspec import Struct
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+
+from core import jobs
+from core.errors import ConfigurationError, InvalidRequest
+from core.settings import Settings
+from flows.arm import arm_jobs
+from flows.egress import check_notify_url, resolve
+from flows.parts import Parts
+from storage.notifications import (
+    Outgoing,
+    bury_notification,
+    claim_notification,
+    deliver_again,
+    mark_delivered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+RETRY_AFTER_MAX_S = 86_400.0
+PER_HOST_MAX = 16
+"""Deliveries to one host at a time: an endpoint that hangs takes no more of the lane than this."""
+
+HOSTS_MAX = 64
+BUSY_WAIT_S = 2.0
+ANSWER_BYTES_MAX = 4096
+READ_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Heard(Struct, frozen=True, kw_only=True):
+    """How a delivery ended. `status` is the HTTP status or a short word; `is_final` when trying again is pointless."""
+
+    ok: bool
+    status: str
+    is_final: bool = False
+    retry_after_s: float = 0.0
+
+
+class Notifier:
+    """Signs and sends. One for each worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._signers = [_signer(secret) for secret in settings.notify_keys()]
+        self._allow_nets = settings.allowed_nets()
+        self._timeout_s = settings.notify_timeout_s
+        self._busy: Counter[str] = Counter()
+        self._tls = ssl.create_default_context()
+        self._clients: OrderedDict[str, httpx.AsyncClient] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def is_busy(self, url: str) -> bool:
+        """Whether as much is under way to this URL's host as may be."""
+        return self._busy[httpx.URL(url).host] >= PER_HOST_MAX
+
+    async def deliver(self, outgoing: Outgoing) -> Heard:
+        """One delivery within the total deadline. Never raises for what the other side does."""
+        try:
+            parts = check_notify_url(outgoing.url, allow_nets=self._allow_nets)
+        except InvalidRequest:
+            return Heard(ok=False, status="bad_url", is_final=True)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        async with self._slot(host):
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    address = await resolve(host, port, allow_nets=self._allow_nets)
+                    if address is None:
+                        return Heard(ok=False, status="address_refused")
+                    return await self._post(outgoing, host, address)
+            except (TimeoutError, httpx.TimeoutException):
+                return Heard(ok=False, status="timed_out")
+            except (httpx.HTTPError, OSError) as error:
+                return Heard(ok=False, status=type(error).__name__)
+
+    async def _post(self, outgoing: Outgoing, host: str, address: str) -> Heard:
+        """To the address that was checked, with the name for SNI, certificate and Host: no second resolution."""
+        url = httpx.URL(outgoing.url)
+        client = await self._client(host)
+        request = client.build_request(
+            "POST",
+            url.copy_with(host=address),
+            content=outgoing.body,
+            headers={**self._sign(outgoing), "Host": url.netloc.decode("ascii")},
+            extensions={"sni_hostname": host} if url.scheme == "https" else {},
+        )
+        response = await client.send(request, stream=True)
+        try:
+            return _heard(response.status_code, response.headers)
+        finally:
+            await _read_a_little(response)
+
+    async def _client(self, host: str) -> httpx.AsyncClient:
+        """One connection pool for each host: connections are kept by address, and one that was opened for another name
+        at the same address has proved another certificate.
+        """
+        client = self._clients.pop(host, None)
+        if client is None:
+            client = httpx.AsyncClient(
+                verify=self._tls,
+                follow_redirects=False,
+                trust_env=False,
+                timeout=self._timeout_s,
+                limits=httpx.Limits(max_connections=PER_HOST_MAX, max_keepalive_connections=PER_HOST_MAX),
+                headers={"Accept-Encoding": "identity", "User-Agent": "nodrop/0.1", "Content-Type": "application/json"},
+            )
+        self._clients[host] = client
+        if len(self._clients) > HOSTS_MAX:
+            idle = next((name for name in self._clients if name not in self._busy), None)
+            if idle is not None:
+                await self._clients.pop(idle).aclose()
+        return client
+
+    def _sign(self, outgoing: Outgoing) -> dict[str, str]:
+        now = datetime.now(UTC)
+        body = outgoing.body.decode()
+        return {
+            "webhook-id": outgoing.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signer.sign(outgoing.id, now, body) for signer in self._signers),
+        }
+
+    @asynccontextmanager
+    async def _slot(self, host: str) -> AsyncIterator[None]:
+        self._busy[host] += 1
+        try:
+            yield
+        finally:
+            self._busy[host] -= 1
+            if self._busy[host] == 0:
+                del self._busy[host]
+
+
+async def push_notification(parts: Parts, notifier: Notifier, notification_id: str, arm_no: int) -> str:
+    """The job: deliver it, unless it was heard, superseded or given up meanwhile. Returns what came of it."""
+    outgoing = await claim_notification(parts.db, notification_id, arm_no, parts.settings.lease_s)
+    return "stale" if outgoing is None else await push_claimed(parts, notifier, outgoing)
+
+
+async def push_claimed(parts: Parts, notifier: Notifier, outgoing: Outgoing) -> str:
+    """A notification that is ours to deliver."""
+    if notifier.is_busy(outgoing.url):
+        await _again(parts, outgoing, outgoing.attempt, BUSY_WAIT_S, "busy")
+        return "busy"
+    heard = await notifier.deliver(outgoing)
+    backoff, attempt = parts.settings.backoff(), outgoing.attempt + 1
+    log.info(
+        "notification_delivered" if heard.ok else "notification_not_delivered",
+        order_no=outgoing.order_no,
+        notification_id=outgoing.id,
+        type=outgoing.type,
+        attempt=outgoing.attempt,
+        status=heard.status,
+    )
+    if heard.ok:
+        await mark_delivered(parts.db, outgoing.id, heard.status)
+    elif heard.is_final or backoff.is_exhausted(attempt):
+        await bury_notification(parts.db, outgoing, heard.status)
+        log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=heard.status)
+    else:
+        delay_s = max(backoff.gap_s(attempt, outgoing.id), heard.retry_after_s)
+        await _again(parts, outgoing, attempt, delay_s, heard.status)
+    return heard.status
+
+
+async def _again(parts: Parts, outgoing: Outgoing, attempt: int, delay_s: float, status: str) -> None:
+    arm_no = await deliver_again(parts.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
+    if arm_no is not None:
+        await arm_jobs(parts, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
+
+
+def _heard(status: int, headers: Mapping[str, str]) -> Heard:
+    if httpx.codes.is_success(status):
+        return Heard(ok=True, status=str(status))
+    return Heard(
+        ok=False,
+        status=str(status),
+        is_final=status == httpx.codes.GONE,
+        retry_after_s=_retry_after_s(headers.get("retry-after", "")),
+    )
+
+
+def _retry_after_s(text: str) -> float:
+    """Seconds or an HTTP date, at most a day; anything else is no wish."""
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), RETRY_AFTER_MAX_S)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if at.tzinfo is None:
+        return 0.0
+    return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), RETRY_AFTER_MAX_S)
+
+
+async def _read_a_little(response: httpx.Response) -> None:
+    """So that the connection can be used again; whoever answers at length loses it. The status has said all that counts."""
+    size = 0
+    try:
+        async with asyncio.timeout(READ_S):
+            async for chunk in response.aiter_raw():
+                size += len(chunk)
+                if size > ANSWER_BYTES_MAX:
+                    break
+    except (httpx.HTTPError, TimeoutError):
+        return
+    finally:
+        await response.aclose()
+
+
+def _signer(secret: str) -> Webhook:
+    try:
+        return Webhook(secret)
+    except (ValueError, EmptyWebhookSecretError):
+        raise ConfigurationError(
+            "NOTIFY_SECRETS: each is whsec_ and base64; set it to the output of `python -m cli keys notify`"
+        ) from None

@@ -1,0 +1,237 @@
+"""Placing an order and starting its payments: arm before you call.
+
+The pending row is committed before the channel is asked to create the payment, so whatever happens between the two, the
+delayed query knows of it. A replay of the request whose checkout is still empty asks the channel again: our number is
+its idempotency key.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from secrets import token_bytes, token_urlsafe
+
+import structlog
+from msgspec import Struct
+
+from channels.base import Create
+from core import lifecycle
+from core.admission import Urgency
+from core.decision import Decision, Outcome
+from core.errors import (
+    ChannelRefused,
+    NotFound,
+    OrderClosed,
+    OrderConflict,
+    OrderPaid,
+    OutcomeUnknown,
+    PaymentRefused,
+    PaymentUnclear,
+)
+from core.evidence import Closed, Missing, Source, Unpaid
+from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_create_refused, on_created, place
+from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
+from flows.accounts import Account
+from flows.arm import after_commit
+from flows.confirm import Answered, Waiting, call_channel, query_now
+from flows.parts import Parts
+from flows.refresh import lease_or_wait
+from storage.orders import find_now, find_state
+from storage.pending import lease
+from storage.transitions import Committed, Decide, transition
+
+CREATE_TRIES = 2
+"""How often a request that found the rate used up asks again before it is answered with the order as it is."""
+
+log = structlog.get_logger()
+
+
+class Watch(Struct, frozen=True, kw_only=True):
+    """A payment created elsewhere: its number, what to query by if not by that, and until when it can be paid."""
+
+    out_trade_no: str
+    channel_reference: str | None = None
+    payable_until: datetime | None = None
+
+
+class PaymentRequest(Struct, frozen=True, kw_only=True):
+    """How the merchant wants it to be paid."""
+
+    account: str
+    method: str = ""
+    watch: Watch | None = None
+
+
+class Placed(Struct, frozen=True, kw_only=True):
+    """The order as it is now, and whether it is new."""
+
+    state: OrderState
+    outcome: Outcome
+
+
+async def place_order(
+    parts: Parts, order: OrderTerms, payment: PaymentRequest | None, *, expires_in_s: float | None
+) -> Placed:
+    """Place it, or find it: the order number is the idempotency key.
+
+    Raises:
+        OrderConflict: there is an order with this number and other terms.
+        UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+    """
+    account = None if payment is None else await parts.accounts.get(payment.account)
+    terms = None if payment is None else _terms(payment)
+    now = await find_now(parts.db)
+    expires_at = now + timedelta(seconds=expires_in_s or parts.settings.order_expires_s)
+    rules = Rules() if account is None else account.rules(parts.settings)
+    page_token = token_urlsafe(16)
+
+    def decide(state: OrderState | None) -> Decision:
+        return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
+
+    committed = await _transition(parts, order.order_no, decide)
+    if committed.decision.outcome is Outcome.OTHER_TERMS:
+        raise OrderConflict(f"order {order.order_no} exists with other terms")
+    state = await _hand_off(parts, order.order_no, account, payment)
+    return Placed(state=state, outcome=committed.decision.outcome)
+
+
+async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) -> Placed:
+    """Another attempt to pay an order. The earlier ones are queried first: a user who has paid is not asked again.
+
+    Raises:
+        NotFound, OrderPaid, OrderClosed: the order cannot be paid this way.
+        PaymentUnclear: an earlier payment may have the money, and its channel does not tell.
+        UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+    """
+    account = await parts.accounts.get(payment.account)
+    state = await find_state(parts.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    unclear = await _query_earlier(parts, state)
+    terms, rules = _terms(payment), account.rules(parts.settings)
+
+    def decide(fresh: OrderState | None) -> Decision:
+        if fresh is None:
+            return Decision(outcome=Outcome.STALE)
+        return lifecycle.start_payment(fresh, terms, rules, unclear=unclear)
+
+    committed = await _transition(parts, order_no, decide)
+    match committed.decision.outcome:
+        case Outcome.ALREADY_PAID:
+            raise OrderPaid(f"order {order_no} is paid")
+        case Outcome.ALREADY_CLOSED:
+            raise OrderClosed(f"order {order_no} has ended")
+        case Outcome.UNCLEAR:
+            raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
+    state = await _hand_off(parts, order_no, account, payment)
+    return Placed(state=state, outcome=committed.decision.outcome)
+
+
+async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, ...]:
+    """Ask about every open payment; returns those about which the channel did not tell."""
+    unclear = []
+    for payment in state.open_payments():
+        account = await parts.accounts.get(payment.channel_account)
+        leased = await lease_or_wait(parts, payment.key, parts.settings.callback_confirm_s)
+        if leased is None:
+            unclear.append(payment.key)
+            continue
+        told = await query_now(parts, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+        if not isinstance(told, Answered) or not isinstance(told.evidence, Unpaid | Missing | Closed):
+            unclear.append(payment.key)
+    return tuple(unclear)
+
+
+async def _hand_off(
+    parts: Parts, order_no: str, account: Account | None, payment: PaymentRequest | None
+) -> OrderState:
+    """Create at the channel what has no checkout yet. Outcome unknown: the order is answered as it is, and queried."""
+    state = await find_state(parts.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    row = None if payment is None else _to_create(state, payment)
+    if account is None or row is None:
+        return state
+    try:
+        await _create(parts, account, state, row)
+    except ChannelRefused as refused:
+        await _transition(parts, order_no, lambda fresh: _if_there(fresh, row.key, refused.code))
+        leased = await lease(parts.db, row.key, parts.settings.lease_s)
+        if leased is not None:
+            await query_now(parts, account, row, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+        raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
+    except OutcomeUnknown as error:
+        log.warning(
+            "payment_create_unknown", order_no=order_no, out_trade_no=row.out_trade_no, reason=error.detail or "unknown"
+        )
+    return await find_state(parts.db, order_no) or state
+
+
+async def _create(parts: Parts, account: Account, state: OrderState, row: Payment) -> None:
+    base = parts.settings.public_url.rstrip("/")
+    create = Create(
+        payment=row,
+        subject=state.order.subject,
+        callback_url=f"{base}/callbacks/{row.channel_account}",
+        return_url=f"{base}/o/{state.order.page_token}/return",
+    )
+    created = await call_channel(parts, account, Urgency.FRESH, lambda: account.channel.create_payment(create))
+    if isinstance(created, Waiting):
+        log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=created.reason)
+        return
+
+    def decide(fresh: OrderState | None) -> Decision:
+        if fresh is None:
+            return Decision(outcome=Outcome.STALE)
+        return on_created(
+            fresh,
+            row.key,
+            checkout=created.checkout,
+            channel_reference=created.channel_reference,
+            payable_until=created.payable_until,
+        )
+
+    await _transition(parts, row.order_no, decide)
+
+
+def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
+    """The newest payment of this kind that is ours, open, and has nothing to hand to the user yet."""
+    rows = [
+        row
+        for row in state.payments
+        if (row.channel_account, row.method, row.origin) == (payment.account, payment.method, Origin.OURS)
+        and row.status is PaymentStatus.OPEN
+        and row.checkout is None
+    ]
+    return rows[-1] if rows and not state.order.is_resolved else None
+
+
+def _if_there(state: OrderState | None, key: PaymentKey, code: str) -> Decision:
+    return Decision(outcome=Outcome.STALE) if state is None else on_create_refused(state, key, code)
+
+
+async def _transition(parts: Parts, order_no: str, decide: Decide) -> Committed:
+    committed = await transition(parts.db, order_no, decide)
+    await after_commit(parts, committed)
+    return committed
+
+
+def _terms(payment: PaymentRequest) -> PaymentTerms:
+    if payment.watch is None:
+        return PaymentTerms(account=payment.account, method=payment.method, out_trade_no=new_number())
+    return PaymentTerms(
+        account=payment.account,
+        method=payment.method,
+        out_trade_no=payment.watch.out_trade_no,
+        origin=Origin.WATCHED,
+        channel_reference=payment.watch.channel_reference,
+        payable_until=payment.watch.payable_until,
+    )
+
+
+def new_number() -> str:
+    """A number for the channel, unique for ever: 12 hex digits of milliseconds (so that they sort), 16 of chance.
+
+    28 characters of [0-9a-f] fit every channel's rules: WeChat Pay takes 6 to 32, Alipay 64.
+    """
+    return f"{int(time.time() * 1000):012x}{token_bytes(8).hex()}"

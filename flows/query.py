@@ -1,0 +1,41 @@
+"""The scheduled query: the job `query_payment`, and the sweep's way to the same when the job was lost."""
+
+from __future__ import annotations
+
+from core.admission import Urgency
+from core.decision import Outcome
+from core.evidence import Source
+from core.order import PaymentKey
+from flows.arm import arm_jobs, job_of
+from flows.close import close_payment
+from flows.confirm import Waiting, ask, commit_answer
+from flows.parts import Parts
+from storage.orders import find_state_by_payment
+from storage.pending import Leased, lease, postpone, release
+
+
+async def query_scheduled(parts: Parts, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
+    """The delayed query: alone it advances the attempt. A job of an older scheduling finds nothing to do."""
+    leased = await lease(parts.db, key, parts.settings.lease_s, arm_no=arm_no)
+    if leased is None:
+        return Outcome.STALE
+    return await query_leased(parts, leased, by=by)
+
+
+async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
+    """A scheduled query whose lease is ours already: the sweep has claimed it, or `query_scheduled` has."""
+    state = await find_state_by_payment(parts.db, leased.key)
+    payment = None if state is None else state.payment(leased.key)
+    if state is None or payment is None:
+        await release(parts.db, leased)
+        return Outcome.STALE
+    account = await parts.accounts.get(leased.key.channel_account)
+    asked = await ask(parts, account, payment, Urgency.SCHEDULED)
+    if isinstance(asked, Waiting):
+        armed = await postpone(parts.db, leased, asked.seconds)
+        await arm_jobs(parts, [] if armed is None else [job_of(armed)])
+        return Outcome.NOT_YET
+    committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no)
+    if committed.decision.close:
+        await close_payment(parts, account, payment)
+    return committed.decision.outcome

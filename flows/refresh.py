@@ -1,0 +1,86 @@
+"""Somebody looks: one query per payment at a time across all processes, however many ask for it.
+
+The lease of the pending row decides who asks the channel; everybody else waits for the answer. Within the cool-down an
+answer is shared; somebody who must know what is true *now* (the user comes back from paying) gets a trailing query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from core.admission import Urgency
+from core.errors import NotFound
+from core.evidence import Source
+from core.lifecycle import on_refresh
+from core.order import OrderState, Payment, PaymentKey
+from flows.confirm import query_now
+from flows.parts import Parts
+from storage.orders import find_state
+from storage.pending import Leased, asked, lease
+
+WAIT_S = 5.0
+"""How long a refresh waits for somebody else's query before it is answered with the order as it is."""
+
+_LOOK_AGAIN_S = 0.1
+
+
+async def refresh_order(parts: Parts, order_no: str, *, trailing: bool = False) -> OrderState:
+    """Ask about every open payment of the order and return what is known then.
+
+    `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down will do.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    if trailing:
+        return await _refresh(parts, order_no, cooldown_s=0.0)
+    running = parts.refreshing.get(order_no)
+    if running is None:
+        running = asyncio.create_task(_refresh(parts, order_no, cooldown_s=parts.settings.refresh_cooldown_s))
+        parts.refreshing[order_no] = running
+        running.add_done_callback(lambda _: parts.refreshing.pop(order_no, None))
+    # A page that goes away must not take the answer from the others.
+    return await asyncio.shield(running)
+
+
+async def _refresh(parts: Parts, order_no: str, *, cooldown_s: float) -> OrderState:
+    state = await find_state(parts.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    for key in on_refresh(state).ask:
+        payment = state.payment(key)
+        if payment is not None:
+            await _ask_or_wait(parts, payment, cooldown_s)
+    return await find_state(parts.db, order_no) or state
+
+
+async def _ask_or_wait(parts: Parts, payment: Payment, cooldown_s: float) -> None:
+    """Until a query that began after `now − cooldown_s` is answered: ours, or somebody else's."""
+    stands = await asked(parts.db, payment.key)
+    if stands is None:
+        return
+    since = stands.now - timedelta(seconds=cooldown_s)
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while stands is not None and (stands.answered_from is None or stands.answered_from < since):
+        leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+        if leased is not None:
+            account = await parts.accounts.get(payment.channel_account)
+            await query_now(parts, account, payment, by=Source.REFRESH, urgency=Urgency.REFRESH, leased=leased)
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        stands = await asked(parts.db, payment.key)
+
+
+async def lease_or_wait(parts: Parts, key: PaymentKey, within_s: float) -> Leased | None:
+    """The lease, waiting for whoever is asking now; None when the row is gone or the time is over."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while True:
+        leased = await lease(parts.db, key, parts.settings.lease_s)
+        if leased is not None or await asked(parts.db, key) is None:
+            return leased
+        if asyncio.get_running_loop().time() > deadline:
+            return None
+        await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,90 @@
+"""The second net: what is overdue in Postgres and nobody looks after, whatever became of Redis and of the workers.
+
+Reads the temporary table, the inbox and the outbox; never `orders`. Rows are claimed by lease with SKIP LOCKED, so any
+number of sweeps work side by side, oldest first and without a look-back limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+
+from core.errors import NodropError
+from core.evidence import Source
+from core.order import PendingKind
+from flows.close import close_leased
+from flows.notify import Notifier, push_claimed
+from flows.parts import Parts
+from flows.query import query_leased
+from flows.receive import compensate_claimed
+from storage.callbacks import StoredCallback, claim_overdue_callbacks
+from storage.notifications import Outgoing, claim_overdue_notifications
+from storage.pending import Leased, claim_overdue
+
+CONCURRENCY = 32
+"""Rows under way at once: enough to keep a channel busy, few enough that a hanging one is not asked by a crowd."""
+
+log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+class Swept(Struct, frozen=True, kw_only=True):
+    """How many rows one sweep took care of."""
+
+    pending: int = 0
+    callbacks: int = 0
+    notifications: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.pending + self.callbacks + self.notifications
+
+
+async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
+    """One batch of each kind. A full batch means that there is more: sweep again at once.
+
+    Raises:
+        DatabaseUnavailable: nothing could be claimed.
+    """
+    settings = parts.settings
+    claim = {"grace_s": settings.sweep_grace_s, "limit": settings.sweep_batch, "lease_s": settings.lease_s}
+    callbacks = await claim_overdue_callbacks(parts.db, **claim)
+    pending = await claim_overdue(parts.db, **claim)
+    notifications = await claim_overdue_notifications(parts.db, **claim)
+
+    async def resolve(leased: Leased) -> object:
+        if leased.kind is PendingKind.DEADLINE:
+            return await close_leased(parts, leased)
+        return await query_leased(parts, leased, by=Source.SWEEP)
+
+    async def compensate(stored: StoredCallback) -> object:
+        return await compensate_claimed(parts, stored)
+
+    async def push(outgoing: Outgoing) -> object:
+        return await push_claimed(parts, notifier, outgoing)
+
+    await asyncio.gather(_each(callbacks, compensate), _each(pending, resolve), _each(notifications, push))
+    swept = Swept(pending=len(pending), callbacks=len(callbacks), notifications=len(notifications))
+    if swept.total:
+        log.info(
+            "swept", pending=swept.pending, callbacks=swept.callbacks, notifications=swept.notifications
+        )
+    return swept
+
+
+async def _each(rows: Sequence[_T], work: Callable[[_T], Awaitable[object]]) -> None:
+    """All rows, some at a time. A row that fails keeps its lease until it ends, and is found again."""
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(row: _T) -> None:
+        async with slots:
+            try:
+                await work(row)
+            except NodropError as error:
+                log.warning("sweep_row_failed", reason=type(error).__name__)
+
+    await asyncio.gather(*(one(row) for row in rows))

@@ -1,0 +1,148 @@
+"""`python -m simulator channel | merchant | shoppers`: each a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+import msgspec
+import structlog
+import uvloop
+
+from simulator.ledger import PAYMENTS_MAX
+from simulator.running import running_channel, running_merchant
+from simulator.serve import until_signalled
+from simulator.shop import Shop
+from simulator.shoppers import Kind, Plan, Visit, run
+
+_log = structlog.get_logger("simulator")
+
+_host = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+_port = click.option("--port", type=click.IntRange(0, 65_535), required=True, help="Port; 0 takes a free one.")
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="What chance is drawn from.")
+
+
+@click.group()
+def main() -> None:
+    """The far side of nodrop: payment channels that fail, a merchant that fails, and people who buy."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+
+
+@main.command()
+@_host
+@_port
+@_seed
+@click.option(
+    "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="Divides the gaps of resends."
+)
+@click.option("--public-url", help="Where browsers find the pay pages; unless given, where it listens.")
+@click.option(
+    "--payments-max", type=click.IntRange(min=1), default=PAYMENTS_MAX, show_default=True, help="More are refused."
+)
+@click.option("--callbacks-anywhere", is_flag=True, help="Call back to other machines too.")
+def channel(**options: Any) -> None:
+    """The channels, with their pay pages and a control API."""
+
+    async def serve() -> None:
+        async with running_channel(**options) as (url, _):
+            await _until_signalled("channel", url)
+
+    uvloop.run(serve())
+
+
+@main.command()
+@_host
+@_port
+@_seed
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    envvar="MERCHANT_SECRETS",
+    help="whsec_…, best named in MERCHANT_SECRETS, several with a space between; any of them verifies.",
+)
+def merchant(**options: Any) -> None:
+    """The merchant's order service, with a control API."""
+
+    async def serve() -> None:
+        async with running_merchant(**options) as (url, _):
+            await _until_signalled("merchant", url)
+
+    try:
+        uvloop.run(serve())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+async def _until_signalled(what: str, url: str) -> None:
+    _log.info(f"{what}_started", url=url)
+    await until_signalled()
+    _log.info(f"{what}_stopping", url=url)
+
+
+def _weights(_: click.Context, __: click.Parameter, text: str) -> dict[Kind, float]:
+    """`pays_at_once=5,walks_away=1` as a mapping."""
+    try:
+        pairs = (part.split("=", 1) for part in text.split(","))
+        weights = {Kind(name.strip()): float(weight) for name, weight in pairs}
+    except ValueError as error:
+        raise click.BadParameter(f"kind=weight, …; kinds: {', '.join(Kind)}") from error
+    if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise click.BadParameter("weights are not negative, and not all 0")
+    return weights
+
+
+@main.command()
+@click.option("--api", "base_url", required=True, help="Where nodrop's public API is.")
+@click.option("--api-key", envvar="NODROP_API_KEY", required=True, help="Best named in NODROP_API_KEY.")
+@click.option("--shoppers", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many people.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=10, show_default=True, help="How many at a time.")
+@click.option("--account", "accounts", multiple=True, required=True, help="Accounts to pay at; may be repeated.")
+@click.option("--notify-url", required=True, help="Where the merchant hears of its orders.")
+@click.option("--return-url", help="Where the buyer comes back to.")
+@click.option(
+    "--weights",
+    callback=_weights,
+    default=",".join(f"{kind}=1" for kind in Kind),
+    show_default=True,
+    help="How many of which kind.",
+)
+@click.option("--expires-in-s", type=click.IntRange(1), default=900, show_default=True, help="Life of an order.")
+@click.option("--watch-s", type=float, default=5.0, show_default=True, help="How long who comes back watches the page.")
+@click.option("--prefix", "order_prefix", default="shop", show_default=True, help="What order numbers begin with.")
+@_seed
+def shoppers(base_url: str, api_key: str, concurrency: int, **plan: Any) -> None:
+    """People who place orders, pay or do not, and look at their pages; writes one JSON line a visit, then a summary."""
+    visits = uvloop.run(_send_through(base_url, api_key, Plan(**plan), concurrency))
+    kinds = Counter(visit.kind for visit in visits)
+    summary = {
+        "visits": len(visits),
+        "kinds": dict(sorted(kinds.items())),
+        "placed": sum(visit.placed for visit in visits),
+        "paid": sum(bool(visit.paid) for visit in visits),
+        "told_otherwise_after_paying": [visit.order_no for visit in visits if visit.untrue],
+    }
+    click.echo(msgspec.json.encode(summary))
+
+
+async def _send_through(base_url: str, api_key: str, plan: Plan, concurrency: int) -> tuple[Visit, ...]:
+    async with Shop(base_url, api_key) as shop:
+        return await run(
+            shop, plan, concurrency=concurrency, on_progress=lambda visit: click.echo(msgspec.json.encode(visit))
+        )
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m simulator")

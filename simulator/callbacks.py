@@ -1,0 +1,300 @@
+"""The sender of callbacks: seeded faults, the channel's schedule of resends, and a strict look at the acknowledgement.
+
+Every resend has the same id and body and a fresh signature. `speed` divides the gaps of the schedule; the deadline for
+the acknowledgement is never compressed, for it is what nodrop has to meet in earnest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from hashlib import sha256
+from typing import Self
+
+import httpx
+import msgspec
+from msgspec.structs import replace
+from pyreqwest.exceptions import PyreqwestError
+
+from simulator.base import Account, Accounts, Channel, Event
+from simulator.clock import Clock, Timers
+from simulator.faults import Fault, Faults
+from simulator.http_client import http_client
+from simulator.ledger import Key, Payment, PaymentStatus
+
+AT_ONCE_MAX = 256
+"""Deliveries under way together; more wait for a place, and their deadline begins when they have it."""
+
+ACKNOWLEDGEMENTS_MAX = 1_000_000
+ANSWER_BYTES_MAX = 64
+STALE_BY = timedelta(hours=1)
+STRANGERS_SECRET = "known to nobody but the one who forges"  # noqa: S105 - made to fail verification
+
+
+class SentAs(StrEnum):
+    """What a delivery was: as it should be, or spoilt in one way."""
+
+    GENUINE = "genuine"
+    WRONG_AMOUNT = "wrong_amount"
+    STALE = "stale"
+    FORGED = "forged"
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that nodrop answered with success, and for which it is now responsible."""
+
+    merchant_id: str
+    out_trade_no: str
+    callback_id: str
+    body_sha256: str
+    sent_as: SentAs
+    at: datetime
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """How the callbacks of one payment fared; counts of deliveries, but for the events that were never sent."""
+
+    never_generated: int = 0
+    lost: int = 0
+    late: int = 0
+    reordered: int = 0
+    doubled: int = 0
+    sent: int = 0
+    blocked: int = 0
+    wrong_amount: int = 0
+    stale: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    exhausted: int = 0
+    forged: int = 0
+    forged_acknowledged: int = 0
+    last_status: int | None = None
+
+
+class CallbackSender:
+    """Sends what the far side has to say. To be entered before use; `accounts` may change while it runs."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        accounts: Accounts,
+        faults: Faults,
+        *,
+        pay_url: Callable[[Payment], str],
+        speed: float,
+        now: Clock,
+    ) -> None:
+        self.acknowledged: deque[Acknowledged] = deque(maxlen=ACKNOWLEDGEMENTS_MAX)
+        self.tallies: dict[Key, Tally] = {}
+        self._channels = channels
+        self._accounts = accounts
+        self._faults = faults
+        self._pay_url = pay_url
+        self._speed = speed
+        self._now = now
+        self._timers = Timers()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._held: dict[str, list[Event]] = {}
+        self._settled: set[str] = set()
+        self._slots = asyncio.Semaphore(AT_ONCE_MAX)
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = http_client(60.0)  # the channel's deadline ends it earlier
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def stop(self) -> None:
+        """Calls off everything that is under way or planned."""
+        self._timers.cancel_all()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def forget(self) -> None:
+        """Stop, and begin with empty books."""
+        await self.stop()
+        self.acknowledged.clear()
+        self.tallies.clear()
+        self._held.clear()
+        self._settled.clear()
+
+    def tally(self, key: Key) -> Tally:
+        return self.tallies.setdefault(key, Tally())
+
+    # -- from the event to its attempts --------------------------------------------------------------------------------
+
+    def offer(self, event: Event) -> None:
+        """Send the event by the channel's schedule, or do to it what its faults say."""
+        tally, profile = self.tally(event.key), self._faults.profile
+        if self._strikes(Fault.EVENT_NEVER_GENERATED, event):
+            tally.never_generated += 1
+        elif self._strikes(Fault.LOST, event):
+            tally.lost += 1
+        elif self._strikes(Fault.LATE, event):
+            tally.late += 1
+            self._timers.after(profile.late_s, partial(self._start, event, 1))
+        elif self._strikes(Fault.REORDERED, event):
+            tally.reordered += 1
+            self._held.setdefault(event.key.merchant_id, []).append(event)
+            self._timers.after(profile.reordered_max_s, partial(self._release, event.key.merchant_id))
+        else:
+            self._start(event, 1)
+
+    def forge(self, event: Event) -> None:
+        """Two callbacks that claim the event and were never signed like this by the channel. Not resent."""
+        self._spawn(self._forge(event))
+
+    async def send_now(self, event: Event) -> bool:
+        """One genuine delivery whatever the faults say; whether it was acknowledged."""
+        return await self._deliver(event, SentAs.GENUINE)
+
+    def _start(self, event: Event, attempt: int) -> None:
+        self._spawn(self._attempt(event, attempt))
+
+    async def _attempt(self, event: Event, attempt: int) -> None:
+        if event.callback_id in self._settled:
+            return
+        if self._faults.profile.callbacks_blocked:
+            self.tally(event.key).blocked += 1
+            self._plan(event, attempt)
+            return
+        copies = 2 if self._strikes(Fault.DOUBLED, event, attempt) else 1
+        self.tally(event.key).doubled += copies - 1
+        sent_as = self._spoilt(event, attempt)
+        answers = await asyncio.gather(*(self._deliver(event, sent_as) for _ in range(copies)))
+        self._release(event.key.merchant_id)
+        if not any(answers):
+            self._plan(event, attempt)
+
+    def _plan(self, event: Event, attempt: int) -> None:
+        """The next attempt: after 15 s, 15 s, 30 s, 3 min … divided by `speed`, until the schedule is used up."""
+        gaps = self._channel(event).resend_gaps_s
+        if attempt > len(gaps):
+            self.tally(event.key).exhausted += 1
+            return
+        self._timers.after(gaps[attempt - 1] / self._speed, partial(self._start, event, attempt + 1))
+
+    def _release(self, merchant_id: str) -> None:
+        """A later callback of this merchant has been sent, or the time is over: the held ones follow."""
+        for event in self._held.pop(merchant_id, ()):
+            self._start(event, 1)
+
+    def _strikes(self, fault: Fault, event: Event, counter: int = 0) -> bool:
+        return self._faults.strikes(fault, event.number, counter)
+
+    def _spoilt(self, event: Event, attempt: int) -> SentAs:
+        if self._strikes(Fault.WRONG_AMOUNT, event, attempt):
+            return SentAs.WRONG_AMOUNT
+        return SentAs.STALE if self._strikes(Fault.STALE, event, attempt) else SentAs.GENUINE
+
+    # -- one delivery --------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, event: Event, sent_as: SentAs) -> bool:
+        account, tally, now = self._accounts[event.key.merchant_id], self.tally(event.key), self._now()
+        told = event
+        if sent_as is SentAs.WRONG_AMOUNT:
+            tally.wrong_amount += 1
+            told = _with_wrong_amount(event)
+        elif sent_as is SentAs.STALE:
+            tally.stale += 1
+            now -= STALE_BY
+        channel = self._channel(event)
+        body = channel.render(told, self._pay_url(event.payment))
+        acknowledged = await self._post(event, body, channel.sign(told, body, account, now), sent_as)
+        if acknowledged:
+            self._settled.add(event.callback_id)
+        return acknowledged
+
+    async def _forge(self, event: Event) -> None:
+        if self._faults.profile.callbacks_blocked:
+            return
+        account, channel = self._accounts[event.key.merchant_id], self._channel(event)
+        claimed = _claim_paid(event, self._now())
+        body = channel.render(claimed, self._pay_url(claimed.payment))
+        by_stranger = channel.sign(claimed, body, _stranger(account), self._now())
+        altered_after = channel.sign(claimed, body + b" ", account, self._now())
+        for headers in (by_stranger, altered_after):
+            self.tally(event.key).forged += 1
+            await self._post(claimed, body, headers, SentAs.FORGED)
+
+    async def _post(self, event: Event, body: bytes, headers: dict[str, str], sent_as: SentAs) -> bool:
+        """Send and judge the answer. Silence, a late answer and a broken one are no acknowledgement."""
+        tally, channel = self.tally(event.key), self._channel(event)
+        async with self._slots:
+            tally.sent += 1
+            status, answer = await self._exchange(event, body, headers, channel.acknowledge_within_s)
+        tally.last_status = status
+        acknowledged = status is not None and channel.acknowledges(status, answer)
+        if acknowledged:
+            self._note(event, body, sent_as)
+        if sent_as is SentAs.FORGED:
+            tally.forged_acknowledged += acknowledged
+        else:
+            tally.acknowledged += acknowledged
+            tally.refused += not acknowledged
+        return acknowledged
+
+    async def _exchange(
+        self, event: Event, body: bytes, headers: dict[str, str], within_s: float
+    ) -> tuple[int | None, bytes]:
+        """Status and the first bytes of the answer, or None and nothing."""
+        if self._client is None:
+            raise RuntimeError("the sender has not been entered")
+        answer = b""
+        try:
+            async with asyncio.timeout(within_s):
+                url = event.payment.terms.callback_url
+                async with self._client.stream("POST", url, content=body, headers=headers) as response:
+                    async for chunk in response.aiter_raw():
+                        answer += chunk
+                        if len(answer) > ANSWER_BYTES_MAX:
+                            break
+                return response.status_code, answer
+        except (httpx.HTTPError, PyreqwestError, TimeoutError):
+            return None, b""
+
+    def _note(self, event: Event, body: bytes, sent_as: SentAs) -> None:
+        self.acknowledged.append(
+            Acknowledged(
+                merchant_id=event.key.merchant_id,
+                out_trade_no=event.key.number,
+                callback_id=event.callback_id,
+                body_sha256=sha256(body).hexdigest(),
+                sent_as=sent_as,
+                at=self._now(),
+            )
+        )
+
+    def _channel(self, event: Event) -> Channel:
+        return self._channels[self._accounts[event.key.merchant_id].channel]
+
+    def _spawn(self, work: Coroutine[object, object, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _with_wrong_amount(event: Event) -> Event:
+    """One minor unit more than was paid: the smallest difference is the easiest to miss."""
+    terms = event.payment.terms
+    return replace(event, payment=replace(event.payment, terms=replace(terms, amount=terms.amount + 1)))
+
+
+def _claim_paid(event: Event, now: datetime) -> Event:
+    payment = replace(event.payment, status=PaymentStatus.PAID, transaction_id="f" * 24, paid_at=now)
+    return replace(event, callback_id=f"{event.callback_id}-forged", payment=payment)
+
+
+def _stranger(account: Account) -> Account:
+    """Somebody who knows everything about the account but its secret."""
+    return replace(account, keys=dict.fromkeys(account.keys, STRANGERS_SECRET))

@@ -1,0 +1,43 @@
+"""The clocks of a simulator process, and its timers: everything that happens later can be called off at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+
+_ANCHOR = time.time() - time.monotonic()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def steady_s() -> float:
+    """Unix seconds that never jump: wall time at the start of the process, monotonic since."""
+    return _ANCHOR + time.monotonic()
+
+
+class Timers:
+    """Timers of the running loop that can be cancelled together."""
+
+    def __init__(self) -> None:
+        self._handles: set[asyncio.TimerHandle] = set()
+
+    def after(self, seconds: float, do: Callable[[], object]) -> None:
+        """Calls `do` once, `seconds` from now."""
+
+        def run() -> None:
+            self._handles.discard(handle)
+            do()
+
+        handle = asyncio.get_running_loop().call_later(seconds, run)
+        self._handles.add(handle)
+
+    def cancel_all(self) -> None:
+        for handle in self._handles:
+            handle.cancel()
+        self._handles.clear()

@@ -1,0 +1,198 @@
+"""What goes wrong, how often, and the seeded decision whether it goes wrong this time.
+
+A decision depends on the seed, the fault, the number of the payment and a counter, and on nothing else: a run is
+repeatable whatever the order in which calls arrive, and raising one share never moves the decisions of another.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+FORCED_MAX = 100_000
+"""Payments with faults of their own; the oldest is forgotten beyond."""
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class CallKind(StrEnum):
+    """What nodrop asks a channel to do."""
+
+    CREATE = "create"
+    QUERY = "query"
+    CLOSE = "close"
+    REFUND = "refund"
+    QUERY_REFUND = "query_refund"
+    STATEMENT = "statement"
+
+
+class Fault(StrEnum):
+    """Each is the name of a share in `FaultProfile`, where it is described."""
+
+    LOST = "lost"
+    EVENT_NEVER_GENERATED = "event_never_generated"
+    LATE = "late"
+    REORDERED = "reordered"
+    DOUBLED = "doubled"
+    WRONG_AMOUNT = "wrong_amount"
+    STALE = "stale"
+    FORGED = "forged"
+    ANSWERED_5XX = "answered_5xx"
+    TIMED_OUT = "timed_out"
+    HTML_ERROR = "html_error"
+    SLOW = "slow"
+    CUT = "cut"
+    TRUNCATED = "truncated"
+    NOT_FOUND_FIRST = "not_found_first"
+    WRONG_AMOUNT_IN_QUERY = "wrong_amount_in_query"
+    OTHER_ORDER = "other_order"
+    CREATE_ANSWER_LOST = "create_answer_lost"
+    CLOSE_ANSWER_LOST = "close_answer_lost"
+    SETTLES_AFTER_CLOSE = "settles_after_close"
+    REFUND_FAILS = "refund_fails"
+    STATEMENT_OMITS = "statement_omits"
+    STATEMENT_WRONG_AMOUNT = "statement_wrong_amount"
+    STATEMENT_MALFORMED = "statement_malformed"
+
+
+CALLBACK_FAULTS = frozenset(
+    {
+        Fault.LOST,
+        Fault.EVENT_NEVER_GENERATED,
+        Fault.LATE,
+        Fault.REORDERED,
+        Fault.DOUBLED,
+        Fault.WRONG_AMOUNT,
+        Fault.STALE,
+    }
+)
+CALL_FAULTS = frozenset(
+    {
+        Fault.ANSWERED_5XX,
+        Fault.TIMED_OUT,
+        Fault.HTML_ERROR,
+        Fault.SLOW,
+        Fault.CUT,
+        Fault.TRUNCATED,
+        Fault.WRONG_AMOUNT_IN_QUERY,
+        Fault.OTHER_ORDER,
+    }
+)
+
+
+class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shares from 0 to 1, seconds (real ones, never compressed) and switches; without any, all goes well.
+
+    Shares are independent of each other; where two exclude one another the one named first here wins.
+    """
+
+    # Callbacks. Per event: never made; made and lost, resends as well; `late_s` late; held until a later one was sent.
+    event_never_generated: Share = 0.0
+    lost: Share = 0.0
+    late: Share = 0.0
+    late_s: Seconds = 5.0
+    reordered: Share = 0.0
+    reordered_max_s: Seconds = 2.0
+    # Per delivery: sent twice at once; well signed with an amount that is not the ledger's; an hour old when sent.
+    doubled: Share = 0.0
+    wrong_amount: Share = 0.0
+    stale: Share = 0.0
+    # Per payment, while it is unpaid: two callbacks that claim paid, signed by a stranger and altered after signing.
+    forged: Share = 0.0
+    # Every delivery fails as if the network towards nodrop were cut; the schedule of resends goes on.
+    callbacks_blocked: bool = False
+
+    # Calls, for the kinds named (all of them by default). Without effect: 500 to 503; no answer for `hang_s`; status
+    # 200 with an unsigned page. With effect: answered after `slow_s`; cut in mid-body; half of the JSON.
+    affected: tuple[CallKind, ...] = tuple(CallKind)
+    answered_5xx: Share = 0.0
+    timed_out: Share = 0.0
+    hang_s: Seconds = 60.0
+    html_error: Share = 0.0
+    cut: Share = 0.0
+    truncated: Share = 0.0
+    slow: Share = 0.0
+    slow_s: Seconds = 2.0
+    # With effect, and then no readable answer: the connection closes at once, or a 500 is answered.
+    create_answer_lost: Share = 0.0
+    close_answer_lost: Share = 0.0
+    # Query answers, well signed: another amount; paid, and right in everything but the number.
+    wrong_amount_in_query: Share = 0.0
+    other_order: Share = 0.0
+    # Per payment: unknown to query and close for its first seconds, unless it is paid before.
+    not_found_first: Share = 0.0
+    not_found_first_s: Seconds = 2.0
+
+    # The buyer's money arrives `settle_after_s` after the payment was closed on request.
+    settles_after_close: Share = 0.0
+    settle_after_s: Seconds = 1.0
+    # Refunds are `processing` for so long; then the share fails and the others succeed.
+    refund_settles_s: Seconds = 0.0
+    refund_fails: Share = 0.0
+    # Per row of a statement: left out; another amount; cut off after its second column.
+    statement_omits: Share = 0.0
+    statement_wrong_amount: Share = 0.0
+    statement_malformed: Share = 0.0
+
+    # Everything the channel serves answers 503; nothing is answered at all; 429 beyond so many calls in any second.
+    down: bool = False
+    blackhole: bool = False
+    rate_limit_per_s: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+class AtFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The faults of one payment instead of the profile's: one of a kind always, or `none` of it at all."""
+
+    callback: str | None = None
+    call: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in ((self.callback, CALLBACK_FAULTS), (self.call, CALL_FAULTS)):
+            if name is not None and name != "none" and name not in kind:
+                raise ValueError(f"{name!r} is none of: none, {', '.join(sorted(kind))}")
+
+    def decides(self, fault: Fault) -> bool | None:
+        """True or False where this payment has its own rule for the fault, None where the profile decides."""
+        chosen = self.callback if fault in CALLBACK_FAULTS else self.call if fault in CALL_FAULTS else None
+        return None if chosen is None else chosen == fault
+
+
+def draw(seed: int, kind: str, number: str, counter: int = 0) -> float:
+    """A number in [0, 1) that is always the same for the same four arguments."""
+    text = f"{seed}\x1f{kind}\x1f{number}\x1f{counter}".encode()
+    return int.from_bytes(blake2b(text, digest_size=6).digest()) / 2**48
+
+
+class Faults:
+    """The profile in force, the seed, and the payments with a rule of their own."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.profile = FaultProfile()
+        self._forced: dict[str, AtFault] = {}
+
+    def reset(self, seed: int) -> None:
+        """No faults, and decisions from this seed."""
+        self.seed = seed
+        self.profile = FaultProfile()
+        self._forced.clear()
+
+    def force(self, number: str, at_fault: AtFault) -> None:
+        """From now on this payment has faults of its own."""
+        self._forced[number] = at_fault
+        if len(self._forced) > FORCED_MAX:
+            del self._forced[next(iter(self._forced))]
+
+    def strikes(self, fault: Fault, number: str, counter: int = 0) -> bool:
+        """Whether the fault happens to this payment, at its `counter`-th occasion."""
+        forced = self._forced.get(number)
+        decided = None if forced is None else forced.decides(fault)
+        if decided is not None:
+            return decided
+        share: float = getattr(self.profile, fault)
+        return share > 0 and draw(self.seed, fault, number, counter) < share

@@ -1,0 +1,343 @@
+"""The invariants, checked from outside: the channel's ledger and the merchant's effects against nodrop's own rows.
+
+Pure: the caller fetches the ledger and the effects over HTTP and reads the rows with SQL, after faults have stopped and
+a quiet time has passed. The ledger says what must be; no case excuses what the ledger shows to be plain.
+
+    I1 no loss          I2 no false paid     I3 one effect      I4 versions have no gap and no repeat
+    I5 acknowledged callbacks are stored     I6 conservation    I7 no stuck work     I8 bounded load
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from simulator.callbacks import SentAs
+from simulator.ledger import RefundStatus
+from simulator.merchant_control import Effects
+from simulator.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.traffic import busiest_second
+
+FIRST_VERSION = 1
+MISMATCHES = frozenset({"amount_mismatch", "currency_mismatch"})
+
+
+class Invariant(StrEnum):
+    I1 = "I1 no loss"
+    I2 = "I2 no false paid"
+    I3 = "I3 one effect"
+    I4 = "I4 legal moves"
+    I5 = "I5 durable acknowledgement"
+    I6 = "I6 conservation"
+    I7 = "I7 no stuck work"
+    I8 = "I8 bounded load"
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """A broken invariant. `order_no` is empty where none can be told."""
+
+    invariant: Invariant
+    order_no: str
+    sentence: str
+
+
+class PaymentRef(msgspec.Struct, frozen=True):
+    account: str
+    out_trade_no: str
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of nodrop's orders. `expects_effect`: it has a merchant who listens and has not said 410."""
+
+    order_no: str
+    amount: int
+    currency: str
+    status: str
+    version: int
+    paid_by: PaymentRef | None = None
+    expects_effect: bool = True
+
+
+class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    out_trade_no: str
+    order_no: str
+    amount: int
+    currency: str
+    status: str
+    channel_transaction_id: str | None = None
+
+    @property
+    def ref(self) -> PaymentRef:
+        return PaymentRef(self.account, self.out_trade_no)
+
+
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that is open. Resolved ones excuse nothing."""
+
+    reason: str
+    order_no: str | None = None
+    account: str | None = None
+    out_trade_no: str | None = None
+
+
+class CallbackRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the inbox; `body_sha256` in hexadecimal."""
+
+    account: str
+    notification_id: str
+    body_sha256: str
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    order_no: str
+    version: int
+
+
+class DueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that waits for its time, of whatever table: pending, inbox, outbox, refunds."""
+
+    table: str
+    order_no: str
+    due_at: datetime
+    leased_until: datetime | None = None
+
+
+class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund that nodrop holds to have succeeded."""
+
+    account: str
+    refund_no: str
+    amount: int
+    currency: str
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """What nodrop says of itself. `refunds` is None where it keeps none."""
+
+    orders: tuple[OrderRow, ...] = ()
+    payments: tuple[PaymentRow, ...] = ()
+    cases: tuple[CaseRow, ...] = ()
+    callbacks: tuple[CallbackRow, ...] = ()
+    events: tuple[EventRow, ...] = ()
+    due: tuple[DueRow, ...] = ()
+    refunds: tuple[RefundRow, ...] | None = None
+
+
+def check(
+    ledger: LedgerSnapshot, effects: Effects, books: Books, *, now: datetime, overdue_s: float
+) -> list[Violation]:
+    """All violations, I1 to I7; an empty list is what everything here is for.
+
+    `now` is the database's clock when the rows were read; `overdue_s` is how long due work may wait.
+    """
+    by_ref = {PaymentRef(payment.account, payment.out_trade_no): payment for payment in ledger.payments}
+    return [
+        *no_loss(by_ref, books),
+        *no_false_paid(by_ref, effects, books),
+        *one_effect(effects, books),
+        *legal_versions(books),
+        *durable_acknowledgement(ledger, books),
+        *conservation(ledger, books),
+        *no_stuck_work(books, now=now, overdue_s=overdue_s),
+    ]
+
+
+# -- I1 ----------------------------------------------------------------------------------------------------------------
+
+
+def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[Violation]:
+    """Paid at the channel: paid here too, and its order with it; or a case says why a person has to decide."""
+    rows = {row.ref: row for row in books.payments}
+    orders = {order.order_no: order for order in books.orders}
+    cases = {(case.account, case.out_trade_no, case.reason) for case in books.cases}
+    for ref, payment in ledger.items():
+        if not payment.status.was_paid:
+            continue
+        row = rows.get(ref)
+        wrong = _lost(ref, payment, row, None if row is None else orders.get(row.order_no), cases)
+        if wrong is not None:
+            yield _broken(Invariant.I1, "" if row is None else row.order_no, f"{_shown(ref)} was paid: {wrong}")
+
+
+def _lost(
+    ref: PaymentRef,
+    payment: LedgerPayment,
+    row: PaymentRow | None,
+    order: OrderRow | None,
+    cases: set[tuple[str | None, str | None, str]],
+) -> str | None:
+    """Why the money of this payment is lost, or None."""
+
+    def has_case(*reasons: str) -> bool:
+        return any((ref.account, ref.out_trade_no, reason) in cases for reason in reasons)
+
+    if row is None:
+        return None if has_case("unknown_order") else "nodrop does not know it, and no case is open"
+    if order is None:
+        return "its order does not exist"
+    if (row.amount, row.currency) != (payment.amount, payment.currency):
+        return None if has_case(*MISMATCHES) else "with another amount than asked for, and no case is open"
+    if row.status != "paid":
+        return f"it is {row.status} here"
+    if order.status != "paid":
+        return None if has_case("paid_late") else f"its order is {order.status}, and no case is open"
+    if order.paid_by != ref:
+        return None if has_case("double_payment") else "its order was paid by another one, and no case is open"
+    return None
+
+
+# -- I2 ----------------------------------------------------------------------------------------------------------------
+
+
+def no_false_paid(ledger: dict[PaymentRef, LedgerPayment], effects: Effects, books: Books) -> Iterator[Violation]:
+    """Paid here, or treated as paid by the merchant: paid at the channel, with the same terms."""
+    paid_orders: set[str] = set()
+    rows = {row.ref: row for row in books.payments}
+    for row in books.payments:
+        if row.status == "paid":
+            wrong = _false(row, ledger.get(row.ref))
+            if wrong is None:
+                paid_orders.add(row.order_no)
+            else:
+                yield _broken(Invariant.I2, row.order_no, f"{_shown(row.ref)} is paid here: {wrong}")
+    for order in books.orders:
+        by = None if order.paid_by is None else rows.get(order.paid_by)
+        if order.status == "paid" and (by is None or by.order_no != order.order_no or by.status != "paid"):
+            yield _broken(Invariant.I2, order.order_no, "the order is paid by no paid payment of its own")
+        elif order.status == "paid" and by is not None and (by.amount, by.currency) != (order.amount, order.currency):
+            yield _broken(Invariant.I2, order.order_no, "the order is paid by a payment with another amount")
+    for effect in effects.effects:
+        if effect.order_no not in paid_orders:
+            yield _broken(Invariant.I2, effect.order_no, "the merchant was told paid, and no payment of it is")
+
+
+def _false(row: PaymentRow, payment: LedgerPayment | None) -> str | None:
+    """Why this payment should not be paid here, or None."""
+    if payment is None:
+        return "the channel does not know it"
+    if not payment.status.was_paid:
+        return f"it is {payment.status} at the channel"
+    if (row.amount, row.currency) != (payment.amount, payment.currency):
+        return f"{row.amount} {row.currency} instead of {payment.amount} {payment.currency}"
+    if row.channel_transaction_id != payment.transaction_id:
+        return "under another transaction of the channel"
+    return None
+
+
+# -- I3 ----------------------------------------------------------------------------------------------------------------
+
+
+def one_effect(effects: Effects, books: Books) -> Iterator[Violation]:
+    """Every paid order has one effect at the merchant, of its amount, and the merchant complains of nothing."""
+    by_order = {effect.order_no: effect for effect in effects.effects}
+    for complaint in effects.violations:
+        yield _broken(Invariant.I3, complaint.order_no, f"{complaint.what}: {complaint.sentence}")
+    for order in books.orders:
+        effect = by_order.get(order.order_no)
+        if effect is None:
+            if order.status == "paid" and order.expects_effect:
+                yield _broken(Invariant.I3, order.order_no, "the order is paid and the merchant was never told")
+        elif effect.again:
+            yield _broken(Invariant.I3, order.order_no, f"{1 + len(effect.again)} paid effects at the merchant")
+        elif (effect.amount, effect.currency) != (order.amount, order.currency):
+            yield _broken(Invariant.I3, order.order_no, "the merchant was told another amount")
+
+
+# -- I4 ----------------------------------------------------------------------------------------------------------------
+
+
+def legal_versions(books: Books) -> Iterator[Violation]:
+    """The events of an order are numbered 1, 2, 3 … up to its version."""
+    versions: dict[str, list[int]] = {}
+    for event in books.events:
+        versions.setdefault(event.order_no, []).append(event.version)
+    for order in books.orders:
+        found = sorted(versions.pop(order.order_no, []))
+        if found != list(range(FIRST_VERSION, order.version + 1)):
+            yield _broken(Invariant.I4, order.order_no, f"version {order.version} with events {_abbreviated(found)}")
+    for order_no in versions:
+        yield _broken(Invariant.I4, order_no, "there are events and no order")
+
+
+def _abbreviated(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")  # noqa: PLR2004 - a line's worth
+
+
+# -- I5 ----------------------------------------------------------------------------------------------------------------
+
+
+def durable_acknowledgement(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
+    """What nodrop acknowledged is in its inbox, and it acknowledged nothing that it should have refused."""
+    accounts = {payment.merchant_id: payment.account for payment in ledger.payments}
+    orders = {(row.account, row.out_trade_no): row.order_no for row in books.payments}
+    stored = {(row.account, row.notification_id, row.body_sha256) for row in books.callbacks}
+    for callback in ledger.acknowledged:
+        account = accounts.get(callback.merchant_id, "")
+        order_no = orders.get((account, callback.out_trade_no), "")
+        if callback.sent_as in (SentAs.FORGED, SentAs.STALE):
+            yield _broken(Invariant.I5, order_no, f"callback {callback.callback_id} was {callback.sent_as}, and taken")
+        elif (account, callback.callback_id, callback.body_sha256) not in stored:
+            yield _broken(Invariant.I5, order_no, f"callback {callback.callback_id} was acknowledged and is not stored")
+
+
+# -- I6 ----------------------------------------------------------------------------------------------------------------
+
+
+def conservation(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
+    """The sums of paid payments agree by account and currency; those of succeeded refunds likewise, apart."""
+    there = _sums((p.account, p.currency, p.amount) for p in ledger.payments if p.status.was_paid)
+    here = _sums((row.account, row.currency, row.amount) for row in books.payments if row.status == "paid")
+    yield from _differences("paid", there, here)
+    if books.refunds is not None:
+        succeeded = (refund for refund in ledger.refunds if refund.status is RefundStatus.SUCCEEDED)
+        there = _sums((refund.account, refund.currency, refund.amount) for refund in succeeded)
+        here = _sums((row.account, row.currency, row.amount) for row in books.refunds)
+        yield from _differences("refunded", there, here)
+
+
+def _sums(amounts: Iterable[tuple[str, str, int]]) -> Counter[tuple[str, str]]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for account, currency, amount in amounts:
+        sums[account, currency] += amount
+    return sums
+
+
+def _differences(what: str, there: Counter[tuple[str, str]], here: Counter[tuple[str, str]]) -> Iterator[Violation]:
+    for account, currency in sorted(there.keys() | here.keys()):
+        said, have = there[account, currency], here[account, currency]
+        if said != have:
+            sentence = f"{account}: {said} {currency} {what} at the channel, {have} here"
+            yield _broken(Invariant.I6, "", sentence)
+
+
+# -- I7 and I8 ---------------------------------------------------------------------------------------------------------
+
+
+def no_stuck_work(books: Books, *, now: datetime, overdue_s: float) -> Iterator[Violation]:
+    """Nothing has been due for longer than the bound without somebody holding it."""
+    bound = now - timedelta(seconds=overdue_s)
+    for row in books.due:
+        held_until = row.due_at if row.leased_until is None else max(row.due_at, row.leased_until)
+        if held_until < bound:
+            late_s = (now - held_until).total_seconds()
+            yield _broken(Invariant.I7, row.order_no, f"{row.table} has been due for {late_s:.0f} s")
+
+
+def bounded_load(arrivals: Iterable[float], *, limit_per_s: int) -> Iterator[Violation]:
+    """No second, wherever it begins, saw more calls of one account than its rate allows."""
+    most = busiest_second(arrivals)
+    if most > limit_per_s:
+        yield _broken(Invariant.I8, "", f"{most} calls within one second, {limit_per_s} allowed")
+
+
+def _broken(invariant: Invariant, order_no: str, sentence: str) -> Violation:
+    return Violation(invariant=invariant, order_no=order_no, sentence=sentence)
+
+
+def _shown(ref: PaymentRef) -> str:
+    return f"{ref.account}/{ref.out_trade_no}"

@@ -1,0 +1,71 @@
+"""What came in and when, and the rate limit over it. Bounded: the oldest arrivals are forgotten and counted."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+ARRIVALS_MAX = 300_000
+NUMBERS_COUNTED_MAX = 600_000
+"""Twice the ledger: every payment is queried and closed."""
+
+
+class Arrival(NamedTuple):
+    """A call as it came in, whatever became of it. `at` is in Unix seconds, on a clock that never jumps."""
+
+    at: float
+    merchant_id: str
+    kind: str
+    number: str
+
+
+class Traffic:
+    """The calls of one channel process."""
+
+    def __init__(self, arrivals_max: int = ARRIVALS_MAX) -> None:
+        self.counters: Counter[str] = Counter()
+        self.forgotten = 0
+        self._arrivals: deque[Arrival] = deque(maxlen=arrivals_max)
+        self._admitted: dict[str, deque[float]] = {}
+        self._nth: dict[str, int] = {}
+
+    def add(self, arrival: Arrival) -> None:
+        """Records a call; the oldest makes room."""
+        if len(self._arrivals) == self._arrivals.maxlen:
+            self.forgotten += 1
+        self._arrivals.append(arrival)
+
+    def since(self, at: float) -> list[Arrival]:
+        """The arrivals at or after that instant, oldest first."""
+        return [arrival for arrival in self._arrivals if arrival.at >= at]
+
+    def admits(self, merchant_id: str, limit_per_s: int, at: float) -> bool:
+        """Whether fewer than the limit (0: none) were admitted in the second before; what is refused does not count."""
+        admitted = self._admitted.setdefault(merchant_id, deque())
+        while admitted and admitted[0] <= at - 1.0:
+            admitted.popleft()
+        if limit_per_s and len(admitted) >= limit_per_s:
+            return False
+        admitted.append(at)
+        return True
+
+    def nth(self, kind: str, number: str) -> int:
+        """Which call of this kind about this number it is, counted from 1."""
+        name = f"{kind}\x1f{number}"
+        self._nth[name] = count = self._nth.get(name, 0) + 1
+        if len(self._nth) > NUMBERS_COUNTED_MAX:
+            del self._nth[next(iter(self._nth))]
+        return count
+
+
+def busiest_second(times: Iterable[float]) -> int:
+    """The most arrivals in any half-open window of one second, wherever it begins."""
+    window: deque[float] = deque()
+    most = 0
+    for at in sorted(times):
+        window.append(at)
+        while window[0] <= at - 1.0:
+            window.popleft()
+        most = max(most, len(window))
+    return most

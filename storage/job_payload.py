@@ -1,0 +1,51 @@
+"""How a job stands in Redis: arq's own dictionary, as JSON. Never pickle: who reads that runs what a writer wants.
+
+    t   try it starts from, or null       a   arguments          et  when it was enqueued, Unix milliseconds
+    f   name of the function              k   named arguments        (the enqueuer's clock; only shown, never compared)
+
+A payload that is not exactly this cannot be decoded, so whoever forges one gets at most one of our own idempotent jobs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+EXPIRES_EXTRA_MS = 365 * 86_400_000
+"""How long a payload outlives its due time: a year, since an expired payload is a lost job."""
+
+PAYLOAD_BYTES_MAX = 65_536
+_YEAR_9999_MS = 253_402_300_799_000
+
+_Argument = str | int
+
+
+class _Payload(msgspec.Struct, forbid_unknown_fields=True):
+    """Bounded where arq, or Python's datetime, would raise in a place that ends the worker's loop."""
+
+    f: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    a: Annotated[list[_Argument], msgspec.Meta(max_length=20)]
+    k: dict[str, _Argument]
+    et: Annotated[int, msgspec.Meta(ge=0, le=_YEAR_9999_MS)]
+    t: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+
+
+def encode_job(job: dict[str, Any]) -> bytes:
+    """The `job_serializer` of arq. Of an exception, which arq puts into its results, only the type is written."""
+    return _encoder.encode(job)
+
+
+def decode_job(payload: bytes) -> dict[str, Any]:
+    """The `job_deserializer` of arq.
+
+    Raises:
+        ValueError: it is not a payload of ours; arq makes an undecodable job of it.
+    """
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError("the payload is too large")
+    return msgspec.structs.asdict(_decoder.decode(payload))
+
+
+_encoder = msgspec.json.Encoder(enc_hook=lambda value: type(value).__name__)
+_decoder = msgspec.json.Decoder(_Payload)

@@ -1,0 +1,118 @@
+"""The rate limit and the breaker of one process on its own, for as long as Redis cannot be asked.
+
+Every process takes its part of an account's rate, so that all of them together stay within it. With fewer calls a
+second than processes each makes one in so many seconds that the rate is kept on average; that several make theirs in
+the same second cannot be ruled out without asking one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from math import ceil
+
+from core.admission import (
+    OPEN_S,
+    OPEN_S_MAX,
+    PROBE_S,
+    UNANSWERED_MAX,
+    UNANSWERED_WITHIN_S,
+    Admitted,
+    Urgency,
+    Wait,
+    is_within_rate,
+)
+
+WINDOW_S = 1.1
+"""A second, and 100 ms by which two calls may arrive closer together than they were admitted."""
+
+
+class LocalAdmission:
+    """Implements `core.admission.Admission` for one of `processes` processes."""
+
+    def __init__(self, processes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._processes = processes
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
+
+    async def admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
+        return self.try_admit(account, rate_per_s, urgency)
+
+    async def report(self, account: str, *, answered: bool) -> None:
+        if answered:
+            self._account(account).breaker = Breaker()
+        else:
+            self._account(account).breaker.unanswered(self._clock())
+
+    def try_admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
+        """Reserve one call now, or tell how long not to ask again."""
+        now = self._clock()
+        state = self._account(account)
+        if (closed_s := state.breaker.wait_s(now)) > 0:
+            return Wait(closed_s, "breaker")
+        if (full_s := state.wait_s(now, urgency, *_part(rate_per_s, self._processes))) > 0:
+            return Wait(full_s, "rate")
+        state.calls.append((now, urgency))
+        state.breaker.admitted(now)
+        return Admitted()
+
+    def _account(self, name: str) -> _Account:
+        return self._accounts.setdefault(name, _Account())
+
+
+def _part(rate_per_s: int, processes: int) -> tuple[int, float]:
+    """How many calls one process may make within how many seconds."""
+    if rate_per_s >= processes:
+        return rate_per_s // processes, WINDOW_S
+    return 1, WINDOW_S * ceil(processes / max(1, rate_per_s))
+
+
+class _Account:
+    """What this process asked of one account of late."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[float, Urgency]] = deque()
+        self.breaker = Breaker()
+
+    def wait_s(self, now: float, urgency: Urgency, rate: int, window_s: float) -> float:
+        """0 when one more call fits, else until the oldest leaves the window."""
+        while self.calls and self.calls[0][0] <= now - window_s:
+            self.calls.popleft()
+        made = Counter(by for _, by in self.calls)
+        if is_within_rate(rate, urgency, made):
+            return 0.0
+        return self.calls[0][0] + window_s - now if self.calls else window_s
+
+
+class Breaker:
+    """Closed, open until a time, or half open: then one call probes. An answer puts a new one in its place."""
+
+    def __init__(self) -> None:
+        self._unanswered: deque[float] = deque(maxlen=UNANSWERED_MAX)
+        self._open_until: float | None = None
+        self._open_s = OPEN_S
+        self._probe_until = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """0 when a call may be made."""
+        if self._open_until is None:
+            return 0.0
+        if now < self._open_until:
+            return self._open_until - now
+        return min(max(0.0, self._probe_until - now), OPEN_S)
+
+    def admitted(self, now: float) -> None:
+        """A call is made; if the breaker is half open it is the probe."""
+        if self._open_until is not None:
+            self._probe_until = now + PROBE_S
+
+    def unanswered(self, now: float) -> None:
+        """A call was not answered. While the breaker is open, those made before it opened tell nothing new."""
+        if self._open_until is None:
+            self._unanswered.append(now)
+            if len(self._unanswered) == UNANSWERED_MAX and now - self._unanswered[0] <= UNANSWERED_WITHIN_S:
+                self._open_until = now + self._open_s
+        elif now >= self._open_until:
+            self._open_s = min(2 * self._open_s, OPEN_S_MAX)
+            self._open_until, self._probe_until = now + self._open_s, 0.0

@@ -1,0 +1,139 @@
+"""The real application over real stores, and a sandbox channel that serves over HTTP."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from api.asgi import App, running
+from api.server import make_server
+from core.account import AccountConfig
+from core.settings import Settings
+from flows.parts import Parts, open_parts
+from simulator.running import running_channel
+from storage.accounts import put_account
+from storage.api_keys import create_api_key
+from storage.sealing import Sealer
+from tests.api.driver import Client
+from tests.servers import eventually
+
+SECRET = "a secret for tests, long enough to be one"
+MERCHANT_ID = "m-1001"
+MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
+
+
+class Channel:
+    """The far side: where it is, and the buyer's hand."""
+
+    def __init__(self, url: str, http: httpx.AsyncClient) -> None:
+        self.url = url
+        self._http = http
+
+    async def pay(self, out_trade_no: str, callback: str = "lost") -> None:
+        """The buyer pays. The callback is lost unless told otherwise."""
+        body = {"at_fault": {"callback": callback}}
+        answer = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay", json=body)
+        assert answer.status_code == 200, answer.text
+
+    async def faults(self, **profile: object) -> None:
+        answer = await self._http.put(f"{self.url}/control/faults", json=profile)
+        assert answer.status_code == 200, answer.text
+
+    async def queries(self) -> int:
+        """How many queries have arrived so far."""
+        answer = await self._http.get(f"{self.url}/control/arrivals")
+        return sum("query" in arrival["kind"] for arrival in answer.json()["arrivals"])
+
+
+@pytest.fixture
+async def channel() -> AsyncIterator[Channel]:
+    account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
+    async with running_channel() as (url, _), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        answer = await http.put(f"{url}/control/accounts", json=[account])
+        assert answer.status_code == 200, answer.text
+        yield Channel(url, http)
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return Settings(
+        host="127.0.0.1",
+        port=port,
+        shutdown_grace_s=4.0,
+        database_url=database_url,
+        redis_url=redis_url,
+        public_url=f"http://127.0.0.1:{port}",
+        nodrop_master_keys=MASTER_KEYS,
+        notify_secrets="whsec_" + base64.b64encode(bytes(32)).decode(),
+        channel_timeout_s=2.0,
+    )
+
+
+@pytest.fixture
+async def parts(settings: Settings) -> AsyncIterator[Parts]:
+    async with open_parts(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def draining() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def app(parts: Parts, draining: asyncio.Event) -> AsyncIterator[App]:
+    """With a short deadline for bodies: nobody waits for 15 s."""
+    async with running(App(parts, draining, body_timeout_s=0.2)) as application:
+        yield application
+
+
+@pytest.fixture
+async def served(app: App, settings: Settings, draining: asyncio.Event) -> AsyncIterator[str]:
+    """The application under our own server, at its `PUBLIC_URL`."""
+    server = make_server(app, settings, draining)
+    task = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started)
+    yield settings.public_url
+    server.drain()
+    await task
+
+
+@pytest.fixture
+async def client(app: App, parts: Parts) -> Client:
+    """The merchant's, with a key."""
+    _, text = await create_api_key(parts.db, "tests")
+    return Client(app, api_key=text)
+
+
+@pytest.fixture
+def buyer(app: App) -> Client:
+    return Client(app, address="198.51.100.7")
+
+
+@pytest.fixture
+async def account(parts: Parts, channel: Channel) -> str:
+    """A sandbox account, known here and there."""
+    config = AccountConfig(
+        name="main",
+        channel="sandbox",
+        base_url=channel.url,
+        credentials={"merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}},
+    )
+    await put_account(parts.db, Sealer.from_setting(MASTER_KEYS), config)
+    return "main"
+
+
+def terms(**more: Any) -> dict[str, Any]:
+    """An order that can be placed."""
+    return {"order_no": f"A-{uuid4().hex[:12]}", "amount": 8888, "currency": "CNY", "subject": "Blue kettle", **more}
+
+
+def token_of(order: dict[str, Any]) -> str:
+    return str(order["order_page"]).rsplit("/", 1)[-1]

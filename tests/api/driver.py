@@ -1,0 +1,158 @@
+"""Calls the ASGI application as a server does, one message at a time, and tells what it read."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from api.asgi import App
+from api.request import Message
+
+WAIT_S = 5.0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back. `reads` is how often the application asked for a piece of the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    reads: int
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def problem(self) -> str:
+        """The slug of the problem; a test that asks for one wants one."""
+        assert self.headers["content-type"] == "application/problem+json", self.body
+        return str(self.json["type"]).removeprefix("/problems/")
+
+
+class Client:
+    """One caller at one address. The body is sent in the pieces given; `ends=False` never sends its end."""
+
+    def __init__(self, app: App, *, api_key: str = "", address: str = "203.0.113.9") -> None:
+        self.app = app
+        self.api_key = api_key
+        self.address = address
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | Iterable[bytes] = b"",
+        json: object = None,
+        headers: dict[str, str] | None = None,
+        ends: bool = True,
+        gone: bool = False,
+    ) -> Answer:
+        """One whole exchange. `gone`: the client goes away after what it has sent of the body."""
+        pieces = [msgspec.json.encode(json)] if json is not None else [body] if isinstance(body, bytes) else list(body)
+        given = {"content-type": "application/json"} if json is not None else {}
+        if isinstance(body, bytes):
+            given["content-length"] = str(sum(map(len, pieces)))
+        else:
+            given["transfer-encoding"] = "chunked"
+        left, reads, sent = list(pieces), 0, []
+
+        async def receive() -> Message:
+            nonlocal reads
+            reads += 1
+            if not left and gone:
+                return {"type": "http.disconnect"}
+            if not left:
+                await asyncio.Event().wait()
+            piece = left.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(left) or not ends or gone}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async with asyncio.timeout(WAIT_S * 4):
+            await self.app(self._scope(method, target, given | (headers or {})), receive, send)
+        return _answer(sent, reads)
+
+    async def get(self, target: str, **headers: str) -> Answer:
+        return await self.call("GET", target, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+    async def post(self, target: str, json: object = None, **headers: str) -> Answer:
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return await self.call("POST", target, json=json, headers=named)
+
+    @asynccontextmanager
+    async def stream(self, target: str, **headers: str) -> AsyncIterator["Stream"]:
+        """An event stream; at the end of the block the client goes away."""
+        gone = asyncio.Event()
+        stream = Stream()
+
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        scope = self._scope("GET", target, {name.replace("_", "-"): text for name, text in headers.items()})
+        task = asyncio.create_task(self.app(scope, receive, stream.send))  # type: ignore[arg-type]  # a coroutine it is
+        try:
+            yield stream
+        finally:
+            gone.set()
+            async with asyncio.timeout(WAIT_S):
+                await task
+
+    def _scope(self, method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
+        path, _, query = target.partition("?")
+        named = {"host": "pay.test"} | ({"authorization": f"Bearer {self.api_key}"} if self.api_key else {}) | headers
+        return {
+            "type": "http",
+            "method": method,
+            "raw_path": path.encode("latin-1"),
+            "path": path,
+            "query_string": query.encode("latin-1"),
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()],
+            "client": (self.address, 50_000),
+        }
+
+
+class Stream:
+    """What an event stream has sent so far."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.text = ""
+        self.is_over = False
+        self._more = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
+        else:
+            self.text += message.get("body", b"").decode()
+            self.is_over = not message.get("more_body", False)
+        self._more.set()
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """The data of every event that has an id, with the id as `id`."""
+        blocks = [block.split("\n") for block in self.text.split("\n\n") if block.startswith("id: ")]
+        return [{"id": lines[0][4:], **msgspec.json.decode(lines[1][6:])} for lines in blocks]
+
+    async def until(self, condition: Any) -> None:
+        """Until it holds of this stream, or the test fails."""
+        async with asyncio.timeout(WAIT_S):
+            while not condition(self):
+                self._more.clear()
+                await self._more.wait()
+
+
+def _answer(sent: list[Message], reads: int) -> Answer:
+    if not sent:
+        return Answer(status=0, headers={}, body=b"", reads=reads)
+    headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return Answer(status=sent[0]["status"], headers=headers, body=body, reads=reads)

@@ -1,0 +1,99 @@
+"""Real servers for every test that asks for them, and a database of its own for each."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+
+from cli.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
+from tests.servers import find_chromium
+
+# ci: the same examples at each run, so that a failure is somebody's change. deep: HYPOTHESIS_PROFILE=deep make test
+settings.register_profile("ci", max_examples=300, derandomize=True, deadline=None)
+settings.register_profile(
+    "deep", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and find_chromium() is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium fonts-wqy-microhei")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is, for tests marked `browser`."""
+    found = find_chromium()
+    assert found is not None, "only tests marked `browser` may ask for it"
+    return found
+
+
+@pytest.fixture(scope="session")
+def servers_home() -> Iterator[Path]:
+    """Where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root."""
+    with temporary_directory() as home:
+        yield home
+
+
+@pytest.fixture
+def server_directory(servers_home: Path) -> Path:
+    """For a server of the test's own, to be stopped, frozen or killed: the session's are everybody's."""
+    return servers_home / uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_home: Path) -> Iterator[EmbeddedPostgres]:
+    """The session's Postgres. Not to be stopped."""
+    with EmbeddedPostgres(servers_home / "postgres", fsync=False, max_connections=200) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers_home: Path) -> Iterator[EmbeddedRedis]:
+    """The session's Redis. Not to be stopped or configured."""
+    with EmbeddedRedis(servers_home / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: EmbeddedPostgres) -> str:
+    """A database with every migration applied, to be cloned."""
+    from storage.migrate import migrate
+
+    name = "nodrop_template"
+    postgres.create_database(name)
+    asyncio.run(migrate(postgres.url(name)))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    yield from _database(postgres, template_database)
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database of the test's own without a table, for tests of the migrations themselves."""
+    yield from _database(postgres, None)
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """An empty Redis; what the test before left there is gone."""
+    with redis.Redis.from_url(redis_server.url, socket_timeout=5) as client:
+        client.flushall()
+    return redis_server.url
+
+
+def _database(postgres: EmbeddedPostgres, template: str | None) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    postgres.create_database(name, template)
+    yield postgres.url(name)
+    postgres.drop_database(name)

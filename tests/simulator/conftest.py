@@ -1,0 +1,122 @@
+"""One channel, one merchant and one receiver of callbacks for the whole session, each emptied before a test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import pytest_asyncio
+
+from simulator.asgi import App, Reply, Request, Response, Route
+from simulator.far_side import FarSide
+from simulator.ledger import Key
+from simulator.merchant import Merchant
+from simulator.running import running_channel, running_merchant
+from simulator.serve import serving
+from simulator.snapshot import LedgerPayment, LedgerSnapshot
+from tests.simulator.sandbox_client import ACCOUNT, MERCHANT_ID, SandboxClient
+
+SPEED = 1000.0
+"""15 s become 15 ms."""
+
+OK = Response(body=b"ok", content_type="text/plain")
+
+
+async def until(condition: Callable[[], object], within_s: float = 4.0) -> None:
+    """Polls until the condition holds; fails when it does not in time."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.003)
+
+
+class Receiver:
+    """Where callbacks go: keeps what came, with its time, and answers what the test wants, `ok` unless told."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.came: list[tuple[float, Request]] = []
+        self.answer: Callable[[Request], Reply] = lambda _: OK
+
+    async def receive(self, request: Request) -> Reply:
+        self.came.append((asyncio.get_running_loop().time(), request))
+        return self.answer(request)
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(request.body) for _, request in self.came]
+
+    def numbers(self) -> list[str]:
+        return [body["payment"]["out_trade_no"] for body in self.bodies()]
+
+
+class Channel:
+    """The session's channel as a test uses it: over HTTP, with a look at the far side where HTTP would only be longer."""
+
+    def __init__(self, url: str, far_side: FarSide, client: httpx.AsyncClient) -> None:
+        self.url = url
+        self.far_side = far_side
+        self.http = client
+        self.api = SandboxClient(client, url)
+
+    async def faults(self, **profile: object) -> None:
+        answer = await self.http.put(f"{self.url}/control/faults", json=profile)
+        assert answer.status_code == 200, answer.text
+
+    async def pay(self, number: str, **at_fault: str) -> httpx.Response:
+        body = {"at_fault": at_fault} if at_fault else {}
+        return await self.http.post(f"{self.url}/control/payments/{number}/pay", json=body)
+
+    async def ledger(self) -> LedgerSnapshot:
+        answer = await self.http.get(f"{self.url}/control/ledger")
+        return msgspec.json.decode(answer.content, type=LedgerSnapshot)
+
+    async def payment(self, number: str) -> LedgerPayment:
+        return next(row for row in (await self.ledger()).payments if row.out_trade_no == number)
+
+    def tally(self, number: str) -> Any:
+        return self.far_side.sender.tally(Key(MERCHANT_ID, number))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def session_receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    async with serving(App([Route("POST", "/callbacks/main", receiver.receive)])) as url:
+        receiver.url = f"{url}/callbacks/main"
+        yield receiver
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def session_channel(http: httpx.AsyncClient) -> AsyncIterator[Channel]:
+    async with running_channel(seed=7, speed=SPEED) as (url, far_side):
+        answer = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
+        assert answer.status_code == 200
+        yield Channel(url, far_side, http)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def channel(session_channel: Channel) -> Channel:
+    answer = await session_channel.http.post(f"{session_channel.url}/control/reset", json={"seed": 7})
+    assert answer.status_code == 200
+    return session_channel
+
+
+@pytest.fixture
+def receiver(session_receiver: Receiver) -> Receiver:
+    session_receiver.came = []
+    session_receiver.answer = lambda _: OK
+    return session_receiver
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def session_merchant() -> AsyncIterator[tuple[str, Merchant]]:
+    async with running_merchant(seed=7) as running:
+        yield running
+
+

@@ -1,0 +1,37 @@
+"""Clients for tests, and what a server was asked."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from arq.connections import ArqRedis
+from redis.asyncio import Redis
+
+from storage.redis_address import read_redis_address
+from storage.redis_client import open_job_redis, open_redis
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[Redis]:
+    client = open_redis(read_redis_address(url))
+    yield client
+    await client.aclose()
+
+
+@asynccontextmanager
+async def job_client_of(url: str) -> AsyncIterator[ArqRedis]:
+    client = open_job_redis(read_redis_address(url))
+    yield client
+    await client.aclose()
+
+
+async def calls_of(redis: Redis, *commands: str) -> int:
+    """How often the server has been asked to run one of these commands, since it was started."""
+    stats: dict[str, Any] = await redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"] for command in commands)
+
+
+async def server_ms(redis: Redis) -> int:
+    """The server's own clock."""
+    seconds, microseconds = await redis.time()  # type: ignore[misc]
+    return int(seconds) * 1000 + int(microseconds) // 1000

@@ -1,0 +1,1 @@
+"""The worker process: lanes of jobs, the sweep, and what supervises them."""

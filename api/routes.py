@@ -22,8 +22,8 @@ Faults = tuple[type[errors.NodropError], ...]
 DEADLINE_S = 25.0
 """Within the 30 s after which hosted platforms' routers give up. A body has 15 s of its own, a channel 10 s."""
 
-JSON_BODY_BYTES_MAX = 32 * 1024
-"""The largest order that the schema admits, metadata in the widest script, has 25 KiB."""
+JSON_BODY_BYTES_MAX = 160 * 1024
+"""The largest order that the schema admits, each character escaped as two surrogates, has 132 KiB."""
 
 FORM_BODY_BYTES_MAX = 1024
 

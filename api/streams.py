@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 
 from api.request import Receive, Send
 from api.response import HeaderList
@@ -36,6 +36,10 @@ HEADERS: HeaderList = [
 
 BEAT = b"event: beat\ndata: {}\n\n"
 """A named event and not a comment, because a page cannot hear a comment and must know that the stream lives."""
+
+
+class ReaderTooSlow(Exception):
+    """The reader takes nothing; its connection is closed by the server when the application returns."""
 
 
 class Streams:
@@ -93,9 +97,11 @@ async def send_stream(
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    if not is_gone:
-        await _send(send, come_back(), more=False)
     broke = results[0]
+    if is_gone or isinstance(broke, ReaderTooSlow):
+        return None
+    with suppress(ReaderTooSlow):
+        await _send(send, come_back(), more=False)
     return broke if isinstance(broke, Exception) else None
 
 
@@ -107,8 +113,11 @@ async def _pump(events: AsyncGenerator[bytes, None], send: Send) -> None:
 
 async def _send(send: Send, chunk: bytes, *, more: bool) -> None:
     """A reader that takes nothing for ten seconds has what it can hold; it comes back with `Last-Event-ID`."""
-    async with asyncio.timeout(SEND_TIMEOUT_S):
-        await send({"type": "http.response.body", "body": chunk, "more_body": more})
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+    except TimeoutError:
+        raise ReaderTooSlow from None
 
 
 async def _until_gone(receive: Receive) -> None:

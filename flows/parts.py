@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
-from arq.connections import ArqRedis
 
 from channels.transport import Transport
 from core.admission import Admission
@@ -21,7 +20,7 @@ from storage.database import Database
 from storage.delay_queue import DelayQueue
 from storage.parked_callbacks import ParkedCallbacks
 from storage.redis_address import redis_address
-from storage.redis_client import open_job_redis
+from storage.redis_client import JobRedis, open_job_redis
 from storage.sealing import Sealer
 
 log = structlog.get_logger()
@@ -33,7 +32,7 @@ class Parts:
 
     settings: Settings
     db: Database
-    redis: ArqRedis
+    redis: JobRedis
     queue: DelayQueue
     parked: ParkedCallbacks
     changes: Changes

@@ -155,11 +155,12 @@ async def _hand_off(
     try:
         await _create(parts, account, state, row)
     except ChannelRefused as refused:
-        await _transition(parts, order_no, lambda fresh: _if_there(fresh, row.key, refused.code))
+        code = refused.code
+        await _transition(parts, order_no, lambda fresh: _if_there(fresh, row.key, code))
         leased = await lease(parts.db, row.key, parts.settings.lease_s)
         if leased is not None:
             await query_now(parts, account, row, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-        raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
+        raise PaymentRefused(f"the channel refused the payment: {code}") from None
     except OutcomeUnknown as error:
         log.warning(
             "payment_create_unknown", order_no=order_no, out_trade_no=row.out_trade_no, reason=error.detail or "unknown"

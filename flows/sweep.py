@@ -51,10 +51,10 @@ async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
         DatabaseUnavailable: nothing could be claimed.
     """
     settings = parts.settings
-    claim = {"grace_s": settings.sweep_grace_s, "limit": settings.sweep_batch, "lease_s": settings.lease_s}
-    callbacks = await claim_overdue_callbacks(parts.db, **claim)
-    pending = await claim_overdue(parts.db, **claim)
-    notifications = await claim_overdue_notifications(parts.db, **claim)
+    grace_s, limit, lease_s = settings.sweep_grace_s, settings.sweep_batch, settings.lease_s
+    callbacks = await claim_overdue_callbacks(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    pending = await claim_overdue(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    notifications = await claim_overdue_notifications(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
 
     async def resolve(leased: Leased) -> object:
         if leased.kind is PendingKind.DEADLINE:

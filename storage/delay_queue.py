@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from secrets import token_hex
 
 import msgspec
-from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 
 from core.jobs import Job, Lane
@@ -116,9 +116,9 @@ class DelayQueue:
     async def park_job(self, lane: Lane, name: str | bytes) -> bool:
         """Move a job that cannot be run out of the queue, to be looked at; False when it had no payload any more."""
         keys = [queue_name(lane), f"{queue_name(lane)}:parked-jobs"]
+        prefixes = [job_key_prefix, in_progress_key_prefix, retry_key_prefix]
         with redis_errors():
-            call: Call = (keys, [job_key_prefix, in_progress_key_prefix, name, PARKED_JOBS_MAX])
-            return bool(await _PARK.run(self._redis, call))
+            return bool(await _PARK.run(self._redis, (keys, [name, PARKED_JOBS_MAX, *prefixes])))
 
     async def due(self, lane: Lane, count: int) -> list[bytes]:
         """The ids of the first `count` due jobs, oldest first, running ones among them."""
@@ -277,17 +277,17 @@ return ended
 """
 )
 
-# KEYS: the queue, the hash of parked jobs. ARGV: prefix of payloads, prefix of leases, id, how many may be parked
+# KEYS: the queue, the hash of parked jobs. ARGV: id, how many may be parked, prefixes of payloads, of leases, of tries
 _PARK = Script("""
-local payload = redis.pcall('GET', ARGV[1] .. ARGV[3])
+local payload = redis.pcall('GET', ARGV[3] .. ARGV[1])
 if type(payload) == 'table' then -- not even a string
   payload = ''
 end
-if payload and redis.call('HLEN', KEYS[2]) < tonumber(ARGV[4]) then
-  redis.call('HSET', KEYS[2], ARGV[3], payload)
+if payload and redis.call('HLEN', KEYS[2]) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[2], ARGV[1], payload)
 end
-redis.call('ZREM', KEYS[1], ARGV[3])
-redis.call('DEL', ARGV[1] .. ARGV[3], ARGV[2] .. ARGV[3])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', ARGV[3] .. ARGV[1], ARGV[4] .. ARGV[1], ARGV[5] .. ARGV[1])
 return payload and 1 or 0
 """)
 

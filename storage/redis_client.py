@@ -6,6 +6,8 @@ Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
@@ -31,10 +33,12 @@ CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
 SOCKET_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
-HEALTH_CHECK_INTERVAL_S = 30
 VERSION_MIN = (6, 2)
 
 log = structlog.get_logger()
+
+JobRedis = ArqRedis
+"""The client of `open_job_redis`, by a name of ours: only storage and worker know arq."""
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -208,13 +212,20 @@ def _pool(address: RedisAddress, connections_max: int) -> BlockingConnectionPool
     return _SentinelPool(address.sentinel_master, manager, **arguments)  # type: ignore[no-untyped-call]  # as above
 
 
+# A router forgets an idle connection after some minutes: ask after 30 s, and every 10 s, give up after three times.
+_KEEPALIVE = (
+    {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3} if sys.platform == "linux" else {}
+)
+
+
 def _connection(address: RedisAddress) -> dict[str, Any]:
     tls = {"connection_class": _TlsConnection, "tls": address.tls.context} if address.tls.context else {}
     return {
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        # Not redis-py's `health_check_interval`: where a password is missing it connects again and again, recursively.
         "socket_keepalive": True,
-        "health_check_interval": HEALTH_CHECK_INTERVAL_S,
+        "socket_keepalive_options": _KEEPALIVE,
         # Once: a pooled connection that the far side has closed in the meantime is only found out by using it.
         "retry": Retry(NoBackoff(), 1),
         "retry_on_error": [RedisConnectionError],

@@ -36,6 +36,8 @@ LOOK_MAX = 2000
 """Due jobs to look at for one that nobody runs: running ones stand at the head, so twice the fleet's `max_jobs`."""
 
 HEALTH_INTERVAL_S = 10.0
+FINISH_S = 1.0
+"""What a job that has ended may take to tell Redis, when the worker stops: one round trip."""
 
 log = structlog.get_logger()
 
@@ -77,11 +79,12 @@ class LaneWorker(Worker):
             log_results=False,
         )
         self._lane = lane
-        self._process = process
+        self.process = process
         self._queue = DelayQueue(redis)
         self._link = RedisLink("lane", lane=lane)
         self._stopping = asyncio.Event()
         self._claiming = asyncio.Lock()
+        self._finishing: set[asyncio.Task[Any]] = set()
         self._healthy_until = 0.0
 
     # -- running
@@ -117,7 +120,7 @@ class LaneWorker(Worker):
     async def _claim(self, free: int) -> int:
         lease_ms = round(self.in_progress_timeout_s * 1000)
         claimed = await self._queue.claim(
-            self._lane, free, owner=self._process, lease_ms=lease_ms, look_max=self.queue_read_limit
+            self._lane, free, owner=self.process, lease_ms=lease_ms, look_max=self.queue_read_limit
         )
         for job in claimed:
             self.tasks[job.id] = asyncio.create_task(self.run_job(job.id, job.due_ms))
@@ -148,6 +151,16 @@ class LaneWorker(Worker):
             if type(error.__cause__) is ResponseError:  # keys of another kind under its name: it would come up for ever
                 with suppress(RedisUnavailable):
                     await self._park(job_id, "unreadable")
+
+    async def finish_job(self, *args: Any) -> None:
+        """As arq does. It shields this from being cancelled, in a task of its own: `drain` has to know of it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._finishing.add(task)
+        try:
+            await super().finish_job(*args)
+        finally:
+            self._finishing.discard(task)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """Arq calls this for what it could not start, and would delete it: no payload, unreadable, unknown function."""
@@ -185,9 +198,11 @@ class LaneWorker(Worker):
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        if self._finishing:
+            await asyncio.wait(self._finishing, timeout=FINISH_S)
         self._forget_ended()
         with suppress(RedisUnavailable):  # then they come up when their leases run out
-            await self._queue.give_back(self._lane, owner=self._process, look_max=self.queue_read_limit)
+            await self._queue.give_back(self._lane, owner=self.process, look_max=self.queue_read_limit)
             with redis_errors():
                 await self.pool.delete(self.health_check_key)
         log.info("lane_drained", lane=self._lane, cancelled=len(left))

@@ -14,15 +14,19 @@ from storage.redis_client import open_job_redis, open_redis
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[Redis]:
     client = open_redis(read_redis_address(url))
-    yield client
-    await client.aclose()
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 @asynccontextmanager
 async def job_client_of(url: str) -> AsyncIterator[ArqRedis]:
     client = open_job_redis(read_redis_address(url))
-    yield client
-    await client.aclose()
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 async def calls_of(redis: Redis, *commands: str) -> int:
@@ -33,5 +37,5 @@ async def calls_of(redis: Redis, *commands: str) -> int:
 
 async def server_ms(redis: Redis) -> int:
     """The server's own clock."""
-    seconds, microseconds = await redis.time()  # type: ignore[misc]
+    seconds, microseconds = await redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000

@@ -200,7 +200,7 @@ def test_the_bomb_of_these_tests_goes_off_when_unpickled() -> None:
 
 
 def test_a_payload_survives_the_way_there_and_back() -> None:
-    job = {"t": None, "f": "close_order", "a": ["A-1", 4], "k": {}, "et": 1_700_000_000_000}
+    job: dict[str, object] = {"t": None, "f": "close_order", "a": ["A-1", 4], "k": {}, "et": 1_700_000_000_000}
     assert decode_job(encode_job(job)) == job
 
 

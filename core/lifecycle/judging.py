@@ -1,0 +1,302 @@
+"""Evidence: from what a channel told, verified, to what it means for the order. Only this moves a payment."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from core.decision import Arm, Case, Change, Decision, Event, Observation, Outcome
+from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.lifecycle.moves import next_attempt, next_version, rows_of
+from core.lifecycle.rules import LatePolicy, Rules
+from core.notice import order_notification
+from core.order import (
+    CaseReason,
+    OrderState,
+    OrderStatus,
+    Origin,
+    Payment,
+    PaymentKey,
+    PaymentStatus,
+    PendingKind,
+    deadline_key,
+)
+
+
+def on_callback(
+    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, claimed: bool = False
+) -> Decision:
+    """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows.
+
+    `claimed`: the database has refused the move, because another payment of this account has this very channel
+    transaction. Two orders that claim one channel payment are a case, never two paid orders.
+    """
+    payment = state.payment(key)
+    if payment is None:
+        return Decision(outcome=Outcome.NOTHING_NEW)
+    if claimed:
+        detail = f"transaction {evidence.channel_transaction_id}"
+        return _open_case(state, payment, evidence, by, CaseReason.TRANSACTION_CLAIMED_TWICE, detail)
+    return _on_evidence(state, payment, evidence, rules, by)
+
+
+def on_query(
+    state: OrderState,
+    key: PaymentKey,
+    evidence: Evidence,
+    rules: Rules,
+    by: Source,
+    *,
+    arm_no: int | None = None,
+    claimed: bool = False,
+) -> Decision:
+    """The answer to a query. `arm_no` is given by a scheduled query, which alone advances the attempt.
+
+    A payment that is still open although its order is resolved (another payment paid it) is to be closed at its channel.
+    """
+    decision = on_callback(state, key, evidence, rules, by, claimed=claimed)
+    payment, row = state.payment(key), state.pending_of(key)
+    if payment is not None and _is_left_over(state, payment, decision):
+        decision = replace(decision, close=(key,))
+    if arm_no is None or row is None or row.arm_no != arm_no:
+        return decision
+    if decision.change is not None and key in decision.change.resolved:
+        return decision
+    if key in decision.drop:
+        return decision
+    return next_attempt(state, row, decision, rules, by)
+
+
+def on_refresh(state: OrderState) -> Decision:
+    """Somebody looks: ask about every payment that is still open."""
+    ask = tuple(payment.key for payment in state.open_payments())
+    return Decision(outcome=Outcome.STILL_OPEN if ask else Outcome.NOTHING_NEW, ask=ask)
+
+
+def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
+    """The first difference between what we asked to be paid and what the evidence speaks of, or None."""
+    if evidence.channel_account != payment.channel_account:
+        return CaseReason.ACCOUNT_MISMATCH, f"evidence of {evidence.channel_account}"
+    if evidence.out_trade_no != payment.out_trade_no:
+        return CaseReason.NUMBER_MISMATCH, f"evidence of {evidence.out_trade_no}"
+    if evidence.currency is not None and evidence.currency != payment.currency:
+        return CaseReason.CURRENCY_MISMATCH, f"{evidence.currency} instead of {payment.currency}"
+    if evidence.amount is not None and evidence.amount != payment.amount:
+        return CaseReason.AMOUNT_MISMATCH, f"{evidence.amount} instead of {payment.amount}"
+    return None
+
+
+def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now: datetime) -> bool:
+    """Whether the evidence says that this payment has no money and never will have.
+
+    A verified *missing* or *unpaid* says so only when the channel can no longer take money (`payable_until` and the
+    margin have passed, and we have asked it to close), or when the channel had refused to create it.
+    """
+    match evidence:
+        case Closed():
+            return True
+        case Missing() if payment.refused_at is not None:
+            return True
+        case Missing() | Unpaid():
+            over = now >= payment.payable_until + timedelta(seconds=rules.payable_margin_s)
+            return over and (payment.close_attempted_at is not None or payment.origin is Origin.WATCHED)
+    return False
+
+
+def _on_evidence(state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source) -> Decision:
+    found = mismatch(payment, evidence)
+    if found is not None:
+        return _open_case(state, payment, evidence, by, *found)
+    match evidence:
+        case Paid() | Refunded():
+            return _on_money(state, payment, evidence, rules, by)
+        case Unclear(reason=reason):
+            return _seen(state, payment, evidence, by, Outcome.UNCLEAR, reason)
+    if payment.status is not PaymentStatus.OPEN:
+        return _seen(state, payment, evidence, by, Outcome.NOTHING_NEW)
+    if is_definitely_unpaid(payment, evidence, rules, state.now):
+        return _close_payment(state, payment, evidence, by)
+    return _seen(state, payment, evidence, by, Outcome.STILL_OPEN)
+
+
+def _on_money(state: OrderState, payment: Payment, evidence: Paid | Refunded, rules: Rules, by: Source) -> Decision:
+    if payment.status is PaymentStatus.PAID:
+        return _on_money_again(state, payment, evidence, by)
+    paid = replace(
+        payment,
+        status=PaymentStatus.PAID,
+        channel_transaction_id=evidence.channel_transaction_id,
+        paid_at=evidence.at or state.now,
+        refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
+    )
+    cases = _refund_case(paid)
+    match state.order.status:
+        case OrderStatus.PAID:
+            return _second_payment(state, paid, evidence, by, cases)
+        case OrderStatus.CLOSED:
+            return _late_payment(state, paid, evidence, rules, by, cases)
+    return _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
+
+
+def _pay_order(
+    state: OrderState,
+    paid: Payment,
+    evidence: Evidence,
+    by: Source,
+    outcome: Outcome,
+    cases: tuple[Case, ...],
+    *,
+    late: bool,
+) -> Decision:
+    """The one place in which an order becomes paid.
+
+    Its other payments are due at once: the query finds them left over, closes them at their channels, and they are
+    watched until they are definite.
+    """
+    order = next_version(
+        state.order, status=OrderStatus.PAID, paid_by=paid.key, paid_at=paid.paid_at, handed_off_at=_handed_off(state)
+    )
+    change = Change(
+        order=order,
+        event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence),
+        payments=(paid,),
+        resolved=rows_of(state, paid.key, deadline_key(order.order_no)),
+        cases=cases,
+        notification=order_notification("order.paid", order, paid, now=state.now, late=late),
+    )
+    return Decision(outcome=outcome, change=change, rearm=_siblings_now(state, paid.key))
+
+
+def _late_payment(
+    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
+) -> Decision:
+    """Money for a closed order: a case, the merchant hears of it, and the account's policy decides about the order."""
+    late = Case(reason=CaseReason.PAID_LATE, key=paid.key, detail=f"policy {rules.late_policy}")
+    if rules.late_policy is LatePolicy.ACCEPT:
+        return _pay_order(state, paid, evidence, by, Outcome.PAID_LATE, (late, *cases), late=True)
+    order = next_version(state.order)
+    change = Change(
+        order=order,
+        event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence),
+        payments=(paid,),
+        resolved=rows_of(state, paid.key),
+        cases=(late, *cases),
+        notification=order_notification("order.paid_late", order, paid, now=state.now, late=True),
+    )
+    return Decision(outcome=Outcome.PAID_LATE, change=change)
+
+
+def _second_payment(
+    state: OrderState, paid: Payment, evidence: Evidence, by: Source, cases: tuple[Case, ...]
+) -> Decision:
+    """Money for an order that another payment has paid: the order stays as it is, a person decides about the money."""
+    double = Case(reason=CaseReason.DOUBLE_PAYMENT, key=paid.key, detail=f"{paid.amount} {paid.currency} came twice")
+    order = next_version(state.order)
+    change = Change(
+        order=order,
+        event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence),
+        payments=(paid,),
+        resolved=rows_of(state, paid.key),
+        cases=(double, *cases),
+        notification=order_notification("order.double_payment", order, paid, now=state.now, late=False),
+    )
+    return Decision(outcome=Outcome.DOUBLE_PAYMENT, change=change)
+
+
+def _on_money_again(state: OrderState, payment: Payment, evidence: Paid | Refunded, by: Source) -> Decision:
+    """Money for a payment that is paid: the same money told again, a refund seen, or our number used for other money."""
+    if evidence.channel_transaction_id != payment.channel_transaction_id:
+        detail = f"paid as {payment.channel_transaction_id} and as {evidence.channel_transaction_id}"
+        return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)
+    if isinstance(evidence, Refunded) and evidence.refunded_amount > payment.refunded_amount:
+        refunded = replace(payment, refunded_amount=evidence.refunded_amount)
+        change = Change(
+            order=next_version(state.order),
+            event=Event(kind=Outcome.NOTHING_NEW, by=by, key=payment.key, evidence=evidence, note="refund seen"),
+            payments=(refunded,),
+            cases=_new_cases(state, _refund_case(refunded)),
+        )
+        return Decision(outcome=Outcome.NOTHING_NEW, change=change)
+    return _seen(state, payment, evidence, by, Outcome.NOTHING_NEW)
+
+
+def _close_payment(state: OrderState, payment: Payment, evidence: Evidence, by: Source) -> Decision:
+    """The payment ends without money. The order lives on until its deadline: the user may still pay another way."""
+    change = Change(
+        order=next_version(state.order),
+        event=Event(kind=Outcome.PAYMENT_CLOSED, by=by, key=payment.key, evidence=evidence),
+        payments=(replace(payment, status=PaymentStatus.CLOSED),),
+        resolved=rows_of(state, payment.key),
+    )
+    return Decision(outcome=Outcome.PAYMENT_CLOSED, change=change)
+
+
+def _open_case(
+    state: OrderState,
+    payment: Payment,
+    evidence: Evidence,
+    by: Source,
+    reason: CaseReason,
+    detail: str,
+    outcome: Outcome = Outcome.MISMATCH,
+) -> Decision:
+    """Open the case once; what is told again while it is open only leaves an observation."""
+    if (payment.key, reason) in state.open_cases:
+        return _seen(state, payment, evidence, by, outcome, f"{reason}: {detail}")
+    change = Change(
+        order=next_version(state.order),
+        event=Event(kind=outcome, by=by, key=payment.key, evidence=evidence, note=detail),
+        cases=(Case(reason=reason, key=payment.key, detail=detail),),
+    )
+    return Decision(outcome=outcome, change=change)
+
+
+def _is_left_over(state: OrderState, payment: Payment, decision: Decision) -> bool:
+    """Open, ours, of a resolved order, and its channel has not been asked to close it."""
+    return (
+        decision.outcome is Outcome.STILL_OPEN
+        and state.order.is_resolved
+        and payment.status is PaymentStatus.OPEN
+        and payment.origin is Origin.OURS
+        and payment.close_attempted_at is None
+    )
+
+
+def _handed_off(state: OrderState) -> datetime:
+    return state.order.handed_off_at or state.now
+
+
+def _siblings_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(
+            key=row.key,
+            kind=row.kind,
+            order_no=row.order_no,
+            attempt=row.attempt,
+            delay_s=0.0,
+            expected_arm_no=row.arm_no,
+        )
+        for row in state.pending
+        if row.kind is PendingKind.QUERY and row.key != paid
+    )
+
+
+def _refund_case(payment: Payment) -> tuple[Case, ...]:
+    if payment.refunded_amount == 0:
+        return ()
+    detail = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded at the channel"
+    return (Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail),)
+
+
+def _new_cases(state: OrderState, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    return tuple(case for case in cases if (case.key, case.reason) not in state.open_cases)
+
+
+def _seen(
+    state: OrderState, payment: Payment, evidence: Evidence, by: Source, outcome: Outcome, note: str = ""
+) -> Decision:
+    seen = Observation(
+        order_no=state.order.order_no, kind=f"{kind_of(evidence)}_seen", by=by, key=payment.key, note=note
+    )
+    return Decision(outcome=outcome, observation=seen)

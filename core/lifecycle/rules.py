@@ -1,0 +1,52 @@
+"""What the decisions are given besides the state: the merchant's terms, and the rules of the deployment and the account."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from core.backoff import Backoff
+from core.order import Origin
+
+
+class LatePolicy(StrEnum):
+    """What becomes of the *order* when money arrives after close. The payment is paid and the case open either way."""
+
+    ACCEPT = "accept"
+    FLAG = "flag"
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision needs to know besides the state: the back-off and the margin of the deployment, the account's policy.
+
+    `payable_margin_s` is how long after `payable_until` a channel may still report money.
+    """
+
+    backoff: Backoff = Backoff()
+    payable_margin_s: float = 300.0
+    late_policy: LatePolicy = LatePolicy.ACCEPT
+
+
+class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What the merchant asks for. Two requests with equal terms are the same order."""
+
+    order_no: str
+    amount: int
+    currency: str
+    subject: str
+    notify_url: str | None = None
+    return_url: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is to be paid. A watched payment brings its number, and may bring what to query by and until when."""
+
+    account: str
+    method: str = ""
+    out_trade_no: str
+    origin: Origin = Origin.OURS
+    channel_reference: str | None = None
+    payable_until: datetime | None = None

@@ -1,0 +1,408 @@
+"""The oracle: silent about a run in which all went well, and not about any single break of an invariant."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from simulator.callbacks import Acknowledged, SentAs
+from simulator.ledger import PaymentStatus, RefundStatus
+from simulator.merchant import Effect, Violation
+from simulator.merchant_control import Effects
+from simulator.oracle import (
+    Books,
+    CallbackRow,
+    CaseRow,
+    DueRow,
+    EventRow,
+    Invariant,
+    OrderRow,
+    PaymentRef,
+    PaymentRow,
+    RefundRow,
+    bounded_load,
+    check,
+)
+from simulator.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+REF = PaymentRef("main", "number-1")
+
+
+def ledger_payment(number: str = "number-1", **changed: Any) -> LedgerPayment:
+    return LedgerPayment(
+        account=changed.pop("account", "main"),
+        merchant_id="m-1",
+        out_trade_no=number,
+        amount=changed.pop("amount", 1000),
+        currency="CNY",
+        status=PaymentStatus(changed.pop("status", "paid")),
+        transaction_id=f"tx-{number}",
+        **changed,
+    )
+
+
+def payment(number: str = "number-1", order_no: str = "order-1", **changed: Any) -> PaymentRow:
+    row = PaymentRow(
+        account="main",
+        out_trade_no=number,
+        order_no=order_no,
+        amount=1000,
+        currency="CNY",
+        status="paid",
+        channel_transaction_id=f"tx-{number}",
+    )
+    return replace(row, **changed)
+
+
+def order(order_no: str = "order-1", **changed: Any) -> OrderRow:
+    row = OrderRow(order_no=order_no, amount=1000, currency="CNY", status="paid", version=2, paid_by=REF)
+    return replace(row, **changed)
+
+
+def effect(order_no: str = "order-1", **changed: Any) -> Effect:
+    row = Effect(
+        order_no=order_no, webhook_id="msg_1", version=2, amount=1000, currency="CNY", late=False, at=NOW
+    )
+    return replace(row, **changed)
+
+
+def acknowledged(**changed: Any) -> Acknowledged:
+    row = Acknowledged(
+        merchant_id="m-1",
+        out_trade_no="number-1",
+        callback_id="cb_1",
+        body_sha256="ab",
+        sent_as=SentAs.GENUINE,
+        at=NOW,
+    )
+    return replace(row, **changed)
+
+
+REFUND = LedgerRefund(
+    account="main",
+    merchant_id="m-1",
+    refund_no="refund-1",
+    out_trade_no="number-1",
+    amount=100,
+    currency="CNY",
+    status=RefundStatus.SUCCEEDED,
+)
+CLOSED_ORDER = order("order-2", status="closed", paid_by=None, version=3)
+CLOSED_PAYMENT = payment("number-2", "order-2", status="closed", channel_transaction_id=None)
+
+GOOD_LEDGER = LedgerSnapshot(
+    taken_at=NOW,
+    payments=(ledger_payment(), ledger_payment("number-2", status="closed")),
+    refunds=(REFUND, replace(REFUND, refund_no="refund-2", status=RefundStatus.FAILED)),
+    acknowledged=(acknowledged(),),
+)
+GOOD_EFFECTS = Effects(effects=(effect(),))
+GOOD_BOOKS = Books(
+    orders=(order(), CLOSED_ORDER),
+    payments=(payment(), CLOSED_PAYMENT),
+    callbacks=(CallbackRow(account="main", notification_id="cb_1", body_sha256="ab"),),
+    events=tuple(
+        EventRow(order_no=order_no, version=version) for order_no, last in (("order-1", 2), ("order-2", 3))
+        for version in range(1, last + 1)
+    ),
+    due=(DueRow(table="pending", order_no="order-2", due_at=NOW - timedelta(seconds=9)),),
+    refunds=(RefundRow(account="main", refund_no="refund-1", amount=100, currency="CNY"),),
+)
+
+
+def broken(
+    ledger: dict[str, Any] | None = None, effects: dict[str, Any] | None = None, books: dict[str, Any] | None = None
+) -> list[tuple[Invariant, str]]:
+    found = check(
+        replace(GOOD_LEDGER, **(ledger or {})),
+        replace(GOOD_EFFECTS, **(effects or {})),
+        replace(GOOD_BOOKS, **(books or {})),
+        now=NOW,
+        overdue_s=10,
+    )
+    assert all(violation.sentence for violation in found)
+    return [(violation.invariant, violation.order_no) for violation in found]
+
+
+def test_good_run_has_no_violation() -> None:
+    assert broken() == []
+
+
+def test_nothing_at_all_has_no_violation() -> None:
+    assert check(LedgerSnapshot(taken_at=NOW), Effects(), Books(), now=NOW, overdue_s=0) == []
+
+
+PAYING = order(status="paying", paid_by=None)
+OPEN = payment(status="open", channel_transaction_id=None)
+SECOND = ledger_payment("number-3")
+SECOND_ROW = payment("number-3", "order-1")
+
+
+def case(reason: str, number: str = "number-1", order_no: str | None = "order-1") -> CaseRow:
+    return CaseRow(reason=reason, order_no=order_no, account="main", out_trade_no=number)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "wanted"),
+    [
+        (
+            "paid at the channel, open here",
+            {"books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)}, "effects": {"effects": ()}},
+            {(Invariant.I1, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid at the channel, open here, and a case that excuses nothing",
+            {
+                "books": {
+                    "orders": (PAYING, CLOSED_ORDER),
+                    "payments": (OPEN, CLOSED_PAYMENT),
+                    "cases": (case("attempts_exhausted"), case("amount_mismatch"), case("paid_late")),
+                },
+                "effects": {"effects": ()},
+            },
+            {(Invariant.I1, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "payment paid, its order not",
+            {"books": {"orders": (PAYING, CLOSED_ORDER)}, "effects": {"effects": ()}},
+            {(Invariant.I1, "order-1")},
+        ),
+        (
+            "paid at the channel, unknown here",
+            {"ledger": {"payments": (*GOOD_LEDGER.payments, SECOND)}},
+            {(Invariant.I1, ""), (Invariant.I6, "")},
+        ),
+        (
+            "its order is gone",
+            {"books": {"orders": (CLOSED_ORDER,), "events": GOOD_BOOKS.events[2:]}},
+            {(Invariant.I1, "order-1")},
+        ),
+        (
+            "paid twice, and nobody was told",
+            {
+                "ledger": {"payments": (*GOOD_LEDGER.payments, SECOND)},
+                "books": {"payments": (*GOOD_BOOKS.payments, SECOND_ROW)},
+            },
+            {(Invariant.I1, "order-1")},
+        ),
+        (
+            "other money than asked for, and nobody was told",
+            {
+                "ledger": {"payments": (ledger_payment(amount=900), GOOD_LEDGER.payments[1])},
+                "books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)},
+                "effects": {"effects": ()},
+            },
+            {(Invariant.I1, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid here, unpaid at the channel",
+            {"ledger": {"payments": (ledger_payment(status="unpaid"), GOOD_LEDGER.payments[1])}},
+            {(Invariant.I2, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid here, unknown at the channel",
+            {"ledger": {"payments": (GOOD_LEDGER.payments[1],), "acknowledged": ()}},
+            {(Invariant.I2, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid at another account",
+            {"ledger": {"payments": (ledger_payment(account="spare"), GOOD_LEDGER.payments[1]), "acknowledged": ()}},
+            {(Invariant.I1, ""), (Invariant.I2, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid with another amount",
+            {"ledger": {"payments": (ledger_payment(amount=999), GOOD_LEDGER.payments[1])}},
+            {(Invariant.I1, "order-1"), (Invariant.I2, "order-1"), (Invariant.I6, "")},
+        ),
+        (
+            "paid under another transaction",
+            {"books": {"payments": (payment(channel_transaction_id="tx-x"), CLOSED_PAYMENT)}},
+            {(Invariant.I2, "order-1")},
+        ),
+        (
+            "order paid by the payment of another order",
+            {"books": {"payments": (payment(order_no="order-2"), CLOSED_PAYMENT)}},
+            {(Invariant.I1, "order-2"), (Invariant.I2, "order-1")},
+        ),
+        (
+            "order paid by a payment with another amount",
+            {"books": {"orders": (order(amount=2000), CLOSED_ORDER)}, "effects": {"effects": (effect(amount=2000),)}},
+            {(Invariant.I2, "order-1")},
+        ),
+        (
+            "merchant told paid, and it is not",
+            {"effects": {"effects": (effect(), effect("order-2"))}},
+            {(Invariant.I2, "order-2")},
+        ),
+        ("merchant never told", {"effects": {"effects": ()}}, {(Invariant.I3, "order-1")}),
+        (
+            "merchant told twice",
+            {"effects": {"effects": (effect(again=("msg_2",)),)}},
+            {(Invariant.I3, "order-1")},
+        ),
+        (
+            "merchant told another amount",
+            {"effects": {"effects": (effect(amount=1001),)}},
+            {(Invariant.I3, "order-1")},
+        ),
+        (
+            "merchant complains",
+            {
+                "effects": {
+                    "violations": (
+                        Violation(what="same_id_other_body", order_no="order-1", webhook_id="msg_1", sentence="…"),
+                    )
+                }
+            },
+            {(Invariant.I3, "order-1")},
+        ),
+        ("a version is missing", {"books": {"events": GOOD_BOOKS.events[1:]}}, {(Invariant.I4, "order-1")}),
+        (
+            "a version repeats",
+            {"books": {"events": (*GOOD_BOOKS.events, EventRow(order_no="order-2", version=2))}},
+            {(Invariant.I4, "order-2")},
+        ),
+        (
+            "the order is ahead of its events",
+            {"books": {"orders": (order(version=3), CLOSED_ORDER)}},
+            {(Invariant.I4, "order-1")},
+        ),
+        (
+            "events without an order",
+            {"books": {"events": (*GOOD_BOOKS.events, EventRow(order_no="order-9", version=1))}},
+            {(Invariant.I4, "order-9")},
+        ),
+        ("acknowledged, not stored", {"books": {"callbacks": ()}}, {(Invariant.I5, "order-1")}),
+        (
+            "acknowledged, and another body stored",
+            {"ledger": {"acknowledged": (acknowledged(), acknowledged(body_sha256="cd"))}},
+            {(Invariant.I5, "order-1")},
+        ),
+        (
+            "a forged one was acknowledged",
+            {"ledger": {"acknowledged": (acknowledged(), acknowledged(sent_as=SentAs.FORGED))}},
+            {(Invariant.I5, "order-1")},
+        ),
+        (
+            "a stale one was acknowledged",
+            {"ledger": {"acknowledged": (acknowledged(), acknowledged(sent_as=SentAs.STALE))}},
+            {(Invariant.I5, "order-1")},
+        ),
+        (
+            "a refund is missing here",
+            {"books": {"refunds": ()}},
+            {(Invariant.I6, "")},
+        ),
+        (
+            "a failed refund is held for done",
+            {
+                "books": {
+                    "refunds": (
+                        *(GOOD_BOOKS.refunds or ()),
+                        RefundRow(account="main", refund_no="refund-2", amount=100, currency="CNY"),
+                    )
+                }
+            },
+            {(Invariant.I6, "")},
+        ),
+        (
+            "work is overdue",
+            {"books": {"due": (DueRow(table="inbox", order_no="order-1", due_at=NOW - timedelta(seconds=11)),)}},
+            {(Invariant.I7, "order-1")},
+        ),
+        (
+            "work was leased and forgotten",
+            {
+                "books": {
+                    "due": (
+                        DueRow(
+                            table="outbox",
+                            order_no="order-1",
+                            due_at=NOW - timedelta(hours=1),
+                            leased_until=NOW - timedelta(seconds=11),
+                        ),
+                    )
+                }
+            },
+            {(Invariant.I7, "order-1")},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[tuple[Invariant, str]]) -> None:
+    assert set(broken(**change)) == wanted, name
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (
+            "paid twice, and a case is open",
+            {
+                "ledger": {"payments": (*GOOD_LEDGER.payments, SECOND)},
+                "books": {
+                    "payments": (*GOOD_BOOKS.payments, SECOND_ROW),
+                    "cases": (case("double_payment", "number-3"),),
+                },
+            },
+        ),
+        (
+            "paid late for a closed order, and a case is open",
+            {
+                "books": {
+                    "orders": (order(status="closed", paid_by=None), CLOSED_ORDER),
+                    "cases": (case("paid_late"),),
+                },
+                "effects": {"effects": ()},
+            },
+        ),
+        (
+            "merchant said that it listens no more",
+            {"books": {"orders": (order(expects_effect=False), CLOSED_ORDER)}, "effects": {"effects": ()}},
+        ),
+        (
+            "work that somebody holds",
+            {
+                "books": {
+                    "due": (
+                        DueRow(
+                            table="inbox",
+                            order_no="order-1",
+                            due_at=NOW - timedelta(hours=1),
+                            leased_until=NOW + timedelta(seconds=1),
+                        ),
+                    )
+                }
+            },
+        ),
+        ("refunds that nodrop does not keep", {"books": {"refunds": None}}),
+        (
+            "refunded since",
+            {
+                "ledger": {
+                    "payments": (ledger_payment(status="refunded", refunded_amount=100), GOOD_LEDGER.payments[1])
+                }
+            },
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_as_it_should_be_is_no_violation(name: str, change: dict[str, Any]) -> None:
+    assert broken(**change) == [], name
+
+
+def test_unknown_money_with_a_case_is_visible_and_not_lost() -> None:
+    """The sums differ all the same: conservation has no excuse."""
+    found = broken(
+        ledger={"payments": (*GOOD_LEDGER.payments, SECOND)},
+        books={"cases": (case("unknown_order", "number-3", None),)},
+    )
+    assert found == [(Invariant.I6, "")]
+
+
+def test_more_than_the_rate_in_any_second_is_caught() -> None:
+    times = [0.0, 0.9, 1.1, 1.2, 1.8]
+    assert list(bounded_load(times, limit_per_s=4)) == []
+    assert [violation.invariant for violation in bounded_load(times, limit_per_s=3)] == [Invariant.I8]

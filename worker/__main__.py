@@ -1,0 +1,91 @@
+"""`python -m worker`: the sweep, and beside it one arq worker per lane, each reconnecting by itself.
+
+Starts without Redis and without Postgres and outlives both. SIGTERM: nothing new is claimed, what runs is finished
+within `SHUTDOWN_GRACE_S`, the rest is given back; the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from secrets import token_hex
+
+import click
+import structlog
+import uvloop
+
+from core.errors import ConfigurationError
+from core.jobs import Lane
+from core.settings import Settings, read_settings, require
+from flows.logs import configure_logs
+from flows.notify import Notifier
+from flows.parts import Parts, open_parts
+from worker import loops
+from worker.jobs import FUNCTIONS
+from worker.lane import LaneWorker
+
+log = structlog.get_logger()
+
+CLOSE_S = 1.0
+"""Kept back from the grace for closing connections."""
+
+
+async def run(settings: Settings, only: Lane | None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: names every variable that is missing or wrong.
+    """
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    require(settings, "notify_secrets")
+    async with open_parts(settings) as parts, Notifier(settings) as notifier:
+        lanes = _lanes(parts, notifier, only)
+        log.info("worker_started", lane=only, process=lanes[0].process)
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane.run_forever())
+            if only is None:
+                for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house):
+                    group.create_task(loop(parts, stop))
+                group.create_task(loops.sweep(parts, notifier, stop))
+            await stop.wait()
+            grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
+            await asyncio.gather(*(lane.drain(grace_s) for lane in lanes))
+        log.info("worker_stopped")
+
+
+def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:
+    process = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+    return [
+        LaneWorker(
+            parts.redis,
+            lane,
+            functions,
+            process=process,
+            max_jobs=parts.settings.max_jobs,
+            ctx={"parts": parts, "notifier": notifier},
+        )
+        for lane, functions in FUNCTIONS.items()
+        if only in (None, lane)
+    ]
+
+
+@click.command(help=__doc__)
+@click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="Run this lane alone, without the sweep.")
+def main(lane: str | None) -> None:
+    try:
+        settings = read_settings(os.environ)
+        configure_logs(settings.log_level)
+        uvloop.run(run(settings, None if lane is None else Lane(lane)))
+    except ConfigurationError as error:
+        click.echo(f"worker: {error.detail}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

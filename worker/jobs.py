@@ -1,0 +1,42 @@
+"""The jobs, lane by lane: thin functions from arq's arguments to the flows. What they return nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.jobs import JobName, Lane
+from core.order import PaymentKey
+from flows.close import close_scheduled
+from flows.notify import push_notification as push
+from flows.query import query_scheduled
+from flows.receive import compensate_callback as compensate
+from worker.lane import JobFunction
+
+
+async def query_payment(ctx: dict[str, Any], channel_account: str, out_trade_no: str, arm_no: int) -> None:
+    """Ask the channel about one payment; if that tells nothing definite, it is due again in (attempt + 1)² units."""
+    await query_scheduled(ctx["parts"], PaymentKey(channel_account, out_trade_no), arm_no)
+
+
+async def close_order(ctx: dict[str, Any], order_no: str, arm_no: int) -> None:
+    """The order's deadline: query, close at the channel, query again, and only then closed."""
+    await close_scheduled(ctx["parts"], order_no, arm_no)
+
+
+async def compensate_callback(ctx: dict[str, Any], callback_id: str, arm_no: int) -> None:
+    """Carry on with a stored callback whose synchronous update did not happen."""
+    await compensate(ctx["parts"], callback_id, arm_no)
+
+
+async def push_notification(ctx: dict[str, Any], notification_id: str, arm_no: int) -> None:
+    """Tell the merchant's order service."""
+    await push(ctx["parts"], ctx["notifier"], notification_id, arm_no)
+
+
+FUNCTIONS: Mapping[Lane, Mapping[str, JobFunction]] = {
+    Lane.FRESH: {JobName.COMPENSATE_CALLBACK: compensate_callback},
+    Lane.QUERIES: {JobName.QUERY_PAYMENT: query_payment, JobName.CLOSE_ORDER: close_order},
+    Lane.NOTIFICATIONS: {JobName.PUSH_NOTIFICATION: push_notification},
+}
+"""Every job by name, for a rolling deploy: a function is added here one deploy before anything enqueues it."""

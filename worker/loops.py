@@ -1,0 +1,98 @@
+"""What runs beside the lanes: the sweep first, and the upkeep of Redis, the parked callbacks and the partitions.
+
+Each loop outlives Postgres and Redis going away, and says so once, not at every turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from core.errors import NodropError
+from flows.arm import arm_window, rearm_after_flush
+from flows.notify import Notifier
+from flows.parts import Parts
+from flows.receive import DRAIN_BATCH, drain_parked
+from flows.sweep import sweep_once
+from storage.observations import keep_partitions
+
+OBSERVATIONS_KEEP_DAYS = 90
+HOUSEKEEPING_S = 3600.0
+
+log = structlog.get_logger()
+
+RunOnce = Callable[[], Awaitable[bool]]
+"""One turn; True when there is more to do at once."""
+
+
+async def every(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.Event) -> None:
+    """Take turns until told to stop. A turn that fails is taken again after the interval."""
+    is_failing = False
+    while not stop.is_set():
+        more = False
+        try:
+            more = await run_once()
+        except NodropError as error:
+            if not is_failing:
+                log.warning(f"{name}_failing", reason=type(error).__name__)
+            is_failing = True
+        else:
+            if is_failing:
+                log.info(f"{name}_works_again")
+            is_failing = False
+        if not more:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), interval_s)
+
+
+async def sweep(parts: Parts, notifier: Notifier, stop: asyncio.Event) -> None:
+    """Overdue rows of pending, inbox and outbox; needs Postgres alone."""
+
+    async def turn() -> bool:
+        swept = await sweep_once(parts, notifier)
+        return max(swept.pending, swept.callbacks, swept.notifications) >= parts.settings.sweep_batch
+
+    await every("sweep", parts.settings.sweep_interval_s, turn, stop)
+
+
+async def rearm(parts: Parts, stop: asyncio.Event) -> None:
+    """Notice a flush of Redis within a second, or a sweep's interval if that is shorter."""
+
+    async def turn() -> bool:
+        await rearm_after_flush(parts)
+        return False
+
+    await every("rearm", min(1.0, parts.settings.sweep_interval_s), turn, stop)
+
+
+async def arm_ahead(parts: Parts, stop: asyncio.Event) -> None:
+    """Arm what comes within the horizon, a third of it at a time: so everything is armed before it is due."""
+    horizon_s = parts.settings.arm_horizon_s
+
+    async def turn() -> bool:
+        await arm_window(parts, from_s=0.0, until_s=horizon_s)
+        return False
+
+    await every("arm_ahead", horizon_s / 3, turn, stop)
+
+
+async def drain(parts: Parts, stop: asyncio.Event) -> None:
+    """Parked callbacks into the inbox as soon as Postgres is back."""
+
+    async def turn() -> bool:
+        return await drain_parked(parts) >= DRAIN_BATCH
+
+    await every("drain", min(1.0, parts.settings.sweep_interval_s), turn, stop)
+
+
+async def keep_house(parts: Parts, stop: asyncio.Event) -> None:
+    """Partitions of observations: made ahead, dropped when old."""
+
+    async def turn() -> bool:
+        await keep_partitions(parts.db, keep_days=OBSERVATIONS_KEEP_DAYS)
+        return False
+
+    await every("keep_house", HOUSEKEEPING_S, turn, stop)

@@ -24,7 +24,7 @@ async def serve(settings: Settings) -> None:
     async with open_parts(settings) as parts:
         draining = asyncio.Event()
         async with running(App(parts, draining)) as app:
-            log.info("api_starting", host=settings.host, port=settings.port)
+            log.info("api_started", host=settings.host, port=settings.port)
             await make_server(app, settings, draining).serve()
     log.info("api_stopped")
 

@@ -121,7 +121,10 @@ class App:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-                await send({"type": "http.response.body", "body": reply.body})
+                await send({"type": "http.response.body", "body": reply.body, "more_body": exchange.body.is_unread})
+                if exchange.body.is_unread:
+                    await exchange.body.discard()
+                    await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             log.info("reader_too_slow", route=exchange.pattern)
         return reply.status

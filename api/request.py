@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -25,6 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 15.0
 """uvicorn has no time-out for a body; a phone on a bad network needs some seconds for 64 KiB."""
+
+DISCARD_BYTES_MAX = 1024 * 1024
+DISCARD_TIMEOUT_S = 2.0
 
 QUERY_FIELDS_MAX = 50
 
@@ -77,6 +81,18 @@ class Body:
             raise BodyTooSlow(f"the whole body is expected within {self._timeout_s:g} s") from None
         self.is_unread = False
         return body
+
+    async def discard(self) -> None:
+        """Take what still comes of a refused body, within bounds: a connection closed on unread bytes is reset, and a
+        reset can overtake the answer that says why."""
+        left = DISCARD_BYTES_MAX
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_TIMEOUT_S):
+                while left > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
 
     async def _read(self, bytes_max: int) -> bytes:
         chunks, size = [], 0

@@ -182,6 +182,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route, ...]:
     # fmt: on
 
 
+_NO_NAME = "\ufffd"
 _SEGMENT = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -220,7 +221,7 @@ class Router:
         raise errors.NotFound("nothing is at this address")
 
 
-def _match(pattern: tuple[str, ...], segments: list[str | None]) -> dict[str, str] | None:
+def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
     params: dict[str, str] = {}
     for wanted, segment in zip(pattern, segments, strict=True):
         if wanted.startswith("{"):
@@ -232,12 +233,12 @@ def _match(pattern: tuple[str, ...], segments: list[str | None]) -> dict[str, st
     return params
 
 
-def _text(raw: bytes) -> str | None:
-    """One segment as text; None when it holds what no name of ours holds."""
+def _text(raw: bytes) -> str:
+    """One segment as text. What no name of ours can hold becomes one character that none of them holds."""
     plain = unquote_to_bytes(raw)
     if plain and _SEGMENT.fullmatch(plain) is None:
-        return None
+        return _NO_NAME
     try:
         return plain.decode("utf-8")
     except UnicodeDecodeError:
-        return None
+        return _NO_NAME

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,6 +39,9 @@ LINGER_MAX_S = 2.0
 
 CLOSE_S = 1.5
 """Kept of the grace for closing the stores."""
+
+
+log = structlog.get_logger()
 
 
 class Protocol(HttpToolsProtocol):
@@ -121,6 +125,7 @@ class Server(uvicorn.Server):
     def drain(self) -> None:
         """Begin to end. Calling it twice is calling it once."""
         if not self._draining.is_set():
+            log.info("api_draining")
             self._draining.set()
             asyncio.get_running_loop().call_later(self._linger_s, self._stop)
 

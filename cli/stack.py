@@ -6,15 +6,16 @@ The demo, `nodrop up`, the benchmarks and the scenario tests all start this. Not
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from signal import SIGKILL, SIGTERM
 from types import TracebackType
 from typing import Any, Self
-from base64 import b64encode
 
 import httpx
 import msgspec
@@ -27,6 +28,8 @@ from storage.accounts import put_account
 from storage.api_keys import create_api_key
 from storage.database import Database
 from storage.migrate import migrate
+from storage.redis_address import redis_address
+from storage.redis_client import open_redis
 from storage.sealing import Sealer, new_master_key
 
 ROOT = Path(__file__).parent.parent
@@ -104,10 +107,11 @@ class Stack:
         apis: int = 1,
         workers: int = 1,
         fsync: bool = True,
-        rate_per_s: int = 400,
+        rate_per_s: int = 200,
+        accounts: Sequence[str] = ("sandbox",),
+        account: Mapping[str, Any] | None = None,
         ports: Mapping[str, int] | None = None,
         env: Mapping[str, str] | None = None,
-        account: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.postgres = EmbeddedPostgres(directory / "postgres", fsync=fsync)
@@ -118,9 +122,11 @@ class Stack:
         self._unit_s = unit_s
         self._seed = seed
         self._env = dict(env or {})
-        self._account = {"rate_per_s": rate_per_s, **(account or {})}
+        self.rate_per_s = rate_per_s
+        self.accounts = tuple(accounts)
+        self._account = dict(account or {})
+        self._secrets = {name: token_hex(24) for name in accounts}
         self._ports = dict(ports or {})
-        self._secret = token_hex(24)
         self.channel_url = self._url("channel")
         self.merchant_url = self._url("merchant")
         self.api_urls = [self._url(f"api{number or ''}") for number in range(apis)]
@@ -145,6 +151,7 @@ class Stack:
     def environ(self) -> dict[str, str]:
         """What the processes of nodrop are configured with, as an operator would."""
         return {
+            "PATH": os.environ.get("PATH", ""),
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis.url,
             "PUBLIC_URL": self.api_url,
@@ -192,6 +199,14 @@ class Stack:
         await database.open()
         return database
 
+    async def flush_redis(self) -> None:
+        """FLUSHALL, as an operator's accident would."""
+        redis = open_redis(redis_address(read_settings(self.environ)))
+        try:
+            await redis.flushall()
+        finally:
+            await redis.aclose()
+
     def new_worker(self) -> Service:
         """Another worker process, not started."""
         number = len(self.workers)
@@ -219,25 +234,24 @@ class Stack:
         await asyncio.gather(*(service.start() for service in (*self.apis, *self.workers)))
 
     async def _prepare_database(self) -> None:
-        if not await asyncio.to_thread(self._has_database):
-            await asyncio.to_thread(self.postgres.create_database, DATABASE)
+        await asyncio.to_thread(self.postgres.create_database, DATABASE)
         await migrate(self.database_url)
         database = await self.open_database()
         try:
-            await put_account(database, Sealer.from_setting(self.master_key), self._account_config())
+            for name in self.accounts:
+                await put_account(database, Sealer.from_setting(self.master_key), self._account_config(name))
             _, self.api_key = await create_api_key(database, "demo")
         finally:
             await database.close()
 
-    def _has_database(self) -> bool:
-        return (self.directory / "postgres" / ".has-database").exists()
-
-    def _account_config(self) -> AccountConfig:
+    def _account_config(self, name: str) -> AccountConfig:
+        credentials = {"merchant_id": f"m-{name}", "keys": {"k1": self._secrets[name]}}
         return AccountConfig(
-            name="sandbox",
+            name=name,
             channel="sandbox",
             base_url=self.channel_url,
-            credentials={"merchant_id": "m-demo", "keys": {"k1": self._secret}},
+            credentials=credentials,
+            rate_per_s=self.rate_per_s,
             **self._account,
         )
 
@@ -247,7 +261,9 @@ class Stack:
         merchant = self._simulator("merchant", self.merchant_url, MERCHANT_SECRETS=self.notify_secret)
         self.simulators = [channel, merchant]
         await asyncio.gather(channel.start(), merchant.start())
-        accounts = [{"name": "sandbox", "merchant_id": "m-demo", "keys": {"k1": self._secret}}]
+        accounts = [
+            {"name": name, "merchant_id": f"m-{name}", "keys": {"k1": secret}} for name, secret in self._secrets.items()
+        ]
         await self.control("PUT", "channel", "/control/accounts", accounts)
 
     def _simulator(self, name: str, url: str, *arguments: str, **env: str) -> Service:
@@ -259,7 +275,7 @@ class Stack:
             "--port",
             port,
             *arguments,
-            env={"PATH": self._path(), **env},
+            env={"PATH": os.environ.get("PATH", ""), **env},
             log=self._log(name),
             health_url=f"{url}/healthz",
         )
@@ -279,8 +295,3 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 
-    @staticmethod
-    def _path() -> str:
-        import os
-
-        return os.environ.get("PATH", "")

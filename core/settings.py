@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     # -- orders and channels
     order_expires_s: Positive = 1800.0
     payable_margin_s: Positive = 300.0
-    lease_s: Positive = 30.0
+    lease_s: Positive = 20.0
     channel_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=15)] = 10.0
     callback_body_bytes_max: Count = 65536
     callback_confirm_s: Positive = 2.0

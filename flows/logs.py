@@ -30,10 +30,11 @@ FIELDS = frozenset(
     " route method duration_ms host port delay_s retry_after_s timeout_s urgency code"
     # callbacks, notifications, cases, refunds, accounts by their own numbers
     " callback_id notification_id case_id refund_no event_id key_id"
-    # jobs, lanes and the sweep
+    # jobs, lanes and the sweep, mostly numbers
     " lane job job_id count claimed done again dead late_s rescued due parked rearmed left batch size lag_s bytes age_s"
+    " pending callbacks notifications refunds cases cancelled epoch"
     # why, in words of ours
-    " reason policy wanted mode name state".split()
+    " reason policy wanted mode name state type of".split()
 )
 """Ask before adding: who can put what into it? Addresses, tokens, keys, headers, bodies, subjects and URLs never."""
 
@@ -94,7 +95,7 @@ def keep_allowed(*, is_debug: bool) -> Callable[[object, str, EventDict], EventD
 
 
 def _plain(value: object) -> str | int | float | bool:
-    """Numbers and short texts; anything else as its type alone, because nobody knows what its repr shows."""
+    """Numbers, short texts, words of ours; anything else as its type alone: nobody knows what its repr shows."""
     match value:
         case Enum():
             return _plain(value.value)
@@ -104,6 +105,8 @@ def _plain(value: object) -> str | int | float | bool:
             return value if len(value) <= TEXT_MAX else value[:TEXT_MAX] + "…"
         case datetime():
             return value.isoformat()
+        case [*items] if items and all(isinstance(item, Enum) for item in items):
+            return ",".join(str(item.value) for item in items)
     return f"<{type(value).__name__}>"
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from html.parser import HTMLParser
 from typing import Self
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import httpx
 import msgspec
-from pyreqwest.exceptions import PyreqwestError
 
-from simulator.http_client import http_client
+from simulator.http_client import NoAnswer, exchange, http_client
 
 REDIRECTS_MAX = 5
 PAGE_BYTES_MAX = 1024 * 1024
@@ -46,13 +44,13 @@ class Browser:
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._client = http_client(timeout_s * 2)  # the deadline below ends it earlier
+        self._client = http_client()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def open(self, url: str) -> Page:
         """Type the address, or click a link."""
@@ -71,34 +69,31 @@ class Browser:
         return await self._go("POST", url, b"")
 
     async def _go(self, method: str, url: str, body: bytes | None = None) -> Page:
+        until = time.monotonic() + self._timeout_s
         page = Page(url=url, http_status=0)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                for _ in range(REDIRECTS_MAX + 1):
-                    page, location = await self._exchange(method, url, body)
-                    if location is None:
-                        return page
-                    url = urljoin(url, location)
-                    if page.http_status not in _KEEP_METHOD:
-                        method, body = "GET", None
-        except (httpx.HTTPError, httpx.InvalidURL, PyreqwestError, TimeoutError):
+            for _ in range(REDIRECTS_MAX + 1):
+                page, location = await self._exchange(method, url, body, until - time.monotonic())
+                if not location:
+                    break
+                url = urljoin(url, location)
+                if page.http_status not in _KEEP_METHOD:
+                    method, body = "GET", None
+        except NoAnswer:
             return Page(url=url, http_status=0)
         return page
 
-    async def _exchange(self, method: str, url: str, body: bytes | None) -> tuple[Page, str | None]:
+    async def _exchange(self, method: str, url: str, body: bytes | None, within_s: float) -> tuple[Page, str]:
         headers = {"accept": "text/html, application/json"}
         if body is not None:
             # A browser sends its origin with every POST, and a form in this encoding.
             headers["content-type"] = "application/x-www-form-urlencoded"
             headers["origin"] = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        got = b""
-        async with self._client.stream(method, url, content=body, headers=headers) as response:
-            async for chunk in response.aiter_raw():
-                got += chunk
-                if len(got) > PAGE_BYTES_MAX:
-                    break
-        location = response.headers.get("location") if response.status_code in _REDIRECTS else None
-        return _read(url, response.status_code, got), location
+        answer = await exchange(
+            self._client, method, url, headers=headers, body=body, within_s=within_s, body_bytes_max=PAGE_BYTES_MAX
+        )
+        location = answer.location if answer.status in _REDIRECTS else ""
+        return _read(url, answer.status, answer.body), location
 
 
 def _read(url: str, status: int, body: bytes) -> Page:

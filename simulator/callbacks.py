@@ -15,15 +15,14 @@ from functools import partial
 from hashlib import sha256
 from typing import Self
 
-import httpx
 import msgspec
 from msgspec.structs import replace
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.client import Client
 
 from simulator.base import Account, Accounts, Channel, Event
 from simulator.clock import Clock, Timers
 from simulator.faults import Fault, Faults
-from simulator.http_client import http_client
+from simulator.http_client import Answer, NoAnswer, exchange, http_client
 from simulator.ledger import Key, Payment, PaymentStatus
 
 AT_ONCE_MAX = 256
@@ -101,16 +100,16 @@ class CallbackSender:
         self._held: dict[str, list[Event]] = {}
         self._settled: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
-        self._client: httpx.AsyncClient | None = None
+        self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
-        self._client = http_client(60.0)  # the channel's deadline ends it earlier
+        self._client = http_client()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
 
     async def stop(self) -> None:
         """Calls off everything that is under way or planned."""
@@ -232,9 +231,9 @@ class CallbackSender:
         tally, channel = self.tally(event.key), self._channel(event)
         async with self._slots:
             tally.sent += 1
-            status, answer = await self._exchange(event, body, headers, channel.acknowledge_within_s)
-        tally.last_status = status
-        acknowledged = status is not None and channel.acknowledges(status, answer)
+            answer = await self._exchange(event, body, headers, channel.acknowledge_within_s)
+        tally.last_status = None if answer is None else answer.status
+        acknowledged = answer is not None and channel.acknowledges(answer.status, answer.body)
         if acknowledged:
             self._note(event, body, sent_as)
         if sent_as is SentAs.FORGED:
@@ -244,24 +243,21 @@ class CallbackSender:
             tally.refused += not acknowledged
         return acknowledged
 
-    async def _exchange(
-        self, event: Event, body: bytes, headers: dict[str, str], within_s: float
-    ) -> tuple[int | None, bytes]:
-        """Status and the first bytes of the answer, or None and nothing."""
+    async def _exchange(self, event: Event, body: bytes, headers: dict[str, str], within_s: float) -> Answer | None:
         if self._client is None:
             raise RuntimeError("the sender has not been entered")
-        answer = b""
         try:
-            async with asyncio.timeout(within_s):
-                url = event.payment.terms.callback_url
-                async with self._client.stream("POST", url, content=body, headers=headers) as response:
-                    async for chunk in response.aiter_raw():
-                        answer += chunk
-                        if len(answer) > ANSWER_BYTES_MAX:
-                            break
-                return response.status_code, answer
-        except (httpx.HTTPError, PyreqwestError, TimeoutError):
-            return None, b""
+            return await exchange(
+                self._client,
+                "POST",
+                event.payment.terms.callback_url,
+                headers=headers,
+                body=body,
+                within_s=within_s,
+                body_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except NoAnswer:
+            return None
 
     def _note(self, event: Event, body: bytes, sent_as: SentAs) -> None:
         self.acknowledged.append(

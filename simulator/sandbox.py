@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import hmac
 import io
 import re
@@ -143,7 +142,7 @@ def refund_object(refund: Refund) -> RefundObject:
 def hex_mac(secret: str, *lines: str | bytes) -> str:
     """HMAC-SHA256 over the lines, joined with a line feed, without one at the end; a body is its raw bytes."""
     joined = b"\n".join(line if isinstance(line, bytes) else line.encode("latin-1") for line in lines)
-    return hmac.new(secret.encode(), joined, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), joined, "sha256").hex()
 
 
 def _signature(account: Account, now: datetime, kind: str, *lines: str | bytes) -> str:

@@ -69,7 +69,7 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> AsyncI
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket that says it is TCP: asyncio sets TCP_NODELAY on no other, and each answer would take 40 ms."""
+    """A socket that says it is TCP: asyncio sets TCP_NODELAY on no other, and each answer would take 40 ms."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

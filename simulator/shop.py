@@ -6,12 +6,10 @@ import asyncio
 from typing import Self, TypeVar
 from urllib.parse import quote, urljoin
 
-import httpx
 import msgspec
-from pyreqwest.exceptions import PyreqwestError
 
 from simulator.asgi import BadBody, decode
-from simulator.http_client import http_client
+from simulator.http_client import NoAnswer, exchange, http_client
 
 ATTEMPTS_MAX = 12
 """With gaps of 0.1, 0.2, 0.4 … 2 s about 17 s: longer than a process takes to come back after it was killed."""
@@ -19,6 +17,7 @@ ATTEMPTS_MAX = 12
 GAP_FIRST_S = 0.1
 GAP_MAX_S = 2.0
 TIMEOUT_S = 30.0
+ANSWER_BYTES_MAX = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -92,13 +91,13 @@ class Shop:
         self.attempts = 0
         self._base_url = base_url
         self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
-        self._client = http_client(TIMEOUT_S)
+        self._client = http_client()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def place(self, order: OrderRequest) -> ShopOrder | Refused:
         """Places the order, again and again under the same number until the answer is definite and payable."""
@@ -129,13 +128,20 @@ class Shop:
     async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body, or 0 when there was no whole answer."""
         self.attempts += 1
+        url = urljoin(self._base_url, path)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                url = urljoin(self._base_url, path)
-                response = await self._client.post(url, content=body, headers=self._headers)
-                return response.status_code, response.content
-        except (httpx.HTTPError, PyreqwestError, TimeoutError):
+            answer = await exchange(
+                self._client,
+                "POST",
+                url,
+                headers=self._headers,
+                body=body,
+                within_s=TIMEOUT_S,
+                body_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except NoAnswer:
             return 0, b""
+        return answer.status, answer.body
 
 
 def _is_definite(status: int) -> bool:

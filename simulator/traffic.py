@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 ARRIVALS_MAX = 300_000
-NUMBERS_COUNTED_MAX = 600_000
+NUMBERS_COUNTED_MAX = 400_000
 """Twice the ledger: every payment is queried and closed."""
 
 

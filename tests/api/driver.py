@@ -14,7 +14,7 @@ WAIT_S = 5.0
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. `reads` is how often the application asked for a piece of the body."""
+    """What came back. `reads` is how often the application asked for a piece of the body before it answered."""
 
     status: int
     headers: dict[str, str]
@@ -62,10 +62,12 @@ class Client:
 
         async def receive() -> Message:
             nonlocal reads
-            reads += 1
+            reads += not sent
             if not left and gone:
                 return {"type": "http.disconnect"}
             if not left:
+                if sent:  # answered already: what is still taken is thrown away
+                    return {"type": "http.disconnect"}
                 await asyncio.Event().wait()
             piece = left.pop(0)
             return {"type": "http.request", "body": piece, "more_body": bool(left) or not ends or gone}

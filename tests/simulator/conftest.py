@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from simulator.asgi import App, Reply, Request, Response, Route
+from simulator.callbacks import Tally
 from simulator.far_side import FarSide
 from simulator.ledger import Key
 from simulator.merchant import Merchant
@@ -27,7 +28,7 @@ OK = Response(body=b"ok", content_type="text/plain")
 async def until(condition: Callable[[], object], within_s: float = 4.0) -> None:
     """Polls until the condition holds; fails when it does not in time."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
             await asyncio.sleep(0.003)
 
 
@@ -51,7 +52,7 @@ class Receiver:
 
 
 class Channel:
-    """The session's channel as a test uses it: over HTTP, with a look at the far side where HTTP would only be longer."""
+    """The session's channel as a test uses it: over HTTP, or with a look inside where HTTP would only be longer."""
 
     def __init__(self, url: str, far_side: FarSide, client: httpx.AsyncClient) -> None:
         self.url = url
@@ -74,7 +75,7 @@ class Channel:
     async def payment(self, number: str) -> LedgerPayment:
         return next(row for row in (await self.ledger()).payments if row.out_trade_no == number)
 
-    def tally(self, number: str) -> Any:
+    def tally(self, number: str) -> Tally:
         return self.far_side.sender.tally(Key(MERCHANT_ID, number))
 
 
@@ -118,5 +119,3 @@ def receiver(session_receiver: Receiver) -> Receiver:
 async def session_merchant() -> AsyncIterator[tuple[str, Merchant]]:
     async with running_merchant(seed=7) as running:
         yield running
-
-

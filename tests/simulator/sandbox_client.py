@@ -32,15 +32,15 @@ class SandboxClient:
 
     def headers(self, method: str, target: str, body: bytes, *, at: int | None = None) -> dict[str, str]:
         t = str(int(time.time()) if at is None else at)
-        v1 = mac(
-            self.secret, b"REQUEST", t.encode(), method.encode(), target.encode(), MERCHANT_ID.encode(), body
-        )
+        v1 = mac(self.secret, b"REQUEST", t.encode(), method.encode(), target.encode(), MERCHANT_ID.encode(), body)
         return {"Sandbox-Merchant": MERCHANT_ID, "Sandbox-Signature": f"t={t},k={self.key_id},v1={v1}"}
 
     async def send(
         self, method: str, target: str, body: bytes = b"", *, at: int | None = None, **more: str
     ) -> httpx.Response:
-        headers = self.headers(method, target, body, at=at) | {name.replace("_", "-"): text for name, text in more.items()}
+        headers = self.headers(method, target, body, at=at) | {
+            name.replace("_", "-"): text for name, text in more.items()
+        }
         return await self.client.request(method, self.url + target, content=body, headers=headers)
 
     async def create(self, number: str, **terms: Any) -> httpx.Response:

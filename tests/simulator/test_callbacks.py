@@ -3,6 +3,7 @@
 import asyncio
 import time
 from hashlib import sha256
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -125,7 +126,7 @@ async def test_resends_have_same_id_and_body_and_keep_the_schedule(channel: Chan
     await paid(channel, receiver, "number-1")
     await until(lambda: channel.tally("number-1").acknowledged)
     times = [at for at, _ in receiver.came]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     wanted = [gap / SPEED for gap in RESEND_GAPS_S[:4]]
     assert all(wanted_s <= gap < wanted_s + 0.2 for gap, wanted_s in zip(gaps, wanted, strict=True)), gaps
     assert len({request.body for _, request in receiver.came}) == 1
@@ -228,7 +229,11 @@ async def test_wrong_amount_is_true_again_when_resent(channel: Channel, receiver
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.faults(wrong_amount=0.5)
     strikes = channel.far_side.faults.strikes
-    number = next(n for n in (f"number-{i}" for i in range(100)) if [strikes("wrong_amount", n, k) for k in (1, 2)] == [True, False])  # type: ignore[arg-type]
+    number = next(
+        n
+        for n in (f"number-{i}" for i in range(100))
+        if [strikes("wrong_amount", n, k) for k in (1, 2)] == [True, False]
+    )  # type: ignore[arg-type]
     await paid(channel, receiver, number)
     await until(lambda: channel.tally(number).acknowledged)
     assert [body["payment"]["amount"] for body in receiver.bodies()] == [8889, 8888]

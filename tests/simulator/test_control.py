@@ -50,15 +50,14 @@ async def test_account_that_cannot_work_is_refused(channel: Channel, change: dic
     assert SECRET not in answer.text
 
 
-async def test_secrets_are_never_told(
-    channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_secrets_are_never_told(channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
     answers = [await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT])]
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.pay("number-1")
     await until(lambda: receiver.came)
-    for path in ("ledger", "counters", "arrivals", "faults"):
-        answers.append(await channel.http.get(f"{channel.url}/control/{path}"))
+    answers += [
+        await channel.http.get(f"{channel.url}/control/{path}") for path in ("ledger", "counters", "arrivals", "faults")
+    ]
     told = "".join(answer.text for answer in answers) + capsys.readouterr().out
     assert "number-1" in told
     assert not [secret for secret in ACCOUNT["keys"].values() if secret in told]  # type: ignore[attr-defined]

@@ -123,9 +123,7 @@ def test_failed_refund_gives_its_amount_free() -> None:
     assert isinstance(refund(ledger, "refund-2", 1000), Refund)
 
 
-@pytest.mark.parametrize(
-    ("status", "refusal"), [("unpaid", Refusal.NOT_PAID), ("closed", Refusal.NOT_PAID)]
-)
+@pytest.mark.parametrize(("status", "refusal"), [("unpaid", Refusal.NOT_PAID), ("closed", Refusal.NOT_PAID)])
 def test_refund_of_what_was_not_paid_is_refused(status: str, refusal: Refusal) -> None:
     assert refund(ledger_with(PaymentStatus(status)), "refund-1", 1) is refusal
 
@@ -142,5 +140,8 @@ def test_statement_holds_the_money_of_its_day_and_merchant() -> None:
     ledger.create("m-2", terms(), NOW)
     ledger.pay(Key("m-2", "number-1"), NOW)
     rows = list(ledger.statement("m-1", date(2026, 11, 23)))
-    assert [(row.type, row.amount, row.refund_no) for row in rows] == [("payment", 1000, ""), ("refund", 100, "refund-0")]
+    assert [(row.type, row.amount, row.refund_no) for row in rows] == [
+        ("payment", 1000, ""),
+        ("refund", 100, "refund-0"),
+    ]
     assert list(ledger.statement("m-1", date(2026, 11, 22))) == []

@@ -1,4 +1,4 @@
-"""The merchant: verifies what a Standard Webhooks library signed, counts effects, and complains of what it must not see."""
+"""The merchant: verifies what a Standard Webhooks library signed, counts effects, complains of what must not be."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,8 +27,8 @@ class Stub:
         self.url = url
         self.http = client
 
-    async def notify(self, body: bytes, webhook_id: str = "msg_1", **changed: str) -> httpx.Response:
-        headers = signed(body, webhook_id) | {name.replace("_", "-"): text for name, text in changed.items()}
+    async def notify(self, body: bytes, signed_id: str = "msg_1", **changed: str) -> httpx.Response:
+        headers = signed(body, signed_id) | {name.replace("_", "-"): text for name, text in changed.items()}
         return await self.http.post(f"{self.url}/notifications", content=body, headers=headers)
 
     async def effects(self) -> Effects:
@@ -110,7 +110,9 @@ async def test_same_id_with_another_body_is_a_violation(stub: Stub) -> None:
     await stub.notify(notification())
     await stub.notify(notification(version=4))
     told = await stub.effects()
-    assert [(complaint.what, complaint.order_no) for complaint in told.violations] == [("same_id_other_body", "order-1")]
+    assert [(complaint.what, complaint.order_no) for complaint in told.violations] == [
+        ("same_id_other_body", "order-1")
+    ]
 
 
 async def test_paid_that_does_not_say_paid_is_a_violation(stub: Stub) -> None:

@@ -62,9 +62,7 @@ def order(order_no: str = "order-1", **changed: Any) -> OrderRow:
 
 
 def effect(order_no: str = "order-1", **changed: Any) -> Effect:
-    row = Effect(
-        order_no=order_no, webhook_id="msg_1", version=2, amount=1000, currency="CNY", late=False, at=NOW
-    )
+    row = Effect(order_no=order_no, webhook_id="msg_1", version=2, amount=1000, currency="CNY", late=False, at=NOW)
     return replace(row, **changed)
 
 
@@ -104,7 +102,8 @@ GOOD_BOOKS = Books(
     payments=(payment(), CLOSED_PAYMENT),
     callbacks=(CallbackRow(account="main", notification_id="cb_1", body_sha256="ab"),),
     events=tuple(
-        EventRow(order_no=order_no, version=version) for order_no, last in (("order-1", 2), ("order-2", 3))
+        EventRow(order_no=order_no, version=version)
+        for order_no, last in (("order-1", 2), ("order-2", 3))
         for version in range(1, last + 1)
     ),
     due=(DueRow(table="pending", order_no="order-2", due_at=NOW - timedelta(seconds=9)),),
@@ -149,7 +148,10 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
     [
         (
             "paid at the channel, open here",
-            {"books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)}, "effects": {"effects": ()}},
+            {
+                "books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)},
+                "effects": {"effects": ()},
+            },
             {(Invariant.I1, "order-1"), (Invariant.I6, "")},
         ),
         (
@@ -380,11 +382,7 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
         ("refunds that nodrop does not keep", {"books": {"refunds": None}}),
         (
             "refunded since",
-            {
-                "ledger": {
-                    "payments": (ledger_payment(status="refunded", refunded_amount=100), GOOD_LEDGER.payments[1])
-                }
-            },
+            {"ledger": {"payments": (ledger_payment(status="refunded", refunded_amount=100), GOOD_LEDGER.payments[1])}},
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -217,7 +217,9 @@ async def test_statement_lists_the_money_of_a_day(channel: Channel) -> None:
     assert rows[0]["at"].endswith("Z")
 
 
-@pytest.mark.parametrize("query", ["", "?date=", "?date=20261123", "?date=2026-02-30", "?date=2026-01-01&date=2026-01-02"])
+@pytest.mark.parametrize(
+    "query", ["", "?date=", "?date=20261123", "?date=2026-02-30", "?date=2026-01-01&date=2026-01-02"]
+)
 async def test_statement_needs_one_real_day(channel: Channel, query: str) -> None:
     assert told(await channel.api.send("GET", f"/v1/statement{query}")) == (400, "INVALID_PARAMETER")
 
@@ -257,7 +259,7 @@ async def _with(channel: Channel, **changed: str) -> httpx.Response:
     """A query whose headers are right but for what is changed."""
     right = channel.api.headers("GET", "/v1/payments/number-1", b"")
     changed = {name.replace("_", "-"): text for name, text in changed.items()}
-    headers = {name: text.encode() for name, text in (right | changed).items()}
+    headers = [(name.encode(), text.encode()) for name, text in (right | changed).items()]
     return await channel.http.get(f"{channel.url}/v1/payments/number-1", headers=headers)
 
 

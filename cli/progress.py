@@ -1,0 +1,54 @@
+"""Progress on standard error: one line that changes on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+_EVERY_S = 5.0
+_BAR = 30
+
+
+class Progress:
+    """Says what is happening. On a terminal the last line is the bar; what is said appears above it."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._began = self._shown_at = time.monotonic()
+        self._line = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._clear()
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=sys.stderr, flush=True)
+        self._draw()
+
+    def update(self, what: str, done: int, total: int, note: str) -> None:
+        """How far it is."""
+        filled = _BAR * done // max(1, total)
+        self._line = f"          {what} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {note}"
+        now = time.monotonic()
+        if self._is_terminal:
+            self._clear()
+            self._draw()
+        elif now - self._shown_at >= _EVERY_S or done == total:
+            self._shown_at = now
+            print(self._line, file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr)
+
+    def _draw(self) -> None:
+        if self._is_terminal:
+            print(self._line, end="", file=sys.stderr, flush=True)

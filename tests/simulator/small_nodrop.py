@@ -1,0 +1,97 @@
+"""The public API as shoppers use it, as small as can be: places at the channel, and asks it whenever somebody looks.
+
+Not nodrop and no mock of it: what shoppers do is tested here without what they are for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from simulator.asgi import HTML, Reply, Request, Response, Route, json_response
+from tests.simulator.sandbox_client import SandboxClient
+
+Problem = tuple[int, str]
+
+
+class SmallNodrop:
+    """Orders in a dictionary. `spoil` may answer instead of it, `told` may change the status that pages tell."""
+
+    url = ""
+
+    def begin(self, channel: SandboxClient) -> None:
+        """Without orders, and in good health."""
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.numbers: dict[str, list[str]] = {}
+        self.looked: list[str] = []
+        self.keys: list[str] = []
+        self.spoil: Callable[[str], Problem | None] = lambda _: None
+        self.told: Callable[[str], str] = lambda status: status
+        self._channel = channel
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v1/orders", self._place),
+            Route("POST", "/v1/orders/{order_no}/payments", self._add),
+            Route("GET", "/o/{order_no}", self._page),
+            Route("GET", "/o/{order_no}/status", self._status),
+            Route("POST", "/o/{order_no}/refresh", self._status),
+            Route("GET", "/o/{order_no}/return", self._return),
+        ]
+
+    async def _place(self, request: Request) -> Reply:
+        self.keys.append(request.headers.get("authorization", ""))
+        body = msgspec.json.decode(request.body)
+        known = self.orders.setdefault(body["order_no"], body)
+        if known != body:
+            return problem(409, "order_conflict")
+        return self._spoilt("place") or await self._answer(body["order_no"], f"{body['order_no']}_p1")
+
+    async def _add(self, request: Request) -> Reply:
+        order_no = request.params["order_no"]
+        return self._spoilt("add") or await self._answer(order_no, f"{order_no}_p2")
+
+    async def _answer(self, order_no: str, number: str) -> Reply:
+        order, numbers = self.orders[order_no], self.numbers.setdefault(order_no, [])
+        back = f"{self.url}/o/{order_no}/return"
+        created = await self._channel.create(number, amount=order["amount"], return_url=back)
+        if number not in numbers:
+            numbers.append(number)
+        checkout = {"kind": "redirect", "value": created.json()["pay_url"]}
+        shown = {"out_trade_no": number, "account": "main", "status": "open", "checkout": checkout}
+        others = [{"out_trade_no": other, "checkout": None} for other in numbers if other != number]
+        return json_response(
+            {
+                "order_no": order_no,
+                "status": "paying",
+                "version": 2,
+                "amount": order["amount"],
+                "currency": order["currency"],
+                "order_page": f"{self.url}/o/{order_no}?token=abc",
+                "payments": [*others, shown],
+            },
+            201,
+        )
+
+    async def _page(self, request: Request) -> Reply:
+        self.looked.append(f"page {request.query}")
+        return Response(body=b"<!doctype html><title>Order</title>", content_type=HTML)
+
+    async def _status(self, request: Request) -> Reply:
+        self.looked.append(f"{request.target.rpartition('/')[2]} {request.method}")
+        numbers = self.numbers[request.params["order_no"]]
+        statuses = {(await self._channel.query(number)).json()["status"] for number in numbers}
+        return json_response({"status": self.told("paid" if "paid" in statuses else "processing")})
+
+    async def _return(self, request: Request) -> Reply:
+        self.looked.append("return")
+        return Response(status=303, headers=(("location", f"/o/{request.params['order_no']}?token=abc"),))
+
+    def _spoilt(self, what: str) -> Response | None:
+        spoilt = self.spoil(what)
+        return None if spoilt is None else problem(*spoilt)
+
+
+def problem(status: int, slug: str) -> Response:
+    body = {"type": f"https://nodrop.example/problems/{slug}", "title": "…", "status": status}
+    return Response(status=status, body=msgspec.json.encode(body), content_type="application/problem+json")

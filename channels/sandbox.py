@@ -82,9 +82,7 @@ class _ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
 class Sandbox:
     """One account at the sandbox channel; implements `channels.base.Channel`."""
 
-    def __init__(
-        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         try:
             credentials = msgspec.convert(account.credentials, Credentials)
         except msgspec.ValidationError as error:
@@ -114,9 +112,7 @@ class Sandbox:
         }
         answer = await self._call("POST", "/v1/payments", body, {"Idempotency-Key": payment.out_trade_no})
         told = _decode(answer.body, _PaymentObject)
-        return Created(
-            checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at
-        )
+        return Created(checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         try:
@@ -167,9 +163,7 @@ class Sandbox:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
 
     async def fetch_statement(self, day: date) -> bytes:
-        answer = await self._call(
-            "GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX
-        )
+        answer = await self._call("GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX)
         return answer.body
 
     def parse_statement(self, statement: bytes) -> Iterator[StatementRow]:
@@ -223,7 +217,7 @@ class Sandbox:
         self,
         header: str,
         string: Callable[[int], bytes],
-        error: type[CallbackForged] | type[ChannelUnreadable],
+        error: type[CallbackForged | ChannelUnreadable],
     ) -> int:
         """When it was signed. The algorithm is ours, never the message's; bytes are compared in constant time."""
         match = _SIGNATURE.fullmatch(header)

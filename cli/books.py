@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+
 import msgspec
 
 from simulator.oracle import Books
@@ -13,8 +14,8 @@ SELECT json_build_object(
     'orders', (SELECT json_agg(json_build_object(
                    'order_no', order_no, 'amount', amount, 'currency', currency, 'status', status, 'version', version,
                    'expects_effect', notify_url IS NOT NULL,
-                   'paid_by', CASE WHEN paid_by_account IS NOT NULL THEN
-                                   json_build_object('account', paid_by_account, 'out_trade_no', paid_by_out_trade_no) END))
+                   'paid_by', CASE WHEN paid_by_account IS NOT NULL THEN json_build_object(
+                                   'account', paid_by_account, 'out_trade_no', paid_by_out_trade_no) END))
                  FROM orders),
     'payments', (SELECT json_agg(json_build_object(
                    'account', channel_account, 'out_trade_no', out_trade_no, 'order_no', order_no, 'amount', amount,

@@ -87,7 +87,7 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--chaos/--no-chaos", default=True, show_default=True, help="Kill, flush and restart on the way.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @_share_options
-def demo(orders: int, seed: int, chaos: bool, as_json: bool, **shares: float) -> None:
+def demo(*, orders: int, seed: int, chaos: bool, as_json: bool, **shares: float) -> None:
     profile = msgspec.structs.replace(HARSH, **shares)
     try:
         report = asyncio.run(_run(orders, seed, profile, chaos=chaos))
@@ -120,9 +120,7 @@ async def _run(orders: int, seed: int, profile: FaultProfile, *, chaos: bool) ->
                 await db.close()
 
 
-async def _shop(
-    stack: Stack, orders: int, seed: int, monkey: _Chaos | None, progress: Progress
-) -> tuple[Visit, ...]:
+async def _shop(stack: Stack, orders: int, seed: int, monkey: _Chaos | None, progress: Progress) -> tuple[Visit, ...]:
     plan = Plan(
         shoppers=orders,
         accounts=ACCOUNTS,
@@ -150,15 +148,19 @@ async def _shop(
     return visits
 
 
+_OPEN = """
+SELECT (SELECT count(*) FROM pending)
+     + (SELECT count(*) FROM callbacks WHERE handled_at IS NULL AND dead_at IS NULL)
+     + (SELECT count(*) FROM notifications
+         WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL)"""
+
+
 async def _settle(db: Database, progress: Progress) -> None:
     """Until nothing is pending, or for the quiet time. What is left over then is for the invariants to judge."""
-    sql = """SELECT (SELECT count(*) FROM pending) + (SELECT count(*) FROM callbacks WHERE handled_at IS NULL AND dead_at IS NULL)
-                  + (SELECT count(*) FROM notifications
-                      WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL)"""
     deadline = time.monotonic() + QUIET_S
     most = 0
     while time.monotonic() < deadline:
-        left = await db.fetchval(sql)
+        left = await db.fetchval(_OPEN)
         most = max(most, left)
         progress.update("settling", most - left, most, f"{left} still open")
         if left == 0:

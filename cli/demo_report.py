@@ -96,10 +96,10 @@ async def gather(
 
 def lines(report: Report) -> list[str]:
     """The report for a person, without colours."""
+    load = f"{report.channel_calls} channel calls, at most {report.busiest_second} in any second"
     out = [
         "",
-        f"placed                {report.placed:>6}    seed {report.seed}, {report.duration_s:.0f} s, "
-        f"{report.channel_calls} channel calls, at most {report.busiest_second} in any second",
+        f"placed                {report.placed:>6}    seed {report.seed}, {report.duration_s:.0f} s, {load}",
         f"paid at the channel   {report.paid_at_channel:>6}",
     ]
     out += [f"  repaired by {name:<16} {count:>4}" for name, count in report.repaired_by.items() if count]
@@ -146,14 +146,14 @@ def _repair_times(ledger: LedgerSnapshot, known_at: dict[str, datetime]) -> list
 
 
 def _callback_only_lost(ledger: LedgerSnapshot) -> int:
-    told = {(callback.merchant_id, callback.out_trade_no) for callback in ledger.acknowledged if _is_true(callback.sent_as)}
-    return sum(
-        payment.status.was_paid and (payment.merchant_id, payment.out_trade_no) not in told for payment in ledger.payments
-    )
-
-
-def _is_true(sent_as: SentAs) -> bool:
-    return sent_as is SentAs.GENUINE
+    """Paid payments of which no genuine callback ever arrived: what a shop that waits for callbacks never hears of."""
+    told = {
+        (callback.merchant_id, callback.out_trade_no)
+        for callback in ledger.acknowledged
+        if callback.sent_as is SentAs.GENUINE
+    }
+    paid = [payment for payment in ledger.payments if payment.status.was_paid]
+    return sum((payment.merchant_id, payment.out_trade_no) not in told for payment in paid)
 
 
 def _quantile(values: Sequence[float], percent: int) -> float:

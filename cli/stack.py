@@ -1,6 +1,7 @@
 """Everything on this machine as real processes on loopback: Postgres, Redis, api, worker, the channel and the merchant.
 
-The demo, `nodrop up`, the benchmarks and the scenario tests all start this. Nothing of it outlives the process that did.
+The demo, `nodrop up`, the benchmarks and the scenario tests all start this. Nothing of it outlives the process that
+did.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_bytes, token_hex
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM, Signals
 from types import TracebackType
 from typing import Any, Self
 
@@ -70,7 +71,7 @@ class Service:
     def pid(self) -> int | None:
         return None if self._child is None else self._child.pid
 
-    async def _end(self, signum: Any, timeout_s: float) -> int | None:
+    async def _end(self, signum: Signals, timeout_s: float) -> int | None:
         child, self._child = self._child, None
         if child is None:
             return None
@@ -280,7 +281,7 @@ class Stack:
             health_url=f"{url}/healthz",
         )
 
-    async def control(self, method: str, who: str, path: str, body: object = None) -> Any:
+    async def control(self, method: str, who: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - any JSON
         """The simulator's control API: `who` is channel or merchant."""
         base = self.channel_url if who == "channel" else self.merchant_url
         content = None if body is None else msgspec.json.encode(body)
@@ -294,4 +295,3 @@ class Stack:
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
-

@@ -1,1 +1,1 @@
-"""The rules of nodrop: pure functions and frozen data. Nothing here reads a clock, a socket, a file or a random source."""
+"""The rules of nodrop: pure functions and frozen data. Nothing here reads a clock, a socket, a file or chance."""

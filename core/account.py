@@ -14,7 +14,8 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `rate_per_s` is how often the channel may be called in any second by all processes together. `trust_callback` lets
     a callback's signed body count as evidence without asking the channel. `early_queries_s` are first queries, in
-    seconds after the start, for methods that have no callback. `live` accounts move real money.
+    seconds after the start, for methods that have no callback. `live` accounts move real money. An account that is not
+    `enabled` starts no payment; the ones it has are asked about until they are definite.
     """
 
     name: str
@@ -26,6 +27,7 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     late_policy: LatePolicy = LatePolicy.ACCEPT
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
     live: bool = False
+    enabled: bool = True
 
     def __repr__(self) -> str:
         """Without the credentials: an account must be safe to print."""

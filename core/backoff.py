@@ -44,7 +44,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
         whoever computes it, and many orders placed together do not stay together.
         """
         if attempt < 1:
-            return self.early_s[max(0, attempt - self.first_attempt)]
+            # The account's early queries may have been taken away while a payment was at one of them.
+            return (self.early_s or (self.unit_s,))[max(0, attempt - self.first_attempt)]
         units = DAY_UNITS if self.is_exhausted(attempt) else attempt * attempt
         return units * self.unit_s * (1.0 + self.jitter * _fraction(f"{key}:{attempt}"))
 

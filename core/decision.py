@@ -90,7 +90,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A legal move: the order as it shall be (`order.version` is the new one) with all that belongs to it, one statement."""
+    """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it."""
 
     order: Order
     event: Event

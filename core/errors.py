@@ -1,4 +1,4 @@
-"""Every fault nodrop names, as one tree. The docstring of a class is its message; expected outcomes are values, not errors.
+"""Every fault nodrop names, as one tree. The docstring of a class is its message. Expected outcomes are values.
 
     NodropError
     ├── CallerError          the caller's fault: answered 4xx, nothing changed

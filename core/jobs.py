@@ -1,7 +1,7 @@
 """The jobs of the delay queue: what each is called, which lane it runs in and what its id is.
 
-A job id ends in the arm number of the row that it serves, so scheduling the same work again is another job, and a job of
-an older scheduling finds another number in Postgres and does nothing. Lanes keep work apart: a backlog in one never
+A job id ends in the arm number of the row that it serves, so scheduling the same work again is another job, and a job
+of an older scheduling finds another number in Postgres and does nothing. Lanes keep work apart: a backlog in one never
 delays another.
 """
 
@@ -15,7 +15,7 @@ from core.order import PaymentKey
 
 
 class Lane(StrEnum):
-    """fresh: callbacks, where a user is waiting. queries: what is due by n². notifications: what the merchant must hear."""
+    """fresh: callbacks; a user is waiting. queries: what is due by n². notifications: what the merchant must hear."""
 
     FRESH = "fresh"
     QUERIES = "queries"

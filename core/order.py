@@ -1,4 +1,4 @@
-"""The order, its payments and what is pending: frozen data, the states with their legal moves, and what the public reads.
+"""The order, its payments and what is pending: frozen data, the legal moves of their states, what the public reads.
 
 One order has many payments: the user may open Alipay and then pay by WeChat Pay. `Order.version` is the optimistic lock
 of the order *and* of its payments, and the number of its newest event.
@@ -17,7 +17,7 @@ import msgspec
 
 
 class OrderStatus(StrEnum):
-    """created: nothing has been started. paying: a payment is armed. paid: final. closed: ended unpaid, yet *paid wins*."""
+    """created: nothing was started. paying: a payment is armed. paid: final. closed: ended unpaid, yet *paid wins*."""
 
     CREATED = "created"
     PAYING = "paying"
@@ -72,7 +72,7 @@ class Checkout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the merchant wants to be paid. `amount` is in minor units; `handed_off_at` is when the user could go to pay."""
+    """What the merchant wants to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay."""
 
     order_no: str
     amount: int
@@ -205,7 +205,7 @@ class PublicStatus(StrEnum):
 
 
 def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
-    """What the public reads: *processing* once the user could go to pay; *review* when money came for a closed order."""
+    """What the public reads: *processing* once the user could pay; *review* when money came for a closed order."""
     if order.status is OrderStatus.PAID:
         return PublicStatus.PAID
     if order.status is OrderStatus.CLOSED:
@@ -217,5 +217,3 @@ def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
 ORDER_NO = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]{0,63}", re.ASCII)
 OUT_TRADE_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9\-]{0,39}", re.ASCII)
-
-

@@ -113,9 +113,9 @@ def require(settings: Settings, *names: str) -> None:
     Raises:
         ConfigurationError: names every missing variable and what to set.
     """
-    missing = [f"{name.upper()} is not set: {_HINTS.get(name, 'it is needed')}" for name in names if not getattr(settings, name)]
+    missing = [name for name in names if not getattr(settings, name)]
     if missing:
-        raise ConfigurationError("; ".join(missing))
+        raise ConfigurationError("; ".join(f"{name.upper()} is not set: {_HINTS[name]}" for name in missing))
 
 
 _HINTS = {

@@ -58,8 +58,15 @@ class Accounts:
         self._read_at = -RELOAD_S
         self._reading = asyncio.Lock()
 
+    async def get_enabled(self, name: str) -> Account:
+        """The account with this name, for a new payment. Raises as `get`, also for one that is switched off."""
+        account = await self.get(name)
+        if not account.config.enabled:
+            raise UnknownAccount(f"account {name} is switched off")
+        return account
+
     async def get(self, name: str) -> Account:
-        """The enabled account with this name.
+        """The account with this name, switched off or not: payments that it has must still become definite.
 
         Raises:
             UnknownAccount: there is none.
@@ -68,7 +75,7 @@ class Accounts:
         await self._refresh(UNKNOWN_RELOAD_S if name not in self._opened else RELOAD_S, must=name not in self._opened)
         account = self._opened.get(name)
         if account is None:
-            raise UnknownAccount(f"account {name} is not known or not enabled")
+            raise UnknownAccount(f"there is no account {name}")
         return account
 
     async def _refresh(self, older_than_s: float, *, must: bool) -> None:

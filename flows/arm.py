@@ -33,7 +33,7 @@ def job_of(armed: Armed) -> Job:
 
 
 async def after_commit(parts: Parts, committed: Committed) -> None:
-    """Arm what the commit scheduled, cancel what it resolved, and tell the pages: best effort, at most three round trips."""
+    """Arm what the commit scheduled, cancel what it resolved, tell the pages: best effort, three round trips."""
     scheduled = [job_of(armed) for armed in committed.armed]
     if committed.notification_id is not None:
         scheduled.append(jobs.push_notification(committed.notification_id, 1))
@@ -76,7 +76,7 @@ async def rearm_after_flush(parts: Parts) -> int:
 
 
 async def arm_window(parts: Parts, *, from_s: float, until_s: float) -> int:
-    """Arm what is due between these seconds from now; what is armed already is left alone. Returns how many were new."""
+    """Arm what is due between these seconds from now and is not armed already. Returns how many were new."""
     count = 0
     async for batch in walk(parts.db, from_s=from_s, until_s=until_s):
         count += await parts.queue.arm([job_of(armed) for armed in batch])
@@ -92,8 +92,9 @@ def log_change(committed: Committed) -> None:
     if change is None:
         return
     event = change.event
+    name = f"order_{event.kind}"
     log.info(
-        f"order_{event.kind}",
+        name,
         order_no=change.order.order_no,
         out_trade_no=None if event.key is None else event.key.out_trade_no,
         account=None if event.key is None else event.key.channel_account,

@@ -62,9 +62,7 @@ async def settle_payment(parts: Parts, payment: Payment) -> None:
 async def close_payment(parts: Parts, account: Account, payment: Payment) -> None:
     """Ask the channel to take no money for it any more; what came of that is told by the query that follows."""
     try:
-        closed = await call_channel(
-            parts, account, Urgency.SCHEDULED, lambda: account.channel.close_payment(payment)
-        )
+        closed = await call_channel(parts, account, Urgency.SCHEDULED, lambda: account.channel.close_payment(payment))
     except ChannelError as error:
         log.info(
             "payment_not_closed", account=account.config.name, out_trade_no=payment.out_trade_no, reason=error.detail

@@ -50,7 +50,7 @@ class Waiting(Struct, frozen=True, kw_only=True):
 async def query_now(
     parts: Parts, account: Account, payment: Payment, *, by: Source, urgency: Urgency, leased: Leased | None
 ) -> Answered | Waiting:
-    """An unscheduled query: of a callback, a refresh, a close, another attempt. The lease is given back with its answer.
+    """An unscheduled query, of a callback, a refresh, a close, another attempt; the lease is given back after it.
 
     `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
     """
@@ -66,7 +66,7 @@ async def query_now(
 
 
 async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
-    """Ask the channel, if it may be asked now. What could not be learnt comes back as `Unclear`, never as a conclusion."""
+    """Ask the channel, if it may be asked now. What could not be learnt is `Unclear`, never a conclusion."""
     try:
         return await call_channel(parts, account, urgency, lambda: account.channel.query_payment(payment))
     except ChannelError as error:

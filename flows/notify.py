@@ -1,7 +1,7 @@
 """Tell the merchant's order service, until it has heard: Standard Webhooks, the same id and bytes in every delivery.
 
-Only a 2xx is heard. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again after
-n² minutes; after the last attempt it is a dead letter, which an operator can send again.
+Only a 2xx is heard. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again
+after n² minutes; after the last attempt it is a dead letter, which an operator can send again.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _retry_after_s(text: str) -> float:
 
 
 async def _read_a_little(response: httpx.Response) -> None:
-    """So that the connection can be used again; whoever answers at length loses it. The status has said all that counts."""
+    """So that the connection can be used again; who answers at length loses it. The status has said all."""
     size = 0
     try:
         async with asyncio.timeout(READ_S):

@@ -78,7 +78,7 @@ async def place_order(
         OrderConflict: there is an order with this number and other terms.
         UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
-    account = None if payment is None else await parts.accounts.get(payment.account)
+    account = None if payment is None else await parts.accounts.get_enabled(payment.account)
     terms = None if payment is None else _terms(payment)
     now = await find_now(parts.db)
     expires_at = now + timedelta(seconds=expires_in_s or parts.settings.order_expires_s)
@@ -103,7 +103,7 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
         PaymentUnclear: an earlier payment may have the money, and its channel does not tell.
         UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
-    account = await parts.accounts.get(payment.account)
+    account = await parts.accounts.get_enabled(payment.account)
     state = await find_state(parts.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
@@ -142,9 +142,7 @@ async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, .
     return tuple(unclear)
 
 
-async def _hand_off(
-    parts: Parts, order_no: str, account: Account | None, payment: PaymentRequest | None
-) -> OrderState:
+async def _hand_off(parts: Parts, order_no: str, account: Account | None, payment: PaymentRequest | None) -> OrderState:
     """Create at the channel what has no checkout yet. Outcome unknown: the order is answered as it is, and queried."""
     state = await find_state(parts.db, order_no)
     if state is None:

@@ -1,7 +1,7 @@
 """A callback: verify over the raw bytes, inbox, confirm within a short budget, acknowledge in the channel's own words.
 
-The inbox row is due a minute later: with it the compensation is armed before anything is tried. Whatever goes wrong after
-it, the channel is told that we have the callback, and the compensation carries on.
+The inbox row is due a minute later: with it the compensation is armed before anything is tried. Whatever goes wrong
+after it, the channel is told that we have the callback, and the compensation carries on.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def compensate_claimed(parts: Parts, stored: StoredCallback) -> Outcome:
 
 
 async def drain_parked(parts: Parts) -> int:
-    """Put callbacks that were parked while Postgres was down into the inbox; how many. They go only after that commit."""
+    """Put callbacks that were parked while Postgres was down into the inbox; how many. They leave after that commit."""
     drained = []
     for field, parked in await parts.parked.parked(DRAIN_BATCH):
         try:
@@ -220,7 +220,7 @@ async def _commit(parts: Parts, account: Account, payment: Payment, evidence: Ev
 
 
 async def _again(parts: Parts, stored: StoredCallback, handled: _Handled) -> None:
-    """Scheduled anew, or a case when the attempts are used up: no order ever came for it, or the channel contradicts it.
+    """Scheduled anew, or a case when the attempts are used up: no order came for it, or the channel contradicts it.
 
     Waiting for the channel's rate, its breaker or somebody else's query uses up no attempt.
     """

@@ -70,9 +70,7 @@ async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
     await asyncio.gather(_each(callbacks, compensate), _each(pending, resolve), _each(notifications, push))
     swept = Swept(pending=len(pending), callbacks=len(callbacks), notifications=len(notifications))
     if swept.total:
-        log.info(
-            "swept", pending=swept.pending, callbacks=swept.callbacks, notifications=swept.notifications
-        )
+        log.info("swept", pending=swept.pending, callbacks=swept.callbacks, notifications=swept.notifications)
     return swept
 
 

@@ -127,6 +127,11 @@ class CallbackSender:
         self._held.clear()
         self._settled.clear()
 
+    @property
+    def under_way(self) -> int:
+        """Deliveries that are being made or planned: 0 when nothing will come any more."""
+        return len(self._tasks) + len(self._timers)
+
     def tally(self, key: Key) -> Tally:
         return self.tallies.setdefault(key, Tally())
 

@@ -27,6 +27,9 @@ class Timers:
     def __init__(self) -> None:
         self._handles: set[asyncio.TimerHandle] = set()
 
+    def __len__(self) -> int:
+        return len(self._handles)
+
     def after(self, seconds: float, do: Callable[[], object]) -> None:
         """Calls `do` once, `seconds` from now."""
 

@@ -128,7 +128,8 @@ async def _arrivals(far_side: FarSide, request: Request) -> Response:
 
 
 async def _counters(far_side: FarSide, _: Request) -> Response:
-    return json_response(dict(sorted(far_side.traffic.counters.items())))
+    counters = far_side.traffic.counters | {"callbacks_under_way": far_side.sender.under_way}
+    return json_response(dict(sorted(counters.items())))
 
 
 async def _reset(far_side: FarSide, request: Request) -> Response:

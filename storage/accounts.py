@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from core.account import AccountConfig
 from storage.database import Database
@@ -14,7 +15,7 @@ _UPSERT = """
 INSERT INTO accounts (name, channel, sealed) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET channel = $2, sealed = $3, enabled = true, updated_at = now()
 RETURNING created_at = updated_at"""
-_ALL = "SELECT name, sealed FROM accounts WHERE enabled ORDER BY name"
+_ALL = "SELECT name, sealed, enabled FROM accounts ORDER BY name"
 _LIST = "SELECT name, channel, enabled, created_at, updated_at FROM accounts ORDER BY name"
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
@@ -36,14 +37,14 @@ async def put_account(db: Database, sealer: Sealer, account: AccountConfig) -> b
 
 
 async def get_accounts(db: Database, sealer: Sealer) -> list[AccountConfig]:
-    """Every enabled account, opened.
+    """Every account, opened; also those that are switched off, whose payments still have to become definite.
 
     Raises:
         ConfigurationError: one does not open under `NODROP_MASTER_KEYS`.
     """
     rows = await db.fetch(_ALL)
-    opened = [sealer.open(row["sealed"], belongs_to=f"account {row['name']}") for row in rows]
-    return [msgspec.json.decode(plain, type=AccountConfig) for plain in opened]
+    opened = [(sealer.open(row["sealed"], belongs_to=f"account {row['name']}"), row["enabled"]) for row in rows]
+    return [replace(msgspec.json.decode(plain, type=AccountConfig), enabled=enabled) for plain, enabled in opened]
 
 
 async def list_accounts(db: Database) -> list[AccountRow]:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import count
 from secrets import token_hex
+from typing import TypeVar
 
 from redis.asyncio import Redis
 
@@ -30,11 +31,17 @@ from storage.redis_link import RedisLink
 SLOW_S = 0.1
 TRIES_MAX = 3
 ASK_TIMEOUT_S = 0.5
+ASKING_MAX = 2
+"""Of the four connections of a process."""
+
 HELD_S = 0.25
 HELD_S_MAX = 0.5
 """A short wait is slept here, unless the call is scheduled: a job must not hold a slot of its worker."""
 
 SPREAD = 0.2
+_NOBODY, _NO_LIMIT = "-", 1_000_000  # an account that cannot be, and what it may do: everything
+
+_Answer = TypeVar("_Answer")
 
 
 class SharedAdmission:
@@ -48,6 +55,7 @@ class SharedAdmission:
         self._quiet_until = 0.0
         self._look_at = 0.0
         self._generation = ""
+        self._slots = asyncio.Semaphore(ASKING_MAX)
         self._name = token_hex(6)
         self._numbers = count()
 
@@ -64,30 +72,36 @@ class SharedAdmission:
 
     async def report(self, account: str, *, answered: bool) -> None:
         """As the Protocol says; never raises."""
-        if self._link.is_up:
-            try:
-                with redis_errors():
-                    async with asyncio.timeout(ASK_TIMEOUT_S):
-                        await REPORT.run(self._redis, report_call(account, answered=answered))
-            except RedisUnavailable as error:
-                self._go_local(error)
-            else:
-                return
-        await self._local.report(account, answered=answered)
+
+        async def tell() -> bool:
+            with redis_errors():
+                async with asyncio.timeout(ASK_TIMEOUT_S):
+                    await REPORT.run(self._redis, report_call(account, answered=answered))
+            return True
+
+        if not await self._through_redis(tell):
+            await self._local.report(account, answered=answered)
 
     async def _ask(self, account: str, rate: int, urgency: Urgency) -> Admitted | Wait:
         if not self._link.is_up:
             await self._look_for_redis()
-        quiet_s = self._quiet_until - self._clock()
-        if quiet_s > 0:
-            return Wait(quiet_s, "changing_over")
-        if not self._link.is_up:
-            return self._local.try_admit(account, rate, urgency)
-        try:
-            return await self._reserve(account, rate, urgency)
-        except RedisUnavailable as error:
-            self._go_local(error)
-            return Wait(WINDOW_S, "changing_over")
+        answer = self._changing_over() or await self._through_redis(lambda: self._reserve(account, rate, urgency))
+        return answer or self._changing_over() or self._local.try_admit(account, rate, urgency)
+
+    async def _through_redis(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
+        """What Redis says, None while it is down. Few ask at a time: standing in line for a connection is not its fault."""
+        async with self._slots:
+            if not self._link.is_up:
+                return None
+            try:
+                return await ask()
+            except RedisUnavailable as error:
+                self._go_local(error)
+                return None
+
+    def _changing_over(self) -> Wait | None:
+        left_s = self._quiet_until - self._clock()
+        return Wait(left_s, "changing_over") if left_s > 0 else None
 
     async def _reserve(self, account: str, rate: int, urgency: Urgency) -> Admitted | Wait:
         """Ask the log. A reservation that came back late is forgotten in the same breath in which the next is made."""
@@ -119,18 +133,18 @@ class SharedAdmission:
         return bytes(reason).decode(), int(wait_ms) / 1000
 
     async def _look_for_redis(self) -> None:
-        """Come back when it answers, and quickly: a Redis too slow for reservations is none."""
-        if self._clock() < self._look_at:
+        """Come back when it takes reservations, and quickly: an answer alone may come from a full or read-only one."""
+        asked_at = self._clock()
+        if asked_at < self._look_at:
             return
-        self._look_at = self._clock() + LOOK_GAP_S
+        self._look_at = asked_at + LOOK_GAP_S
         try:
-            with redis_errors():
-                async with asyncio.timeout(SLOW_S):
-                    await self._redis.ping()
+            await self._run(_NOBODY, _NO_LIMIT, Urgency.REFRESH, self._name, "")
         except RedisUnavailable:
             return
-        self._link.up()
-        self._quiet_until = self._clock() + RETURN_S
+        if self._clock() - asked_at <= SLOW_S:
+            self._link.up()
+            self._quiet_until = self._clock() + RETURN_S
 
     def _go_local(self, error: RedisUnavailable) -> None:
         if self._link.is_up:  # the first of many that fail together

@@ -61,7 +61,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_address(url: str, tls: str, *, variable: str = "DATABASE_URL") -> Address:
-    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and the like are what other drivers want: ignored.
+    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and the like are what other drivers want:
+    ignored.
 
     Raises:
         ConfigurationError: names the variable and what to set.

@@ -1,6 +1,7 @@
 """The numbered migrations, applied in order, forward only, safe when several processes start at once.
 
-A release step runs beside the old code, so a migration only expands; what is no longer used is contracted by a later one.
+A release step runs beside the old code, so a migration only expands; what is no longer used is contracted by a later
+one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 from core.errors import ConfigurationError, DatabaseUnavailable
 from storage.database import connect, read_address
+
+VERSION_MIN = 15
 
 _LOCK = 0x6E6F64726F70  # "nodrop"
 _LOCK_WAIT_S = 120.0
@@ -31,8 +34,8 @@ async def migrate(url: str, tls: str = "") -> list[str]:
     connection = await connect(read_address(url, tls), statement_cache_size=0)
     try:
         version = connection.get_server_version()
-        if version.major < 15:
-            raise ConfigurationError(f"DATABASE_URL: Postgres {version.major} is too old, 15 is the oldest supported")
+        if version.major < VERSION_MIN:
+            raise ConfigurationError(f"DATABASE_URL: Postgres {version.major} is too old; {VERSION_MIN} is the oldest")
         await _lock(connection)
         return await _apply(connection)
     finally:

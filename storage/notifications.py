@@ -1,7 +1,7 @@
 """The outbox: what the merchant has to hear, written in the statement that changed the order, kept until it was heard.
 
-Every delivery sends the same id and the same bytes. What cannot be delivered within the attempts is a dead letter, which
-can be sent again.
+Every delivery sends the same id and the same bytes. What cannot be delivered within the attempts is a dead letter,
+which can be sent again.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ async def mark_delivered(db: Database, notification_id: str, status: str) -> Non
     await db.execute(_DELIVERED, notification_id, status)
 
 
-async def deliver_again(
-    db: Database, outgoing: Outgoing, *, attempt: int, delay_s: float, status: str
-) -> int | None:
-    """Not heard: scheduled anew, as `attempt`, in `delay_s` seconds. Returns its arm number, None when it is not open."""
+async def deliver_again(db: Database, outgoing: Outgoing, *, attempt: int, delay_s: float, status: str) -> int | None:
+    """Not heard: scheduled anew, as `attempt`, in `delay_s` seconds. Returns its arm number, None when it is not
+    open.
+    """
     arm_no: int | None = await db.fetchval(_AGAIN, outgoing.id, outgoing.arm_no, attempt, delay_s, status)
     return arm_no
 

@@ -111,7 +111,9 @@ async def list_orders(
 
 
 async def timeline(db: Database, order_no: str) -> list[TimelineEntry]:
-    """Everything that happened to an order and everything that was seen, oldest first, at most `TIMELINE_MAX` entries."""
+    """Everything that happened to an order and everything that was seen, oldest first, at most `TIMELINE_MAX`
+    entries.
+    """
     rows = await db.fetch(_TIMELINE, order_no, TIMELINE_MAX)
     return [
         TimelineEntry(

@@ -86,7 +86,9 @@ WALK_BATCH = 5000
 
 
 async def lease(db: Database, key: PaymentKey, lease_s: float, *, arm_no: int | None = None) -> Leased | None:
-    """The right to ask now. None: the row is gone, another scheduling has replaced it, or somebody is asking already."""
+    """The right to ask now. None: the row is gone, another scheduling has replaced it, or somebody is asking
+    already.
+    """
     row = await db.fetchrow(_LEASE, *key, lease_s, arm_no)
     return None if row is None else _leased(row)
 

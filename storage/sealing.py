@@ -1,7 +1,7 @@
 """Secrets at rest: AES-256-GCM under the keys of `NODROP_MASTER_KEYS`, the first of which seals and all of which open.
 
-A sealed value is `key id, NUL, 12-byte nonce, ciphertext with its tag`; what it belongs to is authenticated with it, so a
-sealed value copied to another row does not open.
+A sealed value is `key id, NUL, 12-byte nonce, ciphertext with its tag`; what it belongs to is authenticated with it, so
+a sealed value copied to another row does not open.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Sealer:
         try:
             return key.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], belongs_to.encode())
         except InvalidTag:
-            raise ConfigurationError(f"the sealed value of {belongs_to} does not open: it was changed or moved") from None
+            raise ConfigurationError(f"what was sealed for {belongs_to} does not open: changed or moved") from None
 
 
 def new_master_key(key_id: str) -> str:

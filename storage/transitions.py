@@ -52,7 +52,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     notification_id: str | None = None
 
 
-class TransactionClaimed(Exception):  # noqa: N818 - a signal between the door and its caller, not a fault
+class TransactionClaimed(Exception):
     """Another payment of the account already has this channel transaction."""
 
 
@@ -164,9 +164,7 @@ def _document(decisions: Sequence[Decision]) -> dict[str, Any]:
         "orders": [_order(change) for change in changes],
         "new_payments": [_payment(row) for change in changes for row in change.new_payments],
         "payments": [_payment(row) for change in changes for row in change.payments],
-        "resolved": [
-            {"order_no": change.order.order_no, **_key(key)} for change in changes for key in change.resolved
-        ],
+        "resolved": [{"order_no": change.order.order_no, **_key(key)} for change in changes for key in change.resolved],
         "drop": [_key(key) for decision in decisions for key in decision.drop],
         "arm": [_arm(arm, guarded=True) for change in changes for arm in change.arm],
         "rearm": rearm,
@@ -215,12 +213,13 @@ def _event(change: Change) -> dict[str, Any]:
 
 def _notification(change: Change) -> dict[str, Any]:
     notification = change.notification
-    assert notification is not None  # noqa: S101 - the caller has filtered
+    assert notification is not None
     row = msgspec.structs.asdict(notification)
     return row | {"order_no": change.order.order_no, "version": change.order.version}
 
 
-# `won` is the compare-and-set: every other part hangs on it, so a lost race writes nothing. Observations and the moves of
+# `won` is the compare-and-set: every other part hangs on it, so a lost race writes nothing. Observations and the moves
+# of
 # pending rows that come without a change are guarded by nothing and by the arm number.
 _STATEMENT = """
 WITH doc AS MATERIALIZED (SELECT $1::text::jsonb AS d),

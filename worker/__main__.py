@@ -76,7 +76,7 @@ def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWork
 
 
 @click.command(help=__doc__)
-@click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="Run this lane alone, without the sweep.")
+@click.option("--lane", type=click.Choice(list(Lane)), help="Run this lane alone, without the sweep.")
 def main(lane: str | None) -> None:
     try:
         settings = read_settings(os.environ)

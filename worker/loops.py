@@ -37,11 +37,11 @@ async def every(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.E
             more = await run_once()
         except NodropError as error:
             if not is_failing:
-                log.warning(f"{name}_failing", reason=type(error).__name__)
+                log.warning("loop_failing", name=name, reason=type(error).__name__)
             is_failing = True
         else:
             if is_failing:
-                log.info(f"{name}_works_again")
+                log.info("loop_works_again", name=name)
             is_failing = False
         if not more:
             with suppress(TimeoutError):

@@ -1,4 +1,5 @@
-"""`WorkerSettings` for the stock `arq` command: `arq worker.main.QueriesSettings`, `arq --check worker.main.FreshSettings`.
+"""`WorkerSettings` for the stock `arq` command: `arq worker.main.QueriesSettings`, `arq --check
+worker.main.FreshSettings`.
 
 They run the same jobs on the same queues. What `python -m worker` adds (the sweep, reconnecting, one process for all
 lanes) they do not have: run at least one `python -m worker` beside them.

@@ -6,8 +6,8 @@
     on_refresh                    somebody looks: is there anything to ask?
     on_deadline, on_close_*       the order's time is over, or the merchant ends it
 
-Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on every
-kind of evidence, and a mismatch opens a case and never pays; *paid wins*; giving up is not evidence.
+Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on
+every kind of evidence, and a mismatch opens a case and never pays; *paid wins*; giving up is not evidence.
 """
 
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline

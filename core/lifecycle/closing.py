@@ -15,8 +15,8 @@ from core.order import OrderState, OrderStatus, Origin, PaymentKey, PaymentStatu
 def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -> Decision:
     """The order's time is over. Nothing is closed here that its channel has not told to be definite.
 
-    With open payments: `ask` and `close` name them; the flow queries, closes at the channel and queries again, and calls
-    this once more with `arm_no`, upon which what is still not definite is tried again after n² units.
+    With open payments: `ask` and `close` name them; the flow queries, closes at the channel and queries again, and
+    calls this once more with `arm_no`, upon which what is still not definite is tried again after n² units.
     """
     order, row = state.order, state.pending_of(deadline_key(state.order.order_no))
     if order.is_resolved:
@@ -33,7 +33,7 @@ def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -
 
 
 def on_close_requested(state: OrderState) -> Decision:
-    """The merchant ends an order early: its deadline is now. It closes only as any deadline does, after the channel told."""
+    """The merchant ends an order early: its deadline is now, and it closes only as after any other deadline."""
     match state.order.status:
         case OrderStatus.PAID:
             return Decision(outcome=Outcome.ALREADY_PAID)

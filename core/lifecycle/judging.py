@@ -53,7 +53,7 @@ def on_query(
 ) -> Decision:
     """The answer to a query. `arm_no` is given by a scheduled query, which alone advances the attempt.
 
-    A payment that is still open although its order is resolved (another payment paid it) is to be closed at its channel.
+    A payment that is still open although its order is resolved (another one paid it) is to be closed at its channel.
     """
     decision = on_callback(state, key, evidence, rules, by, claimed=claimed)
     payment, row = state.payment(key), state.pending_of(key)
@@ -205,7 +205,7 @@ def _second_payment(
 
 
 def _on_money_again(state: OrderState, payment: Payment, evidence: Paid | Refunded, by: Source) -> Decision:
-    """Money for a payment that is paid: the same money told again, a refund seen, or our number used for other money."""
+    """Money for a payment that is paid: the same money again, a refund seen, or our number used for other money."""
     if evidence.channel_transaction_id != payment.channel_transaction_id:
         detail = f"paid as {payment.channel_transaction_id} and as {evidence.channel_transaction_id}"
         return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)

@@ -20,7 +20,7 @@ def rows_of(state: OrderState, *keys: PaymentKey) -> tuple[PaymentKey, ...]:
 
 
 def next_attempt(state: OrderState, row: Pending, decision: Decision, rules: Rules, by: Source) -> Decision:
-    """Re-enqueue: attempt + 1, due in (attempt + 1)² units. After the last one a case opens and it is asked once a day."""
+    """Re-enqueue: attempt + 1, due in (attempt + 1)² units; after the last one a case opens, and it is due daily."""
     attempt = row.attempt + 1
     arm = Arm(
         key=row.key,

@@ -1,4 +1,4 @@
-"""What the decisions are given besides the state: the merchant's terms, and the rules of the deployment and the account."""
+"""What the decisions are given besides the state: the merchant's terms, and the rules in force."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LatePolicy(StrEnum):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision needs to know besides the state: the back-off and the margin of the deployment, the account's policy.
+    """The rules in force: the back-off and the margin of the deployment, the policy of the account.
 
     `payable_margin_s` is how long after `payable_until` a channel may still report money.
     """

@@ -147,7 +147,7 @@ def _terms_of(order: Order) -> OrderTerms:
 
 
 def _same_first_payment(state: OrderState, wanted: PaymentTerms | None) -> bool:
-    """A replay names the first payment's account, method and origin; a watched payment's number belongs to the terms."""
+    """A replay names the first payment's account, method and origin, and the number if that payment is watched."""
     first = next((row for row in state.payments if row.attempt_no == 1), None)
     if first is None or wanted is None:
         return wanted is None or first is not None

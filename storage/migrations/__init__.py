@@ -1,0 +1,1 @@
+"""Numbered, applied in order, never edited after they were applied: `storage.migrate` checks."""

@@ -135,6 +135,21 @@ def terms(**more: Any) -> dict[str, Any]:
     return {"order_no": f"A-{uuid4().hex[:12]}", "amount": 8888, "currency": "CNY", "subject": "Blue kettle", **more}
 
 
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The same settings for a process."""
+    return {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "PUBLIC_URL": settings.public_url,
+        "NODROP_MASTER_KEYS": MASTER_KEYS,
+        "NOTIFY_SECRETS": settings.notify_secrets,
+        "HOST": settings.host,
+        "PORT": str(settings.port),
+        "SHUTDOWN_GRACE_S": "4",
+        **more,
+    }
+
+
 async def expire_tokens(parts: Parts) -> None:
     """Make every order older than its page token lives, past the trigger that keeps orders from being edited."""
     await parts.db.execute("ALTER TABLE orders DISABLE TRIGGER USER")

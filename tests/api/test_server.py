@@ -14,24 +14,10 @@ from api import server as server_module
 from core.settings import Settings
 from flows.parts import Parts
 from storage.api_keys import create_api_key
-from tests.api.conftest import MASTER_KEYS, terms, token_of
+from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
 from tests.servers import Process, eventually
 
 CANARY = "canary-4242424242424242"
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    return {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "PUBLIC_URL": settings.public_url,
-        "NODROP_MASTER_KEYS": MASTER_KEYS,
-        "NOTIFY_SECRETS": settings.notify_secrets,
-        "HOST": settings.host,
-        "PORT": str(settings.port),
-        "SHUTDOWN_GRACE_S": "4",
-        **more,
-    }
 
 
 @pytest.fixture

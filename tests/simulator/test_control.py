@@ -94,7 +94,9 @@ async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel,
     await channel.api.create("number-1")
     other = ACCOUNT | {"name": "other", "merchant_id": "m-2002"}
     await http.put(f"{channel.url}/control/accounts", json=[other])
-    channel.far_side.ledger.create("m-2002", (await _terms(channel)), channel.far_side.now())
+    far_side = channel.far_side
+    terms = next(far_side.ledger.payments(far_side.now())).terms
+    far_side.ledger.create("m-2002", terms, far_side.now())
     try:
         assert (await channel.pay("number-1")).status_code == 409
         chosen = await http.post(f"{channel.url}/control/payments/number-1/pay?merchant_id=m-2002")
@@ -103,10 +105,6 @@ async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel,
     finally:
         await http.post(f"{channel.url}/control/reset")
         del channel.far_side.accounts["m-2002"]
-
-
-async def _terms(channel: Channel):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the ledger's own
-    return next(channel.far_side.ledger.payments(channel.far_side.now())).terms
 
 
 async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Receiver) -> None:

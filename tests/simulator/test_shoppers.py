@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from simulator.asgi import App, Response
 from simulator.serve import serving
@@ -39,20 +41,18 @@ async def shop(nodrop: SmallNodrop, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield open_shop
 
 
-def plan(kind: Kind | None = None, shoppers: int = 1, **changed: object) -> Plan:
-    weights = dict.fromkeys(Kind, 1.0) if kind is None else {kind: 1.0}
-    fields: dict[str, object] = {
-        "shoppers": shoppers,
-        "accounts": ("main", "spare"),
-        "notify_url": "http://127.0.0.1:9/notifications",
-        "weights": weights,
-        "watch_s": 0.2,
-        **changed,
-    }
-    return Plan(**fields)  # type: ignore[arg-type]  # a table of changes
+def plan(kind: Kind | None = None, **changed: Any) -> Plan:
+    usual = Plan(
+        shoppers=1,
+        accounts=("main", "spare"),
+        notify_url="http://127.0.0.1:9/notifications",
+        weights=dict.fromkeys(Kind, 1.0) if kind is None else {kind: 1.0},
+        watch_s=0.2,
+    )
+    return replace(usual, **changed)
 
 
-async def only(shop: Shop, kind: Kind, **changed: object) -> Visit:
+async def only(shop: Shop, kind: Kind, **changed: Any) -> Visit:
     (visit,) = await run(shop, plan(kind, **changed), concurrency=1)
     assert visit.kind is kind
     return visit

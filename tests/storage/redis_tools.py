@@ -1,7 +1,9 @@
 """Clients for tests, and what a server was asked."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from signal import SIGCONT, SIGSTOP
 from typing import Any
 
 from arq.connections import ArqRedis
@@ -39,3 +41,13 @@ async def server_ms(redis: Redis) -> int:
     """The server's own clock."""
     seconds, microseconds = await redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """The process does nothing and says nothing for as long as the block lasts."""
+    os.kill(pid, SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, SIGCONT)

@@ -1,14 +1,14 @@
 import asyncio
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from signal import SIGKILL
 from time import monotonic
 
 import pytest
 from arq.connections import create_pool
 from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from cli.embedded import Child, EmbeddedRedis, free_port
 from core.errors import ConfigurationError, RedisUnavailable
@@ -24,7 +24,7 @@ from storage.redis_client import (
     redis_settings,
 )
 from tests.servers import eventually
-from tests.storage.redis_tools import calls_of, client_of
+from tests.storage.redis_tools import calls_of, client_of, frozen
 from tests.storage.tls_server import REDIS_SERVER
 
 # -- reading the address -----------------------------------------------------------------------------------------------
@@ -148,38 +148,39 @@ async def test_a_burst_waits_for_one_of_four_connections(redis_url: str) -> None
     assert made <= CONNECTIONS_MAX
 
 
-async def test_a_pooled_connection_that_was_closed_meanwhile_is_made_anew(redis_url: str) -> None:
-    async with client_of(redis_url) as redis, client_of(redis_url) as other:
-        await redis.ping()
-        await other.client_kill_filter(_type="normal", skipme=True)
-        assert await redis.incr("n") == 1
+async def test_a_connection_that_breaks_under_a_command_is_made_anew_once() -> None:
+    """A router that forgot it says so only then."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while commands := await reader.read(1000):
+            if b"BREAK" in commands or (b"PING" in commands and connections == 1):
+                break
+            writer.write(b"+PONG\r\n" * commands.count(b"*"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, client_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as redis:
+        assert await redis.ping()
+        assert connections == 2
+        with pytest.raises(RedisUnavailable), redis_errors():
+            await redis.get("BREAK")
+        assert connections == 3
 
 
 async def test_a_frozen_redis_is_given_up(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.redis_client.SOCKET_TIMEOUT_S", 0.1)
     with EmbeddedRedis(server_directory) as server:
-        frozen = Frozen(server.pid)
         async with client_of(server.url) as redis:
             await redis.ping()
-            with frozen:
+            with frozen(server.pid):
                 began_at = monotonic()
                 with pytest.raises(RedisUnavailable), redis_errors():
                     await redis.ping()
                 assert monotonic() - began_at < 2
             assert await redis.ping()
-
-
-class Frozen:
-    """The process does nothing and says nothing for as long as the block lasts."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-
-    def __enter__(self) -> None:
-        os.kill(self._pid, SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._pid, SIGCONT)
 
 
 async def test_a_wrong_password_stops_the_start_and_names_the_variable(redis_url: str) -> None:
@@ -196,6 +197,15 @@ async def test_a_redis_that_is_not_there_may_come_later(redis_url: str) -> None:
             await check_redis(redis)
     async with client_of(redis_url) as redis:
         await check_redis(redis)
+
+
+async def test_a_redis_that_may_evict_jobs_is_told_of_at_start(server_directory: Path) -> None:
+    with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
+        async with client_of(server.url) as redis:
+            await check_redis(redis)
+            await redis.config_set("maxmemory-policy", "volatile-lru")
+            await check_redis(redis)
+    assert [(line["event"], line["policy"]) for line in lines] == [("redis_may_evict_jobs", "volatile-lru")]
 
 
 async def test_jobs_of_the_arq_client_are_json_and_its_pool_is_closed_with_it(redis_url: str) -> None:

@@ -336,17 +336,23 @@ async def test_what_was_claimed_and_not_begun_is_given_back(redis: ArqRedis, que
     assert len(await queue.claim(LANE, 10, owner="next", lease_ms=1000, look_max=10)) == 5
 
 
-async def test_a_job_that_has_just_ended_is_not_given_back(redis: ArqRedis, queue: DelayQueue) -> None:
-    ended = asyncio.Event()
+async def test_a_job_that_has_just_ended_tells_redis_before_the_worker_is_drained(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, ended, may_finish = Worker.finish_job, asyncio.Event(), asyncio.Event()
 
-    async def ending(*_: Any) -> None:
+    async def finish_late(worker: Worker, *args: Any) -> None:
         ended.set()
+        await may_finish.wait()
+        await finish(worker, *args)
 
-    worker = worker_of(redis, ending)
+    monkeypatch.setattr(Worker, "finish_job", finish_late)
+    worker = worker_of(redis, Ran())
     await queue.arm([query(1)])
     await worker._claim(1)
     await ended.wait()
-    await worker.drain(0)
+    asyncio.get_running_loop().call_later(0.05, may_finish.set)
+    assert await worker.drain(0) == 1
     assert await is_empty(redis)
 
 

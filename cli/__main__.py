@@ -1,0 +1,88 @@
+"""`nodrop …`, which is `python -m cli …`: every command by name, imported when it is called and not before.
+
+So `nodrop --help` takes no longer than Python and click do, and a command costs only what it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import click
+
+from cli.environment import stop_for
+
+
+class Lazy(NamedTuple):
+    """Where a command is, `module:attribute`, and the line about it in the list of commands."""
+
+    where: str
+    help: str
+
+
+COMMANDS: Mapping[str, Lazy] = MappingProxyType(
+    {
+        "demo": Lazy("cli.demo:demo", "Lose callbacks on purpose and watch every order become paid."),
+        "up": Lazy("cli.up:up", "Run the whole system on this machine."),
+        "migrate": Lazy("cli.migrations:migrate", "Bring the database up to date."),
+        "config": Lazy("cli.config:config", "Check and show the configuration."),
+        "keys": Lazy("cli.keys:keys", "API keys, master keys and notification secrets."),
+        "accounts": Lazy("cli.accounts:accounts", "Accounts at payment channels."),
+        "orders": Lazy("cli.orders:orders", "Look at orders; ask about one, end one."),
+        "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
+        "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never heard."),
+    }
+)
+
+
+class Nodrop(click.Group):
+    """The commands of `COMMANDS`. Expected faults end in one line and an exit code, bugs in their trace."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].where.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """From the table: click would import every command to ask for its first line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            stop = stop_for(error)
+            if stop is None:
+                raise
+            raise stop from None
+
+
+@click.command(
+    cls=Nodrop,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: nodrop orders show 2026-1123-0001",
+)
+def nodrop() -> None:
+    """Keep paid orders from being lost.
+
+    Commands read the environment that the processes read. Exit code 1: it could not be done. 2: what was typed or
+    configured is wrong.
+    """
+
+
+def main() -> None:
+    nodrop(prog_name="nodrop")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What commands work with: the settings of this environment, a database, or all parts of a process, for one piece of work.
+
+Also the one place where foreign faults that an operator can mend become a line that says how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from cli.output import Stop
+from core.errors import ConfigurationError, NodropError
+
+if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
+    from core.settings import Settings
+    from flows.parts import Parts
+    from storage.database import Database
+
+_T = TypeVar("_T")
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SQLSTATES = {
+    "28000": "Postgres refused the user in DATABASE_URL",
+    "28P01": "Postgres refused the user or the password in DATABASE_URL",
+    "3D000": "Postgres has no database with the name in DATABASE_URL: create it, or set another name",
+    "42P01": "a table is missing in the database: run `nodrop migrate`",
+    "42703": "a column is missing in the database: run `nodrop migrate`",
+    "42501": "Postgres does not let the user in DATABASE_URL do this: it needs to own the tables",
+    "55P03": "a table was locked for too long by somebody else's statement: try again",
+}
+
+
+def settings() -> Settings:
+    """The settings of this environment, as every process reads them.
+
+    Raises:
+        ConfigurationError: names the variable and what to set.
+    """
+    from core.settings import read_settings
+
+    return read_settings(os.environ)
+
+
+def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
+    """Do it with a database alone: for what reads, and for what needs no channel and no Redis."""
+    from core.settings import require
+    from storage.database import Database
+
+    given = settings()
+    require(given, "database_url")
+
+    async def run() -> _T:
+        db = Database.from_settings(given)
+        await db.open()
+        try:
+            return await work(db)
+        finally:
+            await db.close()
+
+    log_warnings()
+    return asyncio.run(run())
+
+
+def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
+    """Do it with all that a worker has: for what asks a channel or arms a job."""
+    from flows.parts import open_parts
+
+    given = settings()
+
+    async def run() -> _T:
+        async with open_parts(given) as parts:
+            return await work(parts)
+
+    log_warnings()
+    return asyncio.run(run())
+
+
+def log_warnings() -> None:
+    """Standard output is the command's: what the flows log goes to standard error, from warnings on."""
+    from flows.logs import configure_logs
+
+    configure_logs("warning", sys.stderr.buffer)
+
+
+def stop_for(error: Exception) -> Stop | None:
+    """The line for a fault that was to be expected; None for a bug, which keeps its trace."""
+    if isinstance(error, ConfigurationError):
+        return Stop(str(error), exit_code=2)
+    if isinstance(error, NodropError):
+        return Stop(str(error))
+    sqlstate = getattr(error, "sqlstate", None)  # asyncpg's errors have it; this way nobody imports asyncpg to ask
+    if sqlstate in _SQLSTATES:
+        return Stop(_SQLSTATES[sqlstate], exit_code=2)
+    return None

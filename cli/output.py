@@ -1,0 +1,115 @@
+"""What a command prints: tables for people, JSON for programs, and one line on standard error when it cannot go on.
+
+Texts of merchants and channels may hold anything, so whatever could steer a terminal is replaced before it is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any, TypeVar
+from unicodedata import east_asian_width
+
+import click
+
+WIDE = ("W", "F")
+"""Characters that take two columns: Chinese, mostly."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Stop(click.ClickException):
+    """The command cannot go on. `exit_code` is 1, or 2 when what was typed or configured is wrong."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(printable(message))
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"nodrop: {self.message}", file=file, err=file is None)
+
+
+def json_option(command: _F) -> _F:
+    """The same option, by the same name, for every command that prints data."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def warn(message: str) -> None:
+    """Something to know that does not stop the command; on standard error, so that the output stays what it is."""
+    click.echo(f"nodrop: {printable(message)}", err=True)
+
+
+def print_json(value: object) -> None:
+    """One document, indented."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """A table; in a terminal one that fits it, elsewhere aligned columns without a frame. `empty` is said of no rows."""
+    if not rows:
+        click.echo(empty)
+        return
+    texts = [[cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(columns, texts)
+        return
+    widths = [max(_width(text) for text in column) for column in zip(columns, *texts, strict=True)]
+    for line in ([name.upper() for name in columns], *texts):
+        padded = (text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def cell(value: object) -> str:
+    """One value as a person reads it: instants in UTC to the second, nothing as a dash."""
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return instant(value)
+    return printable(str(value))
+
+
+def instant(at: datetime) -> str:
+    """`2026-11-23 04:33:33Z`: UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """`in 4 min`, `40 s ago`: how far something is from now."""
+    size = abs(seconds)
+    text = next(
+        (f"{size / unit_s:.0f} {unit}" for unit, unit_s, over_s in _UNITS if size >= over_s),
+        f"{size:.0f} s",
+    )
+    return f"in {text}" if seconds >= 0 else f"{text} ago"
+
+
+_UNITS = (("days", 86_400.0, 2 * 86_400.0), ("h", 3_600.0, 7_200.0), ("min", 60.0, 120.0))
+
+
+def printable(text: str) -> str:
+    """The text on one line: control and formatting characters, which could forge lines or colours, are replaced."""
+    return "".join(mark if mark.isprintable() else " " if mark in "\n\t" else "\ufffd" for mark in text)
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(mark) in WIDE else 1 for mark in text)
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))  # not markup: `[red]` in a subject is a subject
+    Console().print(table)

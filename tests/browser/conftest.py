@@ -1,0 +1,101 @@
+"""Our processes, a sandbox channel, and Debian's Chromium as a phone."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from core.settings import Settings
+from flows.parts import Parts
+from storage.api_keys import create_api_key
+from tests.api.conftest import account, channel, environment, parts, settings
+from tests.servers import Process
+
+__all__ = ["account", "channel", "parts", "settings"]
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-sync",
+]
+# A minute lasts half a second: queries come after 0.5, 2, 4.5, 8 … s.
+QUICK = {"BACKOFF_UNIT_S": "0.5", "SWEEP_INTERVAL_S": "0.5", "SWEEP_GRACE_S": "0.5"}
+PHONE = {"width": 390, "height": 760}
+
+# What the order's heading, its note and its title ever said, also for a moment, and across reloads.
+LISTEN = """
+document.addEventListener("DOMContentLoaded", () => {
+  const tell = () => window.said([document.title, document.querySelector("main")?.innerText ?? ""].join("\\n"));
+  new MutationObserver(tell).observe(document, {subtree: true, childList: true, characterData: true});
+  tell();
+});
+"""
+
+
+@pytest.fixture
+async def api(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
+    async with Process("api", env=environment(settings, **QUICK), log=tmp_path / "api.log") as process:
+        await process.wait_for_http(f"{settings.public_url}/healthz")
+        yield process
+
+
+@pytest.fixture
+async def worker(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
+    async with Process("worker", env=environment(settings, **QUICK), log=tmp_path / "worker.log") as process:
+        await process.wait_for_line("worker_started")
+        yield process
+
+
+@pytest.fixture
+async def shop(settings: Settings, parts: Parts, api: Process) -> AsyncIterator[httpx.AsyncClient]:
+    """The merchant's backend."""
+    _, key = await create_api_key(parts.db, "tests")
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+class Buyer:
+    """A phone with one page, and everything that was ever to be read on it."""
+
+    def __init__(self, context: BrowserContext, page: Page, said: list[str], complaints: list[str]) -> None:
+        self.context = context
+        self.page = page
+        self.said = said
+        self.complaints = complaints
+
+    async def reads(self, title: str, timeout_s: float = 10) -> None:
+        """Until the heading says so."""
+        await self.page.locator("#title", has_text=title).wait_for(timeout=timeout_s * 1000)
+
+    async def has_shell(self) -> None:
+        """Until the service worker has what it needs without a network."""
+        await self.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        await self.page.wait_for_function("navigator.serviceWorker.controller !== null")
+
+
+@pytest.fixture
+async def buyer(browser: Browser) -> AsyncIterator[Buyer]:
+    context = await browser.new_context(viewport=PHONE, locale="en-GB", timezone_id="UTC")
+    said: list[str] = []
+    complaints: list[str] = []
+    await context.expose_binding("said", lambda _, text: said.append(text))
+    await context.add_init_script(LISTEN)
+    page = await context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
+    yield Buyer(context, page, said, complaints)
+    await page.unroute_all(behavior="ignoreErrors")
+    await context.close()

@@ -1,0 +1,220 @@
+"""What a buyer reads on a phone while everything goes wrong: *processing* until it is definite, and then the truth."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Route
+
+from tests.api.conftest import Channel, terms
+from tests.browser.conftest import Buyer
+from tests.servers import Process, eventually
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FRIGHTENING = re.compile(r"unpaid|not paid|fail|error|declined|expired|closed|no internet", re.IGNORECASE)
+
+
+async def place(shop: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+    answer = await shop.post("/v1/orders", json=terms(**more))
+    assert answer.status_code == 201, answer.text
+    order: dict[str, Any] = answer.json()
+    return order
+
+
+def number_of(order: dict[str, Any]) -> str:
+    return str(order["payments"][0]["out_trade_no"])
+
+
+async def abort(route: Route) -> None:
+    await route.abort()
+
+
+async def test_lost_callback_and_lost_network_end_on_paid_and_never_frighten(
+    shop: httpx.AsyncClient, account: str, channel: Channel, worker: Process, buyer: Buyer
+) -> None:
+    """The page goes offline, is reloaded without a network, the money comes meanwhile and no callback does."""
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Payment processing")
+    await buyer.has_shell()
+    await buyer.context.set_offline(True)
+    await channel.pay(number_of(order), "lost")
+    await buyer.page.reload()
+    await buyer.reads("Payment processing")
+    await buyer.page.locator("#net", has_text="You are offline; your payment is safe").wait_for()
+    assert await buyer.page.locator("#amount").inner_text() == "88.88 CNY", "remembered by the browser"
+    await buyer.context.set_offline(False)
+    await buyer.reads("Paid")
+    assert "You are offline" not in await buyer.page.inner_text("main")
+    assert [text for text in buyer.said if FRIGHTENING.search(text)] == []
+    assert await buyer.page.evaluate("localStorage.getItem('nodrop.orders')") == "{}"
+    assert buyer.complaints == []
+
+
+async def test_a_server_that_is_gone_is_a_page_that_says_processing(
+    shop: httpx.AsyncClient, account: str, channel: Channel, api: Process, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    await buyer.has_shell()
+    api.kill()
+    await channel.pay(number_of(order), "lost")
+    await buyer.page.reload()
+    await buyer.reads("Payment processing")
+    await buyer.page.locator("#net", has_text="cannot be read right now").wait_for()
+    api.start()
+    await buyer.page.locator("#net:empty").wait_for(state="attached", timeout=20_000)
+    await buyer.page.locator("button:enabled", has_text="Check now").click()
+    await buyer.reads("Paid")
+    assert [text for text in buyer.said if FRIGHTENING.search(text)] == []
+
+
+async def test_a_change_reaches_the_page_by_its_stream_within_two_seconds(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    async with buyer.page.expect_response("**/events"):
+        await buyer.page.goto(order["order_page"])
+    await buyer.page.route("**/status", abort)  # so that polling cannot have told
+    await channel.pay(number_of(order), "none")
+    await buyer.reads("Paid", timeout_s=2)
+
+
+async def test_the_page_asks_by_itself_when_streams_are_blocked(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    await buyer.page.route("**/events", abort)
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Payment processing")
+    await channel.pay(number_of(order), "none")
+    await buyer.reads("Paid")
+
+
+async def test_the_page_asks_by_itself_when_a_stream_is_held_back(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    """A proxy that buffers: the stream is neither refused nor answered."""
+    held: list[Route] = []
+    await buyer.page.route("**/events", lambda route: held.append(route))
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    await channel.pay(number_of(order), "none")
+    await buyer.reads("Paid")
+    assert held
+
+
+async def test_an_order_left_open_is_asked_about_on_the_next_ones_page(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    first = await place(shop, account=account, subject="Blue kettle")
+    second = await place(shop, account=account, subject="Red teapot")
+    await buyer.page.goto(first["order_page"])
+    await buyer.reads("Payment processing")
+    await buyer.page.goto(second["order_page"])
+    row = buyer.page.locator("#others li")
+    assert await row.inner_text() == "Blue kettle · 88.88 CNY\nPayment processing"
+    await channel.pay(number_of(first), "none")
+    await buyer.page.locator("#others li", has_text="Paid").wait_for()
+    await buyer.page.reload()
+    await buyer.reads("Payment processing")
+    assert await row.count() == 0, "what is definite has been shown and is forgotten"
+
+
+async def test_the_button_asks_the_channel_and_then_rests(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    button = buyer.page.locator("#refresh button")
+    await button.click()
+    await buyer.page.locator("button:disabled", has_text="Check again in").wait_for()
+    await channel.pay(number_of(order), "lost")
+    await buyer.page.locator("button:enabled", has_text="Check now").click()
+    await buyer.reads("Paid")
+    assert not await button.is_visible()
+
+
+async def test_an_older_version_never_overwrites_a_newer_one(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    """A cache in between answers with what was true before."""
+    order = await place(shop, account=account)
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Payment processing")
+    asked = []
+
+    async def stale(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(json={"status": "created", "version": 1, "definite": False, "retry_after_s": 0})
+
+    await buyer.page.route("**/events", abort)
+    await buyer.page.route("**/status", stale)
+    await buyer.page.reload()
+    await eventually(lambda: len(asked) >= 2)
+    assert "Preparing payment" not in "".join(buyer.said)
+
+
+async def test_a_definite_result_survives_a_reload_without_a_network(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    await channel.pay(number_of(order), "lost")
+    await shop.post(f"/v1/orders/{order['order_no']}/refresh")
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Paid")
+    await buyer.has_shell()
+    await buyer.context.set_offline(True)
+    await buyer.page.reload()
+    await buyer.reads("Paid")
+
+
+async def test_a_subject_with_markup_is_text_and_the_policy_is_kept(
+    shop: httpx.AsyncClient, account: str, buyer: Buyer
+) -> None:
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    order = await place(shop, account=account, subject=evil)
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Payment processing")
+    assert await buyer.page.locator("#subject").inner_text() == evil
+    assert await buyer.page.locator("img").count() == 0
+    other = await place(shop, account=account)
+    await buyer.page.goto(other["order_page"])
+    await buyer.page.locator("#others li", has_text=evil).wait_for()
+    assert "owned" not in "".join(buyer.said)
+    assert buyer.complaints == []
+
+
+async def test_without_a_script_the_page_and_its_form_work(
+    shop: httpx.AsyncClient, account: str, channel: Channel, browser: Browser
+) -> None:
+    order = await place(shop, account=account)
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(order["order_page"])
+    assert await page.locator("h1").inner_text() == "Payment processing"
+    await channel.pay(number_of(order), "lost")
+    await page.click("#refresh button")
+    assert await page.locator("h1").inner_text() == "Paid"
+    assert page.url == order["order_page"]
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", await page.inner_text("main"))
+    await context.close()
+
+
+async def test_a_chinese_browser_reads_chinese_offline_as_well(
+    shop: httpx.AsyncClient, account: str, browser: Browser
+) -> None:
+    order = await place(shop, account=account)
+    context = await browser.new_context(locale="zh-CN")
+    page = await context.new_page()
+    await page.goto(order["order_page"])
+    await page.locator("#title", has_text="支付处理中").wait_for()
+    await page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    await page.wait_for_function("navigator.serviceWorker.controller !== null")
+    await context.set_offline(True)
+    await page.reload()
+    await page.locator("#title", has_text="支付处理中").wait_for()
+    await page.locator("#net", has_text="您已离线").wait_for()
+    await context.close()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from secrets import token_bytes, token_hex
+
 import click
 
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
+from storage.api_keys import create_api_key, list_api_keys, revoke_api_key
+from storage.sealing import new_master_key
 
 NAME_CHARACTERS_MAX = 100
 NOTIFY_SECRET_BYTES = 32
 """Standard Webhooks wants 24 to 64."""
 
 
-@click.group(epilog="Example: nodrop keys create shop")
+@click.group(epilog="Example: nodrop keys create shop-backend")
 def keys() -> None:
     """API keys, master keys and notification secrets."""
 
@@ -20,13 +25,12 @@ def keys() -> None:
 @keys.command(epilog="Example: nodrop keys create shop-backend")
 @click.argument("name")
 @json_option
-def create(name: str, as_json: bool) -> None:
-    """Make an API key for a backend of the merchant, and print it: this once, for only its hash is kept.
+def create(name: str, *, as_json: bool) -> None:
+    """Make an API key.
 
-    NAME is for people, to know later whose key it is.
+    It is for a backend of the merchant, and printed this once, for only its hash is kept. NAME is for people, to know
+    later whose key it is.
     """
-    from storage.api_keys import create_api_key
-
     name = name.strip()
     if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable()):
         raise click.BadParameter(f"1 to {NAME_CHARACTERS_MAX} printable characters", param_hint="NAME")
@@ -35,65 +39,52 @@ def create(name: str, as_json: bool) -> None:
         print_json({"id": key.id, "name": key.name, "key": text})
         return
     click.echo(text)
-    warn(f"that is the key of {key.name}, shown this once; its id is {key.id}. Send it as Authorization: Bearer <key>")
+    warn(f"this key of {key.name} is shown this once; its id is {key.id}")
 
 
 @keys.command("list", epilog="Example: nodrop keys list --json")
 @json_option
-def list_(as_json: bool) -> None:
+def list_(*, as_json: bool) -> None:
     """List API keys, without their secrets."""
-    from storage.api_keys import list_api_keys
-
     rows = with_database(list_api_keys)
     if as_json:
         print_json(rows)
         return
-    columns = ("id", "name", "created", "revoked")
-    print_table(columns, [(row.id, row.name, row.created_at, row.revoked_at) for row in rows], empty="no API keys")
+    table = [(row.id, row.name, row.created_at, row.revoked_at) for row in rows]
+    print_table(("id", "name", "created", "revoked"), table, empty="no API keys; `nodrop keys create` makes one")
 
 
 @keys.command(epilog="Example: nodrop keys revoke key_0123456789ab")
 @click.argument("key_id", metavar="ID")
-@json_option
-def revoke(key_id: str, as_json: bool) -> None:
-    """End an API key: ten seconds later no process takes it any more."""
-    from storage.api_keys import revoke_api_key
+def revoke(key_id: str) -> None:
+    """End an API key.
 
+    Ten seconds later no process takes it any more.
+    """
     if not with_database(lambda db: revoke_api_key(db, key_id)):
         raise Stop(f"there is no valid API key with the id {key_id}; `nodrop keys list` shows them")
-    if as_json:
-        print_json({"id": key_id, "revoked": True})
-        return
     click.echo(f"revoked {key_id}; within ten seconds no process takes it any more")
 
 
 @keys.command(epilog='Example: export NODROP_MASTER_KEYS="$(nodrop keys master)"')
 @json_option
-def master(as_json: bool) -> None:
-    """Make an entry for NODROP_MASTER_KEYS, under which the accounts' credentials are sealed.
+def master(*, as_json: bool) -> None:
+    """Make an entry for NODROP_MASTER_KEYS.
 
-    To rotate: put the new entry in front of the old ones, with a comma between, restart every process, run `nodrop
-    accounts reseal`, and only then drop the old ones. Without the key nobody can read the accounts again: keep it where
-    the backups of the database are not.
+    The credentials of accounts are sealed under it, and nobody can read them again without it: keep it where the
+    backups of the database are not. docs/operations.md tells how to change over to a new one.
     """
-    from secrets import token_hex
-
-    from storage.sealing import new_master_key
-
     _secret("master_key", new_master_key(f"k{token_hex(3)}"), as_json=as_json)
 
 
 @keys.command(epilog='Example: export NOTIFY_SECRETS="$(nodrop keys notify)"')
 @json_option
-def notify(as_json: bool) -> None:
-    """Make an entry for NOTIFY_SECRETS, with which notifications are signed (Standard Webhooks).
+def notify(*, as_json: bool) -> None:
+    """Make an entry for NOTIFY_SECRETS.
 
-    To rotate: put the new entry beside the old one, with a comma between: both sign, so the merchant changes over
-    whenever he likes. Then drop the old one.
+    Notifications are signed with it, as Standard Webhooks has it; the merchant verifies with the same. Several, with a
+    comma between, all sign: so the merchant can change over at any moment.
     """
-    from base64 import b64encode
-    from secrets import token_bytes
-
     _secret("notify_secret", "whsec_" + b64encode(token_bytes(NOTIFY_SECRET_BYTES)).decode(), as_json=as_json)
 
 

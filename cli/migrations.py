@@ -8,25 +8,27 @@ import click
 
 from cli.environment import settings
 from cli.output import json_option, print_json
+from core.settings import require
+from storage.database import read_address
+from storage.migrate import migrate as apply_missing
+from storage.migrate import missing_migrations
 
 
-@click.command(epilog="Example: DIRECT_DATABASE_URL=postgres://… nodrop migrate")
+@click.command(epilog="Example: nodrop migrate --check")
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 when something is missing.")
 @json_option
-def migrate(check: bool, as_json: bool) -> None:
+def migrate(*, check: bool, as_json: bool) -> None:
     """Bring the database up to date.
 
-    Uses DIRECT_DATABASE_URL where it is set, else DATABASE_URL: migrations lock, so they must not go through a pooler.
-    Applying twice, or from several processes at once, is applying once.
+    Uses DIRECT_DATABASE_URL where it is set, else DATABASE_URL: migrations take locks, so they must not go through a
+    pooler. Applying twice, or from several machines at once, is applying once.
     """
-    from storage import migrate as migrations
-
     url, tls = address()
     if check:
-        names = asyncio.run(migrations.missing_migrations(url, tls))
+        names = asyncio.run(missing_migrations(url, tls))
         _tell("missing", names, "nothing is missing", as_json=as_json)
         raise SystemExit(1 if names else 0)
-    _tell("applied", asyncio.run(migrations.migrate(url, tls)), "nothing to do", as_json=as_json)
+    _tell("applied", asyncio.run(apply_missing(url, tls)), "nothing to do", as_json=as_json)
 
 
 def address() -> tuple[str, str]:
@@ -35,9 +37,6 @@ def address() -> tuple[str, str]:
     Raises:
         ConfigurationError: names the variable and what to set.
     """
-    from core.settings import require
-    from storage.database import read_address
-
     given = settings()
     if given.direct_database_url:
         read_address(given.direct_database_url, given.database_tls, variable="DIRECT_DATABASE_URL")

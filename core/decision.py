@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from core.evidence import Evidence, Source
-from core.order import CaseReason, Order, Payment, PaymentKey, PendingKind
+from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, PendingKind
 
 
 class Outcome(StrEnum):
@@ -127,3 +127,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     observation: Observation | None = None
     close: tuple[PaymentKey, ...] = ()
     ask: tuple[PaymentKey, ...] = ()
+
+
+def applied(state: OrderState | None, change: Change) -> OrderState:
+    """The state after a change, but for the pending rows that it armed: their due times are the database's."""
+    moved = {payment.key: payment for payment in change.payments}
+    before = () if state is None else state.payments
+    opened = frozenset((case.key, case.reason) for case in change.cases)
+    return OrderState(
+        order=change.order,
+        now=change.order.created_at if state is None else state.now,
+        payments=(*(moved.get(payment.key, payment) for payment in before), *change.new_payments),
+        pending=() if state is None else tuple(row for row in state.pending if row.key not in change.resolved),
+        open_cases=opened if state is None else state.open_cases | opened,
+    )

@@ -5,23 +5,22 @@ Nothing is closed here that its channel has not told to be definite; what stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from core.admission import Urgency
-from core.decision import Decision, Outcome
+from core.decision import Outcome
 from core.errors import ChannelError, NotFound, OrderPaid
 from core.evidence import Source
 from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
 from flows.accounts import Account
-from flows.arm import after_commit
 from flows.confirm import Waiting, call_channel, query_now
+from flows.door import pass_door
 from flows.parts import Parts
 from storage.orders import find_state
 from storage.pending import Leased, lease
-from storage.transitions import Committed, transition
 
 log = structlog.get_logger()
 
@@ -42,7 +41,7 @@ async def close_leased(parts: Parts, leased: Leased) -> Outcome:
         payment = state.payment(key)
         if payment is not None:
             await settle_payment(parts, payment)
-    committed = await _transition(parts, leased.order_no, lambda fresh: on_deadline(fresh, rules, arm_no=leased.arm_no))
+    committed = await pass_door(parts, leased.order_no, partial(on_deadline, rules=rules, arm_no=leased.arm_no))
     return committed.decision.outcome
 
 
@@ -70,7 +69,7 @@ async def close_payment(parts: Parts, account: Account, payment: Payment) -> Non
         return
     if isinstance(closed, Waiting):
         return
-    await _transition(parts, payment.order_no, lambda state: on_close_attempted(state, payment.key))
+    await pass_door(parts, payment.order_no, partial(on_close_attempted, key=payment.key))
     leased = await lease(parts.db, payment.key, parts.settings.lease_s)
     if leased is not None:
         await query_now(parts, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
@@ -85,7 +84,7 @@ async def request_close(parts: Parts, order_no: str) -> OrderState:
         NotFound: there is no such order.
         OrderPaid: it is paid.
     """
-    committed = await _transition(parts, order_no, on_close_requested)
+    committed = await pass_door(parts, order_no, on_close_requested)
     if committed.state is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.ALREADY_PAID:
@@ -99,11 +98,3 @@ async def request_close(parts: Parts, order_no: str) -> OrderState:
     if any(payment.status is PaymentStatus.PAID for payment in state.payments):
         raise OrderPaid(f"order {order_no} is paid")
     return state
-
-
-async def _transition(parts: Parts, order_no: str, decide: Callable[[OrderState], Decision]) -> Committed:
-    committed = await transition(
-        parts.db, order_no, lambda state: Decision(outcome=Outcome.STALE) if state is None else decide(state)
-    )
-    await after_commit(parts, committed)
-    return committed

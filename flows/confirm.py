@@ -8,29 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
 from core.admission import Urgency, Wait
-from core.decision import Decision, Outcome
+from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Source, Unclear
 from core.lifecycle import on_query
 from core.order import OrderState, Payment
 from flows.accounts import Account
-from flows.arm import after_commit
+from flows.door import pass_door_with_evidence
 from flows.parts import Parts
 from storage.pending import Leased, release
-from storage.transitions import Committed, TransactionClaimed, transition
+from storage.transitions import Committed
 
 _T = TypeVar("_T")
-
-
-class DecideOnEvidence(Protocol):
-    """A decision on evidence; `claimed` tells that the channel transaction belongs to another payment already."""
-
-    def __call__(self, state: OrderState | None, *, claimed: bool = False) -> Decision: ...
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -102,27 +96,17 @@ async def call_channel(
 
 
 async def commit_answer(
-    parts: Parts, account: Account, payment: Payment, evidence: Evidence, *, by: Source, arm_no: int | None = None
+    parts: Parts,
+    account: Account,
+    payment: Payment,
+    evidence: Evidence,
+    *,
+    by: Source,
+    arm_no: int | None = None,
+    known: OrderState | None = None,
 ) -> Committed:
-    """The answer to a query, through the door."""
+    """The answer to a query, through the door. `known` is the order as it was read before the channel was asked."""
     rules = account.rules(parts.settings)
 
-    def decide(state: OrderState | None, *, claimed: bool = False) -> Decision:
-        if state is None:
-            return Decision(outcome=Outcome.NOTHING_NEW)
-        return on_query(state, payment.key, evidence, rules, by, arm_no=arm_no, claimed=claimed)
-
-    return await pass_door(parts, payment.order_no, decide)
-
-
-async def pass_door(parts: Parts, order_no: str, decide: DecideOnEvidence) -> Committed:
-    """Through the door with evidence of money, and then what follows: jobs and pages.
-
-    When the database says that another payment has this channel transaction, it is decided again knowing that.
-    """
-    try:
-        committed = await transition(parts.db, order_no, decide)
-    except TransactionClaimed:
-        committed = await transition(parts.db, order_no, partial(decide, claimed=True))
-    await after_commit(parts, committed)
-    return committed
+    decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no)
+    return await pass_door_with_evidence(parts, payment.order_no, decide, known=known)

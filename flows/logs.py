@@ -38,7 +38,7 @@ FIELDS = frozenset(
 )
 """Ask before adding: who can put what into it? Addresses, tokens, keys, headers, bodies, subjects and URLs never."""
 
-TEXT_MAX = 200
+TEXT_MAX = 400
 FRAMES_MAX = 6
 
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
@@ -119,14 +119,20 @@ def _types(error: BaseException | None) -> list[str]:
 
 
 def _where(trace: TracebackType | None) -> str:
-    """`api/orders.py:45 place < api/asgi.py:88 _handle`: the innermost frames, our files by their path in the tree."""
-    frames = [f"{_file(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in walk_tb(trace)]
-    return " < ".join(reversed(frames[-FRAMES_MAX:]))
+    """`api/orders.py:45 place < api/asgi.py:88 _handle`: where it was raised, and our own frames that led there."""
+    frames = list(walk_tb(trace))
+    ours = [(frame, line) for frame, line in frames[:-1] if _is_ours(frame.f_code.co_filename)]
+    told = [*ours[1 - FRAMES_MAX :], *frames[-1:]]
+    return " < ".join(f"{_file(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in told[::-1])
+
+
+def _is_ours(name: str) -> bool:
+    return Path(name).is_relative_to(_ROOT) and "site-packages" not in name
 
 
 def _file(name: str) -> str:
-    path = Path(name)
-    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else "/".join(path.parts[-2:])
+    """Our files by their path in the tree, others by their last two parts."""
+    return str(Path(name).relative_to(_ROOT)) if _is_ours(name) else "/".join(Path(name).parts[-2:])
 
 
 _encoder = msgspec.json.Encoder()

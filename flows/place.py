@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_bytes, token_urlsafe
 
 import structlog
@@ -34,11 +35,12 @@ from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
 from flows.arm import after_commit
 from flows.confirm import Answered, Waiting, call_channel, query_now
+from flows.door import pass_door
 from flows.parts import Parts
 from flows.refresh import lease_or_wait
 from storage.orders import find_now, find_state
 from storage.pending import lease
-from storage.transitions import Committed, Decide, transition
+from storage.transitions import Committed, transition
 
 CREATE_TRIES = 2
 """How often a request that found the rate used up asks again before it is answered with the order as it is."""
@@ -88,10 +90,11 @@ async def place_order(
     def decide(state: OrderState | None) -> Decision:
         return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
 
-    committed = await _transition(parts, order.order_no, decide)
+    committed = await transition(parts.db, order.order_no, decide)
+    await after_commit(parts, committed)
     if committed.decision.outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
-    state = await _hand_off(parts, order.order_no, account, payment)
+    state = await _hand_off(parts, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
@@ -110,12 +113,8 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
     unclear = await _query_earlier(parts, state)
     terms, rules = _terms(payment), account.rules(parts.settings)
 
-    def decide(fresh: OrderState | None) -> Decision:
-        if fresh is None:
-            return Decision(outcome=Outcome.STALE)
-        return lifecycle.start_payment(fresh, terms, rules, unclear=unclear)
-
-    committed = await _transition(parts, order_no, decide)
+    decide = partial(lifecycle.start_payment, terms=terms, rules=rules, unclear=unclear)
+    committed = await pass_door(parts, order_no, decide)
     match committed.decision.outcome:
         case Outcome.ALREADY_PAID:
             raise OrderPaid(f"order {order_no} is paid")
@@ -123,7 +122,7 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
             raise OrderClosed(f"order {order_no} has ended")
         case Outcome.UNCLEAR:
             raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
-    state = await _hand_off(parts, order_no, account, payment)
+    state = await _hand_off(parts, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
@@ -142,31 +141,28 @@ async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, .
     return tuple(unclear)
 
 
-async def _hand_off(parts: Parts, order_no: str, account: Account | None, payment: PaymentRequest | None) -> OrderState:
+async def _hand_off(
+    parts: Parts, placed: Committed, account: Account | None, payment: PaymentRequest | None
+) -> OrderState:
     """Create at the channel what has no checkout yet. Outcome unknown: the order is answered as it is, and queried."""
-    state = await find_state(parts.db, order_no)
+    state = placed.state_after
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound
     row = None if payment is None else _to_create(state, payment)
     if account is None or row is None:
         return state
     try:
-        await _create(parts, account, state, row)
+        return await _create(parts, account, state, row)
     except ChannelRefused as refused:
-        code = refused.code
-        await _transition(parts, order_no, lambda fresh: _if_there(fresh, row.key, code))
-        leased = await lease(parts.db, row.key, parts.settings.lease_s)
-        if leased is not None:
-            await query_now(parts, account, row, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-        raise PaymentRefused(f"the channel refused the payment: {code}") from None
+        await _record_refusal(parts, account, row, refused.code)
+        raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
     except OutcomeUnknown as error:
-        log.warning(
-            "payment_create_unknown", order_no=order_no, out_trade_no=row.out_trade_no, reason=error.detail or "unknown"
-        )
-    return await find_state(parts.db, order_no) or state
+        reason = error.detail or "unknown"
+        log.warning("payment_create_unknown", order_no=row.order_no, out_trade_no=row.out_trade_no, reason=reason)
+        return state
 
 
-async def _create(parts: Parts, account: Account, state: OrderState, row: Payment) -> None:
+async def _create(parts: Parts, account: Account, state: OrderState, row: Payment) -> OrderState:
     base = parts.settings.public_url.rstrip("/")
     create = Create(
         payment=row,
@@ -177,20 +173,23 @@ async def _create(parts: Parts, account: Account, state: OrderState, row: Paymen
     created = await call_channel(parts, account, Urgency.FRESH, lambda: account.channel.create_payment(create))
     if isinstance(created, Waiting):
         log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=created.reason)
-        return
+        return state
+    decide = partial(
+        on_created,
+        key=row.key,
+        checkout=created.checkout,
+        channel_reference=created.channel_reference,
+        payable_until=created.payable_until,
+    )
+    return (await pass_door(parts, row.order_no, decide, known=state)).state_after or state
 
-    def decide(fresh: OrderState | None) -> Decision:
-        if fresh is None:
-            return Decision(outcome=Outcome.STALE)
-        return on_created(
-            fresh,
-            row.key,
-            checkout=created.checkout,
-            channel_reference=created.channel_reference,
-            payable_until=created.payable_until,
-        )
 
-    await _transition(parts, row.order_no, decide)
+async def _record_refusal(parts: Parts, account: Account, row: Payment, code: str) -> None:
+    """A refusal ends the payment once the channel, asked, says that it does not know it."""
+    await pass_door(parts, row.order_no, partial(on_create_refused, key=row.key, code=code))
+    leased = await lease(parts.db, row.key, parts.settings.lease_s)
+    if leased is not None:
+        await query_now(parts, account, row, by=Source.API, urgency=Urgency.FRESH, leased=leased)
 
 
 def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
@@ -203,16 +202,6 @@ def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
         and row.checkout is None
     ]
     return rows[-1] if rows and not state.order.is_resolved else None
-
-
-def _if_there(state: OrderState | None, key: PaymentKey, code: str) -> Decision:
-    return Decision(outcome=Outcome.STALE) if state is None else on_create_refused(state, key, code)
-
-
-async def _transition(parts: Parts, order_no: str, decide: Decide) -> Committed:
-    committed = await transition(parts.db, order_no, decide)
-    await after_commit(parts, committed)
-    return committed
 
 
 def _terms(payment: PaymentRequest) -> PaymentTerms:

@@ -35,7 +35,7 @@ async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
         armed = await postpone(parts.db, leased, asked.seconds)
         await arm_jobs(parts, [] if armed is None else [job_of(armed)])
         return Outcome.NOT_YET
-    committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no)
+    committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
     if committed.decision.close:
         await close_payment(parts, account, payment)
     return committed.decision.outcome

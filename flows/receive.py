@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -16,14 +17,15 @@ from msgspec import Struct
 from channels.base import Acknowledgement, Callback
 from core import jobs
 from core.admission import Urgency
-from core.decision import Decision, Outcome
+from core.decision import Outcome
 from core.errors import CallbackRejected, ChannelError, DatabaseUnavailable, NodropError, RedisUnavailable
 from core.evidence import Evidence, Paid, Refunded, Source
 from core.lifecycle import mismatch, on_callback
-from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
+from core.order import CaseReason, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
 from flows.arm import arm_jobs, cancel_jobs
-from flows.confirm import Waiting, pass_door, query_now
+from flows.confirm import Waiting, query_now
+from flows.door import pass_door_with_evidence
 from flows.parts import Parts
 from flows.refresh import lease_or_wait
 from storage.callbacks import (
@@ -210,13 +212,8 @@ async def _find_payment(parts: Parts, stored: StoredCallback) -> Payment | None:
 
 async def _commit(parts: Parts, account: Account, payment: Payment, evidence: Evidence, by: Source) -> Outcome:
     rules = account.rules(parts.settings)
-
-    def decide(state: OrderState | None, *, claimed: bool = False) -> Decision:
-        if state is None:
-            return Decision(outcome=Outcome.NOTHING_NEW)
-        return on_callback(state, payment.key, evidence, rules, by, claimed=claimed)
-
-    return (await pass_door(parts, payment.order_no, decide)).decision.outcome
+    decide = partial(on_callback, key=payment.key, evidence=evidence, rules=rules, by=by)
+    return (await pass_door_with_evidence(parts, payment.order_no, decide)).decision.outcome
 
 
 async def _again(parts: Parts, stored: StoredCallback, handled: _Handled) -> None:

@@ -85,11 +85,12 @@ class SharedAdmission:
     async def _ask(self, account: str, rate: int, urgency: Urgency) -> Admitted | Wait:
         if not self._link.is_up:
             await self._look_for_redis()
-        answer = self._changing_over() or await self._through_redis(lambda: self._reserve(account, rate, urgency))
+        answer: Admitted | Wait | None = self._changing_over()
+        answer = answer or await self._through_redis(lambda: self._reserve(account, rate, urgency))
         return answer or self._changing_over() or self._local.try_admit(account, rate, urgency)
 
     async def _through_redis(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
-        """What Redis says, None while it is down. Few ask at a time: standing in line for a connection is not its fault."""
+        """What Redis says; None while it is down. Few ask at a time, or waiting for a connection would look like it."""
         async with self._slots:
             if not self._link.is_up:
                 return None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from core.decision import Arm, Change, Decision
+from core.decision import Arm, Change, Decision, applied
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken
 from core.order import OrderState, PaymentKey, PendingKind
 from storage.database import Database
@@ -51,18 +52,30 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: tuple[Armed, ...] = ()
     notification_id: str | None = None
 
+    @property
+    def state_after(self) -> OrderState | None:
+        """The order as it was left here: no second reading. Pending rows that were armed are not in it."""
+        change = self.decision.change
+        return self.state if change is None or self.version is None else applied(self.state, change)
+
 
 class TransactionClaimed(Exception):
     """Another payment of the account already has this channel transaction."""
 
 
-async def transition(db: Database, order_no: str, decide: Decide) -> Committed:
-    """One order through the door. Raises as `transition_many`; besides `TransactionClaimed`."""
-    return (await transition_many(db, {order_no: decide}))[order_no]
+async def transition(db: Database, order_no: str, decide: Decide, *, known: OrderState | None = None) -> Committed:
+    """One order through the door. `known` and the errors are those of `transition_many`."""
+    known_states = {} if known is None else {order_no: known}
+    return (await transition_many(db, {order_no: decide}, known=known_states))[order_no]
 
 
-async def transition_many(db: Database, moves: Mapping[str, Decide]) -> dict[str, Committed]:
+async def transition_many(
+    db: Database, moves: Mapping[str, Decide], *, known: Mapping[str, OrderState] = MappingProxyType({})
+) -> dict[str, Committed]:
     """Many orders, one move each, in one statement; those that lose the race decide again.
+
+    `known` are states that the caller has read already: the first try decides on them and does not load. If an order
+    has moved on since, its version says so, and it is loaded.
 
     Raises:
         ConflictsExhausted: an order changed under every try.
@@ -72,24 +85,27 @@ async def transition_many(db: Database, moves: Mapping[str, Decide]) -> dict[str
     """
     done: dict[str, Committed] = {}
     left = dict(sorted(moves.items()))
+    states = dict(known)
     lost = 0
     for _ in range(CONFLICTS_MAX):
         try:
-            done |= await _turn(db, left)
+            done |= await _turn(db, left, states)
         except DatabaseUnavailable:
             if lost == len(_LOST_PAUSES_S):
                 raise
             await asyncio.sleep(_LOST_PAUSES_S[lost])
             lost += 1
+        states = {}
         left = {order_no: decide for order_no, decide in left.items() if order_no not in done}
         if not left:
             return done
     raise ConflictsExhausted(f"{len(left)} orders kept changing")
 
 
-async def _turn(db: Database, moves: Mapping[str, Decide]) -> dict[str, Committed]:
+async def _turn(db: Database, moves: Mapping[str, Decide], known: Mapping[str, OrderState]) -> dict[str, Committed]:
     """Load, decide, compare-and-set, once. Orders that lost are not in the answer."""
-    states = await find_states(db, list(moves))
+    unknown = [order_no for order_no in moves if order_no not in known]
+    states = {**known, **(await find_states(db, unknown) if unknown else {})}
     decided = {order_no: decide(states.get(order_no)) for order_no, decide in moves.items()}
     result = await _commit(db, list(decided.values()))
     return {

@@ -29,16 +29,12 @@ def on_callback(
 ) -> Decision:
     """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows.
 
+    It may have lain in the inbox for a day: its *unpaid* and *missing* were true when they were sent and end nothing.
+
     `claimed`: the database has refused the move, because another payment of this account has this very channel
     transaction. Two orders that claim one channel payment are a case, never two paid orders.
     """
-    payment = state.payment(key)
-    if payment is None:
-        return Decision(outcome=Outcome.NOTHING_NEW)
-    if claimed:
-        detail = f"transaction {evidence.channel_transaction_id}"
-        return _open_case(state, payment, evidence, by, CaseReason.TRANSACTION_CLAIMED_TWICE, detail)
-    return _on_evidence(state, payment, evidence, rules, by)
+    return _on_evidence(state, key, evidence, rules, by, is_answer=False, claimed=claimed)
 
 
 def on_query(
@@ -55,15 +51,13 @@ def on_query(
 
     A payment that is still open although its order is resolved (another one paid it) is to be closed at its channel.
     """
-    decision = on_callback(state, key, evidence, rules, by, claimed=claimed)
+    decision = _on_evidence(state, key, evidence, rules, by, is_answer=True, claimed=claimed)
     payment, row = state.payment(key), state.pending_of(key)
     if payment is not None and _is_left_over(state, payment, decision):
         decision = replace(decision, close=(key,))
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision
     if decision.change is not None and key in decision.change.resolved:
-        return decision
-    if key in decision.drop:
         return decision
     return next_attempt(state, row, decision, rules, by)
 
@@ -99,12 +93,20 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
         case Missing() if payment.refused_at is not None:
             return True
         case Missing() | Unpaid():
-            over = now >= payment.payable_until + timedelta(seconds=rules.payable_margin_s)
+            over = now - timedelta(seconds=rules.payable_margin_s) >= payment.payable_until
             return over and (payment.close_attempted_at is not None or payment.origin is Origin.WATCHED)
     return False
 
 
-def _on_evidence(state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source) -> Decision:
+def _on_evidence(
+    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, is_answer: bool, claimed: bool
+) -> Decision:
+    payment = state.payment(key)
+    if payment is None:
+        return Decision(outcome=Outcome.NOTHING_NEW)
+    if claimed:
+        detail = f"transaction {evidence.channel_transaction_id}"
+        return _open_case(state, payment, evidence, by, CaseReason.TRANSACTION_CLAIMED_TWICE, detail)
     found = mismatch(payment, evidence)
     if found is not None:
         return _open_case(state, payment, evidence, by, *found)
@@ -115,7 +117,8 @@ def _on_evidence(state: OrderState, payment: Payment, evidence: Evidence, rules:
             return _seen(state, payment, evidence, by, Outcome.UNCLEAR, reason)
     if payment.status is not PaymentStatus.OPEN:
         return _seen(state, payment, evidence, by, Outcome.NOTHING_NEW)
-    if is_definitely_unpaid(payment, evidence, rules, state.now):
+    is_final = is_answer or isinstance(evidence, Closed)
+    if is_final and is_definitely_unpaid(payment, evidence, rules, state.now):
         return _close_payment(state, payment, evidence, by)
     return _seen(state, payment, evidence, by, Outcome.STILL_OPEN)
 

@@ -1,0 +1,66 @@
+"""`nodrop dead-letters`: what the merchant's order service never heard, and sending it again."""
+
+from __future__ import annotations
+
+import click
+
+from cli.environment import with_database, with_parts
+from cli.output import Stop, json_option, print_json, print_table, warn
+from core import jobs
+from flows.arm import arm_jobs
+from flows.parts import Parts
+from storage.notifications import list_dead_letters, resend_dead_letters
+
+LIMIT_MAX = 1000
+
+
+@click.group("dead-letters", epilog="Example: nodrop dead-letters resend --all")
+def dead_letters() -> None:
+    """Notifications that the merchant never heard."""
+
+
+@dead_letters.command("list", epilog="Example: nodrop dead-letters list --limit 200")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=100, show_default=True, help="How many at most.")
+@json_option
+def list_(*, limit: int, as_json: bool) -> None:
+    """List notifications that were given up, newest first."""
+    rows = with_database(lambda db: list_dead_letters(db, limit + 1))
+    shown = rows[:limit]
+    if as_json:
+        print_json(shown)
+    else:
+        columns = ("id", "order", "type", "given up", "attempts", "last answer", "url")
+        table = [
+            (row.id, row.order_no, row.type, row.dead_at, row.attempt, row.last_status, row.url) for row in shown
+        ]
+        print_table(columns, table, empty="no dead letters")
+    if len(rows) > limit:
+        warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
+
+
+@dead_letters.command(epilog="Example: nodrop dead-letters resend --all")
+@click.argument("notification_id", metavar="[ID]", required=False)
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+@json_option
+def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
+    """Send one again, or all.
+
+    With the id and the body that it always had, and all attempts before it. A worker has to run, for it is the worker
+    that sends.
+    """
+    if (notification_id is None) is not is_all:
+        raise click.UsageError("name one notification by its ID, or all of them by --all")
+    sent = with_parts(lambda parts: _resend(parts, notification_id))
+    if notification_id is not None and not sent:
+        raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
+    if as_json:
+        print_json({"resent": sent})
+        return
+    click.echo(f"{len(sent)} due at once; a worker sends them" if sent else "no dead letters, nothing to do")
+
+
+async def _resend(parts: Parts, notification_id: str | None) -> list[str]:
+    """Due in Postgres first: if Redis is away the sweep finds them."""
+    due = await resend_dead_letters(parts.db, notification_id)
+    await arm_jobs(parts, [jobs.push_notification(*row) for row in due])
+    return [id_ for id_, _ in due]

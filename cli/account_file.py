@@ -1,4 +1,4 @@
-"""An account as its operator writes it down: a TOML file, read with errors that name the key and what it should look like.
+"""An account as its operator writes it down: a TOML file, read with errors that say what each key should look like.
 
 What is stored is `core.account.AccountConfig`; the name comes from the command line, so that one file can serve twice.
 """
@@ -87,7 +87,7 @@ def _check_base_url(source: str, account: AccountConfig) -> None:
         is_address = False
     if not is_address:
         raise ConfigurationError(f"{source}: base_url is not {SHAPES['base_url']}")
-    if account.live and parts.scheme != "https":
+    if account.live and not account.base_url.startswith("https:"):
         raise ConfigurationError(f"{source}: base_url must begin with https:// for a live account, which moves money")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cli.environment import settings, with_database
-from cli.output import Stop, json_option, print_json, print_table, warn
+from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
 from core.settings import require
@@ -138,7 +138,7 @@ def _content(source: str) -> bytes:
     """The bytes of the file, one more than is taken at most.
 
     Raises:
-        Stop: it cannot be read.
+        Wrong: it cannot be read.
     """
     from cli.account_file import FILE_BYTES_MAX
 
@@ -150,7 +150,7 @@ def _content(source: str) -> bytes:
             content = file.read(FILE_BYTES_MAX + 1)
         mode = path.stat().st_mode
     except OSError as error:
-        raise Stop(f"{source}: {error.strerror or 'cannot be read'}", exit_code=2) from None
+        raise Wrong(f"{source}: {error.strerror or 'cannot be read'}") from None
     if stat.S_ISREG(mode) and mode & READABLE_BY_OTHERS:
         warn(f"{source} can be read by others on this machine: chmod 600 {source}, and delete it afterwards")
     return content

@@ -12,6 +12,9 @@ from storage.cases import list_cases, resolve_case
 LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1
 
+COLUMNS = ("id", "opened", "reason", "order", "payment", "detail", "resolution", "by")
+OPEN_COLUMNS = 6
+
 
 @click.group(epilog="Example: nodrop cases list --reason paid_late")
 def cases() -> None:
@@ -24,9 +27,7 @@ def cases() -> None:
 @click.option("--order", "order_no", help="About this order alone.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True, help="How many at most.")
 @json_option
-def list_(
-    *, with_resolved: bool, reason: CaseReason | None, order_no: str | None, limit: int, as_json: bool
-) -> None:
+def list_(*, with_resolved: bool, reason: CaseReason | None, order_no: str | None, limit: int, as_json: bool) -> None:
     """List cases, newest first."""
     rows, more = with_database(
         lambda db: list_cases(db, open_only=not with_resolved, reason=reason, order_no=order_no, limit=limit)
@@ -34,7 +35,7 @@ def list_(
     if as_json:
         print_json(rows)
     else:
-        columns = ("id", "opened", "reason", "order", "payment", "detail", *(("resolution", "by") if with_resolved else ()))
+        columns = COLUMNS if with_resolved else COLUMNS[:OPEN_COLUMNS]
         table = [
             (row.id, row.opened_at, row.reason, row.order_no, row.out_trade_no, row.detail, row.resolution, row.by)
             for row in rows

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cli.environment import with_database, with_parts
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core import jobs
-from flows.arm import arm_jobs
-from flows.parts import Parts
 from storage.notifications import list_dead_letters, resend_dead_letters
+
+if TYPE_CHECKING:
+    from flows.parts import Parts
 
 LIMIT_MAX = 1000
 
@@ -30,9 +33,7 @@ def list_(*, limit: int, as_json: bool) -> None:
         print_json(shown)
     else:
         columns = ("id", "order", "type", "given up", "attempts", "last answer", "url")
-        table = [
-            (row.id, row.order_no, row.type, row.dead_at, row.attempt, row.last_status, row.url) for row in shown
-        ]
+        table = [(row.id, row.order_no, row.type, row.dead_at, row.attempt, row.last_status, row.url) for row in shown]
         print_table(columns, table, empty="no dead letters")
     if len(rows) > limit:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
@@ -61,6 +62,8 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
 
 async def _resend(parts: Parts, notification_id: str | None) -> list[str]:
     """Due in Postgres first: if Redis is away the sweep finds them."""
+    from flows.arm import arm_jobs
+
     due = await resend_dead_letters(parts.db, notification_id)
     await arm_jobs(parts, [jobs.push_notification(*row) for row in due])
     return [id_ for id_, _ in due]

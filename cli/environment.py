@@ -1,4 +1,4 @@
-"""What commands work with: the settings of this environment, a database, or all parts of a process, for one piece of work.
+"""What commands work with: the settings of this environment, and a database or all parts of a process opened for once.
 
 Also the one place where foreign faults that an operator can mend become a line that says how.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from cli.output import Stop
+from cli.output import Stop, Wrong
 from core.errors import ConfigurationError, NodropError
 
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
@@ -88,10 +88,10 @@ def log_warnings() -> None:
 def stop_for(error: Exception) -> Stop | None:
     """The line for a fault that was to be expected; None for a bug, which keeps its trace."""
     if isinstance(error, ConfigurationError):
-        return Stop(str(error), exit_code=2)
+        return Wrong(str(error))
     if isinstance(error, NodropError):
         return Stop(str(error))
     sqlstate = getattr(error, "sqlstate", None)  # asyncpg's errors have it; this way nobody imports asyncpg to ask
     if sqlstate in _SQLSTATES:
-        return Stop(_SQLSTATES[sqlstate], exit_code=2)
+        return Wrong(_SQLSTATES[sqlstate])
     return None

@@ -17,7 +17,7 @@ Section = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 """A title, the columns, and the rows."""
 
 
-def row(state: OrderState) -> Sequence[object]:
+def order_row(state: OrderState) -> Sequence[object]:
     """An order in a list of them."""
     order = state.order
     payments = ", ".join(f"{payment.channel_account} {payment.status}" for payment in state.payments)

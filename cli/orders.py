@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from api.schemas import view_order
 from cli.environment import settings, with_database, with_parts
+from cli.order_text import COLUMNS, headline, order_row, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
+from core.errors import NotFound
+from core.order import OrderState, OrderStatus
+from storage.cases import CaseRow, list_cases
+from storage.database import Database
+from storage.orders import TimelineEntry, find_now, find_state, list_orders, timeline
 
 if TYPE_CHECKING:
-    from core.order import OrderState
     from flows.parts import Parts
-    from storage.cases import CaseRow
-    from storage.database import Database
-    from storage.orders import TimelineEntry
 
 LIMIT_MAX = 1000
 CASES_MAX = 100
 REFRESH_TRIES = 3
 REFRESH_GAP_S = 1.5
-"""Without Redis a new process asks nobody for its first 1.1 seconds: two processes could add up to more than the rate."""
+"""Without Redis a new process may call no channel in its first 1.1 s, for it cannot know what others have called."""
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+DIGITS_MAX = 6
 
 
 class Found(NamedTuple):
     """An order with what belongs to it, read one after the other: for people, not for decisions."""
 
     state: OrderState
-    cases: list[CaseRow]
-    timeline: list[TimelineEntry]
+    cases: Sequence[CaseRow]
+    timeline: Sequence[TimelineEntry]
 
 
-class Since(click.ParamType):
+class Refreshed(NamedTuple):
+    """An order after its channels were asked. `asked`: whether any payment was open; `learnt`: what came of it."""
+
+    state: OrderState
+    asked: bool
+    learnt: Sequence[TimelineEntry]
+
+
+class Since(click.ParamType[timedelta | datetime]):
     """`2h` ago, or an instant in ISO 8601, UTC unless it says otherwise."""
 
     name = "since"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta | datetime:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
         text = str(value)
         number, unit = text[:-1], text[-1:]
-        if number.isascii() and number.isdigit() and len(number) <= 6 and unit in UNITS_S:  # noqa: PLR2004 - a century
+        if number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX and unit in UNITS_S:
             return timedelta(seconds=int(number) * UNITS_S[unit])
         try:
             at = datetime.fromisoformat(text)
         except ValueError:
-            self.fail("30m, 2h or 7d ago, or an instant such as 2026-11-23 or 2026-11-23T04:30:00+08:00", param, ctx)
+            self.fail("write 30m, 2h or 7d, or an instant: 2026-11-23 or 2026-11-23T04:30:00+08:00", param, ctx)
         return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
@@ -59,28 +71,25 @@ def orders() -> None:
 
 
 @orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")
-@click.option("--status", type=click.Choice(["created", "paying", "paid", "closed"]), help="In this status alone.")
+@click.option("--status", type=click.Choice(list(OrderStatus)), help="In this status alone.")
 @click.option("--account", help="With a payment at this account.")
 @click.option("--since", type=Since(), help="Placed since then: 30m, 2h, 7d, or an instant in ISO 8601.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True, help="How many at most.")
 @json_option
-def list_(status: str | None, account: str | None, since: timedelta | datetime | None, limit: int, as_json: bool) -> None:
+def list_(
+    *, status: OrderStatus | None, account: str | None, since: timedelta | datetime | None, limit: int, as_json: bool
+) -> None:
     """List orders, newest first."""
-    from api.schemas import view_order
-    from cli.order_text import COLUMNS, row
-    from core.order import OrderStatus
-    from storage.orders import find_now, list_orders
 
     async def read(db: Database) -> tuple[list[OrderState], str | None]:
         after = await find_now(db) - since if isinstance(since, timedelta) else since
-        wanted = None if status is None else OrderStatus(status)
-        return await list_orders(db, status=wanted, account=account, created_after=after, limit=limit)
+        return await list_orders(db, status=status, account=account, created_after=after, limit=limit)
 
     states, more = with_database(read)
     if as_json:
         print_json([view_order(state, settings().public_url) for state in states])
     else:
-        print_table(COLUMNS, [row(state) for state in states], empty="no such orders")
+        print_table(COLUMNS, [order_row(state) for state in states], empty="no such orders")
     if more:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
 
@@ -88,45 +97,50 @@ def list_(status: str | None, account: str | None, since: timedelta | datetime |
 @orders.command(epilog="Example: nodrop orders show 2026-1123-0001")
 @click.argument("order_no")
 @json_option
-def show(order_no: str, as_json: bool) -> None:
+def show(order_no: str, *, as_json: bool) -> None:
     """Show an order with all that is known of it.
 
     Its payments, what is scheduled, the questions that are open, and its timeline: what changed it (with a version) and
     what was only seen (without one).
     """
-    _print(with_database(lambda db: find(db, order_no)), as_json=as_json)
+    found = with_database(lambda db: find(db, order_no))
+    if as_json:
+        print_json(_document(found))
+        return
+    for title, columns, rows in sections(found.state, found.cases, found.timeline, settings().public_url):
+        click.echo(f"{title}:" if rows else f"{title}: none")
+        if rows:
+            print_table(columns, rows, empty="")
+        click.echo()
 
 
 @orders.command(epilog="Example: nodrop orders refresh 2026-1123-0001")
 @click.argument("order_no")
 @json_option
-def refresh(order_no: str, as_json: bool) -> None:
+def refresh(order_no: str, *, as_json: bool) -> None:
     """Ask the channels about an order's open payments now.
 
-    Under the account's rate limit, as every other query; what the channel says is committed as always. Prints what was
-    learnt; exit code 1 when the channel was not asked or did not tell.
+    Under the account's rate limit, as every query is; what the channel says is committed as always. Prints what was
+    learnt. Exit code 1 when the channel was not asked or did not tell.
     """
-    before, after, learnt = with_parts(lambda parts: _refresh(parts, order_no))
+    refreshed = with_parts(lambda parts: _refresh(parts, order_no))
     if as_json:
-        from api.schemas import view_order
-
-        print_json({"order": view_order(after, settings().public_url), "timeline": learnt})
+        order = view_order(refreshed.state, settings().public_url)
+        print_json({"order": order, "timeline": refreshed.learnt})
     else:
-        from cli.order_text import headline, timeline_row
-
-        for entry in learnt:
+        for entry in refreshed.learnt:
             click.echo("  ".join(timeline_row(entry)))
-        click.echo(headline(after))
-    if not before.open_payments():
-        warn("no payment of it is open, so there was nothing to ask")
-    elif all(entry.kind == "unclear_seen" for entry in learnt):
-        raise Stop(_not_learnt(learnt))
+        click.echo(headline(refreshed.state))
+    if not refreshed.asked:
+        warn("none of its payments is open, so there was nothing to ask")
+    elif all(entry.kind == "unclear_seen" for entry in refreshed.learnt):
+        raise Stop(_not_learnt(refreshed.learnt))
 
 
 @orders.command(epilog="Example: nodrop orders close 2026-1123-0001")
 @click.argument("order_no")
 @json_option
-def close(order_no: str, as_json: bool) -> None:
+def close(order_no: str, *, as_json: bool) -> None:
     """End an order now, as its deadline would.
 
     Its channels are asked, told to close, and asked again; only what they say to be unpaid is closed. Exit code 1 when
@@ -136,12 +150,8 @@ def close(order_no: str, as_json: bool) -> None:
 
     state = with_parts(lambda parts: request_close(parts, order_no))
     if as_json:
-        from api.schemas import view_order
-
         print_json(view_order(state, settings().public_url))
     else:
-        from cli.order_text import headline
-
         click.echo(headline(state))
     if not state.order.is_resolved:
         raise Stop("not closed yet: a channel has not said that it is unpaid. The worker carries on with it")
@@ -153,10 +163,6 @@ async def find(db: Database, order_no: str) -> Found:
     Raises:
         NotFound: there is none.
     """
-    from core.errors import NotFound
-    from storage.cases import list_cases
-    from storage.orders import find_state, timeline
-
     state = await find_state(db, order_no)
     if state is None:
         raise NotFound(f"there is no order {order_no}")
@@ -164,48 +170,42 @@ async def find(db: Database, order_no: str) -> Found:
     return Found(state, cases, await timeline(db, order_no))
 
 
-async def _refresh(parts: Parts, order_no: str) -> tuple[OrderState, OrderState, list[TimelineEntry]]:
-    """The order before and after, and what was learnt in between, by whomever."""
-    import asyncio
-
+async def _refresh(parts: Parts, order_no: str) -> Refreshed:
+    """Ask until something was learnt, by whomever, a few times."""
     from flows.refresh import refresh_order
-    from storage.orders import timeline
 
     before = await find(parts.db, order_no)
-    after, learnt = before.state, before.timeline[:0]
+    if not before.state.open_payments():
+        return Refreshed(before.state, asked=False, learnt=())
+    after, learnt = before.state, list[TimelineEntry]()
     for number in range(REFRESH_TRIES):
         if number:
             await asyncio.sleep(REFRESH_GAP_S)
         after = await refresh_order(parts, order_no, trailing=True)
         learnt = [entry for entry in await timeline(parts.db, order_no) if entry not in before.timeline]
-        if learnt or not before.state.open_payments():
+        if learnt:
             break
-    return before.state, after, learnt
+    return Refreshed(after, asked=True, learnt=learnt)
 
 
-def _not_learnt(learnt: list[TimelineEntry]) -> str:
+def _not_learnt(learnt: Sequence[TimelineEntry]) -> str:
     if not learnt:
         return "the channel was not asked: its rate is used up, its breaker is open, or another process is asking it"
-    reasons = sorted({entry.note for entry in learnt})
-    return f"the channel was asked and did not tell: {', '.join(reasons)}. The order is as it was; ask again later"
+    reasons = ", ".join(sorted({entry.note for entry in learnt}))
+    return f"the channel did not tell ({reasons}), and the order is as it was: ask again later"
 
 
-def _print(found: Found, *, as_json: bool) -> None:
-    if as_json:
-        from api.schemas import view_order
-
-        pending = [
-            {"account": row.key.channel_account, "out_trade_no": row.key.out_trade_no, "kind": row.kind}
-            | {"attempt": row.attempt, "arm_no": row.arm_no, "due_at": row.due_at}
-            for row in found.state.pending
-        ]
-        order = view_order(found.state, settings().public_url)
-        print_json({"order": order, "pending": pending, "cases": found.cases, "timeline": found.timeline})
-        return
-    from cli.order_text import sections
-
-    for title, columns, rows in sections(found.state, found.cases, found.timeline, settings().public_url):
-        click.echo(f"{title}:" if rows else f"{title}: none")
-        if rows:
-            print_table(columns, rows, empty="")
-        click.echo()
+def _document(found: Found) -> dict[str, object]:
+    """As the API shows an order, with what it does not show beside it."""
+    pending = [
+        {
+            "kind": row.kind,
+            "account": row.key.channel_account or None,
+            "out_trade_no": row.key.out_trade_no if row.key.channel_account else None,
+            "attempt": row.attempt,
+            "due_at": row.due_at,
+        }
+        for row in found.state.pending
+    ]
+    order = view_order(found.state, settings().public_url)
+    return {"order": order, "pending": pending, "cases": found.cases, "timeline": found.timeline}

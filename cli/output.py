@@ -20,14 +20,19 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Stop(click.ClickException):
-    """The command cannot go on. `exit_code` is 1, or 2 when what was typed or configured is wrong."""
+    """The command cannot go on: exit code 1."""
 
-    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(printable(message))
-        self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"nodrop: {self.message}", file=file, err=file is None)
+
+
+class Wrong(Stop):
+    """What was typed or configured is wrong: exit code 2, as click's own for usage."""
+
+    exit_code = 2
 
 
 def json_option(command: _F) -> _F:
@@ -48,7 +53,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table; in a terminal one that fits it, elsewhere aligned columns without a frame. `empty` is said of no rows."""
+    """A table that fits the terminal; elsewhere aligned columns without a frame. `empty` is said of no rows."""
     if not rows:
         click.echo(empty)
         return

@@ -92,15 +92,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_pin(mode: TlsMode, connection: ssl.SSLObject | ssl.SSLSocket | None, *, variable: str) -> None:
-    """Compare the certificate of a finished handshake with the pins. Contexts of `tls_mode` have done so already.
-
-    Raises:
-        ssl.SSLCertVerificationError: it is another certificate, or there is none.
-    """
-    _check_pin(mode.pin, connection, variable)
-
-
 def explain_tls(error: BaseException, *, variable: str) -> str | None:
     """What to set, when `error` comes from a handshake that failed; None when it comes from elsewhere."""
     found = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
@@ -171,7 +162,7 @@ class _PinnedObject(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         super().do_handshake()
-        _check_context(self)
+        _check_pin(self)
 
 
 class _PinnedSocket(ssl.SSLSocket):
@@ -179,7 +170,7 @@ class _PinnedSocket(ssl.SSLSocket):
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 -- the signature of ssl.SSLSocket
         super().do_handshake(block)
-        _check_context(self)
+        _check_pin(self)
 
 
 class _PinnedContext(ssl.SSLContext):
@@ -197,18 +188,14 @@ class _PinnedContext(ssl.SSLContext):
         return context
 
 
-def _check_context(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
+def _check_pin(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
     context = connection.context
     assert isinstance(context, _PinnedContext)
-    _check_pin(context.pins, connection, context.variable)
-
-
-def _check_pin(pins: frozenset[bytes], connection: ssl.SSLObject | ssl.SSLSocket | None, variable: str) -> None:
-    certificate = connection.getpeercert(binary_form=True) if connection else None
+    certificate = connection.getpeercert(binary_form=True)
     digest = sha256(certificate or b"").digest()
-    if certificate and digest in pins:
+    if certificate and digest in context.pins:
         return
-    error = ssl.SSLCertVerificationError(1, f"CERTIFICATE_VERIFY_FAILED: {variable} pins another certificate")
+    error = ssl.SSLCertVerificationError(1, f"CERTIFICATE_VERIFY_FAILED: {context.variable} pins another certificate")
     error.verify_message = f"its SHA-256 is {digest.hex()}"
     raise error
 

@@ -11,7 +11,7 @@ import uvloop
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis_address import read_redis_address
 from storage.redis_client import check_redis, open_job_redis, open_redis
-from storage.tls import TlsMode, TlsName, check_pin, explain_tls, is_loopback, tls_mode
+from storage.tls import TlsMode, TlsName, explain_tls, is_loopback, tls_mode
 from tests.storage.tls_server import PASSWORD, REDIS_SERVER, Certificate, self_signed, tls_redis
 
 OTHER = "0" * 64
@@ -201,9 +201,7 @@ def test_the_pin_holds_on_uvloop_and_on_blocking_sockets(port: int, certificate:
     assert right.context is not None
     assert wrong.context is not None
     with socket.create_connection(("127.0.0.1", port)) as plain, right.context.wrap_socket(plain) as secured:
-        check_pin(right, secured, variable="DATABASE_TLS")
-        with pytest.raises(ssl.SSLCertVerificationError):
-            check_pin(wrong, secured, variable="DATABASE_TLS")
+        assert secured.version() in ("TLSv1.2", "TLSv1.3")
     with socket.create_connection(("127.0.0.1", port)) as plain, pytest.raises(ssl.SSLCertVerificationError):
         wrong.context.wrap_socket(plain)
 

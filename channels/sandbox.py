@@ -51,7 +51,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
-    merchant_id: str
+    merchant_id: _Id
     out_trade_no: _Id
     amount: _Minor
     currency: _Currency

@@ -60,7 +60,7 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
         finally:
             await db.close()
 
-    log_warnings()
+    log_to_stderr()
     return asyncio.run(run())
 
 
@@ -74,15 +74,15 @@ def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
         async with open_parts(given) as parts:
             return await work(parts)
 
-    log_warnings()
+    log_to_stderr()
     return asyncio.run(run())
 
 
-def log_warnings() -> None:
-    """Standard output is the command's: what the flows log goes to standard error, from warnings on."""
+def log_to_stderr(level: str = "warning") -> None:
+    """Standard output is the command's, so what the flows log goes to standard error, from `level` on."""
     from flows.logs import configure_logs
 
-    configure_logs("warning", sys.stderr.buffer)
+    configure_logs(level, sys.stderr.buffer)
 
 
 def stop_for(error: Exception) -> Stop | None:

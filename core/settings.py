@@ -14,8 +14,10 @@ import msgspec
 from core.backoff import Backoff
 from core.errors import ConfigurationError
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
+"""A year at most, in seconds: "inf" is a number to Python and no time to anybody else."""
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -30,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     redis_tls: str = ""
     redis_sentinels: str = ""
     redis_sentinel_master: str = "mymaster"
+    redis_sentinel_password: str = ""
     public_url: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - a PaaS routes to every interface of its container
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
@@ -70,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     # -- the process
     shutdown_grace_s: Positive = 10.0
     log_level: str = "info"
+
+    def __repr__(self) -> str:
+        """Without what they say: addresses hold passwords, and settings must be safe to print."""
+        return "Settings(…)"
 
     def backoff(self, early_s: tuple[float, ...] = ()) -> Backoff:
         """The one back-off, with an account's early queries if it has any."""

@@ -11,6 +11,7 @@ import structlog
 
 from channels.transport import Transport
 from core.admission import Admission
+from core.errors import RedisUnavailable
 from core.order import OrderState
 from core.settings import Settings, require
 from flows.accounts import Accounts
@@ -20,7 +21,7 @@ from storage.database import Database
 from storage.delay_queue import DelayQueue
 from storage.parked_callbacks import ParkedCallbacks
 from storage.redis_address import redis_address
-from storage.redis_client import JobRedis, open_job_redis
+from storage.redis_client import JobRedis, check_redis, open_job_redis
 from storage.sealing import Sealer
 
 log = structlog.get_logger()
@@ -60,6 +61,10 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         stack.push_async_callback(db.close)
         redis = open_job_redis(address)
         stack.push_async_callback(redis.aclose)
+        try:
+            await check_redis(redis)
+        except RedisUnavailable as error:
+            log.warning("redis_not_checked", reason=type(error).__name__)
         transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s))
         yield Parts(
             settings=settings,

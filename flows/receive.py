@@ -84,6 +84,9 @@ async def compensate_claimed(parts: Parts, stored: StoredCallback) -> Outcome:
     except NodropError as error:
         handled = _Handled(outcome=Outcome.UNCLEAR, is_done=False)
         log.warning("callback_not_handled", callback_id=stored.id, reason=type(error).__name__)
+    except Exception:  # a callback that meets a bug of ours is tried again, and ends as a case
+        handled = _Handled(outcome=Outcome.UNCLEAR, is_done=False)
+        log.exception("callback_broke", callback_id=stored.id)
     if handled.is_done:
         await mark_handled(parts.db, stored.id, handled.outcome)
     else:
@@ -177,6 +180,8 @@ async def _handle_in_request(parts: Parts, stored: StoredCallback) -> None:
                 await cancel_jobs(parts, [job])
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
+    except Exception:  # it is stored: even with a bug of ours it must be acknowledged
+        log.exception("callback_broke", callback_id=stored.id)
 
 
 async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s: float) -> _Handled:

@@ -84,5 +84,7 @@ async def _each(rows: Sequence[_T], work: Callable[[_T], Awaitable[object]]) -> 
                 await work(row)
             except NodropError as error:
                 log.warning("sweep_row_failed", reason=type(error).__name__)
+            except Exception:  # our own bug in one row must not keep the sweep from all the others
+                log.exception("sweep_row_broke")
 
     await asyncio.gather(*(one(row) for row in rows))

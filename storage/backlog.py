@@ -1,4 +1,4 @@
-"""What is open and how long it has been due: the figures that tell whether nodrop keeps up. Cheap enough for a scrape."""
+"""What is open and how long it has been due: the figures that tell whether nodrop keeps up, cheap to read."""
 
 from __future__ import annotations
 

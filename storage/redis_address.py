@@ -40,6 +40,7 @@ def redis_address(settings: Settings) -> RedisAddress:
         settings.redis_tls,
         sentinels=settings.redis_sentinels,
         sentinel_master=settings.redis_sentinel_master,
+        sentinel_password=settings.redis_sentinel_password,
     )
 
 

@@ -74,7 +74,7 @@ def redis_settings(address: RedisAddress) -> RedisSettings:
     if name is TlsName.PIN or (address.sentinels and address.tls.context):
         raise ConfigurationError(
             "REDIS_TLS: the command `arq --check` knows neither pin: nor TLS behind Sentinel; "
-            "ask GET /healthz of the worker instead, or set REDIS_TLS=ca:<PEM text or path>"
+            "set REDIS_TLS=ca:<PEM text or path> for it"
         )
     return RedisSettings(
         host=list(address.sentinels) or address.host,

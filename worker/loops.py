@@ -39,6 +39,9 @@ async def every(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.E
             if not is_failing:
                 log.warning("loop_failing", name=name, reason=type(error).__name__)
             is_failing = True
+        except Exception:  # our own bug is told at every turn, and ends neither this loop nor the others
+            log.exception("loop_broke", name=name)
+            is_failing = True
         else:
             if is_failing:
                 log.info("loop_works_again", name=name)

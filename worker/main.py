@@ -11,8 +11,10 @@ import os
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
+from arq.connections import RedisSettings
 from arq.worker import func
 
+from core.errors import ConfigurationError
 from core.jobs import Lane
 from core.settings import read_settings, require
 from flows.logs import configure_logs
@@ -28,6 +30,14 @@ from worker.lane import HEALTH_INTERVAL_S, JOB_TIMEOUT_S, LOOK_MAX, POLL_DELAY_S
 _settings = read_settings(os.environ)
 require(_settings, "redis_url")
 _address = redis_address(_settings)
+
+
+def _settings_for_check() -> RedisSettings | None:
+    """What `arq --check` connects with; None where arq cannot connect as safely as we do. Workers use `redis_pool`."""
+    try:
+        return redis_settings(_address)
+    except ConfigurationError:
+        return None
 
 
 async def _open(ctx: dict[str, Any]) -> None:
@@ -48,7 +58,7 @@ def _settings_of(lane: Lane) -> dict[str, Any]:
         "functions": [func(cast("Any", function), name=name) for name, function in FUNCTIONS[lane].items()],
         "queue_name": queue_name(lane),
         "health_check_key": health_key(lane),
-        "redis_settings": redis_settings(_address),
+        "redis_settings": _settings_for_check(),
         "redis_pool": open_job_redis(_address),
         "on_startup": _open,
         "on_shutdown": _close,

@@ -160,7 +160,7 @@
     source: null,
 
     open() {
-      if (!window.EventSource || !token) {
+      if (!window.EventSource || this.source !== null || watch.known.definite) {
         return;
       }
       this.source = new EventSource(`/o/${token}/events`);
@@ -185,7 +185,7 @@
       }
       const isSilent = performance.now() - watch.heardAt > 2 * FRESH_MS;
       if (this.source.readyState === EventSource.CLOSED || (this.isOpen(name) && isSilent)) {
-        this.source.close();
+        this.close(name);
         this.open();
       }
     },
@@ -230,7 +230,8 @@
   function showTime(at) {
     if (at && !Number.isNaN(Date.parse(at))) {
       const format = { dateStyle: "medium", timeStyle: "short" };
-      put(byId("when"), new Date(at).toLocaleString(lang === "zh" ? "zh-CN" : lang, format));
+      const locale = (navigator.language || "").startsWith(lang) ? navigator.language : lang;
+      put(byId("when"), new Date(at).toLocaleString(locale, format));
     }
   }
 
@@ -337,17 +338,22 @@
     }
     byId("refresh").addEventListener("submit", refresh);
     coolDown(Number(page.dataset.retryAfter) || 0);
-    if (!watch.known.definite) {
-      stream.open();
-      watch.again(isShell);
-    }
+    stream.open();
+    watch.again(isShell);
     if (!navigator.onLine) {
       net.say(texts.offline);
     }
     window.addEventListener("online", askAllNow);
     window.addEventListener("offline", () => net.say(texts.offline));
     window.addEventListener("pageshow", (event) => event.persisted && askAllNow());
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && askAllNow());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") {
+        stream.open();
+        askAllNow();
+      } else {
+        stream.close(token); // a browser has six connections to a server, for all its tabs together
+      }
+    });
     if ("serviceWorker" in navigator) {
       navigator.serviceWorker.register("/o/sw.js", { scope: "/o/" }).catch(() => {});
     }

@@ -16,6 +16,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 FRIGHTENING = re.compile(r"unpaid|not paid|fail|error|declined|expired|closed|no internet", re.IGNORECASE)
 
 
+HIDE = """state => {
+  Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 async def place(shop: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
     answer = await shop.post("/v1/orders", json=terms(**more))
     assert answer.status_code == 201, answer.text
@@ -104,6 +110,37 @@ async def test_the_page_asks_by_itself_when_a_stream_is_held_back(
     await channel.pay(number_of(order), "none")
     await buyer.reads("Paid")
     assert held
+
+
+async def test_a_restarted_server_is_found_again_with_the_last_event_id(
+    shop: httpx.AsyncClient, account: str, channel: Channel, api: Process, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    async with buyer.page.expect_response("**/events"):
+        await buyer.page.goto(order["order_page"])
+    await api.terminate()
+    api.start()
+    async with buyer.page.expect_response("**/events", timeout=5000) as opened:
+        pass
+    headers = await (await opened.value).request.all_headers()
+    assert headers["last-event-id"] == str(order["version"])
+    await buyer.page.route("**/status", abort)
+    await channel.pay(number_of(order), "none")
+    await buyer.reads("Paid", timeout_s=5)
+
+
+async def test_a_hidden_page_gives_its_connection_back(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    order = await place(shop, account=account)
+    async with buyer.page.expect_response("**/events"):
+        await buyer.page.goto(order["order_page"])
+    await buyer.page.evaluate(HIDE, "hidden")
+    await channel.pay(number_of(order), "lost")
+    await shop.post(f"/v1/orders/{order['order_no']}/refresh")
+    assert "Paid" not in await buyer.page.inner_text("main"), "nobody looks"
+    await buyer.page.evaluate(HIDE, "visible")
+    await buyer.reads("Paid", timeout_s=2)
 
 
 async def test_an_order_left_open_is_asked_about_on_the_next_ones_page(

@@ -1,0 +1,62 @@
+"""CPU seconds by process, from the kernel's own books in /proc. Where there is no /proc there are no such figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.report import MS, Figure, figure
+from cli.embedded.child import children_of
+from cli.stack import Stack
+
+OURS = ("api", "worker", "postgres", "redis")
+"""What a deployment pays for. The simulator and the client are shown beside it, for they share the cores."""
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_OWN, _REAPED = slice(11, 13), slice(13, 15)
+"""Fields 14 to 17 of proc(5)'s stat, counted from the one behind the name: user and system, own and of ended children."""
+
+
+class CpuMeter:
+    """Counts from its making on."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._before = used(stack)
+
+    def figures(self, n: int, per: str) -> tuple[Figure, ...]:
+        """CPU milliseconds for each of `n` orders, callbacks …, by process; `cpu_ours` is what a deployment pays for."""
+        now = used(self._stack)
+        spent = {name: now[name] - self._before[name] for name in now}
+        if not spent or n == 0:
+            return ()
+        shown = {"ours": sum(spent[name] for name in OURS)} | spent
+        return tuple(figure(f"cpu_{name}", seconds / n * MS, f"CPU ms/{per}", n) for name, seconds in shown.items())
+
+
+def used(stack: Stack) -> dict[str, float]:
+    """CPU seconds that each part has used since it started; empty where there is no /proc."""
+    if not Path("/proc/self/stat").exists():
+        return {}
+    return {
+        "api": _sum(service.pid for service in stack.apis),
+        "worker": _sum(service.pid for service in stack.workers),
+        "postgres": _sum((stack.postgres.pid, *children_of(stack.postgres.pid))),
+        "redis": _sum((stack.redis.pid,)),
+        "simulator": _sum(service.pid for service in stack.simulators),
+        "client": _sum((os.getpid(),)),
+    }
+
+
+def _sum(pids: Iterable[int | None]) -> float:
+    return sum(_of(pid) for pid in pids if pid is not None)
+
+
+def _of(pid: int) -> float:
+    """Its own and that of the children it has reaped: a connection's backend that ended still counts."""
+    try:
+        fields: Sequence[str] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, (*fields[_OWN], *fields[_REAPED]))) / _TICKS_PER_S

@@ -1,0 +1,112 @@
+"""Where it was measured: a figure without its machine says nothing. No name of the machine and no path of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from cli.embedded import find_postgres_binaries, find_redis_binary
+
+ROOT = Path(__file__).parent.parent
+LIBRARIES = (
+    *("arq", "asyncpg", "cryptography", "hiredis", "httptools", "httpx", "msgspec"),
+    *("pyreqwest", "redis", "standardwebhooks", "structlog", "uvicorn", "uvloop"),
+)
+SYNCED_WRITES = 50
+_PAGE = bytes(8192)
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a figure depends on. `synced_write_ms` is the median of 8 KiB and fdatasync where the data are kept."""
+
+    cores: int
+    cpu: str
+    memory_mib: int
+    system: str
+    file_system: str
+    synced_write_ms: float
+    load_before: float
+    python: str
+    libraries: dict[str, str]
+    servers: dict[str, str]
+    commit: str
+
+
+def describe(directory: Path) -> Machine:
+    """This machine, now; `directory` is where the servers will keep their data."""
+    return Machine(
+        cores=_cores(),
+        cpu=_cpu(),
+        memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        file_system=_file_system(directory),
+        synced_write_ms=round(_synced_write_s(directory) * 1000, 3),
+        load_before=round(os.getloadavg()[0], 2),
+        python=platform.python_version(),
+        libraries={name: version(name) for name in LIBRARIES},
+        servers={
+            "postgres": _said(str(find_postgres_binaries() / "postgres"), "--version"),
+            "redis": _said(str(find_redis_binary()), "--version"),
+        },
+        commit=_commit(),
+    )
+
+
+def _cores() -> int:
+    """Those that this process may use; a container often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    try:
+        told = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "unknown")
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the innermost mount that holds it. On tmpfs a synced write costs nothing, and means nothing."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [(len(where), kind) for where, kind in mounts if directory.resolve().is_relative_to(where)]
+    return max(holding, default=(0, ""))[1]
+
+
+def _synced_write_s(directory: Path) -> float:
+    sync = getattr(os, "fdatasync", os.fsync)
+    place = directory / "synced"
+    times = []
+    with place.open("wb", buffering=0) as file:
+        for _ in range(SYNCED_WRITES):
+            began = time.perf_counter()
+            file.write(_PAGE)
+            sync(file.fileno())
+            times.append(time.perf_counter() - began)
+    place.unlink()
+    return median(times)
+
+
+def _commit() -> str:
+    """Short, with a plus where files differ from it; empty outside a repository."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    commit = _said(git, "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    return commit + ("+" if commit and _said(git, "-C", str(ROOT), "status", "--porcelain") else "")
+
+
+def _said(*command: str) -> str:
+    """The first line that a program printed; nothing if it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 -- found above
+    return next(iter(done.stdout.splitlines()), "") if done.returncode == 0 else ""

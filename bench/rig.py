@@ -1,0 +1,78 @@
+"""What is measured: the real processes on a Postgres that syncs and a Redis, with production's intervals.
+
+Limits are set where they cannot be what is measured: the account may be called 10,000 times a second, a minute is a
+minute, and the sweep comes as in production. Everything else is as it is by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cli.embedded import temporary_directory
+from cli.stack import Stack
+from core.settings import Settings, read_settings
+from storage.database import Database
+from storage.delay_queue import DelayQueue
+from storage.redis_address import redis_address
+from storage.redis_client import JobRedis, open_job_redis
+
+UNIT_S = 60.0
+RATE_PER_S = 10_000
+ACCOUNT = "sandbox"
+
+_DURABILITY = """
+SELECT string_agg(name || ' ' || setting, ', ' ORDER BY name)
+  FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """The running stack, and a look into its stores from outside."""
+
+    stack: Stack
+    settings: Settings
+    db: Database
+    redis: JobRedis
+    queue: DelayQueue
+    durability: str
+
+    def in_force(self) -> dict[str, str | int | float]:
+        """The limits and intervals that a reader of the figures may ask about."""
+        settings = self.settings
+        return {
+            "processes": f"{len(self.stack.apis)} api, {len(self.stack.workers)} worker",
+            "postgres": self.durability,
+            "account_rate_per_s": self.stack.rate_per_s,
+            "backoff_unit_s": settings.backoff_unit_s,
+            "arm_horizon_s": settings.arm_horizon_s,
+            "sweep_interval_s": settings.sweep_interval_s,
+            "sweep_grace_s": settings.sweep_grace_s,
+            "sweep_batch": settings.sweep_batch,
+            "max_jobs": settings.max_jobs,
+            "callback_confirm_slots": settings.callback_confirm_slots,
+            "callback_confirm_s": settings.callback_confirm_s,
+            "log_level": settings.log_level,
+        }
+
+
+@asynccontextmanager
+async def open_rig(*, workers: int = 1, env: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
+    """A stack of its own for every benchmark, so that none begins with what another one left."""
+    usual = Settings()
+    as_in_production = {"SWEEP_INTERVAL_S": str(usual.sweep_interval_s), "SWEEP_GRACE_S": str(usual.sweep_grace_s)}
+    with temporary_directory() as directory:
+        async with Stack(
+            directory, unit_s=UNIT_S, rate_per_s=RATE_PER_S, workers=workers, env=as_in_production | dict(env or {})
+        ) as stack:
+            settings = read_settings(stack.environ)
+            db = await stack.open_database()
+            redis = open_job_redis(redis_address(settings))
+            try:
+                queue = DelayQueue(redis, horizon_s=settings.arm_horizon_s)
+                durability = str(await db.fetchval(_DURABILITY))
+                yield Rig(stack=stack, settings=settings, db=db, redis=redis, queue=queue, durability=durability)
+            finally:
+                await redis.aclose()
+                await db.close()

@@ -1,0 +1,22 @@
+"""How much is measured: bounded in count and, by `limit_s`, in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+Say = Callable[[str], None]
+"""What goes on, for whoever waits."""
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of each benchmark. No measured stretch goes on for longer than `limit_s`; what was done by then counts."""
+
+    orders: int = 2000
+    clients: int = 16
+    callbacks: int = 2000
+    queries: int = 10_000
+    rows: int = 100_000
+    repeats: int = 3
+    limit_s: float = 40.0

@@ -1,0 +1,39 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.account import AccountConfig
+
+GIVEN = {"name": "alipay", "channel": "alipay", "base_url": "https://openapi.test", "credentials": {"key": "s3cret"}}
+
+
+def read(**changes: Any) -> AccountConfig:
+    return msgspec.convert(GIVEN | changes, AccountConfig)
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_an_account_is_safe_to_print(show: Any) -> None:
+    assert "s3cret" not in show(read())
+    assert "s3cret" not in show([read()])
+
+
+def test_an_account_moves_no_real_money_and_asks_the_channel_unless_told_otherwise() -> None:
+    account = read()
+    assert (account.live, account.trust_callback, account.late_policy) == (False, False, "accept")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate_per_s": 0},
+        {"rate_per_s": 10_001},
+        {"early_queries_s": [0]},
+        {"early_queries_s": [60]},
+        {"late_policy": "keep"},
+        {"trust_callbacks": True},
+    ],
+)
+def test_a_setting_out_of_bounds_or_misspelt_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        read(**wrong)

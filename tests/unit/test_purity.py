@@ -1,0 +1,43 @@
+"""Nothing in core reads a clock, a socket, a file or a random source: then a decision can be made again, anywhere."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+MODULES = sorted((ROOT / "core").rglob("*.py"))
+PURE = {
+    "__future__",
+    "collections",
+    "core",
+    "datetime",
+    "enum",
+    "hashlib",
+    "inspect",
+    "ipaddress",
+    "msgspec",
+    "re",
+    "types",
+    "typing",
+}
+CLOCKS = {"now", "utcnow", "today", "fromtimestamp"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_rule_depends_on_its_arguments_alone(module: Path) -> None:
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} <= PURE
+    read = {node.func.attr for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not read & CLOCKS
+    assert not called & {"open", "input", "print"}
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(MODULES) > 10
+    assert PURE - {"core", "msgspec"} <= sys.stdlib_module_names

@@ -1,0 +1,110 @@
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from core.backoff import Backoff
+from core.errors import ConfigurationError
+from core.settings import Settings, read_settings, require
+
+DEFAULTS = Settings()
+NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(DEFAULTS, name), str)]
+ALL_SET = {
+    "DATABASE_URL": "postgres://nodrop:s3cret@db.test/nodrop",
+    "REDIS_URL": "rediss://:s3cret@redis.test/0",
+    "PUBLIC_URL": "https://pay.test",
+    "NODROP_MASTER_KEYS": "k1:s3cret",
+    "NOTIFY_SECRETS": "whsec_s3cret",
+}
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(environ)
+    return caught.value.detail
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert read_settings({}) == Settings()
+
+
+def test_variables_are_the_names_in_upper_case_and_others_are_not_ours() -> None:
+    settings = read_settings(ALL_SET | {"PORT": "80", "BACKOFF_UNIT_S": "0.5", "PATH": "/bin", "port": "81"})
+    assert (settings.port, settings.backoff_unit_s, settings.public_url) == (80, 0.5, "https://pay.test")
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+def test_an_empty_variable_is_not_set(empty: str) -> None:
+    assert read_settings({"PORT": empty, "LOG_LEVEL": empty}) == Settings()
+
+
+def test_space_around_a_value_is_not_part_of_it() -> None:
+    assert read_settings({"PORT": " 80\n"}).port == 80
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["many", "１２", "1_0", "-1", "nan", "inf", "-inf", "1e999", "true", "0x10"])
+def test_an_error_names_the_variable(name: str, text: str) -> None:
+    assert refusal({name.upper(): text}).startswith(f"{name.upper()}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PORT", "65536"),
+        ("TRUSTED_PROXY_HOPS", "11"),
+        ("BACKOFF_ATTEMPTS_MAX", "0"),
+        ("BACKOFF_JITTER", "0.11"),
+        ("BACKOFF_UNIT_S", "0"),
+        ("CHANNEL_TIMEOUT_S", "15.1"),
+        ("CALLBACK_BODY_BYTES_MAX", "0"),
+        ("SWEEP_BATCH", "0.5"),
+        ("PROCESSES", "0"),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused(name: str, text: str) -> None:
+    assert refusal({name: text}).startswith(f"{name}: expected ")
+
+
+@pytest.mark.parametrize("text", ["10.1.2.3/8", "localhost", "127.0.0.0/8;10.0.0.0/8", "300.0.0.0/8"])
+def test_networks_that_cannot_be_read_are_refused_at_the_start(text: str) -> None:
+    assert refusal({"NOTIFY_ALLOW_NETS": text}).startswith("NOTIFY_ALLOW_NETS: ")
+
+
+def test_networks_may_be_of_both_families() -> None:
+    settings = read_settings({"NOTIFY_ALLOW_NETS": "127.0.0.0/8, ::1/128,"})
+    assert settings.allowed_nets() == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    assert Settings().allowed_nets() == ()
+
+
+def test_every_secret_for_notifications_signs() -> None:
+    assert Settings(notify_secrets="whsec_new, whsec_old,").notify_keys() == ("whsec_new", "whsec_old")
+    assert Settings().notify_keys() == ()
+
+
+@pytest.mark.parametrize("name", sorted(ALL_SET))
+def test_no_secret_and_no_address_has_a_default(name: str) -> None:
+    assert getattr(Settings(), name.lower()) == ""
+    with pytest.raises(ConfigurationError, match=f"^{name} is not set: set it to "):
+        require(read_settings({key: value for key, value in ALL_SET.items() if key != name}), *map(str.lower, ALL_SET))
+
+
+def test_everything_that_is_missing_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="^DATABASE_URL is not set: .*; REDIS_URL is not set: "):
+        require(Settings(), "database_url", "redis_url", "port")
+
+
+def test_what_is_set_is_not_missing() -> None:
+    require(read_settings(ALL_SET), *map(str.lower, ALL_SET))
+
+
+def test_the_backoff_has_the_settings_and_the_accounts_early_queries() -> None:
+    settings = Settings(backoff_unit_s=1.0, backoff_attempts_max=4, backoff_jitter=0.1)
+    expected = Backoff(unit_s=1.0, attempts_max=4, jitter=0.1, early_s=(5.0,))
+    assert settings.backoff((5.0,)) == expected
+    assert Settings().backoff() == Backoff()
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_settings_are_safe_to_print(show: Any) -> None:
+    assert "s3cret" not in show(read_settings(ALL_SET))

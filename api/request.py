@@ -84,7 +84,8 @@ class Body:
 
     async def discard(self) -> None:
         """Take what still comes of a refused body, within bounds: a connection closed on unread bytes is reset, and a
-        reset can overtake the answer that says why."""
+        reset can overtake the answer that says why.
+        """
         left = DISCARD_BYTES_MAX
         with suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_TIMEOUT_S):

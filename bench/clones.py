@@ -6,12 +6,9 @@ thing: written once, it leaves no dead row versions behind, where a real order h
 
 from __future__ import annotations
 
-from datetime import timedelta
-from itertools import batched
-
 from msgspec.structs import replace
 
-from bench.buyer import Buyer, Unexpected
+from bench.buyer import Buyer
 from bench.loops import closed_loop
 from bench.rig import ACCOUNT, Rig
 from channels.adapters import open_channel
@@ -26,9 +23,13 @@ from storage.sealing import Sealer
 
 FIRST = "first-0000000000"
 CHUNK = 5000
-"""Orders copied by one statement: well within the time-out of a statement."""
+"""Orders copied by one statement, well within the time-out of a statement."""
 
-# Order numbers of 16 characters, our numbers of 28 and page tokens of 22, as nodrop's own; random, as indexes meet them.
+CREATORS = 32
+CREATE_TIMEOUT_S = 15.0
+CREATE_LIMIT_S = 60.0
+
+# Order numbers of 16 characters, our numbers of 28 and page tokens of 22, as real ones; random, as indexes meet them.
 _COPY = """
 INSERT INTO {table}
 SELECT copy.*
@@ -37,8 +38,69 @@ SELECT copy.*
  CROSS JOIN LATERAL (
         SELECT 'clone-' || lpad(i::text, 10, '0') AS order_no, left(md5('number' || i), 28) AS out_trade_no,
                left(md5('page' || i), 22) AS page_token,
-               now() + make_interval(secs => $4 + ($5 - $4) * (i % 1000) / 1000) AS due_at
+               now() + make_interval(secs => $4::float8 + ($5::float8 - $4::float8) * (i % 1000) / 1000) AS due_at
        ) AS n
  CROSS JOIN LATERAL jsonb_populate_record(t, jsonb_build_object({changes})) AS copy
- WHERE t.order_no = $1
-   AND ($4::float8, $5::float8) IS NOT NULL"""
+ WHERE t.order_no = $1"""
+
+_TABLES = {
+    "orders": "'order_no', n.order_no, 'page_token', n.page_token",
+    "payments": "'order_no', n.order_no, 'out_trade_no', n.out_trade_no",
+    "order_events": "'order_no', n.order_no, 'out_trade_no', n.out_trade_no",
+    "pending": """'order_no', n.order_no,
+                  'out_trade_no', CASE t.kind WHEN 'query' THEN n.out_trade_no ELSE n.order_no END,
+                  'due_at', CASE t.kind WHEN 'query' THEN n.due_at ELSE t.due_at END""",
+}
+COPIED = tuple(_TABLES)
+
+_NUMBERS = "SELECT out_trade_no FROM payments WHERE order_no LIKE 'clone-%' ORDER BY order_no"
+
+
+async def place_first(rig: Rig) -> OrderState:
+    """The order that is copied."""
+    async with Buyer(rig) as buyer:
+        await buyer.place(FIRST)
+    state = await find_state(rig.db, FIRST)
+    assert state is not None, "it has just been placed"
+    return state
+
+
+async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float) -> None:
+    """`count` copies, each with a query due between these seconds from now and a deadline when the first one expires."""
+    for start in range(1, count + 1, CHUNK):
+        for table, changes in _TABLES.items():
+            statement = _COPY.format(table=table, changes=changes)
+            await rig.db.execute(statement, FIRST, start, min(start + CHUNK - 1, count), from_s, until_s)
+    for table in COPIED:
+        await rig.db.execute(f"VACUUM (ANALYZE) {table}")
+
+
+async def create_at_channel(rig: Rig, first: OrderState) -> list[str]:
+    """Make the copies known to the channel, as `create_payment` does; their numbers."""
+    numbers = [row["out_trade_no"] for row in await rig.db.fetch(_NUMBERS)]
+    configs = await get_accounts(rig.db, Sealer.from_setting(rig.stack.master_key))
+    payment = first.payments[0]
+    base = rig.stack.api_url
+    async with Transport(timeout_s=CREATE_TIMEOUT_S) as transport:
+        channel = open_channel(next(config for config in configs if config.name == ACCOUNT), transport)
+
+        async def create(number: int) -> None:
+            await channel.create_payment(
+                Create(
+                    payment=replace(payment, out_trade_no=numbers[number]),
+                    subject=first.order.subject,
+                    callback_url=f"{base}/callbacks/{ACCOUNT}",
+                    return_url=f"{base}/o/{first.order.page_token}/return",
+                )
+            )
+
+        await closed_loop(create, len(numbers), CREATORS, CREATE_LIMIT_S)
+    return numbers
+
+
+async def arm_copies(rig: Rig, *, until_s: float, only: PendingKind | None = None) -> int:
+    """Remind Redis of what is due within so many seconds, as the API does when an order is placed; how many jobs."""
+    count = 0
+    async for batch in walk(rig.db, from_s=0.0, until_s=until_s):
+        count += await rig.queue.arm([job_of(armed) for armed in batch if only in (None, armed.kind)])
+    return count

@@ -37,7 +37,7 @@ SELECT current_setting('server_version') AS version,
 
 
 async def check_stores(settings: Settings) -> list[Finding]:
-    """A finding for each thing that was looked at. What cannot be reached is an error, and the rest is looked at still."""
+    """A finding for each thing that was looked at; what cannot be reached is an error, and the rest is looked at."""
     found = [finding async for finding in _postgres(settings)] if settings.database_url else []
     return found + ([finding async for finding in _redis(settings)] if settings.redis_url else [])
 

@@ -39,6 +39,10 @@ SELECT id, order_no, channel_account AS account, out_trade_no, reason, detail, o
 _RESOLVE = """
 UPDATE cases SET resolved_at = now(), resolution = $2, by = $3 WHERE id = $1 AND resolved_at IS NULL"""
 
+_RESOLVE_ALL = """
+UPDATE cases SET resolved_at = now(), resolution = $3, by = $4
+ WHERE order_no = $1 AND reason = $2 AND resolved_at IS NULL"""
+
 
 async def list_cases(
     db: Database,
@@ -65,3 +69,8 @@ async def list_cases(
 async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str) -> bool:
     """A person has answered the question. False: there is no such open case."""
     return await db.execute(_RESOLVE, case_id, resolution, by) == 1
+
+
+async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:
+    """All open cases of an order with this reason; how many."""
+    return await db.execute(_RESOLVE_ALL, order_no, reason, resolution, by)

@@ -3,6 +3,7 @@
     place, start_payment          the merchant wants an order, or another attempt to pay it
     on_created, on_create_refused the channel answered the creation of a payment
     on_callback, on_query         evidence, from the channel's own message or from its answer
+    on_late_accepted              an operator accepts money that came after close
     on_refresh                    somebody looks: is there anything to ask?
     on_deadline, on_close_*       the order's time is over, or the merchant ends it
 
@@ -11,7 +12,14 @@ every kind of evidence, and a mismatch opens a case and never pays; *paid wins*;
 """
 
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
-from core.lifecycle.judging import is_definitely_unpaid, mismatch, on_callback, on_query, on_refresh
+from core.lifecycle.judging import (
+    is_definitely_unpaid,
+    mismatch,
+    on_callback,
+    on_late_accepted,
+    on_query,
+    on_refresh,
+)
 from core.lifecycle.rules import LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
 
@@ -28,6 +36,7 @@ __all__ = [
     "on_create_refused",
     "on_created",
     "on_deadline",
+    "on_late_accepted",
     "on_query",
     "on_refresh",
     "place",

@@ -62,6 +62,19 @@ def on_query(
     return next_attempt(state, row, decision, rules, by)
 
 
+def on_late_accepted(state: OrderState, by_name: str) -> Decision:
+    """An operator accepts money that came after close, under the policy `flag`: the order follows its payment.
+
+    Only a payment that the channel has confirmed can be accepted; nobody marks an order paid by hand.
+    """
+    if state.order.status is OrderStatus.PAID:
+        return Decision(outcome=Outcome.ALREADY_PAID)
+    paid = next((payment for payment in state.payments if payment.status is PaymentStatus.PAID), None)
+    if paid is None:
+        return Decision(outcome=Outcome.NOTHING_NEW)
+    return _pay_order(state, paid, None, Source.OPERATOR, Outcome.PAID_LATE, (), late=True, note=f"by {by_name}")
+
+
 def on_refresh(state: OrderState) -> Decision:
     """Somebody looks: ask about every payment that is still open."""
     ask = tuple(payment.key for payment in state.open_payments())
@@ -145,12 +158,13 @@ def _on_money(state: OrderState, payment: Payment, evidence: Paid | Refunded, ru
 def _pay_order(
     state: OrderState,
     paid: Payment,
-    evidence: Evidence,
+    evidence: Evidence | None,
     by: Source,
     outcome: Outcome,
     cases: tuple[Case, ...],
     *,
     late: bool,
+    note: str = "",
 ) -> Decision:
     """The one place in which an order becomes paid.
 
@@ -162,7 +176,7 @@ def _pay_order(
     )
     change = Change(
         order=order,
-        event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence),
+        event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence, note=note),
         payments=(paid,),
         resolved=rows_of(state, paid.key, deadline_key(order.order_no)),
         cases=cases,

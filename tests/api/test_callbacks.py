@@ -15,7 +15,9 @@ from tests.api.driver import Answer, Client
 from tests.servers import eventually
 
 
-def signed(body: bytes, *, at: float | None = None, secret: str = SECRET, callback_id: str = "cb-0001") -> dict[str, str]:
+def signed(
+    body: bytes, *, at: float | None = None, secret: str = SECRET, callback_id: str = "cb-0001"
+) -> dict[str, str]:
     """Headers of the sandbox protocol, written from its page."""
     moment = str(int(at or time.time()))
     text = b"\n".join((b"CALLBACK", moment.encode(), callback_id.encode(), MERCHANT_ID.encode(), body))

@@ -70,5 +70,5 @@ def test_memory_is_bounded_and_the_longest_idle_is_forgotten_first() -> None:
 
 
 def test_the_rules_are_those_of_the_documentation() -> None:
-    assert PER_ORDER == (Rule(1, 3.0), Rule(10, 60.0))
-    assert PER_ADDRESS == (Rule(60, 60.0),)
+    assert (Rule(1, 3.0), Rule(10, 60.0)) == PER_ORDER
+    assert (Rule(60, 60.0),) == PER_ADDRESS

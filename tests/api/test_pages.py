@@ -137,7 +137,13 @@ async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Clie
     order = await place(client)
     await expire_tokens(parts)
     wrong = ("x", "%00", "a%2Fb", "z" * 22, "z" * 200, token_of(order), token_of(order)[:-1], order["order_no"])
-    for suffix, method in (("", "GET"), ("/return", "GET"), ("/status", "GET"), ("/events", "GET"), ("/refresh", "POST")):
+    for suffix, method in (
+        ("", "GET"),
+        ("/return", "GET"),
+        ("/status", "GET"),
+        ("/events", "GET"),
+        ("/refresh", "POST"),
+    ):
         answers = [await buyer.call(method, f"/o/{token}{suffix}") for token in wrong]
         assert {answer.status for answer in answers} == {404}, suffix
         bodies = {re.sub(rb"request:[0-9a-f]{16}", b"", answer.body) for answer in answers}
@@ -220,7 +226,9 @@ async def test_coming_back_from_the_channel_never_ends_on_an_error(
 # -- without the database, without the network -------------------------------------------------------------------------
 
 
-async def test_the_page_says_processing_when_the_order_cannot_be_read(client: Client, buyer: Client, parts: Parts) -> None:
+async def test_the_page_says_processing_when_the_order_cannot_be_read(
+    client: Client, buyer: Client, parts: Parts
+) -> None:
     order = await place(client)
     await parts.db.close()
     page = await buyer.get(f"/o/{token_of(order)}")

@@ -117,9 +117,7 @@ async def test_a_token_that_expires_ends_its_stream(
         await stream.until(lambda now: now.is_over)
 
 
-async def test_a_stream_ends_when_it_is_old(
-    client: Client, buyer: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_ends_when_it_is_old(client: Client, buyer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "AGE_MAX_S", 0.1)
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
@@ -148,7 +146,11 @@ async def test_streams_are_capped_per_address_and_in_all(parts: Parts, draining:
                 await stream.until(lambda now: now.states)
             for late in (one, three):
                 refused = await late.get(target)
-                assert (refused.status, refused.problem, refused.headers["retry-after"]) == (429, "too_many_requests", "30")
+                assert (refused.status, refused.problem, refused.headers["retry-after"]) == (
+                    429,
+                    "too_many_requests",
+                    "30",
+                )
         assert app.service.streams.count == 0
         async with one.stream(target) as again:
             await again.until(lambda now: now.states)

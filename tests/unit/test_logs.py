@@ -100,7 +100,7 @@ def test_an_event_that_is_a_sentence_with_values_loses_them(out: io.BytesIO) -> 
 def test_long_texts_are_cut_and_no_text_breaks_a_line(out: io.BytesIO) -> None:
     log = structlog.get_logger()
     log.info("something_happened", reason="x" * 10_000)
-    log.info("something_happened", reason="a\r\n{\"event\":\"forged\"}")
+    log.info("something_happened", reason='a\r\n{"event":"forged"}')
     log.info("something_happened", reason="\ud800\x00")
     long, injected, broken = lines(out)
     assert len(long["reason"]) < 500
@@ -109,7 +109,7 @@ def test_long_texts_are_cut_and_no_text_breaks_a_line(out: io.BytesIO) -> None:
 
 
 def test_what_a_library_logs_is_a_place_and_a_level(out: io.BytesIO) -> None:
-    """arq logs job arguments, drivers log addresses with passwords, asyncio logs reprs."""
+    """Arq logs job arguments, drivers log addresses with passwords, asyncio logs reprs."""
     try:
         raise ConnectionError(CANARY)
     except ConnectionError:

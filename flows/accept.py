@@ -1,0 +1,29 @@
+"""An operator decides about money that came after close, under the policy `flag`: the order becomes paid."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from core.decision import Outcome
+from core.errors import InvalidRequest, NotFound
+from core.lifecycle import on_late_accepted
+from core.order import CaseReason, OrderState
+from flows.door import pass_door
+from flows.parts import Parts
+from storage.cases import resolve_cases
+
+
+async def accept_late(parts: Parts, order_no: str, *, by: str) -> OrderState:
+    """Make the order paid by the payment that its channel has confirmed, and resolve its `paid_late` case.
+
+    Raises:
+        NotFound: there is no such order.
+        InvalidRequest: no payment of it has been paid at its channel.
+    """
+    committed = await pass_door(parts, order_no, partial(on_late_accepted, by_name=by))
+    if committed.state_after is None:
+        raise NotFound(f"order {order_no}")
+    if committed.decision.outcome is Outcome.NOTHING_NEW:
+        raise InvalidRequest(f"order {order_no} has no payment that its channel has confirmed")
+    await resolve_cases(parts.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
+    return committed.state_after

@@ -7,6 +7,7 @@ breaker. The channel is called between two statements and never inside one.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from core.admission import Urgency, Wait
 from core.decision import Decision
-from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
+from core.errors import ChannelError, ChannelRefused, ChannelUnreadable, DatabaseUnavailable
 from core.evidence import Evidence, Source, Unclear
 from core.lifecycle import on_query
 from core.order import OrderState, Payment
@@ -42,21 +43,32 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 async def query_now(
-    parts: Parts, account: Account, payment: Payment, *, by: Source, urgency: Urgency, leased: Leased | None
+    parts: Parts,
+    account: Account,
+    payment: Payment,
+    *,
+    by: Source,
+    urgency: Urgency,
+    leased: Leased | None,
+    known: OrderState | None = None,
 ) -> Answered | Waiting:
     """An unscheduled query, of a callback, a refresh, a close, another attempt; the lease is given back after it.
 
     `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
+    `known` is the order as it was just read.
     """
+    is_row_gone = leased is None
     try:
         asked = await ask(parts, account, payment, urgency)
         if isinstance(asked, Waiting):
             return asked
-        committed = await commit_answer(parts, account, payment, asked, by=by)
+        committed = await commit_answer(parts, account, payment, asked, by=by, known=known)
+        is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
         return Answered(evidence=asked, decision=committed.decision)
     finally:
-        if leased is not None:
-            await release(parts.db, leased)
+        if leased is not None and not is_row_gone:
+            with suppress(DatabaseUnavailable):  # then it ends by itself
+                await release(parts.db, leased)
 
 
 async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:

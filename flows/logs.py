@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
@@ -105,8 +105,8 @@ def _plain(value: object) -> str | int | float | bool:
             return value if len(value) <= TEXT_MAX else value[:TEXT_MAX] + "…"
         case datetime():
             return value.isoformat()
-        case [*items] if items and all(isinstance(item, Enum) for item in items):
-            return ",".join(str(item.value) for item in items)
+        case list() if value and all(isinstance(item, StrEnum) for item in value):
+            return ",".join(value)
     return f"<{type(value).__name__}>"
 
 

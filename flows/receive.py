@@ -187,7 +187,9 @@ async def _handle_in_request(parts: Parts, stored: StoredCallback) -> None:
 async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s: float) -> _Handled:
     """Compare, confirm with the channel, commit. A genuine "paid" that the channel does not confirm is not done."""
     evidence = stored.evidence
-    payment = await _find_payment(parts, stored)
+    key = PaymentKey(stored.channel_account, evidence.out_trade_no)
+    state = await find_state_by_payment(parts.db, key)
+    payment = None if state is None else state.payment(key)
     if payment is None:
         return _Handled(outcome=Outcome.NOTHING_NEW, is_done=False)
     account = await parts.accounts.get(stored.channel_account)
@@ -200,19 +202,15 @@ async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s:
     if leased is None and payment.status is PaymentStatus.OPEN:
         # Somebody else is asking, or has just resolved it: look again after that.
         return _Handled(outcome=Outcome.NOT_YET, is_done=False, wait_s=_LOOK_AGAIN_S)
-    told = await query_now(parts, account, payment, by=by, urgency=Urgency.FRESH, leased=leased)
+    told = await query_now(
+        parts, account, payment, by=by, urgency=Urgency.FRESH, leased=leased, known=None if differs else state
+    )
     if isinstance(told, Waiting):
         return _Handled(outcome=Outcome.NOT_YET, is_done=False, wait_s=told.seconds)
     outcome = told.decision.outcome
     contradicted = isinstance(evidence, Paid | Refunded) and outcome is Outcome.STILL_OPEN and not differs
     is_done = outcome is not Outcome.UNCLEAR and not contradicted
     return _Handled(outcome=Outcome.MISMATCH if differs else outcome, is_done=is_done)
-
-
-async def _find_payment(parts: Parts, stored: StoredCallback) -> Payment | None:
-    key = PaymentKey(stored.channel_account, stored.evidence.out_trade_no)
-    state = await find_state_by_payment(parts.db, key)
-    return None if state is None else state.payment(key)
 
 
 async def _commit(parts: Parts, account: Account, payment: Payment, evidence: Evidence, by: Source) -> Outcome:

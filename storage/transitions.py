@@ -28,8 +28,8 @@ Decide = Callable[[OrderState | None], Decision]
 CONFLICTS_MAX = 20
 """Fifty writers on one order would be a storm; a loser wins at the latest when all the others have."""
 
-_LOST_PAUSES_S = (0.05, 0.2, 1.0)
-"""After a lost connection: reload and decide again, three times, then the compensation task carries on."""
+_LOST_PAUSES_S = (0.05, 0.25, 1.0, 3.0)
+"""After a lost connection: reload and decide again. A restart of Postgres takes a second or two; beyond, the sweep."""
 
 
 class Armed(msgspec.Struct, frozen=True, kw_only=True):

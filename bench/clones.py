@@ -38,7 +38,8 @@ SELECT copy.*
  CROSS JOIN LATERAL (
         SELECT 'clone-' || lpad(i::text, 10, '0') AS order_no, left(md5('number' || i), 28) AS out_trade_no,
                left(md5('page' || i), 22) AS page_token,
-               now() + make_interval(secs => $4::float8 + ($5::float8 - $4::float8) * (i % 1000) / 1000) AS due_at
+               now() + make_interval(secs => $4::float8 + ($5::float8 - $4::float8) * (i % 1000) / 1000) AS due_at,
+               $6::boolean AS with_deadlines
        ) AS n
  CROSS JOIN LATERAL jsonb_populate_record(t, jsonb_build_object({changes})) AS copy
  WHERE t.order_no = $1"""
@@ -49,7 +50,7 @@ _TABLES = {
     "order_events": "'order_no', n.order_no, 'out_trade_no', n.out_trade_no",
     "pending": """'order_no', n.order_no,
                   'out_trade_no', CASE t.kind WHEN 'query' THEN n.out_trade_no ELSE n.order_no END,
-                  'due_at', CASE t.kind WHEN 'query' THEN n.due_at ELSE t.due_at END""",
+                  'due_at', CASE WHEN t.kind = 'query' OR n.with_deadlines THEN n.due_at ELSE t.due_at END""",
 }
 COPIED = tuple(_TABLES)
 
@@ -65,12 +66,18 @@ async def place_first(rig: Rig) -> OrderState:
     return state
 
 
-async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float) -> None:
-    """`count` copies, each with a query due between these seconds from now and a deadline when the first one expires."""
+async def copy_orders(
+    rig: Rig, count: int, *, from_s: float, until_s: float, with_deadlines: bool = False
+) -> None:
+    """`count` copies, each with a query due between these seconds from now, and a deadline.
+
+    The deadline is due when the first order's is, or `with_deadlines` in the same instant as the query.
+    """
     for start in range(1, count + 1, CHUNK):
+        end = min(start + CHUNK - 1, count)
         for table, changes in _TABLES.items():
             statement = _COPY.format(table=table, changes=changes)
-            await rig.db.execute(statement, FIRST, start, min(start + CHUNK - 1, count), from_s, until_s)
+            await rig.db.execute(statement, FIRST, start, end, from_s, until_s, with_deadlines)
     for table in COPIED:
         await rig.db.execute(f"VACUUM (ANALYZE) {table}")
 

@@ -15,7 +15,7 @@ OURS = ("api", "worker", "postgres", "redis")
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _OWN, _REAPED = slice(11, 13), slice(13, 15)
-"""Fields 14 to 17 of proc(5)'s stat, counted from the one behind the name: user and system, own and of ended children."""
+"""Of what follows the name in proc(5)'s stat: user and system, its own and of its ended children, fields 14 to 17."""
 
 
 class CpuMeter:
@@ -26,7 +26,7 @@ class CpuMeter:
         self._before = used(stack)
 
     def figures(self, n: int, per: str) -> tuple[Figure, ...]:
-        """CPU milliseconds for each of `n` orders, callbacks …, by process; `cpu_ours` is what a deployment pays for."""
+        """CPU milliseconds for each of `n` orders, callbacks …, by process; `cpu_ours` is the sum of `OURS`."""
         now = used(self._stack)
         spent = {name: now[name] - self._before[name] for name in now}
         if not spent or n == 0:

@@ -46,7 +46,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
 
 
 async def _sell(rig: Rig, buyer: Buyer, sizes: Sizes) -> tuple[Figure, ...]:
-    books, meter, asked = await rig.db.fetchrow(_BOOKS), CpuMeter(rig.stack), buyer.requests
+    books, meter, asked = await _books(rig), CpuMeter(rig.stack), buyer.requests
     started = time.perf_counter()
     done: list[Purchase] = await closed_loop(
         lambda i: buyer.buy(f"order-{i:010d}"), sizes.orders, sizes.clients, sizes.limit_s
@@ -57,8 +57,7 @@ async def _sell(rig: Rig, buyer: Buyer, sizes: Sizes) -> tuple[Figure, ...]:
     if not await wait_until(lambda: _is_settled(rig), SETTLE_S):
         raise Unexpected(f"orders that were acknowledged are not paid and heard of within {SETTLE_S:g} s")
     cpu = meter.figures(n, "order")
-    after = await rig.db.fetchrow(_BOOKS)
-    assert books is not None and after is not None  # noqa: PT018 -- a SELECT without FROM has a row
+    commits, wal = (after - before for before, after in zip(books, await _books(rig), strict=True))
     return (
         figure("orders_per_s", n / elapsed_s, "orders/s", n),
         figure("paid_when_acknowledged", at_once / n, "share", n),
@@ -67,9 +66,15 @@ async def _sell(rig: Rig, buyer: Buyer, sizes: Sizes) -> tuple[Figure, ...]:
         *latencies("callback", [one.acknowledged_s for one in done]),
         *latencies("order", [one.total_s for one in done]),
         *cpu,
-        figure("commits", (after["commits"] - books["commits"]) / n, "commits/order", n),
-        figure("wal", (after["wal"] - books["wal"]) / n, "bytes/order", n),
+        figure("commits", commits / n, "commits/order", n),
+        figure("wal", wal / n, "bytes/order", n),
     )
+
+
+async def _books(rig: Rig) -> tuple[int, float]:
+    row = await rig.db.fetchrow(_BOOKS)
+    assert row is not None, "a SELECT without FROM has a row"
+    return row["commits"], row["wal"]
 
 
 async def _left(rig: Rig) -> tuple[int, int]:

@@ -67,9 +67,9 @@ def lines(report: Report) -> list[str]:
     """The report for a person."""
     machine = report.machine
     out = [
-        f"{report.command}",
-        f"{machine.cores} cores ({machine.cpu}), load {machine.load_before} before, commit {machine.commit or 'unknown'}",
-        f"Python {machine.python}, {', '.join(f'{name} {version}' for name, version in machine.servers.items())}, "
+        f"{report.command}    {report.seconds} s",
+        f"commit {machine.commit or 'unknown'}, Python {machine.python}, {', '.join(machine.servers.values())}",
+        f"{machine.cores} cores ({machine.cpu}), load {machine.load_before} before it began",
         f"a synced write takes {machine.synced_write_ms} ms on {machine.file_system or 'an unknown file system'}",
     ]
     for result in report.results:

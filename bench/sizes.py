@@ -13,10 +13,10 @@ Say = Callable[[str], None]
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of each benchmark. No measured stretch goes on for longer than `limit_s`; what was done by then counts."""
 
-    orders: int = 2000
+    orders: int = 1500
     clients: int = 16
-    callbacks: int = 2000
+    callbacks: int = 1200
     queries: int = 10_000
     rows: int = 100_000
     repeats: int = 3
-    limit_s: float = 40.0
+    limit_s: float = 30.0

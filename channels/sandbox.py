@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import csv
 import hmac
+import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from hashlib import sha256
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementRow
+from channels.json_body import read_json
 from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
 from core.account import AccountConfig
 from core.errors import (
@@ -29,6 +31,7 @@ from core.errors import (
     ConfigurationError,
 )
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
+from core.money import AMOUNT_MAX
 from core.order import Checkout, Payment
 
 TOLERANCE_S = 300
@@ -36,11 +39,13 @@ SECRET_CHARACTERS_MIN = 32
 
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),k=([A-Za-z0-9_\-]{1,32}),v1=([0-9a-f]{64})", re.ASCII)
 
+_STATEMENT_HEADER = ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at"]
+_MINOR_TEXT = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
+
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,128}\Z")]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
-_Minor = Annotated[int, msgspec.Meta(ge=0)]
-_T = TypeVar("_T")
+_Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,7 +116,10 @@ class Sandbox:
             "return_url": create.return_url,
         }
         answer = await self._call("POST", "/v1/payments", body, {"Idempotency-Key": payment.out_trade_no})
-        told = _decode(answer.body, _PaymentObject)
+        told = read_json(answer.body, _PaymentObject)
+        asked = (self._merchant_id, payment.out_trade_no, payment.amount, payment.currency)
+        if (told.merchant_id, told.out_trade_no, told.amount, told.currency) != asked:
+            raise ChannelUnreadable("other_payment")
         return Created(checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
@@ -121,7 +129,7 @@ class Sandbox:
             if refused.code == "PAYMENT_NOT_EXIST":
                 return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
             raise ChannelUnreadable(f"refused_{refused.code}") from None
-        return self._evidence(_decode(answer.body, _PaymentObject))
+        return self._evidence(read_json(answer.body, _PaymentObject))
 
     async def close_payment(self, payment: Payment) -> None:
         try:
@@ -154,7 +162,7 @@ class Sandbox:
         )
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
             raise CallbackStale
-        told = _decode(body, _CallbackBody)
+        told = read_json(body, _CallbackBody)
         if told.id != callback_id:
             raise ChannelUnreadable("callback_id_differs")
         return Callback(notification_id=told.id, evidence=self._evidence(told.payment))
@@ -168,10 +176,12 @@ class Sandbox:
 
     def parse_statement(self, statement: bytes) -> Iterator[StatementRow]:
         try:
-            rows = csv.DictReader(statement.decode().splitlines(), strict=True)
+            rows = csv.reader(io.StringIO(statement.decode(), newline=""), strict=True)
+            if next(rows, None) != _STATEMENT_HEADER:
+                raise ChannelUnreadable("statement_header")
             for row in rows:
-                yield _statement_row(row)
-        except (UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+                yield _statement_row(*row)
+        except (csv.Error, msgspec.ValidationError, ValueError, TypeError) as error:
             raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
 
     # -- the wire ------------------------------------------------------------------------------------------------------
@@ -210,7 +220,7 @@ class Sandbox:
         if abs(self._clock() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
         if answer.status >= 400:  # noqa: PLR2004 - the classes of errors
-            raise ChannelRefused(_decode(answer.body, _ErrorObject).code)
+            raise ChannelRefused(read_json(answer.body, _ErrorObject).code)
         return answer
 
     def _verify(
@@ -252,7 +262,7 @@ class Sandbox:
         return Refunded(**common, channel_transaction_id=told.transaction_id, refunded_amount=told.refunded_amount)
 
     def _refund(self, answer: Answer, refund_no: str) -> RefundState:
-        told = _decode(answer.body, _RefundObject)
+        told = read_json(answer.body, _RefundObject)
         if (told.refund_no, told.merchant_id) != (refund_no, self._merchant_id):
             raise ChannelUnreadable("other_refund")
         return told.status
@@ -264,26 +274,28 @@ def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:
     return b"\n".join(part if isinstance(part, bytes) else str(part).encode() for part in texts)
 
 
-def _decode(body: bytes, type_: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ChannelUnreadable("body") from None
-
-
 def _http_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https"):
+    """A buyer is sent there."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ChannelUnreadable("pay_url") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ChannelUnreadable("pay_url")
     return text
 
 
-def _statement_row(row: dict[str, str]) -> StatementRow:
+def _statement_row(
+    kind: str, out_trade_no: str, transaction_id: str, refund_no: str, amount: str, currency: str, at: str
+) -> StatementRow:
+    if kind not in ("payment", "refund") or not _MINOR_TEXT.fullmatch(amount):
+        raise ValueError("neither payment nor refund, or an amount that is none")
     return StatementRow(
-        kind=row["type"],
-        out_trade_no=row["out_trade_no"],
-        channel_transaction_id=row["transaction_id"],
-        refund_no=row["refund_no"],
-        amount=int(row["amount"]),
-        currency=row["currency"],
-        at=datetime.fromisoformat(row["at"]),
+        kind=kind,
+        out_trade_no=out_trade_no,
+        channel_transaction_id=transaction_id,
+        refund_no=refund_no,
+        amount=int(amount),
+        currency=currency,
+        at=msgspec.convert(at, _Instant),
     )

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
+from pyreqwest.exceptions import PyreqwestError
 
 from core.errors import ChannelUnavailable, ChannelUnreadable
 
@@ -73,7 +74,7 @@ class Transport:
 
         Raises:
             ChannelUnavailable: refused, unresolved, timed out, cut off, or answered 429 or 5xx.
-            ChannelUnreadable: a redirect, a compressed or an oversized answer.
+            ChannelUnreadable: a redirect, a compressed or an oversized answer, a header that is not ASCII.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -84,8 +85,11 @@ class Transport:
             raise ChannelUnavailable("timed_out") from None
         except httpx.ConnectError:
             raise ChannelUnavailable("not_connected") from None
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, PyreqwestError, OSError) as error:  # pyreqwest's: what its mapping to httpx leaves out
             raise ChannelUnavailable(f"cut_off_{type(error).__name__}") from None
+        except (ValueError, httpx.InvalidURL):
+            # What pyreqwest and httpx raise for bytes, in a header or in an address, that HTTP does not have.
+            raise ChannelUnreadable("not_http") from None
         if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status == httpx.codes.TOO_MANY_REQUESTS:
             raise ChannelUnavailable(f"status_{answer.status}")
         if 300 <= answer.status < 400:  # noqa: PLR2004 - the class of redirects

@@ -23,14 +23,15 @@ def cases() -> None:
 
 @cases.command("list", epilog="Example: nodrop cases list --reason paid_late")
 @click.option("--all", "with_resolved", is_flag=True, help="Also those that were resolved.")
-@click.option("--reason", type=click.Choice(list(CaseReason)), help="For this reason alone.")
-@click.option("--order", "order_no", help="About this order alone.")
+@click.option("--reason", type=click.Choice([reason.value for reason in CaseReason]), help="For this reason.")
+@click.option("--order", "order_no", help="About this order.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True, help="How many at most.")
 @json_option
-def list_(*, with_resolved: bool, reason: CaseReason | None, order_no: str | None, limit: int, as_json: bool) -> None:
+def list_(*, with_resolved: bool, reason: str | None, order_no: str | None, limit: int, as_json: bool) -> None:
     """List cases, newest first."""
+    wanted = None if reason is None else CaseReason(reason)
     rows, more = with_database(
-        lambda db: list_cases(db, open_only=not with_resolved, reason=reason, order_no=order_no, limit=limit)
+        lambda db: list_cases(db, open_only=not with_resolved, reason=wanted, order_no=order_no, limit=limit)
     )
     if as_json:
         print_json(rows)

@@ -14,6 +14,9 @@ from cli.output import json_option, print_json, print_table
 from core.settings import Settings
 
 MASKED = "***"
+PLAIN = ("REDIS_SENTINELS", "REDIS_SENTINEL_MASTER", "PUBLIC_URL", "HOST", "NOTIFY_ALLOW_NETS", "LOG_LEVEL")
+"""Texts that hold no secret; a setting that is not thought of here is masked."""
+
 PUBLIC_PARAMETERS = ("sslmode", "channel_binding", "application_name")
 
 
@@ -63,40 +66,41 @@ def show(*, as_json: bool) -> None:
 def masked(name: str, given: Settings) -> object:
     """A setting as it may be shown: no password, no key, and of a certificate only that there is one."""
     value: object = getattr(given, name.lower())
-    if not value or not isinstance(value, str):
+    if not value or not isinstance(value, str) or name in PLAIN:
         return value
     match name:
         case "DATABASE_URL" | "DIRECT_DATABASE_URL" | "REDIS_URL":
             return _masked_url(value)
+        case "DATABASE_TLS" | "REDIS_TLS":
+            return "ca:<PEM>" if "-----BEGIN" in value else value
         case "NODROP_MASTER_KEYS":
-            return ",".join(
-                f"{item.partition(':')[0].strip()}:{MASKED}" if ":" in item else MASKED for item in value.split(",")
-            )
-        case "NOTIFY_SECRETS":
-            return ",".join(MASKED for _ in given.notify_keys())
-        case "DATABASE_TLS" | "REDIS_TLS" if "-----BEGIN" in value:
-            return "ca:<PEM>"
-    return value
+            return ",".join(_masked_key(item.strip()) for item in value.split(","))
+    return MASKED
+
+
+def _masked_key(item: str) -> str:
+    """A master key by its id."""
+    key_id, colon, _ = item.partition(":")
+    return f"{key_id}:{MASKED}" if colon else MASKED
 
 
 def _masked_url(url: str) -> str:
-    """Scheme, user, host and path; the password, and whatever a driver takes in the query, are masked."""
+    """Scheme, user, host and path; the password, and whatever a driver takes in the query, are masked.
+
+    A `/`, `?` or `#` that was not encoded ends the password too early, and the rest of it looks like something else:
+    then nothing is shown.
+    """
     try:
         parts = urlsplit(url)
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+        port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return MASKED
-    if not parts.scheme or not parts.hostname:
+    if not parts.scheme or not parts.hostname or parts.fragment or "@" in parts.path + parts.query:
         return MASKED
-    login = (
-        f"{parts.username or ''}:{MASKED}@"
-        if parts.password is not None
-        else f"{parts.username}@"
-        if parts.username
-        else ""
-    )
+    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
+    login = f"{user}:{MASKED}@" if colon else f"{user}@" if user else ""
     query = "&".join(f"{key}={value if key in PUBLIC_PARAMETERS else MASKED}" for key, value in parse_qsl(parts.query))
-    return f"{parts.scheme}://{login}{host}{parts.path}" + (f"?{query}" if query else "")
+    return f"{parts.scheme}://{login}{parts.hostname}{port}{parts.path}" + (f"?{query}" if query else "")
 
 
 def _source(name: str) -> str:

@@ -71,19 +71,20 @@ def orders() -> None:
 
 
 @orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")
-@click.option("--status", type=click.Choice(list(OrderStatus)), help="In this status alone.")
+@click.option("--status", type=click.Choice([status.value for status in OrderStatus]), help="In this status.")
 @click.option("--account", help="With a payment at this account.")
 @click.option("--since", type=Since(), help="Placed since then: 30m, 2h, 7d, or an instant in ISO 8601.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True, help="How many at most.")
 @json_option
 def list_(
-    *, status: OrderStatus | None, account: str | None, since: timedelta | datetime | None, limit: int, as_json: bool
+    *, status: str | None, account: str | None, since: timedelta | datetime | None, limit: int, as_json: bool
 ) -> None:
     """List orders, newest first."""
 
     async def read(db: Database) -> tuple[list[OrderState], str | None]:
         after = await find_now(db) - since if isinstance(since, timedelta) else since
-        return await list_orders(db, status=status, account=account, created_after=after, limit=limit)
+        wanted = None if status is None else OrderStatus(status)
+        return await list_orders(db, status=wanted, account=account, created_after=after, limit=limit)
 
     states, more = with_database(read)
     if as_json:
@@ -155,6 +156,27 @@ def close(order_no: str, *, as_json: bool) -> None:
         click.echo(headline(state))
     if not state.order.is_resolved:
         raise Stop("not closed yet: a channel has not said that it is unpaid. The worker carries on with it")
+
+
+@orders.command(epilog="Example: nodrop orders accept 2026-1123-0001 --by alice")
+@click.argument("order_no")
+@click.option("--by", required=True, help="Who decides; it is written into the order's history.")
+@json_option
+def accept(order_no: str, *, by: str, as_json: bool) -> None:
+    """Accept money that came after an order was closed.
+
+    For accounts with late_policy "flag": the order becomes paid by the payment that its channel has confirmed, the
+    merchant is told, and the case is resolved. An order that no channel has confirmed cannot be marked paid.
+    """
+    from flows.accept import accept_late
+
+    if not by.strip():
+        raise click.UsageError("--by says who decides: it may not be empty")
+    state = with_parts(lambda parts: accept_late(parts, order_no, by=by.strip()))
+    if as_json:
+        print_json(view_order(state, settings().public_url))
+    else:
+        click.echo(headline(state))
 
 
 async def find(db: Database, order_no: str) -> Found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from shutil import get_terminal_size
 from typing import IO, Any, TypeVar
 from unicodedata import east_asian_width
 
@@ -15,6 +16,12 @@ import click
 
 WIDE = ("W", "F")
 """Characters that take two columns: Chinese, mostly."""
+
+READABLE = 20
+"""A column is folded to no fewer characters; a table that does not fit even so is printed row by row."""
+
+GAP = 2
+"""Columns between two columns."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -58,13 +65,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         click.echo(empty)
         return
     texts = [[cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, texts)
-        return
     widths = [max(_width(text) for text in column) for column in zip(columns, *texts, strict=True)]
-    for line in ([name.upper() for name in columns], *texts):
-        padded = (text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    if not sys.stdout.isatty():
+        for line in ([name.upper() for name in columns], *texts):
+            click.echo((" " * GAP).join(map(_padded, line, widths)).rstrip())
+    elif sum(min(width, READABLE) + GAP for width in widths) <= get_terminal_size().columns:
+        _print_rich(columns, texts, widths)
+    else:
+        _print_rows(columns, texts)
 
 
 def cell(value: object) -> str:
@@ -106,15 +114,29 @@ def _width(text: str) -> int:
     return sum(2 if east_asian_width(mark) in WIDE else 1 for mark in text)
 
 
-def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """For a terminal that is too narrow for so many columns: one below the other."""
+    width = max(map(_width, columns))
+    for row in rows:
+        for name, text in zip(columns, row, strict=True):
+            if text != cell(None):
+                click.echo(f"{_padded(name, width)}  {text}")
+        click.echo()
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(name, overflow="fold", min_width=min(width, READABLE))
     for row in rows:
         table.add_row(*(Text(text) for text in row))  # not markup: `[red]` in a subject is a subject
     Console().print(table)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import csv
-import hmac
 import io
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from msgspec import Meta
 
 from simulator.asgi import BadBody, Request, Response, decode, json_response, problem
 from simulator.base import Account, Accounts, Asked, Call, Event
 from simulator.faults import CallKind
-from simulator.ledger import Key, Payment, PaymentStatus, Refund, RefundStatus, Refusal, Row, Terms
+from simulator.ledger import Key, Payment, Refund, Refusal, Row, Terms
+from simulator.sandbox_wire import (
+    CallbackBody,
+    CloseBody,
+    CreateBody,
+    RefundBody,
+    is_signed,
+    payment_object,
+    refund_object,
+    signature,
+    signed,
+)
 
 if TYPE_CHECKING:
     from simulator.far_side import FarSide
-
-TOLERANCE = timedelta(seconds=300)
-AMOUNT_MAX = 10**14
 
 # https://pay.weixin.qq.com/doc/v3/merchant/4012075249: the schedule of the strictest channel, 24 h 4 min in all.
 RESEND_GAPS_S: tuple[int, ...] = (
@@ -31,7 +37,6 @@ RESEND_GAPS_S: tuple[int, ...] = (
     *(10_800, 10_800, 10_800, 21_600, 21_600),
 )
 
-_SIGNATURE = re.compile(r"t=([0-9]{1,11}),k=([0-9A-Za-z_\-]{1,64}),v1=([0-9a-f]{64})", re.ASCII)
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -53,123 +58,7 @@ _MESSAGE = {
 }
 
 
-# -- bodies ------------------------------------------------------------------------------------------------------------
-
-
-class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    out_trade_no: str
-    amount: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-    currency: str
-    subject: Annotated[str, Meta(min_length=1, max_length=256)]
-    expires_at: Annotated[datetime, Meta(tz=True)]
-    callback_url: Annotated[str, Meta(max_length=2048)]
-    return_url: Annotated[str, Meta(max_length=2048)] | None = None
-
-
-class CloseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing: the address says it all."""
-
-
-class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    refund_no: str
-    amount: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-
-
-class PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
-    merchant_id: str
-    out_trade_no: str
-    transaction_id: str | None
-    amount: int
-    currency: str
-    subject: str
-    status: PaymentStatus
-    refunded_amount: int
-    paid_at: datetime | None
-    expires_at: datetime
-    pay_url: str
-
-
-class RefundObject(msgspec.Struct, frozen=True, kw_only=True):
-    merchant_id: str
-    refund_no: str
-    out_trade_no: str
-    amount: int
-    currency: str
-    status: RefundStatus
-    refunded_at: datetime | None
-
-
-class CallbackBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    id: str
-    type: str
-    created_at: datetime
-    payment: PaymentObject
-    refund: RefundObject | None = None
-
-
-def payment_object(payment: Payment, pay_url: str) -> PaymentObject:
-    terms = payment.terms
-    return PaymentObject(
-        merchant_id=payment.merchant_id,
-        out_trade_no=terms.out_trade_no,
-        transaction_id=payment.transaction_id,
-        amount=terms.amount,
-        currency=terms.currency,
-        subject=terms.subject,
-        status=payment.status,
-        refunded_amount=payment.refunded_amount,
-        paid_at=payment.paid_at,
-        expires_at=terms.expires_at,
-        pay_url=pay_url,
-    )
-
-
-def refund_object(refund: Refund) -> RefundObject:
-    return RefundObject(
-        merchant_id=refund.merchant_id,
-        refund_no=refund.refund_no,
-        out_trade_no=refund.out_trade_no,
-        amount=refund.amount,
-        currency=refund.currency,
-        status=refund.status,
-        refunded_at=refund.refunded_at,
-    )
-
-
-# -- signatures --------------------------------------------------------------------------------------------------------
-
-
-def hex_mac(secret: str, *lines: str | bytes) -> str:
-    """HMAC-SHA256 over the lines, joined with a line feed, without one at the end; a body is its raw bytes."""
-    joined = b"\n".join(line if isinstance(line, bytes) else line.encode("latin-1") for line in lines)
-    return hmac.digest(secret.encode(), joined, "sha256").hex()
-
-
-def _signature(account: Account, now: datetime, kind: str, *lines: str | bytes) -> str:
-    key_id, secret = next(iter(account.keys.items()))
-    at = str(int(now.timestamp()))
-    return f"t={at},k={key_id},v1={hex_mac(secret, kind, at, *lines)}"
-
-
-def _is_signed(request: Request, account: Account, now: datetime) -> bool:
-    match = _SIGNATURE.fullmatch(request.headers.get("sandbox-signature", ""))
-    if match is None:
-        return False
-    at, key_id, mac = match.groups()
-    secret = account.keys.get(key_id)
-    if secret is None or abs(now - datetime.fromtimestamp(int(at), UTC)) > TOLERANCE:
-        return False
-    wanted = hex_mac(secret, "REQUEST", at, request.method, request.target, account.merchant_id, request.body)
-    return hmac.compare_digest(wanted, mac)
-
-
-def _signed(asked: Asked, response: Response) -> Response:
-    """The answer with a signature that binds it to its question; 5xx are not signed."""
-    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return response
-    question = asked.request.headers["sandbox-signature"].rpartition("v1=")[2]
-    signature = _signature(asked.account, asked.now, "ANSWER", question, str(response.status), response.body)
-    return msgspec.structs.replace(response, headers=(*response.headers, ("sandbox-signature", signature)))
+# -- calls -------------------------------------------------------------------------------------------------------------
 
 
 def _refused(refusal: Refusal) -> Response:
@@ -180,17 +69,14 @@ def _invalid(message: str) -> Response:
     return problem(400, "INVALID_PARAMETER", message)
 
 
-# -- calls -------------------------------------------------------------------------------------------------------------
-
-
 def _create(far_side: FarSide, asked: Asked) -> Response:
     try:
         body = decode(asked.request.body, CreateBody)
     except BadBody as error:
-        return _signed(asked, _invalid(str(error)))
+        return signed(asked, _invalid(str(error)))
     wrong = _wrong_with(body, asked, far_side)
     if wrong is not None:
-        return _signed(asked, _invalid(wrong))
+        return signed(asked, _invalid(wrong))
     terms = Terms(**{name: getattr(body, name) for name in body.__struct_fields__})
     return _answer_payment(far_side, asked, far_side.create(asked.account, terms, asked.now))
 
@@ -233,24 +119,24 @@ def _close(far_side: FarSide, asked: Asked) -> Response:
     try:
         decode(asked.request.body, CloseBody)
     except BadBody as error:
-        return _signed(asked, _invalid(str(error)))
+        return signed(asked, _invalid(str(error)))
     closed = far_side.close(asked.account, asked.request.params["out_trade_no"], asked.now)
     return _answer_payment(far_side, asked, closed)
 
 
 def _answer_payment(far_side: FarSide, asked: Asked, payment: Payment | Refusal) -> Response:
     if isinstance(payment, Refusal):
-        return _signed(asked, _refused(payment))
-    return _signed(asked, json_response(payment_object(payment, far_side.pay_url(payment))))
+        return signed(asked, _refused(payment))
+    return signed(asked, json_response(payment_object(payment, far_side.pay_url(payment))))
 
 
 def _refund(far_side: FarSide, asked: Asked) -> Response:
     try:
         body = decode(asked.request.body, RefundBody)
     except BadBody as error:
-        return _signed(asked, _invalid(str(error)))
+        return signed(asked, _invalid(str(error)))
     if _NUMBER.fullmatch(body.refund_no) is None:
-        return _signed(asked, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
+        return signed(asked, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
     number = asked.request.params["out_trade_no"]
     return _answer_refund(asked, far_side.refund(asked.account, number, body.refund_no, body.amount, asked.now))
 
@@ -262,8 +148,8 @@ def _query_refund(far_side: FarSide, asked: Asked) -> Response:
 
 def _answer_refund(asked: Asked, refund: Refund | Refusal) -> Response:
     if isinstance(refund, Refusal):
-        return _signed(asked, _refused(refund))
-    return _signed(asked, json_response(refund_object(refund)))
+        return signed(asked, _refused(refund))
+    return signed(asked, json_response(refund_object(refund)))
 
 
 def _statement(far_side: FarSide, asked: Asked) -> Response:
@@ -273,9 +159,9 @@ def _statement(far_side: FarSide, asked: Asked) -> Response:
     except ValueError:
         day = None
     if day is None:
-        return _signed(asked, _invalid("date is YYYY-MM-DD"))
+        return signed(asked, _invalid("date is YYYY-MM-DD"))
     body = _csv(far_side.statement(asked.account, day))
-    return _signed(asked, Response(body=body, content_type="text/csv; charset=utf-8"))
+    return signed(asked, Response(body=body, content_type="text/csv; charset=utf-8"))
 
 
 def _day(request: Request) -> str:
@@ -349,13 +235,13 @@ class Sandbox:
 
     def authenticate(self, request: Request, accounts: Accounts, now: datetime) -> Account | Response:
         account = accounts.get(self.claimed_merchant(request))
-        if account is None or account.channel != self.name or not _is_signed(request, account, now):
+        if account is None or account.channel != self.name or not is_signed(request, account, now):
             return problem(401, "SIGNATURE_INVALID", "the signature does not verify, or is older than 300 s")
         return account
 
     def too_many(self, asked: Asked) -> Response:
         limited = problem(429, "RATE_LIMITED", "too many calls in this second")
-        return _signed(asked, msgspec.structs.replace(limited, headers=(("retry-after", "1"),)))
+        return signed(asked, msgspec.structs.replace(limited, headers=(("retry-after", "1"),)))
 
     def render(self, event: Event, pay_url: str) -> bytes:
         body = CallbackBody(
@@ -372,7 +258,7 @@ class Sandbox:
             "content-type": "application/json",
             "sandbox-merchant": account.merchant_id,
             "sandbox-callback-id": event.callback_id,
-            "sandbox-signature": _signature(account, now, "CALLBACK", event.callback_id, account.merchant_id, body),
+            "sandbox-signature": signature(account, now, "CALLBACK", event.callback_id, account.merchant_id, body),
         }
 
     def acknowledges(self, status: int, body: bytes) -> bool:

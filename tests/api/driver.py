@@ -1,7 +1,7 @@
 """Calls the ASGI application as a server does, one message at a time, and tells what it read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,8 +22,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reads: int
 
     @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
+    def json(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.body, type=dict[str, Any])
 
     @property
     def problem(self) -> str:
@@ -58,7 +58,8 @@ class Client:
             given["content-length"] = str(sum(map(len, pieces)))
         else:
             given["transfer-encoding"] = "chunked"
-        left, reads, sent = list(pieces), 0, []
+        sent: list[Message] = []
+        left, reads = list(pieces), 0
 
         async def receive() -> Message:
             nonlocal reads
@@ -97,7 +98,7 @@ class Client:
             return {"type": "http.disconnect"}
 
         scope = self._scope("GET", target, {name.replace("_", "-"): text for name, text in headers.items()})
-        task = asyncio.create_task(self.app(scope, receive, stream.send))  # type: ignore[arg-type]  # a coroutine it is
+        task = asyncio.create_task(self.app(scope, receive, stream.send))
         try:
             yield stream
         finally:
@@ -144,7 +145,7 @@ class Stream:
         blocks = [block.split("\n") for block in self.text.split("\n\n") if block.startswith("id: ")]
         return [{"id": lines[0][4:], **msgspec.json.decode(lines[1][6:])} for lines in blocks]
 
-    async def until(self, condition: Any) -> None:
+    async def until(self, condition: Callable[["Stream"], object]) -> None:
         """Until it holds of this stream, or the test fails."""
         async with asyncio.timeout(WAIT_S):
             while not condition(self):

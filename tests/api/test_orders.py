@@ -1,11 +1,10 @@
 """What a merchant's backend does with /v1, through the flows, against Postgres, Redis and a sandbox channel."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from tests.api.conftest import Channel, terms, token_of
+from tests.api.conftest import Channel, terms
 from tests.api.driver import Client
 from tests.servers import eventually
 
@@ -141,9 +140,7 @@ async def test_a_callback_is_acknowledged_in_the_channels_own_words(
     placed = (await client.post("/v1/orders", terms(account=account))).json
     await channel.pay(placed["payments"][0]["out_trade_no"], "none")
 
-    async def paid() -> Any:
-        order = (await client.get(f"/v1/orders/{placed['order_no']}")).json
-        return order if order["status"] == "paid" else None
+    async def is_paid() -> bool:
+        return bool((await client.get(f"/v1/orders/{placed['order_no']}")).json["status"] == "paid")
 
-    order = await eventually(paid)
-    assert token_of(order) == token_of(placed)
+    await eventually(is_paid)

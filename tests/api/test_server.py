@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGTERM
 from time import monotonic
 
 import httpx
@@ -77,7 +78,7 @@ async def test_a_draining_process_says_it_is_not_ready_and_still_answers(
         200,
         {"ready": True, "postgres": True, "redis": True, "draining": False},
     )
-    process.send(server_module.signal.SIGTERM)
+    process.send(SIGTERM)
 
     async def unready() -> bool:
         answer = await http.get("/readyz")

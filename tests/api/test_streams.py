@@ -1,7 +1,6 @@
 """Server-sent events: what is sent, what wakes them, and everything that ends them."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,9 +16,8 @@ from tests.servers import eventually
 
 
 @pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "HEARTBEAT_S", 0.05)
-    yield
 
 
 async def test_a_stream_begins_with_the_state_and_its_version_as_id(client: Client, buyer: Client) -> None:
@@ -168,6 +166,6 @@ async def test_a_reader_that_takes_nothing_is_let_go(
             await asyncio.Event().wait()
 
     monkeypatch.setattr(Stream, "send", never_taken)
-    async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
+    async with buyer.stream(f"/o/{token_of(order)}/events"):
         await eventually(lambda: client.app.service.streams.count == 1)
         await eventually(lambda: client.app.service.streams.count == 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from core.settings import Settings
 from flows.parts import Parts
@@ -24,7 +24,7 @@ ARGUMENTS = [
 ]
 # A minute lasts half a second: queries come after 0.5, 2, 4.5, 8 … s.
 QUICK = {"BACKOFF_UNIT_S": "0.5", "SWEEP_INTERVAL_S": "0.5", "SWEEP_GRACE_S": "0.5"}
-PHONE = {"width": 390, "height": 760}
+PHONE = ViewportSize(width=390, height=760)
 
 # What the order's heading, its note and its title ever said, also for a moment, and across reloads.
 LISTEN = """

@@ -104,7 +104,11 @@ async def test_the_page_asks_by_itself_when_a_stream_is_held_back(
 ) -> None:
     """A proxy that buffers: the stream is neither refused nor answered."""
     held: list[Route] = []
-    await buyer.page.route("**/events", lambda route: held.append(route))
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+
+    await buyer.page.route("**/events", hold)
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
     await channel.pay(number_of(order), "none")

@@ -25,7 +25,7 @@ SPEED = 1000.0
 OK = Response(body=b"ok", content_type="text/plain")
 
 
-async def until(condition: Callable[[], object], within_s: float = 4.0) -> None:
+async def until(condition: Callable[[], object], within_s: float = 8.0) -> None:
     """Polls until the condition holds; fails when it does not in time."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on

@@ -125,7 +125,7 @@ async def test_resends_have_same_id_and_body_and_keep_the_schedule(channel: Chan
     times = [at for at, _ in receiver.came]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     wanted = [gap / SPEED for gap in RESEND_GAPS_S[:4]]
-    assert all(wanted_s <= gap < wanted_s + 0.2 for gap, wanted_s in zip(gaps, wanted, strict=True)), gaps
+    assert all(wanted_s <= gap < wanted_s + 2 for gap, wanted_s in zip(gaps, wanted, strict=True)), gaps
     assert len({request.body for _, request in receiver.came}) == 1
     assert len({request.headers["sandbox-callback-id"] for _, request in receiver.came}) == 1
     assert all(is_callback_signed(request.headers, request.body) for _, request in receiver.came)

@@ -133,12 +133,12 @@ async def test_same_seed_breaks_the_same_calls(channel: Channel) -> None:
 
 async def test_unknown_at_first_then_known(channel: Channel) -> None:
     """Neither query nor close finds it; afterwards both do."""
-    await channel.faults(not_found_first=1, not_found_first_s=0.2)
+    await channel.faults(not_found_first=1, not_found_first_s=0.5)
     began = datetime.now(UTC)
     await channel.api.create("number-1")
     assert await outcome(channel, "number-1") == "PAYMENT_NOT_EXIST"
     assert (await channel.api.close("number-1")).status_code == 404
-    await until(lambda: (datetime.now(UTC) - began).total_seconds() > 0.25)
+    await until(lambda: (datetime.now(UTC) - began).total_seconds() > 0.55)
     assert await outcome(channel, "number-1") == "unpaid"
     assert (await channel.api.close("number-1")).status_code == 200
 

@@ -47,7 +47,7 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[tuple[st
 async def ended(started: Process) -> tuple[int, str]:
     """Its exit code and what it still logged, after SIGTERM."""
     started.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         _, errors = await started.communicate()
     assert started.returncode is not None
     return started.returncode, errors.decode()

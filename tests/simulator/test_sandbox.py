@@ -2,13 +2,16 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from simulator.sandbox_wire import hex_mac
 from tests.simulator.conftest import Channel, until
 from tests.simulator.sandbox_client import (
     MERCHANT_ID,
@@ -149,7 +152,7 @@ async def test_close_of_what_is_paid_or_unknown_is_refused(channel: Channel) -> 
 
 
 async def test_payment_closes_at_its_expiry(channel: Channel) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.15)
+    soon = datetime.now(UTC) + timedelta(seconds=0.4)
     await channel.api.create("number-1", expires_at=soon.isoformat())
     assert told(await channel.api.query("number-1")) == (200, "unpaid")
     await until(lambda: datetime.now(UTC) > soon)
@@ -305,3 +308,13 @@ async def test_full_channel_answers_503_unsigned(channel: Channel, monkeypatch: 
     answer = await channel.api.create("number-2")
     assert answer.status_code == 503
     assert "sandbox-signature" not in answer.headers
+
+
+async def test_worked_example_of_the_protocols_page_is_true() -> None:
+    """The page is what adapters are written from; its three signatures are checked with the simulator's own code."""
+    page = (Path(__file__).parents[2] / "docs" / "sandbox-protocol.md").read_text()
+    request, answer, callback = re.findall(r"t=1795392000,k=k2,v1=([0-9a-f]{64})", page)
+    body = re.findall(r"^    (\{\"code\".*\})$", page, re.MULTILINE)[0].encode()
+    assert hex_mac(SECRET, "REQUEST", "1795392000", "GET", "/v1/payments/number-1", MERCHANT_ID, b"") == request
+    assert hex_mac(SECRET, "ANSWER", "1795392000", request, "404", body) == answer
+    assert hex_mac(SECRET, "CALLBACK", "1795392000", "cb_1", MERCHANT_ID, b'{"id":"cb_1"}') == callback

@@ -110,10 +110,8 @@ def test_long_texts_are_cut_and_no_text_breaks_a_line(out: io.BytesIO) -> None:
 
 def test_what_a_library_logs_is_a_place_and_a_level(out: io.BytesIO) -> None:
     """Arq logs job arguments, drivers log addresses with passwords, asyncio logs reprs."""
-    try:
-        raise ConnectionError(CANARY)
-    except ConnectionError:
-        logging.getLogger("arq.worker").exception("failed with %s", CANARY)
+    failure = ConnectionError(CANARY)
+    logging.getLogger("arq.worker").error("failed with %s", CANARY, exc_info=failure)
     logging.getLogger("asyncpg").warning(f"postgres://user:{CANARY}@host")  # noqa: G004 - as libraries do
     logging.getLogger("httpx").info("GET %s", CANARY)
     failed, warned = lines(out)

@@ -1,0 +1,114 @@
+"""`python -m bench`, which is `make bench`: chosen benchmarks one after another, JSON on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from types import MappingProxyType
+
+import click
+import msgspec
+
+from bench import callbacks, footprint, orders, queries, rearm, sweep
+from bench.buyer import Unexpected
+from bench.machine import describe
+from bench.report import Report, Result, lines
+from bench.sizes import Say, Sizes
+from cli.embedded import EmbeddedError, temporary_directory
+from cli.progress import Progress
+
+Measure = Callable[[Sizes, Say], Awaitable[Result]]
+
+BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
+    {
+        "orders": orders.measure,
+        "callbacks": callbacks.measure,
+        "queries": queries.measure,
+        "rearm": rearm.measure,
+        "footprint": footprint.measure,
+        "sweep": sweep.measure,
+    }
+)
+_USUAL = Sizes()
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: python -m bench orders --clients 64"
+)
+@click.argument("benchmarks", nargs=-1, type=click.Choice(list(BENCHMARKS)), metavar="[BENCHMARK]...")
+@click.option("--orders", type=click.IntRange(1, 100_000), default=_USUAL.orders, show_default=True)
+@click.option("--callbacks", type=click.IntRange(2, 50_000), default=_USUAL.callbacks, show_default=True)
+@click.option("--queries", type=click.IntRange(1, 100_000), default=_USUAL.queries, show_default=True)
+@click.option(
+    "--rows",
+    type=click.IntRange(100, 1_000_000),
+    default=_USUAL.rows,
+    show_default=True,
+    help="Pending rows of rearm and sweep, pending payments of footprint.",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(1, 256),
+    default=_USUAL.clients,
+    show_default=True,
+    help="Of the closed loops of orders and callbacks.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1, 20), default=_USUAL.repeats, show_default=True, help="Of what is cheap: rearm."
+)
+@click.option(
+    "--limit-s",
+    type=click.FloatRange(0.1, 600),
+    default=_USUAL.limit_s,
+    show_default=True,
+    help="How long one measured stretch may take; what was done by then counts.",
+)
+def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
+    """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
+
+    BENCHMARK is orders, callbacks, queries, rearm, footprint or sweep; without any, all of them, in less than four
+    minutes on two cores. Prints JSON on standard output and a table on standard error. Exit code 1 when something did
+    not do what was to be measured.
+    """
+    names = benchmarks or tuple(BENCHMARKS)
+    try:
+        report = asyncio.run(_run(names, msgspec.convert(sizes, Sizes)))
+    except (EmbeddedError, ExceptionGroup, RuntimeError, Unexpected) as error:
+        raise click.ClickException(_reason(error)) from None
+    click.echo("\n".join(["", *lines(report)]), err=True)
+    click.echo(msgspec.json.format(msgspec.json.encode(report)))
+
+
+async def _run(names: Sequence[str], sizes: Sizes) -> Report:
+    began_at, began = datetime.now(UTC), time.monotonic()
+    with temporary_directory() as directory:
+        machine = describe(directory)
+    with Progress() as progress:
+        results = [await BENCHMARKS[name](sizes, partial(_say, progress, name)) for name in dict.fromkeys(names)]
+    return Report(
+        command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        began_at=began_at,
+        seconds=round(time.monotonic() - began, 1),
+        machine=machine,
+        results=tuple(results),
+    )
+
+
+def _say(progress: Progress, name: str, text: str) -> None:
+    progress.say(f"{name}: {text}")
+
+
+def _reason(error: BaseException) -> str:
+    """Clients run in a group: the first thing that one of them met."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

@@ -1,0 +1,157 @@
+"""Callbacks from arriving to acknowledged, which is after they are stored and, mostly, after the order is paid."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import msgspec
+from pyreqwest.client import Client
+
+from bench.buyer import TIMEOUT_S, Buyer, Unexpected
+from bench.clones import CREATORS, copy_orders, create_at_channel, place_first
+from bench.cpu import CpuMeter
+from bench.loops import closed_loop, open_loop, wait_until
+from bench.report import Figure, Result, figure, latencies
+from bench.rig import ACCOUNT, Rig, open_rig
+from bench.sizes import Say, Sizes
+from simulator.base import Account, Event, EventType
+from simulator.http_client import exchange, http_client
+from simulator.ledger import Payment, Terms
+from simulator.sandbox import Sandbox
+from simulator.snapshot import LedgerPayment, LedgerSnapshot
+from storage.accounts import get_accounts
+from storage.sealing import Sealer
+
+HOW = (
+    "first half: closed loop, each client sends a callback of a paid payment and waits for the acknowledgement; second "
+    "half: open loop at half the rate of the first, latency from when a callback was due; each is confirmed with the "
+    "channel inside its request; CPU until the merchant has heard of each"
+)
+LATER_S = 1200.0
+OPEN_SHARE = 0.5
+
+SETTLE_S = 30.0
+
+_PAID = "SELECT count(*) FROM orders WHERE status = 'paid'"
+_UNHEARD = "SELECT count(*) FROM notifications WHERE delivered_at IS NULL"
+
+
+class Sender:
+    """Signs callbacks as the channel does, for payments that it has been paid for."""
+
+    def __init__(self, rig: Rig, account: Account, payments: list[LedgerPayment], client: Client) -> None:
+        self._url = f"{rig.stack.api_url}/callbacks/{ACCOUNT}"
+        self._account = account
+        self._payments = payments
+        self._client = client
+        self._channel = Sandbox()
+
+    async def send(self, number: int) -> float:
+        """The callback of one payment; the seconds until it was acknowledged.
+
+        Raises:
+            Unexpected: it was not.
+        """
+        event = _event(self._payments[number], self._account)
+        body = self._channel.render(event, self._payments[number].pay_url)
+        headers = self._channel.sign(event, body, self._account, datetime.now(UTC))
+        began = time.perf_counter()
+        answer = await exchange(
+            self._client, "POST", self._url, headers=headers, body=body, within_s=TIMEOUT_S, body_bytes_max=64
+        )
+        seconds = time.perf_counter() - began
+        if not self._channel.acknowledges(answer.status, answer.body):
+            raise Unexpected(f"a callback was answered {answer.status}")
+        return seconds
+
+
+async def measure(sizes: Sizes, say: Say) -> Result:
+    """Callbacks per second and their latency, closed and open loop."""
+    began = time.monotonic()
+    async with open_rig() as rig:
+        say(f"{sizes.callbacks} paid payments whose callbacks were lost")
+        payments = await _pay_many(rig, sizes.callbacks)
+        client = http_client()
+        try:
+            sender = Sender(rig, await _account(rig), payments, client)
+            figures = await _send_all(rig, sender, sizes, say)
+        finally:
+            await client.close()
+        return Result(
+            benchmark="callbacks",
+            how=HOW,
+            settings=rig.in_force() | {"clients": sizes.clients},
+            seconds=round(time.monotonic() - began, 1),
+            figures=figures,
+        )
+
+
+async def _send_all(rig: Rig, sender: Sender, sizes: Sizes, say: Say) -> tuple[Figure, ...]:
+    half = sizes.callbacks // 2
+    say(f"{half} callbacks from {sizes.clients} clients")
+    meter, started = CpuMeter(rig.stack), time.perf_counter()
+    closed = await closed_loop(sender.send, half, sizes.clients, sizes.limit_s)
+    n, per_s = len(closed), len(closed) / (time.perf_counter() - started)
+    paid = await rig.db.fetchval(_PAID)
+    await wait_until(lambda: _is_heard(rig), SETTLE_S)
+    cpu = meter.figures(n, "callback")
+    arrivals = min(sizes.callbacks - half, max(1, int(sizes.limit_s * per_s * OPEN_SHARE)))
+    say(f"{arrivals} callbacks, {per_s * OPEN_SHARE:.0f} a second")
+    opened = await open_loop(lambda i: sender.send(half + i), arrivals, per_s * OPEN_SHARE)
+    return (
+        figure("callbacks_per_s", per_s, "callbacks/s", n),
+        figure("paid_when_acknowledged", paid / n, "share", n),
+        *latencies("closed", closed),
+        figure("open_rate", per_s * OPEN_SHARE, "callbacks/s", len(opened)),
+        *latencies("open", opened),
+        *cpu,
+    )
+
+
+async def _is_heard(rig: Rig) -> bool:
+    return bool(await rig.db.fetchval(_UNHEARD) == 0)
+
+
+async def _pay_many(rig: Rig, count: int) -> list[LedgerPayment]:
+    """Pending here and paid at the channel, which has not told."""
+    first = await place_first(rig)
+    await copy_orders(rig, count, from_s=LATER_S, until_s=LATER_S)
+    numbers = await create_at_channel(rig, first)
+    async with Buyer(rig) as buyer:
+        await closed_loop(lambda i: buyer.pay(numbers[i]), count, CREATORS, TIMEOUT_S)
+    told = await rig.stack.control("GET", "channel", "/control/ledger")
+    ledger = msgspec.convert(told, LedgerSnapshot, strict=False)
+    return [payment for payment in ledger.payments if payment.status.was_paid]
+
+
+async def _account(rig: Rig) -> Account:
+    """The account as the channel has it: what nodrop keeps sealed holds the same keys."""
+    configs = await get_accounts(rig.db, Sealer.from_setting(rig.stack.master_key))
+    credentials = next(config.credentials for config in configs if config.name == ACCOUNT)
+    return Account(name=ACCOUNT, merchant_id=credentials["merchant_id"], keys=credentials["keys"])
+
+
+def _event(told: LedgerPayment, account: Account) -> Event:
+    assert told.created_at is not None, "the ledger tells it"
+    assert told.expires_at is not None, "as well"
+    payment = Payment(
+        merchant_id=account.merchant_id,
+        terms=Terms(
+            out_trade_no=told.out_trade_no,
+            amount=told.amount,
+            currency=told.currency,
+            subject=told.subject,
+            expires_at=told.expires_at,
+            callback_url=told.callback_url,
+        ),
+        token="",
+        created_at=told.created_at,
+        status=told.status,
+        transaction_id=told.transaction_id,
+        paid_at=told.paid_at,
+    )
+    created_at = told.paid_at or told.created_at
+    return Event(
+        callback_id=f"cb_{told.out_trade_no}", type=EventType.PAYMENT_PAID, created_at=created_at, payment=payment
+    )

@@ -1,0 +1,75 @@
+"""Delayed queries that are all due at once, as after an outage: how fast the worker is through, and what one costs."""
+
+from __future__ import annotations
+
+import time
+
+from bench.buyer import Unexpected
+from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
+from bench.cpu import CpuMeter
+from bench.loops import wait_until
+from bench.report import Figure, Result, figure
+from bench.rig import Rig, open_rig
+from bench.sizes import Say, Sizes
+from core.order import PendingKind
+
+HOW = (
+    "unpaid payments are made due in the same instant and armed in Redis; from then until the worker has asked the "
+    "channel about every one and scheduled its next attempt; the sweep is kept out of it"
+)
+LATER_S = 1200.0
+LEAD_S = 3.0
+"""From arming to the instant when all are due."""
+
+NO_SWEEP_S = 3600.0
+
+_DUE = """
+UPDATE pending SET due_at = now() + make_interval(secs => $1)
+ WHERE kind = 'query' AND order_no LIKE 'clone-%'
+RETURNING due_at"""
+_DONE = "SELECT count(*) FROM pending WHERE kind = 'query' AND attempt > 1 AND order_no LIKE 'clone-%'"
+_SECONDS = """
+SELECT extract(epoch FROM max(at) - $1::timestamptz)::float8
+  FROM observations WHERE order_no LIKE 'clone-%' AND at >= $1"""
+
+
+async def measure(sizes: Sizes, say: Say) -> Result:
+    """Queries per second, CPU for each, and how often the channel was really asked."""
+    began = time.monotonic()
+    async with open_rig(env={"SWEEP_GRACE_S": str(NO_SWEEP_S)}) as rig:
+        say(f"{sizes.queries} unpaid payments, here and at the channel")
+        first = await place_first(rig)
+        await copy_orders(rig, sizes.queries, from_s=LATER_S, until_s=LATER_S)
+        await create_at_channel(rig, first)
+        say(f"{sizes.queries} queries due at once")
+        figures = await _query_all(rig, sizes)
+        return Result(
+            benchmark="queries",
+            how=HOW,
+            settings=rig.in_force(),
+            seconds=round(time.monotonic() - began, 1),
+            figures=figures,
+        )
+
+
+async def _query_all(rig: Rig, sizes: Sizes) -> tuple[Figure, ...]:
+    async def is_done() -> bool:
+        return bool(await rig.db.fetchval(_DONE) == sizes.queries)
+
+    due_at = await rig.db.fetchval(_DUE, LEAD_S)
+    armed = await arm_copies(rig, until_s=LEAD_S, only=PendingKind.QUERY)
+    meter = CpuMeter(rig.stack)
+    await wait_until(is_done, LEAD_S + sizes.limit_s, poll_s=0.25)
+    done = await rig.db.fetchval(_DONE)
+    if done == 0:
+        raise Unexpected(f"not one of {armed} queries was made within {sizes.limit_s:g} s")
+    cpu = meter.figures(done, "query")
+    seconds = await rig.db.fetchval(_SECONDS, due_at)
+    calls = await rig.stack.control("GET", "channel", "/control/counters")
+    return (
+        figure("queries_per_s", done / seconds, "queries/s", done),
+        figure("jobs_armed", armed, "jobs", sizes.queries),
+        figure("last_one_late", seconds, "s", done),
+        figure("channel_calls", calls.get("calls_query", 0) / done, "calls/query", done),
+        *cpu,
+    )

@@ -1,0 +1,68 @@
+"""Each benchmark with sizes so small that it only shows that it works; what it measures is nobody's test."""
+
+import math
+import sys
+
+import msgspec
+import pytest
+
+from bench.__main__ import BENCHMARKS
+from bench.report import Result
+from bench.sizes import Sizes
+
+TINY = Sizes(orders=3, clients=2, callbacks=4, queries=5, rows=400, repeats=2, limit_s=20.0)
+
+CPU = {f"cpu_{name}" for name in ("ours", "api", "worker", "postgres", "redis", "simulator", "client")}
+LATENCIES = ("p50", "p99", "max")
+FIGURES = {
+    "orders": {"orders_per_s", "paid_when_acknowledged", "commits", "wal"}
+    | {f"{name}_{which}" for name in ("place", "callback", "order") for which in LATENCIES}
+    | CPU,
+    "callbacks": {"callbacks_per_s", "paid_when_acknowledged", "open_rate"}
+    | {f"{name}_{which}" for name in ("closed", "open") for which in LATENCIES}
+    | CPU,
+    "queries": {"queries_per_s", "jobs_armed", "last_one_late", "channel_calls"} | CPU,
+    "rearm": {"notice", "rearm", "rows_per_s"} | CPU,
+    "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
+    "sweep": {f"{name}_{which}" for name in ("idle", "busy") for which in LATENCIES} | {"behind_leases"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU figures come from /proc")
+@pytest.mark.parametrize("name", BENCHMARKS)
+async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str) -> None:
+    said: list[str] = []
+    result = await BENCHMARKS[name](TINY, said.append)
+    figures = {figure.name: figure for figure in result.figures}
+    assert len(figures) == len(result.figures), "a name stands twice"
+    assert FIGURES[name] <= set(figures)
+    for figure in result.figures:
+        assert figure.unit
+        assert figure.n >= 1
+        assert math.isfinite(figure.value)
+    assert result.benchmark == name
+    assert result.how
+    assert said
+    assert result.settings["account_rate_per_s"] == 10_000
+    assert "fsync on" in str(result.settings["postgres"])
+    assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
+    _check_counts(name, {each: (figures[each].value, figures[each].n) for each in figures})
+
+
+def _check_counts(name: str, figures: dict[str, tuple[float, int]]) -> None:
+    """What does not depend on the machine: that so much was done as was asked for."""
+    match name:
+        case "orders":
+            assert figures["orders_per_s"][1] == TINY.orders
+            assert figures["commits"][0] >= 1
+        case "callbacks":
+            assert figures["closed_p50"][1] == figures["open_p50"][1] == TINY.callbacks / 2
+        case "queries":
+            assert figures["jobs_armed"] == (TINY.queries, TINY.queries)
+        case "rearm":
+            assert figures["rearm"][1] == TINY.rows
+        case "footprint":
+            assert figures["redis_job"][1] == 2 * TINY.rows, "a query and a deadline each"
+        case "sweep":
+            assert figures["behind_leases"][1] == 100, "a whole batch"

@@ -1,0 +1,198 @@
+import re
+from typing import Any
+
+import pytest
+
+from cli.config import masked
+from core.settings import Settings, read_settings
+from flows.parts import Parts
+from storage.sealing import new_master_key
+from tests.cli.conftest import Place
+from tests.cli.nodrop import Nodrop, Ran
+
+
+def findings(ran: Ran) -> dict[str, tuple[str, str]]:
+    return {row["what"]: (row["level"], row["says"]) for row in ran.json}
+
+
+async def checked(nodrop: Nodrop, *options: str, **env: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    ran = await nodrop("config", "check", "--json", *options, env=env)
+    assert ran.err == "", ran
+    return ran.code, findings(ran)
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_deployment_that_works_is_told_so(nodrop: Nodrop, place: Place) -> None:
+    await nodrop("keys", "create", "shop")
+    code, found = await checked(nodrop, PROCESSES="2")
+    assert code == 0
+    assert {what: level for what, (level, _) in found.items() if level != "OK"} == {}
+    assert found["Postgres"][1].endswith("connections, 9 needed")
+    assert found["account main"][1].startswith("sandbox at http://127.0.0.1:")
+    assert found["migrations"][1] == "none is missing"
+    assert found["Redis"][1].endswith("appendonly yes would keep jobs over a restart")
+
+
+async def test_the_table_is_for_people(nodrop: Nodrop) -> None:
+    ran = await nodrop("config", "check")
+    assert ran.code == 0
+    assert ran.out.splitlines()[0].split() == ["WHAT", "STATE", "SAYS"]
+    assert re.search(r"^accounts +warning +none: `nodrop accounts add NAME", ran.out, re.MULTILINE)
+    assert re.search(r"^API keys +warning +none: `nodrop keys create NAME`", ran.out, re.MULTILINE)
+
+
+async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop) -> None:
+    code, found = await checked(
+        bare,
+        "--offline",
+        PORT="http",
+        DATABASE_URL="mysql://x",
+        REDIS_URL="redis://elsewhere.test:6379",
+        PUBLIC_URL="pay.example.com",
+        NODROP_MASTER_KEYS="first:c2hvcnQ=",
+        NOTIFY_ALLOW_NETS="10.0.0.0/8,local",
+    )
+    assert code == 2
+    wrong = {what: says for what, (level, says) in found.items() if level == "error"}
+    assert wrong == {
+        "PORT": "expected `int`, got `str`",
+        "DATABASE_URL": "set it to postgres://user:password@host:5432/database",
+        "REDIS_URL": wrong["REDIS_URL"],
+        "PUBLIC_URL": "it is an address such as https://pay.example.com",
+        "NODROP_MASTER_KEYS": "key first has 5 bytes instead of 32",
+        "NOTIFY_SECRETS": "is not set: set it to the output of `python -m cli keys notify`",
+        "NOTIFY_ALLOW_NETS": wrong["NOTIFY_ALLOW_NETS"],
+    }
+    assert "REDIS_TLS" in wrong["REDIS_URL"]
+    assert "127.0.0.0/8" in wrong["NOTIFY_ALLOW_NETS"]
+
+
+@pytest.mark.parametrize(
+    ("env", "what"),
+    [
+        ({"LEASE_S": "5"}, "LEASE_S"),
+        ({"CALLBACK_CONFIRM_S": "5"}, "CALLBACK_CONFIRM_S"),
+        ({"BACKOFF_UNIT_S": "1"}, "BACKOFF_UNIT_S"),
+        ({"NOTIFY_ALLOW_NETS": "10.0.0.0/8"}, "NOTIFY_ALLOW_NETS"),
+        ({"LOG_LEVEL": "verbose"}, "LOG_LEVEL"),
+        ({"PUBLIC_URL": "http://pay.example.com"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://pay.example.com"}, "TRUSTED_PROXY_HOPS"),
+        ({"DATABASE_URL": "postgres://u:p@db.internal/x", "DATABASE_TLS": "private"}, "DATABASE_TLS"),
+        ({"REDIS_URL": "redis://:p@redis.internal:6379/0", "REDIS_TLS": "encrypt-only"}, "REDIS_TLS"),
+    ],
+)
+def test_what_is_mostly_not_meant_is_warned_of(environ: dict[str, str], env: dict[str, str], what: str) -> None:
+    from cli.check_settings import Level, check_settings
+
+    usual = {"CHANNEL_TIMEOUT_S": "10"}
+    assert [finding for finding in check_settings({**environ, **usual})[1] if finding.level is not Level.OK] == []
+    warned = [
+        finding.what for finding in check_settings({**environ, **usual, **env})[1] if finding.level is Level.WARNING
+    ]
+    assert warned == [what]
+
+
+async def test_stores_that_cannot_be_reached_are_errors_and_the_rest_is_looked_at(nodrop: Nodrop) -> None:
+    code, found = await checked(nodrop, REDIS_URL="redis://127.0.0.1:1/0")
+    assert code == 1
+    assert found["Redis"][0] == "error"
+    assert found["Postgres"][0] == "OK"
+    code, found = await checked(nodrop, DATABASE_URL="postgres://x:secret@127.0.0.1:1/x")
+    assert code == 1
+    assert found["Postgres"] == ("error", "Postgres at 127.0.0.1:1: ConnectionRefusedError")
+    assert found["Redis"][0] == "OK"
+
+
+async def test_missing_migrations_are_an_error(nodrop: Nodrop, empty_database_url: str) -> None:
+    code, found = await checked(nodrop, DATABASE_URL=empty_database_url)
+    assert code == 1
+    assert found["migrations"][0] == "error"
+    assert "run `nodrop migrate`" in found["migrations"][1]
+
+
+async def test_too_few_connections_are_warned_of(nodrop: Nodrop) -> None:
+    code, found = await checked(nodrop, PROCESSES="5000")
+    assert code == 0
+    assert found["Postgres"][0] == "warning"
+    assert "20001 needed by 5000 processes and a command" in found["Postgres"][1]
+    assert found["Redis"][0] == "warning"
+
+
+async def test_an_account_that_does_not_open_is_an_error_and_the_others_are_looked_at(
+    nodrop: Nodrop, place: Place, parts: Parts
+) -> None:
+    await parts.db.execute("INSERT INTO accounts (name, channel, sealed) SELECT 'copy', channel, sealed FROM accounts")
+    code, found = await checked(nodrop)
+    assert code == 1
+    assert found["account main"][0] == "OK"
+    assert found["account copy"][0] == "error"
+
+
+async def test_an_account_under_an_older_key_is_to_be_resealed(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+    keys = f"{new_master_key('second')},{parts.settings.nodrop_master_keys}"
+    code, found = await checked(nodrop, NODROP_MASTER_KEYS=keys)
+    assert code == 0
+    assert found["NODROP_MASTER_KEYS"] == ("OK", "second seals, 1 older still open")
+    assert found["account main"][0] == "warning"
+    assert "nodrop accounts reseal" in found["account main"][1]
+
+
+# -- show --------------------------------------------------------------------------------------------------------------
+
+
+async def test_every_setting_is_shown_with_where_it_comes_from_and_no_secret(nodrop: Nodrop) -> None:
+    ran = await nodrop("config", "show", "--json", env={"PORT": "9000"})
+    shown = {row["name"]: (row["value"], row["from"]) for row in ran.json}
+    assert list(shown) == list(Settings.__struct_encode_fields__)
+    assert shown["PORT"] == (9000, "environment")
+    assert shown["LOG_LEVEL"] == ("info", "default")
+    assert shown["NODROP_MASTER_KEYS"] == ("first:***", "environment")
+    assert shown["NOTIFY_SECRETS"][0] == "***"
+    table = (await nodrop("config", "show")).out
+    for name in ("DATABASE_URL", "REDIS_URL", "NODROP_MASTER_KEYS", "NOTIFY_SECRETS"):
+        secret = re.split(r"[:@]", nodrop.env[name].removeprefix("whsec_"))
+        for part in (part for part in secret if len(part) >= 24 and "/" not in part):
+            assert part not in ran.out + table
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgres://u:p@h.test:5432/d?sslmode=require", "postgres://u:***@h.test:5432/d?sslmode=require"),
+        ("postgres://h.test/d?password=p&user=u", "postgres://h.test/d?password=***&user=***"),
+        ("rediss://:p%40@h.test:6379/0", "rediss://:***@h.test:6379/0"),
+        ("postgres://u@h.test/d", "postgres://u@h.test/d"),
+        ("postgres://u:pa#ss@h.test/d", "***"),
+        ("postgres://u:12/34@h.test/d", "***"),
+        ("postgres://u:12?34@h.test/d", "***"),
+        ("nonsense", "***"),
+        ("postgres://[::1/d", "***"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert masked("DATABASE_URL", Settings(database_url=url)) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("NODROP_MASTER_KEYS", "a:c2VjcmV0, b:c2VjcmV0", "a:***,b:***"),
+        ("NODROP_MASTER_KEYS", "c2VjcmV0", "***"),
+        ("REDIS_SENTINEL_PASSWORD", "secret", "***"),
+        ("DATABASE_TLS", "ca:-----BEGIN CERTIFICATE-----", "ca:<PEM>"),
+        ("DATABASE_TLS", "private", "private"),
+        ("PUBLIC_URL", "https://pay.example.com", "https://pay.example.com"),
+    ],
+)
+def test_what_may_be_a_secret_is_masked(name: str, value: str, shown: str) -> None:
+    assert masked(name, read_settings({name: value})) == shown
+
+
+def test_a_text_that_nobody_thought_of_is_masked() -> None:
+    """So a secret that is added later is not shown by mistake."""
+    import msgspec
+
+    wider: Any = msgspec.defstruct("Wider", [("new_secret", str, "s3cret")], bases=(Settings,), kw_only=True)
+    assert masked("NEW_SECRET", wider()) == "***"

@@ -1,0 +1,57 @@
+import pytest
+
+from core.jobs import Lane
+from flows.parts import Parts
+from tests.cli.conftest import Place
+from tests.cli.nodrop import Nodrop
+
+_BURY = """
+INSERT INTO notifications (id, order_no, version, type, url, body, attempt, dead_at, last_status)
+SELECT 'msg_' || v, $1, v, 'order.paid', 'https://shop.test/n', '{}', 16, now(), '500'
+  FROM generate_series(101, 100 + $2::int) v"""
+_DUE = "SELECT count(*) FROM notifications WHERE dead_at IS NULL AND attempt = 1 AND due_at <= now()"
+
+
+@pytest.fixture
+async def buried(parts: Parts, place: Place) -> list[str]:
+    """Three notifications of one order that were given up."""
+    await place("A-1")
+    await parts.db.execute(_BURY, "A-1", 3)
+    return ["msg_101", "msg_102", "msg_103"]
+
+
+async def test_dead_letters_are_listed_with_the_last_answer(nodrop: Nodrop, buried: list[str]) -> None:
+    rows = (await nodrop("dead-letters", "list", "--json")).json
+    assert sorted(row["id"] for row in rows) == buried
+    ran = await nodrop("dead-letters", "list", "--limit", "2")
+    assert "500" in ran.out
+    assert "there are more than these 2" in ran.err
+
+
+async def test_one_is_sent_again_at_once(nodrop: Nodrop, parts: Parts, buried: list[str]) -> None:
+    """Due in Postgres and armed in Redis, where a worker takes it within a moment."""
+    assert (await nodrop("dead-letters", "resend", buried[0])).out == "1 due at once; a worker sends them\n"
+    assert await parts.db.fetchval(_DUE) == 1
+    assert await parts.queue.due(Lane.NOTIFICATIONS, 10) == [b"{notifications-0}n:msg_101:2"]
+
+
+async def test_all_are_sent_again_also_without_redis(nodrop: Nodrop, parts: Parts, buried: list[str]) -> None:
+    """The sweep finds them."""
+    ran = await nodrop("dead-letters", "resend", "--all", "--json", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert ran.code == 0
+    assert sorted(ran.json["resent"]) == buried
+    assert await parts.db.fetchval(_DUE) == 3
+    assert (await nodrop("dead-letters", "list")).out == "no dead letters\n"
+    assert (await nodrop("dead-letters", "resend", "--all")).out == "no dead letters, nothing to do\n"
+
+
+async def test_what_is_no_dead_letter_is_not_sent(nodrop: Nodrop, buried: list[str]) -> None:
+    ran = await nodrop("dead-letters", "resend", "msg_999")
+    assert (ran.code, ran.line.startswith("there is no dead letter msg_999")) == (1, True)
+    assert len((await nodrop("dead-letters", "list", "--json")).json) == len(buried)
+
+
+@pytest.mark.parametrize("wrong", [(), ("msg_1", "--all")])
+async def test_one_or_all_has_to_be_said(bare: Nodrop, wrong: tuple[str, ...]) -> None:
+    ran = await bare("dead-letters", "resend", *wrong)
+    assert (ran.code, "name one notification by its ID, or all of them by --all" in ran.err) == (2, True)

@@ -1,0 +1,212 @@
+from datetime import UTC, datetime
+from functools import partial
+
+import click
+import pytest
+
+from cli.orders import Since
+from core.evidence import Paid, Source
+from core.lifecycle import LatePolicy, Rules, on_callback
+from core.order import OrderState
+from flows.close import request_close
+from flows.door import pass_door
+from flows.parts import Parts
+from flows.refresh import refresh_order
+from tests.cli.conftest import Channel, Place
+from tests.cli.nodrop import Nodrop
+
+_AGE = "UPDATE orders SET version = version + 1, created_at = created_at - interval '3 h' WHERE order_no = $1"
+
+
+def number_of(state: OrderState) -> str:
+    return state.payments[0].out_trade_no
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+async def test_orders_are_listed_newest_first_and_more_is_told(nodrop: Nodrop, place: Place) -> None:
+    for order_no in ("A-1", "A-2", "A-3"):
+        await place(order_no)
+    ran = await nodrop("orders", "list", "--limit", "2")
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["ORDER", "A-3", "A-2"]
+    assert "there are more than these 2" in ran.err
+
+
+async def test_orders_are_found_by_status_account_and_age(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+    await place("A-1")
+    await place("A-2")
+    await parts.db.execute(_AGE, "A-1")
+
+    async def listed(*options: str) -> list[str]:
+        return [order["order_no"] for order in (await nodrop("orders", "list", "--json", *options)).json]
+
+    assert await listed() == ["A-2", "A-1"]
+    assert await listed("--status", "paying", "--account", "main", "--since", "2h") == ["A-2"]
+    assert await listed("--status", "paid") == await listed("--account", "other") == []
+
+
+async def test_an_order_is_shown_with_all_that_is_known_of_it(nodrop: Nodrop, place: Place) -> None:
+    state = await place("A-1", "茶 \u202eevil", notify_url="https://shop.test/n")
+    shown = await nodrop("orders", "show", "A-1")
+    assert shown.code == 0
+    for text in (
+        "A-1",
+        "88.88 CNY",
+        "茶 \ufffdevil",
+        "paying (its page says processing)",
+        f"http://127.0.0.1:8000/o/{state.order.page_token}",
+        number_of(state),
+        "ask the channel",
+        "close unless paid",
+        "open cases: none",
+        "placed",
+        "handed_off",
+    ):
+        assert text in shown.out, text
+
+
+async def test_an_order_as_json_is_what_the_api_shows_and_more(nodrop: Nodrop, place: Place) -> None:
+    state = await place("A-1")
+    document = (await nodrop("orders", "show", "A-1", "--json")).json
+    assert document["order"]["payments"][0]["out_trade_no"] == number_of(state)
+    assert {row["kind"] for row in document["pending"]} == {"query", "deadline"}
+    assert [entry["kind"] for entry in document["timeline"]] == ["placed", "handed_off"]
+    assert document["cases"] == []
+
+
+async def test_an_order_that_is_not_there_is_one_line(nodrop: Nodrop) -> None:
+    for command in ("show", "refresh", "close"):
+        ran = await nodrop("orders", command, "none")
+        assert (ran.code, "order none" in ran.line) == (1, True)
+
+
+async def test_a_status_that_is_none_is_a_usage_error(bare: Nodrop) -> None:
+    ran = await bare("orders", "list", "--status", "unpaid")
+    assert (ran.code, "'created', 'paying', 'paid', 'closed'" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-23", datetime(2026, 11, 23, tzinfo=UTC)),
+        ("2026-11-23T04:30:00", datetime(2026, 11, 23, 4, 30, tzinfo=UTC)),
+        ("2026-11-23T12:30:00+08:00", datetime(2026, 11, 23, 4, 30, tzinfo=UTC)),
+    ],
+)
+def test_an_instant_is_utc_unless_it_says_otherwise(text: str, at: datetime) -> None:
+    assert Since().convert(text, None, None) == at
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1h", "2w", "1.5h", "２h", "9999999d", "yesterday"])
+def test_an_age_that_is_none_says_what_to_write(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="30m, 2h or 7d"):
+        Since().convert(text, None, None)
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_callback_is_recovered_by_refresh(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    await channel.pay(number_of(await place("A-1")))
+    ran = await nodrop("orders", "refresh", "A-1")
+    assert (ran.code, ran.err) == (0, "")
+    assert "channel says paid 88.88 CNY as " in ran.out
+    assert "order A-1: paid by main" in ran.out.splitlines()[-1]
+
+
+async def test_a_refresh_tells_what_the_channel_said_also_when_it_changes_nothing(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    ran = await nodrop("orders", "refresh", "A-1", "--json")
+    assert ran.code == 0
+    assert ran.json["order"]["status"] == "paying"
+    assert [entry["kind"] for entry in ran.json["timeline"]] == ["unpaid_seen"]
+
+
+async def test_a_channel_that_does_not_tell_is_no_conclusion(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    await place("A-1")
+    await channel.faults(answered_5xx=1.0)
+    ran = await nodrop("orders", "refresh", "A-1")
+    assert (ran.code, ran.line.startswith("the channel did not tell (status_5")) == (1, True)
+    assert "order A-1: paying" in ran.out
+
+
+async def test_a_refresh_works_without_redis(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    """It is said on standard error, as a log line, and that is all: Postgres remembers."""
+    await channel.pay(number_of(await place("A-1")))
+    ran = await nodrop("orders", "refresh", "A-1", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert ran.code == 0, ran
+    assert "order A-1: paid" in ran.out
+    assert "redis" in ran.err
+
+
+async def test_an_order_without_open_payments_is_not_asked_about(
+    nodrop: Nodrop, place: Place, channel: Channel, parts: Parts
+) -> None:
+    await channel.pay(number_of(await place("A-1")))
+    await refresh_order(parts, "A-1", trailing=True)
+    ran = await nodrop("orders", "refresh", "A-1")
+    assert (ran.code, "nothing to ask" in ran.err) == (0, True)
+
+
+# -- ending ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_order_is_closed_when_its_channel_has_said_that_it_is_unpaid(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    ran = await nodrop("orders", "close", "A-1")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("order A-1: closed")
+
+
+async def test_a_paid_order_is_never_closed(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    """It was paid at the channel, and that was not known here until the channel was asked."""
+    await channel.pay(number_of(await place("A-1")))
+    ran = await nodrop("orders", "close", "A-1")
+    assert (ran.code, ran.line) == (1, "order A-1 is paid")
+    assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["status"] == "paid"
+
+
+async def test_what_a_channel_does_not_tell_is_not_closed(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    await place("A-1")
+    await channel.faults(answered_5xx=1.0)
+    ran = await nodrop("orders", "close", "A-1")
+    assert (ran.code, ran.line.startswith("not closed yet")) == (1, True)
+    assert ran.out.startswith("order A-1: paying")
+
+
+# -- accepting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_money_after_close_is_accepted_by_a_named_person(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+    await pay_after_close(parts, await place("A-1", notify_url="https://shop.test/n"))
+    assert "paid_late" in (await nodrop("orders", "show", "A-1")).out
+    ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
+    assert ran.code == 0, ran
+    assert ran.out.startswith("order A-1: paid by main")
+    document = (await nodrop("orders", "show", "A-1", "--json")).json
+    assert document["cases"] == []
+    assert (document["timeline"][-1]["by"], document["timeline"][-1]["note"]) == ("operator", "by alice")
+
+
+async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
+    assert (ran.code, "no payment that its channel has confirmed" in ran.line) == (1, True)
+    assert (await nodrop("orders", "accept", "A-1", "--by", " ")).code == 2
+
+
+async def pay_after_close(parts: Parts, state: OrderState) -> None:
+    """The channel says, too late, that it has the money; the account's policy leaves the order closed."""
+    await request_close(parts, state.order.order_no)
+    payment = state.payments[0]
+    paid = Paid(
+        channel_account=payment.channel_account,
+        out_trade_no=payment.out_trade_no,
+        amount=payment.amount,
+        currency=payment.currency,
+        channel_transaction_id="t-late",
+    )
+    rules = Rules(late_policy=LatePolicy.FLAG)
+    decide = partial(on_callback, key=payment.key, evidence=paid, rules=rules, by=Source.CALLBACK)
+    await pass_door(parts, state.order.order_no, decide)

@@ -1,0 +1,73 @@
+"""Two stacks for all scenarios: one is shared by those that leave it as it was, the other one's processes are killed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from cli.stack import Stack
+from tests.scenarios.crooked import CrookedChannel
+from tests.scenarios.scene import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios share processes, so they share an event loop."""
+    for item in items:
+        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.scenario)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def crooked() -> AsyncIterator[CrookedChannel]:
+    """What stands between nodrop and the channel of the account of the same name."""
+    async with CrookedChannel() as channel:
+        yield channel
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(servers_home: Path, crooked: CrookedChannel) -> AsyncIterator[Stack]:
+    """Two web processes, two workers, and everything around them."""
+    stack = Stack(
+        servers_home / "scenarios",
+        unit_s=UNIT_S,
+        apis=2,
+        workers=2,
+        fsync=False,
+        accounts=("sandbox", "sandbox-b"),
+        env=ENVIRONMENT,
+    )
+    async with stack:
+        db = await stack.open_database()
+        crooked.in_front_of(stack.channel_url)
+        await add_account(stack, db, "crooked", base_url=crooked.url)
+        await add_account(stack, db, "flag", late_policy="flag")
+        await add_account(stack, db, "trusting", trust_callback=True)
+        await add_account(stack, db, "slow", rate_per_s=SLOW_RATE_PER_S)
+        await db.close()
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scene(stack: Stack) -> AsyncIterator[Scene]:
+    """The shared stack. Every scenario ends with the invariants, checked from outside."""
+    async with staged(stack) as staged_scene:
+        yield staged_scene
+
+
+@asynccontextmanager
+async def staged(stack: Stack) -> AsyncIterator[Scene]:
+    """A scenario on this stack, with the end that every scenario has."""
+    db = await stack.open_database()
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http:
+            scene = Scene(stack, db, http)
+            yield scene
+            await scene.settle()
+    finally:
+        await db.close()

@@ -1,0 +1,412 @@
+"""A running stack and what a scenario does with it, all of it from outside: as the merchant, the buyer, the channel and
+the operator. What nodrop made of it is read with SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from secrets import token_hex
+from signal import SIGCONT, SIGSTOP
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+import msgspec
+
+from channels.base import Create
+from channels.sandbox import Sandbox
+from channels.transport import Transport
+from cli.books import read_books
+from cli.embedded.child import is_alive
+from cli.stack import Service, Stack
+from core.account import AccountConfig
+from core.order import Payment, PaymentStatus
+from simulator.merchant import Delivery, Effect
+from simulator.merchant_control import Effects
+from simulator.oracle import Violation, check
+from simulator.shop import OrderRequest, Shop, ShopOrder
+from simulator.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.traffic import Arrival
+from storage.accounts import put_account
+from storage.database import Database
+from storage.sealing import Sealer
+from tests.servers import eventually
+
+UNIT_S = 0.1
+LEASE_S = 3.0
+"""Longer than the deadlines of what is done under a lease, as in production, and short enough to wait for."""
+
+ENVIRONMENT = {
+    "LEASE_S": str(LEASE_S),
+    "CHANNEL_TIMEOUT_S": "2",
+    "NOTIFY_TIMEOUT_S": "2",
+    "CALLBACK_CONFIRM_S": "1.5",
+    "REFRESH_COOLDOWN_S": "10",
+    "SWEEP_INTERVAL_S": "0.3",
+    "SWEEP_GRACE_S": "0.6",
+    "SHUTDOWN_GRACE_S": "6",
+}
+
+QUIET_S = 40.0
+"""Until the dust has settled, on a busy machine too. What takes longer is stuck."""
+
+OVERDUE_S = 2 * LEASE_S
+AMOUNT = 8888
+SLOW_RATE_PER_S = 20
+"""Of the account `slow`, in any second, by all processes together."""
+
+_LEFT = """
+SELECT 'pending' AS what, order_no AS of FROM pending
+UNION ALL
+SELECT 'callback', out_trade_no FROM callbacks WHERE handled_at IS NULL AND dead_at IS NULL
+UNION ALL
+SELECT 'notification', order_no FROM notifications
+ WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL
+ LIMIT 20"""
+
+
+AnOrder = ShopOrder | str
+"""As the API told it, or its number."""
+
+
+class Event(NamedTuple):
+    version: int
+    kind: str
+    by: str
+
+
+class Scene:
+    """One scenario on a stack. `settle` ends it: everything becomes definite, and the invariants hold."""
+
+    def __init__(self, stack: Stack, db: Database, http: httpx.AsyncClient) -> None:
+        self.stack = stack
+        self.db = db
+        self.http = http
+        self._placed: list[str] = []
+
+    # -- the merchant --------------------------------------------------------------------------------------------------
+
+    async def place(self, account: str = "sandbox", **terms: Any) -> ShopOrder:
+        """Placed, again and again until there is something to pay, as a shop does it."""
+        order = OrderRequest(**self.terms(account=account, **terms))
+        async with Shop(self.stack.api_url, self.stack.api_key) as shop:
+            placed = await shop.place(order)
+        assert isinstance(placed, ShopOrder), placed
+        return placed
+
+    async def place_many(self, count: int, account: str = "sandbox", **terms: Any) -> list[ShopOrder]:
+        return list(await asyncio.gather(*(self.place(account, **terms) for _ in range(count))))
+
+    def terms(self, **more: Any) -> dict[str, Any]:
+        """An order of this scenario, which ends it if it is still open then."""
+        order_no = more.pop("order_no", None) or f"S-{uuid4().hex[:16]}"
+        self._placed.append(order_no)
+        terms = {"amount": AMOUNT, "currency": "CNY", "subject": "Tea, 250 g", "notify_url": self.stack.notify_url}
+        return {"order_no": order_no, "expires_in_s": 600, **terms, **more}
+
+    async def post(self, path: str, body: object = None, *, api: int = 0) -> httpx.Response:
+        """To the API, with the merchant's key."""
+        headers = {"authorization": f"Bearer {self.stack.api_key}", "content-type": "application/json"}
+        content = b"" if body is None else msgspec.json.encode(body)
+        return await self.http.post(self.stack.api_urls[api] + path, content=content, headers=headers)
+
+    async def refresh(self, order: AnOrder) -> str:
+        """The status that the merchant is told after the channel was asked."""
+        answer = await self.post(f"/v1/orders/{order_no_of(order)}/refresh")
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["status"])
+
+    async def close(self, order: AnOrder) -> httpx.Response:
+        return await self.post(f"/v1/orders/{order_no_of(order)}/close")
+
+    async def deliveries(self, order: AnOrder) -> list[Delivery]:
+        """What the merchant's order service was sent for this order, oldest first."""
+        told = msgspec.convert(await self.stack.control("GET", "merchant", "/control/deliveries"), list[Delivery])
+        return [delivery for delivery in told if delivery.order_no == order_no_of(order)]
+
+    async def was_told(self, order: AnOrder, type_: str) -> bool:
+        """Whether the merchant has heard this of the order."""
+        heard = [delivery.type for delivery in await self.deliveries(order) if delivery.answered == "200"]
+        return type_ in heard
+
+    async def effects(self) -> Effects:
+        return msgspec.convert(await self.stack.control("GET", "merchant", "/control/effects"), Effects)
+
+    async def effect_of(self, order: AnOrder) -> Effect | None:
+        """What the merchant did for the order because it was told that it is paid."""
+        effects = (await self.effects()).effects
+        return next((effect for effect in effects if effect.order_no == order_no_of(order)), None)
+
+    async def merchant_faults(self, **shares: object) -> None:
+        await self.stack.control("PUT", "merchant", "/control/faults", shares)
+
+    # -- the buyer -----------------------------------------------------------------------------------------------------
+
+    async def come_back(self, order: ShopOrder) -> httpx.Response:
+        """From the channel to the order's page, which the channel's `return_url` leads to."""
+        return await self.http.get(f"{order.order_page}/return", follow_redirects=True)
+
+    # -- the channel ---------------------------------------------------------------------------------------------------
+
+    async def pay(self, order: ShopOrder, callback: str | None = "lost") -> None:
+        """The buyer pays at the channel. The callback is lost, or fares as told; None: as the profile says."""
+        body = None if callback is None else {"at_fault": {"callback": callback}}
+        await self.stack.control("POST", "channel", f"/control/payments/{number_of(order)}/pay", body)
+
+    async def call_back(self, order: ShopOrder) -> int | None:
+        """One more genuine callback of a paid payment; the status that it is answered with, None for no answer."""
+        told = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order)}/callback")
+        status: int | None = told["status"]
+        return status
+
+    async def faults(self, **profile: object) -> None:
+        """From now on the channel does this wrong, and everything else right."""
+        await self.stack.control("PUT", "channel", "/control/faults", profile)
+
+    async def calls(self) -> list[Arrival]:
+        """Every call that has arrived at the channel, oldest first."""
+        told = await self.stack.control("GET", "channel", "/control/arrivals")
+        return msgspec.convert(told["arrivals"], list[Arrival])
+
+    async def asked(self, order: ShopOrder) -> list[float]:
+        """When queries about the order's first payment arrived at the channel."""
+        number = number_of(order)
+        return [call.at for call in await self.calls() if (call.kind, call.number) == ("query", number)]
+
+    async def ledger(self) -> LedgerSnapshot:
+        return msgspec.convert(await self.stack.control("GET", "channel", "/control/ledger"), LedgerSnapshot)
+
+    async def at_channel(self, order: ShopOrder) -> LedgerPayment:
+        """The truth about the order's first payment."""
+        return next(row for row in (await self.ledger()).payments if row.out_trade_no == number_of(order))
+
+    async def create_elsewhere(self, number: str, account: str = "sandbox") -> None:
+        """A payment that another system of the merchant creates, and whose callbacks it has sent to us."""
+        payment = Payment(
+            channel_account=account,
+            out_trade_no=number,
+            order_no="",
+            attempt_no=1,
+            amount=AMOUNT,
+            currency="CNY",
+            status=PaymentStatus.OPEN,
+            payable_until=datetime(2038, 1, 19, tzinfo=UTC),
+            created_at=datetime.now(UTC),
+        )
+        create = Create(
+            payment=payment,
+            subject="Tea, 250 g",
+            callback_url=f"{self.stack.api_url}/callbacks/{account}",
+            return_url=self.stack.merchant_url,
+        )
+        async with Transport(timeout_s=10) as transport:
+            await Sandbox(account_config(self.stack, account), transport).create_payment(create)
+
+    def signed_callback(
+        self, order: ShopOrder | str, *, account: str = "sandbox", callback_id: str = "", at_s: float = 0.0, **said: Any
+    ) -> tuple[dict[str, str], bytes]:
+        """Headers and body of a genuine callback that says what no simulator would: `said` replaces its fields."""
+        number = order if isinstance(order, str) else number_of(order)
+        payment = {
+            "merchant_id": f"m-{account}",
+            "out_trade_no": number,
+            "transaction_id": uuid4().hex[:24],
+            "amount": AMOUNT,
+            "currency": "CNY",
+            "subject": "Tea, 250 g",
+            "status": "paid",
+            "refunded_amount": 0,
+            "paid_at": "2026-11-23T04:00:00Z",
+            "expires_at": "2038-01-19T03:14:07Z",
+            "pay_url": "http://127.0.0.1:9/pay",
+        }
+        callback_id = callback_id or f"cb_{uuid4().hex[:24]}"
+        body = msgspec.json.encode({"id": callback_id, "type": "payment.paid", "payment": payment | said})
+        return self.sign(body, account=account, callback_id=callback_id, at_s=at_s), body
+
+    def sign(self, body: bytes, *, account: str = "sandbox", callback_id: str, at_s: float = 0.0) -> dict[str, str]:
+        """The channel's own signature over whatever bytes these are."""
+        merchant_id, at = f"m-{account}", str(int(time.time() + at_s))
+        signed = "\n".join(("CALLBACK", at, callback_id, merchant_id, "")).encode() + body
+        mac = hmac.digest(secret_of(self.stack, account).encode(), signed, "sha256").hex()
+        return {
+            "content-type": "application/json",
+            "sandbox-merchant": merchant_id,
+            "sandbox-callback-id": callback_id,
+            "sandbox-signature": f"t={at},k=k1,v1={mac}",
+        }
+
+    async def deliver(
+        self, headers: dict[str, str], body: bytes, *, account: str = "sandbox", api: int = 0
+    ) -> httpx.Response:
+        """A callback, from whoever sends it."""
+        return await self.http.post(f"{self.stack.api_urls[api]}/callbacks/{account}", content=body, headers=headers)
+
+    # -- the operator --------------------------------------------------------------------------------------------------
+
+    async def make_due(self, order: AnOrder, *, ago_s: float = 0.0, **columns: int) -> None:
+        """Let time pass for what is pending of an order: due since `ago_s`. What was armed in Redis is of before."""
+        sets = "".join(f", {name} = {int(value)}" for name, value in columns.items())
+        sql = f"""
+        UPDATE pending SET due_at = now() - make_interval(secs => $2), arm_no = arm_no + 1 {sets}
+         WHERE order_no = $1 AND kind = 'query'"""  # noqa: S608 - names of columns, by the tests themselves
+        assert await self.db.execute(sql, order_no_of(order), ago_s) > 0
+
+    async def put_off(self, order: AnOrder) -> None:
+        """Keep scheduled queries of an order out of the scenario, for an hour."""
+        await self.make_due(order, ago_s=-3600.0)
+
+    async def make_callback_due(self, number: str, *, attempt: int) -> None:
+        """The same for a callback in the inbox."""
+        sql = """UPDATE callbacks SET due_at = now(), arm_no = arm_no + 1, attempt = $2
+                  WHERE out_trade_no = $1 AND handled_at IS NULL"""
+        assert await self.db.execute(sql, number, attempt) == 1
+
+    @asynccontextmanager
+    async def frozen_workers(self) -> AsyncIterator[None]:
+        """No worker does anything, as if the machine had stopped them."""
+        for worker in self.stack.workers:
+            signal(worker, SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in self.stack.workers:
+                signal(worker, SIGCONT)
+
+    @asynccontextmanager
+    async def no_redis(self) -> AsyncIterator[None]:
+        """Redis is gone with all that was in it, and comes back empty."""
+        await asyncio.to_thread(self.stack.redis.kill)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.stack.redis.start)
+
+    @asynccontextmanager
+    async def no_postgres(self) -> AsyncIterator[None]:
+        """Postgres is killed, and recovers afterwards."""
+        await asyncio.to_thread(self.stack.postgres.kill)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.stack.postgres.start)
+
+    # -- what nodrop made of it ----------------------------------------------------------------------------------------
+
+    async def status(self, order: AnOrder) -> str | None:
+        """None when there is no such order."""
+        sql = "SELECT status FROM orders WHERE order_no = $1"
+        status: str | None = await self.db.fetchval(sql, order_no_of(order))
+        return status
+
+    async def payment_status(self, order: ShopOrder) -> str:
+        """Of its first payment."""
+        status: str = await self.db.fetchval("SELECT status FROM payments WHERE out_trade_no = $1", number_of(order))
+        return status
+
+    async def until(self, status: str, *orders: AnOrder, timeout_s: float = QUIET_S) -> None:
+        """Until all these orders have this status."""
+        order_nos = [order_no_of(order) for order in orders]
+        sql = "SELECT count(*) FROM orders WHERE order_no = ANY($1::text[]) AND status = $2"
+
+        async def have_it() -> bool:
+            return bool(await self.db.fetchval(sql, order_nos, status) == len(order_nos))
+
+        await eventually(have_it, timeout_s)
+
+    async def events(self, order: AnOrder) -> list[Event]:
+        """The order's history by version."""
+        sql = "SELECT version, kind, by FROM order_events WHERE order_no = $1 ORDER BY version"
+        return [Event(*row) for row in await self.db.fetch(sql, order_no_of(order))]
+
+    async def paid_by(self, order: AnOrder) -> str:
+        """Which of the triggers made the order paid."""
+        [by] = [event.by for event in await self.events(order) if event.kind in ("paid", "paid_late")]
+        return by
+
+    async def cases(self, number: str) -> list[str]:
+        """Reasons of the open cases of a payment."""
+        sql = "SELECT reason FROM cases WHERE out_trade_no = $1 AND resolved_at IS NULL ORDER BY id"
+        return [row["reason"] for row in await self.db.fetch(sql, number)]
+
+    async def callbacks(self, number: str) -> list[dict[str, Any]]:
+        """The inbox of a payment."""
+        sql = """SELECT notification_id, copies, attempt, handled_at IS NOT NULL AS is_handled, dead_at IS NOT NULL AS is_dead,
+                        outcome, body FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at, id"""
+        return [dict(row) for row in await self.db.fetch(sql, number)]
+
+    async def observed(self, order: AnOrder, kind: str) -> int:
+        """How often this was seen without changing anything."""
+        sql = "SELECT count(*) FROM observations WHERE order_no = $1 AND kind = $2"
+        return int(await self.db.fetchval(sql, order_no_of(order), kind))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """All faults stop, the merchant ends what is still open, everything becomes definite: then I1 to I7 hold."""
+        await self.faults()
+        await self.merchant_faults()
+        for order_no in self._placed:
+            if await self.status(order_no) in ("created", "paying"):
+                await self.close(order_no)
+        await eventually(self._is_quiet, QUIET_S, 0.1)
+        assert await self.violations() == []
+
+    async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
+        """What the channel's books, the merchant's effects and our rows contradict each other in."""
+        ledger, effects = await self.ledger(), await self.effects()
+        books, now = await read_books(self.db)
+        return check(ledger, effects, books, now=now, overdue_s=overdue_s)
+
+    async def _is_quiet(self) -> bool:
+        left = await self.db.fetch(_LEFT)
+        self.left = [tuple(row) for row in left]
+        return not left
+
+
+def order_no_of(order: AnOrder) -> str:
+    return order if isinstance(order, str) else order.order_no
+
+
+def number_of(order: ShopOrder) -> str:
+    """The number of its first payment."""
+    return order.payments[0].out_trade_no
+
+
+def secret_of(stack: Stack, account: str) -> str:
+    """What this account signs with, here and at the channel."""
+    return stack._secrets[account]
+
+
+def account_config(stack: Stack, name: str, **config: Any) -> AccountConfig:
+    """An account as the stack's own ones are, but for what is told."""
+    credentials = {"merchant_id": f"m-{name}", "keys": {"k1": secret_of(stack, name)}}
+    settings = {"base_url": stack.channel_url, "rate_per_s": stack.rate_per_s, **config}
+    return AccountConfig(name=name, channel="sandbox", credentials=credentials, **settings)
+
+
+async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:
+    """Another account beside the stack's own, here and at the channel. Processes learn of it within seconds."""
+    stack._secrets.setdefault(name, token_hex(24))
+    account = account_config(stack, name, **config)
+    await stack.control("PUT", "channel", "/control/accounts", [{"name": name, **account.credentials}])
+    await put_account(db, Sealer.from_setting(stack.master_key), account)
+
+
+def signal(service: Service, signum: int) -> None:
+    """To a process of the stack that runs."""
+    pid = service.pid
+    assert pid is not None
+    assert is_alive(pid), f"{service.name} has ended"
+    os.kill(pid, signum)
+
+
+def gaps(times: Sequence[float]) -> list[float]:
+    """The seconds between one and the next."""
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]

@@ -1,0 +1,505 @@
+"""One order against channels that do what channels do, in any order: a model ledger, a model door, the real decisions.
+
+Callbacks come true, late, doubled, wrong or never; queries tell the truth or nothing; closes are obeyed, shrugged off or
+fail; money comes after close, twice, and goes back; every decision may be made on a state that is stale by the time it
+is committed. What must hold is in the invariants (I1, I2, I4 of the design), and at the end nothing may be stuck.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import hypothesis.strategies as st
+from hypothesis import event, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+
+from core.backoff import Backoff
+from core.decision import Decision, Outcome
+from core.evidence import Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.lifecycle import (
+    LatePolicy,
+    OrderTerms,
+    PaymentTerms,
+    Rules,
+    mismatch,
+    on_callback,
+    on_close_attempted,
+    on_close_requested,
+    on_create_refused,
+    on_created,
+    on_deadline,
+    on_query,
+    on_refresh,
+    place,
+    start_payment,
+)
+from core.order import (
+    CaseReason,
+    Checkout,
+    Order,
+    OrderState,
+    OrderStatus,
+    Origin,
+    Payment,
+    PaymentKey,
+    PaymentStatus,
+    PendingKind,
+    PublicStatus,
+    deadline_key,
+    public_status,
+)
+from tests.unit.model_door import Decide, Door
+from tests.unit.model_ledger import LAG_S_MAX, Entry, Ledger
+from tests.unit.states import NOW
+
+TERMS = OrderTerms(order_no="A-1", amount=8888, currency="CNY", subject="Tea", notify_url="https://shop.test/hook")
+EXPIRES_AT = NOW + timedelta(minutes=30)
+CHECKOUT = Checkout(kind="redirect", value="https://pay.test/1")
+FOREIGN = "transaction-of-another-order"
+ANSWER_S_MAX = 15
+"""No call of a channel takes longer, so no answer is older when it is decided on."""
+
+PAYMENTS_MAX = 4
+QUIET_DAYS = 6
+
+picks = st.integers(0, PAYMENTS_MAX - 1)
+lags = st.sampled_from([0, 0, 5, 60, LAG_S_MAX])
+DOUBTS = {
+    CaseReason.AMOUNT_MISMATCH,
+    CaseReason.CURRENCY_MISMATCH,
+    CaseReason.ACCOUNT_MISMATCH,
+    CaseReason.NUMBER_MISMATCH,
+    CaseReason.TRANSACTION_CLAIMED_TWICE,
+}
+
+
+@dataclass
+class UnderWay:
+    """A decision on its way to the database, made on a state that others may change meanwhile."""
+
+    decide: Decide
+    loaded: OrderState
+    seen: Evidence | None = None
+    is_close: bool = False
+
+
+class OneOrder(RuleBasedStateMachine):
+    """`seen`: payments of which true evidence of their money has been committed."""
+
+    @initialize(
+        policy=st.sampled_from(LatePolicy),
+        early=st.sampled_from([(), (5.0, 20.0)]),
+        attempts_max=st.sampled_from([2, 16]),
+        first=st.sampled_from([Origin.OURS, Origin.OURS, Origin.WATCHED, None]),
+        created=st.booleans(),
+    )
+    def placed(
+        self, policy: LatePolicy, early: tuple[float, ...], attempts_max: int, first: Origin | None, created: bool
+    ) -> None:
+        self.rules_ = Rules(backoff=Backoff(early_s=early, attempts_max=attempts_max), late_policy=policy)
+        self.door = Door(NOW, frozenset({("alipay", FOREIGN), ("wechat", FOREIGN)}))
+        self.ledger = Ledger()
+        self.callbacks: list[tuple[PaymentKey, Evidence, bool]] = []
+        self.under_way: list[UnderWay] = []
+        self.seen: set[PaymentKey] = set()
+        self.numbers = 0
+        self.first = None if first is None else self._terms("alipay", first)
+        assert self._place().outcome is Outcome.PLACED
+        if first is Origin.WATCHED or (first is Origin.OURS and created):
+            self._create(PaymentKey("alipay", "alipay-000001"))
+
+    # -- the merchant --------------------------------------------------------------------------------------------------
+
+    @rule(does=st.sampled_from(["repeats himself", "changes his mind", "repeats himself", "closes"]))
+    def the_merchant(self, does: str) -> None:
+        if does == "closes":
+            self._pass(lambda state, _: on_close_requested(_there(state)))
+        elif does == "repeats himself":
+            assert self._place().outcome is Outcome.SAME
+        else:
+            assert self._place(replace(TERMS, amount=TERMS.amount + 1)).outcome is Outcome.OTHER_TERMS
+
+    @precondition(lambda self: len(self.door.payments) < PAYMENTS_MAX)
+    @rule(
+        account=st.sampled_from(["alipay", "wechat"]),
+        origin=st.sampled_from([Origin.OURS, Origin.OURS, Origin.WATCHED]),
+        silent=st.booleans(),
+        conflicting=st.booleans(),
+    )
+    def another_attempt(self, account: str, origin: Origin, silent: bool, conflicting: bool) -> None:
+        """The earlier payments are queried first, as `flows.place` does."""
+        unclear = []
+        for payment in self._state().open_payments():
+            evidence = self._unclear(payment.key) if silent else self._truth(payment.key)
+            self._answer(payment.key, evidence, Source.API)
+            if not isinstance(evidence, Unpaid | Missing) and kind_of(evidence) != "closed":
+                unclear.append(payment.key)
+        terms = self._terms(account, origin)
+        if origin is Origin.WATCHED:
+            self._create(PaymentKey(account, terms.out_trade_no))
+        decision = self._begin_or_pass(
+            lambda state, _: start_payment(_there(state), terms, self.rules_, unclear=tuple(unclear)), conflicting
+        )
+        event(f"another attempt: {decision and decision.outcome}")
+
+    # -- the creation at the channel -----------------------------------------------------------------------------------
+
+    @rule(
+        pick=picks,
+        heard=st.booleans(),
+        lag_s=lags,
+        wrong=st.sampled_from([{}, {}, {}, {}, {"amount": 1}, {"currency": "USD"}, {"account": "x"}, {"number": "x"}]),
+    )
+    def the_channel_creates(self, pick: int, heard: bool, lag_s: int, wrong: dict[str, object]) -> None:
+        payment = self._creatable(pick)
+        if payment is None:
+            return
+        self._create(payment.key, lag_s, wrong)
+        if heard:
+            self._pass(
+                lambda state, _: on_created(
+                    _there(state), payment.key, checkout=CHECKOUT, channel_reference=None, payable_until=None
+                )
+            )
+
+    @rule(pick=picks)
+    def the_channel_refuses(self, pick: int) -> None:
+        payment = self._creatable(pick)
+        if payment is not None and payment.key not in self.ledger.entries:
+            self._pass(lambda state, _: on_create_refused(_there(state), payment.key, "REFUSED"))
+
+    # -- the user ------------------------------------------------------------------------------------------------------
+
+    @rule(pick=picks, lag_s=lags, foreign=st.sampled_from([False, False, False, True]))
+    def the_user_pays(self, pick: int, lag_s: int, foreign: bool) -> None:
+        key = self._entry(pick)
+        if key is not None and self.ledger.can_take_money(key, self.door.now):
+            self.ledger.pay(key, FOREIGN if foreign else self._transaction(), self.door.now, lag_s)
+
+    @precondition(lambda self: self._order.is_resolved)
+    @rule(pick=picks)
+    def money_comes_after_all(self, pick: int) -> None:
+        """The channel takes it although it had closed the payment, or its time was over."""
+        key = self._entry(pick)
+        if key is not None and not self.ledger.entries[key].has_money:
+            self.ledger.pay(key, self._transaction(), self.door.now)
+
+    @rule(pick=picks)
+    def other_money_comes_under_the_same_number(self, pick: int) -> None:
+        key = self._entry(pick)
+        if key is not None and self.ledger.entries[key].has_money:
+            self.ledger.entries[key].transaction = self._transaction()
+
+    @rule(pick=picks, amount=st.integers(1, 8888))
+    def the_merchant_refunds_at_the_channel(self, pick: int, amount: int) -> None:
+        key = self._entry(pick)
+        if key is not None and self.ledger.entries[key].has_money:
+            self.ledger.entries[key].refunded = max(amount, self.ledger.entries[key].refunded)
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    @rule(pick=picks)
+    def the_channel_sends(self, pick: int) -> None:
+        """What is true now; it may arrive whenever it likes, as often as it likes, or never."""
+        key = self._entry(pick)
+        if key is not None and self.door.now >= self.ledger.entries[key].seen_from:
+            self.callbacks.append((key, self._truth(key), True))
+
+    @rule(
+        pick=picks,
+        wrong=st.sampled_from(
+            [{"amount": 1}, {"currency": "USD"}, {"channel_account": "other:1"}, {"out_trade_no": "another-1"}]
+        ),
+    )
+    def a_callback_speaks_of_something_else(self, pick: int, wrong: dict[str, object]) -> None:
+        key = self._known(pick)
+        if key is not None:
+            told = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=self._transaction())
+            self.callbacks.append((key, replace(told, **wrong), False))
+
+    @precondition(lambda self: self.callbacks)
+    @rule(pick=st.integers(0, 50), copies=st.integers(1, 3), conflicting=st.booleans())
+    def a_callback_arrives(self, pick: int, copies: int, conflicting: bool) -> None:
+        key, evidence, is_true = self.callbacks[pick % len(self.callbacks)]
+        for _ in range(copies):
+            decision = self._begin_or_pass(
+                lambda state, claimed: on_callback(
+                    _there(state), key, evidence, self.rules_, Source.CALLBACK, claimed=claimed
+                ),
+                conflicting,
+                evidence if is_true else None,
+            )
+            assert is_true or decision is None or decision.outcome in (Outcome.MISMATCH, Outcome.NOTHING_NEW)
+
+    # -- queries -------------------------------------------------------------------------------------------------------
+
+    @rule(pick=picks, silent=st.booleans(), scheduled=st.booleans())
+    def a_query_is_answered(self, pick: int, silent: bool, scheduled: bool) -> None:
+        """And on its way to the database; what else happens now happens in between."""
+        key = self._known(pick)
+        if key is None:
+            return
+        row = self.door.pending.get(key)
+        arm_no = row.arm_no if scheduled and row is not None else None
+        evidence = self._unclear(key) if silent else self._truth(key)
+        self._begin(self._on_query(key, evidence, Source.QUERY, arm_no), evidence)
+
+    @precondition(lambda self: self.under_way)
+    @rule(pick=st.integers(0, 50), close=st.sampled_from(["obeys", "shrugs", "fails"]))
+    def it_is_committed(self, pick: int, close: str) -> None:
+        moving = self.under_way.pop(pick % len(self.under_way))
+        before = self.door.conflicts
+        decision = self._pass(moving.decide, moving.seen, moving.loaded)
+        if self.door.conflicts > before:
+            event("decided again after a conflict")
+        for key in decision.close:
+            self._close(key, close)
+
+    @rule(silent=st.booleans())
+    def somebody_looks(self, silent: bool) -> None:
+        for key in on_refresh(self._state()).ask:
+            self._answer(key, self._unclear(key) if silent else self._truth(key), Source.REFRESH)
+
+    @rule(close=st.sampled_from(["obeys", "shrugs", "fails"]), silent=st.booleans())
+    def the_deadline_is_worked_off(self, close: str, silent: bool) -> None:
+        row = self.door.pending.get(deadline_key(TERMS.order_no))
+        if row is not None:
+            self._work_deadline(row.arm_no, close, silent=silent)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 5, 60, 20, 300, 1800, 7200]))
+    def time_passes(self, seconds: int) -> None:
+        """What was on its way for longer than a call may take was given up: a time-out, or a process that died."""
+        if seconds > ANSWER_S_MAX:
+            self.under_way.clear()
+        self.door.now += timedelta(seconds=seconds)
+
+    # -- what must hold after every step -------------------------------------------------------------------------------
+
+    @invariant()
+    def money_that_was_seen_has_paid(self) -> None:
+        """I1: true evidence of the order's own money, once committed, has paid its payment, and the order or a case."""
+        for key in self.seen:
+            assert self.door.payments[key].status is PaymentStatus.PAID
+        if self.seen and self._order.status is not OrderStatus.PAID:
+            assert self.rules_.late_policy is LatePolicy.FLAG
+            assert self._order.status is OrderStatus.CLOSED
+            assert any((key, CaseReason.PAID_LATE) in self.door.cases for key in self.seen)
+
+    @invariant()
+    def nothing_is_paid_that_was_not_paid(self) -> None:
+        """I2: same amount, currency, account and number, and a transaction that no other order has."""
+        for payment in self.door.payments.values():
+            if payment.status is PaymentStatus.PAID:
+                entry = self.ledger.entries[payment.key]
+                assert entry.has_money
+                assert entry.is_as_asked(payment)
+                assert payment.channel_transaction_id != FOREIGN
+                assert (payment.amount, payment.currency) == (TERMS.amount, TERMS.currency)
+        paid_by = self._order.paid_by
+        if paid_by is not None:
+            assert self.door.payments[paid_by].status is PaymentStatus.PAID
+
+    @invariant()
+    def nothing_is_closed_that_could_still_be_paid(self) -> None:
+        """Except what the channel itself had called over before it took the money."""
+        for payment in self.door.payments.values():
+            entry = self.ledger.entries.get(payment.key)
+            if payment.status is PaymentStatus.CLOSED and entry is not None:
+                assert entry.came_late or not entry.has_money
+                assert not self.ledger.can_take_money(payment.key, self.door.now)
+        if public_status(self._order, tuple(self.door.payments.values())) is PublicStatus.CLOSED:
+            assert all(payment.status is PaymentStatus.CLOSED for payment in self.door.payments.values())
+
+    @invariant()
+    def every_version_has_its_one_event(self) -> None:
+        """I4; that every move is legal is asserted by the door itself."""
+        assert self._order.version == len(self.door.events)
+
+    @invariant()
+    def a_row_is_pending_exactly_while_something_is_unresolved(self) -> None:
+        open_ = {key for key, row in self.door.payments.items() if row.status is PaymentStatus.OPEN}
+        queries = {key for key, row in self.door.pending.items() if row.kind is PendingKind.QUERY}
+        deadlines = set(self.door.pending) - queries
+        assert queries == open_
+        assert deadlines == (set() if self._order.is_resolved else {deadline_key(TERMS.order_no)})
+
+    @invariant()
+    def the_merchant_hears_paid_once(self) -> None:
+        """I3, on our side: one effect, one id."""
+        told = [notification for notification in self.door.notifications if notification.type == "order.paid"]
+        assert len(told) == (self._order.status is OrderStatus.PAID)
+        assert len({notification.id for notification in self.door.notifications}) == len(self.door.notifications)
+
+    # -- the end: faults stop, everything due is worked off, everything is asked about once more -----------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "door"):
+            return
+        self.under_way.clear()
+        for _ in range(QUIET_DAYS):
+            self._quiet_day()
+        event(f"in the end: {self._order.status}")
+        for _, reason in self.door.cases:
+            event(f"case: {reason}")
+        left = {key for key in self.door.pending if not self._is_doubtful(key)}
+        assert left <= ({deadline_key(TERMS.order_no)} if self._doubts() else set()), "nothing is stuck but doubt"
+        for key in list(self.door.payments):
+            self._answer(key, self._truth(key), Source.QUERY)
+        self._check_books()
+        self._check_after_every_step()
+
+    def _quiet_day(self) -> None:
+        self.door.now += timedelta(days=1)
+        for row in sorted(self.door.pending.values(), key=lambda row: row.due_at):
+            if row.kind is PendingKind.DEADLINE:
+                self._work_deadline(row.arm_no, "obeys")
+            elif row.key in self.door.pending:
+                arm_no = self.door.pending[row.key].arm_no
+                decision = self._answer(row.key, self._truth(row.key), Source.QUERY, arm_no)
+                for key in decision.close:
+                    self._close(key, "obeys")
+
+    def _check_books(self) -> None:
+        """Every payment with money, asked about once more, is paid here, or a case says why it is not."""
+        for key, payment in self.door.payments.items():
+            entry = self.ledger.entries.get(key)
+            reasons = {reason for of, reason in self.door.cases if of == key}
+            if entry is None or not entry.has_money:
+                assert payment.status is PaymentStatus.CLOSED or reasons & DOUBTS
+            elif payment.status is not PaymentStatus.PAID:
+                assert not entry.is_as_asked(payment) or entry.transaction == FOREIGN
+                assert reasons & DOUBTS
+            elif key != self._order.paid_by:
+                assert reasons & {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE}
+            elif entry.refunded:
+                assert reasons & {CaseReason.REFUNDED_OUTSIDE, CaseReason.NUMBER_REUSED}
+
+    def _check_after_every_step(self) -> None:
+        self.money_that_was_seen_has_paid()
+        self.nothing_is_paid_that_was_not_paid()
+        self.every_version_has_its_one_event()
+        self.a_row_is_pending_exactly_while_something_is_unresolved()
+        self.the_merchant_hears_paid_once()
+
+    def _doubts(self) -> bool:
+        return any(reason in DOUBTS for _, reason in self.door.cases)
+
+    def _is_doubtful(self, key: PaymentKey) -> bool:
+        return any(of == key and reason in DOUBTS for of, reason in self.door.cases)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _order(self) -> Order:
+        assert self.door.order is not None
+        return self.door.order
+
+    def _state(self) -> OrderState:
+        return _there(self.door.load())
+
+    def _place(self, terms: OrderTerms = TERMS) -> Decision:
+        return self._pass(
+            lambda state, _: place(
+                terms, self.first, state, self.rules_, now=self.door.now, expires_at=EXPIRES_AT, page_token="token"
+            )
+        )
+
+    def _terms(self, account: str, origin: Origin) -> PaymentTerms:
+        self.numbers += 1
+        return PaymentTerms(account=account, out_trade_no=f"{account}-{self.numbers:06}", origin=origin)
+
+    def _transaction(self) -> str:
+        self.numbers += 1
+        return f"t-{self.numbers}"
+
+    def _known(self, pick: int) -> PaymentKey | None:
+        keys = list(self.door.payments)
+        return keys[pick % len(keys)] if keys else None
+
+    def _entry(self, pick: int) -> PaymentKey | None:
+        keys = [key for key in self.door.payments if key in self.ledger.entries]
+        return keys[pick % len(keys)] if keys else None
+
+    def _creatable(self, pick: int) -> Payment | None:
+        """What our side would ask a channel to create: open, ours, and neither created nor refused."""
+        key = self._known(pick)
+        payment = None if key is None else self.door.payments[key]
+        if payment is None or payment.origin is Origin.WATCHED or payment.status is not PaymentStatus.OPEN:
+            return None
+        return None if payment.checkout or payment.refused_at or self._order.is_resolved else payment
+
+    def _create(self, key: PaymentKey, lag_s: int = 0, wrong: dict[str, object] | None = None) -> None:
+        """Asked twice with the same number a channel creates once."""
+        payment, wrong = self.door.payments.get(key), wrong or {}
+        says = PaymentKey(str(wrong.get("account", key.channel_account)), str(wrong.get("number", key.out_trade_no)))
+        entry = Entry(
+            key=key,
+            amount=TERMS.amount if "amount" not in wrong else 1,
+            currency=str(wrong.get("currency", TERMS.currency)),
+            payable_until=self._order.expires_at if payment is None else payment.payable_until,
+            says=says,
+            seen_from=self.door.now + timedelta(seconds=lag_s),
+        )
+        self.ledger.entries.setdefault(key, entry)
+
+    def _truth(self, key: PaymentKey) -> Evidence:
+        return self.ledger.evidence(key, self.door.now)
+
+    def _unclear(self, key: PaymentKey) -> Unclear:
+        return Unclear(**key._asdict(), reason="timeout")
+
+    def _on_query(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decide:
+        return lambda state, claimed: on_query(
+            _there(state), key, evidence, self.rules_, by, arm_no=arm_no, claimed=claimed
+        )
+
+    def _answer(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decision:
+        return self._pass(self._on_query(key, evidence, by, arm_no), evidence)
+
+    def _close(self, key: PaymentKey, how: str) -> None:
+        """At the channel, as `flows.close` does: what it answers is an answer also when it does not obey."""
+        if how == "fails":
+            return
+        if how == "obeys":
+            self.ledger.close(key)
+        self._pass(lambda state, _: on_close_attempted(_there(state), key))
+        self._answer(key, self._truth(key), Source.CLOSE)
+
+    def _work_deadline(self, arm_no: int, close: str, *, silent: bool = False) -> None:
+        looked = on_deadline(self._state(), self.rules_)
+        for key in looked.ask:
+            told = self._answer(key, self._unclear(key) if silent else self._truth(key), Source.CLOSE)
+            if told.outcome is Outcome.STILL_OPEN and key in looked.close:
+                self._close(key, close)
+        self._pass(lambda state, _: on_deadline(_there(state), self.rules_, arm_no=arm_no))
+
+    def _begin_or_pass(self, decide: Decide, conflicting: bool, seen: Evidence | None = None) -> Decision | None:
+        if conflicting:
+            self._begin(decide, seen)
+            return None
+        return self._pass(decide, seen)
+
+    def _begin(self, decide: Decide, seen: Evidence | None = None) -> None:
+        self.under_way.append(UnderWay(decide=decide, loaded=self._state(), seen=seen))
+
+    def _pass(self, decide: Decide, seen: Evidence | None = None, loaded: OrderState | None = None) -> Decision:
+        decision = self.door.transition(decide, loaded=loaded)
+        if isinstance(seen, Paid | Refunded):
+            key = PaymentKey(seen.channel_account, seen.out_trade_no)
+            payment = self.door.payments.get(key)
+            is_own = payment is not None and mismatch(payment, seen) is None
+            if is_own and seen.channel_transaction_id != FOREIGN:
+                self.seen.add(key)
+        return decision
+
+
+def _there(state: OrderState | None) -> OrderState:
+    assert state is not None
+    return state
+
+
+OneOrder.TestCase.settings = settings(stateful_step_count=40, report_multiple_bugs=False)
+TestOneOrder: Callable[[], None] = OneOrder.TestCase

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 
+import click
 import structlog
 import uvloop
 
@@ -14,7 +15,7 @@ from api.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from flows.logs import configure_logs
-from flows.parts import open_parts
+from flows.parts import PARTS_NEED, open_parts
 
 log = structlog.get_logger()
 
@@ -29,14 +30,16 @@ async def serve(settings: Settings) -> None:
     log.info("api_stopped")
 
 
+@click.command(help="Serve the API, the callbacks and the order pages. All of its configuration is in the environment.")
 def main() -> None:
     try:
         settings = read_settings(os.environ)
-        require(settings, "database_url", "redis_url", "public_url", "nodrop_master_keys")
+        require(settings, *PARTS_NEED)
         configure_logs(settings.log_level)
         uvloop.run(serve(settings))
     except ConfigurationError as error:
-        sys.exit(f"nodrop: {error}")
+        click.echo(f"api: {error.detail}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

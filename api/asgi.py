@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
@@ -47,6 +47,7 @@ CLIENT_GONE = 499
 
 ASKS_WAIT_S = 1.0
 LISTEN_AGAIN_S = 1.0
+CANCEL_AGAIN_S = 0.1
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -225,9 +226,14 @@ async def running(app: App) -> AsyncIterator[App]:
         yield app
         await app.service.asks.close(ASKS_WAIT_S)
     finally:
-        listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await listening
+        await _end(listening)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it is over: redis-py swallows a cancellation that hits it while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
 
 async def _listen(parts: Parts) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -130,6 +131,7 @@ def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
     return _network_of(told) or _network_of(peer) or peer
 
 
+@lru_cache(maxsize=4096)
 def _network_of(text: str) -> str:
     """The address without port, brackets and zone, an IPv6 one as its /64; empty when it is none."""
     bare = text.removeprefix("[").split("]")[0].split("%")[0]

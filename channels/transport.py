@@ -49,7 +49,9 @@ class Transport:
             transport=transport or HttpxTransport(_reqwest().build()),
             follow_redirects=False,
             trust_env=False,
-            timeout=timeout_s,
+            # pyreqwest takes the sum of the four as the total, and only that ends a call of which nobody waits for the
+            # end any more: a cancelled one keeps its connection until then.
+            timeout=httpx.Timeout(None, read=timeout_s),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
 

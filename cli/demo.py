@@ -57,11 +57,21 @@ HARSH = FaultProfile(
 )
 """Forty of a hundred callbacks never come, others late, doubled, forged, wrong; ten of a hundred queries fail."""
 
-SHARES = ("lost", "late", "doubled", "forged", "wrong_amount", "answered_5xx", "cut", "slow", "settles_after_close")
+SHARES = {
+    "lost": "callbacks that never come",
+    "late": "callbacks that come seconds late",
+    "doubled": "callbacks that come twice at once",
+    "forged": "unpaid payments for which somebody else claims that they were paid",
+    "wrong_amount": "callbacks, well signed, with an amount that is not the payment's",
+    "answered_5xx": "calls that the channel answers with 500 to 503",
+    "cut": "answers cut off in the middle",
+    "slow": "answers that take a second",
+    "settles_after_close": "payments whose money arrives after they were closed",
+}
 
 
 def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name in reversed(SHARES):
+    for name, what in reversed(SHARES.items()):
         command = click.option(
             f"--{name.replace('_', '-')}",
             name,
@@ -69,7 +79,7 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=getattr(HARSH, name),
             show_default=True,
             envvar=name.upper(),
-            help=f"Share of {name.replace('_', ' ')}; also {name.upper()}= in the environment.",
+            help=f"Share of {what}. {name.upper()}= does the same.",
         )(command)
     return command
 

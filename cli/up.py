@@ -89,7 +89,7 @@ def _addresses(stack: Stack, page: str, unit_s: float, lost: float) -> str:
 
 A minute lasts {unit_s:g} s, {lost:.0%} of the callbacks never come. Place another order:
 
-  curl -s {stack.api_url}/v1/orders -H 'Authorization: Bearer {stack.api_key}' \\
+  curl -s {stack.api_url}/v1/orders -H 'Authorization: Bearer {stack.api_key}' -H 'Content-Type: application/json' \\
     -d '{{"order_no": "o-1", "amount": 100, "currency": "CNY", "subject": "Tea", "account": "sandbox",
          "notify_url": "{stack.notify_url}"}}'
 """

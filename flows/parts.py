@@ -24,6 +24,9 @@ from storage.redis_address import redis_address
 from storage.redis_client import JobRedis, check_redis, open_job_redis
 from storage.sealing import Sealer
 
+PARTS_NEED = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
+"""Settings without which no process can work."""
+
 log = structlog.get_logger()
 
 
@@ -52,7 +55,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
     Raises:
         ConfigurationError: names every variable that is missing or wrong.
     """
-    require(settings, "database_url", "redis_url", "public_url", "nodrop_master_keys")
+    require(settings, *PARTS_NEED)
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
     address = redis_address(settings)
     db = Database.from_settings(settings)

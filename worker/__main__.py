@@ -22,7 +22,7 @@ from core.jobs import Lane
 from core.settings import Settings, read_settings, require
 from flows.logs import configure_logs
 from flows.notify import Notifier
-from flows.parts import Parts, open_parts
+from flows.parts import PARTS_NEED, Parts, open_parts
 from worker import loops
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
@@ -42,7 +42,6 @@ async def run(settings: Settings, only: Lane | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    require(settings, "notify_secrets")
     async with open_parts(settings) as parts, Notifier(settings) as notifier:
         lanes = _lanes(parts, notifier, only)
         log.info("worker_started", lane=only, process=lanes[0].process)
@@ -76,10 +75,13 @@ def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWork
 
 
 @click.command(help=__doc__)
-@click.option("--lane", type=click.Choice(list(Lane)), help="Run this lane alone, without the sweep.")
+@click.option(
+    "--lane", type=click.Choice([lane.value for lane in Lane]), help="Run this lane alone, without the sweep."
+)
 def main(lane: str | None) -> None:
     try:
         settings = read_settings(os.environ)
+        require(settings, *PARTS_NEED, "notify_secrets")
         configure_logs(settings.log_level)
         uvloop.run(run(settings, None if lane is None else Lane(lane)))
     except ConfigurationError as error:

@@ -11,15 +11,19 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from importlib import import_module
 from inspect import iscoroutinefunction
 from itertools import count
 from signal import SIGKILL
-from typing import Any
+from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 import click
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def die_at(step: str, nth: int) -> None:
@@ -28,48 +32,53 @@ def die_at(step: str, nth: int) -> None:
     if when not in ("before", "after"):
         raise click.BadParameter("a step is module.function:before or module.function:after")
     owner, attribute = _place_of(name)
+    function = getattr(owner, attribute)
     calls = count(1)
 
-    def is_last() -> bool:
-        return next(calls) == nth
-
-    setattr(owner, attribute, _mortal(getattr(owner, attribute), step, when, is_last))
-
-
-def _mortal(function: Callable[..., Any], step: str, when: str, is_last: Callable[[], bool]) -> Callable[..., Any]:
     def die() -> None:
-        os.write(2, f"killed {step}\n".encode())
-        os.kill(os.getpid(), SIGKILL)
+        if next(calls) == nth:
+            os.write(2, f"killed {step}\n".encode())
+            os.kill(os.getpid(), SIGKILL)
 
-    @wraps(function)
-    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-        dies = is_last()
-        if dies and when == "before":
-            die()
-        answer = await function(*args, **kwargs)
-        if dies:
-            die()
-        return answer
+    before, after = (die, _live) if when == "before" else (_live, die)
+    mortal = _mortal_coroutine if iscoroutinefunction(function) else _mortal
+    setattr(owner, attribute, mortal(function, before=before, after=after))
 
+
+def _live() -> None:
+    """Not at this side of the call."""
+
+
+def _mortal(function: Callable[P, T], *, before: Callable[[], None], after: Callable[[], None]) -> Callable[P, T]:
     @wraps(function)
-    def synchronous(*args: Any, **kwargs: Any) -> Any:
-        dies = is_last()
-        if dies and when == "before":
-            die()
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        before()
         answer = function(*args, **kwargs)
-        if dies:
-            die()
+        after()
         return answer
 
-    return asynchronous if iscoroutinefunction(function) else synchronous
+    return wrapped
 
 
-def _place_of(name: str) -> tuple[Any, str]:
+def _mortal_coroutine(
+    function: Callable[P, Awaitable[T]], *, before: Callable[[], None], after: Callable[[], None]
+) -> Callable[P, Awaitable[T]]:
+    @wraps(function)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        before()
+        answer = await function(*args, **kwargs)
+        after()
+        return answer
+
+    return wrapped
+
+
+def _place_of(name: str) -> tuple[ModuleType | type, str]:
     """The module, or the class in it, that holds the function, and the function's name there."""
     path = name.split(".")
     for length in range(len(path) - 1, 0, -1):
         try:
-            owner: Any = import_module(".".join(path[:length]))
+            owner: ModuleType | type = import_module(".".join(path[:length]))
         except ModuleNotFoundError:
             continue
         for part in path[length:-1]:

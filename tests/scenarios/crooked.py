@@ -136,13 +136,14 @@ def _instead(way: Way, behind: tuple[str, int], question: bytes) -> bytes:
     """An answer that the channel never gave."""
     path = question.split(b" ", 2)[1]
     number = path.split(b"/")[3]
+    elsewhere = b"Location: http://%s:%d%s\r\n" % (behind[0].encode(), behind[1], path)
     match way:
         case Way.HTML_PAGE:
             return _http(b"200 OK", b"<!doctype html><h1>Back soon</h1>", b"text/html")
         case Way.NO_CONTENT:
             return b"HTTP/1.1 204 No Content\r\n\r\n"
         case Way.REDIRECT:
-            return _http(b"302 Found", b"", b"text/plain", b"Location: http://%s:%d%s\r\n" % (behind[0].encode(), behind[1], path))
+            return _http(b"302 Found", b"", b"text/plain", elsewhere)
         case Way.NOT_HTTP:
             return b"220 mail.example ESMTP ready\r\n"
         case Way.ENDLESS:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from secrets import token_hex
 from signal import SIGCONT, SIGSTOP
 from typing import Any, NamedTuple
@@ -209,7 +210,7 @@ class Scene:
             await Sandbox(account_config(self.stack, account), transport).create_payment(create)
 
     def signed_callback(
-        self, order: ShopOrder | str, *, account: str = "sandbox", callback_id: str = "", at_s: float = 0.0, **said: Any
+        self, order: ShopOrder | str, *, account: str = "sandbox", **said: Any
     ) -> tuple[dict[str, str], bytes]:
         """Headers and body of a genuine callback that says what no simulator would: `said` replaces its fields."""
         number = order if isinstance(order, str) else number_of(order)
@@ -226,14 +227,14 @@ class Scene:
             "expires_at": "2038-01-19T03:14:07Z",
             "pay_url": "http://127.0.0.1:9/pay",
         }
-        callback_id = callback_id or f"cb_{uuid4().hex[:24]}"
+        callback_id = f"cb_{uuid4().hex[:24]}"
         body = msgspec.json.encode({"id": callback_id, "type": "payment.paid", "payment": payment | said})
-        return self.sign(body, account=account, callback_id=callback_id, at_s=at_s), body
+        return self.sign(body, account=account, callback_id=callback_id), body
 
-    def sign(self, body: bytes, *, account: str = "sandbox", callback_id: str, at_s: float = 0.0) -> dict[str, str]:
+    def sign(self, body: bytes, *, callback_id: str, account: str = "sandbox", ago_s: float = 0.0) -> dict[str, str]:
         """The channel's own signature over whatever bytes these are."""
-        merchant_id, at = f"m-{account}", str(int(time.time() + at_s))
-        signed = "\n".join(("CALLBACK", at, callback_id, merchant_id, "")).encode() + body
+        merchant_id, at = f"m-{account}", str(int(time.time() - ago_s))
+        signed = f"CALLBACK\n{at}\n{callback_id}\n{merchant_id}\n".encode() + body
         mac = hmac.digest(secret_of(self.stack, account).encode(), signed, "sha256").hex()
         return {
             "content-type": "application/json",
@@ -278,6 +279,15 @@ class Scene:
         finally:
             for worker in self.stack.workers:
                 signal(worker, SIGCONT)
+
+    @asynccontextmanager
+    async def no_workers(self) -> AsyncIterator[None]:
+        """All workers are killed with whatever they were doing, and started again afterwards."""
+        await asyncio.gather(*(worker.kill() for worker in self.stack.workers))
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(worker.start() for worker in self.stack.workers))
 
     @asynccontextmanager
     async def no_redis(self) -> AsyncIterator[None]:
@@ -337,8 +347,8 @@ class Scene:
 
     async def callbacks(self, number: str) -> list[dict[str, Any]]:
         """The inbox of a payment."""
-        sql = """SELECT notification_id, copies, attempt, handled_at IS NOT NULL AS is_handled, dead_at IS NOT NULL AS is_dead,
-                        outcome, body FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at, id"""
+        sql = """SELECT copies, attempt, outcome, handled_at IS NOT NULL AS is_handled, dead_at IS NOT NULL AS is_dead
+                   FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at, id"""
         return [dict(row) for row in await self.db.fetch(sql, number)]
 
     async def observed(self, order: AnOrder, kind: str) -> int:
@@ -409,4 +419,4 @@ def signal(service: Service, signum: int) -> None:
 
 def gaps(times: Sequence[float]) -> list[float]:
     """The seconds between one and the next."""
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]

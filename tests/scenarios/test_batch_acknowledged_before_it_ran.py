@@ -1,7 +1,5 @@
 """Workers die with a batch in their hands: what was claimed and not finished must not count as done."""
 
-import asyncio
-
 from simulator.shop import ShopOrder
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
@@ -18,11 +16,10 @@ async def test_queries_that_were_under_way_when_the_workers_died_are_made_again(
         await scene.make_due(order)
     await eventually(lambda: _are_all_asked(scene, orders, before))
 
-    await asyncio.gather(*(worker.kill() for worker in scene.stack.workers))
+    async with scene.no_workers():
+        assert "paying" in {await scene.status(order) for order in orders}
+        await scene.faults()
 
-    assert {await scene.status(order) for order in orders} == {"paying"}
-    await scene.faults()
-    await asyncio.gather(*(worker.start() for worker in scene.stack.workers))
     await scene.until("paid", *orders)
 
 

@@ -20,10 +20,12 @@ async def test_everything_at_once_pays_every_order_once(scene: Scene) -> None:
 
 async def _storm(scene: Scene, order: ShopOrder) -> None:
     """None of it may fail, whichever comes first; the close alone is refused, for there is money."""
-    closing = scene.close(order)
-    asking = [scene.post(f"/v1/orders/{order.order_no}/refresh", api=api) for api in (0, 1)]
-    calling = [scene.call_back(order) for _ in range(3)]
-    closed, returned, *answers = await asyncio.gather(closing, scene.come_back(order), *asking, *calling)
-    assert closed.status_code in (202, 409), closed.text
-    assert returned.status_code == 200
-    assert {answer if isinstance(answer, int) else answer.status_code for answer in answers} == {200}
+    async with asyncio.TaskGroup() as group:
+        closing = group.create_task(scene.close(order))
+        returning = group.create_task(scene.come_back(order))
+        asking = [group.create_task(scene.post(f"/v1/orders/{order.order_no}/refresh", api=api)) for api in (0, 1)]
+        calling = [group.create_task(scene.call_back(order)) for _ in range(3)]
+    assert closing.result().status_code in (202, 409)
+    assert returning.result().status_code == 200
+    assert {task.result().status_code for task in asking} == {200}
+    assert {task.result() for task in calling} == {200}

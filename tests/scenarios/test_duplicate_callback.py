@@ -1,4 +1,4 @@
-"""The same callback again and again: each is answered with success, or the channel sends it for a day; one has effect."""
+"""The same callback again: answered with anything but success it comes for a day, and it must have one effect."""
 
 import asyncio
 

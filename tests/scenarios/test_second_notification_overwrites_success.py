@@ -1,5 +1,7 @@
 """After success comes something else: what is paid stays paid, and as it was paid."""
 
+from typing import Any
+
 import pytest
 
 from tests.scenarios.scene import AMOUNT, Scene, number_of
@@ -15,7 +17,7 @@ from tests.scenarios.scene import AMOUNT, Scene, number_of
     ],
     ids=["closed", "unpaid", "another_amount", "another_transaction"],
 )
-async def test_a_later_callback_does_not_change_what_was_paid(scene: Scene, said: dict[str, object]) -> None:
+async def test_a_later_callback_does_not_change_what_was_paid(scene: Scene, said: dict[str, Any]) -> None:
     """Well signed, and the account trusts its callbacks: nothing but the rules stands in its way."""
     order = await scene.place("trusting")
     await scene.pay(order, "none")

@@ -10,11 +10,12 @@ async def test_money_after_close_pays_the_order_and_the_merchant_hears_that_it_i
     assert (await scene.close(order)).json()["status"] == "closed"
 
     await scene.until("paid", order)
-    await eventually(lambda: scene.effect_of(order))
+    effect = await eventually(lambda: scene.effect_of(order))
 
     assert [event.kind for event in await scene.events(order)][-2:] == ["closed", "paid_late"]
     assert await scene.cases(number_of(order)) == ["paid_late"]
-    assert (await scene.effect_of(order)).late
+    assert effect is not None
+    assert effect.late
 
 
 async def test_an_account_may_leave_the_order_closed_until_a_person_decides(scene: Scene) -> None:

@@ -1,5 +1,7 @@
 """Evidence of another amount, well signed: on the callback as on the query it is a case and never pays."""
 
+from typing import Any
+
 import pytest
 
 from tests.scenarios.scene import AMOUNT, Scene, number_of
@@ -48,7 +50,7 @@ async def test_an_answer_about_another_number_is_a_case_and_does_not_pay(scene: 
     ],
     ids=lambda said: str(next(iter(said))) if isinstance(said, dict) else "",
 )
-async def test_a_trusted_callback_is_compared_as_well(scene: Scene, said: dict[str, object], reason: str) -> None:
+async def test_a_trusted_callback_is_compared_as_well(scene: Scene, said: dict[str, Any], reason: str) -> None:
     order = await scene.place("trusting")
 
     answer = await scene.deliver(*scene.signed_callback(order, account="trusting", **said), account="trusting")

@@ -5,9 +5,11 @@ fail; money comes after close, twice, and goes back; every decision may be made 
 is committed. What must hold is in the invariants (I1, I2, I4 of the design), and at the end nothing may be stuck.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import event, settings
@@ -16,7 +18,7 @@ from msgspec.structs import replace
 
 from core.backoff import Backoff
 from core.decision import Decision, Outcome
-from core.evidence import Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.lifecycle import (
     LatePolicy,
     OrderTerms,
@@ -60,11 +62,15 @@ FOREIGN = "transaction-of-another-order"
 ANSWER_S_MAX = 15
 """No call of a channel takes longer, so no answer is older when it is decided on."""
 
+Wrong = Mapping[str, Any]
+"""What a channel did otherwise than it was asked to."""
+
 PAYMENTS_MAX = 4
 QUIET_DAYS = 6
 
 picks = st.integers(0, PAYMENTS_MAX - 1)
 lags = st.sampled_from([0, 0, 5, 60, LAG_S_MAX])
+wrongs = st.sampled_from([*[{}] * 16, {"amount": 1}, {"currency": "USD"}, {"account": "x"}, {"number": "x"}])
 DOUBTS = {
     CaseReason.AMOUNT_MISMATCH,
     CaseReason.CURRENCY_MISMATCH,
@@ -81,7 +87,6 @@ class UnderWay:
     decide: Decide
     loaded: OrderState
     seen: Evidence | None = None
-    is_close: bool = False
 
 
 class OneOrder(RuleBasedStateMachine):
@@ -90,24 +95,34 @@ class OneOrder(RuleBasedStateMachine):
     @initialize(
         policy=st.sampled_from(LatePolicy),
         early=st.sampled_from([(), (5.0, 20.0)]),
-        attempts_max=st.sampled_from([2, 16]),
+        attempts_max=st.sampled_from([16, 2]),
         first=st.sampled_from([Origin.OURS, Origin.OURS, Origin.WATCHED, None]),
-        created=st.booleans(),
+        second=st.booleans(),
+        late=st.booleans(),
     )
     def placed(
-        self, policy: LatePolicy, early: tuple[float, ...], attempts_max: int, first: Origin | None, created: bool
+        self,
+        policy: LatePolicy,
+        early: tuple[float, ...],
+        attempts_max: int,
+        first: Origin | None,
+        second: bool,
+        late: bool,
     ) -> None:
         self.rules_ = Rules(backoff=Backoff(early_s=early, attempts_max=attempts_max), late_policy=policy)
         self.door = Door(NOW, frozenset({("alipay", FOREIGN), ("wechat", FOREIGN)}))
         self.ledger = Ledger()
-        self.callbacks: list[tuple[PaymentKey, Evidence, bool]] = []
+        self.callbacks: list[tuple[PaymentKey, Evidence]] = []
         self.under_way: list[UnderWay] = []
         self.seen: set[PaymentKey] = set()
         self.numbers = 0
+        self.late = late
         self.first = None if first is None else self._terms("alipay", first)
         assert self._place().outcome is Outcome.PLACED
-        if first is Origin.WATCHED or (first is Origin.OURS and created):
+        if first is Origin.WATCHED:
             self._create(PaymentKey("alipay", "alipay-000001"))
+        if second:
+            self._another_attempt("wechat", Origin.OURS, silent=False, conflicting=False)
 
     # -- the merchant --------------------------------------------------------------------------------------------------
 
@@ -128,83 +143,66 @@ class OneOrder(RuleBasedStateMachine):
         conflicting=st.booleans(),
     )
     def another_attempt(self, account: str, origin: Origin, silent: bool, conflicting: bool) -> None:
-        """The earlier payments are queried first, as `flows.place` does."""
-        unclear = []
-        for payment in self._state().open_payments():
-            evidence = self._unclear(payment.key) if silent else self._truth(payment.key)
-            self._answer(payment.key, evidence, Source.API)
-            if not isinstance(evidence, Unpaid | Missing) and kind_of(evidence) != "closed":
-                unclear.append(payment.key)
-        terms = self._terms(account, origin)
-        if origin is Origin.WATCHED:
-            self._create(PaymentKey(account, terms.out_trade_no))
-        decision = self._begin_or_pass(
-            lambda state, _: start_payment(_there(state), terms, self.rules_, unclear=tuple(unclear)), conflicting
-        )
-        event(f"another attempt: {decision and decision.outcome}")
+        self._another_attempt(account, origin, silent=silent, conflicting=conflicting)
 
-    # -- the creation at the channel -----------------------------------------------------------------------------------
+    # -- the channel and the user --------------------------------------------------------------------------------------
 
-    @rule(
-        pick=picks,
-        heard=st.booleans(),
-        lag_s=lags,
-        wrong=st.sampled_from([{}, {}, {}, {}, {"amount": 1}, {"currency": "USD"}, {"account": "x"}, {"number": "x"}]),
-    )
-    def the_channel_creates(self, pick: int, heard: bool, lag_s: int, wrong: dict[str, object]) -> None:
+    @rule(pick=picks, answer=st.sampled_from(["heard", "lost", "refused"]), lag_s=lags, wrong=wrongs)
+    def the_channel_creates(self, pick: int, answer: str, lag_s: int, wrong: Wrong) -> None:
         payment = self._creatable(pick)
         if payment is None:
             return
-        self._create(payment.key, lag_s, wrong)
-        if heard:
-            self._pass(
-                lambda state, _: on_created(
-                    _there(state), payment.key, checkout=CHECKOUT, channel_reference=None, payable_until=None
-                )
-            )
+        key = payment.key
+        if answer == "refused":
+            if key not in self.ledger.entries:
+                self._pass(lambda state, _: on_create_refused(_there(state), key, "REFUSED"))
+            return
+        self._create(key, lag_s, wrong)
+        if answer == "heard":
+            told = {"checkout": CHECKOUT, "channel_reference": None, "payable_until": None}
+            self._pass(lambda state, _: on_created(_there(state), key, **told))
 
-    @rule(pick=picks)
-    def the_channel_refuses(self, pick: int) -> None:
+    @rule(pick=picks, lag_s=lags, foreign=st.sampled_from([*[False] * 9, True]), wrong=wrongs)
+    def the_user_pays(self, pick: int, lag_s: int, foreign: bool, wrong: Wrong) -> None:
         payment = self._creatable(pick)
-        if payment is not None and payment.key not in self.ledger.entries:
-            self._pass(lambda state, _: on_create_refused(_there(state), payment.key, "REFUSED"))
-
-    # -- the user ------------------------------------------------------------------------------------------------------
-
-    @rule(pick=picks, lag_s=lags, foreign=st.sampled_from([False, False, False, True]))
-    def the_user_pays(self, pick: int, lag_s: int, foreign: bool) -> None:
-        key = self._entry(pick)
+        if payment is not None:
+            self._create(payment.key, 0, wrong)
+        key = self._known(pick)
         if key is not None and self.ledger.can_take_money(key, self.door.now):
             self.ledger.pay(key, FOREIGN if foreign else self._transaction(), self.door.now, lag_s)
 
-    @precondition(lambda self: self._order.is_resolved)
-    @rule(pick=picks)
-    def money_comes_after_all(self, pick: int) -> None:
-        """The channel takes it although it had closed the payment, or its time was over."""
-        key = self._entry(pick)
-        if key is not None and not self.ledger.entries[key].has_money:
+    @rule(pick=picks, what=st.sampled_from(["comes after all", "comes again", "goes back"]), amount=st.integers(1, 8888))
+    def money(self, pick: int, what: str, amount: int) -> None:
+        """It comes although the channel had said that none would, or again under the same number, or is refunded."""
+        key = self._known(pick)
+        entry = None if key is None else self.ledger.entries.get(key)
+        if key is None or entry is None:
+            return
+        if what == "comes after all" and not entry.has_money and self._order.is_resolved:
             self.ledger.pay(key, self._transaction(), self.door.now)
-
-    @rule(pick=picks)
-    def other_money_comes_under_the_same_number(self, pick: int) -> None:
-        key = self._entry(pick)
-        if key is not None and self.ledger.entries[key].has_money:
-            self.ledger.entries[key].transaction = self._transaction()
-
-    @rule(pick=picks, amount=st.integers(1, 8888))
-    def the_merchant_refunds_at_the_channel(self, pick: int, amount: int) -> None:
-        key = self._entry(pick)
-        if key is not None and self.ledger.entries[key].has_money:
-            self.ledger.entries[key].refunded = max(amount, self.ledger.entries[key].refunded)
+        elif what == "comes again" and entry.has_money:
+            entry.transaction = self._transaction()
+        elif what == "goes back" and entry.has_money:
+            entry.refunded = max(amount, entry.refunded)
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    @rule(pick=picks)
-    def the_channel_sends(self, pick: int) -> None:
-        """What is true now; it may arrive whenever it likes, as often as it likes, or never."""
-        key = self._entry(pick)
-        if key is not None and self.door.now >= self.ledger.entries[key].seen_from:
-            self.callbacks.append((key, self._truth(key), True))
+    @rule(pick=picks, arrives=st.booleans(), copies=st.integers(1, 3), conflicting=st.booleans())
+    def a_callback_is_sent(self, pick: int, arrives: bool, copies: int, conflicting: bool) -> None:
+        """It says what is true now; it may arrive at once, doubled, much later, or never."""
+        key = self._known(pick)
+        evidence = None if key is None else self._truth(key)
+        if key is None or evidence is None or (isinstance(evidence, Missing) and key in self.ledger.entries):
+            return
+        self.callbacks.append((key, evidence))
+        for _ in range(copies if arrives else 0):
+            self._begin_or_pass(self._on_callback(key, evidence), conflicting, evidence)
+
+    @precondition(lambda self: self.callbacks)
+    @rule(pick=st.integers(0, 50), conflicting=st.booleans())
+    def an_old_callback_arrives(self, pick: int, conflicting: bool) -> None:
+        key, evidence = self.callbacks[pick % len(self.callbacks)]
+        self._begin_or_pass(self._on_callback(key, evidence), conflicting, evidence)
 
     @rule(
         pick=picks,
@@ -212,25 +210,11 @@ class OneOrder(RuleBasedStateMachine):
             [{"amount": 1}, {"currency": "USD"}, {"channel_account": "other:1"}, {"out_trade_no": "another-1"}]
         ),
     )
-    def a_callback_speaks_of_something_else(self, pick: int, wrong: dict[str, object]) -> None:
+    def a_callback_speaks_of_something_else(self, pick: int, wrong: Wrong) -> None:
         key = self._known(pick)
         if key is not None:
             told = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=self._transaction())
-            self.callbacks.append((key, replace(told, **wrong), False))
-
-    @precondition(lambda self: self.callbacks)
-    @rule(pick=st.integers(0, 50), copies=st.integers(1, 3), conflicting=st.booleans())
-    def a_callback_arrives(self, pick: int, copies: int, conflicting: bool) -> None:
-        key, evidence, is_true = self.callbacks[pick % len(self.callbacks)]
-        for _ in range(copies):
-            decision = self._begin_or_pass(
-                lambda state, claimed: on_callback(
-                    _there(state), key, evidence, self.rules_, Source.CALLBACK, claimed=claimed
-                ),
-                conflicting,
-                evidence if is_true else None,
-            )
-            assert is_true or decision is None or decision.outcome in (Outcome.MISMATCH, Outcome.NOTHING_NEW)
+            assert self._pass(self._on_callback(key, replace(told, **wrong))).outcome is Outcome.MISMATCH
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
@@ -269,12 +253,13 @@ class OneOrder(RuleBasedStateMachine):
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([1, 5, 60, 20, 300, 1800, 7200]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(until=st.sampled_from([1, 5, 10, 60, 300, 7200, EXPIRES_AT - timedelta(seconds=1), EXPIRES_AT]))
+    def time_passes(self, until: int | datetime) -> None:
         """What was on its way for longer than a call may take was given up: a time-out, or a process that died."""
-        if seconds > ANSWER_S_MAX:
+        before = self.door.now
+        self.door.now = max(before, until) if isinstance(until, datetime) else before + timedelta(seconds=until)
+        if self.door.now - before > timedelta(seconds=ANSWER_S_MAX):
             self.under_way.clear()
-        self.door.now += timedelta(seconds=seconds)
 
     # -- what must hold after every step -------------------------------------------------------------------------------
 
@@ -346,6 +331,8 @@ class OneOrder(RuleBasedStateMachine):
             event(f"case: {reason}")
         left = {key for key in self.door.pending if not self._is_doubtful(key)}
         assert left <= ({deadline_key(TERMS.order_no)} if self._doubts() else set()), "nothing is stuck but doubt"
+        if self.late:
+            self._money_comes_late()
         for key in list(self.door.payments):
             self._answer(key, self._truth(key), Source.QUERY)
         self._check_books()
@@ -362,6 +349,12 @@ class OneOrder(RuleBasedStateMachine):
                 for key in decision.close:
                     self._close(key, "obeys")
 
+    def _money_comes_late(self) -> None:
+        """For everything that is over, as if a channel had made up its mind."""
+        for key, entry in self.ledger.entries.items():
+            if not entry.has_money:
+                self.ledger.pay(key, self._transaction(), self.door.now)
+
     def _check_books(self) -> None:
         """Every payment with money, asked about once more, is paid here, or a case says why it is not."""
         for key, payment in self.door.payments.items():
@@ -376,6 +369,9 @@ class OneOrder(RuleBasedStateMachine):
                 assert reasons & {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE}
             elif entry.refunded:
                 assert reasons & {CaseReason.REFUNDED_OUTSIDE, CaseReason.NUMBER_REUSED}
+            if payment.status is PaymentStatus.PAID and entry is not None:
+                is_same = payment.channel_transaction_id == entry.transaction
+                assert is_same or CaseReason.NUMBER_REUSED in reasons
 
     def _check_after_every_step(self) -> None:
         self.money_that_was_seen_has_paid()
@@ -419,10 +415,6 @@ class OneOrder(RuleBasedStateMachine):
         keys = list(self.door.payments)
         return keys[pick % len(keys)] if keys else None
 
-    def _entry(self, pick: int) -> PaymentKey | None:
-        keys = [key for key in self.door.payments if key in self.ledger.entries]
-        return keys[pick % len(keys)] if keys else None
-
     def _creatable(self, pick: int) -> Payment | None:
         """What our side would ask a channel to create: open, ours, and neither created nor refused."""
         key = self._known(pick)
@@ -431,16 +423,15 @@ class OneOrder(RuleBasedStateMachine):
             return None
         return None if payment.checkout or payment.refused_at or self._order.is_resolved else payment
 
-    def _create(self, key: PaymentKey, lag_s: int = 0, wrong: dict[str, object] | None = None) -> None:
+    def _create(self, key: PaymentKey, lag_s: int = 0, wrong: Wrong = MappingProxyType({})) -> None:
         """Asked twice with the same number a channel creates once."""
-        payment, wrong = self.door.payments.get(key), wrong or {}
-        says = PaymentKey(str(wrong.get("account", key.channel_account)), str(wrong.get("number", key.out_trade_no)))
+        payment = self.door.payments.get(key)
         entry = Entry(
             key=key,
-            amount=TERMS.amount if "amount" not in wrong else 1,
-            currency=str(wrong.get("currency", TERMS.currency)),
+            amount=wrong.get("amount", TERMS.amount),
+            currency=wrong.get("currency", TERMS.currency),
             payable_until=self._order.expires_at if payment is None else payment.payable_until,
-            says=says,
+            says=PaymentKey(wrong.get("account", key.channel_account), wrong.get("number", key.out_trade_no)),
             seen_from=self.door.now + timedelta(seconds=lag_s),
         )
         self.ledger.entries.setdefault(key, entry)
@@ -450,6 +441,26 @@ class OneOrder(RuleBasedStateMachine):
 
     def _unclear(self, key: PaymentKey) -> Unclear:
         return Unclear(**key._asdict(), reason="timeout")
+
+    def _another_attempt(self, account: str, origin: Origin, *, silent: bool, conflicting: bool) -> None:
+        """The earlier payments are queried first, as `flows.place` does."""
+        unclear = []
+        for payment in self._state().open_payments():
+            evidence = self._unclear(payment.key) if silent else self._truth(payment.key)
+            self._answer(payment.key, evidence, Source.API)
+            if not isinstance(evidence, Unpaid | Missing | Closed):
+                unclear.append(payment.key)
+        terms = self._terms(account, origin)
+        if origin is Origin.WATCHED:
+            self._create(PaymentKey(account, terms.out_trade_no))
+        self._begin_or_pass(
+            lambda state, _: start_payment(_there(state), terms, self.rules_, unclear=tuple(unclear)), conflicting
+        )
+
+    def _on_callback(self, key: PaymentKey, evidence: Evidence) -> Decide:
+        return lambda state, claimed: on_callback(
+            _there(state), key, evidence, self.rules_, Source.CALLBACK, claimed=claimed
+        )
 
     def _on_query(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decide:
         return lambda state, claimed: on_query(
@@ -476,11 +487,11 @@ class OneOrder(RuleBasedStateMachine):
                 self._close(key, close)
         self._pass(lambda state, _: on_deadline(_there(state), self.rules_, arm_no=arm_no))
 
-    def _begin_or_pass(self, decide: Decide, conflicting: bool, seen: Evidence | None = None) -> Decision | None:
+    def _begin_or_pass(self, decide: Decide, conflicting: bool, seen: Evidence | None = None) -> None:
         if conflicting:
             self._begin(decide, seen)
-            return None
-        return self._pass(decide, seen)
+        else:
+            self._pass(decide, seen)
 
     def _begin(self, decide: Decide, seen: Evidence | None = None) -> None:
         self.under_way.append(UnderWay(decide=decide, loaded=self._state(), seen=seen))
@@ -501,5 +512,7 @@ def _there(state: OrderState | None) -> OrderState:
     return state
 
 
-OneOrder.TestCase.settings = settings(stateful_step_count=40, report_multiple_bugs=False)
+OneOrder.TestCase.settings = settings(
+    max_examples=2 * settings.default.max_examples, stateful_step_count=40, report_multiple_bugs=False
+)
 TestOneOrder: Callable[[], None] = OneOrder.TestCase

@@ -8,7 +8,7 @@ UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports check bench lock clean
+.PHONY: help setup demo up test lint types imports check rehearse bench lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ imports: setup ## Who may import whom
 	@.venv/bin/lint-imports
 
 check: lint types imports test ## All four: what a change must pass
+
+rehearse: setup ## Deploy the Procfile as a platform would, sell one order, end it
+	@$(IN_VENV) -m tests.platform.rehearse
 
 bench: setup ## The benchmarks
 	@$(IN_VENV) -m bench $(ARGS)

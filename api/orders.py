@@ -18,9 +18,9 @@ from api.schemas import (
     TimelineView,
     WatchInput,
     check_url,
-    view_order,
 )
 from api.service import Service
+from api.views import view_order
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms

@@ -21,13 +21,10 @@ from core.order import (
     ORDER_NO,
     OUT_TRADE_NO,
     CaseReason,
-    OrderState,
     OrderStatus,
     Origin,
-    Payment,
     PaymentStatus,
     PublicStatus,
-    public_status,
 )
 
 EXPIRES_MIN_S = 1
@@ -248,57 +245,6 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     postgres: bool
     redis: bool
     draining: bool
-
-
-# -- from state to view ------------------------------------------------------------------------------------------------
-
-
-def view_order(state: OrderState, public_url: str) -> OrderView:
-    order = state.order
-    return OrderView(
-        order_no=order.order_no,
-        status=order.status,
-        public_status=public_status(order, state.payments),
-        version=order.version,
-        amount=order.amount,
-        currency=order.currency,
-        subject=order.subject,
-        order_page=f"{public_url.rstrip('/')}/o/{order.page_token}",
-        created_at=order.created_at,
-        expires_at=order.expires_at,
-        handed_off_at=order.handed_off_at,
-        paid_at=order.paid_at,
-        closed_at=order.closed_at,
-        paid_by=None if order.paid_by is None else PaidBy(account=order.paid_by[0], out_trade_no=order.paid_by[1]),
-        notify_url=order.notify_url,
-        return_url=order.return_url,
-        metadata=order.metadata,
-        payments=[_view_payment(payment) for payment in state.payments],
-        open_cases=[
-            OpenCase(reason=reason, account=key[0] if key else None, out_trade_no=key[1] if key else None)
-            for key, reason in sorted(state.open_cases, key=str)
-        ],
-    )
-
-
-def _view_payment(payment: Payment) -> PaymentView:
-    checkout = payment.checkout
-    return PaymentView(
-        out_trade_no=payment.out_trade_no,
-        account=payment.channel_account,
-        method=payment.method,
-        attempt_no=payment.attempt_no,
-        status=payment.status,
-        origin=payment.origin,
-        amount=payment.amount,
-        currency=payment.currency,
-        checkout=None if checkout is None else CheckoutView(kind=checkout.kind, value=checkout.value),
-        channel_reference=payment.channel_reference,
-        channel_transaction_id=payment.channel_transaction_id,
-        payable_until=payment.payable_until,
-        paid_at=payment.paid_at,
-        refunded_amount=payment.refunded_amount,
-    )
 
 
 # -- what a type cannot say --------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from flows.refresh import refresh_order
 ASKS_MAX = 200
 """Questions to channels under way at once; the channels' own rates are far below what more could bring."""
 
+CANCEL_S = 0.5
+
 log = structlog.get_logger()
 
 
@@ -48,6 +50,8 @@ class Asks:
             _, late = await asyncio.wait(self._running, timeout=wait_s)
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_S)
 
     def _ended(self, task: asyncio.Task[OrderState]) -> None:
         self._running.discard(task)

@@ -38,7 +38,7 @@ _USUAL = Sizes()
 
 
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: python -m bench orders --clients 64"
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: python -m bench orders --clients 32"
 )
 @click.argument("benchmarks", nargs=-1, type=click.Choice(list(BENCHMARKS)), metavar="[BENCHMARK]...")
 @click.option("--orders", type=click.IntRange(1, 100_000), default=_USUAL.orders, show_default=True)
@@ -56,7 +56,7 @@ _USUAL = Sizes()
     type=click.IntRange(1, 256),
     default=_USUAL.clients,
     show_default=True,
-    help="Of the closed loops of orders and callbacks.",
+    help="Of the closed loops of orders and callbacks. From 33 on some callbacks are left to their compensation.",
 )
 @click.option(
     "--repeats", type=click.IntRange(1, 20), default=_USUAL.repeats, show_default=True, help="Of what is cheap: rearm."

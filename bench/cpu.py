@@ -50,10 +50,10 @@ def used(stack: Stack) -> dict[str, float]:
 
 
 def _sum(pids: Iterable[int | None]) -> float:
-    return sum(_of(pid) for pid in pids if pid is not None)
+    return sum(cpu_seconds(pid) for pid in pids if pid is not None)
 
 
-def _of(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Its own and that of the children it has reaped: a connection's backend that ended still counts."""
     try:
         fields: Sequence[str] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

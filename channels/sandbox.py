@@ -44,6 +44,7 @@ _MINOR_TEXT = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,128}\Z")]
+_KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_\-]{1,32}\Z")]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
@@ -51,8 +52,8 @@ _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`keys`: key id → secret. The first signs, every one verifies, so keys are rotated without a gap."""
 
-    merchant_id: str
-    keys: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+    merchant_id: _Id
+    keys: Annotated[dict[_KeyId, str], msgspec.Meta(min_length=1)]
 
 
 class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):

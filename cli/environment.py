@@ -87,11 +87,11 @@ def log_to_stderr(level: str = "warning") -> None:
 
 def stop_for(error: Exception) -> Stop | None:
     """The line for a fault that was to be expected; None for a bug, which keeps its trace."""
+    for fault in (error, error.__cause__):
+        # asyncpg's errors have it; this way nobody imports asyncpg to ask
+        sqlstate = getattr(fault, "sqlstate", None)
+        if sqlstate in _SQLSTATES:
+            return Wrong(_SQLSTATES[sqlstate])
     if isinstance(error, ConfigurationError):
         return Wrong(str(error))
-    if isinstance(error, NodropError):
-        return Stop(str(error))
-    sqlstate = getattr(error, "sqlstate", None)  # asyncpg's errors have it; this way nobody imports asyncpg to ask
-    if sqlstate in _SQLSTATES:
-        return Wrong(_SQLSTATES[sqlstate])
-    return None
+    return Stop(str(error)) if isinstance(error, NodropError) else None

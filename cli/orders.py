@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from api.schemas import view_order
+from api.views import view_order
 from cli.environment import settings, with_database, with_parts
 from cli.order_text import COLUMNS, headline, order_row, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn

@@ -90,7 +90,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it."""
+    """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it.
+
+    `resolved` are the pending rows that end with it, whether the state that was decided on showed them or not.
+    """
 
     order: Order
     event: Event

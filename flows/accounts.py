@@ -56,6 +56,7 @@ class Accounts:
         self._clock = clock
         self._opened: dict[str, Account] = {}
         self._read_at = -RELOAD_S
+        self._is_out_of_reach = False
         self._reading = asyncio.Lock()
 
     async def get_enabled(self, name: str) -> Account:
@@ -74,6 +75,8 @@ class Accounts:
         """
         await self._refresh(UNKNOWN_RELOAD_S if name not in self._opened else RELOAD_S, must=name not in self._opened)
         account = self._opened.get(name)
+        if account is None and self._is_out_of_reach:
+            raise DatabaseUnavailable("the accounts could not be read")
         if account is None:
             raise UnknownAccount(f"there is no account {name}")
         return account
@@ -86,10 +89,12 @@ class Accounts:
                 return
             try:
                 await self._read()
-            except DatabaseUnavailable:
+                self._is_out_of_reach = False
+            except (DatabaseUnavailable, ConfigurationError) as error:
                 if must:
                     raise
-                log.warning("accounts_not_reloaded", reason="database_unavailable")
+                self._is_out_of_reach = isinstance(error, DatabaseUnavailable)
+                log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()
 
     async def _read(self) -> None:

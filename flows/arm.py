@@ -5,6 +5,7 @@ Redis being away is no fault here: what is not armed is found by the sweep.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import structlog
@@ -21,6 +22,8 @@ from storage.transitions import Armed, Committed
 
 REARM_LOCK_S = 60.0
 LONG_AGO_S = -10.0 * 365 * 86400
+ARM_TIMEOUT_S = 1.0
+"""A Redis that hangs keeps nobody waiting who has an order or a callback to answer: what is not armed is swept."""
 
 log = structlog.get_logger()
 
@@ -48,16 +51,18 @@ async def after_commit(parts: Parts, committed: Committed) -> None:
 async def arm_jobs(parts: Parts, scheduled: Iterable[Job]) -> None:
     """Enqueue, or leave it to the sweep when Redis is away."""
     try:
-        await parts.queue.arm(list(scheduled))
-    except RedisUnavailable:
+        async with asyncio.timeout(ARM_TIMEOUT_S):
+            await parts.queue.arm(list(scheduled))
+    except (RedisUnavailable, TimeoutError):
         log.warning("jobs_not_armed", reason="redis_unavailable")
 
 
 async def cancel_jobs(parts: Parts, resolved: Iterable[Job]) -> None:
     """Remove jobs that have nothing left to do; one that stays finds that out by itself."""
     try:
-        await parts.queue.cancel(list(resolved))
-    except RedisUnavailable:
+        async with asyncio.timeout(ARM_TIMEOUT_S):
+            await parts.queue.cancel(list(resolved))
+    except (RedisUnavailable, TimeoutError):
         log.debug("jobs_not_cancelled", reason="redis_unavailable")
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from core.admission import Urgency
 from core.decision import Outcome
-from core.errors import ChannelError, NotFound, OrderPaid
+from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
 from core.evidence import Source
 from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
@@ -19,6 +19,7 @@ from flows.accounts import Account
 from flows.confirm import Waiting, call_channel, query_now
 from flows.door import pass_door
 from flows.parts import Parts
+from flows.refresh import lease_or_wait
 from storage.orders import find_state
 from storage.pending import Leased, lease
 
@@ -46,9 +47,18 @@ async def close_leased(parts: Parts, leased: Leased) -> Outcome:
 
 
 async def settle_payment(parts: Parts, payment: Payment) -> None:
-    """Query; if it is open and ours, close it at the channel and query again. Somebody asking already is left to it."""
-    account = await parts.accounts.get(payment.channel_account)
-    leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+    """Query; if it is open and ours, close it at the channel and query again.
+
+    Whoever is asking already is waited for: a deadline and a scheduled query that once fall together have the same gaps
+    from then on, and the one would always be left to the other.
+    """
+    try:
+        account = await parts.accounts.get(payment.channel_account)
+    except UnknownAccount:
+        # Removed, or its credentials do not open: nobody can be asked, and nothing is definite without being asked.
+        log.error("payment_not_settled", account=payment.channel_account, out_trade_no=payment.out_trade_no)
+        return
+    leased = await lease_or_wait(parts, payment.key, parts.settings.callback_confirm_s)
     if leased is None:
         return
     told = await query_now(parts, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
@@ -70,7 +80,7 @@ async def close_payment(parts: Parts, account: Account, payment: Payment) -> Non
     if isinstance(closed, Waiting):
         return
     await pass_door(parts, payment.order_no, partial(on_close_attempted, key=payment.key))
-    leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+    leased = await lease_or_wait(parts, payment.key, parts.settings.callback_confirm_s)
     if leased is not None:
         await query_now(parts, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
 

@@ -20,8 +20,8 @@ Address = IPv4Address | IPv6Address
 
 RESOLVE_TIMEOUT_S = 3.0
 
-# `is_global` of the standard library says True of these (CPython 3.11): multicast, 6to4 with its relays, NAT64, which
-# all lead to other addresses, and blocks that are not in public use.
+# `is_global` of the standard library says True of these (CPython 3.11): multicast, 6to4 with its relays, NAT64 and the
+# IPv4-compatible ones, which all lead to other addresses, and blocks that are not in public use.
 _NOT_PUBLIC: tuple[Net, ...] = tuple(
     ip_network(text)
     for text in (
@@ -36,6 +36,7 @@ _NOT_PUBLIC: tuple[Net, ...] = tuple(
         "ff00::/8",
         "2001::/23",
         "fec0::/10",
+        "::/96",
     )
 )
 

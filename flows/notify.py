@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
@@ -15,12 +16,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
 from msgspec import Struct
 from standardwebhooks import Webhook
-from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from core import jobs
 from core.errors import ConfigurationError, InvalidRequest
@@ -46,6 +47,9 @@ PER_HOST_MAX = 16
 HOSTS_MAX = 64
 BUSY_WAIT_S = 2.0
 ANSWER_BYTES_MAX = 4096
+KEY_BYTES_MIN = 24
+"""https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md: 24 to 64 bytes."""
+
 READ_S = 1.0
 
 log = structlog.get_logger()
@@ -82,13 +86,14 @@ class Notifier:
 
     def is_busy(self, url: str) -> bool:
         """Whether as much is under way to this URL's host as may be."""
-        return self._busy[httpx.URL(url).host] >= PER_HOST_MAX
+        return self._busy[_host_of(url)] >= PER_HOST_MAX
 
     async def deliver(self, outgoing: Outgoing) -> Heard:
         """One delivery within the total deadline. Never raises for what the other side does."""
         try:
             parts = check_notify_url(outgoing.url, allow_nets=self._allow_nets)
-        except InvalidRequest:
+            url = httpx.URL(outgoing.url)
+        except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
             return Heard(ok=False, status="bad_url", is_final=True)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         async with self._slot(host):
@@ -97,15 +102,17 @@ class Notifier:
                     address = await resolve(host, port, allow_nets=self._allow_nets)
                     if address is None:
                         return Heard(ok=False, status="address_refused")
-                    return await self._post(outgoing, host, address)
+                    response = await self._post(outgoing, url, host, address)
             except (TimeoutError, httpx.TimeoutException):
                 return Heard(ok=False, status="timed_out")
             except (httpx.HTTPError, OSError) as error:
                 return Heard(ok=False, status=type(error).__name__)
+            # Past the deadline if need be: what was heard is not forgotten for a body that is slow.
+            await _read_a_little(response)
+            return _heard(response.status_code, response.headers)
 
-    async def _post(self, outgoing: Outgoing, host: str, address: str) -> Heard:
+    async def _post(self, outgoing: Outgoing, url: httpx.URL, host: str, address: str) -> httpx.Response:
         """To the address that was checked, with the name for SNI, certificate and Host: no second resolution."""
-        url = httpx.URL(outgoing.url)
         client = await self._client(host)
         request = client.build_request(
             "POST",
@@ -114,11 +121,7 @@ class Notifier:
             headers={**self._sign(outgoing), "Host": url.netloc.decode("ascii")},
             extensions={"sni_hostname": host} if url.scheme == "https" else {},
         )
-        response = await client.send(request, stream=True)
-        try:
-            return _heard(response.status_code, response.headers)
-        finally:
-            await _read_a_little(response)
+        return await client.send(request, stream=True)
 
     async def _client(self, host: str) -> httpx.AsyncClient:
         """One connection pool for each host: connections are kept by address, and one that was opened for another name
@@ -199,6 +202,13 @@ async def _again(parts: Parts, outgoing: Outgoing, attempt: int, delay_s: float,
         await arm_jobs(parts, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
 
 
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _heard(status: int, headers: Mapping[str, str]) -> Heard:
     if httpx.codes.is_success(status):
         return Heard(ok=True, status=str(status))
@@ -216,7 +226,7 @@ def _retry_after_s(text: str) -> float:
         return min(float(text[:9]), RETRY_AFTER_MAX_S)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if at.tzinfo is None:
         return 0.0
@@ -239,9 +249,13 @@ async def _read_a_little(response: httpx.Response) -> None:
 
 
 def _signer(secret: str) -> Webhook:
+    """The library also takes what is short or has no prefix: a typing error, which would sign for nobody."""
     try:
-        return Webhook(secret)
-    except (ValueError, EmptyWebhookSecretError):
+        key = b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not secret.startswith("whsec_") or len(key) < KEY_BYTES_MIN:
         raise ConfigurationError(
             "NOTIFY_SECRETS: each is whsec_ and base64; set it to the output of `python -m cli keys notify`"
-        ) from None
+        )
+    return Webhook(secret)

@@ -29,7 +29,7 @@ from core.errors import (
     PaymentRefused,
     PaymentUnclear,
 )
-from core.evidence import Closed, Missing, Source, Unpaid
+from core.evidence import Closed, Evidence, Missing, Source, Unpaid
 from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_create_refused, on_created, place
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
@@ -136,9 +136,13 @@ async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, .
             unclear.append(payment.key)
             continue
         told = await query_now(parts, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-        if not isinstance(told, Answered) or not isinstance(told.evidence, Unpaid | Missing | Closed):
+        if not isinstance(told, Answered) or not _is_told_unpaid(payment, told.evidence):
             unclear.append(payment.key)
     return tuple(unclear)
+
+
+def _is_told_unpaid(payment: Payment, evidence: Evidence) -> bool:
+    return isinstance(evidence, Unpaid | Missing | Closed) and lifecycle.mismatch(payment, evidence) is None
 
 
 async def _hand_off(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import structlog
+
 from core.admission import Urgency
 from core.decision import Outcome
-from core.evidence import Source
-from core.order import PaymentKey
+from core.errors import UnknownAccount
+from core.evidence import Source, Unclear
+from core.lifecycle import Rules, on_query
+from core.order import OrderState, PaymentKey
 from flows.arm import arm_jobs, job_of
 from flows.close import close_payment
 from flows.confirm import Waiting, ask, commit_answer
+from flows.door import pass_door
 from flows.parts import Parts
 from storage.orders import find_state_by_payment
 from storage.pending import Leased, lease, postpone, release
+
+log = structlog.get_logger()
 
 
 async def query_scheduled(parts: Parts, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
@@ -29,7 +38,10 @@ async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
     if state is None or payment is None:
         await release(parts.db, leased)
         return Outcome.STALE
-    account = await parts.accounts.get(leased.key.channel_account)
+    try:
+        account = await parts.accounts.get(leased.key.channel_account)
+    except UnknownAccount:
+        return await _learn_nothing(parts, leased, state, by=by)
     asked = await ask(parts, account, payment, Urgency.SCHEDULED)
     if isinstance(asked, Waiting):
         armed = await postpone(parts.db, leased, asked.seconds)
@@ -39,3 +51,16 @@ async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
     if committed.decision.close:
         await close_payment(parts, account, payment)
     return committed.decision.outcome
+
+
+async def _learn_nothing(parts: Parts, leased: Leased, state: OrderState, *, by: Source) -> Outcome:
+    """The account was removed, or its credentials do not open: nobody can be asked, which is no evidence either.
+
+    Tried again after n² units like any other query without an answer, so that in the end a person is told.
+    """
+    account, number = leased.key
+    log.error("payment_not_queried", account=account, out_trade_no=number, reason="unknown_account")
+    unclear = Unclear(channel_account=account, out_trade_no=number, reason="unknown_account")
+    rules = Rules(backoff=parts.settings.backoff())
+    decide = partial(on_query, key=leased.key, evidence=unclear, rules=rules, by=by, arm_no=leased.arm_no)
+    return (await pass_door(parts, leased.order_no, decide, known=state)).decision.outcome

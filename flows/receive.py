@@ -18,7 +18,14 @@ from channels.base import Acknowledgement, Callback
 from core import jobs
 from core.admission import Urgency
 from core.decision import Outcome
-from core.errors import CallbackRejected, ChannelError, DatabaseUnavailable, NodropError, RedisUnavailable
+from core.errors import (
+    CallbackRejected,
+    ChannelError,
+    DatabaseUnavailable,
+    NodropError,
+    RedisUnavailable,
+    UnknownAccount,
+)
 from core.evidence import Evidence, Paid, Refunded, Source
 from core.lifecycle import mismatch, on_callback
 from core.order import CaseReason, Payment, PaymentKey, PaymentStatus
@@ -102,6 +109,10 @@ async def drain_parked(parts: Parts) -> int:
             account = await parts.accounts.get(parked.account)
             callback = _verify(account, parked.headers, parked.body, parked.received_at)
             stored = await _store(parts, account, callback, parked.headers, parked.body, parked.received_at)
+        except UnknownAccount:
+            # It stays parked, in nobody's way: its account may be put back.
+            log.warning("parked_callback_of_unknown_account", account=parked.account)
+            continue
         except ChannelError as error:
             log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
         else:
@@ -208,9 +219,12 @@ async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s:
     if isinstance(told, Waiting):
         return _Handled(outcome=Outcome.NOT_YET, is_done=False, wait_s=told.seconds)
     outcome = told.decision.outcome
-    contradicted = isinstance(evidence, Paid | Refunded) and outcome is Outcome.STILL_OPEN and not differs
-    is_done = outcome is not Outcome.UNCLEAR and not contradicted
-    return _Handled(outcome=Outcome.MISMATCH if differs else outcome, is_done=is_done)
+    if outcome is Outcome.UNCLEAR or differs:
+        return _Handled(outcome=Outcome.MISMATCH if differs else outcome, is_done=outcome is not Outcome.UNCLEAR)
+    was_paid, is_paid = (isinstance(said, Paid | Refunded) for said in (evidence, told.evidence))
+    if was_paid and not is_paid:  # also when the channel calls it closed: somebody has to look where the money is
+        return _Handled(outcome=Outcome.UNCLEAR, is_done=False)
+    return _Handled(outcome=outcome, is_done=True)
 
 
 async def _commit(parts: Parts, account: Account, payment: Payment, evidence: Evidence, by: Source) -> Outcome:

@@ -10,7 +10,7 @@ import asyncio
 from datetime import timedelta
 
 from core.admission import Urgency
-from core.errors import NotFound
+from core.errors import NotFound, UnknownAccount
 from core.evidence import Source
 from core.lifecycle import on_refresh
 from core.order import OrderState, Payment, PaymentKey
@@ -60,12 +60,15 @@ async def _ask_or_wait(parts: Parts, payment: Payment, cooldown_s: float) -> Non
     stands = await asked(parts.db, payment.key)
     if stands is None:
         return
+    try:
+        account = await parts.accounts.get(payment.channel_account)
+    except UnknownAccount:  # removed, or its credentials do not open: there is nobody to ask
+        return
     since = stands.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while stands is not None and (stands.answered_from is None or stands.answered_from < since):
         leased = await lease(parts.db, payment.key, parts.settings.lease_s)
         if leased is not None:
-            account = await parts.accounts.get(payment.channel_account)
             await query_now(parts, account, payment, by=Source.REFRESH, urgency=Urgency.REFRESH, leased=leased)
             return
         if asyncio.get_running_loop().time() > deadline:

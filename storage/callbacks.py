@@ -14,7 +14,7 @@ import msgspec
 from core.evidence import Evidence
 from core.order import CaseReason
 from storage.database import Database
-from storage.rows import document
+from storage.rows import document, storable
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
@@ -55,12 +55,14 @@ WITH overdue AS (
      ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE callbacks c
+       SET leased_until = now() + make_interval(secs => $3)
+      FROM overdue o
+     WHERE c.id = o.id
+    RETURNING c.*
 )
-UPDATE callbacks c
-   SET leased_until = now() + make_interval(secs => $3)
-  FROM overdue o
- WHERE c.id = o.id
-RETURNING {_COLUMNS.replace("id::text", "c.id::text")}"""
+SELECT {_COLUMNS} FROM claimed ORDER BY due_at"""
 
 _HANDLED = """
 UPDATE callbacks SET handled_at = now(), outcome = $2, leased_until = NULL
@@ -112,13 +114,13 @@ async def insert_callback(
     row = await db.fetchrow(
         _INSERT,
         account,
-        notification_id,
+        storable(notification_id),
         sha256(body).digest(),
         received_at,
         document(dict(headers)),
         body,
         document(evidence),
-        evidence.out_trade_no,
+        storable(evidence.out_trade_no),
         due_s,
     )
     return _stored(row)

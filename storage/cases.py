@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import msgspec
 
+from core.errors import InvalidRequest
 from core.order import CaseReason
 from storage.database import Database
 from storage.orders import decode_cursor, encode_cursor
@@ -36,6 +38,8 @@ SELECT id, order_no, channel_account AS account, out_trade_no, reason, detail, o
  ORDER BY opened_at DESC, id DESC
  LIMIT $6"""
 
+_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+
 _RESOLVE = """
 UPDATE cases SET resolved_at = now(), resolution = $2, by = $3 WHERE id = $1 AND resolved_at IS NULL"""
 
@@ -59,7 +63,9 @@ async def list_cases(
         InvalidRequest: the cursor is not one of ours.
     """
     at, after = decode_cursor(cursor)
-    number = int(after) if after is not None and after.isdecimal() else None
+    if after is not None and not _ID.fullmatch(after):
+        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    number = None if after is None else int(after)
     rows = await db.fetch(_LIST, open_only, reason, order_no, at, number, limit + 1)
     found = [CaseRow(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None

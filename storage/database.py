@@ -7,15 +7,15 @@ transaction mode may stand in front.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 import msgspec
 
-from core.errors import ConfigurationError, DatabaseUnavailable
+from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from storage.tls import TlsMode, explain_tls, tls_mode
 
@@ -30,19 +30,20 @@ ACQUIRE_TIMEOUT_S = 10.0
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,  # shut down, started up, a statement cancelled
+    asyncpg.InvalidAuthorizationSpecificationError,  # its password is being changed
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
+    asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.QueryCanceledError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
+    asyncpg.TransactionRollbackError,  # a deadlock
     asyncpg.LockNotAvailableError,
     OSError,
     TimeoutError,
 )
+
+# What Postgres cannot hold, whoever asks: NUL in a text, a number beyond its type, a key too long for its index.
+_NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +68,19 @@ def read_address(url: str, tls: str, *, variable: str = "DATABASE_URL") -> Addre
     Raises:
         ConfigurationError: names the variable and what to set.
     """
-    parts = urlsplit(url)
+    form = f"{variable}: set it to postgres://user:password@host:5432/database, with what is special percent-encoded"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError:  # its text may hold the password
+        raise ConfigurationError(form) from None
     if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
-        raise ConfigurationError(f"{variable}: set it to postgres://user:password@host:5432/database")
+        raise ConfigurationError(form)
     query = dict(parse_qsl(parts.query))
     host = parts.hostname or query.get("host") or "127.0.0.1"
     return Address(
         host=unquote(host),
-        port=parts.port or 5432,
+        port=port,
         user=unquote(parts.username or query.get("user") or "postgres"),
         password=None if parts.password is None else unquote(parts.password),
         database=unquote(parts.path.lstrip("/")),
@@ -88,10 +94,23 @@ async def connect(address: Address, *, statement_cache_size: int = 100) -> async
     Raises:
         DatabaseUnavailable: it cannot be reached, or its certificate is not trusted.
     """
-    try:
+    with mapped_faults(address):
         return await asyncpg.connect(**_connect_arguments(address, statement_cache_size))
+
+
+@contextmanager
+def mapped_faults(address: Address) -> Iterator[None]:
+    """The one place where faults of asyncpg become ours.
+
+    Raises:
+        DatabaseUnavailable, InvalidRequest: as `Database.fetch`.
+    """
+    try:
+        yield
     except _UNAVAILABLE as error:
         raise DatabaseUnavailable(_reason(error, address)) from error
+    except _NOT_STORABLE as error:  # whose text holds the value
+        raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None
 
 
 class Database:
@@ -134,17 +153,16 @@ class Database:
     async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
             raise DatabaseUnavailable("the pool is not open")
-        try:
+        with mapped_faults(self._address):
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
-        except _UNAVAILABLE as error:
-            raise DatabaseUnavailable(_reason(error, self._address)) from error
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of one statement, which is its own transaction.
 
         Raises:
             DatabaseUnavailable: also when the connection was lost and the statement may have been committed.
+            InvalidRequest: Postgres cannot hold one of the values.
         """
         async with self._connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args)

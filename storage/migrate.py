@@ -7,17 +7,23 @@ one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
 from core.errors import ConfigurationError, DatabaseUnavailable
-from storage.database import connect, read_address
+from storage.database import CONNECT_TIMEOUT_S, connect, mapped_faults, read_address
 
 VERSION_MIN = 15
 
 _LOCK = 0x6E6F64726F70  # "nodrop"
 _LOCK_WAIT_S = 120.0
+_QUEUE_S = 5
+_STATEMENT_TIMEOUT_S = 3600.0
+"""An index of a large table takes its time, and what waits for a lock has a limit of its own."""
+
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS migrations (
     name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
@@ -31,26 +37,31 @@ async def migrate(url: str, tls: str = "") -> list[str]:
         ConfigurationError: an applied migration has been edited, or the server is older than Postgres 15.
         DatabaseUnavailable: Postgres cannot be reached, or another migration did not end in time.
     """
-    connection = await connect(read_address(url, tls), statement_cache_size=0)
-    try:
+    async with _connection(url, tls) as connection:
         version = connection.get_server_version()
         if version.major < VERSION_MIN:
             raise ConfigurationError(f"DATABASE_URL: Postgres {version.major} is too old; {VERSION_MIN} is the oldest")
         await _lock(connection)
         return await _apply(connection)
-    finally:
-        await connection.close()
 
 
 async def missing_migrations(url: str, tls: str = "") -> list[str]:
     """The names of what has not been applied yet. Raises as `migrate`."""
-    connection = await connect(read_address(url, tls), statement_cache_size=0)
-    try:
+    async with _connection(url, tls) as connection:
         known = await connection.fetchval("SELECT to_regclass('migrations') IS NOT NULL")
         applied = {row["name"] for row in await connection.fetch("SELECT name FROM migrations")} if known else set()
         return [name for name, _ in _numbered() if name not in applied]
+
+
+@asynccontextmanager
+async def _connection(url: str, tls: str) -> AsyncIterator[Any]:
+    address = read_address(url, tls)
+    connection = await connect(address, statement_cache_size=0)
+    try:
+        with mapped_faults(address):
+            yield connection
     finally:
-        await connection.close()
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
 async def _lock(connection: Any) -> None:
@@ -74,8 +85,8 @@ async def _apply(connection: Any) -> list[str]:
             continue
         async with connection.transaction():
             # Better fail and be tried again than queue every reader behind a lock that does not come.
-            await connection.execute("SET LOCAL lock_timeout = '5s'")
-            await connection.execute(text)
+            await connection.execute(f"SET LOCAL lock_timeout = '{_QUEUE_S}s'")
+            await connection.execute(text, timeout=_STATEMENT_TIMEOUT_S)
             await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
         done.append(name)
     return done

@@ -56,12 +56,14 @@ WITH overdue AS (
      ORDER BY n.due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE notifications n
+       SET leased_until = now() + make_interval(secs => $3)
+      FROM overdue
+     WHERE n.id = overdue.id
+    RETURNING n.*
 )
-UPDATE notifications n
-   SET leased_until = now() + make_interval(secs => $3)
-  FROM overdue
- WHERE n.id = overdue.id
-RETURNING {_COLUMNS}"""
+SELECT {_COLUMNS} FROM claimed n ORDER BY n.due_at"""
 
 _DELIVERED = """
 UPDATE notifications SET delivered_at = now(), leased_until = NULL, last_status = $2 WHERE id = $1"""
@@ -74,17 +76,18 @@ UPDATE notifications n
 RETURNING n.arm_no"""
 
 _DEAD = f"""
-UPDATE notifications n SET dead_at = now(), leased_until = NULL, last_status = $2 WHERE n.id = $1 AND {_OPEN}"""
+UPDATE notifications n SET dead_at = now(), leased_until = NULL, last_status = $3
+ WHERE n.id = $1 AND n.arm_no = $2 AND {_OPEN}"""
 
 _LIST_DEAD = """
 SELECT id, order_no, type, url, attempt, created_at, dead_at, last_status
-  FROM notifications WHERE dead_at IS NOT NULL AND delivered_at IS NULL
+  FROM notifications WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
  ORDER BY dead_at DESC
  LIMIT $1"""
 
 _RESEND = """
 UPDATE notifications SET dead_at = NULL, attempt = 1, arm_no = arm_no + 1, due_at = now(), leased_until = NULL
- WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND ($1::text IS NULL OR id = $1)
+ WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL AND ($1::text IS NULL OR id = $1)
 RETURNING id, arm_no"""
 
 _WALK = f"""
@@ -121,7 +124,7 @@ async def deliver_again(db: Database, outgoing: Outgoing, *, attempt: int, delay
 
 async def bury_notification(db: Database, outgoing: Outgoing, status: str) -> None:
     """Given up: a dead letter, which an operator can send again."""
-    await db.execute(_DEAD, outgoing.id, status)
+    await db.execute(_DEAD, outgoing.id, outgoing.arm_no, status)
 
 
 async def list_dead_letters(db: Database, limit: int = 100) -> list[DeadLetter]:

@@ -67,12 +67,14 @@ WITH overdue AS (
      ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE pending p
+       SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
+      FROM overdue o
+     WHERE p.channel_account = o.channel_account AND p.out_trade_no = o.out_trade_no
+    RETURNING p.*
 )
-UPDATE pending p
-   SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
-  FROM overdue o
- WHERE p.channel_account = o.channel_account AND p.out_trade_no = o.out_trade_no
-RETURNING {", ".join("p." + name for name in _ROW.split(", "))}"""
+SELECT {_ROW} FROM claimed ORDER BY due_at"""
 
 _WALK = """
 SELECT channel_account, out_trade_no, kind, order_no, arm_no, extract(epoch FROM due_at - now()) AS delay_s

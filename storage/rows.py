@@ -1,4 +1,8 @@
-"""Rows of Postgres as the frozen data of `core`, and back as JSON documents for the one statement of the door."""
+"""Rows of Postgres as the frozen data of `core`, and back as JSON documents for the one statement of the door.
+
+Postgres holds neither NUL nor half a surrogate pair in a text, and both can come from the far side. Another character
+takes their place, so that no text of anybody's keeps an order from being paid.
+"""
 
 from __future__ import annotations
 
@@ -53,5 +57,29 @@ def order_state(text: str) -> OrderState:
 
 
 def document(value: Any) -> str:
-    """JSON text for a statement."""
-    return _encoder.encode(value).decode()
+    """JSON text for a statement, storable."""
+    try:
+        text = _encoder.encode(value).decode()
+    except UnicodeEncodeError:
+        return _clean_document(value)
+    return _clean_document(value) if "\\u0000" in text else text
+
+
+def storable(text: str) -> str:
+    """The text as Postgres can hold it."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _clean_document(value: Any) -> str:
+    return _encoder.encode(_clean(msgspec.to_builtins(value))).decode()
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return storable(value)
+        case list():
+            return [_clean(item) for item in value]
+        case dict():
+            return {_clean(key): _clean(item) for key, item in value.items()}
+    return value

@@ -37,13 +37,15 @@ class Sealer:
         """
         keys: dict[str, bytes] = {}
         for number, item in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
-            key_id, _, encoded = item.partition(":")
-            if not _KEY_ID.fullmatch(key_id):
+            key_id, colon, encoded = item.partition(":")
+            if not colon or not _KEY_ID.fullmatch(key_id):
                 raise ConfigurationError(f"NODROP_MASTER_KEYS: key {number} has no id; write id:base64")
             try:
                 key = b64decode(encoded, validate=True)
             except ValueError:
                 raise ConfigurationError(f"NODROP_MASTER_KEYS: key {key_id} is not base64") from None
+            if key_id in keys:
+                raise ConfigurationError(f"NODROP_MASTER_KEYS: two keys are called {key_id}")
             if len(key) != KEY_BYTES:
                 raise ConfigurationError(f"NODROP_MASTER_KEYS: key {key_id} has {len(key)} bytes instead of 32")
             keys[key_id] = key
@@ -69,7 +71,7 @@ class Sealer:
             raise ConfigurationError(f"NODROP_MASTER_KEYS lacks the key that sealed {belongs_to}")
         try:
             return key.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], belongs_to.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise ConfigurationError(f"what was sealed for {belongs_to} does not open: changed or moved") from None
 
 

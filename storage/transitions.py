@@ -156,15 +156,13 @@ async def _commit(db: Database, decisions: Sequence[Decision]) -> _Result:
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error
-        if error.constraint_name == "payments_pkey":
+        if error.constraint_name in _TAKEN:
             raise NumberTaken("a payment with this number is already known at this account") from None
-        if error.constraint_name in _RACES:
-            return _Result([])
         raise
 
 
-_RACES = frozenset({"orders_pkey", "order_events_pkey", "cases_open", "pending_pkey"})
-"""Two statements inserted the same row at once: the loser decides again and finds it there."""
+_TAKEN = frozenset({"payments_pkey", "pending_pkey"})
+"""A known number violates the one, and the other too while its payment is open; Postgres names whichever it likes."""
 
 
 def _has_effect(decision: Decision) -> bool:
@@ -234,9 +232,8 @@ def _notification(change: Change) -> dict[str, Any]:
     return row | {"order_no": change.order.order_no, "version": change.order.version}
 
 
-# `won` is the compare-and-set: every other part hangs on it, so a lost race writes nothing. Observations and the moves
-# of
-# pending rows that come without a change are guarded by nothing and by the arm number.
+# `won` is the compare-and-set: every other part hangs on it, so a lost race writes nothing. What comes without a change
+# is guarded by nothing (observations) or by the arm number (moves of pending rows).
 _STATEMENT = """
 WITH doc AS MATERIALIZED (SELECT $1::text::jsonb AS d),
 moves AS MATERIALIZED (
@@ -339,12 +336,12 @@ opened AS (
     ON CONFLICT DO NOTHING
 ),
 superseded AS (
-    -- What says "paid" is never superseded: the merchant must have heard it, whatever came after.
+    -- What tells of money is never superseded: the merchant must have heard it, whatever came after.
     UPDATE notifications t
        SET superseded_at = now()
       FROM doc, jsonb_to_recordset(d->'notifications') AS n(order_no text)
       JOIN won USING (order_no)
-     WHERE t.order_no = n.order_no AND t.type <> 'order.paid'
+     WHERE t.order_no = n.order_no AND t.type = 'order.closed'
        AND t.delivered_at IS NULL AND t.superseded_at IS NULL
 ),
 told AS (

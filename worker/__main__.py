@@ -48,14 +48,23 @@ async def run(settings: Settings, only: Lane | None) -> None:
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
+            beside = set()
             if only is None:
                 for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house):
-                    group.create_task(loop(parts, stop))
-                group.create_task(loops.sweep(parts, notifier, stop))
+                    beside.add(group.create_task(loop(parts, stop)))
+                beside.add(group.create_task(loops.sweep(parts, notifier, stop)))
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
-            await asyncio.gather(*(lane.drain(grace_s) for lane in lanes))
+            await asyncio.gather(_end(beside, grace_s), *(lane.drain(grace_s) for lane in lanes))
         log.info("worker_stopped")
+
+
+async def _end(running: set[asyncio.Task[None]], timeout_s: float) -> None:
+    """Let each loop take its turn to the end; what takes longer is cut off, and its rows are found again."""
+    if running:
+        _, late = await asyncio.wait(running, timeout=timeout_s)
+        for task in late:
+            task.cancel()
 
 
 def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:

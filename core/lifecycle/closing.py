@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.moves import next_attempt, next_version, rows_of
+from core.lifecycle.moves import next_attempt, next_version
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
 from core.order import OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus, PendingKind, deadline_key
@@ -75,7 +75,7 @@ def _close_order(state: OrderState) -> Decision:
     change = Change(
         order=order,
         event=Event(kind=Outcome.CLOSED, by=Source.CLOSE),
-        resolved=rows_of(state, deadline_key(order.order_no)),
+        resolved=(deadline_key(order.order_no),),
         notification=order_notification("order.closed", order, None, now=state.now, late=False),
     )
     return Decision(outcome=Outcome.CLOSED, change=change)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
-from core.lifecycle.moves import next_attempt, next_version, rows_of
+from core.lifecycle.moves import next_attempt, next_version
 from core.lifecycle.rules import LatePolicy, Rules
 from core.notice import order_notification
 from core.order import (
@@ -65,14 +65,17 @@ def on_query(
 def on_late_accepted(state: OrderState, by_name: str) -> Decision:
     """An operator accepts money that came after close, under the policy `flag`: the order follows its payment.
 
-    Only a payment that the channel has confirmed can be accepted; nobody marks an order paid by hand.
+    Only a payment that the channel has confirmed can be accepted; nobody marks an order paid by hand. If several came,
+    the others are double payments.
     """
     if state.order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
-    paid = next((payment for payment in state.payments if payment.status is PaymentStatus.PAID), None)
-    if paid is None:
+    came = [payment for payment in state.payments if payment.status is PaymentStatus.PAID]
+    if not came:
         return Decision(outcome=Outcome.NOTHING_NEW)
-    return _pay_order(state, paid, None, Source.OPERATOR, Outcome.PAID_LATE, (), late=True, note=f"by {by_name}")
+    paid, *others = came
+    cases = tuple(map(_double_case, others))
+    return _pay_order(state, paid, None, Source.OPERATOR, Outcome.PAID_LATE, cases, late=True, note=f"by {by_name}")
 
 
 def on_refresh(state: OrderState) -> Decision:
@@ -178,7 +181,7 @@ def _pay_order(
         order=order,
         event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence, note=note),
         payments=(paid,),
-        resolved=rows_of(state, paid.key, deadline_key(order.order_no)),
+        resolved=(paid.key, deadline_key(order.order_no)),
         cases=cases,
         notification=order_notification("order.paid", order, paid, now=state.now, late=late),
     )
@@ -197,7 +200,7 @@ def _late_payment(
         order=order,
         event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence),
         payments=(paid,),
-        resolved=rows_of(state, paid.key),
+        resolved=(paid.key,),
         cases=(late, *cases),
         notification=order_notification("order.paid_late", order, paid, now=state.now, late=True),
     )
@@ -208,14 +211,13 @@ def _second_payment(
     state: OrderState, paid: Payment, evidence: Evidence, by: Source, cases: tuple[Case, ...]
 ) -> Decision:
     """Money for an order that another payment has paid: the order stays as it is, a person decides about the money."""
-    double = Case(reason=CaseReason.DOUBLE_PAYMENT, key=paid.key, detail=f"{paid.amount} {paid.currency} came twice")
     order = next_version(state.order)
     change = Change(
         order=order,
         event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence),
         payments=(paid,),
-        resolved=rows_of(state, paid.key),
-        cases=(double, *cases),
+        resolved=(paid.key,),
+        cases=(_double_case(paid), *cases),
         notification=order_notification("order.double_payment", order, paid, now=state.now, late=False),
     )
     return Decision(outcome=Outcome.DOUBLE_PAYMENT, change=change)
@@ -244,7 +246,7 @@ def _close_payment(state: OrderState, payment: Payment, evidence: Evidence, by: 
         order=next_version(state.order),
         event=Event(kind=Outcome.PAYMENT_CLOSED, by=by, key=payment.key, evidence=evidence),
         payments=(replace(payment, status=PaymentStatus.CLOSED),),
-        resolved=rows_of(state, payment.key),
+        resolved=(payment.key,),
     )
     return Decision(outcome=Outcome.PAYMENT_CLOSED, change=change)
 
@@ -297,6 +299,11 @@ def _siblings_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
         for row in state.pending
         if row.kind is PendingKind.QUERY and row.key != paid
     )
+
+
+def _double_case(payment: Payment) -> Case:
+    detail = f"{payment.amount} {payment.currency} came twice"
+    return Case(reason=CaseReason.DOUBLE_PAYMENT, key=payment.key, detail=detail)
 
 
 def _refund_case(payment: Payment) -> tuple[Case, ...]:

@@ -7,16 +7,12 @@ from msgspec.structs import replace
 from core.decision import Arm, Case, Change, Decision, Event, Outcome
 from core.evidence import Source
 from core.lifecycle.rules import Rules
-from core.order import CaseReason, Order, OrderState, PaymentKey, Pending, PendingKind
+from core.order import CaseReason, Order, OrderState, Pending, PendingKind
 
 
 def next_version(order: Order, **changes: object) -> Order:
     """The order one version on."""
     return replace(order, version=order.version + 1, **changes)
-
-
-def rows_of(state: OrderState, *keys: PaymentKey) -> tuple[PaymentKey, ...]:
-    return tuple(row.key for row in state.pending if row.key in keys)
 
 
 def next_attempt(state: OrderState, row: Pending, decision: Decision, rules: Rules, by: Source) -> Decision:

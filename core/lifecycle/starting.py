@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +23,9 @@ from core.order import (
     PendingKind,
     deadline_key,
 )
+
+PAYABLE_MAX = timedelta(days=3650)
+"""Nobody may pay for longer; and a year 9999 elsewhere is a year 10000 in UTC, which Python cannot read back."""
 
 
 def place(
@@ -118,7 +121,7 @@ def on_created(
         payment,
         checkout=checkout,
         channel_reference=channel_reference or payment.channel_reference,
-        payable_until=payable_until or payment.payable_until,
+        payable_until=payment.payable_until if payable_until is None else _bounded(payable_until, state.now),
         refused_at=None,
     )
     change = Change(
@@ -165,12 +168,16 @@ def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: dateti
         amount=order.amount,
         currency=order.currency,
         status=PaymentStatus.OPEN,
-        payable_until=terms.payable_until or order.expires_at,
+        payable_until=_bounded(terms.payable_until or order.expires_at, now),
         created_at=now,
         method=terms.method,
         origin=terms.origin,
         channel_reference=terms.channel_reference,
     )
+
+
+def _bounded(payable_until: datetime, now: datetime) -> datetime:
+    return min(max(payable_until, now), now + PAYABLE_MAX)
 
 
 def _first_query(payment: Payment, rules: Rules) -> Arm:

@@ -72,7 +72,6 @@ def settings(database_url: str, redis_url: str) -> Settings:
         public_url=f"http://127.0.0.1:{port}",
         nodrop_master_keys=MASTER_KEYS,
         notify_secrets="whsec_" + base64.b64encode(bytes(32)).decode(),
-        channel_timeout_s=2.0,
     )
 
 

@@ -106,7 +106,7 @@ async def test_requests_under_way_are_answered_during_a_drain(process: Process, 
 async def test_missing_configuration_is_named_and_nothing_starts(tmp_path: Path) -> None:
     process = Process("api", env={"PORT": "0"}, log=tmp_path / "api.log")
     async with process:
-        assert await process.wait() == 1
+        assert await process.wait() == 2
     for name in ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "NODROP_MASTER_KEYS"):
         assert name in process.output()
 

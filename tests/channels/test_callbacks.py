@@ -1,4 +1,4 @@
-"""Callbacks: proved over their raw bytes, and only then read. Whatever else comes ends in one of the declared errors."""
+"""Callbacks: proved over their raw bytes, and only then read. Whatever else comes ends in a declared error."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -48,9 +48,8 @@ async def test_what_the_channel_sends_verifies_and_is_acknowledged_by_it(far: Fa
         wanted = msgspec.structs.replace(create(payment()), callback_url=f"{url}/callbacks/main")
         await far.adapter.create_payment(wanted)
         paid = far.pay()
-        tally = await eventually(lambda: far.far_side.sender.tally(paid.key) if came else None)
-        await eventually(lambda: far.far_side.sender.under_way == 0)
-    assert tally.last_status == 200
+        await eventually(lambda: came and far.far_side.sender.under_way == 0)
+        assert far.far_side.sender.tally(paid.key).last_status == 200
     (callback,) = came
     assert isinstance(callback.evidence, Paid)
     assert callback.evidence.channel_transaction_id == paid.transaction_id
@@ -187,7 +186,7 @@ def test_a_callback_without_a_header_that_is_signed_is_forged(driver: Driver, of
 def test_a_header_that_is_no_signature_is_forged_and_never_a_type_error(
     driver: Driver, offline: Channel, value: str
 ) -> None:
-    """`hmac.compare_digest` raises TypeError for text that is not ASCII, which would be a 500; probes are not special."""
+    """`hmac.compare_digest` raises TypeError for text that is not ASCII, a 500; probes are not special."""
     callback = sent(driver)
     for name in driver.signature_headers:
         with pytest.raises(CallbackForged):
@@ -294,7 +293,7 @@ def test_a_rejection_tells_nothing_of_the_callback(driver: Driver, offline: Chan
 
 drivers = st.sampled_from(DRIVERS)
 headers = st.dictionaries(
-    st.sampled_from(sorted({name for driver in DRIVERS for name in driver.signature_headers}) + ["content-type"]),
+    st.sampled_from([*sorted({name for driver in DRIVERS for name in driver.signature_headers}), "content-type"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=120),
 )
 ours = {driver.channel: opened_offline(driver, Key.NEW, Key.OLD) for driver in DRIVERS}
@@ -333,7 +332,7 @@ json_values = st.recursive(
 )
 
 
-@given(driver=drivers, body=st.binary(max_size=400) | json_values.map(lambda value: msgspec.json.encode(value)))
+@given(driver=drivers, body=st.binary(max_size=400) | json_values.map(msgspec.json.encode))
 def test_genuine_nonsense_is_unreadable_and_no_other_error(driver: Driver, body: bytes) -> None:
     with pytest.raises(ChannelUnreadable):
         verify(ours[driver.channel], signed(driver, body))

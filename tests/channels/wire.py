@@ -145,14 +145,14 @@ class Middleman:
 
     async def talk(self, _: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await read_request(reader)
-        answered = await self._ask(asked)
+        answered, was_cut = await self._ask(asked)
         self.passed.append((asked, answered))
-        told = self.spoil(asked, answered)
+        told = b"" if was_cut else self.spoil(asked, answered)
         writer.write(told if isinstance(told, bytes) else http_answer(told))
         await writer.drain()
 
-    async def _ask(self, asked: Asked) -> Answered:
-        """The true channel's whole answer."""
+    async def _ask(self, asked: Asked) -> tuple[Answered, bool]:
+        """The true channel's answer, and whether it was cut off."""
         reader, writer = await asyncio.open_connection(*self._behind)
         try:
             writer.write(asked.raw.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -162,4 +162,4 @@ class Middleman:
         head, _, body = raw.partition(b"\r\n\r\n")
         _, status, headers = _read_head(head)
         kept = {name: headers[name] for name in headers if name not in ("content-length", "connection", "date")}
-        return Answered(int(status), kept, body)
+        return Answered(int(status), kept, body), len(body) < int(headers["content-length"])

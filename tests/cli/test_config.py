@@ -56,16 +56,21 @@ async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop) -> None:
     )
     assert code == 2
     wrong = {what: says for what, (level, says) in found.items() if level == "error"}
-    assert wrong == {
-        "PORT": "expected `int`, got `str`",
-        "DATABASE_URL": "set it to postgres://user:password@host:5432/database",
-        "REDIS_URL": wrong["REDIS_URL"],
-        "PUBLIC_URL": "it is an address such as https://pay.example.com",
-        "NODROP_MASTER_KEYS": "key first has 5 bytes instead of 32",
-        "NOTIFY_SECRETS": "is not set: set it to the output of `python -m cli keys notify`",
-        "NOTIFY_ALLOW_NETS": wrong["NOTIFY_ALLOW_NETS"],
+    assert wrong.keys() == {
+        "PORT",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "PUBLIC_URL",
+        "NODROP_MASTER_KEYS",
+        "NOTIFY_SECRETS",
+        "NOTIFY_ALLOW_NETS",
     }
+    assert wrong["PORT"] == "expected `int`, got `str`"
+    assert wrong["DATABASE_URL"].startswith("set it to postgres://user:password@host")
     assert "REDIS_TLS" in wrong["REDIS_URL"]
+    assert wrong["PUBLIC_URL"] == "it is an address such as https://pay.example.com"
+    assert wrong["NODROP_MASTER_KEYS"] == "key first has 5 bytes instead of 32"
+    assert wrong["NOTIFY_SECRETS"].startswith("is not set: ")
     assert "127.0.0.0/8" in wrong["NOTIFY_ALLOW_NETS"]
 
 

@@ -107,3 +107,23 @@ async def test_a_database_without_tables_says_to_migrate(nodrop: Nodrop, empty_d
     ran = await nodrop("keys", "list", env={"DATABASE_URL": empty_database_url})
     assert ran.code == 2
     assert "nodrop migrate" in ran.line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("orders", "show", "\udcff"),
+        ("orders", "list", "--account", "\udcff"),
+        ("keys", "revoke", "\udcff"),
+        ("cases", "resolve", "1", "--resolution", "\udcff", "--by", "alice"),
+        ("dead-letters", "resend", "\udcff"),
+        ("accounts", "disable", "x" * 5000),
+    ],
+)
+async def test_bytes_that_are_no_text_and_texts_without_end_are_one_line(
+    nodrop: Nodrop, arguments: tuple[str, ...]
+) -> None:
+    ran = await nodrop(*arguments)
+    assert ran.code in (1, 2)
+    assert ran.out in ("", "no such orders\n")
+    assert ran.line

@@ -147,7 +147,9 @@ async def resigned(delivery: Delivery, secret: str, at: int) -> Delivery:
 
     from standardwebhooks import Webhook
 
-    signature = Webhook(secret).sign(delivery.headers["webhook-id"], datetime.fromtimestamp(at, UTC), delivery.body.decode())
+    signature = Webhook(secret).sign(
+        delivery.headers["webhook-id"], datetime.fromtimestamp(at, UTC), delivery.body.decode()
+    )
     return with_headers(delivery, timestamp=str(at), signature=signature)
 
 

@@ -1,4 +1,4 @@
-"""Two stacks for all scenarios: one is shared by those that leave it as it was, the other one's processes are killed."""
+"""Two stacks: one is shared by all scenarios that leave it as it was, in the other one processes die at every step."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from cli.stack import Stack
-from tests.scenarios.crooked import CrookedChannel
-from tests.scenarios.scene import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account
+from tests.scenarios.crooked import CrookedProxy
+from tests.scenarios.router import Router
+from tests.scenarios.scene import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account, port_of
 
 HERE = Path(__file__).parent
 
@@ -24,14 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def crooked() -> AsyncIterator[CrookedChannel]:
+async def crooked() -> AsyncIterator[CrookedProxy]:
     """What stands between nodrop and the channel of the account of the same name."""
-    async with CrookedChannel() as channel:
+    async with CrookedProxy() as channel:
         yield channel
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(servers_home: Path, crooked: CrookedChannel) -> AsyncIterator[Stack]:
+async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stack]:
     """Two web processes, two workers, and everything around them."""
     stack = Stack(
         servers_home / "scenarios",
@@ -58,6 +59,31 @@ async def scene(stack: Stack) -> AsyncIterator[Scene]:
     """The shared stack. Every scenario ends with the invariants, checked from outside."""
     async with staged(stack) as staged_scene:
         yield staged_scene
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def router() -> AsyncIterator[Router]:
+    """The public address of the stack in which processes die."""
+    async with Router() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def dying_stack(servers_home: Path, router: Router) -> AsyncIterator[Stack]:
+    """One web process and one worker that live on, for others to die beside them."""
+    environment = ENVIRONMENT | {"PUBLIC_URL": router.url, "CHANNEL_TIMEOUT_S": "1", "LEASE_S": "1.5"}
+    async with Stack(servers_home / "dying", unit_s=UNIT_S, fsync=False, env=environment) as stack:
+        await router.lead_to(port_of(stack.api_url))
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def dying_scene(dying_stack: Stack, router: Router) -> AsyncIterator[Scene]:
+    """For processes that die at a named step. It ends with the invariants as well."""
+    async with staged(dying_stack) as staged_scene:
+        staged_scene.public_url = router.url
+        yield staged_scene
+        await router.lead_to(port_of(dying_stack.api_url))
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What a network can do to a channel's answer, byte by byte: it stands between nodrop and the simulated channel."""
+"""What a network can do to an answer, byte by byte: a proxy between nodrop and the simulated channel or merchant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDLESS = b"x" * (3 << 20)
 
 
 class Way(StrEnum):
-    """How a call of the channel ends."""
+    """How a call ends."""
 
     STRAIGHT = "straight"
     REFUSED = "refused"
@@ -36,8 +36,8 @@ class Way(StrEnum):
     UNSIGNED_MISSING = "unsigned_missing"
 
 
-class CrookedChannel:
-    """One address for good, whatever is done there. `in_front_of` the true channel before it is used."""
+class CrookedProxy:
+    """One address for good, whatever is done there. Tell it what it is `in_front_of` before it is used."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -123,7 +123,7 @@ class CrookedChannel:
                 writer.write(_instead(way, self._behind, question))
 
     async def _ask(self, question: bytes) -> bytes:
-        """The true channel's whole answer."""
+        """The whole answer of what is behind."""
         reader, writer = await asyncio.open_connection(*self._behind)
         try:
             writer.write(question.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -133,7 +133,7 @@ class CrookedChannel:
 
 
 def _instead(way: Way, behind: tuple[str, int], question: bytes) -> bytes:
-    """An answer that the channel never gave."""
+    """An answer that nobody gave."""
     path = question.split(b" ", 2)[1]
     number = path.split(b"/")[3]
     elsewhere = b"Location: http://%s:%d%s\r\n" % (behind[0].encode(), behind[1], path)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from secrets import token_hex
 from signal import SIGCONT, SIGSTOP
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -63,14 +64,23 @@ SLOW_RATE_PER_S = 20
 """Of the account `slow`, in any second, by all processes together."""
 
 _LEFT = """
-SELECT 'pending' AS what, order_no AS of FROM pending
+WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)
+SELECT 'pending' AS what, order_no AS of FROM pending JOIN ours USING (order_no)
 UNION ALL
-SELECT 'callback', out_trade_no FROM callbacks WHERE handled_at IS NULL AND dead_at IS NULL
+SELECT 'callback', c.out_trade_no
+  FROM callbacks c JOIN payments USING (channel_account, out_trade_no) JOIN ours USING (order_no)
+ WHERE handled_at IS NULL AND dead_at IS NULL
 UNION ALL
-SELECT 'notification', order_no FROM notifications
+SELECT 'notification', order_no FROM notifications JOIN ours USING (order_no)
  WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL
  LIMIT 20"""
 
+_MAKE_DUE = """
+UPDATE pending
+   SET due_at = now() - make_interval(secs => $2), arm_no = arm_no + 1, attempt = coalesce($3::int, attempt),
+       answered_from = NULL
+ WHERE order_no = ANY($1::text[]) AND kind = 'query' AND (leased_until IS NULL OR leased_until <= now())
+RETURNING order_no"""
 
 AnOrder = ShopOrder | str
 """As the API told it, or its number."""
@@ -89,6 +99,8 @@ class Scene:
         self.stack = stack
         self.db = db
         self.http = http
+        self.public_url = stack.api_url
+        self._began = time.time()
         self._placed: list[str] = []
 
     # -- the merchant --------------------------------------------------------------------------------------------------
@@ -96,7 +108,7 @@ class Scene:
     async def place(self, account: str = "sandbox", **terms: Any) -> ShopOrder:
         """Placed, again and again until there is something to pay, as a shop does it."""
         order = OrderRequest(**self.terms(account=account, **terms))
-        async with Shop(self.stack.api_url, self.stack.api_key) as shop:
+        async with Shop(self.public_url, self.stack.api_key) as shop:
             placed = await shop.place(order)
         assert isinstance(placed, ShopOrder), placed
         return placed
@@ -171,8 +183,8 @@ class Scene:
         await self.stack.control("PUT", "channel", "/control/faults", profile)
 
     async def calls(self) -> list[Arrival]:
-        """Every call that has arrived at the channel, oldest first."""
-        told = await self.stack.control("GET", "channel", "/control/arrivals")
+        """Every call that has arrived at the channel in this scenario, oldest first."""
+        told = await self.stack.control("GET", "channel", f"/control/arrivals?since={self._began}")
         return msgspec.convert(told["arrivals"], list[Arrival])
 
     async def asked(self, order: ShopOrder) -> list[float]:
@@ -251,17 +263,22 @@ class Scene:
 
     # -- the operator --------------------------------------------------------------------------------------------------
 
-    async def make_due(self, order: AnOrder, *, ago_s: float = 0.0, **columns: int) -> None:
-        """Let time pass for what is pending of an order: due since `ago_s`. What was armed in Redis is of before."""
-        sets = "".join(f", {name} = {int(value)}" for name, value in columns.items())
-        sql = f"""
-        UPDATE pending SET due_at = now() - make_interval(secs => $2), arm_no = arm_no + 1 {sets}
-         WHERE order_no = $1 AND kind = 'query'"""  # noqa: S608 - names of columns, by the tests themselves
-        assert await self.db.execute(sql, order_no_of(order), ago_s) > 0
+    async def make_due(self, *orders: AnOrder, ago_s: float = 0.0, attempt: int | None = None) -> None:
+        """Let time pass for the queries of these orders: due since `ago_s`. What was armed in Redis is of before."""
+        order_nos = [order_no_of(order) for order in orders]
 
-    async def put_off(self, order: AnOrder) -> None:
-        """Keep scheduled queries of an order out of the scenario, for an hour."""
-        await self.make_due(order, ago_s=-3600.0)
+        async def are_moved() -> bool:
+            """Not those that somebody is asking about at this moment."""
+            moved = await self.db.fetch(_MAKE_DUE, order_nos, ago_s, attempt)
+            for row in moved:
+                order_nos.remove(row["order_no"])
+            return not order_nos
+
+        await eventually(are_moved)
+
+    async def put_off(self, *orders: AnOrder) -> None:
+        """Keep scheduled queries of these orders out of the scenario, for an hour."""
+        await self.make_due(*orders, ago_s=-3600.0)
 
     async def make_callback_due(self, number: str, *, attempt: int) -> None:
         """The same for a callback in the inbox."""
@@ -375,13 +392,15 @@ class Scene:
         return check(ledger, effects, books, now=now, overdue_s=overdue_s)
 
     async def _is_quiet(self) -> bool:
-        left = await self.db.fetch(_LEFT)
-        self.left = [tuple(row) for row in left]
-        return not left
+        return not await self.db.fetch(_LEFT, self._placed)
 
 
 def order_no_of(order: AnOrder) -> str:
     return order if isinstance(order, str) else order.order_no
+
+
+def port_of(url: str) -> int:
+    return urlsplit(url).port or 80
 
 
 def number_of(order: ShopOrder) -> str:
@@ -396,9 +415,12 @@ def secret_of(stack: Stack, account: str) -> str:
 
 def account_config(stack: Stack, name: str, **config: Any) -> AccountConfig:
     """An account as the stack's own ones are, but for what is told."""
-    credentials = {"merchant_id": f"m-{name}", "keys": {"k1": secret_of(stack, name)}}
-    settings = {"base_url": stack.channel_url, "rate_per_s": stack.rate_per_s, **config}
-    return AccountConfig(name=name, channel="sandbox", credentials=credentials, **settings)
+    plain = {
+        "base_url": stack.channel_url,
+        "rate_per_s": stack.rate_per_s,
+        "credentials": {"merchant_id": f"m-{name}", "keys": {"k1": secret_of(stack, name)}},
+    }
+    return AccountConfig(name=name, channel="sandbox", **{**plain, **config})
 
 
 async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:

@@ -23,7 +23,7 @@ async def test_while_the_channel_does_not_close_it_the_order_stays_open(scene: S
     answer = await scene.close(order)
 
     assert (answer.status_code, answer.json()["status"]) == (202, "paying")
-    await eventually(lambda: _tried_again(scene, 2))
+    await eventually(lambda: _was_closed_times(scene, 2))
     assert await scene.status(order) == "paying"
     await scene.faults()
     await scene.until("closed", order)
@@ -41,6 +41,16 @@ async def test_an_order_whose_close_was_never_answered_is_asked_about_before_it_
     assert (await scene.at_channel(order)).status == "closed"
 
 
-async def _tried_again(scene: Scene, times: int) -> bool:
-    counters = await scene.stack.control("GET", "channel", "/control/counters")
-    return bool(counters.get("faults_answered_5xx", 0) >= times)
+async def test_a_close_that_falls_together_with_a_query_is_not_left_to_it_again_and_again(scene: Scene) -> None:
+    """From then on both have the same gaps: n² units. The deadline must not find somebody else asking for ever."""
+    order = await scene.place()
+    await scene.faults(affected=["close"], answered_5xx=1.0)
+    assert (await scene.close(order)).status_code == 202
+    await scene.faults()
+
+    await scene.until("closed", order, timeout_s=10)
+
+
+async def _was_closed_times(scene: Scene, times: int) -> bool:
+    """Whether the channel was told to close it so often."""
+    return sum(call.kind == "close" for call in await scene.calls()) >= times

@@ -35,8 +35,8 @@ async def test_a_copy_for_an_order_paid_long_ago_is_acknowledged_and_changes_not
 
 async def test_callbacks_of_many_orders_in_reverse_pay_each_once(scene: Scene) -> None:
     orders = await scene.place_many(8)
+    await scene.put_off(*orders)
     for order in orders:
-        await scene.put_off(order)
         await scene.pay(order, "lost")
 
     answers = await asyncio.gather(*(scene.call_back(order) for order in reversed(orders)))

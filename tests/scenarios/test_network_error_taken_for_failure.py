@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.scenarios.crooked import CrookedChannel, Way
+from tests.scenarios.crooked import CrookedProxy, Way
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
 
@@ -11,7 +11,7 @@ WAYS = [way for way in Way if way is not Way.STRAIGHT]
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_answer_that_cannot_be_read_changes_nothing_and_is_asked_for_again(
-    scene: Scene, crooked: CrookedChannel, way: Way
+    scene: Scene, crooked: CrookedProxy, way: Way
 ) -> None:
     await crooked.go(Way.STRAIGHT)
     order = await scene.place("crooked")
@@ -28,7 +28,7 @@ async def test_an_answer_that_cannot_be_read_changes_nothing_and_is_asked_for_ag
 
 @pytest.mark.parametrize("way", [Way.REFUSED, Way.HTML_PAGE])
 async def test_a_callback_is_kept_while_the_channel_cannot_confirm_it(
-    scene: Scene, crooked: CrookedChannel, way: Way
+    scene: Scene, crooked: CrookedProxy, way: Way
 ) -> None:
     await crooked.go(Way.STRAIGHT)
     order = await scene.place("crooked")
@@ -44,7 +44,7 @@ async def test_a_callback_is_kept_while_the_channel_cannot_confirm_it(
     assert await scene.paid_by(order) == "compensation"
 
 
-async def test_a_redirect_is_not_followed(scene: Scene, crooked: CrookedChannel) -> None:
+async def test_a_redirect_is_not_followed(scene: Scene, crooked: CrookedProxy) -> None:
     """It leads to the true channel, which would answer; but who redirects could lead anywhere."""
     await crooked.go(Way.STRAIGHT)
     order = await scene.place("crooked")
@@ -58,7 +58,7 @@ async def test_a_redirect_is_not_followed(scene: Scene, crooked: CrookedChannel)
 
 
 async def test_a_payment_whose_creation_was_not_answered_is_not_created_twice(
-    scene: Scene, crooked: CrookedChannel
+    scene: Scene, crooked: CrookedProxy
 ) -> None:
     """The channel has it, its answer was cut off; the replay asks again under the same number."""
     await crooked.go(Way.CUT_IN_BODY)

@@ -26,7 +26,7 @@ Decide = Callable[[OrderState | None, bool], Decision]
 CONFLICTS_MAX = 20
 
 
-class Claimed(Exception):  # noqa: N818 - a signal, as in storage
+class Claimed(Exception):
     """Another payment of the account already has this channel transaction."""
 
 
@@ -106,7 +106,7 @@ class Door:
             assert (payment.status is PaymentStatus.PAID) == (payment.paid_at is not None)
             self.payments[payment.key] = payment
         for key in change.resolved:
-            del self.pending[key]
+            self.pending.pop(key, None)
         for arm in change.arm:
             assert arm.key not in self.pending
             self.pending[arm.key] = self._row(arm, 1)

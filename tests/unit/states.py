@@ -120,9 +120,7 @@ def paid(key: PaymentKey = ALIPAY, **changes: Any) -> Paid:
 
 
 def refunded(key: PaymentKey = ALIPAY, **changes: Any) -> Refunded:
-    return Refunded(
-        **_of(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1", refunded_amount=100)
-    )
+    return Refunded(**_of(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1", refunded_amount=100))
 
 
 def unpaid(key: PaymentKey = ALIPAY, **changes: Any) -> Unpaid:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ def read(**changes: Any) -> AccountConfig:
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_an_account_is_safe_to_print(show: Any) -> None:
+def test_an_account_is_safe_to_print(show: Callable[[object], str]) -> None:
     assert "s3cret" not in show(read())
     assert "s3cret" not in show([read()])
 

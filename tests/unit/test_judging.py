@@ -2,12 +2,22 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from core.decision import Decision, Outcome
 from core.evidence import Evidence, Source
-from core.lifecycle import LatePolicy, Rules, is_definitely_unpaid, mismatch, on_callback, on_query, on_refresh
+from core.lifecycle import (
+    LatePolicy,
+    Rules,
+    is_definitely_unpaid,
+    mismatch,
+    on_callback,
+    on_late_accepted,
+    on_query,
+    on_refresh,
+)
 from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
 from tests.unit.states import (
     ALIPAY,
@@ -95,7 +105,7 @@ DIFFERENCES = [
 @pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("by", [told, asked])
 def test_every_kind_of_evidence_is_compared(
-    kind: MakeEvidence, differs: dict[str, str | int], reason: CaseReason, by: Callable[..., Decision]
+    kind: MakeEvidence, differs: dict[str, Any], reason: CaseReason, by: Callable[..., Decision]
 ) -> None:
     """On the callback and on the query alike: a difference opens a case, and moves neither order nor payment."""
     evidence = kind(**differs)
@@ -103,7 +113,7 @@ def test_every_kind_of_evidence_is_compared(
     decision = by(a_state(an_order(), a_payment(), now=LATER), evidence)
     assert (decision.outcome, case_reasons(decision)) == (Outcome.MISMATCH, [reason])
     assert decision.change is not None
-    assert decision.change.payments == decision.change.resolved == ()
+    assert (decision.change.payments, decision.change.resolved) == ((), ())
     assert (order_after(decision).status, notified(decision)) == (OrderStatus.PAYING, None)
 
 
@@ -121,7 +131,7 @@ def test_a_mismatch_is_a_case_also_when_the_payment_is_over(payment: Payment) ->
 
 
 @pytest.mark.parametrize(("differs", "reason"), DIFFERENCES)
-def test_a_mismatch_told_again_opens_no_second_case(differs: dict[str, str | int], reason: CaseReason) -> None:
+def test_a_mismatch_told_again_opens_no_second_case(differs: dict[str, Any], reason: CaseReason) -> None:
     state = a_state(an_order(), a_payment(), cases=frozenset({(ALIPAY, reason)}))
     decision = told(state, paid(**differs))
     assert (decision.outcome, decision.change) == (Outcome.MISMATCH, None)
@@ -138,9 +148,9 @@ def test_a_scheduled_query_with_a_mismatch_asks_again() -> None:
 # -- when a payment has no money and never will ------------------------------------------------------------------------
 
 JUST_BEFORE = LATER - timedelta(microseconds=1)
-CLOSE_ASKED = {"close_attempted_at": NOW}
-REFUSED = {"refused_at": NOW}
-WATCHED = {"origin": Origin.WATCHED}
+CLOSE_ASKED: dict[str, Any] = {"close_attempted_at": NOW}
+REFUSED: dict[str, Any] = {"refused_at": NOW}
+WATCHED: dict[str, Any] = {"origin": Origin.WATCHED}
 
 
 @pytest.mark.parametrize(
@@ -316,7 +326,7 @@ def test_a_second_payment_is_a_case_and_pays_nothing_twice(payment_status: Payme
     assert case_reasons(decision) == [CaseReason.DOUBLE_PAYMENT]
     assert notified(decision) == "order.double_payment"
     assert decision.change is not None
-    assert decision.change.resolved == ((ALIPAY,) if payment_status is PaymentStatus.OPEN else ())
+    assert decision.change.resolved == (ALIPAY,)
 
 
 @pytest.mark.parametrize("order", [paid_order(), closed_order()])
@@ -375,6 +385,34 @@ def test_money_that_another_payment_has_claimed_is_a_case(kind: MakeEvidence, ar
     assert decision.change.payments == ()
 
 
+@pytest.mark.parametrize("payment", [a_payment(status=PaymentStatus.CLOSED), a_payment()])
+def test_nobody_makes_an_order_paid_whose_channel_has_confirmed_nothing(payment: Payment) -> None:
+    assert on_late_accepted(a_state(closed_order(), payment), "anna") == Decision(outcome=Outcome.NOTHING_NEW)
+
+
+def test_late_money_that_an_operator_accepts_pays_the_order() -> None:
+    ended = a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED)
+    decision = on_late_accepted(a_state(closed_order(), ended, paid_payment()), "anna")
+    order = order_after(decision)
+    assert (decision.outcome, order.status, order.paid_by) == (Outcome.PAID_LATE, OrderStatus.PAID, ALIPAY)
+    assert (case_reasons(decision), notified(decision)) == ([], "order.paid")
+    assert decision.change is not None
+    assert (decision.change.event.by, decision.change.event.note) == (Source.OPERATOR, "by anna")
+
+
+def test_of_two_late_payments_an_operator_accepts_one_and_the_other_came_twice() -> None:
+    second = paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2")
+    decision = on_late_accepted(a_state(closed_order(), paid_payment(), second), "anna")
+    assert decision.change is not None
+    [case] = decision.change.cases
+    assert (case.reason, case.key) == (CaseReason.DOUBLE_PAYMENT, WECHAT)
+
+
+def test_a_paid_order_is_not_accepted_again() -> None:
+    decision = on_late_accepted(a_state(paid_order(), paid_payment()), "anna")
+    assert decision == Decision(outcome=Outcome.ALREADY_PAID)
+
+
 # -- not knowing -------------------------------------------------------------------------------------------------------
 
 
@@ -420,7 +458,7 @@ def test_used_up_attempts_open_a_case_and_never_close(evidence: Evidence, attemp
     assert (decision.outcome, case_reasons(decision)) == (Outcome.EXHAUSTED, [CaseReason.ATTEMPTS_EXHAUSTED])
     assert decision.change is not None
     assert decision.change.order == an_order(version=4)
-    assert decision.change.payments == decision.change.resolved == ()
+    assert (decision.change.payments, decision.change.resolved) == ((), ())
 
 
 def test_the_fifteenth_attempt_opens_no_case() -> None:

@@ -106,4 +106,5 @@ def test_any_text_is_an_exact_amount_or_refused(text: str, currency: str) -> Non
     except InvalidRequest:
         return
     whole, _, fraction = text.partition(".")
-    assert decimal_text(amount, currency) == whole + (f".{fraction:0<{exponent(currency)}}" if exponent(currency) else "")
+    places = exponent(currency)
+    assert decimal_text(amount, currency) == (f"{whole}.{fraction:0<{places}}" if places else whole)

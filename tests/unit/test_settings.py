@@ -1,5 +1,5 @@
+from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 
@@ -90,7 +90,7 @@ def test_no_secret_and_no_address_has_a_default(name: str) -> None:
 
 
 def test_everything_that_is_missing_is_told_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="^DATABASE_URL is not set: .*; REDIS_URL is not set: "):
+    with pytest.raises(ConfigurationError, match=r"^DATABASE_URL is not set: .*; REDIS_URL is not set: "):
         require(Settings(), "database_url", "redis_url", "port")
 
 
@@ -106,5 +106,5 @@ def test_the_backoff_has_the_settings_and_the_accounts_early_queries() -> None:
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_settings_are_safe_to_print(show: Any) -> None:
+def test_settings_are_safe_to_print(show: Callable[[object], str]) -> None:
     assert "s3cret" not in show(read_settings(ALL_SET))

@@ -1,0 +1,212 @@
+"""The flows on real stores and against the simulated channel over HTTP; time passes by moving due times in Postgres."""
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from channels.base import Acknowledgement
+from cli.embedded import EmbeddedPostgres
+from core.lifecycle import OrderTerms
+from core.order import OrderState, Payment
+from core.settings import Settings
+from flows.parts import Parts, open_parts
+from flows.place import PaymentRequest, Placed, place_order
+from flows.receive import receive_callback
+from simulator.base import Account
+from simulator.far_side import FarSide
+from simulator.faults import AtFault
+from simulator.ledger import Key as LedgerKey
+from simulator.running import running_channel
+from storage.accounts import put_account
+from storage.cases import list_cases
+from storage.orders import find_state
+from storage.sealing import Sealer
+from tests.channels.driver import Key, Said, Sent
+from tests.channels.sandbox_driver import SandboxDriver
+
+HERE = Path(__file__).parent
+MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
+NOTIFY_SECRETS = tuple("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
+AMOUNT = 8888
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The channel serves the whole session, so these tests share its event loop."""
+    for item in items:
+        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+_EMPTY = """
+TRUNCATE orders, payments, pending, order_events, observations, cases, callbacks, notifications, accounts CASCADE"""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A pending row as a test looks at it."""
+
+    attempt: int
+    arm_no: int
+    due_in_s: float
+    is_leased: bool
+
+
+class Desk:
+    """One process's parts, the far side of its accounts, and what a test does to both."""
+
+    def __init__(self, parts: Parts, far_side: FarSide, url: str) -> None:
+        self.parts = parts
+        self.far_side = far_side
+        self.url = url
+        self.sealer = Sealer.from_setting(MASTER_KEYS)
+        self.driver = SandboxDriver()
+
+    async def add_account(self, name: str = "main", **config: Any) -> str:
+        """Known here and at the channel. All accounts of these tests share keys; their merchants differ."""
+        account = replace(self.driver.account(self.url), name=name, **config)
+        credentials = account.credentials | {"merchant_id": f"m-{name}"}
+        await put_account(self.parts.db, self.sealer, replace(account, credentials=credentials))
+        far = self.driver.far_account()
+        self.far_side.accounts[f"m-{name}"] = Account(name=name, merchant_id=f"m-{name}", keys=far.keys)
+        return name
+
+    # -- the merchant --------------------------------------------------------------------------------------------------
+
+    async def place(self, account: str | None = "main", *, expires_in_s: float = 600.0, **terms: Any) -> Placed:
+        payment = None if account is None else PaymentRequest(account=account)
+        return await place_order(self.parts, order_terms(**terms), payment, expires_in_s=expires_in_s)
+
+    async def placed(self, account: str = "main", **more: Any) -> OrderState:
+        """An order with something to pay."""
+        state = (await self.place(account, **more)).state
+        assert state.payments[0].checkout is not None
+        return state
+
+    # -- the channel ---------------------------------------------------------------------------------------------------
+
+    def pay(self, payment: Payment) -> None:
+        """The buyer pays; the callback is lost."""
+        self.far_side.pay(self.key_of(payment), AtFault(callback="event_never_generated"))
+
+    def call_fault(self, payment: Payment, fault: str) -> None:
+        """From now on calls about this payment go wrong like this; `none`: no more."""
+        self.far_side.faults.force(payment.out_trade_no, AtFault(call=fault))
+
+    def status_at_channel(self, payment: Payment) -> str | None:
+        found = self.far_side.ledger.find(self.key_of(payment), self.far_side.now())
+        return None if found is None else str(found.status)
+
+    def key_of(self, payment: Payment) -> LedgerKey:
+        return LedgerKey(f"m-{payment.channel_account}", payment.out_trade_no)
+
+    def transaction_of(self, payment: Payment) -> str:
+        found = self.far_side.ledger.find(self.key_of(payment), self.far_side.now())
+        assert found is not None
+        return found.transaction_id or ""
+
+    def calls(self, kind: str = "query") -> int:
+        """How many calls of this kind have arrived."""
+        return self.far_side.traffic.counters[f"calls_{kind}"]
+
+    def callback(self, payment: Payment, *, age_s: float = 0.0, key: Key = Key.NEW, **said: Any) -> Sent:
+        """A callback, genuine unless the key is a stranger's, that says what a test wants to have said."""
+        merchant = f"m-{payment.channel_account}"
+        told = Said(**{"number": payment.out_trade_no, "merchant": merchant, "transaction": "t" * 24, **said})
+        notification_id = f"cb_{uuid4().hex[:24]}"
+        body = self.driver.render_callback(told, notification_id)
+        return self.driver.sign_callback(body, notification_id, at=time.time() - age_s, key=key, merchant=merchant)
+
+    async def receive(self, account: str, sent: Sent) -> Acknowledgement:
+        """A callback comes in."""
+        return await receive_callback(self.parts, account, sent.headers, sent.body)
+
+    # -- what became of it ---------------------------------------------------------------------------------------------
+
+    async def state(self, before: OrderState | str) -> OrderState:
+        found = await find_state(self.parts.db, before if isinstance(before, str) else before.order.order_no)
+        assert found is not None
+        return found
+
+    async def cases(self, order_no: str | None = None) -> list[str]:
+        rows, _ = await list_cases(self.parts.db, order_no=order_no, limit=200)
+        return sorted(row.reason for row in rows)
+
+    async def row(self, account: str, number: str) -> Row | None:
+        """The pending row of a payment, or of an order's deadline when the account is empty."""
+        sql = """SELECT attempt, arm_no, extract(epoch FROM due_at - now())::float8 AS due_in_s,
+                        coalesce(leased_until > now(), false) AS is_leased
+                   FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
+        row = await self.parts.db.fetchrow(sql, account, number)
+        return None if row is None else Row(**dict(row))
+
+    async def overdue(self, state: OrderState) -> OrderState:
+        """Let the order's deadline pass. Its history lacks the version that this takes."""
+        sql = "UPDATE orders SET expires_at = now(), version = version + 1 WHERE order_no = $1"
+        assert await self.parts.db.execute(sql, state.order.order_no) == 1
+        return await self.state(state)
+
+    async def one(self, sql: str, *args: object) -> object:
+        return await self.parts.db.fetchval(sql, *args)
+
+
+def order_terms(**more: Any) -> OrderTerms:
+    terms: dict[str, Any] = {
+        "order_no": f"F-{uuid4().hex[:12]}",
+        "amount": AMOUNT,
+        "currency": "CNY",
+        "subject": "Tea, 250 g",
+    }
+    return OrderTerms(**terms | more)
+
+
+@pytest.fixture(scope="session")
+def flows_database_url(postgres: EmbeddedPostgres, template_database: str) -> str:
+    """One database for all of these tests, emptied before each: a second cheaper, every time, than a clone."""
+    postgres.create_database("flows", template_database)
+    return postgres.url("flows")
+
+
+@pytest.fixture
+def settings(flows_database_url: str, redis_url: str) -> Settings:
+    return Settings(
+        database_url=flows_database_url,
+        redis_url=redis_url,
+        public_url="http://127.0.0.1:9",
+        nodrop_master_keys=MASTER_KEYS,
+        notify_secrets=NOTIFY_SECRETS[0],
+        notify_allow_nets="127.0.0.1/32",
+        notify_timeout_s=1.0,
+        channel_timeout_s=1.0,
+        callback_confirm_s=1.5,
+        refresh_cooldown_s=2.0,
+    )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running() -> AsyncIterator[tuple[str, FarSide]]:
+    async with running_channel(seed=7) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def parts(settings: Settings) -> AsyncIterator[Parts]:
+    async with open_parts(settings) as opened:
+        await opened.db.execute(_EMPTY)
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(parts: Parts, running: tuple[str, FarSide]) -> Desk:
+    """With one account, `main`, and a channel that does everything right."""
+    url, far_side = running
+    await far_side.reset(7)
+    opened = Desk(parts, far_side, url)
+    await opened.add_account("main")
+    return opened

@@ -1,0 +1,72 @@
+"""One public address, and behind it whichever process takes the connection: what a platform's router does."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+from cli.embedded import free_port
+
+
+class Router:
+    """TCP, byte for byte. A process that dies cuts its clients off; the next connection goes to one that lives."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._targets: tuple[int, ...] = ()
+        self._open: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._cut()
+
+    async def lead_to(self, *ports: int) -> None:
+        """From now on to the first of them that takes the connection; whoever is connected has to come again."""
+        self._targets = ports
+        await self._cut()
+
+    async def _cut(self) -> None:
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            await self._serve(reader, writer)
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for port in self._targets:
+            with suppress(OSError):
+                behind, to_behind = await asyncio.open_connection("127.0.0.1", port)
+                break
+        else:
+            return
+        ways = [asyncio.create_task(_copy(reader, to_behind)), asyncio.create_task(_copy(behind, writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            to_behind.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()

@@ -1,0 +1,124 @@
+"""The connection to Postgres is cut between a COMMIT and its reply: nobody can know whether it happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import pytest
+
+from cli.embedded import free_port
+from tests.scenarios.scene import Scene, number_of
+from tests.servers import Process, eventually
+
+PAID = b'"paid_by_account":"sandbox"'
+NEW = b'"is_new":true'
+
+
+class CuttingProxy:
+    """In front of Postgres. The first statement that holds `marker` is its connection's last: its reply is swallowed,
+    or, when `reaches` is False, it never arrives.
+    """
+
+    def __init__(self, behind: int, marker: bytes, *, reaches: bool) -> None:
+        self.port = free_port()
+        self.was_cut = False
+        self._behind = behind
+        self._marker = marker
+        self._reaches = reaches
+        self._server: asyncio.Server | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._behind)
+        replying = asyncio.create_task(_copy(server, writer))
+        try:
+            with suppress(OSError):
+                while data := await reader.read(1 << 20):
+                    if self._marker in data and not self.was_cut:
+                        self.was_cut = True
+                        replying.cancel()
+                        await asyncio.gather(replying, return_exceptions=True)
+                        if self._reaches:
+                            to_server.write(data)
+                            await server.read(1)
+                        break
+                    to_server.write(data)
+                    await to_server.drain()
+        finally:
+            replying.cancel()
+            to_server.close()
+            writer.transport.abort()
+            self._running.discard(task)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 20):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def behind_proxy(scene: Scene, marker: bytes, log: Path, *, reaches: bool) -> AsyncIterator[str]:
+    """The address of a web process whose way to Postgres is cut at that statement."""
+    database_url, port = scene.stack.database_url, free_port()
+    postgres = urlsplit(database_url).port or 0
+    async with CuttingProxy(postgres, marker, reaches=reaches) as proxy:
+        environ = scene.stack.environ | {"PORT": str(port)}
+        environ["DATABASE_URL"] = database_url.replace(f":{postgres}/", f":{proxy.port}/")
+        async with Process("api", env=environ, log=log) as api:
+            await api.wait_for_port(port)
+            yield f"http://127.0.0.1:{port}"
+        assert proxy.was_cut
+
+
+@pytest.mark.parametrize("reaches", [True, False], ids=["committed", "never_arrived"])
+async def test_an_order_is_paid_once_when_the_reply_to_its_commit_is_lost(
+    scene: Scene, reaches: bool, tmp_path: Path
+) -> None:
+    order = await scene.place()
+    await scene.put_off(order)
+    await scene.pay(order, "lost")
+    headers, body = scene.signed_callback(order)
+    async with behind_proxy(scene, PAID, tmp_path / "api.log", reaches=reaches) as url:
+        answer = await scene.http.post(f"{url}/callbacks/sandbox", content=body, headers=headers)
+        assert answer.status_code == 200
+        await scene.until("paid", order)
+
+    await eventually(lambda: scene.deliveries(order))
+    assert [event.kind for event in await scene.events(order)].count("paid") == 1
+    assert len(await scene.deliveries(order)) == 1
+    assert len(await scene.callbacks(number_of(order))) == 1
+
+
+@pytest.mark.parametrize("reaches", [True, False], ids=["committed", "never_arrived"])
+async def test_an_order_is_placed_once_when_the_reply_to_its_commit_is_lost(
+    scene: Scene, reaches: bool, tmp_path: Path
+) -> None:
+    terms = scene.terms(account="sandbox")
+    async with behind_proxy(scene, NEW, tmp_path / "api.log", reaches=reaches) as url:
+        scene.public_url = url
+        order = await scene.place(**terms)
+
+    assert len(order.payments) == 1
+    await scene.pay(order, "lost")
+    await scene.until("paid", order)

@@ -1,0 +1,19 @@
+"""The queue still names the job, but its payload is gone: expired, evicted, deleted."""
+
+from core.jobs import Lane
+from storage.delay_queue import queue_name
+from tests.scenarios.scene import Scene
+from tests.storage.redis_tools import client_of
+
+
+async def test_an_order_whose_job_lost_its_payload_is_found_by_the_sweep(scene: Scene) -> None:
+    async with scene.frozen_workers():
+        order = await scene.place()
+        await scene.pay(order, "lost")
+        async with client_of(scene.stack.redis.url) as redis:
+            queued = await redis.zrange(queue_name(Lane.QUERIES), 0, -1)
+            assert await redis.delete(*(f"arq:job:{name.decode()}" for name in queued)) > 0
+
+    await scene.until("paid", order)
+
+    assert await scene.paid_by(order) == "sweep"

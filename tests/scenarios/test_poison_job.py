@@ -1,0 +1,105 @@
+"""Jobs that nobody can run: parked or dropped alone, never run as code, and the queue behind them goes on."""
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.jobs import Lane
+from storage.delay_queue import queue_name
+from tests.scenarios.scene import Scene
+from tests.servers import eventually
+from tests.storage.redis_tools import client_of
+
+QUEUE = queue_name(Lane.QUERIES)
+
+
+class Bomb:
+    """Whoever unpickles it makes a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self._path,)
+
+
+async def test_a_pickled_job_is_never_executed(scene: Scene, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    payload = pickle.dumps({"t": 1, "f": "query_payment", "a": (Bomb(trace),), "k": {}, "et": 1})
+
+    await _enqueue(scene, "{queries-0}evil", payload)
+
+    assert await _parked_payload(scene, "{queries-0}evil") == payload
+    await _next_order_is_paid(scene)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe not even text",
+        b'{"f":"query_payment"',
+        b"[" * 10_000,
+        b'{"t":null,"f":"query_payment","a":[' + b"9" * 5_000 + b'],"k":{},"et":1}',
+    ],
+    ids=["empty", "binary", "cut", "deep", "long_integer"],
+)
+async def test_a_job_that_cannot_be_read_is_parked_as_it_is(scene: Scene, payload: bytes) -> None:
+    await _enqueue(scene, "{queries-0}unreadable", payload)
+
+    assert await _parked_payload(scene, "{queries-0}unreadable") == payload
+    await _next_order_is_paid(scene)
+
+
+async def test_a_job_of_a_newer_deploy_is_parked_until_somebody_knows_it(scene: Scene) -> None:
+    """A producer that is one deploy ahead enqueues a function that no worker has yet."""
+    payload = msgspec.json.encode({"t": None, "f": "query_everything", "a": ["sandbox"], "k": {}, "et": 1})
+
+    await _enqueue(scene, "{queries-0}newer", payload)
+
+    assert await _parked_payload(scene, "{queries-0}newer") == payload
+    await _next_order_is_paid(scene)
+
+
+@pytest.mark.parametrize("arguments", [[], ["sandbox"], ["nobody", "000000", 1], [1, 2, 3], ["sandbox", "x" * 9000, 1]])
+async def test_a_forged_job_does_nothing(scene: Scene, arguments: list[object]) -> None:
+    """Whoever can write Redis can at most have a payment asked about."""
+    payload = msgspec.json.encode({"t": None, "f": "query_payment", "a": arguments, "k": {}, "et": 1})
+
+    await _enqueue(scene, "{queries-0}forged", payload)
+
+    await eventually(lambda: _is_gone(scene, "{queries-0}forged"))
+    await _next_order_is_paid(scene)
+
+
+async def _enqueue(scene: Scene, job_id: str, payload: bytes) -> None:
+    async with client_of(scene.stack.redis.url) as redis:
+        await redis.set(f"arq:job:{job_id}", payload)
+        await redis.zadd(QUEUE, {job_id: int(time.time() * 1000)})
+
+
+async def _parked_payload(scene: Scene, job_id: str) -> bytes:
+    """What was parked, once the job is out of the queue; it is taken away."""
+    await eventually(lambda: _is_gone(scene, job_id))
+    async with client_of(scene.stack.redis.url) as redis, redis.pipeline() as pipe:
+        pipe.hget(f"{QUEUE}:parked-jobs", job_id)
+        pipe.hdel(f"{QUEUE}:parked-jobs", job_id)
+        parked, _ = await pipe.execute()
+    assert isinstance(parked, bytes)
+    return parked
+
+
+async def _is_gone(scene: Scene, job_id: str) -> bool:
+    async with client_of(scene.stack.redis.url) as redis:
+        return await redis.zscore(QUEUE, job_id) is None
+
+
+async def _next_order_is_paid(scene: Scene) -> None:
+    order = await scene.place()
+    await scene.pay(order, "lost")
+    await scene.until("paid", order)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from api import metrics, problems
 from api.request import Request
 from api.response import HTML, Response, json_response
 from api.schemas import Health, Readiness
 from api.service import Service
-from core.errors import NotFound, RedisUnavailable
+from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from flows.parts import Parts
+from storage.backlog import read_backlog
 
 PING_TIMEOUT_S = 2.0
 
@@ -30,7 +32,13 @@ async def readyz(service: Service, _request: Request) -> Response:
     return json_response(readiness, 200 if ready else 503)
 
 
-async def expose_metrics(_service: Service, _request: Request) -> Response:
+async def expose_metrics(service: Service, _request: Request) -> Response:
+    """A store that is down leaves its last figures standing; /readyz tells that it is down."""
+    with suppress(DatabaseUnavailable):
+        metrics.show_backlog(await read_backlog(service.parts.db))
+    with suppress(RedisUnavailable):
+        for lane in Lane:
+            metrics.show_lane(lane, await service.parts.queue.depth(lane))
     return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 

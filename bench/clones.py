@@ -66,9 +66,7 @@ async def place_first(rig: Rig) -> OrderState:
     return state
 
 
-async def copy_orders(
-    rig: Rig, count: int, *, from_s: float, until_s: float, with_deadlines: bool = False
-) -> None:
+async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float, with_deadlines: bool = False) -> None:
     """`count` copies, each with a query due between these seconds from now, and a deadline.
 
     The deadline is due when the first order's is, or `with_deadlines` in the same instant as the query.

@@ -14,15 +14,11 @@ from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
 from core.settings import require
-from storage.accounts import AccountRow, enable_account, list_accounts, put_account
+from storage.accounts import AccountRow, enable_account, list_accounts, put_account, reseal_accounts
 from storage.database import Database
 from storage.sealing import Sealer
 
 READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
-
-_SEALED = "SELECT name, sealed FROM accounts ORDER BY name"
-# Only over the very value that was opened: an account that was replaced meanwhile is under the first key already.
-_RESEAL = "UPDATE accounts SET sealed = $3, updated_at = now() WHERE name = $1 AND sealed = $2"
 
 
 @click.group(epilog="Example: nodrop accounts add main --from main.toml")
@@ -96,21 +92,11 @@ def reseal(*, as_json: bool) -> None:
     given = settings()
     require(given, "database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(given.nodrop_master_keys)
-    names = with_database(lambda db: _reseal(db, sealer))
+    names = with_database(lambda db: reseal_accounts(db, sealer))
     if as_json:
         print_json({"resealed": names})
         return
     click.echo(f"resealed {', '.join(names)}" if names else "no accounts, nothing to do")
-
-
-async def sealed_accounts(db: Database) -> list[tuple[str, bytes]]:
-    """Every account as it is stored, also those that are switched off: name and sealed value."""
-    return [(row["name"], row["sealed"]) for row in await db.fetch(_SEALED)]
-
-
-def belongs_to(name: str) -> str:
-    """What an account's sealed value is bound to."""
-    return f"account {name}"
 
 
 def _read(name: str, source: str) -> AccountConfig:
@@ -181,12 +167,3 @@ def _check_replaceable(there: AccountRow, account: AccountConfig, *, replace: bo
 def _switch(name: str, *, enabled: bool) -> None:
     if not with_database(lambda db: enable_account(db, name, enabled=enabled)):
         raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
-
-
-async def _reseal(db: Database, sealer: Sealer) -> list[str]:
-    """The names of what was resealed. All of them are opened before the first is written."""
-    rows = await sealed_accounts(db)
-    opened = [(name, sealed, sealer.open(sealed, belongs_to=belongs_to(name))) for name, sealed in rows]
-    for name, sealed, plain in opened:
-        await db.execute(_RESEAL, name, sealed, sealer.seal(plain, belongs_to=belongs_to(name)))
-    return [name for name, _, _ in opened]

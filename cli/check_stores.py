@@ -6,16 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import msgspec
-
 from channels.adapters import open_channel
 from channels.transport import Transport
-from cli.accounts import belongs_to, sealed_accounts
 from cli.check_settings import Finding, Level, first_key_id
 from cli.environment import stop_for
-from core.account import AccountConfig
 from core.errors import ConfigurationError, NodropError
 from core.settings import Settings
+from storage.accounts import SealedAccount, open_account, sealed_accounts
 from storage.api_keys import list_api_keys
 from storage.database import CONNECTIONS_MAX, Database
 from storage.migrate import missing_migrations
@@ -123,20 +120,17 @@ async def _accounts(db: Database, settings: Settings) -> list[Finding]:
     except ConfigurationError:
         return [Finding("accounts", Level.ERROR, f"{len(rows)} cannot be opened without NODROP_MASTER_KEYS")]
     async with Transport(timeout_s=1.0) as transport:
-        return [_account(name, sealed, sealer, transport, settings) for name, sealed in rows]
+        return [_account(row, sealer, transport, settings) for row in rows]
 
 
-def _account(name: str, sealed: bytes, sealer: Sealer, transport: Transport, settings: Settings) -> Finding:
-    what = f"account {name}"
+def _account(row: SealedAccount, sealer: Sealer, transport: Transport, settings: Settings) -> Finding:
+    what = f"account {row.name}"
     try:
-        plain = sealer.open(sealed, belongs_to=belongs_to(name))
-        account = msgspec.json.decode(plain, type=AccountConfig)
+        account = open_account(row, sealer)
         open_channel(account, transport)
-    except msgspec.ValidationError:
-        return Finding(what, Level.ERROR, "it was stored by another version: add it again with --replace")
     except ConfigurationError as error:
         return Finding(what, Level.ERROR, error.detail.removeprefix(f"{what}: "))
-    sealed_by = sealed.partition(b"\0")[0].decode(errors="replace")
+    sealed_by = row.sealed.partition(b"\0")[0].decode(errors="replace")
     if sealed_by != first_key_id(settings):
         text = f"sealed under {sealed_by}, which is not the first master key: `nodrop accounts reseal`"
         return Finding(what, Level.WARNING, text)

@@ -15,7 +15,7 @@ from core.account import AccountConfig
 from core.errors import ConfigurationError, DatabaseUnavailable, UnknownAccount
 from core.lifecycle import Rules
 from core.settings import Settings
-from storage.accounts import get_accounts
+from storage.accounts import SealedAccount, open_account, sealed_accounts
 from storage.database import Database
 from storage.sealing import Sealer
 
@@ -90,22 +90,28 @@ class Accounts:
             try:
                 await self._read()
                 self._is_out_of_reach = False
-            except (DatabaseUnavailable, ConfigurationError) as error:
+            except DatabaseUnavailable as error:
                 if must:
                     raise
-                self._is_out_of_reach = isinstance(error, DatabaseUnavailable)
+                self._is_out_of_reach = True
                 log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()
 
     async def _read(self) -> None:
         opened = {}
-        for config in await get_accounts(self._db, self._sealer):
-            known = self._opened.get(config.name)
-            if known is not None and known.config == config:
-                opened[config.name] = known
-                continue
+        for row in await sealed_accounts(self._db):
+            known = self._opened.get(row.name)
             try:
-                opened[config.name] = Account(config, open_channel(config, self._transport))
+                opened[row.name] = self._open(row, known)
             except ConfigurationError as error:
-                log.error("account_not_opened", account=config.name, reason=error.detail)
+                log.error("account_not_opened", account=row.name, reason=error.detail)
+                if known is not None:
+                    opened[row.name] = known
         self._opened = opened
+
+    def _open(self, row: SealedAccount, known: Account | None) -> Account:
+        """The account as it is stored; the one that is open already if nothing has changed."""
+        config = open_account(row, self._sealer)
+        if known is not None and known.config == config:
+            return known
+        return Account(config, open_channel(config, self._transport))

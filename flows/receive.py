@@ -178,9 +178,11 @@ class _Handled(Struct, frozen=True, kw_only=True):
 
 async def _handle_in_request(parts: Parts, stored: StoredCallback) -> None:
     """The synchronous update, if a slot is free, within the budget. Its failing is not the channel's business."""
-    job = jobs.compensate_callback(stored.id, stored.arm_no, parts.settings.backoff().gap_s(1))
+    is_full = parts.confirm_slots.locked()
+    # Without a slot the compensation is not a precaution but the work itself: it is due at once.
+    job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else parts.settings.backoff().gap_s(1))
     await arm_jobs(parts, [job])
-    if parts.confirm_slots.locked():
+    if is_full:
         log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
         return
     try:

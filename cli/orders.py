@@ -194,6 +194,7 @@ async def find(db: Database, order_no: str) -> Found:
 
 async def _refresh(parts: Parts, order_no: str) -> Refreshed:
     """Ask until something was learnt, by whomever, a few times."""
+    from core.evidence import Source
     from flows.refresh import refresh_order
 
     before = await find(parts.db, order_no)
@@ -203,7 +204,7 @@ async def _refresh(parts: Parts, order_no: str) -> Refreshed:
     for number in range(REFRESH_TRIES):
         if number:
             await asyncio.sleep(REFRESH_GAP_S)
-        after = await refresh_order(parts, order_no, trailing=True)
+        after = await refresh_order(parts, order_no, trailing=True, by=Source.OPERATOR)
         learnt = [entry for entry in await timeline(parts.db, order_no) if entry not in before.timeline]
         if learnt:
             break

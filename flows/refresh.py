@@ -25,8 +25,10 @@ WAIT_S = 5.0
 _LOOK_AGAIN_S = 0.1
 
 
-async def refresh_order(parts: Parts, order_no: str, *, trailing: bool = False) -> OrderState:
-    """Ask about every open payment of the order and return what is known then.
+async def refresh_order(
+    parts: Parts, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
+) -> OrderState:
+    """Ask about every open payment of the order and return what is known then; `by` goes into its history.
 
     `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down will do.
 
@@ -34,28 +36,28 @@ async def refresh_order(parts: Parts, order_no: str, *, trailing: bool = False) 
         NotFound: there is no such order.
     """
     if trailing:
-        return await _refresh(parts, order_no, cooldown_s=0.0)
+        return await _refresh(parts, order_no, by, cooldown_s=0.0)
     running = parts.refreshing.get(order_no)
     if running is None:
-        running = asyncio.create_task(_refresh(parts, order_no, cooldown_s=parts.settings.refresh_cooldown_s))
+        running = asyncio.create_task(_refresh(parts, order_no, by, cooldown_s=parts.settings.refresh_cooldown_s))
         parts.refreshing[order_no] = running
         running.add_done_callback(lambda _: parts.refreshing.pop(order_no, None))
     # A page that goes away must not take the answer from the others.
     return await asyncio.shield(running)
 
 
-async def _refresh(parts: Parts, order_no: str, *, cooldown_s: float) -> OrderState:
+async def _refresh(parts: Parts, order_no: str, by: Source, *, cooldown_s: float) -> OrderState:
     state = await find_state(parts.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
     for key in on_refresh(state).ask:
         payment = state.payment(key)
         if payment is not None:
-            await _ask_or_wait(parts, payment, cooldown_s)
+            await _ask_or_wait(parts, payment, by, cooldown_s)
     return await find_state(parts.db, order_no) or state
 
 
-async def _ask_or_wait(parts: Parts, payment: Payment, cooldown_s: float) -> None:
+async def _ask_or_wait(parts: Parts, payment: Payment, by: Source, cooldown_s: float) -> None:
     """Until a query that began after `now − cooldown_s` is answered: ours, or somebody else's."""
     stands = await asked(parts.db, payment.key)
     if stands is None:
@@ -67,9 +69,9 @@ async def _ask_or_wait(parts: Parts, payment: Payment, cooldown_s: float) -> Non
     since = stands.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while stands is not None and (stands.answered_from is None or stands.answered_from < since):
-        leased = await lease(parts.db, payment.key, parts.settings.lease_s)
+        leased = await lease(parts.db, payment.key, parts.settings.lease_s, unanswered_since=since)
         if leased is not None:
-            await query_now(parts, account, payment, by=Source.REFRESH, urgency=Urgency.REFRESH, leased=leased)
+            await query_now(parts, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased)
             return
         if asyncio.get_running_loop().time() > deadline:
             return

@@ -41,6 +41,7 @@ UPDATE pending
    SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
  WHERE channel_account = $1 AND out_trade_no = $2 AND ($4::int IS NULL OR arm_no = $4)
    AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+   AND ($5::timestamptz IS NULL OR answered_from IS NULL OR answered_from < $5)
 RETURNING {_ROW}"""
 
 _RELEASE = """
@@ -87,11 +88,18 @@ SELECT channel_account, out_trade_no, kind, order_no, arm_no, extract(epoch FROM
 WALK_BATCH = 5000
 
 
-async def lease(db: Database, key: PaymentKey, lease_s: float, *, arm_no: int | None = None) -> Leased | None:
-    """The right to ask now. None: the row is gone, another scheduling has replaced it, or somebody is asking
-    already.
+async def lease(
+    db: Database,
+    key: PaymentKey,
+    lease_s: float,
+    *,
+    arm_no: int | None = None,
+    unanswered_since: datetime | None = None,
+) -> Leased | None:
+    """The right to ask now. None: the row is gone, another scheduling has replaced it, somebody is asking already, or
+    a query that began at `unanswered_since` or later has been answered.
     """
-    row = await db.fetchrow(_LEASE, *key, lease_s, arm_no)
+    row = await db.fetchrow(_LEASE, *key, lease_s, arm_no, unanswered_since)
     return None if row is None else _leased(row)
 
 

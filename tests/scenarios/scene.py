@@ -60,7 +60,7 @@ QUIET_S = 40.0
 
 OVERDUE_S = 2 * LEASE_S
 AMOUNT = 8888
-SLOW_RATE_PER_S = 20
+SLOW_RATE_PER_S = 40
 """Of the account `slow`, in any second, by all processes together."""
 
 _LEFT = """

@@ -30,14 +30,20 @@ async def test_orders_of_an_account_that_does_not_open_wait_and_hold_up_nobody(s
     assert {await scene.status(paid), await scene.status(unpaid)} == {"paying"}
 
     await put_account(scene.db, sealer, good)
+    await eventually(lambda: _is_known(scene), 20)
     await scene.make_due(paid)
     await scene.until("paid", paid)
     await scene.until("closed", unpaid)
 
 
 async def _is_unknown(scene: Scene) -> bool:
-    """Whether the web process takes no order for it any more; a worker learns of it at its start."""
-    return (await scene.post("/v1/orders", scene.terms(account="spoilt"))).status_code == 404
+    """Whether the web process starts no payment there any more; a worker learns of it at its start."""
+    answer = await scene.post("/v1/orders/S-none/payments", {"account": "spoilt"})
+    return bool(answer.json()["type"].endswith("/unknown_account"))
+
+
+async def _is_known(scene: Scene) -> bool:
+    return not await _is_unknown(scene)
 
 
 async def _deadline_was_tried(scene: Scene, order_no: str) -> bool:

@@ -25,7 +25,6 @@ from tests.storage.redis_tools import client_of
 PLACE = {
     "before_insert": "flows.place.transition:before",
     "after_insert_before_arming": "flows.place.transition:after",
-    "armed": "flows.place.after_commit:after",
     "before_create": "channels.transport.Transport.call:before",
     "after_create": "channels.transport.Transport.call:after",
     "before_recording_the_checkout": "flows.place.pass_door:before",
@@ -34,7 +33,6 @@ PLACE = {
 CALLBACK = {
     "body_read": "api.request.Body.read:after",
     "verified": "flows.receive._verify:after",
-    "before_inbox": "flows.receive.insert_callback:before",
     "after_inbox": "flows.receive.insert_callback:after",
     "armed": "flows.receive.arm_jobs:after",
     "leased": "flows.receive.lease_or_wait:after",
@@ -42,7 +40,6 @@ CALLBACK = {
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.transitions._commit:before",
     "after_commit_before_arming": "storage.transitions._commit:after",
-    "after_arming": "flows.door.after_commit:after",
     "before_marking_handled": "flows.receive.mark_handled:before",
     "after_marking_handled": "flows.receive.mark_handled:after",
     "before_acknowledgement": "channels.sandbox.Sandbox.acknowledge:before",

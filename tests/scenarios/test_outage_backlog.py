@@ -6,7 +6,7 @@ from simulator.oracle import bounded_load
 from tests.scenarios.scene import SLOW_RATE_PER_S, Scene
 from tests.servers import eventually
 
-BACKLOG = 60
+BACKLOG = 80
 
 
 async def test_a_backlog_is_worked_off_at_the_accounts_rate_while_callbacks_go_first(scene: Scene) -> None:

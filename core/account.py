@@ -13,9 +13,9 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What an adapter is built from and what the flows must know of the account.
 
     `rate_per_s` is how often the channel may be called in any second by all processes together. `trust_callback` lets
-    a callback's signed body count as evidence without asking the channel. `early_queries_s` are the gaps, in
-    seconds, of queries before the first attempt, for methods that have no callback. `live` accounts move real money. An account that is not
-    `enabled` starts no payment; the ones it has are asked about until they are definite.
+    a callback's signed body count as evidence without asking the channel. `early_queries_s` are the gaps, in seconds,
+    of queries before the first attempt, for methods that have no callback. `live` accounts move real money. An account
+    that is not `enabled` starts no payment; the ones it has are asked about until they are definite.
     """
 
     name: str

@@ -57,18 +57,19 @@ async def query_now(
     `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
     `known` is the order as it was just read.
     """
-    is_row_gone = leased is None
+    is_row_gone, was_asked = leased is None, False
     try:
         asked = await ask(parts, account, payment, urgency)
         if isinstance(asked, Waiting):
             return asked
+        was_asked = True
         committed = await commit_answer(parts, account, payment, asked, by=by, known=known)
         is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
         return Answered(evidence=asked, decision=committed.decision)
     finally:
         if leased is not None and not is_row_gone:
             with suppress(DatabaseUnavailable):  # then it ends by itself
-                await release(parts.db, leased)
+                await release(parts.db, leased, was_asked=was_asked)
 
 
 async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:

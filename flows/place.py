@@ -197,13 +197,14 @@ async def _record_refusal(parts: Parts, account: Account, row: Payment, code: st
 
 
 def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
-    """The newest payment of this kind that is ours, open, and has nothing to hand to the user yet."""
+    """The newest payment of this kind that is ours, open, not refused, and has nothing to hand to the user yet."""
     rows = [
         row
         for row in state.payments
         if (row.channel_account, row.method, row.origin) == (payment.account, payment.method, Origin.OURS)
         and row.status is PaymentStatus.OPEN
         and row.checkout is None
+        and row.refused_at is None
     ]
     return rows[-1] if rows and not state.order.is_resolved else None
 

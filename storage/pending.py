@@ -46,7 +46,8 @@ RETURNING {_ROW}"""
 
 _RELEASE = """
 UPDATE pending
-   SET leased_at = NULL, leased_until = NULL, answered_from = leased_at
+   SET leased_at = NULL, leased_until = NULL,
+       answered_from = CASE WHEN $4 THEN leased_at ELSE answered_from END
  WHERE channel_account = $1 AND out_trade_no = $2 AND leased_at = $3"""
 
 _POSTPONE = """
@@ -103,9 +104,11 @@ async def lease(
     return None if row is None else _leased(row)
 
 
-async def release(db: Database, leased: Leased) -> None:
-    """Give the lease back: everybody who asked before the query began has what there was to learn."""
-    await db.execute(_RELEASE, *leased.key, leased.leased_at)
+async def release(db: Database, leased: Leased, *, was_asked: bool = True) -> None:
+    """Give the lease back. If the channel was asked, everybody who wanted to know before that has what there was to
+    learn; if it was not (its rate is used up), the next one may ask.
+    """
+    await db.execute(_RELEASE, *leased.key, leased.leased_at, was_asked)
 
 
 async def postpone(db: Database, leased: Leased, delay_s: float) -> Armed | None:

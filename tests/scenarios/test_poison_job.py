@@ -71,7 +71,7 @@ async def test_forged_jobs_do_nothing(scene: Scene) -> None:
     """Whoever can write Redis can at most have a payment asked about."""
     names = [f"{{queries-0}}forged:{number}" for number in range(len(FORGED))]
     for name, arguments in zip(names, FORGED, strict=True):
-        job = {"t": None, "f": "query_payment", "a": arguments, "k": {}, "et": 1}
+        job: dict[str, object] = {"t": None, "f": "query_payment", "a": arguments, "k": {}, "et": 1}
         await _enqueue(scene, name, msgspec.json.encode(job))
 
     for name in names:

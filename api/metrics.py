@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from core.jobs import Lane
 from storage.backlog import Backlog
 from storage.delay_queue import LaneDepth
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# When a counter began is of no use to anybody, and doubles the series.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

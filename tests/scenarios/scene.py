@@ -80,7 +80,11 @@ UPDATE pending
    SET due_at = now() - make_interval(secs => $2), arm_no = arm_no + 1, attempt = coalesce($3::int, attempt),
        answered_from = NULL
  WHERE order_no = ANY($1::text[]) AND kind = 'query' AND (leased_until IS NULL OR leased_until <= now())
-RETURNING order_no"""
+   AND out_trade_no <> ALL($4::text[])
+RETURNING out_trade_no"""
+_NOT_MOVED = """
+SELECT count(*) FROM pending
+ WHERE order_no = ANY($1::text[]) AND kind = 'query' AND out_trade_no <> ALL($2::text[])"""
 
 AnOrder = ShopOrder | str
 """As the API told it, or its number."""
@@ -102,6 +106,7 @@ class Scene:
         self.public_url = stack.api_url
         self._began = time.time()
         self._placed: list[str] = []
+        self._logs = {service.log: service.log.stat().st_size for service in (*stack.apis, *stack.workers)}
 
     # -- the merchant --------------------------------------------------------------------------------------------------
 
@@ -128,6 +133,13 @@ class Scene:
         headers = {"authorization": f"Bearer {self.stack.api_key}", "content-type": "application/json"}
         content = b"" if body is None else msgspec.json.encode(body)
         return await self.http.post(self.stack.api_urls[api] + path, content=content, headers=headers)
+
+    async def pay_elsewhere(self, order: ShopOrder, account: str) -> ShopOrder:
+        """The order with another payment beside those that it has."""
+        async with Shop(self.public_url, self.stack.api_key) as shop:
+            started = await shop.add_payment(order.order_no, account)
+        assert isinstance(started, ShopOrder), started
+        return started
 
     async def refresh(self, order: AnOrder) -> str:
         """The status that the merchant is told after the channel was asked."""
@@ -167,14 +179,14 @@ class Scene:
 
     # -- the channel ---------------------------------------------------------------------------------------------------
 
-    async def pay(self, order: ShopOrder, callback: str | None = "lost") -> None:
+    async def pay(self, order: ShopOrder, callback: str | None = "lost", *, nth: int = 1) -> None:
         """The buyer pays at the channel. The callback is lost, or fares as told; None: as the profile says."""
         body = None if callback is None else {"at_fault": {"callback": callback}}
-        await self.stack.control("POST", "channel", f"/control/payments/{number_of(order)}/pay", body)
+        await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/pay", body)
 
-    async def call_back(self, order: ShopOrder) -> int | None:
+    async def call_back(self, order: ShopOrder, *, nth: int = 1) -> int | None:
         """One more genuine callback of a paid payment; the status that it is answered with, None for no answer."""
-        told = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order)}/callback")
+        told = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/callback")
         status: int | None = told["status"]
         return status
 
@@ -267,12 +279,13 @@ class Scene:
         """Let time pass for the queries of these orders: due since `ago_s`. What was armed in Redis is of before."""
         order_nos = [order_no_of(order) for order in orders]
 
+        moved: list[str] = []
+
         async def are_moved() -> bool:
-            """Not those that somebody is asking about at this moment."""
-            moved = await self.db.fetch(_MAKE_DUE, order_nos, ago_s, attempt)
-            for row in moved:
-                order_nos.remove(row["order_no"])
-            return not order_nos
+            """All but those that somebody is asking about at this moment: they have to wait."""
+            rows = await self.db.fetch(_MAKE_DUE, order_nos, ago_s, attempt, moved)
+            moved.extend(row["out_trade_no"] for row in rows)
+            return bool(moved and await self.db.fetchval(_NOT_MOVED, order_nos, moved) == 0)
 
         await eventually(are_moved)
 
@@ -376,7 +389,9 @@ class Scene:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """All faults stop, the merchant ends what is still open, everything becomes definite: then I1 to I7 hold."""
+        """All faults stop, the merchant ends what is still open, everything becomes definite: then I1 to I7 hold, and
+        no process has met a bug of its own.
+        """
         await self.faults()
         await self.merchant_faults()
         for order_no in self._placed:
@@ -384,12 +399,18 @@ class Scene:
                 await self.close(order_no)
         await eventually(self._is_quiet, QUIET_S, 0.1)
         assert await self.violations() == []
+        assert self._broken() == []
 
     async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
         """What the channel's books, the merchant's effects and our rows contradict each other in."""
         ledger, effects = await self.ledger(), await self.effects()
         books, now = await read_books(self.db)
         return check(ledger, effects, books, now=now, overdue_s=overdue_s)
+
+    def _broken(self) -> list[str]:
+        """What the web processes and the workers have logged of exceptions that none of them expects."""
+        new = (log.read_bytes()[size:] for log, size in self._logs.items())
+        return [line.decode() for lines in new for line in lines.splitlines() if b"_broke" in line]
 
     async def _is_quiet(self) -> bool:
         return not await self.db.fetch(_LEFT, self._placed)
@@ -403,9 +424,9 @@ def port_of(url: str) -> int:
     return urlsplit(url).port or 80
 
 
-def number_of(order: ShopOrder) -> str:
-    """The number of its first payment."""
-    return order.payments[0].out_trade_no
+def number_of(order: ShopOrder, nth: int = 1) -> str:
+    """The number of its first payment, or of the nth."""
+    return order.payments[nth - 1].out_trade_no
 
 
 def secret_of(stack: Stack, account: str) -> str:

@@ -30,6 +30,7 @@ ACQUIRE_TIMEOUT_S = 10.0
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # told of its end between two statements, asyncpg knows no state to be in
     asyncpg.OperatorInterventionError,  # shut down, started up, a statement cancelled
     asyncpg.InvalidAuthorizationSpecificationError,  # its password is being changed
     asyncpg.InvalidCatalogNameError,

@@ -399,7 +399,7 @@ class Scene:
                 await self.close(order_no)
         await eventually(self._is_quiet, QUIET_S, 0.1)
         assert await self.violations() == []
-        assert self._broken() == []
+        assert self._broken() == set()
 
     async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
         """What the channel's books, the merchant's effects and our rows contradict each other in."""
@@ -407,10 +407,11 @@ class Scene:
         books, now = await read_books(self.db)
         return check(ledger, effects, books, now=now, overdue_s=overdue_s)
 
-    def _broken(self) -> list[str]:
+    def _broken(self) -> set[str]:
         """What the web processes and the workers have logged of exceptions that none of them expects."""
-        new = (log.read_bytes()[size:] for log, size in self._logs.items())
-        return [line.decode() for lines in new for line in lines.splitlines() if b"_broke" in line]
+        new = (log.read_bytes()[size:].splitlines() for log, size in self._logs.items())
+        told = (msgspec.json.decode(line) for lines in new for line in lines if b"_broke" in line)
+        return {f"{line['event']}: {line.get('error')} at {line.get('where')}" for line in told}
 
     async def _is_quiet(self) -> bool:
         return not await self.db.fetch(_LEFT, self._placed)

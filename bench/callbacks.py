@@ -54,11 +54,17 @@ class Sender:
             Unexpected: it was not.
         """
         event = _event(self._payments[number], self._account)
-        body = self._channel.render(event, self._payments[number].pay_url)
-        headers = self._channel.sign(event, body, self._account, datetime.now(UTC))
+        message = self._channel.callback(event, self._account, datetime.now(UTC), self._payments[number].pay_url)
+        assert message is not None, "the channel calls back about money"
         began = time.perf_counter()
         answer = await exchange(
-            self._client, "POST", self._url, headers=headers, body=body, within_s=TIMEOUT_S, body_bytes_max=64
+            self._client,
+            "POST",
+            self._url,
+            headers=message.headers,
+            body=message.body,
+            within_s=TIMEOUT_S,
+            body_bytes_max=64,
         )
         seconds = time.perf_counter() - began
         if not self._channel.acknowledges(answer.status, answer.body):

@@ -12,14 +12,14 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.json_body import read_json
 from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
 from core.account import AccountConfig
@@ -88,6 +88,10 @@ class _ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
 class Sandbox:
     """One account at the sandbox channel; implements `channels.base.Channel`."""
 
+    methods: tuple[str, ...] = ("page",)
+    queries_by_reference = False
+    statement_zone: tzinfo = UTC
+
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         try:
             credentials = msgspec.convert(account.credentials, Credentials)
@@ -124,13 +128,20 @@ class Sandbox:
         return Created(checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
+        path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}"
         try:
-            answer = await self._call("GET", f"/v1/payments/{quote(payment.out_trade_no, safe='')}")
+            answer = await self._call("GET", path)
         except ChannelRefused as refused:
-            if refused.code == "PAYMENT_NOT_EXIST":
-                return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
-            raise ChannelUnreadable(f"refused_{refused.code}") from None
+            return self._missing(payment, refused.code)
         return self._evidence(read_json(answer.body, _PaymentObject))
+
+    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+        """Without the question, whose signature is part of what the answer's one covers, nothing can be verified."""
+        del payment, answer, received_at
+        raise ChannelUnreadable("answer_bound_to_its_question")
+
+    async def capture_payment(self, payment: Payment) -> None:
+        """The sandbox channel takes the money by itself."""
 
     async def close_payment(self, payment: Payment) -> None:
         try:
@@ -154,7 +165,7 @@ class Sandbox:
             raise
         return self._refund(answer, refund_no)
 
-    def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+    async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         callback_id = headers.get("sandbox-callback-id", "")
         signed_at = self._verify(
             headers.get("sandbox-signature", ""),
@@ -171,18 +182,24 @@ class Sandbox:
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
 
-    async def fetch_statement(self, day: date) -> bytes:
-        answer = await self._call("GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX)
-        return answer.body
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        return ()
 
-    def parse_statement(self, statement: bytes) -> Iterator[StatementRow]:
+    async def keep_current(self) -> None:
+        """Nothing here grows old."""
+
+    async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
+        answer = await self._call("GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX)
+        into.write(answer.body)
+
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
         try:
-            rows = csv.reader(io.StringIO(statement.decode(), newline=""), strict=True)
+            rows = csv.reader(io.TextIOWrapper(statement, "utf-8", newline=""), strict=True)
             if next(rows, None) != _STATEMENT_HEADER:
                 raise ChannelUnreadable("statement_header")
-            for row in rows:
-                yield _statement_row(*row)
-        except (csv.Error, msgspec.ValidationError, ValueError, TypeError) as error:
+            for line, row in enumerate(rows, 2):
+                yield _statement_row(line, row)
+        except (csv.Error, ValueError) as error:
             raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
 
     # -- the wire ------------------------------------------------------------------------------------------------------
@@ -241,6 +258,11 @@ class Sandbox:
             raise error("signature")
         return signed_at
 
+    def _missing(self, payment: Payment, code: str) -> Missing:
+        if code == "PAYMENT_NOT_EXIST":
+            return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
+        raise ChannelUnreadable(f"refused_{code}")
+
     def _evidence(self, told: _PaymentObject) -> Evidence:
         """What the payment object says, compared with nothing."""
         is_ours = told.merchant_id == self._merchant_id
@@ -286,17 +308,25 @@ def _http_url(text: str) -> str:
     return text
 
 
-def _statement_row(
-    kind: str, out_trade_no: str, transaction_id: str, refund_no: str, amount: str, currency: str, at: str
-) -> StatementRow:
-    if kind not in ("payment", "refund") or not _MINOR_TEXT.fullmatch(amount):
-        raise ValueError("neither payment nor refund, or an amount that is none")
-    return StatementRow(
-        kind=kind,
-        out_trade_no=out_trade_no,
-        channel_transaction_id=transaction_id,
-        refund_no=refund_no,
-        amount=int(amount),
-        currency=currency,
-        at=msgspec.convert(at, _Instant),
-    )
+def _statement_row(line: int, row: list[str]) -> StatementRow | MalformedRow:
+    if len(row) != len(_STATEMENT_HEADER):
+        return MalformedRow(line=line, reason="columns")
+    kind, out_trade_no, transaction_id, refund_no, amount, currency, at = row
+    if not _MINOR_TEXT.fullmatch(amount):
+        return MalformedRow(line=line, reason="amount")
+    try:
+        return msgspec.convert(
+            {
+                "line": line,
+                "kind": kind,
+                "out_trade_no": out_trade_no,
+                "channel_transaction_id": transaction_id,
+                "refund_no": refund_no,
+                "amount": int(amount),
+                "currency": currency,
+                "at": msgspec.convert(at, _Instant),
+            },
+            StatementRow,
+        )
+    except msgspec.ValidationError:
+        return MalformedRow(line=line, reason="value")

@@ -7,10 +7,11 @@ No redirects, no proxy variables or .netrc, no compression (no bombs), no retry:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
+from io import BytesIO
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import httpx
 import msgspec
@@ -23,6 +24,7 @@ from core.errors import ChannelUnavailable, ChannelUnreadable
 CONNECTIONS_MAX = 128
 ANSWER_BYTES_MAX = 1 << 20
 STATEMENT_BYTES_MAX = 64 << 20
+DOWNLOAD_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
 USER_AGENT = "nodrop/0.1"
 
@@ -78,9 +80,13 @@ class Transport:
             ChannelUnavailable: refused, unresolved, timed out, cut off, or answered 429 or 5xx.
             ChannelUnreadable: a redirect, a compressed or an oversized answer, a header that is not ASCII.
         """
+        return await self._within(self._timeout_s, self._exchange(method, url, headers, body, answer_bytes_max))
+
+    async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Answer]) -> Answer:
+        """The answer, and every failure as one of the two that leave the outcome unknown."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._exchange(method, url, headers, body, answer_bytes_max)
+            async with asyncio.timeout(timeout_s):
+                answer = await exchange
         except TimeoutError:
             raise ChannelUnavailable("timed_out") from None
         except httpx.TimeoutException:
@@ -98,22 +104,46 @@ class Transport:
             raise ChannelUnreadable(f"status_{answer.status}")
         return answer
 
-    async def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, answer_bytes_max: int
+    async def download(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        into: IO[bytes],
+        bytes_max: int = STATEMENT_BYTES_MAX,
+        timeout_s: float = DOWNLOAD_TIMEOUT_S,
     ) -> Answer:
-        async with self._client.stream(method, url, headers=dict(headers), content=body) as response:
+        """A GET whose body, if its status is 200, goes to a file as it comes; the answer's own body is empty then.
+
+        Raises as `call`, with a deadline of its own.
+        """
+        return await self._within(timeout_s, self._exchange("GET", url, headers, b"", bytes_max, into))
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        bytes_max: int,
+        into: IO[bytes] | None = None,
+    ) -> Answer:
+        timeout = httpx.USE_CLIENT_DEFAULT if into is None else httpx.Timeout(None, read=DOWNLOAD_TIMEOUT_S)
+        asked = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
+        async with asked as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ChannelUnreadable("compressed")
-            chunks, size = [], 0
+            kept = BytesIO() if into is None or response.status_code != httpx.codes.OK else into
+            size = 0
             async for chunk in response.aiter_raw():
                 size += len(chunk)
-                if size > answer_bytes_max:
+                if size > bytes_max:
                     raise ChannelUnreadable("oversized")
-                chunks.append(chunk)
+                kept.write(chunk)
             return Answer(
                 status=response.status_code,
                 headers={name.lower(): value for name, value in response.headers.items()},
-                body=b"".join(chunks),
+                body=kept.getvalue() if isinstance(kept, BytesIO) and kept is not into else b"",
             )
 
 

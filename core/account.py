@@ -6,25 +6,28 @@ from typing import Annotated, Any
 
 import msgspec
 
-from core.lifecycle import LatePolicy
+from core.lifecycle import DoublePolicy, LatePolicy
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an adapter is built from and what the flows must know of the account.
 
-    `rate_per_s` is how often the channel may be called in any second by all processes together. `trust_callback` lets
-    a callback's signed body count as evidence without asking the channel. `early_queries_s` are the gaps, in seconds,
-    of queries before the first attempt, for methods that have no callback. `live` accounts move real money. An account
-    that is not `enabled` starts no payment; the ones it has are asked about until they are definite.
+    `base_url` empty: the channel's own host, the live one or the one for tests as `live` says. `rate_per_s` is how
+    often the channel may be called in any second by all processes together. `trust_callback` lets a callback's signed
+    body count as evidence without asking the channel. `early_queries_s` are the gaps, in seconds, of queries before
+    the first attempt, for methods that have no callback. `late_policy` decides about money that comes after close,
+    `double_policy` about the second payment of one order. `live` accounts move real money. An account that is not
+    `enabled` starts no payment; the ones it has are asked about until they are definite.
     """
 
     name: str
     channel: str
-    base_url: str
+    base_url: str = ""
     credentials: dict[str, Any]
     rate_per_s: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
     trust_callback: bool = False
     late_policy: LatePolicy = LatePolicy.ACCEPT
+    double_policy: DoublePolicy = DoublePolicy.FLAG
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
     live: bool = False
     enabled: bool = True

@@ -34,6 +34,7 @@ class Outcome(StrEnum):
     NUMBER_REUSED = "number_reused"
     PAYMENT_CLOSED = "payment_closed"
     STILL_OPEN = "still_open"
+    CAPTURE_REQUESTED = "capture_requested"
     EXHAUSTED = "exhausted"
     NOTHING_NEW = "nothing_new"
     # closing
@@ -120,7 +121,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, the change if there is one, and what follows after the commit.
 
     `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version).
-    `close` are payments to be closed at their channels, `ask` are payments to be queried.
+    `close` are payments to be closed at their channels, `capture` those whose money the channel is to take now, `ask`
+    are payments to be queried.
     """
 
     outcome: Outcome
@@ -129,6 +131,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     drop: tuple[PaymentKey, ...] = ()
     observation: Observation | None = None
     close: tuple[PaymentKey, ...] = ()
+    capture: tuple[PaymentKey, ...] = ()
     ask: tuple[PaymentKey, ...] = ()
 
 

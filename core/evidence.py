@@ -24,6 +24,8 @@ class Source(StrEnum):
     SWEEP = "sweep"
     CLOSE = "close"
     OPERATOR = "operator"
+    UNDELIVERED = "undelivered"
+    RECONCILIATION = "reconciliation"
 
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -62,6 +64,10 @@ class Unpaid(_Told, frozen=True, kw_only=True):
     """The channel knows the payment and does not have the money yet."""
 
 
+class Approved(_Told, frozen=True, kw_only=True):
+    """The buyer has agreed, and the channel takes the money only when it is asked to: not paid, and to be captured."""
+
+
 class Closed(_Told, frozen=True, kw_only=True):
     """The channel knows the payment, does not have the money and will not take it any more."""
 
@@ -76,8 +82,8 @@ class Unclear(_Told, frozen=True, kw_only=True):
     reason: str
 
 
-Evidence = Paid | Refunded | Unpaid | Closed | Missing | Unclear
-EvidenceKind = Literal["paid", "refunded", "unpaid", "closed", "missing", "unclear"]
+Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear
+EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear"]
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:

@@ -41,6 +41,7 @@ class Account:
             backoff=settings.backoff(self.config.early_queries_s),
             payable_margin_s=settings.payable_margin_s,
             late_policy=self.config.late_policy,
+            double_policy=self.config.double_policy,
         )
 
 

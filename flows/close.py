@@ -16,7 +16,8 @@ from core.evidence import Source
 from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
 from flows.accounts import Account
-from flows.confirm import Waiting, call_channel, query_now
+from flows.calling import Waiting, call_channel
+from flows.confirm import query_now
 from flows.door import pass_door
 from flows.parts import Parts
 from flows.refresh import lease_or_wait

@@ -6,26 +6,27 @@ breaker. The channel is called between two statements and never inside one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
+import structlog
 from msgspec import Struct
 
-from core.admission import Urgency, Wait
+from core.admission import Urgency
 from core.decision import Decision
-from core.errors import ChannelError, ChannelRefused, ChannelUnreadable, DatabaseUnavailable
+from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
 from core.evidence import Evidence, Source, Unclear
 from core.lifecycle import on_query
 from core.order import OrderState, Payment
 from flows.accounts import Account
+from flows.calling import Waiting, call_channel
 from flows.door import pass_door_with_evidence
+from flows.hand_off import with_reference
 from flows.parts import Parts
 from storage.pending import Leased, release
 from storage.transitions import Committed
 
-_T = TypeVar("_T")
+log = structlog.get_logger()
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -33,13 +34,6 @@ class Answered(Struct, frozen=True, kw_only=True):
 
     evidence: Evidence
     decision: Decision
-
-
-class Waiting(Struct, frozen=True, kw_only=True):
-    """The channel was not asked: its rate is used up, its breaker is open, or somebody else is asking."""
-
-    seconds: float
-    reason: str
 
 
 async def query_now(
@@ -64,6 +58,10 @@ async def query_now(
             return asked
         was_asked = True
         committed = await commit_answer(parts, account, payment, asked, by=by, known=known)
+        if committed.decision.capture and await capture_payment(parts, account, payment, urgency):
+            again = await ask(parts, account, payment, urgency)
+            if not isinstance(again, Waiting):
+                asked, committed = again, await commit_answer(parts, account, payment, again, by=by)
         is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
         return Answered(evidence=asked, decision=committed.decision)
     finally:
@@ -75,7 +73,10 @@ async def query_now(
 async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
     """Ask the channel, if it may be asked now. What could not be learnt is `Unclear`, never a conclusion."""
     try:
-        return await call_channel(parts, account, urgency, lambda: account.channel.query_payment(payment))
+        found = await with_reference(parts, account, payment)
+        if not isinstance(found, Payment):
+            return found
+        return await call_channel(parts, account, urgency, lambda: account.channel.query_payment(found))
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,
@@ -84,28 +85,22 @@ async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency
         )
 
 
-async def call_channel(
-    parts: Parts, account: Account, urgency: Urgency, call: Callable[[], Awaitable[_T]]
-) -> _T | Waiting:
-    """Any call of a channel: under the account's rate limit, and its breaker hears whether the channel answered.
-
-    Raises:
-        ChannelError: as the adapter raised it.
-    """
-    name = account.config.name
-    admitted = await parts.admission.admit(name, account.config.rate_per_s, urgency)
-    if isinstance(admitted, Wait):
-        return Waiting(seconds=admitted.seconds, reason=admitted.reason)
-    answered = False
+async def capture_payment(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> bool:
+    """Have the channel take the money that the buyer agreed to; whether it was asked. The next query tells the rest."""
+    named = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
     try:
-        told = await call()
-        answered = True
-    except (ChannelRefused, ChannelUnreadable):
-        answered = True
-        raise
-    finally:
-        await parts.admission.report(name, answered=answered)
-    return told
+        told = await call_channel(parts, account, urgency, lambda: account.channel.capture_payment(payment))
+    except ChannelRefused as refused:
+        log.warning("payment_not_captured", **named, reason=refused.code)
+        return True
+    except ChannelError as error:
+        log.warning("payment_capture_unknown", **named, reason=error.detail or "unknown")
+        return True
+    if isinstance(told, Waiting):
+        log.info("payment_capture_waits", **named, reason=told.reason)
+        return False
+    log.info("payment_capture_asked", **named)
+    return True
 
 
 async def commit_answer(

@@ -15,12 +15,13 @@ from secrets import token_bytes, token_urlsafe
 import structlog
 from msgspec import Struct
 
-from channels.base import Create
+from channels.base import NOBODY, Payer
 from core import lifecycle
 from core.admission import Urgency
 from core.decision import Decision, Outcome
 from core.errors import (
     ChannelRefused,
+    InvalidRequest,
     NotFound,
     OrderClosed,
     OrderConflict,
@@ -30,12 +31,14 @@ from core.errors import (
     PaymentUnclear,
 )
 from core.evidence import Closed, Evidence, Missing, Source, Unpaid
-from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_create_refused, on_created, place
+from core.lifecycle import OrderTerms, PaymentTerms, Rules, place
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
 from flows.arm import after_commit
-from flows.confirm import Answered, Waiting, call_channel, query_now
+from flows.calling import Waiting
+from flows.confirm import Answered, query_now
 from flows.door import pass_door
+from flows.hand_off import create_at_channel
 from flows.parts import Parts
 from flows.refresh import lease_or_wait
 from storage.orders import find_now, find_state
@@ -57,10 +60,11 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 
 class PaymentRequest(Struct, frozen=True, kw_only=True):
-    """How the merchant wants it to be paid."""
+    """How the merchant wants it to be paid. `payer` is passed on to the channel and kept nowhere."""
 
     account: str
     method: str = ""
+    payer: Payer = NOBODY
     watch: Watch | None = None
 
 
@@ -78,10 +82,10 @@ async def place_order(
 
     Raises:
         OrderConflict: there is an order with this number and other terms.
-        UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+        InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
     account = None if payment is None else await parts.accounts.get_enabled(payment.account)
-    terms = None if payment is None else _terms(payment)
+    terms = None if payment is None or account is None else _terms(payment, account)
     now = await find_now(parts.db)
     expires_at = now + timedelta(seconds=expires_in_s or parts.settings.order_expires_s)
     rules = Rules() if account is None else account.rules(parts.settings)
@@ -104,14 +108,14 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
     Raises:
         NotFound, OrderPaid, OrderClosed: the order cannot be paid this way.
         PaymentUnclear: an earlier payment may have the money, and its channel does not tell.
-        UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+        InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
     account = await parts.accounts.get_enabled(payment.account)
     state = await find_state(parts.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
     unclear = await _query_earlier(parts, state)
-    terms, rules = _terms(payment), account.rules(parts.settings)
+    terms, rules = _terms(payment, account), account.rules(parts.settings)
 
     decide = partial(lifecycle.start_payment, terms=terms, rules=rules, unclear=unclear)
     committed = await pass_door(parts, order_no, decide)
@@ -153,47 +157,30 @@ async def _hand_off(
     if state is None:
         raise NotFound
     row = None if payment is None else _to_create(state, payment)
-    if account is None or row is None:
+    if account is None or payment is None or row is None:
         return state
     try:
-        return await _create(parts, account, state, row)
+        after = await create_at_channel(parts, account, state, row, payment.payer)
     except ChannelRefused as refused:
-        await _record_refusal(parts, account, row, refused.code)
+        await _confirm_refusal(parts, account, row)
         raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
     except OutcomeUnknown as error:
         reason = error.detail or "unknown"
         log.warning("payment_create_unknown", order_no=row.order_no, out_trade_no=row.out_trade_no, reason=reason)
         return state
-
-
-async def _create(parts: Parts, account: Account, state: OrderState, row: Payment) -> OrderState:
-    base = parts.settings.public_url.rstrip("/")
-    create = Create(
-        payment=row,
-        subject=state.order.subject,
-        callback_url=f"{base}/callbacks/{row.channel_account}",
-        return_url=f"{base}/o/{state.order.page_token}/return",
-    )
-    created = await call_channel(parts, account, Urgency.FRESH, lambda: account.channel.create_payment(create))
-    if isinstance(created, Waiting):
-        log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=created.reason)
+    if isinstance(after, Waiting):
+        log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=after.reason)
         return state
-    decide = partial(
-        on_created,
-        key=row.key,
-        checkout=created.checkout,
-        channel_reference=created.channel_reference,
-        payable_until=created.payable_until,
-    )
-    return (await pass_door(parts, row.order_no, decide, known=state)).state_after or state
+    return after
 
 
-async def _record_refusal(parts: Parts, account: Account, row: Payment, code: str) -> None:
+async def _confirm_refusal(parts: Parts, account: Account, row: Payment) -> None:
     """A refusal ends the payment once the channel, asked, says that it does not know it."""
-    await pass_door(parts, row.order_no, partial(on_create_refused, key=row.key, code=code))
     leased = await lease(parts.db, row.key, parts.settings.lease_s)
-    if leased is not None:
-        await query_now(parts, account, row, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+    state = await find_state(parts.db, row.order_no)
+    refused = None if state is None else state.payment(row.key)
+    if leased is not None and refused is not None:
+        await query_now(parts, account, refused, by=Source.API, urgency=Urgency.FRESH, leased=leased)
 
 
 def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
@@ -209,7 +196,17 @@ def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
     return rows[-1] if rows and not state.order.is_resolved else None
 
 
-def _terms(payment: PaymentRequest) -> PaymentTerms:
+def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
+    """How it is to be paid, if this account can be paid so.
+
+    Raises:
+        InvalidRequest: its channel does not know the method, or cannot be asked about the watched payment.
+    """
+    channel = account.channel
+    if payment.method not in ("", *channel.methods):
+        raise InvalidRequest(f"method is none of those of {account.config.channel}: {', '.join(channel.methods)}")
+    if payment.watch is not None and payment.watch.channel_reference is None and channel.queries_by_reference:
+        raise InvalidRequest(f"watch.channel_reference is missing: {account.config.channel} is asked by its own id")
     if payment.watch is None:
         return PaymentTerms(account=payment.account, method=payment.method, out_trade_no=new_number())
     return PaymentTerms(

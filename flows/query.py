@@ -13,8 +13,9 @@ from core.evidence import Source, Unclear
 from core.lifecycle import Rules, on_query
 from core.order import OrderState, PaymentKey
 from flows.arm import arm_jobs, job_of
+from flows.calling import Waiting
 from flows.close import close_payment
-from flows.confirm import Waiting, ask, commit_answer
+from flows.confirm import ask, capture_payment, commit_answer, query_now
 from flows.door import pass_door
 from flows.parts import Parts
 from storage.orders import find_state_by_payment
@@ -50,6 +51,10 @@ async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
     committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
     if committed.decision.close:
         await close_payment(parts, account, payment)
+    if committed.decision.capture and await capture_payment(parts, account, payment, Urgency.SCHEDULED):
+        again = await lease(parts.db, leased.key, parts.settings.lease_s)
+        if again is not None:
+            await query_now(parts, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again)
     return committed.decision.outcome
 
 

@@ -21,6 +21,7 @@ from core.decision import Outcome
 from core.errors import (
     CallbackRejected,
     ChannelError,
+    ChannelUnavailable,
     DatabaseUnavailable,
     NodropError,
     RedisUnavailable,
@@ -31,7 +32,8 @@ from core.lifecycle import mismatch, on_callback
 from core.order import CaseReason, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
 from flows.arm import arm_jobs, cancel_jobs
-from flows.confirm import Waiting, query_now
+from flows.calling import Waiting
+from flows.confirm import query_now
 from flows.door import pass_door_with_evidence
 from flows.parts import Parts
 from flows.refresh import lease_or_wait
@@ -61,11 +63,15 @@ async def receive_callback(parts: Parts, name: str, headers: Mapping[str, str], 
         UnknownAccount: there is no such account.
         CallbackRejected: forged or stale; nothing was looked up, nothing was stored.
         ChannelUnreadable: genuine, and not what the protocol says.
+        ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
     account = await parts.accounts.get(name)
     received_at = datetime.now(UTC)
-    callback = _verify(account, headers, body, received_at)
+    callback = await _verify(account, headers, body, received_at)
+    if callback.evidence is None:
+        log.info("callback_of_no_payment", account=name)
+        return account.channel.acknowledge()
     try:
         stored = await _store(parts, account, callback, headers, body, None)
     except DatabaseUnavailable:
@@ -107,11 +113,11 @@ async def drain_parked(parts: Parts) -> int:
     for field, parked in await parts.parked.parked(DRAIN_BATCH):
         try:
             account = await parts.accounts.get(parked.account)
-            callback = _verify(account, parked.headers, parked.body, parked.received_at)
+            callback = await _verify(account, parked.headers, parked.body, parked.received_at)
             stored = await _store(parts, account, callback, parked.headers, parked.body, parked.received_at)
-        except UnknownAccount:
-            # It stays parked, in nobody's way: its account may be put back.
-            log.warning("parked_callback_of_unknown_account", account=parked.account)
+        except (UnknownAccount, ChannelUnavailable) as error:
+            # It stays parked, in nobody's way: its account may be put back, and what verifies it be fetched.
+            log.warning("parked_callback_not_verified", account=parked.account, reason=type(error).__name__)
             continue
         except ChannelError as error:
             log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
@@ -128,9 +134,9 @@ async def drain_parked(parts: Parts) -> int:
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
-def _verify(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
+async def _verify(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
     try:
-        return account.channel.verify_callback(headers, body, received_at=received_at)
+        return await account.channel.verify_callback(headers, body, received_at=received_at)
     except CallbackRejected as error:
         log.warning("callback_rejected", account=account.config.name, reason=type(error).__name__)
         raise
@@ -144,6 +150,7 @@ async def _store(
     body: bytes,
     received_at: datetime | None,
 ) -> StoredCallback:
+    assert callback.evidence is not None, "only what concerns a payment is stored"
     return await insert_callback(
         parts.db,
         account=account.config.name,

@@ -20,10 +20,11 @@ from core.lifecycle.judging import (
     on_query,
     on_refresh,
 )
-from core.lifecycle.rules import LatePolicy, OrderTerms, PaymentTerms, Rules
+from core.lifecycle.rules import DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
 
 __all__ = [
+    "DoublePolicy",
     "LatePolicy",
     "OrderTerms",
     "PaymentTerms",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from core.decision import Arm, Case, Change, Decision, Event, Observation, Outcome
-from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.moves import next_attempt, next_version
 from core.lifecycle.rules import LatePolicy, Rules
 from core.notice import order_notification
@@ -84,6 +84,19 @@ def on_refresh(state: OrderState) -> Decision:
     return Decision(outcome=Outcome.STILL_OPEN if ask else Outcome.NOTHING_NEW, ask=ask)
 
 
+MISMATCHES = frozenset(
+    {
+        CaseReason.AMOUNT_MISMATCH,
+        CaseReason.CURRENCY_MISMATCH,
+        CaseReason.ACCOUNT_MISMATCH,
+        CaseReason.NUMBER_MISMATCH,
+        CaseReason.NUMBER_REUSED,
+        CaseReason.TRANSACTION_CLAIMED_TWICE,
+    }
+)
+"""Cases that say: what the channel tells of this order cannot be trusted before a person has looked."""
+
+
 def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
     """The first difference between what we asked to be paid and what the evidence speaks of, or None."""
     if evidence.channel_account != payment.channel_account:
@@ -108,7 +121,7 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
             return True
         case Missing() if payment.refused_at is not None:
             return True
-        case Missing() | Unpaid():
+        case Missing() | Unpaid() | Approved():
             over = now - timedelta(seconds=rules.payable_margin_s) >= payment.payable_until
             return over and (payment.close_attempted_at is not None or payment.origin is Origin.WATCHED)
     return False
@@ -133,10 +146,43 @@ def _on_evidence(
             return _seen(state, payment, evidence, by, Outcome.UNCLEAR, reason)
     if payment.status is not PaymentStatus.OPEN:
         return _seen(state, payment, evidence, by, Outcome.NOTHING_NEW)
+    return _on_no_money(state, payment, evidence, rules, by, is_answer=is_answer)
+
+
+def _on_no_money(
+    state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source, *, is_answer: bool
+) -> Decision:
+    """Of an open payment: it is over, or its money is to be taken now, or nothing has changed."""
     is_final = is_answer or isinstance(evidence, Closed)
     if is_final and is_definitely_unpaid(payment, evidence, rules, state.now):
         return _close_payment(state, payment, evidence, by)
+    if is_answer and isinstance(evidence, Approved) and _may_capture(state, payment):
+        return _capture(state, payment, evidence, by)
     return _seen(state, payment, evidence, by, Outcome.STILL_OPEN)
+
+
+def _may_capture(state: OrderState, payment: Payment) -> bool:
+    """Never the money of an order that is paid, closed or over its time, nor of a payment that is not ours.
+
+    While another payment of the order is doubted (amount, number, …) none is captured: a person looks first.
+    """
+    order = state.order
+    if order.is_resolved or state.now >= order.expires_at or payment.origin is not Origin.OURS:
+        return False
+    return not any(reason in MISMATCHES for _, reason in state.open_cases)
+
+
+def _capture(state: OrderState, payment: Payment, evidence: Approved, by: Source) -> Decision:
+    """The buyer agreed and the channel waits to be asked: ask it.
+
+    It is written down first, under the order's version: whoever pays or closes the order meanwhile wins, and then
+    nothing is captured.
+    """
+    change = Change(
+        order=next_version(state.order),
+        event=Event(kind=Outcome.CAPTURE_REQUESTED, by=by, key=payment.key, evidence=evidence),
+    )
+    return Decision(outcome=Outcome.CAPTURE_REQUESTED, change=change, capture=(payment.key,))
 
 
 def _on_money(state: OrderState, payment: Payment, evidence: Paid | Refunded, rules: Rules, by: Source) -> Decision:

@@ -16,10 +16,18 @@ class LatePolicy(StrEnum):
 
     ACCEPT = "accept"
     FLAG = "flag"
+    REFUND = "refund"
+
+
+class DoublePolicy(StrEnum):
+    """What becomes of the *money* when a second payment of one order is paid. The case is open either way."""
+
+    FLAG = "flag"
+    REFUND = "refund"
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules in force: the back-off and the margin of the deployment, the policy of the account.
+    """The rules in force: the back-off and the margin of the deployment, the policies of the account.
 
     `payable_margin_s` is how long after `payable_until` a channel may still report money.
     """
@@ -27,6 +35,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     backoff: Backoff = Backoff()
     payable_margin_s: float = 300.0
     late_policy: LatePolicy = LatePolicy.ACCEPT
+    double_policy: DoublePolicy = DoublePolicy.FLAG
 
 
 class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,10 +13,12 @@ import structlog
 import uvloop
 
 from simulator.ledger import PAYMENTS_MAX
-from simulator.running import running_channel, running_merchant
+from simulator.running import CHANNELS, running_channel, running_merchant
 from simulator.serve import until_signalled
 from simulator.shop import Shop
 from simulator.shoppers import Kind, Plan, Visit, run
+
+PORT_MAX = 65_535
 
 _log = structlog.get_logger("simulator")
 
@@ -50,15 +52,34 @@ def main() -> None:
 @click.option(
     "--payments-max", type=click.IntRange(min=1), default=PAYMENTS_MAX, show_default=True, help="More are refused."
 )
+@click.option(
+    "--channel-port",
+    "ports",
+    multiple=True,
+    callback=lambda *given: _ports(given[-1]),
+    help="CHANNEL=PORT: where a channel other than the sandbox listens; a free port unless told. May be repeated.",
+)
 @click.option("--callbacks-anywhere", is_flag=True, help="Call back to other machines too.")
 def channel(**options: Any) -> None:
     """The channels, with their pay pages and a control API."""
 
     async def serve() -> None:
-        async with running_channel(**options) as (url, _):
-            await _until_signalled("channel", url)
+        async with running_channel(**options) as (url, far_side):
+            await _until_signalled("channel", url, **far_side.urls)
 
     uvloop.run(serve())
+
+
+def _ports(pairs: tuple[str, ...]) -> dict[str, int]:
+    """`alipay=9001` as a mapping."""
+    names = {channel.name for channel in CHANNELS[1:]}
+    ports = {}
+    for pair in pairs:
+        name, _, port = pair.partition("=")
+        if name not in names or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+            raise click.BadParameter(f"CHANNEL=PORT; channels: {', '.join(sorted(names))}")
+        ports[name] = int(port)
+    return ports
 
 
 @main.command()
@@ -85,8 +106,8 @@ def merchant(**options: Any) -> None:
         raise click.UsageError(str(error)) from error
 
 
-async def _until_signalled(what: str, url: str) -> None:
-    _log.info(f"{what}_started", url=url)
+async def _until_signalled(what: str, url: str, **others: str) -> None:
+    _log.info(f"{what}_started", url=url, **others)
     await until_signalled()
     _log.info(f"{what}_stopping", url=url)
 

@@ -19,9 +19,9 @@ import msgspec
 from msgspec.structs import replace
 from pyreqwest.client import Client
 
-from simulator.base import Account, Accounts, Channel, Event
+from simulator.base import Accounts, Channel, Event, Message
 from simulator.clock import Clock, Timers
-from simulator.faults import Fault, Faults
+from simulator.faults import Fault, FaultProfile, Faults
 from simulator.http_client import Answer, NoAnswer, exchange, http_client
 from simulator.ledger import Key, Payment, PaymentStatus
 
@@ -31,7 +31,6 @@ AT_ONCE_MAX = 256
 ACKNOWLEDGEMENTS_MAX = 1_000_000
 ANSWER_BYTES_MAX = 64
 STALE_BY = timedelta(hours=1)
-STRANGERS_SECRET = "known to nobody but the one who forges"  # noqa: S105 - made to fail verification
 
 
 class SentAs(StrEnum):
@@ -98,6 +97,7 @@ class CallbackSender:
         self._timers = Timers()
         self._tasks: set[asyncio.Task[object]] = set()
         self._held: dict[str, list[Event]] = {}
+        self._offered: dict[str, dict[str, Event]] = {}
         self._settled: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
         self._client: Client | None = None
@@ -125,6 +125,7 @@ class CallbackSender:
         self.acknowledged.clear()
         self.tallies.clear()
         self._held.clear()
+        self._offered.clear()
         self._settled.clear()
 
     @property
@@ -142,7 +143,17 @@ class CallbackSender:
         tally, profile = self.tally(event.key), self._faults.profile
         if self._strikes(Fault.EVENT_NEVER_GENERATED, event):
             tally.never_generated += 1
-        elif self._strikes(Fault.LOST, event):
+            return
+        self._offered.setdefault(event.key.merchant_id, {})[event.callback_id] = event
+        self._send_or_spoil(event, tally, profile)
+
+    def undelivered(self, merchant_id: str) -> list[Event]:
+        """What was to be called back about and has not been acknowledged, oldest first."""
+        offered = self._offered.get(merchant_id, {})
+        return [event for event in offered.values() if event.callback_id not in self._settled]
+
+    def _send_or_spoil(self, event: Event, tally: Tally, profile: FaultProfile) -> None:
+        if self._strikes(Fault.LOST, event):
             tally.lost += 1
         elif self._strikes(Fault.LATE, event):
             tally.late += 1
@@ -212,9 +223,9 @@ class CallbackSender:
         elif sent_as is SentAs.STALE:
             tally.stale += 1
             now -= STALE_BY
-        channel = self._channel(event)
-        body = channel.render(told, self._pay_url(event.payment))
-        acknowledged = await self._post(event, body, channel.sign(told, body, account, now), sent_as)
+        message = self._channel(event).callback(told, account, now, self._pay_url(event.payment))
+        assert message is not None, "what is not called back about is not offered"
+        acknowledged = await self._post(event, message, sent_as)
         if acknowledged:
             self._settled.add(event.callback_id)
         return acknowledged
@@ -222,25 +233,27 @@ class CallbackSender:
     async def _forge(self, event: Event) -> None:
         if self._faults.profile.callbacks_blocked:
             return
-        account, channel = self._accounts[event.key.merchant_id], self._channel(event)
-        claimed = _claim_paid(event, self._now())
-        body = channel.render(claimed, self._pay_url(claimed.payment))
-        by_stranger = channel.sign(claimed, body, _stranger(account), self._now())
-        altered_after = channel.sign(claimed, body + b" ", account, self._now())
-        for headers in (by_stranger, altered_after):
+        account, channel, now = self._accounts[event.key.merchant_id], self._channel(event), self._now()
+        claimed = _claim_paid(event, now)
+        pay_url = self._pay_url(claimed.payment)
+        by_stranger = channel.callback(claimed, channel.stranger(account), now, pay_url)
+        genuine = channel.callback(claimed, account, now, pay_url)
+        assert by_stranger is not None, "every channel calls back about money"
+        assert genuine is not None, "every channel calls back about money"
+        for message in (by_stranger, channel.altered(genuine)):
             self.tally(event.key).forged += 1
-            await self._post(claimed, body, headers, SentAs.FORGED)
+            await self._post(claimed, message, SentAs.FORGED)
 
-    async def _post(self, event: Event, body: bytes, headers: dict[str, str], sent_as: SentAs) -> bool:
+    async def _post(self, event: Event, message: Message, sent_as: SentAs) -> bool:
         """Send and judge the answer. Silence, a late answer and a broken one are no acknowledgement."""
         tally, channel = self.tally(event.key), self._channel(event)
         async with self._slots:
             tally.sent += 1
-            answer = await self._exchange(event, body, headers, channel.acknowledge_within_s)
+            answer = await self._exchange(event, message, channel.acknowledge_within_s)
         tally.last_status = None if answer is None else answer.status
         acknowledged = answer is not None and channel.acknowledges(answer.status, answer.body)
         if acknowledged:
-            self._note(event, body, sent_as)
+            self._note(event, message.body, sent_as)
         if sent_as is SentAs.FORGED:
             tally.forged_acknowledged += acknowledged
         else:
@@ -248,7 +261,7 @@ class CallbackSender:
             tally.refused += not acknowledged
         return acknowledged
 
-    async def _exchange(self, event: Event, body: bytes, headers: dict[str, str], within_s: float) -> Answer | None:
+    async def _exchange(self, event: Event, message: Message, within_s: float) -> Answer | None:
         if self._client is None:
             raise RuntimeError("the sender has not been entered")
         try:
@@ -256,8 +269,8 @@ class CallbackSender:
                 self._client,
                 "POST",
                 event.payment.terms.callback_url,
-                headers=headers,
-                body=body,
+                headers=message.headers,
+                body=message.body,
                 within_s=within_s,
                 body_bytes_max=ANSWER_BYTES_MAX,
             )
@@ -294,8 +307,3 @@ def _with_wrong_amount(event: Event) -> Event:
 def _claim_paid(event: Event, now: datetime) -> Event:
     payment = replace(event.payment, status=PaymentStatus.PAID, transaction_id="f" * 24, paid_at=now)
     return replace(event, callback_id=f"{event.callback_id}-forged", payment=payment)
-
-
-def _stranger(account: Account) -> Account:
-    """Somebody who knows everything about the account but its secret."""
-    return replace(account, keys=dict.fromkeys(account.keys, STRANGERS_SECRET))

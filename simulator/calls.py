@@ -18,13 +18,22 @@ _STATUSES = (500, 502, 503, 504)
 _PAGE = b"<!doctype html><html><head><title>Maintenance</title></head><body><h1>Back soon</h1></body></html>"
 
 
-def routes(far_side: FarSide) -> list[Route]:
-    """The addresses of every channel, each wrapped in its faults."""
+def routes(far_side: FarSide, channel: Channel) -> list[Route]:
+    """The addresses of a channel, each wrapped in its faults."""
+    by_address: dict[tuple[str, str], list[Call]] = {}
+    for call in channel.calls:
+        by_address.setdefault((call.method, call.pattern), []).append(call)
     return [
-        Route(call.method, call.pattern, partial(_answer, far_side, channel, call))
-        for channel in far_side.channels.values()
-        for call in channel.calls
+        Route(method, pattern, partial(_dispatch, far_side, channel, tuple(calls)))
+        for (method, pattern), calls in by_address.items()
     ]
+
+
+async def _dispatch(far_side: FarSide, channel: Channel, calls: tuple[Call, ...], request: Request) -> Reply:
+    for call in calls:
+        if call.when is None or call.when(request):
+            return await _answer(far_side, channel, call, request)
+    return problem(404, "NOT_FOUND", "this channel has no such call")
 
 
 def switched_off(far_side: FarSide) -> Reply | None:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from simulator.asgi import Request, Response, Route, json_response, problem
-from simulator.base import Account
+from simulator.base import Account, Name, Opened
 from simulator.far_side import FarSide
 from simulator.faults import AtFault, FaultProfile
 from simulator.ledger import Key, Payment, Refusal
@@ -25,6 +25,12 @@ _log = structlog.get_logger("simulator")
 
 class ResetBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int | None = None
+
+
+class OpenBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    channel: Name
+    callback_url: str = ""
 
 
 class PayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +55,8 @@ def routes(far_side: FarSide) -> list[Route]:
     table: list[tuple[str, str, Callable[[FarSide, Request], Awaitable[Response]]]] = [
         ("GET", "/healthz", _health),
         ("PUT", "/control/accounts", _put_accounts),
+        ("POST", "/control/accounts", _open_account),
+        ("POST", "/control/accounts/{merchant_id}/rotate", _rotate),
         ("GET", "/control/faults", _get_faults),
         ("PUT", "/control/faults", _put_faults),
         ("GET", "/control/ledger", _ledger),
@@ -68,6 +76,8 @@ async def _health(far_side: FarSide, _: Request) -> Response:
 async def _put_accounts(far_side: FarSide, request: Request) -> Response:
     """Adds accounts, or replaces those with the same merchant id; none is ever removed, for the ledger names them."""
     accounts = body_of(request, list[Account])
+    if not all(account.keys or account.wire for account in accounts):
+        raise Refused(problem(400, "INVALID_PARAMETER", "an account has keys"))
     unknown = [account.channel for account in accounts if account.channel not in far_side.channels]
     if unknown:
         raise Refused(problem(400, "INVALID_PARAMETER", f"there is no channel {unknown[0]!r}"))
@@ -77,6 +87,40 @@ async def _put_accounts(far_side: FarSide, request: Request) -> Response:
     far_side.accounts.update(merged)
     _log.info("accounts_changed", accounts=[account.name for account in accounts])
     return json_response([{"name": account.name, "merchant_id": account.merchant_id} for account in merged.values()])
+
+
+async def _open_account(far_side: FarSide, request: Request) -> Response:
+    """An account with keys made now; answers with what the merchant configures: base URL and credentials."""
+    body = body_of(request, OpenBody)
+    channel = far_side.channels.get(body.channel)
+    if channel is None:
+        raise Refused(problem(400, "INVALID_PARAMETER", f"there is no channel {body.channel!r}"))
+    return _opened(far_side, channel.open_account(body.name, body.callback_url))
+
+
+async def _rotate(far_side: FarSide, request: Request) -> Response:
+    """Fresh keys before the old ones, which stay valid."""
+    account = far_side.accounts.get(request.params["merchant_id"])
+    if account is None:
+        raise Refused(problem(404, "NOT_FOUND", "there is no such account"))
+    return _opened(far_side, far_side.channels[account.channel].rotated(account))
+
+
+def _opened(far_side: FarSide, opened: Opened) -> Response:
+    if len(far_side.accounts) >= ACCOUNTS_MAX:
+        raise Refused(problem(400, "INVALID_PARAMETER", f"at most {ACCOUNTS_MAX} accounts"))
+    account = opened.account
+    far_side.accounts[account.merchant_id] = account
+    _log.info("account_opened", account=account.name, channel=account.channel)
+    return json_response(
+        {
+            "name": account.name,
+            "channel": account.channel,
+            "merchant_id": account.merchant_id,
+            "base_url": far_side.urls[account.channel],
+            "credentials": opened.credentials,
+        }
+    )
 
 
 async def _get_faults(far_side: FarSide, _: Request) -> Response:

@@ -7,7 +7,7 @@ follow from here. The wire formats are elsewhere, one file per channel.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from functools import partial
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -36,7 +36,10 @@ from simulator.traffic import Traffic
 
 
 class FarSide:
-    """All state of one channel process. To be entered before use; set `base_url` to where its pay pages are."""
+    """All state of one channel process. To be entered before use; set `base_url` to where its pay pages are.
+
+    `urls` is where each channel listens, by its name.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class FarSide:
     ) -> None:
         self.channels = channels
         self.base_url = ""
+        self.urls: dict[str, str] = {}
         self.now = now
         self.accounts: dict[str, Account] = {}
         self.faults = Faults(seed)
@@ -124,9 +128,9 @@ class FarSide:
             return refund
         return self._settle_refund(refund.key)
 
-    def statement(self, account: Account, day: date) -> list[Row | tuple[str, ...]]:
+    def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """The statement as it is told: rows may be left out, tell another amount or be cut off."""
-        return list(self._told_rows(account, day))
+        return list(self._told_rows(account, day, zone))
 
     def pay_url(self, payment: Payment) -> str:
         return f"{self.base_url}/pay/{payment.token}"
@@ -149,10 +153,29 @@ class FarSide:
         before = self.ledger.find(key, now)
         if at_fault is not None:
             self.faults.force(key.number, at_fault)
+        if before is not None and self._agrees_first(before):
+            return self._agree(before, now)
         paid = self.ledger.pay(key, now)
         if isinstance(paid, Payment) and paid is not before:
             self.sender.offer(self.paid_event(paid))
         return paid
+
+    def capture(self, account: Account, number: str, now: datetime) -> Payment | Refusal:
+        """The merchant asks for the money of a payment whose buyer has agreed."""
+        key = Key(account.merchant_id, number)
+        before = self.ledger.find(key, now)
+        if before is None:
+            return Refusal.PAYMENT_NOT_EXIST
+        if before.agreed_at is None:
+            return Refusal.NOT_AGREED
+        paid = self.ledger.pay(key, now)
+        if isinstance(paid, Payment) and paid is not before:
+            self.sender.offer(self.paid_event(paid))
+        return paid
+
+    def open(self, key: Key) -> Payment | None:
+        """The buyer looks at the pay page."""
+        return self.ledger.open(key, self.now())
 
     def find_keys(self, number: str) -> list[Key]:
         """The payments with this number, one a merchant at most."""
@@ -165,6 +188,35 @@ class FarSide:
         if event is None:
             event = self._events[payment.key] = _paid_event(payment, payment.paid_at or self.now())
         return event
+
+    def _agrees_first(self, payment: Payment) -> bool:
+        """Whether pressing Pay is not yet the money: it is captured later, or a slow method brings it later."""
+        if payment.agreed_at is not None or payment.status is not PaymentStatus.UNPAID:
+            return False
+        channel = self.channels[self.accounts[payment.merchant_id].channel]
+        return channel.needs_capture or self.faults.strikes(Fault.SETTLES_LATER, payment.key.number)
+
+    def _agree(self, before: Payment, now: datetime) -> Payment | Refusal:
+        agreed = self.ledger.agree(before.key, now)
+        if not isinstance(agreed, Payment):
+            return agreed
+        channel = self.channels[self.accounts[agreed.merchant_id].channel]
+        self._offer_if_told(_agreed_event(agreed, now))
+        if not channel.needs_capture:
+            self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_agreed, agreed.key))
+        return agreed
+
+    def _offer_if_told(self, event: Event) -> None:
+        """Not every channel calls back about what is not a payment's money."""
+        account = self.accounts[event.key.merchant_id]
+        channel = self.channels[account.channel]
+        if channel.callback(event, account, event.created_at, self.pay_url(event.payment)) is not None:
+            self.sender.offer(event)
+
+    def _settle_agreed(self, key: Key) -> None:
+        paid = self.ledger.pay(key, self.now())
+        if isinstance(paid, Payment):
+            self.sender.offer(self.paid_event(paid))
 
     # -- consequences --------------------------------------------------------------------------------------------------
 
@@ -189,12 +241,12 @@ class FarSide:
         if isinstance(refund, Refund) and refund.status is RefundStatus.SUCCEEDED:
             payment = self.ledger.find(Key(key.merchant_id, refund.out_trade_no), now)
             assert payment is not None, "a refund has a payment"
-            self.sender.offer(_refund_event(payment, refund, now))
+            self._offer_if_told(_refund_event(payment, refund, now))
         return refund
 
-    def _told_rows(self, account: Account, day: date) -> Iterator[Row | tuple[str, ...]]:
+    def _told_rows(self, account: Account, day: date, zone: tzinfo) -> Iterator[Row | tuple[str, ...]]:
         strikes = self.faults.strikes
-        for row in self.ledger.statement(account.merchant_id, day):
+        for row in self.ledger.statement(account.merchant_id, day, zone):
             number = row.refund_no or row.out_trade_no
             if strikes(Fault.STATEMENT_OMITS, number):
                 continue
@@ -209,6 +261,11 @@ class FarSide:
 def _paid_event(payment: Payment, at: datetime) -> Event:
     callback_id = _callback_id(EventType.PAYMENT_PAID, payment.key)
     return Event(callback_id=callback_id, type=EventType.PAYMENT_PAID, created_at=at, payment=payment)
+
+
+def _agreed_event(payment: Payment, at: datetime) -> Event:
+    callback_id = _callback_id(EventType.PAYMENT_AGREED, payment.key)
+    return Event(callback_id=callback_id, type=EventType.PAYMENT_AGREED, created_at=at, payment=payment)
 
 
 def _refund_event(payment: Payment, refund: Refund, at: datetime) -> Event:

@@ -29,6 +29,10 @@ class CallKind(StrEnum):
     REFUND = "refund"
     QUERY_REFUND = "query_refund"
     STATEMENT = "statement"
+    CAPTURE = "capture"
+    TOKEN = "token"  # noqa: S105 - the word for a call
+    CERTIFICATES = "certificates"
+    UNDELIVERED = "undelivered"
 
 
 class Fault(StrEnum):
@@ -54,6 +58,7 @@ class Fault(StrEnum):
     CREATE_ANSWER_LOST = "create_answer_lost"
     CLOSE_ANSWER_LOST = "close_answer_lost"
     SETTLES_AFTER_CLOSE = "settles_after_close"
+    SETTLES_LATER = "settles_later"
     REFUND_FAILS = "refund_fails"
     STATEMENT_OMITS = "statement_omits"
     STATEMENT_WRONG_AMOUNT = "statement_wrong_amount"
@@ -131,6 +136,8 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The buyer's money arrives `settle_after_s` after the payment was closed on request.
     settles_after_close: Share = 0.0
     settle_after_s: Seconds = 1.0
+    # The buyer pays by a slow method: agreed at once, the money comes `settle_after_s` later.
+    settles_later: Share = 0.0
     # Refunds are `processing` for so long; then the share fails and the others succeed.
     refund_settles_s: Seconds = 0.0
     refund_fails: Share = 0.0

@@ -9,10 +9,10 @@ Pure and in memory: `now` is an argument, refusals are values, and nothing here 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from enum import StrEnum
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import msgspec
 from msgspec.structs import replace
@@ -50,6 +50,7 @@ class Refusal(StrEnum):
     ALREADY_PAID = "ALREADY_PAID"
     NOT_PAID = "NOT_PAID"
     NOT_PAYABLE = "NOT_PAYABLE"
+    NOT_AGREED = "NOT_AGREED"
     AMOUNT_EXCEEDED = "AMOUNT_EXCEEDED"
     FULL = "FULL"
 
@@ -74,7 +75,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as it is. `settled_late` says that the money came after it had been closed."""
+    """A payment as it is. `settled_late` says that the money came after it had been closed.
+
+    `opened_at` is when the buyer first saw the pay page (scanned the code), `agreed_at` when the buyer agreed to pay at
+    a channel that takes the money later.
+    """
 
     merchant_id: str
     terms: Terms
@@ -86,6 +91,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     refunded_amount: int = 0
     settled_late: bool = False
+    opened_at: datetime | None = None
+    agreed_at: datetime | None = None
 
     @property
     def key(self) -> Key:
@@ -163,6 +170,24 @@ class Ledger:
         """The payment whose pay page has this token."""
         key = self._keys_by_token.get(token)
         return None if key is None else self.find(key, now)
+
+    def open(self, key: Key, now: datetime) -> Payment | None:
+        """The buyer looks at it, for the first time or again."""
+        payment = self.find(key, now)
+        if payment is None or payment.opened_at is not None:
+            return payment
+        return self._keep(replace(payment, opened_at=now))
+
+    def agree(self, key: Key, now: datetime) -> Payment | Refusal:
+        """The buyer agrees to pay; the money is taken later. Agreeing again changes nothing."""
+        payment = self.find(key, now)
+        if payment is None:
+            return Refusal.PAYMENT_NOT_EXIST
+        if payment.status.was_paid or payment.agreed_at is not None:
+            return payment
+        if payment.status is PaymentStatus.CLOSED:
+            return Refusal.NOT_PAYABLE
+        return self._keep(replace(payment, agreed_at=now))
 
     def pay(self, key: Key, now: datetime) -> Payment | Refusal:
         """The buyer pays. A payment takes money once: paying again changes nothing."""
@@ -249,10 +274,10 @@ class Ledger:
         """All refunds, oldest first."""
         return iter(list(self._refunds.values()))
 
-    def statement(self, merchant_id: str, day: date) -> Iterator[Row]:
-        """The money of one day (UTC): payments by `paid_at`, then succeeded refunds by `refunded_at`."""
+    def statement(self, merchant_id: str, day: date, zone: tzinfo = UTC) -> Iterator[Row]:
+        """The money of one day of `zone`: payments by `paid_at`, then succeeded refunds by `refunded_at`."""
         for payment in self._payments.values():
-            if payment.merchant_id == merchant_id and payment.paid_at is not None and payment.paid_at.date() == day:
+            if payment.merchant_id == merchant_id and _is_on(payment.paid_at, day, zone):
                 terms = payment.terms
                 transaction_id = payment.transaction_id or ""
                 yield Row(
@@ -260,7 +285,7 @@ class Ledger:
                 )
         for refund in self._refunds.values():
             at = refund.refunded_at
-            if refund.merchant_id == merchant_id and at is not None and at.date() == day:
+            if refund.merchant_id == merchant_id and _is_on(at, day, zone):
                 paid = self._payments[Key(merchant_id, refund.out_trade_no)]
                 yield Row(
                     "refund",
@@ -295,6 +320,10 @@ class Ledger:
     def _keep(self, payment: Payment) -> Payment:
         self._payments[payment.key] = payment
         return payment
+
+
+def _is_on(at: datetime | None, day: date, zone: tzinfo) -> TypeGuard[datetime]:
+    return at is not None and at.astimezone(zone).date() == day
 
 
 def _name(kind: str, merchant_id: str, number: str) -> str:

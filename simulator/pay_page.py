@@ -72,7 +72,8 @@ async def _show(far_side: FarSide, request: Request) -> Reply:
     if off is not None:
         return off
     payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
-    return _no_such_page() if payment is None else _payment_page(payment)
+    opened = None if payment is None else far_side.open(payment.key)
+    return _no_such_page() if opened is None else _payment_page(opened)
 
 
 async def _act(far_side: FarSide, request: Request) -> Reply:
@@ -99,6 +100,9 @@ async def _act(far_side: FarSide, request: Request) -> Reply:
 def _payment_page(payment: Payment) -> Response:
     terms = payment.terms
     head = f'<h1>{escape(terms.subject)}</h1><p class="amount">{escape(shown_amount(terms.amount, terms.currency))}</p>'
+    if payment.status is PaymentStatus.UNPAID and payment.agreed_at is not None:
+        said = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
+        return _page("Agreed", f'{head}<p data-status="agreed">{said}.</p>{_way_back(payment)}')
     if payment.status is PaymentStatus.UNPAID:
         return _page("Pay", head + _form(payment))
     said = _SAID[payment.status]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 from simulator import calls, control, merchant_control, pay_page
 from simulator.asgi import App
+from simulator.base import Channel
 from simulator.far_side import FarSide
 from simulator.ledger import PAYMENTS_MAX
 from simulator.merchant import Merchant
 from simulator.sandbox import Sandbox
 from simulator.serve import serving
+
+CHANNELS: tuple[Channel, ...] = (Sandbox(),)
+"""One file a channel; the sandbox is the first."""
 
 
 @asynccontextmanager
@@ -24,19 +29,31 @@ async def running_channel(
     public_url: str | None = None,
     payments_max: int = PAYMENTS_MAX,
     callbacks_anywhere: bool = False,
+    ports: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[tuple[str, FarSide]]:
-    """Gives the base URL and the state behind it. Port 0 takes a free one; `public_url` is where browsers find it."""
-    channel = Sandbox()
+    """Gives the base URL and the state behind it. Port 0 takes a free one; `public_url` is where browsers find it.
+
+    The sandbox channel shares its address with the pay pages and the control API. Every other channel has an address of
+    its own, as in life, at its port in `ports`: `FarSide.urls` tells it.
+    """
     far_side = FarSide(
-        {channel.name: channel},
+        {channel.name: channel for channel in CHANNELS},
         seed=seed,
         speed=speed,
         payments_max=payments_max,
         callbacks_anywhere=callbacks_anywhere,
     )
-    app = App([*calls.routes(far_side), *pay_page.routes(far_side), *control.routes(far_side)])
-    async with far_side, serving(app, host=host, port=port) as url:
+    sandbox, *others = CHANNELS
+    app = App([*calls.routes(far_side, sandbox), *pay_page.routes(far_side), *control.routes(far_side)])
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(far_side)
+        url = await stack.enter_async_context(serving(app, host=host, port=port))
         far_side.base_url = public_url or url
+        far_side.urls[sandbox.name] = url
+        for channel in others:
+            own = App(calls.routes(far_side, channel))
+            listening = serving(own, host=host, port=ports.get(channel.name, 0))
+            far_side.urls[channel.name] = await stack.enter_async_context(listening)
         yield url, far_side
 
 

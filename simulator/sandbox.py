@@ -7,13 +7,15 @@ import io
 import re
 from datetime import UTC, date, datetime
 from http import HTTPStatus
+from secrets import token_hex
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from simulator.asgi import BadBody, Request, Response, decode, json_response, problem
-from simulator.base import Account, Accounts, Asked, Call, Event
+from simulator.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
 from simulator.faults import CallKind
 from simulator.ledger import Key, Payment, Refund, Refusal, Row, Terms
 from simulator.sandbox_wire import (
@@ -36,6 +38,8 @@ RESEND_GAPS_S: tuple[int, ...] = (
     *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
     *(10_800, 10_800, 10_800, 21_600, 21_600),
 )
+
+STRANGERS_SECRET = "known to nobody but the one who forges"  # noqa: S105 - made to fail verification
 
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
@@ -189,6 +193,7 @@ class Sandbox:
     """The sandbox channel's side of the seam."""
 
     name = "sandbox"
+    needs_capture = False
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 5.0
     calls: tuple[Call, ...] = (
@@ -241,9 +246,32 @@ class Sandbox:
 
     def too_many(self, asked: Asked) -> Response:
         limited = problem(429, "RATE_LIMITED", "too many calls in this second")
-        return signed(asked, msgspec.structs.replace(limited, headers=(("retry-after", "1"),)))
+        return signed(asked, replace(limited, headers=(("retry-after", "1"),)))
 
-    def render(self, event: Event, pay_url: str) -> bytes:
+    def open_account(self, name: str, callback_url: str) -> Opened:
+        del callback_url  # each payment brings its own
+        account = Account(name=name, merchant_id=f"m-{name}", keys={"k1": token_hex(24)})
+        return Opened(account=account, credentials={"merchant_id": account.merchant_id, "keys": account.keys})
+
+    def rotated(self, account: Account) -> Opened:
+        keys = {f"k{len(account.keys) + 1}": token_hex(24), **account.keys}
+        return Opened(
+            account=replace(account, keys=keys), credentials={"merchant_id": account.merchant_id, "keys": keys}
+        )
+
+    def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
+        if event.type is EventType.PAYMENT_AGREED:
+            return None
+        body = self._body(event, pay_url)
+        return Message(headers=self._headers(event, body, account, now), body=body)
+
+    def stranger(self, account: Account) -> Account:
+        return replace(account, keys=dict.fromkeys(account.keys, STRANGERS_SECRET))
+
+    def altered(self, message: Message) -> Message:
+        return replace(message, body=message.body + b" ")
+
+    def _body(self, event: Event, pay_url: str) -> bytes:
         body = CallbackBody(
             id=event.callback_id,
             type=event.type,
@@ -253,7 +281,7 @@ class Sandbox:
         )
         return msgspec.json.encode(body)
 
-    def sign(self, event: Event, body: bytes, account: Account, now: datetime) -> dict[str, str]:
+    def _headers(self, event: Event, body: bytes, account: Account, now: datetime) -> dict[str, str]:
         return {
             "content-type": "application/json",
             "sandbox-merchant": account.merchant_id,

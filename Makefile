@@ -8,7 +8,7 @@ UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports check rehearse bench lock clean
+.PHONY: help setup oracles demo up test lint types imports check rehearse bench lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -16,13 +16,16 @@ help: ## List what there is
 setup: ## Make .venv with the locked dependencies; quick when nothing has changed
 	@sh scripts/setup.sh
 
+oracles: setup ## Make .oracles with other people's libraries that some tests hold ours against; part of `make test`
+	@sh scripts/setup_oracles.sh
+
 demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED=7 repeats a run)
 	@$(IN_VENV) -m cli demo $(ARGS)
 
 up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
 	@$(IN_VENV) -m cli up $(ARGS)
 
-test: setup ## Run the tests (ARGS="tests/cli -x" for some of them)
+test: oracles ## Run the tests (ARGS="tests/cli -x" for some of them)
 	@$(IN_VENV) -m pytest $(ARGS)
 
 lint: setup ## Ruff
@@ -44,12 +47,14 @@ bench: setup ## The benchmarks
 
 # One lock for Linux and macOS and every Python from 3.11; no index host is written into it. Newer versions:
 # make lock LOCK_OPTIONS=--upgrade
-lock: ## Make requirements.txt (what a platform installs) and requirements-dev.txt anew; needs uv
+lock: ## Make all locks anew, requirements.txt (what a platform installs) first; needs uv
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=/where/it/is" >&2; exit 1; }
 	$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt pyproject.toml
 	$(LOCK) $(LOCK_OPTIONS) --constraint requirements.txt --extra demo --group dev \
 		--output-file requirements-dev.txt pyproject.toml
+	cd tests/oracles && for name in sdks localstripe; do \
+		$(LOCK) $(LOCK_OPTIONS) --output-file $$name.txt $$name.in || exit 1; done
 
 clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays
-	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	@rm -rf .venv .oracles .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,14 @@ CONCURRENCY = 64
 QUIET_S = 75.0
 """How long the dust may take to settle: a lease left by the killed worker (30 s) and the queries after it."""
 
-ACCOUNTS = ("sandbox", "sandbox-b")
+CURRENCIES = {
+    "sandbox": ("CNY", "USD", "JPY", "KWD"),
+    "alipay": ("CNY",),
+    "wechatpay": ("CNY",),
+    "stripe": ("CNY", "USD", "JPY"),
+    "paypal": ("USD", "JPY"),
+}
+"""An account at every channel, named like its channel, and what it is paid in."""
 KINDS = {
     Kind.PAYS_AT_ONCE: 5.0,
     Kind.COMES_BACK: 2.0,
@@ -54,6 +61,7 @@ HARSH = FaultProfile(
     create_answer_lost=0.02,
     close_answer_lost=0.05,
     settles_after_close=0.10,
+    settles_later=0.05,
 )
 """Forty of a hundred callbacks never come, others late, doubled, forged, wrong; ten of a hundred queries fail."""
 
@@ -87,9 +95,9 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(
     epilog="Example: SEED=7 LOST=0.8 make demo",
     help=(
-        "Run the whole service on this machine against a channel that loses 40 % of its callbacks, kill the worker, "
-        "flush Redis and restart Postgres on the way, and check from outside that nothing was lost. A minute is "
-        "shortened to a quarter of a second. Exit code 1 if an invariant is broken."
+        "Run the whole service on this machine against five channels that lose 40 % of their callbacks, kill the "
+        "worker, flush Redis and restart Postgres on the way, and check from outside that nothing was lost. A minute "
+        "is shortened to a quarter of a second. Exit code 1 if an invariant is broken."
     ),
 )
 @click.option("--orders", type=click.IntRange(1, 5000), default=500, show_default=True, envvar="ORDERS")
@@ -113,8 +121,8 @@ def demo(*, orders: int, seed: int, chaos: bool, as_json: bool, **shares: float)
 async def _run(orders: int, seed: int, profile: FaultProfile, *, chaos: bool) -> Report:
     began = time.monotonic()
     with temporary_directory() as directory, Progress() as progress:
-        progress.say("starting Postgres, Redis, the API, a worker, the channel and the merchant …")
-        async with Stack(directory, unit_s=UNIT_S, seed=seed, accounts=ACCOUNTS) as stack:
+        progress.say("starting Postgres, Redis, the API, a worker, five channels and the merchant …")
+        async with Stack(directory, unit_s=UNIT_S, seed=seed, accounts={name: name for name in CURRENCIES}) as stack:
             await stack.control("PUT", "channel", "/control/faults", profile)
             progress.say(f"placing {orders} orders; {profile.lost:.0%} of their callbacks will never come")
             monkey = _Chaos(stack, orders, progress) if chaos else None
@@ -133,7 +141,8 @@ async def _run(orders: int, seed: int, profile: FaultProfile, *, chaos: bool) ->
 async def _shop(stack: Stack, orders: int, seed: int, monkey: _Chaos | None, progress: Progress) -> tuple[Visit, ...]:
     plan = Plan(
         shoppers=orders,
-        accounts=ACCOUNTS,
+        accounts=tuple(CURRENCIES),
+        currencies=CURRENCIES,
         notify_url=stack.notify_url,
         seed=seed,
         weights=KINDS,

@@ -11,15 +11,16 @@ import os
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from secrets import token_bytes, token_hex
+from secrets import token_bytes
 from signal import SIGKILL, SIGTERM, Signals
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import httpx
 import msgspec
+from msgspec.structs import replace
 
 from cli.embedded import Child, EmbeddedPostgres, EmbeddedRedis, free_port
 from core.account import AccountConfig
@@ -35,6 +36,7 @@ from storage.sealing import Sealer, new_master_key
 
 ROOT = Path(__file__).parent.parent
 DATABASE = "nodrop"
+SANDBOX_ONLY: Mapping[str, str] = MappingProxyType({"sandbox": "sandbox"})
 READY_S = 30.0
 
 
@@ -97,7 +99,10 @@ class Service:
 
 
 class Stack:
-    """The whole of it. `unit_s` is the length of a "minute"; leases and HTTP deadlines are not shortened."""
+    """The whole of it. `unit_s` is the length of a "minute"; leases and HTTP deadlines are not shortened.
+
+    `accounts` are names with their channels; both sides' keys are made by the channel when the stack starts.
+    """
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class Stack:
         workers: int = 1,
         fsync: bool = True,
         rate_per_s: int = 200,
-        accounts: Sequence[str] = ("sandbox",),
+        accounts: Mapping[str, str] = SANDBOX_ONLY,
         account: Mapping[str, Any] | None = None,
         ports: Mapping[str, int] | None = None,
         env: Mapping[str, str] | None = None,
@@ -125,8 +130,9 @@ class Stack:
         self._env = dict(env or {})
         self.rate_per_s = rate_per_s
         self.accounts = tuple(accounts)
+        self._channels = dict(accounts)
         self._account = dict(account or {})
-        self._secrets = {name: token_hex(24) for name in accounts}
+        self._opened: dict[str, AccountConfig] = {}
         self._ports = dict(ports or {})
         self.channel_url = self._url("channel")
         self.merchant_url = self._url("merchant")
@@ -208,6 +214,15 @@ class Stack:
         finally:
             await redis.aclose()
 
+    async def open_account(self, name: str, channel: str = "sandbox", **config: Any) -> AccountConfig:
+        """An account at a simulated channel, as it would be configured; opened there once, stored nowhere yet."""
+        if name not in self._opened:
+            wanted = {"name": name, "channel": channel, "callback_url": f"{self.api_url}/callbacks/{name}"}
+            told = await self.control("POST", "channel", "/control/accounts", wanted)
+            plain = {"rate_per_s": self.rate_per_s, "base_url": told["base_url"], "credentials": told["credentials"]}
+            self._opened[name] = AccountConfig(name=name, channel=channel, **plain)
+        return replace(self._opened[name], **config)
+
     def new_worker(self) -> Service:
         """Another worker process, not started."""
         number = len(self.workers)
@@ -218,8 +233,8 @@ class Stack:
     async def _start(self) -> None:
         await asyncio.to_thread(self.postgres.start)
         await asyncio.to_thread(self.redis.start)
-        await self._prepare_database()
         await self._start_simulators()
+        await self._prepare_database()
         self.apis = [
             Service(
                 f"api{number or ''}",
@@ -239,22 +254,12 @@ class Stack:
         await migrate(self.database_url)
         database = await self.open_database()
         try:
-            for name in self.accounts:
-                await put_account(database, Sealer.from_setting(self.master_key), self._account_config(name))
+            for name, channel in self._channels.items():
+                account = await self.open_account(name, channel, **self._account)
+                await put_account(database, Sealer.from_setting(self.master_key), account)
             _, self.api_key = await create_api_key(database, "demo")
         finally:
             await database.close()
-
-    def _account_config(self, name: str) -> AccountConfig:
-        credentials = {"merchant_id": f"m-{name}", "keys": {"k1": self._secrets[name]}}
-        return AccountConfig(
-            name=name,
-            channel="sandbox",
-            base_url=self.channel_url,
-            credentials=credentials,
-            rate_per_s=self.rate_per_s,
-            **self._account,
-        )
 
     async def _start_simulators(self) -> None:
         speed = str(60.0 / self._unit_s)
@@ -262,10 +267,6 @@ class Stack:
         merchant = self._simulator("merchant", self.merchant_url, MERCHANT_SECRETS=self.notify_secret)
         self.simulators = [channel, merchant]
         await asyncio.gather(channel.start(), merchant.start())
-        accounts = [
-            {"name": name, "merchant_id": f"m-{name}", "keys": {"k1": secret}} for name, secret in self._secrets.items()
-        ]
-        await self.control("PUT", "channel", "/control/accounts", accounts)
 
     def _simulator(self, name: str, url: str, *arguments: str, **env: str) -> Service:
         port = url.rpartition(":")[2]

@@ -38,7 +38,7 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Checkout(msgspec.Struct, frozen=True):
-    """What the buyer needs to pay: for `redirect` an address."""
+    """What the buyer needs to pay: for `redirect` an address, for `qr` what the code says."""
 
     kind: str
     value: str = ""
@@ -54,8 +54,10 @@ class ShopPayment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pay_url(self) -> str | None:
-        """Where the buyer is sent, once the channel has told."""
-        return self.checkout.value or None if self.checkout is not None and self.checkout.kind == "redirect" else None
+        """Where the buyer is sent or what the code to scan says, once the channel has told."""
+        if self.checkout is None or self.checkout.kind not in ("redirect", "qr"):
+            return None
+        return self.checkout.value or None
 
 
 class ShopOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -43,6 +44,8 @@ class Kind(StrEnum):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How many shoppers of which kinds, and what they buy, in minor units.
 
+    `currencies` are those that an account takes; one that is not named takes `currency` alone.
+
     Who pays late pays `late_margin_s` before the order expires; who comes back watches the page for `watch_s` at most.
     """
 
@@ -53,12 +56,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     weights: Mapping[Kind, float] = msgspec.field(default_factory=lambda: dict.fromkeys(Kind, 1.0))
     currency: str = "CNY"
+    currencies: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     amount_min: int = 1
     amount_max: int = 100_000
     expires_in_s: int = 900
     late_margin_s: float = 1.0
     watch_s: float = 5.0
     order_prefix: str = "shop"
+
+    def takes(self, account: str) -> tuple[str, ...]:
+        """The currencies in which this account can be paid."""
+        return self.currencies.get(account, (self.currency,))
 
 
 class Where(StrEnum):
@@ -126,12 +134,14 @@ def order_of(plan: Plan, index: int) -> OrderRequest:
     """The order of this shopper: the same in every run of the plan."""
     number = f"{plan.order_prefix}-{plan.seed}-{index}"
     span = plan.amount_max - plan.amount_min + 1
+    account = plan.accounts[int(draw(plan.seed, "account", number) * len(plan.accounts))]
+    currencies = plan.takes(account)
     return OrderRequest(
         order_no=number,
         amount=plan.amount_min + int(draw(plan.seed, "amount", number) * span),
-        currency=plan.currency,
+        currency=currencies[int(draw(plan.seed, "currency", number) * len(currencies))],
         subject=f"Order {index + 1}",
-        account=plan.accounts[int(draw(plan.seed, "account", number) * len(plan.accounts))],
+        account=account,
         notify_url=plan.notify_url,
         return_url=plan.return_url,
         expires_in_s=plan.expires_in_s,
@@ -216,8 +226,10 @@ class _Shopper:
     async def _pays_twice(self, payment: ShopPayment) -> None:
         """A second payment is begun elsewhere while the page of the first stays open; then both are paid."""
         first = await self._open(payment)
-        others = [account for account in self._plan.accounts if account != self._request.account]
-        order = await self._shop.add_payment(self._request.order_no, others[0] if others else self._request.account)
+        currency, mine = self._request.currency, self._request.account
+        others = [name for name in self._plan.accounts if name != mine and currency in self._plan.takes(name)]
+        picked = int(draw(self._plan.seed, "second", self._request.order_no) * len(others))
+        order = await self._shop.add_payment(self._request.order_no, others[picked] if others else mine)
         if isinstance(order, Refused):
             self._note_refusal("second", order)
         else:

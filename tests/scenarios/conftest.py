@@ -40,7 +40,7 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
         apis=2,
         workers=2,
         fsync=False,
-        accounts=("sandbox", "sandbox-b"),
+        accounts={"sandbox": "sandbox", "sandbox-b": "sandbox"},
         env=ENVIRONMENT,
     )
     async with stack:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
-from secrets import token_hex
 from signal import SIGCONT, SIGSTOP
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,7 +26,6 @@ from channels.transport import Transport
 from cli.books import read_books
 from cli.embedded.child import is_alive
 from cli.stack import Service, Stack
-from core.account import AccountConfig
 from core.order import Payment, PaymentStatus
 from simulator.merchant import Delivery, Effect
 from simulator.merchant_control import Effects
@@ -231,7 +229,7 @@ class Scene:
             return_url=self.stack.merchant_url,
         )
         async with Transport(timeout_s=10) as transport:
-            await Sandbox(account_config(self.stack, account), transport).create_payment(create)
+            await Sandbox(await self.stack.open_account(account), transport).create_payment(create)
 
     def signed_callback(
         self, order: ShopOrder | str, *, account: str = "sandbox", **said: Any
@@ -432,24 +430,13 @@ def number_of(order: ShopOrder, nth: int = 1) -> str:
 
 def secret_of(stack: Stack, account: str) -> str:
     """What this account signs with, here and at the channel."""
-    return stack._secrets[account]
-
-
-def account_config(stack: Stack, name: str, **config: Any) -> AccountConfig:
-    """An account as the stack's own ones are, but for what is told."""
-    plain = {
-        "base_url": stack.channel_url,
-        "rate_per_s": stack.rate_per_s,
-        "credentials": {"merchant_id": f"m-{name}", "keys": {"k1": secret_of(stack, name)}},
-    }
-    return AccountConfig(name=name, channel="sandbox", **{**plain, **config})
+    keys: dict[str, str] = stack._opened[account].credentials["keys"]
+    return keys["k1"]
 
 
 async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:
     """Another account beside the stack's own, here and at the channel. Processes learn of it within seconds."""
-    stack._secrets.setdefault(name, token_hex(24))
-    account = account_config(stack, name, **config)
-    await stack.control("PUT", "channel", "/control/accounts", [{"name": name, **account.credentials}])
+    account = await stack.open_account(name, **config)
     await put_account(db, Sealer.from_setting(stack.master_key), account)
 
 

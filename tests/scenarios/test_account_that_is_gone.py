@@ -1,8 +1,6 @@
 """An account is deleted, or opens no more, while it has open orders: nobody can be asked, and none may get lost."""
 
-from storage.accounts import put_account
-from storage.sealing import Sealer
-from tests.scenarios.scene import Scene, account_config, add_account, number_of
+from tests.scenarios.scene import Scene, add_account, number_of
 from tests.servers import eventually
 
 
@@ -26,7 +24,7 @@ async def test_orders_of_an_account_that_is_gone_wait_for_it_and_hold_up_nobody(
     assert await _scheduled(scene, number_of(paid)) < 20, "it is tried again and again"
     assert {await scene.status(paid), await scene.status(unpaid)} == {"paying"}
 
-    await put_account(scene.db, Sealer.from_setting(scene.stack.master_key), account_config(scene.stack, "fleeting"))
+    await add_account(scene.stack, scene.db, "fleeting")
     await eventually(lambda: _is_known(scene), 20)
     await scene.make_due(paid, unpaid)
     await scene.until("paid", paid)

@@ -26,7 +26,7 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
     await scene.put_off(order)
     await scene.pay(order, "lost")
     stranger = new_number()
-    scene.stack._secrets["ghost"] = "g" * 48
+    await scene.stack.open_account("ghost")
     async with client_of(scene.stack.redis.url) as redis:
         parked = ParkedCallbacks(redis)
         for account, (headers, body) in (

@@ -17,6 +17,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 16
     callbacks: int = 1200
     queries: int = 10_000
+    channel_queries: int = 400
+    channel_callbacks: int = 2000
     rows: int = 100_000
     repeats: int = 3
     limit_s: float = 30.0

@@ -14,7 +14,7 @@ import uvloop
 
 from simulator.ledger import PAYMENTS_MAX
 from simulator.running import CHANNELS, running_channel, running_merchant
-from simulator.serve import until_signalled
+from simulator.serve import Tls, until_signalled
 from simulator.shop import Shop
 from simulator.shoppers import Kind, Plan, Visit, run
 
@@ -59,12 +59,15 @@ def main() -> None:
     callback=lambda *given: _ports(given[-1]),
     help="CHANNEL=PORT: where a channel other than the sandbox listens; a free port unless told. May be repeated.",
 )
+@click.option(
+    "--tls", nargs=2, type=click.Path(exists=True), help="Certificate and key in PEM: everything by HTTPS."
+)
 @click.option("--callbacks-anywhere", is_flag=True, help="Call back to other machines too.")
-def channel(**options: Any) -> None:
+def channel(*, tls: tuple[str, str] | None, **options: Any) -> None:
     """The channels, with their pay pages and a control API."""
 
     async def serve() -> None:
-        async with running_channel(**options) as (url, far_side):
+        async with running_channel(**options, tls=None if tls is None else Tls(*tls)) as (url, far_side):
             await _until_signalled("channel", url, **far_side.urls)
 
     uvloop.run(serve())

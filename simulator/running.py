@@ -13,7 +13,7 @@ from simulator.far_side import FarSide
 from simulator.ledger import PAYMENTS_MAX
 from simulator.merchant import Merchant
 from simulator.sandbox import Sandbox
-from simulator.serve import serving
+from simulator.serve import Tls, serving
 
 CHANNELS: tuple[Channel, ...] = (Sandbox(),)
 """One file a channel; the sandbox is the first."""
@@ -30,6 +30,7 @@ async def running_channel(
     payments_max: int = PAYMENTS_MAX,
     callbacks_anywhere: bool = False,
     ports: Mapping[str, int] = MappingProxyType({}),
+    tls: Tls | None = None,
 ) -> AsyncIterator[tuple[str, FarSide]]:
     """Gives the base URL and the state behind it. Port 0 takes a free one; `public_url` is where browsers find it.
 
@@ -47,12 +48,12 @@ async def running_channel(
     app = App([*calls.routes(far_side, sandbox), *pay_page.routes(far_side), *control.routes(far_side)])
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(far_side)
-        url = await stack.enter_async_context(serving(app, host=host, port=port))
+        url = await stack.enter_async_context(serving(app, host=host, port=port, tls=tls))
         far_side.base_url = public_url or url
         far_side.urls[sandbox.name] = url
         for channel in others:
             own = App(calls.routes(far_side, channel))
-            listening = serving(own, host=host, port=ports.get(channel.name, 0))
+            listening = serving(own, host=host, port=ports.get(channel.name, 0), tls=tls)
             far_side.urls[channel.name] = await stack.enter_async_context(listening)
         yield url, far_side
 

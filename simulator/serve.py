@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 import uvicorn
 
@@ -17,6 +18,13 @@ SHUTDOWN_S = 3
 """What an answer under way may still take after SIGTERM; platforms give 10 s or more."""
 
 CONNECTIONS_MAX = 4096
+
+
+class Tls(NamedTuple):
+    """Files in PEM: what it serves HTTPS with."""
+
+    certificate: str
+    key: str
 
 
 class _Server(uvicorn.Server):
@@ -38,7 +46,9 @@ _cut_is_intended = _CutIsIntended()
 
 
 @asynccontextmanager
-async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls | None = None
+) -> AsyncIterator[str]:
     """Serve until the block ends; gives the base URL. Port 0 takes a free one."""
     logging.getLogger("uvicorn.error").addFilter(_cut_is_intended)
     listener = _listen(host, port)
@@ -55,13 +65,15 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> AsyncI
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
     server = _Server(config)
     # The socket listens already: whoever connects before the loop turns is served as soon as it does.
     task = asyncio.create_task(server.serve(sockets=[listener]))
     shown = f"[{host}]" if ":" in host else host
     try:
-        yield f"http://{shown}:{listener.getsockname()[1]}"
+        yield f"{'http' if tls is None else 'https'}://{shown}:{listener.getsockname()[1]}"
     finally:
         app.stopping.set()
         server.should_exit = True

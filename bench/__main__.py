@@ -46,6 +46,12 @@ _USUAL = Sizes()
 @click.option("--callbacks", type=click.IntRange(2, 50_000), default=_USUAL.callbacks, show_default=True)
 @click.option("--queries", type=click.IntRange(1, 100_000), default=_USUAL.queries, show_default=True)
 @click.option(
+    "--channel-queries", type=click.IntRange(1, 100_000), default=_USUAL.channel_queries, show_default=True
+)
+@click.option(
+    "--channel-callbacks", type=click.IntRange(1, 1_000_000), default=_USUAL.channel_callbacks, show_default=True
+)
+@click.option(
     "--rows",
     type=click.IntRange(100, 1_000_000),
     default=_USUAL.rows,

@@ -8,7 +8,7 @@ UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up test lint types imports check rehearse bench lock clean
+.PHONY: help setup oracles demo up test lint types imports check fuzz rehearse bench lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ imports: setup ## Who may import whom
 
 check: lint types imports test ## All four: what a change must pass
 
+fuzz: oracles ## Fuzz one parser for as long as ARGS say (ARGS="wechatpay_callback -max_total_time=600")
+	@PYTHONPATH=.:$$($(IN_VENV) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		.oracles/atheris/bin/python -m tests.fuzz $(ARGS)
+
 rehearse: setup ## Deploy the Procfile as a platform would, sell one order, end it
 	@$(IN_VENV) -m tests.platform.rehearse
 
@@ -52,8 +56,8 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 	$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt pyproject.toml
 	$(LOCK) $(LOCK_OPTIONS) --constraint requirements.txt --extra demo --group dev \
 		--output-file requirements-dev.txt pyproject.toml
-	cd tests/oracles && for name in sdks localstripe; do \
-		$(LOCK) $(LOCK_OPTIONS) --output-file $$name.txt $$name.in || exit 1; done
+	for lock in oracles/sdks oracles/localstripe fuzz/atheris; do (cd tests/$${lock%/*} && \
+		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock#*/}.txt $${lock#*/}.in) || exit 1; done
 
 clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays
 	@rm -rf .venv .oracles .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info

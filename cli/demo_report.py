@@ -29,6 +29,8 @@ REPAIRED_BY = {
     "page": ("refresh",),
     "sweep": ("sweep",),
     "another attempt": ("api",),
+    "undelivered list": ("undelivered",),
+    "reconciliation": ("reconciliation",),
 }
 _PAID_EVENTS = "SELECT order_no, by, at FROM order_events WHERE kind IN ('paid', 'paid_late', 'double_payment')"
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make .oracles/sdks and .oracles/localstripe: other people's libraries that the tests hold nodrop against, each in an
-# environment of its own, with its own lock. Quick when nothing has changed. Needs .venv, which `make setup` makes.
+# Make .oracles/*: other people's libraries that the tests hold nodrop against, and a fuzzer, each in an environment of
+# its own, with its own lock. Quick when nothing has changed. Needs .venv, which `make setup` makes.
 set -eu
 
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -17,8 +17,8 @@ print(digest.hexdigest())' "$1"
 }
 
 [ -x "$python" ] || fail "there is no .venv yet: make setup"
-for name in sdks localstripe; do
-    lock=tests/oracles/$name.txt
+for lock in tests/oracles/sdks.txt tests/oracles/localstripe.txt tests/fuzz/atheris.txt; do
+    name=$(basename "$lock" .txt)
     home=.oracles/$name
     wanted=$(fingerprint "$lock")
     if [ "$(cat "$home/.set-up-with" 2>/dev/null)" = "$wanted" ]; then continue; fi

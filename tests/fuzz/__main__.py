@@ -1,0 +1,31 @@
+"""`python -m tests.fuzz TARGET [libFuzzer's options]`: look for input that brings out anything but a declared error.
+
+`make fuzz` runs it in the environment that has atheris, for as long as `ARGS` says.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["channels", "core"]):
+    from tests.fuzz.targets import targets
+
+
+def main() -> None:
+    """Begins with what the parser reads on a good day; findings are written below the directory for artifacts."""
+    found = targets()
+    if len(sys.argv) < 2 or sys.argv[1] not in found:
+        sys.exit(f"python -m tests.fuzz TARGET [libFuzzer's options]; targets: {', '.join(found)}")
+    target = found[sys.argv.pop(1)]
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(target.seeds):
+            Path(corpus, str(number)).write_bytes(seed)
+        atheris.Setup([*sys.argv, corpus], target.read)
+        atheris.Fuzz()
+
+
+main()

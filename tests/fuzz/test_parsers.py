@@ -1,0 +1,35 @@
+"""A short look by the fuzzer at every parser; a long one is `make fuzz`."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.targets import targets
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".oracles" / "atheris" / "bin" / "python"
+RUNS = 1500
+SECONDS_MAX = 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PYTHON.exists(), reason="there is no .oracles/atheris: make oracles")
+@pytest.mark.parametrize("name", targets())
+def test_nothing_but_declared_errors_comes_out(name: str, tmp_path: Path) -> None:
+    if subprocess.run([PYTHON, "-c", "import atheris"], check=False, capture_output=True).returncode:
+        pytest.skip("there is no atheris for this machine")
+    options = [f"-atheris_runs={RUNS}", f"-max_total_time={SECONDS_MAX}", "-seed=7", "-max_len=4096"]
+    command = [str(PYTHON), "-m", "tests.fuzz", name, *options, f"-artifact_prefix={tmp_path}/"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{sysconfig.get_path('purelib', vars=_of_venv())}"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    findings = [(found.name, found.read_bytes()[:300]) for found in tmp_path.iterdir()]
+    assert done.returncode == 0, f"{findings}\n{done.stderr[-3000:]}"
+    assert findings == []
+
+
+def _of_venv() -> dict[str, str]:
+    return {"base": sys.prefix, "platbase": sys.prefix}

@@ -1,0 +1,41 @@
+"""Stripe's own library as a witness."""
+
+import json
+from typing import Any
+
+import stripe
+
+from tests.oracles.told import serve
+
+its: dict[str, Any] = {}
+
+
+def begin(base_url: str, secret_key: str) -> None:
+    its["client"] = stripe.StripeClient(secret_key, base_addresses={"api": base_url}, max_network_retries=0)
+
+
+def call(service: str, method: str, *, ids: list[str] | None = None, **options: Any) -> Any:
+    """`service` as in the library, such as `checkout.sessions`; `ids` come before the parameters."""
+    found = its["client"].v1
+    for name in service.split("."):
+        found = getattr(found, name)
+    return _plain(getattr(found, method)(*(ids or []), **options))
+
+
+def all_of(service: str, **options: Any) -> list[Any]:
+    """Every object of a list, page after page, as the library walks it."""
+    found = its["client"].v1
+    for name in service.split("."):
+        found = getattr(found, name)
+    return [_plain(one) for one in found.list(**options).auto_paging_iter()]
+
+
+def construct_event(body: str, signature: str, secret: str) -> Any:
+    return _plain(stripe.Webhook.construct_event(body, signature, secret))
+
+
+def _plain(told: Any) -> Any:
+    return json.loads(str(told))
+
+
+serve({act.__name__: act for act in (begin, call, all_of, construct_event)})

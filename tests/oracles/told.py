@@ -1,0 +1,17 @@
+"""The witness's side of the conversation. Runs in .oracles/sdks and imports nothing of ours but this."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def serve(acts: Mapping[str, Callable[..., Any]]) -> None:
+    """Does what each line says, until there are no more lines."""
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        try:
+            told = {"returned": acts[wanted.pop("do")](**wanted)}
+        except Exception as error:  # noqa: BLE001 - whatever the library raises is its testimony
+            told = {"raised": type(error).__name__, "words": str(error)[:500]}
+        print(json.dumps(told), flush=True)

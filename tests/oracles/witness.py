@@ -1,0 +1,79 @@
+"""Talking to somebody else's library in a process of its own: a JSON line there, a JSON line back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ANSWER_S = 20.0
+LINE_BYTES_MAX = 8 << 20
+
+
+def python_of(environment: str) -> str:
+    """The interpreter of an environment below .oracles; skips the test, saying so, when it was not made."""
+    python = ROOT / ".oracles" / environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"there is no .oracles/{environment}: make oracles")
+    return str(python)
+
+
+class Witness:
+    """A library that does what it is told."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def do(self, what: str, **arguments: Any) -> Any:
+        """What the library returned.
+
+        Raises:
+            AssertionError: it raised; with its words.
+        """
+        told = await self._exchange(what, arguments)
+        assert "raised" not in told, told
+        return told["returned"]
+
+    async def fail(self, what: str, **arguments: Any) -> str:
+        """The name of what the library raised."""
+        told = await self._exchange(what, arguments)
+        assert "raised" in told, told
+        raised: str = told["raised"]
+        return raised
+
+    async def _exchange(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+        line = await asyncio.wait_for(self._process.stdout.readline(), ANSWER_S)
+        assert line, "the witness ended"
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+@asynccontextmanager
+async def witness(library: str, **about: Any) -> AsyncIterator[Witness]:
+    """A library, as the module of this name uses it, told `about` the account first."""
+    process = await asyncio.create_subprocess_exec(
+        python_of("sdks"),
+        "-m",
+        f"tests.oracles.{library}",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_BYTES_MAX,
+        cwd=ROOT,
+    )
+    try:
+        one = Witness(process)
+        await one.do("begin", **about)
+        yield one
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await asyncio.wait_for(process.wait(), ANSWER_S)

@@ -1,0 +1,150 @@
+r"""Alipay's gateway on the wire: what is signed, how the signed part is cut out of an answer, how a form is read.
+
+Signatures are over bytes as they are: an answer's node is the raw substring that it is, `\/` and white space kept, and
+a callback's values are URL-decoded once and never written again. Nothing here knows a key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from core.errors import ChannelUnreadable
+
+ZONE = timezone(timedelta(hours=8))
+"""Alipay's clock and calendar everywhere, and China has no other time."""
+
+FORM_FIELDS_MAX = 200
+"""A callback about a payment has some 30."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_ENCODED = re.compile(rb"(?:[\x21-\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,3})?", re.ASCII)
+
+
+class Envelope(NamedTuple):
+    """An answer taken apart: the bytes that are signed, and what they are signed with. `sign` None: unsigned."""
+
+    node: bytes
+    sign: str | None
+    cert_sn: str
+
+
+def string_to_sign(parameters: Mapping[str, str]) -> bytes:
+    """A request's: all but `sign`, so with `sign_type`; without the empty ones; sorted; values as before encoding."""
+    kept = {name: value for name, value in parameters.items() if value and name != "sign"}
+    return "&".join(f"{name}={kept[name]}" for name in sorted(kept)).encode()
+
+
+def callback_string(form: Mapping[bytes, bytes], without: Collection[bytes]) -> bytes:
+    """A callback's: all fields that came but these, sorted, in the bytes of its own charset."""
+    return b"&".join(b"%b=%b" % (name, form[name]) for name in sorted(form) if name not in without)
+
+
+def read_envelope(body: bytes, method: str) -> Envelope:
+    """The node that answers `method`, or else `error_response`, at the top level and nowhere below it.
+
+    Raises:
+        ChannelUnreadable: no JSON object, more after it, a key twice (the signature would cover only one of the two),
+            both nodes or none, or a node that is no object.
+    """
+    members: dict[str, bytes] = {}
+    try:
+        # As Latin-1 each byte is one character, so a member's text is exactly its bytes.
+        for name, value in _members(body.decode("latin-1")):
+            if name in members:
+                raise ChannelUnreadable("key_twice")
+            members[name] = value.encode("latin-1")
+    except (ValueError, RecursionError):
+        raise ChannelUnreadable("body") from None
+    nodes = [members[name] for name in (f"{method.replace('.', '_')}_response", "error_response") if name in members]
+    if len(nodes) != 1 or not nodes[0].startswith(b"{"):
+        raise ChannelUnreadable("node")
+    sign = members.get("sign")
+    return Envelope(nodes[0], None if sign is None else _text(sign), _text(members.get("alipay_cert_sn", b'""')))
+
+
+def read_form(body: bytes) -> dict[bytes, bytes]:
+    """The fields of a form, decoded once; they stay bytes, since its charset is one of the fields.
+
+    Raises:
+        ValueError: not of the form, too many fields, or a name twice: two readers could take two values.
+    """
+    form: dict[bytes, bytes] = {}
+    pairs = body.split(b"&", FORM_FIELDS_MAX)
+    if len(pairs) > FORM_FIELDS_MAX:
+        raise ValueError("too many fields")
+    for pair in pairs:
+        name, equals, value = pair.partition(b"=")
+        if not name or not equals or not _ENCODED.fullmatch(pair):
+            raise ValueError("not a field")
+        decoded = _decode(name)
+        if decoded in form:
+            raise ValueError("a field twice")
+        form[decoded] = _decode(value)
+    return form
+
+
+def time_text(at: datetime) -> str:
+    """`2026-11-23 12:00:00`, by Alipay's clock."""
+    return at.astimezone(ZONE).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def read_time(text: str) -> datetime:
+    """The instant of Alipay's text, milliseconds or none.
+
+    Raises:
+        ValueError: of another form, or no such time.
+    """
+    if _TIME.fullmatch(text) is None:
+        raise ValueError("not a time")
+    whole, _, fraction = text.partition(".")
+    local = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE)
+    return (local + timedelta(milliseconds=int(fraction.ljust(3, "0")))).astimezone(UTC)
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """Name and raw text of each member of the object that the text is."""
+    at = _after(text, 0, "{")
+    while True:
+        name, end = _DECODER.raw_decode(text, _skip(text, at))
+        if not isinstance(name, str):
+            raise ValueError("a name is a string")  # noqa: TRY004 - as for every other fault of the text
+        start = _skip(text, _after(text, end, ":"))
+        _, end = _DECODER.raw_decode(text, start)
+        yield name, text[start:end]
+        mark = _skip(text, end)
+        if text[mark : mark + 1] != ",":
+            break
+        at = mark + 1
+    if _skip(text, _after(text, end, "}")) != len(text):
+        raise ValueError("more after the object")
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None, "it matches nothing too"
+    return match.end()
+
+
+def _after(text: str, at: int, mark: str) -> int:
+    at = _skip(text, at)
+    if text[at : at + 1] != mark:
+        raise ValueError(f"{mark} is missing")
+    return at + 1
+
+
+def _text(member: bytes) -> str:
+    value = json.loads(member.decode("latin-1"))
+    if not isinstance(value, str):
+        raise ChannelUnreadable("sign")
+    return value
+
+
+def _decode(encoded: bytes) -> bytes:
+    return unquote_to_bytes(encoded.replace(b"+", b" "))

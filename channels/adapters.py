@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from channels.alipay import Alipay
 from channels.base import Channel
+from channels.paypal import Paypal
 from channels.sandbox import Sandbox
+from channels.stripe import Stripe
 from channels.transport import Transport
+from channels.wechatpay import WechatPay
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 
-ADAPTERS = {"sandbox": Sandbox}
+ADAPTERS: dict[str, Callable[[AccountConfig, Transport], Channel]] = {
+    "sandbox": Sandbox,
+    "stripe": Stripe,
+    "alipay": Alipay,
+    "wechatpay": WechatPay,
+    "paypal": Paypal,
+}
 
 
 def open_channel(account: AccountConfig, transport: Transport) -> Channel:

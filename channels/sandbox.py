@@ -21,6 +21,7 @@ import msgspec
 
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.json_body import read_json
+from channels.trace import note
 from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
 from core.account import AccountConfig
 from core.errors import (
@@ -153,17 +154,17 @@ class Sandbox:
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}/refunds"
-        return self._refund(await self._call("POST", path, {"refund_no": refund_no, "amount": amount}), refund_no)
+        answer = await self._call("POST", path, {"refund_no": refund_no, "amount": amount})
+        return self._refund(answer, payment, refund_no)
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        del payment  # refunds have addresses of their own here
         try:
             answer = await self._call("GET", f"/v1/refunds/{quote(refund_no, safe='')}")
         except ChannelRefused as refused:
             if refused.code == "REFUND_NOT_EXIST":
                 return None
             raise
-        return self._refund(answer, refund_no)
+        return self._refund(answer, payment, refund_no)
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         callback_id = headers.get("sandbox-callback-id", "")
@@ -193,14 +194,17 @@ class Sandbox:
         into.write(answer.body)
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+        text = io.TextIOWrapper(statement, "utf-8", newline="")
         try:
-            rows = csv.reader(io.TextIOWrapper(statement, "utf-8", newline=""), strict=True)
+            rows = csv.reader(text, strict=True)
             if next(rows, None) != _STATEMENT_HEADER:
                 raise ChannelUnreadable("statement_header")
             for line, row in enumerate(rows, 2):
                 yield _statement_row(line, row)
         except (csv.Error, ValueError) as error:
             raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
+        finally:
+            text.detach()  # the file stays the caller's, and open
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 
@@ -254,7 +258,10 @@ class Sandbox:
             raise error("signature")
         signed_at = int(match[1])
         expected = hmac.new(key, string(signed_at), sha256).hexdigest()
-        if not hmac.compare_digest(expected.encode(), match[3].encode()):
+        is_good = hmac.compare_digest(expected.encode(), match[3].encode())
+        what = "callback" if error is CallbackForged else "answer"
+        note(what, algorithm="HMAC-SHA256", key=match[2], string=string(signed_at), is_good=is_good)
+        if not is_good:
             raise error("signature")
         return signed_at
 
@@ -284,9 +291,10 @@ class Sandbox:
             return Paid(**common, channel_transaction_id=told.transaction_id)
         return Refunded(**common, channel_transaction_id=told.transaction_id, refunded_amount=told.refunded_amount)
 
-    def _refund(self, answer: Answer, refund_no: str) -> RefundState:
+    def _refund(self, answer: Answer, payment: Payment, refund_no: str) -> RefundState:
         told = read_json(answer.body, _RefundObject)
-        if (told.refund_no, told.merchant_id) != (refund_no, self._merchant_id):
+        asked = (self._merchant_id, payment.out_trade_no, refund_no)
+        if (told.merchant_id, told.out_trade_no, told.refund_no) != asked:
             raise ChannelUnreadable("other_refund")
         return told.status
 

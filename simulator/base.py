@@ -117,6 +117,9 @@ class Channel(Protocol):
     calls: tuple[Call, ...]
     resend_gaps_s: tuple[int, ...]
     acknowledge_within_s: float
+    callbacks_expire: bool
+    """Whether a callback holds only for minutes from its signing; otherwise an old one is as good as a new one."""
+
     needs_capture: bool
     """Whether the buyer only agrees, and the money is taken when the merchant asks for it."""
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from pyreqwest.client import Client
 
 from simulator.base import Accounts, Channel, Event, Message
 from simulator.clock import Clock, Timers
-from simulator.faults import Fault, FaultProfile, Faults
+from simulator.faults import Fault, FaultProfile, Faults, draw
 from simulator.http_client import Answer, NoAnswer, exchange, http_client
 from simulator.ledger import Key, Payment, PaymentStatus
 
@@ -71,6 +71,20 @@ class Tally(msgspec.Struct, kw_only=True):
     forged: int = 0
     forged_acknowledged: int = 0
     last_status: int | None = None
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A channel that sends some payments' callback with a signature that is wrong on purpose first.
+
+    Whoever acknowledges that one verifies nothing: it counts as an acknowledged forgery.
+    """
+
+    probed_share: float
+
+    def probe(self, message: Message) -> Message:
+        """The message with such a signature."""
+        ...
 
 
 class CallbackSender:
@@ -147,6 +161,10 @@ class CallbackSender:
         self._offered.setdefault(event.key.merchant_id, {})[event.callback_id] = event
         self._send_or_spoil(event, tally, profile)
 
+    def offered(self, merchant_id: str) -> list[Event]:
+        """What was to be called back about, oldest first."""
+        return list(self._offered.get(merchant_id, {}).values())
+
     def undelivered(self, merchant_id: str) -> list[Event]:
         """What was to be called back about and has not been acknowledged, oldest first."""
         offered = self._offered.get(merchant_id, {})
@@ -183,6 +201,8 @@ class CallbackSender:
             self.tally(event.key).blocked += 1
             self._plan(event, attempt)
             return
+        if attempt == 1:
+            await self._probe(event)
         copies = 2 if self._strikes(Fault.DOUBLED, event, attempt) else 1
         self.tally(event.key).doubled += copies - 1
         sent_as = self._spoilt(event, attempt)
@@ -210,7 +230,8 @@ class CallbackSender:
     def _spoilt(self, event: Event, attempt: int) -> SentAs:
         if self._strikes(Fault.WRONG_AMOUNT, event, attempt):
             return SentAs.WRONG_AMOUNT
-        return SentAs.STALE if self._strikes(Fault.STALE, event, attempt) else SentAs.GENUINE
+        is_stale = self._channel(event).callbacks_expire and self._strikes(Fault.STALE, event, attempt)
+        return SentAs.STALE if is_stale else SentAs.GENUINE
 
     # -- one delivery --------------------------------------------------------------------------------------------------
 
@@ -243,6 +264,16 @@ class CallbackSender:
         for message in (by_stranger, channel.altered(genuine)):
             self.tally(event.key).forged += 1
             await self._post(claimed, message, SentAs.FORGED)
+
+    async def _probe(self, event: Event) -> None:
+        channel = self._channel(event)
+        if not isinstance(channel, Probing) or draw(self._faults.seed, "probe", event.number) >= channel.probed_share:
+            return
+        account = self._accounts[event.key.merchant_id]
+        message = channel.callback(event, account, self._now(), self._pay_url(event.payment))
+        assert message is not None, "what is not called back about is not offered"
+        self.tally(event.key).forged += 1
+        await self._post(event, channel.probe(message), SentAs.FORGED)
 
     async def _post(self, event: Event, message: Message, sent_as: SentAs) -> bool:
         """Send and judge the answer. Silence, a late answer and a broken one are no acknowledgement."""

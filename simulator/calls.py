@@ -84,7 +84,8 @@ def _with_faults(far_side: FarSide, call: Call, asked: Asked, number: str) -> Re
     reply: Response | Cut = response
     if call.kind in _ANSWER_LOST and strikes(_ANSWER_LOST[call.kind]):
         picked = _pick(faults.seed, number, asked.nth)
-        reply = _server_error(picked) if picked % 2 else Cut(response=response, keep=0)
+        # Of an empty answer (204) nothing can be cut off.
+        reply = _server_error(picked) if picked % 2 or not response.body else Cut(response=response, keep=0)
     elif strikes(Fault.CUT):
         reply = Cut(response=response, keep=len(response.body) // 2)
     elif strikes(Fault.TRUNCATED):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, tzinfo
 from enum import StrEnum
 from hashlib import blake2b
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 from msgspec.structs import replace
@@ -63,7 +63,10 @@ class Key(NamedTuple):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a payment is for. Equal terms under one number are the same payment."""
+    """What a payment is for. Equal terms under one number are the same payment.
+
+    `transaction_id` is for a channel that numbers a payment before it is paid, `wire` what else its file keeps of it.
+    """
 
     out_trade_no: str
     amount: int
@@ -72,6 +75,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     callback_url: str
     return_url: str | None = None
+    transaction_id: str | None = None
+    wire: dict[str, Any] = {}
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,7 +319,7 @@ class Ledger:
         return list(found.values())
 
     def _paid(self, payment: Payment, now: datetime) -> Payment:
-        transaction_id = _name("transaction", *payment.key)
+        transaction_id = payment.terms.transaction_id or _name("transaction", *payment.key)
         return self._keep(replace(payment, status=PaymentStatus.PAID, transaction_id=transaction_id, paid_at=now))
 
     def _keep(self, payment: Payment) -> Payment:

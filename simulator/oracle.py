@@ -114,6 +114,11 @@ class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
     refund_no: str
     amount: int
     currency: str
+    out_trade_no: str = ""
+
+    @property
+    def ref(self) -> PaymentRef:
+        return PaymentRef(self.account, self.out_trade_no)
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +144,7 @@ def check(
     return [
         *no_loss(by_ref, books),
         *no_false_paid(by_ref, effects, books),
+        *paid_money_stays(books),
         *one_effect(effects, books),
         *legal_versions(books),
         *durable_acknowledgement(ledger, books),
@@ -151,7 +157,9 @@ def check(
 
 
 def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[Violation]:
-    """Paid at the channel: paid here too, and its order with it; or a case says why a person has to decide."""
+    """Paid at the channel: paid here too, and its order with it; or a case says why a person has to decide; or it paid
+    nothing, and the channel itself has given all of it back.
+    """
     rows = {row.ref: row for row in books.payments}
     orders = {order.order_no: order for order in books.orders}
     cases = {(case.account, case.out_trade_no, case.reason) for case in books.cases}
@@ -184,6 +192,8 @@ def _lost(
         return None if has_case(*MISMATCHES) else "with another amount than asked for, and no case is open"
     if row.status != "paid":
         return f"it is {row.status} here"
+    if order.paid_by != ref and (payment.refunded_amount == payment.amount or has_case("refund_failed")):
+        return None
     if order.status != "paid":
         return None if has_case("paid_late") else f"its order is {order.status}, and no case is open"
     if order.paid_by != ref:
@@ -214,6 +224,15 @@ def no_false_paid(ledger: dict[PaymentRef, LedgerPayment], effects: Effects, boo
     for effect in effects.effects:
         if effect.order_no not in paid_orders:
             yield _broken(Invariant.I2, effect.order_no, "the merchant was told paid, and no payment of it is")
+
+
+def paid_money_stays(books: Books) -> Iterator[Violation]:
+    """No refund of nodrop's gives back what paid an order."""
+    paid_by = {order.paid_by: order.order_no for order in books.orders if order.paid_by is not None}
+    for refund in books.refunds or ():
+        if refund.ref in paid_by:
+            sentence = f"refund {refund.refund_no} has given back what paid the order"
+            yield _broken(Invariant.I2, paid_by[refund.ref], sentence)
 
 
 def _false(row: PaymentRow, payment: LedgerPayment | None) -> str | None:

@@ -7,15 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 
 from simulator import calls, control, merchant_control, pay_page
+from simulator.alipay import Alipay
 from simulator.asgi import App
 from simulator.base import Channel
 from simulator.far_side import FarSide
 from simulator.ledger import PAYMENTS_MAX
 from simulator.merchant import Merchant
+from simulator.paypal import Paypal
 from simulator.sandbox import Sandbox
 from simulator.serve import Tls, serving
+from simulator.stripe import Stripe
+from simulator.wechatpay import WechatPay
 
-CHANNELS: tuple[Channel, ...] = (Sandbox(),)
+CHANNELS: tuple[Channel, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
 """One file a channel; the sandbox is the first."""
 
 

@@ -193,6 +193,7 @@ class Sandbox:
     """The sandbox channel's side of the seam."""
 
     name = "sandbox"
+    callbacks_expire = True
     needs_capture = False
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 5.0

@@ -93,7 +93,10 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """What one shopper did and saw. `paid`: the numbers whose pay page said paid. `refused`: what was not, and why."""
+    """What one shopper did and saw. `paid`: the numbers whose pay page said paid. `refused`: what was not, and why.
+
+    `agreed`: those whose pay page said that the buyer has done everything, and whose money the channel takes later.
+    """
 
     order_no: str
     kind: Kind
@@ -103,6 +106,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     placed: bool
     out_trade_nos: tuple[str, ...] = ()
     paid: tuple[str, ...] = ()
+    agreed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     sights: tuple[Sight, ...] = ()
 
@@ -170,6 +174,7 @@ class _Shopper:
         self._order_page = ""
         self._opened: list[str] = []
         self._paid: list[str] = []
+        self._agreed: list[str] = []
         self._refused: list[str] = []
         self._sights: list[Sight] = []
         self._began_s = time.monotonic()
@@ -191,6 +196,7 @@ class _Shopper:
             placed=isinstance(placed, ShopOrder),
             out_trade_nos=tuple(self._opened),
             paid=tuple(self._paid),
+            agreed=tuple(self._agreed),
             refused=tuple(self._refused),
             sights=tuple(self._sights),
         )
@@ -279,6 +285,8 @@ class _Shopper:
         if page.state in ("paid", "refunded"):
             self._paid.append(payment.out_trade_no)
             self._paid_s = self._paid_s or time.monotonic()
+        elif page.state == "agreed":
+            self._agreed.append(payment.out_trade_no)
         else:
             self._refused.append(f"pay: {page.http_status} {page.state}".rstrip())
         return page

@@ -14,18 +14,11 @@ from msgspec.structs import replace
 from simulator.base import Event, Message
 from simulator.far_side import FarSide
 from simulator.ledger import Key, Payment
-from simulator.running import running_channel
 from simulator.wechatpay import WechatPay
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 BEIJING = timezone(timedelta(hours=8))
-
-
-@pytest_asyncio.fixture
-async def far_side() -> AsyncIterator[FarSide]:
-    async with running_channel(seed=3) as (_, far_side):
-        yield far_side
 
 
 @pytest_asyncio.fixture(params=["public key", "certificates"])

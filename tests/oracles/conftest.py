@@ -1,0 +1,14 @@
+"""The simulated channels, for other people's libraries to work with."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from simulator.far_side import FarSide
+from simulator.running import running_channel
+
+
+@pytest_asyncio.fixture
+async def far_side() -> AsyncIterator[FarSide]:
+    async with running_channel(seed=3) as (_, far_side):
+        yield far_side

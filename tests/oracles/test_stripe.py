@@ -1,0 +1,147 @@
+"""Stripe's own Python library works at the simulated Stripe as it does at the real one, and reads its callbacks."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest_asyncio
+
+from simulator.base import Message, Opened
+from simulator.far_side import FarSide
+from simulator.ledger import Key, Payment
+from simulator.stripe import Stripe
+from tests.oracles.witness import Witness, witness
+
+NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
+
+
+@pytest_asyncio.fixture
+async def opened(far_side: FarSide) -> Opened:
+    opened = Stripe().open_account("main", "http://127.0.0.1:9/callbacks/main")
+    far_side.accounts[opened.account.merchant_id] = opened.account
+    return opened
+
+
+@pytest_asyncio.fixture
+async def library(far_side: FarSide, opened: Opened) -> AsyncIterator[Witness]:
+    url, secret_key = far_side.urls["stripe"], opened.credentials["secret_key"]
+    async with witness("stripe_sdk", base_url=url, secret_key=secret_key) as one:
+        yield one
+
+
+def session(number: str = NUMBER) -> dict[str, Any]:
+    """The parameters of a checkout session, as a shop would write them."""
+    price = {"currency": "usd", "unit_amount": 8888, "product_data": {"name": "Tea, 250 g"}}
+    return {
+        "mode": "payment",
+        "line_items": [{"quantity": 1, "price_data": price}],
+        "success_url": "https://shop.example/back",
+        "cancel_url": "https://shop.example/back",
+        "client_reference_id": number,
+        "payment_intent_data": {"metadata": {"out_trade_no": number}},
+        "metadata": {"out_trade_no": number},
+    }
+
+
+async def test_library_sells_by_a_checkout_session(library: Witness, far_side: FarSide, opened: Opened) -> None:
+    created = await library.do("call", service="checkout.sessions", method="create", params=session())
+    assert (created["status"], created["payment_status"]) == ("open", "unpaid")
+    assert created["amount_total"] == 8888
+    paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
+    assert isinstance(paid, Payment)
+    expanded = {"expand": ["payment_intent.latest_charge"]}
+    told = await library.do(
+        "call", service="checkout.sessions", method="retrieve", ids=[created["id"]], params=expanded
+    )
+    assert (told["status"], told["payment_status"]) == ("complete", "paid")
+    intent = told["payment_intent"]
+    assert (intent["status"], intent["amount_received"]) == ("succeeded", 8888)
+    assert intent["latest_charge"]["paid"] is True
+
+    refund = {"payment_intent": intent["id"], "amount": 1000}
+    given_back = await library.do("call", service="refunds", method="create", params=refund)
+    assert given_back["status"] == "succeeded"
+    (listed,) = await library.do("all_of", service="refunds", params={"payment_intent": intent["id"]})
+    assert listed["id"] == given_back["id"]
+    assert [row["type"] for row in await library.do("all_of", service="balance_transactions")] != []
+
+
+async def test_library_expires_a_session_and_cancels_an_intent(library: Witness) -> None:
+    created = await library.do("call", service="checkout.sessions", method="create", params=session())
+    expired = await library.do("call", service="checkout.sessions", method="expire", ids=[created["id"]])
+    assert expired["status"] == "expired"
+    terms = {"amount": 8888, "currency": "usd", "metadata": {"out_trade_no": "other"}}
+    intent = await library.do("call", service="payment_intents", method="create", params=terms)
+    assert intent["status"] == "requires_payment_method"
+    assert intent["client_secret"].startswith(intent["id"])
+    cancelled = await library.do("call", service="payment_intents", method="cancel", ids=[intent["id"]])
+    assert cancelled["status"] == "canceled"
+
+
+async def test_library_meets_the_errors_that_it_knows(library: Witness) -> None:
+    assert (
+        await library.fail("call", service="payment_intents", method="retrieve", ids=["pi_nobody"])
+        == "InvalidRequestError"
+    )
+    terms = {"amount": 8888, "currency": "usd"}
+    key = {"idempotency_key": "the-same"}
+    await library.do("call", service="payment_intents", method="create", params=terms, options=key)
+    other = terms | {"amount": 1}
+    raised = await library.fail("call", service="payment_intents", method="create", params=other, options=key)
+    assert raised == "IdempotencyError"
+    stranger = {"api_key": "sk_test_nobodys"}
+    assert (
+        await library.fail("call", service="payment_intents", method="create", params=terms, options=stranger)
+        == "AuthenticationError"
+    )
+
+
+async def test_library_walks_the_events_that_were_not_delivered(
+    library: Witness, far_side: FarSide, opened: Opened
+) -> None:
+    """Nobody listens where the callbacks go: all of them are on the list, page after page."""
+    numbers = [f"{NUMBER}{index:03d}" for index in range(5)]
+    for number in numbers:
+        await library.do("call", service="checkout.sessions", method="create", params=session(number))
+        assert isinstance(far_side.pay(Key(opened.account.merchant_id, number)), Payment)
+    events = await library.do("all_of", service="events", params={"delivery_success": False, "limit": 2})
+    told = [event["data"]["object"]["client_reference_id"] for event in events]
+    assert sorted(told) == numbers
+    assert {event["type"] for event in events} == {"checkout.session.completed"}
+
+
+async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_side: FarSide, opened: Opened) -> None:
+    await library.do("call", service="checkout.sessions", method="create", params=session())
+    paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
+    assert isinstance(paid, Payment)
+    channel, event, now = Stripe(), far_side.paid_event(paid), far_side.now()
+    secret = opened.credentials["webhook_secrets"][0]
+    genuine = channel.callback(event, opened.account, now, "")
+    assert genuine is not None
+    read = await library.do("construct_event", **received(genuine, secret))
+    assert read["data"]["object"]["client_reference_id"] == NUMBER
+
+    stale = channel.callback(event, opened.account, now - timedelta(hours=1), "")
+    forged = channel.callback(event, channel.stranger(opened.account), now, "")
+    for message in (channel.altered(genuine), stale, forged):
+        assert message is not None
+        assert await library.fail("construct_event", **received(message, secret)) == "SignatureVerificationError"
+
+
+async def test_library_reads_callbacks_with_the_old_and_the_new_secret_while_it_is_rolled(
+    library: Witness, far_side: FarSide, opened: Opened
+) -> None:
+    await library.do("call", service="checkout.sessions", method="create", params=session())
+    paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
+    assert isinstance(paid, Payment)
+    rolled = Stripe().rotated(opened.account)
+    message = Stripe().callback(far_side.paid_event(paid), rolled.account, far_side.now(), "")
+    assert message is not None
+    secrets = rolled.credentials["webhook_secrets"]
+    assert len(secrets) == 2
+    for secret in secrets:
+        await library.do("construct_event", **received(message, secret))
+
+
+def received(message: Message, secret: str) -> dict[str, str]:
+    return {"body": message.body.decode(), "signature": message.headers["stripe-signature"], "secret": secret}

@@ -41,12 +41,6 @@ _NOT_WAITING = (
 )
 _NO_STATEMENT = ("bill_not_exist", "bill-not-exist", "BILL_NOT_EXIST", "NO_BILL_DATA")
 
-_REFUND_STATES = {
-    "REFUND_SUCCESS": RefundState.SUCCEEDED,
-    "REFUND_PROCESSING": RefundState.PROCESSING,
-    "REFUND_FAIL": RefundState.FAILED,
-}
-
 
 class _Created(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id
@@ -61,7 +55,7 @@ class _Refund(msgspec.Struct, frozen=True, kw_only=True):
 class _RefundQueried(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id | None = None
     out_request_no: Id | None = None
-    refund_status: Literal["REFUND_SUCCESS", "REFUND_PROCESSING", "REFUND_FAIL"] | None = None
+    refund_status: Literal["REFUND_SUCCESS"] | None = None
 
 
 class _Bill(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +137,7 @@ class Alipay:
         return RefundState.SUCCEEDED if told.fund_change == "Y" else RefundState.PROCESSING
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        """None without a `refund_status`: never received, or failed; asked again under its number it is tried again.
+        """None without a `refund_status`: not received, failed or not done. To ask for it once more is safe.
 
         https://opendocs.alipay.com/open/02ekfi
         """
@@ -159,7 +153,7 @@ class Alipay:
             return None
         if (told.out_trade_no, told.out_request_no) != (payment.out_trade_no, refund_no):
             raise ChannelUnreadable("other_refund")
-        return _REFUND_STATES[told.refund_status]
+        return RefundState.SUCCEEDED
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class Gateway:
         """
         if answer.status != HTTPStatus.OK:
             raise ChannelUnreadable(f"status_{answer.status}")
-        envelope = read_envelope(answer.body, method)
+        envelope = read_envelope(answer.body, f"{method.replace('.', '_')}_response")
         if envelope.sign is None:
             # The reason is for people, not for decisions.
             raise ChannelUnreadable(f"unsigned_{read_json(envelope.node, Outcome).reason}")

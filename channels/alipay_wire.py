@@ -46,8 +46,8 @@ def callback_string(form: Mapping[bytes, bytes], without: Collection[bytes]) -> 
     return b"&".join(b"%b=%b" % (name, form[name]) for name in sorted(form) if name not in without)
 
 
-def read_envelope(body: bytes, method: str) -> Envelope:
-    """The node that answers `method`, or else `error_response`, at the top level and nowhere below it.
+def read_envelope(body: bytes, node_name: str) -> Envelope:
+    """The node of this name, or else `error_response`, at the top level and nowhere below it.
 
     Raises:
         ChannelUnreadable: no JSON object, more after it, a key twice (the signature would cover only one of the two),
@@ -62,7 +62,7 @@ def read_envelope(body: bytes, method: str) -> Envelope:
             members[name] = value.encode("latin-1")
     except (ValueError, RecursionError):
         raise ChannelUnreadable("body") from None
-    nodes = [members[name] for name in (f"{method.replace('.', '_')}_response", "error_response") if name in members]
+    nodes = [members[name] for name in (node_name, "error_response") if name in members]
     if len(nodes) != 1 or not nodes[0].startswith(b"{"):
         raise ChannelUnreadable("node")
     sign = members.get("sign")

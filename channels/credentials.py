@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
+from cryptography.x509 import load_pem_x509_certificates
 
 from channels import alipay_keys, paypal, sandbox, stripe, wechatpay_wire
 from channels.rsa import load_certificate, load_private_key, load_public_key
@@ -25,6 +26,15 @@ PRIVATE = "our RSA private key in PEM, of 2048 bits at least: -----BEGIN PRIVATE
 PUBLIC = "PEM: -----BEGIN PUBLIC KEY-----"
 CERTIFICATE = "PEM: -----BEGIN CERTIFICATE-----"
 
+
+def _read_authorities(text: str, name: str) -> None:
+    """Any certificates, also several in one text, and with keys of any kind: they only vouch for others."""
+    try:
+        load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise ConfigurationError(f"{name} is no certificate in PEM: -----BEGIN CERTIFICATE-----") from None
+
+
 Reader = Callable[[str, str], object]
 """Reads one text of a key, whose name it puts into errors; raises ConfigurationError."""
 
@@ -35,7 +45,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     `shapes` says what each looks like, `readers` read what their types leave open. `identity` is whose account it is;
     `public` may be shown too. `signing` is what we are known by in a call, `answering` what verifies answers, `calling`
     what only a callback is read with. Of `rolled` several are valid at a time, so that they can be changed without a
-    gap. `no_such` is a reference that no payment has, where a channel is asked by its own.
+    gap; one of `either` is needed. `no_such` is a reference that no payment has, where a channel is asked by its own.
     """
 
     struct: type[msgspec.Struct]
@@ -46,6 +56,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     answering: tuple[str, ...] = ()
     calling: tuple[str, ...] = ()
     rolled: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
     readers: Mapping[str, Reader] = MappingProxyType({})
     no_such: str | None = None
 
@@ -87,6 +98,7 @@ DESCRIBED: Mapping[str, Described] = MappingProxyType(
             answering=("alipay_public_keys", "alipay_certificates"),
             calling=("seller_id",),
             rolled=("alipay_public_keys", "alipay_certificates"),
+            either=("alipay_public_keys", "alipay_certificates"),
             readers={
                 "private_key": load_private_key,
                 "alipay_public_keys": load_public_key,
@@ -112,6 +124,7 @@ DESCRIBED: Mapping[str, Described] = MappingProxyType(
             answering=("public_keys", "platform_certificates"),
             calling=("apiv3_key",),
             rolled=("public_keys", "platform_certificates"),
+            either=("public_keys", "platform_certificates", "download_certificates"),
             readers={
                 "private_key": load_private_key,
                 "apiv3_key": seal_key,
@@ -149,7 +162,7 @@ DESCRIBED: Mapping[str, Described] = MappingProxyType(
             public=("webhook_id", "verify_webhooks", "certificate_hosts"),
             signing=("client_id", "client_secret"),
             calling=("webhook_id", "merchant_id", "ca_certificates"),
-            readers={"ca_certificates": load_certificate},
+            readers={"ca_certificates": _read_authorities},
             no_such="00000000000000000",
         ),
     }
@@ -173,6 +186,9 @@ def key_problems(channel: str, credentials: Mapping[str, Any]) -> list[KeyProble
             found.append(KeyProblem(key, f"not of its form; it is {shape}"))
             continue
         found += _unreadable(key, value, described.readers.get(key))
+    if described.either and not any(credentials.get(key) for key in described.either):
+        first, *others = described.either
+        found.append(KeyProblem(first, f"missing; it is {described.shapes[first]}. Instead: {', '.join(others)}"))
     return found
 
 

@@ -36,6 +36,7 @@ CHAIN_MAX = 8
 
 _PATH = "/v1/notifications/certs/"
 _ID = r"[0-9A-Za-z_\-]{1,128}"
+_MINUTE_S = 60.0
 _NOT_FOUND = 404
 _OK = 200
 
@@ -105,7 +106,7 @@ class Certificates:
 
     async def _fetch(self, url: str) -> list[Certificate]:
         now = self._clock()
-        if len(self._fetched_at) == FETCHES_PER_MINUTE_MAX and abs(now - self._fetched_at[0]) < 60:  # noqa: PLR2004
+        if len(self._fetched_at) == FETCHES_PER_MINUTE_MAX and abs(now - self._fetched_at[0]) < _MINUTE_S:
             raise ChannelUnavailable("certificate_fetches")
         self._fetched_at.append(now)
         try:

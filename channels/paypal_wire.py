@@ -159,7 +159,9 @@ def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
         raise ChannelUnreadable("captures")
     if with_money:
         return _money(with_money[0], unit, common)
-    return (Unpaid if any(capture.status == "PENDING" for capture in captures) else Closed)(**common)
+    if any(capture.status == "PENDING" for capture in captures):
+        return Unpaid(**common, under_way=True)
+    return Closed(**common)
 
 
 def evidence_in(event: Event, ours: Ours) -> Evidence | None:
@@ -208,7 +210,7 @@ def _captured(event_type: str, capture: Capture, number: str, ours: Ours) -> Evi
         "currency": capture.amount.currency_code,
     }
     if event_type != "PAYMENT.CAPTURE.COMPLETED":
-        return Unpaid(**common)
+        return Unpaid(**common, under_way=event_type == "PAYMENT.CAPTURE.PENDING")
     if capture.status not in _WITH_MONEY:
         raise ChannelUnreadable("capture_status")
     return Paid(**common, channel_transaction_id=capture.id, at=capture.create_time)

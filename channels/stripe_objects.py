@@ -179,8 +179,9 @@ def intent_evidence(told: Intent, *, account: str, number: str, at: datetime | N
     currency = told.currency.upper()
     common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
     if told.status != "succeeded":
-        kind = Closed if told.status == "canceled" else Unpaid
-        return kind(**common, amount=from_stripe(told.amount, currency))
+        common["amount"] = from_stripe(told.amount, currency)
+        is_over, under_way = told.status == "canceled", told.status == "processing"
+        return Closed(**common) if is_over else Unpaid(**common, under_way=under_way)
     charge = told.latest_charge if isinstance(told.latest_charge, Charge) else None
     common |= {
         "amount": from_stripe(told.amount_received, currency),
@@ -209,8 +210,8 @@ def session_evidence(told: Session, *, account: str, number: str, at: datetime |
             raise ChannelUnreadable("paid_without_transaction")
         return Paid(**common, channel_transaction_id=intent, at=at)
     # Expired, and with a payment that is still under way all the same: that one may yet bring money.
-    is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
-    return Closed(**common) if told.status == "expired" and is_idle else Unpaid(**common)
+    is_idle = intent.status == "requires_payment_method" if isinstance(intent, Intent) else told.status != "complete"
+    return Closed(**common) if told.status == "expired" and is_idle else Unpaid(**common, under_way=not is_idle)
 
 
 def charge_evidence(told: Charge, *, account: str, number: str) -> Evidence:

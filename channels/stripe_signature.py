@@ -58,7 +58,7 @@ def _read(header: str) -> _Header:
     if len(named) < len(parts) or len(times) != 1 or _TIME.fullmatch(times[0]) is None:
         raise CallbackForged("signature_header")
     # As bytes: `hmac.compare_digest` raises TypeError for text that is not ASCII.
-    return _Header(times[0], tuple(value.encode() for name, value in named if name == "v1"))
+    return _Header(times[0], tuple(value.encode(errors="replace") for name, value in named if name == "v1"))
 
 
 def _named(secrets: Sequence[str]) -> list[tuple[str, str]]:

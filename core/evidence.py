@@ -26,6 +26,7 @@ class Source(StrEnum):
     OPERATOR = "operator"
     UNDELIVERED = "undelivered"
     RECONCILIATION = "reconciliation"
+    REFUND = "refund"
 
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -61,7 +62,13 @@ class Refunded(_Told, frozen=True, kw_only=True):
 
 
 class Unpaid(_Told, frozen=True, kw_only=True):
-    """The channel knows the payment and does not have the money yet."""
+    """The channel knows the payment and does not have the money yet.
+
+    `under_way`: the buyer has sent it by a slow method (a bank's transfer, a review). It may take days, and until it is
+    told to have failed the payment is not over, whatever its time, and nobody is asked to pay another way.
+    """
+
+    under_way: bool = False
 
 
 class Approved(_Told, frozen=True, kw_only=True):

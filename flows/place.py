@@ -146,6 +146,8 @@ async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, .
 
 
 def _is_told_unpaid(payment: Payment, evidence: Evidence) -> bool:
+    if isinstance(evidence, Unpaid) and evidence.under_way:
+        return False
     return isinstance(evidence, Unpaid | Missing | Closed) and lifecycle.mismatch(payment, evidence) is None
 
 

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from core.decision import Arm, Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.moves import next_attempt, next_version
-from core.lifecycle.rules import LatePolicy, Rules
+from core.lifecycle.refunding import is_going_back, new_refund
+from core.lifecycle.rules import DoublePolicy, LatePolicy, Rules
 from core.notice import order_notification
 from core.order import (
     CaseReason,
@@ -20,6 +21,8 @@ from core.order import (
     PaymentKey,
     PaymentStatus,
     PendingKind,
+    Refund,
+    RefundReason,
     deadline_key,
 )
 
@@ -65,12 +68,13 @@ def on_query(
 def on_late_accepted(state: OrderState, by_name: str) -> Decision:
     """An operator accepts money that came after close, under the policy `flag`: the order follows its payment.
 
-    Only a payment that the channel has confirmed can be accepted; nobody marks an order paid by hand. If several came,
-    the others are double payments.
+    Only a payment that the channel has confirmed can be accepted, and whose money is not going back; nobody marks an
+    order paid by hand. If several came, the others are double payments.
     """
     if state.order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
-    came = [payment for payment in state.payments if payment.status is PaymentStatus.PAID]
+    paid_ones = (payment for payment in state.payments if payment.status is PaymentStatus.PAID)
+    came = [payment for payment in paid_ones if not is_going_back(state, payment.key)]
     if not came:
         return Decision(outcome=Outcome.NOTHING_NEW)
     paid, *others = came
@@ -114,13 +118,16 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
     """Whether the evidence says that this payment has no money and never will have.
 
     A verified *missing* or *unpaid* says so only when the channel can no longer take money (`payable_until` and the
-    margin have passed, and we have asked it to close), or when the channel had refused to create it.
+    margin have passed, and we have asked it to close), or when the channel had refused to create it. Money that is
+    under way is waited for however long it takes.
     """
     match evidence:
         case Closed():
             return True
         case Missing() if payment.refused_at is not None:
             return True
+        case Unpaid(under_way=True):
+            return False
         case Missing() | Unpaid() | Approved():
             over = now - timedelta(seconds=rules.payable_margin_s) >= payment.payable_until
             return over and (payment.close_attempted_at is not None or payment.origin is Origin.WATCHED)
@@ -195,10 +202,10 @@ def _on_money(state: OrderState, payment: Payment, evidence: Paid | Refunded, ru
         paid_at=evidence.at or state.now,
         refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
     )
-    cases = _refund_case(paid)
+    cases = _refund_case(state, paid)
     match state.order.status:
         case OrderStatus.PAID:
-            return _second_payment(state, paid, evidence, by, cases)
+            return _second_payment(state, paid, evidence, rules, by, cases)
         case OrderStatus.CLOSED:
             return _late_payment(state, paid, evidence, rules, by, cases)
     return _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
@@ -241,32 +248,52 @@ def _late_payment(
     late = Case(reason=CaseReason.PAID_LATE, key=paid.key, detail=f"policy {rules.late_policy}")
     if rules.late_policy is LatePolicy.ACCEPT:
         return _pay_order(state, paid, evidence, by, Outcome.PAID_LATE, (late, *cases), late=True)
+    wanted = rules.late_policy is LatePolicy.REFUND
+    refund = _give_back(state, paid, RefundReason.LATE) if wanted else None
     order = next_version(state.order)
     change = Change(
         order=order,
-        event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence),
+        event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
         payments=(paid,),
         resolved=(paid.key,),
         cases=(late, *cases),
-        notification=order_notification("order.paid_late", order, paid, now=state.now, late=True),
+        refunds=() if refund is None else (refund,),
+        notification=order_notification("order.paid_late", order, paid, now=state.now, late=True, refund=refund),
     )
     return Decision(outcome=Outcome.PAID_LATE, change=change)
 
 
 def _second_payment(
-    state: OrderState, paid: Payment, evidence: Evidence, by: Source, cases: tuple[Case, ...]
+    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
 ) -> Decision:
-    """Money for an order that another payment has paid: the order stays as it is, a person decides about the money."""
+    """Money for an order that another payment has paid: the order stays as it is. The account's policy says whether the
+    money goes back or a person decides about it.
+    """
+    wanted = rules.double_policy is DoublePolicy.REFUND
+    refund = _give_back(state, paid, RefundReason.DOUBLE) if wanted else None
     order = next_version(state.order)
     change = Change(
         order=order,
-        event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence),
+        event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
         payments=(paid,),
         resolved=(paid.key,),
         cases=(_double_case(paid), *cases),
-        notification=order_notification("order.double_payment", order, paid, now=state.now, late=False),
+        refunds=() if refund is None else (refund,),
+        notification=order_notification("order.double_payment", order, paid, now=state.now, late=False, refund=refund),
     )
     return Decision(outcome=Outcome.DOUBLE_PAYMENT, change=change)
+
+
+def _give_back(state: OrderState, paid: Payment, reason: RefundReason) -> Refund | None:
+    """What the policy requests to go back. Never a watched payment's money, and none while anything of the order is
+    doubted (amount, number, …): then a person looks first, as under `flag`.
+    """
+    is_doubted = any(why in MISMATCHES for _, why in state.open_cases)
+    return None if is_doubted else new_refund(state, paid, reason)
+
+
+def _refund_note(refund: Refund | None) -> str:
+    return "" if refund is None else f"refund {refund.refund_no} requested"
 
 
 def _on_money_again(state: OrderState, payment: Payment, evidence: Paid | Refunded, by: Source) -> Decision:
@@ -280,7 +307,7 @@ def _on_money_again(state: OrderState, payment: Payment, evidence: Paid | Refund
             order=next_version(state.order),
             event=Event(kind=Outcome.NOTHING_NEW, by=by, key=payment.key, evidence=evidence, note="refund seen"),
             payments=(refunded,),
-            cases=_new_cases(state, _refund_case(refunded)),
+            cases=_new_cases(state, _refund_case(state, refunded)),
         )
         return Decision(outcome=Outcome.NOTHING_NEW, change=change)
     return _seen(state, payment, evidence, by, Outcome.NOTHING_NEW)
@@ -352,8 +379,13 @@ def _double_case(payment: Payment) -> Case:
     return Case(reason=CaseReason.DOUBLE_PAYMENT, key=payment.key, detail=detail)
 
 
-def _refund_case(payment: Payment) -> tuple[Case, ...]:
-    if payment.refunded_amount == 0:
+def _refund_case(state: OrderState, payment: Payment) -> tuple[Case, ...]:
+    """Money that went back, and we had not asked for that.
+
+    A refund of ours is of all that is left, so while there is one that has not failed, what is seen is that one. Should
+    somebody have been faster at the channel, it refuses ours, and that is a case too.
+    """
+    if payment.refunded_amount == 0 or is_going_back(state, payment.key):
         return ()
     detail = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded at the channel"
     return (Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail),)

@@ -12,19 +12,18 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["channels", "core"]):
-    from tests.fuzz.targets import targets
+    from tests.fuzz.targets import names, target
 
 
 def main() -> None:
     """Begins with what the parser reads on a good day; findings are written below the directory for artifacts."""
-    found = targets()
-    if len(sys.argv) < 2 or sys.argv[1] not in found:
-        sys.exit(f"python -m tests.fuzz TARGET [libFuzzer's options]; targets: {', '.join(found)}")
-    target = found[sys.argv.pop(1)]
+    if len(sys.argv) < 2 or sys.argv[1] not in names():
+        sys.exit(f"python -m tests.fuzz TARGET [libFuzzer's options]; targets: {', '.join(names())}")
+    fuzzed = target(sys.argv.pop(1))
     with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(target.seeds):
+        for number, seed in enumerate(fuzzed.seeds):
             Path(corpus, str(number)).write_bytes(seed)
-        atheris.Setup([*sys.argv, corpus], target.read)
+        atheris.Setup([*sys.argv, corpus], fuzzed.read)
         atheris.Fuzz()
 
 

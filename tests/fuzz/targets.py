@@ -6,25 +6,29 @@ Out of each come evidence that stores can hold, or one of the declared errors; a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
 
+import httpx
+
+from channels.adapters import open_channel
 from channels.base import Channel
-from channels.transport import Answer
+from channels.transport import Answer, Transport
 from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
 from core.money import AMOUNT_MAX, minor_units
-from tests.channels.conftest import DRIVERS, known, opened_offline
-from tests.channels.driver import Driver, Said
+from simulator.faults import CallKind
+from tests.channels.conftest import DRIVERS, as_asked, as_response, known, opened_offline
+from tests.channels.driver import OFFLINE_URL, Driver, Said, Sent
 from tests.channels.wire import Asked
 
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
 ROWS_MAX = 1_000
 TEXT_MAX = 256
-ASKED = Asked("GET", "/", {"sandbox-signature": "v1="}, b"", b"")
 
 
 class Target(NamedTuple):
@@ -35,39 +39,81 @@ class Target(NamedTuple):
     read: Callable[[bytes], None]
 
 
-def targets() -> dict[str, Target]:
-    """All of them, by name."""
-    found = [Target("money", (b"88.88 CNY", b"100 JPY", b"1.234 KWD"), _money)]
+def names() -> list[str]:
+    """Of all targets: `money`, and for every channel what it may be sent."""
+    found = ["money"]
     for driver in DRIVERS:
-        found += _of_channel(driver)
-    return {target.name: target for target in found}
+        kinds = ["callback", "signed_callback", "statement"] + ([] if driver.answers_are_bound else ["answer"])
+        found += [f"{driver.channel}_{kind}" for kind in kinds]
+    return found
 
 
-def _of_channel(driver: Driver) -> Iterator[Target]:
-    adapter, loop = opened_offline(driver), asyncio.new_event_loop()
-    said = [Said(status=status) for status in sorted(driver.callbacks.statuses)]
-    genuine = [driver.render_callback(one, driver.notification_id) for one in said]
-    sent = [driver.sign_callback(content, driver.notification_id, at=NOW.timestamp()) for content in genuine]
+def target(name: str) -> Target:
+    """The target of this name; only its channel's keys are made, for that takes long."""
+    if name == "money":
+        return Target(name, (b"88.88 CNY", b"100 JPY", b"1.234 KWD"), _money)
+    channel, _, kind = name.partition("_")
+    driver = next(driver for driver in DRIVERS if driver.channel == channel)
+    make = {"callback": _unsigned, "signed_callback": _signed, "statement": _of_statement, "answer": _of_answer}
+    return make[kind](name, driver)
 
-    def unsigned(data: bytes) -> None:
-        """Whoever knows the address may send this."""
+
+def _unsigned(name: str, driver: Driver) -> Target:
+    """Whoever knows the address may send this: headers, NUL, the body."""
+    adapter, loop, sent = opened_offline(driver), asyncio.new_event_loop(), _genuine(driver)
+
+    def read(data: bytes) -> None:
         head, _, body = data.partition(b"\0")
-        names = driver.signature_headers or ("content-type",)
         texts = head.decode("latin-1").split("\n")
-        headers = sent[0].headers | dict(zip(names, texts, strict=False))
+        headers = sent[0].headers | dict(zip(driver.signature_headers or ("content-type",), texts, strict=False))
         _verify(loop, adapter, headers, body)
 
-    def signed(data: bytes) -> None:
-        """Only the channel can send this; it may have a bad day."""
+    return Target(name, tuple(b"\0" + one.body for one in sent), read)
+
+
+def _signed(name: str, driver: Driver) -> Target:
+    """Only the channel can send this; it may have a bad day."""
+    adapter, loop = opened_offline(driver), asyncio.new_event_loop()
+
+    def read(data: bytes) -> None:
         callback = driver.sign_callback(data, driver.notification_id, at=NOW.timestamp())
         _verify(loop, adapter, callback.headers, callback.body)
 
-    yield Target(f"{driver.channel}_callback", tuple(b"\0" + one.body for one in sent), unsigned)
-    yield Target(f"{driver.channel}_signed_callback", tuple(genuine), signed)
-    yield Target(f"{driver.channel}_statement", (driver.statement,), lambda data: _statement(adapter, data))
-    if not driver.answers_are_bound:
-        answers = tuple(driver.render(Said(status=status)) for status in sorted(driver.queries.statuses))
-        yield Target(f"{driver.channel}_answer", answers, lambda data: _answer(driver, adapter, data))
+    return Target(name, tuple(_contents(driver)), read)
+
+
+def _of_statement(name: str, driver: Driver) -> Target:
+    adapter = opened_offline(driver)
+    return Target(name, (driver.statement,), lambda data: _statement(adapter, data))
+
+
+def _of_answer(name: str, driver: Driver) -> Target:
+    adapter, question = opened_offline(driver), asyncio.run(_question(driver))
+    seeds = tuple(b"\0" + driver.render(Said(status=status)) for status in sorted(driver.queries.statuses))
+    return Target(name, seeds, lambda data: _answer(driver, adapter, question, data))
+
+
+def _contents(driver: Driver) -> list[bytes]:
+    said = [Said(status=status) for status in sorted(driver.callbacks.statuses)]
+    return [driver.render_callback(one, driver.notification_id) for one in said]
+
+
+def _genuine(driver: Driver) -> list[Sent]:
+    return [driver.sign_callback(one, driver.notification_id, at=NOW.timestamp()) for one in _contents(driver)]
+
+
+async def _question(driver: Driver) -> Asked:
+    """A query as the adapter asks it."""
+    came: list[Asked] = []
+
+    def told(request: httpx.Request) -> httpx.Response:
+        came.append(as_asked(request))
+        return as_response(driver.aside(came[-1]))
+
+    transport = Transport(timeout_s=1, transport=httpx.MockTransport(told))
+    with suppress(ChannelError):
+        await open_channel(driver.account(OFFLINE_URL), transport).query_payment(known(driver))
+    return next(asked for asked in came if driver.kind(asked) is CallKind.QUERY)
 
 
 def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str, str], body: bytes) -> None:
@@ -80,10 +126,10 @@ def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str
         _check(callback.evidence)
 
 
-def _answer(driver: Driver, adapter: Channel, data: bytes) -> None:
+def _answer(driver: Driver, adapter: Channel, question: Asked, data: bytes) -> None:
     """The first byte chooses the status."""
     status = (200, 204, 400, 404, 422)[data[0] % 5] if data else 200
-    told = driver.answer(ASKED, status, data[1:])
+    told = driver.answer(question, status, data[1:])
     headers = {name.lower(): value for name, value in told.headers.items()}
     try:
         answer = Answer(status=told.status, headers=headers, body=told.body)

@@ -36,6 +36,7 @@ from api.routes import DEADLINE_S, Auth, Found, Route, Router
 from api.service import Asks, Service
 from api.streams import HEADERS, Streams, send_stream
 from core.errors import InvalidRequest, MethodNotAllowed, NodropError
+from flows.accounts import KEEP_CURRENT_S
 from flows.parts import Parts
 
 REQUESTS_MAX = 512
@@ -220,13 +221,17 @@ class App:
 
 @asynccontextmanager
 async def running(app: App) -> AsyncIterator[App]:
-    """With its ear on the changes that other processes make; what it asks channels may finish in the end."""
-    listening = asyncio.create_task(_listen(app.service.parts))
+    """With its ear on the changes that other processes make, and its accounts kept current; what it asks channels may
+    finish in the end.
+    """
+    parts = app.service.parts
+    beside = [asyncio.create_task(_listen(parts)), asyncio.create_task(_keep_current(parts))]
     try:
         yield app
         await app.service.asks.close(ASKS_WAIT_S)
     finally:
-        await _end(listening)
+        for task in beside:
+            await _end(task)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -244,6 +249,18 @@ async def _listen(parts: Parts) -> None:
         except Exception:  # a bug there must not make every page slow for ever
             log.exception("changes_listener_broke")
         await asyncio.sleep(LISTEN_AGAIN_S)
+
+
+async def _keep_current(parts: Parts) -> None:
+    """For ever: without it callbacks could not be verified any more once their channel has changed its keys."""
+    while True:
+        try:
+            await parts.accounts.keep_current()
+        except NodropError as error:
+            log.warning("accounts_not_kept_current", reason=type(error).__name__)
+        except Exception:  # a bug there must not keep this process from trying again
+            log.exception("keep_current_broke")
+        await asyncio.sleep(KEEP_CURRENT_S)
 
 
 def _query(scope: Scope) -> str:

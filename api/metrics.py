@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     Counter,
@@ -12,8 +14,10 @@ from prometheus_client import (
 )
 
 from core.jobs import Lane
+from core.reconciliation import Finding
 from storage.backlog import Backlog
 from storage.delay_queue import LaneDepth
+from storage.reconciliations import Reconciled
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -32,6 +36,8 @@ _dead_letters = Gauge("nodrop_dead_letters", "Notifications that were given up."
 _cases = Gauge("nodrop_cases_open", "Questions for a person.", ("reason",))
 _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among them.", ("lane",))
 _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones among them.", ("lane",))
+_reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
+_differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
 requests_open = Gauge("nodrop_http_requests_open", "Requests being answered now, streams not counted.")
 
 
@@ -46,6 +52,7 @@ def show_backlog(backlog: Backlog) -> None:
         ("pending", backlog.pending, backlog.pending_oldest_due_s),
         ("callbacks", backlog.callbacks, backlog.callbacks_oldest_due_s),
         ("notifications", backlog.notifications, backlog.notifications_oldest_due_s),
+        ("refunds", backlog.refunds, backlog.refunds_oldest_due_s),
     ):
         _open.labels(kind).set(count)
         _oldest_due.labels(kind).set(oldest_due_s)
@@ -54,6 +61,16 @@ def show_backlog(backlog: Backlog) -> None:
     _cases.clear()
     for reason, count in backlog.cases.items():
         _cases.labels(reason).set(count)
+
+
+def show_reconciled(accounts: Sequence[Reconciled]) -> None:
+    """How each account's last reconciliation ended; one that never was reconciled is left out."""
+    _reconciled_age.clear()
+    _differences.clear()
+    for each in accounts:
+        _reconciled_age.labels(each.account).set(each.age_s)
+        for kind in (Finding.UNKNOWN, Finding.REPAIRED, *(kind for kind in Finding if kind.is_difference)):
+            _differences.labels(each.account, kind.value).set(each.counts.get(kind, 0))
 
 
 def show_lane(lane: Lane, depth: LaneDepth) -> None:

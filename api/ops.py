@@ -14,6 +14,7 @@ from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from flows.parts import Parts
 from storage.backlog import read_backlog
+from storage.reconciliations import last_reconciled
 
 PING_TIMEOUT_S = 2.0
 
@@ -36,6 +37,7 @@ async def expose_metrics(service: Service, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz tells that it is down."""
     with suppress(DatabaseUnavailable):
         metrics.show_backlog(await read_backlog(service.parts.db))
+        metrics.show_reconciled(await last_reconciled(service.parts.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
             metrics.show_lane(lane, await service.parts.queue.depth(lane))

@@ -13,14 +13,18 @@ from api.schemas import (
     OrderInput,
     OrderPage,
     OrdersQuery,
+    PayerInput,
     PaymentInput,
     Timeline,
     TimelineView,
     WatchInput,
+    check_client_ip,
+    check_payable_until,
     check_url,
 )
 from api.service import Service
 from api.views import view_order
+from channels.base import NOBODY, Payer
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms
@@ -70,7 +74,7 @@ async def get_order(service: Service, request: Request) -> Response:
 
 
 async def start(service: Service, request: Request, body: PaymentInput) -> Response:
-    wanted = PaymentRequest(account=body.account, method=body.method, watch=_watch(body.watch))
+    wanted = _payment(body.account, body.method, body.payer, body.watch)
     placed = await start_payment(service.parts, _order_no(request), wanted)
     return _shown(service, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
@@ -120,10 +124,20 @@ def _order_no(request: Request) -> str:
 
 def _first_payment(body: OrderInput) -> PaymentRequest | None:
     if body.account is None:
-        if body.watch is not None or body.method:
-            raise InvalidRequest("account is missing: method and watch speak of a payment")
+        if body.watch is not None or body.payer is not None or body.method:
+            raise InvalidRequest("account is missing: method, payer and watch speak of a payment")
         return None
-    return PaymentRequest(account=body.account, method=body.method, watch=_watch(body.watch))
+    return _payment(body.account, body.method, body.payer, body.watch)
+
+
+def _payment(account: str, method: str, payer: PayerInput | None, watch: WatchInput | None) -> PaymentRequest:
+    check_client_ip(payer)
+    check_payable_until(watch)
+    return PaymentRequest(account=account, method=method, payer=_payer(payer), watch=_watch(watch))
+
+
+def _payer(body: PayerInput | None) -> Payer:
+    return NOBODY if body is None else Payer(openid=body.openid, client_ip=body.client_ip)
 
 
 def _watch(body: WatchInput | None) -> Watch | None:

@@ -7,7 +7,8 @@ newline through, and the patterns stay readable for clients in any language.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from core.errors import InvalidRequest
+from core.lifecycle.starting import PAYABLE_MAX
 from core.money import AMOUNT_MAX
 from core.order import (
     ACCOUNT_NAME,
@@ -25,6 +27,8 @@ from core.order import (
     Origin,
     PaymentStatus,
     PublicStatus,
+    RefundReason,
+    RefundStatus,
 )
 
 EXPIRES_MIN_S = 1
@@ -42,6 +46,13 @@ MetadataKey = Annotated[str, Meta(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, Meta(max_length=500)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=20)]
 Aware = Annotated[datetime, Meta(tz=True)]
+OpenId = Annotated[
+    str,
+    Meta(pattern=r"^[0-9A-Za-z_\-]{1,128}$", description="The buyer's id at the merchant's app, for WeChat Pay jsapi."),
+]
+ClientIp = Annotated[
+    str, Meta(pattern="^[0-9A-Fa-f.:]{2,45}$", description="The buyer's IPv4 or IPv6 address, for WeChat Pay h5.")
+]
 Cursor = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[0-9A-Za-z_\-]+$")]
 Limit = Annotated[int, Meta(ge=1, le=LIST_LIMIT_MAX)]
 
@@ -67,11 +78,19 @@ class WatchInput(_Input, frozen=True, kw_only=True):
     payable_until: Aware | None = None
 
 
+class PayerInput(_Input, frozen=True, kw_only=True):
+    """What some methods must be told of who pays. It is passed on to the channel, and neither kept nor logged."""
+
+    openid: OpenId | None = None
+    client_ip: ClientIp | None = None
+
+
 class PaymentInput(_Input, frozen=True, kw_only=True):
-    """How the order is to be paid."""
+    """How the order is to be paid. `method` is one of the channel's own; without it, the channel's first."""
 
     account: AccountName
     method: Method = ""
+    payer: PayerInput | None = None
     watch: WatchInput | None = None
 
 
@@ -88,6 +107,7 @@ class OrderInput(_Input, frozen=True, kw_only=True):
     notify_url: Url | None = None
     return_url: Url | None = None
     metadata: Metadata = {}
+    payer: PayerInput | None = None
     watch: WatchInput | None = None
 
 
@@ -146,6 +166,20 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     refunded_amount: int
 
 
+class RefundView(msgspec.Struct, frozen=True, kw_only=True):
+    """Money of one payment that goes back, or has gone: late or double money, which paid nothing."""
+
+    refund_no: str
+    account: str
+    out_trade_no: str
+    amount: int
+    currency: str
+    reason: RefundReason
+    status: RefundStatus
+    requested_at: datetime
+    settled_at: datetime | None
+
+
 class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
     """A question about this order that a person has to answer."""
 
@@ -175,6 +209,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     return_url: str | None
     metadata: dict[str, str]
     payments: Sequence[PaymentView]
+    refunds: Sequence[RefundView]
     open_cases: Sequence[OpenCase]
 
 
@@ -267,3 +302,28 @@ def check_url(name: str, url: str | None, *, https_only: bool) -> None:
         raise InvalidRequest(f"{name} is not an address")
     if https_only and not url.startswith("https:"):
         raise InvalidRequest(f"{name} must be https")
+
+
+def check_client_ip(payer: PayerInput | None) -> None:
+    """What the pattern leaves open: that it is an address.
+
+    Raises:
+        InvalidRequest: it is none; the text is not repeated, for it may be anybody's.
+    """
+    try:
+        if payer is not None and payer.client_ip is not None:
+            ip_address(payer.client_ip)
+    except ValueError:
+        raise InvalidRequest("payer.client_ip is not an IP address") from None
+
+
+def check_payable_until(watch: WatchInput | None) -> None:
+    """A payment is watched until then, so there is an end: the one that payments of ours have.
+
+    Raises:
+        InvalidRequest: it is further away.
+    """
+    if watch is None or watch.payable_until is None:
+        return
+    if watch.payable_until - datetime.now(UTC) > PAYABLE_MAX:
+        raise InvalidRequest(f"watch.payable_until is more than {PAYABLE_MAX.days} days away")

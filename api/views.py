@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from api.schemas import CheckoutView, OpenCase, OrderView, PaidBy, PaymentView
-from core.order import OrderState, Payment, public_status
+from api.schemas import CheckoutView, OpenCase, OrderView, PaidBy, PaymentView, RefundView
+from core.order import OrderState, Payment, Refund, public_status
 
 
 def view_order(state: OrderState, public_url: str) -> OrderView:
@@ -27,6 +27,7 @@ def view_order(state: OrderState, public_url: str) -> OrderView:
         return_url=order.return_url,
         metadata=order.metadata,
         payments=[_view_payment(payment) for payment in state.payments],
+        refunds=[_view_refund(refund) for refund in state.refunds],
         open_cases=[
             OpenCase(reason=reason, account=key[0] if key else None, out_trade_no=key[1] if key else None)
             for key, reason in sorted(state.open_cases, key=str)
@@ -51,4 +52,18 @@ def _view_payment(payment: Payment) -> PaymentView:
         payable_until=payment.payable_until,
         paid_at=payment.paid_at,
         refunded_amount=payment.refunded_amount,
+    )
+
+
+def _view_refund(refund: Refund) -> RefundView:
+    return RefundView(
+        refund_no=refund.refund_no,
+        account=refund.key.channel_account,
+        out_trade_no=refund.key.out_trade_no,
+        amount=refund.amount,
+        currency=refund.currency,
+        reason=refund.reason,
+        status=refund.status,
+        requested_at=refund.requested_at,
+        settled_at=refund.settled_at,
     )

@@ -36,7 +36,14 @@ SELECT json_build_object(
                  WHERE handled_at IS NULL AND dead_at IS NULL
                 UNION ALL
                 SELECT 'notifications', order_no, due_at, leased_until FROM notifications
-                 WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL) AS d)
+                 WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL
+                UNION ALL
+                SELECT 'refunds', order_no, due_at, leased_until FROM refunds
+                 WHERE status IN ('requested', 'processing')) AS d),
+    'refunds', (SELECT json_agg(json_build_object(
+                   'account', channel_account, 'out_trade_no', out_trade_no, 'refund_no', refund_no, 'amount', amount,
+                   'currency', currency))
+                  FROM refunds WHERE status = 'succeeded')
 )::text AS books, now() AS now"""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.output import instant, printable, span
 from core.money import decimal_text
-from core.order import OrderState, Payment, PendingKind, public_status
+from core.order import OrderState, Payment, PendingKind, Refund, public_status
 from storage.cases import CaseRow
 from storage.orders import TimelineEntry
 
@@ -34,6 +34,20 @@ def headline(state: OrderState) -> str:
     return printable(f"order {order.order_no}: {order.status}{by}, {amount}, version {order.version}")
 
 
+def refund_question(state: OrderState, out_trade_no: str) -> str:
+    """What is asked before money goes back."""
+    payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
+    left = "" if payment is None else f" {money(payment.amount - payment.refunded_amount, payment.currency)}"
+    return printable(f"give back{left} of payment {out_trade_no}, order {state.order.order_no}?")
+
+
+def refund_line(state: OrderState, out_trade_no: str) -> str:
+    """`refund r019…: 88.88 CNY of payment 019…, requested`."""
+    refund = [row for row in state.refunds if row.key.out_trade_no == out_trade_no][-1]
+    amount = money(refund.amount, refund.currency)
+    return printable(f"refund {refund.refund_no}: {amount} of payment {out_trade_no}, {refund.status}")
+
+
 def sections(
     state: OrderState, cases: Sequence[CaseRow], timeline: Sequence[TimelineEntry], public_url: str
 ) -> list[Section]:
@@ -41,6 +55,7 @@ def sections(
     return [
         ("order", ("what", "value"), _facts(state, public_url)),
         ("payments", _PAYMENT_COLUMNS, [_payment_row(payment) for payment in state.payments]),
+        ("refunds", _REFUND_COLUMNS, [_refund_row(refund) for refund in state.refunds]),
         ("scheduled", ("what", "payment", "attempt", "due", ""), _pending_rows(state)),
         ("open cases", ("id", "reason", "payment", "detail", "opened"), [_case_row(case) for case in cases]),
         ("timeline", ("at", "version", "what", "by", "payment", "detail"), [timeline_row(entry) for entry in timeline]),
@@ -61,6 +76,7 @@ def money(amount: int, currency: str) -> str:
 
 
 _PAYMENT_COLUMNS = ("account", "number", "status", "method", "payable until", "paid at", "channel's number", "refunded")
+_REFUND_COLUMNS = ("number", "payment", "amount", "why", "status", "requested", "definite", "last error")
 
 
 def _facts(state: OrderState, public_url: str) -> list[tuple[str, object]]:
@@ -87,6 +103,13 @@ def _payment_row(payment: Payment) -> Sequence[object]:
     dates = (payment.payable_until, payment.paid_at)
     number = payment.channel_transaction_id
     return payment.channel_account, payment.out_trade_no, status, payment.method, *dates, number, refunded
+
+
+def _refund_row(refund: Refund) -> Sequence[object]:
+    payment = f"{refund.key.channel_account} {refund.key.out_trade_no}"
+    dates = (refund.requested_at, refund.settled_at)
+    amount = money(refund.amount, refund.currency)
+    return refund.refund_no, payment, amount, refund.reason, refund.status, *dates, refund.last_error
 
 
 def _pending_rows(state: OrderState) -> list[Sequence[object]]:

@@ -1,4 +1,6 @@
-"""`nodrop orders`: look at orders, ask their channels now, end one. What changes an order goes through the flows."""
+"""`nodrop orders`: look at orders, ask their channels now, end one, give money back. What changes an order goes through
+the flows.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import click
 
 from api.views import view_order
 from cli.environment import settings, with_database, with_parts
-from cli.order_text import COLUMNS, headline, order_row, sections, timeline_row
+from cli.order_text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.errors import NotFound
 from core.order import OrderState, OrderStatus
@@ -67,7 +69,7 @@ class Since(click.ParamType[timedelta | datetime]):
 
 @click.group(epilog="Example: nodrop orders show 2026-1123-0001")
 def orders() -> None:
-    """Look at orders; ask about one, end one."""
+    """Look at orders; ask about one, end one, decide about its money."""
 
 
 @orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")
@@ -177,6 +179,34 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
         print_json(view_order(state, settings().public_url))
     else:
         click.echo(headline(state))
+
+
+@orders.command(epilog="Example: nodrop orders refund 2026-1123-0001 --out-trade-no 019aaf3c1a2b00112233445566778899")
+@click.argument("order_no")
+@click.option("--out-trade-no", required=True, help="Which payment: its number, as `nodrop orders show` tells it.")
+@click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
+@click.option("--yes", is_flag=True, help="Do not ask: the money goes back.")
+@json_option
+def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: bool) -> None:
+    """Give back money that did not pay the order.
+
+    For accounts with late_policy or double_policy "flag", and after a refund that failed: all that is left of a payment
+    that came after close or as a second one. It is requested once, however often this is run; the worker has the
+    channel do it, asks until that is definite, tells the merchant and resolves the case.
+    """
+    from flows.refund import request_refund
+
+    if not by.strip():
+        raise click.UsageError("--by says who decides: it may not be empty")
+    if not yes:
+        before = with_database(lambda db: find(db, order_no)).state
+        click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
+    state = with_parts(lambda parts: request_refund(parts, order_no, out_trade_no, by=by.strip()))
+    wanted = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
+    if as_json:
+        print_json(wanted[-1])
+    else:
+        click.echo(refund_line(state, out_trade_no))
 
 
 async def find(db: Database, order_no: str) -> Found:

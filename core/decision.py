@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from core.evidence import Evidence, Source
-from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, PendingKind
+from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, PendingKind, Refund
 
 
 class Outcome(StrEnum):
@@ -45,6 +45,12 @@ class Outcome(StrEnum):
     STALE = "stale"
     ALREADY_PAID = "already_paid"
     ALREADY_CLOSED = "already_closed"
+    # refunds
+    REFUND_REQUESTED = "refund_requested"
+    REFUND_PROCESSING = "refund_processing"
+    REFUNDED = "refunded"
+    REFUND_FAILED = "refund_failed"
+    NOT_REFUNDABLE = "not_refundable"
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +77,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a case without a person, if it is open."""
+
+    reason: CaseReason
+    key: PaymentKey
+    resolution: str
+
+
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """What the merchant's order service is to hear: the bytes are made once, so that every delivery is the same."""
 
@@ -94,6 +108,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it.
 
     `resolved` are the pending rows that end with it, whether the state that was decided on showed them or not.
+    `refunds` are new ones (*requested*) and such as have moved, `answers` the cases that this answers.
     """
 
     order: Order
@@ -104,6 +119,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     resolved: tuple[PaymentKey, ...] = ()
     arm: tuple[Arm, ...] = ()
     cases: tuple[Case, ...] = ()
+    refunds: tuple[Refund, ...] = ()
+    answers: tuple[Answer, ...] = ()
     notification: Notification | None = None
 
 
@@ -139,11 +156,15 @@ def applied(state: OrderState | None, change: Change) -> OrderState:
     """The state after a change, but for the pending rows that it armed: their due times are the database's."""
     moved = {payment.key: payment for payment in change.payments}
     before = () if state is None else state.payments
+    given_back = {} if state is None else {refund.refund_no: refund for refund in state.refunds}
+    given_back |= {refund.refund_no: refund for refund in change.refunds}
     opened = frozenset((case.key, case.reason) for case in change.cases)
+    answered = {(answer.key, answer.reason) for answer in change.answers}
     return OrderState(
         order=change.order,
         now=change.order.created_at if state is None else state.now,
         payments=(*(moved.get(payment.key, payment) for payment in before), *change.new_payments),
         pending=() if state is None else tuple(row for row in state.pending if row.key not in change.resolved),
-        open_cases=opened if state is None else state.open_cases | opened,
+        refunds=tuple(given_back.values()),
+        open_cases=opened if state is None else (state.open_cases | opened) - answered,
     )

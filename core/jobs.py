@@ -27,6 +27,7 @@ class JobName(StrEnum):
 
     QUERY_PAYMENT = "query_payment"
     CLOSE_ORDER = "close_order"
+    REFUND_PAYMENT = "refund_payment"
     COMPENSATE_CALLBACK = "compensate_callback"
     PUSH_NOTIFICATION = "push_notification"
 
@@ -59,6 +60,17 @@ def close_order(order_no: str, arm_no: int, delay_s: float = 0.0) -> Job:
         name=JobName.CLOSE_ORDER,
         id=f"d:{order_no}:{arm_no}",
         args=(order_no, arm_no),
+        delay_s=delay_s,
+    )
+
+
+def refund_payment(refund_no: str, arm_no: int, delay_s: float = 0.0) -> Job:
+    """Have the channel give money back, or ask how that stands."""
+    return Job(
+        lane=Lane.QUERIES,
+        name=JobName.REFUND_PAYMENT,
+        id=f"r:{refund_no}:{arm_no}",
+        args=(refund_no, arm_no),
         delay_s=delay_s,
     )
 

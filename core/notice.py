@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 
 from core.decision import Notification
-from core.order import Order, Payment
+from core.order import Order, Payment, Refund
 
-NotificationType = Literal["order.paid", "order.closed", "order.paid_late", "order.double_payment"]
+NotificationType = Literal["order.paid", "order.closed", "order.paid_late", "order.double_payment", "order.refunded"]
 
 
 def notification_id(order_no: str, version: int) -> str:
@@ -23,9 +23,15 @@ def notification_id(order_no: str, version: int) -> str:
 
 
 def order_notification(
-    type_: NotificationType, order: Order, payment: Payment | None, *, now: datetime, late: bool
+    type_: NotificationType,
+    order: Order,
+    payment: Payment | None,
+    *,
+    now: datetime,
+    late: bool,
+    refund: Refund | None = None,
 ) -> Notification | None:
-    """The notification of this version, or None when the order has no `notify_url`."""
+    """The notification of this version, or None when the order has no `notify_url`. `refund` is of this payment."""
     if order.notify_url is None:
         return None
     message_id = notification_id(order.order_no, order.version)
@@ -43,6 +49,7 @@ def order_notification(
             "closed_at": order.closed_at,
             "late": late,
             "payment": None if payment is None else _payment(payment),
+            "refund": None if refund is None else _refund(refund),
             "metadata": order.metadata,
         },
     }
@@ -59,4 +66,15 @@ def _payment(payment: Payment) -> dict[str, object]:
         "status": payment.status,
         "paid_at": payment.paid_at,
         "refunded_amount": payment.refunded_amount,
+    }
+
+
+def _refund(refund: Refund) -> dict[str, object]:
+    return {
+        "refund_no": refund.refund_no,
+        "amount": refund.amount,
+        "currency": refund.currency,
+        "reason": refund.reason,
+        "status": refund.status,
+        "settled_at": refund.settled_at,
     }

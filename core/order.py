@@ -50,6 +50,37 @@ PAYMENT_MOVES: Mapping[PaymentStatus, frozenset[PaymentStatus]] = MappingProxyTy
 )
 
 
+class RefundStatus(StrEnum):
+    """requested: the channel is to be asked. processing: it has said that it will. succeeded, failed: final."""
+
+    REQUESTED = "requested"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
+
+
+REFUND_MOVES: Mapping[RefundStatus, frozenset[RefundStatus]] = MappingProxyType(
+    {
+        RefundStatus.REQUESTED: frozenset({RefundStatus.PROCESSING, RefundStatus.SUCCEEDED, RefundStatus.FAILED}),
+        RefundStatus.PROCESSING: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED}),
+        RefundStatus.SUCCEEDED: frozenset(),
+        RefundStatus.FAILED: frozenset(),
+    }
+)
+
+
+class RefundReason(StrEnum):
+    """Why money goes back: it came after close, it came twice, or an operator decided so under the policy `flag`."""
+
+    LATE = "late"
+    DOUBLE = "double"
+    OPERATOR = "operator"
+
+
 class Origin(StrEnum):
     """ours: created by nodrop. watched: created elsewhere and only queried; never closed, captured or refunded."""
 
@@ -128,6 +159,26 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         return PaymentKey(self.channel_account, self.out_trade_no)
 
 
+class Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """Money of one payment that goes back, requested once: all that is left of it, in minor units.
+
+    `refund_no` is our number for it at the channel, and its idempotency key there. `attempt` counts how often the
+    channel was asked for or about it. `last_error` is why it failed, or what kept the last attempt from an answer.
+    """
+
+    refund_no: str
+    key: PaymentKey
+    order_no: str
+    amount: int
+    currency: str
+    reason: RefundReason
+    status: RefundStatus
+    requested_at: datetime
+    settled_at: datetime | None = None
+    attempt: int = 1
+    last_error: str = ""
+
+
 class PendingKind(StrEnum):
     """query: a payment to be asked about. deadline: an order to be closed at `expires_at` unless it is paid."""
 
@@ -166,9 +217,19 @@ class CaseReason(StrEnum):
     PAID_LATE = "paid_late"
     DOUBLE_PAYMENT = "double_payment"
     REFUNDED_OUTSIDE = "refunded_outside"
+    REFUND_FAILED = "refund_failed"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     UNKNOWN_ORDER = "unknown_order"
     CALLBACK_CONTRADICTED = "callback_contradicted"
+    STATEMENT_PAID_HERE_ONLY = "statement_paid_here_only"
+    STATEMENT_AMOUNT = "statement_amount"
+    STATEMENT_CURRENCY = "statement_currency"
+    STATEMENT_TRANSACTION = "statement_transaction"
+    STATEMENT_DUPLICATE = "statement_duplicate"
+    STATEMENT_REFUND = "statement_refund"
+    STATEMENT_STATUS = "statement_status"
+    STATEMENT_UNCONFIRMED = "statement_unconfirmed"
+    STATEMENT_MALFORMED = "statement_malformed"
 
 
 class OrderState(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +239,7 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     payments: tuple[Payment, ...] = ()
     pending: tuple[Pending, ...] = ()
+    refunds: tuple[Refund, ...] = ()
     open_cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()
 
     def payment(self, key: PaymentKey) -> Payment | None:
@@ -185,6 +247,12 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
 
     def pending_of(self, key: PaymentKey) -> Pending | None:
         return next((row for row in self.pending if row.key == key), None)
+
+    def refund(self, refund_no: str) -> Refund | None:
+        return next((refund for refund in self.refunds if refund.refund_no == refund_no), None)
+
+    def refunds_of(self, key: PaymentKey) -> tuple[Refund, ...]:
+        return tuple(refund for refund in self.refunds if refund.key == key)
 
     def open_payments(self) -> tuple[Payment, ...]:
         return tuple(payment for payment in self.payments if payment.status is PaymentStatus.OPEN)
@@ -198,19 +266,25 @@ class PublicStatus(StrEnum):
     PAID = "paid"
     CLOSED = "closed"
     REVIEW = "review"
+    REFUNDED = "refunded"
 
     @property
     def is_definite(self) -> bool:
-        return self in (PublicStatus.PAID, PublicStatus.CLOSED)
+        return self in (PublicStatus.PAID, PublicStatus.CLOSED, PublicStatus.REFUNDED)
 
 
 def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
-    """What the public reads: *processing* once the user could pay; *review* when money came for a closed order."""
+    """What the public reads: *processing* once the user could pay; *review* when money came for a closed order, and
+    *refunded* when all of it has gone back.
+    """
     if order.status is OrderStatus.PAID:
         return PublicStatus.PAID
     if order.status is OrderStatus.CLOSED:
-        came = any(payment.status is PaymentStatus.PAID for payment in payments)
-        return PublicStatus.REVIEW if came else PublicStatus.CLOSED
+        came = [payment for payment in payments if payment.status is PaymentStatus.PAID]
+        if not came:
+            return PublicStatus.CLOSED
+        has_money = any(payment.refunded_amount < payment.amount for payment in came)
+        return PublicStatus.REVIEW if has_money else PublicStatus.REFUNDED
     return PublicStatus.CREATED if order.handed_off_at is None else PublicStatus.PROCESSING
 
 

@@ -18,12 +18,14 @@ async def accept_late(parts: Parts, order_no: str, *, by: str) -> OrderState:
 
     Raises:
         NotFound: there is no such order.
-        InvalidRequest: no payment of it has been paid at its channel.
+        InvalidRequest: no payment of it has been paid at its channel, or what was paid is going back.
     """
     committed = await pass_door(parts, order_no, partial(on_late_accepted, by_name=by))
     if committed.state_after is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.NOTHING_NEW:
-        raise InvalidRequest(f"order {order_no} has no payment that its channel has confirmed")
+        raise InvalidRequest(
+            f"order {order_no} has no payment that its channel has confirmed and whose money is not going back"
+        )
     await resolve_cases(parts.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
     return committed.state_after

@@ -18,6 +18,7 @@ from flows.parts import Parts
 from storage.callbacks import callbacks_due_within
 from storage.notifications import notifications_due_within
 from storage.pending import walk
+from storage.refunds import refunds_due_within
 from storage.transitions import Armed, Committed
 
 REARM_LOCK_S = 60.0
@@ -40,6 +41,7 @@ async def after_commit(parts: Parts, committed: Committed) -> None:
     scheduled = [job_of(armed) for armed in committed.armed]
     if committed.notification_id is not None:
         scheduled.append(jobs.push_notification(committed.notification_id, 1))
+    scheduled += [jobs.refund_payment(refund_no, 1) for refund_no in committed.refund_nos]
     await arm_jobs(parts, scheduled)
     await cancel_jobs(parts, [job_of(gone) for gone in committed.cancelled])
     change = committed.decision.change
@@ -87,6 +89,8 @@ async def arm_window(parts: Parts, *, from_s: float, until_s: float) -> int:
         count += await parts.queue.arm([job_of(armed) for armed in batch])
     callbacks = await callbacks_due_within(parts.db, until_s)
     count += await parts.queue.arm([jobs.compensate_callback(*row) for row in callbacks])
+    refunds = await refunds_due_within(parts.db, until_s)
+    count += await parts.queue.arm([jobs.refund_payment(*row) for row in refunds])
     notifications = await notifications_due_within(parts.db, until_s)
     return count + await parts.queue.arm([jobs.push_notification(*row) for row in notifications])
 

@@ -1,7 +1,7 @@
 """The second net: what is overdue in Postgres and nobody looks after, whatever became of Redis and of the workers.
 
-Reads the temporary table, the inbox and the outbox; never `orders`. Rows are claimed by lease with SKIP LOCKED, so any
-number of sweeps work side by side, oldest first and without a look-back limit.
+Reads the temporary table, the inbox, the outbox and the refunds; never `orders`. Rows are claimed by lease with SKIP
+LOCKED, so any number of sweeps work side by side, oldest first and without a look-back limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from core.errors import NodropError
 from core.evidence import Source
@@ -21,9 +22,11 @@ from flows.notify import Notifier, push_claimed
 from flows.parts import Parts
 from flows.query import query_leased
 from flows.receive import compensate_claimed
+from flows.refund import refund_leased
 from storage.callbacks import StoredCallback, claim_overdue_callbacks
 from storage.notifications import Outgoing, claim_overdue_notifications
 from storage.pending import Leased, claim_overdue
+from storage.refunds import LeasedRefund, claim_overdue_refunds
 
 CONCURRENCY = 32
 """Rows under way at once: enough to keep a channel busy, few enough that a hanging one is not asked by a crowd."""
@@ -38,10 +41,16 @@ class Swept(Struct, frozen=True, kw_only=True):
     pending: int = 0
     callbacks: int = 0
     notifications: int = 0
+    refunds: int = 0
 
     @property
     def total(self) -> int:
-        return self.pending + self.callbacks + self.notifications
+        return self.pending + self.callbacks + self.notifications + self.refunds
+
+    @property
+    def most(self) -> int:
+        """Of the kind that there was most of: a full batch means that there is more."""
+        return max(self.pending, self.callbacks, self.notifications, self.refunds)
 
 
 async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
@@ -55,6 +64,7 @@ async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
     callbacks = await claim_overdue_callbacks(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
     pending = await claim_overdue(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
     notifications = await claim_overdue_notifications(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    refunds = await claim_overdue_refunds(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
 
     async def resolve(leased: Leased) -> object:
         if leased.kind is PendingKind.DEADLINE:
@@ -67,10 +77,17 @@ async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
     async def push(outgoing: Outgoing) -> object:
         return await push_claimed(parts, notifier, outgoing)
 
-    await asyncio.gather(_each(callbacks, compensate), _each(pending, resolve), _each(notifications, push))
-    swept = Swept(pending=len(pending), callbacks=len(callbacks), notifications=len(notifications))
+    async def give_back(leased: LeasedRefund) -> object:
+        return await refund_leased(parts, leased)
+
+    await asyncio.gather(
+        _each(callbacks, compensate), _each(pending, resolve), _each(notifications, push), _each(refunds, give_back)
+    )
+    swept = Swept(
+        pending=len(pending), callbacks=len(callbacks), notifications=len(notifications), refunds=len(refunds)
+    )
     if swept.total:
-        log.info("swept", pending=swept.pending, callbacks=swept.callbacks, notifications=swept.notifications)
+        log.info("swept", **asdict(swept))
     return swept
 
 

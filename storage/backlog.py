@@ -20,6 +20,8 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     callbacks_oldest_due_s: float
     notifications: int
     notifications_oldest_due_s: float
+    refunds: int
+    refunds_oldest_due_s: float
     dead_letters: int
     cases: dict[str, int]
 
@@ -38,6 +40,10 @@ SELECT json_build_object(
     'notifications_oldest_due_s', (SELECT coalesce(greatest(0, extract(epoch FROM now() - min(due_at))), 0)
                                      FROM notifications
                                     WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL),
+    'refunds', (SELECT count(*) FROM (SELECT FROM refunds
+                 WHERE status IN ('requested', 'processing') LIMIT {COUNT_MAX}) r),
+    'refunds_oldest_due_s', (SELECT coalesce(greatest(0, extract(epoch FROM now() - min(due_at))), 0) FROM refunds
+                              WHERE status IN ('requested', 'processing')),
     'dead_letters', (SELECT count(*) FROM (SELECT FROM notifications
                       WHERE dead_at IS NOT NULL AND delivered_at IS NULL LIMIT {COUNT_MAX}) n),
     'cases', (SELECT coalesce(json_object_agg(reason, count), '{{}}') FROM (

@@ -65,7 +65,7 @@ async def find_now(db: Database) -> datetime:
 
 
 async def find_state(db: Database, order_no: str) -> OrderState | None:
-    """The order with its payments, pending rows and open cases."""
+    """The order with its payments, pending rows, refunds and open cases."""
     text = await db.fetchval(_FIND, order_no)
     return None if text is None else order_state(text)
 

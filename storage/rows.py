@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, Pending
+from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, Pending, Refund
 
 _encoder = msgspec.json.Encoder()
 
@@ -23,6 +23,7 @@ class _StateRow(msgspec.Struct, frozen=True):
     now: datetime
     payments: tuple[Payment, ...]
     pending: tuple[Pending, ...]
+    refunds: tuple[Refund, ...]
     open_cases: tuple[tuple[str | None, str | None, CaseReason], ...]
 
 
@@ -40,6 +41,10 @@ jsonb_build_object(
                                 'key', jsonb_build_array(q.channel_account, q.out_trade_no), 'kind', q.kind,
                                 'order_no', q.order_no, 'attempt', q.attempt, 'arm_no', q.arm_no, 'due_at', q.due_at))
                            FROM pending q WHERE q.order_no = o.order_no), '[]'),
+    'refunds', coalesce((SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object(
+                                'key', jsonb_build_array(r.channel_account, r.out_trade_no))
+                                ORDER BY r.requested_at, r.refund_no)
+                           FROM refunds r WHERE r.order_no = o.order_no), '[]'),
     'open_cases', coalesce((SELECT jsonb_agg(jsonb_build_array(c.channel_account, c.out_trade_no, c.reason))
                               FROM cases c WHERE c.order_no = o.order_no AND c.resolved_at IS NULL), '[]'))::text
 """
@@ -53,7 +58,14 @@ def order_state(text: str) -> OrderState:
         (None if account is None or number is None else PaymentKey(account, number), reason)
         for account, number, reason in row.open_cases
     )
-    return OrderState(order=row.order, now=row.now, payments=row.payments, pending=row.pending, open_cases=cases)
+    return OrderState(
+        order=row.order,
+        now=row.now,
+        payments=row.payments,
+        pending=row.pending,
+        refunds=row.refunds,
+        open_cases=cases,
+    )
 
 
 def document(value: Any) -> str:

@@ -1,8 +1,8 @@
 """The one door: load → decide → compare-and-set. Nothing else changes an order.
 
-A decision comes back from `core.lifecycle` as a value; this module writes it, with payments, pending rows, event, cases
-and notification, in one statement that succeeds only if the order still has the version that was decided on. Otherwise
-it decides again on fresh state. Callers bring evidence with them: no channel is called in here.
+A decision comes back from `core.lifecycle` as a value; this module writes it, with payments, pending rows, refunds,
+event, cases and notification, in one statement that succeeds only if the order still has the version that was decided
+on. Otherwise it decides again on fresh state. Callers bring evidence with them: no channel is called in here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from core.decision import Arm, Change, Decision, applied
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken
-from core.order import OrderState, PaymentKey, PendingKind
+from core.order import OrderState, PaymentKey, PendingKind, Refund
 from storage.database import Database
 from storage.orders import find_states
 from storage.rows import document
@@ -33,7 +33,7 @@ _LOST_PAUSES_S = (0.05, 0.25, 1.0, 3.0)
 
 
 class Armed(msgspec.Struct, frozen=True, kw_only=True):
-    """A pending row or an outbox row that a commit has scheduled: what Redis is to be reminded of."""
+    """A pending row that a commit has scheduled: what Redis is to be reminded of."""
 
     key: PaymentKey
     kind: PendingKind
@@ -43,7 +43,10 @@ class Armed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one order's turn at the door came to. `decision` is the one that was committed; its state came before it."""
+    """What one order's turn at the door came to. `decision` is the one that was committed; its state came before it.
+
+    `notification_id` and `refund_nos` are new, due at once, and have the arm number 1.
+    """
 
     state: OrderState | None
     decision: Decision
@@ -51,6 +54,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     armed: tuple[Armed, ...] = ()
     cancelled: tuple[Armed, ...] = ()
     notification_id: str | None = None
+    refund_nos: tuple[str, ...] = ()
 
     @property
     def state_after(self) -> OrderState | None:
@@ -130,6 +134,7 @@ class _Result:
             armed=self._pending("armed", order_no),
             cancelled=self._pending("gone", order_no),
             notification_id=next((row["text"] for row in self._of("told", order_no)), None),
+            refund_nos=tuple(row["text"] for row in self._of("refund", order_no)),
         )
 
     def _of(self, what: str, order_no: str) -> list[asyncpg.Record]:
@@ -188,6 +193,13 @@ def _document(decisions: Sequence[Decision]) -> dict[str, Any]:
             for change in changes
             for case in change.cases
         ],
+        "answers": [
+            {"order_no": change.order.order_no, "reason": row.reason, "resolution": row.resolution, **_key(row.key)}
+            | {"by": change.event.by}
+            for change in changes
+            for row in change.answers
+        ],
+        "refunds": [_refund(refund) for change in changes for refund in change.refunds],
         "notifications": [_notification(change) for change in changes if change.notification is not None],
         "observations": [
             {"order_no": row.order_no, "kind": row.kind, "by": row.by, "note": row.note, **_key(row.key)}
@@ -217,6 +229,12 @@ def _arm(arm: Arm, *, guarded: bool) -> dict[str, Any]:
     row = msgspec.structs.asdict(arm)
     del row["key"]
     return row | _key(arm.key) | {"guarded": guarded}
+
+
+def _refund(refund: Refund) -> dict[str, Any]:
+    row = msgspec.structs.asdict(refund)
+    del row["key"]
+    return row | _key(refund.key)
 
 
 def _event(change: Change) -> dict[str, Any]:
@@ -335,6 +353,36 @@ opened AS (
       JOIN won USING (order_no)
     ON CONFLICT DO NOTHING
 ),
+answered AS (
+    UPDATE cases t
+       SET resolved_at = now(), resolution = a.resolution, by = a.by
+      FROM doc, jsonb_to_recordset(d->'answers') AS a(
+           order_no text, channel_account text, out_trade_no text, reason text, resolution text, by text)
+      JOIN won USING (order_no)
+     WHERE t.order_no = a.order_no AND t.channel_account = a.channel_account AND t.out_trade_no = a.out_trade_no
+       AND t.reason = a.reason AND t.resolved_at IS NULL
+),
+refunds_requested AS (
+    INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,
+                         requested_at)
+    SELECT r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.currency, r.reason, r.status,
+           r.requested_at
+      FROM doc, jsonb_to_recordset(d->'refunds') AS r(
+           refund_no text, channel_account text, out_trade_no text, order_no text, amount bigint, currency text,
+           reason text, status text, requested_at timestamptz)
+      JOIN won USING (order_no)
+     WHERE r.status = 'requested'
+    RETURNING refund_no, order_no
+),
+refunds_moved AS (
+    UPDATE refunds t
+       SET status = r.status, settled_at = r.settled_at, last_error = r.last_error,
+           leased_until = CASE WHEN r.settled_at IS NULL THEN t.leased_until END
+      FROM doc, jsonb_to_recordset(d->'refunds') AS r(
+           refund_no text, order_no text, status text, settled_at timestamptz, last_error text)
+      JOIN won USING (order_no)
+     WHERE t.refund_no = r.refund_no AND r.status <> 'requested'
+),
 superseded AS (
     -- What tells of money is never superseded: the merchant must have heard it, whatever came after.
     UPDATE notifications t
@@ -367,4 +415,6 @@ SELECT 'gone', order_no, arm_no, channel_account, out_trade_no, kind, 0
   FROM (SELECT * FROM resolved UNION ALL SELECT * FROM dropped) AS ended
 UNION ALL
 SELECT 'told', order_no, 0, NULL, id, NULL, 0 FROM told
+UNION ALL
+SELECT 'refund', order_no, 0, NULL, refund_no, NULL, 0 FROM refunds_requested
 """

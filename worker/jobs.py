@@ -11,6 +11,7 @@ from flows.close import close_scheduled
 from flows.notify import push_notification as push
 from flows.query import query_scheduled
 from flows.receive import compensate_callback as compensate
+from flows.refund import refund_scheduled
 from worker.lane import JobFunction
 
 
@@ -22,6 +23,11 @@ async def query_payment(ctx: dict[str, Any], channel_account: str, out_trade_no:
 async def close_order(ctx: dict[str, Any], order_no: str, arm_no: int) -> None:
     """The order's deadline: query, close at the channel, query again, and only then closed."""
     await close_scheduled(ctx["parts"], order_no, arm_no)
+
+
+async def refund_payment(ctx: dict[str, Any], refund_no: str, arm_no: int) -> None:
+    """Have the channel give money back, or ask how that stands, until it is definite."""
+    await refund_scheduled(ctx["parts"], refund_no, arm_no)
 
 
 async def compensate_callback(ctx: dict[str, Any], callback_id: str, arm_no: int) -> None:
@@ -36,7 +42,11 @@ async def push_notification(ctx: dict[str, Any], notification_id: str, arm_no: i
 
 FUNCTIONS: Mapping[Lane, Mapping[str, JobFunction]] = {
     Lane.FRESH: {JobName.COMPENSATE_CALLBACK: compensate_callback},
-    Lane.QUERIES: {JobName.QUERY_PAYMENT: query_payment, JobName.CLOSE_ORDER: close_order},
+    Lane.QUERIES: {
+        JobName.QUERY_PAYMENT: query_payment,
+        JobName.CLOSE_ORDER: close_order,
+        JobName.REFUND_PAYMENT: refund_payment,
+    },
     Lane.NOTIFICATIONS: {JobName.PUSH_NOTIFICATION: push_notification},
 }
 """Every job by name, for a rolling deploy: a function is added here one deploy before anything enqueues it."""

@@ -5,6 +5,8 @@
     on_callback, on_query         evidence, from the channel's own message or from its answer
     on_late_accepted              an operator accepts money that came after close
     on_refresh                    somebody looks: is there anything to ask?
+    on_refund_requested           an operator gives back money that did not pay the order
+    on_refund                     what the channel said of a refund
     on_deadline, on_close_*       the order's time is over, or the merchant ends it
 
 Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on
@@ -20,6 +22,7 @@ from core.lifecycle.judging import (
     on_query,
     on_refresh,
 )
+from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
 from core.lifecycle.rules import DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
 
@@ -30,7 +33,9 @@ __all__ = [
     "PaymentTerms",
     "Rules",
     "is_definitely_unpaid",
+    "is_going_back",
     "mismatch",
+    "new_refund",
     "on_callback",
     "on_close_attempted",
     "on_close_requested",
@@ -40,6 +45,9 @@ __all__ = [
     "on_late_accepted",
     "on_query",
     "on_refresh",
+    "on_refund",
+    "on_refund_requested",
     "place",
+    "refund_number",
     "start_payment",
 ]

@@ -196,6 +196,55 @@ async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, 
     assert (await nodrop("orders", "accept", "A-1", "--by", " ")).code == 2
 
 
+# -- giving back -------------------------------------------------------------------------------------------------------
+
+
+async def test_flagged_money_goes_back_by_an_operators_decision(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+    """Requested once, however often it is asked for; the worker does the rest."""
+    state = await place("A-1")
+    await pay_after_close(parts, state)
+    number = number_of(state)
+    command = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "alice", "--yes")
+    ran = await nodrop(*command)
+    assert ran == (0, f"refund r{number}: 88.88 CNY of payment {number}, requested\n", "")
+    asked = (await nodrop(*command, "--json")).json
+    assert (asked["refund_no"], asked["amount"], asked["status"]) == (f"r{number}", 8888, "requested")
+
+    document = (await nodrop("orders", "show", "A-1", "--json")).json
+    assert [refund["refund_no"] for refund in document["order"]["refunds"]] == [f"r{number}"]
+    assert (document["timeline"][-1]["by"], document["timeline"][-1]["note"]) == ("operator", f"r{number} by alice")
+    assert [entry["kind"] for entry in document["timeline"]].count("refund_requested") == 1
+    assert f"r{number}" in (await nodrop("orders", "show", "A-1")).out
+    refused = await nodrop("orders", "accept", "A-1", "--by", "bob")
+    assert (refused.code, "going back" in refused.line) == (1, True)
+
+
+@pytest.mark.parametrize(("answer", "is_requested"), [(b"y\n", True), (b"n\n", False), (b"", False)])
+async def test_money_goes_back_only_after_a_yes(
+    nodrop: Nodrop, place: Place, parts: Parts, answer: bytes, is_requested: bool
+) -> None:
+    state = await place("A-1")
+    await pay_after_close(parts, state)
+    ran = await nodrop("orders", "refund", "A-1", "--out-trade-no", number_of(state), stdin=answer)
+    assert f"give back 88.88 CNY of payment {number_of(state)}, order A-1? [y/N]" in ran.err
+    assert (ran.code == 0) is is_requested
+    refunds = (await nodrop("orders", "show", "A-1", "--json")).json["order"]["refunds"]
+    assert len(refunds) == is_requested
+
+
+async def test_what_cannot_be_given_back_is_one_line(nodrop: Nodrop, place: Place) -> None:
+    number = number_of(await place("A-1"))
+    for order_no, out_trade_no, says in (
+        ("A-1", number, "cannot be refunded here"),
+        ("A-1", "another-1", "no payment another-1"),
+        ("A-2", number, "order A-2"),
+    ):
+        ran = await nodrop("orders", "refund", order_no, "--out-trade-no", out_trade_no, "--yes")
+        assert (ran.code, says in ran.line) == (1, True), ran
+    assert (await nodrop("orders", "refund", "A-1", "--out-trade-no", number, "--by", " ", "--yes")).code == 2
+    assert (await nodrop("orders", "refund", "A-1", "--yes")).code == 2
+
+
 async def pay_after_close(parts: Parts, state: OrderState) -> None:
     """The channel says, too late, that it has the money; the account's policy leaves the order closed."""
     await request_close(parts, state.order.order_no)

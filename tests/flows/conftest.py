@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _EMPTY = """
-TRUNCATE orders, payments, pending, order_events, observations, cases, callbacks, notifications, accounts CASCADE"""
+TRUNCATE orders, payments, pending, refunds, order_events, observations, cases, callbacks, notifications, accounts
+ CASCADE"""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +122,8 @@ class Desk:
         told = Said(**{"number": payment.out_trade_no, "merchant": merchant, "transaction": "t" * 24, **said})
         notification_id = f"cb_{uuid4().hex[:24]}"
         body = self.driver.render_callback(told, notification_id)
-        return self.driver.sign_callback(body, notification_id, at=time.time() - age_s, key=key, merchant=merchant)
+        self.driver.merchant_id = merchant
+        return self.driver.sign_callback(body, notification_id, at=time.time() - age_s, key=key)
 
     async def receive(self, account: str, sent: Sent) -> Acknowledgement:
         """A callback comes in."""

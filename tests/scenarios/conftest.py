@@ -48,6 +48,7 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
         crooked.in_front_of(stack.channel_url)
         await add_account(stack, db, "crooked", base_url=crooked.url)
         await add_account(stack, db, "flag", late_policy="flag")
+        await add_account(stack, db, "refund", late_policy="refund", double_policy="refund")
         await add_account(stack, db, "trusting", trust_callback=True)
         await add_account(stack, db, "slow", rate_per_s=SLOW_RATE_PER_S)
         await db.close()

@@ -65,6 +65,8 @@ _LEFT = """
 WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)
 SELECT 'pending' AS what, order_no AS of FROM pending JOIN ours USING (order_no)
 UNION ALL
+SELECT 'refund', order_no FROM refunds JOIN ours USING (order_no) WHERE status IN ('requested', 'processing')
+UNION ALL
 SELECT 'callback', c.out_trade_no
   FROM callbacks c JOIN payments USING (channel_account, out_trade_no) JOIN ours USING (order_no)
  WHERE handled_at IS NULL AND dead_at IS NULL

@@ -298,6 +298,23 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I6, "")},
         ),
         (
+            "what paid an order was given back",
+            {
+                "books": {
+                    "refunds": tuple(replace(refund, out_trade_no="number-1") for refund in GOOD_BOOKS.refunds or ())
+                }
+            },
+            {(Invariant.I2, "order-1")},
+        ),
+        (
+            "the money of a second payment was given back in part",
+            {
+                "ledger": {"payments": (*GOOD_LEDGER.payments, replace(SECOND, refunded_amount=999))},
+                "books": {"payments": (*GOOD_BOOKS.payments, SECOND_ROW)},
+            },
+            {(Invariant.I1, "order-1")},
+        ),
+        (
             "a failed refund is held for done",
             {
                 "books": {
@@ -347,6 +364,23 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
                 "books": {
                     "payments": (*GOOD_BOOKS.payments, SECOND_ROW),
                     "cases": (case("double_payment", "number-3"),),
+                },
+            },
+        ),
+        (
+            "paid twice, and the channel has given the second payment back",
+            {
+                "ledger": {"payments": (*GOOD_LEDGER.payments, replace(SECOND, refunded_amount=1000))},
+                "books": {"payments": (*GOOD_BOOKS.payments, SECOND_ROW)},
+            },
+        ),
+        (
+            "paid twice, it could not be given back, and a case is open",
+            {
+                "ledger": {"payments": (*GOOD_LEDGER.payments, SECOND)},
+                "books": {
+                    "payments": (*GOOD_BOOKS.payments, SECOND_ROW),
+                    "cases": (case("refund_failed", "number-3"),),
                 },
             },
         ),

@@ -10,14 +10,18 @@ from core.decision import Arm, Change, Decision, Event, Notification
 from core.order import (
     ORDER_MOVES,
     PAYMENT_MOVES,
+    REFUND_MOVES,
     CaseReason,
     Order,
     OrderState,
     OrderStatus,
+    Origin,
     Payment,
     PaymentKey,
     PaymentStatus,
     Pending,
+    Refund,
+    RefundStatus,
 )
 
 Decide = Callable[[OrderState | None, bool], Decision]
@@ -39,6 +43,7 @@ class Door:
         self.order: Order | None = None
         self.payments: dict[PaymentKey, Payment] = {}
         self.pending: dict[PaymentKey, Pending] = {}
+        self.refunds: dict[str, Refund] = {}
         self.cases: set[tuple[PaymentKey | None, CaseReason]] = set()
         self.events: list[Event] = []
         self.notifications: list[Notification] = []
@@ -52,6 +57,7 @@ class Door:
             now=self.now,
             payments=tuple(self.payments.values()),
             pending=tuple(self.pending.values()),
+            refunds=tuple(self.refunds.values()),
             open_cases=frozenset(self.cases),
         )
 
@@ -110,7 +116,10 @@ class Door:
         for arm in change.arm:
             assert arm.key not in self.pending
             self.pending[arm.key] = self._row(arm, 1)
+        for refund in change.refunds:
+            self._move_refund(refund)
         self.cases |= {(case.key, case.reason) for case in change.cases}
+        self.cases -= {(answer.key, answer.reason) for answer in change.answers}
         self.events.append(change.event)
         if change.notification is not None:
             self.notifications.append(change.notification)
@@ -123,6 +132,19 @@ class Door:
         assert (after.status is OrderStatus.PAID) == (after.paid_by is not None) == (after.paid_at is not None)
         assert after.status is not OrderStatus.CLOSED or after.closed_at is not None
         self.order = after
+
+    def _move_refund(self, refund: Refund) -> None:
+        known, payment = self.refunds.get(refund.refund_no), self.payments[refund.key]
+        assert (refund.settled_at is not None) == refund.status.is_final
+        if known is None:
+            assert refund.status is RefundStatus.REQUESTED
+            assert (payment.status, payment.origin) == (PaymentStatus.PAID, Origin.OURS)
+        else:
+            assert refund.status in REFUND_MOVES[known.status]
+            assert (refund.key, refund.amount, refund.currency) == (known.key, known.amount, known.currency)
+        self.refunds[refund.refund_no] = refund
+        live = [row for row in self.refunds.values() if row.key == refund.key and row.status is not RefundStatus.FAILED]
+        assert sum(row.amount for row in live) <= payment.amount
 
     def _rearm(self, arm: Arm) -> None:
         row = self.pending.get(arm.key)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
-from core.order import Payment, PaymentKey
+from core.order import Payment, PaymentKey, RefundStatus
 
 LAG_S_MAX = 299
 """Channels see their own payments late, yet within the margin that the decisions allow them (300 s)."""
@@ -38,10 +38,21 @@ class Entry:
 
 
 @dataclass
+class GivenBack:
+    """A refund as its channel knows it. `succeeds` is what becomes of it, whenever it becomes definite."""
+
+    key: PaymentKey
+    amount: int
+    succeeds: bool
+    status: RefundStatus = RefundStatus.PROCESSING
+
+
+@dataclass
 class Ledger:
     """All channels together."""
 
     entries: dict[PaymentKey, Entry] = field(default_factory=dict)
+    refunds: dict[str, GivenBack] = field(default_factory=dict)
 
     def can_take_money(self, key: PaymentKey, now: datetime) -> bool:
         entry = self.entries.get(key)
@@ -56,6 +67,37 @@ class Ledger:
         entry = self.entries.get(key)
         if entry is not None and not entry.has_money:
             entry.is_closed = True
+
+    def give_back_outside(self, key: PaymentKey, amount: int) -> None:
+        """Somebody refunds it at the channel, as far as that has not promised the money to us already."""
+        entry = self.entries[key]
+        entry.refunded = max(entry.refunded, min(amount, entry.amount - self._promised(key)))
+
+    def refund(self, refund_no: str, key: PaymentKey, amount: int, *, succeeds: bool) -> RefundStatus | None:
+        """Asked twice with the same number it is the same refund. None: refused, and no such refund is known."""
+        known, entry = self.refunds.get(refund_no), self.entries[key]
+        if known is not None:
+            assert (known.key, known.amount) == (key, amount), "another refund under the same number"
+            return known.status
+        if entry.refunded + self._promised(key) + amount > entry.amount:
+            return None
+        self.refunds[refund_no] = GivenBack(key, amount, succeeds)
+        return RefundStatus.PROCESSING
+
+    def settle(self, refund_no: str) -> None:
+        """It becomes definite."""
+        refund = self.refunds.get(refund_no)
+        if refund is not None and refund.status is RefundStatus.PROCESSING:
+            refund.status = RefundStatus.SUCCEEDED if refund.succeeds else RefundStatus.FAILED
+            self.entries[refund.key].refunded += refund.amount if refund.succeeds else 0
+
+    def given_back_by_us(self, key: PaymentKey) -> int:
+        ours = (refund for refund in self.refunds.values() if refund.key == key)
+        return sum(refund.amount for refund in ours if refund.status is RefundStatus.SUCCEEDED)
+
+    def _promised(self, key: PaymentKey) -> int:
+        ours = (refund for refund in self.refunds.values() if refund.key == key)
+        return sum(refund.amount for refund in ours if refund.status is RefundStatus.PROCESSING)
 
     def evidence(self, key: PaymentKey, now: datetime) -> Evidence:
         """What the channel says when it is asked now."""

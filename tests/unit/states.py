@@ -17,6 +17,9 @@ from core.order import (
     PaymentStatus,
     Pending,
     PendingKind,
+    Refund,
+    RefundReason,
+    RefundStatus,
     deadline_key,
 )
 
@@ -91,11 +94,34 @@ def a_row(key: PaymentKey, **changes: Any) -> Pending:
     )
 
 
-def a_state(order: Order, *payments: Payment, cases: Cases = frozenset(), now: datetime = NOW) -> OrderState:
+def a_refund(key: PaymentKey = ALIPAY, **changes: Any) -> Refund:
+    """Of all that came, requested."""
+    return replace(
+        Refund(
+            refund_no=f"r{key.out_trade_no}",
+            key=key,
+            order_no="A-1",
+            amount=8888,
+            currency="CNY",
+            reason=RefundReason.LATE,
+            status=RefundStatus.REQUESTED,
+            requested_at=NOW,
+        ),
+        **changes,
+    )
+
+
+def a_state(
+    order: Order,
+    *payments: Payment,
+    cases: Cases = frozenset(),
+    refunds: tuple[Refund, ...] = (),
+    now: datetime = NOW,
+) -> OrderState:
     """With the pending rows that belong to it: one for every open payment, one for the deadline of an open order."""
     rows = [a_row(payment.key) for payment in payments if payment.status is PaymentStatus.OPEN]
     rows += [] if order.is_resolved else [a_row(DEADLINE)]
-    return OrderState(order=order, now=now, payments=payments, pending=tuple(rows), open_cases=cases)
+    return OrderState(order=order, now=now, payments=payments, pending=tuple(rows), refunds=refunds, open_cases=cases)
 
 
 def paid_order(key: PaymentKey = ALIPAY, **changes: Any) -> Order:

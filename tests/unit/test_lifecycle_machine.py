@@ -21,6 +21,7 @@ from core.backoff import Backoff
 from core.decision import Decision, Outcome
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.lifecycle import (
+    DoublePolicy,
     LatePolicy,
     OrderTerms,
     PaymentTerms,
@@ -35,6 +36,8 @@ from core.lifecycle import (
     on_late_accepted,
     on_query,
     on_refresh,
+    on_refund,
+    on_refund_requested,
     place,
     start_payment,
 )
@@ -50,6 +53,8 @@ from core.order import (
     PaymentStatus,
     PendingKind,
     PublicStatus,
+    Refund,
+    RefundStatus,
     deadline_key,
     public_status,
 )
@@ -92,35 +97,44 @@ class UnderWay:
 
 
 class OneOrder(RuleBasedStateMachine):
-    """`seen`: payments of which true evidence of their money has been committed."""
+    """`seen`: payments of which true evidence of their money has been committed. `truthful`: nothing is said that opens
+    a doubt, under which no money goes back by itself.
+    """
 
     @initialize(
         policy=st.sampled_from(LatePolicy),
+        double=st.sampled_from(DoublePolicy),
         early=st.sampled_from([(), (5.0, 20.0)]),
         attempts_max=st.sampled_from([16, 2]),
         first=st.sampled_from([Origin.OURS, Origin.OURS, Origin.WATCHED, None]),
         second=st.booleans(),
         late=st.booleans(),
         accepted=st.booleans(),
+        truthful=st.booleans(),
+        refundable=st.booleans(),
     )
     def placed(
         self,
         policy: LatePolicy,
+        double: DoublePolicy,
         early: tuple[float, ...],
         attempts_max: int,
         first: Origin | None,
         second: bool,
         late: bool,
         accepted: bool,
+        truthful: bool,
+        refundable: bool,
     ) -> None:
-        self.rules_ = Rules(backoff=Backoff(early_s=early, attempts_max=attempts_max), late_policy=policy)
+        backoff = Backoff(early_s=early, attempts_max=attempts_max)
+        self.rules_ = Rules(backoff=backoff, late_policy=policy, double_policy=double)
         self.door = Door(NOW, frozenset({("alipay", FOREIGN), ("wechat", FOREIGN)}))
         self.ledger = Ledger()
         self.callbacks: list[tuple[PaymentKey, Evidence]] = []
         self.under_way: list[UnderWay] = []
         self.seen: set[PaymentKey] = set()
         self.numbers = 0
-        self.late, self.accepted = late, accepted
+        self.late, self.accepted, self.truthful, self.refundable = late, accepted, truthful, refundable
         self.first = None if first is None else self._terms("alipay", first)
         assert self._place().outcome is Outcome.PLACED
         if first is Origin.WATCHED:
@@ -191,7 +205,34 @@ class OneOrder(RuleBasedStateMachine):
         elif what == "comes again" and entry.has_money:
             entry.transaction = self._transaction()
         elif what == "goes back" and entry.has_money:
-            entry.refunded = max(amount, entry.refunded)
+            self.ledger.give_back_outside(key, amount)
+
+    # -- refunds -------------------------------------------------------------------------------------------------------
+
+    @rule(pick=picks)
+    def an_operator_gives_back(self, pick: int) -> None:
+        key = self._known(pick)
+        if key is not None:
+            self._pass(lambda state, _: on_refund_requested(_there(state), key, "anna"))
+
+    @precondition(lambda self: self.door.refunds)
+    @rule(
+        pick=st.integers(0, 50),
+        answer=st.sampled_from(["heard", "lost", "lost before it arrived"]),
+        succeeds=st.booleans(),
+        settles=st.booleans(),
+    )
+    def a_refund_is_worked_off(self, pick: int, answer: str, succeeds: bool, settles: bool) -> None:
+        """By one worker or another: any of them may ask for it again, also when it has long been definite."""
+        refund = list(self.door.refunds.values())[pick % len(self.door.refunds)]
+        told = None
+        if answer != "lost before it arrived":
+            told = self._ask_to_refund(refund, succeeds=succeeds, settles=settles)
+        if answer == "heard":
+            self._answer_refund(refund, told)
+        else:
+            unclear = partial(on_refund, refund_no=refund.refund_no, told=None, rules=self.rules_, note="timeout")
+            self._pass(lambda state, _: unclear(_there(state)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -212,6 +253,7 @@ class OneOrder(RuleBasedStateMachine):
         key, evidence = self.callbacks[pick % len(self.callbacks)]
         self._begin_or_pass(self._on_callback(key, evidence), conflicting, evidence)
 
+    @precondition(lambda self: not self.truthful)
     @rule(
         pick=picks,
         wrong=st.sampled_from(
@@ -277,9 +319,10 @@ class OneOrder(RuleBasedStateMachine):
         for key in self.seen:
             assert self.door.payments[key].status is PaymentStatus.PAID
         if self.seen and self._order.status is not OrderStatus.PAID:
-            assert self.rules_.late_policy is LatePolicy.FLAG
+            assert self.rules_.late_policy is not LatePolicy.ACCEPT
             assert self._order.status is OrderStatus.CLOSED
-            assert any((key, CaseReason.PAID_LATE) in self.door.cases for key in self.seen)
+            for key in self.seen:
+                assert (key, CaseReason.PAID_LATE) in self.door.cases or self._is_given_back(key)
 
     @invariant()
     def nothing_is_paid_that_was_not_paid(self) -> None:
@@ -326,6 +369,22 @@ class OneOrder(RuleBasedStateMachine):
         assert len(told) == (self._order.status is OrderStatus.PAID)
         assert len({notification.id for notification in self.door.notifications}) == len(self.door.notifications)
 
+    @invariant()
+    def what_pays_the_order_is_never_given_back(self) -> None:
+        """And of the rest never more than came; what we hold to be given back is, and the merchant has heard of it."""
+        assert self._order.paid_by not in {refund.key for refund in self.ledger.refunds.values()}
+        for refund in self.door.refunds.values():
+            assert refund.key != self._order.paid_by or refund.status is RefundStatus.FAILED
+            there = self.ledger.refunds.get(refund.refund_no)
+            if refund.status is RefundStatus.SUCCEEDED:
+                assert there is not None
+                assert there.status is RefundStatus.SUCCEEDED
+        for key, entry in self.ledger.entries.items():
+            assert self.ledger.given_back_by_us(key) <= entry.refunded <= entry.amount
+        succeeded = [row for row in self.door.refunds.values() if row.status is RefundStatus.SUCCEEDED]
+        told = [notification for notification in self.door.notifications if notification.type == "order.refunded"]
+        assert len(told) == len(succeeded)
+
     # -- the end: faults stop, everything due is worked off, everything is asked about once more -----------------------
 
     def teardown(self) -> None:
@@ -345,6 +404,8 @@ class OneOrder(RuleBasedStateMachine):
             self._answer(key, self._truth(key), Source.QUERY)
         if self.accepted:
             self._accept_late()
+        self._settle_refunds()
+        assert all(refund.status.is_final for refund in self.door.refunds.values())
         self._check_books()
         self._check_after_every_step()
 
@@ -358,6 +419,28 @@ class OneOrder(RuleBasedStateMachine):
                 decision = self._answer(row.key, self._truth(row.key), Source.QUERY, arm_no)
                 for key in decision.close:
                     self._close(key, "obeys")
+
+    def _settle_refunds(self) -> None:
+        for refund in list(self.door.refunds.values()):
+            if not refund.status.is_final:
+                event(f"refund: {refund.reason}")
+                self._answer_refund(refund, self._ask_to_refund(refund, succeeds=self.refundable, settles=True))
+
+    def _ask_to_refund(self, refund: Refund, *, succeeds: bool, settles: bool) -> RefundStatus:
+        """As `flows.refund` does: what the channel refuses, and does not know when it is asked, has failed."""
+        told = self.ledger.refund(refund.refund_no, refund.key, refund.amount, succeeds=succeeds)
+        if settles:
+            self.ledger.settle(refund.refund_no)
+        known = self.ledger.refunds.get(refund.refund_no)
+        return RefundStatus.FAILED if told is None or known is None else known.status
+
+    def _answer_refund(self, refund: Refund, told: RefundStatus | None) -> None:
+        decide = partial(on_refund, refund_no=refund.refund_no, told=told, rules=self.rules_)
+        self._pass(lambda state, _: decide(_there(state)))
+
+    def _is_given_back(self, key: PaymentKey) -> bool:
+        refunds = (refund for refund in self.door.refunds.values() if refund.key == key)
+        return any(refund.status is RefundStatus.SUCCEEDED for refund in refunds)
 
     def _accept_late(self) -> None:
         """As `flows.accept`: the order follows its payment, and the question is answered."""
@@ -382,7 +465,8 @@ class OneOrder(RuleBasedStateMachine):
                 assert not entry.is_as_asked(payment) or entry.transaction == FOREIGN
                 assert reasons & DOUBTS
             elif key != self._order.paid_by:
-                assert reasons & {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE}
+                asks = {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE, CaseReason.REFUND_FAILED}
+                assert reasons & asks or self._is_given_back(key)
             elif entry.refunded:
                 assert reasons & {CaseReason.REFUNDED_OUTSIDE, CaseReason.NUMBER_REUSED}
             if payment.status is PaymentStatus.PAID and entry is not None:
@@ -395,6 +479,7 @@ class OneOrder(RuleBasedStateMachine):
         self.every_version_has_its_one_event()
         self.a_row_is_pending_exactly_while_something_is_unresolved()
         self.the_merchant_hears_paid_once()
+        self.what_pays_the_order_is_never_given_back()
 
     def _doubts(self) -> bool:
         return any(reason in DOUBTS for _, reason in self.door.cases)
@@ -441,13 +526,13 @@ class OneOrder(RuleBasedStateMachine):
 
     def _create(self, key: PaymentKey, lag_s: int = 0, wrong: Wrong = MappingProxyType({})) -> None:
         """Asked twice with the same number a channel creates once."""
-        payment = self.door.payments.get(key)
+        payment, said = self.door.payments.get(key), {} if self.truthful else wrong
         entry = Entry(
             key=key,
-            amount=wrong.get("amount", TERMS.amount),
-            currency=wrong.get("currency", TERMS.currency),
+            amount=said.get("amount", TERMS.amount),
+            currency=said.get("currency", TERMS.currency),
             payable_until=self._order.expires_at if payment is None else payment.payable_until,
-            says=PaymentKey(wrong.get("account", key.channel_account), wrong.get("number", key.out_trade_no)),
+            says=PaymentKey(said.get("account", key.channel_account), said.get("number", key.out_trade_no)),
             seen_from=self.door.now + timedelta(seconds=lag_s),
         )
         self.ledger.entries.setdefault(key, entry)

@@ -19,6 +19,7 @@ FIELDS = {
     "closed_at",
     "late",
     "payment",
+    "refund",
     "metadata",
 }
 
@@ -64,6 +65,7 @@ def test_the_body_carries_the_whole_state_of_the_order() -> None:
         "closed_at": None,
         "late": False,
         "payment": None,
+        "refund": None,
         "metadata": {"cart": "7"},
     }
     assert body["data"]["payment"] == {

@@ -88,6 +88,10 @@ NOT_HANDED_OFF: dict[str, Any] = {"handed_off_at": None}
         (closed_order(), (a_payment(status=PaymentStatus.CLOSED),), PublicStatus.CLOSED),
         (closed_order(), (paid_payment(),), PublicStatus.REVIEW),
         (closed_order(), (a_payment(WECHAT, status=PaymentStatus.CLOSED), paid_payment()), PublicStatus.REVIEW),
+        (closed_order(), (paid_payment(refunded_amount=8887),), PublicStatus.REVIEW),
+        (closed_order(), (paid_payment(refunded_amount=8888),), PublicStatus.REFUNDED),
+        (closed_order(), (paid_payment(refunded_amount=8888), paid_payment(WECHAT)), PublicStatus.REVIEW),
+        (paid_order(), (paid_payment(refunded_amount=8888),), PublicStatus.PAID),
     ],
 )
 def test_what_the_public_reads(order: Order, payments: tuple[Payment, ...], public: PublicStatus) -> None:
@@ -96,7 +100,7 @@ def test_what_the_public_reads(order: Order, payments: tuple[Payment, ...], publ
 
 def test_no_page_calls_an_order_unpaid_or_failed() -> None:
     """There is no such word to say, and "created" and "closed" are said only while no money can be under way."""
-    assert set(PublicStatus) == {"created", "processing", "paid", "closed", "review"}
+    assert set(PublicStatus) == {"created", "processing", "paid", "closed", "review", "refunded"}
     orders = [an_order(status=status) for status in (OrderStatus.CREATED, OrderStatus.PAYING)]
     for order, payment in itertools.product(orders, map(with_status, PaymentStatus)):
         assert public_status(order, (payment,)) is PublicStatus.PROCESSING
@@ -107,8 +111,12 @@ def with_status(status: PaymentStatus) -> Payment:
     return paid_payment() if status is PaymentStatus.PAID else a_payment(status=status)
 
 
-def test_only_paid_and_closed_end_a_page() -> None:
-    assert {status for status in PublicStatus if status.is_definite} == {PublicStatus.PAID, PublicStatus.CLOSED}
+def test_only_paid_closed_and_refunded_end_a_page() -> None:
+    assert {status for status in PublicStatus if status.is_definite} == {
+        PublicStatus.PAID,
+        PublicStatus.CLOSED,
+        PublicStatus.REFUNDED,
+    }
 
 
 # -- names and numbers -------------------------------------------------------------------------------------------------

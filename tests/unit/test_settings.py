@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import time
 from ipaddress import ip_network
 
 import pytest
@@ -108,3 +109,15 @@ def test_the_backoff_has_the_settings_and_the_accounts_early_queries() -> None:
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
 def test_settings_are_safe_to_print(show: Callable[[object], str]) -> None:
     assert "s3cret" not in show(read_settings(ALL_SET))
+
+
+@pytest.mark.parametrize(
+    ("text", "at"), [("10:30", time(10, 30)), ("00:00", time(0)), ("off", None), ("", time(10, 30))]
+)
+def test_the_time_of_the_reconciliation(text: str, at: time | None) -> None:
+    assert read_settings({"RECONCILE_AT": text}).reconcile_time() == at
+
+
+@pytest.mark.parametrize("text", ["24:00", "10:60", "9:30", "1030", "10:30:00", "never", "１0:30"])
+def test_what_is_no_time_of_day_is_refused(text: str) -> None:
+    assert refusal({"RECONCILE_AT": text}) == "RECONCILE_AT: set it to a time of day like 10:30, or to off"

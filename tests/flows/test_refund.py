@@ -1,0 +1,405 @@
+"""Money that goes back, at a channel that fails, takes its time, or whose answers are lost: once, and to the end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from core.decision import Outcome
+from core.errors import DatabaseUnavailable, InvalidRequest, NotFound
+from core.lifecycle import DoublePolicy, LatePolicy
+from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
+from flows import refund as flow
+from flows.accept import accept_late
+from flows.arm import arm_window
+from flows.close import request_close
+from flows.notify import Notifier
+from flows.place import PaymentRequest, Watch, place_order, start_payment
+from flows.refund import refund_scheduled, request_refund
+from flows.sweep import sweep_once
+from simulator.faults import CallKind, FaultProfile
+from simulator.ledger import Payment as LedgerPayment
+from simulator.ledger import Refund as LedgerRefund
+from storage.pending import lease
+from storage.refunds import lease_refund
+from tests.flows.conftest import AMOUNT, Desk, order_terms
+
+HOOK = "https://merchant.example/hook"
+WAIT = 0.05
+
+
+async def came_late(desk: Desk, policy: LatePolicy = LatePolicy.REFUND, **config: Any) -> OrderState:
+    """An order that was closed at its channel, and the money that was under way arrived all the same."""
+    account = await desk.add_account(f"late-{policy}", late_policy=policy, **config)
+    state = await desk.placed(account, notify_url=HOOK)
+    assert (await request_close(desk.parts, state.order.order_no)).order.status is OrderStatus.CLOSED
+    paid = desk.far_side.ledger.settle_late(desk.key_of(state.payments[0]), desk.far_side.now())
+    assert isinstance(paid, LedgerPayment)
+    await desk.receive(account, desk.callback(state.payments[0], transaction=paid.transaction_id))
+    return await desk.state(state)
+
+
+def refund_of(state: OrderState) -> Refund:
+    return state.refunds[-1]
+
+
+async def arm_no(desk: Desk, state: OrderState) -> int:
+    found = await desk.one("SELECT arm_no FROM refunds WHERE refund_no = $1", refund_of(state).refund_no)
+    assert isinstance(found, int)
+    return found
+
+
+async def work(desk: Desk, state: OrderState) -> Outcome:
+    """The refund's job, whenever it is due."""
+    return await refund_scheduled(desk.parts, refund_of(state).refund_no, await arm_no(desk, state))
+
+
+async def due_in_s(desk: Desk) -> float:
+    found = await desk.one("SELECT extract(epoch FROM due_at - now())::float8 FROM refunds")
+    assert isinstance(found, float)
+    return found
+
+
+def at_channel(desk: Desk) -> list[LedgerRefund]:
+    """Every refund that the channel has made or promised."""
+    return list(desk.far_side.ledger.refunds())
+
+
+def calls(desk: Desk) -> list[str]:
+    """What the channel was asked about refunds, in order."""
+    asked = (str(arrival.kind) for arrival in desk.far_side.traffic.since(0.0))
+    return [kind for kind in asked if "refund" in kind]
+
+
+async def notified(desk: Desk) -> list[str]:
+    sql = "SELECT string_agg(type, ' ' ORDER BY version) FROM notifications"
+    return str(await desk.one(sql)).split()
+
+
+# -- from the money to the end -----------------------------------------------------------------------------------------
+
+
+async def test_late_money_goes_back_and_the_case_is_answered(desk: Desk) -> None:
+    state = await came_late(desk)
+    assert (refund_of(state).status, refund_of(state).amount) == (RefundStatus.REQUESTED, AMOUNT)
+    assert await desk.cases(state.order.order_no) == ["paid_late"]
+    assert public_status(state.order, state.payments) is PublicStatus.REVIEW
+
+    assert await work(desk, state) is Outcome.REFUNDED
+
+    after = await desk.state(state)
+    assert (after.order.status, refund_of(after).status) == (OrderStatus.CLOSED, RefundStatus.SUCCEEDED)
+    assert after.payments[0].refunded_amount == AMOUNT
+    assert public_status(after.order, after.payments) is PublicStatus.REFUNDED
+    assert await desk.cases(state.order.order_no) == []
+    assert await notified(desk) == ["order.closed", "order.paid_late", "order.refunded"]
+    assert calls(desk) == ["refund"]
+    [made] = at_channel(desk)
+    assert (made.refund_no, made.amount) == (refund_of(after).refund_no, AMOUNT)
+
+
+async def test_a_second_payments_money_goes_back_and_the_order_stays_paid(desk: Desk) -> None:
+    await desk.add_account("second", double_policy=DoublePolicy.REFUND)
+    state = await desk.placed(notify_url=HOOK)
+    state = (await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="second"))).state
+    for payment in state.payments:
+        desk.pay(payment)
+        transaction = desk.transaction_of(payment)
+        await desk.receive(payment.channel_account, desk.callback(payment, transaction=transaction))
+    state = await desk.state(state)
+    assert refund_of(state).reason is RefundReason.DOUBLE
+
+    assert await work(desk, state) is Outcome.REFUNDED
+
+    after = await desk.state(state)
+    assert (after.order.status, after.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
+    assert [payment.refunded_amount for payment in after.payments] == [0, AMOUNT]
+    assert await desk.cases(state.order.order_no) == []
+    assert await notified(desk) == ["order.paid", "order.double_payment", "order.refunded"]
+    assert [refund.out_trade_no for refund in at_channel(desk)] == [state.payments[1].out_trade_no]
+
+
+async def test_the_refunds_job_is_armed_with_the_commit(desk: Desk) -> None:
+    state = await came_late(desk)
+    armed = await desk.parts.redis.zrange("arq:queue:{queries-0}", 0, -1)
+    assert [job for job in armed if f"r:{refund_of(state).refund_no}:1".encode() in job]
+
+
+async def test_after_a_flush_of_redis_it_is_armed_again(desk: Desk) -> None:
+    state = await came_late(desk)
+    await desk.parts.redis.flushdb()
+    assert await arm_window(desk.parts, from_s=0.0, until_s=60.0) >= 1
+    armed = await desk.parts.redis.zrange("arq:queue:{queries-0}", 0, -1)
+    assert [job for job in armed if refund_of(state).refund_no.encode() in job]
+
+
+async def test_a_job_of_an_older_scheduling_asks_nobody(desk: Desk) -> None:
+    desk.far_side.faults.profile = FaultProfile(refund_settles_s=3600.0)
+    state = await came_late(desk)
+    await work(desk, state)
+    before = calls(desk)
+    assert await refund_scheduled(desk.parts, refund_of(state).refund_no, 1) is Outcome.STALE
+    assert calls(desk) == before
+
+
+# -- a channel that takes its time, or fails ---------------------------------------------------------------------------
+
+
+async def test_a_refund_in_processing_is_asked_about_after_n_squared_units(desk: Desk) -> None:
+    desk.far_side.faults.profile = FaultProfile(refund_settles_s=3600.0)
+    state = await came_late(desk)
+    for attempt, gap_s in ((2, 240), (3, 540), (4, 960)):
+        assert await work(desk, state) is Outcome.REFUND_PROCESSING
+        after = refund_of(await desk.state(state))
+        assert (after.status, after.attempt) == (RefundStatus.PROCESSING, attempt)
+        assert gap_s - 5 < await due_in_s(desk) <= gap_s
+    assert calls(desk) == ["refund", "query_refund", "query_refund"]
+    assert await desk.cases(state.order.order_no) == ["paid_late"]
+
+    [made] = at_channel(desk)
+    desk.far_side.ledger.settle_refund(made.key, desk.far_side.now(), succeeds=True)
+    assert await work(desk, state) is Outcome.REFUNDED
+
+
+async def test_a_refund_that_fails_is_a_case_and_an_operator_can_request_another(desk: Desk) -> None:
+    desk.far_side.faults.profile = FaultProfile(refund_fails=1.0)
+    state = await came_late(desk)
+    assert await work(desk, state) is Outcome.REFUND_FAILED
+    assert await desk.cases(state.order.order_no) == ["paid_late", "refund_failed"]
+    assert "order.refunded" not in await notified(desk)
+
+    desk.far_side.faults.profile = FaultProfile()
+    number = state.payments[0].out_trade_no
+    again = await request_refund(desk.parts, state.order.order_no, number, by="ann")
+    assert refund_of(again).refund_no == f"r2_{number}"
+    assert await work(desk, again) is Outcome.REFUNDED
+    assert await desk.cases(state.order.order_no) == []
+    assert [str(refund.status) for refund in at_channel(desk)] == ["failed", "succeeded"]
+
+
+async def test_a_refusal_is_a_failure_once_the_channel_knows_no_such_refund(desk: Desk) -> None:
+    """Somebody has given the money back at the channel itself, under another number."""
+    state = await came_late(desk)
+    refunded_outside(desk, state)
+    assert await work(desk, state) is Outcome.REFUND_FAILED
+    assert calls(desk) == ["refund", "query_refund"]
+    assert refund_of(await desk.state(state)).last_error == "refused: AMOUNT_EXCEEDED"
+    assert await desk.cases(state.order.order_no) == ["paid_late", "refund_failed"]
+
+
+async def test_a_refusal_alone_is_not_a_failure(desk: Desk) -> None:
+    """Asked whether it has the refund, the channel does not answer: then nothing is known."""
+    state = await came_late(desk)
+    refunded_outside(desk, state)
+    desk.far_side.faults.profile = FaultProfile(affected=(CallKind.QUERY_REFUND,), answered_5xx=1.0)
+    assert await work(desk, state) is Outcome.UNCLEAR
+    assert refund_of(await desk.state(state)).status is RefundStatus.REQUESTED
+    assert await desk.cases(state.order.order_no) == ["paid_late"]
+
+
+def refunded_outside(desk: Desk, state: OrderState) -> None:
+    key, now = desk.key_of(state.payments[0]), desk.far_side.now()
+    made = desk.far_side.ledger.refund(key, "by-hand-1", AMOUNT, now)
+    assert isinstance(made, LedgerRefund)
+    desk.far_side.ledger.settle_refund(made.key, now, succeeds=True)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        FaultProfile(down=True),
+        FaultProfile(affected=(CallKind.REFUND,), answered_5xx=1.0),
+        FaultProfile(affected=(CallKind.REFUND,), html_error=1.0),
+        FaultProfile(affected=(CallKind.REFUND,), timed_out=1.0),
+    ],
+    ids=["down", "5xx", "nonsense", "timed out"],
+)
+async def test_not_being_answered_is_never_failure(desk: Desk, profile: FaultProfile) -> None:
+    state = await came_late(desk)
+    desk.far_side.faults.profile = profile
+    assert await work(desk, state) is Outcome.UNCLEAR
+    after = refund_of(await desk.state(state))
+    assert (after.status, after.attempt) == (RefundStatus.REQUESTED, 2)
+    assert after.last_error
+    assert 235 < await due_in_s(desk) <= 240
+    assert await desk.cases(state.order.order_no) == ["paid_late"]
+
+    desk.far_side.faults.profile = FaultProfile()
+    assert await work(desk, state) is Outcome.REFUNDED
+    assert len(at_channel(desk)) == 1
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        FaultProfile(affected=(CallKind.REFUND,), cut=1.0),
+        FaultProfile(affected=(CallKind.REFUND,), truncated=1.0),
+        FaultProfile(affected=(CallKind.REFUND,), slow=1.0, slow_s=1.5),
+    ],
+    ids=["cut", "truncated", "too slow"],
+)
+async def test_an_answer_lost_after_the_effect_is_one_refund(desk: Desk, profile: FaultProfile) -> None:
+    """The channel has done it. It is asked whether it has, before it is asked to do it again."""
+    state = await came_late(desk)
+    desk.far_side.faults.profile = profile
+    assert await work(desk, state) is Outcome.UNCLEAR
+    assert await work(desk, state) is Outcome.REFUNDED
+    assert calls(desk) == ["refund", "query_refund"]
+    assert [refund.amount for refund in at_channel(desk)] == [AMOUNT]
+
+
+async def test_used_up_attempts_open_a_case_and_it_is_asked_daily(desk: Desk) -> None:
+    state = await came_late(desk)
+    desk.far_side.faults.profile = FaultProfile(down=True)
+    await desk.one("UPDATE refunds SET attempt = 16 RETURNING attempt")
+    assert await work(desk, state) is Outcome.EXHAUSTED
+    assert await desk.cases(state.order.order_no) == ["attempts_exhausted", "paid_late"]
+    assert 86_395 < await due_in_s(desk) <= 86_400
+    assert await work(desk, state) is Outcome.UNCLEAR
+    assert await desk.cases(state.order.order_no) == ["attempts_exhausted", "paid_late"]
+
+    desk.far_side.faults.profile = FaultProfile()
+    assert await work(desk, state) is Outcome.REFUNDED
+    assert await desk.cases(state.order.order_no) == []
+
+
+async def test_an_account_that_is_gone_is_no_failure(desk: Desk) -> None:
+    state = await came_late(desk)
+    await desk.one("DELETE FROM accounts WHERE name <> 'main' RETURNING name")
+    desk.parts.accounts._read_at = -1e9
+    assert await work(desk, state) is Outcome.UNCLEAR
+    assert refund_of(await desk.state(state)).last_error == "unknown_account"
+
+
+async def test_waiting_for_the_rate_uses_up_no_attempt(desk: Desk) -> None:
+    state = await came_late(desk)
+    for _ in range(10):
+        await desk.parts.admission.report("late-refund", answered=False)
+    assert await work(desk, state) is Outcome.NOT_YET
+    after = refund_of(await desk.state(state))
+    assert (after.attempt, calls(desk)) == (1, [])
+    assert await due_in_s(desk) < 60
+
+
+# -- processes that die, and many of them ------------------------------------------------------------------------------
+
+
+async def test_a_worker_killed_between_the_request_and_the_commit_is_one_refund(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ends, and whoever comes next asks the channel before requesting anything."""
+    state = await came_late(desk)
+
+    async def killed(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable("as if the process had ended here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flow, "pass_door", killed)
+        with pytest.raises(DatabaseUnavailable):
+            await work(desk, state)
+    assert refund_of(await desk.state(state)).status is RefundStatus.REQUESTED
+    assert await work(desk, state) is Outcome.STALE, "its lease is still held"
+
+    await desk.one("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
+    async with Notifier(desk.parts.settings) as notifier:
+        assert (await sweep_once(desk.parts, notifier)).refunds == 1
+    assert refund_of(await desk.state(state)).status is RefundStatus.SUCCEEDED
+    assert calls(desk) == ["refund", "query_refund"]
+    assert len(at_channel(desk)) == 1
+
+
+async def test_a_worker_killed_before_it_asked_leaves_the_refund_to_the_sweep(desk: Desk) -> None:
+    state = await came_late(desk)
+    assert await lease_refund(desk.parts.db, refund_of(state).refund_no, 1, WAIT) is not None
+    await desk.one("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
+    async with Notifier(desk.parts.settings) as notifier:
+        assert (await sweep_once(desk.parts, notifier)).refunds == 1
+    assert calls(desk) == ["query_refund", "refund"]
+    assert refund_of(await desk.state(state)).status is RefundStatus.SUCCEEDED
+
+
+async def test_many_workers_at_once_are_one_refund(desk: Desk) -> None:
+    state = await came_late(desk)
+    outcomes = await asyncio.gather(*(refund_scheduled(desk.parts, refund_of(state).refund_no, 1) for _ in range(10)))
+    assert sorted(outcomes) == [Outcome.REFUNDED, *[Outcome.STALE] * 9]
+    assert calls(desk) == ["refund"]
+
+
+async def test_the_channels_own_callback_about_our_refund_is_no_case(desk: Desk) -> None:
+    """It comes before we have committed what the channel answered to our request, and after."""
+    state = await came_late(desk)
+    said: dict[str, Any] = {
+        "status": "refunded",
+        "refunded": AMOUNT,
+        "transaction": desk.transaction_of(state.payments[0]),
+    }
+    key, now = desk.key_of(state.payments[0]), desk.far_side.now()
+    made = desk.far_side.ledger.refund(key, refund_of(state).refund_no, AMOUNT, now)
+    assert isinstance(made, LedgerRefund)
+    desk.far_side.ledger.settle_refund(made.key, now, succeeds=True)
+    account = state.payments[0].channel_account
+    await desk.receive(account, desk.callback(state.payments[0], **said))
+    seen = await desk.state(state)
+    assert (seen.payments[0].refunded_amount, refund_of(seen).status) == (AMOUNT, RefundStatus.REQUESTED)
+    assert await desk.cases(state.order.order_no) == ["paid_late"]
+
+    assert await work(desk, state) is Outcome.REFUNDED
+    await desk.receive(account, desk.callback(state.payments[0], **said))
+    assert await desk.cases(state.order.order_no) == []
+    assert (await desk.state(state)).payments[0].refunded_amount == AMOUNT
+
+
+# -- an operator decides -----------------------------------------------------------------------------------------------
+
+
+async def test_an_operator_gives_flagged_money_back_once(desk: Desk) -> None:
+    state = await came_late(desk, LatePolicy.FLAG)
+    assert state.refunds == ()
+    number = state.payments[0].out_trade_no
+    request: Callable[[], Awaitable[OrderState]] = lambda: request_refund(  # noqa: E731 - four times the same
+        desk.parts, state.order.order_no, number, by="ann"
+    )
+    states = await asyncio.gather(*(request() for _ in range(4)))
+    assert {refund_of(after).refund_no for after in states} == {f"r{number}"}
+    with pytest.raises(InvalidRequest):
+        await accept_late(desk.parts, state.order.order_no, by="bob")
+    assert await work(desk, states[0]) is Outcome.REFUNDED
+    assert (await request()).order.version == (await desk.state(state)).order.version
+    assert len(at_channel(desk)) == 1
+    assert await desk.cases(state.order.order_no) == []
+
+
+async def test_an_operator_cannot_give_back_what_paid_an_order_or_never_came(desk: Desk) -> None:
+    state = await desk.placed()
+    number = state.payments[0].out_trade_no
+    with pytest.raises(InvalidRequest):
+        await request_refund(desk.parts, state.order.order_no, number, by="ann")
+    desk.pay(state.payments[0])
+    transaction = desk.transaction_of(state.payments[0])
+    await desk.receive("main", desk.callback(state.payments[0], transaction=transaction))
+    with pytest.raises(InvalidRequest):
+        await request_refund(desk.parts, state.order.order_no, number, by="ann")
+    for order_no, wrong in (("F-nobody", number), (state.order.order_no, "another-1")):
+        with pytest.raises(NotFound):
+            await request_refund(desk.parts, order_no, wrong, by="ann")
+    assert calls(desk) == []
+
+
+async def test_a_watched_payment_is_flagged_and_never_refunded(desk: Desk) -> None:
+    """Also where the account's policies say so: nodrop did not create it."""
+    account = await desk.add_account(
+        "watched", late_policy=LatePolicy.REFUND, double_policy=DoublePolicy.REFUND, trust_callback=True
+    )
+    request = PaymentRequest(account=account, watch=Watch(out_trade_no="elsewhere-000001"))
+    state = (await place_order(desk.parts, order_terms(), request, expires_in_s=600.0)).state
+    sql = """WITH p AS (UPDATE payments SET status = 'closed'), q AS (DELETE FROM pending)
+             UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 RETURNING 1"""
+    await desk.one(sql)
+    await desk.receive(account, desk.callback(state.payments[0]))
+    after = await desk.state(state)
+    assert (await desk.cases(state.order.order_no), after.refunds) == (["paid_late"], ())
+    with pytest.raises(InvalidRequest):
+        await request_refund(desk.parts, state.order.order_no, "elsewhere-000001", by="ann")
+    assert await lease(desk.parts.db, state.payments[0].key, WAIT) is None
+    assert calls(desk) == []

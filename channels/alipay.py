@@ -24,7 +24,7 @@ from channels.transport import Answer, Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
 from core.evidence import Evidence, Missing
-from core.money import decimal_text
+from core.money import decimal_text, minor_units
 from core.order import Checkout, Payment
 
 # https://opendocs.alipay.com/open/02ivbu (page), https://opendocs.alipay.com/open/02ivbs (wap)
@@ -48,8 +48,11 @@ class _Created(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """It does not name the refund. `refund_fee` is all that was given back of the trade so far."""
+
     out_trade_no: Id
     fund_change: Literal["Y", "N"]
+    refund_fee: str
 
 
 class _RefundQueried(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +137,11 @@ class Alipay:
         told = read_json(await self._gateway.call("alipay.trade.refund", body), _Refund)
         if told.out_trade_no != payment.out_trade_no:
             raise ChannelUnreadable("other_payment")
-        return RefundState.SUCCEEDED if told.fund_change == "Y" else RefundState.PROCESSING
+        if told.fund_change == "N":
+            return RefundState.PROCESSING
+        if _given_back(told, payment) < amount:
+            raise ChannelUnreadable("other_refund")
+        return RefundState.SUCCEEDED
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         """None without a `refund_status`: not received, failed or not done. To ask for it once more is safe.
@@ -260,6 +267,13 @@ class Alipay:
         told = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
         other = next((theirs for theirs, ours in told if theirs not in (None, ours)), None)
         return evidence_of(trade, self._name if other is None else f"other:{other}")
+
+
+def _given_back(told: _Refund, payment: Payment) -> int:
+    try:
+        return minor_units(told.refund_fee, payment.currency)
+    except InvalidRequest:
+        raise ChannelUnreadable("refund_fee") from None
 
 
 def _terms(create: Create) -> dict[str, str]:

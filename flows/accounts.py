@@ -12,7 +12,7 @@ from channels.adapters import open_channel
 from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
-from core.errors import ConfigurationError, DatabaseUnavailable, UnknownAccount
+from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
 from core.lifecycle import Rules
 from core.settings import Settings
 from storage.accounts import SealedAccount, open_account, sealed_accounts
@@ -24,6 +24,9 @@ RELOAD_S = 5.0
 
 UNKNOWN_RELOAD_S = 1.0
 """A name that is not known is looked up in Postgres at most once a second, however many ask for it."""
+
+KEEP_CURRENT_S = 60.0
+"""How often each process lets its accounts renew what grows old. They decide themselves whether anything is due."""
 
 log = structlog.get_logger()
 
@@ -57,6 +60,7 @@ class Accounts:
         self._clock = clock
         self._opened: dict[str, Account] = {}
         self._read_at = -RELOAD_S
+        self._missed_at = -UNKNOWN_RELOAD_S
         self._is_out_of_reach = False
         self._reading = asyncio.Lock()
 
@@ -74,7 +78,7 @@ class Accounts:
             UnknownAccount: there is none.
             DatabaseUnavailable: it is not known here, and Postgres cannot be asked.
         """
-        await self._refresh(UNKNOWN_RELOAD_S if name not in self._opened else RELOAD_S, must=name not in self._opened)
+        await self._refresh(is_missed=name not in self._opened)
         account = self._opened.get(name)
         if account is None and self._is_out_of_reach:
             raise DatabaseUnavailable("the accounts could not be read")
@@ -82,21 +86,57 @@ class Accounts:
             raise UnknownAccount(f"there is no account {name}")
         return account
 
-    async def _refresh(self, older_than_s: float, *, must: bool) -> None:
-        if self._clock() - self._read_at < older_than_s:
+    async def all_enabled(self) -> list[Account]:
+        """Those that are switched on and can be opened, in no order that matters.
+
+        Raises:
+            DatabaseUnavailable: none is known here, and Postgres cannot be asked.
+        """
+        await self._refresh(is_missed=False)
+        if self._is_out_of_reach and not self._opened:
+            raise DatabaseUnavailable("the accounts could not be read")
+        return [account for account in self._opened.values() if account.config.enabled]
+
+    async def keep_current(self) -> int:
+        """Let every enabled account renew what grows old, side by side; how many could not, which ends nothing.
+
+        Raises as `all_enabled`.
+        """
+        accounts = await self.all_enabled()
+        told = await asyncio.gather(*(account.channel.keep_current() for account in accounts), return_exceptions=True)
+        failed = 0
+        for account, error in zip(accounts, told, strict=True):
+            if isinstance(error, NodropError):
+                log.warning("account_not_kept_current", account=account.config.name, reason=type(error).__name__)
+            elif isinstance(error, Exception):  # our own bug in one adapter must not keep the others from theirs
+                log.error("keep_current_broke", account=account.config.name, exc_info=error)
+            failed += error is not None
+        return failed
+
+    async def _refresh(self, *, is_missed: bool) -> None:
+        """Read them again if that is due. `is_missed`: somebody wants one that is not known."""
+        if not self._is_due(is_missed=is_missed):
             return
         async with self._reading:
-            if self._clock() - self._read_at < older_than_s:
+            if not self._is_due(is_missed=is_missed):
                 return
             try:
                 await self._read()
                 self._is_out_of_reach = False
             except DatabaseUnavailable as error:
-                if must:
+                if is_missed:
                     raise
                 self._is_out_of_reach = True
                 log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()
+            if is_missed:
+                self._missed_at = self._read_at
+
+    def _is_due(self, *, is_missed: bool) -> bool:
+        """What was read a moment ago for another reason does not keep a new account from being found at once."""
+        if is_missed:
+            return self._clock() - self._missed_at >= UNKNOWN_RELOAD_S
+        return self._clock() - self._read_at >= RELOAD_S
 
     async def _read(self) -> None:
         opened = {}

@@ -15,7 +15,7 @@ from msgspec import Struct
 from core.admission import Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
-from core.evidence import Evidence, Source, Unclear
+from core.evidence import Approved, Evidence, Source, Unclear, Unpaid
 from core.lifecycle import on_query
 from core.order import OrderState, Payment
 from flows.accounts import Account
@@ -45,11 +45,12 @@ async def query_now(
     urgency: Urgency,
     leased: Leased | None,
     known: OrderState | None = None,
+    is_captured: bool = False,
 ) -> Answered | Waiting:
     """An unscheduled query, of a callback, a refresh, a close, another attempt; the lease is given back after it.
 
     `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
-    `known` is the order as it was just read.
+    `known` is the order as it was just read. `is_captured`: as in `commit_answer`.
     """
     is_row_gone, was_asked = leased is None, False
     try:
@@ -57,11 +58,13 @@ async def query_now(
         if isinstance(asked, Waiting):
             return asked
         was_asked = True
-        committed = await commit_answer(parts, account, payment, asked, by=by, known=known)
+        committed = await commit_answer(parts, account, payment, asked, by=by, known=known, is_captured=is_captured)
+        payment = as_decided(committed, payment)
         if committed.decision.capture and await capture_payment(parts, account, payment, urgency):
             again = await ask(parts, account, payment, urgency)
             if not isinstance(again, Waiting):
-                asked, committed = again, await commit_answer(parts, account, payment, again, by=by)
+                asked = again
+                committed = await commit_answer(parts, account, payment, again, by=by, is_captured=True)
         is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
         return Answered(evidence=asked, decision=committed.decision)
     finally:
@@ -83,6 +86,12 @@ async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency
             out_trade_no=payment.out_trade_no,
             reason=error.detail or type(error).__name__,
         )
+
+
+def as_decided(committed: Committed, payment: Payment) -> Payment:
+    """The payment as it was decided on: before that it may not have had what its channel is asked by."""
+    state = committed.state_after
+    return payment if state is None else state.payment(payment.key) or payment
 
 
 async def capture_payment(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> bool:
@@ -112,8 +121,20 @@ async def commit_answer(
     by: Source,
     arm_no: int | None = None,
     known: OrderState | None = None,
+    is_captured: bool = False,
 ) -> Committed:
-    """The answer to a query, through the door. `known` is the order as it was read before the channel was asked."""
+    """The answer to a query, through the door. `known` is the order as it was read before the channel was asked.
+
+    `is_captured`: the money has just been asked for. That it is still only agreed to means that it is not there yet, or
+    was declined; it is asked for again by the next query and not in a circle.
+    """
+    if is_captured and isinstance(evidence, Approved):
+        evidence = Unpaid(
+            channel_account=evidence.channel_account,
+            out_trade_no=evidence.out_trade_no,
+            amount=evidence.amount,
+            currency=evidence.currency,
+        )
     rules = account.rules(parts.settings)
 
     decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no)

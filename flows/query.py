@@ -15,7 +15,7 @@ from core.order import OrderState, PaymentKey
 from flows.arm import arm_jobs, job_of
 from flows.calling import Waiting
 from flows.close import close_payment
-from flows.confirm import ask, capture_payment, commit_answer, query_now
+from flows.confirm import as_decided, ask, capture_payment, commit_answer, query_now
 from flows.door import pass_door
 from flows.parts import Parts
 from storage.orders import find_state_by_payment
@@ -51,10 +51,11 @@ async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
     committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
     if committed.decision.close:
         await close_payment(parts, account, payment)
+    payment = as_decided(committed, payment)
     if committed.decision.capture and await capture_payment(parts, account, payment, Urgency.SCHEDULED):
         again = await lease(parts.db, leased.key, parts.settings.lease_s)
         if again is not None:
-            await query_now(parts, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again)
+            await query_now(parts, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again, is_captured=True)
     return committed.decision.outcome
 
 

@@ -27,7 +27,7 @@ from core.errors import (
     RedisUnavailable,
     UnknownAccount,
 )
-from core.evidence import Evidence, Paid, Refunded, Source
+from core.evidence import Evidence, Paid, Refunded, Source, Unclear
 from core.lifecycle import mismatch, on_callback
 from core.order import CaseReason, Payment, PaymentKey, PaymentStatus
 from flows.accounts import Account
@@ -214,7 +214,8 @@ async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s:
         return _Handled(outcome=Outcome.NOTHING_NEW, is_done=False)
     account = await parts.accounts.get(stored.channel_account)
     differs = mismatch(payment, evidence) is not None
-    if differs or payment.status is PaymentStatus.PAID or account.config.trust_callback:
+    is_evidence = not isinstance(evidence, Unclear)  # or it only says that there is something to ask
+    if differs or (is_evidence and (payment.status is PaymentStatus.PAID or account.config.trust_callback)):
         outcome = await _commit(parts, account, payment, evidence, by)
         if not differs:
             return _Handled(outcome=outcome, is_done=True)

@@ -102,8 +102,8 @@ def in_certificate_mode(opened: Opened) -> Opened:
     root = _certificate(root_key, root_key.public_key(), "Simulated Class 2 R1")
     stray = _certificate(stray_key, stray_key.public_key(), "Not with RSA")
     certificates = Certificates(
-        # As in the published file: one that is not signed with RSA, one that nobody can read, and the one meant.
-        roots=f"{stray}{_UNREADABLE}{root}",
+        # As in the published file: one that is not signed with RSA stands before it, and an empty line between.
+        roots=f"{stray}\n{root}",
         root=root,
         root_key=private_pem(root_key),
         app=[_certificate(root_key, _public(pem), account.merchant_id) for pem in wire.merchant_public_keys],
@@ -154,8 +154,6 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
     return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
-_END = "-----END CERTIFICATE-----\n"
-_UNREADABLE = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(b'no certificate at all').decode()}\n{_END}"
 _SHORT = {
     "CN": x509.NameOID.COMMON_NAME,
     "OU": x509.NameOID.ORGANIZATIONAL_UNIT_NAME,

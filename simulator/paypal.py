@@ -156,4 +156,4 @@ def _by_certificate(id_: str, accounts: Accounts) -> Account | None:
 
 
 def _has_certificate(id_: str, account: Account) -> bool:
-    return any(one.get("id") == id_ for one in account.wire.get("certificates", ()))
+    return account.channel == Paypal.name and any(one["id"] == id_ for one in account.wire["certificates"])

@@ -7,9 +7,9 @@ ledger's transaction id.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from simulator.asgi import BadBody, Request, Response, decode, json_response
 from simulator.base import Asked, Call
 from simulator.faults import CallKind
-from simulator.ledger import Key, Ledger, Payment, Refund, Refusal, Row, Terms
+from simulator.ledger import Key, Ledger, Payment, Refund, Refusal, Terms
 from simulator.paypal_keys import CERTIFICATES, is_genuine, new_token, wire_of, with_wire
+from simulator.paypal_report import report
 from simulator.paypal_wire import (
     CreateBody,
     RefundBody,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 APPROVE_WITHIN = timedelta(hours=6)
 """After that an order that nobody captured is gone."""
-
-PAGE_SIZE_MAX = 500
 
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 
@@ -71,7 +70,8 @@ def _token(far_side: FarSide, asked: Asked) -> Response:
 def _note_origin(far_side: FarSide, asked: Asked) -> None:
     """The address by which the merchant reaches us, for its certificates are fetched from there too."""
     wire = wire_of(asked.account)
-    origin = f"http://{asked.request.headers.get('host', '')}"
+    scheme = urlsplit(far_side.urls.get("paypal", "http:")).scheme
+    origin = f"{scheme}://{asked.request.headers.get('host', '')}"
     if wire.origin != origin:
         far_side.accounts[asked.account.merchant_id] = with_wire(asked.account, replace(wire, origin=origin))
 
@@ -184,56 +184,6 @@ def _payment_of_capture(far_side: FarSide, asked: Asked) -> Payment | None:
     return far_side.ledger.find(key, asked.now)
 
 
-def _report(far_side: FarSide, asked: Asked) -> Response:
-    """The transactions of a span, oldest first, page by page. A span of several days is not kept here."""
-    told = {name: values[-1] for name, values in parse_qs(asked.request.query).items()}
-    try:
-        first, last = (datetime.fromisoformat(told[name]) for name in ("start_date", "end_date"))
-        page, size = int(told.get("page", "1")), int(told.get("page_size", "100"))
-    except (KeyError, ValueError):
-        return error(400, "INVALID_REQUEST")
-    if not 1 <= size <= PAGE_SIZE_MAX or page < 1 or first.date() != last.date():
-        return error(400, "INVALID_REQUEST")
-    rows = far_side.statement(asked.account, first.astimezone(UTC).date())
-    within = [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
-    shown = within[(page - 1) * size : page * size]
-    return json_response(
-        {
-            "transaction_details": [{"transaction_info": _transaction(row)} for row in shown],
-            "account_number": asked.account.merchant_id,
-            "page": page,
-            "total_items": len(within),
-            "total_pages": -(-len(within) // size),
-        }
-    )
-
-
-def _transaction(row: Row | tuple[str, ...]) -> dict[str, Any]:
-    """Money that leaves has a sign; a refund names the payment that it is of."""
-    if not isinstance(row, Row):  # cut off
-        return {"transaction_event_code": "T0006", "custom_field": row[1]}
-    told, is_refund = money(row.amount, row.currency), row.type == "refund"
-    info = {
-        "transaction_id": row.transaction_id,
-        "transaction_event_code": "T0006",
-        "transaction_initiation_date": row.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000"),
-        "transaction_amount": told,
-        "transaction_status": "S",
-        "invoice_id": row.out_trade_no,
-        "custom_field": row.out_trade_no,
-    }
-    if is_refund:
-        info |= {
-            "transaction_id": f"R{row.refund_no}",
-            "paypal_reference_id": row.transaction_id,
-            "paypal_reference_id_type": "TXN",
-            "transaction_event_code": "T1107",
-            "transaction_amount": replace(told, value=f"-{told.value}"),
-            "invoice_id": row.refund_no,
-        }
-    return info
-
-
 def _verify(_: FarSide, asked: Asked) -> Response:
     try:
         body = decode(asked.request.body, VerifyBody)
@@ -298,7 +248,7 @@ CALLS: tuple[Call, ...] = (
         method="GET",
         pattern="/v1/reporting/transactions",
         number=lambda request: "".join(parse_qs(request.query).get("start_date", [])),
-        handle=_report,
+        handle=report,
     ),
     Call(
         kind=CallKind.CERTIFICATES,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import IO
 
 import msgspec
 
-from channels.base import Acknowledgement
+from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
 from simulator.base import Account
-from tests.channels.driver import Key, Said, Sent
+from simulator.faults import CallKind
+from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Key, Said, Sent, Tells, Wrong
 from tests.channels.wire import Answered, Asked
 
 _SECRETS = {
@@ -22,17 +26,73 @@ _SECRETS = {
 _IDS = {Key.NEW: "k2", Key.OLD: "k1", Key.STRANGER: "k2"}
 
 
-class SandboxDriver:
+class SandboxDriver(Driver):
     channel = "sandbox"
     merchant_id = "m-1001"
-    tolerance_s = 300
-    acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
-    signature_headers: tuple[str, ...] = ("sandbox-signature", "sandbox-callback-id")
+    methods = ("page",)
+    required = ("merchant_id", "keys")
+    wrong = (
+        Wrong("merchant_id", 7, "merchant_id"),
+        Wrong("merchant_id", "m é", "merchant_id"),
+        Wrong("merchant_id", "m\r\nX: y", "merchant_id"),
+        Wrong("merchant_id", "", "merchant_id"),
+        Wrong("keys", "canary", "keys"),
+        Wrong("keys", {}, "keys"),
+        Wrong("keys", {"k1": "canary"}, "k1"),
+        Wrong("keys", {"k 1": "canary, long enough to be a secret"}, "keys"),
+        Wrong("keys", {"": "canary, long enough to be a secret"}, "keys"),
+    )
+    numbers = ("ab|cd*ef_gh-12",)
+
+    answers_are_signed = True
+    refusals_are_signed = True
     answers_are_bound = True
+    answer_tolerance_s = 300
+    refusal_code = "INVALID_PARAMETER"
+    queries = Tells()
+    checkout_kind = "redirect"
+    created_tells = frozenset({"number", "merchant", "amount", "currency"})
+
+    acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
+    callbacks = Tells()
+    signature_headers = ("sandbox-signature", "sandbox-callback-id")
+    bad_signatures = (
+        "v1=é",
+        "t=1,k=k2,v1=é",
+        "t=１７,k=k2,v1=" + "a" * 64,
+        "t=1,k=k2,v0=" + "a" * 64,
+        "t=-1,k=k2,v1=" + "a" * 64,
+        "t=1,k=nobody,v1=" + "a" * 64,
+        "t=1,k=k2,v1=" + "a" * 63,
+        "t=1,k=k2,v1=" + "A" * 64,
+        "t=99999999999999999999,k=k2,v1=" + "a" * 64,
+    )
+
     statement = (
         b"type,out_trade_no,transaction_id,refund_no,amount,currency,at\n"
         b"payment,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,,8888,CNY,2026-11-23T04:00:00Z\n"
         b"refund,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,R-000001,1000,CNY,2026-11-23T04:00:01Z\n"
+    )
+    statement_rows = (
+        StatementRow(
+            line=2,
+            kind="payment",
+            out_trade_no=NUMBER,
+            channel_transaction_id="4200000000202611230000000001",
+            amount=AMOUNT,
+            currency="CNY",
+            at=PAID_AT,
+        ),
+        StatementRow(
+            line=3,
+            kind="refund",
+            out_trade_no=NUMBER,
+            channel_transaction_id="4200000000202611230000000001",
+            refund_no=REFUND_NO,
+            amount=1000,
+            currency="CNY",
+            at=PAID_AT + timedelta(seconds=1),
+        ),
     )
 
     def account(self, base_url: str, *keys: Key) -> AccountConfig:
@@ -40,51 +100,123 @@ class SandboxDriver:
         credentials = {"merchant_id": self.merchant_id, "keys": secrets}
         return AccountConfig(name="main", channel=self.channel, base_url=base_url, credentials=credentials)
 
-    def far_account(self) -> Account:
+    def far_account(self, callback_url: str = "") -> Account:
         keys = {_IDS[key]: _SECRETS[key] for key in (Key.NEW, Key.OLD)}
-        return Account(name="main", merchant_id=self.merchant_id, keys=keys)
+        return Account(name="main", merchant_id=self.merchant_id, keys=keys, callback_url=callback_url)
+
+    def kind(self, asked: Asked) -> CallKind:
+        path = asked.target.partition("?")[0]
+        if path == "/v1/statement":
+            return CallKind.STATEMENT
+        if asked.method == "GET":
+            return CallKind.QUERY_REFUND if path.startswith("/v1/refunds/") else CallKind.QUERY
+        ends = {"close": CallKind.CLOSE, "refunds": CallKind.REFUND}
+        return ends.get(path.rpartition("/")[2], CallKind.CREATE)
 
     def render(self, said: Said) -> bytes:
         return msgspec.json.encode(self._payment(said))
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
-        body = {"id": notification_id, "type": "payment.paid", "created_at": "2026-11-23T04:00:00Z"}
-        return msgspec.json.encode({**body, "payment": self._payment(said)})
+    def render_created(self, said: Said, checkout: str) -> bytes:
+        return msgspec.json.encode(self._payment(said) | {"pay_url": checkout})
 
-    def render_refusal(self, code: str) -> bytes:
-        return msgspec.json.encode({"code": code, "message": "no"})
-
-    def sign_answer(
+    def answer(
         self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
     ) -> Answered:
         question = asked.headers["sandbox-signature"].rpartition("v1=")[2]
         made = _signature(key, at, b"ANSWER", question.encode(), str(status).encode(), body)
         return Answered(status, {"sandbox-signature": made, "content-type": "application/json"}, body)
 
+    def missing(self, asked: Asked) -> Answered:
+        return self.answer(asked, 404, _error("PAYMENT_NOT_EXIST"))
+
+    def refusal(self, asked: Asked, code: str) -> Answered:
+        return self.answer(asked, 400, _error(code))
+
+    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
+        return answered._replace(headers=answered.headers | {"sandbox-signature": text})
+
+    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
+        return {
+            "status altered": self.missing(asked)._replace(status=200),
+            "a refusal that is no word": self.refusal(asked, "no\r\nhow"),
+            "a currency in small letters": self.answer(asked, 200, self.render(Said(currency="cny"))),
+        }
+
+    def render_callback(self, said: Said, notification_id: str) -> bytes:
+        body = {"id": notification_id, "type": "payment.paid", "created_at": "2026-11-23T04:00:00Z"}
+        return msgspec.json.encode({**body, "payment": self._payment(said)})
+
     def sign_callback(
-        self, body: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW, merchant: str = ""
+        self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
     ) -> Sent:
-        merchant_id = merchant or self.merchant_id
-        made = _signature(key, at, b"CALLBACK", notification_id.encode(), merchant_id.encode(), body)
+        return self._signed_for(self.merchant_id, content, notification_id, at, key)
+
+    def at_another_time(self, sent: Sent, at: float) -> Sent:
+        _, comma, rest = sent.headers["sandbox-signature"].partition(",")
+        return sent._replace(headers=sent.headers | {"sandbox-signature": f"t={int(at)}{comma}{rest}"})
+
+    def forged(self, *, at: float) -> Mapping[str, Sent]:
+        """Two merchants may share a key in a test environment."""
+        content = self.render_callback(Said(), self.notification_id)
+        return {"another merchant's": self._signed_for("m-2002", content, self.notification_id, at, Key.NEW)}
+
+    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
+        other = self.render_callback(Said(), "cb_another_one")
+        small = self.render_callback(Said(currency="cny"), self.notification_id)
+        return {
+            "another id than the header's": self.sign_callback(other, self.notification_id, at=at),
+            "a currency in small letters": self.sign_callback(small, self.notification_id, at=at),
+        }
+
+    def malformed_statements(self) -> Mapping[str, bytes]:
+        spoilt = {
+            "full-width digits": (b"8888", "８８".encode()),
+            "an underscore": (b"8888", b"8_888"),
+            "a plus": (b"8888", b"+8888"),
+            "a minus": (b"8888", b"-8888"),
+            "a decimal point": (b"8888", b"88.88"),
+            "no amount": (b"8888", b""),
+            "no zone": (b"04:00:00Z", b"04:00:00"),
+            "no instant": (b"04:00:00Z", b"yesterday"),
+            "too few columns": (b",CNY,2026", b"2026"),
+            "another kind": (b"payment,0", b"pension,0"),
+        }
+        return {name: self.statement.replace(old, new, 1) for name, (old, new) in spoilt.items()}
+
+    def no_statements(self) -> Mapping[str, bytes]:
+        header, _, rows = self.statement.partition(b"\n")
+        return {
+            "no header": rows,
+            "another header": header.replace(b"amount", b"sum") + b"\n" + rows,
+            "not UTF-8": self.statement.replace(b"CNY", b"\xff\xfe", 1),
+            "a quote that never ends": self.statement + b'payment,"',
+        }
+
+    def write_statement(self, into: IO[bytes], rows: int) -> None:
+        header, row, _ = self.statement.split(b"\n", 2)
+        into.write(header + b"\n")
+        for _ in range(rows):
+            into.write(row + b"\n")
+
+    def _signed_for(self, merchant_id: str, content: bytes, notification_id: str, at: float | None, key: Key) -> Sent:
+        made = _signature(key, at, b"CALLBACK", notification_id.encode(), merchant_id.encode(), content)
         headers = {
             "content-type": "application/json",
             "sandbox-merchant": merchant_id,
             "sandbox-callback-id": notification_id,
             "sandbox-signature": made,
         }
-        return Sent(headers, body)
-
-    def missing(self, asked: Asked) -> Answered:
-        return self.sign_answer(asked, 404, self.render_refusal("PAYMENT_NOT_EXIST"))
+        return Sent(headers, content)
 
     def _payment(self, said: Said) -> dict[str, object]:
         was_paid = said.status in ("paid", "refunded")
+        transaction = self.transaction if said.transaction is None else said.transaction
         return {
-            "merchant_id": said.merchant or self.merchant_id,
+            "merchant_id": self.merchant_id if said.merchant is None else said.merchant,
             "out_trade_no": said.number,
-            "transaction_id": said.transaction if was_paid else None,
+            "transaction_id": transaction if was_paid else None,
             "amount": said.amount,
-            "currency": said.currency,
+            "currency": self.currency if said.currency is None else said.currency,
             "subject": "Tea, 250 g",
             "status": said.status,
             "refunded_amount": said.refunded,
@@ -92,6 +224,10 @@ class SandboxDriver:
             "expires_at": "2038-01-19T03:14:07Z",
             "pay_url": "https://channel.example/pay/1",
         }
+
+
+def _error(code: str) -> bytes:
+    return msgspec.json.encode({"code": code, "message": "no"})
 
 
 def _signature(key: Key, at: float | None, kind: bytes, *lines: bytes) -> str:

@@ -71,6 +71,7 @@ class StripeDriver(Driver):
     refusal_code = "parameter_invalid_integer"
     queries = Tells(never=frozenset({"merchant", "app"}))
     tells_undelivered = True
+    tells_under_way = True
     checkout_kind = "redirect"
     created_tells = frozenset({"number", "amount", "currency"})
 

@@ -5,11 +5,12 @@ import pytest
 from msgspec.structs import replace
 
 from channels.adapters import ADAPTERS, open_channel
+from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import ConfigurationError
-from tests.channels.conftest import DRIVERS
-from tests.channels.driver import Driver
+from tests.channels.conftest import DRIVERS, assert_tells_no_secret
+from tests.channels.driver import OFFLINE_URL, Driver
 
 NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 
@@ -20,42 +21,76 @@ def test_every_adapter_passes_the_conformance_suite() -> None:
 
 
 def test_a_channel_that_is_none_is_named(driver: Driver) -> None:
-    account = replace(driver.account("http://127.0.0.1:9"), channel="barter")
+    account = replace(driver.account(OFFLINE_URL), channel="barter")
     with pytest.raises(ConfigurationError, match="barter"):
         open_channel(account, NOBODY)
+
+
+def test_an_adapter_says_how_it_is_used(driver: Driver, offline: Channel) -> None:
+    """Its methods, and whether there is anything to ask by before it was created."""
+    assert offline.methods == driver.methods
+    assert driver.method in ("", *offline.methods)
+    assert offline.queries_by_reference == (driver.reference is not None)
 
 
 @pytest.mark.parametrize(
     "credentials", [{}, {"api_key": "canary"}, {"merchant_id": 7, "keys": "canary"}], ids=["none", "other", "shape"]
 )
 def test_credentials_of_another_form_are_a_configuration_error(driver: Driver, credentials: dict[str, object]) -> None:
-    account = replace(driver.account("http://127.0.0.1:9"), credentials=credentials)
     with pytest.raises(ConfigurationError, match="account main") as caught:
-        open_channel(account, NOBODY)
+        open_channel(with_credentials(driver, credentials), NOBODY)
     assert "canary" not in str(caught.value)
 
 
-def sandbox(**credentials: object) -> AccountConfig:
-    return AccountConfig(name="main", channel="sandbox", base_url="http://127.0.0.1:9", credentials=dict(credentials))
+def test_a_credential_that_is_missing_is_named(driver: Driver) -> None:
+    credentials = driver.account(OFFLINE_URL).credentials
+    assert driver.required
+    for name in driver.required:
+        rest = {key: value for key, value in credentials.items() if key != name}
+        assert len(rest) < len(credentials)
+        with pytest.raises(ConfigurationError, match=name) as caught:
+            open_channel(with_credentials(driver, rest), NOBODY)
+        assert_tells_no_secret(caught.value, rest)
 
 
-def test_a_sandbox_secret_that_is_too_short_is_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigurationError, match="k1") as caught:
-        open_channel(sandbox(merchant_id="m-1001", keys={"k1": "canary"}), NOBODY)
+def test_a_credential_too_many_is_named(driver: Driver) -> None:
+    """It is a name that was mistyped."""
+    credentials = driver.account(OFFLINE_URL).credentials | {"secret_kye": "canary"}
+    with pytest.raises(ConfigurationError, match="secret_kye") as caught:
+        open_channel(with_credentials(driver, credentials), NOBODY)
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("merchant_id", "key_id"), [("m é", "k1"), ("m\r\nX: y", "k1"), ("", "k1"), ("m-1001", "k 1"), ("m-1001", "")]
-)
-def test_sandbox_names_that_do_not_fit_a_header_are_refused(merchant_id: str, key_id: str) -> None:
-    """They would make every call fail later, in words that help nobody."""
-    with pytest.raises(ConfigurationError):
-        open_channel(sandbox(merchant_id=merchant_id, keys={key_id: "s" * 32}), NOBODY)
+def test_a_credential_that_is_malformed_is_named_and_not_shown(driver: Driver) -> None:
+    """Such a one would make every call fail later, in words that help nobody."""
+    assert driver.wrong
+    for key, value, named in driver.wrong:
+        credentials = driver.account(OFFLINE_URL).credentials | {key: value}
+        with pytest.raises(ConfigurationError, match="account main") as caught:
+            pytest.fail(f"{key}={value!r} opened {open_channel(with_credentials(driver, credentials), NOBODY)}")
+        assert named in str(caught.value)
+        assert "canary" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_an_account_that_mixes_test_and_live_does_not_open(driver: Driver) -> None:
+    """Its money would be play money in one of two places."""
+    for name, account in driver.mixed_accounts().items():
+        with pytest.raises(ConfigurationError, match="account main") as caught:
+            pytest.fail(f"{name}: {open_channel(account, NOBODY)}")
+        assert_tells_no_secret(caught.value, account.credentials)
 
 
 def test_an_account_in_a_log_line_shows_no_credentials(driver: Driver) -> None:
-    account = driver.account("http://127.0.0.1:9")
+    account = driver.account(OFFLINE_URL)
     shown = repr(account)
-    assert all(str(value) not in shown for value in account.credentials.values())
+    assert all(str(value) not in shown for value in account.credentials.values() if len(str(value)) > 8)
     assert account.name in shown
+
+
+def test_an_adapter_in_a_log_line_shows_no_credentials(driver: Driver, offline: Channel) -> None:
+    assert_tells_no_secret(repr(offline), driver.account(OFFLINE_URL).credentials)
+
+
+def with_credentials(driver: Driver, credentials: dict[str, object]) -> AccountConfig:
+    return replace(driver.account(OFFLINE_URL), credentials=credentials)

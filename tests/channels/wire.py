@@ -121,13 +121,14 @@ def _read_head(head: bytes) -> tuple[str, str, dict[str, str]]:
 
 
 def http_answer(answered: Answered) -> bytes:
-    """On the wire, with the connection closed after it."""
+    """On the wire, with the connection closed after it. A header that is not ASCII goes out as UTF-8."""
     lines = [f"HTTP/1.1 {answered.status} Told", f"content-length: {len(answered.body)}", "connection: close"]
     lines += [f"{name}: {value}" for name, value in answered.headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answered.body
+    return "\r\n".join([*lines, "", ""]).encode() + answered.body
 
 
-Spoil = Callable[[Asked, Answered], Answered | bytes]
+Spoil = Callable[[Asked, Answered], Answered | bytes | None]
+"""What is answered instead: another answer, raw bytes, or None for silence until the caller hangs up."""
 
 
 def untouched(_: Asked, answered: Answered) -> Answered:
@@ -148,6 +149,9 @@ class Middleman:
         answered, was_cut = await self._ask(asked)
         self.passed.append((asked, answered))
         told = b"" if was_cut else self.spoil(asked, answered)
+        if told is None:
+            await reader.read()
+            return
         writer.write(told if isinstance(told, bytes) else http_answer(told))
         await writer.drain()
 
@@ -162,4 +166,4 @@ class Middleman:
         head, _, body = raw.partition(b"\r\n\r\n")
         _, status, headers = _read_head(head)
         kept = {name: headers[name] for name in headers if name not in ("content-length", "connection", "date")}
-        return Answered(int(status), kept, body), len(body) < int(headers["content-length"])
+        return Answered(int(status), kept, body), len(body) < int(headers.get("content-length", "0"))

@@ -156,3 +156,12 @@ async def test_an_account_that_is_switched_off_still_asks_receives_and_closes(de
     await desk.receive("main", desk.callback(called_back.payments[0], transaction=transaction))
     assert (await desk.state(called_back)).order.status is OrderStatus.PAID
     assert (await request_close(desk.parts, ended.order.order_no)).order.status is OrderStatus.CLOSED
+
+
+async def test_an_account_added_just_after_a_reading_is_found_at_once(desk: Desk, accounts: Accounts) -> None:
+    """Something reads them every few seconds, and a merchant who has just added one must not be told that there is
+    none.
+    """
+    assert [account.config.name for account in await accounts.all_enabled()] == ["main"]
+    await desk.add_account("new")
+    assert (await accounts.get("new")).config.name == "new"

@@ -95,7 +95,8 @@ async def test_a_forged_or_stale_callback_changes_nothing(desk: Desk, inbox: Inb
 
 
 async def test_a_genuine_callback_that_is_not_the_protocol_is_not_stored(desk: Desk, inbox: Inbox) -> None:
-    sent = desk.driver.sign_callback(b"{}", "cb_1", merchant="m-main")
+    desk.driver.merchant_id = "m-main"
+    sent = desk.driver.sign_callback(b"{}", "cb_1")
     with pytest.raises(ChannelUnreadable):
         await desk.receive("main", sent)
     assert await inbox.count() == 0

@@ -94,6 +94,16 @@ async def test_who_pays_twice_pays_both_pages(shop: Shop, channel: Channel) -> N
     assert await paid_at_the_channel(channel) == set(visit.paid)
 
 
+async def test_who_has_only_agreed_has_not_paid_and_was_not_refused(shop: Shop, channel: Channel) -> None:
+    """Where the channel takes the money later the buyer has done everything, and goes back to the shop like anybody."""
+    await channel.faults(settles_later=1, settle_after_s=600)
+    visit = await only(shop, Kind.COMES_BACK)
+    assert (visit.agreed, visit.paid, visit.refused) == (visit.out_trade_nos, (), ())
+    assert await paid_at_the_channel(channel) == set()
+    assert seen(visit)[0][0] is Where.RETURN
+    assert {sight.since_paying_s for sight in visit.sights} == {None}
+
+
 async def test_second_payment_may_be_refused(shop: Shop, nodrop: SmallNodrop) -> None:
     nodrop.spoil = lambda what: (409, "payment_unclear") if what == "add" else None
     visit = await only(shop, Kind.PAYS_TWICE)

@@ -1,0 +1,88 @@
+"""One more net: what a channel itself knows that it could not call back about, where a channel tells such things.
+
+Whatever is listed there is only a reason to ask: an event that waited for days may have been overtaken. So the payment
+is queried now, and the answer goes through the one door, like every other answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from core.admission import Urgency
+from core.errors import NodropError
+from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
+from core.order import Payment, PaymentKey, PaymentStatus
+from flows.accounts import Account
+from flows.calling import Waiting, call_channel
+from flows.confirm import Answered, query_now
+from flows.parts import Parts
+from storage.orders import find_state_by_payment
+from storage.pending import lease
+
+EVENTS_MAX = 1000
+"""Of one account at one turn, the newest; the others are asked about on time, or at the next turn."""
+
+log = structlog.get_logger()
+
+
+async def ask_undelivered(parts: Parts) -> int:
+    """Every enabled account, side by side; how many payments were asked about.
+
+    Raises:
+        DatabaseUnavailable: the accounts are not known.
+    """
+    accounts = await parts.accounts.all_enabled()
+    asked = await asyncio.gather(*(_of_account(parts, account) for account in accounts))
+    if any(asked):
+        log.info("undelivered_asked", count=sum(asked))
+    return sum(asked)
+
+
+async def _of_account(parts: Parts, account: Account) -> int:
+    """What fails for one account is told, and is no reason to leave the others out."""
+    name = account.config.name
+    try:
+        listed = await call_channel(parts, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
+        return 0 if isinstance(listed, Waiting) else await _ask_about(parts, account, listed[:EVENTS_MAX])
+    except NodropError as error:
+        log.warning("undelivered_not_fetched", account=name, reason=type(error).__name__)
+    except Exception:  # our own bug with one account must not keep the others from being asked
+        log.exception("undelivered_broke", account=name)
+    return 0
+
+
+async def _ask_about(parts: Parts, account: Account, listed: tuple[Evidence, ...]) -> int:
+    """Each payment once, one after the other: this net has time, and the rate is others' too."""
+    told_of = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
+    asked = 0
+    for number, newest in told_of.items():
+        if await _ask_one(parts, account, PaymentKey(account.config.name, number), newest):
+            asked += 1
+    return asked
+
+
+async def _ask_one(parts: Parts, account: Account, key: PaymentKey, told: Evidence) -> bool:
+    """Whether it was asked about: not if it is unknown here or paid, and not if somebody is asking already."""
+    state = await find_state_by_payment(parts.db, key)
+    payment = None if state is None else state.payment(key)
+    if payment is None or not _may_be_news(payment, told):
+        return False
+    leased = await lease(parts.db, key, parts.settings.lease_s)
+    if leased is None and payment.status is PaymentStatus.OPEN:
+        return False
+    answered = await query_now(
+        parts, account, payment, by=Source.UNDELIVERED, urgency=Urgency.SCHEDULED, leased=leased, known=state
+    )
+    return isinstance(answered, Answered)
+
+
+def _may_be_news(payment: Payment, told: Evidence) -> bool:
+    """A failed try to pay leaves a payment as open as it was; money for one that is closed here is late."""
+    match told:
+        case Paid() | Refunded():
+            return payment.status is not PaymentStatus.PAID
+        case Approved() | Closed():
+            return payment.status is PaymentStatus.OPEN
+    return False

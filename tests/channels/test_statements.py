@@ -1,0 +1,124 @@
+"""A channel's statement: fetched into a file, read row by row, and one bad row does not hide the others."""
+
+import tracemalloc
+from datetime import date
+from io import BytesIO
+from tempfile import TemporaryFile
+
+import pytest
+
+from channels.base import Channel, MalformedRow, StatementRow
+from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
+from simulator.faults import CallKind
+from tests.channels.conftest import Far, rows_of
+from tests.channels.driver import AMOUNT, NUMBER, REFUND_NO, Driver
+
+ROWS = 20_000
+BYTES_MAX = 1 << 20
+"""What reading may take at its most: a few buffers. A list of so many rows would take some eight times as much."""
+
+MORE_BYTES_MAX = 64 << 10
+"""By how much a statement that is five times as long may take more."""
+
+LONG_AGO = date(2020, 1, 1)
+
+
+def parsed(channel: Channel, statement: bytes) -> list[StatementRow | MalformedRow]:
+    return list(channel.parse_statement(BytesIO(statement)))
+
+
+async def test_a_statement_tells_what_was_paid_and_what_was_refunded(far: Far) -> None:
+    """With the channel's number that the query told, by which the two are compared."""
+    paid = await far.buy()
+    await far.adapter.refund_payment(far.row, REFUND_NO, 1000)
+    assert paid.paid_at is not None
+    rows = await rows_of(far, paid.paid_at.astimezone(far.adapter.statement_zone).date())
+    assert all(isinstance(row, StatementRow) for row in rows)
+    wanted = {
+        (row.kind, NUMBER if row.out_trade_no else "", AMOUNT if row.kind == "payment" else 1000)
+        for row in far.driver.statement_rows
+    }
+    assert {(row.kind, row.out_trade_no, row.amount) for row in rows if isinstance(row, StatementRow)} == wanted
+    (payment,) = [row for row in rows if isinstance(row, StatementRow) and row.kind == "payment"]
+    assert payment.channel_transaction_id == far.row.channel_transaction_id
+    assert payment.currency == far.driver.currency
+    assert payment.at.replace(microsecond=0) == paid.paid_at.replace(microsecond=0)
+    assert len(rows) == 2
+
+
+async def test_a_day_without_payments_has_no_rows_or_no_statement(far: Far) -> None:
+    await far.buy()
+    try:
+        assert await rows_of(far, LONG_AGO) == []
+    except ChannelRefused as refused:
+        code = refused.code
+    else:
+        return
+    assert code == "no_statement"
+
+
+async def test_a_statement_that_breaks_off_is_unavailable(far: Far) -> None:
+    paid = await far.buy()
+    assert paid.paid_at is not None
+    far.answers(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", to=CallKind.STATEMENT)
+    with pytest.raises(ChannelUnavailable):
+        await rows_of(far, paid.paid_at.astimezone(far.adapter.statement_zone).date())
+
+
+async def test_a_refusal_of_a_statement_is_told(far: Far) -> None:
+    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code), to=CallKind.STATEMENT)
+    with pytest.raises(ChannelRefused) as caught:
+        await rows_of(far, LONG_AGO)
+    assert caught.value.code == far.driver.refusal_code
+
+
+def test_rows_of_a_statement_are_read_exactly(offline: Channel, driver: Driver) -> None:
+    assert tuple(parsed(offline, driver.statement)) == driver.statement_rows
+    assert [row.kind for row in driver.statement_rows] == ["payment", "refund"]
+
+
+def test_a_row_that_is_not_of_the_form_is_told_and_the_others_still_count(offline: Channel, driver: Driver) -> None:
+    payment, refund = driver.statement_rows
+    spoilt = driver.malformed_statements()
+    assert spoilt
+    for name, statement in spoilt.items():
+        assert statement != driver.statement, name
+        malformed, good = parsed(offline, statement)
+        assert isinstance(malformed, MalformedRow), name
+        assert (malformed.line, malformed.reason.isidentifier()) == (payment.line, True), name
+        assert good == refund, name
+
+
+@pytest.mark.parametrize(
+    "statement", [b"", b"\n", b"<!doctype html><h1>Back soon</h1>", b'{"code":"SYSTEM_ERROR"}', b"\xff", b"\x1f\x8b"]
+)
+def test_what_is_no_statement_is_not_read_as_a_day_without_payments(offline: Channel, statement: bytes) -> None:
+    with pytest.raises(ChannelUnreadable):
+        parsed(offline, statement)
+
+
+def test_what_is_no_statement_of_this_channels_is_unreadable(offline: Channel, driver: Driver) -> None:
+    for name, statement in driver.no_statements().items():
+        with pytest.raises(ChannelUnreadable):
+            pytest.fail(f"{name}: {parsed(offline, statement)}")
+
+
+def test_a_long_statement_is_read_in_memory_that_does_not_grow_with_it(offline: Channel, driver: Driver) -> None:
+    short, long = peak_of_reading(offline, driver, ROWS // 5), peak_of_reading(offline, driver, ROWS)
+    assert long < BYTES_MAX
+    assert long < short + MORE_BYTES_MAX
+
+
+def peak_of_reading(channel: Channel, driver: Driver, rows: int) -> int:
+    """Bytes of memory at the most, while a statement of so many payments is read."""
+    with TemporaryFile() as file:
+        driver.write_statement(file, rows)
+        file.seek(0)
+        tracemalloc.start()
+        try:
+            told = sum(row.kind == "payment" for row in channel.parse_statement(file) if isinstance(row, StatementRow))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert told == rows
+    return most

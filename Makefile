@@ -41,7 +41,7 @@ check: lint types imports test ## All four: what a change must pass
 
 fuzz: oracles ## Fuzz one parser for as long as ARGS say (ARGS="wechatpay_callback -max_total_time=600")
 	@PYTHONPATH=.:$$($(IN_VENV) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-		.oracles/atheris/bin/python -m tests.fuzz $(ARGS)
+		.oracles/atheris/bin/python -m tests.fuzz $(ARGS) -artifact_prefix=.oracles/
 
 rehearse: setup ## Deploy the Procfile as a platform would, sell one order, end it
 	@$(IN_VENV) -m tests.platform.rehearse

@@ -44,6 +44,13 @@ class Channel:
         answer = await self._http.put(f"{self.url}/control/faults", json=profile)
         assert answer.status_code == 200, answer.text
 
+    async def open(self, channel: str, name: str) -> dict[str, Any]:
+        """What its operator writes down of a new account there."""
+        answer = await self._http.post(f"{self.url}/control/accounts", json={"name": name, "channel": channel})
+        assert answer.status_code == 200, answer.text
+        opened: dict[str, Any] = answer.json()
+        return opened
+
     async def queries(self) -> int:
         """How many queries have arrived so far."""
         answer = await self._http.get(f"{self.url}/control/arrivals")
@@ -127,6 +134,13 @@ async def account(parts: Parts, channel: Channel) -> str:
     )
     await put_account(parts.db, Sealer.from_setting(MASTER_KEYS), config)
     return "main"
+
+
+async def open_elsewhere(parts: Parts, channel: Channel, kind: str, name: str) -> None:
+    """An account at another of the far side's channels, with keys that are made there, known here and there."""
+    opened = await channel.open(kind, name)
+    fields = {field: opened[field] for field in ("channel", "base_url", "credentials")}
+    await put_account(parts.db, Sealer.from_setting(MASTER_KEYS), AccountConfig(name=name, **fields))
 
 
 def terms(**more: Any) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """What a merchant's backend does with /v1, through the flows, against Postgres, Redis and a sandbox channel."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.api.conftest import Channel, terms
+from flows.parts import Parts
+from tests.api.conftest import Channel, open_elsewhere, terms
 from tests.api.driver import Client
 from tests.servers import eventually
 
@@ -61,7 +64,7 @@ async def test_a_paid_order_takes_no_other_payment_and_cannot_be_closed(
     placed = (await client.post("/v1/orders", terms(account=account))).json
     await channel.pay(placed["payments"][0]["out_trade_no"])
     address = f"/v1/orders/{placed['order_no']}"
-    started = await client.post(f"{address}/payments", {"account": account, "method": "other"})
+    started = await client.post(f"{address}/payments", {"account": account, "method": "page"})
     closed = await client.post(f"{address}/close")
     assert (started.status, started.problem) == (409, "order_paid")
     assert (closed.status, closed.problem) == (409, "order_paid")
@@ -144,3 +147,88 @@ async def test_a_callback_is_acknowledged_in_the_channels_own_words(
         return bool((await client.get(f"/v1/orders/{placed['order_no']}")).json["status"] == "paid")
 
     await eventually(is_paid)
+
+
+# -- who pays, and until when ------------------------------------------------------------------------------------------
+
+OPENID = "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"
+CLIENT_IP = "2001:db8::1428:57ab"
+
+
+async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
+    client: Client, account: str, parts: Parts
+) -> None:
+    payer = {"openid": OPENID, "client_ip": CLIENT_IP}
+    with capture_logs() as lines:
+        placed = await client.post("/v1/orders", terms(account=account, payer=payer))
+        unpaid = (await client.post("/v1/orders", terms())).json
+        path = f"/v1/orders/{unpaid['order_no']}/payments"
+        started = await client.post(path, {"account": account, "payer": payer})
+    assert (placed.status, started.status) == (201, 201)
+    tables = await parts.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    kept = [
+        await parts.db.fetch(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - Postgres's own
+        for (table,) in tables
+    ]
+    seen = repr((kept, lines, placed.json, started.json))
+    assert placed.json["order_no"] in repr(kept)
+    assert "order_placed" in [line["event"] for line in lines]
+    assert OPENID not in seen
+    assert CLIENT_IP not in seen
+
+
+@pytest.mark.parametrize(
+    "payer",
+    [{"openid": ""}, {"openid": "x" * 129}, {"openid": "a b"}, {"client_ip": "1.2.3"}, {"client_ip": "fe80::1%eth0"},
+     {"client_ip": "1.2.3.4, 5.6.7.8"}, {"client_ip": ":" * 45}, {"name": "Ann"}, OPENID],
+    ids=str,
+)  # fmt: skip
+async def test_a_payer_that_is_none_is_refused_and_not_repeated(client: Client, account: str, payer: object) -> None:
+    for path, body in (
+        ("/v1/orders", terms(account=account, payer=payer)),
+        ("/v1/orders/A-1/payments", {"account": account, "payer": payer}),
+    ):
+        answer = await client.post(path, body)
+        assert (answer.status, answer.problem) == (400, "invalid_request"), path
+        told = next(iter(payer.values())) if isinstance(payer, dict) else payer
+        assert not told or str(told) not in answer.json["detail"]
+
+
+async def test_a_payer_without_a_payment_is_refused(client: Client) -> None:
+    answer = await client.post("/v1/orders", terms(payer={"openid": OPENID}))
+    assert (answer.status, "account is missing" in answer.json["detail"]) == (400, True)
+
+
+async def test_a_method_that_the_channel_does_not_know_is_refused_and_nothing_is_placed(
+    client: Client, account: str
+) -> None:
+    wanted = terms(account=account, method="jsapi")
+    answer = await client.post("/v1/orders", wanted)
+    assert (answer.status, answer.problem, "page" in answer.json["detail"]) == (400, "invalid_request", True)
+    assert (await client.get(f"/v1/orders/{wanted['order_no']}")).status == 404
+    placed = (await client.post("/v1/orders", terms())).json
+    path = f"/v1/orders/{placed['order_no']}/payments"
+    assert (await client.post(path, {"account": account, "method": "jsapi"})).status == 400
+    assert (await client.post(path, {"account": account, "method": "page"})).status == 201
+
+
+@pytest.mark.parametrize("until", ["2099-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"])
+async def test_a_payment_is_watched_for_ten_years_at_most(client: Client, account: str, until: str) -> None:
+    watch = {"out_trade_no": "legacy-0002", "payable_until": until}
+    answer = await client.post("/v1/orders", terms(account=account, watch=watch))
+    assert (answer.status, "watch.payable_until" in answer.json["detail"]) == (400, True)
+    watch["payable_until"] = (datetime.now(UTC) + timedelta(days=3649)).isoformat()
+    assert (await client.post("/v1/orders", terms(account=account, watch=watch))).status == 201
+
+
+async def test_the_payer_reaches_the_channel_that_needs_one(client: Client, channel: Channel, parts: Parts) -> None:
+    """WeChat Pay's jsapi wants an openid; the request without it, sent again with it, carries on where it was."""
+    await open_elsewhere(parts, channel, "wechatpay", "cn")
+    wanted = terms(account="cn", method="jsapi")
+    without = await client.post("/v1/orders", wanted)
+    assert (without.status, "payer.openid" in without.json["detail"]) == (400, True)
+    placed = await client.post("/v1/orders", wanted | {"payer": {"openid": OPENID}})
+    assert placed.status == 200
+    assert placed.json["payments"][0]["checkout"]["kind"] == "client"
+    page = await client.post("/v1/orders", terms(account="cn", method="h5", payer={"client_ip": CLIENT_IP}))
+    assert (page.status, page.json["payments"][0]["checkout"]["kind"]) == (201, "redirect")

@@ -36,6 +36,7 @@ FIGURES = {
     "rearm": {"notice", "rearm", "rows_per_s"} | CPU,
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
     "channels": {f"{name}_{what}" for name in ADAPTERS for what in ("query_tls", "query_http", "callback")},
+    "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "sweep": {f"{name}_{which}" for name in ("idle", "busy") for which in LATENCIES} | {"behind_leases"},
 }
 
@@ -83,5 +84,7 @@ def _check_counts(name: str, figures: dict[str, tuple[float, int]]) -> None:
             assert figures["redis_job"][1] == 2 * TINY.rows, "a query and a deadline each"
         case "channels":
             assert figures["sandbox_query_tls"][1] == TINY.channel_queries
+        case "reconcile":
+            assert figures["rows_per_s"][1] == TINY.rows
         case "sweep":
             assert figures["behind_leases"][1] == 100, "a whole batch"

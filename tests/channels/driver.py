@@ -141,6 +141,9 @@ class Driver(Protocol):
 
     queries: Tells
     needs_capture: bool = False
+    idempotency_header: str = ""
+    """By which it knows a creation or a refund that is asked for again; empty where a number in the body does that."""
+
     tells_under_way: bool = False
     """Whether it says of a payment without money that the buyer has sent it by a slow method."""
 

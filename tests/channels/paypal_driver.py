@@ -206,6 +206,7 @@ class PaypalDriver(Driver):
 
     answers_are_signed = False
     refusals_are_signed = False
+    idempotency_header = "paypal-request-id"
     refusal_code = "INVALID_PARAMETER_VALUE"
     queries = Tells(statuses=frozenset({"unpaid", "agreed", "paid", "closed", "refunded"}))
     needs_capture = True

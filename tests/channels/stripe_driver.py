@@ -68,6 +68,7 @@ class StripeDriver(Driver):
 
     answers_are_signed = False
     refusals_are_signed = False
+    idempotency_header = "idempotency-key"
     refusal_code = "parameter_invalid_integer"
     queries = Tells(never=frozenset({"merchant", "app"}))
     tells_undelivered = True

@@ -185,7 +185,11 @@ async def test_silence_is_unavailable_within_the_time_out(far: Far) -> None:
 
 async def test_a_refusal_of_a_query_is_no_evidence(far: Far) -> None:
     """It is definite for a creation; of a query it says nothing about money."""
-    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code))
+    code = far.driver.refusal_code
+    far.answers(lambda asked: far.driver.refusal(asked, code))
+    with pytest.raises(NO_EVIDENCE):
+        await far.query()
+    far.answers(lambda asked: far.driver.refusal(asked, code)._replace(status=404))
     with pytest.raises(NO_EVIDENCE):
         await far.query()
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import NOBODY
-from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, InvalidRequest
+from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, InvalidRequest
 from core.evidence import Closed, Missing, Paid, Unpaid
 from simulator.faults import CallKind, FaultProfile
 from simulator.ledger import PaymentStatus
@@ -84,6 +84,14 @@ async def test_a_refusal_of_a_creation_carries_the_channels_code(far: Far) -> No
     with pytest.raises(ChannelRefused) as caught:
         await far.create()
     assert caught.value.code == far.driver.refusal_code
+
+
+async def test_a_code_that_is_no_word_is_not_repeated(far: Far) -> None:
+    """It would go into log lines and answers."""
+    far.answers(lambda asked: far.driver.refusal(asked, "canary\r\nX: y"), to=CallKind.CREATE)
+    with pytest.raises(ChannelError) as caught:
+        await far.create()
+    assert "canary" not in repr(caught.value)
 
 
 async def test_an_unsigned_refusal_of_a_creation_is_not_definite_where_the_channel_signs_them(far: Far) -> None:

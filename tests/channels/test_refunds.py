@@ -25,6 +25,17 @@ async def test_refunding_twice_under_one_number_gives_back_once(far: Far) -> Non
     assert await far.adapter.query_refund(far.row, REFUND_NO) is RefundState.SUCCEEDED
 
 
+async def test_a_refund_is_known_to_the_channel_by_its_number(far: Far) -> None:
+    """A channel that goes by a header gives back twice what was asked for twice without it."""
+    await far.buy()
+    await far.adapter.refund_payment(far.row, REFUND_NO, 1000)
+    (asked,) = far.asked(CallKind.REFUND)
+    if far.driver.idempotency_header:
+        assert asked.headers.get(far.driver.idempotency_header) == REFUND_NO
+    else:
+        assert REFUND_NO.encode() in asked.body
+
+
 async def test_two_refund_numbers_are_two_refunds(far: Far) -> None:
     await far.buy()
     for refund_no, amount in (("R-000001", 1000), ("R-000002", AMOUNT - 1000)):
@@ -103,9 +114,14 @@ async def test_a_refusal_to_tell_of_a_refund_does_not_say_that_there_is_none(far
     """Or it would be asked for again under another number."""
     await far.buy()
     await far.adapter.refund_payment(far.row, REFUND_NO, 1000)
-    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code), to=CallKind.QUERY_REFUND)
-    with pytest.raises((ChannelRefused, ChannelUnreadable)):
-        await far.adapter.query_refund(far.row, REFUND_NO)
+    code = far.driver.refusal_code
+    for status in (400, 404):
+        far.answers(
+            lambda asked, status=status: far.driver.refusal(asked, code)._replace(status=status),  # type: ignore[misc]
+            to=CallKind.QUERY_REFUND,
+        )
+        with pytest.raises((ChannelRefused, ChannelUnreadable)):
+            await far.adapter.query_refund(far.row, REFUND_NO)
 
 
 async def test_a_refund_of_another_payment_is_not_taken_for_this_ones(far: Far) -> None:

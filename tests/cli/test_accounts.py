@@ -1,15 +1,31 @@
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from msgspec.structs import replace
 
-from cli.account_file import is_plain_elsewhere, read_account
+from channels.adapters import ADAPTERS
+from channels.credentials import DESCRIBED, key_problems
+from cli.account_file import draft_account, is_plain_elsewhere, read_account
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
 from flows.parts import Parts
+from simulator.far_side import FarSide
+from simulator.running import running_channel
 from storage.accounts import enable_account, get_accounts
 from storage.sealing import Sealer, new_master_key
+from tests.channels.alipay_driver import AlipayDriver
+from tests.channels.conftest import DRIVERS
+from tests.channels.driver import Driver, Key
+from tests.channels.wechatpay_driver import WechatPayDriver
 from tests.cli.conftest import Channel
+from tests.cli.explain_case import account_toml, toml_of
 from tests.cli.nodrop import Nodrop
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -117,7 +133,8 @@ async def test_without_master_keys_nothing_is_stored(nodrop: Nodrop, file: Path)
         (ACCOUNT + 'rate_per_s = "50"\n' + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
         (ACCOUNT + "rate_per_s = 0\n" + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
         (ACCOUNT + 'trust_callback = "yes"\n' + CREDENTIALS, "trust_callback is not true or false"),
-        (ACCOUNT + 'late_policy = "refuse"\n' + CREDENTIALS, 'late_policy is not "accept" or "flag"'),
+        (ACCOUNT + 'late_policy = "refuse"\n' + CREDENTIALS, 'late_policy is not "accept", "flag" or "refund"'),
+        (ACCOUNT + 'double_policy = "accept"\n' + CREDENTIALS, 'double_policy is not "flag" or "refund"'),
         (ACCOUNT + "early_queries_s = [90]\n" + CREDENTIALS, "early_queries_s is not a list of seconds"),
         (ACCOUNT + "credentials = 1\n", "credentials is not a table"),
         (ACCOUNT + "live = true\n" + CREDENTIALS, "base_url must begin with https:// for a live account"),
@@ -192,3 +209,267 @@ async def test_nothing_is_resealed_while_one_account_does_not_open(nodrop: Nodro
     ran = await nodrop("accounts", "reseal", env={"NODROP_MASTER_KEYS": f"{new},{old}"})
     assert (ran.code, ran.line) == (2, "what was sealed for account other does not open: changed or moved")
     assert await parts.db.fetch("SELECT sealed FROM accounts ORDER BY name") == before
+
+
+# -- keys in files of their own ----------------------------------------------------------------------------------------
+
+
+def wechatpay(folder: Path, driver: WechatPayDriver) -> Path:
+    """An account whose keys all stand in files, beside the one that names them."""
+    given = driver.account("http://127.0.0.1:9", Key.NEW).credentials
+    lines = ['channel = "wechatpay"', 'base_url = "http://127.0.0.1:9"', "[credentials]"]
+    lines += [f'{key} = "{given[key]}"' for key in ("appid", "mchid", "merchant_serial")]
+    for key in ("private_key", "apiv3_key"):
+        private_file(folder / f"{key}.pem", given[key] + "\n")
+        lines.append(f'{key}_file = "{key}.pem"')
+    names = {}
+    for name, pem in given["public_keys"].items():
+        private_file(folder / f"{name}.pem", pem)
+        names[name] = f"{name}.pem"
+    lines += [f"public_keys_files = {toml_of(names)}"]
+    return private_file(folder / "account.toml", "\n".join([*lines, ""]))
+
+
+def private_file(path: Path, text: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+async def test_keys_are_read_from_their_files_when_the_account_is_added(
+    nodrop: Nodrop, parts: Parts, tmp_path: Path
+) -> None:
+    """Relative to the account's file, wherever the command runs; what is stored needs the files no more."""
+    driver = WechatPayDriver()
+    path = wechatpay(tmp_path, driver)
+    assert (await nodrop("accounts", "check", "--from", str(path))).code == 0
+    added = await nodrop("accounts", "add", "main", "--from", str(path))
+    assert (added.code, added.err) == (0, ""), added
+    wanted = driver.account("http://127.0.0.1:9", Key.NEW).credentials
+    kept = (await stored(parts))["main"].credentials
+    assert {key: strip(kept[key]) for key in ("private_key", "apiv3_key", "public_keys")} == {
+        key: strip(wanted[key]) for key in ("private_key", "apiv3_key", "public_keys")
+    }
+
+
+def strip(value: object) -> object:
+    return {name: strip(item) for name, item in value.items()} if isinstance(value, dict) else str(value).strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('keys_file = "nowhere.pem"', "credentials.keys_file is nowhere.pem: No such file"),
+        ("keys_file = 7", "credentials.keys_file is not the path of a file"),
+        ('keys_file = "."', "credentials.keys_file is . is no file"),
+        ('keys_files = "a.pem"', "credentials.keys_files is not a list or a table"),
+        ('keys_file = "binary"', "credentials.keys_file is binary is not text"),
+        ('keys_file = "large"', "credentials.keys_file is large is larger than 64 KiB"),
+        ('merchant_id_file = "large"', "credentials.merchant_id_file is given twice"),
+    ],
+)
+def test_a_file_that_cannot_stand_for_a_key_is_named(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"x" * 65 * 1024)
+    source = tmp_path / "main.toml"
+    draft = draft_account("main", str(source), f'{ACCOUNT}[credentials]\nmerchant_id = "m-1"\n{line}\n'.encode())
+    assert [f"{key} {text}" for key, text in draft.problems if f"{key} {text}".startswith(says)], draft.problems
+
+
+# -- checking ----------------------------------------------------------------------------------------------------------
+
+
+async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop, tmp_path: Path) -> None:
+    """Of the file, of keys that are missing, and of keys that cannot be read; never with a value."""
+    path = private_file(
+        tmp_path / "account.toml",
+        'channel = "wechatpay"\nrate_per_s = "fast"\nlive = true\nbase_url = "http://127.0.0.1:9"\n[credentials]\n'
+        'appid = "wx1"\nmchid = 5\nprivate_key_file = "none.pem"\napiv3_key = "canary-canary"\n'
+        'public_keys = {PUB_KEY_ID_1 = "canary-pem"}\nmerchant_seral = "canary"\n',
+    )
+    ran = await bare("accounts", "check", "--from", str(path), "--json")
+    assert ran.code == 2
+    wrong = {row["what"]: row["says"] for row in ran.json if row["level"] == "error"}
+    assert set(wrong) == {
+        "rate_per_s",
+        "credentials.private_key_file",
+        "credentials.merchant_seral",
+        "credentials.mchid",
+        "credentials.merchant_serial",
+        "credentials.apiv3_key",
+        "credentials.public_keys.PUB_KEY_ID_1",
+    }
+    assert "did you mean merchant_serial?" in wrong["credentials.merchant_seral"]
+    assert "40 hexadecimal digits" in wrong["credentials.merchant_serial"]
+    assert "canary" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.channel)
+def test_each_key_without_which_no_account_opens_is_named(driver: Driver) -> None:
+    """And each that the channel's own tests call wrong, by the same name."""
+    credentials = driver.account("http://127.0.0.1:9").credentials
+    assert key_problems(driver.channel, credentials) == []
+    missing = [problem.key for problem in key_problems(driver.channel, {}) if "missing" in problem.says]
+    assert set(missing) >= set(driver.required)
+    assert set(DESCRIBED[driver.channel].struct.__struct_fields__) == set(DESCRIBED[driver.channel].shapes)
+
+
+async def test_test_and_live_do_not_mix(bare: Nodrop, tmp_path: Path) -> None:
+    for driver in DRIVERS:
+        for name, account in driver.mixed_accounts().items():
+            path = private_file(tmp_path / "account.toml", account_toml(account))
+            ran = await bare("accounts", "check", "--from", str(path), "--json")
+            assert (ran.code, [row for row in ran.json if row["level"] == "error"] != []) == (2, True), (driver, name)
+            break  # one of each channel here; the channels' own tests try them all
+
+
+async def test_the_address_for_callbacks_is_told(nodrop: Nodrop, file: Path) -> None:
+    ran = await nodrop("accounts", "check", "main", "--from", str(file))
+    assert ran.code == 0
+    assert "http://127.0.0.1:8000/callbacks/main" in ran.out
+
+
+@pytest.mark.parametrize(("days", "level"), [(-1, "error"), (20, "warning"), (40, "OK")])
+async def test_certificates_are_warned_of_before_they_expire(
+    days: int, level: str, bare: Nodrop, tmp_path: Path
+) -> None:
+    given = WechatPayDriver().account("http://127.0.0.1:9", Key.NEW)
+    credentials = given.credentials | {"platform_certificates": [certificate(days)]}
+    path = private_file(tmp_path / "account.toml", account_toml(replace(given, credentials=credentials)))
+    ran = await bare("accounts", "check", "--from", str(path), "--json")
+    (row,) = [row for row in ran.json if row["what"] == "credentials.platform_certificates[0]"]
+    assert (row["level"], ran.code) == (level, 2 if level == "error" else 0)
+
+
+def certificate(days: int) -> str:
+    """One that ends in so many days."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tests")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=400))
+    made = builder.not_valid_after(now + timedelta(days=days, hours=1)).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+# -- checking with the channel -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def far_side() -> AsyncIterator[FarSide]:
+    async with running_channel(seed=7) as (_, far_side):
+        yield far_side
+
+
+def opened_at(far_side: FarSide, channel: str, folder: Path, **more: object) -> Path:
+    """An account at the far side with keys that were made there just now, as its operator writes it down."""
+    opened = far_side.channels[channel].open_account("main", "http://127.0.0.1:9/callbacks/main")
+    far_side.accounts[opened.account.merchant_id] = opened.account
+    credentials = opened.credentials | more
+    account = AccountConfig(name="main", channel=channel, base_url=far_side.urls[channel], credentials=credentials)
+    return private_file(folder / "account.toml", account_toml(account))
+
+
+@pytest.mark.parametrize("channel_name", sorted(ADAPTERS))
+async def test_a_question_about_nothing_proves_the_keys(
+    far_side: FarSide, channel_name: str, bare: Nodrop, tmp_path: Path
+) -> None:
+    path = opened_at(far_side, channel_name, tmp_path)
+    ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")
+    assert ran.code == 0, ran
+    (online,) = [row for row in ran.json if row["what"] == "online"]
+    assert "knows no such payment" in online["says"]
+    assert DESCRIBED[channel_name].signing[0] in online["says"]
+    assert far_side.traffic.counters["calls_create"] == 0
+
+
+async def test_a_wrong_key_of_ours_is_named(far_side: FarSide, bare: Nodrop, tmp_path: Path) -> None:
+    stranger = WechatPayDriver().account("http://127.0.0.1:9", Key.NEW).credentials["private_key"]
+    path = opened_at(far_side, "wechatpay", tmp_path, private_key=stranger)
+    ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")
+    (online,) = [row for row in ran.json if row["what"] == "online"]
+    assert (ran.code, online["level"]) == (2, "error")
+    assert "private_key" in online["says"]
+    assert "public_keys" not in online["says"]
+
+
+async def test_a_wrong_key_of_theirs_is_named(far_side: FarSide, bare: Nodrop, tmp_path: Path) -> None:
+    wrong = AlipayDriver().account("http://127.0.0.1:9", Key.NEW).credentials["alipay_public_keys"]
+    path = opened_at(far_side, "alipay", tmp_path, alipay_public_keys=wrong)
+    ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")
+    (online,) = [row for row in ran.json if row["what"] == "online"]
+    assert (ran.code, online["level"]) == (2, "error")
+    assert "does not verify with alipay_public_keys" in online["says"]
+
+
+async def test_a_channel_that_is_not_there_is_said(bare: Nodrop, file: Path) -> None:
+    ran = await bare("accounts", "check", "--from", str(file), "--online", "--json")
+    (online,) = [row for row in ran.json if row["what"] == "online"]
+    assert (ran.code, "nobody answered" in online["says"]) == (2, True)
+
+
+async def test_all_accounts_are_checked_and_one_that_does_not_open_is_a_finding(
+    nodrop: Nodrop, parts: Parts, file: Path
+) -> None:
+    for name in ("main", "other"):
+        await nodrop("accounts", "add", name, "--from", str(file))
+    await parts.db.execute("UPDATE accounts SET sealed = 'x' WHERE name = 'other'")
+    ran = await nodrop("accounts", "check", "--json")
+    assert ran.code == 2
+    assert {row["account"] for row in ran.json if row["level"] == "error"} == {"other"}
+    assert {row["account"] for row in ran.json} == {"main", "other"}
+    assert (await nodrop("accounts", "check", "main")).code == 0
+    assert (await nodrop("accounts", "check", "none")).line.startswith("there is no account none")
+
+
+# -- rotating ----------------------------------------------------------------------------------------------------------
+
+NEW_SECRET = "fedcba9876543210fedcba9876543210"
+BOTH = f'[credentials]\nmerchant_id = "m-1"\nkeys.k2 = "{NEW_SECRET}"\nkeys.k1 = "{SECRET}"\n'
+
+
+async def test_rotated_credentials_are_in_force_and_nothing_else_changes(
+    nodrop: Nodrop, parts: Parts, file: Path
+) -> None:
+    file.write_text("rate_per_s = 7\n" + file.read_text())
+    await nodrop("accounts", "add", "main", "--from", str(file))
+    await nodrop("accounts", "disable", "main")
+    ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=BOTH.encode())
+    assert (ran.code, ran.err) == (0, "")
+    account = (await stored(parts))["main"]
+    assert account.credentials["keys"] == {"k2": NEW_SECRET, "k1": SECRET}
+    assert (account.rate_per_s, account.enabled) == (7, False), "an account that was switched off stays so"
+
+
+async def test_it_is_warned_of_when_no_old_key_is_kept(nodrop: Nodrop, file: Path) -> None:
+    await nodrop("accounts", "add", "main", "--from", str(file))
+    alone = BOTH.replace(f'keys.k1 = "{SECRET}"\n', "")
+    ran = await nodrop("accounts", "rotate", "main", "--from", "-", "--json", stdin=alone.encode())
+    assert (ran.code, ran.json) == (0, {"name": "main", "not_kept": ["keys"]})
+    assert "none of the old ones is kept" in ran.err
+    assert SECRET not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        (BOTH.replace("m-1", "m-2"), "merchant_id is another's"),
+        ('channel = "stripe"\n' + BOTH, "main is an account at sandbox"),
+        ("rate_per_s = 9\n" + BOTH, "the file has other settings too"),
+        (BOTH.replace(NEW_SECRET, "short"), "account main: key k2 has fewer than 32 characters"),
+        ("", "-: credentials is missing"),
+    ],
+)
+async def test_a_rotation_is_of_the_same_account_and_of_its_keys_alone(
+    nodrop: Nodrop, parts: Parts, file: Path, toml: str, says: str
+) -> None:
+    await nodrop("accounts", "add", "main", "--from", str(file))
+    ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=toml.encode())
+    assert ran.code in (1, 2)
+    assert ran.line.startswith(says) or says in ran.line
+    assert (await stored(parts))["main"].credentials["keys"] == {"k1": SECRET}
+
+
+async def test_only_an_account_that_is_there_is_rotated(nodrop: Nodrop, file: Path) -> None:
+    ran = await nodrop("accounts", "rotate", "main", "--from", str(file))
+    assert (ran.code, ran.line.startswith("there is no account main")) == (1, True)

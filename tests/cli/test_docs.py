@@ -10,9 +10,10 @@ import pytest
 
 from api import metrics
 from channels.adapters import ADAPTERS, open_channel
+from channels.credentials import key_problems
 from channels.transport import Transport
 from cli.__main__ import nodrop
-from cli.account_file import read_account
+from cli.account_file import draft_account, read_account
 from core.account import AccountConfig
 from core.order import CaseReason
 from core.settings import Settings
@@ -49,6 +50,19 @@ def test_every_channel_with_an_adapter_is_listed() -> None:
     assert listed == {name: f"{adapter.__module__.replace('.', '/')}.py" for name, adapter in ADAPTERS.items()}
 
 
+@pytest.mark.parametrize("channel", [name for name in ADAPTERS if name != "sandbox"])
+def test_the_account_on_a_channels_page_has_the_keys_that_there_are(channel: str) -> None:
+    """All that its adapter demands, and none that it does not know; what stands in them is for the reader to put in."""
+    text = read(f"docs/channels/{channel}.md")
+    toml = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    draft = draft_account("main", "main.toml", toml.encode())
+    assert draft.problems == []
+    assert draft.given["channel"] == channel
+    problems = key_problems(channel, draft.given["credentials"])
+    assert not [problem for problem in problems if "missing" in problem.says or "no key of" in problem.says]
+    assert f"channels/{channel}.md" in read("docs/channels.md")
+
+
 async def test_the_account_in_the_documentation_can_be_added() -> None:
     """As it stands there, for it is copied; the sandbox in the documentation knows the same one."""
     text = read("docs/channels.md")
@@ -69,7 +83,9 @@ async def test_the_statement_that_tells_what_is_overdue_runs(database_url: str) 
         rows = await db.fetch(sql.rstrip().rstrip(";"))
     finally:
         await db.close()
-    assert [tuple(row) for row in rows] == [(what, 0, None) for what in ("pending", "callbacks", "notifications")]
+    assert [tuple(row) for row in rows] == [
+        (what, 0, None) for what in ("pending", "callbacks", "notifications", "refunds")
+    ]
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.nodrop import Nodrop
 
-NAMES = ("0001_orders.sql", "0002_inbox_outbox.sql", "0003_accounts_keys.sql")
+NAMES = ("0001_orders.sql", "0002_inbox_outbox.sql", "0003_accounts_keys.sql", "0004_refunds.sql")
 
 
 @pytest.fixture

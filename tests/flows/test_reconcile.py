@@ -663,7 +663,7 @@ async def test_a_long_run_keeps_its_lease(books: Books, monkeypatch: pytest.Monk
     running = asyncio.create_task(reconcile_day(parts, books.account, YESTERDAY))
     sql = "SELECT count(*) FROM reconciliations WHERE leased_at < clock_timestamp() - interval '0.9 s'"
     await eventually(lambda: books.desk.one(sql))
-    assert await reconcile_day(parts, books.account, YESTERDAY) is None
+    assert await asyncio.wait_for(reconcile_day(parts, books.account, YESTERDAY), 5) is None
     waits.set()
     assert await running is not None
     assert await books.status(state) is OrderStatus.PAID

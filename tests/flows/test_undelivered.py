@@ -6,6 +6,7 @@ Stripe is the channel that lists undelivered events, WeChat Pay the one whose ce
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from core.account import AccountConfig
@@ -82,6 +83,16 @@ async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None
     await ask_undelivered(stripe.desk.parts)
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
     assert "amount_mismatch" in await stripe.desk.cases(state.order.order_no)
+
+
+async def test_a_rate_of_one_a_second_is_enough(stripe: Elsewhere) -> None:
+    """Fetching the list uses up the first second, and asking about each payment another."""
+    stripe.config = replace(stripe.config, rate_per_s=1)
+    await stripe.add()
+    state = await stripe.placed()
+    stripe.pay(state)
+    assert await ask_undelivered(stripe.desk.parts) == 1
+    assert (await stripe.desk.state(state)).order.status is OrderStatus.PAID
 
 
 async def test_a_payment_that_somebody_is_asking_about_is_left_to_them(stripe: Elsewhere) -> None:

@@ -22,7 +22,8 @@ async def test_control_refuses_browsers_and_other_names(channel: Channel, header
 
 
 async def test_health_is_told(channel: Channel) -> None:
-    assert (await channel.http.get(f"{channel.url}/healthz")).json() == {"status": "ok", "channels": ["sandbox"]}
+    channels = ["alipay", "paypal", "sandbox", "stripe", "wechatpay"]
+    assert (await channel.http.get(f"{channel.url}/healthz")).json() == {"status": "ok", "channels": channels}
 
 
 async def test_profile_is_replaced_as_a_whole_while_it_runs(channel: Channel) -> None:

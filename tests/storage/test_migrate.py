@@ -12,7 +12,13 @@ from storage import migrate as module
 from storage.migrate import migrate, missing_migrations
 from tests.storage.postgres_tools import connected
 
-ALL = ["0001_orders.sql", "0002_inbox_outbox.sql", "0003_accounts_keys.sql"]
+ALL = [
+    "0001_orders.sql",
+    "0002_inbox_outbox.sql",
+    "0003_accounts_keys.sql",
+    "0004_refunds.sql",
+    "0005_reconciliation.sql",
+]
 
 
 async def applied(url: str) -> list[str]:
@@ -135,4 +141,9 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "orders",
         "payments",
         "pending",
+        "reconciliation_differences",
+        "reconciliation_refunded",
+        "reconciliation_rows",
+        "reconciliations",
+        "refunds",
     }

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import stat
-import sys
-from pathlib import Path
 
 import click
 
-from cli.environment import settings, with_database
-from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
+from cli.environment import log_to_stderr, settings, with_database
+from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
 from core.settings import require
 from storage.accounts import AccountRow, enable_account, list_accounts, put_account, reseal_accounts
 from storage.database import Database
 from storage.sealing import Sealer
-
-READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
 @click.group(epilog="Example: nodrop accounts add main --from main.toml")
@@ -48,6 +43,60 @@ def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
         return
     click.echo(f"{'added' if is_new else 'replaced'} {name} ({account.channel}); in force within ten seconds")
     click.echo(f"its callbacks arrive at {callback_url}" + ("" if given.public_url else ", below PUBLIC_URL"))
+
+
+@accounts.command(epilog="Example: nodrop accounts rotate main --from main.toml")
+@click.argument("name")
+@click.option("--from", "source", required=True, metavar="FILE", help="The account in TOML; - reads standard input.")
+@json_option
+def rotate(name: str, source: str, *, as_json: bool) -> None:
+    """Replace the credentials of an account.
+
+    It stays at the same channel and the same merchant, and its settings stay as they are. Where several keys may be
+    valid at a time, keep the old one beside the new one until the channel has changed too.
+    """
+    from cli.rotation import rotate_account
+
+    given = settings()
+    require(given, "database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    gone = with_database(lambda db: rotate_account(db, sealer, name, source))
+    for key in gone:
+        warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
+    if as_json:
+        print_json({"name": name, "not_kept": gone})
+        return
+    click.echo(f"rotated the credentials of {name}; in force within ten seconds")
+
+
+@accounts.command(epilog="Example: nodrop accounts check main --online")
+@click.argument("name", required=False)
+@click.option("--from", "source", metavar="FILE", help="An account in TOML that is not added yet; - reads from stdin.")
+@click.option("--online", "is_online", is_flag=True, help="Ask the channel about a payment that does not exist.")
+@json_option
+def check(name: str | None, source: str | None, *, is_online: bool, as_json: bool) -> None:
+    """Tell what is wrong with accounts, key by key.
+
+    Without NAME and FILE all accounts are looked at. Nothing is stored, and without --online nobody is called. Exit
+    code 2 when something is wrong or does not work, 0 when there are warnings at most.
+    """
+    from cli.check_accounts import check_file, check_stored
+
+    log_to_stderr()
+    given = settings()
+    if source is not None:
+        found = asyncio.run(check_file(name or "NAME", source, given.public_url, is_online=is_online))
+    else:
+        require(given, "database_url", "nodrop_master_keys")
+        found = with_database(lambda db: check_stored(db, given, name, is_online=is_online))
+    if as_json:
+        print_json([{"account": account, **finding._asdict()} for account, finding in found])
+    elif len({account for account, _ in found}) > 1:
+        print_table(("account", "what", "state", "says"), [(account, *finding) for account, finding in found], empty="")
+    else:
+        empty = "no accounts; `nodrop accounts add` adds one"
+        print_table(("what", "state", "says"), [finding for _, finding in found], empty=empty)
+    raise SystemExit(2 if any(finding.level == "error" for _, finding in found) else 0)
 
 
 @accounts.command("list", epilog="Example: nodrop accounts list --json")
@@ -101,45 +150,17 @@ def reseal(*, as_json: bool) -> None:
 
 def _read(name: str, source: str) -> AccountConfig:
     """The account in the file, complete and of the form that its channel wants; no channel is called."""
-    from channels.adapters import open_channel
-    from channels.transport import Transport
-    from cli.account_file import is_plain_elsewhere, read_account
+    from cli.account_file import content_of, is_plain_elsewhere, open_once, read_account
 
     if ACCOUNT_NAME.fullmatch(name) is None:
         shape = "a-z, 0-9 and -, beginning with a letter, 40 characters at most"
         raise click.BadParameter(shape, param_hint="NAME")
-    account = read_account(name, source, _content(source))
+    account = read_account(name, source, content_of(source))
     if is_plain_elsewhere(account):
         warn("base_url is plain http:// to another machine: whoever is in between can read and change what is said")
 
-    async def open_once() -> None:
-        async with Transport(timeout_s=1.0) as transport:
-            open_channel(account, transport)
-
-    asyncio.run(open_once())
+    asyncio.run(open_once(account))
     return account
-
-
-def _content(source: str) -> bytes:
-    """The bytes of the file, one more than is taken at most.
-
-    Raises:
-        Wrong: it cannot be read.
-    """
-    from cli.account_file import FILE_BYTES_MAX
-
-    if source == "-":
-        return sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-    path = Path(source)
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise Wrong(f"{source}: {error.strerror or 'cannot be read'}") from None
-    if stat.S_ISREG(mode) and mode & READABLE_BY_OTHERS:
-        warn(f"{source} can be read by others on this machine: chmod 600 {source}, and delete it afterwards")
-    return content
 
 
 async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace: bool) -> bool:

@@ -47,6 +47,12 @@ async def put_account(db: Database, sealer: Sealer, account: AccountConfig) -> b
     return bool(await db.fetchval(_UPSERT, account.name, account.channel, sealed))
 
 
+async def replace_account(db: Database, sealer: Sealer, row: SealedAccount, account: AccountConfig) -> bool:
+    """Put it in the place of the one that was read; whether it is on stays. False: that one is not there any more."""
+    sealed = sealer.seal(msgspec.json.encode(account), belongs_to=_belongs_to(row.name))
+    return await db.execute(_RESEAL, row.name, row.sealed, sealed) == 1
+
+
 async def sealed_accounts(db: Database) -> list[SealedAccount]:
     """Every account as it is stored; also those that are switched off, whose payments must still become definite."""
     return [SealedAccount(**dict(row)) for row in await db.fetch(_ALL)]

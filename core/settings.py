@@ -5,7 +5,9 @@ No setting has a default secret. Times say their unit in their name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import time
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
@@ -18,6 +20,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
 """A year at most, in seconds: "inf" is a number to Python and no time to anybody else."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -59,12 +63,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     callback_confirm_slots: Count = 32
     refresh_cooldown_s: Positive = 3.0
     page_token_days: Count = 90
+    undelivered_interval_s: Positive = 300.0
 
     # -- the sweep and the lanes
     sweep_interval_s: Positive = 5.0
     sweep_grace_s: Positive = 15.0
     sweep_batch: Count = 100
     max_jobs: Count = 200
+
+    # -- reconciliation
+    reconcile_at: str = "10:30"
 
     # -- notifications
     notify_allow_nets: str = ""
@@ -91,6 +99,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified all the same."""
         return tuple(ip_network(text.strip()) for text in self.notify_allow_nets.split(",") if text.strip())
 
+    def reconcile_time(self) -> time | None:
+        """`RECONCILE_AT`: the time of day, in the channel's calendar, from which on yesterday's statement is asked for;
+        None: never.
+
+        Raises:
+            ConfigurationError: it is neither a time nor "off".
+        """
+        if self.reconcile_at == "off":
+            return None
+        if _TIME_OF_DAY.fullmatch(self.reconcile_at) is None:
+            raise ConfigurationError("RECONCILE_AT: set it to a time of day like 10:30, or to off")
+        return time.fromisoformat(self.reconcile_at)
+
     def notify_keys(self) -> tuple[str, ...]:
         """`NOTIFY_SECRETS`: every one signs, so that the merchant can change over without missing a notification."""
         return tuple(text.strip() for text in self.notify_secrets.split(",") if text.strip())
@@ -107,6 +128,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     try:
         settings = msgspec.convert(given, Settings, strict=False)
         settings.allowed_nets()
+        settings.reconcile_time()
     except msgspec.ValidationError as error:
         raise ConfigurationError(_explain(str(error))) from None
     except ValueError as error:

@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import date
 from hashlib import file_digest
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from channels.base import StatementRow
 from core.errors import DatabaseUnavailable, NodropError
 from core.reconciliation import CASES, Difference, Finding
 from flows.accounts import Account
+from flows.paid_here import Span, find_span, unseen
 from flows.parts import Parts
 from flows.reconcile_rows import OnUnknown, RowComparer
 from flows.statement import Statement, batches, fetched, look_over
@@ -32,7 +33,6 @@ from storage.reconciliation_rows import (
     PaidHere,
     add_differences,
     answer_cases,
-    find_paid_here,
     forget,
     open_cases,
 )
@@ -43,18 +43,10 @@ from storage.reconciliations import (
     claim_file,
     fail,
     finish,
-    finished_days,
     release,
     renew,
     save,
 )
-
-EDGE = timedelta(hours=1)
-"""A payment at 23:59:59 here may stand in the next day's statement. So one this near to midnight is judged only when
-the statements of both days have been read; an hour is far more than clocks and bookings differ by."""
-
-PAGE = 1000
-"""Payments looked through by one statement."""
 
 ROWS = "rows"
 DOOR_CASES = "door_cases"
@@ -122,13 +114,6 @@ def needs_person(counts: dict[str, int]) -> bool:
     return any(counts.get(kind, 0) for kind in (*filter(lambda kind: kind.is_difference, Finding), DOOR_CASES))
 
 
-def day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:
-    """From one midnight of the channel's calendar to the next; 23 or 25 hours where clocks are put forward or back."""
-    midnights = (datetime.combine(each, time.min, zone) for each in (day, day + timedelta(days=1)))
-    start, end = (midnight.astimezone(UTC) for midnight in midnights)
-    return start, end
-
-
 @asynccontextmanager
 async def _at_it(parts: Parts, run: Reconciliation) -> AsyncIterator[None]:
     """Keep the lease meanwhile. A run that fails keeps its place and is due again after n² units."""
@@ -171,11 +156,11 @@ class _Run:
         self._counts.update(run.counts)
         await self._compare_rows(statement)
         await self._ask_about_malformed()
-        inner = await self._look_for_paid_here_only(statement)
+        span = await self._look_for_paid_here_only(statement)
         if not run.dry_run:
             await answer_cases(self._parts.db, run.id, run.account, f"the statement of {_of(run)} tells of it")
         finished = await finish(self._parts.db, run, self._counts)
-        await forget(self._parts.db, run.id, run.account, inner)
+        await forget(self._parts.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
         log.info(
             "reconciliation_finished",
             account=run.account,
@@ -224,48 +209,17 @@ class _Run:
 
     # -- here → there --------------------------------------------------------------------------------------------------
 
-    async def _look_for_paid_here_only(self, statement: Statement) -> tuple[datetime, datetime] | None:
-        """What was paid here and stands in no row. Gives the part of the day whose rows need not be kept."""
-        run, zone = self._run, self._account.channel.statement_zone
-        if run.day is None:
-            if statement.span is not None:  # of a file nobody knows where its day begins: between its rows it is whole
-                await self._paid_here_only(*statement.span, [run.id])
-            return None
-        start, end = day_bounds(run.day, zone)
-        if run.started_at < end:  # the day was not over: there is more to come
-            return None
-        before, after = run.day - timedelta(days=1), run.day + timedelta(days=1)
-        beside = {
-            day: each.id
-            for day, each in (await finished_days(self._parts.db, run.account, (before, after))).items()
-            if each.started_at >= day_bounds(day, zone)[1]
-        }
-        since = start - EDGE if before in beside else start + EDGE
-        until = end + EDGE if after in beside else end - EDGE
-        seen_by = [run.id, *beside.values()]
-        await self._paid_here_only(since, until, seen_by)
-        await self._count_waiting((start, since), seen_by)
-        await self._count_waiting((until, end), seen_by)
-        return None if run.dry_run else (start + EDGE, end - EDGE)
-
-    async def _paid_here_only(self, since: datetime, until: datetime, seen_by: list[int]) -> None:
-        async for found in self._unseen(since, until, seen_by):
-            await self._keep_found([_here_only(each) for each in found])
-            self._counts[Finding.PAID_HERE_ONLY] += len(found)
-
-    async def _count_waiting(self, edge: tuple[datetime, datetime], seen_by: list[int]) -> None:
-        """Near midnight, and the day beside it has not been read: its run judges them."""
-        async for found in self._unseen(*edge, seen_by):
-            self._counts[Finding.WAITING] += len(found)
-
-    async def _unseen(self, since: datetime, until: datetime, seen_by: list[int]) -> AsyncIterator[list[PaidHere]]:
-        after: tuple[datetime, str] | None = (since, "")
-        while after is not None:
-            found, after = await find_paid_here(
-                self._parts.db, self._run.account, after=after, until=until, run_ids=seen_by, limit=PAGE
-            )
-            if found:
-                yield found
+    async def _look_for_paid_here_only(self, statement: Statement) -> Span | None:
+        """What was paid here and stands in no row, where that can be told already."""
+        span = await find_span(self._parts, self._account, self._run, statement)
+        if span is not None:
+            async for found in unseen(self._parts, self._account, span, (span.since, span.until)):
+                await self._keep_found([_here_only(each) for each in found])
+                self._counts[Finding.PAID_HERE_ONLY] += len(found)
+            for edge in span.edges:
+                async for found in unseen(self._parts, self._account, span, edge):
+                    self._counts[Finding.WAITING] += len(found)
+        return span
 
 
 def _here_only(paid: PaidHere) -> Difference:

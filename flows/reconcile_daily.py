@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 
 from core.errors import ChannelError, UnknownAccount
+from flows.paid_here import day_bounds
 from flows.parts import Parts
-from flows.reconcile import day_bounds, reconcile_day
+from flows.reconcile import reconcile_day
 from storage.accounts import AccountRow, list_accounts
 from storage.orders import find_now
 from storage.reconciliations import finished_days

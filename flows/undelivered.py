@@ -7,6 +7,9 @@ is queried now, and the answer goes through the one door, like every other answe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -24,7 +27,11 @@ from storage.pending import lease
 EVENTS_MAX = 1000
 """Of one account at one turn, the newest; the others are asked about on time, or at the next turn."""
 
+WAIT_S_MAX = 10.0
+"""A call that finds the rate used up is told when to come back, behind the others who wait; this net has the time."""
+
 log = structlog.get_logger()
+_T = TypeVar("_T")
 
 
 async def ask_undelivered(parts: Parts) -> int:
@@ -44,7 +51,8 @@ async def _of_account(parts: Parts, account: Account) -> int:
     """What fails for one account is told, and is no reason to leave the others out."""
     name = account.config.name
     try:
-        listed = await call_channel(parts, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
+        fetch = partial(call_channel, parts, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
+        listed = await _when_admitted(fetch)
         return 0 if isinstance(listed, Waiting) else await _ask_about(parts, account, listed[:EVENTS_MAX])
     except NodropError as error:
         log.warning("undelivered_not_fetched", account=name, reason=type(error).__name__)
@@ -54,28 +62,39 @@ async def _of_account(parts: Parts, account: Account) -> int:
 
 
 async def _ask_about(parts: Parts, account: Account, listed: tuple[Evidence, ...]) -> int:
-    """Each payment once, one after the other: this net has time, and the rate is others' too."""
+    """Each payment once, one after the other: the rate is others' too."""
     told_of = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
     asked = 0
     for number, newest in told_of.items():
-        if await _ask_one(parts, account, PaymentKey(account.config.name, number), newest):
-            asked += 1
+        key = PaymentKey(account.config.name, number)
+        told = await _when_admitted(partial(_ask_one, parts, account, key, newest))
+        if isinstance(told, Waiting):  # others use up the rate, or nobody answers: the next turn begins here again
+            break
+        asked += told is not None
     return asked
 
 
-async def _ask_one(parts: Parts, account: Account, key: PaymentKey, told: Evidence) -> bool:
-    """Whether it was asked about: not if it is unknown here or paid, and not if somebody is asking already."""
+async def _when_admitted(ask: Callable[[], Awaitable[_T | Waiting]]) -> _T | Waiting:
+    """Once more at the time that was told, if that is soon."""
+    told = await ask()
+    if isinstance(told, Waiting) and told.seconds <= WAIT_S_MAX:
+        await asyncio.sleep(told.seconds)
+        told = await ask()
+    return told
+
+
+async def _ask_one(parts: Parts, account: Account, key: PaymentKey, told: Evidence) -> Answered | Waiting | None:
+    """What came of asking; None if it is unknown here or paid, or if somebody is asking already."""
     state = await find_state_by_payment(parts.db, key)
     payment = None if state is None else state.payment(key)
     if payment is None or not _may_be_news(payment, told):
-        return False
+        return None
     leased = await lease(parts.db, key, parts.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
-        return False
-    answered = await query_now(
+        return None
+    return await query_now(
         parts, account, payment, by=Source.UNDELIVERED, urgency=Urgency.SCHEDULED, leased=leased, known=state
     )
-    return isinstance(answered, Answered)
 
 
 def _may_be_news(payment: Payment, told: Evidence) -> bool:

@@ -48,11 +48,12 @@ async def run(settings: Settings, only: Lane | None) -> None:
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
-            beside = set()
+            beside = {group.create_task(loops.keep_current(parts, stop))}
             if only is None:
-                for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house):
+                for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house, loops.undelivered):
                     beside.add(group.create_task(loop(parts, stop)))
                 beside.add(group.create_task(loops.sweep(parts, notifier, stop)))
+                beside.add(group.create_task(loops.reconcile_daily(parts, stop)))
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
             await asyncio.gather(_end(beside, grace_s), *(lane.drain(grace_s) for lane in lanes))

@@ -1,4 +1,5 @@
-"""What runs beside the lanes: the sweep first, and the upkeep of Redis, the parked callbacks and the partitions.
+"""What runs beside the lanes: the sweep first, and the upkeep of Redis, of the accounts, the parked callbacks and the
+partitions.
 
 Each loop outlives Postgres and Redis going away, and says so once, not at every turn.
 """
@@ -12,15 +13,19 @@ from contextlib import suppress
 import structlog
 
 from core.errors import NodropError
+from flows.accounts import KEEP_CURRENT_S
 from flows.arm import arm_window, rearm_after_flush
 from flows.notify import Notifier
 from flows.parts import Parts
 from flows.receive import DRAIN_BATCH, drain_parked
+from flows.reconcile_daily import reconcile_due
 from flows.sweep import sweep_once
+from flows.undelivered import ask_undelivered
 from storage.observations import keep_partitions
 
 OBSERVATIONS_KEEP_DAYS = 90
 HOUSEKEEPING_S = 3600.0
+RECONCILE_LOOK_S = 60.0
 
 log = structlog.get_logger()
 
@@ -52,11 +57,11 @@ async def every(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.E
 
 
 async def sweep(parts: Parts, notifier: Notifier, stop: asyncio.Event) -> None:
-    """Overdue rows of pending, inbox and outbox; needs Postgres alone."""
+    """Overdue rows of pending, inbox, outbox and refunds; needs Postgres alone."""
 
     async def turn() -> bool:
         swept = await sweep_once(parts, notifier)
-        return max(swept.pending, swept.callbacks, swept.notifications) >= parts.settings.sweep_batch
+        return swept.most >= parts.settings.sweep_batch
 
     await every("sweep", parts.settings.sweep_interval_s, turn, stop)
 
@@ -91,6 +96,26 @@ async def drain(parts: Parts, stop: asyncio.Event) -> None:
     await every("drain", min(1.0, parts.settings.sweep_interval_s), turn, stop)
 
 
+async def keep_current(parts: Parts, stop: asyncio.Event) -> None:
+    """What accounts verify with is renewed before it is needed, in every process that asks channels."""
+
+    async def turn() -> bool:
+        await parts.accounts.keep_current()
+        return False
+
+    await every("keep_current", KEEP_CURRENT_S, turn, stop)
+
+
+async def undelivered(parts: Parts, stop: asyncio.Event) -> None:
+    """What channels know that they could not call back about."""
+
+    async def turn() -> bool:
+        await ask_undelivered(parts)
+        return False
+
+    await every("undelivered", parts.settings.undelivered_interval_s, turn, stop)
+
+
 async def keep_house(parts: Parts, stop: asyncio.Event) -> None:
     """Partitions of observations: made ahead, dropped when old."""
 
@@ -99,3 +124,12 @@ async def keep_house(parts: Parts, stop: asyncio.Event) -> None:
         return False
 
     await every("keep_house", HOUSEKEEPING_S, turn, stop)
+
+
+async def reconcile_daily(parts: Parts, stop: asyncio.Event) -> None:
+    """Channels' statements against our payments: every account's of yesterday, when `RECONCILE_AT` has come."""
+
+    async def turn() -> bool:
+        return await reconcile_due(parts)
+
+    await every("reconcile", RECONCILE_LOOK_S, turn, stop)

@@ -45,6 +45,19 @@ def instead_of(form: Form, good: bytes, name: str) -> bytes:
     return made.get(name, _ANY[name])
 
 
+def without_value(form: Form, content: bytes, text: str) -> bytes:
+    """The content without the fields that have this value, wherever they are."""
+    if form is Form.FORM:
+        return urlencode([field for field in parse_qsl(content.decode()) if field[1] != text]).encode()
+    return msgspec.json.encode(_without(msgspec.json.decode(content), text))
+
+
+def _without(value: object, text: str) -> object:
+    if isinstance(value, dict):
+        return {name: _without(inner, text) for name, inner in value.items() if inner != text}
+    return [_without(inner, text) for inner in value] if isinstance(value, list) else value
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -8,8 +8,9 @@ import pytest
 from channels.transport import ANSWER_BYTES_MAX, Transport
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from simulator.faults import CallKind
+from tests.channels import garbage
 from tests.channels.conftest import Far, needs_signatures
-from tests.channels.driver import AMOUNT, Said
+from tests.channels.driver import AMOUNT, Form, Said
 from tests.channels.expected import expected
 from tests.channels.wire import Answered, Asked, http_answer
 
@@ -129,6 +130,16 @@ async def test_a_refund_past_all_stores_is_unreadable_or_not_told(far: Far) -> N
             await far.query()
     else:
         assert await far.query() == expected(far.driver, Said(status="refunded", refunded=AMOUNT), far.driver.queries)
+
+
+async def test_money_of_which_the_channel_does_not_name_the_transaction_is_unreadable(far: Far) -> None:
+    """Two orders could claim it, and nobody could find it in the statement."""
+    rendered = far.driver.render(Said())
+    unnamed = garbage.without_value(Form.JSON, rendered, far.driver.transaction)
+    assert len(unnamed) < len(rendered)
+    far.answers(lambda asked: _answer(far, asked, unnamed))
+    with pytest.raises(ChannelUnreadable):
+        await far.query()
 
 
 async def test_an_amount_with_a_fraction_of_a_minor_unit_is_unreadable(far: Far) -> None:

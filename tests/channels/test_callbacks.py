@@ -294,6 +294,16 @@ async def test_a_genuine_callback_with_values_that_cannot_be_is_unreadable(
         await verify(offline, sent(driver, said))
 
 
+async def test_a_genuine_callback_about_money_that_does_not_name_the_transaction_is_unreadable(
+    driver: Driver, offline: Channel
+) -> None:
+    content = driver.render_callback(Said(), driver.notification_id)
+    unnamed = garbage.without_value(driver.form, content, driver.transaction)
+    assert len(unnamed) < len(content)
+    with pytest.raises(ChannelUnreadable):
+        await verify(offline, signed(driver, unnamed))
+
+
 async def test_a_genuine_callback_without_a_number_is_none_of_ours(driver: Driver, offline: Channel) -> None:
     """Where our number is a note that others leave empty it concerns no payment of ours; elsewhere it is nonsense."""
     callback = sent(driver, Said(number=""))

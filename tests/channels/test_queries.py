@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.transport import Answer
-from core.errors import ChannelError, ChannelUnreadable
+from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
 from core.evidence import Approved, Closed, Missing, Paid, Refunded, Unpaid
 from core.lifecycle import mismatch
 from core.order import CaseReason
@@ -54,6 +54,16 @@ async def test_what_the_buyer_agreed_to_is_approved_and_paid_once_it_is_captured
         await far.adapter.capture_payment(far.row)
     assert isinstance(await far.query(), Paid)
     assert [one.status.was_paid for one in far.payments()] == [True]
+
+
+async def test_a_refusal_to_capture_is_told(far: Far) -> None:
+    if not far.driver.needs_capture:
+        pytest.skip("this channel takes the money by itself")
+    await far.create()
+    far.agree()
+    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code), to=CallKind.CAPTURE)
+    with pytest.raises(ChannelRefused, match=far.driver.refusal_code):
+        await far.adapter.capture_payment(far.row)
 
 
 async def test_money_that_is_under_way_is_not_there(far: Far) -> None:

@@ -13,9 +13,9 @@ from simulator.faults import CallKind
 from tests.channels.conftest import Far, rows_of
 from tests.channels.driver import AMOUNT, NUMBER, REFUND_NO, Driver
 
-ROWS = 20_000
+ROWS = 10_000
 BYTES_MAX = 1 << 20
-"""What reading may take at its most: a few buffers. A list of so many rows would take some eight times as much."""
+"""What reading may take at its most: a few buffers. A list of so many rows would take some four times as much."""
 
 MORE_BYTES_MAX = 64 << 10
 """By how much a statement that is five times as long may take more."""

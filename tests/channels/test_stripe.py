@@ -31,7 +31,7 @@ from core.errors import (
     ConfigurationError,
     InvalidRequest,
 )
-from core.evidence import Closed, Evidence, Missing, Paid, Unpaid
+from core.evidence import Closed, Evidence, Missing, Paid, Unclear, Unpaid
 from core.order import Origin, Payment
 from simulator.faults import FaultProfile
 from simulator.ledger import Key as LedgerKey
@@ -235,9 +235,62 @@ async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(stat
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "under_way"),
+    [
+        ("requires_payment_method", False),
+        ("requires_confirmation", False),
+        ("requires_action", False),
+        ("processing", True),
+        ("requires_capture", True),
+    ],
+)
+async def test_money_is_under_way_once_there_is_nothing_left_for_the_buyer_to_do(status: str, under_way: bool) -> None:
+    """A check by the bank that was walked away from is none, or nobody could choose another way to pay."""
+    told = intent(status, id="pi_1")
+    in_open = session(status="open", payment_status="unpaid", payment_intent=told)
+    event_told = (await called_back(event("payment_intent.processing", told))).evidence
+    for found in (await evidence_of(told, row("pi_1")), await evidence_of(in_open), event_told):
+        assert isinstance(found, Unpaid)
+        assert found.under_way is under_way
+
+
+@pytest.mark.parametrize(
+    ("status", "under_way"), [("requires_payment_method", False), ("requires_action", True), ("processing", True)]
+)
+async def test_a_completed_session_is_waited_for_until_its_money_is_told_to_have_failed(
+    status: str, under_way: bool
+) -> None:
+    """With a voucher in hand the buyer has done everything on the page, and pays at a counter days later."""
+    found = await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=intent(status)))
+    assert isinstance(found, Unpaid)
+    assert found.under_way is under_way
+
+
+@pytest.mark.parametrize(
+    ("type_", "under_way"),
+    [("checkout.session.completed", True), ("checkout.session.async_payment_failed", False)],
+)
+async def test_an_event_of_a_completed_session_says_whether_its_money_may_still_come(
+    type_: str, under_way: bool
+) -> None:
+    told = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
+    found = (await called_back(event(type_, told))).evidence
+    assert isinstance(found, Unpaid)
+    assert found.under_way is under_way
+
+
+async def test_a_session_that_needed_no_payment_is_not_waited_for() -> None:
+    """Nothing is under way, so nothing would ever end it: the payment would be asked about for ever."""
+    found = await evidence_of(session(payment_intent=None, payment_status="no_payment_required", status="complete"))
+    assert isinstance(found, Unpaid)
+    assert not found.under_way
+
+
 async def test_a_cancelled_intent_in_an_open_session_is_not_its_end() -> None:
-    told = session(status="open", payment_status="unpaid", payment_intent=intent("canceled"))
-    assert isinstance(await evidence_of(told), Unpaid)
+    found = await evidence_of(session(status="open", payment_status="unpaid", payment_intent=intent("canceled")))
+    assert isinstance(found, Unpaid)
+    assert not found.under_way
 
 
 async def test_an_answer_about_another_object_is_evidence_of_another_number() -> None:
@@ -260,6 +313,26 @@ async def test_an_object_made_elsewhere_is_known_by_its_id() -> None:
     found = (await called_back(event("checkout.session.completed", named))).evidence
     assert found is not None
     assert found.out_trade_no == "order-77"
+
+
+@pytest.mark.parametrize("captured", [None, 0])
+async def test_an_authorisation_that_was_let_go_was_never_money(captured: int | None) -> None:
+    """Up to 2025-03-31 Stripe calls that a refund of everything, of a charge without a captured amount."""
+    charge = {
+        "id": "ch_1",
+        "object": "charge",
+        "amount": AMOUNT,
+        "amount_captured": captured,
+        "amount_refunded": AMOUNT,
+        "captured": False,
+        "created": AT,
+        "currency": "cny",
+        "livemode": False,
+        "metadata": {"out_trade_no": NUMBER},
+        "payment_intent": "pi_1",
+    }
+    found = (await called_back(event("charge.refunded", charge))).evidence
+    assert found == Unclear(channel_account="main", out_trade_no=NUMBER, reason="not_captured")
 
 
 async def test_an_event_of_a_connected_account_is_of_that_account() -> None:

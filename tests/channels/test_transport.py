@@ -117,6 +117,15 @@ async def test_proxy_variables_are_not_honoured(monkeypatch: pytest.MonkeyPatch)
         assert (proxy.connections, peer.connections) == (0, 1)
 
 
+async def test_no_cookie_is_kept(transport: Transport) -> None:
+    """All accounts share the client: what the channel wants to know one by would be told of the others too."""
+    told = Answered(200, {"Set-Cookie": "session=one; Path=/"}, b"{}")
+    async with listening(answering(http_answer(told))) as peer:
+        for _ in range(2):
+            await get(transport, peer.url)
+    assert [asked.headers.get("cookie") for asked in peer.asked] == [None, None]
+
+
 async def test_an_uncompressed_answer_is_asked_for(transport: Transport) -> None:
     async with listening(answering(OK)) as peer:
         await get(transport, peer.url)

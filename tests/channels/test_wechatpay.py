@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
 from channels import trace
-from channels.base import Create, Payer, RefundState
+from channels.base import Create, MalformedRow, Payer, RefundState, StatementRow
 from channels.transport import Answer, Transport
 from channels.wechatpay import WechatPay
 from core.account import AccountConfig
@@ -814,6 +814,17 @@ def test_without_the_column_of_what_was_asked_back_a_refund_is_what_went_back() 
 def test_rows_about_no_money_are_left_out(old: str, new: str) -> None:
     statement = DRIVER.statement.replace(old.encode(), new.encode())
     assert tuple(Played().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows[:1]
+
+
+@pytest.mark.parametrize("text", ["Tea\r\n250 g", "Tea\n\n250 g", "Tea\n总计"])
+def test_a_line_that_is_broken_in_two_hides_none_of_those_that_follow(text: str) -> None:
+    """The sums are known by their name: taken for them, the rest of a row would be the end of the statement."""
+    first, second = DRIVER.statement_rows
+    statement = DRIVER.statement.replace(b"Tea, 250 g", text.encode(), 1)
+    *broken, last = Played().adapter.parse_statement(io.BytesIO(statement))
+    assert {type(row) for row in broken} == {MalformedRow}
+    assert isinstance(first, StatementRow)
+    assert last == replace(second, line=len(broken) + 2)
 
 
 def test_a_refund_under_way_has_left_the_balance() -> None:

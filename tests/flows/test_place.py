@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from core.account import AccountConfig
 from core.decision import Outcome
 from core.errors import (
     NotFound,
@@ -17,6 +18,8 @@ from core.errors import (
 from core.order import OrderStatus, Origin, PaymentStatus, PublicStatus, public_status
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from simulator.faults import CallKind, FaultProfile
+from simulator.ledger import Key as LedgerKey
+from storage.accounts import put_account
 from tests.flows.conftest import Desk, order_terms
 
 
@@ -168,6 +171,21 @@ async def test_while_an_earlier_payment_is_unclear_no_other_one_is_started(desk:
     desk.call_fault(state.payments[0], fault)
     with pytest.raises(PaymentUnclear):
         await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+    assert len((await desk.state(state)).payments) == 1
+
+
+async def test_while_money_is_under_way_nobody_is_asked_to_pay_another_way(desk: Desk) -> None:
+    """The buyer has sent it by a slow method, at Stripe, and finds the order unpaid: a second payment would be double."""
+    opened = desk.far_side.channels["stripe"].open_account("stripe", f"{desk.url}/nobody")
+    desk.far_side.accounts[opened.account.merchant_id] = opened.account
+    url = desk.far_side.urls["stripe"]
+    config = AccountConfig(name="stripe", channel="stripe", base_url=url, credentials=opened.credentials)
+    await put_account(desk.parts.db, desk.sealer, config)
+    state = await desk.placed("stripe")
+    desk.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
+    desk.far_side.pay(LedgerKey(opened.account.merchant_id, state.payments[0].out_trade_no))
+    with pytest.raises(PaymentUnclear):
+        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="main"))
     assert len((await desk.state(state)).payments) == 1
 
 

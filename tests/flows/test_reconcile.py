@@ -361,7 +361,8 @@ async def test_malformed_rows_are_one_question_and_the_others_count(books: Books
 async def test_a_statement_that_is_none_has_no_effect(books: Books, tmp_path: Path) -> None:
     """Also when it is broken in its middle: it is looked over before its first row counts."""
     state = await books.lost()
-    for text in ("<html>", HEADER + books.row(state.payments[0]) + '"never closed'):
+    rows = books.row(state.payments[0]) * (BATCH + 1)
+    for text in ("<html>", HEADER + rows + '"never closed'):
         with pytest.raises(ChannelUnreadable):
             await books.file(tmp_path / "s.csv", text)
     assert await books.status(state) is OrderStatus.PAYING
@@ -509,6 +510,10 @@ async def test_the_day_that_is_not_over_is_repaired_and_not_judged(books: Books)
     books.desk.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
     books.faults()
     assert await books.counts(TODAY) == {"repaired": 1, "agrees": 1}
+
+    await put_back(books, here, noon(TODAY))
+    books.faults(statement_omits=1.0)
+    assert await books.counts(TODAY) == {}
 
 
 async def test_a_file_is_whole_between_its_first_and_its_last_row(books: Books, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from cli.stack import Stack
 from tests.scenarios.crooked import CrookedProxy
+from tests.scenarios.everywhere import CHANNELS
 from tests.scenarios.router import Router
 from tests.scenarios.scene import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account, port_of
 
@@ -40,7 +41,7 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
         apis=2,
         workers=2,
         fsync=False,
-        accounts={"sandbox": "sandbox", "sandbox-b": "sandbox"},
+        accounts={"sandbox-b": "sandbox"} | dict(zip(CHANNELS, CHANNELS, strict=True)),
         env=ENVIRONMENT,
     )
     async with stack:

@@ -177,11 +177,12 @@ WATCHED: dict[str, Any] = {"origin": Origin.WATCHED}
         (unpaid(), a_payment(**REFUSED), LATER, False),
         (unpaid(), a_payment(**WATCHED), JUST_BEFORE, False),
         (unpaid(), a_payment(**WATCHED), LATER, True),
-        # Not knowing is never failure, and money is never no money.
+        # Not knowing is never failure, money is never no money, and money under way may come whenever it likes.
         *(
             (evidence, a_payment(**CLOSE_ASKED, **REFUSED), LATER + timedelta(days=400), False)
-            for evidence in (unclear(), paid(), refunded())
+            for evidence in (unclear(), paid(), refunded(), unpaid(under_way=True))
         ),
+        (unpaid(under_way=True), a_payment(**WATCHED), LATER + timedelta(days=400), False),
     ],
 )
 def test_what_is_definitely_unpaid(evidence: Evidence, payment: Payment, now: datetime, definite: bool) -> None:
@@ -205,6 +206,16 @@ def test_an_end_without_money_ends_the_payment_and_not_the_order(evidence: Evide
     assert decision.change.resolved == (ALIPAY,)
     assert decision.rearm == ()
     assert notified(decision) is None
+
+
+def test_a_payment_whose_money_is_under_way_is_asked_about_again_long_after_its_time() -> None:
+    """A bank's transfer takes days. Closed meanwhile, its money would be late, and the order lost to the buyer."""
+    state = a_state(an_order(), a_payment(**CLOSE_ASKED), now=LATER + timedelta(days=5))
+    decision = asked(state, unpaid(under_way=True), arm_no=SCHEDULED)
+    assert decision.outcome is Outcome.STILL_OPEN
+    assert decision.change is None
+    assert len(decision.rearm) == 1
+    assert asked(state, unpaid(), arm_no=SCHEDULED).outcome is Outcome.PAYMENT_CLOSED
 
 
 @pytest.mark.parametrize("evidence", [unpaid(), missing()])

@@ -1,0 +1,112 @@
+"""The channels change their keys while orders are being paid: what old and new keys sign is taken, and no order is lost.
+
+WeChat Pay brings new platform certificates and public keys, Stripe signs with two secrets at once, Alipay has a second
+public key, PayPal another certificate of the same authority, and the sandbox channel a second key.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+from msgspec import json
+from msgspec.structs import replace
+
+from flows.accounts import RELOAD_S
+from simulator.shop import ShopOrder
+from storage.accounts import put_account
+from storage.sealing import Sealer
+from tests.scenarios.everywhere import (
+    CHANNELS,
+    Orders,
+    add_accounts,
+    of_each,
+    pay_everywhere,
+    place_everywhere,
+    tally,
+    told_once,
+)
+from tests.scenarios.scene import Scene, number_of
+from tests.servers import eventually
+
+ACCOUNTS = "{}-rotating"
+SLACK_S = 5.0
+"""For a request under way and a busy machine."""
+
+
+class Message(NamedTuple):
+    """A callback as it once arrived."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+async def test_keys_change_while_orders_are_being_paid(scene: Scene) -> None:
+    await add_accounts(scene, ACCOUNTS)
+    before = await _paid_by_callback(scene)
+    signed_before = await of_each(before, partial(_message, scene))
+    under_way = await place_everywhere(scene, accounts=ACCOUNTS)
+    await scene.put_off(*under_way.values())
+
+    await _rotate(scene, before)
+    changed_at = time.monotonic()
+    await pay_everywhere(scene, under_way, "none")
+    placed_meanwhile = await place_everywhere(scene, accounts=ACCOUNTS)
+    await eventually(partial(_are_all_taken, scene, under_way), RELOAD_S + SLACK_S)
+
+    assert time.monotonic() - changed_at < RELOAD_S + SLACK_S
+    await scene.until("paid", *under_way.values())
+    signed_after = await of_each(under_way, partial(_message, scene))
+    await eventually(partial(_takes, scene, signed_after, api=1), RELOAD_S + SLACK_S)
+    for api in (0, 1):
+        assert await _takes(scene, signed_before, api=api)
+        assert await _takes(scene, signed_after, api=api)
+
+    await pay_everywhere(scene, placed_meanwhile, "none")
+    after = await _paid_by_callback(scene)
+    await scene.until("paid", *placed_meanwhile.values())
+    for orders in (placed_meanwhile, after):
+        fared = await of_each(orders, partial(tally, scene))
+        assert {channel: told.refused for channel, told in fared.items()} == dict.fromkeys(CHANNELS, 0)
+    await told_once(scene, *(order for orders in (before, under_way, after) for order in orders.values()))
+
+
+async def _paid_by_callback(scene: Scene) -> Orders:
+    """One order at each channel, of which only its callback can tell that it is paid."""
+    orders = await place_everywhere(scene, accounts=ACCOUNTS)
+    await scene.put_off(*orders.values())
+    await pay_everywhere(scene, orders, "none")
+    await scene.until("paid", *orders.values())
+    return orders
+
+
+async def _rotate(scene: Scene, orders: Orders) -> None:
+    """At each channel, and then here, as `nodrop accounts rotate` does it."""
+    for channel, order in orders.items():
+        merchant_id = (await scene.at_channel(order)).merchant_id
+        told = await scene.stack.control("POST", "channel", f"/control/accounts/{merchant_id}/rotate")
+        account = await scene.stack.open_account(ACCOUNTS.format(channel))
+        changed = replace(account, credentials=told["credentials"])
+        await put_account(scene.db, Sealer.from_setting(scene.stack.master_key), changed)
+
+
+async def _message(scene: Scene, order: ShopOrder) -> Message:
+    """The callback of this order that was taken first, with its headers and its raw bytes."""
+    sql = "SELECT headers::text, body FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at LIMIT 1"
+    [row] = await scene.db.fetch(sql, number_of(order))
+    return Message(json.decode(row["headers"]), row["body"])
+
+
+async def _takes(scene: Scene, messages: dict[str, Message], *, api: int) -> bool:
+    """Whether this web process takes all of them."""
+    statuses = {
+        channel: (await scene.deliver(*message, account=ACCOUNTS.format(channel), api=api)).status_code
+        for channel, message in messages.items()
+    }
+    return statuses == dict.fromkeys(CHANNELS, 200)
+
+
+async def _are_all_taken(scene: Scene, orders: Orders) -> bool:
+    """Whether one more callback of each, signed now, is taken."""
+    return {await scene.call_back(order) for order in orders.values()} == {200}

@@ -12,6 +12,7 @@ import uvloop
 
 from api.asgi import App, running
 from api.server import make_server
+from channels.leaving import leave
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from flows.logs import configure_logs
@@ -40,6 +41,7 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"api: {error.detail}", err=True)
         sys.exit(2)
+    leave()
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, reconcile or channels; without any, all of them,
-    in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit code 1 when something
-    did not do what was to be measured.
+    in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit code 1
+    when something did not do what was to be measured.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

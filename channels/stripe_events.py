@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from channels.stripe_api import read_raw
 from channels.stripe_objects import (
@@ -21,7 +22,7 @@ from channels.stripe_objects import (
     intent_evidence,
     session_evidence,
 )
-from core.evidence import Evidence
+from core.evidence import Evidence, Unpaid
 
 _INTENT_EVENTS = (
     "payment_intent.succeeded",
@@ -77,7 +78,10 @@ def event_evidence(told: Event, *, account: str, account_id: str | None) -> Evid
         session = read_raw(told.data.object, Session)
         if session.mode != "payment":
             return None
-        return session_evidence(session, account=said_of, number=session.named_number or session.id, at=at)
+        evidence = session_evidence(session, account=said_of, number=session.named_number or session.id, at=at)
+        # The session stays complete and unpaid, as it was while the money was awaited.
+        has_failed = told.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
+        return replace(evidence, under_way=False) if has_failed else evidence
     if told.type == _REFUND_EVENT:
         charge = read_raw(told.data.object, Charge)
         number = charge.named_number or charge.payment_intent or charge.id

@@ -15,7 +15,7 @@ from channels.base import RefundState
 from channels.json_body import read_json
 from channels.stripe_money import from_stripe
 from core.errors import ChannelUnreadable
-from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
+from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid
 from core.money import AMOUNT_MAX
 from core.order import OUT_TRADE_NO
 
@@ -25,6 +25,10 @@ _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{3}\Z")]
 _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 """Since 1970, up to the last second that a datetime holds."""
+
+_UNDER_WAY = ("processing", "requires_capture")
+"""The buyer has nothing left to do. `requires_action` is not among them: a check by the bank can be walked away from,
+and a PaymentIntent that waits for it is cancelled by us at the deadline."""
 
 
 class _Object(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +49,18 @@ class _Object(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Charge(_Object, frozen=True, kw_only=True):
-    """One movement of money towards us; a PaymentIntent has a charge for each attempt, and the latest one counts."""
+    """One movement of money towards us; a PaymentIntent has a charge for each attempt, and the latest one counts.
+
+    It may be an authorisation alone. Let go, that is *refunded* up to 2025-03-31, by all of it and without having been
+    money: https://docs.stripe.com/changelog/basil/2025-03-31/remove-refund-from-partial-capture-and-payment-cancellation-flow
+    """
 
     object: Literal["charge"]
     livemode: bool
     amount: _Minor
     amount_captured: _Minor | None = None
     amount_refunded: _Minor
+    is_captured: bool = msgspec.field(name="captured", default=True)
     currency: _Currency
     created: Seconds
     payment_intent: Id | None = None
@@ -59,6 +68,8 @@ class Charge(_Object, frozen=True, kw_only=True):
     @property
     def captured(self) -> int:
         """What was taken, which may be less than what was authorised."""
+        if not self.is_captured:
+            return 0
         return self.amount if self.amount_captured is None else self.amount_captured
 
 
@@ -180,8 +191,8 @@ def intent_evidence(told: Intent, *, account: str, number: str, at: datetime | N
     common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
     if told.status != "succeeded":
         common["amount"] = from_stripe(told.amount, currency)
-        is_over, under_way = told.status == "canceled", told.status == "processing"
-        return Closed(**common) if is_over else Unpaid(**common, under_way=under_way)
+        is_over = told.status == "canceled"
+        return Closed(**common) if is_over else Unpaid(**common, under_way=told.status in _UNDER_WAY)
     charge = told.latest_charge if isinstance(told.latest_charge, Charge) else None
     common |= {
         "amount": from_stripe(told.amount_received, currency),
@@ -209,13 +220,17 @@ def session_evidence(told: Session, *, account: str, number: str, at: datetime |
         if not isinstance(intent, str) or common["amount"] is None:
             raise ChannelUnreadable("paid_without_transaction")
         return Paid(**common, channel_transaction_id=intent, at=at)
-    # Expired, and with a payment that is still under way all the same: that one may yet bring money.
-    is_idle = intent.status == "requires_payment_method" if isinstance(intent, Intent) else told.status != "complete"
-    return Closed(**common) if told.status == "expired" and is_idle else Unpaid(**common, under_way=not is_idle)
+    # Expired, and with a payment that was begun all the same: that one may yet bring money.
+    is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
+    if told.status == "expired" and is_idle:
+        return Closed(**common)
+    return Unpaid(**common, under_way=_is_under_way(told))
 
 
 def charge_evidence(told: Charge, *, account: str, number: str) -> Evidence:
-    """What a charge says that was refunded, in part or in whole."""
+    """What a charge says that was refunded, in part or in whole. That nothing was captured is no more than a hint."""
+    if told.captured == 0:
+        return Unclear(channel_account=account, out_trade_no=number, reason="not_captured")
     currency = told.currency.upper()
     return Refunded(
         channel_account=account,
@@ -230,6 +245,17 @@ def charge_evidence(told: Charge, *, account: str, number: str) -> Evidence:
 
 def instant(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _is_under_way(session: Session) -> bool:
+    """A session is complete once its buyer has done everything on the page. Then what is left of its payment is a
+    bank's, or, with a voucher, a counter's, until it fails and wants another method. One that needed no payment waits
+    for none.
+    """
+    intent, is_complete = session.payment_intent, session.status == "complete"
+    if isinstance(intent, Intent):
+        return intent.status in _UNDER_WAY or (is_complete and intent.status != "requires_payment_method")
+    return is_complete and session.payment_status == "unpaid"
 
 
 def _is_over(session: Session, intent: Intent) -> bool:

@@ -1,7 +1,8 @@
 """The one HTTP client towards the channels. Every failure comes out as *unavailable* or *unreadable*: outcome unknown.
 
 Limits everywhere: connections, one total deadline per call (a drip of bytes does not stretch it), bytes of the answer.
-No redirects, no proxy variables or .netrc, no compression (no bombs), no retry: a retry is the delay queue's.
+No redirects, no proxy variables or .netrc, no cookies (accounts share the client), no compression (no bombs), no retry:
+a retry is the delay queue's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from io import BytesIO
 from types import TracebackType
 from typing import IO, Self
@@ -55,6 +57,7 @@ class Transport:
             transport=transport or HttpxTransport(builder.build()),
             follow_redirects=False,
             trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # pyreqwest takes the sum of the four as the total, and only that ends a call of which nobody waits for the
             # end any more: a cancelled one keeps its connection until then.
             timeout=httpx.Timeout(None, read=timeout_s),

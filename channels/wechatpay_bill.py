@@ -40,6 +40,9 @@ _REFUND_AMOUNT = "退款金额"
 _REFUND_ASKED = "申请退款金额"
 _COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _AMOUNT, _CURRENCY, _REFUND_NUMBER, _REFUND_STATE, _REFUND_AMOUNT)
 
+_SUMS = "总交易单数".encode()
+"""How the line above the sums begins, which are the end."""
+
 _GZIP = b"\x1f\x8b"
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
 _ID = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}", re.ASCII)
@@ -75,9 +78,9 @@ def rows(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
     _, first = next(lines, (0, b""))
     columns = _columns(first)
     for number, line in lines:
-        if not line.startswith(b"`"):
+        if line.startswith(_SUMS):
             return
-        row = _row(number, line, columns)
+        row = _row(number, line, columns) if line.startswith(b"`") else MalformedRow(line=number, reason="columns")
         if row is not None:
             yield row
     raise ChannelUnreadable("statement_without_sums")

@@ -5,16 +5,14 @@ So `nodrop --help` takes no longer than Python and click do, and a command costs
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
 from typing import NamedTuple
 
 import click
 
+from channels.leaving import leave
 from cli.environment import stop_for
 
 
@@ -87,20 +85,13 @@ def nodrop() -> None:
 
 
 def main() -> None:
-    """A command that called a channel ends without taking the interpreter down.
-
-    pyreqwest's threads may still be letting go of what a call held, and abort the process when there is no interpreter
-    left to let go to: one command in ten whose channel was not there ended with SIGABRT.
-    """
+    """The command, and its exit code."""
     try:
         nodrop(prog_name="nodrop")
     except SystemExit as ended:
-        if "pyreqwest" not in sys.modules or not isinstance(ended.code, int | None):
+        if not isinstance(ended.code, int | None):
             raise
-        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(ended.code or 0)
+        leave(ended.code or 0)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import click
 import structlog
 import uvloop
 
+from channels.leaving import leave
 from core.errors import ConfigurationError
 from core.jobs import Lane
 from core.settings import Settings, read_settings, require
@@ -97,6 +98,7 @@ def main(lane: str | None) -> None:
     except ConfigurationError as error:
         click.echo(f"worker: {error.detail}", err=True)
         sys.exit(2)
+    leave()
 
 
 if __name__ == "__main__":

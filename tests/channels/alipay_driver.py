@@ -93,10 +93,16 @@ def signature(message: bytes, key: Key = Key.NEW, algorithm: HashAlgorithm | Non
     return base64.b64encode(made).decode()
 
 
-def zipped(details: bytes, *, name: str = DETAILS_NAME, others: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+def zipped(
+    details: bytes,
+    *,
+    name: str = DETAILS_NAME,
+    others: Mapping[str, bytes] = MappingProxyType({}),
+    packing: int = zipfile.ZIP_DEFLATED,
+) -> bytes:
     """The details, beside the summary that is always there."""
     into = BytesIO()
-    with zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(into, "w", packing) as archive:
         archive.writestr("20880000000000010156_20261123_业务明细(汇总).csv", "#支付宝业务汇总查询\r\n".encode("gbk"))
         for entry, content in {name: details, **others}.items():
             archive.writestr(entry, content)
@@ -214,7 +220,12 @@ class AlipayDriver(Driver):
     def mixed_accounts(self) -> Mapping[str, AccountConfig]:
         return {
             "live at the gateway for tests": replace(self.account(SANDBOX), live=True),
+            "live at the older gateway for tests": replace(
+                self.account("https://openapi.alipaydev.com/gateway.do"), live=True
+            ),
             "a test account at the live gateway": self.account(LIVE),
+            "a test account at another live gateway": self.account("https://openapi-b.alipay.com/gateway.do"),
+            "without TLS": self.account(SANDBOX.replace("https", "http")),
         }
 
     # -- calls and answers ---------------------------------------------------------------------------------------------
@@ -276,6 +287,7 @@ class AlipayDriver(Driver):
             "the node deeper down": b'{"x":{"%b":%b},"sign":"%b"}' % (node, paid, signs[paid]),
             "both nodes": b'{"%b":%b,"error_response":%b,"sign":"%b"}' % (node, paid, unpaid, signs[paid]),
             "two signatures": b'{"%b":%b,"sign":"QQ==","sign":"%b"}' % (node, paid, signs[paid]),
+            "a signature that is nested deep": b'{"%b":%b,"sign":%b}' % (node, paid, b"[" * 980 + b"]" * 980),
             "a signature that is no text": b'{"%b":%b,"sign":[]}' % (node, paid),
             "an encrypted node": b'{"%b":"QQ==","sign":"%b"}' % (node, signature(b'"QQ=="').encode()),
             "the answer to another call": b'{"alipay_trade_close_response":%b,"sign":"%b"}' % (paid, signs[paid]),
@@ -287,6 +299,7 @@ class AlipayDriver(Driver):
             "a system error with a prefix": refused("aop.ACQ.SYSTEM_ERROR", code="20000"),
             "an unknown error": refused("isp.unknow-error", code="20000"),
             "a refusal that is no word": refused("no\r\nhow"),
+            "still in process": compact({"code": "10003", "msg": "order success pay inprocess"}),
         }
         sha1 = signature(paid, algorithm=SHA1()).encode()  # noqa: S303 - to be refused
         return (
@@ -451,6 +464,7 @@ class AlipayDriver(Driver):
             "no header": zipped("\r\n".join((*PREAMBLE, PAYMENT_LINE, "")).encode("gbk")),
             "comments alone": zipped("\r\n".join(PREAMBLE).encode("gbk")),
             "a line without an end": zipped(details("," * 100_000)),
+            "packed as no statement is": zipped(good, packing=zipfile.ZIP_LZMA),
             "too many files": zipped(good, others={f"{at}.csv": b"" for at in range(100)}),
             "larger than any": _claiming_to_unpack_to(self.statement, 2 << 30),
         }

@@ -430,7 +430,10 @@ class PaypalDriver(Driver):
     def unrelated(self, *, at: float) -> Mapping[str, Sent]:
         elsewhere = self.capture(Said()) | {"custom_id": "user 42", "invoice_id": "2026/42"}
         unnamed = {name: self.capture(Said())[name] for name in ("id", "status", "amount", "create_time")}
+        approved = self.order(Said(status="agreed"))
+        several = approved | {"purchase_units": approved["purchase_units"] * 2}
         contents = {
+            "another shop's order of two units": event("WH-1", "CHECKOUT.ORDER.APPROVED", several),
             "a dispute": event("WH-1", "CUSTOMER.DISPUTE.CREATED", {"dispute_id": "PP-1"}),
             "a sale of the older API": event("WH-1", "PAYMENT.SALE.COMPLETED", {"id": "1"}),
             "another shop's capture": event("WH-1", "PAYMENT.CAPTURE.COMPLETED", elsewhere),

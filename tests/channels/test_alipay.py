@@ -400,6 +400,14 @@ async def test_a_refund_that_moved_no_money_is_asked_about_again() -> None:
         assert await answered(node).refund_payment(DRIVER.payment(), "R-000001", 1000) is state
 
 
+@pytest.mark.parametrize("code", ["10003", "20001"])
+async def test_a_refund_is_refused_by_a_refusal_alone(code: str) -> None:
+    """Every other code leaves open what became of it, and money that may have gone back is not given back again."""
+    with pytest.raises(ChannelUnreadable, match=f"code_{code}"):
+        node = compact({"code": code, "msg": "in process", "out_trade_no": NUMBER})
+        await answered(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
+
+
 async def test_a_refund_without_a_status_is_none() -> None:
     told = {"code": "10000", "msg": "Success", "out_trade_no": NUMBER, "out_request_no": "R-000001"}
     for node, state in (

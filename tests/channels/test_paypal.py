@@ -321,6 +321,20 @@ async def test_the_money_is_the_captures_and_not_the_orders(paypal: FakePaypal) 
     assert (await queried(paypal, order)).amount == AMOUNT - 1
 
 
+@pytest.mark.parametrize("status", ["CREATED", "APPROVED", "PAYER_ACTION_REQUIRED", "VOIDED"])
+@pytest.mark.parametrize(("of_capture", "kind"), [("COMPLETED", Paid), ("REFUNDED", Refunded), ("PENDING", Unpaid)])
+async def test_money_that_was_taken_counts_whatever_its_order_is_called(
+    paypal: FakePaypal, status: str, of_capture: str, kind: type[Evidence]
+) -> None:
+    """As *closed* it would be lost, as *approved* it would be asked for again."""
+    order = DRIVER.order(Said()) | {"status": status}
+    order["purchase_units"][0]["payments"]["captures"][0]["status"] = of_capture
+    evidence = await queried(paypal, order)
+    assert isinstance(evidence, kind)
+    if isinstance(evidence, Unpaid):
+        assert evidence.under_way
+
+
 async def test_only_refunds_that_were_made_are_counted_and_a_reversal_is_all_of_it(paypal: FakePaypal) -> None:
     order = DRIVER.order(Said(status="refunded", refunded=1000))
     payments = order["purchase_units"][0]["payments"]
@@ -373,11 +387,16 @@ async def test_a_not_found_that_names_no_debug_id_is_not_paypals_word(paypal: Fa
 # -- capture and refund ------------------------------------------------------------------------------------------------
 
 
-async def test_a_capture_has_an_idempotency_key_of_its_own(paypal: FakePaypal) -> None:
-    """With the creation's key PayPal would play back the creation's answer."""
-    paypal.answers[order_path("/capture")] = [told(201, DRIVER.order(Said()))]
-    await paypal.open().capture_payment(row())
-    assert paypal.asked[-1].headers["paypal-request-id"] == f"{NUMBER}-capture"
+async def test_a_capture_after_a_declined_one_is_not_answered_with_the_declined_ones_answer(paypal: FakePaypal) -> None:
+    """As PayPal does for a key that it knows: the buyer has taken another card, and would never be captured."""
+    declined = told(422, error("UNPROCESSABLE_ENTITY", "INSTRUMENT_DECLINED"))
+    paypal.answers[order_path("/capture")] = [declined, told(201, DRIVER.order(Said()))]
+    adapter = paypal.open()
+    with pytest.raises(ChannelRefused):
+        await adapter.capture_payment(row())
+    await adapter.capture_payment(row())
+    first, second = (asked.headers.get("paypal-request-id") for asked in paypal.asked[-2:])
+    assert first is None or first != second
 
 
 async def test_capturing_what_is_captured_is_fine_and_any_other_refusal_is_told(paypal: FakePaypal) -> None:

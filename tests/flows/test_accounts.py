@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from channels.transport import Transport
 from core.decision import Outcome
 from core.errors import ConfigurationError, DatabaseUnavailable, UnknownAccount
+from core.lifecycle import LatePolicy
 from core.order import OrderStatus
 from core.settings import Settings
 from flows.accounts import RELOAD_S, UNKNOWN_RELOAD_S, Accounts
@@ -79,6 +80,21 @@ async def test_an_account_that_did_not_change_stays_opened(accounts: Accounts, c
     opened = await accounts.get("main")
     clock.now += RELOAD_S + 1
     assert await accounts.get("main") is opened
+
+
+async def test_a_change_that_is_the_flows_alone_keeps_what_the_adapter_has_fetched(
+    desk: Desk, accounts: Accounts, clock: Clock
+) -> None:
+    """Certificates and tokens: without them callbacks are turned away until they are fetched again."""
+    opened = await accounts.get("main")
+    await desk.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,), enabled=False)
+    clock.now += RELOAD_S + 1
+    changed = await accounts.get("main")
+    assert (changed.config.rate_per_s, changed.config.enabled) == (7, False)
+    assert changed.channel is opened.channel
+    await desk.add_account("main", trust_callback=True)
+    clock.now += RELOAD_S + 1
+    assert (await accounts.get("main")).channel is not opened.channel
 
 
 async def test_a_new_account_is_found_at_once_and_a_name_that_is_none_is_not_asked_for_by_everybody(

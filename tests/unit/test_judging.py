@@ -372,6 +372,15 @@ def test_money_that_was_given_back_before_we_heard_of_it_pays_and_is_a_case() ->
     assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
 
 
+def test_money_of_which_an_untold_part_was_given_back_before_we_heard_of_it_is_a_case_too() -> None:
+    """WeChat Pay says that something went back and not how much: goods must not leave for it unseen."""
+    decision = told(a_state(an_order(), a_payment()), refunded(refunded_amount=0))
+    assert (decision.outcome, payment_after(decision).refunded_amount) == (Outcome.PAID, 0)
+    assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
+    assert decision.change is not None
+    assert decision.change.cases[0].detail == "of 8888 CNY something was refunded at the channel"
+
+
 @pytest.mark.parametrize("amount", [0, 50, 100])
 def test_a_refund_that_is_known_is_nothing_new(amount: int) -> None:
     state = a_state(paid_order(), paid_payment(refunded_amount=100))

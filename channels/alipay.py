@@ -17,7 +17,7 @@ from channels.alipay_gateway import Gateway, Outcome, succeeded, web_address
 from channels.alipay_keys import Credentials, KeyRing
 from channels.alipay_statement import read_statement
 from channels.alipay_trade import CURRENCY, Id, Trade, evidence_of
-from channels.alipay_wire import ZONE, callback_string, read_form, time_text
+from channels.alipay_wire import ZONE, callback_string, holds_another_field, read_form, time_text
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.json_body import read_json
 from channels.transport import Answer, Transport
@@ -27,7 +27,7 @@ from core.evidence import Evidence, Missing
 from core.money import decimal_text, minor_units
 from core.order import Checkout, Payment
 
-# https://opendocs.alipay.com/open/02ivbu (page), https://opendocs.alipay.com/open/02ivbs (wap)
+# https://opendocs.alipay.com/open/028r8t (page), https://opendocs.alipay.com/open/02ivbs (wap)
 _PAGES = {
     "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
     "wap": ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
@@ -68,6 +68,10 @@ class _Bill(msgspec.Struct, frozen=True, kw_only=True):
 class _Notice(msgspec.Struct, frozen=True, kw_only=True):
     notify_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
     notify_type: str
+
+
+_READ = tuple(name for struct in (_Notice, Trade) for name in struct.__struct_fields__)
+"""The fields of a callback that are read."""
 
 
 class Alipay:
@@ -146,7 +150,7 @@ class Alipay:
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         """None without a `refund_status`: not received, failed or not done. To ask for it once more is safe.
 
-        https://opendocs.alipay.com/open/02ekfi
+        https://opendocs.alipay.com/open/02ekfl
         """
         body = {"out_trade_no": payment.out_trade_no, "out_request_no": refund_no}
         try:
@@ -244,14 +248,15 @@ class Alipay:
         cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
         if form.get(b"sign_type") != b"RSA2" or not signature:
             return False
+        if holds_another_field(form, [name.encode() for name in _READ]):
+            return False
         strings = (callback_string(form, (b"sign", b"sign_type")), callback_string(form, (b"sign",)))
         return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
 
     def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
         """Only fields in ASCII are read, which every charset of Alipay's writes alike."""
-        wanted = {*_Notice.__struct_fields__, *Trade.__struct_fields__}
         try:
-            fields = {name: form[name.encode()].decode("ascii") for name in wanted if name.encode() in form}
+            fields = {name: form[name.encode()].decode("ascii") for name in _READ if name.encode() in form}
             notice = msgspec.convert(fields, _Notice)
             if notice.notify_type != "trade_status_sync":
                 return Callback(notification_id=notice.notify_id, evidence=None)

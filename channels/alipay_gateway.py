@@ -24,7 +24,9 @@ from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, C
 
 LIVE_GATEWAY = "https://openapi.alipay.com/gateway.do"
 TEST_GATEWAY = "https://openapi-sandbox.dl.alipaydev.com/gateway.do"
-DOMAINS = ("alipay.com", "alipayobjects.com", "alipaydev.com")
+LIVE_DOMAIN = "alipay.com"
+TEST_DOMAIN = "alipaydev.com"
+DOMAINS = (LIVE_DOMAIN, "alipayobjects.com", TEST_DOMAIN)
 """Alipay's own; files of statements lie at hosts below them."""
 
 _BUSY = ("SYSTEM_ERROR", "SYSTEM_RATE_LIMIT", "USER_RATE_LIMIT")
@@ -143,15 +145,19 @@ def gateway_url(account: AccountConfig) -> str:
     """The address of the gateway: `base_url`, its path added where it is a bare host, or the channel's own.
 
     Raises:
-        ConfigurationError: a live account at the gateway for tests, or a test one at the gateway that moves money.
+        ConfigurationError: a live account at a gateway for tests, a test one at a gateway that moves money (Alipay has
+            had several of either), or one of Alipay's without TLS.
     """
     base_url = account.base_url.rstrip("/")
     if not base_url:
         return LIVE_GATEWAY if account.live else TEST_GATEWAY
-    wrong = TEST_GATEWAY if account.live else LIVE_GATEWAY
-    if urlsplit(base_url).hostname == urlsplit(wrong).hostname:
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").rstrip(".")  # a host is the same with a dot at its end
+    if _is_below(host, TEST_DOMAIN if account.live else LIVE_DOMAIN):
         side, kind = ("a live", "tests") if account.live else ("a test", "live payments")
         raise ConfigurationError(f"account {account.name}: base_url: {side} account at the gateway for {kind}")
+    if _is_alipays(host) and parts.scheme != "https":
+        raise ConfigurationError(f"account {account.name}: base_url: Alipay is called over https")
     return base_url if base_url.endswith("/gateway.do") else f"{base_url}/gateway.do"
 
 
@@ -160,6 +166,7 @@ def succeeded(node: bytes) -> bytes:
 
     Raises:
         ChannelUnavailable: the gateway's own trouble (20000), or asked too often (40005); the call may be repeated.
+        ChannelUnreadable: neither success nor refusal (10003 is "in process"), so nobody knows what becomes of it.
         ChannelRefused: definite, with the `sub_code`.
     """
     outcome = read_json(node, Outcome)
@@ -167,6 +174,8 @@ def succeeded(node: bytes) -> bytes:
         return node
     if outcome.code in ("20000", "40005") or outcome.last_word in _BUSY:
         raise ChannelUnavailable(outcome.reason)
+    if not outcome.code.startswith("4"):
+        raise ChannelUnreadable(f"code_{outcome.code}")
     raise ChannelRefused(outcome.reason)
 
 
@@ -182,4 +191,8 @@ def web_address(text: str) -> str:
 
 
 def _is_alipays(host: str) -> bool:
-    return any(host == domain or host.endswith(f".{domain}") for domain in DOMAINS)
+    return any(_is_below(host, domain) for domain in DOMAINS)
+
+
+def _is_below(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")

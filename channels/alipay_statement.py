@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Literal, NamedTuple
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from channels.alipay_trade import CURRENCY
 from channels.alipay_wire import read_time
@@ -54,7 +54,7 @@ def read_statement(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow
                 with archive.open(entry) as file:
                     yield from _rows(_lines(file))
     except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        # RuntimeError: encrypted, or packed in a way that zipfile does not know. ValueError: a name that is not GBK.
+        # RuntimeError: encrypted. ValueError: a name that is not GBK.
         raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
 
 
@@ -65,6 +65,8 @@ def _details(archive: ZipFile) -> list[ZipInfo]:
     found = [entry for entry in entries if "业务明细" in entry.filename and "汇总" not in entry.filename]
     if not found:
         raise ChannelUnreadable("statement_without_details")
+    if any(entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for entry in found):
+        raise ChannelUnreadable("statement_packing")  # what else zipfile unpacks asks for memory as the file says
     return found
 
 

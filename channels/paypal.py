@@ -165,9 +165,14 @@ class Paypal:
         return 404 if not_found else 422
 
     async def capture_payment(self, payment: Payment) -> None:
-        headers = {"PayPal-Request-Id": f"{payment.out_trade_no}-capture"}
+        """Without a PayPal-Request-Id: an order is captured once, whoever asks how often (ORDER_ALREADY_CAPTURED).
+
+        With one, a capture that was declined would be declined for ever: PayPal gives the first answer to a known id
+        again, and the buyer who has taken another card since would never be asked for the money.
+        https://developer.paypal.com/reference/guidelines/idempotency/
+        """
         try:
-            granted(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}", headers=headers))
+            granted(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}"))
         except ChannelRefused as refused:
             if refused.code != "ORDER_ALREADY_CAPTURED":
                 raise
@@ -251,9 +256,10 @@ def _addresses(account: AccountConfig, certificate_hosts: tuple[str, ...]) -> tu
     """Where the API is, and the origins from which its certificates may come. Live and sandbox are never mixed."""
     base_url = account.base_url.rstrip("/") or f"https://{_HOSTS[account.live]}"
     parts = urlsplit(base_url)
-    if parts.hostname is None or not (parts.hostname == "paypal.com" or parts.hostname.endswith(".paypal.com")):
+    host = (parts.hostname or "").rstrip(".")  # a host is the same with a dot at its end
+    if host != "paypal.com" and not host.endswith(".paypal.com"):
         hosts = certificate_hosts or (parts.netloc,)
-        return base_url, tuple(f"{parts.scheme}://{host}" for host in hosts)
+        return base_url, tuple(f"{parts.scheme}://{origin}" for origin in hosts)
     if base_url != f"https://{_HOSTS[account.live]}":
         kind = "live" if account.live else "test"
         raise ConfigurationError(

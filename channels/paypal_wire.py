@@ -134,8 +134,9 @@ def amount_value(amount: int, currency: str) -> str | None:
 def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
     """What the order says, compared with nothing. `number` is what its unit says it is for.
 
-    A capture that failed or was declined is the end of a completed order, which takes no second one: *closed*. One that
-    is pending (a bank's transfer, a review) is not there yet.
+    Money that was taken counts first, whatever the order is called. A capture that failed or was declined is the end of
+    a completed order, which takes no second one: *closed*. One that is pending (a bank's transfer, a review) is not
+    there yet.
     """
     unit = order.unit
     captures = unit.payments.captures
@@ -145,23 +146,19 @@ def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
         "amount": unit.amount.minor,
         "currency": unit.amount.currency_code,
     }
-    match order.status:
-        case "APPROVED":
-            return Approved(**common)
-        case "VOIDED":
-            return Closed(**common)
-        case "COMPLETED":
-            pass
-        case _:
-            return Unpaid(**common)
     with_money = [capture for capture in captures if capture.status in _WITH_MONEY]
-    if len(with_money) > 1 or not captures:
+    if len(with_money) > 1 or (order.status == "COMPLETED" and not captures):
         raise ChannelUnreadable("captures")
     if with_money:
         return _money(with_money[0], unit, common)
     if any(capture.status == "PENDING" for capture in captures):
         return Unpaid(**common, under_way=True)
-    return Closed(**common)
+    match order.status:
+        case "APPROVED":
+            return Approved(**common)
+        case "VOIDED" | "COMPLETED":
+            return Closed(**common)
+    return Unpaid(**common)
 
 
 def evidence_in(event: Event, ours: Ours) -> Evidence | None:
@@ -171,6 +168,8 @@ def evidence_in(event: Event, ours: Ours) -> Evidence | None:
     """
     if event.event_type == "CHECKOUT.ORDER.APPROVED":
         order = read_json(bytes(event.resource), PaypalOrder)
+        if len(order.purchase_units) != 1:
+            return None  # ours have one
         number = _our_number(order.unit)
         return None if number is None else evidence_of(order, number, ours)
     if event.event_type in _OF_CAPTURES:

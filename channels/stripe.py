@@ -198,6 +198,9 @@ class Stripe:
         try:
             body = granted(answer).body
         except Refused as refused:
+            if refused.is_missing and _reference(payment).startswith("cs_test_" if self._live else "cs_live_"):
+                # Nobody sees it with keys of the other world, to which the account was switched over meanwhile.
+                raise ChannelUnreadable("livemode") from None
             if refused.is_missing:
                 return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
             raise ChannelUnreadable(f"refused_{refused.code}") from None

@@ -54,6 +54,17 @@ _LATER = frozenset(
         "SYSTEM_ERROR",
     }
 )
+_OLDER_SPELLINGS = {
+    "ACCOUNTERROR": "ACCOUNT_ERROR",
+    "BANKERROR": "BANK_ERROR",
+    "NOAUTH": "NO_AUTH",
+    "NOTENOUGH": "NOT_ENOUGH",
+    "ORDERCLOSED": "ORDER_CLOSED",
+    "ORDERNOTEXIST": NOT_EXIST,
+    "RULELIMIT": "RULE_LIMIT",
+}
+"""https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_4_2.shtml has the ones, the pages of today the others."""
+
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -195,7 +206,7 @@ def error_code(answer: Answer) -> str:
     code = read_json(answer.body, _ErrorBody).code
     if _CODE.fullmatch(code) is None:
         raise ChannelUnreadable("error_code")
-    return code
+    return _OLDER_SPELLINGS.get(code, code)
 
 
 def refusal(code: str) -> ChannelRefused | ChannelUnavailable | ChannelUnreadable:
@@ -216,4 +227,4 @@ def status_of(body: bytes) -> int:
         code = msgspec.json.decode(body, type=_ErrorBody).code
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 200
-    return 404 if code == NOT_EXIST else 400
+    return 404 if _OLDER_SPELLINGS.get(code, code) == NOT_EXIST else 400

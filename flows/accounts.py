@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 
 from channels.adapters import open_channel
 from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
-from core.lifecycle import Rules
+from core.lifecycle import DoublePolicy, LatePolicy, Rules
 from core.settings import Settings
 from storage.accounts import SealedAccount, open_account, sealed_accounts
 from storage.database import Database
@@ -155,4 +156,20 @@ class Accounts:
         config = open_account(row, self._sealer)
         if known is not None and known.config == config:
             return known
+        if known is not None and _for_adapter(known.config) == _for_adapter(config):
+            return Account(config, known.channel)
         return Account(config, open_channel(config, self._transport))
+
+
+def _for_adapter(config: AccountConfig) -> AccountConfig:
+    """What an adapter is built from. The rest is read by the flows alone, and a change of it keeps the adapter with
+    what it has fetched: certificates, tokens.
+    """
+    return replace(
+        config,
+        rate_per_s=1,
+        early_queries_s=(),
+        late_policy=LatePolicy.ACCEPT,
+        double_policy=DoublePolicy.FLAG,
+        enabled=True,
+    )

@@ -202,7 +202,7 @@ def _on_money(state: OrderState, payment: Payment, evidence: Paid | Refunded, ru
         paid_at=evidence.at or state.now,
         refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
     )
-    cases = _refund_case(state, paid)
+    cases = _refund_case(state, paid) if isinstance(evidence, Refunded) else ()
     match state.order.status:
         case OrderStatus.PAID:
             return _second_payment(state, paid, evidence, rules, by, cases)
@@ -383,11 +383,14 @@ def _refund_case(state: OrderState, payment: Payment) -> tuple[Case, ...]:
     """Money that went back, and we had not asked for that.
 
     A refund of ours is of all that is left, so while there is one that has not failed, what is seen is that one. Should
-    somebody have been faster at the channel, it refuses ours, and that is a case too.
+    somebody have been faster at the channel, it refuses ours, and that is a case too. Not every channel says
+    how much.
     """
-    if payment.refunded_amount == 0 or is_going_back(state, payment.key):
+    if is_going_back(state, payment.key):
         return ()
     detail = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded at the channel"
+    if payment.refunded_amount == 0:
+        detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
     return (Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail),)
 
 

@@ -307,6 +307,7 @@ class PaypalDriver(Driver):
         return {
             "a live account at the sandbox": self._account(test, live=True),
             "a test account at the live host": self._account(live),
+            "a test account at the live host, with a dot": self._account(f"{live}."),
             "without TLS": self._account(test.replace("https", "http")),
             "at another port": self._account(f"{test}:8443"),
             "at another of PayPal's hosts": self._account("https://www.sandbox.paypal.com"),

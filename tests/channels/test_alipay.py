@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from channels import trace
 from channels.adapters import open_channel
 from channels.alipay_keys import root_certificate_sn
+from channels.alipay_wire import read_envelope
 from channels.base import Callback, Channel, RefundState
 from channels.transport import Answer, Transport
 from core.account import AccountConfig
@@ -126,6 +127,14 @@ def test_a_rejection_without_a_signature_is_neither_paid_nor_failed_nor_missing(
         offline().read_answer(DRIVER.payment(), Answer(status=200, headers={}, body=body), received_at=NOW)
 
 
+def test_a_signature_that_is_nested_however_deep_is_unreadable() -> None:
+    """Also where the depth is just what the answer can be taken apart with, and reading it once more one too many."""
+    for depth in range(700, 1000):
+        sign = b"[" * depth + b"]" * depth
+        with pytest.raises(ChannelUnreadable):
+            read_envelope(b'{"alipay_trade_query_response":{},"sign":%b}' % sign, "alipay_trade_query_response")
+
+
 async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(running: Running) -> None:
     """The far side verifies the first; with the same string for both one of the two directions would never verify."""
     far_side, transport = running.far_side, running.transport
@@ -157,6 +166,17 @@ async def test_a_callback_is_verified_in_the_charset_that_it_names(charset: str)
     other = {"utf-8": "gbk", "gbk": "utf-8"}[charset]
     with pytest.raises(CallbackForged):
         await receive(fields, charset=charset, sign=signature(signed_string(fields, other)))
+
+
+async def test_what_was_signed_cannot_be_cut_into_other_fields() -> None:
+    """Joined with `&` and `=` a text with both in it may read as another amount, and its signature still verifies."""
+    cheap = {**FIELDS, "subject": "Tea&total_amount=88.88&totalx=", "total_amount": "0.01"}
+    sign = signature(signed_string(cheap))
+    dear = {**FIELDS, "subject": "Tea", "total_amount": "88.88"}
+    for hidden in ({"totalx": "&total_amount=0.01"}, {"totalx=&total_amount": "0.01"}):
+        assert signed_string(dear | hidden) == signed_string(cheap)
+        with pytest.raises(CallbackForged):
+            await receive(dear | hidden, sign=sign)
 
 
 async def test_a_payment_signed_with_its_sign_type_verifies_too() -> None:
@@ -403,8 +423,8 @@ async def test_a_refund_that_moved_no_money_is_asked_about_again() -> None:
 @pytest.mark.parametrize("code", ["10003", "20001"])
 async def test_a_refund_is_refused_by_a_refusal_alone(code: str) -> None:
     """Every other code leaves open what became of it, and money that may have gone back is not given back again."""
+    node = compact({"code": code, "msg": "in process", "out_trade_no": NUMBER})
     with pytest.raises(ChannelUnreadable, match=f"code_{code}"):
-        node = compact({"code": code, "msg": "in process", "out_trade_no": NUMBER})
         await answered(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
 
 

@@ -293,6 +293,14 @@ async def test_a_cancelled_intent_in_an_open_session_is_not_its_end() -> None:
     assert not found.under_way
 
 
+async def test_a_session_of_the_other_world_is_not_missing() -> None:
+    """Since the account was switched over nobody here can see it: whether it was paid is as unknown as before."""
+    told = error("invalid_request_error", "resource_missing")
+    assert isinstance(await answering(told, 404).channel.query_payment(row("cs_test_1")), Missing)
+    with pytest.raises(ChannelUnreadable, match="livemode"):
+        await answering(told, 404).channel.query_payment(row("cs_live_1"))
+
+
 async def test_an_answer_about_another_object_is_evidence_of_another_number() -> None:
     """Even when it carries our number: metadata can be given to any object."""
     found = await evidence_of(session(id="cs_test_other"))

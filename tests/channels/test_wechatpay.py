@@ -317,6 +317,20 @@ async def test_a_404_that_says_so_is_missing_although_no_error_is_signed() -> No
             await played.adapter.query_payment(ROW)
 
 
+async def test_codes_mean_the_same_in_their_older_spelling() -> None:
+    """Else nothing that was never there would ever be missing, and no refund without a balance refused."""
+    missing = error(404, "ORDERNOTEXIST")
+    assert isinstance(await Played(lambda _: missing).adapter.query_payment(ROW), Missing)
+    assert Played().adapter.status_of(missing.body) == 404
+    for code in ("ORDERNOTEXIST", "ORDERCLOSED"):
+        await Played(lambda _, code=code: error(400, code)).adapter.close_payment(ROW)  # type: ignore[misc]  # bound now
+    with pytest.raises(ChannelRefused) as caught:
+        await Played(lambda _: error(403, "NOTENOUGH")).adapter.refund_payment(ROW, REFUND_NO, 1000)
+    assert caught.value.code == "NOT_ENOUGH"
+    with pytest.raises(ChannelUnavailable):
+        await Played(lambda _: error(400, "BANKERROR")).adapter.query_payment(ROW)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
 @pytest.mark.parametrize("said", ["paid", "closed", "refunded"])
 async def test_an_unsigned_error_is_never_money_and_never_an_end(status: int, said: str) -> None:

@@ -87,7 +87,8 @@ async def test_a_change_that_is_the_flows_alone_keeps_what_the_adapter_has_fetch
 ) -> None:
     """Certificates and tokens: without them callbacks are turned away until they are fetched again."""
     opened = await accounts.get("main")
-    await desk.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,), enabled=False)
+    await desk.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,))
+    await enable_account(desk.parts.db, "main", enabled=False)
     clock.now += RELOAD_S + 1
     changed = await accounts.get("main")
     assert (changed.config.rate_per_s, changed.config.enabled) == (7, False)

@@ -175,7 +175,7 @@ async def test_while_an_earlier_payment_is_unclear_no_other_one_is_started(desk:
 
 
 async def test_while_money_is_under_way_nobody_is_asked_to_pay_another_way(desk: Desk) -> None:
-    """The buyer has sent it by a slow method, at Stripe, and finds the order unpaid: a second payment would be double."""
+    """The buyer has sent it by a slow method, and the order is unpaid for days: a second payment would be double."""
     opened = desk.far_side.channels["stripe"].open_account("stripe", f"{desk.url}/nobody")
     desk.far_side.accounts[opened.account.merchant_id] = opened.account
     url = desk.far_side.urls["stripe"]

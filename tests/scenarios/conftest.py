@@ -41,7 +41,7 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
         apis=2,
         workers=2,
         fsync=False,
-        accounts={"sandbox-b": "sandbox"} | dict(zip(CHANNELS, CHANNELS, strict=True)),
+        accounts={name: name for name in CHANNELS} | {"sandbox-b": "sandbox"},
         env=ENVIRONMENT,
     )
     async with stack:

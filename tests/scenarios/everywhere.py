@@ -24,6 +24,9 @@ CHANNELS = tuple(CURRENCIES)
 CLOSED_ON_REQUEST = tuple(channel for channel in CHANNELS if channel != "paypal")
 """PayPal has no way to end an order: it lapses, for only our capture takes its money."""
 
+BY_CALLBACK = {"callback", "compensation"}
+"""Within the callback's own request, or after it on a machine that is too busy for its budget."""
+
 T = TypeVar("T")
 
 Orders = dict[str, ShopOrder]
@@ -124,7 +127,7 @@ async def late_money(scene: Scene, channel: str, account: str = "") -> ShopOrder
         await scene.close(order)
         await scene.until("closed", order)
         return order
-    order = await place_at(scene, channel, account=account, expires_in_s=1)
+    order = await place_at(scene, channel, account=account, expires_in_s=2)
     await scene.put_off(order)
     await scene.pay(order, "lost")
     await eventually(partial(is_ended, scene, order), 20, 0.2)

@@ -6,13 +6,16 @@ The channels' own far sides speak five protocols; what nodrop makes of them has 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import msgspec
 import pytest
 
 from core.order import CaseReason
 from simulator.shop import ShopOrder
 from storage.cases import resolve_cases
 from tests.scenarios.everywhere import (
+    BY_CALLBACK,
     CHANNELS,
     CLOSED_ON_REQUEST,
     CURRENCIES,
@@ -55,7 +58,7 @@ async def test_a_callback_pays_and_is_acknowledged_in_the_channels_own_words(sce
 
     await scene.until("paid", *orders.values())
 
-    assert await of_each(orders, scene.paid_by) == dict.fromkeys(CHANNELS, "callback")
+    assert {await scene.paid_by(order) for order in orders.values()} <= BY_CALLBACK
     await told_once(scene, *orders.values())
     await eventually(partial(_all_are_acknowledged, scene, orders))
     fared = await of_each(orders, partial(tally, scene))
@@ -65,7 +68,7 @@ async def test_a_callback_pays_and_is_acknowledged_in_the_channels_own_words(sce
 
 async def test_what_nobody_pays_is_closed_at_its_deadline_here_and_there(scene: Scene) -> None:
     """A session of Stripe's lives longer than this order, so it is ended by us: asked, ended, asked again."""
-    orders = await place_everywhere(scene, expires_in_s=2)
+    orders = await place_everywhere(scene, expires_in_s=3)
     await scene.put_off(*orders.values())
 
     await scene.until("closed", *orders.values())
@@ -84,13 +87,13 @@ async def test_an_order_that_ends_early_is_asked_about_closed_and_asked_about_ag
 
     assert await of_each(orders, scene.status) == dict.fromkeys(CLOSED_ON_REQUEST, "closed")
     assert await of_each(orders, partial(there, scene)) == dict.fromkeys(CLOSED_ON_REQUEST, "closed")
-    asked = await of_each(orders, partial(steps, scene))
-    assert asked == dict.fromkeys(CLOSED_ON_REQUEST, ["create", "query", "close", "query"])
+    asked = (await of_each(orders, partial(steps, scene))).values()
+    assert all(kinds == ["create", "query", "close", "query"] for kinds in asked), asked
 
 
 async def test_a_code_that_nobody_scanned_is_closed_when_it_can_be_scanned_no_more(scene: Scene) -> None:
     """Alipay knows no trade before that, and a code that is out can still be paid: *missing* is no end."""
-    order = await scene.place("alipay", expires_in_s=2)
+    order = await scene.place("alipay", expires_in_s=3)
     await scene.put_off(order)
 
     assert (await scene.close(order)).status_code == 202
@@ -103,7 +106,7 @@ async def test_a_code_that_nobody_scanned_is_closed_when_it_can_be_scanned_no_mo
 @pytest.mark.parametrize("agreed", ["before the end", "after the end"])
 async def test_what_a_buyer_agreed_to_is_not_taken_once_the_order_is_over(scene: Scene, agreed: str) -> None:
     """PayPal would capture for hours still; whoever agreed has paid nothing, and is told nothing else."""
-    order = await place_at(scene, "paypal", expires_in_s=2)
+    order = await place_at(scene, "paypal", expires_in_s=3)
     await scene.put_off(order)
     if agreed == "before the end":
         await scene.pay(order, "lost")
@@ -120,27 +123,28 @@ async def test_what_a_buyer_agreed_to_is_not_taken_once_the_order_is_over(scene:
 
 async def test_a_creation_whose_answer_was_lost_is_replayed_into_the_same_payment(scene: Scene) -> None:
     known = len((await scene.ledger()).payments)
-    await scene.faults(create_answer_lost=1.0)
-    terms = {
-        channel: scene.terms(account=channel, currency=currency) for channel, currency in CURRENCIES.items()
-    }
-    numbers = {}
-    for channel, wanted in terms.items():
-        answer = await scene.post("/v1/orders", wanted)
-        [payment] = answer.json()["payments"]
-        assert (answer.status_code, payment["checkout"]) == (201, None), channel
-        numbers[channel] = payment["out_trade_no"]
-    await scene.faults()
+    begun = await _created_unanswered(scene)
 
     orders: Orders = {}
-    for channel, wanted in terms.items():
-        orders[channel] = await scene.place(channel, currency=wanted["currency"], order_no=wanted["order_no"])
+    for channel, order in begun.items():
+        orders[channel] = await scene.place(channel, currency=order.currency, order_no=order.order_no)
         await open_page(scene, orders[channel])
 
-    assert {channel: number_of(order) for channel, order in orders.items()} == numbers
+    assert await of_each(orders, _number) == await of_each(begun, _number)
     assert len((await scene.ledger()).payments) == known + len(CHANNELS)
     await pay_everywhere(scene, orders, "lost")
     await scene.until("paid", *orders.values())
+
+
+async def test_a_creation_whose_answer_was_lost_and_that_nobody_replays_ends_at_its_deadline(scene: Scene) -> None:
+    """What is asked by the channel's own id has to be found first: created once more, it is the same payment."""
+    known = len((await scene.ledger()).payments)
+    begun = await _created_unanswered(scene, expires_in_s=3)
+
+    await scene.until("closed", *begun.values())
+
+    assert len((await scene.ledger()).payments) == known + len(CHANNELS)
+    assert await of_each(begun, partial(there, scene)) == dict.fromkeys(CHANNELS, "closed") | {"paypal": "unpaid"}
 
 
 async def test_forged_callbacks_are_refused_and_change_nothing(scene: Scene) -> None:
@@ -186,6 +190,23 @@ async def test_another_amount_well_signed_is_a_case_and_pays_nothing(scene: Scen
     )
     assert resolved == 1
     await scene.until("paid", paypal)
+
+
+async def _created_unanswered(scene: Scene, **terms: Any) -> Orders:
+    """The channels have them and their answers were lost, so there is nothing yet to pay by."""
+    await scene.faults(create_answer_lost=1.0)
+    begun = {}
+    for channel, currency in CURRENCIES.items():
+        answer = await scene.post("/v1/orders", scene.terms(account=channel, currency=currency, **terms))
+        assert answer.status_code == 201, answer.text
+        begun[channel] = msgspec.json.decode(answer.content, type=ShopOrder)
+        assert begun[channel].payments[0].checkout is None
+    await scene.faults()
+    return begun
+
+
+async def _number(order: ShopOrder) -> str:
+    return number_of(order)
 
 
 async def _all_are_acknowledged(scene: Scene, orders: Orders) -> bool:

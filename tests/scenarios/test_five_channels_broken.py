@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 
 import httpx
 import pytest
 
-from tests.scenarios.everywhere import CHANNELS, add_accounts, calls_about, pay_everywhere, place_at, place_everywhere
+from tests.scenarios.everywhere import (
+    BY_CALLBACK,
+    add_accounts,
+    calls_about,
+    pay_everywhere,
+    place_at,
+    place_everywhere,
+    there,
+)
 from tests.scenarios.router import Router
 from tests.scenarios.scene import Scene
 from tests.scenarios.test_crash_between_steps import dying
+from tests.servers import Process
 
 CAPTURE = {
     "decided_before_asking": "channels.paypal.Paypal.capture_payment:before",
     "after_the_channel_has_captured": "channels.paypal.Paypal.capture_payment:after",
 }
+UPKEEP = {
+    "renewing_certificates": "channels.wechatpay.WechatPay.keep_current:after",
+    "fetching_a_statement": "channels.alipay.Alipay.fetch_statement:before",
+}
+SINCE_YESTERDAY = "UPDATE accounts SET created_at = now() - interval '1 day' WHERE name = 'alipay'"
+"""An account has no statement of a day on which it was not there."""
 
 
 @pytest.mark.parametrize("step", CAPTURE.values(), ids=CAPTURE.keys())
@@ -40,30 +55,31 @@ async def test_web_process_killed_between_a_capture_and_its_query(
     """The buyer comes back from PayPal and finds nobody; the money has been taken."""
     scene = dying_scene
     await add_accounts(scene, "{}")
-    order = await place_at(scene, "paypal")
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
-    async with dying(scene, "api", CAPTURE["after_the_channel_has_captured"], tmp_path / "api.log", router):
-        with pytest.raises(httpx.RemoteProtocolError):
-            await scene.come_back(order)
-    assert await scene.status(order) == "paying"
+    async with scene.frozen_workers():
+        order = await place_at(scene, "paypal")
+        await scene.pay(order, "lost")
+        async with dying(scene, "api", CAPTURE["after_the_channel_has_captured"], tmp_path / "api.log", router):
+            with pytest.raises(httpx.RemoteProtocolError):
+                await scene.come_back(order)
+        assert (await there(scene, order), await scene.status(order)) == ("paid", "paying")
 
-    await scene.come_back(order)
-
-    await scene.make_due(order)
     await scene.until("paid", order)
     assert (await calls_about(scene, order)).count("capture") == 1
 
 
-async def test_worker_killed_while_it_renews_certificates(dying_scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", UPKEEP.values(), ids=UPKEEP.keys())
+async def test_worker_killed_during_its_upkeep(dying_scene: Scene, step: str, tmp_path: Path) -> None:
+    """Which is nobody's order, and costs none."""
     scene = dying_scene
     await add_accounts(scene, "{}")
+    await scene.db.execute(SINCE_YESTERDAY)
+    environ = scene.stack.environ | {"RECONCILE_AT": "00:00"}
     async with scene.frozen_workers():
         orders = await place_everywhere(scene)
         await pay_everywhere(scene, orders)
-        step = "channels.wechatpay.WechatPay.keep_current:after"
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
-            pass
+        arguments = ("worker", "--at", step)
+        async with Process("tests.scenarios.crashing", *arguments, env=environ, log=tmp_path / "log") as worker:
+            assert await worker.wait(15) == -SIGKILL
 
     await scene.until("paid", *orders.values())
 
@@ -77,11 +93,13 @@ async def test_payments_at_all_channels_survive_a_flush_of_redis(scene: Scene) -
 
 
 async def test_postgres_restarts_while_callbacks_of_all_channels_arrive(scene: Scene) -> None:
-    """What was not stored was not acknowledged, and comes again or is found by its query."""
+    """No query could tell: what was not stored was not acknowledged, and comes again."""
     several = [await place_everywhere(scene) for _ in range(4)]
     orders = [order for orders in several for order in orders.values()]
+    await scene.put_off(*orders)
     paying = [asyncio.create_task(pay_everywhere(scene, orders, "none")) for orders in several]
     await asyncio.to_thread(scene.stack.postgres.restart)
     await asyncio.gather(*paying)
 
     await scene.until("paid", *orders)
+    assert {await scene.paid_by(order) for order in orders} <= BY_CALLBACK

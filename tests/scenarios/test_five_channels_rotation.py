@@ -1,4 +1,4 @@
-"""The channels change their keys while orders are being paid: what old and new keys sign is taken, and no order is lost.
+"""The channels change their keys while orders are being paid: what either key signs is taken, and no order is lost.
 
 WeChat Pay brings new platform certificates and public keys, Stripe signs with two secrets at once, Alipay has a second
 public key, PayPal another certificate of the same authority, and the sandbox channel a second key.
@@ -31,6 +31,9 @@ from tests.scenarios.scene import Scene, number_of
 from tests.servers import eventually
 
 ACCOUNTS = "{}-rotating"
+IN_FORCE_S = 10.0
+"""Within which a change is in force everywhere, as the command line says."""
+
 SLACK_S = 5.0
 """For a request under way and a busy machine."""
 
@@ -53,15 +56,18 @@ async def test_keys_change_while_orders_are_being_paid(scene: Scene) -> None:
     changed_at = time.monotonic()
     await pay_everywhere(scene, under_way, "none")
     placed_meanwhile = await place_everywhere(scene, accounts=ACCOUNTS)
-    await eventually(partial(_are_all_taken, scene, under_way), RELOAD_S + SLACK_S)
 
-    assert time.monotonic() - changed_at < RELOAD_S + SLACK_S
+    async def is_reloaded() -> bool:
+        """What the old keys signed is never refused, neither before the reload nor after it."""
+        for api in (0, 1):
+            assert await _takes(scene, signed_before, api=api)
+        return await _are_all_taken(scene, under_way)
+
+    await eventually(is_reloaded, RELOAD_S + SLACK_S, 0.1)
     await scene.until("paid", *under_way.values())
     signed_after = await of_each(under_way, partial(_message, scene))
     await eventually(partial(_takes, scene, signed_after, api=1), RELOAD_S + SLACK_S)
-    for api in (0, 1):
-        assert await _takes(scene, signed_before, api=api)
-        assert await _takes(scene, signed_after, api=api)
+    assert time.monotonic() - changed_at < IN_FORCE_S + SLACK_S
 
     await pay_everywhere(scene, placed_meanwhile, "none")
     after = await _paid_by_callback(scene)

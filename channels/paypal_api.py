@@ -6,6 +6,7 @@ that each of its errors has; what a router between us says proves nothing.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import time
@@ -80,7 +81,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> Answer:
-        """The answer, of whatever status, but for those that leave the outcome unknown.
+        """The answer, of whatever status, but for those that leave the outcome unknown; token and all in one deadline.
 
         A 401 is a token that ended early (PayPal may end one at any time): one new token and one repeat, no more.
 
@@ -88,6 +89,15 @@ class Api:
             ChannelUnavailable: as the transport, and for 408 and 409.
             ChannelUnreadable: as the transport, and when no token is given or a new one is refused too.
         """
+        try:
+            async with asyncio.timeout(self._transport.timeout_s):
+                return await self._call(method, path, body, headers, answer_bytes_max)
+        except TimeoutError:
+            raise ChannelUnavailable("timed_out") from None
+
+    async def _call(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None, answer_bytes_max: int
+    ) -> Answer:
         token = await self._current_token()
         answer = await self._send(method, path, body, token, headers, answer_bytes_max)
         if answer.status == _UNAUTHORIZED:

@@ -58,6 +58,7 @@ class FakePaypal:
         self.gate = asyncio.Event()
         self.gate.set()
         self.now = AT
+        self.latency_s = 0.0
         self.transport = Transport(timeout_s=2, transport=httpx.MockTransport(self._answer))
 
     def open(self, *, live: bool = False, base_url: str = OFFLINE_URL, **credentials: object) -> Paypal:
@@ -73,6 +74,7 @@ class FakePaypal:
         asked = as_asked(request)
         self.asked.append(asked)
         await self.gate.wait()
+        await asyncio.sleep(self.latency_s)
         told = self.answers.get(asked.target.partition("?")[0])
         if told:
             return as_response(told.pop(0) if len(told) > 1 else told[0])
@@ -184,6 +186,17 @@ async def test_a_token_refused_early_is_renewed_and_the_call_repeated_once(paypa
     paypal.answers[order_path()] = [told(401, {"error": "invalid_token"}), told(200, DRIVER.render(Said()))]
     assert isinstance(await adapter.query_payment(row()), Paid)
     assert (paypal.count("/v1/oauth2/token"), paypal.count("/v2/checkout")) == (2, 2)
+
+
+async def test_a_token_and_the_call_after_it_share_one_deadline(paypal: FakePaypal) -> None:
+    """A lease outlives one deadline: of four in a row it would know nothing."""
+    paypal.answers[order_path()] = [told(200, DRIVER.render(Said()))]
+    paypal.latency_s = 0.3
+    async with Transport(timeout_s=0.5, transport=httpx.MockTransport(paypal._answer)) as hasty:
+        adapter = Paypal(config(), hasty, clock=lambda: paypal.now)
+        with pytest.raises(ChannelUnavailable, match="timed_out"):
+            await adapter.query_payment(row())
+        assert isinstance(await adapter.query_payment(row()), Paid), "the token is kept"
 
 
 async def test_a_new_token_refused_too_ends_in_an_unknown_outcome(paypal: FakePaypal) -> None:

@@ -7,7 +7,7 @@ follow from here. The wire formats are elsewhere, one file per channel.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import partial
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -54,17 +54,23 @@ class FarSide:
         self.channels = channels
         self.base_url = ""
         self.urls: dict[str, str] = {}
-        self.now = now
+        self._clock = now
         self.accounts: dict[str, Account] = {}
         self.faults = Faults(seed)
         self.ledger = Ledger(payments_max)
         self.traffic = Traffic()
-        self.sender = CallbackSender(channels, self.accounts, self.faults, pay_url=self.pay_url, speed=speed, now=now)
+        self.sender = CallbackSender(
+            channels, self.accounts, self.faults, pay_url=self.pay_url, speed=speed, now=self.now
+        )
         self._payments_max = payments_max
         self._callbacks_anywhere = callbacks_anywhere
         self._timers = Timers()
         self._events: dict[Key, Event] = {}
         self._settling: set[Key] = set()
+
+    def now(self) -> datetime:
+        """By the channel's own clock, which may be wrong."""
+        return self._clock() + timedelta(seconds=self.faults.profile.clock_skew_s)
 
     async def __aenter__(self) -> Self:
         await self.sender.__aenter__()

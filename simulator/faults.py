@@ -146,6 +146,9 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     statement_wrong_amount: Share = 0.0
     statement_malformed: Share = 0.0
 
+    # The channel's clock is ahead by so much (behind, if negative): what it signs, and when it says that it was paid.
+    clock_skew_s: Annotated[float, Meta(ge=-86_400, le=86_400)] = 0.0
+
     # Everything the channel serves answers 503; nothing is answered at all; 429 beyond so many calls in any second.
     down: bool = False
     blackhole: bool = False

@@ -10,6 +10,7 @@ from secrets import token_hex
 
 import click
 
+from cli.demo import CURRENCIES
 from cli.embedded import EmbeddedError, temporary_directory
 from cli.progress import Progress
 from cli.stack import Stack
@@ -22,8 +23,8 @@ ORDER_EXPIRES_S = 900
 @click.command(
     epilog="Example: nodrop up --unit 60",
     help=(
-        "Run Postgres, Redis, the API, a worker, the sandbox channel and a merchant on this machine and print their "
-        "addresses. Everything is forgotten when it ends."
+        "Run Postgres, Redis, the API, a worker, five simulated channels and a merchant on this machine, and print "
+        "their addresses. Everything is forgotten when it ends."
     ),
 )
 @click.option(
@@ -49,7 +50,8 @@ async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
     with ExitStack() as stack_of_files, Progress() as progress:
         directory: Path = stack_of_files.enter_context(temporary_directory())
         progress.say("starting everything; Ctrl-C ends it")
-        async with Stack(directory, unit_s=unit_s, ports=ports) as stack:
+        accounts = {name: name for name in CURRENCIES}
+        async with Stack(directory, unit_s=unit_s, ports=ports, accounts=accounts) as stack:
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
             page = await _first_order(stack)
             click.echo(_addresses(stack, page, unit_s, lost))
@@ -87,7 +89,8 @@ def _addresses(stack: Stack, page: str, unit_s: float, lost: float) -> str:
   channel's faults     {stack.channel_url}/control/faults        (PUT changes them)
   logs                 {stack.directory}
 
-A minute lasts {unit_s:g} s, {lost:.0%} of the callbacks never come. Place another order:
+A minute lasts {unit_s:g} s, {lost:.0%} of the callbacks never come. The accounts are {", ".join(CURRENCIES)}, each
+paid on the simulated channel's own page. Place another order:
 
   curl -s {stack.api_url}/v1/orders -H 'Authorization: Bearer {stack.api_key}' -H 'Content-Type: application/json' \\
     -d '{{"order_no": "o-1", "amount": 100, "currency": "CNY", "subject": "Tea", "account": "sandbox",

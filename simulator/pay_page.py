@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -73,7 +74,9 @@ async def _show(far_side: FarSide, request: Request) -> Reply:
         return off
     payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
     opened = None if payment is None else far_side.open(payment.key)
-    return _no_such_page() if opened is None else _payment_page(opened)
+    if opened is None:
+        return _no_such_page()
+    return _payment_page(opened, far_side.accounts[opened.merchant_id].channel)
 
 
 async def _act(far_side: FarSide, request: Request) -> Reply:
@@ -97,25 +100,26 @@ async def _act(far_side: FarSide, request: Request) -> Reply:
     return Response(status=303, headers=(("location", f"/pay/{payment.token}"), *_HEADERS))
 
 
-def _payment_page(payment: Payment) -> Response:
+def _payment_page(payment: Payment, channel: str) -> Response:
     terms = payment.terms
     head = f'<h1>{escape(terms.subject)}</h1><p class="amount">{escape(shown_amount(terms.amount, terms.currency))}</p>'
     if payment.status is PaymentStatus.UNPAID and payment.agreed_at is not None:
         said = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
         return _page("Agreed", f'{head}<p data-status="agreed">{said}.</p>{_way_back(payment)}')
     if payment.status is PaymentStatus.UNPAID:
-        return _page("Pay", head + _form(payment))
+        return _page("Pay", head + _form(payment, channel))
     said = _SAID[payment.status]
     return _page(said, f'{head}<p data-status="{payment.status}">{said}.</p>{_way_back(payment)}')
 
 
-def _form(payment: Payment) -> str:
+def _form(payment: Payment, channel: str) -> str:
+    until = payment.terms.expires_at.astimezone(UTC)
     return f"""<form method="post" action="/pay/{payment.token}" data-status="unpaid">
 <button class="pay" name="action" value="{Action.PAY}">Pay</button>
 <button name="action" value="{Action.PAY_LOSE_CALLBACK}">Pay, but lose the callback</button>
 <button name="action" value="{Action.CANCEL}">Cancel</button>
 </form>
-<small>Sandbox channel. No money moves. Payable until {payment.terms.expires_at:%Y-%m-%d %H:%M:%S} UTC.</small>"""
+<small>Simulated channel: {escape(channel)}. No money moves. Payable until {until:%Y-%m-%d %H:%M:%S} UTC.</small>"""
 
 
 def _way_back(payment: Payment) -> str:

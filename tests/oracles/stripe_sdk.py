@@ -1,5 +1,6 @@
 """Stripe's own library as a witness."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import stripe
 from tests.oracles.told import serve
 
 its: dict[str, Any] = {}
+loop = asyncio.new_event_loop()
 
 
 def begin(base_url: str, secret_key: str) -> None:
@@ -20,6 +22,14 @@ def call(service: str, method: str, *, ids: list[str] | None = None, **options: 
     for name in service.split("."):
         found = getattr(found, name)
     return _plain(getattr(found, method)(*(ids or []), **options))
+
+
+def call_async(service: str, method: str, *, ids: list[str] | None = None, **options: Any) -> Any:
+    """The same, by the library's asynchronous half."""
+    found = its["client"].v1
+    for name in service.split("."):
+        found = getattr(found, name)
+    return _plain(loop.run_until_complete(getattr(found, f"{method}_async")(*(ids or []), **options)))
 
 
 def all_of(service: str, **options: Any) -> list[Any]:
@@ -38,4 +48,4 @@ def _plain(told: Any) -> Any:
     return json.loads(str(told))
 
 
-serve({act.__name__: act for act in (begin, call, all_of, construct_event)})
+serve({act.__name__: act for act in (begin, call, call_async, all_of, construct_event)})

@@ -78,6 +78,12 @@ async def test_library_expires_a_session_and_cancels_an_intent(library: Witness)
     assert cancelled["status"] == "canceled"
 
 
+async def test_asynchronous_half_of_the_library_sells_as_well(library: Witness) -> None:
+    created = await library.do("call_async", service="checkout.sessions", method="create", params=session())
+    told = await library.do("call_async", service="checkout.sessions", method="retrieve", ids=[created["id"]])
+    assert told["url"] == created["url"]
+
+
 async def test_library_meets_the_errors_that_it_knows(library: Witness) -> None:
     assert (
         await library.fail("call", service="payment_intents", method="retrieve", ids=["pi_nobody"])

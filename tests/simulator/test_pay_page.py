@@ -28,6 +28,13 @@ async def test_page_shows_subject_amount_and_buttons(channel: Channel) -> None:
     assert re.findall(r'value="(\w+)"', page.text) == [action.value for action in Action]
 
 
+async def test_page_tells_its_channel_and_until_when_in_utc(channel: Channel) -> None:
+    """Whatever zone the channel counts its hours in."""
+    page = await channel.http.get(await pay_url(channel, expires_at="2038-01-19T11:14:07+08:00"))
+    assert "Simulated channel: sandbox." in page.text
+    assert "Payable until 2038-01-19 03:14:07 UTC" in page.text
+
+
 async def test_paying_in_the_page_pays_and_shows_the_way_back(channel: Channel, receiver: Receiver) -> None:
     url = await pay_url(channel, callback_url=receiver.url)
     async with Browser() as browser:

@@ -43,8 +43,8 @@ _ANSWERED_OK = 200
 _ANSWERED_ERROR = 400
 _ANSWERED_MISSING = 404
 
-_SecretKey = Annotated[str, msgspec.Meta(pattern=r"\A(sk|rk)_(test|live)_[0-9A-Za-z]{8,240}\Z")]
-_WebhookSecret = Annotated[str, msgspec.Meta(pattern=r"\Awhsec_[!-~]{16,250}\Z")]
+_SecretKey = Annotated[str, msgspec.Meta(pattern=r"\A(sk|rk)_(test|live)_[0-9A-Za-z_]{3,240}\Z")]
+_WebhookSecret = Annotated[str, msgspec.Meta(pattern=r"\Awhsec_[!-~]{3,250}\Z")]
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -198,7 +198,8 @@ class Stripe:
         try:
             body = granted(answer).body
         except Refused as refused:
-            if refused.is_missing and _reference(payment).startswith("cs_test_" if self._live else "cs_live_"):
+            asked = payment.channel_reference or payment.out_trade_no
+            if refused.is_missing and asked.startswith("cs_test_" if self._live else "cs_live_"):
                 # Nobody sees it with keys of the other world, to which the account was switched over meanwhile.
                 raise ChannelUnreadable("livemode") from None
             if refused.is_missing:
@@ -208,7 +209,8 @@ class Stripe:
             intent = read_json(body, Intent)
             return intent_evidence(intent, account=self._name, number=self._number_of(payment, intent))
         session = read_json(body, Session)
-        if isinstance(session.payment_intent, str):
+        if isinstance(session.payment_intent, str) and session.payment_status != "paid":
+            # Expired it may be, and its payment under way all the same: only the payment itself tells.
             raise ChannelUnreadable("not_expanded")
         return session_evidence(session, account=self._name, number=self._number_of(payment, session))
 

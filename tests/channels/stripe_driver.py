@@ -183,7 +183,8 @@ class StripeDriver(Driver):
             "of the live world": session | {"livemode": True},
             "of no world": {name: value for name, value in session.items() if name != "livemode"},
             "another kind of object": session["payment_intent"],
-            "not expanded": session | {"payment_intent": self.transaction},
+            "expired, and its payment not expanded": self._session(Said(status="closed"))
+            | {"payment_intent": self.transaction},
             "paid without a payment": session | {"payment_intent": None},
             "paid, and the payment is not": session | {"payment_intent": self._intent(Said(status="unpaid"))},
         }

@@ -27,8 +27,8 @@ PLACE = {
     "after_insert_before_arming": "flows.place.transition:after",
     "before_create": "channels.transport.Transport.call:before",
     "after_create": "channels.transport.Transport.call:after",
-    "before_recording_the_checkout": "flows.place.pass_door:before",
-    "after_recording_the_checkout": "flows.place.pass_door:after",
+    "before_recording_the_checkout": "flows.hand_off.pass_door:before",
+    "after_recording_the_checkout": "flows.hand_off.pass_door:after",
 }
 CALLBACK = {
     "body_read": "api.request.Body.read:after",

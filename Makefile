@@ -5,6 +5,7 @@
 SHELL := /bin/sh
 IN_VENV := .venv/bin/python
 UV ?= uv
+WORKERS ?= 2
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -25,8 +26,8 @@ demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED
 up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
 	@$(IN_VENV) -m cli up $(ARGS)
 
-test: oracles ## Run the tests (ARGS="tests/cli -x" for some of them)
-	@$(IN_VENV) -m pytest $(ARGS)
+test: oracles ## Run the tests, two files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
+	@$(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## Ruff
 	@$(IN_VENV) -m ruff check .

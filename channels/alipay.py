@@ -13,7 +13,7 @@ from typing import IO, Annotated, Literal
 
 import msgspec
 
-from channels.alipay_gateway import Gateway, Outcome, succeeded, web_address
+from channels.alipay_gateway import Gateway, Outcome, succeeded
 from channels.alipay_keys import Credentials, KeyRing
 from channels.alipay_statement import read_statement
 from channels.alipay_trade import CURRENCY, Id, Trade, evidence_of
@@ -21,6 +21,7 @@ from channels.alipay_wire import ZONE, callback_string, holds_another_field, rea
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.json_body import read_json
 from channels.transport import Answer, Transport
+from channels.web_address import web_address
 from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
 from core.evidence import Evidence, Missing

@@ -19,6 +19,7 @@ from channels.alipay_trade import Id
 from channels.alipay_wire import read_envelope, string_to_sign, time_text
 from channels.json_body import read_json
 from channels.transport import Answer, Transport
+from channels.web_address import web_address
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
@@ -177,17 +178,6 @@ def succeeded(node: bytes) -> bytes:
     if not outcome.code.startswith("4"):
         raise ChannelUnreadable(f"code_{outcome.code}")
     raise ChannelRefused(outcome.reason)
-
-
-def web_address(text: str) -> str:
-    """A buyer is sent there, or we go there."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ChannelUnreadable("address") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isascii() or "\\" in text:
-        raise ChannelUnreadable("address")
-    return text
 
 
 def _is_alipays(host: str) -> bool:

@@ -23,6 +23,7 @@ from channels.paypal_certificates import Certificates, load_roots
 from channels.paypal_webhook import read_headers, verify_by_asking, verify_by_signature
 from channels.paypal_wire import Event, Ours, PaypalOrder, Refund, amount_value, evidence_in, evidence_of
 from channels.transport import Answer, Transport
+from channels.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
 from core.evidence import Evidence, Missing
@@ -242,14 +243,7 @@ class Paypal:
 
     def _web_address(self, text: str) -> str:
         """A buyer is sent there: over TLS, unless the whole channel is a stand-in without it."""
-        try:
-            parts = urlsplit(text)
-        except ValueError:
-            raise ChannelUnreadable("approve_url") from None
-        schemes = ("https",) if self._base_url.startswith("https:") else ("https", "http")
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ChannelUnreadable("approve_url")
-        return text
+        return web_address(text, schemes=TLS_ONLY if self._base_url.startswith("https:") else PLAIN_TOO)
 
 
 def _addresses(account: AccountConfig, certificate_hosts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

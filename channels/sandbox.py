@@ -23,6 +23,7 @@ from channels.base import Acknowledgement, Callback, Create, Created, MalformedR
 from channels.json_body import read_json
 from channels.trace import note
 from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
+from channels.web_address import web_address
 from core.account import AccountConfig
 from core.errors import (
     CallbackForged,
@@ -126,7 +127,8 @@ class Sandbox:
         asked = (self._merchant_id, payment.out_trade_no, payment.amount, payment.currency)
         if (told.merchant_id, told.out_trade_no, told.amount, told.currency) != asked:
             raise ChannelUnreadable("other_payment")
-        return Created(checkout=Checkout(kind="redirect", value=_http_url(told.pay_url)), payable_until=told.expires_at)
+        checkout = Checkout(kind="redirect", value=web_address(told.pay_url))
+        return Created(checkout=checkout, payable_until=told.expires_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}"
@@ -303,17 +305,6 @@ def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:
     """The string to sign: one part a line, the body last, no newline after it."""
     texts = [kind, str(signed_at), *parts]
     return b"\n".join(part if isinstance(part, bytes) else str(part).encode() for part in texts)
-
-
-def _http_url(text: str) -> str:
-    """A buyer is sent there."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ChannelUnreadable("pay_url") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ChannelUnreadable("pay_url")
-    return text
 
 
 def _statement_row(line: int, row: list[str]) -> StatementRow | MalformedRow:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from channels.base import Create, Created
 from channels.json_body import read_json
 from channels.stripe_money import to_stripe
 from channels.stripe_objects import Intent, Session, instant
+from channels.web_address import web_address
 from core.errors import ChannelUnreadable
 from core.order import Checkout, Payment
 
@@ -65,7 +65,7 @@ def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
     if told.livemode is not live or (told.named_number, told.amount_total, told.currency) != _wanted(payment):
         raise ChannelUnreadable("other_payment")
     return Created(
-        checkout=Checkout(kind="redirect", value=_http_url(told.url or "")),
+        checkout=Checkout(kind="redirect", value=web_address(told.url or "")),
         channel_reference=told.id,
         payable_until=instant(told.expires_at),
     )
@@ -87,14 +87,3 @@ def created_intent(payment: Payment, body: bytes, *, live: bool) -> Created:
 
 def _wanted(payment: Payment) -> tuple[str, int, str]:
     return payment.out_trade_no, to_stripe(payment.amount, payment.currency), payment.currency.lower()
-
-
-def _http_url(text: str) -> str:
-    """A buyer is sent there."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ChannelUnreadable("pay_url") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ChannelUnreadable("pay_url")
-    return text

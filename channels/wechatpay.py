@@ -22,6 +22,7 @@ from channels import wechatpay_bill
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.json_body import read_json
 from channels.transport import Answer, Transport
+from channels.web_address import web_address
 from channels.wechatpay_bodies import (
     CURRENCY,
     NO_REFUND,
@@ -301,12 +302,7 @@ def _code(answer: Answer) -> str:
 
 def _with_way_back(h5_url: str, return_url: str) -> str:
     """Where a buyer is sent, with the way back to us; it is for the browser and needs no signature."""
-    try:
-        parts = urlsplit(h5_url)
-    except ValueError:
-        raise ChannelUnreadable("h5_url") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ChannelUnreadable("h5_url")
+    parts = urlsplit(web_address(h5_url))
     return f"{h5_url}{'&' if parts.query else '?'}redirect_url={quote(return_url, safe='')}"
 
 

@@ -606,7 +606,7 @@ def test_of_the_root_file_only_what_is_signed_with_rsa_is_named(certified: Opene
         ({"alipay_certificates": ["canary"]}, "alipay_certificates 1"),
         ({"private_key": private_pem(pair(Key.NEW).ours)}, "not of private_key"),
     ],
-    ids=str,
+    ids=["root not PEM", "root empty", "own empty", "none of theirs", "theirs not PEM", "own of another key"],
 )
 def test_certificates_that_cannot_work_are_named_and_not_shown(
     certified: Opened, changed: dict[str, object], named: str

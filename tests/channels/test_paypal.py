@@ -272,7 +272,7 @@ async def test_an_amount_that_paypal_cannot_express_is_refused_before_anything_i
 async def test_a_buyer_is_sent_to_paypal_over_tls_only(paypal: FakePaypal) -> None:
     answer = DRIVER.order(Said(status="unpaid")) | {"links": [{"rel": "payer-action", "href": "http://127.0.0.1/pay"}]}
     paypal.answers["/v2/checkout/orders"] = [told(201, answer)]
-    with pytest.raises(ChannelUnreadable, match="approve_url"):
+    with pytest.raises(ChannelUnreadable, match="address"):
         await paypal.open(base_url="").create_payment(create(DRIVER.payment()))
 
 

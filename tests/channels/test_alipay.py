@@ -46,7 +46,7 @@ from tests.channels.alipay_driver import (
 )
 from tests.channels.conftest import Running, create, opened_offline
 from tests.channels.driver import AMOUNT, NUMBER, OFFLINE_URL, PAID_AT, Key, Said
-from tests.channels.wire import Asked
+from tests.channels.wire import Asked, untouched
 
 DRIVER = AlipayDriver()
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
@@ -140,7 +140,7 @@ async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(runni
     far_side, transport = running.far_side, running.transport
     middleman, url = running.middlemen["alipay"]
     far_side.accounts[DRIVER.merchant_id] = DRIVER.far_account()
-    middleman.passed.clear()
+    middleman.spoil, middleman.passed = untouched, []
     assert isinstance(
         await open_channel(DRIVER.account(url), transport).query_payment(DRIVER.payment("not-there")), Missing
     )

@@ -170,6 +170,7 @@ class Stack:
             "PAYABLE_MARGIN_S": str(5 * self._unit_s),
             "ARM_HORIZON_S": str(30 * self._unit_s),
             "SWEEP_INTERVAL_S": "0.5",
+            "UNDELIVERED_INTERVAL_S": str(max(1.0, 5 * self._unit_s)),
             "SWEEP_GRACE_S": "1.5",
             "PROCESSES": str(len(self.api_urls) + self._worker_count),
             "LOG_LEVEL": "info",

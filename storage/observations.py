@@ -17,6 +17,10 @@ DAYS_AHEAD = 3
 # DDL here locks the table against every order's statement, and waits for whoever reads it (a dump, for hours): what
 # waits longer than this is given up and tried again by the next turn. One string is one transaction, for a pooler too.
 _SOON = "SET LOCAL lock_timeout = '2s'; "
+
+# What a drop takes anyway, taken before the partition is looked up by its name: of two who drop the same one at once,
+# the second could otherwise find the partition and no parent to it any more.
+_ALONE = f"{_SOON}LOCK TABLE observations IN ACCESS EXCLUSIVE MODE; "
 _PARTITIONS = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = 'observations'::regclass AND c.relname ~ '^observations_[0-9]{8}$'"""
@@ -37,7 +41,7 @@ async def keep_partitions(db: Database, *, keep_days: int) -> tuple[int, int]:
             made += await _make(db, day)
     old = sorted(name for name in there if name < _name(today - timedelta(days=keep_days)))
     for name in old:
-        await db.execute(f'{_SOON}DROP TABLE IF EXISTS "{name}"')
+        await db.execute(f'{_ALONE}DROP TABLE IF EXISTS "{name}"')
     return made, len(old)
 
 

@@ -130,6 +130,11 @@ def redis_errors() -> Iterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise RedisUnavailable(f"Redis cannot be reached or does not answer ({type(error).__name__})") from error
+    except RuntimeError as error:
+        # uvloop's, when a connection that has just been found lost is touched once more: still the same loss.
+        if not isinstance(error.__context__, RedisError | OSError):
+            raise
+        raise RedisUnavailable("Redis cannot be reached or does not answer (closed)") from error
 
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]

@@ -272,6 +272,16 @@ def test_foreign_errors_become_one_of_ours_without_their_text(error: Exception) 
     assert "secret" not in str(caught.value)
 
 
+def test_touching_a_connection_that_was_lost_is_the_same_loss() -> None:
+    """By uvloop's RuntimeError, while the client lets go of what it has found broken; one of our own stays what it is."""
+    touched = RuntimeError("the handler is closed")
+    touched.__context__ = ConnectionResetError()
+    with pytest.raises(RedisUnavailable), redis_errors():
+        raise touched
+    with pytest.raises(RuntimeError, match="our own"), redis_errors():
+        raise RuntimeError("a mistake of our own")
+
+
 def test_our_own_mistakes_are_not_disguised() -> None:
     with pytest.raises(ZeroDivisionError), redis_errors():
         raise ZeroDivisionError

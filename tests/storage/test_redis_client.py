@@ -273,7 +273,7 @@ def test_foreign_errors_become_one_of_ours_without_their_text(error: Exception) 
 
 
 def test_touching_a_connection_that_was_lost_is_the_same_loss() -> None:
-    """By uvloop's RuntimeError, while the client lets go of what it has found broken; one of our own stays what it is."""
+    """By uvloop's RuntimeError, while the client lets go of what it has found broken; one of our own stays one."""
     touched = RuntimeError("the handler is closed")
     touched.__context__ = ConnectionResetError()
     with pytest.raises(RedisUnavailable), redis_errors():

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from secrets import randbelow
 from typing import Literal
 
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
 from simulator.base import Account, Opened
+from simulator.rsa_keys import new_key, private_pem, public_pem, read_private_key, read_public_key
 
 _ISSUER = {
     x509.NameOID.COUNTRY_NAME: "CN",
@@ -59,7 +60,7 @@ def wire_of(account: Account) -> Wire:
 
 def opened_account(name: str, callback_url: str) -> Opened:
     """In public-key mode, with fresh keys for both sides."""
-    ours, theirs = _new_key(), _new_key()
+    ours, theirs = new_key(), new_key()
     wire = Wire(
         seller_id=f"2088{randbelow(10**12):012d}",
         merchant_public_keys=[public_pem(theirs)],
@@ -77,10 +78,10 @@ def opened_account(name: str, callback_url: str) -> Opened:
 
 def rotated_account(account: Account) -> Opened:
     """With fresh keys of both sides before the ones it has."""
-    ours, theirs, wire = _new_key(), _new_key(), wire_of(account)
+    ours, theirs, wire = new_key(), new_key(), wire_of(account)
     certificates = wire.certificates
     if certificates is not None:
-        root_key = _private(certificates.root_key)
+        root_key = read_private_key(certificates.root_key)
         certificates = replace(
             certificates,
             app=[_certificate(root_key, theirs.public_key(), account.merchant_id), *certificates.app],
@@ -98,7 +99,7 @@ def rotated_account(account: Account) -> Opened:
 def in_certificate_mode(opened: Opened) -> Opened:
     """The account with certificates for the keys that it has, and what the merchant configures then."""
     wire, account = wire_of(opened.account), opened.account
-    root_key, stray_key = _new_key(), ec.generate_private_key(ec.SECP256R1())
+    root_key, stray_key = new_key(), ec.generate_private_key(ec.SECP256R1())
     root = _certificate(root_key, root_key.public_key(), "Simulated Class 2 R1")
     stray = _certificate(stray_key, stray_key.public_key(), "Not with RSA")
     certificates = Certificates(
@@ -106,9 +107,10 @@ def in_certificate_mode(opened: Opened) -> Opened:
         roots=f"{stray}\n{root}",
         root=root,
         root_key=private_pem(root_key),
-        app=[_certificate(root_key, _public(pem), account.merchant_id) for pem in wire.merchant_public_keys],
+        app=[_certificate(root_key, read_public_key(pem), account.merchant_id) for pem in wire.merchant_public_keys],
         alipay=[
-            _certificate(root_key, _private(pem).public_key(), "Simulated Alipay") for pem in wire.alipay_private_keys
+            _certificate(root_key, read_private_key(pem).public_key(), "Simulated Alipay")
+            for pem in wire.alipay_private_keys
         ],
     )
     wire = replace(wire, certificates=certificates)
@@ -130,28 +132,17 @@ def serial_of(certificate: str) -> str:
     return hashlib.md5(f"{kept}{read.serial_number}".encode(), usedforsecurity=False).hexdigest()
 
 
-def sign(private_key: str, message: bytes) -> str:
+def sign(pem: str, message: bytes) -> str:
     """SHA256withRSA, in base64."""
-    return base64.b64encode(_private(private_key).sign(message, padding.PKCS1v15(), SHA256())).decode()
+    return base64.b64encode(read_private_key(pem).sign(message, padding.PKCS1v15(), SHA256())).decode()
 
 
-def is_signed(public_key: str, signature: str, message: bytes) -> bool:
+def is_signed(pem: str, signature: str, message: bytes) -> bool:
     try:
-        _public(public_key).verify(base64.b64decode(signature, validate=True), message, padding.PKCS1v15(), SHA256())
+        read_public_key(pem).verify(base64.b64decode(signature, validate=True), message, padding.PKCS1v15(), SHA256())
     except (InvalidSignature, binascii.Error, ValueError):
         return False
     return True
-
-
-def private_pem(key: rsa.RSAPrivateKey) -> str:
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, *form).decode()
-
-
-def public_pem(key: rsa.RSAPrivateKey) -> str:
-    """The public half, in PEM."""
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 _SHORT = {
@@ -172,7 +163,7 @@ def _opened(account: Account, wire: Wire, merchant_private_key: str) -> Opened:
         }
     else:
         count = len(wire.alipay_private_keys)
-        publics = (public_pem(_private(pem)) for pem in wire.alipay_private_keys)
+        publics = (public_pem(read_private_key(pem)) for pem in wire.alipay_private_keys)
         theirs = {"alipay_public_keys": {f"k{count - at}": pem for at, pem in enumerate(publics)}}
     return Opened(account=account, credentials=common | theirs)
 
@@ -194,25 +185,6 @@ def _certificate(
     return builder.sign(issuer_key, SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _new_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
 @cache
 def _strangers_key() -> str:
-    return private_pem(_new_key())
-
-
-# Parsing a key takes as long as ten signatures.
-@lru_cache(maxsize=512)
-def _private(pem: str) -> rsa.RSAPrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey), "no others are made"
-    return key
-
-
-@lru_cache(maxsize=512)
-def _public(pem: str) -> rsa.RSAPublicKey:
-    key = serialization.load_pem_public_key(pem.encode())
-    assert isinstance(key, rsa.RSAPublicKey), "no others are made"
-    return key
+    return private_pem(new_key())

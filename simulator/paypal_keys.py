@@ -9,7 +9,7 @@ import base64
 import hmac
 import zlib
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from secrets import token_hex
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from simulator.base import Account
 from simulator.paypal_wire import VerifyBody, instant
+from simulator.rsa_keys import new_key, read_private_key
 
 CERTIFICATES = "/v1/notifications/certs/"
 CERTIFICATE_NAME = "messageverificationcerts.sandbox.paypal.com"
@@ -109,7 +110,7 @@ def new_ca() -> Certificate:
 
 def new_certificate(ca: Certificate, name: str = CERTIFICATE_NAME) -> Certificate:
     """A signing certificate, as PayPal's are made: for a server of that name."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = new_key()
     issuer = x509.load_pem_x509_certificate(ca.pem.encode())
     ca_key = serialization.load_pem_private_key(ca.key.encode(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey), "as new_ca makes it"
@@ -132,7 +133,7 @@ def signed_headers(wire: Wire, body: bytes, now: datetime) -> dict[str, str]:
     signing = wire.certificates[0]
     id_, at = str(uuid4()), instant(now)
     string = f"{id_}|{at}|{wire.webhook_id}|{zlib.crc32(body) & 0xFFFFFFFF}".encode()
-    signature = _loaded(signing.key).sign(string, padding.PKCS1v15(), hashes.SHA256())
+    signature = read_private_key(signing.key).sign(string, padding.PKCS1v15(), hashes.SHA256())
     return {
         "content-type": "application/json",
         "paypal-auth-algo": "SHA256withRSA",
@@ -152,21 +153,14 @@ def is_genuine(wire: Wire, told: VerifyBody) -> bool:
     crc32 = zlib.crc32(bytes(told.webhook_event)) & 0xFFFFFFFF
     string = f"{told.transmission_id}|{told.transmission_time}|{told.webhook_id}|{crc32}".encode()
     # PKCS#1 v1.5 signs the same bytes in the same way each time, so signing once more is verifying.
-    wanted = base64.b64encode(_loaded(signing.key).sign(string, padding.PKCS1v15(), hashes.SHA256())).decode()
+    wanted = base64.b64encode(read_private_key(signing.key).sign(string, padding.PKCS1v15(), hashes.SHA256())).decode()
     return hmac.compare_digest(wanted.encode(), told.transmission_sig.encode())
 
 
 @cache
 def strangers_key() -> str:
     """A private key that no certificate of ours has."""
-    return _key_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
-
-
-@lru_cache(maxsize=64)
-def _loaded(pem: str) -> rsa.RSAPrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey), "signing certificates have RSA keys"
-    return key
+    return _key_pem(new_key())
 
 
 def _builder(

@@ -25,6 +25,7 @@ from simulator import wechatpay_calls as calls
 from simulator.asgi import Request, Response, json_response, problem
 from simulator.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
 from simulator.faults import CallKind
+from simulator.rsa_keys import new_key, private_pem
 from simulator.wechatpay_bodies import BEIJING, bill, rfc3339, transaction
 from simulator.wechatpay_calls import query_value, wrong_parameter
 from simulator.wechatpay_wire import (
@@ -33,10 +34,8 @@ from simulator.wechatpay_wire import (
     callback_headers,
     is_signed,
     keys_of,
-    new_key,
     new_platform_key,
     new_public_key,
-    private_pem,
     public_of,
     sealed,
     signed,

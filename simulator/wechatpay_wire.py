@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import re
 from datetime import datetime, timedelta
-from functools import lru_cache
 from hashlib import blake2b
 from secrets import token_hex
 
@@ -16,13 +15,14 @@ import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from simulator.asgi import Request, Response
 from simulator.base import Account, Asked
 from simulator.faults import draw
+from simulator.rsa_keys import new_key, private_pem, public_pem, read_private_key, read_public_key
 
 TOLERANCE = timedelta(minutes=5)
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
@@ -62,22 +62,9 @@ def keys_of(account: Account) -> Keys:
     return msgspec.convert(account.wire, Keys)
 
 
-def new_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def private_pem(key: rsa.RSAPrivateKey) -> str:
-    encoded = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(*encoded).decode()
-
-
-def public_pem(key: rsa.RSAPublicKey) -> str:
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
-
-
 def public_of(pem: str) -> str:
     """The public half, in PEM, of a private key in PEM."""
-    return public_pem(_private(pem).public_key())
+    return public_pem(read_private_key(pem))
 
 
 def new_platform_key(now: datetime) -> PlatformKey:
@@ -98,21 +85,6 @@ def new_platform_key(now: datetime) -> PlatformKey:
 
 def new_public_key() -> PublicKey:
     return PublicKey(id=f"PUB_KEY_ID_01{token_hex(14).upper()}", private_key=private_pem(new_key()))
-
-
-# Parsing a key takes as long as ten signatures.
-@lru_cache(maxsize=256)
-def _private(pem: str) -> rsa.RSAPrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey), "the simulator makes no other keys"
-    return key
-
-
-@lru_cache(maxsize=256)
-def _public(pem: str) -> rsa.RSAPublicKey:
-    key = serialization.load_pem_public_key(pem.encode())
-    assert isinstance(key, rsa.RSAPublicKey), "the simulator makes no other keys"
-    return key
 
 
 # -- signatures --------------------------------------------------------------------------------------------------------
@@ -136,7 +108,7 @@ def is_signed(request: Request, account: Account, now: datetime) -> bool:
     lines = (request.method, request.target, told["timestamp"], told["nonce_str"])
     string = b"".join(line.encode("latin-1") + b"\n" for line in lines) + request.body + b"\n"
     try:
-        _public(pem).verify(base64.b64decode(told["signature"]), string, padding.PKCS1v15(), SHA256())
+        read_public_key(pem).verify(base64.b64decode(told["signature"]), string, padding.PKCS1v15(), SHA256())
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -169,7 +141,7 @@ def callback_headers(account: Account, callback_id: str, body: bytes, now: datet
 def signature_headers(serial: str, pem: str, body: bytes, now: datetime) -> dict[str, str]:
     timestamp, nonce = str(int(now.timestamp())), token_hex(16)
     string = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
-    made = _private(pem).sign(string, padding.PKCS1v15(), SHA256())
+    made = read_private_key(pem).sign(string, padding.PKCS1v15(), SHA256())
     return {
         "wechatpay-timestamp": timestamp,
         "wechatpay-nonce": nonce,

@@ -83,10 +83,10 @@ class Alipay:
     statement_zone: tzinfo = ZONE
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        credentials = account.credentials_as(Credentials)
         try:
-            credentials = msgspec.convert(account.credentials, Credentials)
             keys = KeyRing(credentials)
-        except (msgspec.ValidationError, ConfigurationError) as error:
+        except ConfigurationError as error:
             raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
         self._name = account.name
         self._app_id = credentials.app_id

@@ -75,10 +75,7 @@ class Paypal:
     statement_zone: tzinfo = UTC
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
-        try:
-            credentials = msgspec.convert(account.credentials, Credentials)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+        credentials = account.credentials_as(Credentials)
         if account.trust_callback:
             raise ConfigurationError(
                 f"account {account.name}: trust_callback is not for paypal: its signature covers no more than a "

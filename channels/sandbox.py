@@ -95,10 +95,7 @@ class Sandbox:
     statement_zone: tzinfo = UTC
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
-        try:
-            credentials = msgspec.convert(account.credentials, Credentials)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+        credentials = account.credentials_as(Credentials)
         short = [key_id for key_id, secret in credentials.keys.items() if len(secret) < SECRET_CHARACTERS_MIN]
         if short:
             raise ConfigurationError(f"account {account.name}: key {short[0]} has fewer than 32 characters")

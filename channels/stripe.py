@@ -64,10 +64,7 @@ class Stripe:
     statement_zone: tzinfo = UTC
 
     def __init__(self, account: AccountConfig, transport: Transport) -> None:
-        try:
-            credentials = msgspec.convert(account.credentials, Credentials)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+        credentials = account.credentials_as(Credentials)
         world = "live" if account.live else "test"
         if credentials.secret_key.split("_")[1] != world:
             raise ConfigurationError(

@@ -152,10 +152,7 @@ class Wire:
 
 
 def _credentials(account: AccountConfig) -> Credentials:
-    try:
-        credentials = msgspec.convert(account.credentials, Credentials)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+    credentials = account.credentials_as(Credentials)
     if not (credentials.public_keys or credentials.platform_certificates or credentials.download_certificates):
         raise ConfigurationError(
             f"account {account.name}: credentials: nothing could be verified: there are no public_keys and no"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from core.errors import ConfigurationError
 from core.lifecycle import DoublePolicy, LatePolicy
+
+_Form = TypeVar("_Form")
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +34,17 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
     live: bool = False
     enabled: bool = True
+
+    def credentials_as(self, form: type[_Form]) -> _Form:
+        """The credentials as their channel's own structure.
+
+        Raises:
+            ConfigurationError: they are not of its form; the message names the key and never a value.
+        """
+        try:
+            return msgspec.convert(self.credentials, form)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"account {self.name}: credentials: {error}") from None
 
     def __repr__(self) -> str:
         """Without the credentials: an account must be safe to print."""

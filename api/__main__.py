@@ -10,13 +10,13 @@ import click
 import structlog
 import uvloop
 
-from api.asgi import App, running
-from api.server import make_server
-from channels.leaving import leave
+from api.http.asgi import App, running
+from api.http.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
-from flows.logs import configure_logs
-from flows.parts import PARTS_NEED, open_parts
+from runtime.logs import configure_logs
+from runtime.process_exit import leave
+from runtime.resources import PARTS_NEED, open_parts
 
 log = structlog.get_logger()
 

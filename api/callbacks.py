@@ -6,12 +6,12 @@ first may be forwarded here unchanged, with its headers.
 
 from __future__ import annotations
 
-from api.request import Request
-from api.response import Response
+from api.http.request import Request
+from api.http.response import Response
 from api.service import Service
 from core.errors import UnknownAccount
 from core.order import ACCOUNT_NAME
-from flows.receive import receive_callback
+from flows.callback import receive_callback
 
 
 async def receive(service: Service, request: Request) -> Response:

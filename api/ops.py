@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from api import metrics, problems
-from api.request import Request
-from api.response import HTML, Response, json_response
-from api.schemas import Health, Readiness
+from api.http import metrics, problems
+from api.http.request import Request
+from api.http.response import HTML, Response, json_response
 from api.service import Service
+from api.v1.schemas import Health, Readiness
 from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
-from flows.parts import Parts
-from storage.backlog import read_backlog
-from storage.reconciliations import last_reconciled
+from runtime.resources import Parts
+from storage.postgres.backlog import read_backlog
+from storage.postgres.reconciliation.runs import last_reconciled
 
 PING_TIMEOUT_S = 2.0
 

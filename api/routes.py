@@ -10,9 +10,11 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from api import callbacks, ops, orders, pages
-from api import schemas as s
-from api.response import HTML, JSON, TEXT, Reply
+from api import callbacks, ops
+from api.http.response import HTML, JSON, TEXT, Reply
+from api.pages import handlers as pages
+from api.v1 import orders
+from api.v1 import schemas as s
 from core import errors
 
 Handler = Callable[..., Awaitable[Reply]]

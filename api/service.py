@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from api.auth import ApiKeys
-from api.limits import RefreshLimits
-from api.streams import Streams
+from api.http.auth import ApiKeys
+from api.http.limits import RefreshLimits
+from api.pages.streams import Streams
 from core.errors import NodropError
 from core.order import OrderState
-from flows.parts import Parts
 from flows.refresh import refresh_order
+from runtime.resources import Parts
 
 ASKS_MAX = 200
 """Questions to channels under way at once; the channels' own rates are far below what more could bring."""

@@ -19,8 +19,8 @@ from bench.buyer import Unexpected
 from bench.machine import describe
 from bench.report import Report, Result, lines
 from bench.sizes import Say, Sizes
-from cli.embedded import EmbeddedError, temporary_directory
 from cli.progress import Progress
+from demo.embedded import EmbeddedError, temporary_directory
 
 Measure = Callable[[Sizes, Say], Awaitable[Result]]
 
@@ -46,9 +46,7 @@ _USUAL = Sizes()
 @click.option("--orders", type=click.IntRange(1, 100_000), default=_USUAL.orders, show_default=True)
 @click.option("--callbacks", type=click.IntRange(2, 50_000), default=_USUAL.callbacks, show_default=True)
 @click.option("--queries", type=click.IntRange(1, 100_000), default=_USUAL.queries, show_default=True)
-@click.option(
-    "--channel-queries", type=click.IntRange(1, 100_000), default=_USUAL.channel_queries, show_default=True
-)
+@click.option("--channel-queries", type=click.IntRange(1, 100_000), default=_USUAL.channel_queries, show_default=True)
 @click.option(
     "--channel-callbacks", type=click.IntRange(1, 1_000_000), default=_USUAL.channel_callbacks, show_default=True
 )

@@ -12,8 +12,8 @@ from typing import Self
 import msgspec
 
 from bench.rig import ACCOUNT, Rig
-from simulator.http_client import exchange, http_client
-from simulator.shop import OrderRequest, Refused, Shop, ShopOrder
+from simulator.kit.http_client import exchange, http_client
+from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
 
 TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 4096

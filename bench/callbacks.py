@@ -15,13 +15,13 @@ from bench.loops import closed_loop, open_loop, wait_until
 from bench.report import Figure, Result, figure, latencies
 from bench.rig import ACCOUNT, Rig, open_rig
 from bench.sizes import Say, Sizes
-from simulator.base import Account, Event, EventType
-from simulator.http_client import exchange, http_client
-from simulator.ledger import Payment, Terms
-from simulator.sandbox import Sandbox
-from simulator.snapshot import LedgerPayment, LedgerSnapshot
-from storage.accounts import get_accounts
-from storage.sealing import Sealer
+from simulator.kernel.base import Account, Event, EventType
+from simulator.kernel.ledger import Payment, Terms
+from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.kit.http_client import exchange, http_client
+from simulator.sandbox.channel import Sandbox
+from storage.postgres.accounts import get_accounts
+from storage.postgres.sealing import Sealer
 
 HOW = (
     "first half: closed loop, each client sends a callback of a paid payment and waits for the acknowledgement; second "

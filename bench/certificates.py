@@ -40,9 +40,7 @@ def make_certificates(directory: Path) -> Certificates:
     files = directory / "server.pem", directory / "server.key"
     files[0].write_bytes(leaf.sign(root_key, SHA256()).public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     context = ssl.create_default_context(cadata=root_pem.decode())
     return Certificates(certificate=files[0], key=files[1], root_pem=root_pem, context=context)

@@ -25,13 +25,13 @@ from bench.sizes import Say, Sizes
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel, Create
 from channels.transport import Transport
-from cli.embedded import free_port, temporary_directory
-from cli.stack import Service
 from core.account import AccountConfig
 from core.evidence import Unclear
 from core.order import Payment, PaymentStatus
-from simulator.asgi import App, Reply, Request, Response, Route
-from simulator.serve import serving
+from demo.embedded import free_port, temporary_directory
+from demo.stack import Service
+from simulator.kit.asgi import App, Reply, Request, Response, Route
+from simulator.kit.serve import serving
 
 HOW = (
     "one adapter, one process, 16 queries at a time about one unpaid payment, connections kept open; then one captured "

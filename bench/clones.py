@@ -15,11 +15,11 @@ from channels.adapters import open_channel
 from channels.base import Create
 from channels.transport import Transport
 from core.order import OrderState, PendingKind
-from flows.arm import job_of
-from storage.accounts import get_accounts
-from storage.orders import find_state
-from storage.pending import walk
-from storage.sealing import Sealer
+from flows.rearm import job_of
+from storage.postgres.accounts import get_accounts
+from storage.postgres.orders import find_state
+from storage.postgres.pending import walk
+from storage.postgres.sealing import Sealer
 
 FIRST = "first-0000000000"
 CHUNK = 5000

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.report import MS, Figure, figure
-from cli.embedded.child import children_of
-from cli.stack import Stack
+from demo.embedded.child import children_of
+from demo.stack import Stack
 
 OURS = ("api", "worker", "postgres", "redis")
 """What a deployment pays for. The simulator and the client are shown beside it, for they share the cores."""

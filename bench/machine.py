@@ -13,7 +13,7 @@ from statistics import median
 
 import msgspec
 
-from cli.embedded import find_postgres_binaries, find_redis_binary
+from demo.embedded import find_postgres_binaries, find_redis_binary
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = (

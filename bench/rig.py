@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from cli.embedded import temporary_directory
-from cli.stack import Stack
 from core.settings import Settings, read_settings
-from storage.database import Database
-from storage.delay_queue import DelayQueue
-from storage.redis_address import redis_address
-from storage.redis_client import JobRedis, open_job_redis
+from demo.embedded import temporary_directory
+from demo.stack import Stack
+from storage.postgres.database import Database
+from storage.redis.address import redis_address
+from storage.redis.client import JobRedis, open_job_redis
+from storage.redis.delay_queue import DelayQueue
 
 UNIT_S = 60.0
 RATE_PER_S = 10_000

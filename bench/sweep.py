@@ -8,7 +8,7 @@ from bench.clones import copy_orders, place_first
 from bench.report import Result, figure, latencies
 from bench.rig import Rig, open_rig
 from bench.sizes import Say, Sizes
-from storage.pending import Leased, claim_overdue, postpone
+from storage.postgres.pending import Leased, claim_overdue, postpone
 
 HOW = (
     "the sweep's own claim against Postgres without a worker; idle: nothing is overdue; busy: everything is, a batch a "

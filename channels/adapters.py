@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from channels.alipay import Alipay
+from channels.alipay.adapter import Alipay
 from channels.base import Channel
-from channels.paypal import Paypal
+from channels.paypal.adapter import Paypal
 from channels.sandbox import Sandbox
-from channels.stripe import Stripe
+from channels.stripe.adapter import Stripe
 from channels.transport import Transport
-from channels.wechatpay import WechatPay
+from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 

@@ -20,10 +20,10 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
-from channels.json_body import read_json
-from channels.trace import note
+from channels.kit.json_body import read_json
+from channels.kit.trace import note
+from channels.kit.web_address import web_address
 from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
-from channels.web_address import web_address
 from core.account import AccountConfig
 from core.errors import (
     CallbackForged,

@@ -1,1 +1,1 @@
-"""`nodrop …`: what an operator types, the demo, and the servers it brings along."""
+"""`nodrop …`: the commands that an operator types."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import click
 
-from channels.leaving import leave
 from cli.environment import stop_for
+from runtime.process_exit import leave
 
 
 class Lazy(NamedTuple):
@@ -25,14 +25,14 @@ class Lazy(NamedTuple):
 
 COMMANDS: Mapping[str, Lazy] = MappingProxyType(
     {
-        "demo": Lazy("cli.demo:demo", "Lose callbacks on purpose and watch every order become paid."),
-        "up": Lazy("cli.up:up", "Run the whole system on this machine."),
+        "demo": Lazy("demo.run:demo", "Lose callbacks on purpose and watch every order become paid."),
+        "up": Lazy("demo.up:up", "Run the whole system on this machine."),
         "migrate": Lazy("cli.migrations:migrate", "Bring the database up to date."),
-        "config": Lazy("cli.config:config", "Check and show the configuration."),
+        "config": Lazy("cli.config.commands:config", "Check and show the configuration."),
         "keys": Lazy("cli.keys:keys", "API keys, master keys and notification secrets."),
-        "accounts": Lazy("cli.accounts:accounts", "Accounts at payment channels."),
-        "explain": Lazy("cli.explain:explain", "What a callback or an answer proves, check by check."),
-        "orders": Lazy("cli.orders:orders", "Look at orders; ask about one, end one."),
+        "accounts": Lazy("cli.accounts.commands:accounts", "Accounts at payment channels."),
+        "explain": Lazy("cli.explain.commands:explain", "What a callback or an answer proves, check by check."),
+        "orders": Lazy("cli.orders.commands:orders", "Look at orders; ask about one, end one."),
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),

@@ -7,7 +7,7 @@ import click
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.order import CaseReason
-from storage.cases import list_cases, resolve_case
+from storage.postgres.cases import list_cases, resolve_case
 
 LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1

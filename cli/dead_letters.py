@@ -9,10 +9,10 @@ import click
 from cli.environment import with_database, with_parts
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core import jobs
-from storage.notifications import list_dead_letters, resend_dead_letters
+from storage.postgres.notifications import list_dead_letters, resend_dead_letters
 
 if TYPE_CHECKING:
-    from flows.parts import Parts
+    from runtime.resources import Parts
 
 LIMIT_MAX = 1000
 
@@ -62,7 +62,7 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
 
 async def _resend(parts: Parts, notification_id: str | None) -> list[str]:
     """Due in Postgres first: if Redis is away the sweep finds them."""
-    from flows.arm import arm_jobs
+    from flows.rearm import arm_jobs
 
     due = await resend_dead_letters(parts.db, notification_id)
     await arm_jobs(parts, [jobs.push_notification(*row) for row in due])

@@ -16,8 +16,8 @@ from core.errors import ConfigurationError, NodropError
 
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
     from core.settings import Settings
-    from flows.parts import Parts
-    from storage.database import Database
+    from runtime.resources import Parts
+    from storage.postgres.database import Database
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,7 @@ def settings() -> Settings:
 def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
     """Do it with a database alone: for what reads, and for what needs no channel and no Redis."""
     from core.settings import require
-    from storage.database import Database
+    from storage.postgres.database import Database
 
     given = settings()
     require(given, "database_url")
@@ -66,7 +66,7 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
 
 def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
     """Do it with all that a worker has: for what asks a channel or arms a job."""
-    from flows.parts import open_parts
+    from runtime.resources import open_parts
 
     given = settings()
 
@@ -80,7 +80,7 @@ def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
 
 def log_to_stderr(level: str = "warning") -> None:
     """Standard output is the command's, so what the flows log goes to standard error, from `level` on."""
-    from flows.logs import configure_logs
+    from runtime.logs import configure_logs
 
     configure_logs(level, sys.stderr.buffer)
 

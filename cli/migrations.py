@@ -9,9 +9,9 @@ import click
 from cli.environment import settings
 from cli.output import json_option, print_json
 from core.settings import require
-from storage.database import read_address
-from storage.migrate import migrate as apply_missing
-from storage.migrate import missing_migrations
+from storage.postgres.database import read_address
+from storage.postgres.migrate import migrate as apply_missing
+from storage.postgres.migrate import missing_migrations
 
 
 @click.command(epilog="Example: nodrop migrate --check")

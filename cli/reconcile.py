@@ -17,15 +17,15 @@ from cli.progress import Progress
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.order import ORDER_NO, OUT_TRADE_NO
 from core.reconciliation import Difference, Finding
-from storage.reconciliation_rows import DIFFERENCES_MAX, list_differences
-from storage.reconciliations import Reconciliation, list_reconciliations
+from storage.postgres.reconciliation.differences import DIFFERENCES_MAX, list_differences
+from storage.postgres.reconciliation.runs import Reconciliation, list_reconciliations
 
 if TYPE_CHECKING:
     from channels.base import StatementRow
-    from flows.accounts import Account
-    from flows.parts import Parts
-    from flows.reconcile import Watching
-    from flows.reconcile_rows import OnUnknown
+    from flows.reconcile.rows import OnUnknown
+    from flows.reconcile.run import Watching
+    from runtime.accounts import Account
+    from runtime.resources import Parts
 
 NEEDS_PERSON = 3
 SHOWN = 20
@@ -116,7 +116,7 @@ def reconcile(
     limit = DIFFERENCES_MAX if is_all else SHOWN
     run, found = with_parts(lambda parts: _reconcile(parts, wanted, unknown, limit))
     _print(run, found, as_json=as_json, limit=limit)
-    from flows.reconcile import needs_person
+    from flows.reconcile.run import needs_person
 
     if needs_person(run.counts):
         ctx.exit(NEEDS_PERSON)
@@ -141,7 +141,7 @@ async def _reconcile(
 async def _run(
     parts: Parts, account: Account, wanted: Wanted, progress: Progress, on_unknown: OnUnknown | None
 ) -> Reconciliation:
-    from flows.reconcile import Watching, reconcile_file
+    from flows.reconcile.run import Watching, reconcile_file
 
     def show(done: int, total: int) -> None:
         progress.update("rows", done, total, "")
@@ -168,7 +168,7 @@ async def _run(
 async def _fetch(
     parts: Parts, account: Account, day: date, wanted: Wanted, progress: Progress, watching: Watching
 ) -> Reconciliation | None:
-    from flows.reconcile import reconcile_day
+    from flows.reconcile.run import reconcile_day
 
     progress.say(f"{account.config.name}: the statement of {day}")
     return await reconcile_day(parts, account, day, dry_run=wanted.dry_run, watching=watching)
@@ -176,7 +176,7 @@ async def _fetch(
 
 async def _day(parts: Parts, account: Account, wanted: Wanted) -> date:
     """By the channel's calendar and the database's clock. Today may be asked for: what is there already is repaired."""
-    from storage.orders import find_now
+    from storage.postgres.orders import find_now
 
     today = (await find_now(parts.db)).astimezone(account.channel.statement_zone).date()
     if wanted.day is not None and wanted.day > today:

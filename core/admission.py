@@ -1,7 +1,7 @@
 """Who may call a channel now: what is asked of an account's rate limit and circuit breaker, and what they answer.
 
-Implemented in `storage.admission` over Redis, shared by all processes; handed by the entry points to `flows`, which
-asks before every call of a channel.
+Implemented in `storage.redis.admission.shared` over Redis, shared by all processes; handed by the entry points to
+`flows`, which asks before every call of a channel.
 """
 
 from __future__ import annotations

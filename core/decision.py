@@ -1,4 +1,4 @@
-"""What a decision wants committed and done: plain values that `storage.transitions`, the one door, carries out.
+"""What a decision wants committed and done: plain values that `storage.postgres.door`, the one door, carries out.
 
 A decision is computed again on fresh state after a version conflict, so it holds no effect of its own.
 """

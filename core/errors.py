@@ -16,7 +16,7 @@
     │   └── ConflictsExhausted
     └── ConfigurationError   stops the process at its start, and names what to set
 
-The HTTP status of a `CallerError` is in `api.problems`, in one table.
+The HTTP status of a `CallerError` is in `api.http.problems`, in one table.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import on_late_accepted
 from core.order import CaseReason, OrderState
-from flows.door import pass_door
-from flows.parts import Parts
-from storage.cases import resolve_cases
+from flows.commit import pass_door
+from runtime.resources import Parts
+from storage.postgres.cases import resolve_cases
 
 
 async def accept_late(parts: Parts, order_no: str, *, by: str) -> OrderState:

@@ -15,14 +15,14 @@ from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
 from core.evidence import Source
 from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
-from flows.accounts import Account
-from flows.calling import Waiting, call_channel
-from flows.confirm import query_now
-from flows.door import pass_door
-from flows.parts import Parts
+from flows.ask import query_now
+from flows.channel_call import Waiting, call_channel
+from flows.commit import pass_door
 from flows.refresh import lease_or_wait
-from storage.orders import find_state
-from storage.pending import Leased, lease
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.orders import find_state
+from storage.postgres.pending import Leased, lease
 
 log = structlog.get_logger()
 

@@ -26,10 +26,10 @@ from standardwebhooks import Webhook
 from core import jobs
 from core.errors import ConfigurationError, InvalidRequest
 from core.settings import Settings
-from flows.arm import arm_jobs
 from flows.egress import check_notify_url, resolve
-from flows.parts import Parts
-from storage.notifications import (
+from flows.rearm import arm_jobs
+from runtime.resources import Parts
+from storage.postgres.notifications import (
     Outgoing,
     bury_notification,
     claim_notification,

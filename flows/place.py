@@ -33,17 +33,17 @@ from core.errors import (
 from core.evidence import Closed, Evidence, Missing, Source, Unpaid
 from core.lifecycle import OrderTerms, PaymentTerms, Rules, place
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
-from flows.accounts import Account
-from flows.arm import after_commit
-from flows.calling import Waiting
-from flows.confirm import Answered, query_now
-from flows.door import pass_door
-from flows.hand_off import create_at_channel
-from flows.parts import Parts
+from flows.ask import Answered, query_now
+from flows.channel_call import Waiting
+from flows.commit import pass_door
+from flows.create import create_at_channel
+from flows.rearm import after_commit
 from flows.refresh import lease_or_wait
-from storage.orders import find_now, find_state
-from storage.pending import lease
-from storage.transitions import Committed, transition
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.door import Committed, transition
+from storage.postgres.orders import find_now, find_state
+from storage.postgres.pending import lease
 
 CREATE_TRIES = 2
 """How often a request that found the rate used up asks again before it is answered with the order as it is."""

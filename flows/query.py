@@ -12,14 +12,14 @@ from core.errors import UnknownAccount
 from core.evidence import Source, Unclear
 from core.lifecycle import Rules, on_query
 from core.order import OrderState, PaymentKey
-from flows.arm import arm_jobs, job_of
-from flows.calling import Waiting
+from flows.ask import as_decided, ask, capture_payment, commit_answer, query_now
+from flows.channel_call import Waiting
 from flows.close import close_payment
-from flows.confirm import as_decided, ask, capture_payment, commit_answer, query_now
-from flows.door import pass_door
-from flows.parts import Parts
-from storage.orders import find_state_by_payment
-from storage.pending import Leased, lease, postpone, release
+from flows.commit import pass_door
+from flows.rearm import arm_jobs, job_of
+from runtime.resources import Parts
+from storage.postgres.orders import find_state_by_payment
+from storage.postgres.pending import Leased, lease, postpone, release
 
 log = structlog.get_logger()
 

@@ -14,10 +14,10 @@ from core.errors import NotFound, UnknownAccount
 from core.evidence import Source
 from core.lifecycle import on_refresh
 from core.order import OrderState, Payment, PaymentKey
-from flows.confirm import query_now
-from flows.parts import Parts
-from storage.orders import find_state
-from storage.pending import Leased, asked, lease
+from flows.ask import query_now
+from runtime.resources import Parts
+from storage.postgres.orders import find_state
+from storage.postgres.pending import Leased, asked, lease
 
 WAIT_S = 5.0
 """How long a refresh waits for somebody else's query before it is answered with the order as it is."""

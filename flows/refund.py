@@ -17,13 +17,13 @@ from core.decision import Outcome
 from core.errors import ChannelRefused, InvalidRequest, NotFound, OutcomeUnknown, UnknownAccount
 from core.lifecycle import Rules, on_refund, on_refund_requested
 from core.order import OrderState, Payment, RefundStatus
-from flows.accounts import Account
-from flows.arm import arm_jobs
-from flows.calling import Waiting, call_channel
-from flows.door import pass_door
-from flows.parts import Parts
-from storage.orders import find_state
-from storage.refunds import LeasedRefund, lease_refund, refund_again
+from flows.channel_call import Waiting, call_channel
+from flows.commit import pass_door
+from flows.rearm import arm_jobs
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.orders import find_state
+from storage.postgres.refunds import LeasedRefund, lease_refund, refund_again
 
 log = structlog.get_logger()
 

@@ -17,16 +17,16 @@ from msgspec.structs import asdict
 from core.errors import NodropError
 from core.evidence import Source
 from core.order import PendingKind
+from flows.callback import compensate_claimed
 from flows.close import close_leased
 from flows.notify import Notifier, push_claimed
-from flows.parts import Parts
 from flows.query import query_leased
-from flows.receive import compensate_claimed
 from flows.refund import refund_leased
-from storage.callbacks import StoredCallback, claim_overdue_callbacks
-from storage.notifications import Outgoing, claim_overdue_notifications
-from storage.pending import Leased, claim_overdue
-from storage.refunds import LeasedRefund, claim_overdue_refunds
+from runtime.resources import Parts
+from storage.postgres.callbacks import StoredCallback, claim_overdue_callbacks
+from storage.postgres.notifications import Outgoing, claim_overdue_notifications
+from storage.postgres.pending import Leased, claim_overdue
+from storage.postgres.refunds import LeasedRefund, claim_overdue_refunds
 
 CONCURRENCY = 32
 """Rows under way at once: enough to keep a channel busy, few enough that a hanging one is not asked by a crowd."""

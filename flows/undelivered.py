@@ -17,12 +17,12 @@ from core.admission import Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
 from core.order import Payment, PaymentKey, PaymentStatus
-from flows.accounts import Account
-from flows.calling import Waiting, call_channel
-from flows.confirm import Answered, query_now
-from flows.parts import Parts
-from storage.orders import find_state_by_payment
-from storage.pending import lease
+from flows.ask import Answered, query_now
+from flows.channel_call import Waiting, call_channel
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.orders import find_state_by_payment
+from storage.postgres.pending import lease
 
 EVENTS_MAX = 1000
 """Of one account at one turn, the newest; the others are asked about on time, or at the next turn."""

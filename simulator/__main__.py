@@ -12,11 +12,11 @@ import msgspec
 import structlog
 import uvloop
 
-from simulator.ledger import PAYMENTS_MAX
+from simulator.kernel.ledger import PAYMENTS_MAX
+from simulator.kit.serve import Tls, until_signalled
 from simulator.running import CHANNELS, running_channel, running_merchant
-from simulator.serve import Tls, until_signalled
-from simulator.shop import Shop
-from simulator.shoppers import Kind, Plan, Visit, run
+from simulator.shoppers.shop import Shop
+from simulator.shoppers.shoppers import Kind, Plan, Visit, run
 
 PORT_MAX = 65_535
 
@@ -59,9 +59,7 @@ def main() -> None:
     callback=lambda *given: _ports(given[-1]),
     help="CHANNEL=PORT: where a channel other than the sandbox listens; a free port unless told. May be repeated.",
 )
-@click.option(
-    "--tls", nargs=2, type=click.Path(exists=True), help="Certificate and key in PEM: everything by HTTPS."
-)
+@click.option("--tls", nargs=2, type=click.Path(exists=True), help="Certificate and key in PEM: everything by HTTPS.")
 @click.option("--callbacks-anywhere", is_flag=True, help="Call back to other machines too.")
 def channel(*, tls: tuple[str, str] | None, **options: Any) -> None:
     """The channels, with their pay pages and a control API."""

@@ -16,11 +16,11 @@ from enum import StrEnum
 
 import msgspec
 
-from simulator.callbacks import SentAs
-from simulator.ledger import RefundStatus
-from simulator.merchant_control import Effects
-from simulator.snapshot import LedgerPayment, LedgerSnapshot
-from simulator.traffic import busiest_second
+from simulator.kernel.callbacks import SentAs
+from simulator.kernel.ledger import RefundStatus
+from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.kernel.traffic import busiest_second
+from simulator.merchant.control import Effects
 
 FIRST_VERSION = 1
 MISMATCHES = frozenset({"amount_mismatch", "currency_mismatch"})

@@ -6,18 +6,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 
-from simulator import calls, control, merchant_control, pay_page
-from simulator.alipay import Alipay
-from simulator.asgi import App
-from simulator.base import Channel
-from simulator.far_side import FarSide
-from simulator.ledger import PAYMENTS_MAX
-from simulator.merchant import Merchant
-from simulator.paypal import Paypal
-from simulator.sandbox import Sandbox
-from simulator.serve import Tls, serving
-from simulator.stripe import Stripe
-from simulator.wechatpay import WechatPay
+from simulator.alipay.channel import Alipay
+from simulator.kernel import calls, control, pay_page
+from simulator.kernel.base import Channel
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import PAYMENTS_MAX
+from simulator.kit.asgi import App
+from simulator.kit.serve import Tls, serving
+from simulator.merchant import control as merchant_control
+from simulator.merchant.order_service import Merchant
+from simulator.paypal.channel import Paypal
+from simulator.sandbox.channel import Sandbox
+from simulator.stripe.channel import Stripe
+from simulator.wechatpay.channel import WechatPay
 
 CHANNELS: tuple[Channel, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
 """One file a channel; the sandbox is the first."""

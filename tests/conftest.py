@@ -10,7 +10,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from cli.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
+from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
 from tests.servers import find_chromium
 
 # ci: the same examples at each run, so that a failure is somebody's change. deep: HYPOTHESIS_PROFILE=deep make test
@@ -64,7 +64,7 @@ def redis_server(servers_home: Path) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="session")
 def template_database(postgres: EmbeddedPostgres) -> str:
     """A database with every migration applied, to be cloned."""
-    from storage.migrate import migrate
+    from storage.postgres.migrate import migrate
 
     name = "nodrop_template"
     postgres.create_database(name)

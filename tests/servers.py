@@ -13,7 +13,7 @@ from typing import Self, TypeVar, overload
 
 import httpx
 
-from cli.embedded import Child
+from demo.embedded import Child
 
 ROOT = Path(__file__).parent.parent
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")  # not DATABASE_URL and its like: a test says what it wants

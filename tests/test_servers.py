@@ -5,8 +5,8 @@ from signal import SIGKILL
 import asyncpg
 import pytest
 
-from cli.embedded import EmbeddedRedis, free_port
-from cli.embedded.child import is_alive
+from demo.embedded import EmbeddedRedis, free_port
+from demo.embedded.child import is_alive
 from tests.servers import Process, eventually
 
 

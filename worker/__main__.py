@@ -17,13 +17,13 @@ import click
 import structlog
 import uvloop
 
-from channels.leaving import leave
 from core.errors import ConfigurationError
 from core.jobs import Lane
 from core.settings import Settings, read_settings, require
-from flows.logs import configure_logs
 from flows.notify import Notifier
-from flows.parts import PARTS_NEED, Parts, open_parts
+from runtime.logs import configure_logs
+from runtime.process_exit import leave
+from runtime.resources import PARTS_NEED, Parts, open_parts
 from worker import loops
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker

@@ -7,10 +7,10 @@ from typing import Any
 
 from core.jobs import JobName, Lane
 from core.order import PaymentKey
+from flows.callback import compensate_callback as compensate
 from flows.close import close_scheduled
 from flows.notify import push_notification as push
 from flows.query import query_scheduled
-from flows.receive import compensate_callback as compensate
 from flows.refund import refund_scheduled
 from worker.lane import JobFunction
 

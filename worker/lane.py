@@ -1,8 +1,8 @@
 """One lane's arq worker, with what stock arq lacks: it outlives a break of its Redis connection, takes what is due by
 Redis's clock and not by its own, loses no job it cannot run, and gives back what it holds when it is told to stop.
 
-It names no key and holds no Lua: that is `storage.delay_queue`. A job that raises is not run again from here: its row
-in Postgres is still due, and the sweep finds it. arq's own logger prints arguments at INFO: keep it at WARNING.
+It names no key and holds no Lua: that is `storage.redis.delay_queue`. A job that raises is not run again from here: its
+row in Postgres is still due, and the sweep finds it. arq's own logger prints arguments at INFO: keep it at WARNING.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from redis.exceptions import ResponseError
 
 from core.errors import RedisUnavailable
 from core.jobs import Lane
-from storage.delay_queue import DelayQueue, health_key, queue_name
-from storage.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
-from storage.redis_client import redis_errors
-from storage.redis_link import RedisLink
+from storage.redis.client import redis_errors
+from storage.redis.delay_queue import DelayQueue, health_key, queue_name
+from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
+from storage.redis.link import RedisLink
 
 POLL_DELAY_S = 0.05
 JOB_TIMEOUT_S = 20.0

@@ -13,15 +13,15 @@ from contextlib import suppress
 import structlog
 
 from core.errors import NodropError
-from flows.accounts import KEEP_CURRENT_S
-from flows.arm import arm_window, rearm_after_flush
+from flows.callback import DRAIN_BATCH, drain_parked
 from flows.notify import Notifier
-from flows.parts import Parts
-from flows.receive import DRAIN_BATCH, drain_parked
-from flows.reconcile_daily import reconcile_due
+from flows.rearm import arm_window, rearm_after_flush
+from flows.reconcile.daily import reconcile_due
 from flows.sweep import sweep_once
 from flows.undelivered import ask_undelivered
-from storage.observations import keep_partitions
+from runtime.accounts import KEEP_CURRENT_S
+from runtime.resources import Parts
+from storage.postgres.observations import keep_partitions
 
 OBSERVATIONS_KEEP_DAYS = 90
 HOUSEKEEPING_S = 3600.0

@@ -10,15 +10,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.asgi import App, running
-from api.server import make_server
+from api.http.asgi import App, running
+from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
-from flows.parts import Parts, open_parts
+from runtime.resources import Parts, open_parts
 from simulator.running import running_channel
-from storage.accounts import put_account
-from storage.api_keys import create_api_key
-from storage.sealing import Sealer
+from storage.postgres.accounts import put_account
+from storage.postgres.api_keys import create_api_key
+from storage.postgres.sealing import Sealer
 from tests.api.driver import Client
 from tests.servers import eventually
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from api.asgi import App
-from api.request import Message
+from api.http.asgi import App
+from api.http.request import Message
 
 WAIT_S = 5.0
 

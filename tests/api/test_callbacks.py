@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from api.problems import RETRY_AFTER_S
-from flows.parts import Parts
+from api.http.problems import RETRY_AFTER_S
+from runtime.resources import Parts
 from tests.api.conftest import MERCHANT_ID, SECRET, Channel, terms
 from tests.api.driver import Answer, Client
 from tests.servers import eventually

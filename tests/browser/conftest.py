@@ -8,8 +8,8 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from core.settings import Settings
-from flows.parts import Parts
-from storage.api_keys import create_api_key
+from runtime.resources import Parts
+from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import account, channel, environment, parts, settings
 from tests.servers import Process
 

@@ -19,17 +19,17 @@ from channels.base import Channel, Create, Created, MalformedRow, Payer, Stateme
 from channels.transport import Transport
 from core.evidence import Evidence, Paid
 from core.order import Payment, PaymentStatus
-from simulator.far_side import FarSide
-from simulator.faults import CallKind
-from simulator.ledger import Key as LedgerKey
-from simulator.ledger import Payment as LedgerPayment
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.faults import CallKind
+from simulator.kernel.ledger import Key as LedgerKey
+from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.running import running_channel
-from tests.channels.alipay_driver import AlipayDriver
+from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
-from tests.channels.paypal_driver import PaypalDriver
+from tests.channels.paypal.driver import PaypalDriver
 from tests.channels.sandbox_driver import SandboxDriver
-from tests.channels.stripe_driver import StripeDriver
-from tests.channels.wechatpay_driver import WechatPayDriver
+from tests.channels.stripe.driver import StripeDriver
+from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.channels.wire import Answered, Asked, Middleman, listening
 
 DRIVERS: tuple[Driver, ...] = (SandboxDriver(), AlipayDriver(), PaypalDriver(), WechatPayDriver(), StripeDriver())

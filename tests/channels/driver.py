@@ -17,8 +17,8 @@ from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
 from core.errors import CallbackRejected, ChannelError, ChannelUnreadable
 from core.order import Payment, PaymentStatus
-from simulator.base import Account
-from simulator.faults import CallKind
+from simulator.kernel.base import Account
+from simulator.kernel.faults import CallKind
 from tests.channels.said import (
     AMOUNT,
     NUMBER,

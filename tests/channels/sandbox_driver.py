@@ -13,8 +13,8 @@ import msgspec
 
 from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
-from simulator.base import Account
-from simulator.faults import CallKind
+from simulator.kernel.base import Account
+from simulator.kernel.faults import CallKind
 from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Key, Said, Sent, Tells, Wrong
 from tests.channels.wire import Answered, Asked
 

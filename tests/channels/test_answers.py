@@ -7,7 +7,7 @@ import pytest
 
 from channels.transport import ANSWER_BYTES_MAX, Transport
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
-from simulator.faults import CallKind
+from simulator.kernel.faults import CallKind
 from tests.channels import garbage
 from tests.channels.conftest import Far, needs_signatures
 from tests.channels.driver import AMOUNT, Form, Said

@@ -8,14 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import Callback, Channel
-from channels.trace import listening
+from channels.kit.trace import listening
 from core.errors import CallbackForged, CallbackRejected, CallbackStale, ChannelUnreadable
 from core.evidence import Paid, Refunded, Unclear
 from core.lifecycle import mismatch
 from core.order import CaseReason
-from simulator.asgi import App, Reply, Request, Response, Route
-from simulator.ledger import Payment as LedgerPayment
-from simulator.serve import serving
+from simulator.kernel.ledger import Payment as LedgerPayment
+from simulator.kit.asgi import App, Reply, Request, Response, Route
+from simulator.kit.serve import serving
 from tests.channels import garbage
 from tests.channels.called_back import AT, NOW, sent, signed, verify
 from tests.channels.conftest import Far, assert_tells_no_secret, opened_offline

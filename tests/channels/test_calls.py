@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from channels.base import NOBODY
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, InvalidRequest
 from core.evidence import Closed, Missing, Paid, Unpaid
-from simulator.faults import CallKind, FaultProfile
-from simulator.ledger import PaymentStatus
+from simulator.kernel.faults import CallKind, FaultProfile
+from simulator.kernel.ledger import PaymentStatus
 from tests.channels.conftest import CALLBACK_URL, PRECEDING, Far, create, needs_signatures, rows_of
 from tests.channels.driver import AMOUNT, NUMBER, OTHER_NUMBER, REFUND_NO, TODAY, Said
 from tests.channels.wire import Answered, Asked

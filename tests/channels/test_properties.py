@@ -12,7 +12,7 @@ from channels.adapters import open_channel
 from channels.transport import Transport
 from core.errors import ChannelError
 from core.evidence import Evidence, Paid, Refunded
-from simulator.faults import CallKind
+from simulator.kernel.faults import CallKind
 from tests.channels import garbage
 from tests.channels.called_back import sent, signed, verify
 from tests.channels.conftest import PRECEDING, as_asked, as_response, each_driver, known, opened_offline

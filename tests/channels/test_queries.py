@@ -10,7 +10,7 @@ from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
 from core.evidence import Approved, Closed, Missing, Paid, Refunded, Unpaid
 from core.lifecycle import mismatch
 from core.order import CaseReason
-from simulator.faults import CallKind, FaultProfile
+from simulator.kernel.faults import CallKind, FaultProfile
 from tests.channels.conftest import Far, known, needs_signatures
 from tests.channels.driver import AMOUNT, NUMBER, OTHER_NUMBER, Key, Said
 from tests.channels.expected import expected

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from channels.base import RefundState
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.evidence import Paid, Refunded
-from simulator.faults import CallKind, FaultProfile
+from simulator.kernel.faults import CallKind, FaultProfile
 from tests.channels.conftest import Far
 from tests.channels.driver import AMOUNT, REFUND_NO
 from tests.channels.wire import Answered

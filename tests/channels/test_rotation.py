@@ -12,8 +12,8 @@ from channels.base import Callback
 from core.account import AccountConfig
 from core.errors import CallbackForged
 from core.evidence import Paid
-from simulator.base import Account, Message, Opened
-from simulator.ledger import Key, Payment
+from simulator.kernel.base import Account, Message, Opened
+from simulator.kernel.ledger import Key, Payment
 from tests.channels.conftest import CALLBACK_URL, Far
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from channels.base import Channel, MalformedRow, StatementRow
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
-from simulator.faults import CallKind
+from simulator.kernel.faults import CallKind
 from tests.channels.conftest import Far, rows_of
 from tests.channels.driver import AMOUNT, NUMBER, REFUND_NO, Driver
 

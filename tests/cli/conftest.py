@@ -10,12 +10,12 @@ import pytest
 from core.lifecycle import OrderTerms
 from core.order import OrderState
 from core.settings import Settings, read_settings
-from flows.parts import Parts, open_parts
 from flows.place import PaymentRequest, place_order
-from simulator.far_side import FarSide
+from runtime.resources import Parts, open_parts
+from simulator.kernel.far_side import FarSide
 from simulator.running import running_channel
-from storage.accounts import put_account
-from storage.sealing import Sealer, new_master_key
+from storage.postgres.accounts import put_account
+from storage.postgres.sealing import Sealer, new_master_key
 from tests.cli.nodrop import Nodrop
 
 MERCHANT_ID = "m-1001"
@@ -102,7 +102,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
 @pytest.fixture
 async def place(parts: Parts, channel: Channel) -> Place:
     """Place an order at the account `main`, which is there."""
-    from cli.account_file import read_account
+    from cli.accounts.account_file import read_account
 
     sealer = Sealer.from_setting(parts.settings.nodrop_master_keys)
     await put_account(parts.db, sealer, read_account("main", "main.toml", channel.toml().encode()))

@@ -11,21 +11,21 @@ from msgspec.structs import replace
 
 from channels.adapters import ADAPTERS
 from channels.credentials import DESCRIBED, key_problems
-from cli.account_file import draft_account, is_plain_elsewhere, read_account
+from cli.accounts.account_file import draft_account, is_plain_elsewhere, read_account
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
-from flows.parts import Parts
-from simulator.far_side import FarSide
+from runtime.resources import Parts
+from simulator.kernel.far_side import FarSide
 from simulator.running import running_channel
-from storage.accounts import enable_account, get_accounts
-from storage.sealing import Sealer, new_master_key
-from tests.channels.alipay_driver import AlipayDriver
+from storage.postgres.accounts import enable_account, get_accounts
+from storage.postgres.sealing import Sealer, new_master_key
+from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.conftest import DRIVERS
 from tests.channels.driver import Driver, Key
-from tests.channels.wechatpay_driver import WechatPayDriver
+from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.cli.conftest import Channel
-from tests.cli.explain_case import account_toml, toml_of
+from tests.cli.explain.case import account_toml, toml_of
 from tests.cli.nodrop import Nodrop
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 
 from core.order import CaseReason
-from flows.parts import Parts
-from storage.orders import find_now
+from runtime.resources import Parts
+from storage.postgres.orders import find_now
 from tests.cli.nodrop import Nodrop
 
 _OPEN = """

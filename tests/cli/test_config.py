@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from cli.config import masked
+from cli.config.commands import masked
 from core.settings import Settings, read_settings
-from flows.parts import Parts
-from storage.sealing import new_master_key
+from runtime.resources import Parts
+from storage.postgres.sealing import new_master_key
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop, Ran
 
@@ -89,7 +89,7 @@ async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop) -> None:
     ],
 )
 def test_what_is_mostly_not_meant_is_warned_of(environ: dict[str, str], env: dict[str, str], what: str) -> None:
-    from cli.check_settings import Level, check_settings
+    from cli.config.settings import Level, check_settings
 
     usual = {"CHANNEL_TIMEOUT_S": "10"}
     assert [finding for finding in check_settings({**environ, **usual})[1] if finding.level is not Level.OK] == []

@@ -1,7 +1,7 @@
 import pytest
 
 from core.jobs import Lane
-from flows.parts import Parts
+from runtime.resources import Parts
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop
 

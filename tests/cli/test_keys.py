@@ -2,9 +2,9 @@ import base64
 
 import pytest
 
-from storage.api_keys import digest_of, find_api_key
-from storage.database import Database
-from storage.sealing import Sealer
+from storage.postgres.api_keys import digest_of, find_api_key
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
 from tests.cli.nodrop import Nodrop
 
 

@@ -4,14 +4,14 @@ from functools import partial
 import click
 import pytest
 
-from cli.orders import Since
+from cli.orders.commands import Since
 from core.evidence import Paid, Source
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.order import OrderState
 from flows.close import request_close
-from flows.door import pass_door
-from flows.parts import Parts
+from flows.commit import pass_door
 from flows.refresh import refresh_order
+from runtime.resources import Parts
 from tests.cli.conftest import Channel, Place
 from tests.cli.nodrop import Nodrop
 

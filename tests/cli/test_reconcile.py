@@ -9,11 +9,11 @@ from signal import SIGKILL
 import msgspec
 import pytest
 
-from api.schemas import OrderInput
+from api.v1.schemas import OrderInput
 from core.order import OrderState
-from flows.parts import Parts
-from simulator.ledger import Key
-from storage.orders import find_state
+from runtime.resources import Parts
+from simulator.kernel.ledger import Key
+from storage.postgres.orders import find_state
 from tests.cli.conftest import MERCHANT_ID, Channel, Place
 from tests.cli.nodrop import Nodrop
 from tests.servers import ROOT, eventually

@@ -13,22 +13,22 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from channels.base import Acknowledgement
-from cli.embedded import EmbeddedPostgres
 from core.lifecycle import OrderTerms
 from core.order import OrderState, Payment
 from core.settings import Settings
-from flows.parts import Parts, open_parts
+from demo.embedded import EmbeddedPostgres
+from flows.callback import receive_callback
 from flows.place import PaymentRequest, Placed, place_order
-from flows.receive import receive_callback
-from simulator.base import Account
-from simulator.far_side import FarSide
-from simulator.faults import AtFault
-from simulator.ledger import Key as LedgerKey
+from runtime.resources import Parts, open_parts
+from simulator.kernel.base import Account
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.faults import AtFault
+from simulator.kernel.ledger import Key as LedgerKey
 from simulator.running import running_channel
-from storage.accounts import put_account
-from storage.cases import list_cases
-from storage.orders import find_state
-from storage.sealing import Sealer
+from storage.postgres.accounts import put_account
+from storage.postgres.cases import list_cases
+from storage.postgres.orders import find_state
+from storage.postgres.sealing import Sealer
 from tests.channels.driver import Key, Said, Sent
 from tests.channels.sandbox_driver import SandboxDriver
 

@@ -14,17 +14,17 @@ from core.account import AccountConfig
 from core.decision import Outcome
 from core.errors import PaymentUnclear
 from core.order import OrderState, OrderStatus, Payment, PaymentStatus
+from flows.callback import receive_callback
 from flows.close import close_scheduled
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
-from flows.receive import receive_callback
 from flows.refresh import refresh_order
-from simulator.asgi import App, Reply, Request, Response, Route
-from simulator.faults import AtFault, CallKind, FaultProfile
-from simulator.ledger import Key
-from simulator.ledger import PaymentStatus as AtChannel
-from simulator.serve import serving
-from storage.accounts import put_account
+from simulator.kernel.faults import AtFault, CallKind, FaultProfile
+from simulator.kernel.ledger import Key
+from simulator.kernel.ledger import PaymentStatus as AtChannel
+from simulator.kit.asgi import App, Reply, Request, Response, Route
+from simulator.kit.serve import serving
+from storage.postgres.accounts import put_account
 from tests.flows.conftest import AMOUNT, Desk
 from tests.servers import eventually
 

@@ -11,9 +11,9 @@ from flows.close import close_scheduled, request_close
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.refresh import refresh_order
-from simulator.faults import CallKind, FaultProfile
-from simulator.ledger import Payment as LedgerPayment
-from storage.notifications import claim_notification
+from simulator.kernel.faults import CallKind, FaultProfile
+from simulator.kernel.ledger import Payment as LedgerPayment
+from storage.postgres.notifications import claim_notification
 from tests.flows.conftest import Desk, Row
 
 HOOK = "https://merchant.example/hook"

@@ -27,7 +27,7 @@ from flows.notify import (
     push_notification,
 )
 from flows.query import query_scheduled
-from storage.notifications import Outgoing, claim_notification, resend_dead_letters
+from storage.postgres.notifications import Outgoing, claim_notification, resend_dead_letters
 from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request
 from tests.flows.conftest import NOTIFY_SECRETS, Desk
 from tests.flows.test_egress import stub_resolver

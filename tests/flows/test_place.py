@@ -17,9 +17,9 @@ from core.errors import (
 )
 from core.order import OrderStatus, Origin, PaymentStatus, PublicStatus, public_status
 from flows.place import PaymentRequest, Watch, place_order, start_payment
-from simulator.faults import CallKind, FaultProfile
-from simulator.ledger import Key as LedgerKey
-from storage.accounts import put_account
+from simulator.kernel.faults import CallKind, FaultProfile
+from simulator.kernel.ledger import Key as LedgerKey
+from storage.postgres.accounts import put_account
 from tests.flows.conftest import Desk, order_terms
 
 

@@ -7,12 +7,12 @@ from core.decision import Outcome
 from core.evidence import Source
 from core.jobs import Lane
 from core.order import OrderState, OrderStatus, PaymentKey, PaymentStatus
-from flows.arm import rearm_after_flush
-from flows.parts import Parts
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
-from simulator.faults import FaultProfile
-from storage.pending import lease
+from flows.rearm import rearm_after_flush
+from runtime.resources import Parts
+from simulator.kernel.faults import FaultProfile
+from storage.postgres.pending import lease
 from tests.flows.conftest import Desk, Row
 
 

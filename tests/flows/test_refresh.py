@@ -8,9 +8,9 @@ import pytest
 from core.errors import NotFound
 from core.order import OrderStatus
 from flows import refresh
-from flows.parts import Parts, open_parts
 from flows.refresh import refresh_order
-from storage.pending import lease, release
+from runtime.resources import Parts, open_parts
+from storage.postgres.pending import lease, release
 from tests.flows.conftest import Desk
 
 

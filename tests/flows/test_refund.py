@@ -12,17 +12,17 @@ from core.lifecycle import DoublePolicy, LatePolicy
 from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
 from flows import refund as flow
 from flows.accept import accept_late
-from flows.arm import arm_window
 from flows.close import request_close
 from flows.notify import Notifier
 from flows.place import PaymentRequest, Watch, place_order, start_payment
+from flows.rearm import arm_window
 from flows.refund import refund_scheduled, request_refund
 from flows.sweep import sweep_once
-from simulator.faults import CallKind, FaultProfile
-from simulator.ledger import Payment as LedgerPayment
-from simulator.ledger import Refund as LedgerRefund
-from storage.pending import lease
-from storage.refunds import lease_refund
+from simulator.kernel.faults import CallKind, FaultProfile
+from simulator.kernel.ledger import Payment as LedgerPayment
+from simulator.kernel.ledger import Refund as LedgerRefund
+from storage.postgres.pending import lease
+from storage.postgres.refunds import lease_refund
 from tests.flows.conftest import AMOUNT, Desk, order_terms
 
 HOOK = "https://merchant.example/hook"

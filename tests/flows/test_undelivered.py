@@ -14,12 +14,12 @@ from core.evidence import Source
 from core.order import OrderState, OrderStatus
 from flows.place import PaymentRequest, place_order
 from flows.undelivered import ask_undelivered
-from simulator.far_side import FarSide
-from simulator.faults import AtFault
-from simulator.ledger import Key
-from storage.accounts import enable_account, put_account
-from storage.orders import timeline
-from storage.pending import lease
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.faults import AtFault
+from simulator.kernel.ledger import Key
+from storage.postgres.accounts import enable_account, put_account
+from storage.postgres.orders import timeline
+from storage.postgres.pending import lease
 from tests.flows.conftest import Desk, order_terms
 
 

@@ -21,7 +21,7 @@ from channels.transport import Answer, Transport
 from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
 from core.money import AMOUNT_MAX, minor_units
-from simulator.faults import CallKind
+from simulator.kernel.faults import CallKind
 from tests.channels.conftest import DRIVERS, as_asked, as_response, known, opened_offline
 from tests.channels.driver import OFFLINE_URL, Driver, Said, Sent
 from tests.channels.wire import Asked

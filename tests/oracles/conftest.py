@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from simulator.far_side import FarSide
+from simulator.kernel.far_side import FarSide
 from simulator.running import running_channel
 
 

@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from channels.alipay import Alipay as Adapter
+from channels.alipay.adapter import Alipay as Adapter
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged
 from core.evidence import Paid
-from simulator.alipay import Alipay
-from simulator.base import Opened
-from simulator.far_side import FarSide
-from simulator.ledger import Key, Payment
+from simulator.alipay.channel import Alipay
+from simulator.kernel.base import Opened
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Key, Payment
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"

@@ -14,15 +14,15 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from channels.stripe import Stripe
+from channels.stripe.adapter import Stripe
 from channels.transport import Transport
-from cli.embedded import free_port
 from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelUnreadable
 from core.evidence import Closed, Unpaid
 from core.order import Payment, PaymentStatus
-from simulator.asgi import App, Reply, Request, Response, Route
-from simulator.serve import serving
+from demo.embedded import free_port
+from simulator.kit.asgi import App, Reply, Request, Response, Route
+from simulator.kit.serve import serving
 from tests.oracles.witness import ROOT, python_of
 from tests.servers import eventually
 

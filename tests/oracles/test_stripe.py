@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest_asyncio
 
-from simulator.base import Message, Opened
-from simulator.far_side import FarSide
-from simulator.ledger import Key, Payment
-from simulator.stripe import Stripe
+from simulator.kernel.base import Message, Opened
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Key, Payment
+from simulator.stripe.channel import Stripe
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from simulator.base import Event, Message
-from simulator.far_side import FarSide
-from simulator.ledger import Key, Payment
-from simulator.wechatpay import WechatPay
+from simulator.kernel.base import Event, Message
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Key, Payment
+from simulator.wechatpay.channel import WechatPay
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from signal import SIGTERM
 
-from cli.embedded import Child
+from demo.embedded import Child
 from tests.servers import ROOT
 
 LOCK = "requirements.txt"
 INSTALL_S = 300.0
 COMMAND_S = 60.0
 
-NOT_IN_PRODUCTION = ("bench", "cli.embedded", "simulator", "tests")
+NOT_IN_PRODUCTION = ("bench", "demo.embedded", "simulator", "tests")
 """Folders of ours that a platform has and no process of it imports."""
 
 _LINE = re.compile(r"^(\w+): *(?=\S)", re.MULTILINE)

@@ -17,14 +17,14 @@ from signal import SIGTERM
 
 import httpx
 
-from cli.embedded import Child, EmbeddedError, EmbeddedPostgres, EmbeddedRedis, free_port, temporary_directory
-from cli.embedded.child import poll_until
-from simulator.base import Account
-from simulator.far_side import FarSide
-from simulator.ledger import Key
-from simulator.merchant import Merchant
+from demo.embedded import Child, EmbeddedError, EmbeddedPostgres, EmbeddedRedis, free_port, temporary_directory
+from demo.embedded.child import poll_until
+from simulator.kernel.base import Account
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Key
+from simulator.merchant.order_service import Merchant
 from simulator.running import running_channel, running_merchant
-from simulator.shop import OrderRequest, Refused, Shop
+from simulator.shoppers.shop import OrderRequest, Refused, Shop
 from tests.platform.deploy import (
     COMMAND_S,
     LOCK,
@@ -44,7 +44,7 @@ END_S = 20.0
 """Platforms give 10 to 30 s after SIGTERM; honcho kills after 5."""
 
 OUTPUT_LINES_MAX = 30
-_SOME_OF_EACH = {"storage.migrate", "api.asgi", "worker.lane"}
+_SOME_OF_EACH = {"storage.postgres.migrate", "api.http.asgi", "worker.lane"}
 
 _began = time.monotonic()
 

@@ -38,8 +38,8 @@ def test_imports_are_those_of_the_processes_and_not_of_honcho() -> None:
 
 
 def test_modules_for_development_are_found_by_whole_names() -> None:
-    modules = ["cli.keys", "cli.embedded.postgres", "simulator", "benchmark", "api.asgi", "tests.servers"]
-    assert development_only(modules) == ["cli.embedded.postgres", "simulator", "tests.servers"]
+    modules = ["cli.keys", "demo.embedded.postgres", "simulator", "benchmark", "api.http.asgi", "tests.servers"]
+    assert development_only(modules) == ["demo.embedded.postgres", "simulator", "tests.servers"]
 
 
 def test_copy_holds_what_git_would_commit(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from cli.stack import Stack
+from demo.stack import Stack
 from tests.scenarios.crooked import CrookedProxy
 from tests.scenarios.everywhere import CHANNELS
 from tests.scenarios.router import Router

@@ -3,7 +3,8 @@
     python -m tests.scenarios.crashing worker --at flows.query.ask:after --nth 2
 
 The function is wrapped before the process begins. It is named where it is *used*: whoever imported a name keeps what it
-got, so `flows.receive.insert_callback` dies in that flow alone, and `storage.callbacks.insert_callback` nowhere.
+got, so `flows.callback.insert_callback` dies in that flow alone, and `storage.postgres.callbacks.insert_callback`
+nowhere.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Self
 from urllib.parse import urlsplit
 
-from cli.embedded import free_port
+from demo.embedded import free_port
 
 _ENDLESS = b"x" * (3 << 20)
 

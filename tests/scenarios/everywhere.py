@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from channels.adapters import open_channel
 from channels.transport import Transport
 from core.order import PaymentKey
-from simulator.callbacks import Tally
-from simulator.shop import ShopOrder
-from storage.orders import find_state_by_payment
+from simulator.kernel.callbacks import Tally
+from simulator.shoppers.shop import ShopOrder
+from storage.postgres.orders import find_state_by_payment
 from tests.scenarios.scene import Scene, add_account, number_of
 from tests.servers import eventually
 

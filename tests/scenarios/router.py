@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
-from cli.embedded import free_port
+from demo.embedded import free_port
 
 
 class Router:

@@ -23,19 +23,19 @@ import msgspec
 from channels.base import Create
 from channels.sandbox import Sandbox
 from channels.transport import Transport
-from cli.books import read_books
-from cli.embedded.child import is_alive
-from cli.stack import Service, Stack
 from core.order import Payment, PaymentStatus
-from simulator.merchant import Delivery, Effect
-from simulator.merchant_control import Effects
+from demo.books import read_books
+from demo.embedded.child import is_alive
+from demo.stack import Service, Stack
+from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.kernel.traffic import Arrival
+from simulator.merchant.control import Effects
+from simulator.merchant.order_service import Delivery, Effect
 from simulator.oracle import Violation, check
-from simulator.shop import OrderRequest, Shop, ShopOrder
-from simulator.snapshot import LedgerPayment, LedgerSnapshot
-from simulator.traffic import Arrival
-from storage.accounts import put_account
-from storage.database import Database
-from storage.sealing import Sealer
+from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
+from storage.postgres.accounts import put_account
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
 from tests.servers import eventually
 
 UNIT_S = 0.1

@@ -1,6 +1,6 @@
 """Workers die with a batch in their hands: what was claimed and not finished must not count as done."""
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene, number_of
 from tests.servers import eventually
 

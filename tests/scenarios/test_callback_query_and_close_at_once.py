@@ -2,7 +2,7 @@
 
 import asyncio
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli.embedded import free_port
+from demo.embedded import free_port
 from tests.scenarios.scene import Scene, number_of
 from tests.servers import Process, eventually
 

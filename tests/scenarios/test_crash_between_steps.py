@@ -14,50 +14,50 @@ from signal import SIGKILL
 import httpx
 import pytest
 
-from cli.embedded import free_port
-from simulator.shop import ShopOrder
-from storage.parked_callbacks import ParkedCallback, ParkedCallbacks
+from demo.embedded import free_port
+from simulator.shoppers.shop import ShopOrder
+from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.router import Router
 from tests.scenarios.scene import Scene, number_of, port_of
 from tests.servers import Process, eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 PLACE = {
     "before_insert": "flows.place.transition:before",
     "after_insert_before_arming": "flows.place.transition:after",
     "before_create": "channels.transport.Transport.call:before",
     "after_create": "channels.transport.Transport.call:after",
-    "before_recording_the_checkout": "flows.hand_off.pass_door:before",
-    "after_recording_the_checkout": "flows.hand_off.pass_door:after",
+    "before_recording_the_checkout": "flows.create.pass_door:before",
+    "after_recording_the_checkout": "flows.create.pass_door:after",
 }
 CALLBACK = {
-    "body_read": "api.request.Body.read:after",
-    "verified": "flows.receive._verify:after",
-    "after_inbox": "flows.receive.insert_callback:after",
-    "armed": "flows.receive.arm_jobs:after",
-    "leased": "flows.receive.lease_or_wait:after",
+    "body_read": "api.http.request.Body.read:after",
+    "verified": "flows.callback._verify:after",
+    "after_inbox": "flows.callback.insert_callback:after",
+    "armed": "flows.callback.arm_jobs:after",
+    "leased": "flows.callback.lease_or_wait:after",
     "before_asking": "channels.transport.Transport.call:before",
     "after_answer": "channels.transport.Transport.call:after",
-    "before_commit": "storage.transitions._commit:before",
-    "after_commit_before_arming": "storage.transitions._commit:after",
-    "before_marking_handled": "flows.receive.mark_handled:before",
-    "after_marking_handled": "flows.receive.mark_handled:after",
+    "before_commit": "storage.postgres.door._commit:before",
+    "after_commit_before_arming": "storage.postgres.door._commit:after",
+    "before_marking_handled": "flows.callback.mark_handled:before",
+    "after_marking_handled": "flows.callback.mark_handled:after",
     "before_acknowledgement": "channels.sandbox.Sandbox.acknowledge:before",
-    "after_acknowledgement": "api.asgi.App._note:before",
+    "after_acknowledgement": "api.http.asgi.App._note:before",
 }
 QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
     "leased": "flows.query.lease:after",
     "after_answer": "flows.query.ask:after",
-    "before_commit": "storage.transitions._commit:before",
-    "after_commit_before_arming": "storage.transitions._commit:after",
+    "before_commit": "storage.postgres.door._commit:before",
+    "after_commit_before_arming": "storage.postgres.door._commit:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
 }
 COMPENSATION = {
-    "claimed": "flows.receive.claim_callback:after",
-    "leased": "flows.receive.lease_or_wait:after",
-    "after_commit": "flows.receive.query_now:after",
-    "after_marking_handled": "flows.receive.mark_handled:after",
+    "claimed": "flows.callback.claim_callback:after",
+    "leased": "flows.callback.lease_or_wait:after",
+    "after_commit": "flows.callback.query_now:after",
+    "after_marking_handled": "flows.callback.mark_handled:after",
 }
 CLOSE = {
     "deadline_moved": "flows.close.pass_door:after",
@@ -128,7 +128,7 @@ async def test_worker_killed_between_an_attempt_and_the_next(dying_scene: Scene,
     scene = dying_scene
     async with scene.frozen_workers():
         order = await scene.place()
-        async with dying(scene, "worker", "storage.transitions._commit:after", tmp_path / "worker.log"):
+        async with dying(scene, "worker", "storage.postgres.door._commit:after", tmp_path / "worker.log"):
             pass
     await scene.pay(order, "lost")
 
@@ -213,7 +213,7 @@ async def test_worker_killed_while_draining_parked_callbacks(dying_scene: Scene,
         await ParkedCallbacks(redis).park(
             ParkedCallback(account="sandbox", headers=headers, body=body, received_at=received_at)
         )
-        step = "storage.parked_callbacks.ParkedCallbacks.unpark:before"
+        step = "storage.redis.parked_callbacks.ParkedCallbacks.unpark:before"
         async with dying(scene, "worker", step, tmp_path / "worker.log"):
             pass
 
@@ -229,7 +229,7 @@ async def test_worker_killed_while_arming_again_after_a_flush(dying_scene: Scene
         await scene.pay(order, "lost")
     async with scene.frozen_workers():
         await scene.stack.flush_redis()
-        step = "storage.delay_queue.DelayQueue.mark_rearmed:before"
+        step = "storage.redis.delay_queue.DelayQueue.mark_rearmed:before"
         async with dying(scene, "worker", step, tmp_path / "worker.log"):
             pass
 

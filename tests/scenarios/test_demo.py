@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli.demo_report import Report
+from demo.report import Report
 
 ROOT = Path(__file__).parent.parent.parent
 

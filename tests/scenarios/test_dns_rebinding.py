@@ -10,7 +10,7 @@ import pytest
 
 from core.settings import Settings
 from flows.notify import Notifier
-from storage.notifications import Outgoing
+from storage.postgres.notifications import Outgoing
 
 SECRET = "whsec_" + "A" * 44
 

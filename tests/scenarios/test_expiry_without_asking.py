@@ -1,6 +1,6 @@
 """Orders expire while their channel tells nothing: none of them may be closed on the clock's word alone."""
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from core.order import CaseReason
-from simulator.shop import ShopOrder
-from storage.cases import resolve_cases
+from simulator.shoppers.shop import ShopOrder
+from storage.postgres.cases import resolve_cases
 from tests.scenarios.everywhere import (
     BY_CALLBACK,
     CHANNELS,

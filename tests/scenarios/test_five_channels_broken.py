@@ -28,12 +28,12 @@ from tests.scenarios.test_crash_between_steps import dying
 from tests.servers import Process, eventually
 
 CAPTURE = {
-    "decided_before_asking": "channels.paypal.Paypal.capture_payment:before",
-    "after_the_channel_has_captured": "channels.paypal.Paypal.capture_payment:after",
+    "decided_before_asking": "channels.paypal.adapter.Paypal.capture_payment:before",
+    "after_the_channel_has_captured": "channels.paypal.adapter.Paypal.capture_payment:after",
 }
 UPKEEP = {
-    "renewing_certificates": "channels.wechatpay.WechatPay.keep_current:after",
-    "fetching_a_statement": "channels.alipay.Alipay.fetch_statement:before",
+    "renewing_certificates": "channels.wechatpay.adapter.WechatPay.keep_current:after",
+    "fetching_a_statement": "channels.alipay.adapter.Alipay.fetch_statement:before",
 }
 SINCE_YESTERDAY = "UPDATE accounts SET created_at = now() - interval '1 day' WHERE name = 'alipay'"
 """An account has no statement of a day on which it was not there."""

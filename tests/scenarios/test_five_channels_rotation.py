@@ -13,10 +13,10 @@ from typing import NamedTuple
 from msgspec import json
 from msgspec.structs import replace
 
-from flows.accounts import RELOAD_S
-from simulator.shop import ShopOrder
-from storage.accounts import put_account
-from storage.sealing import Sealer
+from runtime.accounts import RELOAD_S
+from simulator.shoppers.shop import ShopOrder
+from storage.postgres.accounts import put_account
+from storage.postgres.sealing import Sealer
 from tests.scenarios.everywhere import (
     CHANNELS,
     Orders,

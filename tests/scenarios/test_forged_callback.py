@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from core.jobs import Lane
-from storage.delay_queue import DelayQueue
+from storage.redis.delay_queue import DelayQueue
 from tests.scenarios.scene import Scene
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 TABLES = (
     "orders",

@@ -1,9 +1,9 @@
 """The queue still names the job, but its payload is gone: expired, evicted, deleted."""
 
 from core.jobs import Lane
-from storage.delay_queue import queue_name
+from storage.redis.delay_queue import queue_name
 from tests.scenarios.scene import Scene
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 
 async def test_an_order_whose_job_lost_its_payload_is_asked_about_all_the_same(scene: Scene) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.shop import ShopOrder
-from simulator.snapshot import LedgerRefund
+from simulator.kernel.snapshot import LedgerRefund
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene, add_account, number_of
 from tests.scenarios.test_crash_between_steps import dying
 from tests.servers import eventually

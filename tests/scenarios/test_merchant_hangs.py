@@ -1,6 +1,6 @@
 """One merchant's endpoint hangs: what others have to hear must not wait for it, and its own events are kept."""
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.crooked import CrookedProxy, Way
 from tests.scenarios.scene import Scene
 from tests.servers import eventually

@@ -1,10 +1,10 @@
 """A notification whose first job was lost: a retry that only looks at what has failed once never sends it."""
 
 from core.jobs import Lane
-from storage.delay_queue import queue_name
+from storage.redis.delay_queue import queue_name
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 
 async def test_a_notification_without_a_job_is_sent(scene: Scene) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene, number_of
 from tests.servers import eventually
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from core.jobs import Lane
-from storage.delay_queue import queue_name
+from storage.redis.delay_queue import queue_name
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 QUEUE = queue_name(Lane.QUERIES)
 

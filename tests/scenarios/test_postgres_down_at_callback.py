@@ -1,10 +1,10 @@
 """A callback comes while Postgres is down: it must not be acknowledged, and is parked in case it never comes again."""
 
 from flows.place import new_number
-from storage.parked_callbacks import ParkedCallback, ParkedCallbacks
+from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.scene import Scene, add_account, number_of
 from tests.servers import eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 
 async def test_it_is_answered_503_and_pays_later_although_the_channel_never_sends_again(scene: Scene) -> None:

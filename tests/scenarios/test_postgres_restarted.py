@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import LEASE_S, Scene
 from tests.servers import eventually
 

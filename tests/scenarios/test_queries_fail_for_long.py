@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.admission import UNANSWERED_MAX
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scene import Scene
 from tests.servers import eventually
 

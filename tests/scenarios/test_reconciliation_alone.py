@@ -20,11 +20,11 @@ import pytest_asyncio
 
 from channels.adapters import open_channel
 from channels.transport import Transport
-from cli.demo import CURRENCIES
-from cli.stack import Stack
+from demo.run import CURRENCIES
+from demo.stack import Stack
 from simulator.running import CHANNELS
-from simulator.shop import ShopOrder
-from storage.orders import find_state
+from simulator.shoppers.shop import ShopOrder
+from storage.postgres.orders import find_state
 from tests.scenarios.conftest import staged
 from tests.scenarios.scene import AMOUNT, ENVIRONMENT, Scene
 from tests.servers import ROOT, eventually

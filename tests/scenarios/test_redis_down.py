@@ -9,7 +9,7 @@ from signal import SIGCONT, SIGSTOP
 import pytest
 
 from tests.scenarios.scene import Scene, number_of
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 
 @asynccontextmanager

@@ -4,11 +4,11 @@ import asyncio
 
 from core.jobs import Lane, query_payment
 from core.order import PaymentKey
-from simulator.shop import ShopOrder
-from storage.delay_queue import job_id, queue_name
+from simulator.shoppers.shop import ShopOrder
+from storage.redis.delay_queue import job_id, queue_name
 from tests.scenarios.scene import Scene, number_of
 from tests.servers import eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 
 async def test_orders_survive_a_flush_while_they_are_placed_and_paid(scene: Scene) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from simulator.http_client import Answer, exchange, http_client
+from simulator.kit.http_client import Answer, exchange, http_client
 from tests.scenarios.scene import Scene
 
 REFRESHES = 1000

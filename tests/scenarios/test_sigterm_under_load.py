@@ -4,7 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from simulator.shop import ShopOrder
+from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.crooked import CrookedProxy, Way
 from tests.scenarios.scene import Scene
 from tests.servers import Process, eventually

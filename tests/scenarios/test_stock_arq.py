@@ -4,9 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from cli.embedded import temporary_directory
-from cli.stack import ROOT, Stack
-from simulator.shop import OrderRequest, ShopOrder
+from demo.embedded import temporary_directory
+from demo.stack import ROOT, Stack
+from simulator.shoppers.shop import OrderRequest, ShopOrder
 from tests.servers import eventually
 
 ARQ = Path(sys.executable).parent / "arq"
@@ -15,7 +15,7 @@ ARQ = Path(sys.executable).parent / "arq"
 async def test_the_stock_command_asks_notifies_and_is_healthy() -> None:
     with temporary_directory() as directory:
         async with Stack(directory, workers=0, fsync=False) as stack:
-            lanes = [await _arq(stack, f"worker.main.{lane}Settings") for lane in ("Queries", "Notifications")]
+            lanes = [await _arq(stack, f"worker.arq_settings.{lane}Settings") for lane in ("Queries", "Notifications")]
             async with stack.shop() as shop:
                 order = await shop.place(_order(stack))
             assert isinstance(order, ShopOrder)
@@ -25,7 +25,7 @@ async def test_the_stock_command_asks_notifies_and_is_healthy() -> None:
 
             await eventually(lambda: _effects(stack), 20)
 
-            check = await _arq(stack, "--check", "worker.main.QueriesSettings")
+            check = await _arq(stack, "--check", "worker.arq_settings.QueriesSettings")
             assert await check.wait() == 0
             for lane in lanes:
                 lane.terminate()

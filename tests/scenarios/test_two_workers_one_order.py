@@ -1,11 +1,11 @@
 """Two workers get the same work at the same moment: the channel is asked once, and the order moves once."""
 
 from core.jobs import Job, JobName, Lane
-from simulator.shop import ShopOrder
-from storage.delay_queue import DelayQueue
+from simulator.shoppers.shop import ShopOrder
+from storage.redis.delay_queue import DelayQueue
 from tests.scenarios.scene import Scene, number_of
 from tests.servers import eventually
-from tests.storage.redis_tools import client_of
+from tests.storage.redis.tools import client_of
 
 COPIES = 40
 

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from simulator.asgi import App, Reply, Request, Response, Route
-from simulator.callbacks import Tally
-from simulator.far_side import FarSide
-from simulator.ledger import Key
-from simulator.merchant import Merchant
+from simulator.kernel.callbacks import Tally
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Key
+from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.kit.asgi import App, Reply, Request, Response, Route
+from simulator.kit.serve import serving
+from simulator.merchant.order_service import Merchant
 from simulator.running import running_channel, running_merchant
-from simulator.serve import serving
-from simulator.snapshot import LedgerPayment, LedgerSnapshot
 from tests.simulator.sandbox_client import ACCOUNT, MERCHANT_ID, SandboxClient
 
 SPEED = 1000.0

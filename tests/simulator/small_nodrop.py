@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from simulator.asgi import HTML, Reply, Request, Response, Route, json_response
+from simulator.kit.asgi import HTML, Reply, Request, Response, Route, json_response
 from tests.simulator.sandbox_client import SandboxClient
 
 Problem = tuple[int, str]

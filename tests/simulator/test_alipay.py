@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import load_pem_x509_certificate
 from msgspec.structs import replace
 
-from simulator.alipay_keys import in_certificate_mode
-from simulator.asgi import Response
-from simulator.base import Account, Opened
-from simulator.ledger import Key
+from simulator.alipay.keys import in_certificate_mode
+from simulator.kernel.base import Account, Opened
+from simulator.kernel.ledger import Key
+from simulator.kit.asgi import Response
 from tests.simulator.conftest import Channel, Receiver, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

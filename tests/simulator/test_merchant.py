@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from standardwebhooks import Webhook
 
-from simulator.merchant import Delivery, Merchant
-from simulator.merchant_control import Effects
+from simulator.merchant.control import Effects
+from simulator.merchant.order_service import Delivery, Merchant
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

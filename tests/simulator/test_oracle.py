@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from simulator.callbacks import Acknowledged, SentAs
-from simulator.ledger import PaymentStatus, RefundStatus
-from simulator.merchant import Effect, Violation
-from simulator.merchant_control import Effects
+from simulator.kernel.callbacks import Acknowledged, SentAs
+from simulator.kernel.ledger import PaymentStatus, RefundStatus
+from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
+from simulator.merchant.control import Effects
+from simulator.merchant.order_service import Effect, Violation
 from simulator.oracle import (
     Books,
     CallbackRow,
@@ -24,7 +25,6 @@ from simulator.oracle import (
     bounded_load,
     check,
 )
-from simulator.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 REF = PaymentRef("main", "number-1")

@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from simulator.asgi import Response
-from simulator.faults import AtFault
-from simulator.ledger import Key, Payment
-from simulator.paypal import RESEND_GAPS_S
+from simulator.kernel.faults import AtFault
+from simulator.kernel.ledger import Key, Payment
+from simulator.kit.asgi import Response
+from simulator.paypal.channel import RESEND_GAPS_S
 from tests.simulator.conftest import Channel, Receiver, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from simulator.sandbox_wire import hex_mac
+from simulator.sandbox.wire import hex_mac
 from tests.simulator.conftest import Channel, until
 from tests.simulator.sandbox_client import (
     MERCHANT_ID,

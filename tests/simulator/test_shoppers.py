@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from simulator.asgi import App, Response
-from simulator.serve import serving
-from simulator.shop import OrderRequest, Refused, Shop, ShopOrder
-from simulator.shoppers import Kind, Plan, Sight, Visit, Where, kind_of, order_of, run
+from simulator.kit.asgi import App, Response
+from simulator.kit.serve import serving
+from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
+from simulator.shoppers.shoppers import Kind, Plan, Sight, Visit, Where, kind_of, order_of, run
 from tests.simulator.conftest import Channel
 from tests.simulator.small_nodrop import SmallNodrop
 
@@ -34,9 +34,9 @@ async def nodrop(session_nodrop: SmallNodrop, channel: Channel) -> SmallNodrop:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(nodrop: SmallNodrop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    monkeypatch.setattr("simulator.shop.GAP_FIRST_S", 0.001)
-    monkeypatch.setattr("simulator.shop.GAP_MAX_S", 0.002)
-    monkeypatch.setattr("simulator.shoppers.PAY_GAP_S", 0.005)
+    monkeypatch.setattr("simulator.shoppers.shop.GAP_FIRST_S", 0.001)
+    monkeypatch.setattr("simulator.shoppers.shop.GAP_MAX_S", 0.002)
+    monkeypatch.setattr("simulator.shoppers.shoppers.PAY_GAP_S", 0.005)
     async with Shop(nodrop.url, "key-1") as open_shop:
         yield open_shop
 
@@ -152,7 +152,7 @@ async def test_buyer_reloads_a_page_that_does_not_open(
     def off(_: object) -> Response | None:
         return Response(status=503) if next(asked) < 3 else None
 
-    monkeypatch.setattr("simulator.pay_page.switched_off", off)
+    monkeypatch.setattr("simulator.kernel.pay_page.switched_off", off)
     visit = await only(shop, Kind.PAYS_AT_ONCE)
     assert await paid_at_the_channel(channel) == set(visit.paid) != set()
 
@@ -162,13 +162,13 @@ async def test_buyer_who_presses_in_vain_looks_before_pressing_again(
 ) -> None:
     """Opened, pressed without an answer, opened again, pressed: four requests of the page."""
     asked = iter([None, Response(status=502), None, None, None])
-    monkeypatch.setattr("simulator.pay_page.switched_off", lambda _: next(asked))
+    monkeypatch.setattr("simulator.kernel.pay_page.switched_off", lambda _: next(asked))
     visit = await only(shop, Kind.PAYS_AT_ONCE)
     assert await paid_at_the_channel(channel) == set(visit.paid) != set()
 
 
 async def test_buyer_gives_up_and_says_so(shop: Shop, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.pay_page.switched_off", lambda _: Response(status=503))
+    monkeypatch.setattr("simulator.kernel.pay_page.switched_off", lambda _: Response(status=503))
     visit = await only(shop, Kind.PAYS_AT_ONCE)
     assert (visit.paid, visit.refused) == ((), ("pay: 503",))
     assert await paid_at_the_channel(channel) == set()
@@ -211,7 +211,7 @@ async def test_shop_gives_up_at_last(shop: Shop, nodrop: SmallNodrop, status: in
 
 
 async def test_shop_without_a_server_gives_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.shop.GAP_MAX_S", 0.001)
+    monkeypatch.setattr("simulator.shoppers.shop.GAP_MAX_S", 0.001)
     async with Shop("http://127.0.0.1:9", "key-1") as nobody:
         refused = await nobody.place(request())
     assert refused == Refused(http_status=0, code="", is_definite=False)

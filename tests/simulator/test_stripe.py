@@ -14,11 +14,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from simulator.asgi import Request, Response
-from simulator.clock import utc_now
-from simulator.ledger import Key, Payment
+from simulator.kernel.clock import utc_now
+from simulator.kernel.ledger import Key, Payment
+from simulator.kit.asgi import Request, Response
 from simulator.running import running_channel
-from simulator.stripe import RESEND_GAPS_S
+from simulator.stripe.channel import RESEND_GAPS_S
 from tests.simulator.conftest import Channel, Receiver, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

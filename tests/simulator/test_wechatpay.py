@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from simulator.asgi import Response
-from simulator.callbacks import Tally
-from simulator.ledger import Key
+from simulator.kernel.callbacks import Tally
+from simulator.kernel.ledger import Key
+from simulator.kit.asgi import Response
 from tests.simulator.conftest import Channel, Receiver, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

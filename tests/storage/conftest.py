@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from storage.database import Database
-from tests.storage.postgres_tools import opened
+from storage.postgres.database import Database
+from tests.storage.postgres.tools import opened
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 from core.errors import ConfigurationError, RedisUnavailable
-from storage.redis_address import read_redis_address
-from storage.redis_client import check_redis, open_job_redis, open_redis
+from storage.redis.address import read_redis_address
+from storage.redis.client import check_redis, open_job_redis, open_redis
 from storage.tls import TlsMode, TlsName, explain_tls, is_loopback, tls_mode
 from tests.storage.tls_server import PASSWORD, REDIS_SERVER, Certificate, self_signed, tls_redis
 
@@ -161,7 +161,7 @@ async def test_plaintext_to_a_server_with_tls_is_refused_by_it(port: int) -> Non
 
 async def test_tls_to_a_server_without_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis waits for the end of what it takes for a command, so this looks like a server that does not answer."""
-    monkeypatch.setattr("storage.redis_client.CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("storage.redis.client.CONNECT_TIMEOUT_S", 0.1)
     redis = open_redis(read_redis_address(redis_url, "encrypt-only"))
     with pytest.raises(RedisUnavailable):
         await check_redis(redis)

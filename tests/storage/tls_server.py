@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cli.embedded import Child, free_port
+from demo.embedded import Child, free_port
 
 REDIS_SERVER = Path("/usr/bin/redis-server")
 PASSWORD = "p@ss/word#1"

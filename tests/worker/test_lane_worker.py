@@ -11,16 +11,16 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, async_check_health, func
 from structlog.testing import capture_logs
 
-from cli.embedded import EmbeddedRedis
 from core.errors import RedisUnavailable
 from core.jobs import Job, Lane, query_payment
 from core.order import PaymentKey
-from storage.delay_queue import DelayQueue, health_key, job_id, queue_name
-from storage.job_payload import decode_job, encode_job
-from storage.redis_address import read_redis_address
-from storage.redis_client import redis_settings
+from demo.embedded import EmbeddedRedis
+from storage.redis.address import read_redis_address
+from storage.redis.client import redis_settings
+from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
+from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
-from tests.storage.redis_tools import job_client_of
+from tests.storage.redis.tools import job_client_of
 from worker.lane import JobFunction, LaneWorker
 
 LANE = Lane.QUERIES

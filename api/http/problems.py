@@ -1,0 +1,153 @@
+"""From a fault to RFC 9457 problem details, by one table, and the page that explains each type.
+
+A problem says what the caller can act upon and nothing else: never a stack, a value of ours or another order's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from http import HTTPStatus
+from math import ceil
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+
+from api.http.response import Response
+from core import errors
+
+PROBLEM_JSON = "application/problem+json"
+
+RETRY_AFTER_S = 15
+"""Channels send a callback again by themselves; a merchant's client should not be faster while we are down."""
+
+UNEXPECTED = "internal_error"
+UNAVAILABLE = "unavailable"
+
+
+class Kind(NamedTuple):
+    """The status of a fault and the stable last part of its type's address."""
+
+    status: int
+    slug: str
+
+
+KINDS: Mapping[type[errors.NodropError], Kind] = MappingProxyType(
+    {
+        errors.InvalidRequest: Kind(400, "invalid_request"),
+        errors.Unauthorized: Kind(401, "unauthorized"),
+        errors.NotFound: Kind(404, "not_found"),
+        errors.UnknownAccount: Kind(404, "unknown_account"),
+        errors.MethodNotAllowed: Kind(405, "method_not_allowed"),
+        errors.BodyTooSlow: Kind(408, "body_too_slow"),
+        errors.OrderConflict: Kind(409, "order_conflict"),
+        errors.NumberTaken: Kind(409, "number_taken"),
+        errors.OrderPaid: Kind(409, "order_paid"),
+        errors.OrderClosed: Kind(409, "order_closed"),
+        errors.PaymentUnclear: Kind(409, "payment_unclear"),
+        errors.BodyTooLarge: Kind(413, "body_too_large"),
+        errors.UnsupportedBody: Kind(415, "unsupported_body"),
+        errors.PaymentRefused: Kind(422, "payment_refused"),
+        errors.TooManyRequests: Kind(429, "too_many_requests"),
+        errors.CallbackForged: Kind(401, "callback_forged"),
+        errors.CallbackStale: Kind(400, "callback_stale"),
+        errors.CallbackRejected: Kind(400, "callback_rejected"),
+        # Whether anything happened is not known, so: the same request again, which is safe for every address of ours.
+        errors.OutcomeUnknown: Kind(503, "channel_unavailable"),
+        errors.StorageError: Kind(503, UNAVAILABLE),
+    }
+)
+
+_TITLES = {UNEXPECTED: "Something went wrong on our side.", UNAVAILABLE: "The service cannot answer at this moment."}
+
+_ADVICE = {
+    503: "Send the same request again after Retry-After: nothing happens twice.",
+    429: "Send it again after Retry-After.",
+    500: "It has been logged under the request id in `instance`. Sending the same request again is safe.",
+}
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 problem details. `type` is stable and made for programs, `detail` is made for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    instance: str = ""
+
+
+def kind_of(error: BaseException) -> Kind:
+    """The row of the nearest class in the tree; whatever is not in it is a bug of ours."""
+    for base in type(error).__mro__:
+        if base in KINDS:
+            return KINDS[base]
+    return Kind(500, UNEXPECTED)
+
+
+def answer(error: BaseException, request_id: str) -> Response:
+    """The problem of this fault. What went wrong on our side is not explained to the outside."""
+    kind = kind_of(error)
+    is_ours = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "" if is_ours or not isinstance(error, errors.NodropError) else error.detail
+    return _response(kind, detail, request_id, _headers(error, kind))
+
+
+def overloaded(request_id: str) -> Response:
+    """More requests at once than this process takes: said at once, rather than by a time-out."""
+    return _response(Kind(503, UNAVAILABLE), "too many requests at once", request_id, (("retry-after", "2"),))
+
+
+def out_of_time(request_id: str) -> Response:
+    """The handler did not finish within its deadline; whatever it was doing is found again by the sweep."""
+    return _response(Kind(503, UNAVAILABLE), "not done in time", request_id, (("retry-after", str(RETRY_AFTER_S)),))
+
+
+def _response(kind: Kind, detail: str, request_id: str, headers: tuple[tuple[str, str], ...]) -> Response:
+    problem = Problem(
+        type=f"/problems/{kind.slug}",
+        title=title_of(kind.slug),
+        status=kind.status,
+        detail=detail,
+        instance=f"urn:nodrop:request:{request_id}",
+    )
+    body = msgspec.json.encode(problem)
+    return Response(status=kind.status, body=body, content_type=PROBLEM_JSON, headers=headers)
+
+
+def _headers(error: BaseException, kind: Kind) -> tuple[tuple[str, str], ...]:
+    match kind.status:
+        case 401:
+            # RFC 9110 wants a challenge with every 401; a callback is authenticated by its signature.
+            scheme = 'Bearer realm="nodrop"' if isinstance(error, errors.Unauthorized) else 'Signature realm="nodrop"'
+            return (("www-authenticate", scheme),)
+        case 429 if isinstance(error, errors.TooManyRequests):
+            return (("retry-after", str(max(1, ceil(error.retry_after_s)))),)
+        case 503:
+            return (("retry-after", str(RETRY_AFTER_S)),)
+    return ()
+
+
+def all_kinds() -> dict[str, Kind]:
+    """Every type of problem there is, by its slug."""
+    return {kind.slug: kind for kind in (*KINDS.values(), Kind(500, UNEXPECTED))}
+
+
+def title_of(slug: str) -> str:
+    """The sentence for people: the docstring of the fault."""
+    if slug in _TITLES:
+        return _TITLES[slug]
+    return next(error.title() for error, kind in KINDS.items() if kind.slug == slug)
+
+
+def describe(slug: str) -> str | None:
+    """The page behind a problem's type, as HTML; None when there is no such type."""
+    kind = all_kinds().get(slug)
+    if kind is None:
+        return None
+    advice = _ADVICE.get(kind.status, "The request was not carried out, and nothing was changed.")
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(slug)}</title>\n'
+        f"<h1>{escape(slug)} ({kind.status})</h1>\n<p>{escape(title_of(slug))}</p>\n<p>{escape(advice)}</p>\n</html>\n"
+    )

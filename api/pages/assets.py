@@ -1,0 +1,61 @@
+"""The page's script, style, icon and service worker, read once at start and named by their content."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from api.http.response import IMMUTABLE, NO_STORE, Response
+from api.pages.texts import TEXTS
+
+_FOLDER = Path(__file__).parent / "static"
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_NAME = re.compile(r"([a-z]+)\.([0-9a-f]{12})\.(css|js|svg)", re.ASCII)
+
+
+def _load() -> dict[str, bytes]:
+    """The files by name. The script is given the texts, so that they stand in one place only."""
+    texts = msgspec.json.encode({lang: dict(texts) for lang, texts in TEXTS.items()})
+    script = (_FOLDER / "order.js").read_bytes().replace(b"__TEXTS__", texts)
+    return {
+        "order.js": script,
+        "order.css": (_FOLDER / "order.css").read_bytes(),
+        "icon.svg": (_FOLDER / "icon.svg").read_bytes(),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:12]
+
+
+_CONTENT = _load()
+
+
+def url(name: str) -> str:
+    """`order.js` → `/o/static/order.0123456789ab.js`."""
+    stem, _, ending = name.rpartition(".")
+    return f"/o/static/{stem}.{_digest(_CONTENT[name])}.{ending}"
+
+
+def find(name: str) -> Response | None:
+    """The file of a hashed name, or None.
+
+    During a deploy a page of one release asks a process of another: it gets what there is, uncached, not nothing.
+    """
+    match = _NAME.fullmatch(name)
+    content = _CONTENT.get(f"{match[1]}.{match[3]}") if match else None
+    if match is None or content is None:
+        return None
+    caching = IMMUTABLE if match[2] == _digest(content) else NO_STORE
+    return Response(body=content, content_type=_TYPES[match[3]], headers=(caching,))
+
+
+def service_worker(shell: bytes) -> bytes:
+    """The worker with what it keeps: shell and files. Its bytes change with theirs, so browsers fetch it anew."""
+    kept = [url(name) for name in sorted(_CONTENT)]
+    script = (_FOLDER / "sw.js").read_bytes()
+    version = _digest(shell + script + "".join(kept).encode())
+    return script.replace(b"__ASSETS__", msgspec.json.encode(kept)).replace(b"__VERSION__", f'"{version}"'.encode())

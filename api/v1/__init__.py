@@ -1,0 +1,1 @@
+"""The JSON API for the merchant's backend."""

@@ -1,0 +1,150 @@
+"""The handlers of /v1: read, call the flow, show. Nothing is decided here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from api.http.request import Request
+from api.http.response import Response, json_response
+from api.service import Service
+from api.v1.schemas import (
+    CasePage,
+    CasesQuery,
+    CaseView,
+    OrderInput,
+    OrderPage,
+    OrdersQuery,
+    PayerInput,
+    PaymentInput,
+    Timeline,
+    TimelineView,
+    WatchInput,
+    check_client_ip,
+    check_payable_until,
+    check_url,
+)
+from api.v1.views import view_order
+from channels.base import NOBODY, Payer
+from core.decision import Outcome
+from core.errors import InvalidRequest, NotFound
+from core.lifecycle import OrderTerms
+from core.order import ORDER_NO, OrderState, OrderStatus
+from flows.close import request_close
+from flows.place import PaymentRequest, Watch, place_order, start_payment
+from flows.refresh import refresh_order
+from storage.postgres.cases import list_cases
+from storage.postgres.orders import find_state, list_orders, timeline
+
+
+async def place(service: Service, _request: Request, body: OrderInput) -> Response:
+    check_url("notify_url", body.notify_url, https_only=not service.parts.settings.allowed_nets())
+    check_url("return_url", body.return_url, https_only=False)
+    terms = OrderTerms(
+        order_no=body.order_no,
+        amount=body.amount,
+        currency=body.currency,
+        subject=body.subject,
+        notify_url=body.notify_url,
+        return_url=body.return_url,
+        metadata=body.metadata,
+    )
+    placed = await place_order(service.parts, terms, _first_payment(body), expires_in_s=body.expires_in_s)
+    return _shown(service, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
+
+
+async def find_orders(service: Service, _request: Request, query: OrdersQuery) -> Response:
+    states, cursor = await list_orders(
+        service.parts.db,
+        status=query.status,
+        account=query.account,
+        created_after=query.created_after,
+        created_before=query.created_before,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    public_url = service.parts.settings.public_url
+    return json_response(OrderPage(orders=[view_order(state, public_url) for state in states], next_cursor=cursor))
+
+
+async def get_order(service: Service, request: Request) -> Response:
+    state = await find_state(service.parts.db, _order_no(request))
+    if state is None:
+        raise NotFound("no such order")
+    return _shown(service, state)
+
+
+async def start(service: Service, request: Request, body: PaymentInput) -> Response:
+    wanted = _payment(body.account, body.method, body.payer, body.watch)
+    placed = await start_payment(service.parts, _order_no(request), wanted)
+    return _shown(service, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
+
+
+async def refresh(service: Service, request: Request) -> Response:
+    return _shown(service, await refresh_order(service.parts, _order_no(request)))
+
+
+async def close(service: Service, request: Request) -> Response:
+    state = await request_close(service.parts, _order_no(request))
+    return _shown(service, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
+
+
+async def get_timeline(service: Service, request: Request) -> Response:
+    order_no = _order_no(request)
+    entries = await timeline(service.parts.db, order_no)
+    if not entries:
+        raise NotFound("no such order")
+    return json_response(Timeline(entries=msgspec.convert(entries, list[TimelineView], from_attributes=True)))
+
+
+async def find_cases(service: Service, _request: Request, query: CasesQuery) -> Response:
+    rows, cursor = await list_cases(
+        service.parts.db,
+        open_only=query.open,
+        reason=query.reason,
+        order_no=query.order_no,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    return json_response(
+        CasePage(cases=msgspec.convert(rows, list[CaseView], from_attributes=True), next_cursor=cursor)
+    )
+
+
+def _shown(service: Service, state: OrderState, status: int = 200) -> Response:
+    return json_response(view_order(state, service.parts.settings.public_url), status)
+
+
+def _order_no(request: Request) -> str:
+    """The number in the path; one that no order can have is simply not there."""
+    order_no = request.params["order_no"]
+    if ORDER_NO.fullmatch(order_no) is None:
+        raise NotFound("no such order")
+    return order_no
+
+
+def _first_payment(body: OrderInput) -> PaymentRequest | None:
+    if body.account is None:
+        if body.watch is not None or body.payer is not None or body.method:
+            raise InvalidRequest("account is missing: method, payer and watch speak of a payment")
+        return None
+    return _payment(body.account, body.method, body.payer, body.watch)
+
+
+def _payment(account: str, method: str, payer: PayerInput | None, watch: WatchInput | None) -> PaymentRequest:
+    check_client_ip(payer)
+    check_payable_until(watch)
+    return PaymentRequest(account=account, method=method, payer=_payer(payer), watch=_watch(watch))
+
+
+def _payer(body: PayerInput | None) -> Payer:
+    return NOBODY if body is None else Payer(openid=body.openid, client_ip=body.client_ip)
+
+
+def _watch(body: WatchInput | None) -> Watch | None:
+    if body is None:
+        return None
+    return Watch(
+        out_trade_no=body.out_trade_no,
+        channel_reference=body.channel_reference,
+        payable_until=body.payable_until,
+    )

@@ -1,0 +1,329 @@
+"""Every body that /v1 takes and gives. OpenAPI is generated from these very types.
+
+Texts are free of control characters before they come here (`api.http.request`), so a pattern's `$` cannot let a
+trailing newline through, and the patterns stay readable for clients in any language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from core.errors import InvalidRequest
+from core.lifecycle.starting import PAYABLE_MAX
+from core.money import AMOUNT_MAX
+from core.order import (
+    ACCOUNT_NAME,
+    ORDER_NO,
+    OUT_TRADE_NO,
+    CaseReason,
+    OrderStatus,
+    Origin,
+    PaymentStatus,
+    PublicStatus,
+    RefundReason,
+    RefundStatus,
+)
+
+EXPIRES_MIN_S = 1
+EXPIRES_MAX_S = 30 * 86_400
+LIST_LIMIT_MAX = 200
+
+OrderNo = Annotated[str, Meta(pattern=f"^{ORDER_NO.pattern}$", description="The merchant's order number.")]
+OutTradeNo = Annotated[str, Meta(pattern=f"^{OUT_TRADE_NO.pattern}$", description="Our number for one payment.")]
+AccountName = Annotated[str, Meta(pattern=f"^{ACCOUNT_NAME.pattern}$", description="Our name of a channel account.")]
+Method = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.\-]{0,40}$", description="What the channel calls its way to pay.")]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units: 8888 is 88.88 CNY.")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
+Subject = Annotated[str, Meta(min_length=1, max_length=127, description="What the buyer reads; plain text.")]
+MetadataKey = Annotated[str, Meta(min_length=1, max_length=40)]
+MetadataValue = Annotated[str, Meta(max_length=500)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=20)]
+Aware = Annotated[datetime, Meta(tz=True)]
+OpenId = Annotated[
+    str,
+    Meta(pattern=r"^[0-9A-Za-z_\-]{1,128}$", description="The buyer's id at the merchant's app, for WeChat Pay jsapi."),
+]
+ClientIp = Annotated[
+    str, Meta(pattern="^[0-9A-Fa-f.:]{2,45}$", description="The buyer's IPv4 or IPv6 address, for WeChat Pay h5.")
+]
+Cursor = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[0-9A-Za-z_\-]+$")]
+Limit = Annotated[int, Meta(ge=1, le=LIST_LIMIT_MAX)]
+
+# No userinfo, no backslash, no space: browsers and libraries disagree about the host of such an address.
+Url = Annotated[
+    str,
+    Meta(
+        max_length=2048,
+        pattern=r"^https?://(?:[0-9A-Za-z_.\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-\[\]-~]*)?$",
+    ),
+]
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A misspelt optional field must not be dropped in silence."""
+
+
+class WatchInput(_Input, frozen=True, kw_only=True):
+    """A payment that was created elsewhere: nodrop only queries it, and never closes or refunds it."""
+
+    out_trade_no: OutTradeNo
+    channel_reference: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    payable_until: Aware | None = None
+
+
+class PayerInput(_Input, frozen=True, kw_only=True):
+    """What some methods must be told of who pays. It is passed on to the channel, and neither kept nor logged."""
+
+    openid: OpenId | None = None
+    client_ip: ClientIp | None = None
+
+
+class PaymentInput(_Input, frozen=True, kw_only=True):
+    """How the order is to be paid. `method` is one of the channel's own; without it, the channel's first."""
+
+    account: AccountName
+    method: Method = ""
+    payer: PayerInput | None = None
+    watch: WatchInput | None = None
+
+
+class OrderInput(_Input, frozen=True, kw_only=True):
+    """What is to be paid. `order_no` is the idempotency key; without `account` nothing is started yet."""
+
+    order_no: OrderNo
+    amount: Amount
+    currency: Currency
+    subject: Subject
+    account: AccountName | None = None
+    method: Method = ""
+    expires_in_s: Annotated[float, Meta(ge=EXPIRES_MIN_S, le=EXPIRES_MAX_S)] | None = None
+    notify_url: Url | None = None
+    return_url: Url | None = None
+    metadata: Metadata = {}
+    payer: PayerInput | None = None
+    watch: WatchInput | None = None
+
+
+class OrdersQuery(_Input, frozen=True, kw_only=True):
+    """Which orders to list, newest first."""
+
+    status: OrderStatus | None = None
+    account: AccountName | None = None
+    created_after: Aware | None = None
+    created_before: Aware | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class CasesQuery(_Input, frozen=True, kw_only=True):
+    """Which cases to list, newest first. `open` is true unless told otherwise: those are the ones to look at."""
+
+    open: bool = True
+    reason: CaseReason | None = None
+    order_no: OrderNo | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+# -- what is given -----------------------------------------------------------------------------------------------------
+
+
+class PaidBy(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    out_trade_no: str
+
+
+class CheckoutView(msgspec.Struct, frozen=True, kw_only=True):
+    """`redirect`: a URL to send the buyer to. `qr`: a text to draw. `client`: a token for the channel's client SDK."""
+
+    kind: str
+    value: str
+
+
+class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to pay."""
+
+    out_trade_no: str
+    account: str
+    method: str
+    attempt_no: int
+    status: PaymentStatus
+    origin: Origin
+    amount: int
+    currency: str
+    checkout: CheckoutView | None
+    channel_reference: str | None
+    channel_transaction_id: str | None
+    payable_until: datetime
+    paid_at: datetime | None
+    refunded_amount: int
+
+
+class RefundView(msgspec.Struct, frozen=True, kw_only=True):
+    """Money of one payment that goes back, or has gone: late or double money, which paid nothing."""
+
+    refund_no: str
+    account: str
+    out_trade_no: str
+    amount: int
+    currency: str
+    reason: RefundReason
+    status: RefundStatus
+    requested_at: datetime
+    settled_at: datetime | None
+
+
+class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A question about this order that a person has to answer."""
+
+    reason: CaseReason
+    account: str | None
+    out_trade_no: str | None
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True):
+    """An order with its payments. `version` grows with every change; `public_status` is what its page says."""
+
+    order_no: str
+    status: OrderStatus
+    public_status: PublicStatus
+    version: int
+    amount: int
+    currency: str
+    subject: str
+    order_page: str
+    created_at: datetime
+    expires_at: datetime
+    handed_off_at: datetime | None
+    paid_at: datetime | None
+    closed_at: datetime | None
+    paid_by: PaidBy | None
+    notify_url: str | None
+    return_url: str | None
+    metadata: dict[str, str]
+    payments: Sequence[PaymentView]
+    refunds: Sequence[RefundView]
+    open_cases: Sequence[OpenCase]
+
+
+class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
+    orders: Sequence[OrderView]
+    next_cursor: str | None
+
+
+class TimelineView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that changed the order (with a version) or was only seen (without one)."""
+
+    at: datetime
+    kind: str
+    by: str
+    version: int | None
+    account: str | None
+    out_trade_no: str | None
+    note: str
+    evidence: dict[str, Any] | None
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    entries: Sequence[TimelineView]
+
+
+class CaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A question for a person, open until `resolved_at`."""
+
+    id: int
+    order_no: str | None
+    account: str | None
+    out_trade_no: str | None
+    reason: str
+    detail: str
+    opened_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+    by: str | None
+
+
+class CasePage(msgspec.Struct, frozen=True, kw_only=True):
+    cases: Sequence[CaseView]
+    next_cursor: str | None
+
+
+class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What an order's page may know. `retry_after_s`: how long its refresh button stays off."""
+
+    status: PublicStatus
+    version: int
+    amount: int
+    currency: str
+    amount_text: str
+    subject: str
+    paid_at: datetime | None
+    retry_after_s: int
+    definite: bool
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`ready` while either store works: callbacks are accepted with one of them down."""
+
+    ready: bool
+    postgres: bool
+    redis: bool
+    draining: bool
+
+
+# -- what a type cannot say --------------------------------------------------------------------------------------------
+
+
+def check_url(name: str, url: str | None, *, https_only: bool) -> None:
+    """What the pattern leaves open: a port that exists, and https where a notification would carry what was paid.
+
+    Raises:
+        InvalidRequest: names the field.
+    """
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        is_named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_named = False
+    if not is_named:
+        raise InvalidRequest(f"{name} is not an address")
+    if https_only and not url.startswith("https:"):
+        raise InvalidRequest(f"{name} must be https")
+
+
+def check_client_ip(payer: PayerInput | None) -> None:
+    """What the pattern leaves open: that it is an address.
+
+    Raises:
+        InvalidRequest: it is none; the text is not repeated, for it may be anybody's.
+    """
+    try:
+        if payer is not None and payer.client_ip is not None:
+            ip_address(payer.client_ip)
+    except ValueError:
+        raise InvalidRequest("payer.client_ip is not an IP address") from None
+
+
+def check_payable_until(watch: WatchInput | None) -> None:
+    """A payment is watched until then, so there is an end: the one that payments of ours have.
+
+    Raises:
+        InvalidRequest: it is further away.
+    """
+    if watch is None or watch.payable_until is None:
+        return
+    if watch.payable_until - datetime.now(UTC) > PAYABLE_MAX:
+        raise InvalidRequest(f"watch.payable_until is more than {PAYABLE_MAX.days} days away")

@@ -1,0 +1,1 @@
+"""Alipay: `adapter` is the channel, the other modules are its parts."""

@@ -1,0 +1,293 @@
+"""Alipay's open platform, gateway v2 with RSA2: 当面付 (precreate), 电脑网站支付 (page), 手机网站支付 (wap).
+
+Setting it up, and what bites: docs/channels/alipay.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, tzinfo
+from http import HTTPStatus
+from typing import IO, Annotated, Literal
+
+import msgspec
+
+from channels.alipay.gateway import Gateway, Outcome, succeeded
+from channels.alipay.keys import Credentials, KeyRing
+from channels.alipay.statement import read_statement
+from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
+from channels.alipay.wire import ZONE, callback_string, holds_another_field, read_form, time_text
+from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.kit.json_body import read_json
+from channels.kit.web_address import web_address
+from channels.transport import Answer, Transport
+from core.account import AccountConfig
+from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
+from core.evidence import Evidence, Missing
+from core.money import decimal_text, minor_units
+from core.order import Checkout, Payment
+
+# https://opendocs.alipay.com/open/028r8t (page), https://opendocs.alipay.com/open/02ivbs (wap)
+_PAGES = {
+    "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
+    "wap": ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
+}
+
+_NOT_THERE = "TRADE_NOT_EXIST"
+_PERHAPS_THERE = ("TRADE_HAS_SUCCESS", "CONTEXT_INCONSISTENT")
+_NOT_WAITING = (
+    *("TRADE_STATUS_ERROR", "REASON_TRADE_STATUS_INVALID", "REASON_ILLEGAL_STATUS"),
+    *("TRADE_HAS_SUCCESS", "TRADE_HAS_FINISHED", "TRADE_HAS_CLOSE"),
+)
+_NO_STATEMENT = ("bill_not_exist", "bill-not-exist", "BILL_NOT_EXIST", "NO_BILL_DATA")
+
+
+class _Created(msgspec.Struct, frozen=True, kw_only=True):
+    out_trade_no: Id
+    qr_code: str
+
+
+class _Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """It does not name the refund. `refund_fee` is all that was given back of the trade so far."""
+
+    out_trade_no: Id
+    fund_change: Literal["Y", "N"]
+    refund_fee: str
+
+
+class _RefundQueried(msgspec.Struct, frozen=True, kw_only=True):
+    out_trade_no: Id | None = None
+    out_request_no: Id | None = None
+    refund_status: Literal["REFUND_SUCCESS"] | None = None
+
+
+class _Bill(msgspec.Struct, frozen=True, kw_only=True):
+    bill_download_url: str
+
+
+class _Notice(msgspec.Struct, frozen=True, kw_only=True):
+    notify_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
+    notify_type: str
+
+
+_READ = tuple(name for struct in (_Notice, Trade) for name in struct.__struct_fields__)
+"""The fields of a callback that are read."""
+
+
+class Alipay:
+    """One application at Alipay; implements `channels.base.Channel`."""
+
+    methods: tuple[str, ...] = ("precreate", "page", "wap")
+    queries_by_reference = False
+    statement_zone: tzinfo = ZONE
+
+    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        credentials = account.credentials_as(Credentials)
+        try:
+            keys = KeyRing(credentials)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"account {account.name}: credentials: {error}") from None
+        self._name = account.name
+        self._app_id = credentials.app_id
+        self._seller_id = credentials.seller_id
+        self._keys = keys
+        self._gateway = Gateway(account, credentials, keys, transport, clock)
+        self._transport = transport
+
+    # -- payments ------------------------------------------------------------------------------------------------------
+
+    async def create_payment(self, create: Create) -> Created:
+        """A code to scan, or an address signed here: at a page the payment comes to be when the buyer opens it."""
+        payment = create.payment
+        if payment.currency != CURRENCY:
+            raise InvalidRequest(f"Alipay takes {CURRENCY} only")
+        method = payment.method or self.methods[0]
+        if method not in self.methods:
+            raise InvalidRequest(f"the methods at Alipay are {', '.join(self.methods)}")
+        if method in _PAGES:
+            return Created(checkout=Checkout(kind="redirect", value=self._page(create, method)))
+        return Created(checkout=Checkout(kind="qr", value=await self._precreated(create)))
+
+    async def query_payment(self, payment: Payment) -> Evidence:
+        answer = await self._gateway.send("alipay.trade.query", {"out_trade_no": payment.out_trade_no})
+        return self._read_query(payment, answer)
+
+    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+        """An answer names neither its question nor its time: only the numbers in it can be compared."""
+        del received_at
+        return self._read_query(payment, answer)
+
+    async def capture_payment(self, payment: Payment) -> None:
+        """Alipay takes the money by itself."""
+
+    async def close_payment(self, payment: Payment) -> None:
+        """Nothing is raised for what does not wait for money: paid, closed, or not there before the code was scanned.
+
+        The last can be paid still, until its code or `time_expire` is over; the next query tells what became of it.
+        """
+        try:
+            await self._gateway.call("alipay.trade.close", {"out_trade_no": payment.out_trade_no})
+        except ChannelRefused as refused:
+            if not refused.code.endswith((_NOT_THERE, *_NOT_WAITING)):
+                raise
+
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+        """`fund_change` N is no failure: no money moved by this very call, as when it was asked before."""
+        body = {
+            "out_trade_no": payment.out_trade_no,
+            "out_request_no": refund_no,
+            "refund_amount": decimal_text(amount, payment.currency),
+        }
+        told = read_json(await self._gateway.call("alipay.trade.refund", body), _Refund)
+        if told.out_trade_no != payment.out_trade_no:
+            raise ChannelUnreadable("other_payment")
+        if told.fund_change == "N":
+            return RefundState.PROCESSING
+        if _given_back(told, payment) < amount:
+            raise ChannelUnreadable("other_refund")
+        return RefundState.SUCCEEDED
+
+    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+        """None without a `refund_status`: not received, failed or not done. To ask for it once more is safe.
+
+        https://opendocs.alipay.com/open/02ekfl
+        """
+        body = {"out_trade_no": payment.out_trade_no, "out_request_no": refund_no}
+        try:
+            node = await self._gateway.call("alipay.trade.fastpay.refund.query", body)
+        except ChannelRefused as refused:
+            if refused.code.endswith(_NOT_THERE):
+                return None
+            raise
+        told = read_json(node, _RefundQueried)
+        if told.refund_status is None:
+            return None
+        if (told.out_trade_no, told.out_request_no) != (payment.out_trade_no, refund_no):
+            raise ChannelUnreadable("other_refund")
+        return RefundState.SUCCEEDED
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+        """No time is checked: Alipay signs none that changes with a resend, and resends for a day."""
+        del headers, received_at
+        try:
+            form = read_form(body)
+        except ValueError:
+            raise CallbackForged from None
+        if not self._is_signed(form):
+            raise CallbackForged
+        return self._read_callback(form)
+
+    def acknowledge(self) -> Acknowledgement:
+        """These seven bytes; in quotes, in JSON or with a line feed they are none."""
+        return Acknowledgement(status=200, content_type="text/plain", body=b"success")
+
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        return ()
+
+    async def keep_current(self) -> None:
+        """Keys and certificates are configured; nothing is fetched that could grow old."""
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
+        """The file's address is good for 30 seconds. It was signed, the file is not: TLS does the rest."""
+        body = {"bill_type": "trade", "bill_date": day.isoformat()}
+        try:
+            node = await self._gateway.call("alipay.data.dataservice.bill.downloadurl.query", body)
+        except ChannelRefused as refused:
+            raise ChannelRefused("no_statement") if refused.code.endswith(_NO_STATEMENT) else refused from None
+        url = self._gateway.statement_address(read_json(node, _Bill).bill_download_url)
+        answer = await self._transport.download(url, headers={}, into=into)
+        if answer.status != HTTPStatus.OK:
+            raise ChannelUnreadable(f"status_{answer.status}")
+
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+        return read_statement(statement)
+
+    # -- in parts ------------------------------------------------------------------------------------------------------
+
+    async def _precreated(self, create: Create) -> str:
+        """The code, which is an address too."""
+        method, number = "alipay.trade.precreate", create.payment.out_trade_no
+        node = self._gateway.proved(
+            method, await self._gateway.send(method, _terms(create), notify_url=create.callback_url)
+        )
+        outcome = read_json(node, Outcome)
+        if outcome.last_word in _PERHAPS_THERE:
+            # Something has this number: ours, of a try whose answer was lost, or another. Only a query can tell.
+            raise ChannelUnreadable(f"refused_{outcome.reason}")
+        told = read_json(succeeded(node), _Created)
+        if told.out_trade_no != number:
+            raise ChannelUnreadable("other_payment")
+        return web_address(told.qr_code)
+
+    def _page(self, create: Create, method: str) -> str:
+        name, product_code = _PAGES[method]
+        body = _terms(create) | {"product_code": product_code}
+        if method == "wap":
+            body["quit_url"] = create.return_url
+        return self._gateway.page(name, body, notify_url=create.callback_url, return_url=create.return_url)
+
+    def _read_query(self, payment: Payment, answer: Answer) -> Evidence:
+        node = self._gateway.proved("alipay.trade.query", answer)
+        outcome = read_json(node, Outcome)
+        if (outcome.code, outcome.last_word) == ("40004", _NOT_THERE):
+            # The number is in this answer too, so one to another question shows.
+            number = outcome.out_trade_no or payment.out_trade_no
+            return Missing(channel_account=self._name, out_trade_no=number)
+        try:
+            return self._evidence(read_json(succeeded(node), Trade))
+        except ChannelRefused as refused:
+            raise ChannelUnreadable(f"refused_{refused.code}") from None
+
+    def _is_signed(self, form: Mapping[bytes, bytes]) -> bool:
+        """Messages of the service market sign `sign_type` as well, so that is tried second. The algorithm is ours."""
+        signature = form.get(b"sign", b"").decode("latin-1")
+        cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
+        if form.get(b"sign_type") != b"RSA2" or not signature:
+            return False
+        if holds_another_field(form, [name.encode() for name in _READ]):
+            return False
+        strings = (callback_string(form, (b"sign", b"sign_type")), callback_string(form, (b"sign",)))
+        return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
+
+    def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
+        """Only fields in ASCII are read, which every charset of Alipay's writes alike."""
+        try:
+            fields = {name: form[name.encode()].decode("ascii") for name in _READ if name.encode() in form}
+            notice = msgspec.convert(fields, _Notice)
+            if notice.notify_type != "trade_status_sync":
+                return Callback(notification_id=notice.notify_id, evidence=None)
+            trade = msgspec.convert(fields, Trade)
+        except (msgspec.ValidationError, UnicodeDecodeError):
+            raise ChannelUnreadable("callback") from None
+        if trade.app_id is None:
+            raise ChannelUnreadable("callback_without_app_id")
+        return Callback(notification_id=notice.notify_id, evidence=self._evidence(trade))
+
+    def _evidence(self, trade: Trade) -> Evidence:
+        """Under our name, unless the trade names another application or another seller."""
+        told = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
+        other = next((theirs for theirs, ours in told if theirs not in (None, ours)), None)
+        return evidence_of(trade, self._name if other is None else f"other:{other}")
+
+
+def _given_back(told: _Refund, payment: Payment) -> int:
+    try:
+        return minor_units(told.refund_fee, payment.currency)
+    except InvalidRequest:
+        raise ChannelUnreadable("refund_fee") from None
+
+
+def _terms(create: Create) -> dict[str, str]:
+    """What every way to pay is told of a payment. After `time_expire` Alipay takes no money for it."""
+    payment = create.payment
+    return {
+        "out_trade_no": payment.out_trade_no,
+        "total_amount": decimal_text(payment.amount, payment.currency),
+        "subject": create.subject,
+        "time_expire": time_text(payment.payable_until),
+    }

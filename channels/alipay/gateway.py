@@ -1,0 +1,188 @@
+"""Alipay's gateway: one signed call, and the proof that what came back is Alipay's.
+
+It answers everything with status 200; what it says is the `code` in the signed node. A 4000x without a signature says
+nothing: neither that something is paid nor that it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from channels.alipay.keys import Credentials, KeyRing
+from channels.alipay.trade import Id
+from channels.alipay.wire import read_envelope, string_to_sign, time_text
+from channels.kit.json_body import read_json
+from channels.kit.web_address import web_address
+from channels.transport import Answer, Transport
+from core.account import AccountConfig
+from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, ConfigurationError
+
+LIVE_GATEWAY = "https://openapi.alipay.com/gateway.do"
+TEST_GATEWAY = "https://openapi-sandbox.dl.alipaydev.com/gateway.do"
+LIVE_DOMAIN = "alipay.com"
+TEST_DOMAIN = "alipaydev.com"
+DOMAINS = (LIVE_DOMAIN, "alipayobjects.com", TEST_DOMAIN)
+"""Alipay's own; files of statements lie at hosts below them."""
+
+_BUSY = ("SYSTEM_ERROR", "SYSTEM_RATE_LIMIT", "USER_RATE_LIMIT")
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What every node has: 10000 is success, and what else there is has a `sub_code`.
+
+    Its prefixes (ACQ., aop.ACQ., isp.) come and go, so what follows the last dot is what is looked at.
+    """
+
+    code: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5}\Z")]
+    sub_code: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_.\-]{1,64}\Z")] | None = None
+    out_trade_no: Id | None = None
+
+    @property
+    def reason(self) -> str:
+        return self.sub_code or self.code
+
+    @property
+    def last_word(self) -> str:
+        return self.reason.rpartition(".")[2]
+
+
+class Gateway:
+    """What one application says to Alipay, and hears from it."""
+
+    def __init__(
+        self,
+        account: AccountConfig,
+        credentials: Credentials,
+        keys: KeyRing,
+        transport: Transport,
+        clock: Callable[[], float],
+    ) -> None:
+        self._url = gateway_url(account)
+        self._host = urlsplit(self._url).hostname or ""
+        self._is_live = account.live
+        self._app_id = credentials.app_id
+        self._app_auth_token = credentials.app_auth_token
+        self._keys = keys
+        self._transport = transport
+        self._clock = clock
+
+    async def call(self, method: str, body: Mapping[str, str]) -> bytes:
+        """The proved node of what succeeded. Raises as `send`, `proved` and `succeeded`."""
+        return succeeded(self.proved(method, await self.send(method, body)))
+
+    async def send(self, method: str, body: Mapping[str, str], *, notify_url: str = "") -> Answer:
+        """Only `charset` goes into the address: the gateway needs it before it reads the body, which nobody logs."""
+        parameters = self._signed(method, body, notify_url=notify_url)
+        charset = parameters.pop("charset")
+        return await self._transport.call(
+            "POST",
+            f"{self._url}?charset={charset}",
+            headers={"Content-Type": f"application/x-www-form-urlencoded;charset={charset}"},
+            body=urlencode(parameters).encode(),
+        )
+
+    def page(self, method: str, body: Mapping[str, str], *, notify_url: str, return_url: str) -> str:
+        """The whole call as an address for the buyer's browser."""
+        parameters = self._signed(method, body, notify_url=notify_url, return_url=return_url)
+        return f"{self._url}?{urlencode(parameters)}"
+
+    def proved(self, method: str, answer: Answer) -> bytes:
+        """The bytes of the answer's node, once it is certain that they are Alipay's.
+
+        Raises:
+            ChannelUnreadable: it is not.
+        """
+        if answer.status != HTTPStatus.OK:
+            raise ChannelUnreadable(f"status_{answer.status}")
+        envelope = read_envelope(answer.body, f"{method.replace('.', '_')}_response")
+        if envelope.sign is None:
+            # The reason is for people, not for decisions.
+            raise ChannelUnreadable(f"unsigned_{read_json(envelope.node, Outcome).reason}")
+        if not self._keys.verifies("answer", envelope.sign, envelope.node, envelope.cert_sn):
+            raise ChannelUnreadable("signature")
+        return envelope.node
+
+    def statement_address(self, text: str) -> str:
+        """Where the file is: at Alipay, or where a gateway that is not Alipay's is; a live account's only by TLS."""
+        parts = urlsplit(web_address(text))
+        if _is_alipays(self._host):
+            # Alipay still writes http: here, and serves https: at the same place.
+            parts = parts._replace(scheme="https")
+            is_known = _is_alipays(parts.hostname or "")
+        else:
+            is_known = parts.hostname == self._host
+        if not is_known or "@" in parts.netloc or (self._is_live and parts.scheme != "https"):
+            raise ChannelUnreadable("statement_address")
+        return parts.geturl()
+
+    def _signed(
+        self, method: str, body: Mapping[str, str], *, notify_url: str = "", return_url: str = ""
+    ) -> dict[str, str]:
+        parameters = {
+            "app_id": self._app_id,
+            "method": method,
+            "format": "JSON",
+            "charset": "utf-8",
+            "sign_type": "RSA2",
+            "timestamp": time_text(datetime.fromtimestamp(self._clock(), UTC)),
+            "version": "1.0",
+            "notify_url": notify_url,
+            "return_url": return_url,
+            "app_auth_token": self._app_auth_token,
+            **self._keys.request_parameters,
+            "biz_content": msgspec.json.encode(body).decode(),
+        }
+        told = {name: value for name, value in parameters.items() if value}
+        return told | {"sign": self._keys.sign(string_to_sign(told))}
+
+
+def gateway_url(account: AccountConfig) -> str:
+    """The address of the gateway: `base_url`, its path added where it is a bare host, or the channel's own.
+
+    Raises:
+        ConfigurationError: a live account at a gateway for tests, a test one at a gateway that moves money (Alipay has
+            had several of either), or one of Alipay's without TLS.
+    """
+    base_url = account.base_url.rstrip("/")
+    if not base_url:
+        return LIVE_GATEWAY if account.live else TEST_GATEWAY
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").rstrip(".")  # a host is the same with a dot at its end
+    if _is_below(host, TEST_DOMAIN if account.live else LIVE_DOMAIN):
+        side, kind = ("a live", "tests") if account.live else ("a test", "live payments")
+        raise ConfigurationError(f"account {account.name}: base_url: {side} account at the gateway for {kind}")
+    if _is_alipays(host) and parts.scheme != "https":
+        raise ConfigurationError(f"account {account.name}: base_url: Alipay is called over https")
+    return base_url if base_url.endswith("/gateway.do") else f"{base_url}/gateway.do"
+
+
+def succeeded(node: bytes) -> bytes:
+    """The node, if it tells of success.
+
+    Raises:
+        ChannelUnavailable: the gateway's own trouble (20000), or asked too often (40005); the call may be repeated.
+        ChannelUnreadable: neither success nor refusal (10003 is "in process"), so nobody knows what becomes of it.
+        ChannelRefused: definite, with the `sub_code`.
+    """
+    outcome = read_json(node, Outcome)
+    if outcome.code == "10000":
+        return node
+    if outcome.code in ("20000", "40005") or outcome.last_word in _BUSY:
+        raise ChannelUnavailable(outcome.reason)
+    if not outcome.code.startswith("4"):
+        raise ChannelUnreadable(f"code_{outcome.code}")
+    raise ChannelRefused(outcome.reason)
+
+
+def _is_alipays(host: str) -> bool:
+    return any(_is_below(host, domain) for domain in DOMAINS)
+
+
+def _is_below(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")

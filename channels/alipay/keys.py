@@ -1,0 +1,136 @@
+"""Alipay's credentials, and the keys made of them: the one we sign with, and the ring that verifies what Alipay says.
+
+In certificate mode a certificate is named by its serial number (SN), an MD5 over issuer and serial that is only a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509 import Certificate, load_pem_x509_certificate
+
+from channels.kit import rsa, trace
+from core.errors import ConfigurationError
+
+KEYS_MAX = 8
+"""Of Alipay's, valid together. A rotation needs two; each one costs a forger's callback two verifications."""
+
+RSA_SIGNATURES = "1.2.840.113549.1.1."
+"""The arc of signature algorithms with RSA. Of the published root file only such certificates are named."""
+
+_PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+
+_AppId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{8,32}\Z")]
+_SellerId = Annotated[str, msgspec.Meta(pattern=r"\A2088[0-9]{12}\Z")]
+_KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_\-]{1,32}\Z")]
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Either Alipay's public keys, by an id of ours or as a list, or the three kinds of certificates.
+
+    `seller_id` is the Alipay user who gets the money; it is compared with what callbacks say.
+    """
+
+    app_id: _AppId
+    seller_id: _SellerId
+    private_key: str
+    alipay_public_keys: dict[_KeyId, str] | list[str] = {}
+    app_certificate: str = ""
+    alipay_certificates: list[str] = []
+    alipay_root_certificate: str = ""
+    app_auth_token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,128}\Z")] = ""
+
+    @property
+    def in_certificate_mode(self) -> bool:
+        return bool(self.app_certificate or self.alipay_certificates or self.alipay_root_certificate)
+
+
+class KeyRing:
+    """The keys of one account. `request_parameters` are what certificate mode adds to every request."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._private_key = rsa.load_private_key(credentials.private_key, "private_key")
+        self._names_certificates = credentials.in_certificate_mode
+        self.request_parameters: dict[str, str] = {}
+        self._theirs: dict[str, RSAPublicKey] = {}
+        if self._names_certificates:
+            self._load_certificates(credentials)
+        else:
+            self._load_public_keys(credentials.alipay_public_keys)
+        if not 1 <= len(self._theirs) <= KEYS_MAX:
+            raise ConfigurationError(f"alipay_public_keys, or alipay_certificates, are 1 to {KEYS_MAX}")
+
+    def sign(self, string: bytes) -> str:
+        return rsa.sign(self._private_key, string)
+
+    def verifies(self, what: str, signature: str, string: bytes, cert_sn: str) -> bool:
+        """Whether one of Alipay's keys has signed this. In certificate mode the message may name the certificate."""
+        theirs = self._theirs
+        if self._names_certificates and cert_sn:
+            theirs = {cert_sn: theirs[cert_sn]} if cert_sn in theirs else {}
+            if not theirs:
+                trace.note(what, algorithm="SHA256withRSA", key=cert_sn[:64], string=string, is_good=False)
+        for name, key in theirs.items():
+            is_good = rsa.is_signed(key, signature, string)
+            trace.note(what, algorithm="SHA256withRSA", key=name, string=string, is_good=is_good)
+            if is_good:
+                return True
+        return False
+
+    def _load_public_keys(self, given: dict[str, str] | list[str]) -> None:
+        named = given if isinstance(given, dict) else {str(at): text for at, text in enumerate(given, 1)}
+        for name, text in named.items():
+            key = rsa.load_public_key(text, f"alipay_public_keys {name}")
+            if key.public_numbers() == self._private_key.public_key().public_numbers():
+                # The console shows both beside each other, and with the wrong one no answer ever verifies.
+                raise ConfigurationError(f"alipay_public_keys {name} is the application's own key, not Alipay's")
+            self._theirs[name] = key
+
+    def _load_certificates(self, credentials: Credentials) -> None:
+        if credentials.alipay_public_keys:
+            raise ConfigurationError("either alipay_public_keys or certificates, not both")
+        ours = rsa.load_certificate(credentials.app_certificate, "app_certificate")
+        if _public_key(ours).public_numbers() != self._private_key.public_key().public_numbers():
+            raise ConfigurationError("app_certificate is not of private_key")
+        for at, text in enumerate(credentials.alipay_certificates, 1):
+            theirs = rsa.load_certificate(text, f"alipay_certificates {at}")
+            self._theirs[certificate_sn(theirs)] = _public_key(theirs)
+        root_sn = root_certificate_sn(credentials.alipay_root_certificate)
+        if not root_sn:
+            raise ConfigurationError("alipay_root_certificate holds no RSA certificate in PEM")
+        self.request_parameters = {"app_cert_sn": certificate_sn(ours), "alipay_root_cert_sn": root_sn}
+
+
+def certificate_sn(certificate: Certificate) -> str:
+    """MD5 of the issuer, most specific part first (`CN=…,OU=…,O=…,C=…`), and the serial number in decimal."""
+    named = f"{certificate.issuer.rfc4514_string()}{certificate.serial_number}"
+    return hashlib.md5(named.encode(), usedforsecurity=False).hexdigest()
+
+
+def root_certificate_sn(bundle: str) -> str:
+    """The SNs of those of the root file's certificates that are signed with RSA, joined by `_`.
+
+    The file also holds certificates that are left out: ones signed with SM2, and ones so odd that no library reads
+    them. So each is parsed by itself, and what is no certificate for us is skipped.
+    """
+    return "_".join(sn for block in _PEM_BLOCK.findall(bundle) if (sn := _rsa_sn(block)) is not None)
+
+
+def _rsa_sn(block: str) -> str | None:
+    try:
+        certificate = load_pem_x509_certificate(block.encode())
+        is_rsa = certificate.signature_algorithm_oid.dotted_string.startswith(RSA_SIGNATURES)
+        return certificate_sn(certificate) if is_rsa else None
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _public_key(certificate: Certificate) -> RSAPublicKey:
+    key = certificate.public_key()
+    assert isinstance(key, RSAPublicKey), "only such certificates are loaded"
+    return key

@@ -1,0 +1,1 @@
+"""Tools that several adapters use, each of which knows no channel."""

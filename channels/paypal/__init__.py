@@ -1,0 +1,1 @@
+"""PayPal: `adapter` is the channel, the other modules are its parts."""

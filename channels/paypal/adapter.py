@@ -1,0 +1,271 @@
+"""PayPal, Orders v2: the buyer approves at PayPal, and the money is taken when *we* ask for it (capture).
+
+An order that was approved and never captured is PayPal's way to lose a sale: nothing is taken, and after some hours it
+lapses. Our number travels as `custom_id` and `invoice_id`; PayPal is asked by its own order id.
+https://developer.paypal.com/docs/api/orders/v2/ and https://developer.paypal.com/docs/api/payments/v2/
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, tzinfo
+from typing import IO, Annotated, Literal
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.kit.json_body import read_json
+from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
+from channels.paypal import statement as paypal_statement
+from channels.paypal.api import Api, granted, is_not_found
+from channels.paypal.certificates import Certificates, load_roots
+from channels.paypal.webhook import read_headers, verify_by_asking, verify_by_signature
+from channels.paypal.wire import Event, Ours, PaypalOrder, Refund, amount_value, evidence_in, evidence_of
+from channels.transport import Answer, Transport
+from core.account import AccountConfig
+from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
+from core.evidence import Evidence, Missing
+from core.order import Checkout, Payment
+
+DESCRIPTION_CHARACTERS_MAX = 127
+
+_HOSTS = {True: "api-m.paypal.com", False: "api-m.sandbox.paypal.com"}
+_CERTIFICATE_HOSTS = {
+    True: ("api.paypal.com", "api-m.paypal.com"),
+    False: ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"),
+}
+_CERTIFICATE_NAMES = {
+    True: "messageverificationcerts.paypal.com",
+    False: "messageverificationcerts.sandbox.paypal.com",
+}
+_BY_REFUND_STATUS = {
+    "COMPLETED": RefundState.SUCCEEDED,
+    "PENDING": RefundState.PROCESSING,
+    "FAILED": RefundState.FAILED,
+    "CANCELLED": RefundState.FAILED,
+}
+
+_Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-.]{8,256}\Z")]
+_Host = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-z.\-]{1,253}(?::[0-9]{1,5})?\Z")]
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`merchant_id` is the payee's, as the console shows it; `webhook_id` the id of the webhook that calls us.
+
+    `ca_certificates` (PEM) are what PayPal's signing certificate must chain to; none: what this system trusts.
+    `certificate_hosts` are for a PayPal that is not PayPal's; none: the host of `base_url`.
+    """
+
+    client_id: _Word
+    client_secret: _Word
+    webhook_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z]{1,50}\Z")]
+    merchant_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Z]{13}\Z")]
+    verify_webhooks: Literal["offline", "endpoint"] = "offline"
+    ca_certificates: tuple[str, ...] = ()
+    certificate_hosts: tuple[_Host, ...] = ()
+
+
+class Paypal:
+    """One account at PayPal; implements `channels.base.Channel`."""
+
+    methods: tuple[str, ...] = ("checkout",)
+    queries_by_reference = True
+    statement_zone: tzinfo = UTC
+
+    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        credentials = account.credentials_as(Credentials)
+        if account.trust_callback:
+            raise ConfigurationError(
+                f"account {account.name}: trust_callback is not for paypal: its signature covers no more than a "
+                "checksum of the body"
+            )
+        self._base_url, origins = _addresses(account, credentials.certificate_hosts)
+        self._ours = Ours(account=account.name, merchant_id=credentials.merchant_id)
+        self._webhook_id = credentials.webhook_id
+        self._asks_to_verify = credentials.verify_webhooks == "endpoint"
+        self._api = Api(
+            transport,
+            base_url=self._base_url,
+            client_id=credentials.client_id,
+            client_secret=credentials.client_secret,
+            clock=clock,
+        )
+        self._certificates = Certificates(
+            transport,
+            origins=origins,
+            name=_CERTIFICATE_NAMES[account.live],
+            roots=() if self._asks_to_verify else load_roots(credentials.ca_certificates, account.name),
+            clock=clock,
+        )
+
+    async def create_payment(self, create: Create) -> Created:
+        """An order to be captured. PayPal gives it no end of its own: it ends by our not capturing it any more.
+
+        Payments that take days (a bank's transfer) are not offered to the buyer: the order would be over by then.
+        """
+        payment = create.payment
+        value = amount_value(payment.amount, payment.currency)
+        if value is None:
+            raise ChannelRefused("DECIMALS_NOT_SUPPORTED", f"PayPal takes {payment.currency} in whole units only")
+        body = {
+            "intent": "CAPTURE",
+            "purchase_units": [
+                {
+                    "custom_id": payment.out_trade_no,
+                    "invoice_id": payment.out_trade_no,
+                    "description": create.subject[:DESCRIPTION_CHARACTERS_MAX],
+                    "amount": {"currency_code": payment.currency, "value": value},
+                }
+            ],
+            "payment_source": {
+                "paypal": {
+                    "experience_context": {
+                        "user_action": "PAY_NOW",
+                        "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
+                        "return_url": create.return_url,
+                        "cancel_url": create.return_url,
+                    }
+                }
+            },
+        }
+        headers = {"PayPal-Request-Id": payment.out_trade_no, "Prefer": "return=representation"}
+        answer = granted(await self._api.call("POST", "/v2/checkout/orders", _json(body), headers=headers))
+        order = read_json(answer.body, PaypalOrder)
+        told = evidence_of(order, order.unit.number or "", self._ours)
+        asked = (self._ours.account, payment.out_trade_no, payment.amount, payment.currency)
+        if (told.channel_account, told.out_trade_no, told.amount, told.currency) != asked:
+            raise ChannelUnreadable("other_payment")
+        checkout = Checkout(kind="redirect", value=self._web_address(order.approve_url))
+        return Created(checkout=checkout, channel_reference=order.id)
+
+    async def query_payment(self, payment: Payment) -> Evidence:
+        answer = await self._api.call("GET", _order_path(payment))
+        return self.read_answer(payment, answer, received_at=datetime.now(UTC))
+
+    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+        del received_at  # nothing is signed, so nothing is stale
+        if answer.status == 404 and is_not_found(answer.body):  # noqa: PLR2004 - not found
+            return Missing(channel_account=self._ours.account, out_trade_no=payment.out_trade_no)
+        order = read_json(granted(answer).body, PaypalOrder)
+        # An order that does not say what it is for is the one that was asked about, if its id says so.
+        number = order.unit.number or payment.out_trade_no
+        if number == payment.out_trade_no and order.id != payment.channel_reference:
+            raise ChannelUnreadable("other_order")
+        return evidence_of(order, number, self._ours)
+
+    def status_of(self, body: bytes) -> int:
+        """The status with which PayPal sends this body, for one that was kept without it."""
+        not_found = is_not_found(body)
+        if not_found is None:
+            return 200
+        return 404 if not_found else 422
+
+    async def capture_payment(self, payment: Payment) -> None:
+        """Without a PayPal-Request-Id: an order is captured once, whoever asks how often (ORDER_ALREADY_CAPTURED).
+
+        With one, a capture that was declined would be declined for ever: PayPal gives the first answer to a known id
+        again, and the buyer who has taken another card since would never be asked for the money.
+        https://developer.paypal.com/reference/guidelines/idempotency/
+        """
+        try:
+            granted(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}"))
+        except ChannelRefused as refused:
+            if refused.code != "ORDER_ALREADY_CAPTURED":
+                raise
+
+    async def close_payment(self, payment: Payment) -> None:
+        """PayPal has no way to end an order that is not captured, and needs none: only our capture takes its money."""
+
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+        value = amount_value(amount, payment.currency)
+        if value is None:
+            raise ChannelRefused("DECIMALS_NOT_SUPPORTED", f"PayPal takes {payment.currency} in whole units only")
+        if payment.channel_transaction_id is None:
+            raise ChannelRefused("NOT_CAPTURED", "there is no capture to give back")
+        body = {
+            "amount": {"currency_code": payment.currency, "value": value},
+            "invoice_id": refund_no,
+            "custom_id": payment.out_trade_no,
+        }
+        path = f"/v2/payments/captures/{quote(payment.channel_transaction_id, safe='')}/refund"
+        headers = {"PayPal-Request-Id": refund_no, "Prefer": "return=representation"}
+        refund = read_json(granted(await self._api.call("POST", path, _json(body), headers=headers)).body, Refund)
+        if refund.invoice_id not in (None, refund_no):
+            raise ChannelUnreadable("other_refund")
+        return _BY_REFUND_STATUS[refund.status]
+
+    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+        """Refunds are told with their order; PayPal has no address for one by our number."""
+        answer = await self._api.call("GET", _order_path(payment))
+        if answer.status == 404 and is_not_found(answer.body):  # noqa: PLR2004 - not found
+            return None
+        order = read_json(granted(answer).body, PaypalOrder)
+        if order.id != payment.channel_reference:
+            raise ChannelUnreadable("other_order")
+        for refund in order.unit.payments.refunds:
+            if refund_no in (refund.invoice_id, refund.custom_id):
+                return _BY_REFUND_STATUS[refund.status]
+        return None
+
+    async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+        """PayPal names no tolerance and resends for three days: a callback of any age is taken, and then asked about.
+
+        An event is sent with its own id in each resend, under transmission ids of their own.
+        """
+        told = read_headers(headers)
+        if self._asks_to_verify:
+            await verify_by_asking(self._api, self._certificates, self._webhook_id, told, body)
+        else:
+            await verify_by_signature(self._certificates, self._webhook_id, told, body, received_at)
+        event = read_json(body, Event)
+        return Callback(notification_id=event.id, evidence=evidence_in(event, self._ours))
+
+    def acknowledge(self) -> Acknowledgement:
+        return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")
+
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        """PayPal lists all events of an app and cannot leave out the delivered ones, so asking payments is cheaper."""
+        return ()
+
+    async def keep_current(self) -> None:
+        await self._api.keep_current()
+
+    async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
+        await paypal_statement.fetch(self._api, day, into)
+
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+        return paypal_statement.parse(statement)
+
+    def _web_address(self, text: str) -> str:
+        """A buyer is sent there: over TLS, unless the whole channel is a stand-in without it."""
+        return web_address(text, schemes=TLS_ONLY if self._base_url.startswith("https:") else PLAIN_TOO)
+
+
+def _addresses(account: AccountConfig, certificate_hosts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Where the API is, and the origins from which its certificates may come. Live and sandbox are never mixed."""
+    base_url = account.base_url.rstrip("/") or f"https://{_HOSTS[account.live]}"
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").rstrip(".")  # a host is the same with a dot at its end
+    if host != "paypal.com" and not host.endswith(".paypal.com"):
+        hosts = certificate_hosts or (parts.netloc,)
+        return base_url, tuple(f"{parts.scheme}://{origin}" for origin in hosts)
+    if base_url != f"https://{_HOSTS[account.live]}":
+        kind = "live" if account.live else "test"
+        raise ConfigurationError(
+            f"account {account.name}: base_url: a {kind} account is at https://{_HOSTS[account.live]}"
+        )
+    if certificate_hosts:
+        raise ConfigurationError(f"account {account.name}: credentials: certificate_hosts: PayPal's are known")
+    return base_url, tuple(f"https://{host}" for host in _CERTIFICATE_HOSTS[account.live])
+
+
+def _order_path(payment: Payment) -> str:
+    if payment.channel_reference is None:
+        raise ChannelUnreadable("no_channel_reference")
+    return f"/v2/checkout/orders/{quote(payment.channel_reference, safe='')}"
+
+
+def _json(body: object) -> bytes:
+    return msgspec.json.encode(body)

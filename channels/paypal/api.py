@@ -1,0 +1,179 @@
+"""Calls of PayPal's REST API: the access token, the one repeat after a 401, and what an error means.
+
+Nothing is signed in either direction: TLS says who answers. An error counts as PayPal's word only with the `debug_id`
+that each of its errors has; what a router between us says proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import msgspec
+
+from channels.kit.json_body import read_json
+from channels.kit.single_flight import Once
+from channels.transport import ANSWER_BYTES_MAX, Answer, Transport
+from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
+
+RENEW_BEFORE_S = 300.0
+"""A token is not used in its last five minutes: the call that carries it takes time, and clocks differ."""
+
+KEEP_AHEAD_S = 900.0
+"""`keep_current` renews this long before the end, so that no request ever waits for a token."""
+
+_OK = frozenset({200, 201, 202, 204})
+_UNAUTHORIZED = 401
+_UNKNOWN = frozenset({408, 409})
+"""409: another request with the same PayPal-Request-Id is under way, and nobody knows yet what becomes of it."""
+
+_CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
+_Code = Annotated[str, msgspec.Meta(pattern=rf"\A{_CODE.pattern}\Z")]
+
+
+class _Token(msgspec.Struct, frozen=True, kw_only=True):
+    access_token: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,4096}\Z")]
+    expires_in: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
+
+class _Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """Newer calls name an issue by a code, older ones (reporting) by a sentence, which is nothing to act on."""
+
+    issue: str | None = None
+
+
+class _Error(msgspec.Struct, frozen=True, kw_only=True):
+    name: _Code
+    debug_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    details: tuple[_Detail, ...] = ()
+
+
+class Api:
+    """One account's calls. `base_url` has no slash at its end."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._transport = transport
+        self._base_url = base_url
+        self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._clock = clock
+        self._once: Once[str] = Once()
+        self._token = ""
+        self._token_until = 0.0
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
+    ) -> Answer:
+        """The answer, of whatever status, but for those that leave the outcome unknown; token and all in one deadline.
+
+        A 401 is a token that ended early (PayPal may end one at any time): one new token and one repeat, no more.
+
+        Raises:
+            ChannelUnavailable: as the transport, and for 408 and 409.
+            ChannelUnreadable: as the transport, and when no token is given or a new one is refused too.
+        """
+        try:
+            async with asyncio.timeout(self._transport.timeout_s):
+                return await self._call(method, path, body, headers, answer_bytes_max)
+        except TimeoutError:
+            raise ChannelUnavailable("timed_out") from None
+
+    async def _call(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None, answer_bytes_max: int
+    ) -> Answer:
+        token = await self._current_token()
+        answer = await self._send(method, path, body, token, headers, answer_bytes_max)
+        if answer.status == _UNAUTHORIZED:
+            if token == self._token:
+                self._token = ""
+            token = await self._current_token()
+            answer = await self._send(method, path, body, token, headers, answer_bytes_max)
+        if answer.status == _UNAUTHORIZED:
+            raise ChannelUnreadable("unauthorized")
+        if answer.status in _UNKNOWN:
+            raise ChannelUnavailable(f"status_{answer.status}")
+        return answer
+
+    async def keep_current(self) -> None:
+        """Renew the token ahead of its end. An account that nobody uses has none, and is given none."""
+        if self._token and self._clock() >= self._token_until - KEEP_AHEAD_S:
+            await self._once.fetch("token", self._fetch_token)
+
+    async def _current_token(self) -> str:
+        if self._token and self._clock() < self._token_until:
+            return self._token
+        return await self._once.fetch("token", self._fetch_token)
+
+    async def _fetch_token(self) -> str:
+        asked_at = self._clock()
+        answer = await self._transport.call(
+            "POST",
+            f"{self._base_url}/v1/oauth2/token",
+            headers={
+                "Authorization": f"Basic {self._basic}",
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Accept": "application/json",
+            },
+            body=b"grant_type=client_credentials",
+        )
+        if answer.status not in _OK:
+            raise ChannelUnreadable(f"token_status_{answer.status}")
+        told = read_json(answer.body, _Token)
+        self._token_until = asked_at + max(told.expires_in - RENEW_BEFORE_S, told.expires_in / 2)
+        self._token = told.access_token
+        return told.access_token
+
+    async def _send(
+        self, method: str, path: str, body: bytes, token: str, headers: Mapping[str, str] | None, answer_bytes_max: int
+    ) -> Answer:
+        return await self._transport.call(
+            method,
+            self._base_url + path,
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                **(headers or {}),
+            },
+            body=body,
+            answer_bytes_max=answer_bytes_max,
+        )
+
+
+def granted(answer: Answer) -> Answer:
+    """The answer, if it is no refusal.
+
+    Raises:
+        ChannelRefused: PayPal has said no; `code` is the issue if one is named, else the error's name.
+        ChannelUnreadable: somebody has said no who does not speak as PayPal does.
+    """
+    if answer.status in _OK:
+        return answer
+    error = read_json(answer.body, _Error)
+    issues = [detail.issue for detail in error.details if detail.issue and _CODE.fullmatch(detail.issue)]
+    raise ChannelRefused(issues[0] if issues else error.name)
+
+
+def is_not_found(body: bytes) -> bool | None:
+    """Whether the body is the error that there is no such thing; None when it is no error at all."""
+    try:
+        return read_json(body, _Error).name == "RESOURCE_NOT_FOUND"
+    except ChannelUnreadable:
+        return None

@@ -1,0 +1,183 @@
+"""PayPal's signing certificates: whose address may be asked for one, and what makes one trusted.
+
+The address comes with the callback that is yet to be proved, so it is judged before anything is sent to it: it has to
+be, letter for letter, an address at which PayPal serves certificates. No URL is taken apart for that.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import warnings
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509 import Certificate, DNSName, load_pem_x509_certificate, load_pem_x509_certificates
+from cryptography.x509.oid import NameOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from channels.kit.single_flight import Once
+from channels.transport import Transport
+from core.errors import CallbackForged, ChannelUnavailable, ChannelUnreadable, ConfigurationError
+
+KEPT_MAX = 8
+"""PayPal signs with one certificate at a time, and with two around a change."""
+
+FETCHES_PER_MINUTE_MAX = 10
+"""Anybody can name certificates that do not exist. What cannot be verified now is sent again, for three days."""
+
+CERTIFICATE_BYTES_MAX = 64 * 1024
+CHAIN_MAX = 8
+
+_PATH = "/v1/notifications/certs/"
+_ID = r"[0-9A-Za-z_\-]{1,128}"
+_MINUTE_S = 60.0
+_NOT_FOUND = 404
+_OK = 200
+
+
+class Certificates:
+    """The certificates of one account's callbacks.
+
+    `origins` are scheme and host (`https://api.paypal.com`) from which one may come, `name` is whose it has to be,
+    `roots` are what it has to chain to: authorities, or certificates that are trusted themselves. Without any,
+    addresses are judged and no certificate is trusted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        origins: Iterable[str],
+        name: str,
+        roots: Sequence[Certificate],
+        clock: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        either = "|".join(re.escape(origin) for origin in origins)
+        self._address = re.compile(rf"(?:{either}){_PATH}({_ID})", re.ASCII)
+        self._name = name
+        self._store = Store(list(roots)) if roots else None
+        self._clock = clock
+        self._kept: OrderedDict[str, list[Certificate]] = OrderedDict()
+        self._fetched_at: deque[float] = deque(maxlen=FETCHES_PER_MINUTE_MAX)
+        self._once: Once[list[Certificate]] = Once()
+
+    def id_in(self, url: str) -> str:
+        """The certificate's id, if the address is one of PayPal's.
+
+        Raises:
+            CallbackForged: it is not, and nothing is sent there.
+        """
+        match = self._address.fullmatch(url)
+        if match is None:
+            raise CallbackForged("certificate_url")
+        return match[1]
+
+    async def key(self, url: str, at: datetime) -> rsa.RSAPublicKey:
+        """The public key of the certificate at this address, trusted at that time.
+
+        Raises:
+            CallbackForged: there is none, or it is not PayPal's, or not valid at that time.
+            ChannelUnavailable: it cannot be fetched now.
+        """
+        self.id_in(url)
+        chain = self._kept.get(url)
+        if chain is None:
+            chain = await self._once.fetch(url, lambda: self._fetch(url))
+        try:
+            key = self._trusted_key(chain, at)
+        except CallbackForged:
+            self._kept.pop(url, None)
+            raise
+        self._keep(url, chain)
+        return key
+
+    def _keep(self, url: str, chain: list[Certificate]) -> None:
+        self._kept[url] = chain
+        self._kept.move_to_end(url)
+        if len(self._kept) > KEPT_MAX:
+            self._kept.popitem(last=False)
+
+    async def _fetch(self, url: str) -> list[Certificate]:
+        now = self._clock()
+        if len(self._fetched_at) == FETCHES_PER_MINUTE_MAX and abs(now - self._fetched_at[0]) < _MINUTE_S:
+            raise ChannelUnavailable("certificate_fetches")
+        self._fetched_at.append(now)
+        try:
+            answer = await self._transport.call("GET", url, headers={}, answer_bytes_max=CERTIFICATE_BYTES_MAX)
+        except ChannelUnreadable as error:
+            raise ChannelUnavailable(f"certificate_{error.detail}") from None
+        if answer.status == _NOT_FOUND:
+            raise CallbackForged("certificate_unknown")
+        if answer.status != _OK:
+            raise ChannelUnavailable(f"certificate_status_{answer.status}")
+        try:
+            return load_pem_x509_certificates(answer.body)[:CHAIN_MAX]
+        except ValueError:
+            raise ChannelUnavailable("certificate_not_pem") from None
+
+    def _trusted_key(self, chain: list[Certificate], at: datetime) -> rsa.RSAPublicKey:
+        """Validity, chain and the alternative name are the library's check; the common name is PayPal's own rule."""
+        leaf, *between = chain
+        if self._store is None:
+            raise CallbackForged("certificate_not_trusted")
+        verifier = PolicyBuilder().store(self._store).time(at).build_server_verifier(DNSName(self._name))
+        try:
+            verifier.verify(leaf, between)
+        except VerificationError:
+            raise CallbackForged("certificate_not_trusted") from None
+        names = [attribute.value for attribute in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        key = leaf.public_key()
+        if names != [self._name] or not isinstance(key, rsa.RSAPublicKey):
+            raise CallbackForged("certificate_not_paypals")
+        return key
+
+
+def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:
+    """The certificates of the account's `ca_certificates`; without any, the authorities that this system trusts.
+
+    Raises:
+        ConfigurationError: one is no certificate, or the system trusts nobody.
+    """
+    try:
+        given = tuple(found for text in texts for found in load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        raise ConfigurationError(
+            f"account {account}: credentials: ca_certificates holds what is no certificate in PEM"
+        ) from None
+    roots = given or _of_this_system()
+    if not roots:
+        raise ConfigurationError(
+            f"account {account}: credentials: this system trusts no authority; put those that PayPal's signing "
+            "certificate chains to in ca_certificates, or set verify_webhooks = 'endpoint'"
+        )
+    return roots
+
+
+@cache
+def _of_this_system() -> tuple[Certificate, ...]:
+    """What Python's own TLS trusts here. One that cannot be read trusts nobody, and is left out."""
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else []
+    if not files and paths.capath:
+        files = sorted(Path(paths.capath).glob("*.0"))
+    return tuple(found for file in files for found in _readable_in(file))
+
+
+def _readable_in(file: Path) -> list[Certificate]:
+    begin = b"-----BEGIN CERTIFICATE-----"
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CryptographyDeprecationWarning)  # of those that a later version will not read
+        for text in file.read_bytes().split(begin)[1:]:
+            try:
+                found.append(load_pem_x509_certificate(begin + text))
+            except (ValueError, CryptographyDeprecationWarning):
+                continue
+    return found

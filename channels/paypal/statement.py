@@ -1,0 +1,204 @@
+"""PayPal's statement of a day, its transaction search: fetched page by page, kept as one JSON object a line.
+
+https://developer.paypal.com/docs/api/transaction-search/v1/ ; a transaction is listed up to three hours after it was
+made. Of payments only those that came in are read, and of money that went back only what is linked to one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import IO, Annotated
+
+import msgspec
+
+from channels.base import MalformedRow, StatementRow
+from channels.kit.json_body import read_json
+from channels.paypal.api import Api, granted
+from channels.transport import STATEMENT_BYTES_MAX
+from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
+from core.money import minor_units
+
+PAGE_SIZE = 500
+"""The most that PayPal gives at a time."""
+
+PAGE_BYTES_MAX = 8 << 20
+CALLS_MAX = 400
+"""200,000 transactions: more than one account makes in a day, and an end if the pages never do."""
+
+LINE_BYTES_MAX = 64 * 1024
+
+_TOO_LARGE = "RESULTSET_TOO_LARGE"
+"""PayPal lists at most 10,000 transactions of one span."""
+
+_SECOND = timedelta(seconds=1)
+_SIGNED = re.compile(r"(-?)([0-9.]{1,24})", re.ASCII)
+_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:?[0-9]{2})")
+
+# https://developer.paypal.com/docs/transaction-search/transaction-event-codes/
+_PAYMENT = "T00"
+_GIVEN_BACK = "T11"
+_HOLDS = frozenset({"T1105", "T1110", "T1111"})
+"""Money held during a dispute and let go again: it has not been given back."""
+
+_WAS_PAID = frozenset({"S", "F", "V"})
+"""Succeeded; partly and wholly given back since, which says that it was paid. Left out: denied and pending."""
+
+_Code = Annotated[str, msgspec.Meta(pattern=r"\AT[0-9]{4}\Z")]
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_details: tuple[msgspec.Raw, ...]
+    total_pages: Annotated[int, msgspec.Meta(ge=0)] = 1
+
+
+class _Money(msgspec.Struct, frozen=True, kw_only=True):
+    currency_code: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+    value: str
+
+
+class _Info(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_id: _Id
+    transaction_event_code: _Code
+    transaction_status: str
+    transaction_initiation_date: str
+    transaction_amount: _Money
+    paypal_reference_id: str = ""
+    custom_field: str = ""
+    invoice_id: str = ""
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_info: _Info
+
+
+class _AnyLine(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_info: msgspec.Raw
+
+
+async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
+    """Write the UTC day's transactions. Raises as `Channel.fetch_statement`."""
+    begin = datetime.combine(day, time(), UTC)
+    spans = [(begin, begin + timedelta(days=1) - _SECOND)]
+    calls = size = 0
+    while spans:
+        first, last = spans.pop()
+        page, pages = 1, 1
+        while page <= pages:
+            calls += 1
+            if calls > CALLS_MAX:
+                raise ChannelUnreadable("statement_pages")
+            told = await _page(api, first, last, page)
+            if told is None:
+                middle = first + (last - first) // 2
+                middle = middle.replace(microsecond=0)
+                spans += [(middle + _SECOND, last), (first, middle)]
+                break
+            size += _write(told, into, STATEMENT_BYTES_MAX - size)
+            page, pages = page + 1, told.total_pages
+    if size == 0:
+        raise ChannelRefused("no_statement")
+
+
+def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    """The rows of what `fetch` wrote. Raises as `Channel.parse_statement`."""
+    line = 0
+    while text := statement.readline(LINE_BYTES_MAX):
+        line += 1
+        row: StatementRow | MalformedRow | None
+        try:
+            row = _row(line, read_json(text, _Line).transaction_info)
+        except (ChannelUnreadable, InvalidRequest, ValueError):
+            if line == 1 and not _is_transaction(text):
+                raise ChannelUnreadable("statement") from None
+            row = MalformedRow(line=line, reason="value")
+        if row is not None:
+            yield row
+    if line == 0:
+        raise ChannelUnreadable("statement_empty")
+
+
+async def _page(api: Api, first: datetime, last: datetime, page: int) -> _Page | None:
+    """A page; None when the span has more than PayPal lists, and can be halved."""
+    query = (
+        f"start_date={_rfc3339(first)}&end_date={_rfc3339(last)}"
+        f"&fields=transaction_info&page_size={PAGE_SIZE}&page={page}"
+    )
+    answer = await api.call("GET", f"/v1/reporting/transactions?{query}", answer_bytes_max=PAGE_BYTES_MAX)
+    try:
+        return read_json(granted(answer).body, _Page)
+    except ChannelRefused as refused:
+        if refused.code == _TOO_LARGE and page == 1 and first < last:
+            return None
+        raise
+
+
+def _write(page: _Page, into: IO[bytes], bytes_max: int) -> int:
+    size = 0
+    for transaction in page.transaction_details:
+        line = msgspec.json.format(bytes(transaction), indent=-1) + b"\n"
+        size += len(line)
+        if size > bytes_max:
+            raise ChannelUnreadable("oversized")
+        into.write(line)
+    return size
+
+
+def _is_transaction(text: bytes) -> bool:
+    try:
+        read_json(text, _AnyLine)
+    except ChannelUnreadable:
+        return False
+    return True
+
+
+def _row(line: int, info: _Info) -> StatementRow | None:
+    """None for what is neither a payment that came in nor one that went back."""
+    sign, text = _split(info.transaction_amount.value)
+    amount = minor_units(text, info.transaction_amount.currency_code)
+    at = _instant(info.transaction_initiation_date)
+    is_out = sign == "-"
+    code = info.transaction_event_code
+    if code.startswith(_PAYMENT) and not is_out and info.transaction_status in _WAS_PAID:
+        return StatementRow(
+            line=line,
+            kind="payment",
+            out_trade_no=info.custom_field or info.invoice_id,
+            channel_transaction_id=info.transaction_id,
+            amount=amount,
+            currency=info.transaction_amount.currency_code,
+            at=at,
+        )
+    if code.startswith(_GIVEN_BACK) and code not in _HOLDS and is_out and info.transaction_status == "S":
+        return StatementRow(
+            line=line,
+            kind="refund",
+            out_trade_no=info.custom_field,
+            channel_transaction_id=info.paypal_reference_id,
+            # One that was made in the console has the payment's own invoice number.
+            refund_no=info.invoice_id if info.invoice_id != info.custom_field else "",
+            amount=amount,
+            currency=info.transaction_amount.currency_code,
+            at=at,
+        )
+    return None
+
+
+def _split(value: str) -> tuple[str, str]:
+    match = _SIGNED.fullmatch(value)
+    if match is None:
+        raise ChannelUnreadable("amount")
+    return match[1], match[2]
+
+
+def _instant(text: str) -> datetime:
+    """`2026-11-23T04:00:00+0000`: PayPal leaves the colon out of the offset."""
+    if _AT.fullmatch(text) is None:
+        raise ChannelUnreadable("at")
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

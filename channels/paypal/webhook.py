@@ -1,0 +1,116 @@
+"""Proof that a callback is PayPal's: by its signature, or by asking PayPal.
+
+What PayPal signs holds a CRC-32 of the body, over the raw bytes and as an unsigned decimal. A checksum keeps accidents
+out and not forgers: who has seen one genuine callback can give another body the same CRC-32. So a callback of this
+channel is a reason to ask and never evidence enough: `trust_callback` is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from channels.kit import trace
+from channels.kit.json_body import read_json
+from channels.kit.rsa import is_signed
+from channels.paypal.api import Api
+from channels.paypal.certificates import Certificates
+from core.errors import CallbackForged, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
+
+ALGORITHM = "SHA256withRSA"
+
+_OK = 200
+_ID = re.compile(r"[0-9A-Za-z_.\-]{1,64}", re.ASCII)
+_TIME = re.compile(r"[0-9TZ:.+\-]{10,40}", re.ASCII)
+
+
+class Transmission(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers say of one delivery."""
+
+    id: str
+    time: str
+    signature: str
+    cert_url: str
+
+
+class _Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    verification_status: Literal["SUCCESS", "FAILURE"]
+
+
+def read_headers(headers: Mapping[str, str]) -> Transmission:
+    """The five headers; their names are lower-case. The algorithm is ours: they only have to name the same.
+
+    Raises:
+        CallbackForged: one is missing or is not of PayPal's form.
+    """
+    if headers.get("paypal-auth-algo") != ALGORITHM:
+        raise CallbackForged("auth_algo")
+    told = Transmission(
+        id=headers.get("paypal-transmission-id", ""),
+        time=headers.get("paypal-transmission-time", ""),
+        signature=headers.get("paypal-transmission-sig", ""),
+        cert_url=headers.get("paypal-cert-url", ""),
+    )
+    if _ID.fullmatch(told.id) is None or _TIME.fullmatch(told.time) is None or not told.signature.isascii():
+        raise CallbackForged("transmission")
+    return told
+
+
+async def verify_by_signature(
+    certificates: Certificates, webhook_id: str, told: Transmission, body: bytes, received_at: datetime
+) -> None:
+    """Raises as `Channel.verify_callback`."""
+    certificate_id = certificates.id_in(told.cert_url)
+    key = await certificates.key(told.cert_url, received_at)
+    string = signed_string(told, webhook_id, body)
+    is_good = is_signed(key, told.signature, string)
+    trace.note("callback", algorithm=ALGORITHM, key=certificate_id, string=string, is_good=is_good)
+    if not is_good:
+        raise CallbackForged("signature")
+
+
+def signed_string(told: Transmission, webhook_id: str, body: bytes) -> bytes:
+    """id|time|webhook|crc32; `zlib.crc32` is unsigned, as PayPal writes it."""
+    return f"{told.id}|{told.time}|{webhook_id}|{zlib.crc32(body)}".encode()
+
+
+async def verify_by_asking(
+    api: Api, certificates: Certificates, webhook_id: str, told: Transmission, body: bytes
+) -> None:
+    """Have PayPal verify it. Raises as `Channel.verify_callback`."""
+    certificate_id = certificates.id_in(told.cert_url)
+    question = _question(told, webhook_id, body)
+    try:
+        answer = await api.call("POST", "/v1/notifications/verify-webhook-signature", question)
+        is_good = answer.status == _OK and read_json(answer.body, _Verdict).verification_status == "SUCCESS"
+    except OutcomeUnknown as error:
+        raise ChannelUnavailable(f"verification_{error.detail}") from None
+    trace.note("callback", algorithm="asked PayPal", key=certificate_id, string=question, is_good=is_good)
+    if not is_good:
+        raise CallbackForged("verification")
+
+
+def _question(told: Transmission, webhook_id: str, body: bytes) -> bytes:
+    """The event goes in as the bytes that came: written anew, it would have another checksum.
+
+    It has to be one JSON object before that. A body that ended the object early could go on with a `webhook_id` of its
+    sender's, and PayPal would then truthfully say that *that* one is genuine.
+    """
+    try:
+        read_json(body, dict[str, msgspec.Raw])
+    except ChannelUnreadable:
+        raise CallbackForged("body") from None
+    fields = {
+        "auth_algo": ALGORITHM,
+        "cert_url": told.cert_url,
+        "transmission_id": told.id,
+        "transmission_sig": told.signature,
+        "transmission_time": told.time,
+        "webhook_id": webhook_id,
+    }
+    return msgspec.json.encode(fields)[:-1] + b',"webhook_event":' + body + b"}"

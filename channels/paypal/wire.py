@@ -1,0 +1,237 @@
+"""PayPal's orders, captures, refunds and events as they come over the wire, and the evidence that they are.
+
+`COMPLETED` of an order says only that nothing more is asked of the buyer: whether there is money, its capture says.
+https://developer.paypal.com/docs/api/orders/v2/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from channels.kit.json_body import read_json
+from core.errors import ChannelUnreadable, InvalidRequest
+from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid
+from core.money import decimal_text, exponent, minor_units
+from core.order import OUT_TRADE_NO
+
+WHOLE_UNITS_ONLY = frozenset({"HUF", "JPY", "TWD"})
+"""Currencies that PayPal takes without decimals; ISO 4217 has two for HUF and TWD.
+https://developer.paypal.com/api/rest/reference/currency-codes/
+"""
+
+Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{0,255}\Z")]
+_Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+
+
+class Money(msgspec.Struct, frozen=True, kw_only=True):
+    currency_code: _Currency
+    value: Annotated[str, msgspec.Meta(max_length=32)]
+
+    @property
+    def minor(self) -> int:
+        try:
+            return minor_units(self.value, self.currency_code)
+        except InvalidRequest:
+            raise ChannelUnreadable("amount") from None
+
+
+class Payee(msgspec.Struct, frozen=True, kw_only=True):
+    merchant_id: Id | None = None
+
+
+class _Numbered(msgspec.Struct, frozen=True, kw_only=True):
+    """What carries our number, as both of the ids that PayPal lets a merchant give."""
+
+    custom_id: _Text | None = None
+    invoice_id: _Text | None = None
+    payee: Payee = Payee()
+
+    @property
+    def number(self) -> str | None:
+        return self.custom_id or self.invoice_id
+
+
+class Capture(_Numbered, frozen=True, kw_only=True):
+    id: Id
+    status: Literal["COMPLETED", "DECLINED", "PARTIALLY_REFUNDED", "PENDING", "REFUNDED", "FAILED"]
+    amount: Money
+    create_time: Instant
+
+
+class Refund(_Numbered, frozen=True, kw_only=True):
+    """Its `invoice_id` is our refund number, its `custom_id` the number of the payment."""
+
+    id: Id
+    status: Literal["CANCELLED", "COMPLETED", "FAILED", "PENDING"]
+    amount: Money | None = None
+
+
+class _Payments(msgspec.Struct, frozen=True, kw_only=True):
+    captures: tuple[Capture, ...] = ()
+    refunds: tuple[Refund, ...] = ()
+
+
+class _Unit(_Numbered, frozen=True, kw_only=True):
+    amount: Money
+    payments: _Payments = _Payments()
+
+
+class _Link(msgspec.Struct, frozen=True, kw_only=True):
+    href: str
+    rel: str
+
+
+class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
+    id: Id
+    status: Literal["CREATED", "SAVED", "APPROVED", "VOIDED", "COMPLETED", "PAYER_ACTION_REQUIRED"]
+    purchase_units: tuple[_Unit, ...]
+    links: tuple[_Link, ...] = ()
+
+    @property
+    def unit(self) -> _Unit:
+        """What is bought. Our orders have one unit; of one with several nobody could say what was paid for."""
+        if len(self.purchase_units) != 1:
+            raise ChannelUnreadable("purchase_units")
+        return self.purchase_units[0]
+
+    @property
+    def approve_url(self) -> str:
+        """Where the buyer goes; `approve` is what older orders call it."""
+        return next((link.href for link in self.links if link.rel in ("payer-action", "approve")), "")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    id: Id
+    event_type: Annotated[str, msgspec.Meta(max_length=128)]
+    resource: msgspec.Raw
+
+
+class Ours(msgspec.Struct, frozen=True, kw_only=True):
+    """How evidence names the account: our name of it, or the merchant that PayPal names instead."""
+
+    account: str
+    merchant_id: str
+
+    def named(self, payee: Payee) -> str:
+        return self.account if payee.merchant_id in (None, self.merchant_id) else f"other:{payee.merchant_id}"
+
+
+def amount_value(amount: int, currency: str) -> str | None:
+    """Minor units as PayPal writes them: (1250, "USD") → "12.50", (1200, "HUF") → "12"; None when it cannot be said."""
+    text = decimal_text(amount, currency)
+    if currency not in WHOLE_UNITS_ONLY or exponent(currency) == 0:
+        return text
+    whole, _, fraction = text.partition(".")
+    return None if fraction.strip("0") else whole
+
+
+def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
+    """What the order says, compared with nothing. `number` is what its unit says it is for.
+
+    Money that was taken counts first, whatever the order is called. A capture that failed or was declined is the end of
+    a completed order, which takes no second one: *closed*. One that is pending (a bank's transfer, a review) is not
+    there yet.
+    """
+    unit = order.unit
+    captures = unit.payments.captures
+    common: dict[str, Any] = {
+        "channel_account": ours.named(unit.payee),
+        "out_trade_no": number,
+        "amount": unit.amount.minor,
+        "currency": unit.amount.currency_code,
+    }
+    with_money = [capture for capture in captures if capture.status in _WITH_MONEY]
+    if len(with_money) > 1 or (order.status == "COMPLETED" and not captures):
+        raise ChannelUnreadable("captures")
+    if with_money:
+        return _money(with_money[0], unit, common)
+    if any(capture.status == "PENDING" for capture in captures):
+        return Unpaid(**common, under_way=True)
+    match order.status:
+        case "APPROVED":
+            return Approved(**common)
+        case "VOIDED" | "COMPLETED":
+            return Closed(**common)
+    return Unpaid(**common)
+
+
+def evidence_in(event: Event, ours: Ours) -> Evidence | None:
+    """What an event says of a payment; None when it is about none of ours.
+
+    An event about a refund does not tell what the payment amounted to, so it only says that there is something to ask.
+    """
+    if event.event_type == "CHECKOUT.ORDER.APPROVED":
+        order = read_json(bytes(event.resource), PaypalOrder)
+        if len(order.purchase_units) != 1:
+            return None  # ours have one
+        number = _our_number(order.unit)
+        return None if number is None else evidence_of(order, number, ours)
+    if event.event_type in _OF_CAPTURES:
+        capture = read_json(bytes(event.resource), Capture)
+        number = _our_number(capture)
+        return None if number is None else _captured(event.event_type, capture, number, ours)
+    if event.event_type in _OF_REFUNDS:
+        told = read_json(bytes(event.resource), _Numbered)
+        number = _our_number(told)
+        if number is not None:
+            return Unclear(channel_account=ours.named(told.payee), out_trade_no=number, reason="refund_told")
+    return None
+
+
+_WITH_MONEY = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
+_OF_CAPTURES = frozenset(
+    {
+        "PAYMENT.CAPTURE.COMPLETED",
+        "PAYMENT.CAPTURE.PENDING",
+        "PAYMENT.CAPTURE.DENIED",
+        "PAYMENT.CAPTURE.DECLINED",
+    }
+)
+_OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
+
+
+def _our_number(told: _Numbered) -> str | None:
+    """What it is for, if that can be a number of ours: an app's events tell of everything that the app sells."""
+    return told.number if told.number is not None and OUT_TRADE_NO.fullmatch(told.number) else None
+
+
+def _captured(event_type: str, capture: Capture, number: str, ours: Ours) -> Evidence:
+    common: dict[str, Any] = {
+        "channel_account": ours.named(capture.payee),
+        "out_trade_no": number,
+        "amount": capture.amount.minor,
+        "currency": capture.amount.currency_code,
+    }
+    if event_type != "PAYMENT.CAPTURE.COMPLETED":
+        return Unpaid(**common, under_way=event_type == "PAYMENT.CAPTURE.PENDING")
+    if capture.status not in _WITH_MONEY:
+        raise ChannelUnreadable("capture_status")
+    return Paid(**common, channel_transaction_id=capture.id, at=capture.create_time)
+
+
+def _money(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Evidence:
+    told = common | {
+        "amount": capture.amount.minor,
+        "currency": capture.amount.currency_code,
+        "channel_transaction_id": capture.id,
+        "at": capture.create_time,
+    }
+    if capture.status == "COMPLETED":
+        return Paid(**told)
+    refunded = _given_back(unit.payments.refunds, capture.amount.currency_code)
+    if capture.status == "REFUNDED":  # as a whole, also where no refund is told: a dispute was lost
+        refunded = max(refunded, capture.amount.minor)
+    return Refunded(**told, refunded_amount=refunded)
+
+
+def _given_back(refunds: Iterable[Refund], currency: str) -> int:
+    done = [refund.amount for refund in refunds if refund.status == "COMPLETED" and refund.amount is not None]
+    if any(amount.currency_code != currency for amount in done):
+        raise ChannelUnreadable("refund_currency")
+    return sum(amount.minor for amount in done)

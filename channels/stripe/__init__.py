@@ -1,0 +1,1 @@
+"""Stripe: `adapter` is the channel, the other modules are its parts."""

@@ -1,0 +1,275 @@
+"""Stripe: its pay page (Checkout) and PaymentIntents, for which the merchant's own page does the asking.
+
+https://docs.stripe.com/api ; forms out, JSON in. It is asked by its own ids, `cs_…` and `pi_…`, and carries our number
+in its metadata. Answers are not signed, so the object that was asked for has to be the one that is told of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, tzinfo
+from ipaddress import ip_address
+from typing import IO, Annotated
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.kit.json_body import read_json
+from channels.stripe import statement as stripe_statement
+from channels.stripe.api import Api, Refused, granted, read_raw
+from channels.stripe.creation import created_intent, created_session, intent_form, session_form
+from channels.stripe.events import EVENTS, Event, event_evidence
+from channels.stripe.money import to_stripe
+from channels.stripe.objects import Intent, Refund, Session, intent_evidence, read_refusal, session_evidence
+from channels.stripe.signature import verify
+from channels.transport import Answer, Transport
+from core.account import AccountConfig
+from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
+from core.evidence import Evidence, Missing
+from core.order import Origin, Payment
+
+HOST = "https://api.stripe.com"
+API_VERSION = "2025-03-31.basil"
+"""Amounts of a session are in the currency that was asked for from this version on, whatever the buyer is shown."""
+
+UNDELIVERED_PAGES_MAX = 10
+REFUND_PAGES_MAX = 10
+
+_SESSIONS = "/v1/checkout/sessions"
+_INTENTS = "/v1/payment_intents"
+
+_ANSWERED_OK = 200
+_ANSWERED_ERROR = 400
+_ANSWERED_MISSING = 404
+
+_SecretKey = Annotated[str, msgspec.Meta(pattern=r"\A(sk|rk)_(test|live)_[0-9A-Za-z_]{3,240}\Z")]
+_WebhookSecret = Annotated[str, msgspec.Meta(pattern=r"\Awhsec_[!-~]{3,250}\Z")]
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`webhook_secrets` are all valid together, so that one is rolled without a gap; `account_id` is our own."""
+
+    secret_key: _SecretKey
+    webhook_secrets: Annotated[tuple[_WebhookSecret, ...], msgspec.Meta(min_length=1, max_length=8)]
+    account_id: Annotated[str, msgspec.Meta(pattern=r"\Aacct_[0-9A-Za-z]{1,64}\Z")] | None = None
+    api_version: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z]{1,32})?\Z")] = API_VERSION
+
+
+class Stripe:
+    """One account at Stripe; implements `channels.base.Channel`."""
+
+    methods: tuple[str, ...] = ("checkout", "payment_intent")
+    queries_by_reference = True
+    statement_zone: tzinfo = UTC
+
+    def __init__(self, account: AccountConfig, transport: Transport) -> None:
+        credentials = account.credentials_as(Credentials)
+        world = "live" if account.live else "test"
+        if credentials.secret_key.split("_")[1] != world:
+            raise ConfigurationError(
+                f"account {account.name}: credentials: secret_key is not of the {world} world; live is {account.live}"
+            )
+        self._name = account.name
+        self._live = account.live
+        self._secrets = credentials.webhook_secrets
+        self._account_id = credentials.account_id
+        self._api = Api(transport, _base_url(account), credentials.secret_key, credentials.api_version)
+
+    async def create_payment(self, create: Create) -> Created:
+        """Nothing can be paid whose creation was not answered: nobody but Stripe knows its address, or its secret.
+
+        So 401 and 403 are definite too: whatever an earlier request may have created takes no money.
+        """
+        is_intent = create.payment.method == "payment_intent"
+        form = intent_form(create) if is_intent else session_form(create)
+        path = _INTENTS if is_intent else _SESSIONS
+        answer = await self._api.post(path, form, idempotency_key=create.payment.out_trade_no)
+        read = created_intent if is_intent else created_session
+        return read(create.payment, answer.body, live=self._live)
+
+    async def query_payment(self, payment: Payment) -> Evidence:
+        path, expanded = _address(payment)
+        return self._read(payment, await self._api.get(path, [("expand[]", expanded)]))
+
+    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+        """Nothing is signed here, so there is no time to compare `received_at` with."""
+        del received_at
+        return self._read(payment, answer)
+
+    def status_of(self, body: bytes) -> int:
+        """The status that an answer with this body had, for bodies that were kept without it."""
+        try:
+            refusal = read_refusal(body)
+        except ChannelUnreadable:
+            return _ANSWERED_OK
+        return _ANSWERED_MISSING if refusal.code == "resource_missing" else _ANSWERED_ERROR
+
+    async def capture_payment(self, payment: Payment) -> None:
+        """Stripe takes the money by itself, for nothing is created here that waits to be asked."""
+
+    async def close_payment(self, payment: Payment) -> None:
+        """A session is expired, and with it the PaymentIntent of a buyer who has begun."""
+        path, _ = _address(payment)
+        try:
+            await self._api.post(f"{path}/{'expire' if path.startswith(_SESSIONS) else 'cancel'}")
+        except Refused as refused:
+            # Paid, under way, or over already: all are answers, and the next query tells which. Stripe has no code for
+            # a session that is not open; and the request has nothing else that could be wrong.
+            is_over = refused.refusal.code in (None, "payment_intent_unexpected_state")
+            if not refused.is_missing and not (refused.status == _ANSWERED_ERROR and is_over):
+                raise
+
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+        """Stripe forgets `refund_no` as a key after a day: whoever asks again later has to query the refund first."""
+        intent_id = await self._intent_id(payment)
+        if intent_id is None:
+            raise ChannelRefused("not_paid")
+        form = [
+            ("payment_intent", intent_id),
+            ("amount", str(to_stripe(amount, payment.currency))),
+            ("metadata[refund_no]", refund_no),
+            ("metadata[out_trade_no]", payment.out_trade_no),
+        ]
+        answer = await self._api.post("/v1/refunds", form, idempotency_key=refund_no)
+        told = read_json(answer.body, Refund)
+        if (told.payment_intent, told.refund_no) != (intent_id, refund_no):
+            raise ChannelUnreadable("other_refund")
+        return told.state
+
+    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+        intent_id = await self._intent_id(payment)
+        if intent_id is None:
+            return None
+        pages = self._api.pages("/v1/refunds", [("payment_intent", intent_id)], pages_max=REFUND_PAGES_MAX + 1)
+        read = 0
+        try:
+            async for page in pages:
+                read += 1
+                if read > REFUND_PAGES_MAX:
+                    raise ChannelUnreadable("refunds_without_end")
+                for told in (read_raw(raw, Refund) for raw in page):
+                    if (told.payment_intent, told.refund_no) == (intent_id, refund_no):
+                        return told.state
+        except Refused as refused:
+            if not refused.is_missing:
+                raise
+        return None
+
+    async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+        verify(headers.get("stripe-signature", ""), body, self._secrets, received_at=received_at)
+        told = read_json(body, Event)
+        return Callback(notification_id=told.id, evidence=self._evidence(told))
+
+    def acknowledge(self) -> Acknowledgement:
+        return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
+
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        """Events of the last 30 days that some endpoint has not acknowledged. What of them cannot be read is left out:
+        the payment's own query will tell.
+        """
+        query = [("delivery_success", "false"), *(("types[]", name) for name in EVENTS)]
+        found: list[Evidence] = []
+        async for page in self._api.pages("/v1/events", query, pages_max=UNDELIVERED_PAGES_MAX):
+            for raw in page:
+                try:
+                    evidence = self._evidence(read_raw(raw, Event))
+                except ChannelUnreadable:
+                    continue
+                if evidence is not None:
+                    found.append(evidence)
+        return tuple(found)
+
+    async def keep_current(self) -> None:
+        """Nothing here grows old."""
+
+    async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
+        await stripe_statement.fetch(self._api, day, into)
+
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+        return stripe_statement.parse(statement)
+
+    # -- what was told -------------------------------------------------------------------------------------------------
+
+    def _read(self, payment: Payment, answer: Answer) -> Evidence:
+        try:
+            body = granted(answer).body
+        except Refused as refused:
+            asked = payment.channel_reference or payment.out_trade_no
+            if refused.is_missing and asked.startswith("cs_test_" if self._live else "cs_live_"):
+                # Nobody sees it with keys of the other world, to which the account was switched over meanwhile.
+                raise ChannelUnreadable("livemode") from None
+            if refused.is_missing:
+                return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
+            raise ChannelUnreadable(f"refused_{refused.code}") from None
+        if _reference(payment).startswith("pi_"):
+            intent = read_json(body, Intent)
+            return intent_evidence(intent, account=self._name, number=self._number_of(payment, intent))
+        session = read_json(body, Session)
+        if isinstance(session.payment_intent, str) and session.payment_status != "paid":
+            # Expired it may be, and its payment under way all the same: only the payment itself tells.
+            raise ChannelUnreadable("not_expanded")
+        return session_evidence(session, account=self._name, number=self._number_of(payment, session))
+
+    def _number_of(self, payment: Payment, told: Session | Intent) -> str:
+        """Whose payment this is. An object made elsewhere names no number, or its maker's own: then its id decides."""
+        if told.livemode is not self._live:
+            raise ChannelUnreadable("livemode")
+        named = told.named_number
+        if told.id != _reference(payment):
+            return told.id if named is None or named == payment.out_trade_no else named
+        return payment.out_trade_no if named is None or payment.origin is Origin.WATCHED else named
+
+    def _evidence(self, told: Event) -> Evidence | None:
+        if told.livemode is not self._live:
+            raise ChannelUnreadable("livemode")
+        return event_evidence(told, account=self._name, account_id=self._account_id)
+
+    async def _intent_id(self, payment: Payment) -> str | None:
+        """What a refund is of: the PaymentIntent, which a session has only once the buyer has begun."""
+        if payment.channel_transaction_id is not None:
+            return payment.channel_transaction_id
+        if (reference := _reference(payment)).startswith("pi_"):
+            return reference
+        try:
+            answer = granted(await self._api.get(_address(payment)[0]))
+        except Refused as refused:
+            if refused.is_missing:
+                return None
+            raise
+        told = read_json(answer.body, Session)
+        if told.id != reference or told.livemode is not self._live:
+            raise ChannelUnreadable("other_payment")
+        return told.payment_intent.id if isinstance(told.payment_intent, Intent) else told.payment_intent
+
+
+def _reference(payment: Payment) -> str:
+    """What the payment is asked by; a watched one may be known by nothing but that."""
+    reference = payment.channel_reference or payment.out_trade_no
+    if not reference.startswith(("cs_", "pi_")):
+        raise ChannelUnreadable("no_channel_reference")
+    return reference
+
+
+def _address(payment: Payment) -> tuple[str, str]:
+    """Where the payment is asked about, and what of it is to be told as a whole and not as an id."""
+    reference = quote(_reference(payment), safe="")
+    if reference.startswith("cs_"):
+        return f"{_SESSIONS}/{reference}", "payment_intent.latest_charge"
+    return f"{_INTENTS}/{reference}", "latest_charge"
+
+
+def _base_url(account: AccountConfig) -> str:
+    """Over TLS, but for a far side for tests on this machine."""
+    url = account.base_url.rstrip("/") or HOST
+    parts = urlsplit(url)
+    if parts.scheme != "https" and (account.live or parts.scheme != "http" or not _is_loopback(parts.hostname or "")):
+        raise ConfigurationError(f"account {account.name}: base_url is https://…: nothing else proves who answers")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

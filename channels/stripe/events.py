@@ -1,0 +1,89 @@
+"""Stripe's events: what a callback carries, and what is listed of those that could not be delivered.
+
+https://docs.stripe.com/api/events/types ; each has a snapshot of its object, as it was when the event came about.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from channels.stripe.api import read_raw
+from channels.stripe.objects import (
+    Charge,
+    Id,
+    Intent,
+    Seconds,
+    Session,
+    charge_evidence,
+    instant,
+    intent_evidence,
+    session_evidence,
+)
+from core.evidence import Evidence, Unpaid
+
+_INTENT_EVENTS = (
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.processing",
+    "payment_intent.requires_action",
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.canceled",
+)
+_SESSION_EVENTS = (
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+)
+_REFUND_EVENT = "charge.refunded"
+EVENTS = (*_INTENT_EVENTS, *_SESSION_EVENTS, _REFUND_EVENT)
+
+
+class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    object: msgspec.Raw
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What a callback carries. `account` is told of accounts that are connected to ours, never of ours.
+
+    An event of Stripe's second API, `v2.core.event`, is thin: it carries no object, and its time is text.
+    """
+
+    id: Id
+    object: Literal["event", "v2.core.event"]
+    type: str
+    livemode: bool
+    created: Seconds | str
+    account: Id | None = None
+    data: _Snapshot | None = None
+
+
+def event_evidence(told: Event, *, account: str, account_id: str | None) -> Evidence | None:
+    """What an event says of a payment, if of any. `account` is our name for the account, `account_id` Stripe's.
+
+    A thin event names an object and tells nothing of it, not even our number, so it is no evidence; the payment is
+    found by its query. An object made elsewhere that names no number is known by its own id.
+    """
+    if told.data is None or not isinstance(told.created, int):
+        return None
+    said_of = account if told.account in (None, account_id) else f"other:{told.account}"
+    at = instant(told.created)
+    if told.type in _INTENT_EVENTS:
+        intent = read_raw(told.data.object, Intent)
+        return intent_evidence(intent, account=said_of, number=intent.named_number or intent.id, at=at)
+    if told.type in _SESSION_EVENTS:
+        session = read_raw(told.data.object, Session)
+        if session.mode != "payment":
+            return None
+        evidence = session_evidence(session, account=said_of, number=session.named_number or session.id, at=at)
+        # The session stays complete and unpaid, as it was while the money was awaited.
+        has_failed = told.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
+        return replace(evidence, under_way=False) if has_failed else evidence
+    if told.type == _REFUND_EVENT:
+        charge = read_raw(told.data.object, Charge)
+        number = charge.named_number or charge.payment_intent or charge.id
+        return charge_evidence(charge, account=said_of, number=number)
+    return None

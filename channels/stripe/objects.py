@@ -1,0 +1,263 @@
+"""Stripe's objects as far as nodrop reads them, and the evidence that each of them is.
+
+A PaymentIntent that succeeded is money, and nothing else is: a decline takes it back to `requires_payment_method`, and
+a session that is `complete` may be waiting for a bank. https://docs.stripe.com/payments/paymentintents/lifecycle
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from channels.base import RefundState
+from channels.kit.json_body import read_json
+from channels.stripe.money import from_stripe
+from core.errors import ChannelUnreadable
+from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid
+from core.money import AMOUNT_MAX
+from core.order import OUT_TRADE_NO
+
+Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,255}\Z")]
+_Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_]{1,64}\Z")]
+_Currency = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]{3}\Z")]
+_Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""Since 1970, up to the last second that a datetime holds."""
+
+_UNDER_WAY = ("processing", "requires_capture")
+"""The buyer has nothing left to do. `requires_action` is not among them: a check by the bank can be walked away from,
+and a PaymentIntent that waits for it is cancelled by us at the deadline."""
+
+
+class _Object(msgspec.Struct, frozen=True, kw_only=True):
+    id: Id
+    metadata: dict[str, str] | None = None
+
+    @property
+    def named_number(self) -> str | None:
+        """The number that we gave it; None when it was made elsewhere, and then it may have any other metadata.
+
+        Raises:
+            ChannelUnreadable: there is one, and it is none of ours.
+        """
+        number = (self.metadata or {}).get("out_trade_no")
+        if number is not None and OUT_TRADE_NO.fullmatch(number) is None:
+            raise ChannelUnreadable("out_trade_no")
+        return number
+
+
+class Charge(_Object, frozen=True, kw_only=True):
+    """One movement of money towards us; a PaymentIntent has a charge for each attempt, and the latest one counts.
+
+    It may be an authorisation alone. Let go, that is *refunded* up to 2025-03-31, by all of it and without having been
+    money: https://docs.stripe.com/changelog/basil/2025-03-31/remove-refund-from-partial-capture-and-payment-cancellation-flow
+    """
+
+    object: Literal["charge"]
+    livemode: bool
+    amount: _Minor
+    amount_captured: _Minor | None = None
+    amount_refunded: _Minor
+    is_captured: bool = msgspec.field(name="captured", default=True)
+    currency: _Currency
+    created: Seconds
+    payment_intent: Id | None = None
+
+    @property
+    def captured(self) -> int:
+        """What was taken, which may be less than what was authorised."""
+        if not self.is_captured:
+            return 0
+        return self.amount if self.amount_captured is None else self.amount_captured
+
+
+class Intent(_Object, frozen=True, kw_only=True):
+    """A payment. `latest_charge` is an id unless it was asked to be expanded, and always so in events."""
+
+    object: Literal["payment_intent"]
+    livemode: bool
+    amount: _Minor
+    amount_received: _Minor = 0
+    currency: _Currency
+    status: Literal[
+        "requires_payment_method",
+        "requires_confirmation",
+        "requires_action",
+        "processing",
+        "requires_capture",
+        "canceled",
+        "succeeded",
+    ]
+    latest_charge: Charge | Id | None = None
+    client_secret: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,512}\Z")] | None = None
+
+
+class Session(_Object, frozen=True, kw_only=True):
+    """A visit to Stripe's pay page. It has a PaymentIntent from when the buyer begins to pay.
+
+    `mode` is not `payment` for what others use the account for: subscriptions, cards kept for later.
+    """
+
+    object: Literal["checkout.session"]
+    livemode: bool
+    mode: _Word = "payment"
+    amount_total: _Minor | None = None
+    currency: _Currency | None = None
+    status: Literal["open", "complete", "expired"] | None = None
+    payment_status: Literal["paid", "unpaid", "no_payment_required"]
+    payment_intent: Intent | Id | None = None
+    client_reference_id: str | None = None
+    url: str | None = None
+    expires_at: Seconds
+
+    @property
+    def named_number(self) -> str | None:
+        """As of any object; sessions made elsewhere often have the shop's number in a field of its own."""
+        reference = self.client_reference_id or ""
+        return super().named_number or (reference if OUT_TRADE_NO.fullmatch(reference) else None)
+
+
+class Refund(_Object, frozen=True, kw_only=True):
+    object: Literal["refund"]
+    amount: _Minor
+    currency: _Currency
+    status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"] | None = None
+    payment_intent: Id | None = None
+
+    @property
+    def refund_no(self) -> str:
+        """Empty when it was not ours."""
+        number = (self.metadata or {}).get("refund_no", "")
+        return number if OUT_TRADE_NO.fullmatch(number) else ""
+
+    @property
+    def state(self) -> RefundState:
+        match self.status:
+            case "succeeded":
+                return RefundState.SUCCEEDED
+            case "pending" | "requires_action":
+                return RefundState.PROCESSING
+            case "failed" | "canceled":
+                return RefundState.FAILED
+        raise ChannelUnreadable("refund_status")
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a list; what is in it is read one by one."""
+
+    object: Literal["list"]
+    data: list[msgspec.Raw]
+    has_more: bool
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """Whatever is in a list has an id, by which the next page is asked for."""
+
+    id: Id
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """`type` is the class of the error; `code` is more exact, where there is one."""
+
+    type: _Word
+    code: _Word | None = None
+
+    @property
+    def word(self) -> str:
+        return self.code or self.type
+
+
+class _Errors(msgspec.Struct, frozen=True, kw_only=True):
+    error: Refusal
+
+
+def read_refusal(body: bytes) -> Refusal:
+    """An error as Stripe tells it.
+
+    Raises:
+        ChannelUnreadable: somebody else's: a router or a proxy between the two can answer 404 as well.
+    """
+    return read_json(body, _Errors).error
+
+
+def intent_evidence(told: Intent, *, account: str, number: str, at: datetime | None = None) -> Evidence:
+    """What a PaymentIntent says. `at`: when it was paid, should its charge not be expanded.
+
+    A decline leaves `requires_payment_method`, which is no end: the buyer may try another card.
+    """
+    currency = told.currency.upper()
+    common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
+    if told.status != "succeeded":
+        common["amount"] = from_stripe(told.amount, currency)
+        is_over = told.status == "canceled"
+        return Closed(**common) if is_over else Unpaid(**common, under_way=told.status in _UNDER_WAY)
+    charge = told.latest_charge if isinstance(told.latest_charge, Charge) else None
+    common |= {
+        "amount": from_stripe(told.amount_received, currency),
+        "channel_transaction_id": told.id,
+        "at": at if charge is None else instant(charge.created),
+    }
+    if charge is None or charge.amount_refunded == 0:
+        return Paid(**common)
+    return Refunded(**common, refunded_amount=from_stripe(charge.amount_refunded, currency))
+
+
+def session_evidence(told: Session, *, account: str, number: str, at: datetime | None = None) -> Evidence:
+    """What a session says, and its PaymentIntent instead of it wherever that is expanded and knows better."""
+    intent = told.payment_intent
+    if isinstance(intent, Intent) and (intent.status == "succeeded" or _is_over(told, intent)):
+        return intent_evidence(intent, account=account, number=number, at=at)
+    currency = None if told.currency is None else told.currency.upper()
+    common: dict[str, Any] = {
+        "channel_account": account,
+        "out_trade_no": number,
+        "currency": currency,
+        "amount": None if told.amount_total is None or currency is None else from_stripe(told.amount_total, currency),
+    }
+    if told.payment_status == "paid":
+        if not isinstance(intent, str) or common["amount"] is None:
+            raise ChannelUnreadable("paid_without_transaction")
+        return Paid(**common, channel_transaction_id=intent, at=at)
+    # Expired, and with a payment that was begun all the same: that one may yet bring money.
+    is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
+    if told.status == "expired" and is_idle:
+        return Closed(**common)
+    return Unpaid(**common, under_way=_is_under_way(told))
+
+
+def charge_evidence(told: Charge, *, account: str, number: str) -> Evidence:
+    """What a charge says that was refunded, in part or in whole. That nothing was captured is no more than a hint."""
+    if told.captured == 0:
+        return Unclear(channel_account=account, out_trade_no=number, reason="not_captured")
+    currency = told.currency.upper()
+    return Refunded(
+        channel_account=account,
+        out_trade_no=number,
+        amount=from_stripe(told.captured, currency),
+        currency=currency,
+        channel_transaction_id=told.payment_intent or told.id,
+        refunded_amount=from_stripe(told.amount_refunded, currency),
+        at=instant(told.created),
+    )
+
+
+def instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _is_under_way(session: Session) -> bool:
+    """A session is complete once its buyer has done everything on the page. Then what is left of its payment is a
+    bank's, or, with a voucher, a counter's, until it fails and wants another method. One that needed no payment waits
+    for none.
+    """
+    intent, is_complete = session.payment_intent, session.status == "complete"
+    if isinstance(intent, Intent):
+        return intent.status in _UNDER_WAY or (is_complete and intent.status != "requires_payment_method")
+    return is_complete and session.payment_status == "unpaid"
+
+
+def _is_over(session: Session, intent: Intent) -> bool:
+    """Cancelled, in a session in which no other payment can begin."""
+    return intent.status == "canceled" and session.status != "open"

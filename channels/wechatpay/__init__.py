@@ -1,0 +1,1 @@
+"""WeChat Pay: `adapter` is the channel, the other modules are its parts."""

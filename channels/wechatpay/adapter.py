@@ -1,0 +1,312 @@
+"""WeChat Pay, API v3, for one merchant number: native (二维码), h5 and jsapi. Set up as in docs/channels/wechatpay.md.
+
+Both sides sign with RSA. Answers with 200 and 204 are signed, errors are not: an error is at most a refusal or a
+*missing*, never money and never the end of a payment. Calls and signatures are in `wechatpay_wire`, what is said in
+`wechatpay_bodies`, the statement in `wechatpay_bill`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, tzinfo
+from secrets import token_hex
+from typing import IO, Any
+from urllib.parse import quote, urlsplit
+
+from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.kit.json_body import read_json
+from channels.kit.web_address import web_address
+from channels.transport import Answer, Transport
+from channels.wechatpay import bill as wechatpay_bill
+from channels.wechatpay.bodies import (
+    CURRENCY,
+    NO_REFUND,
+    NO_STATEMENT,
+    NOT_EXIST,
+    REFUND_STATES,
+    BillBody,
+    CallbackBody,
+    H5Body,
+    JsapiBody,
+    NativeBody,
+    RefundBody,
+    RefundNotice,
+    Transaction,
+    error_code,
+    evidence_of,
+    refusal,
+    status_of,
+    unanswered,
+)
+from channels.wechatpay.certificates import Renewal, read_certificates
+from channels.wechatpay.keys import unseal
+from channels.wechatpay.wire import NO_CONTENT, OK, TOLERANCE_S, Wire
+from core.account import AccountConfig
+from core.errors import (
+    CallbackForged,
+    CallbackStale,
+    ChannelRefused,
+    ChannelUnavailable,
+    ChannelUnreadable,
+    InvalidRequest,
+)
+from core.evidence import Evidence, Missing, Unclear
+from core.order import Checkout, Payment
+
+DESCRIPTION_CHARACTERS_MAX = 127
+
+_TRANSACTIONS = "/v3/pay/transactions"
+_REFUNDS = "/v3/refund/domestic/refunds"
+
+_NOTHING_TO_CLOSE = frozenset({"ORDERPAID", "ORDER_PAID", "ORDER_CLOSED", NOT_EXIST})
+
+
+class WechatPay:
+    """One merchant number at WeChat Pay; implements `channels.base.Channel`."""
+
+    methods: tuple[str, ...] = ("native", "h5", "jsapi")
+    queries_by_reference = False
+    statement_zone: tzinfo = wechatpay_bill.ZONE
+
+    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        self._name = account.name
+        self._wire = Wire(account, transport, clock=clock)
+        self._renewal = Renewal() if self._wire.downloads_certificates else None
+
+    # -- payments ------------------------------------------------------------------------------------------------------
+
+    async def create_payment(self, create: Create) -> Created:
+        """No money is taken after `time_expire`: https://pay.weixin.qq.com/doc/v3/merchant/4012791877.
+
+        A code or link lives shorter (native and jsapi 2 h, h5 5 min), but the same number gives a fresh one until then,
+        so it is this end that is told.
+        """
+        method = create.payment.method or self.methods[0]
+        ends_at = create.payment.payable_until.replace(microsecond=0)
+        body = {**self._order(create, ends_at), **_of_method(method, create)}
+        answer = await self._done("POST", f"{_TRANSACTIONS}/{method}", body)
+        return Created(checkout=self._checkout(method, create, answer), payable_until=ends_at)
+
+    async def query_payment(self, payment: Payment) -> Evidence:
+        if payment.channel_reference is None:
+            found = f"out-trade-no/{quote(payment.out_trade_no, safe='')}"
+        else:
+            found = f"id/{quote(payment.channel_reference, safe='')}"
+        answer = await self._wire.call("GET", f"{_TRANSACTIONS}/{found}?mchid={self._wire.mchid}")
+        return self.read_answer(payment, answer, received_at=self._wire.now())
+
+    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+        """The status decides: 200 must verify; 404 with the one code that says so is *missing*, and never more."""
+        if answer.status == OK:
+            return self._evidence(self._wire.read(answer, Transaction, received_at))
+        code = _code(answer)
+        if (answer.status, code) == (404, NOT_EXIST):
+            return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
+        raise unanswered(code)
+
+    def status_of(self, body: bytes) -> int:
+        """The status that the channel gives such a body, for one that was captured without it."""
+        return status_of(body)
+
+    async def capture_payment(self, payment: Payment) -> None:
+        """WeChat Pay takes the money by itself."""
+
+    async def close_payment(self, payment: Payment) -> None:
+        path = f"{_TRANSACTIONS}/out-trade-no/{quote(payment.out_trade_no, safe='')}/close"
+        answer = await self._wire.call("POST", path, {"mchid": self._wire.mchid})
+        if answer.status in (OK, NO_CONTENT):
+            self._wire.verify(answer, self._wire.now())
+            return
+        code = _code(answer)
+        # Paid or closed meanwhile, or not there: all are answers, and the next query tells what they mean.
+        if code not in _NOTHING_TO_CLOSE:
+            raise refusal(code)
+
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+        body = {
+            "out_trade_no": payment.out_trade_no,
+            "out_refund_no": refund_no,
+            "amount": {"refund": amount, "total": payment.amount, "currency": payment.currency},
+        }
+        told = self._wire.read(await self._done("POST", _REFUNDS, body), RefundBody)
+        if told.amount.refund != amount:
+            raise ChannelUnreadable("other_refund")
+        return _refund_state(told, payment, refund_no)
+
+    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+        answer = await self._wire.call("GET", f"{_REFUNDS}/{quote(refund_no, safe='')}")
+        if answer.status == OK:
+            return _refund_state(self._wire.read(answer, RefundBody), payment, refund_no)
+        code = _code(answer)
+        if (answer.status, code) == (404, NO_REFUND):
+            return None
+        raise unanswered(code)
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
+        if self._wire.ring.is_empty:
+            raise ChannelUnavailable("no_certificate_yet")
+        signed_at = self._wire.ring.signed_at("callback", headers, body, received_at)
+        if signed_at is None:
+            raise CallbackForged
+        if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
+            raise CallbackStale
+        told = read_json(body, CallbackBody)
+        return Callback(notification_id=told.id, evidence=self._told_by(told))
+
+    def acknowledge(self) -> Acknowledgement:
+        """The status alone counts, 200 or 204: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_3_5.shtml.
+
+        200, for a 204 must not have the Content-Length that servers and routers put on it.
+        """
+        return Acknowledgement(status=200, content_type="application/json", body=b"")
+
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        return ()
+
+    async def keep_current(self) -> None:
+        """Platform certificates, twice a day and when a message named one that is not here. A failure changes nothing.
+
+        The answer is verified with a key that is known, or with a certificate that was in it: that it could be
+        unsealed proves by the APIv3 key where it comes from.
+        """
+        at, ring = self._wire.now(), self._wire.ring
+        if self._renewal is None or not self._renewal.is_due(at, ring):
+            return
+        self._renewal.begin(at, ring)
+        answer = await self._done("GET", "/v3/certificates")
+        certificates = read_certificates(answer.body, self._wire.seal_key, at)
+        self._wire.verify(answer, self._wire.now(), ring.joined(certificates))
+        ring.add(certificates)
+        ring.drop_expired(at)
+        self._renewal.succeeded(at)
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
+        """The file is not signed; its hash is in the answer that is, so it is kept only when that is right."""
+        path = f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
+        answer = await self._wire.call("GET", path)
+        if answer.status != OK and _code(answer) == NO_STATEMENT:
+            raise ChannelRefused("no_statement")
+        told = self._wire.read(_accepted(answer), BillBody)
+        with tempfile.TemporaryFile() as file:
+            await self._wire.download(told.download_url, file)
+            file.seek(0)
+            await asyncio.to_thread(wechatpay_bill.check_hash, file, told.hash_value)
+            file.seek(0)
+            shutil.copyfileobj(file, into)
+
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+        return wechatpay_bill.rows(statement)
+
+    # -- what is asked and what is told --------------------------------------------------------------------------------
+
+    async def _done(self, method: str, path: str, body: object | None = None) -> Answer:
+        """The answer of a call that was not refused; it is not verified yet."""
+        return _accepted(await self._wire.call(method, path, body))
+
+    def _order(self, create: Create, ends_at: datetime) -> dict[str, Any]:
+        payment = create.payment
+        if payment.currency != CURRENCY:
+            raise InvalidRequest(f"WeChat Pay takes {CURRENCY} only")
+        if "?" in create.callback_url or "#" in create.callback_url:
+            raise InvalidRequest("WeChat Pay calls no address that has a query string")
+        return {
+            "appid": self._wire.appid,
+            "mchid": self._wire.mchid,
+            "description": create.subject[:DESCRIPTION_CHARACTERS_MAX],
+            "out_trade_no": payment.out_trade_no,
+            "time_expire": ends_at.astimezone(self.statement_zone).isoformat(),
+            "notify_url": create.callback_url,
+            "amount": {"total": payment.amount, "currency": payment.currency},
+        }
+
+    def _checkout(self, method: str, create: Create, answer: Answer) -> Checkout:
+        match method:
+            case "native":
+                return Checkout(kind="qr", value=self._wire.read(answer, NativeBody).code_url)
+            case "h5":
+                url = self._wire.read(answer, H5Body).h5_url
+                return Checkout(kind="redirect", value=_with_way_back(url, create.return_url))
+        return Checkout(kind="client", value=self._bridge(self._wire.read(answer, JsapiBody).prepay_id))
+
+    def _bridge(self, prepay_id: str) -> str:
+        """What the page hands to `WeixinJSBridge`."""
+        timestamp, nonce, package = str(int(self._wire.now().timestamp())), token_hex(16), f"prepay_id={prepay_id}"
+        return json.dumps(
+            {
+                "appId": self._wire.appid,
+                "timeStamp": timestamp,
+                "nonceStr": nonce,
+                "package": package,
+                "signType": "RSA",
+                "paySign": self._wire.sign_package(timestamp, nonce, package),
+            }
+        )
+
+    def _told_by(self, told: CallbackBody) -> Evidence | None:
+        is_refund = told.event_type.startswith("REFUND.")
+        if told.event_type != "TRANSACTION.SUCCESS" and not is_refund:
+            return None
+        plain = unseal(self._wire.seal_key, told.resource)
+        if not is_refund:
+            return self._evidence(read_json(plain, Transaction))
+        notice = read_json(plain, RefundNotice)
+        account = self._name if notice.mchid == self._wire.mchid else f"other:{notice.mchid}"
+        # It tells the sum of this one refund, not of all, and no currency: a query has to follow.
+        return Unclear(channel_account=account, out_trade_no=notice.out_trade_no, reason="refund_notice")
+
+    def _evidence(self, told: Transaction) -> Evidence:
+        return evidence_of(told, account=self._name, appid=self._wire.appid, mchid=self._wire.mchid)
+
+
+def _of_method(method: str, create: Create) -> dict[str, Any]:
+    """What only this method is asked with.
+
+    Raises:
+        InvalidRequest: it is not known of the payer, or there is no such method.
+    """
+    payer = create.payer
+    match method:
+        case "native":
+            return {}
+        case "h5":
+            if not payer.client_ip:
+                raise InvalidRequest("WeChat Pay h5 needs payer.client_ip")
+            return {"scene_info": {"payer_client_ip": payer.client_ip, "h5_info": {"type": "Wap"}}}
+        case "jsapi":
+            if not payer.openid:
+                raise InvalidRequest("WeChat Pay jsapi needs payer.openid")
+            return {"payer": {"openid": payer.openid}}
+    raise InvalidRequest(f"WeChat Pay has no method {method}")
+
+
+def _accepted(answer: Answer) -> Answer:
+    if answer.status != OK:
+        raise refusal(_code(answer))
+    return answer
+
+
+def _code(answer: Answer) -> str:
+    if answer.status < 400:  # noqa: PLR2004 - the classes of errors
+        raise ChannelUnreadable(f"status_{answer.status}")
+    return error_code(answer)
+
+
+def _with_way_back(h5_url: str, return_url: str) -> str:
+    """Where a buyer is sent, with the way back to us; it is for the browser and needs no signature."""
+    parts = urlsplit(web_address(h5_url))
+    return f"{h5_url}{'&' if parts.query else '?'}redirect_url={quote(return_url, safe='')}"
+
+
+def _refund_state(told: RefundBody, payment: Payment, refund_no: str) -> RefundState:
+    if (told.out_refund_no, told.out_trade_no) != (refund_no, payment.out_trade_no):
+        raise ChannelUnreadable("other_refund")
+    return REFUND_STATES[told.status]

@@ -1,0 +1,230 @@
+"""The shapes of what WeChat Pay says, and the evidence that is in a transaction. Nothing here is verified any more."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from channels.base import RefundState
+from channels.kit.json_body import read_json
+from channels.transport import Answer
+from channels.wechatpay.keys import Sealed
+from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
+from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
+from core.money import AMOUNT_MAX
+
+CURRENCY = "CNY"
+"""Of every account with a Chinese merchant number; an amount that does not name its currency means it."""
+
+NOT_EXIST = "ORDER_NOT_EXIST"
+NO_REFUND = "RESOURCE_NOT_EXISTS"
+NO_STATEMENT = "NO_STATEMENT_EXIST"
+
+# Of https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its sisters. No error is signed, so only a code that is
+# named here is definite: nothing was created, and the same request would be refused again. ORDERPAID and
+# OUT_TRADE_NO_USED are left out on purpose: there *is* something under our number, and a query tells what.
+_DEFINITE = frozenset(
+    {
+        "ACCOUNT_ERROR",
+        "APPID_MCHID_NOT_MATCH",
+        "INVALID_REQUEST",
+        "MCH_NOT_EXISTS",
+        "NO_AUTH",
+        "NOT_ENOUGH",
+        "OPENID_MISMATCH",
+        "ORDER_CLOSED",
+        "PARAM_ERROR",
+        "RESOURCE_NOT_EXISTS",
+        "RULE_LIMIT",
+        "TRADE_ERROR",
+        "USER_ACCOUNT_ABNORMAL",
+    }
+)
+_LATER = frozenset(
+    {
+        "BANK_ERROR",
+        "BIZERR_NEED_RETRY",
+        "FREQUENCY_LIMITED",
+        "FREQUENCY_LIMIT_EXCEED",
+        "RATELIMIT_EXCEEDED",
+        "STATEMENT_CREATING",
+        "SYSTEM_ERROR",
+    }
+)
+_OLDER_SPELLINGS = {
+    "ACCOUNTERROR": "ACCOUNT_ERROR",
+    "BANKERROR": "BANK_ERROR",
+    "NOAUTH": "NO_AUTH",
+    "NOTENOUGH": "NOT_ENOUGH",
+    "ORDERCLOSED": "ORDER_CLOSED",
+    "ORDERNOTEXIST": NOT_EXIST,
+    "RULELIMIT": "RULE_LIMIT",
+}
+"""https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_4_2.shtml has the ones, the pages of today the others."""
+
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*@.]{1,64}\Z")]
+_Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+_Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+
+
+class Amount(msgspec.Struct, frozen=True, kw_only=True):
+    """`total` is what the order is for. `payer_total` is what is left of it after coupons and is not even read."""
+
+    total: _Minor
+    currency: _Currency = CURRENCY
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a query and a callback tell of a payment; an unpaid one has no transaction and perhaps no amount."""
+
+    appid: _Id
+    mchid: _Id
+    out_trade_no: _Id
+    trade_state: Literal["SUCCESS", "REFUND", "NOTPAY", "USERPAYING", "PAYERROR", "CLOSED", "REVOKED"]
+    transaction_id: str | None = None
+    success_time: str | None = None
+    amount: Amount | None = None
+
+
+class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,128}\Z")]
+    event_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    resource_type: Literal["encrypt-resource"]
+    resource: Sealed
+
+
+class RefundNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sealed in a callback about a refund; of its sums none is the one that evidence needs."""
+
+    mchid: _Id
+    out_trade_no: _Id
+
+
+class RefundAmount(msgspec.Struct, frozen=True, kw_only=True):
+    refund: _Minor
+
+
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
+    out_refund_no: _Id
+    out_trade_no: _Id
+    status: Literal["SUCCESS", "PROCESSING", "CLOSED", "ABNORMAL"]
+    amount: RefundAmount
+
+
+class SealedCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    serial_no: _Id
+    encrypt_certificate: Sealed
+
+
+class CertificateList(msgspec.Struct, frozen=True, kw_only=True):
+    data: Annotated[list[SealedCertificate], msgspec.Meta(min_length=1, max_length=32)]
+
+
+class NativeBody(msgspec.Struct, frozen=True, kw_only=True):
+    code_url: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,2048}\Z")]
+
+
+class H5Body(msgspec.Struct, frozen=True, kw_only=True):
+    h5_url: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,2048}\Z")]
+
+
+class JsapiBody(msgspec.Struct, frozen=True, kw_only=True):
+    prepay_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,64}\Z")]
+
+
+class BillBody(msgspec.Struct, frozen=True, kw_only=True):
+    hash_type: Literal["SHA1"]
+    hash_value: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Fa-f]{40}\Z")]
+    download_url: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,2048}\Z")]
+
+
+REFUND_STATES = {
+    "SUCCESS": RefundState.SUCCEEDED,
+    "PROCESSING": RefundState.PROCESSING,
+    "CLOSED": RefundState.FAILED,
+    # The user's card is gone: it stays like this until somebody pays it out by hand in the console.
+    "ABNORMAL": RefundState.FAILED,
+}
+
+
+def evidence_of(told: Transaction, *, account: str, appid: str, mchid: str) -> Evidence:
+    """What the transaction says, compared with nothing but the account that it names.
+
+    Raises:
+        ChannelUnreadable: it says that it was paid, and not as what, when or how much.
+    """
+    common: dict[str, Any] = {
+        "channel_account": _account(told, account, appid, mchid),
+        "out_trade_no": told.out_trade_no,
+        "amount": None if told.amount is None else told.amount.total,
+        "currency": None if told.amount is None else told.amount.currency,
+    }
+    match told.trade_state:
+        case "NOTPAY" | "USERPAYING" | "PAYERROR":
+            return Unpaid(**common)
+        case "CLOSED" | "REVOKED":
+            return Closed(**common)
+    if told.amount is None:
+        raise ChannelUnreadable("paid_without_amount")
+    try:
+        common["channel_transaction_id"] = msgspec.convert(told.transaction_id, _Id)
+        common["at"] = msgspec.convert(told.success_time, _Instant)
+    except msgspec.ValidationError:
+        raise ChannelUnreadable("paid_without_transaction") from None
+    if told.trade_state == "SUCCESS":
+        return Paid(**common)
+    # It was paid, and something was given back. How much, the channel tells of each refund by its own number and
+    # nowhere in sum, so 0 it is: "paid" to the order, and no refund that was not seen. The statement knows the sum.
+    return Refunded(**common, refunded_amount=0)
+
+
+def _account(told: Transaction, account: str, appid: str, mchid: str) -> str:
+    if told.mchid != mchid:
+        return f"other:{told.mchid}"
+    return account if told.appid == appid else f"other:{told.appid}"
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+class _ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+
+
+def error_code(answer: Answer) -> str:
+    """The code of an error, which is not signed: https://pay.weixin.qq.com/doc/v3/merchant/4013053420.
+
+    Raises:
+        ChannelUnreadable: it is no error of the channel's form; a router on the way may have answered.
+    """
+    code = read_json(answer.body, _ErrorBody).code
+    if _CODE.fullmatch(code) is None:
+        raise ChannelUnreadable("error_code")
+    return _OLDER_SPELLINGS.get(code, code)
+
+
+def refusal(code: str) -> ChannelRefused | ChannelUnavailable | ChannelUnreadable:
+    """What an error means for what was asked to be done."""
+    if code in _LATER:
+        return ChannelUnavailable(f"refused_{code}")
+    return ChannelRefused(code) if code in _DEFINITE else ChannelUnreadable(f"refused_{code}")
+
+
+def unanswered(code: str) -> ChannelUnavailable | ChannelUnreadable:
+    """What an error means for a question: nothing about money."""
+    return ChannelUnavailable(f"refused_{code}") if code in _LATER else ChannelUnreadable(f"refused_{code}")
+
+
+def status_of(body: bytes) -> int:
+    """The status that the channel gives such a body, for one that was captured without it."""
+    try:
+        code = msgspec.json.decode(body, type=_ErrorBody).code
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 200
+    return 404 if _OLDER_SPELLINGS.get(code, code) == NOT_EXIST else 400

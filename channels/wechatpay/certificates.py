@@ -1,0 +1,67 @@
+"""Platform certificates (平台证书): when they are fetched anew, and how the list of them is read.
+
+A new one is in the list 24 hours before it signs, and the channel asks to look at least every 12 hours
+(https://pay.weixin.qq.com/doc/v3/merchant/4012068814). Never by a request: whoever sends callbacks with made-up serials
+would decide how often we call the channel.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.x509 import Certificate
+
+from channels.kit.json_body import read_json
+from channels.kit.rsa import load_certificate
+from channels.wechatpay.bodies import CertificateList
+from channels.wechatpay.keys import KeyRing, serial_of, unseal
+from core.errors import ChannelUnreadable, ConfigurationError
+
+RENEW = timedelta(hours=11)
+RETRY = timedelta(minutes=10)
+"""After a failure, and for a serial that is not known: at most this often."""
+
+
+class Renewal:
+    """When the list is due."""
+
+    def __init__(self) -> None:
+        self._asked_at: datetime | None = None
+        self._renewed_at: datetime | None = None
+
+    def is_due(self, now: datetime, ring: KeyRing) -> bool:
+        """At the start, eleven hours later, and when a message named a certificate that is not there.
+
+        An account that has no key at all cannot verify anything, so it does not wait after a failure.
+        """
+        if self._asked_at is None or ring.is_empty:
+            return True
+        is_old = self._renewed_at is None or now - self._renewed_at >= RENEW
+        return (is_old or ring.was_asked_for_unknown) and now - self._asked_at >= RETRY
+
+    def begin(self, now: datetime, ring: KeyRing) -> None:
+        self._asked_at = now
+        ring.was_asked_for_unknown = False
+
+    def succeeded(self, now: datetime) -> None:
+        self._renewed_at = now
+
+
+def read_certificates(body: bytes, key: AESGCM, at: datetime) -> list[Certificate]:
+    """The certificates of an answer that are valid at this moment. Its signature is the caller's to verify.
+
+    Raises:
+        ChannelUnreadable: it is no list of certificates sealed for this account.
+    """
+    found = []
+    for told in read_json(body, CertificateList).data:
+        try:
+            certificate = load_certificate(unseal(key, told.encrypt_certificate).decode("ascii"), "certificate")
+        except (ConfigurationError, UnicodeDecodeError):
+            raise ChannelUnreadable("certificate") from None
+        if serial_of(certificate).lstrip("0") != told.serial_no.upper().lstrip("0"):
+            raise ChannelUnreadable("certificate_serial")
+        if at <= certificate.not_valid_after_utc:
+            found.append(certificate)
+    return found

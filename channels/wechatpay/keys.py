@@ -1,0 +1,150 @@
+"""Whose words they are: WeChat Pay's keys by serial, its signatures, and what it seals with the APIv3 key.
+
+While a merchant changes from platform certificates to the public key, both kinds sign side by side for up to a week, so
+a key is found by the serial that a message names and by nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.x509 import Certificate
+
+from channels.kit.rsa import is_signed
+from channels.kit.trace import note
+from core.errors import ChannelUnreadable, ConfigurationError
+
+SIGNATURE_TYPE = "WECHATPAY2-SHA256-RSA2048"
+SEAL = "AEAD_AES_256_GCM"
+SEAL_KEY_BYTES = 32
+_SEAL_NONCE_BYTES = 12
+
+_TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+_HEX = re.compile(r"[0-9A-Fa-f]{1,64}", re.ASCII)
+# No line feed: it would move the border between nonce and body in the string that is signed.
+_NONCE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_SERIAL = re.compile(r"[0-9A-Za-z_]{1,128}", re.ASCII)
+
+
+class KeyRing:
+    """The keys that verify: public keys by id, and platform certificates by serial, each until it expires.
+
+    `was_asked_for_unknown`: a message named a certificate that is not here; whoever renews the ring resets it.
+    """
+
+    def __init__(self, public_keys: Mapping[str, RSAPublicKey], certificates: Iterable[Certificate] = ()) -> None:
+        self._keys: dict[str, tuple[RSAPublicKey, datetime | None]] = {
+            _normal(key_id): (key, None) for key_id, key in public_keys.items()
+        }
+        self.was_asked_for_unknown = False
+        self.add(certificates)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._keys
+
+    def add(self, certificates: Iterable[Certificate]) -> None:
+        """Beside the ones that are there: during a rotation the old and the new one sign."""
+        for certificate in certificates:
+            key = certificate.public_key()
+            assert isinstance(key, RSAPublicKey), "channels.kit.rsa loads no other certificate"
+            self._keys[_normal(serial_of(certificate))] = (key, certificate.not_valid_after_utc)
+
+    def drop_expired(self, now: datetime) -> None:
+        self._keys = {serial: (key, until) for serial, (key, until) in self._keys.items() if not until or now <= until}
+
+    def joined(self, certificates: Iterable[Certificate]) -> KeyRing:
+        """Another ring with these certificates as well; this one stays as it is."""
+        other = KeyRing({}, certificates)
+        other._keys = {**other._keys, **self._keys}
+        return other
+
+    def signed_at(self, what: str, headers: Mapping[str, str], body: bytes, at: datetime) -> int | None:
+        """When these bytes were signed, in Unix seconds, if one of the keys has; None if none has.
+
+        https://pay.weixin.qq.com/doc/v3/merchant/4013053420. Probes, whose signatures begin with `WECHATPAY/SIGNTEST/`,
+        fail as any other wrong signature does. Freshness is the caller's to judge.
+        """
+        timestamp, nonce = headers.get("wechatpay-timestamp", ""), headers.get("wechatpay-nonce", "")
+        signature, serial = headers.get("wechatpay-signature", ""), headers.get("wechatpay-serial", "")
+        is_ours = headers.get("wechatpay-signature-type", SIGNATURE_TYPE) == SIGNATURE_TYPE
+        if not (is_ours and _TIMESTAMP.fullmatch(timestamp) and _NONCE.fullmatch(nonce) and _SERIAL.fullmatch(serial)):
+            return None
+        string = b"\n".join((timestamp.encode(), nonce.encode(), body, b""))
+        key = self._find(serial, at)
+        is_good = key is not None and is_signed(key, signature, string)
+        note(what, algorithm=SIGNATURE_TYPE, key=serial, string=string, is_good=is_good)
+        return int(timestamp) if is_good else None
+
+    def _find(self, serial: str, at: datetime) -> RSAPublicKey | None:
+        found = self._keys.get(_normal(serial))
+        if found is None:
+            self.was_asked_for_unknown = self.was_asked_for_unknown or _HEX.fullmatch(serial) is not None
+            return None
+        key, until = found
+        return key if until is None or at <= until else None
+
+
+def serial_of(certificate: Certificate) -> str:
+    """Its serial number as WeChat Pay writes it: hexadecimal, upper case."""
+    return f"{certificate.serial_number:040X}"
+
+
+def _normal(serial: str) -> str:
+    """One spelling of a serial number: leading zeros and the case of its letters mean nothing. Ids stay as they are."""
+    return serial.upper().lstrip("0") if _HEX.fullmatch(serial) else serial
+
+
+# -- what is sealed ----------------------------------------------------------------------------------------------------
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """A ciphertext as it stands in callbacks and in the list of certificates."""
+
+    algorithm: str
+    ciphertext: str
+    nonce: str
+    associated_data: str | None = None
+
+
+def seal_key(apiv3_key: str, name: str) -> AESGCM:
+    """The APIv3 key, ready to unseal. 16 or 24 bytes would make a working AES key too, and a weaker one.
+
+    Raises:
+        ConfigurationError: it has not exactly 32 bytes.
+    """
+    if len(apiv3_key.encode()) != SEAL_KEY_BYTES:
+        raise ConfigurationError(f"{name} has not exactly {SEAL_KEY_BYTES} bytes, as the console demands")
+    return AESGCM(apiv3_key.encode())
+
+
+def unseal(key: AESGCM, sealed: Sealed) -> bytes:
+    """The plain bytes.
+
+    Raises:
+        ChannelUnreadable: of another algorithm, malformed, or sealed with another key.
+    """
+    if sealed.algorithm != SEAL:
+        raise ChannelUnreadable("seal_algorithm")
+    nonce, associated = sealed.nonce.encode(), (sealed.associated_data or "").encode()
+    try:
+        plain = _open(key, nonce, base64.b64decode(sealed.ciphertext, validate=True), associated)
+    except (InvalidTag, ValueError):
+        plain = None
+    note("sealed", algorithm=SEAL, key="apiv3_key", string=nonce + b"\n" + associated, is_good=plain is not None)
+    if plain is None:
+        raise ChannelUnreadable("seal")
+    return plain
+
+
+def _open(key: AESGCM, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
+    if len(nonce) != _SEAL_NONCE_BYTES:
+        raise ValueError("a nonce has 12 bytes")
+    return key.decrypt(nonce, ciphertext, associated)

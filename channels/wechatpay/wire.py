@@ -1,0 +1,166 @@
+"""Calling WeChat Pay: every request signed by us, every answer that the channel signs proved before it is read.
+
+https://pay.weixin.qq.com/doc/v3/merchant/4012365336 (what we sign) and …/4013053420 (what they sign).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import IO, Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from channels.kit.json_body import read_json
+from channels.kit.rsa import load_certificate, load_private_key, load_public_key, sign
+from channels.transport import USER_AGENT, Answer, Transport
+from channels.wechatpay.keys import SIGNATURE_TYPE, KeyRing, seal_key
+from core.account import AccountConfig
+from core.errors import ChannelUnavailable, ChannelUnreadable, ConfigurationError
+
+HOST = "https://api.mch.weixin.qq.com"
+SECOND_HOST = "https://api2.mch.weixin.qq.com"
+"""The same service from another region; each page of the API names both."""
+
+TOLERANCE_S = 300
+OK = 200
+NO_CONTENT = 204
+
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,32}\Z")]
+_Serial = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Fa-f]{1,64}\Z")]
+_KeyId = Annotated[str, msgspec.Meta(pattern=r"\APUB_KEY_ID_[0-9A-Za-z]{1,64}\Z")]
+_Body = TypeVar("_Body")
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`private_key` and `merchant_serial` are ours and sign; everything below `apiv3_key` verifies what comes.
+
+    `public_keys`: id (`PUB_KEY_ID_…`) → PEM; answers signed with the first one are asked for. `download_certificates`:
+    the platform certificates are fetched and renewed.
+    """
+
+    appid: _Id
+    mchid: _Id
+    merchant_serial: _Serial
+    private_key: str
+    apiv3_key: str
+    public_keys: dict[_KeyId, str] = {}
+    platform_certificates: list[str] = []
+    download_certificates: bool = False
+
+
+class Wire:
+    """The account's keys and the way to the channel."""
+
+    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        credentials = _credentials(account)
+        where = f"account {account.name}: credentials"
+        self.appid, self.mchid = credentials.appid, credentials.mchid
+        self.downloads_certificates = credentials.download_certificates
+        self.seal_key = seal_key(credentials.apiv3_key, f"{where}: apiv3_key")
+        self.ring = KeyRing(
+            {
+                key_id: load_public_key(pem, f"{where}: public_keys: {key_id}")
+                for key_id, pem in credentials.public_keys.items()
+            },
+            [load_certificate(pem, f"{where}: platform_certificates") for pem in credentials.platform_certificates],
+        )
+        self._private_key = load_private_key(credentials.private_key, f"{where}: private_key")
+        self._merchant_serial = credentials.merchant_serial
+        self._asked_key = next(iter(credentials.public_keys), "")
+        self._base_url = (account.base_url or HOST).rstrip("/")
+        self._base_path = urlsplit(self._base_url).path
+        self._transport = transport
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    async def call(self, method: str, path: str, body: object | None = None) -> Answer:
+        """Sign and send; nothing of the answer is verified yet. A question that finds the first host unconnectable is
+        put to the second one: nobody has heard it yet.
+        """
+        raw = b"" if body is None else msgspec.json.encode(body)
+        headers = self._headers(method, self._base_path + path, raw)
+        try:
+            return await self._transport.call(method, self._base_url + path, headers=headers, body=raw)
+        except ChannelUnavailable as error:
+            if method != "GET" or self._base_url != HOST or error.detail != "not_connected":
+                raise
+        return await self._transport.call(method, SECOND_HOST + path, headers=headers, body=raw)
+
+    def verify(self, answer: Answer, at: datetime, ring: KeyRing | None = None) -> None:
+        """Prove that the answer, an empty body included, is the channel's, and of now.
+
+        Raises:
+            ChannelUnreadable: it is not.
+        """
+        signed_at = (ring or self.ring).signed_at("answer", answer.headers, answer.body, at)
+        if signed_at is None:
+            raise ChannelUnreadable("signature")
+        if abs(at.timestamp() - signed_at) > TOLERANCE_S:
+            raise ChannelUnreadable("answer_stale")
+
+    def read(self, answer: Answer, type_: type[_Body], at: datetime | None = None) -> _Body:
+        """The body of an answer, once that is verified."""
+        self.verify(answer, at or self.now())
+        return read_json(answer.body, type_)
+
+    async def download(self, url: str, into: IO[bytes]) -> None:
+        """A file of the channel's, which is not signed. What is signed for it goes to no other host than ours."""
+        target = self._target_here(url)
+        address = f"{self._base_url.removesuffix(self._base_path)}{target}"
+        got = await self._transport.download(address, headers=self._headers("GET", target, b""), into=into)
+        if got.status != OK:
+            raise ChannelUnreadable(f"download_status_{got.status}")
+
+    def sign_package(self, timestamp: str, nonce: str, package: str) -> str:
+        """What a page hands to the buyer's WeChat, four lines, each ended."""
+        return sign(self._private_key, f"{self.appid}\n{timestamp}\n{nonce}\n{package}\n".encode())
+
+    def _headers(self, method: str, target: str, raw: bytes) -> dict[str, str]:
+        """Five lines are signed, each ended: the address as it is sent, the bytes; an empty body is an empty line."""
+        timestamp, nonce = str(int(self._clock())), token_hex(16)
+        string = f"{method}\n{target}\n{timestamp}\n{nonce}\n".encode() + raw + b"\n"
+        fields = {
+            "mchid": self.mchid,
+            "nonce_str": nonce,
+            "signature": sign(self._private_key, string),
+            "timestamp": timestamp,
+            "serial_no": self._merchant_serial,
+        }
+        told = ",".join(f'{name}="{value}"' for name, value in fields.items())
+        headers = {"Authorization": f"{SIGNATURE_TYPE} {told}", "Accept": "application/json", "User-Agent": USER_AGENT}
+        if raw:
+            headers["Content-Type"] = "application/json"
+        if self._asked_key:
+            headers["Wechatpay-Serial"] = self._asked_key
+        return headers
+
+    def _target_here(self, url: str) -> str:
+        """Path and query of an address on our host."""
+        try:
+            parts, ours = urlsplit(url), urlsplit(self._base_url)
+        except ValueError:
+            raise ChannelUnreadable("download_url") from None
+        if (parts.scheme, parts.netloc) != (ours.scheme, ours.netloc):
+            raise ChannelUnreadable("download_host")
+        return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _credentials(account: AccountConfig) -> Credentials:
+    credentials = account.credentials_as(Credentials)
+    if not (credentials.public_keys or credentials.platform_certificates or credentials.download_certificates):
+        raise ConfigurationError(
+            f"account {account.name}: credentials: nothing could be verified: there are no public_keys and no"
+            " platform_certificates, and download_certificates is false"
+        )
+    parts = urlsplit(account.base_url or HOST)
+    if not account.live and (parts.hostname or "").endswith(".weixin.qq.com"):
+        raise ConfigurationError(f"account {account.name}: WeChat Pay has no host for tests: set base_url, or live")
+    if account.live and parts.scheme != "https":
+        raise ConfigurationError(f"account {account.name}: base_url of a live account begins with https://")
+    return credentials

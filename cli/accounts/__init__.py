@@ -1,0 +1,1 @@
+"""`nodrop accounts`: accounts at channels, their files, checks and key rotation."""

@@ -1,0 +1,195 @@
+"""What can be told of an account: every key that is missing or malformed, what will expire, and whether it works."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from channels.adapters import ADAPTERS, open_channel
+from channels.credentials import DESCRIBED, EXPIRES_SOON_DAYS, expiries, key_problems
+from channels.kit.trace import Verified, listening
+from channels.transport import Transport
+from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
+from cli.config.settings import Finding, Level
+from cli.output import Stop
+from core.account import AccountConfig
+from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ConfigurationError
+from core.evidence import Missing, kind_of
+from core.order import Payment, PaymentStatus
+from core.settings import Settings
+from flows.place import new_number
+from storage.postgres.accounts import open_account, sealed_accounts
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
+
+ONLINE_TIMEOUT_S = 10.0
+
+
+Found = list[tuple[str, Finding]]
+"""Findings, each with the name of its account."""
+
+
+async def check_file(name: str, source: str, public_url: str, *, is_online: bool) -> Found:
+    """An account that is not added yet. What is wrong with the file as a whole leaves nothing else to look at."""
+    draft = draft_account(name, source, content_of(source))
+    return [(name, finding) for finding in await _check_draft(name, draft, public_url, is_online=is_online)]
+
+
+async def check_stored(db: Database, settings: Settings, name: str | None, *, is_online: bool) -> Found:
+    """One account, or all. One that does not open is a finding, and the others are looked at.
+
+    Raises:
+        Stop: there is none with this name.
+    """
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
+    rows = [row for row in await sealed_accounts(db) if name in (None, row.name)]
+    if name is not None and not rows:
+        raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
+    found: Found = []
+    for row in rows:
+        try:
+            account = open_account(row, sealer)
+        except ConfigurationError as error:
+            found.append((row.name, Finding("account", Level.ERROR, error.detail)))
+            continue
+        told = await check_account(account, settings.public_url, is_online=is_online)
+        found += [(row.name, finding) for finding in told]
+    return found
+
+
+async def _check_draft(name: str, draft: Draft, public_url: str, *, is_online: bool) -> list[Finding]:
+    found = [Finding(key or draft.source, Level.ERROR, says) for key, says in draft.problems]
+    if draft.account is not None:
+        return found + await check_account(draft.account, public_url, is_online=is_online)
+    channel, credentials = draft.given.get("channel"), draft.given.get("credentials")
+    if channel in ADAPTERS and isinstance(credentials, dict):
+        found += _keys(str(channel), credentials, said={finding.what for finding in found})
+    return [*found, _callback_address(name, public_url)]
+
+
+async def check_account(account: AccountConfig, public_url: str, *, is_online: bool) -> list[Finding]:
+    """Of an account that has the form of one."""
+    if account.channel not in ADAPTERS:
+        return [Finding("channel", Level.ERROR, f"{account.channel} is none of {', '.join(ADAPTERS)}")]
+    found = _keys(account.channel, account.credentials, said=set())
+    async with Transport(timeout_s=ONLINE_TIMEOUT_S) as transport:
+        try:
+            open_channel(account, transport)
+        except ConfigurationError as error:
+            found += _not_opened(account, error, found)
+        else:
+            if not found:
+                found.append(Finding("credentials", Level.OK, f"of the form that {account.channel} wants"))
+            found.append(_world(account))
+        found += [*_expiring(account), _callback_address(account.name, public_url)]
+        if is_online and not any(finding.level is Level.ERROR for finding in found):
+            found.append(await _ask(account, transport))
+    return found
+
+
+def _keys(channel: str, credentials: dict[str, object], *, said: set[str]) -> list[Finding]:
+    """Each key by itself; of one that stands in a file that cannot be read, that has been said."""
+    from_files = {what.removesuffix("s").removesuffix("_file") for what in said}
+    problems = [(f"credentials.{key}", says) for key, says in key_problems(channel, credentials)]
+    return [Finding(what, Level.ERROR, says) for what, says in problems if what not in from_files]
+
+
+def _not_opened(account: AccountConfig, error: ConfigurationError, found: list[Finding]) -> list[Finding]:
+    """What the adapter stopped at, unless it has been said of the very key."""
+    says = error.detail.removeprefix(f"account {account.name}: ")
+    if any(finding.what.removeprefix("credentials.").partition("[")[0].partition(".")[0] in says for finding in found):
+        return []
+    if found and "`$" in says:  # the struct as a whole: each of its keys has been looked at
+        return []
+    what, _, rest = says.partition(": ")
+    named = rest and " " not in what
+    return [Finding(what if named else "account", Level.ERROR, rest if named else says)]
+
+
+def _world(account: AccountConfig) -> Finding:
+    where = account.base_url or f"{account.channel}'s own host"
+    if is_plain_elsewhere(account):
+        return Finding("base_url", Level.WARNING, "plain http:// to another machine: others can read and change it")
+    return Finding("live", Level.OK, f"{'live: moves real money' if account.live else 'test'}, at {where}")
+
+
+def _expiring(account: AccountConfig) -> list[Finding]:
+    found = []
+    for key, until in expiries(account.channel, account.credentials):
+        left = until - datetime.now(UTC)
+        day = until.date().isoformat()
+        if left <= timedelta():
+            found.append(Finding(f"credentials.{key}", Level.ERROR, f"expired on {day}: `nodrop accounts rotate`"))
+        elif left <= timedelta(days=EXPIRES_SOON_DAYS):
+            says = f"expires on {day}, in {left.days} days: `nodrop accounts rotate`"
+            found.append(Finding(f"credentials.{key}", Level.WARNING, says))
+        else:
+            found.append(Finding(f"credentials.{key}", Level.OK, f"valid until {day}"))
+    return found
+
+
+def _callback_address(name: str, public_url: str) -> Finding:
+    address = f"{public_url.rstrip('/') or 'PUBLIC_URL'}/callbacks/{name}"
+    return Finding("callback address", Level.OK, f"{address}; enter it where the channel wants it registered")
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------
+
+
+async def _ask(account: AccountConfig, transport: Transport) -> Finding:
+    """One query for a payment that does not exist: harmless, and whoever answers *missing* has understood us."""
+    channel, described = open_channel(account, transport), DESCRIBED[account.channel]
+    number = new_number()
+    with listening() as heard:
+        try:
+            await channel.keep_current()
+            told = await channel.query_payment(_nothing(account, number, described.no_such))
+        except ChannelUnavailable as error:
+            return Finding("online", Level.ERROR, f"nobody answered ({error.detail}): base_url, or the network")
+        except ChannelError as error:
+            return Finding("online", Level.ERROR, _blame(account, error, heard))
+    if not isinstance(told, Missing):
+        return Finding("online", Level.ERROR, f"{kind_of(told)} of {number}, which nobody has created: another service")
+    return Finding("online", Level.OK, _proved(account, heard))
+
+
+def _nothing(account: AccountConfig, number: str, reference: str | None) -> Payment:
+    now = datetime.now(UTC)
+    return Payment(
+        channel_account=account.name,
+        out_trade_no=number,
+        order_no="none",
+        attempt_no=1,
+        amount=1,
+        currency="CNY",
+        status=PaymentStatus.OPEN,
+        payable_until=now,
+        created_at=now,
+        channel_reference=reference,
+    )
+
+
+def _blame(account: AccountConfig, error: ChannelError, heard: list[Verified]) -> str:
+    """The channel's keys, if its answer did not verify; ours, if it refused to answer."""
+    described, code = DESCRIBED[account.channel], error.detail or type(error).__name__
+    if isinstance(error, ChannelRefused):
+        code = error.code
+    wrong = next((check for check in heard if not check.is_good), None)
+    if wrong is not None and not any(check.is_good for check in heard):
+        return f"the answer does not verify with {_named(account, described.answering)} (it names key {wrong.key})"
+    return f"the channel does not take what we send ({code}): look at {_named(account, described.signing)}"
+
+
+def _proved(account: AccountConfig, heard: list[Verified]) -> str:
+    described = DESCRIBED[account.channel]
+    says = f"the channel knows no such payment, as it should: {_named(account, described.signing)} work"
+    left = described.calling
+    if any(check.is_good for check in heard):
+        says += f", and {_named(account, described.answering)} verified its answer"
+    else:
+        left = (*described.answering, *left)
+    unproved = _named(account, left)
+    return says + (f". Proved by the first callback only: {unproved}" if unproved else "")
+
+
+def _named(account: AccountConfig, keys: tuple[str, ...]) -> str:
+    return ", ".join(key for key in keys if account.credentials.get(key))

@@ -1,0 +1,190 @@
+"""`nodrop accounts`: the merchant's accounts at payment channels. What is printed never holds a credential."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from cli.environment import log_to_stderr, settings, with_database
+from cli.output import Stop, json_option, print_json, print_table, warn
+from core.account import AccountConfig
+from core.order import ACCOUNT_NAME
+from core.settings import require
+from storage.postgres.accounts import AccountRow, enable_account, list_accounts, put_account, reseal_accounts
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
+
+
+@click.group(epilog="Example: nodrop accounts add main --from main.toml")
+def accounts() -> None:
+    """Accounts at payment channels."""
+
+
+@accounts.command(epilog="Example: nodrop accounts add main --from main.toml")
+@click.argument("name")
+@click.option("--from", "source", required=True, metavar="FILE", help="The account in TOML; - reads standard input.")
+@click.option("--replace", is_flag=True, help="Change an account that is there already.")
+@json_option
+def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
+    """Add an account.
+
+    The form of its credentials is checked, and they are stored sealed under the first of NODROP_MASTER_KEYS. FILE holds
+    secrets: keep it from others, and delete it afterwards. docs/channels.md shows one.
+    """
+    account = _read(name, source)
+    given = settings()
+    require(given, "database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    is_new = with_database(lambda db: _put(db, sealer, account, replace=replace))
+    callback_url = f"{given.public_url.rstrip('/')}/callbacks/{name}"
+    if as_json:
+        print_json({"name": name, "channel": account.channel, "is_new": is_new, "callback_url": callback_url})
+        return
+    click.echo(f"{'added' if is_new else 'replaced'} {name} ({account.channel}); in force within ten seconds")
+    click.echo(f"its callbacks arrive at {callback_url}" + ("" if given.public_url else ", below PUBLIC_URL"))
+
+
+@accounts.command(epilog="Example: nodrop accounts rotate main --from main.toml")
+@click.argument("name")
+@click.option("--from", "source", required=True, metavar="FILE", help="The account in TOML; - reads standard input.")
+@json_option
+def rotate(name: str, source: str, *, as_json: bool) -> None:
+    """Replace the credentials of an account.
+
+    It stays at the same channel and the same merchant, and its settings stay as they are. Where several keys may be
+    valid at a time, keep the old one beside the new one until the channel has changed too.
+    """
+    from cli.accounts.rotation import rotate_account
+
+    given = settings()
+    require(given, "database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    gone = with_database(lambda db: rotate_account(db, sealer, name, source))
+    for key in gone:
+        warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
+    if as_json:
+        print_json({"name": name, "not_kept": gone})
+        return
+    click.echo(f"rotated the credentials of {name}; in force within ten seconds")
+
+
+@accounts.command(epilog="Example: nodrop accounts check main --online")
+@click.argument("name", required=False)
+@click.option("--from", "source", metavar="FILE", help="An account in TOML that is not added yet; - reads from stdin.")
+@click.option("--online", "is_online", is_flag=True, help="Ask the channel about a payment that does not exist.")
+@json_option
+def check(name: str | None, source: str | None, *, is_online: bool, as_json: bool) -> None:
+    """Tell what is wrong with accounts, key by key.
+
+    Without NAME and FILE all accounts are looked at. Nothing is stored, and without --online nobody is called. Exit
+    code 2 when something is wrong or does not work, 0 when there are warnings at most.
+    """
+    from cli.accounts.check import check_file, check_stored
+
+    log_to_stderr()
+    given = settings()
+    if source is not None:
+        found = asyncio.run(check_file(name or "NAME", source, given.public_url, is_online=is_online))
+    else:
+        require(given, "database_url", "nodrop_master_keys")
+        found = with_database(lambda db: check_stored(db, given, name, is_online=is_online))
+    if as_json:
+        print_json([{"account": account, **finding._asdict()} for account, finding in found])
+    elif len({account for account, _ in found}) > 1:
+        print_table(("account", "what", "state", "says"), [(account, *finding) for account, finding in found], empty="")
+    else:
+        empty = "no accounts; `nodrop accounts add` adds one"
+        print_table(("what", "state", "says"), [finding for _, finding in found], empty=empty)
+    raise SystemExit(2 if any(finding.level == "error" for _, finding in found) else 0)
+
+
+@accounts.command("list", epilog="Example: nodrop accounts list --json")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List accounts, without their credentials."""
+    rows = with_database(list_accounts)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("name", "channel", "enabled", "created", "updated")
+    table = [(row.name, row.channel, row.enabled, row.created_at, row.updated_at) for row in rows]
+    print_table(columns, table, empty="no accounts; `nodrop accounts add` adds one")
+
+
+@accounts.command(epilog="Example: nodrop accounts enable main")
+@click.argument("name")
+def enable(name: str) -> None:
+    """Let payments be started at an account again."""
+    _switch(name, enabled=True)
+    click.echo(f"enabled {name}; in force within ten seconds")
+
+
+@accounts.command(epilog="Example: nodrop accounts disable main")
+@click.argument("name")
+def disable(name: str) -> None:
+    """Let no payment be started at an account any more.
+
+    Those that it has are asked about until they are definite, and its callbacks are taken.
+    """
+    _switch(name, enabled=False)
+    click.echo(f"disabled {name}; in force within ten seconds. Payments under way are looked after to their end")
+
+
+@accounts.command(epilog="Example: nodrop accounts reseal")
+@json_option
+def reseal(*, as_json: bool) -> None:
+    """Seal all accounts anew, under the first of NODROP_MASTER_KEYS.
+
+    Afterwards the older keys are not needed any more. docs/operations.md tells how to change keys step by step.
+    """
+    given = settings()
+    require(given, "database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    names = with_database(lambda db: reseal_accounts(db, sealer))
+    if as_json:
+        print_json({"resealed": names})
+        return
+    click.echo(f"resealed {', '.join(names)}" if names else "no accounts, nothing to do")
+
+
+def _read(name: str, source: str) -> AccountConfig:
+    """The account in the file, complete and of the form that its channel wants; no channel is called."""
+    from cli.accounts.account_file import content_of, is_plain_elsewhere, open_once, read_account
+
+    if ACCOUNT_NAME.fullmatch(name) is None:
+        shape = "a-z, 0-9 and -, beginning with a letter, 40 characters at most"
+        raise click.BadParameter(shape, param_hint="NAME")
+    account = read_account(name, source, content_of(source))
+    if is_plain_elsewhere(account):
+        warn("base_url is plain http:// to another machine: whoever is in between can read and change what is said")
+
+    asyncio.run(open_once(account))
+    return account
+
+
+async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace: bool) -> bool:
+    there = next((row for row in await list_accounts(db) if row.name == account.name), None)
+    if there is not None:
+        _check_replaceable(there, account, replace=replace)
+    return await put_account(db, sealer, account)
+
+
+def _check_replaceable(there: AccountRow, account: AccountConfig, *, replace: bool) -> None:
+    """Credentials that are written over are gone, and payments are asked about where they were started.
+
+    Raises:
+        Stop: says what to do instead.
+    """
+    if not replace:
+        raise Stop(f"there is an account {account.name} already: use --replace to change it, or another name")
+    if there.channel != account.channel:
+        raise Stop(
+            f"{account.name} is an account at {there.channel}, and its payments are there: "
+            f"add the one at {account.channel} under another name"
+        )
+
+
+def _switch(name: str, *, enabled: bool) -> None:
+    if not with_database(lambda db: enable_account(db, name, enabled=enabled)):
+        raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")

@@ -1,0 +1,1 @@
+"""`nodrop config`: the checks of settings and stores."""

@@ -1,0 +1,111 @@
+"""`nodrop config`: what the processes read from this environment, and whether it works. Secrets are never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+from cli.config.settings import Finding, Level, check_settings
+from cli.environment import log_to_stderr, settings
+from cli.output import json_option, print_json, print_table
+from core.settings import Settings
+
+MASKED = "***"
+PLAIN = ("REDIS_SENTINELS", "REDIS_SENTINEL_MASTER", "PUBLIC_URL", "HOST", "NOTIFY_ALLOW_NETS", "LOG_LEVEL")
+"""Texts that hold no secret; a setting that is not thought of here is masked."""
+
+PUBLIC_PARAMETERS = ("sslmode", "channel_binding", "application_name")
+
+
+@click.group(epilog="Example: nodrop config check")
+def config() -> None:
+    """Check and show the configuration."""
+
+
+@config.command(epilog="Example: nodrop config check --offline")
+@click.option("--offline", is_flag=True, help="Look at the variables alone; connect to nothing.")
+@json_option
+def check(*, offline: bool, as_json: bool) -> None:
+    """Tell what is wrong with this environment, and what to set.
+
+    Reads it as every process does, then connects to Postgres and to Redis and opens every account. Exit code 2 when a
+    variable is wrong or missing, 1 when something does not work, 0 when there are warnings at most.
+    """
+    given, findings = check_settings(os.environ)
+    is_wrong = _has_error(findings)
+    if not offline:
+        from cli.config.stores import check_stores
+
+        log_to_stderr("error")  # what is said there is said in the table
+        findings += asyncio.run(check_stores(given))
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        print_table(("what", "state", "says"), findings, empty="")
+    raise SystemExit(2 if is_wrong else 1 if _has_error(findings) else 0)
+
+
+@config.command(epilog="Example: nodrop config show --json")
+@json_option
+def show(*, as_json: bool) -> None:
+    """Show every setting that is in force, secrets masked.
+
+    docs/configuration.md explains each.
+    """
+    given = settings()
+    rows = [(name, masked(name, given), _source(name)) for name in Settings.__struct_encode_fields__]
+    if as_json:
+        print_json([{"name": name, "value": value, "from": source} for name, value, source in rows])
+    else:
+        print_table(("name", "value", "from"), rows, empty="")
+
+
+def masked(name: str, given: Settings) -> object:
+    """A setting as it may be shown: no password, no key, and of a certificate only that there is one."""
+    value: object = getattr(given, name.lower())
+    if not value or not isinstance(value, str) or name in PLAIN:
+        return value
+    match name:
+        case "DATABASE_URL" | "DIRECT_DATABASE_URL" | "REDIS_URL":
+            return _masked_url(value)
+        case "DATABASE_TLS" | "REDIS_TLS":
+            return "ca:<PEM>" if "-----BEGIN" in value else value
+        case "NODROP_MASTER_KEYS":
+            return ",".join(_masked_key(item.strip()) for item in value.split(","))
+    return MASKED
+
+
+def _masked_key(item: str) -> str:
+    """A master key by its id."""
+    key_id, colon, _ = item.partition(":")
+    return f"{key_id}:{MASKED}" if colon else MASKED
+
+
+def _masked_url(url: str) -> str:
+    """Scheme, user, host and path; the password, and whatever a driver takes in the query, are masked.
+
+    A `/`, `?` or `#` that was not encoded ends the password too early, and the rest of it looks like something else:
+    then nothing is shown.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return MASKED
+    if not parts.scheme or not parts.hostname or parts.fragment or "@" in parts.path + parts.query:
+        return MASKED
+    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
+    login = f"{user}:{MASKED}@" if colon else f"{user}@" if user else ""
+    query = "&".join(f"{key}={value if key in PUBLIC_PARAMETERS else MASKED}" for key, value in parse_qsl(parts.query))
+    return f"{parts.scheme}://{login}{parts.hostname}{port}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _source(name: str) -> str:
+    return "environment" if os.environ.get(name, "").strip() else "default"
+
+
+def _has_error(findings: list[Finding]) -> bool:
+    return any(finding.level is Level.ERROR for finding in findings)

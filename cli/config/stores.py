@@ -1,0 +1,145 @@
+"""What can be told of a configuration by using it: Postgres, Redis, the accounts, and the API keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from channels.adapters import open_channel
+from channels.transport import Transport
+from cli.config.settings import Finding, Level, first_key_id
+from cli.environment import stop_for
+from core.errors import ConfigurationError, NodropError
+from core.settings import Settings
+from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
+from storage.postgres.api_keys import list_api_keys
+from storage.postgres.database import CONNECTIONS_MAX, Database
+from storage.postgres.migrate import missing_migrations
+from storage.postgres.sealing import Sealer
+from storage.redis.address import redis_address
+from storage.redis.client import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
+from storage.redis.client import check_redis, open_redis, redis_errors
+
+CLOCK_S_MAX = 5.0
+"""Callbacks are judged by this machine's clock, to 300 s; a clock that is wrong at all will be more wrong tomorrow."""
+
+_SERVER = """
+SELECT current_setting('server_version') AS version,
+       least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                 - coalesce(current_setting('reserved_connections', true)::int, 0),
+             (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())) AS connections,
+       clock_timestamp() AS now"""
+
+
+async def check_stores(settings: Settings) -> list[Finding]:
+    """A finding for each thing that was looked at; what cannot be reached is an error, and the rest is looked at."""
+    found = [finding async for finding in _postgres(settings)] if settings.database_url else []
+    return found + ([finding async for finding in _redis(settings)] if settings.redis_url else [])
+
+
+async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        db = Database.from_settings(settings)
+    except ConfigurationError:
+        return  # said of the variable already
+    await db.open()
+    try:
+        yield await _server(db, settings)
+        missing = await missing_migrations(settings.database_url, settings.database_tls)
+        if missing:
+            yield Finding("migrations", Level.ERROR, f"missing: {', '.join(missing)}; run `nodrop migrate`")
+            return
+        yield Finding("migrations", Level.OK, "none is missing")
+        keys = sum(key.revoked_at is None for key in await list_api_keys(db))
+        hint = "none: `nodrop keys create NAME` makes one"
+        yield Finding("API keys", Level.OK if keys else Level.WARNING, f"{keys} valid" if keys else hint)
+        for finding in await _accounts(db, settings):
+            yield finding
+    except Exception as error:  # noqa: BLE001 - a bug is raised again
+        yield Finding("Postgres", Level.ERROR, _said(error))
+    finally:
+        await db.close()
+
+
+async def _server(db: Database, settings: Settings) -> Finding:
+    row = await db.fetchrow(_SERVER)
+    assert row is not None
+    needed = CONNECTIONS_MAX * settings.processes + 1
+    budget = f"Postgres {row['version']}, {row['connections']} connections, {needed} needed"
+    if row["connections"] < needed:
+        return Finding(
+            "Postgres",
+            Level.WARNING,
+            f"{budget} by {settings.processes} processes and a command: run fewer, raise its limit, or put a pooler "
+            "in front; PROCESSES says how many there are",
+        )
+    skew_s = abs((datetime.now(UTC) - row["now"]).total_seconds())
+    if skew_s > CLOCK_S_MAX:
+        return Finding("Postgres", Level.WARNING, f"{budget}; its clock and this machine's differ by {skew_s:.0f} s")
+    return Finding("Postgres", Level.OK, budget)
+
+
+async def _redis(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        redis = open_redis(redis_address(settings))
+    except ConfigurationError:
+        return  # said of the variable already
+    try:
+        await check_redis(redis)
+        with redis_errors():
+            info = cast("Mapping[str, Any]", await redis.info())
+        yield _redis_server(info, settings)
+    except NodropError as error:
+        yield Finding("Redis", Level.ERROR, _said(error))
+    finally:
+        await redis.aclose()
+
+
+def _redis_server(info: Mapping[str, Any], settings: Settings) -> Finding:
+    version = f"Redis {info.get('redis_version')}"
+    needed = REDIS_CONNECTIONS_MAX * settings.processes
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        policy = info["maxmemory_policy"]
+        text = f"{version}: maxmemory-policy is {policy}, so jobs may be thrown away before they are due; noeviction"
+        return Finding("Redis", Level.WARNING, text)
+    if int(info.get("maxclients", needed)) < needed:
+        text = f"{version}: {info['maxclients']} connections, {needed} needed by {settings.processes} processes"
+        return Finding("Redis", Level.WARNING, text)
+    is_kept = bool(info.get("aof_enabled"))
+    return Finding("Redis", Level.OK, version + ("" if is_kept else "; appendonly yes would keep jobs over a restart"))
+
+
+async def _accounts(db: Database, settings: Settings) -> list[Finding]:
+    rows = await sealed_accounts(db)
+    if not rows:
+        return [Finding("accounts", Level.WARNING, "none: `nodrop accounts add NAME --from FILE` adds one")]
+    try:
+        sealer = Sealer.from_setting(settings.nodrop_master_keys)
+    except ConfigurationError:
+        return [Finding("accounts", Level.ERROR, f"{len(rows)} cannot be opened without NODROP_MASTER_KEYS")]
+    async with Transport(timeout_s=1.0) as transport:
+        return [_account(row, sealer, transport, settings) for row in rows]
+
+
+def _account(row: SealedAccount, sealer: Sealer, transport: Transport, settings: Settings) -> Finding:
+    what = f"account {row.name}"
+    try:
+        account = open_account(row, sealer)
+        open_channel(account, transport)
+    except ConfigurationError as error:
+        return Finding(what, Level.ERROR, error.detail.removeprefix(f"{what}: "))
+    sealed_by = row.sealed.partition(b"\0")[0].decode(errors="replace")
+    if sealed_by != first_key_id(settings):
+        text = f"sealed under {sealed_by}, which is not the first master key: `nodrop accounts reseal`"
+        return Finding(what, Level.WARNING, text)
+    return Finding(what, Level.OK, f"{account.channel} at {account.base_url}" + (", live" if account.live else ""))
+
+
+def _said(error: Exception) -> str:
+    """What to do about a fault that was to be expected; anything else is a bug and keeps its trace."""
+    stop = stop_for(error)
+    if stop is None:
+        raise error
+    return stop.message

@@ -1,0 +1,218 @@
+"""`nodrop explain`: what a callback or an answer proves. The service's own code reads it; nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from cli.environment import log_to_stderr, settings, with_database
+from cli.output import Wrong, json_option, print_json
+
+if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
+    from channels.base import Channel
+    from channels.transport import Answer
+    from cli.explain.evidence import Told
+    from core.account import AccountConfig
+    from core.order import Payment
+
+REJECTED, MISMATCH = 3, 4
+"""Exit codes: 0 is genuine and of the order that it should be of."""
+
+CHANNEL_TIMEOUT_S = 10.0
+
+_F = TypeVar("_F", bound=Callable[..., None])
+
+
+@click.group(epilog="Example: nodrop explain callback --account main --headers headers.json --body body.bin")
+def explain() -> None:
+    """What a callback or an answer proves, check by check."""
+
+
+def _common(command: _F) -> _F:
+    """What both commands take."""
+    for option in (
+        click.option("--at", metavar="TIME", help="When it was received: RFC 3339 or Unix seconds. Default: now."),
+        click.option("--order", "order_file", metavar="FILE", help="Its order, in JSON. Default: the database."),
+        click.option("--accounts", "accounts_file", metavar="FILE", help="Accounts in TOML, instead of the database."),
+        click.option("--body", "body_file", required=True, metavar="FILE", help="The raw body, byte for byte."),
+        click.option("--account", "name", required=True, metavar="NAME", help="Whose it is."),
+    ):
+        command = option(command)
+    return command
+
+
+@explain.command(epilog="Example: nodrop explain callback --account main --headers headers.json --body body.bin")
+@_common
+@click.option("--headers", "headers_file", required=True, metavar="FILE", help="The headers, a JSON object of texts.")
+@json_option
+def callback(
+    name: str,
+    headers_file: str,
+    body_file: str,
+    accounts_file: str | None,
+    order_file: str | None,
+    at: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Verify a callback and say what it proves.
+
+    Shows every signature that was checked, and the exact string; secrets are masked. Exit code 0: genuine, and of the
+    order. 3: rejected. 4: genuine, and not of the order. FILE may be - for standard input.
+    """
+    from cli.explain import inputs
+    from cli.explain.evidence import compared, explain_callback
+
+    inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
+    received_at = None if at is None else inputs.read_time(at)
+    headers, body = inputs.read_headers(headers_file), inputs.read_body(body_file)
+    account = _account(name, accounts_file)
+    expected = _expected(account, order_file)
+    told = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
+    if expected is None and accounts_file is None and told.evidence is not None:
+        expected, told = _found(account, told.evidence.out_trade_no, told)
+    _show(compared(told, expected, name), account, expected, headers, as_json=as_json)
+
+
+@explain.command(epilog="Example: nodrop explain answer --account main --out-trade-no 019aaf3c1a2b --body answer.json")
+@_common
+@click.option("--out-trade-no", "number", required=True, metavar="NO", help="The payment that was asked about.")
+@click.option("--headers", "headers_file", metavar="FILE", help="The headers, a JSON object of texts.")
+@click.option("--status", type=click.IntRange(100, 599), help="The HTTP status. Default: the body's own, or 200.")
+@json_option
+def answer(
+    name: str,
+    number: str,
+    body_file: str,
+    headers_file: str | None,
+    status: int | None,
+    accounts_file: str | None,
+    order_file: str | None,
+    at: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Verify the answer to a query and say what it proves.
+
+    As `nodrop explain callback`, for what a channel answered to the query about one payment.
+    """
+    from cli.explain import inputs
+    from cli.explain.evidence import compared, explain_answer, without_amount
+
+    inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
+    received_at = None if at is None else inputs.read_time(at)
+    headers = {} if headers_file is None else inputs.read_headers(headers_file)
+    body = inputs.read_body(body_file)
+    account = _account(name, accounts_file)
+    expected = _expected(account, order_file)
+    if expected is not None and expected.out_trade_no != number:
+        raise Wrong(f"{order_file}: it is of {expected.out_trade_no}, and --out-trade-no says another number")
+    note = ""
+    if expected is None and accounts_file is None:
+        expected = _in_database(account, number)
+        note = "" if expected is not None else _UNKNOWN
+    asked = expected or inputs.payment_of(name, number, datetime.now(UTC))
+
+    async def read(channel: Channel) -> Told:
+        return explain_answer(channel, asked, _answer(channel, headers, body, status), received_at)
+
+    told = _with_note(_with_channel(account, read), note)
+    payment = expected or without_amount(asked, told)
+    _show(compared(told, payment, name), account, expected, headers, as_json=as_json)
+
+
+_UNKNOWN = "no payment with this number is known at this account: there is nothing to compare it with"
+
+
+def _account(name: str, source: str | None) -> AccountConfig:
+    """From the file, or from the database."""
+    from cli.explain.inputs import account_in_file
+    from core.order import ACCOUNT_NAME
+
+    if ACCOUNT_NAME.fullmatch(name) is None:
+        raise Wrong("--account: a-z, 0-9 and -, beginning with a letter, 40 characters at most")
+    if source is not None:
+        return account_in_file(name, source)
+    from cli.output import Stop
+    from core.settings import require
+    from storage.postgres.accounts import open_account, sealed_accounts
+    from storage.postgres.sealing import Sealer
+
+    given = settings()
+    require(given, "database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    row = next((row for row in with_database(sealed_accounts) if row.name == name), None)
+    if row is None:
+        raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
+    return open_account(row, sealer)
+
+
+def _expected(account: AccountConfig, source: str | None) -> Payment | None:
+    from cli.explain.inputs import read_order
+
+    return None if source is None else read_order(source, account.name, datetime.now(UTC))
+
+
+def _found(account: AccountConfig, number: str, told: Told) -> tuple[Payment | None, Told]:
+    """The payment that the evidence names, as the database has it."""
+    payment = _in_database(account, number)
+    return payment, _with_note(told, _UNKNOWN if payment is None else "")
+
+
+def _in_database(account: AccountConfig, number: str) -> Payment | None:
+    from core.order import PaymentKey
+    from storage.postgres.orders import find_state_by_payment
+
+    key = PaymentKey(account.name, number)
+    state = with_database(lambda db: find_state_by_payment(db, key))
+    return None if state is None else state.payment(key)
+
+
+def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Answer:
+    """The answer; its status, if it was not kept, is what the channel gives such a body."""
+    from channels.transport import Answer
+
+    if status is None:
+        status_of: Callable[[bytes], int] = getattr(channel, "status_of", lambda _: 200)
+        status = status_of(body)
+    return Answer(status=status, headers=headers, body=body)
+
+
+def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Told]]) -> Told:
+    """With the account's adapter, opened as the service opens it."""
+    from channels.adapters import open_channel
+    from channels.transport import Transport
+
+    async def run() -> Told:
+        async with Transport(timeout_s=CHANNEL_TIMEOUT_S) as transport:
+            return await work(open_channel(account, transport))
+
+    log_to_stderr()
+    return asyncio.run(run())
+
+
+def _with_note(told: Told, note: str) -> Told:
+    from msgspec.structs import replace
+
+    return replace(told, notes=(*told.notes, note)) if note else told
+
+
+def _show(
+    told: Told, account: AccountConfig, expected: Payment | None, headers: dict[str, str], *, as_json: bool
+) -> None:
+    from channels.credentials import secrets_of
+    from cli.explain.text import Mask, print_told
+    from cli.explain.text import as_json as object_of
+
+    mask = Mask(secrets_of(account.channel, account.credentials))
+    if as_json:
+        order_no = expected.order_no or None if expected is not None else None
+        context = {"account": account.name, "channel": account.channel, "order_no": order_no}
+        print_json(object_of(told, mask, context))
+    else:
+        print_told(told, mask, expected, headers)
+    raise SystemExit({"rejected": REJECTED, "mismatch": MISMATCH}.get(told.verdict, 0))

@@ -1,0 +1,169 @@
+"""What was proved, in words and as JSON. Whatever is printed has gone through the mask first."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from channels.kit.trace import Verified
+from cli.explain.evidence import Told
+from cli.orders.text import money
+from cli.output import instant, print_table, printable
+from core.evidence import Evidence, Refunded
+from core.order import Payment
+
+MASKED = "***"
+SECRET_CHARACTERS_MIN = 6
+"""Shorter texts are no secrets, and would be found in every number."""
+
+STRING_CHARACTERS_MAX = 4000
+"""On a terminal; the JSON has all of it."""
+
+_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|password", re.ASCII)
+
+_SAYS = {
+    "paid": "paid",
+    "refunded": "paid, and given back",
+    "unpaid": "not paid yet",
+    "closed": "not paid, and closed at the channel",
+    "missing": "the channel knows no such payment",
+    "unclear": "nothing was learnt",
+    "mismatch": "genuine, and not what was to be paid",
+    "rejected": "not taken",
+}
+_BECAUSE = {
+    "forged": "no key of the account has signed these bytes",
+    "stale": "the signature is good, and its time is outside the channel's tolerance",
+    "unreadable": "it could not be verified, or it is not what the protocol says",
+    "not_verifiable": "what it is to be verified with could not be had",
+}
+
+
+class Mask:
+    """Replaces every secret of the account, wherever it stands; of a key in PEM, each line."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        lines = {line for secret in secrets for line in secret.splitlines() if not line.startswith("-----")}
+        found = sorted((line for line in lines if len(line) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
+        self._texts = found
+        self._bytes = [secret.encode() for secret in found]
+
+    def text(self, text: str) -> str:
+        for secret in self._texts:
+            text = text.replace(secret, MASKED)
+        return text
+
+    def raw(self, raw: bytes) -> bytes:
+        for secret in self._bytes:
+            raw = raw.replace(secret, MASKED.encode())
+        return raw
+
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Of credentials that a proxy or a client put there, nothing."""
+        return {
+            self.text(name): MASKED if _SECRET_HEADER.search(name) else self.text(value)
+            for name, value in headers.items()
+        }
+
+
+def as_json(told: Told, mask: Mask, context: Mapping[str, Any]) -> dict[str, Any]:
+    """One flat object. Amounts are in minor units; None is: it was not said."""
+    evidence = told.evidence
+    return {
+        **context,
+        "verdict": told.verdict,
+        "reason": told.reason,
+        "detail": mask.text(told.detail),
+        "amount_minor": None if evidence is None else evidence.amount,
+        "currency": None if evidence is None else evidence.currency,
+        "refunded_amount": _refunded(evidence),
+        "out_trade_no": None if evidence is None else evidence.out_trade_no,
+        "channel_transaction_id": None if evidence is None else evidence.channel_transaction_id,
+        "channel_account": None if evidence is None else evidence.channel_account,
+        "at": None if evidence is None else evidence.at,
+        "notification_id": told.notification_id,
+        "checks": [_check(check, mask) for check in told.checks],
+        "notes": [mask.text(note) for note in told.notes],
+    }
+
+
+def print_told(told: Told, mask: Mask, payment: Payment | None, headers: Mapping[str, str]) -> None:
+    """For people: the verdict, what it says, and each check with the very string."""
+    click.echo(f"{told.verdict}: {_SAYS[told.verdict]}" + _why(told, mask))
+    if told.evidence is not None:
+        click.echo()
+        print_table(("what", "channel says", "expected"), _facts(told.evidence, payment), empty="")
+    for check in told.checks:
+        _print_check(check, mask)
+    if not told.checks:
+        unsigned = "" if told.evidence is None else ": the channel signs no such answer"
+        click.echo(f"\nno signature was checked{unsigned}")
+    if not any(check.is_good for check in told.checks) and headers:
+        click.echo("\nthe headers that were given")
+        for name, value in mask.headers(headers).items():
+            click.echo(f"    {printable(name)}: {printable(value)}")
+    for note in told.notes:
+        click.echo(f"\n{printable(mask.text(note))}")
+
+
+def _why(told: Told, mask: Mask) -> str:
+    because = _BECAUSE.get(told.reason, told.reason)
+    detail = f" ({told.detail})" if told.detail else ""
+    return printable(mask.text(f"; {because}{detail}")) if because or detail else ""
+
+
+def _facts(evidence: Evidence, payment: Payment | None) -> list[tuple[str, object, object]]:
+    amount = None if evidence.amount is None else money(evidence.amount, evidence.currency or "CNY")
+    expected = money(payment.amount, payment.currency) if payment is not None and payment.currency else None
+    rows: list[tuple[str, object, object]] = [
+        ("account", evidence.channel_account, None if payment is None else payment.channel_account),
+        ("out_trade_no", evidence.out_trade_no, None if payment is None else payment.out_trade_no),
+        ("amount", amount, expected),
+        ("channel's number", evidence.channel_transaction_id, None),
+        ("at", None if evidence.at is None else instant(evidence.at), None),
+    ]
+    if isinstance(evidence, Refunded):
+        rows.append(("refunded", money(evidence.refunded_amount, evidence.currency), None))
+    return rows
+
+
+def _print_check(check: Verified, mask: Mask) -> None:
+    result = "good" if check.is_good else "WRONG"
+    click.echo(f"\n{check.what}: {check.algorithm} with {printable(mask.text(check.key))}: {result}")
+    text, encoding = _string(check, mask)
+    click.echo(f"  over these {len(check.string)} bytes" + (", in base64" if encoding == "base64" else ""))
+    shown = text[:STRING_CHARACTERS_MAX]
+    *lines, last = shown.replace("\r", "\\r").split("\n")
+    for line in (*(f"{line}\\n" for line in lines), last):
+        click.echo(f"    {printable(line)}")
+    if len(shown) < len(text):
+        click.echo("    … (--json shows all of it)")
+
+
+def _check(check: Verified, mask: Mask) -> dict[str, object]:
+    text, encoding = _string(check, mask)
+    return {
+        "what": check.what,
+        "algorithm": check.algorithm,
+        "key": mask.text(check.key),
+        "string": text,
+        "encoding": encoding,
+        "good": check.is_good,
+    }
+
+
+def _string(check: Verified, mask: Mask) -> tuple[str, str]:
+    """Masked, as text if it is some, else in base64."""
+    raw = mask.raw(check.string)
+    try:
+        return raw.decode(), "text"
+    except UnicodeDecodeError:
+        return base64.b64encode(raw).decode(), "base64"
+
+
+def _refunded(evidence: Evidence | None) -> int | None:
+    return evidence.refunded_amount if isinstance(evidence, Refunded) else None

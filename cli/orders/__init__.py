@@ -1,0 +1,1 @@
+"""`nodrop orders`: the commands and how an order is printed."""

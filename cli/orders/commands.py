@@ -1,0 +1,264 @@
+"""`nodrop orders`: look at orders, ask their channels now, end one, give money back. What changes an order goes through
+the flows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from api.v1.views import view_order
+from cli.environment import settings, with_database, with_parts
+from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
+from cli.output import Stop, json_option, print_json, print_table, warn
+from core.errors import NotFound
+from core.order import OrderState, OrderStatus
+from storage.postgres.cases import CaseRow, list_cases
+from storage.postgres.database import Database
+from storage.postgres.orders import TimelineEntry, find_now, find_state, list_orders, timeline
+
+if TYPE_CHECKING:
+    from runtime.resources import Parts
+
+LIMIT_MAX = 1000
+CASES_MAX = 100
+REFRESH_TRIES = 3
+REFRESH_GAP_S = 1.5
+"""Without Redis a new process may call no channel in its first 1.1 s, for it cannot know what others have called."""
+
+UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+DIGITS_MAX = 6
+
+
+class Found(NamedTuple):
+    """An order with what belongs to it, read one after the other: for people, not for decisions."""
+
+    state: OrderState
+    cases: Sequence[CaseRow]
+    timeline: Sequence[TimelineEntry]
+
+
+class Refreshed(NamedTuple):
+    """An order after its channels were asked. `asked`: whether any payment was open; `learnt`: what came of it."""
+
+    state: OrderState
+    asked: bool
+    learnt: Sequence[TimelineEntry]
+
+
+class Since(click.ParamType[timedelta | datetime]):
+    """`2h` ago, or an instant in ISO 8601, UTC unless it says otherwise."""
+
+    name = "since"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
+        text = str(value)
+        number, unit = text[:-1], text[-1:]
+        if number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX and unit in UNITS_S:
+            return timedelta(seconds=int(number) * UNITS_S[unit])
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail("write 30m, 2h or 7d, or an instant: 2026-11-23 or 2026-11-23T04:30:00+08:00", param, ctx)
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+@click.group(epilog="Example: nodrop orders show 2026-1123-0001")
+def orders() -> None:
+    """Look at orders; ask about one, end one, decide about its money."""
+
+
+@orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")
+@click.option("--status", type=click.Choice([status.value for status in OrderStatus]), help="In this status.")
+@click.option("--account", help="With a payment at this account.")
+@click.option("--since", type=Since(), help="Placed since then: 30m, 2h, 7d, or an instant in ISO 8601.")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True, help="How many at most.")
+@json_option
+def list_(
+    *, status: str | None, account: str | None, since: timedelta | datetime | None, limit: int, as_json: bool
+) -> None:
+    """List orders, newest first."""
+
+    async def read(db: Database) -> tuple[list[OrderState], str | None]:
+        after = await find_now(db) - since if isinstance(since, timedelta) else since
+        wanted = None if status is None else OrderStatus(status)
+        return await list_orders(db, status=wanted, account=account, created_after=after, limit=limit)
+
+    states, more = with_database(read)
+    if as_json:
+        print_json([view_order(state, settings().public_url) for state in states])
+    else:
+        print_table(COLUMNS, [order_row(state) for state in states], empty="no such orders")
+    if more:
+        warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
+
+
+@orders.command(epilog="Example: nodrop orders show 2026-1123-0001")
+@click.argument("order_no")
+@json_option
+def show(order_no: str, *, as_json: bool) -> None:
+    """Show an order with all that is known of it.
+
+    Its payments, what is scheduled, the questions that are open, and its timeline: what changed it (with a version) and
+    what was only seen (without one).
+    """
+    found = with_database(lambda db: find(db, order_no))
+    if as_json:
+        print_json(_document(found))
+        return
+    for title, columns, rows in sections(found.state, found.cases, found.timeline, settings().public_url):
+        click.echo(f"{title}:" if rows else f"{title}: none")
+        if rows:
+            print_table(columns, rows, empty="")
+        click.echo()
+
+
+@orders.command(epilog="Example: nodrop orders refresh 2026-1123-0001")
+@click.argument("order_no")
+@json_option
+def refresh(order_no: str, *, as_json: bool) -> None:
+    """Ask the channels about an order's open payments now.
+
+    Under the account's rate limit, as every query is; what the channel says is committed as always. Prints what was
+    learnt. Exit code 1 when the channel was not asked or did not tell.
+    """
+    refreshed = with_parts(lambda parts: _refresh(parts, order_no))
+    if as_json:
+        order = view_order(refreshed.state, settings().public_url)
+        print_json({"order": order, "timeline": refreshed.learnt})
+    else:
+        for entry in refreshed.learnt:
+            click.echo("  ".join(timeline_row(entry)))
+        click.echo(headline(refreshed.state))
+    if not refreshed.asked:
+        warn("none of its payments is open, so there was nothing to ask")
+    elif all(entry.kind == "unclear_seen" for entry in refreshed.learnt):
+        raise Stop(_not_learnt(refreshed.learnt))
+
+
+@orders.command(epilog="Example: nodrop orders close 2026-1123-0001")
+@click.argument("order_no")
+@json_option
+def close(order_no: str, *, as_json: bool) -> None:
+    """End an order now, as its deadline would.
+
+    Its channels are asked, told to close, and asked again; only what they say to be unpaid is closed. Exit code 1 when
+    the order is paid, or not closed yet because a channel did not tell: then the worker carries on.
+    """
+    from flows.close import request_close
+
+    state = with_parts(lambda parts: request_close(parts, order_no))
+    if as_json:
+        print_json(view_order(state, settings().public_url))
+    else:
+        click.echo(headline(state))
+    if not state.order.is_resolved:
+        raise Stop("not closed yet: a channel has not said that it is unpaid. The worker carries on with it")
+
+
+@orders.command(epilog="Example: nodrop orders accept 2026-1123-0001 --by alice")
+@click.argument("order_no")
+@click.option("--by", required=True, help="Who decides; it is written into the order's history.")
+@json_option
+def accept(order_no: str, *, by: str, as_json: bool) -> None:
+    """Accept money that came after an order was closed.
+
+    For accounts with late_policy "flag": the order becomes paid by the payment that its channel has confirmed, the
+    merchant is told, and the case is resolved. An order that no channel has confirmed cannot be marked paid.
+    """
+    from flows.accept import accept_late
+
+    if not by.strip():
+        raise click.UsageError("--by says who decides: it may not be empty")
+    state = with_parts(lambda parts: accept_late(parts, order_no, by=by.strip()))
+    if as_json:
+        print_json(view_order(state, settings().public_url))
+    else:
+        click.echo(headline(state))
+
+
+@orders.command(epilog="Example: nodrop orders refund 2026-1123-0001 --out-trade-no 019aaf3c1a2b00112233445566778899")
+@click.argument("order_no")
+@click.option("--out-trade-no", required=True, help="Which payment: its number, as `nodrop orders show` tells it.")
+@click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
+@click.option("--yes", is_flag=True, help="Do not ask: the money goes back.")
+@json_option
+def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: bool) -> None:
+    """Give back money that did not pay the order.
+
+    For accounts with late_policy or double_policy "flag", and after a refund that failed: all that is left of a payment
+    that came after close or as a second one. It is requested once, however often this is run; the worker has the
+    channel do it, asks until that is definite, tells the merchant and resolves the case.
+    """
+    from flows.refund import request_refund
+
+    if not by.strip():
+        raise click.UsageError("--by says who decides: it may not be empty")
+    if not yes:
+        before = with_database(lambda db: find(db, order_no)).state
+        click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
+    state = with_parts(lambda parts: request_refund(parts, order_no, out_trade_no, by=by.strip()))
+    wanted = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
+    if as_json:
+        print_json(wanted[-1])
+    else:
+        click.echo(refund_line(state, out_trade_no))
+
+
+async def find(db: Database, order_no: str) -> Found:
+    """The order with its open cases and its timeline.
+
+    Raises:
+        NotFound: there is none.
+    """
+    state = await find_state(db, order_no)
+    if state is None:
+        raise NotFound(f"there is no order {order_no}")
+    cases, _ = await list_cases(db, order_no=order_no, limit=CASES_MAX)
+    return Found(state, cases, await timeline(db, order_no))
+
+
+async def _refresh(parts: Parts, order_no: str) -> Refreshed:
+    """Ask until something was learnt, by whomever, a few times."""
+    from core.evidence import Source
+    from flows.refresh import refresh_order
+
+    before = await find(parts.db, order_no)
+    if not before.state.open_payments():
+        return Refreshed(before.state, asked=False, learnt=())
+    after, learnt = before.state, list[TimelineEntry]()
+    for number in range(REFRESH_TRIES):
+        if number:
+            await asyncio.sleep(REFRESH_GAP_S)
+        after = await refresh_order(parts, order_no, trailing=True, by=Source.OPERATOR)
+        learnt = [entry for entry in await timeline(parts.db, order_no) if entry not in before.timeline]
+        if learnt:
+            break
+    return Refreshed(after, asked=True, learnt=learnt)
+
+
+def _not_learnt(learnt: Sequence[TimelineEntry]) -> str:
+    if not learnt:
+        return "the channel was not asked: its rate is used up, its breaker is open, or another process is asking it"
+    reasons = ", ".join(sorted({entry.note for entry in learnt}))
+    return f"the channel did not tell ({reasons}), and the order is as it was: ask again later"
+
+
+def _document(found: Found) -> dict[str, object]:
+    """As the API shows an order, with what it does not show beside it."""
+    pending = [
+        {
+            "kind": row.kind,
+            "account": row.key.channel_account or None,
+            "out_trade_no": row.key.out_trade_no if row.key.channel_account else None,
+            "attempt": row.attempt,
+            "due_at": row.due_at,
+        }
+        for row in found.state.pending
+    ]
+    order = view_order(found.state, settings().public_url)
+    return {"order": order, "pending": pending, "cases": found.cases, "timeline": found.timeline}

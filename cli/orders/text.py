@@ -1,0 +1,143 @@
+"""An order in words: what an operator reads, from state alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cli.output import instant, printable, span
+from core.money import decimal_text
+from core.order import OrderState, Payment, PendingKind, Refund, public_status
+from storage.postgres.cases import CaseRow
+from storage.postgres.orders import TimelineEntry
+
+COLUMNS = ("order", "placed", "status", "page says", "amount", "payments", "open cases")
+
+Section = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""A title, the columns, and the rows."""
+
+
+def order_row(state: OrderState) -> Sequence[object]:
+    """An order in a list of them."""
+    order = state.order
+    payments = ", ".join(f"{payment.channel_account} {payment.status}" for payment in state.payments)
+    cases = ", ".join(sorted(reason for _, reason in state.open_cases))
+    says = public_status(order, state.payments)
+    return order.order_no, order.created_at, order.status, says, money(order.amount, order.currency), payments, cases
+
+
+def headline(state: OrderState) -> str:
+    """`order 2026-1123-0001: paid 88.88 CNY by main 019…, version 4`."""
+    order = state.order
+    by = f" by {order.paid_by.channel_account} {order.paid_by.out_trade_no}" if order.paid_by else ""
+    amount = money(order.amount, order.currency)
+    return printable(f"order {order.order_no}: {order.status}{by}, {amount}, version {order.version}")
+
+
+def refund_question(state: OrderState, out_trade_no: str) -> str:
+    """What is asked before money goes back."""
+    payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
+    left = "" if payment is None else f" {money(payment.amount - payment.refunded_amount, payment.currency)}"
+    return printable(f"give back{left} of payment {out_trade_no}, order {state.order.order_no}?")
+
+
+def refund_line(state: OrderState, out_trade_no: str) -> str:
+    """`refund r019…: 88.88 CNY of payment 019…, requested`."""
+    refund = [row for row in state.refunds if row.key.out_trade_no == out_trade_no][-1]
+    amount = money(refund.amount, refund.currency)
+    return printable(f"refund {refund.refund_no}: {amount} of payment {out_trade_no}, {refund.status}")
+
+
+def sections(
+    state: OrderState, cases: Sequence[CaseRow], timeline: Sequence[TimelineEntry], public_url: str
+) -> list[Section]:
+    """Everything about one order, part by part."""
+    return [
+        ("order", ("what", "value"), _facts(state, public_url)),
+        ("payments", _PAYMENT_COLUMNS, [_payment_row(payment) for payment in state.payments]),
+        ("refunds", _REFUND_COLUMNS, [_refund_row(refund) for refund in state.refunds]),
+        ("scheduled", ("what", "payment", "attempt", "due", ""), _pending_rows(state)),
+        ("open cases", ("id", "reason", "payment", "detail", "opened"), [_case_row(case) for case in cases]),
+        ("timeline", ("at", "version", "what", "by", "payment", "detail"), [timeline_row(entry) for entry in timeline]),
+    ]
+
+
+def timeline_row(entry: TimelineEntry) -> Sequence[str]:
+    """One line of the history; without a version it was only seen."""
+    version = "-" if entry.version is None else str(entry.version)
+    payment = f"{entry.account} {entry.out_trade_no}" if entry.account else "-"
+    detail = ", ".join(part for part in (_evidence(entry.evidence), entry.note) if part)
+    return tuple(map(printable, (instant(entry.at), version, entry.kind, entry.by, payment, detail or "-")))
+
+
+def money(amount: int, currency: str) -> str:
+    """`88.88 CNY`."""
+    return f"{decimal_text(amount, currency)} {currency}"
+
+
+_PAYMENT_COLUMNS = ("account", "number", "status", "method", "payable until", "paid at", "channel's number", "refunded")
+_REFUND_COLUMNS = ("number", "payment", "amount", "why", "status", "requested", "definite", "last error")
+
+
+def _facts(state: OrderState, public_url: str) -> list[tuple[str, object]]:
+    order = state.order
+    facts: list[tuple[str, object]] = [
+        ("number", order.order_no),
+        ("status", f"{order.status} (its page says {public_status(order, state.payments)}), version {order.version}"),
+        ("amount", money(order.amount, order.currency)),
+        ("subject", order.subject),
+        ("placed", order.created_at),
+        ("expires", order.expires_at),
+        ("paid", order.paid_at),
+        ("closed", order.closed_at),
+        ("page", f"{public_url.rstrip('/')}/o/{order.page_token}"),
+        ("notify_url", order.notify_url),
+        ("metadata", ", ".join(f"{key}={value}" for key, value in order.metadata.items())),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _payment_row(payment: Payment) -> Sequence[object]:
+    refunded = money(payment.refunded_amount, payment.currency) if payment.refunded_amount else ""
+    status = f"{payment.status} (watched)" if payment.origin == "watched" else payment.status
+    dates = (payment.payable_until, payment.paid_at)
+    number = payment.channel_transaction_id
+    return payment.channel_account, payment.out_trade_no, status, payment.method, *dates, number, refunded
+
+
+def _refund_row(refund: Refund) -> Sequence[object]:
+    payment = f"{refund.key.channel_account} {refund.key.out_trade_no}"
+    dates = (refund.requested_at, refund.settled_at)
+    amount = money(refund.amount, refund.currency)
+    return refund.refund_no, payment, amount, refund.reason, refund.status, *dates, refund.last_error
+
+
+def _pending_rows(state: OrderState) -> list[Sequence[object]]:
+    what = {PendingKind.QUERY: "ask the channel", PendingKind.DEADLINE: "close unless paid"}
+    return [
+        (
+            what[row.kind],
+            row.key.out_trade_no if row.kind is PendingKind.QUERY else "",
+            row.attempt,
+            row.due_at,
+            span((row.due_at - state.now).total_seconds()),
+        )
+        for row in sorted(state.pending, key=lambda row: row.due_at)
+    ]
+
+
+def _case_row(case: CaseRow) -> Sequence[object]:
+    payment = f"{case.account} {case.out_trade_no}" if case.account else ""
+    return case.id, case.reason, payment, case.detail, case.opened_at
+
+
+def _evidence(evidence: dict[str, Any] | None) -> str:
+    """What the channel said, in a few words."""
+    if not evidence:
+        return ""
+    words = [f"channel says {evidence.get('kind')}"]
+    if evidence.get("amount") is not None and evidence.get("currency"):
+        words.append(money(int(evidence["amount"]), str(evidence["currency"])))
+    if evidence.get("channel_transaction_id"):
+        words.append(f"as {evidence['channel_transaction_id']}")
+    return " ".join(words)

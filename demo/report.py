@@ -1,0 +1,164 @@
+"""What a run of the demo came to: the facts, gathered from outside, and how they are shown to a person."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import quantiles
+
+import msgspec
+
+from demo.books import read_books
+from demo.stack import Stack
+from simulator.kernel.callbacks import SentAs
+from simulator.kernel.snapshot import LedgerSnapshot
+from simulator.kernel.traffic import Arrival
+from simulator.merchant.control import Effects
+from simulator.oracle import Invariant, Violation, bounded_load, check
+from simulator.shoppers.shoppers import Visit
+from storage.postgres.database import Database
+
+OVERDUE_S = 40.0
+"""I7: due work is looked after within a lease (30 s, left by a killed worker) and one sweep."""
+
+REPAIRED_BY = {
+    "callback": ("callback",),
+    "compensation": ("compensation",),
+    "query": ("query", "close"),
+    "page": ("refresh",),
+    "sweep": ("sweep",),
+    "another attempt": ("api",),
+    "undelivered list": ("undelivered",),
+    "reconciliation": ("reconciliation",),
+}
+_PAID_EVENTS = "SELECT order_no, by, at FROM order_events WHERE kind IN ('paid', 'paid_late', 'double_payment')"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in numbers. Times in seconds; `repair_s` from the channel's payment to our order, all paid payments."""
+
+    seed: int
+    placed: int
+    paid_at_channel: int
+    repaired_by: dict[str, int]
+    repair_p50_s: float
+    repair_p99_s: float
+    callback_only_lost: int
+    lost: int
+    false: int
+    closed: int
+    cases: dict[str, int]
+    untrue_pages: int
+    channel_calls: int
+    busiest_second: int
+    duration_s: float
+    chaos: tuple[str, ...]
+    violations: tuple[Violation, ...]
+
+    @property
+    def is_good(self) -> bool:
+        return not self.violations and self.lost == self.false == self.untrue_pages == 0
+
+
+async def gather(
+    stack: Stack, db: Database, visits: Sequence[Visit], *, seed: int, chaos: Sequence[str], duration_s: float
+) -> Report:
+    """Read the ledger, the merchant's effects and our rows, and check every invariant from outside."""
+    ledger = msgspec.convert(await stack.control("GET", "channel", "/control/ledger"), LedgerSnapshot, strict=False)
+    effects = msgspec.convert(await stack.control("GET", "merchant", "/control/effects"), Effects, strict=False)
+    arrivals = await stack.control("GET", "channel", "/control/arrivals")
+    books, now = await read_books(db)
+    violations = check(ledger, effects, books, now=now, overdue_s=OVERDUE_S)
+    calls = msgspec.convert(arrivals["arrivals"], list[Arrival])
+    violations += _load(calls, stack.rate_per_s)
+    events = [(row["order_no"], row["by"], row["at"]) for row in await db.fetch(_PAID_EVENTS)]
+    times = _repair_times(ledger, await _paid_at(db))
+    broken = Counter(violation.invariant for violation in violations)
+    return Report(
+        seed=seed,
+        placed=len(books.orders),
+        paid_at_channel=sum(payment.status.was_paid for payment in ledger.payments),
+        repaired_by=_by(events),
+        repair_p50_s=_quantile(times, 50),
+        repair_p99_s=_quantile(times, 99),
+        callback_only_lost=_callback_only_lost(ledger),
+        lost=broken[Invariant.I1],
+        false=broken[Invariant.I2],
+        closed=sum(order.status == "closed" for order in books.orders),
+        cases=dict(sorted(Counter(case.reason for case in books.cases).items())),
+        untrue_pages=sum(len(visit.untrue) for visit in visits),
+        channel_calls=len(calls),
+        busiest_second=arrivals["busiest_second"],
+        duration_s=round(duration_s, 1),
+        chaos=tuple(chaos),
+        violations=tuple(violations),
+    )
+
+
+def lines(report: Report) -> list[str]:
+    """The report for a person, without colours."""
+    load = f"{report.channel_calls} channel calls, at most {report.busiest_second} in any second"
+    out = [
+        "",
+        f"placed                {report.placed:>6}    seed {report.seed}, {report.duration_s:.0f} s, {load}",
+        f"paid at the channel   {report.paid_at_channel:>6}",
+    ]
+    out += [f"  repaired by {name:<16} {count:>4}" for name, count in report.repaired_by.items() if count]
+    out += [
+        f"closed unpaid         {report.closed:>6}",
+        f"cases for a person    {sum(report.cases.values()):>6}    "
+        + ", ".join(f"{reason} {count}" for reason, count in report.cases.items()),
+        f"time to repair           p50 {report.repair_p50_s:.2f} s, p99 {report.repair_p99_s:.2f} s",
+        f"callback-only loses   {report.callback_only_lost:>6}    paid, and no true callback ever arrived",
+        f"untrue pages          {report.untrue_pages:>6}    said unpaid, failed or closed to somebody who had paid",
+        "",
+        *(f"BROKEN {broken.invariant}: {broken.order_no} {broken.sentence}" for broken in report.violations[:20]),
+        f"lost {report.lost}",
+        f"false {report.false}",
+    ]
+    return out
+
+
+def _load(calls: Sequence[Arrival], rate_per_s: int) -> list[Violation]:
+    """I8 for each account by itself."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for call in calls:
+        times[call.merchant_id].append(call.at)
+    return [broken for account in times.values() for broken in bounded_load(account, limit_per_s=rate_per_s)]
+
+
+def _by(events: Sequence[tuple[str, str, datetime]]) -> dict[str, int]:
+    counts = Counter(by for _, by, _ in events)
+    return {name: sum(counts[by] for by in sources) for name, sources in REPAIRED_BY.items()}
+
+
+async def _paid_at(db: Database) -> dict[str, datetime]:
+    sql = """SELECT out_trade_no, min(at) AS at FROM order_events
+              WHERE kind IN ('paid', 'paid_late', 'double_payment') GROUP BY out_trade_no"""
+    return {row["out_trade_no"]: row["at"] for row in await db.fetch(sql)}
+
+
+def _repair_times(ledger: LedgerSnapshot, known_at: dict[str, datetime]) -> list[float]:
+    return [
+        max(0.0, (known_at[payment.out_trade_no] - payment.paid_at).total_seconds())
+        for payment in ledger.payments
+        if payment.paid_at is not None and payment.out_trade_no in known_at
+    ]
+
+
+def _callback_only_lost(ledger: LedgerSnapshot) -> int:
+    """Paid payments of which no genuine callback ever arrived: what a shop that waits for callbacks never hears of."""
+    told = {
+        (callback.merchant_id, callback.out_trade_no)
+        for callback in ledger.acknowledged
+        if callback.sent_as is SentAs.GENUINE
+    }
+    paid = [payment for payment in ledger.payments if payment.status.was_paid]
+    return sum((payment.merchant_id, payment.out_trade_no) not in told for payment in paid)
+
+
+def _quantile(values: Sequence[float], percent: int) -> float:
+    if len(values) < 2:  # noqa: PLR2004 - quantiles need two
+        return sum(values)
+    return quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -1,0 +1,299 @@
+"""Everything on this machine as real processes on loopback: Postgres, Redis, api, worker, the channel and the merchant.
+
+The demo, `nodrop up`, the benchmarks and the scenario tests all start this. Nothing of it outlives the process that
+did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import token_bytes
+from signal import SIGKILL, SIGTERM, Signals
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+from msgspec.structs import replace
+
+from core.account import AccountConfig
+from core.settings import read_settings
+from demo.embedded import Child, EmbeddedPostgres, EmbeddedRedis, free_port
+from simulator.shoppers.shop import Shop
+from storage.postgres.accounts import put_account
+from storage.postgres.api_keys import create_api_key
+from storage.postgres.database import Database
+from storage.postgres.migrate import migrate
+from storage.postgres.sealing import Sealer, new_master_key
+from storage.redis.address import redis_address
+from storage.redis.client import open_redis
+
+ROOT = Path(__file__).parent.parent
+DATABASE = "nodrop"
+SANDBOX_ONLY: Mapping[str, str] = MappingProxyType({"sandbox": "sandbox"})
+READY_S = 30.0
+
+
+class Service:
+    """One of our processes: `python -m …`, started, killed and started again on the same port."""
+
+    def __init__(self, name: str, *arguments: str, env: Mapping[str, str], log: Path, health_url: str = "") -> None:
+        self.name = name
+        self.health_url = health_url
+        self.log = log
+        self._argv = (sys.executable, "-m", *arguments)
+        self._env = dict(env)
+        self._child: Child | None = None
+
+    async def start(self) -> None:
+        """Returns when it answers its health check.
+
+        Raises:
+            RuntimeError: it ended instead, with the end of its log.
+        """
+        self._child = await asyncio.to_thread(Child, self._argv, log=self.log, cwd=ROOT, env=self._env)
+        if self.health_url:
+            await self._ready()
+
+    async def stop(self, timeout_s: float = 15.0) -> int | None:
+        """SIGTERM, as a PaaS does it; its exit code."""
+        return await self._end(SIGTERM, timeout_s)
+
+    async def kill(self) -> None:
+        """SIGKILL: no good-bye."""
+        await self._end(SIGKILL, 5.0)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.pid
+
+    async def _end(self, signum: Signals, timeout_s: float) -> int | None:
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        return await asyncio.to_thread(child.end, signum, timeout_s)
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
+            while True:
+                if self._child is None or self._child.exit_code is not None:
+                    raise RuntimeError(f"{self.name} ended at its start:\n{self._tail()}")
+                try:
+                    if (await client.get(self.health_url)).status_code == httpx.codes.OK:
+                        return
+                except httpx.HTTPError:
+                    pass
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{self.name} did not answer within {READY_S:.0f} s:\n{self._tail()}")
+                await asyncio.sleep(0.05)
+
+    def _tail(self) -> str:
+        return self.log.read_text("utf-8", errors="replace")[-2000:] if self.log.exists() else ""
+
+
+class Stack:
+    """The whole of it. `unit_s` is the length of a "minute"; leases and HTTP deadlines are not shortened.
+
+    `accounts` are names with their channels; both sides' keys are made by the channel when the stack starts.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        unit_s: float = 0.25,
+        seed: int = 1,
+        apis: int = 1,
+        workers: int = 1,
+        fsync: bool = True,
+        rate_per_s: int = 200,
+        accounts: Mapping[str, str] = SANDBOX_ONLY,
+        account: Mapping[str, Any] | None = None,
+        ports: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.postgres = EmbeddedPostgres(directory / "postgres", fsync=fsync)
+        self.redis = EmbeddedRedis(directory / "redis")
+        self.master_key = new_master_key("first")
+        self.notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
+        self.api_key = ""
+        self._unit_s = unit_s
+        self._seed = seed
+        self._env = dict(env or {})
+        self.rate_per_s = rate_per_s
+        self.accounts = tuple(accounts)
+        self._channels = dict(accounts)
+        self._account = dict(account or {})
+        self._opened: dict[str, AccountConfig] = {}
+        self._ports = dict(ports or {})
+        self.channel_url = self._url("channel")
+        self.merchant_url = self._url("merchant")
+        self.api_urls = [self._url(f"api{number or ''}") for number in range(apis)]
+        self.apis: list[Service] = []
+        self.workers: list[Service] = []
+        self._worker_count = workers
+        self.simulators: list[Service] = []
+
+    @property
+    def api_url(self) -> str:
+        return self.api_urls[0]
+
+    @property
+    def database_url(self) -> str:
+        return self.postgres.url(DATABASE)
+
+    @property
+    def notify_url(self) -> str:
+        return f"{self.merchant_url}/notifications"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the processes of nodrop are configured with, as an operator would."""
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis.url,
+            "PUBLIC_URL": self.api_url,
+            "HOST": "127.0.0.1",
+            "NODROP_MASTER_KEYS": self.master_key,
+            "NOTIFY_SECRETS": self.notify_secret,
+            "NOTIFY_ALLOW_NETS": "127.0.0.0/8",
+            "BACKOFF_UNIT_S": str(self._unit_s),
+            "PAYABLE_MARGIN_S": str(5 * self._unit_s),
+            "ARM_HORIZON_S": str(30 * self._unit_s),
+            "SWEEP_INTERVAL_S": "0.5",
+            "UNDELIVERED_INTERVAL_S": str(max(1.0, 5 * self._unit_s)),
+            "SWEEP_GRACE_S": "1.5",
+            "PROCESSES": str(len(self.api_urls) + self._worker_count),
+            "LOG_LEVEL": "info",
+            **self._env,
+        }
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End everything, what was started last first."""
+        services = [*self.workers, *self.apis, *self.simulators]
+        await asyncio.gather(*(service.stop(5.0) for service in services))
+        await asyncio.to_thread(self.redis.stop)
+        await asyncio.to_thread(self.postgres.stop)
+
+    def shop(self) -> Shop:
+        """A client of the merchant's API with its key."""
+        return Shop(self.api_url, self.api_key)
+
+    async def open_database(self) -> Database:
+        """For looking from outside; the caller closes it."""
+        database = Database.from_settings(read_settings(self.environ))
+        await database.open()
+        return database
+
+    async def flush_redis(self) -> None:
+        """FLUSHALL, as an operator's accident would."""
+        redis = open_redis(redis_address(read_settings(self.environ)))
+        try:
+            await redis.flushall()
+        finally:
+            await redis.aclose()
+
+    async def open_account(self, name: str, channel: str = "sandbox", **config: Any) -> AccountConfig:
+        """An account at a simulated channel, as it would be configured; opened there once, stored nowhere yet."""
+        if name not in self._opened:
+            wanted = {"name": name, "channel": channel, "callback_url": f"{self.api_url}/callbacks/{name}"}
+            told = await self.control("POST", "channel", "/control/accounts", wanted)
+            plain = {"rate_per_s": self.rate_per_s, "base_url": told["base_url"], "credentials": told["credentials"]}
+            self._opened[name] = AccountConfig(name=name, channel=channel, **plain)
+        return replace(self._opened[name], **config)
+
+    def new_worker(self) -> Service:
+        """Another worker process, not started."""
+        number = len(self.workers)
+        return Service(f"worker{number or ''}", "worker", env=self.environ, log=self._log(f"worker{number or ''}"))
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        await asyncio.to_thread(self.postgres.start)
+        await asyncio.to_thread(self.redis.start)
+        await self._start_simulators()
+        await self._prepare_database()
+        self.apis = [
+            Service(
+                f"api{number or ''}",
+                "api",
+                env=self.environ | {"PORT": url.rpartition(":")[2]},
+                log=self._log(f"api{number or ''}"),
+                health_url=f"{url}/healthz",
+            )
+            for number, url in enumerate(self.api_urls)
+        ]
+        for _ in range(self._worker_count):
+            self.workers.append(self.new_worker())
+        await asyncio.gather(*(service.start() for service in (*self.apis, *self.workers)))
+
+    async def _prepare_database(self) -> None:
+        await asyncio.to_thread(self.postgres.create_database, DATABASE)
+        await migrate(self.database_url)
+        database = await self.open_database()
+        try:
+            for name, channel in self._channels.items():
+                account = await self.open_account(name, channel, **self._account)
+                await put_account(database, Sealer.from_setting(self.master_key), account)
+            _, self.api_key = await create_api_key(database, "demo")
+        finally:
+            await database.close()
+
+    async def _start_simulators(self) -> None:
+        speed = str(60.0 / self._unit_s)
+        channel = self._simulator("channel", self.channel_url, "--seed", str(self._seed), "--speed", speed)
+        merchant = self._simulator("merchant", self.merchant_url, MERCHANT_SECRETS=self.notify_secret)
+        self.simulators = [channel, merchant]
+        await asyncio.gather(channel.start(), merchant.start())
+
+    def _simulator(self, name: str, url: str, *arguments: str, **env: str) -> Service:
+        port = url.rpartition(":")[2]
+        return Service(
+            name,
+            "simulator",
+            name,
+            "--port",
+            port,
+            *arguments,
+            env={"PATH": os.environ.get("PATH", ""), **env},
+            log=self._log(name),
+            health_url=f"{url}/healthz",
+        )
+
+    async def control(self, method: str, who: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - any JSON
+        """The simulator's control API: `who` is channel or merchant."""
+        base = self.channel_url if who == "channel" else self.merchant_url
+        content = None if body is None else msgspec.json.encode(body)
+        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
+            response = await client.request(method, base + path, content=content)
+            response.raise_for_status()
+            return msgspec.json.decode(response.content)
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports.get(name) or free_port()}"
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"

@@ -1,0 +1,94 @@
+"""Creating a payment at its channel, so that there is something to hand to the user; our number makes it idempotent.
+
+A channel that is asked by its own id has to be told of the payment before it can be asked about it: when the answer to
+the creation was lost, it is created once more, which gives the same payment back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import structlog
+
+from channels.base import NOBODY, Create, Payer
+from core.admission import Urgency
+from core.errors import ChannelRefused, OutcomeUnknown
+from core.evidence import Missing, Unclear
+from core.lifecycle import on_create_refused, on_created
+from core.order import Order, OrderState, Origin, Payment
+from flows.channel_call import Waiting, call_channel
+from flows.commit import pass_door
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.orders import find_state
+
+log = structlog.get_logger()
+
+
+async def create_at_channel(
+    parts: Parts, account: Account, state: OrderState, payment: Payment, payer: Payer = NOBODY
+) -> OrderState | Waiting:
+    """Create it and keep what the channel returned. Gives the order after that.
+
+    Raises:
+        ChannelRefused: written down; the payment ends once the channel, asked, does not know it.
+        OutcomeUnknown: it may be there; the pending row that was armed before carries on.
+        InvalidRequest: the method needs something of the payer that was not given.
+    """
+    wanted = _create(parts, state.order, payment, payer)
+    try:
+        created = await call_channel(parts, account, Urgency.FRESH, lambda: account.channel.create_payment(wanted))
+    except ChannelRefused as refused:
+        await pass_door(parts, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code))
+        raise
+    if isinstance(created, Waiting):
+        return created
+    decide = partial(
+        on_created,
+        key=payment.key,
+        checkout=created.checkout,
+        channel_reference=created.channel_reference,
+        payable_until=created.payable_until,
+    )
+    return (await pass_door(parts, payment.order_no, decide, known=state)).state_after or state
+
+
+async def with_reference(parts: Parts, account: Account, payment: Payment) -> Payment | Missing | Unclear | Waiting:
+    """The payment with what its channel is asked by; or what is known of one that has nothing to be asked by.
+
+    *Missing* is the channel's own word here too: it has refused to create the payment under our number, which it would
+    have given back had it been there.
+    """
+    if payment.channel_reference is not None or not account.channel.queries_by_reference:
+        return payment
+    missing = Missing(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no)
+    unclear = Unclear(
+        channel_account=payment.channel_account, out_trade_no=payment.out_trade_no, reason="no_channel_reference"
+    )
+    if payment.refused_at is not None:
+        return missing
+    state = await find_state(parts.db, payment.order_no)
+    if state is None or payment.origin is Origin.WATCHED:
+        return unclear
+    try:
+        after = await create_at_channel(parts, account, state, payment)
+    except ChannelRefused:
+        return missing
+    except OutcomeUnknown as error:
+        log.info("payment_create_unknown", out_trade_no=payment.out_trade_no, reason=error.detail or "unknown")
+        return unclear
+    if isinstance(after, Waiting):
+        return after
+    created = after.payment(payment.key)
+    return unclear if created is None or created.channel_reference is None else created
+
+
+def _create(parts: Parts, order: Order, payment: Payment, payer: Payer) -> Create:
+    base = parts.settings.public_url.rstrip("/")
+    return Create(
+        payment=payment,
+        subject=order.subject,
+        callback_url=f"{base}/callbacks/{payment.channel_account}",
+        return_url=f"{base}/o/{order.page_token}/return",
+        payer=payer,
+    )

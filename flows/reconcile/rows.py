@@ -1,0 +1,240 @@
+"""The rows of a statement against our payments, a batch at a time; what is paid there only is asked about.
+
+One query per payment at a time across all processes, by the lease of its pending row, and all of them under the
+account's rate. Waiting for either uses nothing up: a row is never skipped because somebody else was faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from channels.base import MalformedRow, StatementRow
+from core.admission import Urgency
+from core.errors import ChannelUnavailable
+from core.evidence import Source, Unclear
+from core.order import Origin, Payment
+from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge
+from flows.ask import Answered, query_now
+from flows.channel_call import Waiting
+from flows.reconcile.statement import Numbered
+from flows.refresh import lease_or_wait
+from runtime.accounts import Account
+from runtime.resources import Parts
+from storage.postgres.pending import asked
+from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
+
+CONCURRENCY = 8
+"""Queries under way at once. The account's rate is the limit; this keeps a slow channel from being asked by a crowd."""
+
+ATTEMPTS_MAX = 3
+"""Clear answers are the rule. Between attempts 1 and 4 seconds pass; what is unclear then is a person's question."""
+
+SILENCE_S_MAX = 300.0
+"""A channel that gave no clear answer for so long is down: the run stops where it is, and is carried on later."""
+
+WAIT_S_MAX = 5.0
+LOOK_AGAIN_S = 0.1
+
+OnUnknown = Callable[[StatementRow], None]
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """What a batch came to: how many rows of each finding, the differences, and the cases that the door has opened."""
+
+    counts: Counter[str]
+    differences: list[Difference]
+    door_cases: int
+
+
+class _Known(Struct, frozen=True, kw_only=True):
+    """A row of a payment that we know."""
+
+    row_no: int
+    row: StatementRow
+    before: Before
+
+
+class RowComparer:
+    """Compares the rows of one run. `dry_run`: nothing is asked, so nothing changes."""
+
+    def __init__(self, parts: Parts, account: Account, run_id: int, *, dry_run: bool) -> None:
+        self._parts = parts
+        self._account = account
+        self._run_id = run_id
+        self._dry_run = dry_run
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._silent_since: float | None = None
+
+    async def unknown(self, batch: Sequence[Numbered]) -> list[StatementRow]:
+        """Rows of payments that nodrop does not know."""
+        payments = await self._payments_of(batch)
+        rows = [numbered for numbered in batch if numbered.row_no not in payments]
+        return [row for _, row in rows if isinstance(row, StatementRow)]
+
+    async def compare(self, batch: Sequence[Numbered], on_unknown: OnUnknown) -> Compared:
+        """Every row of the batch. Comparing it again gives the same, but for what is repaired by now.
+
+        Raises:
+            ChannelUnavailable: the channel tells nothing any more.
+            StorageError: it has to be compared again.
+        """
+        counts: Counter[str] = Counter()
+        found = []
+        payments = await self._payments_of(batch)
+        for row_no, row in batch:
+            if isinstance(row, MalformedRow):
+                found.append(Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason))
+            elif row_no not in payments:
+                counts[Finding.UNKNOWN] += 1
+                on_unknown(row)
+        known = await self._see(batch, payments)
+        told = await _all([self._compare_payment(payments[rows[0].row_no], rows) for rows in known])
+        found += [difference for each in told for difference in each.differences]
+        for each in told:
+            counts.update(each.counts)
+        counts.update(each.kind for each in found)
+        return Compared(
+            counts=counts,
+            differences=sorted(found, key=lambda each: each.row_no),
+            door_cases=sum(each.door_cases for each in told),
+        )
+
+    # -- looking up ----------------------------------------------------------------------------------------------------
+
+    async def _payments_of(self, batch: Sequence[Numbered]) -> dict[int, Payment]:
+        """By row. A row without our number is found by the channel's."""
+        name = self._account.config.name
+        rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
+        numbers = [row.out_trade_no for row in rows.values() if row.out_trade_no]
+        ids = [row.channel_transaction_id for row in rows.values() if not row.out_trade_no]
+        by_number = await find_payments(self._parts.db, name, numbers) if numbers else {}
+        by_id = await find_payments_by_channel_id(self._parts.db, name, filter(None, ids)) if any(ids) else {}
+        found = {
+            row_no: by_number.get(row.out_trade_no) if row.out_trade_no else by_id.get(row.channel_transaction_id)
+            for row_no, row in rows.items()
+        }
+        return {row_no: payment for row_no, payment in found.items() if payment is not None}
+
+    async def _see(self, batch: Sequence[Numbered], payments: dict[int, Payment]) -> list[list[_Known]]:
+        """The rows of known payments, payment by payment, each with what the statement told of it before."""
+        rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow) and row_no in payments}
+        seen = [
+            Seen(
+                row_no=row_no,
+                is_refund=row.kind == "refund",
+                out_trade_no=payments[row_no].out_trade_no,
+                refund_no=row.refund_no,
+                amount=row.amount,
+            )
+            for row_no, row in rows.items()
+        ]
+        before = await see(self._parts.db, self._run_id, seen)
+        known: dict[str, list[_Known]] = {}
+        for row_no, row in rows.items():
+            of_payment = known.setdefault(payments[row_no].out_trade_no, [])
+            of_payment.append(_Known(row_no=row_no, row=row, before=before[row_no]))
+        return list(known.values())
+
+    # -- one payment ---------------------------------------------------------------------------------------------------
+
+    async def _compare_payment(self, payment: Payment, rows: Sequence[_Known]) -> Compared:
+        """One row after the other: what the first one had repaired, the next one agrees with."""
+        counts: Counter[str] = Counter()
+        differences: list[Difference] = []
+        door_cases = 0
+        for each in rows:
+            findings = compare(each.row, payment, repeats=each.before.repeats, refunded=each.before.refunded)
+            if not findings:
+                counts[Finding.AGREES] += 1
+            for finding, detail in findings:
+                judged = Judged(finding=finding, detail=detail)
+                if finding.is_asked_about and not self._dry_run:
+                    judged, payment = await self._ask_about(payment, finding, detail, each.before.refunded)
+                if judged.finding.is_difference:
+                    differences.append(_difference(each, payment, judged))
+                else:
+                    counts[judged.finding] += 1
+                door_cases += judged.door_cases
+        return Compared(counts=counts, differences=differences, door_cases=door_cases)
+
+    async def _ask_about(
+        self, payment: Payment, finding: Finding, detail: str, refunded: int
+    ) -> tuple[Judged, Payment]:
+        """Ask the channel, and hand its answer to the door: what came of it, and the payment as it is then."""
+        if self._cannot_be_asked(payment):
+            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
+        async with self._slots:
+            answered = await self._ask(payment)
+        judged = judge(finding, detail, answered.evidence, answered.decision, refunded=refunded)
+        change = answered.decision.change
+        moved = () if change is None else change.payments
+        return judged, next((each for each in moved if each.key == payment.key), payment)
+
+    def _cannot_be_asked(self, payment: Payment) -> bool:
+        by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
+        return by_reference and payment.origin is Origin.WATCHED
+
+    async def _ask(self, payment: Payment) -> Answered:
+        """Until the answer is clear, three times at most.
+
+        Raises:
+            ChannelUnavailable: not one clear answer in this run for `SILENCE_S_MAX`.
+        """
+        loop = asyncio.get_running_loop()
+        attempt = 1
+        while True:
+            told = await self._ask_once(payment)
+            if isinstance(told, Answered) and not isinstance(told.evidence, Unclear):
+                self._silent_since = None
+                return told
+            if isinstance(told, Answered):
+                if attempt == ATTEMPTS_MAX:
+                    return told
+                pause_s, attempt = float(attempt**2), attempt + 1
+            else:
+                pause_s = min(max(told.seconds, LOOK_AGAIN_S), WAIT_S_MAX)
+            self._silent_since = self._silent_since or loop.time()
+            if loop.time() - self._silent_since > SILENCE_S_MAX:
+                raise ChannelUnavailable(f"account {self._account.config.name} answers no query: run it again later")
+            await asyncio.sleep(pause_s)
+
+    async def _ask_once(self, payment: Payment) -> Answered | Waiting:
+        leased = await lease_or_wait(self._parts, payment.key, self._parts.settings.callback_confirm_s)
+        if leased is None and await asked(self._parts.db, payment.key) is not None:
+            return Waiting(seconds=LOOK_AGAIN_S, reason="asked_by_another")
+        return await query_now(
+            self._parts,
+            self._account,
+            payment,
+            by=Source.RECONCILIATION,
+            urgency=Urgency.REFRESH,  # it may wait: what others keep for themselves is theirs
+            leased=leased,
+        )
+
+
+def _difference(known: _Known, payment: Payment, judged: Judged) -> Difference:
+    return Difference(
+        kind=judged.finding,
+        row_no=known.row_no,
+        order_no=payment.order_no,
+        out_trade_no=payment.out_trade_no,
+        channel_transaction_id=known.row.channel_transaction_id,
+        detail=judged.detail,
+        case=None if judged.has_case else CASES.get(judged.finding),
+    )
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, Compared]]) -> list[Compared]:
+    """All of them at once; when one fails the others end with it, and its own error comes out."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # they give back their leases

@@ -1,0 +1,175 @@
+"""The accounts of this process: opened adapters, read again within ten seconds, kept through a database outage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from msgspec.structs import replace
+
+from channels.adapters import open_channel
+from channels.base import Channel
+from channels.transport import Transport
+from core.account import AccountConfig
+from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
+from core.lifecycle import DoublePolicy, LatePolicy, Rules
+from core.settings import Settings
+from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
+
+RELOAD_S = 5.0
+"""Together with a request under way, a change is in force everywhere within ten seconds."""
+
+UNKNOWN_RELOAD_S = 1.0
+"""A name that is not known is looked up in Postgres at most once a second, however many ask for it."""
+
+KEEP_CURRENT_S = 60.0
+"""How often each process lets its accounts renew what grows old. They decide themselves whether anything is due."""
+
+log = structlog.get_logger()
+
+
+class Account:
+    """One account, opened: how it is configured and the adapter that speaks for it."""
+
+    def __init__(self, config: AccountConfig, channel: Channel) -> None:
+        self.config = config
+        self.channel = channel
+
+    def rules(self, settings: Settings) -> Rules:
+        """What decisions about this account's payments need to know."""
+        return Rules(
+            backoff=settings.backoff(self.config.early_queries_s),
+            payable_margin_s=settings.payable_margin_s,
+            late_policy=self.config.late_policy,
+            double_policy=self.config.double_policy,
+        )
+
+
+class Accounts:
+    """Accounts by name. An account that cannot be opened is left out and logged; the others work."""
+
+    def __init__(
+        self, db: Database, sealer: Sealer, transport: Transport, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._db = db
+        self._sealer = sealer
+        self._transport = transport
+        self._clock = clock
+        self._opened: dict[str, Account] = {}
+        self._read_at = -RELOAD_S
+        self._missed_at = -UNKNOWN_RELOAD_S
+        self._is_out_of_reach = False
+        self._reading = asyncio.Lock()
+
+    async def get_enabled(self, name: str) -> Account:
+        """The account with this name, for a new payment. Raises as `get`, also for one that is switched off."""
+        account = await self.get(name)
+        if not account.config.enabled:
+            raise UnknownAccount(f"account {name} is switched off")
+        return account
+
+    async def get(self, name: str) -> Account:
+        """The account with this name, switched off or not: payments that it has must still become definite.
+
+        Raises:
+            UnknownAccount: there is none.
+            DatabaseUnavailable: it is not known here, and Postgres cannot be asked.
+        """
+        await self._refresh(is_missed=name not in self._opened)
+        account = self._opened.get(name)
+        if account is None and self._is_out_of_reach:
+            raise DatabaseUnavailable("the accounts could not be read")
+        if account is None:
+            raise UnknownAccount(f"there is no account {name}")
+        return account
+
+    async def all_enabled(self) -> list[Account]:
+        """Those that are switched on and can be opened, in no order that matters.
+
+        Raises:
+            DatabaseUnavailable: none is known here, and Postgres cannot be asked.
+        """
+        await self._refresh(is_missed=False)
+        if self._is_out_of_reach and not self._opened:
+            raise DatabaseUnavailable("the accounts could not be read")
+        return [account for account in self._opened.values() if account.config.enabled]
+
+    async def keep_current(self) -> int:
+        """Let every enabled account renew what grows old, side by side; how many could not, which ends nothing.
+
+        Raises as `all_enabled`.
+        """
+        accounts = await self.all_enabled()
+        told = await asyncio.gather(*(account.channel.keep_current() for account in accounts), return_exceptions=True)
+        failed = 0
+        for account, error in zip(accounts, told, strict=True):
+            if isinstance(error, NodropError):
+                log.warning("account_not_kept_current", account=account.config.name, reason=type(error).__name__)
+            elif isinstance(error, Exception):  # our own bug in one adapter must not keep the others from theirs
+                log.error("keep_current_broke", account=account.config.name, exc_info=error)
+            failed += error is not None
+        return failed
+
+    async def _refresh(self, *, is_missed: bool) -> None:
+        """Read them again if that is due. `is_missed`: somebody wants one that is not known."""
+        if not self._is_due(is_missed=is_missed):
+            return
+        async with self._reading:
+            if not self._is_due(is_missed=is_missed):
+                return
+            try:
+                await self._read()
+                self._is_out_of_reach = False
+            except DatabaseUnavailable as error:
+                if is_missed:
+                    raise
+                self._is_out_of_reach = True
+                log.warning("accounts_not_reloaded", reason=type(error).__name__)
+            self._read_at = self._clock()
+            if is_missed:
+                self._missed_at = self._read_at
+
+    def _is_due(self, *, is_missed: bool) -> bool:
+        """What was read a moment ago for another reason does not keep a new account from being found at once."""
+        if is_missed:
+            return self._clock() - self._missed_at >= UNKNOWN_RELOAD_S
+        return self._clock() - self._read_at >= RELOAD_S
+
+    async def _read(self) -> None:
+        opened = {}
+        for row in await sealed_accounts(self._db):
+            known = self._opened.get(row.name)
+            try:
+                opened[row.name] = self._open(row, known)
+            except ConfigurationError as error:
+                log.error("account_not_opened", account=row.name, reason=error.detail)
+                if known is not None:
+                    opened[row.name] = known
+        self._opened = opened
+
+    def _open(self, row: SealedAccount, known: Account | None) -> Account:
+        """The account as it is stored; the one that is open already if nothing has changed."""
+        config = open_account(row, self._sealer)
+        if known is not None and known.config == config:
+            return known
+        if known is not None and _for_adapter(known.config) == _for_adapter(config):
+            return Account(config, known.channel)
+        return Account(config, open_channel(config, self._transport))
+
+
+def _for_adapter(config: AccountConfig) -> AccountConfig:
+    """What an adapter is built from. The rest is read by the flows alone, and a change of it keeps the adapter with
+    what it has fetched: certificates, tokens.
+    """
+    return replace(
+        config,
+        rate_per_s=1,
+        early_queries_s=(),
+        late_policy=LatePolicy.ACCEPT,
+        double_policy=DoublePolicy.FLAG,
+        enabled=True,
+    )

@@ -1,0 +1,82 @@
+"""What a process works with, wired up in one place for api, worker and tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from channels.transport import Transport
+from core.admission import Admission
+from core.errors import RedisUnavailable
+from core.order import OrderState
+from core.settings import Settings, require
+from runtime.accounts import Accounts
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
+from storage.redis.address import redis_address
+from storage.redis.admission.shared import SharedAdmission
+from storage.redis.changes import Changes
+from storage.redis.client import JobRedis, check_redis, open_job_redis
+from storage.redis.delay_queue import DelayQueue
+from storage.redis.parked_callbacks import ParkedCallbacks
+
+PARTS_NEED = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
+"""Settings without which no process can work."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything that the flows need. None of it connects before it is used, so a process starts without its stores."""
+
+    settings: Settings
+    db: Database
+    redis: JobRedis
+    queue: DelayQueue
+    parked: ParkedCallbacks
+    changes: Changes
+    admission: Admission
+    accounts: Accounts
+    confirm_slots: asyncio.Semaphore
+    """How many callbacks may be confirmed inside their requests at once; the others are left to their compensation."""
+    refreshing: dict[str, asyncio.Task[OrderState]] = field(default_factory=dict)
+    """Refreshes under way in this process, by order: one for all who ask."""
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open them in order and close them in reverse.
+
+    Raises:
+        ConfigurationError: names every variable that is missing or wrong.
+    """
+    require(settings, *PARTS_NEED)
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
+    address = redis_address(settings)
+    db = Database.from_settings(settings)
+    async with AsyncExitStack() as stack:
+        await db.open()
+        stack.push_async_callback(db.close)
+        redis = open_job_redis(address)
+        stack.push_async_callback(redis.aclose)
+        try:
+            await check_redis(redis)
+        except RedisUnavailable as error:
+            log.warning("redis_not_checked", reason=type(error).__name__)
+        transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s))
+        yield Parts(
+            settings=settings,
+            db=db,
+            redis=redis,
+            queue=DelayQueue(redis, horizon_s=settings.arm_horizon_s),
+            parked=ParkedCallbacks(redis),
+            changes=Changes(redis),
+            admission=SharedAdmission(redis, processes=settings.processes),
+            accounts=Accounts(db, sealer, transport),
+            confirm_slots=asyncio.Semaphore(settings.callback_confirm_slots),
+        )

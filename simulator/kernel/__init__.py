@@ -1,0 +1,1 @@
+"""The simulated far side without any wire format: ledger, faults, callbacks, clock and control API."""

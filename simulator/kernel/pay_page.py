@@ -1,0 +1,150 @@
+"""The page on which a person, or a shopper's form POST, pays: the one thing a buyer sees of the channel."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC
+from enum import StrEnum
+from functools import partial
+from hashlib import sha256
+from html import escape
+from urllib.parse import parse_qs
+
+from simulator.kernel.calls import switched_off
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.faults import AtFault, Fault
+from simulator.kernel.ledger import Payment, PaymentStatus, Refusal
+from simulator.kit.asgi import HTML, Reply, Request, Response, Route
+
+# ISO 4217 exponents that are not 2. https://www.iso.org/iso-4217-currency-codes.html
+_PLACES = dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0) | dict.fromkeys(
+    "BHD IQD JOD KWD LYD OMR TND".split(), 3
+)
+
+_STYLE = """
+:root { color-scheme: light dark; font-family: system-ui, sans-serif; }
+body { display: grid; place-items: center; min-height: 100vh; margin: 0; }
+main { width: min(24rem, 90vw); padding: 2rem; border: 1px solid #8886; border-radius: .75rem;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1rem; font-weight: 500; margin: 0; }
+.amount { font-size: 2.5rem; font-weight: 600; margin: .5rem 0 1.5rem; }
+button { width: 100%; padding: .75rem; margin-top: .5rem; font: inherit; border: 1px solid #8888;
+  border-radius: .5rem; }
+button.pay { background: #0a7d38; border-color: #0a7d38; color: #fff; font-weight: 600; }
+small { display: block; margin-top: 1.5rem; opacity: .7; }
+"""
+_STYLE_HASH = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
+_CSP = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    ("content-security-policy", _CSP),
+    ("cache-control", "no-store"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+)
+
+_SAID = {
+    PaymentStatus.PAID: "Paid",
+    PaymentStatus.REFUNDED: "Paid, and refunded since",
+    PaymentStatus.CLOSED: "Closed: this payment takes no money any more",
+}
+
+
+class Action(StrEnum):
+    """The buttons, by the value that their form sends."""
+
+    PAY = "pay"
+    PAY_LOSE_CALLBACK = "pay_lose_callback"
+    CANCEL = "cancel"
+
+
+def routes(far_side: FarSide) -> list[Route]:
+    """The page and its form."""
+    return [
+        Route("GET", "/pay/{token}", partial(_show, far_side)),
+        Route("POST", "/pay/{token}", partial(_act, far_side)),
+    ]
+
+
+async def _show(far_side: FarSide, request: Request) -> Reply:
+    far_side.traffic.counters["pages_shown"] += 1
+    off = switched_off(far_side)
+    if off is not None:
+        return off
+    payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
+    opened = None if payment is None else far_side.open(payment.key)
+    if opened is None:
+        return _no_such_page()
+    return _payment_page(opened, far_side.accounts[opened.merchant_id].channel)
+
+
+async def _act(far_side: FarSide, request: Request) -> Reply:
+    """Pay or not, then show the page again by redirect, so that a reload never pays."""
+    off = switched_off(far_side)
+    if off is not None:
+        return off
+    payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
+    if payment is None:
+        return _no_such_page()
+    try:
+        action = Action(parse_qs(request.body.decode("ascii", "replace")).get("action", [""])[0])
+    except ValueError:
+        return _page("Unknown button", "<p>This page has no such button.</p>", status=400)
+    far_side.traffic.counters[f"pages_{action}"] += 1
+    if action is Action.CANCEL:
+        return _page("Not paid", f"<h1>You have not paid.</h1>{_way_back(payment)}")
+    lose = AtFault(callback=Fault.LOST) if action is Action.PAY_LOSE_CALLBACK else None
+    if isinstance(far_side.pay(payment.key, lose), Refusal):
+        return _page("Not payable", f"<h1>This payment takes no money any more.</h1>{_way_back(payment)}", status=409)
+    return Response(status=303, headers=(("location", f"/pay/{payment.token}"), *_HEADERS))
+
+
+def _payment_page(payment: Payment, channel: str) -> Response:
+    terms = payment.terms
+    head = f'<h1>{escape(terms.subject)}</h1><p class="amount">{escape(shown_amount(terms.amount, terms.currency))}</p>'
+    if payment.status is PaymentStatus.UNPAID and payment.agreed_at is not None:
+        said = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
+        return _page("Agreed", f'{head}<p data-status="agreed">{said}.</p>{_way_back(payment)}')
+    if payment.status is PaymentStatus.UNPAID:
+        return _page("Pay", head + _form(payment, channel))
+    said = _SAID[payment.status]
+    return _page(said, f'{head}<p data-status="{payment.status}">{said}.</p>{_way_back(payment)}')
+
+
+def _form(payment: Payment, channel: str) -> str:
+    until = payment.terms.expires_at.astimezone(UTC)
+    return f"""<form method="post" action="/pay/{payment.token}" data-status="unpaid">
+<button class="pay" name="action" value="{Action.PAY}">Pay</button>
+<button name="action" value="{Action.PAY_LOSE_CALLBACK}">Pay, but lose the callback</button>
+<button name="action" value="{Action.CANCEL}">Cancel</button>
+</form>
+<small>Simulated channel: {escape(channel)}. No money moves. Payable until {until:%Y-%m-%d %H:%M:%S} UTC.</small>"""
+
+
+def _way_back(payment: Payment) -> str:
+    if payment.terms.return_url is None:
+        return ""
+    return f'<p><a id="return" href="{escape(payment.terms.return_url)}">Back to the shop</a></p>'
+
+
+def _no_such_page() -> Response:
+    return _page("No such payment", "<h1>There is no such payment.</h1>", status=404)
+
+
+def _page(title: str, content: str, *, status: int = 200) -> Response:
+    html = f"""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>
+<style>{_STYLE}</style></head>
+<body><main>{content}</main></body>
+</html>
+"""
+    return Response(status=status, body=html.encode(), content_type=HTML, headers=_HEADERS)
+
+
+def shown_amount(amount: int, currency: str) -> str:
+    """Minor units as people write them: (1234, "CNY") → "12.34 CNY", (500, "JPY") → "500 JPY"."""
+    places = _PLACES.get(currency, 2)
+    whole, fraction = divmod(amount, 10**places)
+    return f"{whole}.{fraction:0{places}d} {currency}" if places else f"{whole} {currency}"

@@ -1,0 +1,108 @@
+"""The ledger as the control API tells it and the oracle reads it: frozen, complete, and free of secrets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from simulator.kernel.callbacks import Acknowledged, Tally
+from simulator.kernel.far_side import FarSide
+from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Total
+
+
+class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment with its account's name and how its callbacks fared."""
+
+    account: str
+    merchant_id: str
+    out_trade_no: str
+    amount: int
+    currency: str
+    status: PaymentStatus
+    transaction_id: str | None = None
+    subject: str = ""
+    refunded_amount: int = 0
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    paid_at: datetime | None = None
+    closed_at: datetime | None = None
+    settled_late: bool = False
+    callback_url: str = ""
+    return_url: str | None = None
+    pay_url: str = ""
+    callbacks: Tally = msgspec.field(default_factory=Tally)
+
+
+class LedgerRefund(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    merchant_id: str
+    refund_no: str
+    out_trade_no: str
+    amount: int
+    currency: str
+    status: RefundStatus
+    refunded_at: datetime | None = None
+
+
+class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the channel knows. `payments_total` counts all payments when only some are shown."""
+
+    taken_at: datetime
+    payments: tuple[LedgerPayment, ...] = ()
+    payments_total: int = 0
+    refunds: tuple[LedgerRefund, ...] = ()
+    totals: tuple[Total, ...] = ()
+    acknowledged: tuple[Acknowledged, ...] = ()
+
+
+def take(far_side: FarSide, offset: int = 0, limit: int | None = None) -> LedgerSnapshot:
+    """The ledger now; `offset` and `limit` choose among the payments, oldest first, and leave the rest whole."""
+    now = far_side.now()
+    payments = list(far_side.ledger.payments(now))
+    shown = payments[offset:] if limit is None else payments[offset : offset + limit]
+    return LedgerSnapshot(
+        taken_at=now,
+        payments=tuple(_payment(far_side, payment) for payment in shown),
+        payments_total=len(payments),
+        refunds=tuple(_refund(far_side, refund) for refund in far_side.ledger.refunds()),
+        totals=tuple(far_side.ledger.totals()),
+        acknowledged=tuple(far_side.sender.acknowledged),
+    )
+
+
+def _payment(far_side: FarSide, payment: Payment) -> LedgerPayment:
+    terms = payment.terms
+    return LedgerPayment(
+        account=far_side.accounts[payment.merchant_id].name,
+        merchant_id=payment.merchant_id,
+        out_trade_no=terms.out_trade_no,
+        amount=terms.amount,
+        currency=terms.currency,
+        status=payment.status,
+        transaction_id=payment.transaction_id,
+        subject=terms.subject,
+        refunded_amount=payment.refunded_amount,
+        created_at=payment.created_at,
+        expires_at=terms.expires_at,
+        paid_at=payment.paid_at,
+        closed_at=payment.closed_at,
+        settled_late=payment.settled_late,
+        callback_url=terms.callback_url,
+        return_url=terms.return_url,
+        pay_url=far_side.pay_url(payment),
+        callbacks=far_side.sender.tallies.get(payment.key) or Tally(),
+    )
+
+
+def _refund(far_side: FarSide, refund: Refund) -> LedgerRefund:
+    return LedgerRefund(
+        account=far_side.accounts[refund.merchant_id].name,
+        merchant_id=refund.merchant_id,
+        refund_no=refund.refund_no,
+        out_trade_no=refund.out_trade_no,
+        amount=refund.amount,
+        currency=refund.currency,
+        status=refund.status,
+        refunded_at=refund.refunded_at,
+    )

@@ -1,0 +1,1 @@
+"""HTTP server, HTTP client and key tools of the simulator."""

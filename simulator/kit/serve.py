@@ -1,0 +1,100 @@
+"""Run an application under uvicorn: inside a test or a demo as a context manager, or as a process until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+import uvicorn
+
+from simulator.kit.asgi import App
+
+SHUTDOWN_S = 3
+"""What an answer under way may still take after SIGTERM; platforms give 10 s or more."""
+
+CONNECTIONS_MAX = 4096
+
+
+class Tls(NamedTuple):
+    """Files in PEM: what it serves HTTPS with."""
+
+    certificate: str
+    key: str
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process that embeds it owns the signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _CutIsIntended(logging.Filter):
+    """Drops the one line that uvicorn writes when an answer is cut on purpose."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "returned without completing response" not in record.getMessage()
+
+
+_cut_is_intended = _CutIsIntended()
+
+
+@asynccontextmanager
+async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls | None = None) -> AsyncIterator[str]:
+    """Serve until the block ends; gives the base URL. Port 0 takes a free one."""
+    logging.getLogger("uvicorn.error").addFilter(_cut_is_intended)
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
+    )
+    server = _Server(config)
+    # The socket listens already: whoever connects before the loop turns is served as soon as it does.
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        yield f"{'http' if tls is None else 'https'}://{shown}:{listener.getsockname()[1]}"
+    finally:
+        app.stopping.set()
+        server.should_exit = True
+        await task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that says it is TCP: asyncio sets TCP_NODELAY on no other, and each answer would take 40 ms."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def until_signalled() -> None:
+    """Returns on SIGTERM or SIGINT."""
+    loop, signalled = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
+    await signalled.wait()

@@ -1,0 +1,1 @@
+"""The merchant's order service, which receives notifications, and its control API."""

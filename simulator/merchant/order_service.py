@@ -1,0 +1,269 @@
+"""The merchant's order service: receives notifications, counts the effects they have, and fails when told to.
+
+An *effect* is what a real merchant would do once per order: ship the goods. Notifications are deduplicated by their id,
+as Standard Webhooks asks; whatever a deduplicating merchant could still suffer from is recorded as a violation.
+The signature is checked with code of its own, not with the library that nodrop signs with.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections import Counter, deque
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
+
+from simulator.kernel.clock import Clock, utc_now
+from simulator.kernel.faults import Seconds, Share, draw
+from simulator.kit.asgi import BadBody, Cut, Hang, Reply, Request, Response, decode, problem
+
+TOLERANCE_S = 300
+DELIVERIES_MAX = 300_000
+ORDERS_MAX = 300_000
+VIOLATIONS_MAX = 10_000
+SECRET_PREFIX = "whsec_"  # noqa: S105 - https://github.com/standard-webhooks/standard-webhooks, the form of a secret
+
+
+class MerchantFault(StrEnum):
+    """Each is the name of a share in `MerchantFaults`, where it is described."""
+
+    REDIRECTED = "redirected"
+    GONE = "gone"
+    TOO_MANY = "too_many"
+    ANSWERED_500 = "answered_500"
+    HANG = "hang"
+    CUT = "cut"
+
+
+class MerchantFaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shares of deliveries, from 0 to 1; where two meet, the one named first here wins."""
+
+    # Without effect: 302, 410, 429 with Retry-After, 500.
+    redirected: Share = 0.0
+    redirect_to: str = "/elsewhere"  # which counts whoever follows
+    gone: Share = 0.0
+    too_many: Share = 0.0
+    retry_after_s: Annotated[int, Meta(ge=0, le=86_400)] = 1
+    answered_500: Share = 0.0
+    # After the effect: no answer for `hang_s`, then the connection closes; 200 that is cut before its body.
+    hang: Share = 0.0
+    hang_s: Seconds = 30.0
+    cut: Share = 0.0
+
+
+class NotifiedOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of the body's `data`; there may be more."""
+
+    order_no: str
+    version: int
+    status: str
+    amount: int
+    currency: str
+    late: bool = False
+
+
+class NotificationBody(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    type: str
+    created_at: datetime
+    data: NotifiedOrder
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One notification as it came in. `answered` is the status, or the fault when there was no whole answer."""
+
+    at: datetime
+    webhook_id: str
+    type: str
+    order_no: str
+    version: int
+    body_sha256: str
+    answered: str
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """The order was treated as paid: goods are on their way. Every id in `again` sent them once more: a loss."""
+
+    order_no: str
+    webhook_id: str
+    version: int
+    amount: int
+    currency: str
+    late: bool
+    at: datetime
+    again: tuple[str, ...] = ()
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a merchant must never see: `same_id_other_body`, `double_effect`, `paid_but_not_paid`."""
+
+    what: str
+    order_no: str
+    webhook_id: str
+    sentence: str
+
+
+class Merchant:
+    """The state of one merchant process, and the decision about each notification."""
+
+    def __init__(self, *, secrets: tuple[str, ...] = (), seed: int = 0, now: Clock = utc_now) -> None:
+        self.faults = MerchantFaults()
+        self.seed = seed
+        self._now = now
+        self._keys = tuple(secret_bytes(secret) for secret in secrets)
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty books and no faults; the secrets stay."""
+        self.faults = MerchantFaults()
+        self.counters: Counter[str] = Counter()
+        self.deliveries: deque[Delivery] = deque(maxlen=DELIVERIES_MAX)
+        self.effects: dict[str, Effect] = {}
+        self.violations: deque[Violation] = deque(maxlen=VIOLATIONS_MAX)
+        self._bodies: dict[str, str] = {}  # body hash by webhook id
+        self._nth: Counter[str] = Counter()
+
+    def use_secrets(self, secrets: tuple[str, ...]) -> None:
+        """Any of these verifies from now on; raises ValueError when one has not the form `whsec_` and base64."""
+        self._keys = tuple(secret_bytes(secret) for secret in secrets)
+
+    async def receive(self, request: Request) -> Reply:
+        """POST /notifications."""
+        self.counters["received"] += 1
+        if not is_signed(self._keys, request, self._now()):
+            self.counters["refused_signature"] += 1
+            return problem(401, "SIGNATURE_INVALID", "the signature does not verify, or is not of now")
+        try:
+            body = decode(request.body, NotificationBody)
+        except BadBody as error:
+            self.counters["refused_body"] += 1
+            return problem(400, "INVALID_BODY", str(error))
+        webhook_id = request.headers["webhook-id"]
+        fault = self._fault(webhook_id)
+        self._check_repeat(webhook_id, body, request.body)
+        if fault in (None, MerchantFault.HANG, MerchantFault.CUT):
+            self._take_effect(webhook_id, body)
+        reply = self._reply(fault)
+        answered = str(reply.status) if isinstance(reply, Response) else str(fault)
+        self._record(webhook_id, body, request.body, answered)
+        return reply
+
+    async def followed(self, _: Request) -> Reply:
+        """Where redirects lead: nobody should ever come, and not get what was not meant for here."""
+        self.counters["redirect_followed"] += 1
+        return Response(status=200, body=b"{}")
+
+    def _fault(self, webhook_id: str) -> MerchantFault | None:
+        """The fault of this delivery, drawn by the notification's id and how often it came."""
+        self._nth[webhook_id] += 1
+        _bound(self._nth, ORDERS_MAX * 2)
+        for fault in MerchantFault:
+            share: float = getattr(self.faults, fault)
+            if share > 0 and draw(self.seed, fault, webhook_id, self._nth[webhook_id]) < share:
+                return fault
+        return None
+
+    def _check_repeat(self, webhook_id: str, body: NotificationBody, raw: bytes) -> None:
+        digest = hashlib.sha256(raw).hexdigest()
+        if self._bodies.setdefault(webhook_id, digest) != digest:
+            self._violate("same_id_other_body", body, webhook_id, "the same id came with another body")
+        _bound(self._bodies, ORDERS_MAX * 2)
+
+    def _take_effect(self, webhook_id: str, body: NotificationBody) -> None:
+        """Only `order.paid` is a paid effect; the same id again is the same effect."""
+        order = body.data
+        if body.type != "order.paid":
+            return
+        if order.status != "paid":
+            self._violate("paid_but_not_paid", body, webhook_id, f"order.paid says that its status is {order.status}")
+            return
+        known = self.effects.get(order.order_no)
+        if known is None:
+            self.effects[order.order_no] = Effect(
+                order_no=order.order_no,
+                webhook_id=webhook_id,
+                version=order.version,
+                amount=order.amount,
+                currency=order.currency,
+                late=order.late,
+                at=self._now(),
+            )
+            _bound(self.effects, ORDERS_MAX)
+        elif webhook_id not in (known.webhook_id, *known.again):
+            self.effects[order.order_no] = replace(known, again=(*known.again, webhook_id))
+            self._violate("double_effect", body, webhook_id, f"paid by {known.webhook_id} and again by {webhook_id}")
+
+    def _violate(self, what: str, body: NotificationBody, webhook_id: str, sentence: str) -> None:
+        self.counters["violations"] += 1
+        violation = Violation(what=what, order_no=body.data.order_no, webhook_id=webhook_id, sentence=sentence)
+        self.violations.append(violation)
+
+    def _reply(self, fault: MerchantFault | None) -> Response | Cut | Hang:
+        match fault:
+            case MerchantFault.REDIRECTED:
+                return Response(status=302, headers=(("location", self.faults.redirect_to),))
+            case MerchantFault.GONE:
+                return Response(status=410)
+            case MerchantFault.TOO_MANY:
+                return Response(status=429, headers=(("retry-after", str(self.faults.retry_after_s)),))
+            case MerchantFault.ANSWERED_500:
+                return Response(status=500)
+            case MerchantFault.HANG:
+                return Hang(seconds=self.faults.hang_s)
+            case MerchantFault.CUT:
+                return Cut(response=Response(body=b"{}"), keep=0)
+            case None:
+                return Response(body=b"{}")
+
+    def _record(self, webhook_id: str, body: NotificationBody, raw: bytes, answered: str) -> None:
+        self.counters[f"answered_{answered}"] += 1
+        self.deliveries.append(
+            Delivery(
+                at=self._now(),
+                webhook_id=webhook_id,
+                type=body.type,
+                order_no=body.data.order_no,
+                version=body.data.version,
+                body_sha256=hashlib.sha256(raw).hexdigest(),
+                answered=answered,
+            )
+        )
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key in a secret of the form `whsec_` and base64; raises ValueError without repeating it."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise ValueError("a secret is whsec_ and base64")
+    return key
+
+
+def is_signed(keys: tuple[bytes, ...], request: Request, now: datetime) -> bool:
+    """Whether one of the `v1` signatures is that of one of the keys, over `id.timestamp.body`, and the time is now."""
+    webhook_id, at = request.headers.get("webhook-id", ""), request.headers.get("webhook-timestamp", "")
+    if not webhook_id or not (at.isascii() and at.isdigit()) or abs(now.timestamp() - int(at[:12])) > TOLERANCE_S:
+        return False
+    signed = f"{webhook_id}.{at}.".encode("latin-1") + request.body
+    wanted = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()) for key in keys]
+    given = [
+        text.removeprefix("v1,").encode("latin-1")
+        for text in request.headers.get("webhook-signature", "").split(" ")
+        if text.startswith("v1,")
+    ]
+    return any(hmac.compare_digest(one, other) for one in wanted for other in given)
+
+
+def _bound(kept: dict[str, str] | dict[str, Effect] | Counter[str], most: int) -> None:
+    """Forget the oldest beyond the limit."""
+    while len(kept) > most:
+        del kept[next(iter(kept))]

@@ -1,0 +1,1 @@
+"""PayPal's side of the wire."""

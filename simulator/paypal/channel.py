@@ -1,0 +1,159 @@
+"""PayPal, Orders v2: the buyer's Pay only approves, and the money is taken when the merchant captures the order.
+
+Written from the protocol. Its calls are in `paypal_calls`, the shapes of what is told in `paypal_wire`, who may ask and
+how a callback is signed in `paypal_keys`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
+from secrets import token_hex
+
+import msgspec
+from msgspec.structs import replace
+
+from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kit.asgi import Request, Response, json_response
+from simulator.paypal.calls import CALLS
+from simulator.paypal.keys import (
+    CERTIFICATES,
+    Wire,
+    is_token,
+    merchant_in,
+    new_ca,
+    new_certificate,
+    signed_headers,
+    strangers_key,
+    wire_of,
+    with_wire,
+)
+from simulator.paypal.wire import capture_object, error, instant, order_object, refund_object
+
+RESEND_GAPS_S: tuple[int, ...] = (*(60, 120, 300, 600, 900, 1800), *(13_440,) * 18, 13_500)
+"""At most 25 resends over three days; how PayPal spreads them is not published."""
+
+
+class Paypal:
+    """PayPal's side of the seam."""
+
+    name = "paypal"
+    callbacks_expire = False
+    needs_capture = True
+    resend_gaps_s = RESEND_GAPS_S
+    acknowledge_within_s = 5.0
+    calls: tuple[Call, ...] = CALLS
+
+    def claimed_merchant(self, request: Request) -> str:
+        return merchant_in(request.headers.get("authorization", "").removeprefix("Bearer "))
+
+    def authenticate(self, request: Request, accounts: Accounts, now: datetime) -> Account | Response:
+        path = request.target.partition("?")[0]
+        if path.startswith(CERTIFICATES):
+            return _by_certificate(request.params["id"], accounts) or error(404, "RESOURCE_NOT_FOUND")
+        if path == "/v1/oauth2/token":
+            found = _by_client(request.headers.get("authorization", ""), accounts)
+            return found or json_response({"error": "invalid_client"}, 401)
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        account = accounts.get(merchant_in(token))
+        if account is None or account.channel != self.name or not is_token(token, account, now):
+            return json_response({"error": "invalid_token"}, 401)
+        return account
+
+    def too_many(self, asked: Asked) -> Response:
+        del asked
+        return replace(error(429, "RATE_LIMIT_REACHED"), headers=(("retry-after", "1"),))
+
+    def open_account(self, name: str, callback_url: str) -> Opened:
+        ca = new_ca()
+        wire = Wire(
+            client_id=f"A{token_hex(20)}",
+            client_secret=f"E{token_hex(20)}",
+            webhook_id=token_hex(8).upper(),
+            token_key=token_hex(16),
+            ca=ca,
+            certificates=(new_certificate(ca),),
+        )
+        account = Account(name=name, merchant_id=_merchant_id(name), channel=self.name, callback_url=callback_url)
+        return _opened(account, wire)
+
+    def rotated(self, account: Account) -> Opened:
+        """A fresh certificate signs; the merchant has nothing to change."""
+        wire = wire_of(account)
+        return _opened(account, replace(wire, certificates=(new_certificate(wire.ca), *wire.certificates)))
+
+    def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
+        payment, refund = event.payment, event.refund
+        if event.type is EventType.PAYMENT_AGREED:
+            type_, kind, resource = "CHECKOUT.ORDER.APPROVED", "checkout-order", order_object(payment, (), pay_url)
+        elif refund is None:
+            type_, kind, resource = "PAYMENT.CAPTURE.COMPLETED", "capture", capture_object(payment)
+            resource["payee"] = {"merchant_id": payment.merchant_id}
+        else:
+            type_, kind, resource = "PAYMENT.CAPTURE.REFUNDED", "refund", refund_object(refund)
+        body = msgspec.json.encode(
+            {
+                "id": event.callback_id,
+                "event_version": "1.0",
+                "create_time": instant(event.created_at),
+                "resource_type": kind,
+                "event_type": type_,
+                "resource_version": "2.0",
+                "resource": resource,
+            }
+        )
+        return Message(headers=signed_headers(wire_of(account), body, now), body=body)
+
+    def stranger(self, account: Account) -> Account:
+        """Names the merchant's certificate and has not its key."""
+        wire = wire_of(account)
+        claimed = replace(wire.certificates[0], key=strangers_key())
+        return with_wire(account, replace(wire, certificates=(claimed,)))
+
+    def altered(self, message: Message) -> Message:
+        return replace(message, body=message.body + b" ")
+
+    def acknowledges(self, status: int, body: bytes) -> bool:
+        del body
+        return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def _opened(account: Account, wire: Wire) -> Opened:
+    """Where certificates are fetched need not be said: from the host of the API, unless told otherwise."""
+    credentials = {
+        "client_id": wire.client_id,
+        "client_secret": wire.client_secret,
+        "webhook_id": wire.webhook_id,
+        "merchant_id": account.merchant_id,
+        "ca_certificates": [wire.ca.pem],
+    }
+    return Opened(account=with_wire(account, wire), credentials=credentials)
+
+
+def _merchant_id(name: str) -> str:
+    """Of PayPal's form, 13 capital letters and digits, and the same for the same name."""
+    return "P" + base64.b32encode(hmac.digest(b"merchant", name.encode(), "sha256")).decode()[:12]
+
+
+def _by_client(authorization: str, accounts: Accounts) -> Account | None:
+    try:
+        text = base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    client_id, _, secret = text.partition(":")
+    found = next((one for one in accounts.values() if one.wire.get("client_id") == client_id), None)
+    same = found is not None and hmac.compare_digest(str(found.wire["client_secret"]).encode(), secret.encode())
+    return found if same else None
+
+
+def _by_certificate(id_: str, accounts: Accounts) -> Account | None:
+    has = partial(_has_certificate, id_)
+    return next(filter(has, accounts.values()), None)
+
+
+def _has_certificate(id_: str, account: Account) -> bool:
+    return account.channel == Paypal.name and any(one["id"] == id_ for one in account.wire["certificates"])

@@ -1,0 +1,69 @@
+"""PayPal's transaction search: the money of a span of time, page by page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from msgspec.structs import replace
+
+from simulator.kernel.base import Asked
+from simulator.kernel.ledger import Row
+from simulator.kit.asgi import Response, json_response
+from simulator.paypal.wire import error, money
+
+if TYPE_CHECKING:
+    from simulator.kernel.far_side import FarSide
+
+PAGE_SIZE_MAX = 500
+
+
+def report(far_side: FarSide, asked: Asked) -> Response:
+    """The transactions of a span, oldest first, page by page. A span of several days is not kept here."""
+    told = {name: values[-1] for name, values in parse_qs(asked.request.query).items()}
+    try:
+        first, last = (datetime.fromisoformat(told[name]) for name in ("start_date", "end_date"))
+        page, size = int(told.get("page", "1")), int(told.get("page_size", "100"))
+    except (KeyError, ValueError):
+        return error(400, "INVALID_REQUEST")
+    if not 1 <= size <= PAGE_SIZE_MAX or page < 1 or first.date() != last.date():
+        return error(400, "INVALID_REQUEST")
+    rows = far_side.statement(asked.account, first.astimezone(UTC).date())
+    within = [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
+    shown = within[(page - 1) * size : page * size]
+    return json_response(
+        {
+            "transaction_details": [{"transaction_info": _transaction(row)} for row in shown],
+            "account_number": asked.account.merchant_id,
+            "page": page,
+            "total_items": len(within),
+            "total_pages": -(-len(within) // size),
+        }
+    )
+
+
+def _transaction(row: Row | tuple[str, ...]) -> dict[str, Any]:
+    """Money that leaves has a sign; a refund names the payment that it is of."""
+    if not isinstance(row, Row):  # cut off
+        return {"transaction_event_code": "T0006", "custom_field": row[1]}
+    told, is_refund = money(row.amount, row.currency), row.type == "refund"
+    info = {
+        "transaction_id": row.transaction_id,
+        "transaction_event_code": "T0006",
+        "transaction_initiation_date": row.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000"),
+        "transaction_amount": told,
+        "transaction_status": "S",
+        "invoice_id": row.out_trade_no,
+        "custom_field": row.out_trade_no,
+    }
+    if is_refund:
+        info |= {
+            "transaction_id": f"R{row.refund_no}",
+            "paypal_reference_id": row.transaction_id,
+            "paypal_reference_id_type": "TXN",
+            "transaction_event_code": "T1107",
+            "transaction_amount": replace(told, value=f"-{told.value}"),
+            "invoice_id": row.refund_no,
+        }
+    return info

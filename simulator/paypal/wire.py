@@ -1,0 +1,195 @@
+"""PayPal on the wire: the shapes of what it is asked, of its objects and of its errors.
+
+Written from the protocol alone; it shares nothing with the adapter that it is there to check.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+
+from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus
+from simulator.kit.asgi import Response, json_response
+
+# https://developer.paypal.com/api/rest/reference/currency-codes/ and ISO 4217: what is not written with two decimals.
+_NO_DECIMALS = frozenset({"HUF", "JPY", "TWD"})
+_WITHOUT_MINOR = frozenset({"JPY"})
+
+
+class Money(msgspec.Struct, frozen=True, kw_only=True):
+    currency_code: str
+    value: str
+
+
+class UnitBody(msgspec.Struct, frozen=True, kw_only=True):
+    amount: Money
+    custom_id: str = ""
+    invoice_id: str = ""
+    description: str = ""
+
+
+class _Context(msgspec.Struct, frozen=True, kw_only=True):
+    return_url: str | None = None
+
+
+class _Paypal(msgspec.Struct, frozen=True, kw_only=True):
+    experience_context: _Context = _Context()
+
+
+class _Source(msgspec.Struct, frozen=True, kw_only=True):
+    paypal: _Paypal = _Paypal()
+
+
+class CreateBody(msgspec.Struct, frozen=True, kw_only=True):
+    intent: str
+    purchase_units: tuple[UnitBody, ...]
+    payment_source: _Source = _Source()
+
+
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
+    amount: Money | None = None
+    invoice_id: str = ""
+    custom_id: str = ""
+
+
+class VerifyBody(msgspec.Struct, frozen=True, kw_only=True):
+    auth_algo: str
+    cert_url: str
+    transmission_id: str
+    transmission_sig: str
+    transmission_time: str
+    webhook_id: str
+    webhook_event: msgspec.Raw
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def error(status: int, name: str, issue: str = "") -> Response:
+    """An error as PayPal words it: a name, the issues, and an id to ask its support about."""
+    details = [{"issue": issue, "description": issue.replace("_", " ").capitalize()}] if issue else []
+    body = {"name": name, "message": name.replace("_", " ").capitalize(), "debug_id": token_hex(7), "details": details}
+    return json_response(body, status)
+
+
+def unprocessable(issue: str) -> Response:
+    return error(422, "UNPROCESSABLE_ENTITY", issue)
+
+
+# -- money and time ----------------------------------------------------------------------------------------------------
+
+
+def money(amount: int, currency: str) -> Money:
+    """Minor units as decimal text: (1250, "USD") → "12.50", (500, "JPY") → "500"."""
+    value = Decimal(amount) if currency in _WITHOUT_MINOR else Decimal(amount).scaleb(-2)
+    places = 0 if currency in _NO_DECIMALS else 2
+    return Money(currency_code=currency, value=f"{value:.{places}f}")
+
+
+def minor(told: Money) -> int | None:
+    """The inverse; None for what is no positive amount in this currency."""
+    if not told.value.isascii() or not told.value.replace(".", "", 1).isdigit():
+        return None
+    value = Decimal(told.value)
+    if told.currency_code in _NO_DECIMALS and "." in told.value:
+        return None
+    scaled = value if told.currency_code in _WITHOUT_MINOR else value.scaleb(2)
+    return int(scaled) if scaled == scaled.to_integral_value() and scaled > 0 else None
+
+
+def instant(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# -- objects -----------------------------------------------------------------------------------------------------------
+
+
+def order_id(number: str) -> str:
+    """PayPal's own id of the order. It can be read back, so that calls and faults are counted by the number."""
+    return base64.b32encode(number.encode()).decode().rstrip("=")
+
+
+def number_in(id_: str) -> str:
+    """The number behind an order id; the text itself if it is none."""
+    try:
+        return base64.b32decode(id_ + "=" * (-len(id_) % 8)).decode("ascii")
+    except (binascii.Error, ValueError):
+        return id_
+
+
+def order_object(
+    payment: Payment, refunds: Iterable[Refund], pay_url: str, *, id_: str = "", full: bool = True
+) -> dict[str, Any]:
+    """An order; `full` with its unit. `id_` is told instead of its own where an answer is about another one."""
+    told: dict[str, Any] = {"id": id_ or order_id(payment.terms.out_trade_no), "status": _order_status(payment)}
+    if full:
+        told |= {"intent": "CAPTURE", "create_time": instant(payment.created_at)}
+        told["purchase_units"] = [_unit(payment, refunds)]
+    told["links"] = [{"href": pay_url, "rel": "payer-action", "method": "GET"}]
+    return told
+
+
+def _order_status(payment: Payment) -> str:
+    if payment.status.was_paid:
+        return "COMPLETED"
+    if payment.status is PaymentStatus.CLOSED:
+        return "VOIDED"
+    return "PAYER_ACTION_REQUIRED" if payment.agreed_at is None else "APPROVED"
+
+
+def _unit(payment: Payment, refunds: Iterable[Refund]) -> dict[str, Any]:
+    terms = payment.terms
+    unit: dict[str, Any] = {
+        "reference_id": "default",
+        "amount": money(terms.amount, terms.currency),
+        "payee": {"merchant_id": payment.merchant_id},
+        "custom_id": terms.out_trade_no,
+        "invoice_id": terms.out_trade_no,
+        "description": terms.subject,
+    }
+    if payment.status.was_paid:
+        given_back = [refund_object(refund) for refund in refunds]
+        unit["payments"] = {"captures": [capture_object(payment)], **({"refunds": given_back} if given_back else {})}
+    return unit
+
+
+def capture_object(payment: Payment) -> dict[str, Any]:
+    terms = payment.terms
+    whole = payment.refunded_amount >= terms.amount
+    refunded = "REFUNDED" if whole else "PARTIALLY_REFUNDED"
+    return {
+        "id": payment.transaction_id,
+        "status": refunded if payment.refunded_amount else "COMPLETED",
+        "amount": money(terms.amount, terms.currency),
+        "final_capture": True,
+        "custom_id": terms.out_trade_no,
+        "invoice_id": terms.out_trade_no,
+        "create_time": instant(payment.paid_at),
+        "update_time": instant(payment.paid_at),
+        "supplementary_data": {"related_ids": {"order_id": order_id(terms.out_trade_no)}},
+    }
+
+
+_REFUND_STATUS = {
+    RefundStatus.PROCESSING: "PENDING",
+    RefundStatus.SUCCEEDED: "COMPLETED",
+    RefundStatus.FAILED: "FAILED",
+}
+
+
+def refund_object(refund: Refund) -> dict[str, Any]:
+    return {
+        "id": f"R{base64.b32encode(refund.refund_no.encode()).decode().rstrip('=')}",
+        "status": _REFUND_STATUS[refund.status],
+        "amount": money(refund.amount, refund.currency),
+        "custom_id": refund.out_trade_no,
+        "invoice_id": refund.refund_no,
+        "create_time": instant(refund.created_at),
+    }

@@ -1,0 +1,1 @@
+"""The sandbox channel's side of the wire."""

@@ -1,0 +1,294 @@
+"""The sandbox channel as docs/sandbox-protocol.md describes it: JSON over HTTP, HMAC-SHA256 both ways."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from datetime import UTC, date, datetime
+from http import HTTPStatus
+from secrets import token_hex
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.faults import CallKind
+from simulator.kernel.ledger import Key, Payment, Refund, Refusal, Row, Terms
+from simulator.kit.asgi import BadBody, Request, Response, decode, json_response, problem
+from simulator.sandbox.wire import (
+    CallbackBody,
+    CloseBody,
+    CreateBody,
+    RefundBody,
+    is_signed,
+    payment_object,
+    refund_object,
+    signature,
+    signed,
+)
+
+if TYPE_CHECKING:
+    from simulator.kernel.far_side import FarSide
+
+# https://pay.weixin.qq.com/doc/v3/merchant/4012075249: the schedule of the strictest channel, 24 h 4 min in all.
+RESEND_GAPS_S: tuple[int, ...] = (
+    *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
+    *(10_800, 10_800, 10_800, 21_600, 21_600),
+)
+
+STRANGERS_SECRET = "known to nobody but the one who forges"  # noqa: S105 - made to fail verification
+
+_NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_STATUS = {
+    Refusal.PAYMENT_NOT_EXIST: 404,
+    Refusal.REFUND_NOT_EXIST: 404,
+    Refusal.FULL: 503,
+}
+_MESSAGE = {
+    Refusal.NUMBER_REUSED: "this number is taken by another one with other terms",
+    Refusal.PAYMENT_NOT_EXIST: "there is no payment with this number",
+    Refusal.REFUND_NOT_EXIST: "there is no refund with this number",
+    Refusal.ALREADY_PAID: "the payment has been paid",
+    Refusal.NOT_PAID: "the payment has not been paid",
+    Refusal.AMOUNT_EXCEEDED: "more than what is left of the payment",
+    Refusal.FULL: "this process keeps no more payments",
+}
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+def _refused(refusal: Refusal) -> Response:
+    return problem(_STATUS.get(refusal, 409), refusal, _MESSAGE.get(refusal, refusal))
+
+
+def _invalid(message: str) -> Response:
+    return problem(400, "INVALID_PARAMETER", message)
+
+
+def _create(far_side: FarSide, asked: Asked) -> Response:
+    try:
+        body = decode(asked.request.body, CreateBody)
+    except BadBody as error:
+        return signed(asked, _invalid(str(error)))
+    wrong = _wrong_with(body, asked, far_side)
+    if wrong is not None:
+        return signed(asked, _invalid(wrong))
+    terms = Terms(**{name: getattr(body, name) for name in body.__struct_fields__})
+    return _answer_payment(far_side, asked, far_side.create(asked.account, terms, asked.now))
+
+
+def _wrong_with(body: CreateBody, asked: Asked, far_side: FarSide) -> str | None:
+    """What a parameter's type does not say."""
+    if _NUMBER.fullmatch(body.out_trade_no) is None:
+        return "out_trade_no is 6 to 64 of 0-9 A-Z a-z _ - | *"
+    if asked.request.headers.get("idempotency-key") != body.out_trade_no:
+        return "the header Idempotency-Key is the out_trade_no"
+    if _CURRENCY.fullmatch(body.currency) is None:
+        return "currency is three capital letters"
+    if _CONTROL.search(body.subject):
+        return "subject has no control characters"
+    if not far_side.may_call(body.callback_url):
+        return "callback_url is an http or https address that this process may call"
+    if body.return_url is not None and not _is_web_address(body.return_url):
+        return "return_url is an http or https address"
+    key = Key(asked.account.merchant_id, body.out_trade_no)
+    if body.expires_at <= asked.now and far_side.ledger.find(key, asked.now) is None:
+        return "expires_at is in the future"
+    return None
+
+
+def _is_web_address(text: str) -> bool:
+    """Whether a browser may be sent there: `javascript:` and its like are not for links."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and _CONTROL.search(text) is None
+
+
+def _query(far_side: FarSide, asked: Asked) -> Response:
+    found = far_side.seen_by_query(asked.account, asked.request.params["out_trade_no"], asked.nth, asked.now)
+    return _answer_payment(far_side, asked, found)
+
+
+def _close(far_side: FarSide, asked: Asked) -> Response:
+    try:
+        decode(asked.request.body, CloseBody)
+    except BadBody as error:
+        return signed(asked, _invalid(str(error)))
+    closed = far_side.close(asked.account, asked.request.params["out_trade_no"], asked.now)
+    return _answer_payment(far_side, asked, closed)
+
+
+def _answer_payment(far_side: FarSide, asked: Asked, payment: Payment | Refusal) -> Response:
+    if isinstance(payment, Refusal):
+        return signed(asked, _refused(payment))
+    return signed(asked, json_response(payment_object(payment, far_side.pay_url(payment))))
+
+
+def _refund(far_side: FarSide, asked: Asked) -> Response:
+    try:
+        body = decode(asked.request.body, RefundBody)
+    except BadBody as error:
+        return signed(asked, _invalid(str(error)))
+    if _NUMBER.fullmatch(body.refund_no) is None:
+        return signed(asked, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
+    number = asked.request.params["out_trade_no"]
+    return _answer_refund(asked, far_side.refund(asked.account, number, body.refund_no, body.amount, asked.now))
+
+
+def _query_refund(far_side: FarSide, asked: Asked) -> Response:
+    key = Key(asked.account.merchant_id, asked.request.params["refund_no"])
+    return _answer_refund(asked, far_side.ledger.find_refund(key) or Refusal.REFUND_NOT_EXIST)
+
+
+def _answer_refund(asked: Asked, refund: Refund | Refusal) -> Response:
+    if isinstance(refund, Refusal):
+        return signed(asked, _refused(refund))
+    return signed(asked, json_response(refund_object(refund)))
+
+
+def _statement(far_side: FarSide, asked: Asked) -> Response:
+    text = _day(asked.request)
+    try:
+        day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        return signed(asked, _invalid("date is YYYY-MM-DD"))
+    body = _csv(far_side.statement(asked.account, day))
+    return signed(asked, Response(body=body, content_type="text/csv; charset=utf-8"))
+
+
+def _day(request: Request) -> str:
+    return ",".join(parse_qs(request.query).get("date", []))
+
+
+def _csv(rows: list[Row | tuple[str, ...]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    for row in rows:
+        writer.writerow((*row[:-1], rfc3339(row.at)) if isinstance(row, Row) else row)
+    return text.getvalue().encode()
+
+
+def rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _number_in_path(request: Request) -> str:
+    return request.params["out_trade_no"]
+
+
+class Sandbox:
+    """The sandbox channel's side of the seam."""
+
+    name = "sandbox"
+    callbacks_expire = True
+    needs_capture = False
+    resend_gaps_s = RESEND_GAPS_S
+    acknowledge_within_s = 5.0
+    calls: tuple[Call, ...] = (
+        Call(
+            kind=CallKind.CREATE,
+            method="POST",
+            pattern="/v1/payments",
+            number=lambda request: request.headers.get("idempotency-key", ""),
+            handle=_create,
+        ),
+        Call(
+            kind=CallKind.QUERY,
+            method="GET",
+            pattern="/v1/payments/{out_trade_no}",
+            number=_number_in_path,
+            handle=_query,
+        ),
+        Call(
+            kind=CallKind.CLOSE,
+            method="POST",
+            pattern="/v1/payments/{out_trade_no}/close",
+            number=_number_in_path,
+            handle=_close,
+        ),
+        Call(
+            kind=CallKind.REFUND,
+            method="POST",
+            pattern="/v1/payments/{out_trade_no}/refunds",
+            number=_number_in_path,
+            handle=_refund,
+        ),
+        Call(
+            kind=CallKind.QUERY_REFUND,
+            method="GET",
+            pattern="/v1/refunds/{refund_no}",
+            number=lambda request: request.params["refund_no"],
+            handle=_query_refund,
+        ),
+        Call(kind=CallKind.STATEMENT, method="GET", pattern="/v1/statement", number=_day, handle=_statement),
+    )
+
+    def claimed_merchant(self, request: Request) -> str:
+        return request.headers.get("sandbox-merchant", "")
+
+    def authenticate(self, request: Request, accounts: Accounts, now: datetime) -> Account | Response:
+        account = accounts.get(self.claimed_merchant(request))
+        if account is None or account.channel != self.name or not is_signed(request, account, now):
+            return problem(401, "SIGNATURE_INVALID", "the signature does not verify, or is older than 300 s")
+        return account
+
+    def too_many(self, asked: Asked) -> Response:
+        limited = problem(429, "RATE_LIMITED", "too many calls in this second")
+        return signed(asked, replace(limited, headers=(("retry-after", "1"),)))
+
+    def open_account(self, name: str, callback_url: str) -> Opened:
+        del callback_url  # each payment brings its own
+        account = Account(name=name, merchant_id=f"m-{name}", keys={"k1": token_hex(24)})
+        return Opened(account=account, credentials={"merchant_id": account.merchant_id, "keys": account.keys})
+
+    def rotated(self, account: Account) -> Opened:
+        keys = {f"k{len(account.keys) + 1}": token_hex(24), **account.keys}
+        return Opened(
+            account=replace(account, keys=keys), credentials={"merchant_id": account.merchant_id, "keys": keys}
+        )
+
+    def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
+        if event.type is EventType.PAYMENT_AGREED:
+            return None
+        body = self._body(event, pay_url)
+        return Message(headers=self._headers(event, body, account, now), body=body)
+
+    def stranger(self, account: Account) -> Account:
+        return replace(account, keys=dict.fromkeys(account.keys, STRANGERS_SECRET))
+
+    def altered(self, message: Message) -> Message:
+        return replace(message, body=message.body + b" ")
+
+    def _body(self, event: Event, pay_url: str) -> bytes:
+        body = CallbackBody(
+            id=event.callback_id,
+            type=event.type,
+            created_at=event.created_at,
+            payment=payment_object(event.payment, pay_url),
+            refund=None if event.refund is None else refund_object(event.refund),
+        )
+        return msgspec.json.encode(body)
+
+    def _headers(self, event: Event, body: bytes, account: Account, now: datetime) -> dict[str, str]:
+        return {
+            "content-type": "application/json",
+            "sandbox-merchant": account.merchant_id,
+            "sandbox-callback-id": event.callback_id,
+            "sandbox-signature": signature(account, now, "CALLBACK", event.callback_id, account.merchant_id, body),
+        }
+
+    def acknowledges(self, status: int, body: bytes) -> bool:
+        return status == HTTPStatus.OK and body == b"ok"

@@ -1,0 +1,1 @@
+"""Simulated shoppers: the shop that places orders, and a small browser."""

@@ -1,0 +1,129 @@
+"""As much of a browser as a shopper needs: open a page, read its form and links, press a button, follow a redirect."""
+
+from __future__ import annotations
+
+import time
+from html.parser import HTMLParser
+from typing import Self
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import msgspec
+
+from simulator.kit.http_client import NoAnswer, exchange, http_client
+
+REDIRECTS_MAX = 5
+PAGE_BYTES_MAX = 1024 * 1024
+TIMEOUT_S = 20.0
+"""About as long as a person waits before reloading."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEP_METHOD = frozenset({307, 308})
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """The page's form; `buttons` are (name, value) pairs in the order in which they stand there."""
+
+    action: str
+    method: str
+    buttons: tuple[tuple[str, str], ...]
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What the browser shows. `http_status` is 0 when nothing came; `state` is the page's own `data-status`."""
+
+    url: str
+    http_status: int
+    body: bytes = b""
+    form: Form | None = None
+    links: dict[str, str] = {}
+    state: str = ""
+
+
+class Browser:
+    """Follows redirects itself, keeps no cookies, never raises for what the network does. To be entered before use."""
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._client = http_client()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def open(self, url: str) -> Page:
+        """Type the address, or click a link."""
+        return await self._go("GET", url)
+
+    async def press(self, page: Page, value: str) -> Page:
+        """Press the button of the page's form that sends `value`; raises LookupError when there is none."""
+        form = page.form
+        button = next((button for button in form.buttons if button[1] == value), None) if form else None
+        if form is None or button is None:
+            raise LookupError(f"no button {value!r} on this page")
+        return await self._go(form.method.upper(), urljoin(page.url, form.action), urlencode([button]).encode())
+
+    async def send(self, url: str) -> Page:
+        """What a page's script does for a button outside a form: an empty POST."""
+        return await self._go("POST", url, b"")
+
+    async def _go(self, method: str, url: str, body: bytes | None = None) -> Page:
+        until = time.monotonic() + self._timeout_s
+        page = Page(url=url, http_status=0)
+        try:
+            for _ in range(REDIRECTS_MAX + 1):
+                page, location = await self._exchange(method, url, body, until - time.monotonic())
+                if not location:
+                    break
+                url = urljoin(url, location)
+                if page.http_status not in _KEEP_METHOD:
+                    method, body = "GET", None
+        except NoAnswer:
+            return Page(url=url, http_status=0)
+        return page
+
+    async def _exchange(self, method: str, url: str, body: bytes | None, within_s: float) -> tuple[Page, str]:
+        headers = {"accept": "text/html, application/json"}
+        if body is not None:
+            # A browser sends its origin with every POST, and a form in this encoding.
+            headers["content-type"] = "application/x-www-form-urlencoded"
+            headers["origin"] = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        answer = await exchange(
+            self._client, method, url, headers=headers, body=body, within_s=within_s, body_bytes_max=PAGE_BYTES_MAX
+        )
+        location = answer.location if answer.status in _REDIRECTS else ""
+        return _read(url, answer.status, answer.body), location
+
+
+def _read(url: str, status: int, body: bytes) -> Page:
+    reader = _Reader()
+    reader.feed(body.decode("utf-8", "replace"))
+    return Page(url=url, http_status=status, body=body, form=reader.form(), links=reader.links, state=reader.state)
+
+
+class _Reader(HTMLParser):
+    """The first form with its buttons, links by their id, and the first `data-status`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: dict[str, str] = {}
+        self.state = ""
+        self._form: tuple[str, str] | None = None
+        self._buttons: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.state = self.state or found.get("data-status", "")
+        if tag == "form" and self._form is None:
+            self._form = (found.get("action", ""), found.get("method", "get"))
+        elif tag == "button" and self._form is not None:
+            self._buttons.append((found.get("name", ""), found.get("value", "")))
+        elif tag == "a" and "id" in found:
+            self.links[found["id"]] = found.get("href", "")
+
+    def form(self) -> Form | None:
+        if self._form is None:
+            return None
+        action, method = self._form
+        return Form(action=action, method=method, buttons=tuple(self._buttons))

@@ -1,0 +1,230 @@
+"""What WeChat Pay (API v3) is asked and what it tells: the shapes of bodies, and the bill of a day.
+
+Written from the channel's documentation alone; it shares nothing with the adapter that it is there to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
+from typing import Annotated, Any
+
+import msgspec
+from cryptography import x509
+from msgspec import Meta
+
+from simulator.kernel.base import Account
+from simulator.kernel.faults import draw
+from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Row
+from simulator.wechatpay.wire import keys_of, sealed
+
+BEIJING = timezone(timedelta(hours=8))
+AMOUNT_MAX = 10**10
+
+_COUPON_SHARE = 0.25
+"""Of the buyers pay with a coupon: less than the order is for, and the shop has its money all the same."""
+
+
+# -- what is asked -----------------------------------------------------------------------------------------------------
+
+
+class Amount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    total: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+    currency: str = "CNY"
+
+
+class Payer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    openid: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class H5Info(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    type: Annotated[str, Meta(min_length=1)]
+    app_name: str = ""
+    app_url: str = ""
+
+
+class Scene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    payer_client_ip: Annotated[str, Meta(min_length=1, max_length=45)]
+    device_id: str = ""
+    store_info: Any = None
+    h5_info: H5Info | None = None
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    appid: str
+    mchid: str
+    description: Annotated[str, Meta(min_length=1, max_length=127)]
+    out_trade_no: str
+    notify_url: Annotated[str, Meta(max_length=255)]
+    amount: Amount
+    time_expire: Annotated[datetime, Meta(tz=True)] | None = None
+    attach: Annotated[str, Meta(max_length=128)] = ""
+    goods_tag: str = ""
+    support_fapiao: bool = False
+    detail: Any = None
+    settle_info: Any = None
+    scene_info: Scene | None = None
+    payer: Payer | None = None
+
+
+class CloseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    mchid: str
+
+
+class RefundAmount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    refund: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+    total: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+    currency: str
+
+
+class RefundOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`notify_url` is taken, as libraries send it, and never called: this side is silent about refunds."""
+
+    out_refund_no: str
+    amount: RefundAmount
+    out_trade_no: str | None = None
+    transaction_id: str | None = None
+    reason: Annotated[str, Meta(max_length=80)] = ""
+    notify_url: str = ""
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+_STATES = {
+    PaymentStatus.UNPAID: ("NOTPAY", "订单未支付"),
+    PaymentStatus.PAID: ("SUCCESS", "支付成功"),
+    PaymentStatus.CLOSED: ("CLOSED", "订单已关闭"),
+    PaymentStatus.REFUNDED: ("REFUND", "转入退款"),
+}
+_REFUND_STATES = {
+    RefundStatus.PROCESSING: "PROCESSING",
+    RefundStatus.SUCCEEDED: "SUCCESS",
+    RefundStatus.FAILED: "CLOSED",
+}
+
+
+def transaction(payment: Payment, account: Account) -> dict[str, Any]:
+    """What a query and a callback tell of a payment; how much was refunded is not in it."""
+    state, described = _STATES[payment.status]
+    told: dict[str, Any] = {
+        "appid": keys_of(account).appid,
+        "mchid": payment.merchant_id,
+        "out_trade_no": payment.terms.out_trade_no,
+        "trade_state": state,
+        "trade_state_desc": described,
+        "attach": "",
+        "payer": {},
+        "amount": {"total": payment.terms.amount, "currency": "CNY"},
+    }
+    if not payment.status.was_paid or payment.paid_at is None:
+        return told
+    return told | {
+        "transaction_id": payment.transaction_id,
+        "trade_type": "NATIVE",
+        "bank_type": "OTHERS",
+        "success_time": rfc3339(payment.paid_at),
+        "payer": {"openid": "openid-of-a-simulated-buyer"},
+        "amount": _paid_amount(payment),
+    }
+
+
+def _paid_amount(payment: Payment) -> dict[str, Any]:
+    total = payment.terms.amount
+    has_coupon = draw(0, "coupon", payment.terms.out_trade_no) < _COUPON_SHARE
+    payer_total = total - total // 10 if has_coupon else total
+    return {"total": total, "payer_total": payer_total, "currency": "CNY", "payer_currency": "CNY"}
+
+
+def refund_object(refund: Refund, payment: Payment) -> dict[str, Any]:
+    told = {
+        "refund_id": "5" + blake2b("\x1f".join(refund.key).encode(), digest_size=14).hexdigest(),
+        "out_refund_no": refund.refund_no,
+        "transaction_id": payment.transaction_id,
+        "out_trade_no": refund.out_trade_no,
+        "channel": "ORIGINAL",
+        "user_received_account": "支付用户零钱",
+        "create_time": rfc3339(refund.created_at),
+        "status": _REFUND_STATES[refund.status],
+        "funds_account": "AVAILABLE",
+        "amount": {
+            "total": payment.terms.amount,
+            "refund": refund.amount,
+            "payer_total": payment.terms.amount,
+            "payer_refund": refund.amount,
+            "settlement_refund": refund.amount,
+            "settlement_total": payment.terms.amount,
+            "discount_refund": 0,
+            "currency": "CNY",
+        },
+    }
+    return told if refund.refunded_at is None else told | {"success_time": rfc3339(refund.refunded_at)}
+
+
+def certificates(account: Account) -> dict[str, Any]:
+    """The list of platform certificates, each sealed for this merchant."""
+    keys, listed = keys_of(account), []
+    for key in keys.platform:
+        certificate = x509.load_pem_x509_certificate(key.certificate.encode())
+        listed.append(
+            {
+                "serial_no": key.serial,
+                "effective_time": rfc3339(certificate.not_valid_before_utc),
+                "expire_time": rfc3339(certificate.not_valid_after_utc),
+                "encrypt_certificate": sealed(keys.apiv3_key, key.certificate.encode(), "certificate", key.serial),
+            }
+        )
+    return {"data": listed}
+
+
+def rfc3339(at: datetime) -> str:
+    return at.astimezone(BEIJING).replace(microsecond=0).isoformat()
+
+
+# -- the bill ----------------------------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,"
+    "应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,"
+    "手续费,费率,订单金额,申请退款金额,费率备注"
+)
+_SUMS = "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额"
+
+
+def bill(rows: Iterable[Row | tuple[str, ...]], account: Account) -> bytes:
+    """Of one day: a byte order mark, the columns, each cell behind a backquote, nothing quoted; then the sums."""
+    lines, paid, given_back, count = [_COLUMNS], 0, 0, 0
+    for row in rows:
+        count += 1
+        if isinstance(row, Row):
+            paid += row.amount if row.type == "payment" else 0
+            given_back += row.amount if row.type == "refund" else 0
+            lines.append(_line(_cells(row, account)))
+        else:
+            lines.append(_line(row))
+    sums = (str(count), _yuan(paid), _yuan(given_back), "0.00", "0.00000", _yuan(paid), _yuan(given_back))
+    return ("\ufeff" + "\r\n".join([*lines, _SUMS, _line(sums)]) + "\r\n").encode()
+
+
+def _cells(row: Row, account: Account) -> tuple[str, ...]:
+    is_refund = row.type == "refund"
+    amount, at = _yuan(row.amount), row.at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S")
+    who = (keys_of(account).appid, account.merchant_id, "0", "")
+    what = ("openid-of-a-simulated-buyer", "NATIVE", "REFUND" if is_refund else "SUCCESS", "OTHERS", row.currency)
+    if is_refund:
+        sums = ("0.00", "0.00", f"5{row.refund_no}", row.refund_no, amount, "0.00", "ORIGINAL", "SUCCESS")
+        return (at, *who, row.transaction_id, row.out_trade_no, *what, *sums, "Tea, green", "", *_fee("0.00", amount))
+    sums = (amount, "0.00", "0", "0", "0.00", "0.00", "", "")
+    return (at, *who, row.transaction_id, row.out_trade_no, *what, *sums, "Tea, green", "", *_fee(amount, "0.00"))
+
+
+def _fee(amount: str, asked_back: str) -> tuple[str, ...]:
+    return ("0.00000", "0.60%", amount, asked_back, "")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return ",".join(f"`{cell}" for cell in cells)
+
+
+def _yuan(fen: int) -> str:
+    return f"{fen // 100}.{fen % 100:02d}"

@@ -1,0 +1,238 @@
+"""WeChat Pay, API v3, as https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its sisters describe it.
+
+What it does not do: callbacks about refunds (they come only to a `notify_url` given with the refund), payment codes,
+`trade_type` of anything but native.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import lru_cache, partial
+from hashlib import blake2b, sha1
+from http import HTTPStatus
+from secrets import token_hex, token_urlsafe
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.faults import CallKind
+from simulator.kit.asgi import Request, Response, json_response, problem
+from simulator.kit.rsa_keys import new_key, private_pem
+from simulator.wechatpay import calls
+from simulator.wechatpay.bodies import BEIJING, bill, rfc3339, transaction
+from simulator.wechatpay.calls import query_value, wrong_parameter
+from simulator.wechatpay.wire import (
+    Keys,
+    authorization,
+    callback_headers,
+    is_signed,
+    keys_of,
+    new_platform_key,
+    new_public_key,
+    public_of,
+    sealed,
+    signed,
+)
+
+if TYPE_CHECKING:
+    from simulator.kernel.far_side import FarSide
+
+# https://pay.weixin.qq.com/doc/v3/merchant/4012075249: 15 resends, 24 h 4 min in all.
+RESEND_GAPS_S: tuple[int, ...] = (
+    *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
+    *(10_800, 10_800, 10_800, 21_600, 21_600),
+)
+PROBE = "WECHATPAY/SIGNTEST/"
+BILLS_MAX = 32
+"""Whose download is still possible; in life the address is good for five minutes."""
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+
+
+class WechatPay:
+    """WeChat Pay's side of the seam. It keeps the bills whose addresses it has handed out."""
+
+    name = "wechatpay"
+    callbacks_expire = True
+    needs_capture = False
+    resend_gaps_s = RESEND_GAPS_S
+    acknowledge_within_s = 5.0
+    probed_share = 0.05
+
+    def __init__(self) -> None:
+        self._bills: OrderedDict[str, bytes] = OrderedDict()
+        self.calls = self._calls()
+
+    def _calls(self) -> tuple[Call, ...]:
+        one, refunds = "/v3/pay/transactions/out-trade-no/{number}", "/v3/refund/domestic/refunds"
+        by_id = "/v3/pay/transactions/id/{number}"
+        in_path, nothing = calls.number_in_path, calls.no_number
+        in_body, refund_in_body = calls.number_in_body("out_trade_no"), calls.number_in_body("out_refund_no")
+        of_day = partial(query_value, name="bill_date")
+        create = [
+            _call(CallKind.CREATE, "POST", f"/v3/pay/transactions/{method}", in_body, partial(calls.create, method))
+            for method in calls.METHODS
+        ]
+        return (
+            *create,
+            _call(CallKind.QUERY, "GET", one, in_path, calls.query),
+            _call(CallKind.QUERY, "GET", by_id, in_path, calls.query_by_id),
+            _call(CallKind.CLOSE, "POST", f"{one}/close", in_path, calls.close),
+            _call(CallKind.REFUND, "POST", refunds, refund_in_body, calls.refund),
+            _call(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, calls.query_refund),
+            _call(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, calls.list_certificates),
+            _call(CallKind.STATEMENT, "GET", "/v3/bill/tradebill", of_day, self._bill),
+            _call(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
+        )
+
+    # -- who calls -----------------------------------------------------------------------------------------------------
+
+    def claimed_merchant(self, request: Request) -> str:
+        return authorization(request).get("mchid", "")
+
+    def authenticate(self, request: Request, accounts: Accounts, now: datetime) -> Account | Response:
+        if not request.headers.get("user-agent"):
+            return wrong_parameter("Http头缺少User-Agent")
+        if not {"application/json", "*/*"} & {part.strip() for part in request.headers.get("accept", "").split(",")}:
+            return wrong_parameter("Http头Accept: application/json")
+        account = accounts.get(self.claimed_merchant(request))
+        if account is None or account.channel != self.name or not is_signed(request, account, now):
+            return problem(401, "SIGN_ERROR", "错误的签名，验签失败")
+        return account
+
+    def too_many(self, asked: Asked) -> Response:
+        del asked
+        return problem(429, "FREQUENCY_LIMITED", "频率超限")
+
+    # -- accounts ------------------------------------------------------------------------------------------------------
+
+    def open_account(self, name: str, callback_url: str) -> Opened:
+        del callback_url  # each payment brings its own
+        drawn = int.from_bytes(blake2b(name.encode(), digest_size=4).digest()) % 10**8
+        keys = Keys(appid=f"wx{token_hex(8)}", apiv3_key=token_hex(16), merchants={}, platform=[], public_keys=[])
+        return _with_fresh_keys(Account(name=name, merchant_id=f"16{drawn:08d}", channel=self.name), keys)
+
+    def rotated(self, account: Account) -> Opened:
+        return _with_fresh_keys(account, keys_of(account))
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
+        """Only money that came is told, and what is told is sealed."""
+        del pay_url
+        if event.type is not EventType.PAYMENT_PAID:
+            return None
+        plain = msgspec.json.encode(transaction(event.payment, account))
+        resource = sealed(keys_of(account).apiv3_key, plain, "transaction", event.callback_id)
+        body = msgspec.json.encode(
+            {
+                "id": event.callback_id,
+                "create_time": rfc3339(event.created_at),
+                "resource_type": "encrypt-resource",
+                "event_type": "TRANSACTION.SUCCESS",
+                "summary": "支付成功",
+                "resource": {"original_type": "transaction", **resource},
+            }
+        )
+        return Message(headers=callback_headers(account, event.callback_id, body, now), body=body)
+
+    def probe(self, message: Message) -> Message:
+        """The same message with a signature that is wrong on purpose: whoever acknowledges it verifies nothing."""
+        wrong = PROBE + message.headers["wechatpay-signature"][len(PROBE) :]
+        return replace(message, headers=message.headers | {"wechatpay-signature": wrong})
+
+    def stranger(self, account: Account) -> Account:
+        """Knows the serials, and neither the keys under them nor the APIv3 key."""
+        keys, pem = keys_of(account), _strangers_key()
+        strange = replace(
+            keys,
+            apiv3_key="s" * 32,
+            platform=[replace(key, private_key=pem) for key in keys.platform],
+            public_keys=[replace(key, private_key=pem) for key in keys.public_keys],
+        )
+        return replace(account, wire=msgspec.to_builtins(strange))
+
+    def altered(self, message: Message) -> Message:
+        return replace(message, body=message.body + b" ")
+
+    def acknowledges(self, status: int, body: bytes) -> bool:
+        del body
+        return status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
+
+    # -- the bill ------------------------------------------------------------------------------------------------------
+
+    def _bill(self, far_side: FarSide, asked: Asked) -> Response:
+        """Of any day, today as well: in life it is made at ten on the next one."""
+        text, packing = query_value(asked.request, "bill_date"), query_value(asked.request, "tar_type")
+        try:
+            day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
+        except ValueError:
+            day = None
+        if day is None or packing not in ("", "GZIP") or query_value(asked.request, "bill_type") not in ("", "ALL"):
+            return wrong_parameter("bill_date: YYYY-MM-DD; bill_type: ALL; tar_type: GZIP")
+        rows = far_side.statement(asked.account, day, BEIJING)
+        if not rows:
+            return wrong_parameter("账单文件不存在", "NO_STATEMENT_EXIST")
+        plain = bill(rows, asked.account)
+        token = token_urlsafe(24)
+        self._bills[token] = gzip.compress(plain) if packing else plain
+        if len(self._bills) > BILLS_MAX:
+            self._bills.popitem(last=False)
+        scheme, host = urlsplit(far_side.urls[self.name]).scheme, asked.request.headers.get("host", "")
+        told = {
+            "hash_type": "SHA1",
+            "hash_value": sha1(plain, usedforsecurity=False).hexdigest(),
+            "download_url": f"{scheme}://{host}/v3/billdownload/file?token={token}",
+        }
+        return signed(asked, json_response(told))
+
+    def _bill_file(self, far_side: FarSide, asked: Asked) -> Response:
+        """Not signed, as in life."""
+        del far_side
+        content = self._bills.get(query_value(asked.request, "token"))
+        if content is None:
+            return wrong_parameter("账单下载链接已失效")
+        return Response(body=content, content_type="application/octet-stream")
+
+
+def _call(
+    kind: CallKind,
+    method: str,
+    pattern: str,
+    number: Callable[[Request], str],
+    handle: Callable[[FarSide, Asked], Response],
+) -> Call:
+    return Call(kind=kind, method=method, pattern=pattern, number=number, handle=handle)
+
+
+def _with_fresh_keys(account: Account, keys: Keys) -> Opened:
+    """A key pair for the merchant, and before the old ones a platform certificate and a public key for the channel."""
+    ours, serial = private_pem(new_key()), token_hex(20).upper()
+    platform = [new_platform_key(datetime.now(UTC)), *keys.platform]
+    public_keys = [new_public_key(), *keys.public_keys]
+    fresh = replace(
+        keys, merchants={**keys.merchants, serial: public_of(ours)}, platform=platform, public_keys=public_keys
+    )
+    credentials = {
+        "appid": keys.appid,
+        "mchid": account.merchant_id,
+        "merchant_serial": serial,
+        "private_key": ours,
+        "apiv3_key": keys.apiv3_key,
+        "public_keys": {key.id: public_of(key.private_key) for key in public_keys},
+        "platform_certificates": [key.certificate for key in platform],
+        "download_certificates": True,
+    }
+    return Opened(account=replace(account, wire=msgspec.to_builtins(fresh)), credentials=credentials)
+
+
+@lru_cache(maxsize=1)
+def _strangers_key() -> str:
+    return private_pem(new_key())

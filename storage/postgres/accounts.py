@@ -1,0 +1,104 @@
+"""Accounts at the channels. Their settings and credentials are sealed as one value and never stored in the clear."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from core.account import AccountConfig
+from core.errors import ConfigurationError
+from storage.postgres.database import Database
+from storage.postgres.sealing import Sealer
+
+_UPSERT = """
+INSERT INTO accounts (name, channel, sealed) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET channel = $2, sealed = $3, enabled = true, updated_at = now()
+RETURNING created_at = updated_at"""
+_ALL = "SELECT name, sealed, enabled FROM accounts ORDER BY name"
+_LIST = "SELECT name, channel, enabled, created_at, updated_at FROM accounts ORDER BY name"
+# Only over the very value that was opened: an account that was replaced meanwhile is under the first key already.
+_RESEAL = "UPDATE accounts SET sealed = $3, updated_at = now() WHERE name = $1 AND sealed = $2"
+_ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
+
+
+class SealedAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as it is stored."""
+
+    name: str
+    sealed: bytes
+    enabled: bool
+
+
+class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be shown of an account."""
+
+    name: str
+    channel: str
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+async def put_account(db: Database, sealer: Sealer, account: AccountConfig) -> bool:
+    """Insert or replace it, and enable it. True when it is new."""
+    sealed = sealer.seal(msgspec.json.encode(account), belongs_to=_belongs_to(account.name))
+    return bool(await db.fetchval(_UPSERT, account.name, account.channel, sealed))
+
+
+async def replace_account(db: Database, sealer: Sealer, row: SealedAccount, account: AccountConfig) -> bool:
+    """Put it in the place of the one that was read; whether it is on stays. False: that one is not there any more."""
+    sealed = sealer.seal(msgspec.json.encode(account), belongs_to=_belongs_to(row.name))
+    return await db.execute(_RESEAL, row.name, row.sealed, sealed) == 1
+
+
+async def sealed_accounts(db: Database) -> list[SealedAccount]:
+    """Every account as it is stored; also those that are switched off, whose payments must still become definite."""
+    return [SealedAccount(**dict(row)) for row in await db.fetch(_ALL)]
+
+
+def open_account(row: SealedAccount, sealer: Sealer) -> AccountConfig:
+    """One account, opened.
+
+    Raises:
+        ConfigurationError: no master key opens it, or another version of nodrop stored it.
+    """
+    plain = sealer.open(row.sealed, belongs_to=_belongs_to(row.name))
+    try:
+        return replace(msgspec.json.decode(plain, type=AccountConfig), enabled=row.enabled)
+    except msgspec.ValidationError:
+        raise ConfigurationError(f"account {row.name} was stored by another version: add it again") from None
+
+
+async def get_accounts(db: Database, sealer: Sealer) -> list[AccountConfig]:
+    """All of them, opened. Raises as `open_account`, for the first that does not open."""
+    return [open_account(row, sealer) for row in await sealed_accounts(db)]
+
+
+async def reseal_accounts(db: Database, sealer: Sealer) -> list[str]:
+    """Seal all of them under the first master key. Every one is opened before the first is written.
+
+    Raises:
+        ConfigurationError: one does not open.
+    """
+    rows = await sealed_accounts(db)
+    opened = [(row, sealer.open(row.sealed, belongs_to=_belongs_to(row.name))) for row in rows]
+    for row, plain in opened:
+        await db.execute(_RESEAL, row.name, row.sealed, sealer.seal(plain, belongs_to=_belongs_to(row.name)))
+    return [row.name for row in rows]
+
+
+async def list_accounts(db: Database) -> list[AccountRow]:
+    """All of them, without secrets."""
+    return [AccountRow(**dict(row)) for row in await db.fetch(_LIST)]
+
+
+async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
+    """Switch it on or off. False: there is none with this name."""
+    return await db.execute(_ENABLE, name, enabled) == 1
+
+
+def _belongs_to(name: str) -> str:
+    """What an account's sealed value is bound to."""
+    return f"account {name}"

@@ -1,0 +1,82 @@
+"""Cases: questions for a person. They are opened by the door, and by the inbox when it gives up; here they are read."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import msgspec
+
+from core.errors import InvalidRequest
+from core.order import CaseReason
+from storage.postgres.database import Database
+from storage.postgres.orders import decode_cursor, encode_cursor
+
+
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One case. `account` and `out_trade_no` name the payment, when it is about one."""
+
+    id: int
+    order_no: str | None
+    account: str | None
+    out_trade_no: str | None
+    reason: str
+    detail: str
+    opened_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+    by: str | None
+
+
+_LIST = """
+SELECT id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at, resolution, by
+  FROM cases
+ WHERE ($1 = false OR resolved_at IS NULL)
+   AND ($2::text IS NULL OR reason = $2)
+   AND ($3::text IS NULL OR order_no = $3)
+   AND ($4::timestamptz IS NULL OR (opened_at, id) < ($4, $5::bigint))
+ ORDER BY opened_at DESC, id DESC
+ LIMIT $6"""
+
+_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+_RESOLVE = """
+UPDATE cases SET resolved_at = now(), resolution = $2, by = $3 WHERE id = $1 AND resolved_at IS NULL"""
+
+_RESOLVE_ALL = """
+UPDATE cases SET resolved_at = now(), resolution = $3, by = $4
+ WHERE order_no = $1 AND reason = $2 AND resolved_at IS NULL"""
+
+
+async def list_cases(
+    db: Database,
+    *,
+    open_only: bool = True,
+    reason: CaseReason | None = None,
+    order_no: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[CaseRow], str | None]:
+    """Newest first, and the cursor of the next page (None at the end).
+
+    Raises:
+        InvalidRequest: the cursor is not one of ours.
+    """
+    at, after = decode_cursor(cursor)
+    if after is not None and not _ID.fullmatch(after):
+        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    number = None if after is None else int(after)
+    rows = await db.fetch(_LIST, open_only, reason, order_no, at, number, limit + 1)
+    found = [CaseRow(**dict(row)) for row in rows[:limit]]
+    last = found[-1] if len(rows) > limit else None
+    return found, None if last is None else encode_cursor(last.opened_at, str(last.id))
+
+
+async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str) -> bool:
+    """A person has answered the question. False: there is no such open case."""
+    return await db.execute(_RESOLVE, case_id, resolution, by) == 1
+
+
+async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:
+    """All open cases of an order with this reason; how many."""
+    return await db.execute(_RESOLVE_ALL, order_no, reason, resolution, by)

@@ -1,0 +1,97 @@
+"""The numbered migrations, applied in order, forward only, safe when several processes start at once.
+
+A release step runs beside the old code, so a migration only expands; what is no longer used is contracted by a later
+one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from core.errors import ConfigurationError, DatabaseUnavailable
+from storage.postgres.database import CONNECT_TIMEOUT_S, connect, mapped_faults, read_address
+
+VERSION_MIN = 15
+
+_LOCK = 0x6E6F64726F70  # "nodrop"
+_LOCK_WAIT_S = 120.0
+_QUEUE_S = 5
+_STATEMENT_TIMEOUT_S = 3600.0
+"""An index of a large table takes its time, and what waits for a lock has a limit of its own."""
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS migrations (
+    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+async def migrate(url: str, tls: str = "") -> list[str]:
+    """Apply what is missing; returns the names of what was applied now. Use a direct address, not a pooler's.
+
+    Raises:
+        ConfigurationError: an applied migration has been edited, or the server is older than Postgres 15.
+        DatabaseUnavailable: Postgres cannot be reached, or another migration did not end in time.
+    """
+    async with _connection(url, tls) as connection:
+        version = connection.get_server_version()
+        if version.major < VERSION_MIN:
+            raise ConfigurationError(f"DATABASE_URL: Postgres {version.major} is too old; {VERSION_MIN} is the oldest")
+        await _lock(connection)
+        return await _apply(connection)
+
+
+async def missing_migrations(url: str, tls: str = "") -> list[str]:
+    """The names of what has not been applied yet. Raises as `migrate`."""
+    async with _connection(url, tls) as connection:
+        known = await connection.fetchval("SELECT to_regclass('migrations') IS NOT NULL")
+        applied = {row["name"] for row in await connection.fetch("SELECT name FROM migrations")} if known else set()
+        return [name for name, _ in _numbered() if name not in applied]
+
+
+@asynccontextmanager
+async def _connection(url: str, tls: str) -> AsyncIterator[Any]:
+    address = read_address(url, tls)
+    connection = await connect(address, statement_cache_size=0)
+    try:
+        with mapped_faults(address):
+            yield connection
+    finally:
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+async def _lock(connection: Any) -> None:
+    """Poll for the lock: a session that waits in the blocking call holds a snapshot, on which index builds deadlock."""
+    deadline = asyncio.get_running_loop().time() + _LOCK_WAIT_S
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+        if asyncio.get_running_loop().time() > deadline:
+            raise DatabaseUnavailable(f"another migration has been running for {_LOCK_WAIT_S:.0f} s")
+        await asyncio.sleep(0.2)
+
+
+async def _apply(connection: Any) -> list[str]:
+    await connection.execute(_LEDGER)
+    applied = {row["name"]: row["sha256"] for row in await connection.fetch("SELECT name, sha256 FROM migrations")}
+    done = []
+    for name, text in _numbered():
+        digest = sha256(text.encode()).hexdigest()
+        if name in applied:
+            if applied[name] != digest:
+                raise ConfigurationError(f"migration {name} was edited after it had been applied")
+            continue
+        async with connection.transaction():
+            # Better fail and be tried again than queue every reader behind a lock that does not come.
+            await connection.execute(f"SET LOCAL lock_timeout = '{_QUEUE_S}s'")
+            await connection.execute(text, timeout=_STATEMENT_TIMEOUT_S)
+            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+        done.append(name)
+    return done
+
+
+def _numbered() -> list[tuple[str, str]]:
+    found = [file for file in files("storage.postgres.migrations").iterdir() if file.name.endswith(".sql")]
+    return [(file.name, file.read_text("utf-8")) for file in sorted(found, key=lambda file: file.name)]

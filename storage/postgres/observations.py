@@ -1,0 +1,64 @@
+"""What was seen without changing anything: made by the door with its decisions, kept in one partition for each day.
+
+Partitions are made ahead and dropped whole when they are old, so nothing is ever deleted row by row.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import asyncpg
+
+from storage.postgres.database import Database
+from storage.postgres.orders import find_now
+
+DAYS_AHEAD = 3
+
+# DDL here locks the table against every order's statement, and waits for whoever reads it (a dump, for hours): what
+# waits longer than this is given up and tried again by the next turn. One string is one transaction, for a pooler too.
+_SOON = "SET LOCAL lock_timeout = '2s'; "
+
+# What a drop takes anyway, taken before the partition is looked up by its name: of two who drop the same one at once,
+# the second could otherwise find the partition and no parent to it any more.
+_ALONE = f"{_SOON}LOCK TABLE observations IN ACCESS EXCLUSIVE MODE; "
+_PARTITIONS = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = 'observations'::regclass AND c.relname ~ '^observations_[0-9]{8}$'"""
+
+
+async def keep_partitions(db: Database, *, keep_days: int) -> tuple[int, int]:
+    """Make the partitions of today and the next days, drop those older than `keep_days`; (made, dropped).
+
+    Raises:
+        DatabaseUnavailable: also when the table was in use.
+    """
+    today = (await find_now(db)).date()
+    there = {row["relname"] for row in await db.fetch(_PARTITIONS)}
+    made = 0
+    for ahead in range(DAYS_AHEAD + 1):
+        day = today + timedelta(days=ahead)
+        if _name(day) not in there:
+            made += await _make(db, day)
+    old = sorted(name for name in there if name < _name(today - timedelta(days=keep_days)))
+    for name in old:
+        await db.execute(f'{_ALONE}DROP TABLE IF EXISTS "{name}"')
+    return made, len(old)
+
+
+_FASTER = (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError)
+"""How Postgres says that another process has made the same table, just now or in this very moment."""
+
+
+async def _make(db: Database, day: date) -> int:
+    # Names and bounds are made of a date alone: DDL takes no parameters.
+    sql = f"""{_SOON}CREATE TABLE {_name(day)} PARTITION OF observations
+              FOR VALUES FROM ('{day}T00:00:00Z') TO ('{day + timedelta(days=1)}T00:00:00Z')"""
+    try:
+        await db.execute(sql)
+    except (asyncpg.CheckViolationError, *_FASTER):
+        return 0  # rows of that day are in the default partition already, or another process was faster
+    return 1
+
+
+def _name(day: date) -> str:
+    return f"observations_{day:%Y%m%d}"

@@ -1,0 +1,150 @@
+"""Reading orders. Nothing here writes: an order changes only through `storage.postgres.door`."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from core.errors import InvalidRequest
+from core.order import OrderState, OrderStatus, PaymentKey
+from storage.postgres.database import Database
+from storage.postgres.rows import STATE, order_state
+
+_FIND = f"SELECT {STATE} FROM orders o WHERE o.order_no = $1"
+_FIND_MANY = f"SELECT {STATE} FROM orders o WHERE o.order_no = ANY($1::text[])"
+_FIND_BY_PAYMENT = f"""
+SELECT {STATE}
+  FROM payments k JOIN orders o ON o.order_no = k.order_no
+ WHERE k.channel_account = $1 AND k.out_trade_no = $2"""
+_FIND_BY_TOKEN = f"""
+SELECT {STATE}
+  FROM orders o
+ WHERE o.page_token = $1 AND o.created_at > now() - make_interval(days => $2)"""
+_LIST = f"""
+SELECT o.created_at, o.order_no, {STATE} AS state
+  FROM orders o
+ WHERE ($1::text IS NULL OR o.status = $1)
+   AND ($2::text IS NULL OR EXISTS (SELECT FROM payments p WHERE p.order_no = o.order_no AND p.channel_account = $2))
+   AND ($3::timestamptz IS NULL OR o.created_at >= $3)
+   AND ($4::timestamptz IS NULL OR o.created_at < $4)
+   AND ($5::timestamptz IS NULL OR (o.created_at, o.order_no) < ($5, $6::text))
+ ORDER BY o.created_at DESC, o.order_no DESC
+ LIMIT $7"""
+_TIMELINE = """
+SELECT at, kind, by, version, channel_account, out_trade_no, note, evidence::text
+  FROM order_events WHERE order_no = $1
+UNION ALL
+SELECT at, kind, by, NULL, channel_account, out_trade_no, note, NULL
+  FROM observations WHERE order_no = $1
+ ORDER BY at, version NULLS LAST
+ LIMIT $2"""
+
+TIMELINE_MAX = 1000
+
+
+class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An event (with its version) or an observation (without one)."""
+
+    at: datetime
+    kind: str
+    by: str
+    version: int | None
+    account: str | None
+    out_trade_no: str | None
+    note: str
+    evidence: dict[str, Any] | None
+
+
+async def find_now(db: Database) -> datetime:
+    """The database's clock: the one clock."""
+    now: datetime = await db.fetchval("SELECT now()")
+    return now
+
+
+async def find_state(db: Database, order_no: str) -> OrderState | None:
+    """The order with its payments, pending rows, refunds and open cases."""
+    text = await db.fetchval(_FIND, order_no)
+    return None if text is None else order_state(text)
+
+
+async def find_states(db: Database, order_nos: list[str]) -> dict[str, OrderState]:
+    """Many at once, by order number."""
+    states = [order_state(row[0]) for row in await db.fetch(_FIND_MANY, order_nos)]
+    return {state.order.order_no: state for state in states}
+
+
+async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | None:
+    """The order of one payment, looked up by account *and* number: a number of another account is nobody's."""
+    text = await db.fetchval(_FIND_BY_PAYMENT, key.channel_account, key.out_trade_no)
+    return None if text is None else order_state(text)
+
+
+async def find_state_by_page_token(db: Database, token: str, *, days: int) -> OrderState | None:
+    """The order that this token may look at, while the token is valid."""
+    text = await db.fetchval(_FIND_BY_TOKEN, token, days)
+    return None if text is None else order_state(text)
+
+
+async def list_orders(
+    db: Database,
+    *,
+    status: OrderStatus | None = None,
+    account: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[OrderState], str | None]:
+    """Newest first, and the cursor of the next page (None at the end).
+
+    Raises:
+        InvalidRequest: the cursor is not one of ours.
+    """
+    at, order_no = decode_cursor(cursor)
+    rows = await db.fetch(_LIST, status, account, created_after, created_before, at, order_no, limit + 1)
+    states = [order_state(row["state"]) for row in rows[:limit]]
+    last = rows[limit - 1] if len(rows) > limit else None
+    return states, None if last is None else encode_cursor(last["created_at"], last["order_no"])
+
+
+async def timeline(db: Database, order_no: str) -> list[TimelineEntry]:
+    """Everything that happened to an order and everything that was seen, oldest first, at most `TIMELINE_MAX`
+    entries.
+    """
+    rows = await db.fetch(_TIMELINE, order_no, TIMELINE_MAX)
+    return [
+        TimelineEntry(
+            at=row["at"],
+            kind=row["kind"],
+            by=row["by"],
+            version=row["version"],
+            account=row["channel_account"],
+            out_trade_no=row["out_trade_no"],
+            note=row["note"],
+            evidence=None if row["evidence"] is None else msgspec.json.decode(row["evidence"]),
+        )
+        for row in rows
+    ]
+
+
+def encode_cursor(at: datetime, key: str) -> str:
+    """An opaque place in a listing."""
+    return urlsafe_b64encode(msgspec.json.encode([at, key])).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+    """The place, or nothing without a cursor.
+
+    Raises:
+        InvalidRequest: the cursor is not one of ours.
+    """
+    if cursor is None:
+        return None, None
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(text, type=tuple[Annotated[datetime, msgspec.Meta(tz=True)], str])
+    except (ValueError, msgspec.DecodeError):
+        raise InvalidRequest("cursor: use next_cursor of the page before, as it is") from None

@@ -1,0 +1,1 @@
+"""Runs of the reconciliation and the differences that they found."""

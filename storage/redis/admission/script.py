@@ -1,0 +1,180 @@
+"""Keys and Lua of `storage.redis.admission.shared`: each account's log of calls, and its breaker.
+
+    nodrop:{admission}:generation         when Redis was last found empty
+    nodrop:{admission}:quiet              exists while nobody may call
+    nodrop:{admission}:<account>:fresh    sorted set: reservation → when it was made, Unix milliseconds by Redis's clock
+                                          (…:scheduled and …:refresh likewise)
+    nodrop:{admission}:<account>:line     when the next refused scheduled call is to come back
+    nodrop:{admission}:<account>:breaker  hash: until, length, probe; not there: closed
+    nodrop:{admission}:<account>:unanswered  list: when the last unanswered calls in a row were reported
+
+One hash tag for all: they stay in one slot of a cluster.
+"""
+
+from __future__ import annotations
+
+from core.admission import (
+    OPEN_S,
+    OPEN_S_MAX,
+    PROBE_S,
+    UNANSWERED_MAX,
+    UNANSWERED_WITHIN_S,
+    Urgency,
+    kept_share,
+)
+from storage.redis.admission.local import WINDOW_S
+from storage.redis.client import Call, Script
+
+LOOK_GAP_S = 1.0
+"""While Redis is down each process looks for it at most this often: nobody else pays for a time-out."""
+
+RETURN_S = WINDOW_S + LOOK_GAP_S
+"""Until the calls of others, who may find out a second later that Redis is back, are older than a second."""
+
+LINE_S = 300.0
+
+_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
+
+
+def admit_call(
+    account: str, rate: int, urgency: Urgency, *, reservation: str, forget: str, generation: str, is_lost: bool
+) -> Call:
+    """For `ADMIT`. `forget` is an earlier reservation that was not used, `generation` the last one heard of; or ''."""
+    names = ("breaker", "line", *_URGENCIES)
+    keys = [_PREFIX + "generation", _PREFIX + "quiet", *(f"{_PREFIX}{account}:{name}" for name in names)]
+    which = _URGENCIES.index(urgency) + 1
+    return keys, [which, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
+
+
+def report_call(account: str, *, answered: bool) -> Call:
+    """For `REPORT`."""
+    return [f"{_PREFIX}{account}:{name}" for name in ("breaker", "unanswered")], [int(answered)]
+
+
+_PREFIX = "nodrop:{admission}:"
+
+_HEAD = f"""
+local WINDOW, RETURN, LINE = {WINDOW_S * 1000:.0f}, {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
+local UNANSWERED, WITHIN = {UNANSWERED_MAX}, {UNANSWERED_WITHIN_S * 1000:.0f}
+local OPEN, OPEN_MAX, PROBE = {OPEN_S * 1000:.0f}, {OPEN_S_MAX * 1000:.0f}, {PROBE_S * 1000:.0f}
+local KEPT = 600000 -- what nobody has touched for ten minutes is forgotten
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS: generation, quiet; of the account: breaker, line, log of fresh, of scheduled, of refresh
+# ARGV: which of the three, rate, share, reservation, one to forget or '', generation known or '', whether data was lost
+# Returns the reason for a refusal or '', the wait in ms, the generation
+ADMIT = Script(
+    _HEAD
+    + """
+local urgency, rate, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept = {share, share, 0}
+
+local generation = redis.call('GET', KEYS[1])
+if not generation then
+  generation = string.format('%.0f', now)
+  redis.call('SET', KEYS[1], generation)
+end
+
+-- A scheduled call comes back when it is told to: each is told another time, so that a backlog does not come at once.
+local function refuse(reason, wait)
+  if urgency == 2 then
+    local slot = math.max(tonumber(redis.call('GET', KEYS[4]) or 0), now + wait)
+    if slot > now + LINE then
+      slot = now + wait
+    end
+    redis.call('SET', KEYS[4], slot + WINDOW / (rate - share), 'PX', 2 * LINE)
+    wait = slot - now
+  end
+  return {reason, math.ceil(wait), generation}
+end
+
+-- Calls made before a flush or a restart are not in the log. Who remembers an older generation, or was known to the
+-- server's scripts before, tells everybody to wait.
+local age = now - generation
+if ARGV[7] == '1' then
+  redis.call('SET', KEYS[2], 1, 'PX', RETURN)
+elseif ARGV[6] ~= '' and ARGV[6] ~= generation and age >= 0 and age < RETURN then
+  redis.call('SET', KEYS[2], 1, 'PX', RETURN - age)
+end
+local quiet = redis.call('PTTL', KEYS[2])
+if quiet > 0 then
+  return refuse('redis_forgot', quiet)
+end
+
+-- Times too far in the future were written before the clock was put back.
+local breaker = redis.call('HMGET', KEYS[3], 'until', 'length', 'probe')
+local is_half_open = false
+if breaker[1] then
+  local left, probing = breaker[1] - now, (breaker[3] or 0) - now
+  if left > 0 and left <= tonumber(breaker[2]) then
+    return refuse('breaker', left)
+  end
+  if probing > 0 and probing <= PROBE then
+    return refuse('breaker', math.min(probing, OPEN))
+  end
+  is_half_open = true
+end
+
+if ARGV[5] ~= '' then
+  redis.call('ZREM', KEYS[4 + urgency], ARGV[5])
+end
+local made, used = {}, 0
+for i = 1, 3 do
+  local calls = KEYS[4 + i]
+  for _, call in ipairs(redis.call('ZRANGEBYSCORE', calls, '(' .. string.format('%.0f', now), '+inf')) do
+    redis.call('ZADD', calls, now, call)
+  end
+  redis.call('ZREMRANGEBYSCORE', calls, '-inf', '(' .. string.format('%.0f', now - WINDOW))
+  made[i] = redis.call('ZCARD', calls)
+  used = used + made[i]
+  if i ~= urgency then
+    used = used + math.max(0, kept[i] - made[i])
+  end
+end
+if used >= rate then
+  local oldest = now
+  for i = 1, 3 do
+    if made[i] > (i == urgency and 0 or kept[i]) then -- one that leaves makes room for this call
+      oldest = math.min(oldest, redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')[2])
+    end
+  end
+  return refuse('rate', oldest + WINDOW + 1 - now)
+end
+
+redis.call('ZADD', KEYS[4 + urgency], now, ARGV[4])
+redis.call('PEXPIRE', KEYS[4 + urgency], 2 * WINDOW)
+if is_half_open then
+  redis.call('HSET', KEYS[3], 'probe', now + PROBE)
+end
+return {'', 0, generation}
+"""
+)
+
+# KEYS: breaker, unanswered. ARGV: whether the channel answered
+REPORT = Script(
+    _HEAD
+    + """
+if ARGV[1] == '1' then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  return
+end
+local breaker = redis.call('HMGET', KEYS[1], 'until', 'length')
+if not breaker[1] then
+  redis.call('RPUSH', KEYS[2], now)
+  redis.call('LTRIM', KEYS[2], -UNANSWERED, -1)
+  redis.call('PEXPIRE', KEYS[2], WITHIN)
+  if redis.call('LLEN', KEYS[2]) < UNANSWERED or now - redis.call('LINDEX', KEYS[2], 0) > WITHIN then
+    return
+  end
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'until', now + OPEN, 'length', OPEN)
+elseif now >= tonumber(breaker[1]) then -- the probe; calls made before it opened tell nothing new
+  local length = math.min(2 * breaker[2], OPEN_MAX)
+  redis.call('HSET', KEYS[1], 'until', now + length, 'length', length)
+  redis.call('HDEL', KEYS[1], 'probe')
+end
+redis.call('PEXPIRE', KEYS[1], KEPT)
+"""
+)

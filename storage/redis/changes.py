@@ -1,0 +1,151 @@
+"""Who waits for an order hears that it changed, whichever process changed it: Redis pub/sub, a hint and nothing more.
+
+A message can be lost, repeated or forged, so a listener that hears one reads the order from Postgres, and now and then
+it reads it unasked. All streams of a process share one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from core.errors import RedisUnavailable, TooManyRequests
+from storage.redis.client import redis_errors
+from storage.redis.link import RedisLink
+
+CHANNEL = "nodrop:changes"
+PAIRS_MAX = 1000
+"""Changes in one message; more are sent as several."""
+
+LISTENERS_MAX = 10_000
+PUBLISH_TIMEOUT_S = 0.5
+PUBLISH_PAUSE_S = 1.0
+"""After a failure: who changes orders must not wait for a Redis that is down, time after time."""
+
+SILENCE_S = 15.0
+"""Without a message for so long the far side is asked for a sign of life, for twice as long it counts as gone."""
+
+log = structlog.get_logger()
+
+
+class Subscription:
+    """One listener's interest in one order."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether the order may have changed since the last call, or does within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def wake(self) -> None:
+        self._changed.set()
+
+
+class Changes:
+    """Publishing and hearing changes of orders."""
+
+    def __init__(self, redis: Redis, *, listeners_max: int = LISTENERS_MAX) -> None:
+        self._redis = redis
+        self._listeners_max = listeners_max
+        self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._count = 0
+        self._mute_until = 0.0
+        self._publishing = RedisLink("publishing changes")
+        self._listening = RedisLink("listening to changes")
+
+    # -- telling
+
+    async def publish(self, pairs: Sequence[tuple[str, int]]) -> None:
+        """Tell all processes that these orders have these versions now. One round trip; never raises."""
+        now = asyncio.get_running_loop().time()
+        if not pairs or now < self._mute_until:
+            return
+        try:
+            with redis_errors():
+                async with asyncio.timeout(PUBLISH_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                    for start in range(0, len(pairs), PAIRS_MAX):
+                        pipe.publish(CHANNEL, msgspec.json.encode(pairs[start : start + PAIRS_MAX]))
+                    await pipe.execute()
+        except RedisUnavailable as error:
+            self._publishing.lost(error)
+            self._mute_until = now + PUBLISH_PAUSE_S
+        else:
+            self._publishing.up()
+
+    # -- hearing
+
+    @contextmanager
+    def subscribe(self, order_no: str) -> Iterator[Subscription]:
+        """Hear of one order until the block ends. Subscribe first, then read it: nothing falls in between.
+
+        Raises:
+            TooManyRequests: this process has as many listeners as it may.
+        """
+        if self._count >= self._listeners_max:
+            raise TooManyRequests("as many pages listen as this process can serve", retry_after_s=SILENCE_S)
+        subscription = Subscription()
+        self._listeners[order_no].add(subscription)
+        self._count += 1
+        try:
+            yield subscription
+        finally:
+            self._count -= 1
+            self._listeners[order_no].discard(subscription)
+            if not self._listeners[order_no]:
+                del self._listeners[order_no]
+
+    async def listen(self) -> None:
+        """Wake listeners as messages come, for ever; one task a process. A lost connection is made anew."""
+        while True:
+            try:
+                await self._listen_until_it_breaks()
+            except RedisUnavailable as error:
+                await asyncio.sleep(self._listening.lost(error))
+
+    async def _listen_until_it_breaks(self) -> None:
+        loop = asyncio.get_running_loop()
+        with redis_errors():
+            async with self._redis.pubsub() as pubsub:
+                await pubsub.subscribe(CHANNEL)
+                heard_at = loop.time()
+                while loop.time() - heard_at < 2 * SILENCE_S:
+                    message: dict[str, Any] | None = await pubsub.get_message(timeout=SILENCE_S)
+                    if message is None:
+                        await pubsub.ping()
+                    else:
+                        heard_at = loop.time()
+                        self._hear(message)
+        raise RedisUnavailable("Redis has fallen silent")
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":  # also after the client reconnected by itself: messages may have been lost
+            self._listening.up()
+            self._wake(list(self._listeners))
+        elif message["type"] == "message":
+            try:
+                self._wake([order_no for order_no, _ in _decoder.decode(message["data"])])
+            except ValueError:
+                log.warning("changes_unreadable", bytes=len(message["data"]))
+
+    def _wake(self, order_nos: Sequence[str]) -> None:
+        for order_no in order_nos:
+            for subscription in self._listeners.get(order_no, ()):
+                subscription.wake()
+
+
+_Pairs = Annotated[list[tuple[Annotated[str, msgspec.Meta(max_length=64)], int]], msgspec.Meta(max_length=PAIRS_MAX)]
+_decoder = msgspec.json.Decoder(_Pairs)

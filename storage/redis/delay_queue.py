@@ -1,0 +1,311 @@
+"""The delay queue in Redis, in arq's keys and format: every key and all Lua of the queue are here and nowhere else.
+
+Redis reminds, Postgres remembers. All of this may be flushed at any moment: what is due is then found by the sweep, and
+the epoch tells whoever looks that the jobs of the next half hour have to be armed again.
+
+    arq:queue:{queries-0}               sorted set: job id → when it is due, Unix milliseconds by Redis's own clock
+    arq:job:{queries-0}q:…              payload; expires a year after it was due
+    arq:in-progress:{queries-0}q:…      who runs it; expires when the lease ends
+    arq:queue:{queries-0}:parked-jobs   hash: job id → payload that no worker could run
+    nodrop:{epoch}:…                    which epoch this is, which one is armed completely, who is arming it
+
+The hash tag keeps a lane's shard in one slot of a cluster; more shards would be {queries-1} and so on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from secrets import token_hex
+
+import msgspec
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from redis.asyncio import Redis
+
+from core.jobs import Job, Lane
+from storage.redis.client import Call, Script, redis_errors
+from storage.redis.job_payload import EXPIRES_EXTRA_MS, encode_job
+
+HORIZON_S = 1800.0
+BATCH_MAX = 500
+"""Jobs in one run of a script: Redis does nothing else meanwhile, about two milliseconds for as many."""
+
+PARKED_JOBS_MAX = 10_000
+
+
+class LaneDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a lane is. Running jobs count as queued and as due until they end. `oldest_due_ms` 0: nothing is due."""
+
+    queued: int
+    due: int
+    oldest_due_ms: int
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """The time since Redis was last found empty. Not `armed`: the jobs of the next half hour may be missing."""
+
+    id: str
+    armed: bool
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that its claimer may run until the lease ends; `due_ms` is its score."""
+
+    id: str
+    due_ms: int
+
+
+def queue_name(lane: Lane) -> str:
+    """The queue of a lane, for arq: `arq:queue:{queries-0}`."""
+    return f"arq:queue:{_tag(lane)}"
+
+
+def job_id(job: Job) -> str:
+    """The id under which arq knows a job: `{queries-0}q:…`."""
+    return f"{_tag(job.lane)}{job.id}"
+
+
+def health_key(lane: Lane, process: str = "") -> str:
+    """The sign of life of one worker process; without a name that of the lane, which `arq --check` reads."""
+    return f"{queue_name(lane)}:health-check" + (f":{process}" if process else "")
+
+
+class DelayQueue:
+    """The lanes' queues. Jobs due later than `horizon_s` from now are left to Postgres: Redis is kept small.
+
+    Every method takes one round trip and raises RedisUnavailable when Redis does not answer, is read-only or full.
+    """
+
+    def __init__(self, redis: Redis, *, horizon_s: float = HORIZON_S) -> None:
+        self._redis = redis
+        self._horizon_s = horizon_s
+
+    async def arm(self, jobs: Sequence[Job]) -> int:
+        """Enqueue what is due within the horizon; return how many were not there yet.
+
+        A job that is there already is left alone. Where half of one was lost (a payload evicted, an entry removed) the
+        other half is put back, which counts as new.
+        """
+        near = [job for job in jobs if job.delay_s <= self._horizon_s]
+        return await self._run_all(_ARM, (_arm_call(lane, batch) for lane, batch in _batches(near)))
+
+    async def cancel(self, jobs: Sequence[Job]) -> int:
+        """Remove queued jobs; return how many there were. A running one is left to find out by itself."""
+        return await self._run_all(_CANCEL, (_cancel_call(lane, batch) for lane, batch in _batches(jobs)))
+
+    async def claim(self, lane: Lane, count: int, *, owner: str, lease_ms: int, look_max: int) -> list[Claimed]:
+        """Take up to `count` due jobs, oldest first, among the first `look_max` due ones: running ones stand there too.
+
+        Stock arq workers see the lease and leave these jobs alone until it ends.
+        """
+        call: Call = ([queue_name(lane)], [in_progress_key_prefix, count, look_max, owner, lease_ms])
+        with redis_errors():
+            claimed = [(bytes(name), int(due_ms)) for name, due_ms in await _CLAIM.run(self._redis, call)]
+        unreadable = [name for name, _ in claimed if not _is_text(name)]
+        for name in unreadable:  # arq cannot name them: they would come up for ever
+            await self.park_job(lane, name)
+        return [Claimed(id=name.decode(), due_ms=due_ms) for name, due_ms in claimed if name not in unreadable]
+
+    async def give_back(self, lane: Lane, *, owner: str, look_max: int) -> int:
+        """End all of the owner's leases among the first `look_max` due jobs, also such as it never heard of."""
+        call: Call = ([queue_name(lane)], [in_progress_key_prefix, look_max, owner])
+        with redis_errors():
+            return int(await _GIVE_BACK.run(self._redis, call))
+
+    async def park_job(self, lane: Lane, name: str | bytes) -> bool:
+        """Move a job that cannot be run out of the queue, to be looked at; False when it had no payload any more."""
+        keys = [queue_name(lane), f"{queue_name(lane)}:parked-jobs"]
+        prefixes = [job_key_prefix, in_progress_key_prefix, retry_key_prefix]
+        with redis_errors():
+            return bool(await _PARK.run(self._redis, (keys, [name, PARKED_JOBS_MAX, *prefixes])))
+
+    async def due(self, lane: Lane, count: int) -> list[bytes]:
+        """The ids of the first `count` due jobs, oldest first, running ones among them."""
+        with redis_errors():
+            return [bytes(name) for name in await _DUE.run(self._redis, ([queue_name(lane)], [count]))]
+
+    async def depth(self, lane: Lane) -> LaneDepth:
+        with redis_errors():
+            queued, due, oldest = await _DEPTH.run(self._redis, ([queue_name(lane)], []))
+        return LaneDepth(queued=int(queued), due=int(due), oldest_due_ms=int(oldest))
+
+    async def epoch(self) -> Epoch:
+        """Which epoch this is. Whoever first finds none, because Redis was flushed or is new, begins one."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.set(_EPOCH, token_hex(8), nx=True)
+                pipe.mget(_EPOCH, _ARMED_EPOCH)
+                _, (epoch, armed) = await pipe.execute()
+        return Epoch(id=bytes(epoch).decode(errors="replace"), armed=epoch == armed)
+
+    async def mark_rearmed(self, epoch: Epoch) -> None:
+        """All that is due within the horizon has been armed since `epoch` began. A later epoch is not concerned."""
+        with redis_errors():
+            await self._redis.set(_ARMED_EPOCH, epoch.id)
+
+    async def claim_rearm(self, ttl_s: float) -> bool:
+        """Whether it is for this process to walk the table. After `ttl_s` it is for another: this one may have died.
+
+        Two walking at once do no harm, since what is armed is left alone.
+        """
+        with redis_errors():
+            return bool(await self._redis.set(_REARM_LOCK, token_hex(8), nx=True, px=max(1, round(ttl_s * 1000))))
+
+    async def _run_all(self, script: Script, calls: Iterable[Call]) -> int:
+        batches = list(calls)
+        if not batches:
+            return 0
+        with redis_errors():
+            return sum(int(count) for count in await script.run_all(self._redis, batches))
+
+
+# -- keys and arguments ------------------------------------------------------------------------------------------------
+
+_EPOCH = "nodrop:{epoch}:id"
+_ARMED_EPOCH = "nodrop:{epoch}:armed"
+_REARM_LOCK = "nodrop:{epoch}:arming"
+
+
+def _tag(lane: Lane) -> str:
+    return f"{{{lane}-0}}"
+
+
+def _batches(jobs: Iterable[Job]) -> list[tuple[Lane, list[Job]]]:
+    lanes: defaultdict[Lane, list[Job]] = defaultdict(list)
+    for job in jobs:
+        lanes[job.lane].append(job)
+    return [
+        (lane, queued[start : start + BATCH_MAX])
+        for lane, queued in lanes.items()
+        for start in range(0, len(queued), BATCH_MAX)
+    ]
+
+
+def _arm_call(lane: Lane, jobs: Sequence[Job]) -> Call:
+    enqueued_ms = time.time_ns() // 1_000_000  # only shown
+    args: list[str | int | bytes] = [EXPIRES_EXTRA_MS]
+    for job in jobs:
+        payload = encode_job({"t": None, "f": job.name, "a": job.args, "k": {}, "et": enqueued_ms})
+        args += [job_id(job), max(0, round(job.delay_s * 1000)), payload]
+    return [queue_name(lane), *(job_key_prefix + job_id(job) for job in jobs)], args
+
+
+def _cancel_call(lane: Lane, jobs: Sequence[Job]) -> Call:
+    names = [job_id(job) for job in jobs]
+    return [queue_name(lane), *(job_key_prefix + name for name in names)], [in_progress_key_prefix, *names]
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# -- Lua ---------------------------------------------------------------------------------------------------------------
+# KEYS[1] is the lane's queue. Keys made from ids carry its hash tag, so they are in its slot.
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS: the queue, then a payload's key for each job. ARGV: expiry beyond the due time, then id, delay, payload of each
+_ARM = Script(
+    _NOW
+    + """
+local new = 0
+for i = 2, #KEYS do
+  local at = 3 * (i - 2) + 1
+  local id, delay, payload = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
+  local is_there = redis.call('EXISTS', KEYS[i]) == 1
+  if not is_there then
+    redis.call('SET', KEYS[i], payload, 'PX', delay + ARGV[1])
+  end
+  if not is_there or not redis.call('ZSCORE', KEYS[1], id) then
+    redis.call('ZADD', KEYS[1], now + delay, id)
+    new = new + 1
+  end
+end
+return new
+"""
+)
+
+# KEYS: the queue, then a payload's key for each job. ARGV: prefix of leases, then the id of each
+_CANCEL = Script("""
+local removed = 0
+for i = 2, #KEYS do
+  if redis.call('EXISTS', ARGV[1] .. ARGV[i]) == 0 then
+    removed = removed + redis.call('ZREM', KEYS[1], ARGV[i])
+    redis.call('DEL', KEYS[i])
+  end
+end
+return removed
+""")
+
+# ARGV: prefix of leases, how many, how many to look at, owner, lease in ms. Returns id and due time of each
+_CLAIM = Script(
+    _NOW
+    + """
+local count, claimed = tonumber(ARGV[2]), {}
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+for i = 1, #due, 2 do
+  if #claimed >= count then
+    break
+  end
+  if redis.call('SET', ARGV[1] .. due[i], ARGV[4], 'NX', 'PX', ARGV[5]) then
+    claimed[#claimed + 1] = {due[i], math.floor(tonumber(due[i + 1]))}
+  end
+end
+return claimed
+"""
+)
+
+# ARGV: prefix of leases, how many to look at, owner
+_GIVE_BACK = Script(
+    _NOW
+    + """
+local ended = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  if redis.call('GET', ARGV[1] .. id) == ARGV[3] then
+    ended = ended + redis.call('DEL', ARGV[1] .. id)
+  end
+end
+return ended
+"""
+)
+
+# KEYS: the queue, the hash of parked jobs. ARGV: id, how many may be parked, prefixes of payloads, of leases, of tries
+_PARK = Script("""
+local payload = redis.pcall('GET', ARGV[3] .. ARGV[1])
+if type(payload) == 'table' then -- not even a string
+  payload = ''
+end
+if payload and redis.call('HLEN', KEYS[2]) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[2], ARGV[1], payload)
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', ARGV[3] .. ARGV[1], ARGV[4] .. ARGV[1], ARGV[5] .. ARGV[1])
+return payload and 1 or 0
+""")
+
+_DUE = Script(
+    _NOW
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+"""
+)
+
+_DEPTH = Script(
+    _NOW
+    + """
+local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return {
+  redis.call('ZCARD', KEYS[1]),
+  redis.call('ZCOUNT', KEYS[1], '-inf', now),
+  oldest and math.max(0, now - tonumber(oldest)) or 0,
+}
+"""
+)

@@ -1,0 +1,153 @@
+"""The payment-success queue: raw callbacks in Redis while Postgres is down, until the worker puts them in the inbox.
+
+The channel is answered 503 all the same and sends again: this only shortens the wait. So it is bounded, and what does
+not fit is refused.
+
+    nodrop:{parked}:callbacks   hash: fingerprint → the callback as JSON, its body in base64
+    nodrop:{parked}:bytes       how many bytes of JSON the hash holds
+    nodrop:{parked}:quarantine  hash: what could not be read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from core.errors import RedisUnavailable
+from storage.redis.client import Call, Script, redis_errors
+
+PARKED_MAX = 100_000
+PARKED_BYTES_MAX = 64 * 1024 * 1024
+QUARANTINE_MAX = 1000
+
+log = structlog.get_logger()
+
+
+class ParkedCallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback as it came, header names in lower case. Its freshness is judged by `received_at`, not by the clock."""
+
+    account: str
+    headers: dict[str, str]
+    body: bytes
+    received_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+    def __repr__(self) -> str:
+        """Without headers and body: signatures and payer data stay out of logs."""
+        return f"ParkedCallback(account={self.account!r}, body_bytes={len(self.body)})"
+
+
+class ParkedCallbacks:
+    """All callbacks that wait for Postgres. Every method takes one round trip and may raise RedisUnavailable."""
+
+    def __init__(self, redis: Redis, *, parked_max: int = PARKED_MAX, bytes_max: int = PARKED_BYTES_MAX) -> None:
+        self._redis = redis
+        self._parked_max = parked_max
+        self._bytes_max = bytes_max
+
+    async def park(self, parked: ParkedCallback) -> None:
+        """Keep it; ten copies of one are one, with the time of the first.
+
+        Raises:
+            RedisUnavailable: it was not kept, also because there is no room.
+        """
+        call: Call = (
+            [_CALLBACKS, _BYTES],
+            [_fingerprint(parked), msgspec.json.encode(parked), self._parked_max, self._bytes_max],
+        )
+        with redis_errors():
+            is_kept = await _PARK.run(self._redis, call)
+        if not is_kept:
+            raise RedisUnavailable("as many callbacks are parked as there is room for")
+
+    async def parked(self, count: int) -> list[tuple[bytes, ParkedCallback]]:
+        """Up to `count` of them, each with the field to unpark it by.
+
+        They come in no order, so one that cannot be dealt with does not stand in the way of the others. What cannot be
+        read is put into quarantine.
+        """
+        with redis_errors():
+            pairs = await self._redis.hrandfield(_CALLBACKS, count, True)
+        readable, unreadable = [], []
+        for field, value in zip(pairs[::2], pairs[1::2], strict=True):
+            try:
+                readable.append((bytes(field), _decoder.decode(value)))
+            except ValueError:
+                unreadable.append(bytes(field))
+        if unreadable:
+            await self._remove(unreadable, quarantine_max=QUARANTINE_MAX)
+            log.error("parked_callbacks_unreadable", count=len(unreadable))
+        return readable
+
+    async def unpark(self, fields: Sequence[bytes]) -> None:
+        """Remove what Postgres has committed, and nothing before that."""
+        if fields:
+            await self._remove(fields, quarantine_max=0)
+
+    async def count(self) -> int:
+        """How many wait."""
+        with redis_errors():
+            return int(await self._redis.hlen(_CALLBACKS))  # type: ignore[misc]  # annotated for both
+
+    async def _remove(self, fields: Sequence[bytes], *, quarantine_max: int) -> None:
+        with redis_errors():
+            await _REMOVE.run(self._redis, ([_CALLBACKS, _BYTES, _QUARANTINE], [quarantine_max, *fields]))
+
+
+_CALLBACKS = "nodrop:{parked}:callbacks"
+_BYTES = "nodrop:{parked}:bytes"
+_QUARANTINE = "nodrop:{parked}:quarantine"
+
+# Set by the hops between the channel and us, different in every copy. All other headers count, whatever their names:
+# a signature left out would let a forged copy take the place of the genuine one, one more header only costs a copy.
+_OF_HOPS = frozenset(
+    "accept accept-encoding cdn-loop cf-connecting-ip cf-ray connection content-length date fly-request-id forwarded"
+    " host keep-alive traceparent tracestate true-client-ip user-agent via x-amzn-trace-id x-cloud-trace-context"
+    " x-correlation-id x-real-ip x-request-id x-request-start".split()
+)
+
+
+def _fingerprint(parked: ParkedCallback) -> str:
+    signed = sorted(
+        (name, value)
+        for name, value in parked.headers.items()
+        if name not in _OF_HOPS and not name.startswith("x-forwarded-")
+    )
+    return sha256(msgspec.json.encode((parked.account, signed, parked.body))).hexdigest()
+
+
+_decoder = msgspec.json.Decoder(ParkedCallback)
+
+# KEYS: callbacks, bytes. ARGV: fingerprint, JSON, how many may be parked, how many bytes. Returns whether it is there
+_PARK = Script("""
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
+  return 1
+end
+local count = redis.call('HLEN', KEYS[1])
+local bytes = #ARGV[2] + (count > 0 and tonumber(redis.call('GET', KEYS[2]) or 0) or 0)
+if count >= tonumber(ARGV[3]) or bytes > tonumber(ARGV[4]) then
+  return 0
+end
+redis.call('SET', KEYS[2], bytes)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+""")
+
+# KEYS: callbacks, bytes, quarantine. ARGV: how many the quarantine may hold, then the field of each
+_REMOVE = Script("""
+for i = 2, #ARGV do
+  local value = redis.call('HGET', KEYS[1], ARGV[i])
+  if value then
+    if redis.call('HLEN', KEYS[3]) < tonumber(ARGV[1]) then
+      redis.call('HSET', KEYS[3], ARGV[i], value)
+    end
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.call('DECRBY', KEYS[2], #value)
+  end
+end
+""")

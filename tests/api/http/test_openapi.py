@@ -1,0 +1,130 @@
+"""The document says what the table says, and the table says what the handlers take."""
+
+import re
+from html import unescape
+from inspect import signature
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from api import routes
+from api.http import openapi, problems
+from api.routes import Auth, Media, Route
+from core import errors
+from tests.api.driver import Client
+
+TABLE = routes.table(65_536)
+DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document(TABLE))
+
+
+def operation(route: Route) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][route.pattern][route.method.lower()]
+    return found
+
+
+def test_every_route_is_there_and_nothing_else() -> None:
+    listed = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert listed == {(route.method, route.pattern) for route in TABLE}
+
+
+@pytest.mark.parametrize("route", TABLE, ids=lambda route: f"{route.method} {route.pattern}")
+def test_an_operation_is_complete(route: Route) -> None:
+    described = operation(route)
+    assert described["summary"]
+    assert described["security"] == ([{"api_key": []}] if route.auth is Auth.API_KEY else [])
+    assert {str(status) for status in route.answers} <= described["responses"].keys()
+    in_path = {given["name"] for given in described.get("parameters", ()) if given["in"] == "path"}
+    assert in_path == set(re.findall(r"\{(\w+)\}", route.pattern))
+    for response in described["responses"].values():
+        assert response["description"]
+    for fault in route.faults:
+        problem = described["responses"][str(problems.kind_of(fault()).status)]
+        assert "application/problem+json" in problem["content"] or route.answers, fault
+    assert ("requestBody" in described) is (route.takes is not None or route.auth is Auth.SIGNATURE)
+
+
+@pytest.mark.parametrize("route", TABLE, ids=lambda route: f"{route.method} {route.pattern}")
+def test_a_handler_takes_the_type_that_the_table_decodes(route: Route) -> None:
+    given = list(signature(route.handler).parameters)
+    decoded = get_type_hints(route.handler).get(given[2]) if len(given) > 2 else None
+    assert decoded is (route.takes or route.query)
+
+
+def test_operation_ids_are_unique() -> None:
+    ids = [operation(route)["operationId"] for route in TABLE]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    references = set(re.findall(r'"\$ref":"([^"]+)"', msgspec.json.encode(DOCUMENT).decode()))
+    assert references
+    assert references <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+def test_the_schema_of_an_order_has_the_very_constraints_that_decoding_has() -> None:
+    order = DOCUMENT["components"]["schemas"]["OrderInput"]
+    assert order["additionalProperties"] is False
+    assert set(order["required"]) == {"order_no", "amount", "currency", "subject"}
+    assert (order["properties"]["amount"]["minimum"], order["properties"]["subject"]["maxLength"]) == (1, 127)
+
+
+def test_patterns_are_ones_that_javascript_reads_too() -> None:
+    for pattern in re.findall(r'"pattern":("(?:[^"\\]|\\.)*")', msgspec.json.encode(DOCUMENT).decode()):
+        text = msgspec.json.decode(pattern, type=str)
+        assert text.startswith("^")
+        assert text.endswith("$")
+        assert r"\A" not in text
+        assert r"\Z" not in text
+
+
+def test_only_media_and_types_are_answers() -> None:
+    for route in TABLE:
+        for answer in route.answers.values():
+            assert isinstance(answer, Media) or issubclass(answer, msgspec.Struct)
+
+
+async def test_it_is_served(client: Client) -> None:
+    assert (await client.get("/openapi.json")).json == DOCUMENT
+
+
+# -- problems ----------------------------------------------------------------------------------------------------------
+
+
+def callers_faults() -> list[type[errors.CallerError]]:
+    return errors.CallerError.__subclasses__()
+
+
+@pytest.mark.parametrize("error", callers_faults(), ids=lambda error: error.__name__)
+def test_every_fault_of_a_caller_has_a_row_of_its_own(error: type[errors.CallerError]) -> None:
+    assert error in problems.KINDS
+    assert 400 <= problems.KINDS[error].status < 500
+
+
+def test_slugs_name_one_fault_each() -> None:
+    slugs = [kind.slug for kind in problems.KINDS.values()]
+    assert len(set(slugs)) == len(slugs)
+
+
+async def test_every_type_of_problem_leads_to_a_page(client: Client) -> None:
+    for slug, kind in problems.all_kinds().items():
+        page = await client.get(f"/problems/{slug}")
+        assert page.status == 200
+        assert str(kind.status) in page.body.decode()
+        assert problems.title_of(slug) in unescape(page.body.decode())
+    assert (await client.get("/problems/nothing")).status == 404
+
+
+def test_what_is_no_fault_of_ours_to_name_is_500_without_details() -> None:
+    answer = problems.answer(ZeroDivisionError("secret-canary"), "0123")
+    assert answer.status == 500
+    assert b"canary" not in answer.body
+    assert msgspec.json.decode(answer.body)["instance"] == "urn:nodrop:request:0123"
+
+
+def test_what_storage_says_stays_here() -> None:
+    answer = problems.answer(errors.DatabaseUnavailable("Postgres at 10.1.2.3:5432: canary"), "0123")
+    assert answer.status == 503
+    assert dict(answer.headers)["retry-after"] == "15"
+    assert b"canary" not in answer.body

@@ -1,0 +1,201 @@
+"""`python -m api` as a process: its start, its limits on the wire, its drain, and what its log tells."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGTERM
+from time import monotonic
+
+import httpx
+import pytest
+
+from api.http import server as server_module
+from core.settings import Settings
+from runtime.resources import Parts
+from storage.postgres.api_keys import create_api_key
+from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
+from tests.servers import Process, eventually
+
+CANARY = "canary-4242424242424242"
+
+
+@pytest.fixture
+async def process(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
+    process = Process("api", env=environment(settings), log=tmp_path / "api.log")
+    async with process:
+        await process.wait_for_http(f"{settings.public_url}/healthz")
+        yield process
+
+
+@pytest.fixture
+async def http(settings: Settings, parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
+    _, key = await create_api_key(parts.db, "tests")
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+async def exchange(settings: Settings, sent: bytes, within_s: float = 5.0) -> bytes:
+    """Everything that comes back on a connection until the server closes or resets it."""
+    reader, writer = await asyncio.open_connection(settings.host, settings.port)
+    try:
+        came = b""
+        with suppress(ConnectionError):
+            writer.write(sent)
+            await writer.drain()
+            async with asyncio.timeout(within_s):
+                while block := await reader.read(65_536):
+                    came += block
+        return came
+    finally:
+        writer.close()
+
+
+async def test_sigterm_ends_streams_with_a_retry_and_exits_with_0(
+    process: Process, http: httpx.AsyncClient, settings: Settings
+) -> None:
+    order = (await http.post("/v1/orders", json=terms())).json()
+    async with http.stream("GET", f"/o/{token_of(order)}/events") as stream:
+        chunks = stream.aiter_text()
+        assert "retry:" in await anext(chunks)
+        began = monotonic()
+        exited = asyncio.create_task(process.terminate(timeout_s=4))
+        rest = "".join([chunk async for chunk in chunks])
+        assert monotonic() - began < 1.0, "a stream does not wait for the end of the grace"
+    assert "retry: " in rest.rsplit("\n\n", 2)[-2]
+    assert await exited == 0
+    assert monotonic() - began < 4.0
+
+
+async def test_a_draining_process_says_it_is_not_ready_and_still_answers(
+    process: Process, http: httpx.AsyncClient
+) -> None:
+    """Routers need a moment to hear of it."""
+    ready = await http.get("/readyz")
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"ready": True, "postgres": True, "redis": True, "draining": False},
+    )
+    process.send(SIGTERM)
+
+    async def unready() -> bool:
+        answer = await http.get("/readyz")
+        return answer.status_code == 503 and answer.json()["draining"] is True
+
+    await eventually(unready, timeout_s=0.7)
+    assert (await http.get("/healthz")).status_code == 200
+    assert await process.wait() == 0
+
+
+async def test_requests_under_way_are_answered_during_a_drain(process: Process, settings: Settings) -> None:
+    """A body that is half there when SIGTERM comes is read to its end."""
+    reader, writer = await asyncio.open_connection(settings.host, settings.port)
+    writer.write(b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+    await writer.drain()
+    exited = asyncio.create_task(process.terminate(timeout_s=4))
+    await asyncio.wait_for(process.wait_for_line("api_draining"), 2)
+    writer.write(b"cd")
+    answer = await asyncio.wait_for(reader.read(), 3)
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert await exited == 0
+    writer.close()
+
+
+async def test_missing_configuration_is_named_and_nothing_starts(tmp_path: Path) -> None:
+    process = Process("api", env={"PORT": "0"}, log=tmp_path / "api.log")
+    async with process:
+        assert await process.wait() == 2
+    for name in ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "NODROP_MASTER_KEYS"):
+        assert name in process.output()
+
+
+async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: Settings, tmp_path: Path) -> None:
+    nowhere = {"DATABASE_URL": "postgres://u:p@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
+    async with Process("api", env=environment(settings, **nowhere), log=tmp_path / "api.log") as process:
+        await process.wait_for_http(f"{settings.public_url}/healthz")
+        async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False) as http:
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()["postgres"], ready.json()["redis"]) == (503, False, False)
+            shown = await http.get("/o/" + "t" * 22)
+            assert (shown.status_code, ">Payment processing<" in shown.text) == (503, True)
+
+
+async def test_the_log_holds_no_token_key_body_or_address(
+    process: Process, http: httpx.AsyncClient, settings: Settings
+) -> None:
+    order = (await http.post("/v1/orders", json=terms(subject=CANARY, metadata={"k": CANARY}))).json()
+    await http.get(f"/o/{token_of(order)}?q={CANARY}", headers={"cookie": CANARY, "x-forwarded-for": "198.51.100.77"})
+    await http.get("/v1/orders", headers={"authorization": f"Bearer {CANARY}"})
+    await http.post(f"/callbacks/{CANARY}", content=CANARY, headers={"sandbox-signature": CANARY})
+    await http.get(f"/{CANARY}")
+    await process.terminate()
+    output = process.output()
+    for secret in (CANARY, token_of(order), http.headers["authorization"].split()[1], "198.51.100.77", MASTER_KEYS):
+        assert secret not in output
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert {"api_started", "request_answered", "api_draining", "api_stopped"} <= {line["event"] for line in lines}
+    answered = [line for line in lines if line["event"] == "request_answered"]
+    assert ("/o/{token}", 200) in [(line["route"], line["status"]) for line in answered]
+    assert sum(line["event"] == "proxy_not_trusted" for line in lines) == 1
+
+
+async def test_metrics_want_a_key_and_have_no_label_from_a_path(process: Process, http: httpx.AsyncClient) -> None:
+    await http.get(f"/o/{CANARY}-token")
+    text = (await http.get("/metrics")).text
+    assert 'nodrop_http_requests_total{method="GET",route="/o/{token}",status="404"} 1.0' in text
+    assert CANARY not in text
+    assert (await http.get("/metrics", headers={"authorization": ""})).status_code == 401
+
+
+# -- on the wire -------------------------------------------------------------------------------------------------------
+
+
+async def test_heads_that_are_too_large_are_refused(process: Process, settings: Settings) -> None:
+    for head in (
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 500_000,
+        b"GET /" + b"a" * 500_000,
+        b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 50_000,
+    ):
+        answer = await exchange(settings, head)
+        assert answer.startswith(b"HTTP/1.1 400") or answer == b"", "a reset may overtake the answer"
+    assert process.output().count("request_answered") == 1, "none of them became a request"
+
+
+async def test_what_is_no_http_is_400_and_the_next_is_served(
+    process: Process, settings: Settings, http: httpx.AsyncClient
+) -> None:
+    for sent in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ):
+        assert b"400" in (await exchange(settings, sent))[:16], sent
+    assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_ten_megabytes_are_refused_while_they_come(process: Process, settings: Settings) -> None:
+    head = b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await exchange(settings, head + b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413"), "and the answer is not lost to a reset"
+    endless = await exchange(settings, head + b"a00000\r\n" + b"x" * 0xA00000)
+    assert endless.startswith(b"HTTP/1.1 413") or endless == b""
+
+
+async def test_five_hundred_slow_sockets_do_not_keep_others_out(
+    app: object, served: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them never send a byte, half of them drip a header; all are closed at the deadline for heads."""
+    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.5)
+    pairs = [await asyncio.open_connection(settings.host, settings.port) for _ in range(500)]
+    for _, writer in pairs[::2]:
+        writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+    async with httpx.AsyncClient(base_url=served, trust_env=False) as http:
+        assert (await http.get("/healthz")).status_code == 200
+    async with asyncio.timeout(5):
+        assert {await reader.read() for reader, _ in pairs} == {b""}
+    for _, writer in pairs:
+        writer.close()

@@ -1,0 +1,266 @@
+"""What a buyer may see with a page token, and what nobody sees without one."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from api.pages import assets
+from api.pages.handlers import CSP
+from api.pages.texts import TEXTS, choose
+from core.money import decimal_text
+from runtime.resources import Parts
+from tests.api.conftest import Channel, expire_tokens, terms, token_of
+from tests.api.driver import Answer, Client
+
+WORDS_THAT_FRIGHTEN = re.compile(r"unpaid|not paid|fail|error|declined|expired|未支付|失败", re.IGNORECASE)
+
+
+async def place(client: Client, **more: Any) -> dict[str, Any]:
+    answer = await client.post("/v1/orders", terms(**more))
+    assert answer.status == 201, answer.body
+    order: dict[str, Any] = answer.json
+    return order
+
+
+def heading(page: Answer) -> str:
+    found = re.search(r'<h1 id="title">(.*?)</h1>', page.body.decode())
+    assert found is not None
+    return found[1]
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_says_processing_until_the_channel_says_paid(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    order = await place(client, account=account)
+    address = f"/o/{token_of(order)}"
+    before = await buyer.get(address)
+    assert heading(before) == "Payment processing"
+    assert not WORDS_THAT_FRIGHTEN.search(before.body.decode())
+    await channel.pay(order["payments"][0]["out_trade_no"])
+    assert (await buyer.get(f"{address}/return")).headers["location"] == address
+    after = (await buyer.get(address)).body.decode()
+    assert ">Paid</h1>" in after
+    assert "88.88 CNY" in after
+    assert '<form id="refresh" method="post" action' in after
+    assert " hidden><button" in after, "there is nothing left to refresh"
+
+
+async def test_the_page_says_preparing_before_there_is_anything_to_pay(client: Client, buyer: Client) -> None:
+    assert heading(await buyer.get(f"/o/{token_of(await place(client))}")) == "Preparing payment"
+
+
+async def test_a_closed_order_is_called_closed_only_when_it_is(client: Client, buyer: Client) -> None:
+    order = await place(client)
+    await client.post(f"/v1/orders/{order['order_no']}/close")
+    status = (await buyer.get(f"/o/{token_of(order)}/status")).json
+    assert (status["status"], status["definite"]) == ("closed", True)
+    assert heading(await buyer.get(f"/o/{token_of(order)}")) == "Closed"
+
+
+async def test_the_page_is_complete_without_its_script(client: Client, buyer: Client) -> None:
+    order = await place(client, return_url="https://shop.test/done?a=1&b=2")
+    page = (await buyer.get(f"/o/{token_of(order)}")).body.decode()
+    assert f'action="/o/{token_of(order)}/refresh"' in page
+    assert '<noscript><meta http-equiv="refresh"' in page
+    assert 'href="https://shop.test/done?a=1&amp;b=2"' in page
+    assert 'aria-live="polite"' in page
+
+
+async def test_text_of_others_is_text_and_never_markup(client: Client, buyer: Client) -> None:
+    """A subject with a script, quotes and the end of everything."""
+    evil = "\"'></script></p><script>alert(1)</script><img src=x onerror=alert(1)>"
+    order = await place(client, subject=evil)
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert "<script>alert" not in page.body.decode()
+    assert "<img" not in page.body.decode()
+    assert page.body.decode().count("<script") == 1
+
+
+async def test_pages_forbid_what_they_do_not_need(client: Client, buyer: Client) -> None:
+    for target in (f"/o/{token_of(await place(client))}", "/o/shell", "/o/nobody-has-this-token"):
+        headers = (await buyer.get(target)).headers
+        assert headers["content-security-policy"] == CSP
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+async def test_the_language_is_the_readers(client: Client, buyer: Client) -> None:
+    address = f"/o/{token_of(await place(client))}"
+    assert heading(await buyer.get(address, accept_language="zh-CN,zh;q=0.9,en;q=0.8")) == "正在准备支付"
+    assert heading(await buyer.get(f"{address}?lang=zh")) == "正在准备支付"
+    assert heading(await buyer.get(f"{address}?lang=<script>", accept_language="en")) == "Preparing payment"
+
+
+@pytest.mark.parametrize(
+    ("asked", "accepted", "lang"),
+    [("", "", "en"), ("zh", "en", "zh"), ("xx", "zh", "zh"), ("", "fr,zh;q=0.5,en;q=0.4", "zh"), ("", "zh;q=0", "en"),
+     ("", "ZH-hans-CN", "zh"), ("", "en;q=0.9,zh;q=1.0", "zh"), ("", ";;q=,,zh;q=nan," * 50, "en")],
+)  # fmt: skip
+def test_a_language_is_always_chosen(asked: str, accepted: str, lang: str) -> None:
+    assert choose(asked, accepted) == lang
+
+
+def test_both_languages_say_everything_and_nothing_that_frightens() -> None:
+    assert TEXTS["en"].keys() == TEXTS["zh"].keys()
+    for texts in TEXTS.values():
+        assert not any(WORDS_THAT_FRIGHTEN.search(text) for name, text in texts.items() if "missing" not in name)
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, buyer: Client) -> None:
+    order = await place(client, amount=123_456, currency="KWD")
+    answer = await buyer.get(f"/o/{token_of(order)}/status")
+    assert answer.json == {
+        "status": "created",
+        "version": 1,
+        "amount": 123_456,
+        "currency": "KWD",
+        "amount_text": f"{decimal_text(123_456, 'KWD')} KWD",
+        "subject": "Blue kettle",
+        "paid_at": None,
+        "retry_after_s": 0,
+        "definite": False,
+    }
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, parts: Parts) -> None:
+    """Malformed, unknown and expired cannot be told apart, whatever is asked for."""
+    order = await place(client)
+    await expire_tokens(parts)
+    wrong = ("x", "%00", "a%2Fb", "z" * 22, "z" * 200, token_of(order), token_of(order)[:-1], order["order_no"])
+    for suffix, method in (
+        ("", "GET"),
+        ("/return", "GET"),
+        ("/status", "GET"),
+        ("/events", "GET"),
+        ("/refresh", "POST"),
+    ):
+        answers = [await buyer.call(method, f"/o/{token}{suffix}") for token in wrong]
+        assert {answer.status for answer in answers} == {404}, suffix
+        bodies = {re.sub(rb"request:[0-9a-f]{16}", b"", answer.body) for answer in answers}
+        assert len(bodies) == 1, suffix
+
+
+async def test_a_token_opens_its_own_order_only(client: Client, buyer: Client) -> None:
+    mine, other = await place(client, subject="mine"), await place(client, subject="somebody else's")
+    assert (await buyer.get(f"/o/{token_of(mine)}/status")).json["subject"] == "mine"
+    assert "somebody" not in (await buyer.get(f"/o/{token_of(mine)}")).body.decode()
+    assert token_of(mine) != token_of(other)
+    assert len(token_of(mine)) >= 22, "128 bits"
+
+
+# -- refresh -----------------------------------------------------------------------------------------------------------
+
+
+async def test_lost_callback_is_recovered_by_the_buyers_button(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    order = await place(client, account=account)
+    await channel.pay(order["payments"][0]["out_trade_no"])
+    answer = await buyer.post(f"/o/{token_of(order)}/refresh", accept="application/json")
+    assert (answer.json["status"], answer.json["definite"]) == ("paid", True)
+    assert answer.json["paid_at"] is not None
+
+
+async def test_a_second_refresh_within_three_seconds_is_429_and_the_form_still_finds_its_page(
+    client: Client, buyer: Client
+) -> None:
+    address = f"/o/{token_of(await place(client))}"
+    first = await buyer.post(f"{address}/refresh", accept="application/json")
+    second = await buyer.post(f"{address}/refresh", accept="application/json")
+    form = await buyer.call("POST", f"{address}/refresh?lang=zh", body=b"")
+    assert (first.status, first.json["retry_after_s"]) == (200, 3)
+    assert (second.status, second.problem, second.headers["retry-after"]) == (429, "too_many_requests", "3")
+    assert (form.status, form.headers["location"]) == (303, f"{address}?lang=zh")
+
+
+async def test_a_thousand_refreshes_at_once_are_one_query(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    order = await place(client, account=account)
+    before = await channel.queries()
+    calls = [buyer.post(f"/o/{token_of(order)}/refresh", accept="application/json") for _ in range(1000)]
+    answers = [answer for start in range(0, 1000, 200) for answer in await asyncio.gather(*calls[start : start + 200])]
+    assert sorted({answer.status for answer in answers}) == [200, 429]
+    assert await channel.queries() - before == 1
+
+
+async def test_a_refresh_from_another_site_is_refused(client: Client, buyer: Client) -> None:
+    address = f"/o/{token_of(await place(client))}/refresh"
+    for headers in (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "origin": "http://pay.test"},
+        {"origin": "https://evil.test"},
+        {"origin": "https://pay.test.evil.test"},
+        {"origin": "file://"},
+    ):
+        assert (await buyer.call("POST", address, headers=headers)).status == 400, headers
+    for number, headers in enumerate(
+        ({}, {"sec-fetch-site": "same-origin", "origin": "null"}, {"origin": "http://pay.test"}, {"origin": "null"})
+    ):
+        assert (await buyer.call("POST", address, headers=headers)).status == 303, (number, headers)
+
+
+async def test_coming_back_from_the_channel_never_ends_on_an_error(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    """The channel hangs: the buyer is on the page within three seconds all the same."""
+    order = await place(client, account=account)
+    await channel.faults(timed_out=1.0)
+    async with asyncio.timeout(3):
+        answer = await buyer.get(f"/o/{token_of(order)}/return?status=failed&trade_status=TRADE_CLOSED")
+    assert (answer.status, answer.headers["location"]) == (303, f"/o/{token_of(order)}")
+    assert heading(await buyer.get(f"/o/{token_of(order)}")) == "Payment processing"
+
+
+# -- without the database, without the network -------------------------------------------------------------------------
+
+
+async def test_the_page_says_processing_when_the_order_cannot_be_read(
+    client: Client, buyer: Client, parts: Parts
+) -> None:
+    order = await place(client)
+    await parts.db.close()
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert (page.status, heading(page), page.headers["retry-after"]) == (503, "Payment processing", "5")
+    assert f'data-token="{token_of(order)}"' in page.body.decode(), "so that its script goes on asking"
+    assert not WORDS_THAT_FRIGHTEN.search(page.body.decode())
+    status = await buyer.get(f"/o/{token_of(order)}/status")
+    assert (status.status, status.problem) == (503, "unavailable")
+
+
+async def test_the_shell_knows_no_token_and_says_processing(buyer: Client) -> None:
+    shell = await buyer.get("/o/shell")
+    assert heading(shell) == "Payment processing"
+    assert 'data-token=""' in shell.body.decode()
+
+
+async def test_the_service_worker_keeps_the_shell_and_the_files_and_no_answer(buyer: Client) -> None:
+    worker = await buyer.get("/o/sw.js")
+    script = worker.body.decode()
+    assert worker.headers["cache-control"] == "no-cache"
+    assert worker.headers["content-type"].startswith("text/javascript")
+    assert "__ASSETS__" not in script
+    assert "__VERSION__" not in script
+    assert assets.url("order.js") in script
+    assert "/status" not in script
+
+
+async def test_files_are_named_by_their_content_and_kept_for_ever(buyer: Client) -> None:
+    for name, media_type in (("order.js", "text/javascript"), ("order.css", "text/css"), ("icon.svg", "image/svg+xml")):
+        answer = await buyer.get(assets.url(name))
+        assert answer.headers["content-type"].startswith(media_type)
+        assert "immutable" in answer.headers["cache-control"]
+    assert (await buyer.get("/o/static/order.000000000000.js")).headers["cache-control"] == "no-store"
+    for name in ("order.js", "..%2Fasgi.py", "nothing.000000000000.js", "sw.000000000000.js"):
+        assert (await buyer.get(f"/o/static/{name}")).status == 404

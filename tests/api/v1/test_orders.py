@@ -1,0 +1,234 @@
+"""What a merchant's backend does with /v1, through the flows, against Postgres, Redis and a sandbox channel."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from runtime.resources import Parts
+from tests.api.conftest import Channel, open_elsewhere, terms
+from tests.api.driver import Client
+from tests.servers import eventually
+
+
+async def test_placing_is_201_and_its_replay_200_with_the_same_order(client: Client) -> None:
+    wanted = terms(metadata={"cart": "7"}, return_url="https://shop.test/done")
+    placed = await client.post("/v1/orders", wanted)
+    again = await client.post("/v1/orders", wanted)
+    assert (placed.status, again.status) == (201, 200)
+    assert placed.json == again.json
+    assert placed.json["status"] == placed.json["public_status"] == "created"
+    assert placed.json["order_page"].startswith("http://127.0.0.1:")
+    assert placed.json["metadata"] == {"cart": "7"}
+    assert (placed.json["payments"], placed.json["open_cases"], placed.json["version"]) == ([], [], 1)
+
+
+async def test_other_terms_under_the_same_number_are_a_conflict(client: Client) -> None:
+    wanted = terms()
+    await client.post("/v1/orders", wanted)
+    answer = await client.post("/v1/orders", wanted | {"amount": 1})
+    assert (answer.status, answer.problem) == (409, "order_conflict")
+
+
+async def test_placing_with_an_account_hands_out_a_checkout(client: Client, account: str) -> None:
+    answer = await client.post("/v1/orders", terms(account=account))
+    assert answer.status == 201
+    [payment] = answer.json["payments"]
+    assert payment["checkout"]["kind"] == "redirect"
+    assert (payment["status"], payment["origin"], payment["amount"]) == ("open", "ours", 8888)
+    assert (answer.json["status"], answer.json["public_status"]) == ("paying", "processing")
+    assert answer.json["handed_off_at"] is not None
+
+
+async def test_unknown_account_is_told_by_its_type(client: Client) -> None:
+    answer = await client.post("/v1/orders", terms(account="nobody"))
+    assert (answer.status, answer.problem) == (404, "unknown_account")
+
+
+async def test_lost_callback_is_recovered_by_a_refresh(client: Client, account: str, channel: Channel) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    await channel.pay(placed["payments"][0]["out_trade_no"])
+    paid = (await client.post(f"/v1/orders/{placed['order_no']}/refresh")).json
+    assert (paid["status"], paid["public_status"]) == ("paid", "paid")
+    assert paid["paid_by"] == {"account": "main", "out_trade_no": placed["payments"][0]["out_trade_no"]}
+    entries = (await client.get(f"/v1/orders/{placed['order_no']}/timeline")).json["entries"]
+    versions = [entry["version"] for entry in entries if entry["version"] is not None]
+    assert versions == list(range(1, paid["version"] + 1))
+    assert entries[-1]["kind"] == "paid"
+
+
+async def test_a_paid_order_takes_no_other_payment_and_cannot_be_closed(
+    client: Client, account: str, channel: Channel
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    await channel.pay(placed["payments"][0]["out_trade_no"])
+    address = f"/v1/orders/{placed['order_no']}"
+    started = await client.post(f"{address}/payments", {"account": account, "method": "page"})
+    closed = await client.post(f"{address}/close")
+    assert (started.status, started.problem) == (409, "order_paid")
+    assert (closed.status, closed.problem) == (409, "order_paid")
+
+
+async def test_the_same_way_to_pay_is_used_again(client: Client, account: str) -> None:
+    placed = (await client.post("/v1/orders", terms())).json
+    address = f"/v1/orders/{placed['order_no']}/payments"
+    first = await client.post(address, {"account": account})
+    again = await client.post(address, {"account": account})
+    assert (first.status, again.status) == (201, 200)
+    assert len(again.json["payments"]) == 1
+
+
+async def test_an_unpaid_order_is_closed_on_request_after_its_channel_was_asked(
+    client: Client, account: str, channel: Channel
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    closed = await client.post(f"/v1/orders/{placed['order_no']}/close")
+    assert (closed.status, closed.json["status"]) == (200, "closed")
+
+
+async def test_a_watched_payment_is_queried_and_never_created(client: Client, account: str) -> None:
+    number = "legacy-0001"
+    answer = await client.post("/v1/orders", terms(account=account, watch={"out_trade_no": number}))
+    assert answer.status == 201
+    [payment] = answer.json["payments"]
+    assert (payment["out_trade_no"], payment["origin"], payment["checkout"]) == (number, "watched", None)
+    taken = await client.post("/v1/orders", terms(account=account, watch={"out_trade_no": number}))
+    assert (taken.status, taken.problem) == (409, "number_taken")
+
+
+async def test_orders_are_listed_newest_first_and_a_cursor_leads_on(client: Client) -> None:
+    placed = [(await client.post("/v1/orders", terms())).json["order_no"] for _ in range(3)]
+    first = (await client.get("/v1/orders?limit=2")).json
+    second = (await client.get(f"/v1/orders?limit=2&cursor={first['next_cursor']}")).json
+    assert [order["order_no"] for order in first["orders"] + second["orders"]] == placed[::-1]
+    assert second["next_cursor"] is None
+    assert (await client.get("/v1/orders?status=paid")).json["orders"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=201", "limit=1&limit=2", "cursor=%00", "cursor=zzzz", "status=lost", "colour=red",
+     "created_after=2026-01-01T00:00:00", "limit=%ff", "account=UPPER", "limit", "&".join(["a=1"] * 60)],
+)  # fmt: skip
+async def test_a_query_that_is_not_of_the_table_is_refused(client: Client, query: str) -> None:
+    answer = await client.get(f"/v1/orders?{query}")
+    assert (answer.status, answer.problem) == (400, "invalid_request")
+
+
+async def test_cases_are_listed(client: Client) -> None:
+    assert (await client.get("/v1/cases?open=false&reason=paid_late")).json == {"cases": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("order_no", ["A-missing", "%00", "%ff", "..", "a%2Fb", "x" * 65])
+async def test_what_is_not_there_is_404_whatever_its_name(client: Client, order_no: str) -> None:
+    for suffix, method in (("", "GET"), ("/timeline", "GET"), ("/refresh", "POST"), ("/close", "POST")):
+        answer = await client.call(method, f"/v1/orders/{order_no}{suffix}")
+        assert (answer.status, answer.problem) == (404, "not_found")
+
+
+async def test_one_order_refreshed_a_hundred_times_at_once_is_one_query(
+    client: Client, account: str, channel: Channel
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    before = await channel.queries()
+    answers = await asyncio.gather(*(client.post(f"/v1/orders/{placed['order_no']}/refresh") for _ in range(100)))
+    assert {answer.status for answer in answers} == {200}
+    assert await channel.queries() - before == 1
+
+
+async def test_a_callback_is_acknowledged_in_the_channels_own_words(
+    client: Client, account: str, channel: Channel, served: str
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    await channel.pay(placed["payments"][0]["out_trade_no"], "none")
+
+    async def is_paid() -> bool:
+        return bool((await client.get(f"/v1/orders/{placed['order_no']}")).json["status"] == "paid")
+
+    await eventually(is_paid)
+
+
+# -- who pays, and until when ------------------------------------------------------------------------------------------
+
+OPENID = "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"
+CLIENT_IP = "2001:db8::1428:57ab"
+
+
+async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
+    client: Client, account: str, parts: Parts
+) -> None:
+    payer = {"openid": OPENID, "client_ip": CLIENT_IP}
+    with capture_logs() as lines:
+        placed = await client.post("/v1/orders", terms(account=account, payer=payer))
+        unpaid = (await client.post("/v1/orders", terms())).json
+        path = f"/v1/orders/{unpaid['order_no']}/payments"
+        started = await client.post(path, {"account": account, "payer": payer})
+    assert (placed.status, started.status) == (201, 201)
+    tables = await parts.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    kept = [
+        await parts.db.fetch(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - Postgres's own
+        for (table,) in tables
+    ]
+    seen = repr((kept, lines, placed.json, started.json))
+    assert placed.json["order_no"] in repr(kept)
+    assert "order_placed" in [line["event"] for line in lines]
+    assert OPENID not in seen
+    assert CLIENT_IP not in seen
+
+
+@pytest.mark.parametrize(
+    "payer",
+    [{"openid": ""}, {"openid": "x" * 129}, {"openid": "a b"}, {"client_ip": "1.2.3"}, {"client_ip": "fe80::1%eth0"},
+     {"client_ip": "1.2.3.4, 5.6.7.8"}, {"client_ip": ":" * 45}, {"name": "Ann"}, OPENID],
+    ids=str,
+)  # fmt: skip
+async def test_a_payer_that_is_none_is_refused_and_not_repeated(client: Client, account: str, payer: object) -> None:
+    for path, body in (
+        ("/v1/orders", terms(account=account, payer=payer)),
+        ("/v1/orders/A-1/payments", {"account": account, "payer": payer}),
+    ):
+        answer = await client.post(path, body)
+        assert (answer.status, answer.problem) == (400, "invalid_request"), path
+        told = next(iter(payer.values())) if isinstance(payer, dict) else payer
+        assert not told or str(told) not in answer.json["detail"]
+
+
+async def test_a_payer_without_a_payment_is_refused(client: Client) -> None:
+    answer = await client.post("/v1/orders", terms(payer={"openid": OPENID}))
+    assert (answer.status, "account is missing" in answer.json["detail"]) == (400, True)
+
+
+async def test_a_method_that_the_channel_does_not_know_is_refused_and_nothing_is_placed(
+    client: Client, account: str
+) -> None:
+    wanted = terms(account=account, method="jsapi")
+    answer = await client.post("/v1/orders", wanted)
+    assert (answer.status, answer.problem, "page" in answer.json["detail"]) == (400, "invalid_request", True)
+    assert (await client.get(f"/v1/orders/{wanted['order_no']}")).status == 404
+    placed = (await client.post("/v1/orders", terms())).json
+    path = f"/v1/orders/{placed['order_no']}/payments"
+    assert (await client.post(path, {"account": account, "method": "jsapi"})).status == 400
+    assert (await client.post(path, {"account": account, "method": "page"})).status == 201
+
+
+@pytest.mark.parametrize("until", ["2099-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"])
+async def test_a_payment_is_watched_for_ten_years_at_most(client: Client, account: str, until: str) -> None:
+    watch = {"out_trade_no": "legacy-0002", "payable_until": until}
+    answer = await client.post("/v1/orders", terms(account=account, watch=watch))
+    assert (answer.status, "watch.payable_until" in answer.json["detail"]) == (400, True)
+    watch["payable_until"] = (datetime.now(UTC) + timedelta(days=3649)).isoformat()
+    assert (await client.post("/v1/orders", terms(account=account, watch=watch))).status == 201
+
+
+async def test_the_payer_reaches_the_channel_that_needs_one(client: Client, channel: Channel, parts: Parts) -> None:
+    """WeChat Pay's jsapi wants an openid; the request without it, sent again with it, carries on where it was."""
+    await open_elsewhere(parts, channel, "wechatpay", "cn")
+    wanted = terms(account="cn", method="jsapi")
+    without = await client.post("/v1/orders", wanted)
+    assert (without.status, "payer.openid" in without.json["detail"]) == (400, True)
+    placed = await client.post("/v1/orders", wanted | {"payer": {"openid": OPENID}})
+    assert placed.status == 200
+    assert placed.json["payments"][0]["checkout"]["kind"] == "client"
+    page = await client.post("/v1/orders", terms(account="cn", method="h5", payer={"client_ip": CLIENT_IP}))
+    assert (page.status, page.json["payments"][0]["checkout"]["kind"]) == (201, "redirect")

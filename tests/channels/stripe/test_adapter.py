@@ -1,0 +1,551 @@
+"""What is done wrong most often with Stripe, each as a test; the rest is in the suite that all channels pass."""
+
+import base64
+import hmac
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+from channels.adapters import open_channel
+from channels.base import Callback, Channel
+from channels.kit import trace
+from channels.stripe.adapter import Credentials
+from channels.stripe.events import EVENTS
+from channels.stripe.money import from_stripe, to_stripe
+from channels.transport import Transport
+from cli.accounts.account_file import read_account
+from core.errors import (
+    CallbackForged,
+    ChannelRefused,
+    ChannelUnavailable,
+    ChannelUnreadable,
+    ConfigurationError,
+    InvalidRequest,
+)
+from core.evidence import Closed, Evidence, Missing, Paid, Unclear, Unpaid
+from core.order import Origin, Payment
+from simulator.kernel.faults import FaultProfile
+from simulator.kernel.ledger import Key as LedgerKey
+from tests.channels.conftest import Far, Running, create
+from tests.channels.driver import AMOUNT, NUMBER, OFFLINE_URL, Key, Said
+from tests.channels.stripe.driver import StripeDriver, signature
+from tests.servers import ROOT
+
+DRIVER = StripeDriver()
+NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
+AT = int(NOW.timestamp())
+CREATED_AT = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
+
+class Server:
+    """Stripe as a test wants it: answers with what it is told to, and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self.asked: list[httpx.Request] = []
+        self._answer = answer
+        transport = Transport(timeout_s=1, transport=httpx.MockTransport(self._told))
+        self.channel = open_channel(DRIVER.account(OFFLINE_URL), transport)
+
+    def _told(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        return self._answer(request)
+
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.asked[-1].content.decode()))
+
+
+def answering(told: object, status: int = 200) -> Server:
+    body = json.dumps(told).encode()
+    return Server(lambda _: httpx.Response(status, stream=httpx.ByteStream(body)))
+
+
+def session(**changed: object) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(DRIVER.render(Said()))
+    return told | changed
+
+
+def intent(status: str, **changed: object) -> dict[str, Any]:
+    told: dict[str, Any] = session()["payment_intent"]
+    return told | {"status": status, "amount_received": 0, "latest_charge": None} | changed
+
+
+def row(reference: str | None = None, **changed: Any) -> Payment:
+    return replace(DRIVER.payment(), channel_reference=reference or DRIVER.reference, **changed)
+
+
+async def evidence_of(told: object, payment: Payment | None = None) -> Evidence:
+    return await answering(told).channel.query_payment(payment or row())
+
+
+def event(type_: str, told: object, **changed: object) -> bytes:
+    body = {"id": "evt_1", "object": "event", "created": AT, "livemode": False, "type": type_, "data": {"object": told}}
+    return json.dumps(body | changed).encode()
+
+
+async def called_back(body: bytes, header: str = "", *keys: Key, channel: Channel | None = None) -> Callback:
+    used = channel or open_channel(DRIVER.account(OFFLINE_URL, *keys), NOBODY)
+    good = DRIVER.sign_callback(body, "", at=AT).headers["stripe-signature"]
+    return await used.verify_callback({"stripe-signature": header or good}, body, received_at=NOW)
+
+
+def secret_of(key: Key) -> str:
+    secret: str = DRIVER.account("", key).credentials["webhook_secrets"][0]
+    return secret
+
+
+# -- facts that are done wrong most often ------------------------------------------------------------------------------
+
+
+async def test_a_completed_session_is_not_paid_before_its_payment_status_says_so() -> None:
+    """A bank debit completes the session at once and pays days later, or never."""
+    told = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
+    assert isinstance((await called_back(event("checkout.session.completed", told))).evidence, Unpaid)
+    later = (
+        await called_back(event("checkout.session.async_payment_succeeded", told | {"payment_status": "paid"}))
+    ).evidence
+    assert isinstance(later, Paid)
+    assert isinstance((await called_back(event("checkout.session.async_payment_failed", told))).evidence, Unpaid)
+
+
+@pytest.mark.parametrize("type_", ["checkout.session.completed", "checkout.session.expired"])
+async def test_a_session_that_needs_no_payment_is_not_paid(type_: str) -> None:
+    """A coupon over everything, or a trial: no money came."""
+    told = session(payment_intent=None, payment_status="no_payment_required", status="complete")
+    assert isinstance((await called_back(event(type_, told))).evidence, Unpaid)
+    assert isinstance(await evidence_of(told), Unpaid)
+
+
+async def test_a_decline_is_no_end_of_the_payment() -> None:
+    """The buyer may try another card, and the same PaymentIntent is paid a minute later."""
+    declined = intent("requires_payment_method", last_payment_error={"code": "card_declined"})
+    told = (await called_back(event("payment_intent.payment_failed", declined))).evidence
+    assert isinstance(told, Unpaid)
+    assert isinstance(await evidence_of(declined | {"id": "pi_1"}, row("pi_1")), Unpaid)
+    assert isinstance(
+        await evidence_of(session(status="open", payment_status="unpaid", payment_intent=declined)), Unpaid
+    )
+
+
+async def test_the_webhook_secret_is_used_as_it_is_shown() -> None:
+    """It looks like Standard Webhooks' secret, of which the base64 behind the prefix is decoded."""
+    body = event("checkout.session.completed", session(payment_intent="pi_1"))
+    secret = f"whsec_{base64.b64encode(b'a key of twenty-four bytes').decode()}"
+    credentials = DRIVER.account(OFFLINE_URL).credentials | {"webhook_secrets": [secret]}
+    channel = open_channel(replace(DRIVER.account(OFFLINE_URL), credentials=credentials), NOBODY)
+    assert isinstance((await called_back(body, signature(body, secret, AT), channel=channel)).evidence, Paid)
+    string = b"%d." % AT + body
+    for key in (base64.b64decode(secret.removeprefix("whsec_")), secret.removeprefix("whsec_").encode()):
+        with pytest.raises(CallbackForged):
+            await called_back(body, f"t={AT},v1={hmac.digest(key, string, 'sha256').hex()}", channel=channel)
+
+
+async def test_any_v1_of_several_verifies_and_v0_never() -> None:
+    """While a secret is rolled each delivery is signed with both."""
+    body = event("checkout.session.completed", session(payment_intent="pi_1"))
+    v1 = signature(body, secret_of(Key.OLD), AT).split(",")[1].removeprefix("v1=")
+    for rest in (f"v1={'0' * 64},v1={v1}", f"v1={v1},v1={'0' * 64}", f"v0={'0' * 64},v1=bad,v1={v1}"):
+        assert isinstance((await called_back(body, f"t={AT},{rest}", Key.OLD)).evidence, Paid)
+    for rest in (f"v0={v1}", f"v1={'0' * 64},v0={v1}", f"v2={v1}", f"v1={v1}0", f"v1={v1.upper()}"):
+        with pytest.raises(CallbackForged):
+            await called_back(body, f"t={AT},{rest}", Key.OLD)
+
+
+@pytest.mark.parametrize(
+    ("currency", "ours", "theirs"),
+    [
+        ("CNY", 8888, 8888),
+        ("JPY", 500, 500),
+        ("KRW", 500, 500),
+        ("ISK", 5, 500),
+        ("UGX", 5, 500),
+        ("HUF", 1001, 1001),
+        ("TWD", 80_055, 80_055),
+        ("MGA", 500, 5),
+        ("KWD", 5120, 5120),
+    ],
+)
+def test_amounts_are_integers_in_stripes_own_minor_units(currency: str, ours: int, theirs: int) -> None:
+    assert to_stripe(ours, currency) == theirs
+    assert from_stripe(theirs, currency) == ours
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("KWD", 5124), ("TND", 1), ("MGA", 501)])
+async def test_an_amount_that_stripe_has_no_number_for_is_refused_before_it_is_sent(currency: str, amount: int) -> None:
+    """Rounded, the user would pay another amount than the order's, and every such order would be a case."""
+    server = answering(session())
+    with pytest.raises(InvalidRequest, match=currency):
+        await server.channel.create_payment(create(row(currency=currency, amount=amount)))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("isk", 501), ("mga", 10**13)])
+async def test_an_amount_that_we_have_no_number_for_is_unreadable(currency: str, amount: int) -> None:
+    told = intent("succeeded", currency=currency, amount=amount, amount_received=amount)
+    with pytest.raises(ChannelUnreadable):
+        await evidence_of(session(payment_intent=told))
+
+
+# -- what a payment's objects say --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture"],
+)
+async def test_an_intent_that_has_not_succeeded_is_unpaid_whatever_amount_it_received(status: str) -> None:
+    told = intent(status, id="pi_1", amount_received=AMOUNT)
+    assert isinstance(await evidence_of(told, row("pi_1")), Unpaid)
+    assert isinstance(
+        await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=told)), Unpaid
+    )
+
+
+async def test_what_was_received_is_what_was_paid() -> None:
+    told = intent("succeeded", amount_received=AMOUNT - 1)
+    found = await evidence_of(session(payment_intent=told))
+    assert isinstance(found, Paid)
+    assert found.amount == AMOUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted"),
+    [
+        (None, Closed),
+        ("canceled", Closed),
+        ("requires_payment_method", Closed),
+        ("processing", Unpaid),
+        ("requires_action", Unpaid),
+        ("succeeded", Paid),
+    ],
+)
+async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(status: str | None, wanted: type) -> None:
+    told = None if status is None else intent(status)
+    assert isinstance(
+        await evidence_of(session(status="expired", payment_status="unpaid", payment_intent=told)), wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "under_way"),
+    [
+        ("requires_payment_method", False),
+        ("requires_confirmation", False),
+        ("requires_action", False),
+        ("processing", True),
+        ("requires_capture", True),
+    ],
+)
+async def test_money_is_under_way_once_there_is_nothing_left_for_the_buyer_to_do(status: str, under_way: bool) -> None:
+    """A check by the bank that was walked away from is none, or nobody could choose another way to pay."""
+    told = intent(status, id="pi_1")
+    in_open = session(status="open", payment_status="unpaid", payment_intent=told)
+    event_told = (await called_back(event("payment_intent.processing", told))).evidence
+    for found in (await evidence_of(told, row("pi_1")), await evidence_of(in_open), event_told):
+        assert isinstance(found, Unpaid)
+        assert found.under_way is under_way
+
+
+@pytest.mark.parametrize(
+    ("status", "under_way"), [("requires_payment_method", False), ("requires_action", True), ("processing", True)]
+)
+async def test_a_completed_session_is_waited_for_until_its_money_is_told_to_have_failed(
+    status: str, under_way: bool
+) -> None:
+    """With a voucher in hand the buyer has done everything on the page, and pays at a counter days later."""
+    found = await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=intent(status)))
+    assert isinstance(found, Unpaid)
+    assert found.under_way is under_way
+
+
+@pytest.mark.parametrize(
+    ("type_", "under_way"),
+    [("checkout.session.completed", True), ("checkout.session.async_payment_failed", False)],
+)
+async def test_an_event_of_a_completed_session_says_whether_its_money_may_still_come(
+    type_: str, under_way: bool
+) -> None:
+    told = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
+    found = (await called_back(event(type_, told))).evidence
+    assert isinstance(found, Unpaid)
+    assert found.under_way is under_way
+
+
+async def test_a_session_that_needed_no_payment_is_not_waited_for() -> None:
+    """Nothing is under way, so nothing would ever end it: the payment would be asked about for ever."""
+    found = await evidence_of(session(payment_intent=None, payment_status="no_payment_required", status="complete"))
+    assert isinstance(found, Unpaid)
+    assert not found.under_way
+
+
+async def test_a_cancelled_intent_in_an_open_session_is_not_its_end() -> None:
+    found = await evidence_of(session(status="open", payment_status="unpaid", payment_intent=intent("canceled")))
+    assert isinstance(found, Unpaid)
+    assert not found.under_way
+
+
+async def test_a_session_of_the_other_world_is_not_missing() -> None:
+    """Since the account was switched over nobody here can see it: whether it was paid is as unknown as before."""
+    told = error("invalid_request_error", "resource_missing")
+    assert isinstance(await answering(told, 404).channel.query_payment(row("cs_test_1")), Missing)
+    with pytest.raises(ChannelUnreadable, match="livemode"):
+        await answering(told, 404).channel.query_payment(row("cs_live_1"))
+
+
+async def test_an_answer_about_another_object_is_evidence_of_another_number() -> None:
+    """Even when it carries our number: metadata can be given to any object."""
+    found = await evidence_of(session(id="cs_test_other"))
+    assert found.out_trade_no == "cs_test_other"
+
+
+async def test_an_object_made_elsewhere_is_known_by_its_id() -> None:
+    """A watched payment is registered under the id, or, a session, under its maker's reference."""
+    told = session(metadata={"their_order": "7"}, client_reference_id=None)
+    watched = row(out_trade_no="pi_number_1", origin=Origin.WATCHED)
+    assert (await evidence_of(told, watched)).out_trade_no == "pi_number_1"
+    assert (await evidence_of(told | {"client_reference_id": "order-77"}, watched)).out_trade_no == "pi_number_1"
+    alone = intent("succeeded", id="pi_1", amount_received=AMOUNT, metadata={})
+    found = (await called_back(event("payment_intent.succeeded", alone))).evidence
+    assert found is not None
+    assert found.out_trade_no == "pi_1"
+    named = session(payment_intent="pi_1", metadata={}, client_reference_id="order-77")
+    found = (await called_back(event("checkout.session.completed", named))).evidence
+    assert found is not None
+    assert found.out_trade_no == "order-77"
+
+
+@pytest.mark.parametrize("captured", [None, 0])
+async def test_an_authorisation_that_was_let_go_was_never_money(captured: int | None) -> None:
+    """Up to 2025-03-31 Stripe calls that a refund of everything, of a charge without a captured amount."""
+    charge = {
+        "id": "ch_1",
+        "object": "charge",
+        "amount": AMOUNT,
+        "amount_captured": captured,
+        "amount_refunded": AMOUNT,
+        "captured": False,
+        "created": AT,
+        "currency": "cny",
+        "livemode": False,
+        "metadata": {"out_trade_no": NUMBER},
+        "payment_intent": "pi_1",
+    }
+    found = (await called_back(event("charge.refunded", charge))).evidence
+    assert found == Unclear(channel_account="main", out_trade_no=NUMBER, reason="not_captured")
+
+
+async def test_an_event_of_a_connected_account_is_of_that_account() -> None:
+    body = event("checkout.session.completed", session(payment_intent="pi_1"), account="acct_of_another")
+    found = (await called_back(body)).evidence
+    assert found is not None
+    assert found.channel_account == "other:acct_of_another"
+
+
+# -- creating ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_asked_for_with_our_number_in_every_place() -> None:
+    server = answering(session(status="open", payment_status="unpaid"))
+    await server.channel.create_payment(create(row()))
+    form, headers, price = server.form(), server.asked[-1].headers, "line_items[0][price_data]"
+    places = ("metadata[out_trade_no]", "payment_intent_data[metadata][out_trade_no]", "client_reference_id")
+    assert {form[name] for name in places} == {NUMBER} == {headers["idempotency-key"]}
+    assert (form[f"{price}[currency]"], form[f"{price}[unit_amount]"]) == (
+        "cny",
+        "8888",
+    )
+    assert headers["stripe-version"] == "2025-03-31.basil"
+
+
+@pytest.mark.parametrize(
+    ("payable", "asked"),
+    [
+        (timedelta(minutes=5), timedelta(minutes=40)),
+        (timedelta(minutes=45), timedelta(minutes=45)),
+        (timedelta(hours=24), timedelta(hours=24)),
+        (timedelta(hours=25), None),
+    ],
+)
+async def test_a_session_ends_within_what_stripe_allows_and_the_payment_is_told(
+    payable: timedelta, asked: timedelta | None
+) -> None:
+    """Whatever the clock says, for asked again with another parameter the same key is an error."""
+    server = answering(session(expires_at=AT))
+    created = await server.channel.create_payment(create(row(payable_until=CREATED_AT + payable)))
+    wanted = None if asked is None else str(int((CREATED_AT + asked).timestamp()))
+    assert server.form().get("expires_at") == wanted
+    assert created.payable_until == NOW
+
+
+async def test_an_intent_takes_money_until_it_is_cancelled_and_the_payment_is_told() -> None:
+    told = intent("requires_payment_method", client_secret="pi_1_secret_2")
+    created = await answering(told).channel.create_payment(create(row(method="payment_intent")))
+    assert (created.checkout.kind, created.checkout.value) == ("client", "pi_1_secret_2")
+    assert created.payable_until is not None
+    assert created.payable_until > CREATED_AT + timedelta(days=3000)
+
+
+def error(type_: str, code: str | None = None) -> dict[str, object]:
+    return {"error": {"type": type_, "code": code, "message": "canary"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "wanted"),
+    [
+        (400, error("invalid_request_error", "amount_too_small"), ChannelRefused),
+        (401, error("invalid_request_error"), ChannelRefused),
+        (402, error("card_error", "card_declined"), ChannelRefused),
+        (403, error("invalid_request_error", "platform_api_key_expired"), ChannelRefused),
+        (400, error("idempotency_error"), ChannelUnreadable),
+        (409, error("idempotency_error", "idempotency_key_in_use"), ChannelUnavailable),
+        (403, {"error": "blocked by the proxy"}, ChannelUnreadable),
+        (500, error("api_error"), ChannelUnavailable),
+    ],
+)
+async def test_what_stripe_says_no_to_is_definite_only_where_it_did_nothing(
+    status: int, told: object, wanted: type[Exception]
+) -> None:
+    """Used with other parameters, or at work: there may be something under the key that is not known here."""
+    with pytest.raises(wanted) as caught:
+        await answering(told, status).channel.create_payment(create(row()))
+    assert "canary" not in repr(caught.value)
+
+
+def test_the_account_in_the_documentation_opens() -> None:
+    """As it stands there, for it is copied."""
+    text = (ROOT / "docs/channels/stripe.md").read_text()
+    (toml,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    account = read_account("main", "main.toml", toml.encode())
+    assert open_channel(account, NOBODY).methods == DRIVER.methods
+    assert set(account.credentials) == set(Credentials.__struct_fields__), "every key is shown"
+    assert set(re.findall(r"`((?:checkout|payment_intent|charge)\.[a-z_.]+)`", text)) == set(EVENTS)
+
+
+def test_a_key_is_only_ever_sent_over_tls() -> None:
+    live = {"secret_key": DRIVER.account("").credentials["secret_key"].replace("_test_", "_live_")}
+    account = DRIVER.account("http://stripe.internal")
+    for wrong in (account, replace(account, live=True, credentials=account.credentials | live)):
+        with pytest.raises(ConfigurationError, match="base_url"):
+            open_channel(wrong, NOBODY)
+
+
+def test_a_key_kept_for_another_use_is_told_by_its_prefix_and_not_shown() -> None:
+    wrong = DRIVER.account("").credentials | {"secret_key": "sk_live_canarycanary"}
+    with pytest.raises(ConfigurationError, match="live is False") as caught:
+        open_channel(replace(DRIVER.account(""), credentials=wrong), NOBODY)
+    assert "canary" not in str(caught.value)
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_was_kept_without_its_status_tells_it() -> None:
+    channel: Any = answering({}).channel
+    bodies = {404: error("invalid_request_error", "resource_missing"), 400: error("card_error"), 200: session()}
+    assert [channel.status_of(json.dumps(body).encode()) for body in bodies.values()] == list(bodies)
+    assert channel.status_of(b"<html>") == 200
+
+
+async def test_every_check_of_a_signature_is_told_to_who_listens() -> None:
+    body = event("payout.paid", {})
+    with trace.listening() as heard:
+        await called_back(body, signature(body, secret_of(Key.OLD), AT), Key.NEW, Key.OLD)
+    assert [(one.key, one.is_good) for one in heard] == [("webhook_secrets[0]", False), ("webhook_secrets[1]", True)]
+    assert {one.string for one in heard} == {b"%d." % AT + body}
+    assert not [one for one in heard if secret_of(Key.OLD) in repr(one)]
+
+
+async def test_a_refund_is_found_on_a_later_page_and_the_pages_end() -> None:
+    def told(request: httpx.Request) -> httpx.Response:
+        after = request.url.params.get("starting_after")
+        item = {"object": "refund", "amount": 1, "currency": "cny", "status": "pending", "payment_intent": "pi_1"}
+        number = 0 if after is None else int(after.removeprefix("re_")) + 1
+        found = item | {"id": f"re_{number}", "metadata": {"refund_no": f"R-{number:06}"}}
+        body = json.dumps({"object": "list", "data": [found], "has_more": True}).encode()
+        return httpx.Response(200, stream=httpx.ByteStream(body))
+
+    server = Server(told)
+    payment = row(channel_transaction_id="pi_1")
+    assert await server.channel.query_refund(payment, "R-000003") is not None
+    assert len(server.asked) == 4
+    with pytest.raises(ChannelUnreadable, match="without_end"):
+        await server.channel.query_refund(payment, "R-999999")
+
+
+async def test_a_list_that_says_more_and_shows_nothing_is_unreadable() -> None:
+    server = answering({"object": "list", "data": [], "has_more": True})
+    with pytest.raises(ChannelUnreadable):
+        await server.channel.fetch_statement(CREATED_AT.date(), BytesIO())
+
+
+async def test_one_event_that_cannot_be_read_does_not_hide_the_others() -> None:
+    good = json.loads(event("checkout.session.completed", session(payment_intent="pi_1")))
+    listed = [{"id": "evt_0"}, good | {"livemode": True}, good | {"type": "payout.paid"}, good]
+    server = answering({"object": "list", "data": listed, "has_more": False})
+    (found,) = await server.channel.fetch_undelivered()
+    assert isinstance(found, Paid)
+    query = server.asked[-1].url.params
+    assert query["delivery_success"] == "false"
+    assert len(query.get_list("types[]")) <= 20, "Stripe takes no more types in one call"
+
+
+async def test_a_statement_tells_the_charges_amount_and_not_the_converted_one() -> None:
+    row_ = next(answering({}).channel.parse_statement(BytesIO(DRIVER.statement)))
+    assert (getattr(row_, "amount", None), getattr(row_, "currency", None)) == (AMOUNT, "CNY")
+
+
+# -- with the far side -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def far_side(running: Running) -> AsyncIterator[Far]:
+    await running.far_side.reset(7)
+    far = Far(DRIVER, running)
+    running.far_side.accounts[far.account.merchant_id] = far.account
+    far.middleman.spoil, far.middleman.passed = lambda _, answered: answered, []
+    yield far
+
+
+async def test_an_intent_is_created_paid_cancelled_and_asked_by_its_own_id(running: Running) -> None:
+    async with far_side(running) as far:
+        await far.create(replace(DRIVER.payment(), method="payment_intent"))
+        assert (far.row.channel_reference or "").startswith("pi_")
+        assert isinstance(await far.query(), Unpaid)
+        paid = await far.pay()
+        told = await far.query()
+        assert isinstance(told, Paid)
+        assert told.channel_transaction_id == paid.transaction_id == far.row.channel_reference
+        await far.adapter.close_payment(far.row)
+        other = replace(DRIVER.payment(f"{NUMBER[:-1]}7"), method="payment_intent")
+        await far.create(other)
+        await far.adapter.close_payment(far.row)
+        assert isinstance(await far.query(), Closed)
+
+
+async def test_a_slow_method_is_unpaid_until_its_money_is_there(running: Running) -> None:
+    async with far_side(running) as far:
+        running.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
+        await far.create()
+        far.agree()
+        assert isinstance(await far.query(), Unpaid)
+        await far.adapter.close_payment(far.row)
+        assert isinstance(await far.query(), Unpaid), "a session that is complete cannot be expired"
+        running.far_side.ledger.pay(LedgerKey(DRIVER.merchant_id, NUMBER), running.far_side.now())
+        assert isinstance(await far.query(), Paid)
+
+
+async def test_a_reference_that_stripe_does_not_know_is_missing(running: Running) -> None:
+    async with far_side(running) as far:
+        for reference in ("cs_test_nothing", "pi_nothing"):
+            assert isinstance(await far.adapter.query_payment(row(reference)), Missing)
+    with pytest.raises(ChannelUnreadable, match="no_channel_reference"):
+        await answering({}).channel.query_payment(DRIVER.payment())

@@ -1,0 +1,487 @@
+"""WeChat Pay, played from its documentation alone: RSA both ways, callbacks sealed with AES-256-GCM.
+
+Its two keys are of its two kinds: NEW is a public key, OLD a platform certificate, as with a merchant who is changing
+from the one to the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import IO, Any, NamedTuple
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+
+from channels.base import Acknowledgement, StatementRow
+from core.account import AccountConfig
+from simulator.kernel.base import Account
+from simulator.kernel.faults import CallKind
+from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Key, Said, Sent, Tells, Wrong
+from tests.channels.wire import Answered, Asked
+
+APPID = "wx0000000000000001"
+PUBLIC_KEY_ID = "PUB_KEY_ID_0100000000000000000000000001"
+APIV3_KEY = "thirty-two characters, no secret"
+SIGNATURE_TYPE = "WECHATPAY2-SHA256-RSA2048"
+WEAK = SHA1()  # noqa: S303 - what is signed with it must not verify
+MERCHANT_SERIALS = {Key.NEW: "0A" * 20, Key.OLD: "0B" * 20}
+
+_STATES = {"unpaid": "NOTPAY", "paid": "SUCCESS", "refunded": "REFUND", "closed": "CLOSED"}
+
+
+class Keys(NamedTuple):
+    """All of a session; `theirs` OLD belongs to `certificate`."""
+
+    ours: dict[Key, rsa.RSAPrivateKey]
+    theirs: dict[Key, rsa.RSAPrivateKey]
+    certificate: x509.Certificate
+
+
+@cache
+def keys() -> Keys:
+    ours = {key: new_key() for key in (Key.NEW, Key.OLD)}
+    theirs = {key: new_key() for key in Key}
+    return Keys(ours, theirs, certificate(theirs[Key.OLD]))
+
+
+def new_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def certificate(
+    key: rsa.RSAPrivateKey, *, days: float = 365, serial: int = 0, now: datetime | None = None
+) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Platform")])
+    # From long before the day that tests offline play on.
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after((now or datetime.now(UTC)) + timedelta(days=days))
+        .sign(key, SHA256())
+    )
+
+
+@cache
+def private_pem(key: rsa.RSAPrivateKey) -> str:
+    encoded = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(*encoded).decode()
+
+
+@cache
+def public_pem(key: rsa.RSAPrivateKey) -> str:
+    encoded = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*encoded).decode()
+
+
+@cache
+def certificate_pem(made: x509.Certificate) -> str:
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def serial_of(made: x509.Certificate) -> str:
+    return f"{made.serial_number:040X}"
+
+
+def signature_headers(
+    body: bytes,
+    *,
+    serial: str,
+    key: rsa.RSAPrivateKey,
+    at: float | None = None,
+    hashed: HashAlgorithm | None = None,
+) -> dict[str, str]:
+    timestamp, nonce = str(int(time.time() if at is None else at)), "00112233445566778899aabbccddeeff"
+    string = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
+    made = key.sign(string, padding.PKCS1v15(), hashed or SHA256())
+    return {
+        "wechatpay-timestamp": timestamp,
+        "wechatpay-nonce": nonce,
+        "wechatpay-serial": serial,
+        "wechatpay-signature": base64.b64encode(made).decode(),
+    }
+
+
+def seal(
+    content: bytes, *, apiv3_key: str = APIV3_KEY, nonce: str = "0123456789ab", data: str = "transaction"
+) -> dict[str, Any]:
+    sealed = AESGCM(apiv3_key.encode()).encrypt(nonce.encode(), content, data.encode())
+    return {
+        "algorithm": "AEAD_AES_256_GCM",
+        "ciphertext": base64.b64encode(sealed).decode(),
+        "nonce": nonce,
+        "associated_data": data,
+    }
+
+
+def envelope(resource: object, notification_id: str, event_type: str = "TRANSACTION.SUCCESS") -> bytes:
+    return msgspec.json.encode(
+        {
+            "id": notification_id,
+            "create_time": "2026-11-23T12:00:00+08:00",
+            "resource_type": "encrypt-resource",
+            "event_type": event_type,
+            "summary": "支付成功",
+            "resource": resource,
+        }
+    )
+
+
+class WechatPayDriver(Driver):
+    channel = "wechatpay"
+    merchant_id = "1600000001"
+    other_merchant = "1600000002"
+    other_app = "wx0000000000000002"
+    methods = ("native", "h5", "jsapi")
+    payer_needed: Mapping[str, str] = {"h5": "client_ip", "jsapi": "openid"}
+    required = ("appid", "mchid", "merchant_serial", "private_key", "apiv3_key")
+    wrong = (
+        Wrong("appid", "", "appid"),
+        Wrong("mchid", 7, "mchid"),
+        Wrong("mchid", "m é", "mchid"),
+        Wrong("mchid", 'm",x="', "mchid"),
+        Wrong("merchant_serial", "not hexadecimal", "merchant_serial"),
+        Wrong("private_key", "canary", "private_key"),
+        Wrong("apiv3_key", "canary of 16 bys", "apiv3_key"),
+        Wrong("apiv3_key", "canary of twenty-four by", "apiv3_key"),
+        Wrong("apiv3_key", "canary of 33 bytes, one too many!", "apiv3_key"),
+        Wrong("apiv3_key", "canary: 32 characters are more é", "apiv3_key"),
+        Wrong("public_keys", {PUBLIC_KEY_ID: "canary"}, "public_keys"),
+        Wrong("public_keys", {"another name": "canary"}, "public_keys"),
+        Wrong("platform_certificates", ["canary"], "platform_certificates"),
+        Wrong("download_certificates", "canary", "download_certificates"),
+    )
+    numbers = ("ab|cd*ef_gh-12",)
+
+    answers_are_signed = True
+    refusals_are_signed = False
+    answer_tolerance_s = 300
+    refusal_code = "PARAM_ERROR"
+    queries = Tells(never=frozenset(), refunded=lambda _: 0)
+    checkout_kind = "qr"
+    created_tells: frozenset[str] = frozenset()
+
+    acknowledgement = Acknowledgement(status=200, content_type="application/json", body=b"")
+    callbacks = Tells(statuses=frozenset({"paid"}), never=frozenset(), refunded=lambda _: 0)
+    notification_id = "00000000-0000-4000-8000-000000000001"
+    signature_headers = ("wechatpay-signature", "wechatpay-timestamp", "wechatpay-nonce", "wechatpay-serial")
+    bad_signatures = (
+        "WECHATPAY/SIGNTEST/" + "a" * 325,
+        "a" * 344,
+        "é" * 344,
+        "１７" * 6,
+        "-1",
+        "PUB_KEY_ID_",
+        "0x" + "0" * 40,
+        "0A" * 20 + "\n",
+    )
+
+    statement = (
+        "\ufeff交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,应结订单金额,"
+        "代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,手续费,费率,订单金额,"
+        "申请退款金额,费率备注\r\n"
+        "`2026-11-23 12:00:00,`wx0000000000000001,`1600000001,`0,`,`4200000000202611230000000001,"
+        "`0190a7c3d1f2a1b2c3d4e5f60718,`openid,`NATIVE,`SUCCESS,`OTHERS,`CNY,`80.00,`8.88,`0,`0,`0.00,`0.00,`,`,"
+        "`Tea, 250 g,`,`0.53000,`0.60%,`88.88,`0.00,`\r\n"
+        "`2026-11-23 12:00:01,`wx0000000000000001,`1600000001,`0,`,`4200000000202611230000000001,"
+        "`0190a7c3d1f2a1b2c3d4e5f60718,`openid,`NATIVE,`REFUND,`OTHERS,`CNY,`0.00,`0.00,`50000000002026112300001,"
+        "`R-000001,`9.00,`1.00,`ORIGINAL,`SUCCESS,`Tea, 250 g,`,`-0.06000,`0.60%,`88.88,`10.00,`\r\n"
+        "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额\r\n"
+        "`2,`80.00,`9.00,`1.00,`0.47000,`88.88,`10.00\r\n"
+    ).encode()
+    statement_rows = (
+        StatementRow(
+            line=2,
+            kind="payment",
+            out_trade_no=NUMBER,
+            channel_transaction_id="4200000000202611230000000001",
+            amount=AMOUNT,
+            currency="CNY",
+            at=PAID_AT,
+        ),
+        StatementRow(
+            line=3,
+            kind="refund",
+            out_trade_no=NUMBER,
+            channel_transaction_id="4200000000202611230000000001",
+            refund_no=REFUND_NO,
+            amount=1000,
+            currency="CNY",
+            at=PAID_AT + timedelta(seconds=1),
+        ),
+    )
+
+    # -- the account ---------------------------------------------------------------------------------------------------
+
+    def account(self, base_url: str, *keys_: Key) -> AccountConfig:
+        return AccountConfig(name="main", channel=self.channel, base_url=base_url, credentials=self.credentials(*keys_))
+
+    def credentials(self, *keys_: Key) -> dict[str, Any]:
+        named = keys_ or (Key.NEW, Key.OLD)
+        return {
+            "appid": APPID,
+            "mchid": self.merchant_id,
+            "merchant_serial": MERCHANT_SERIALS[named[0]],
+            "private_key": private_pem(keys().ours[named[0]]),
+            "apiv3_key": APIV3_KEY,
+            "public_keys": {PUBLIC_KEY_ID: public_pem(keys().theirs[Key.NEW])} if Key.NEW in named else {},
+            "platform_certificates": [certificate_pem(keys().certificate)] if Key.OLD in named else [],
+        }
+
+    def far_account(self, callback_url: str = "") -> Account:
+        wire = {
+            "appid": APPID,
+            "apiv3_key": APIV3_KEY,
+            "merchants": {MERCHANT_SERIALS[key]: public_pem(ours) for key, ours in keys().ours.items()},
+            "platform": [
+                {
+                    "serial": serial_of(keys().certificate),
+                    "private_key": private_pem(keys().theirs[Key.OLD]),
+                    "certificate": certificate_pem(keys().certificate),
+                }
+            ],
+            "public_keys": [{"id": PUBLIC_KEY_ID, "private_key": private_pem(keys().theirs[Key.NEW])}],
+        }
+        return Account(
+            name="main", merchant_id=self.merchant_id, channel=self.channel, callback_url=callback_url, wire=wire
+        )
+
+    def mixed_accounts(self) -> Mapping[str, AccountConfig]:
+        return {
+            "a test account at the live host": self.account(""),
+            "a test account at the other live host": self.account("https://api2.mch.weixin.qq.com/"),
+            "a live account in the clear": msgspec.structs.replace(self.account("http://127.0.0.1:9"), live=True),
+        }
+
+    # -- calls and answers ---------------------------------------------------------------------------------------------
+
+    def kind(self, asked: Asked) -> CallKind:
+        path = asked.target.partition("?")[0]
+        if path == "/v3/certificates":
+            return CallKind.CERTIFICATES
+        if path in ("/v3/bill/tradebill", "/v3/billdownload/file"):
+            return CallKind.STATEMENT
+        if path.startswith("/v3/refund/"):
+            return CallKind.REFUND if asked.method == "POST" else CallKind.QUERY_REFUND
+        if asked.method == "GET":
+            return CallKind.QUERY
+        return CallKind.CLOSE if path.endswith("/close") else CallKind.CREATE
+
+    def render(self, said: Said) -> bytes:
+        was_paid = said.status in ("paid", "refunded")
+        told: dict[str, Any] = {
+            "appid": APPID if said.app is None else said.app,
+            "mchid": self.merchant_id if said.merchant is None else said.merchant,
+            "out_trade_no": said.number,
+            "trade_state": _STATES.get(said.status, said.status),
+            "trade_state_desc": "",
+            "attach": "",
+            "payer": {"openid": "openid-of-a-buyer"} if was_paid else {},
+            "amount": {"total": said.amount, "currency": self.currency if said.currency is None else said.currency},
+        }
+        if was_paid:
+            told["transaction_id"] = self.transaction if said.transaction is None else said.transaction
+            told["success_time"] = "2026-11-23T12:00:00+08:00"
+            told["trade_type"] = "NATIVE"
+            told["amount"]["payer_total"] = max(0, said.amount - 888)
+            told["amount"]["payer_currency"] = "CNY"
+        return msgspec.json.encode(told)
+
+    def render_created(self, said: Said, checkout: str) -> bytes:
+        del said  # a code is all that is told
+        return msgspec.json.encode({"code_url": checkout})
+
+    def answer(
+        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> Answered:
+        del asked
+        headers = signature_headers(body, serial=self._serial(key), key=keys().theirs[key], at=at)
+        return Answered(status, {"content-type": "application/json", **headers}, body)
+
+    def missing(self, asked: Asked) -> Answered:
+        del asked
+        return error(404, "ORDER_NOT_EXIST")
+
+    def refusal(self, asked: Asked, code: str) -> Answered:
+        del asked
+        return error(400, code)
+
+    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
+        return answered._replace(headers=answered.headers | {"wechatpay-signature": text})
+
+    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
+        good = self.answer(asked, 200, self.render(Said()))
+        theirs = keys().theirs[Key.NEW]
+
+        def with_headers(**headers: str) -> Answered:
+            told = {f"wechatpay-{name.replace('_', '-')}": value for name, value in headers.items()}
+            return good._replace(headers=good.headers | told)
+
+        return {
+            "system error": error(500, "SYSTEM_ERROR"),
+            "too often": error(429, "FREQUENCY_LIMITED"),
+            "our signature is wrong": error(401, "SIGN_ERROR"),
+            "no permission": error(403, "NO_AUTH"),
+            "no such address": error(404, "NOT_FOUND"),
+            "not there, with another status": error(400, "ORDER_NOT_EXIST"),
+            "not there, signed as an answer": self.answer(asked, 200, error(404, "ORDER_NOT_EXIST").body),
+            "unknown serial": with_headers(serial="0C" * 20),
+            "a serial that is not hexadecimal": with_headers(serial="not-hex"),
+            "another algorithm": with_headers(signature_type="WECHATPAY2-SM2-WITH-SM3"),
+            "a probe": with_headers(signature="WECHATPAY/SIGNTEST/" + good.headers["wechatpay-signature"][19:]),
+            "signed with SHA-1": Answered(
+                200,
+                signature_headers(good.body, serial=PUBLIC_KEY_ID, key=theirs, hashed=WEAK),
+                good.body,
+            ),
+            "no body": self.answer(asked, 204, b""),
+            "paid without an amount": self.answer(asked, 200, self._without("amount")),
+            "paid without a time": self.answer(asked, 200, self._without("success_time")),
+            "a currency in small letters": self.answer(asked, 200, self.render(Said(currency="cny"))),
+        }
+
+    def _without(self, name: str) -> bytes:
+        told = msgspec.json.decode(self.render(Said()))
+        return msgspec.json.encode({key: value for key, value in told.items() if key != name})
+
+    def _serial(self, key: Key) -> str:
+        return serial_of(keys().certificate) if key is Key.OLD else PUBLIC_KEY_ID
+
+    # -- callbacks -----------------------------------------------------------------------------------------------------
+
+    def render_callback(self, said: Said, notification_id: str) -> bytes:
+        del notification_id  # it is outside of what is sealed
+        return self.render(said)
+
+    def sign_callback(
+        self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
+    ) -> Sent:
+        return self.sent(envelope(seal(content), notification_id), at=at, key=key)
+
+    def sent(self, body: bytes, *, at: float | None = None, key: Key = Key.NEW) -> Sent:
+        """Signed as it is, whatever it is."""
+        headers = signature_headers(body, serial=self._serial(key), key=keys().theirs[key], at=at)
+        return Sent({"content-type": "application/json", "wechatpay-signature-type": SIGNATURE_TYPE, **headers}, body)
+
+    def at_another_time(self, sent: Sent, at: float) -> Sent:
+        return sent._replace(headers=sent.headers | {"wechatpay-timestamp": str(int(at))})
+
+    def forged(self, *, at: float) -> Mapping[str, Sent]:
+        good = self.sign_callback(self.render_callback(Said(), ""), self.notification_id, at=at)
+        theirs = keys().theirs[Key.NEW]
+
+        def with_header(name: str, value: str) -> Sent:
+            return good._replace(headers=good.headers | {f"wechatpay-{name}": value})
+
+        return {
+            "unknown serial": with_header("serial", "0C" * 20),
+            "a serial that is not hexadecimal": with_header("serial", "zz" * 20),
+            "the serial of the other key": with_header("serial", serial_of(keys().certificate)),
+            "another algorithm": with_header("signature-type", "WECHATPAY2-SM2-WITH-SM3"),
+            "a probe": with_header("signature", "WECHATPAY/SIGNTEST/" + good.headers["wechatpay-signature"][19:]),
+            "signed with SHA-1": Sent(
+                signature_headers(good.body, serial=PUBLIC_KEY_ID, key=theirs, at=at, hashed=WEAK),
+                good.body,
+            ),
+            "signed without the last line feed": Sent(
+                _signed_over(good.headers, f"{int(at)}\n{good.headers['wechatpay-nonce']}\n".encode() + good.body),
+                good.body,
+            ),
+        }
+
+    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
+        content = self.render_callback(Said(), "")
+        good = seal(content)
+        spoilt: dict[str, object] = {
+            "a nonce of 8 bytes": {**good, "nonce": "01234567"},
+            "a nonce of 13 bytes": seal(content, nonce="0123456789abc"),
+            "no nonce": {name: value for name, value in good.items() if name != "nonce"},
+            "an empty nonce": {**good, "nonce": ""},
+            "a nonce that is a number": {**good, "nonce": 123456789012},
+            "another algorithm": {**good, "algorithm": "AEAD_SM4_GCM"},
+            "other associated data": {**good, "associated_data": "transactiom"},
+            "associated data that is a list": {**good, "associated_data": []},
+            "no base64": {**good, "ciphertext": "!!!"},
+            "too short": {**good, "ciphertext": "AAAA"},
+            "no ciphertext": {**good, "ciphertext": ""},
+            "sealed with another key": seal(content, apiv3_key="another key of thirty-two bytes."),
+            "null": None,
+        }
+        found = {name: self.sent(envelope(resource, self.notification_id), at=at) for name, resource in spoilt.items()}
+        body = envelope(good, self.notification_id)
+        found["not sealed"] = self.sent(body.replace(b"encrypt-resource", b"plain-resource"), at=at)
+        found["no id"] = self.sent(envelope(good, ""), at=at)
+        found["a key twice"] = self.sent(body[:-1] + b"," + body[1:], at=at)
+        return found
+
+    def unrelated(self, *, at: float) -> Mapping[str, Sent]:
+        return {
+            name: self.sent(envelope(seal(b"{}"), self.notification_id, name), at=at)
+            for name in ("PAYSCORE.USER_OPEN_SERVICE", "MCHTRANSFER.BILL.FINISHED", "COUPON.USE")
+        }
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    def malformed_statements(self) -> Mapping[str, bytes]:
+        spoilt = {
+            "full-width digits": ("`88.88,", "`８８.８８,"),
+            "an underscore": ("`88.88,", "`8_8.88,"),
+            "a plus": ("`88.88,", "`+88.88,"),
+            "a minus": ("`88.88,", "`-88.88,"),
+            "three places": ("`88.88,", "`88.880,"),
+            "no amount": ("`88.88,", "`,"),
+            "no instant": ("`2026-11-23 12:00:00", "`yesterday"),
+            "a day that is none": ("`2026-11-23 12:00:00", "`2026-11-31 12:00:00"),
+            "another zone": ("`2026-11-23 12:00:00", "`2026-11-23T12:00:00Z"),
+            "too few columns": (",`CNY,`80.00", ",`CNY"),
+            "no number": ("`0190a7c3d1f2a1b2c3d4e5f60718,", "`,"),
+            "another state": ("`SUCCESS,", "`PENSION,"),
+            "a currency in small letters": ("`CNY", "`cny"),
+        }
+        found = {name: self.statement.replace(old.encode(), new.encode(), 1) for name, (old, new) in spoilt.items()}
+        return {**found, "not UTF-8": self.statement.replace(b"`openid", b"`\xff\xfe", 1)}
+
+    def no_statements(self) -> Mapping[str, bytes]:
+        header, _, rows = self.statement.partition(b"\r\n")
+        packed = gzip.compress(self.statement)
+        return {
+            "no columns": rows,
+            "other columns": header.replace("订单金额".encode(), "金额".encode()) + b"\r\n" + rows,
+            "a column twice": header.replace("费率备注".encode(), "费率".encode()) + b"\r\n" + rows,
+            "cut off before the sums": self.statement.partition("总交易单数".encode())[0],
+            "cut off within gzip": packed[: len(packed) // 2],
+            "gzip of something else": gzip.compress(b"<!doctype html>"),
+            "no gzip behind its mark": b"\x1f\x8bnothing of the kind",
+            "a line without an end": header + b"\r\n`" + b"a" * 100_000,
+        }
+
+    def write_statement(self, into: IO[bytes], rows: int) -> None:
+        header, row, _, sums = self.statement.split(b"\r\n", 3)
+        into.write(header + b"\r\n")
+        for _ in range(rows):
+            into.write(row + b"\r\n")
+        into.write(sums)
+
+
+def error(status: int, code: str) -> Answered:
+    """Which the channel does not sign."""
+    body = msgspec.json.encode({"code": code, "message": "no"})
+    return Answered(status, {"content-type": "application/json"}, body)
+
+
+def _signed_over(headers: Mapping[str, str], string: bytes) -> dict[str, str]:
+    made = keys().theirs[Key.NEW].sign(string, padding.PKCS1v15(), SHA256())
+    return {**headers, "wechatpay-signature": base64.b64encode(made).decode()}

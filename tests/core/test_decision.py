@@ -1,0 +1,44 @@
+"""The state after a change, known without reading it again."""
+
+from core.decision import Case, Change, Event, Outcome, applied
+from core.evidence import Source
+from core.order import CaseReason, PaymentStatus
+from tests.core.states import ALIPAY, DEADLINE, NOW, WECHAT, a_payment, a_state, an_order, paid_order, paid_payment
+
+PLACED = Event(kind=Outcome.PLACED, by=Source.API)
+
+
+def test_a_new_order_is_there_after_it_was_placed() -> None:
+    order = an_order(created_at=NOW)
+    state = applied(None, Change(order=order, event=PLACED, is_new=True, new_payments=(a_payment(),)))
+    assert (state.order, state.payments, state.pending, state.now) == (order, (a_payment(),), (), NOW)
+
+
+def test_what_a_change_moves_is_moved_and_the_rest_is_as_it_was() -> None:
+    before = a_state(
+        an_order(),
+        a_payment(),
+        a_payment(WECHAT, attempt_no=2),
+        cases=frozenset({(WECHAT, CaseReason.AMOUNT_MISMATCH)}),
+    )
+    case = Case(reason=CaseReason.REFUNDED_OUTSIDE, key=ALIPAY, detail="")
+    change = Change(
+        order=paid_order(version=4),
+        event=Event(kind=Outcome.PAID, by=Source.QUERY),
+        payments=(paid_payment(),),
+        resolved=(ALIPAY, DEADLINE),
+        cases=(case,),
+    )
+    after = applied(before, change)
+    assert after.order == paid_order(version=4)
+    assert [payment.status for payment in after.payments] == [PaymentStatus.PAID, PaymentStatus.OPEN]
+    assert [row.key for row in after.pending] == [WECHAT]
+    assert after.open_cases == {(WECHAT, CaseReason.AMOUNT_MISMATCH), (ALIPAY, CaseReason.REFUNDED_OUTSIDE)}
+    assert after.now == before.now
+
+
+def test_another_attempt_comes_after_those_before() -> None:
+    before = a_state(an_order(), a_payment(status=PaymentStatus.CLOSED))
+    started = Event(kind=Outcome.STARTED, by=Source.API)
+    change = Change(order=an_order(version=4), event=started, new_payments=(a_payment(WECHAT, attempt_no=2),))
+    assert [payment.key for payment in applied(before, change).payments] == [ALIPAY, WECHAT]

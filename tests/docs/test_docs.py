@@ -1,0 +1,166 @@
+"""What the documentation says of names, defaults and files is true."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from api.http import metrics
+from channels.adapters import ADAPTERS, open_channel
+from channels.credentials import key_problems
+from channels.transport import Transport
+from cli.__main__ import nodrop
+from cli.accounts.account_file import draft_account, read_account
+from core.account import AccountConfig
+from core.order import CaseReason
+from core.settings import Settings
+from storage.postgres.database import Database
+from tests.servers import ROOT
+
+DOCS = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*/*.md")]
+)
+FOLDERS = ("api", "channels", "core", "flows", "runtime", "storage", "worker")
+_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+_ROOMS = "api|bench|channels|cli|core|demo|flows|runtime|simulator|storage|worker"
+_DOTTED = re.compile(rf"`((?:{_ROOMS})(?:\.[A-Za-z_][A-Za-z_0-9]*)+)`")
+_PATH = re.compile(rf"`((?:{_ROOMS}|docs|scripts|tests)/[\w./-]+)`")
+_LINK = re.compile(r"\]\(((?!https?:|#)[^)#\s]+)(?:#([^)\s]+))?\)")
+_ROW = re.compile(r"^\| `([A-Z_]+)` \|([^|]*)\|", re.MULTILINE)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = {name: default.strip() for name, default in _ROW.findall(read("docs/configuration.md"))}
+    defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
+    shown = {
+        name: str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
+        for name, value in defaults.items()
+    }
+    assert documented == shown
+
+
+def test_every_channel_with_an_adapter_is_listed() -> None:
+    listed = dict(re.findall(r"^\|[^|]+\| `([a-z]+)` \| `([a-z/_.]+)` \|$", read("docs/channels.md"), re.MULTILINE))
+    assert listed == {name: f"{adapter.__module__.replace('.', '/')}.py" for name, adapter in ADAPTERS.items()}
+
+
+@pytest.mark.parametrize("channel", [name for name in ADAPTERS if name != "sandbox"])
+def test_the_account_on_a_channels_page_has_the_keys_that_there_are(channel: str) -> None:
+    """All that its adapter demands, and none that it does not know; what stands in them is for the reader to put in."""
+    text = read(f"docs/channels/{channel}.md")
+    toml = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    draft = draft_account("main", "main.toml", toml.encode())
+    assert [problem for problem in draft.problems if "No such file" not in problem.says] == []
+    assert draft.given["channel"] == channel
+    in_files = {problem.key.removeprefix("credentials.") for problem in draft.problems}
+    of_files = {re.sub("_files?$", "", key): "" for key in in_files}
+    problems = key_problems(channel, draft.given["credentials"] | of_files)
+    assert not [problem for problem in problems if "missing" in problem.says or "no key of" in problem.says]
+    assert f"channels/{channel}.md" in read("docs/channels.md")
+
+
+async def test_the_account_in_the_documentation_can_be_added() -> None:
+    """As it stands there, for it is copied; the sandbox in the documentation knows the same one."""
+    text = read("docs/channels.md")
+    (toml,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    account = read_account("main", "main.toml", toml.encode())
+    async with Transport(timeout_s=1.0) as transport:
+        open_channel(account, transport)
+    assert account.credentials["keys"]["k1"] in text.partition("/control/accounts")[2]
+    plain = AccountConfig(name="main", channel="sandbox", base_url=account.base_url, credentials=account.credentials)
+    assert account == plain  # the comments say that these are the defaults
+
+
+async def test_the_statement_that_tells_what_is_overdue_runs(database_url: str) -> None:
+    (sql,) = re.findall(r"^```sql\n(.*?)^```$", read("docs/operations.md"), re.MULTILINE | re.DOTALL)
+    db = Database.from_settings(Settings(database_url=database_url))
+    await db.open()
+    try:
+        rows = await db.fetch(sql.rstrip().rstrip(";"))
+    finally:
+        await db.close()
+    assert [tuple(row) for row in rows] == [
+        (what, 0, None) for what in ("pending", "callbacks", "notifications", "refunds")
+    ]
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_a_page_names_is_there(doc: Path) -> None:
+    for words in re.findall(r"\bnodrop((?: [a-z][a-z-]*){1,2})", "\n".join(_CODE.findall(doc.read_text()))):
+        assert is_command(words.split()), words
+
+
+def is_command(words: list[str]) -> bool:
+    """`orders show`; a word behind a command that is no group is its argument."""
+    command: click.Command | None = nodrop
+    for word in words:
+        if not isinstance(command, click.Group):
+            return True
+        command = command.get_command(click.Context(command), word)
+        if command is None:
+            return False
+    return True
+
+
+def test_every_metric_is_documented() -> None:
+    exposed = set(re.findall(r"^# HELP (nodrop_[a-z_]+) ", metrics.exposition().decode(), re.MULTILINE))
+    assert set(re.findall(r"^\| `(nodrop_[a-z_]+)` \|", read("docs/operations.md"), re.MULTILINE)) == exposed
+
+
+def test_every_reason_of_a_case_has_something_to_do() -> None:
+    table = read("docs/operations.md").partition("| Reason |")[2].partition("\n\n")[0]
+    named = [
+        name for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    ]
+    assert sorted(named) == sorted(CaseReason)
+
+
+def test_every_log_line_that_wants_somebody_is_written_somewhere() -> None:
+    """By its whole name, or by the loop's name and what became of it."""
+    table = read("docs/operations.md").partition("| `event` |")[2].partition("\n\n")[0]
+    source = "\n".join(path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    for event in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table):
+        loop, _, became = event.partition("_")
+        written = f'"{event}"' in source or (f'"{loop}"' in source and f'_{became}"' in source)
+        assert written, event
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_names_is_there(doc: Path) -> None:
+    """Functions by their dotted names, files by their paths, and pages with their headings by links."""
+    text = doc.read_text()
+    for name in _DOTTED.findall(text):
+        assert resolves(name), name
+    for path in _PATH.findall(text):
+        assert (ROOT / path).exists(), path
+    for path, heading in _LINK.findall(text):
+        target = doc.parent / path
+        assert target.exists(), path
+        assert not heading or heading in headings(target.read_text()), f"{path}#{heading}"
+
+
+def resolves(name: str) -> bool:
+    """`flows.place.place_order` is a module, or what is in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+def headings(text: str) -> set[str]:
+    """As links name them: `## Redis is down` → `redis-is-down`."""
+    lines = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}

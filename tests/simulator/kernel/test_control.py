@@ -1,0 +1,132 @@
+"""The control API: who may use it, and what it tells."""
+
+import httpx
+import msgspec
+import pytest
+
+from simulator.kernel.faults import FaultProfile
+from tests.simulator.conftest import Channel, Receiver, until
+from tests.simulator.sandbox_client import ACCOUNT, SECRET
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "sandbox.example"}, {"host": "192.0.2.1:80"}, {"origin": "http://127.0.0.1"}, {"origin": "null"}],
+)
+async def test_control_refuses_browsers_and_other_names(channel: Channel, headers: dict[str, str]) -> None:
+    """A page in somebody's browser reaches loopback too, but not without an Origin or a name of its own."""
+    answer = await channel.http.post(f"{channel.url}/control/reset", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "LOOPBACK_ONLY")
+
+
+async def test_health_is_told(channel: Channel) -> None:
+    channels = ["alipay", "paypal", "sandbox", "stripe", "wechatpay"]
+    assert (await channel.http.get(f"{channel.url}/healthz")).json() == {"status": "ok", "channels": channels}
+
+
+async def test_profile_is_replaced_as_a_whole_while_it_runs(channel: Channel) -> None:
+    await channel.faults(lost=0.5, down=True)
+    assert (await channel.http.get(f"{channel.url}/healthz")).status_code == 200
+    await channel.faults(late=0.25)
+    told = (await channel.http.get(f"{channel.url}/control/faults")).content
+    assert msgspec.json.decode(told, type=FaultProfile) == FaultProfile(late=0.25)
+
+
+@pytest.mark.parametrize("wrong", [b"", b"{", b'{"lots":1}', b'{"lost":2}', b"[]"])
+async def test_bad_profile_changes_nothing(channel: Channel, wrong: bytes) -> None:
+    await channel.faults(late=0.25)
+    assert (await channel.http.put(f"{channel.url}/control/faults", content=wrong)).status_code == 400
+    assert channel.far_side.faults.profile == FaultProfile(late=0.25)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"keys": {}}, {"keys": {"k": "short"}}, {"merchant_id": "a b"}, {"channel": "unheard-of"}, {"more": 1}],
+)
+async def test_account_that_cannot_work_is_refused(channel: Channel, change: dict[str, object]) -> None:
+    answer = await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT | change])
+    assert answer.status_code == 400
+    assert SECRET not in answer.text
+
+
+async def test_secrets_are_never_told(channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = [await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT])]
+    await channel.api.create("number-1", callback_url=receiver.url)
+    await channel.pay("number-1")
+    await until(lambda: receiver.came)
+    answers += [
+        await channel.http.get(f"{channel.url}/control/{path}") for path in ("ledger", "counters", "arrivals", "faults")
+    ]
+    told = "".join(answer.text for answer in answers) + capsys.readouterr().out
+    assert "number-1" in told
+    assert not [secret for secret in ACCOUNT["keys"].values() if secret in told]  # type: ignore[attr-defined]
+
+
+async def test_ledger_tells_everything_of_a_payment(channel: Channel, receiver: Receiver) -> None:
+    await channel.api.create("number-1", callback_url=receiver.url)
+    await channel.api.create("number-2", currency="USD")
+    await channel.pay("number-1")
+    await channel.api.refund("number-1", "refund-1", 88)
+    await until(lambda: channel.tally("number-1").acknowledged == 2)
+    ledger = await channel.ledger()
+    first = ledger.payments[0]
+    assert (first.account, first.status, first.refunded_amount) == ("main", "refunded", 88)
+    assert (first.callbacks.sent, first.callbacks.acknowledged) == (2, 2)
+    assert [(total.currency, total.paid_count, total.paid, total.refunded) for total in ledger.totals] == [
+        ("CNY", 1, 8888, 88),
+        ("USD", 0, 0, 0),
+    ]
+    assert [(refund.account, refund.amount) for refund in ledger.refunds] == [("main", 88)]
+
+
+async def test_ledger_can_be_read_in_pages(channel: Channel) -> None:
+    for n in range(5):
+        await channel.api.create(f"number-{n}")
+    page = (await channel.http.get(f"{channel.url}/control/ledger?offset=1&limit=2")).json()
+    assert [row["out_trade_no"] for row in page["payments"]] == ["number-1", "number-2"]
+    assert page["payments_total"] == 5
+    assert (await channel.http.get(f"{channel.url}/control/ledger?limit=x")).status_code == 400
+
+
+async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel, http: httpx.AsyncClient) -> None:
+    assert (await channel.pay("number-1")).status_code == 404
+    await channel.api.create("number-1")
+    other = ACCOUNT | {"name": "other", "merchant_id": "m-2002"}
+    await http.put(f"{channel.url}/control/accounts", json=[other])
+    far_side = channel.far_side
+    terms = next(far_side.ledger.payments(far_side.now())).terms
+    far_side.ledger.create("m-2002", terms, far_side.now())
+    try:
+        assert (await channel.pay("number-1")).status_code == 409
+        chosen = await http.post(f"{channel.url}/control/payments/number-1/pay?merchant_id=m-2002")
+        assert chosen.json()["status"] == "paid"
+        assert [row.status for row in (await channel.ledger()).payments] == ["unpaid", "paid"]
+    finally:
+        await http.post(f"{channel.url}/control/reset")
+        del channel.far_side.accounts["m-2002"]
+
+
+async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Receiver) -> None:
+    await channel.faults(late=1, late_s=0.05)
+    await channel.api.create("number-1", callback_url=receiver.url)
+    await channel.pay("number-1")
+    answer = await channel.http.post(f"{channel.url}/control/reset", json={"seed": 99})
+    assert answer.json() == {"seed": 99}
+    ledger = await channel.ledger()
+    assert (ledger.payments, ledger.acknowledged) == ((), ())
+    assert channel.far_side.faults.profile == FaultProfile()
+    await channel.api.create("number-2", callback_url=receiver.url)
+    await channel.pay("number-2")
+    await until(lambda: receiver.came)
+    assert receiver.numbers() == ["number-2"]
+
+
+async def test_counters_count(channel: Channel) -> None:
+    await channel.api.create("number-1")
+    await channel.faults(cut=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await channel.api.query("number-1")
+    counters = (await channel.http.get(f"{channel.url}/control/counters")).json()
+    assert (counters["calls_create"], counters["calls_query"], counters["faults_cut"]) == (1, 1, 1)

@@ -1,0 +1,95 @@
+"""Cases are listed newest first, page by page, and resolved by a person once."""
+
+import pytest
+
+from core.errors import InvalidRequest
+from core.order import CaseReason
+from storage.postgres.cases import list_cases, resolve_case, resolve_cases
+from storage.postgres.database import Database
+from storage.postgres.orders import encode_cursor, find_now
+from tests.storage.postgres.tools import count, number, paid, placed, rows, told
+
+
+async def with_cases(db: Database, orders: int) -> None:
+    """A-1, A-2, …: each with a mismatch of its amount."""
+    for n in range(1, orders + 1):
+        await placed(db, f"A-{n}")
+        await told(db, f"A-{n}", paid(f"A-{n}", amount=n))
+
+
+async def test_a_case_says_what_it_is_about(db: Database) -> None:
+    await with_cases(db, 1)
+    [case], cursor = await list_cases(db)
+    assert (case.order_no, case.account, case.out_trade_no) == ("A-1", *number("A-1"))
+    assert (case.reason, case.detail) == (CaseReason.AMOUNT_MISMATCH, "1 instead of 8888")
+    assert (case.resolved_at, case.resolution, case.by, cursor) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
+async def test_pages_hold_every_case_once_newest_first(db: Database, limit: int) -> None:
+    """Also those that were opened in the same microsecond."""
+    await with_cases(db, 7)
+    await db.execute("UPDATE cases SET opened_at = '2026-03-01Z' WHERE id % 2 = 0")
+    seen: list[int] = []
+    cursor = None
+    while True:
+        page, cursor = await list_cases(db, cursor=cursor, limit=limit)
+        assert len(page) <= limit
+        seen += [case.id for case in page]
+        if cursor is None:
+            break
+    expected = await rows(db, "cases", "id", "true ORDER BY opened_at DESC, id DESC")
+    assert seen == [row["id"] for row in expected]
+
+
+async def test_a_case_opened_meanwhile_moves_no_other_to_another_page(db: Database) -> None:
+    await with_cases(db, 4)
+    first, cursor = await list_cases(db, limit=2)
+    await told(db, "A-1", paid("A-1", currency="USD"))
+    second, _ = await list_cases(db, cursor=cursor, limit=2)
+    assert [case.order_no for case in (*first, *second)] == ["A-4", "A-3", "A-2", "A-1"]
+
+
+async def test_cases_are_found_by_reason_and_order(db: Database) -> None:
+    await with_cases(db, 3)
+    await told(db, "A-2", paid("A-2", currency="USD"))
+    by_order, _ = await list_cases(db, order_no="A-2")
+    assert {case.reason for case in by_order} == {CaseReason.AMOUNT_MISMATCH, CaseReason.CURRENCY_MISMATCH}
+    by_reason, _ = await list_cases(db, reason=CaseReason.CURRENCY_MISMATCH)
+    assert [case.order_no for case in by_reason] == ["A-2"]
+    assert (await list_cases(db, order_no="A-9"))[0] == []
+
+
+async def test_a_case_is_resolved_once(db: Database) -> None:
+    await with_cases(db, 2)
+    [case], _ = await list_cases(db, order_no="A-1")
+    assert await resolve_case(db, case.id, resolution="refunded by hand", by="anna")
+    assert not await resolve_case(db, case.id, resolution="again", by="bert")
+    assert not await resolve_case(db, 10**9, resolution="", by="")
+    assert [open_.order_no for open_ in (await list_cases(db))[0]] == ["A-2"]
+    [resolved], _ = await list_cases(db, open_only=False, order_no="A-1")
+    assert (resolved.resolution, resolved.by) == ("refunded by hand", "anna")
+    assert resolved.resolved_at is not None
+
+
+async def test_all_open_cases_of_an_order_with_one_reason_are_resolved(db: Database) -> None:
+    await with_cases(db, 2)
+    await told(db, "A-1", paid("A-1", currency="USD"))
+    resolved = await resolve_cases(db, "A-1", CaseReason.AMOUNT_MISMATCH, resolution="accepted", by="anna")
+    assert resolved == 1
+    assert await count(db, "cases", "resolved_at IS NULL") == 2
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "AAAA", "\0", "é", "支付", "W10", "bnVsbA", "eyJhIjoxfQ", "x" * 300],
+)
+async def test_a_cursor_that_is_not_ours_is_refused(db: Database, cursor: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^cursor: "):
+        await list_cases(db, cursor=cursor)
+
+
+@pytest.mark.parametrize("key", ["", "A-1", "-1", "1.5", "１", "9" * 19, "9" * 5000, "1\0", "1; --"])
+async def test_a_cursor_of_another_listing_is_refused(db: Database, key: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^cursor: "):
+        await list_cases(db, cursor=encode_cursor(await find_now(db), key))

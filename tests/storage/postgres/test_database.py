@@ -1,0 +1,272 @@
+"""Where Postgres is, what its faults are to us, and TLS against a server that has it."""
+
+import asyncio
+import socket
+from os import urandom
+from pathlib import Path
+
+import pytest
+from msgspec.structs import asdict
+
+from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
+from core.settings import Settings
+from demo.embedded import EmbeddedPostgres, free_port
+from storage.postgres.database import CONNECTIONS_MAX, Database, connect, read_address
+from storage.tls import TlsName
+from tests.servers import eventually
+from tests.storage.postgres.tools import connected, opened
+
+PASSWORD = "p@ss/w:rd#%"
+ENCODED = "p%40ss%2Fw%3Ard%23%25"
+
+
+# -- DATABASE_URL ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        (f"postgres://anna:{ENCODED}@127.0.0.1:6432/shop", ("127.0.0.1", 6432, "anna", PASSWORD, "shop")),
+        (f"postgresql://anna:{ENCODED}@localhost/shop", ("localhost", 5432, "anna", PASSWORD, "shop")),
+        ("postgres://an%40na@localhost/my%20shop", ("localhost", 5432, "an@na", None, "my shop")),
+        ("postgres://[::1]:5433/shop", ("::1", 5433, "postgres", None, "shop")),
+        ("postgres:///shop", ("127.0.0.1", 5432, "postgres", None, "shop")),
+        ("postgres:///shop?host=/cloudsql/a:b:c&user=anna", ("/cloudsql/a:b:c", 5432, "anna", None, "shop")),
+    ],
+)
+def test_an_address_as_platforms_hand_it_out(url: str, where: tuple[str, int, str, str | None, str]) -> None:
+    fields = asdict(read_address(url, ""))
+    fields.pop("tls")
+    assert tuple(fields.values()) == where
+
+
+@pytest.mark.parametrize("wish", ["disable", "prefer", "require", "verify-full"])
+def test_what_other_drivers_want_of_an_address_changes_nothing(wish: str) -> None:
+    """Least of all does an `sslmode` in it weaken what `DATABASE_TLS` says."""
+    address = read_address(f"postgres://a@db.test/shop?sslmode={wish}&channel_binding=require&pgbouncer=true", "")
+    assert (address.tls.name, address.database) == (TlsName.VERIFY_FULL, "shop")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "shop",
+        "mysql://a:s3cret@db.test/shop",
+        "postgres://a:s3cret@db.test",
+        "postgres://a:s3cret@db.test/",
+        "postgres://a:s3cret/x@db.test/shop",  # a slash that should have been encoded
+        "postgres://a:s3cret#x@db.test/shop",
+        "postgres://a:s3cret@db.test:many/shop",
+        "postgres://a:s3cret@db.test:99999/shop",
+        "postgres://a:s3cret@[db.test/shop",
+    ],
+)
+def test_an_address_that_cannot_be_used_names_the_variable_and_no_password(url: str) -> None:
+    for variable in ("DATABASE_URL", "DIRECT_DATABASE_URL"):
+        with pytest.raises(ConfigurationError) as refused:
+            read_address(url, "", variable=variable)
+        assert refused.value.detail.startswith(f"{variable}: set it to postgres://user:password@host:5432/database")
+        assert "s3cret" not in refused.value.detail
+        assert refused.value.__cause__ is None
+
+
+def test_an_address_is_safe_to_print() -> None:
+    address = read_address(f"postgres://anna:{ENCODED}@db.test/shop", "")
+    assert PASSWORD not in repr(address)
+    assert ENCODED not in repr(address)
+
+
+def test_a_wrong_tls_mode_names_its_own_variable() -> None:
+    with pytest.raises(ConfigurationError, match=r"^DATABASE_TLS: set it to verify-full, "):
+        Database.from_settings(Settings(database_url="postgres://a@db.test/shop", database_tls="on"))
+
+
+# -- the pool ----------------------------------------------------------------------------------------------------------
+
+
+async def test_opening_connects_to_nothing_and_closing_what_was_not_opened_does_nothing() -> None:
+    """A process starts without its database."""
+    database = Database(read_address("postgres://a@127.0.0.1:9/shop", ""))
+    await database.close()
+    await database.open()
+    await database.close()
+
+
+async def test_it_says_whether_it_answers(database_url: str) -> None:
+    async with opened(database_url) as db:
+        assert await db.ping()
+    async with opened(f"postgres://a@127.0.0.1:{free_port()}/shop") as db:
+        assert not await db.ping()
+    assert not await Database(read_address(database_url, "")).ping()
+
+
+async def test_a_process_holds_four_connections_at_most(database_url: str) -> None:
+    async with opened(database_url) as db, connected(database_url) as operator:
+        sleeping = [asyncio.create_task(db.fetchval("SELECT pg_sleep(0.3)")) for _ in range(12)]
+        seen = 0
+        while not all(task.done() for task in sleeping):
+            seen = max(
+                seen,
+                await operator.fetchval(
+                    """SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+                ),
+            )
+        await asyncio.gather(*sleeping)
+        assert seen == CONNECTIONS_MAX
+
+
+async def test_rows_values_and_counts(db: Database) -> None:
+    assert await db.execute("CREATE TABLE kept (id int, text text)") == 0
+    await db.executemany("INSERT INTO kept VALUES ($1, $2)", [(n, f"t{n}") for n in range(5)])
+    assert await db.execute("UPDATE kept SET text = 'x' WHERE id < $1", 3) == 3
+    assert [row["id"] for row in await db.fetch("SELECT id FROM kept WHERE text <> 'x' ORDER BY id")] == [3, 4]
+    row = await db.fetchrow("SELECT * FROM kept WHERE id = $1", 4)
+    assert row is not None
+    assert dict(row) == {"id": 4, "text": "t4"}
+    assert await db.fetchrow("SELECT * FROM kept WHERE id = 9") is None
+    assert await db.fetchval("SELECT count(*) FROM kept") == 5
+
+
+async def test_many_rows_are_written_all_or_none(db: Database) -> None:
+    await db.execute("CREATE TABLE kept (id int CHECK (id < 3))")
+    with pytest.raises(Exception, match=r"kept_id_check"):
+        await db.executemany("INSERT INTO kept VALUES ($1)", [(n,) for n in range(5)])
+    assert await db.fetchval("SELECT count(*) FROM kept") == 0
+
+
+async def test_the_session_is_in_utc_and_says_who_it_is(db: Database) -> None:
+    assert await db.fetchval("SHOW timezone") == "UTC"
+    assert await db.fetchval("SHOW application_name") == "nodrop"
+
+
+async def test_behind_a_pooler_nothing_is_asked_of_the_session(database_url: str) -> None:
+    """It refuses start-up parameters that it does not know, and statements prepared for somebody else."""
+    async with opened(database_url, statement_cache_size=0) as db:
+        assert await db.fetchval("SHOW application_name") == ""
+        for n in range(20):
+            assert await db.fetchval("SELECT $1::int", n) == n
+        assert await db.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_database_that_is_not_there_is_unavailable_and_says_where() -> None:
+    port = free_port()
+    async with opened(f"postgres://anna:{ENCODED}@127.0.0.1:{port}/shop") as db:
+        with pytest.raises(DatabaseUnavailable) as gone:
+            await db.fetchval("SELECT 1")
+    assert gone.value.detail == f"Postgres at 127.0.0.1:{port}: ConnectionRefusedError"
+
+
+async def test_a_database_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and says nothing."""
+    monkeypatch.setattr("storage.postgres.database.CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with opened(f"postgres://a@127.0.0.1:{port}/shop") as db:
+            with pytest.raises(DatabaseUnavailable, match=f":{port}: TimeoutError$"):
+                await db.fetchval("SELECT 1")
+
+
+@pytest.mark.parametrize("change", ["password", "database", "user"])
+async def test_whoever_is_not_let_in_finds_it_unavailable(postgres: EmbeddedPostgres, change: str) -> None:
+    """Credentials are changed under a running process: a callback must then be parked, not lost to a crash."""
+    url = postgres.url("postgres")
+    wrong = {
+        "password": url.replace("@", "x@"),
+        "database": f"{url}x",
+        "user": url.replace("//nodrop:", "//somebody:"),
+    }[change]
+    async with opened(wrong) as db:
+        with pytest.raises(DatabaseUnavailable):
+            await db.fetchval("SELECT 1")
+    with pytest.raises(DatabaseUnavailable):
+        await connect(read_address(wrong, ""))
+
+
+async def test_a_connection_that_is_ended_is_unavailable_once_and_then_replaced(
+    db: Database, database_url: str
+) -> None:
+    async with connected(database_url) as operator:
+        waiting = asyncio.create_task(db.fetchval("SELECT pg_sleep(60)"))
+        end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+        assert await eventually(lambda: operator.fetchval(end)) == 1
+        with pytest.raises(DatabaseUnavailable):
+            await waiting
+    assert await db.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "sql"),
+    [
+        ("a statement that takes too long", "SELECT pg_sleep(60)"),
+        ("a cancelled statement", "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)"),
+        ("a database that is read-only", "CREATE TABLE kept (id int)"),
+        ("a lock that does not come", "DO $$ BEGIN RAISE lock_not_available; END $$"),
+        ("a deadlock", "DO $$ BEGIN RAISE deadlock_detected; END $$"),
+        ("a full disk", "DO $$ BEGIN RAISE disk_full; END $$"),
+        ("a broken disk", "DO $$ BEGIN RAISE io_error; END $$"),
+        ("too many connections", "DO $$ BEGIN RAISE too_many_connections; END $$"),
+        ("a server that starts up", "DO $$ BEGIN RAISE cannot_connect_now; END $$"),
+    ],
+)
+async def test_a_fault_of_the_server_is_unavailable(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, sql: str
+) -> None:
+    """Whether the statement was done is not known: whoever asks decides again."""
+    monkeypatch.setattr("storage.postgres.database.STATEMENT_TIMEOUT_S", 0.3)
+    async with opened(database_url) as db:
+        if "read-only" in fault:
+            await db.execute("SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseUnavailable, match=r"^Postgres at 127\.0\.0\.1:[0-9]+: \w+$"):
+            await db.execute(sql)
+        assert await db.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("SELECT $1::text", "a\0b"),
+        ("SELECT $1::text", "\ud800"),
+        ("SELECT $1::int", 2**40),
+        ("SELECT $1::bigint", 2**70),
+        ("SELECT $1::text::jsonb", '"\\u0000"'),
+        ("SELECT $1::text::jsonb", "[" * 100_000),
+        ("SELECT $1::uuid", "s3cret"),
+        ("SELECT make_interval(secs => $1)", float("inf")),
+    ],
+)
+async def test_what_postgres_cannot_hold_is_the_callers_fault(db: Database, sql: str, value: object) -> None:
+    """Refused, instead of crashing whoever asked; the value stands in no message."""
+    with pytest.raises((InvalidRequest, DatabaseUnavailable)) as refused:
+        await db.fetchval(sql, value)
+    assert "s3cret" not in str(refused.value)
+    assert await db.fetchval("SELECT 1") == 1
+
+
+async def test_a_key_too_long_for_its_index_is_the_callers_fault(db: Database) -> None:
+    await db.execute("CREATE TABLE kept (text text PRIMARY KEY)")
+    with pytest.raises(InvalidRequest):
+        await db.execute("INSERT INTO kept VALUES ($1)", urandom(10_000).hex())
+
+
+async def test_our_own_mistakes_crash_loudly(db: Database) -> None:
+    for sql in ("SELEC 1", "SELECT * FROM nowhere", "SELECT 1 / 0 FROM nowhere"):
+        with pytest.raises(Exception, match=r"nowhere|SELEC") as crash:
+            await db.fetchval(sql)
+        assert not isinstance(crash.value, DatabaseUnavailable | InvalidRequest)
+
+
+async def test_a_server_that_restarts_is_used_again(server_directory: Path) -> None:
+    with EmbeddedPostgres(server_directory, fsync=False) as server:
+        async with opened(server.url("postgres")) as db:
+            assert await db.fetchval("SELECT 1") == 1
+            await asyncio.to_thread(server.kill)
+            with pytest.raises(DatabaseUnavailable):
+                await db.fetchval("SELECT 1")
+            await asyncio.to_thread(server.start)
+            assert await eventually(db.ping)
+            assert await db.fetchval("SELECT 1") == 1

@@ -1,0 +1,91 @@
+"""What was seen is kept in one table a day, made ahead and dropped whole."""
+
+import asyncio
+from datetime import date, timedelta
+
+import pytest
+
+from core.errors import DatabaseUnavailable
+from storage.postgres.database import Database
+from storage.postgres.observations import DAYS_AHEAD, keep_partitions
+from storage.postgres.orders import find_now
+from tests.storage.postgres.tools import connected, count, opened, placed, told, unpaid
+
+
+async def partitions(db: Database) -> list[str]:
+    found = await db.fetch(
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'observations'::regclass ORDER BY 1"
+    )
+    return [row["name"] for row in found]
+
+
+async def today(db: Database) -> date:
+    return (await find_now(db)).date()
+
+
+def named(day: date) -> str:
+    return f"observations_{day:%Y%m%d}"
+
+
+async def old_partition(db: Database, days_ago: int) -> str:
+    day = await today(db) - timedelta(days=days_ago)
+    await db.execute(
+        f"""CREATE TABLE {named(day)} PARTITION OF observations
+            FOR VALUES FROM ('{day}T00:00:00Z') TO ('{day + timedelta(days=1)}T00:00:00Z')"""
+    )
+    return named(day)
+
+
+async def test_partitions_are_made_ahead_once(db: Database) -> None:
+    day = await today(db)
+    assert await keep_partitions(db, keep_days=90) == (DAYS_AHEAD + 1, 0)
+    expected = [named(day + timedelta(days=ahead)) for ahead in range(DAYS_AHEAD + 1)]
+    assert await partitions(db) == [*expected, "observations_default"]
+    assert await keep_partitions(db, keep_days=90) == (0, 0)
+
+
+async def test_what_is_seen_goes_into_the_partition_of_its_day(db: Database) -> None:
+    await keep_partitions(db, keep_days=90)
+    await placed(db)
+    await told(db, "A-1", unpaid())
+    assert await count(db, named(await today(db))) == await count(db, "observations") == 1
+    assert await count(db, "observations_default") == 0
+
+
+async def test_what_is_seen_before_its_partition_is_there_is_kept_all_the_same(db: Database) -> None:
+    """In the default one; its day has no other then, the days after have."""
+    await placed(db)
+    await told(db, "A-1", unpaid())
+    assert await keep_partitions(db, keep_days=90) == (DAYS_AHEAD, 0)
+    await told(db, "A-1", unpaid())
+    assert await count(db, "observations_default") == await count(db, "observations") == 2
+
+
+async def test_old_partitions_are_dropped_and_no_others(db: Database) -> None:
+    old, older, kept = [await old_partition(db, days) for days in (91, 400, 90)]
+    assert (await keep_partitions(db, keep_days=90))[1] == 2
+    left = await partitions(db)
+    assert kept in left
+    assert not {old, older} & set(left)
+
+
+async def test_many_processes_keep_them_at_once(database_url: str) -> None:
+    """All of them do so at their start."""
+    async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
+        for days in (100, 101):
+            await old_partition(one, days)
+        kept = await asyncio.gather(*(keep_partitions([one, two, three][n % 3], keep_days=90) for n in range(6)))
+        assert len(await partitions(one)) == DAYS_AHEAD + 2
+        assert sum(made for made, _ in kept) == DAYS_AHEAD + 1
+
+
+async def test_upkeep_waits_for_nobody_who_reads_for_hours(db: Database, database_url: str) -> None:
+    """A dump of the database holds its lock till its end. Who waits behind it would hold up every order."""
+    await placed(db)
+    async with connected(database_url) as dump, dump.transaction():
+        await dump.execute("LOCK TABLE observations IN ACCESS SHARE MODE")
+        keeping = asyncio.create_task(keep_partitions(db, keep_days=90))
+        await asyncio.wait_for(told(db, "A-1", unpaid()), 5.0)
+        with pytest.raises(DatabaseUnavailable):
+            await asyncio.wait_for(keeping, 5.0)
+    assert await keep_partitions(db, keep_days=90) != (0, 0)

@@ -1,0 +1,240 @@
+"""The temporary table: who may ask about a payment now, and what nobody is looking after."""
+
+import asyncio
+
+import pytest
+
+from core.order import PaymentKey, PendingKind, deadline_key
+from storage.postgres.database import Database
+from storage.postgres.door import Armed
+from storage.postgres.pending import asked, claim_overdue, lease, postpone, release, walk
+from tests.servers import eventually
+from tests.storage.postgres.tools import (
+    connected,
+    count,
+    number,
+    opened,
+    paid,
+    pass_time,
+    placed,
+    rows,
+    started,
+    told,
+    unpaid,
+)
+
+KEY = number("A-1")
+QUERY = "kind = 'query'"
+
+
+# -- the lease ---------------------------------------------------------------------------------------------------------
+
+
+async def test_of_fifty_who_ask_at_once_one_gets_the_lease(database_url: str) -> None:
+    """Across processes: one query per payment at a time."""
+    async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
+        await placed(one)
+        leases = await asyncio.gather(*(lease([one, two, three][n % 3], KEY, 30.0) for n in range(50)))
+        [held] = [found for found in leases if found is not None]
+        assert (held.key, held.kind, held.attempt, held.arm_no) == (KEY, PendingKind.QUERY, 1, 1)
+
+
+async def test_a_lease_is_for_one_payment(db: Database) -> None:
+    await placed(db)
+    await started(db, "A-1", number("A-1", "wechat"))
+    assert await lease(db, KEY, 30.0) is not None
+    assert await lease(db, number("A-1", "wechat"), 30.0) is not None
+    assert await lease(db, deadline_key("A-1"), 30.0) is not None
+
+
+async def test_a_lease_given_back_can_be_had_again(db: Database) -> None:
+    await placed(db)
+    held = await lease(db, KEY, 30.0)
+    assert held is not None
+    await release(db, held)
+    assert await lease(db, KEY, 30.0) is not None
+
+
+async def test_a_lease_ends_by_itself(db: Database) -> None:
+    """A killed worker holds nothing up for long."""
+    await placed(db)
+    assert await lease(db, KEY, 0.05) is not None
+    assert await eventually(lambda: lease(db, KEY, 30.0)) is not None
+
+
+async def test_whoever_comes_back_too_late_gives_nobody_elses_lease_back(db: Database) -> None:
+    await placed(db)
+    late = await lease(db, KEY, 0.0)
+    held = await lease(db, KEY, 30.0)
+    assert late is not None
+    assert held is not None
+    await release(db, late)
+    assert await lease(db, KEY, 30.0) is None
+    [row] = await rows(db, "pending", "leased_at, answered_from", QUERY)
+    assert row == {"leased_at": held.leased_at, "answered_from": None}
+
+
+async def test_there_is_nothing_to_lease_of_another_scheduling_or_of_nobody(db: Database) -> None:
+    await placed(db)
+    assert await lease(db, KEY, 30.0, arm_no=2) is None
+    assert await lease(db, PaymentKey("wechat", KEY.out_trade_no), 30.0) is None
+    assert await lease(db, KEY, 30.0, arm_no=1) is not None
+
+
+async def test_a_resolved_payment_has_no_lease_and_nothing_to_give_back(db: Database) -> None:
+    await placed(db)
+    held = await lease(db, KEY, 30.0)
+    await told(db, "A-1", paid())
+    assert held is not None
+    await release(db, held)
+    assert await lease(db, KEY, 30.0) is None
+    assert await asked(db, KEY) is None
+
+
+async def test_everybody_who_asked_before_a_query_began_has_what_there_was_to_learn(db: Database) -> None:
+    await placed(db)
+    before = await asked(db, KEY)
+    held = await lease(db, KEY, 30.0)
+    during = await asked(db, KEY)
+    assert before is not None
+    assert held is not None
+    assert during is not None
+    await release(db, held)
+    after = await asked(db, KEY)
+    assert after is not None
+    assert before.answered_from is during.answered_from is None
+    assert before.now < held.leased_at < during.now < after.now
+    assert after.answered_from == held.leased_at
+
+
+async def test_a_scheduled_query_that_learnt_nothing_has_answered_too(db: Database) -> None:
+    """Its row is moved by the door, which ends the lease with it."""
+    await placed(db)
+    held = await lease(db, KEY, 30.0, arm_no=1)
+    assert held is not None
+    await told(db, "A-1", unpaid(), arm_no=1)
+    stands = await asked(db, KEY)
+    assert stands is not None
+    assert stands.answered_from == held.leased_at
+    assert await lease(db, KEY, 30.0) is not None
+
+
+# -- postponing --------------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_the_channels_rate_uses_no_attempt(db: Database) -> None:
+    await placed(db)
+    held = await lease(db, KEY, 30.0)
+    assert held is not None
+    armed = await postpone(db, held, 5.0)
+    assert armed == Armed(key=KEY, kind=PendingKind.QUERY, order_no="A-1", arm_no=2, delay_s=5.0)
+    [row] = await rows(db, "pending", "attempt, arm_no, leased_until, due_at - now() < '6 s' AS soon", QUERY)
+    assert row == {"attempt": 1, "arm_no": 2, "leased_until": None, "soon": True}
+
+
+async def test_what_was_scheduled_anew_is_not_postponed(db: Database) -> None:
+    await placed(db)
+    held = await lease(db, KEY, 30.0)
+    assert held is not None
+    await told(db, "A-1", unpaid(), arm_no=1)
+    assert await postpone(db, held, 5.0) is None
+    await told(db, "A-1", paid())
+    assert await postpone(db, held, 5.0) is None
+
+
+# -- what nobody is looking after --------------------------------------------------------------------------------------
+
+
+async def overdue_orders(db: Database, orders: int) -> None:
+    """A-1 has been due for the longest, by a day more than the next; only their queries."""
+    for n in range(1, orders + 1):
+        await placed(db, f"A-{n}")
+        await pass_time(db, "pending", 86_400.0 * (orders - n + 1), f"order_no = 'A-{n}' AND {QUERY}")
+
+
+async def test_the_oldest_come_first_and_nothing_is_too_old(db: Database) -> None:
+    await overdue_orders(db, 40)
+    claimed = [await claim_overdue(db, grace_s=15.0, limit=15, lease_s=30.0) for _ in range(4)]
+    assert [len(batch) for batch in claimed] == [15, 15, 10, 0]
+    assert [leased.order_no for batch in claimed for leased in batch] == [f"A-{n}" for n in range(1, 41)]
+
+
+async def test_two_sweeps_take_different_rows(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        await overdue_orders(one, 40)
+        batches = await asyncio.gather(
+            *(claim_overdue([one, two][n % 2], grace_s=15.0, limit=7, lease_s=30.0) for n in range(8))
+        )
+        claimed = [leased.key for batch in batches for leased in batch]
+        assert len(claimed) == len(set(claimed)) == 40
+
+
+async def test_what_is_due_is_left_to_redis_for_the_time_of_grace(db: Database) -> None:
+    await placed(db)
+    await pass_time(db, "pending", 60.0 + 14.0, QUERY)
+    assert await claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0) == []
+    await pass_time(db, "pending", 2.0, QUERY)
+    [leased] = await claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0)
+    assert (leased.key, leased.attempt, leased.arm_no) == (KEY, 1, 1)
+
+
+async def test_what_somebody_is_asking_about_is_left_to_him(db: Database) -> None:
+    await placed(db)
+    await pass_time(db, "pending", 3600.0)
+    assert await lease(db, KEY, 30.0) is not None
+    claimed = await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)
+    assert [leased.kind for leased in claimed] == [PendingKind.DEADLINE]
+    await pass_time(db, "pending", 60.0)
+    assert len(await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)) == 2
+
+
+async def test_a_claimed_row_is_leased_like_any_other(db: Database) -> None:
+    await placed(db)
+    await pass_time(db, "pending", 3600.0, QUERY)
+    [leased] = await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)
+    assert await lease(db, KEY, 30.0) is None
+    await release(db, leased)
+    stands = await asked(db, KEY)
+    assert stands is not None
+    assert stands.answered_from == leased.leased_at
+
+
+async def test_a_row_that_is_locked_by_a_writer_is_skipped(db: Database, database_url: str) -> None:
+    """The sweep never waits: it takes what is free."""
+    await overdue_orders(db, 3)
+    async with connected(database_url) as writer, writer.transaction():
+        await writer.execute("SELECT FROM pending WHERE order_no = 'A-1' FOR UPDATE")
+        claimed = await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)
+    assert [leased.order_no for leased in claimed] == ["A-2", "A-3"]
+
+
+# -- reminding Redis ---------------------------------------------------------------------------------------------------
+
+
+async def walked(db: Database, from_s: float, until_s: float) -> list[Armed]:
+    return [armed async for batch in walk(db, from_s=from_s, until_s=until_s) for armed in batch]
+
+
+async def test_the_walk_finds_what_is_due_within_the_horizon(db: Database) -> None:
+    await placed(db)
+    assert {armed.key for armed in await walked(db, 0.0, 1900.0)} == {KEY, deadline_key("A-1")}
+    [armed] = await walked(db, 0.0, 900.0)
+    assert (armed.key, armed.kind, armed.order_no, armed.arm_no) == (KEY, PendingKind.QUERY, "A-1", 1)
+    assert 50.0 < armed.delay_s <= 60.0
+    assert await walked(db, 100.0, 900.0) == []
+
+
+async def test_what_is_overdue_is_armed_at_once(db: Database) -> None:
+    await placed(db)
+    await pass_time(db, "pending", 40 * 86_400.0, QUERY)
+    [armed] = await walked(db, -365 * 86_400.0, 60.0)
+    assert (armed.key, armed.delay_s) == (KEY, 0.0)
+
+
+async def test_the_walk_goes_on_from_batch_to_batch(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.postgres.pending.WALK_BATCH", 3)
+    for n in range(8):
+        await placed(db, f"A-{n}")
+    batches = [[armed.key for armed in batch] async for batch in walk(db, from_s=0.0, until_s=3600.0)]
+    assert [len(batch) for batch in batches] == [3, 3, 3, 3, 3, 1]
+    assert len({key for batch in batches for key in batch}) == await count(db, "pending") == 16

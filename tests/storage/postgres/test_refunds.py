@@ -1,0 +1,307 @@
+"""Refunds in a real Postgres: written with what wants them, leased by one, never of more than came."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core.decision import Outcome
+from core.evidence import Source
+from core.lifecycle import LatePolicy, Rules, on_query, on_refund, on_refund_requested
+from core.order import CaseReason, Origin, PaymentKey, PaymentStatus, RefundReason, RefundStatus
+from storage.postgres.backlog import read_backlog
+from storage.postgres.cases import list_cases
+from storage.postgres.database import Database
+from storage.postgres.door import Committed, transition
+from storage.postgres.refunds import (
+    LeasedRefund,
+    claim_overdue_refunds,
+    lease_refund,
+    refund_again,
+    refunds_due_within,
+)
+from tests.servers import eventually
+from tests.storage.postgres.tools import (
+    RULES,
+    closed,
+    count,
+    get_state,
+    if_there,
+    moved,
+    noted,
+    number,
+    opened,
+    paid,
+    pass_time,
+    placed,
+    rows,
+    started,
+    terms_of,
+    told,
+    versions,
+)
+
+LATE = Rules(late_policy=LatePolicy.REFUND)
+KEY = number("A-1")
+REFUND_NO = "ralipay-A-1"
+
+
+async def closed_order(db: Database, order_no: str = "A-1", *, origin: Origin = Origin.OURS) -> None:
+    """Nobody paid it, and its channel has said so."""
+    await placed(db, order_no, payment=terms_of(number(order_no), origin=origin))
+    await told(db, order_no, closed(order_no))
+    close = """UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1"""
+    assert await db.execute(close, order_no) == 1
+
+
+async def came_late(db: Database, order_no: str = "A-1", rules: Rules = LATE) -> Committed:
+    evidence = paid(order_no)
+    return await moved(db, order_no, lambda state: on_query(state, number(order_no), evidence, rules, Source.QUERY))
+
+
+async def wanted(db: Database, order_no: str = "A-1") -> str:
+    """The number of a refund that a late payment's policy has requested."""
+    await closed_order(db, order_no)
+    [refund_no] = (await came_late(db, order_no)).refund_nos
+    return refund_no
+
+
+async def answered(db: Database, status: RefundStatus | None, note: str = "") -> Committed:
+    return await moved(db, "A-1", lambda state: on_refund(state, REFUND_NO, status, RULES, note=note))
+
+
+async def leased(db: Database, refund_no: str = REFUND_NO, arm_no: int = 1, lease_s: float = 30.0) -> LeasedRefund:
+    found = await lease_refund(db, refund_no, arm_no, lease_s)
+    assert found is not None
+    return found
+
+
+# -- written with the decision that wants it ---------------------------------------------------------------------------
+
+
+async def test_late_money_its_case_and_its_refund_are_written_in_one_statement(db: Database) -> None:
+    await closed_order(db)
+    committed = await came_late(db)
+    assert (committed.refund_nos, committed.decision.outcome) == ((REFUND_NO,), Outcome.PAID_LATE)
+    state = await get_state(db)
+    [refund] = state.refunds
+    assert (refund.key, refund.order_no, refund.amount, refund.currency) == (KEY, "A-1", 8888, "CNY")
+    assert (refund.status, refund.reason, refund.attempt) == (RefundStatus.REQUESTED, RefundReason.LATE, 1)
+    assert state.payments[0].status is PaymentStatus.PAID
+    assert state.open_cases == {(KEY, CaseReason.PAID_LATE)}
+    assert refund == (committed.state_after or state).refunds[0]
+    assert await refunds_due_within(db, 0.0) == [(REFUND_NO, 1, 0.0)]
+
+
+async def test_the_same_money_told_by_many_at_once_is_one_refund(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        await closed_order(one)
+        committed = await asyncio.gather(*(came_late([one, two][n % 2]) for n in range(12)))
+        assert [turn.refund_nos for turn in committed if turn.refund_nos] == [(REFUND_NO,)]
+        assert await count(one, "refunds") == 1
+
+
+async def test_a_lost_race_writes_no_refund(db: Database) -> None:
+    """The decision was made on a state that is of before: it is made again, and the refund written once."""
+    await closed_order(db)
+    before = await get_state(db)
+    await moved(db, "A-1", noted)
+    decide = if_there(lambda state: on_query(state, KEY, paid(), LATE, Source.QUERY))
+    assert (await transition(db, "A-1", decide, known=before)).refund_nos == (REFUND_NO,)
+    assert await count(db, "refunds") == 1
+
+
+async def test_two_operators_at_once_request_one_refund(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        await closed_order(one)
+        await came_late(one, rules=Rules(late_policy=LatePolicy.FLAG))
+        request = partial(on_refund_requested, key=KEY, by_name="anna")
+        requests = (moved([one, two][n % 2], "A-1", request) for n in range(8))
+        outcomes = [committed.decision.outcome for committed in await asyncio.gather(*requests)]
+        assert sorted(outcomes) == [*[Outcome.NOTHING_NEW] * 7, Outcome.REFUND_REQUESTED]
+        assert await count(one, "refunds") == 1
+
+
+async def test_a_refund_that_succeeds_answers_its_case_and_counts_in_its_payment(db: Database) -> None:
+    await wanted(db)
+    assert (await answered(db, RefundStatus.PROCESSING)).decision.outcome is Outcome.REFUND_PROCESSING
+    committed = await answered(db, RefundStatus.SUCCEEDED)
+    assert (committed.decision.outcome, committed.notification_id is not None) == (Outcome.REFUNDED, True)
+    state = await get_state(db)
+    assert state.refunds[0].status is RefundStatus.SUCCEEDED
+    assert state.refunds[0].settled_at is not None
+    assert (state.payments[0].refunded_amount, state.open_cases) == (8888, frozenset())
+    [case] = (await list_cases(db, open_only=False))[0]
+    assert (case.reason, case.resolution, case.by) == ("paid_late", "refunded", "refund")
+    assert await versions(db, "A-1") == [1, 2, 4, 5, 6]  # 3 is the test's own closing, beside the door
+    assert await refunds_due_within(db, 1e9) == []
+    again = await answered(db, RefundStatus.SUCCEEDED)
+    assert (again.version, again.decision.outcome) == (None, Outcome.NOTHING_NEW)
+
+
+async def test_only_the_case_of_this_payment_is_answered(db: Database) -> None:
+    """An order may have two late payments, and another order's case has the same reason."""
+    other = PaymentKey("wechat", "wechat-A-1")
+    await placed(db)
+    await started(db, "A-1", other)
+    await told(db, "A-1", closed())
+    await told(db, "A-1", closed(key=other), key=other)
+    await db.execute("UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1")
+    await came_late(db)
+    late = paid(key=other)
+    await moved(db, "A-1", lambda state: on_query(state, other, late, Rules(late_policy=LatePolicy.FLAG), Source.QUERY))
+    await wanted(db, "B-1")
+    await answered(db, RefundStatus.SUCCEEDED)
+    assert (await get_state(db)).open_cases == {(other, CaseReason.PAID_LATE)}
+    assert (await get_state(db, "B-1")).open_cases == {(number("B-1"), CaseReason.PAID_LATE)}
+
+
+async def test_a_refund_that_fails_is_kept_beside_the_one_that_follows(db: Database) -> None:
+    await wanted(db)
+    await answered(db, RefundStatus.FAILED, "refused: NOT_ENOUGH\0\ud800")
+    state = await get_state(db)
+    assert state.refunds[0].last_error.startswith("refused: NOT_ENOUGH")
+    assert state.open_cases == {(KEY, CaseReason.PAID_LATE), (KEY, CaseReason.REFUND_FAILED)}
+    await moved(db, "A-1", lambda found: on_refund_requested(found, KEY, "anna"))
+    after = await get_state(db)
+    assert [(row.refund_no, row.status) for row in after.refunds] == [
+        (REFUND_NO, RefundStatus.FAILED),
+        ("r2_alipay-A-1", RefundStatus.REQUESTED),
+    ]
+
+
+# -- the last line of defence ------------------------------------------------------------------------------------------
+
+_INSERT = """
+INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status, requested_at)
+VALUES ($1, 'alipay', 'alipay-A-1', 'A-1', $2, $3, 'operator', 'requested', now())"""
+
+
+async def refused(db: Database, sql: str, *args: Any) -> str:
+    with pytest.raises(asyncpg.CheckViolationError) as error:
+        await db.execute(sql, *args)
+    return str(error.value.constraint_name)
+
+
+async def test_refunds_of_a_payment_are_never_more_than_it(db: Database) -> None:
+    await closed_order(db)
+    await came_late(db, rules=Rules(late_policy=LatePolicy.FLAG))
+    assert await refused(db, _INSERT, "r-1", 8889, "CNY") == "refunds_of_what_came"
+    assert await refused(db, _INSERT, "r-1", 8888, "USD") == "refunds_of_what_came"
+    await db.execute(_INSERT, "r-1", 8000, "CNY")
+    assert await refused(db, _INSERT, "r-2", 889, "CNY") == "refunds_of_what_came"
+    await db.execute("UPDATE refunds SET status = 'failed', settled_at = now()")
+    await db.execute(_INSERT, "r-2", 8888, "CNY")
+
+
+async def test_what_did_not_come_and_what_is_watched_is_not_refunded(db: Database) -> None:
+    await placed(db)
+    assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
+    await told(db, "A-1", closed())
+    assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
+    await db.execute("UPDATE payments SET origin = 'watched'")
+    await told(db, "A-1", paid())
+    assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
+
+
+async def test_what_paid_an_order_is_not_refunded(db: Database) -> None:
+    await placed(db)
+    await told(db, "A-1", paid())
+    assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_not_of_what_paid"
+
+
+@pytest.mark.parametrize("final", ["succeeded", "failed"])
+async def test_what_is_definite_stays_so_and_stays_the_same_refund(db: Database, final: str) -> None:
+    await wanted(db)
+    for change in ("amount = 1", "currency = 'USD'", "out_trade_no = 'x'", "order_no = 'x'", "channel_account = 'x'"):
+        assert await refused(db, f"UPDATE refunds SET {change}") == "refunds_same_terms"  # noqa: S608 - ours
+    await db.execute("UPDATE refunds SET status = 'processing'")
+    assert await refused(db, "UPDATE refunds SET status = 'requested'") == "refunds_legal_move"
+    await db.execute("UPDATE refunds SET status = $1, settled_at = now()", final)
+    for status in {"succeeded", "failed", "processing", "requested"} - {final}:
+        assert await refused(db, "UPDATE refunds SET status = $1", status) == "refunds_legal_move"
+
+
+# -- whose turn it is --------------------------------------------------------------------------------------------------
+
+
+async def test_of_many_who_would_ask_one_does(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        refund_no = await wanted(one)
+        leases = await asyncio.gather(*(lease_refund([one, two][n % 2], refund_no, 1, 30.0) for n in range(20)))
+        [found] = [lease for lease in leases if lease is not None]
+        assert (found.refund_no, found.key, found.order_no, found.amount) == (REFUND_NO, KEY, "A-1", 8888)
+        assert (found.attempt, found.arm_no, found.may_be_known) == (1, 1, False)
+
+
+async def test_whoever_comes_second_knows_that_the_channel_may_have_been_asked(db: Database) -> None:
+    """The first one may have died at any moment after its lease, also after the channel had heard it."""
+    refund_no = await wanted(db)
+    assert not (await leased(db, lease_s=0.05)).may_be_known
+    second = await eventually(lambda: lease_refund(db, refund_no, 1, 0.05))
+    assert second is not None
+    assert second.may_be_known
+    assert await refund_again(db, second, attempt=2, delay_s=0.0) == 2
+    assert (await leased(db, arm_no=2)).may_be_known
+
+
+async def test_a_sweep_knows_it_as_well(db: Database) -> None:
+    await wanted(db)
+    await pass_time(db, "refunds", 60.0)
+    [first] = await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0)
+    assert not first.may_be_known
+    assert await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0) == []
+    await pass_time(db, "refunds", 60.0)
+    [second] = await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0)
+    assert second.may_be_known
+
+
+async def test_what_is_scheduled_anew_leaves_older_jobs_and_answers_with_nothing(db: Database) -> None:
+    await wanted(db)
+    first = await leased(db)
+    assert await refund_again(db, first, attempt=2, delay_s=240.0, error="timeout") == 2
+    assert await refund_again(db, first, attempt=2, delay_s=240.0, error="timeout") is None
+    assert await lease_refund(db, REFUND_NO, 1, 30.0) is None
+    [(refund_no, arm_no, delay_s)] = await refunds_due_within(db, 300.0)
+    assert (refund_no, arm_no) == (REFUND_NO, 2)
+    assert 230.0 < delay_s <= 240.0
+    [row] = await rows(db, "refunds", "attempt, last_error, leased_until")
+    assert row == {"attempt": 2, "last_error": "timeout", "leased_until": None}
+
+
+@pytest.mark.parametrize("status", [RefundStatus.SUCCEEDED, RefundStatus.FAILED])
+async def test_what_is_definite_is_nobodys_work(db: Database, status: RefundStatus) -> None:
+    await wanted(db)
+    held = await leased(db)
+    await answered(db, status)
+    await pass_time(db, "refunds", 86_400.0)
+    assert await lease_refund(db, REFUND_NO, 1, 30.0) is None
+    assert await refund_again(db, held, attempt=2, delay_s=0.0) is None
+    assert await claim_overdue_refunds(db, grace_s=0.0, limit=9, lease_s=30.0) == []
+
+
+async def test_two_sweeps_take_different_refunds_oldest_first(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        numbers = [await wanted(one, f"A-{n}") for n in range(12)]
+        for n, refund_no in enumerate(numbers):
+            await pass_time(one, "refunds", 86_400.0 * (20 - n), f"refund_no = '{refund_no}'")
+        first = await claim_overdue_refunds(one, grace_s=15.0, limit=4, lease_s=30.0)
+        assert [refund.refund_no for refund in first] == numbers[:4]
+        batches = await asyncio.gather(
+            *(claim_overdue_refunds([one, two][n % 2], grace_s=15.0, limit=3, lease_s=30.0) for n in range(4))
+        )
+        taken = [refund.refund_no for batch in batches for refund in batch]
+        assert sorted(taken) == sorted(numbers[4:])
+
+
+async def test_the_backlog_counts_what_is_not_definite(db: Database) -> None:
+    await wanted(db)
+    await wanted(db, "B-1")
+    await pass_time(db, "refunds", 120.0, "order_no = 'A-1'")
+    backlog = await read_backlog(db)
+    assert backlog.refunds == 2
+    assert 119.0 < backlog.refunds_oldest_due_s < 180.0
+    await answered(db, RefundStatus.SUCCEEDED)
+    assert (await read_backlog(db)).refunds == 1

@@ -1,0 +1,448 @@
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from core.admission import Admission, Admitted, Urgency, Wait, is_within_rate, kept_share
+from demo.embedded import EmbeddedRedis
+from storage.redis.admission.local import WINDOW_S, LocalAdmission
+from storage.redis.admission.shared import SharedAdmission
+from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
+
+FRESH, SCHEDULED, REFRESH = Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH
+KEY = "nodrop:{admission}:shop:"
+
+
+class Clock:
+    """A clock that stands until it is moved, or moves by `steps` when it is read."""
+
+    def __init__(self, *steps: float) -> None:
+        self.now = 1000.0
+        self._steps = list(steps)
+
+    def __call__(self) -> float:
+        if self._steps:
+            self.now += self._steps.pop(0)
+        return self.now
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with client_of(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def shared(redis: Redis) -> SharedAdmission:
+    return SharedAdmission(redis, processes=4)
+
+
+async def admitted(admission: Admission, urgency: Urgency, *, rate: int = 10, tries: int = 30) -> int:
+    """How many of these calls are admitted at once."""
+    answers = [await admission.admit("shop", rate, urgency) for _ in range(tries)]
+    return sum(isinstance(answer, Admitted) for answer in answers)
+
+
+async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: int = 10) -> Wait:
+    answer = await admission.admit("shop", rate, urgency)
+    assert isinstance(answer, Wait)
+    return answer
+
+
+# -- the rule ----------------------------------------------------------------------------------------------------------
+
+
+@given(rate=st.integers(1, 60), wanted=st.lists(st.sampled_from(Urgency), max_size=200))
+def test_the_rate_is_never_exceeded_and_whoever_has_not_used_its_share_is_admitted(
+    rate: int, wanted: Sequence[Urgency]
+) -> None:
+    made: Counter[Urgency] = Counter()
+    for urgency in wanted:
+        if is_within_rate(rate, urgency, made):
+            made[urgency] += 1
+        else:
+            assert urgency is REFRESH or made[urgency] >= kept_share(rate)
+    assert made.total() <= rate
+
+
+@pytest.mark.parametrize(("rate", "share"), [(1, 0), (2, 0), (3, 1), (9, 1), (10, 2), (50, 10)])
+def test_a_fifth_of_the_rate_is_kept_twice_unless_the_rate_is_tiny(rate: int, share: int) -> None:
+    assert kept_share(rate) == share
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int) -> None:
+    chance = random.Random(seed)
+    rate = chance.choice([1, 2, 3, 4, 7, 20])
+    made: Counter[Urgency] = Counter()
+    began_at = monotonic()
+    for _ in range(60):
+        urgency = chance.choice(list(Urgency))
+        expected = is_within_rate(rate, urgency, made)
+        answer = await shared._reserve("shop", rate, urgency)
+        if monotonic() - began_at > 1:
+            break  # the first calls have left the window
+        assert isinstance(answer, Admitted) is expected
+        made[urgency] += expected
+
+
+# -- the rate ----------------------------------------------------------------------------------------------------------
+
+
+async def test_two_processes_together_keep_the_rate_in_every_second(redis_url: str) -> None:
+    """Also when nobody waits for as long as it was told."""
+    rate, made = 20, list[float]()
+    end = monotonic() + 2.6
+
+    async def work(admission: SharedAdmission, urgency: Urgency) -> None:
+        while monotonic() < end:
+            answer = await admission.admit("shop", rate, urgency)
+            if isinstance(answer, Admitted):
+                made.append(monotonic())
+            else:
+                await for_a_while(0.02)
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(redis_url)) for _ in range(2)]
+        workers = [SharedAdmission(client, processes=2) for client in clients]
+        await asyncio.gather(*(work(worker, urgency) for worker in workers for urgency in [*Urgency] * 2))
+    assert all(later - first > 1.0 for first, later in zip(made, made[rate:], strict=False))
+    assert len(made) >= 2 * rate
+
+
+async def for_a_while(seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
+
+
+async def test_refreshes_starve_neither_fresh_nor_scheduled_calls(shared: SharedAdmission) -> None:
+    assert await admitted(shared, REFRESH) == 6
+    assert await admitted(shared, SCHEDULED, tries=3) == 2
+    assert await admitted(shared, FRESH, tries=3) == 2
+
+
+async def test_scheduled_calls_leave_room_for_fresh_ones(shared: SharedAdmission) -> None:
+    assert await admitted(shared, SCHEDULED, tries=10_0) == 8
+    assert await admitted(shared, FRESH, tries=2) == 2
+
+
+async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
+    assert await admitted(shared, SCHEDULED, rate=1) == 1
+    assert isinstance(await shared.admit("other", 1, SCHEDULED), Admitted)
+
+
+async def test_a_refused_backlog_is_told_one_time_after_another(shared: SharedAdmission) -> None:
+    """At the rate that is left beside the fresh share: 8 in 1.1 s."""
+    await admitted(shared, SCHEDULED, tries=8)
+    waits = [(await wait_of(shared)).seconds for _ in range(100)]
+    assert 0 < waits[0] <= WINDOW_S + 0.01
+    assert all(0.1 < later - earlier < 0.2 for earlier, later in pairwise(waits))
+
+
+async def test_a_short_wait_is_slept_for_a_person_and_never_for_a_job(redis: Redis, shared: SharedAdmission) -> None:
+    await shared.admit("shop", 1, REFRESH)
+    await redis.zadd(KEY + "refresh", {"made before": await server_ms(redis) - 1000})
+    await redis.zremrangebyrank(KEY + "refresh", 1, -1)  # what is left leaves the window within 0.1 s
+    assert 0 < (await wait_of(shared, SCHEDULED, rate=1)).seconds <= 0.11
+    assert isinstance(await shared.admit("shop", 1, FRESH), Admitted)
+    assert (await wait_of(shared, FRESH, rate=1)).seconds > 0.25
+
+
+async def test_calls_refused_together_come_back_apart(shared: SharedAdmission) -> None:
+    await admitted(shared, FRESH)
+    waits = [(await wait_of(shared, FRESH)).seconds for _ in range(10)]
+    assert len({round(wait, 2) for wait in waits}) >= 5
+
+
+async def test_a_clock_put_back_by_an_hour_blocks_nobody_for_an_hour(redis: Redis, shared: SharedAdmission) -> None:
+    await admitted(shared, FRESH)
+    calls = await redis.zrange(KEY + "fresh", 0, -1)
+    await redis.zadd(KEY + "fresh", dict.fromkeys(calls, await server_ms(redis) + 3_600_000))
+    assert (await wait_of(shared, FRESH)).seconds <= WINDOW_S * 1.2 + 0.01
+    assert max(score for _, score in await redis.zrange(KEY + "fresh", 0, -1, withscores=True)) <= await server_ms(
+        redis
+    )
+
+
+async def test_a_reservation_that_came_back_late_is_thrown_away(redis: Redis) -> None:
+    late = SharedAdmission(redis, processes=4, clock=Clock(0, 0, 0, 0.2))
+    assert isinstance(await late.admit("shop", 10, FRESH), Admitted)
+    assert await redis.zcard(KEY + "fresh") == 1
+
+
+async def test_a_redis_too_slow_for_reservations_counts_as_none(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.redis.admission.shared.SLOW_S", -1.0)
+    clock = Clock()
+    slow = SharedAdmission(redis, processes=4, clock=clock)
+    assert (await wait_of(slow, FRESH)).reason == "changing_over"
+    for _ in range(3):
+        clock.now += WINDOW_S
+        assert await admitted(slow, FRESH, rate=4, tries=2) == 1  # its own part, and it goes on
+
+
+# -- the breaker -------------------------------------------------------------------------------------------------------
+
+
+async def unanswered(admission: Admission, times: int = 10) -> None:
+    for _ in range(times):
+        await admission.report("shop", answered=False)
+
+
+async def pass_time(redis: Redis, seconds: float) -> None:
+    """As if the breaker's times lay so much further back."""
+    for field in ("until", "probe"):
+        if await redis.hexists(KEY + "breaker", field):  # type: ignore[misc]
+            await redis.hincrby(KEY + "breaker", field, -round(seconds * 1000))  # type: ignore[misc]
+
+
+async def test_ten_unanswered_calls_in_a_row_open_the_breaker_for_all(redis: Redis, shared: SharedAdmission) -> None:
+    await unanswered(shared, 9)
+    assert await admitted(shared, FRESH, tries=1) == 1
+    await unanswered(shared, 1)
+    other = await wait_of(SharedAdmission(redis, processes=4), FRESH)
+    assert other.reason == "breaker"
+    assert 4.5 < other.seconds <= 6
+
+
+async def test_an_answer_in_between_keeps_the_breaker_closed(shared: SharedAdmission) -> None:
+    for _ in range(3):
+        await unanswered(shared, 9)
+        await shared.report("shop", answered=True)
+    assert await admitted(shared, FRESH, tries=1) == 1
+
+
+async def test_unanswered_calls_over_more_than_a_minute_do_not_open_it(redis: Redis, shared: SharedAdmission) -> None:
+    await unanswered(shared, 9)
+    await redis.lset(KEY + "unanswered", 0, str(await server_ms(redis) - 60_100))  # type: ignore[misc]
+    await unanswered(shared, 1)
+    assert await admitted(shared, FRESH, tries=1) == 1
+
+
+async def test_half_open_lets_one_probe_through_and_its_answer_closes(redis: Redis, shared: SharedAdmission) -> None:
+    await unanswered(shared)
+    await pass_time(redis, 5)
+    assert await admitted(shared, FRESH, tries=5) == 1
+    assert (await wait_of(shared)).reason == "breaker"
+    await shared.report("shop", answered=True)
+    assert await admitted(shared, FRESH, tries=3) == 3
+
+
+async def test_a_probe_without_an_answer_doubles_the_time_up_to_a_minute(redis: Redis, shared: SharedAdmission) -> None:
+    await unanswered(shared)
+    lengths = []
+    for _ in range(5):
+        lengths.append((await wait_of(shared)).seconds)
+        await redis.delete(KEY + "line")
+        await pass_time(redis, 61)
+        assert await admitted(shared, FRESH, tries=1) == 1
+        await unanswered(shared, 1)
+    assert [round(length, -1 if length > 5.5 else 0) for length in lengths] == [5, 10, 20, 40, 60]
+
+
+async def test_failures_of_calls_made_before_it_opened_do_not_prolong_it(shared: SharedAdmission) -> None:
+    await unanswered(shared, 40)
+    assert (await wait_of(shared)).seconds <= 5.01
+
+
+async def test_a_probe_that_never_reports_makes_room_for_another(redis: Redis, shared: SharedAdmission) -> None:
+    await unanswered(shared)
+    await pass_time(redis, 5)
+    assert await admitted(shared, FRESH, tries=2) == 1
+    await pass_time(redis, 20)
+    assert await admitted(shared, FRESH, tries=2) == 1
+
+
+async def test_a_refused_call_is_no_probe(redis: Redis, shared: SharedAdmission) -> None:
+    assert await admitted(shared, FRESH, rate=1, tries=1) == 1
+    await unanswered(shared)
+    await pass_time(redis, 5)
+    assert (await wait_of(shared, rate=1)).reason == "rate"
+    await redis.delete(KEY + "fresh")
+    assert await admitted(shared, FRESH, rate=1, tries=1) == 1
+
+
+# -- Redis forgets -----------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_flush_nobody_calls_until_what_was_forgotten_is_old(
+    redis: Redis, shared: SharedAdmission
+) -> None:
+    other = SharedAdmission(redis, processes=4)
+    await admitted(shared, SCHEDULED, rate=3, tries=2)
+    await redis.flushall()
+    assert await admitted(other, FRESH, rate=3, tries=1) == 1  # new here, it cannot know
+    assert (await wait_of(shared, FRESH, rate=3)).reason == "redis_forgot"
+    assert (await wait_of(other, FRESH, rate=3)).reason == "redis_forgot"
+    assert 1.5 < await redis.pttl("nodrop:{admission}:quiet") / 1000 <= 2.1
+
+
+async def test_after_a_restart_nobody_calls_until_what_was_forgotten_is_old(
+    redis: Redis, shared: SharedAdmission
+) -> None:
+    """Its data may come back from a file that misses the last second; its scripts never do."""
+    await admitted(shared, SCHEDULED, tries=1)
+    await redis.script_flush()
+    assert (await wait_of(shared, FRESH)).reason == "redis_forgot"
+
+
+async def test_a_new_installation_waits_for_nothing(redis: Redis, shared: SharedAdmission) -> None:
+    await redis.script_flush()
+    assert await admitted(shared, FRESH, tries=1) == 1
+
+
+async def test_a_process_back_after_hours_does_not_stop_the_others_for_an_old_flush(
+    redis: Redis, shared: SharedAdmission
+) -> None:
+    await admitted(shared, FRESH, tries=1)
+    await redis.set("nodrop:{admission}:generation", await server_ms(redis) - 3_600_000)
+    assert await admitted(shared, FRESH, tries=2) == 2
+
+
+# -- Redis is down -----------------------------------------------------------------------------------------------------
+
+
+async def test_without_redis_each_process_has_its_part_of_the_rate_after_one_window() -> None:
+    clock = Clock()
+    async with client_of("redis://127.0.0.1:1") as nowhere:
+        alone = SharedAdmission(nowhere, processes=4, clock=clock)
+        with capture_logs() as lines:
+            first = await wait_of(alone, FRESH)
+            assert first.reason == "changing_over"
+            assert first.seconds == pytest.approx(WINDOW_S)
+            clock.now += WINDOW_S - 0.01
+            assert (await wait_of(alone)).reason == "changing_over"
+            clock.now += 0.02
+            assert await admitted(alone, FRESH, rate=12, tries=10) == 3 - kept_share(3)
+            assert (await wait_of(alone, FRESH, rate=12)).reason == "rate"
+    assert [line["event"] for line in lines] == ["redis_link_lost"]
+
+
+async def test_while_it_is_down_redis_is_looked_for_once_a_second(redis: Redis, shared: SharedAdmission) -> None:
+    clock = Clock()
+    alone = SharedAdmission(redis, processes=4, clock=clock)
+    alone._link.lost(ConnectionError())
+    asked = await calls_of(redis, "evalsha")
+    alone._look_at = clock.now + 1
+    for _ in range(50):
+        await alone.admit("shop", 1, SCHEDULED)
+    assert await calls_of(redis, "evalsha") == asked
+    clock.now += 1
+    await asyncio.gather(*(alone.admit("shop", 1, SCHEDULED) for _ in range(50)))
+    assert await calls_of(redis, "evalsha") == asked + 1
+
+
+async def test_there_and_back_the_shared_log_and_the_own_part_never_add_up(server_directory: Path) -> None:
+    clock = Clock()
+    with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
+        async with client_of(server.url) as client:
+            admission = SharedAdmission(client, processes=1, clock=clock)
+            assert await admitted(admission, SCHEDULED, tries=1) == 1
+            server.kill()
+            assert (await wait_of(admission)).reason == "changing_over"
+            clock.now += WINDOW_S
+            assert await admitted(admission, SCHEDULED, tries=1) == 1
+            server.start()
+            clock.now += 1
+            answer = await wait_of(admission)
+            assert (answer.reason, round(answer.seconds, 1)) == ("changing_over", 2.1)
+            clock.now += 2.0
+            assert (await wait_of(admission)).reason == "changing_over"
+            clock.now += 0.2
+            assert (await wait_of(admission)).reason == "redis_forgot"  # the server came back empty
+    assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
+
+
+@pytest.mark.parametrize("fault", ["read-only", "full"])
+async def test_a_redis_that_takes_no_reservations_is_as_good_as_none(server_directory: Path, fault: str) -> None:
+    """It answers, so it must not be taken for one that is back."""
+    clock = Clock()
+    with EmbeddedRedis(server_directory) as server:
+        async with client_of(server.url) as client:
+            if fault == "read-only":
+                await client.replicaof("127.0.0.1", "1")
+            else:
+                await client.config_set("maxmemory", 1)
+            admission = SharedAdmission(client, processes=4, clock=clock)
+            assert (await wait_of(admission)).reason == "changing_over"
+            for _ in range(3):
+                clock.now += WINDOW_S + 0.01
+                assert await admitted(admission, SCHEDULED, rate=4, tries=3) == 1
+
+
+async def test_many_calls_at_once_do_not_look_like_a_slow_redis(shared: SharedAdmission) -> None:
+    with capture_logs() as lines:
+        answers = await asyncio.gather(*(shared.admit("shop", 10, SCHEDULED) for _ in range(500)))
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 8
+    assert lines == []
+
+
+async def test_a_frozen_redis_holds_up_nobody_for_long(server_directory: Path) -> None:
+    with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
+        async with client_of(server.url) as client:
+            admission = SharedAdmission(client, processes=4)
+            await admitted(admission, SCHEDULED, tries=1)
+            with frozen(server.pid):
+                began_at = monotonic()
+                await asyncio.gather(*(admission.admit("shop", 10, SCHEDULED) for _ in range(200)))
+                assert monotonic() - began_at < 1.5
+    assert [line["event"] for line in lines] == ["redis_link_lost"]
+
+
+async def test_the_breaker_works_without_redis_and_reports_never_raise() -> None:
+    clock = Clock()
+    async with client_of("redis://127.0.0.1:1") as nowhere:
+        alone = SharedAdmission(nowhere, processes=1, clock=clock)
+        await unanswered(alone)
+        clock.now += WINDOW_S
+        assert (await wait_of(alone)).reason == "breaker"
+
+
+# -- one process on its own --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "processes", "calls", "window_s"), [(50, 4, 12, 1.1), (50, 50, 1, 1.1), (1, 4, 1, 4.4), (2, 5, 1, 3.3)]
+)
+async def test_all_parts_together_are_at_most_the_rate(rate: int, processes: int, calls: int, window_s: float) -> None:
+    clock = Clock()
+    local = LocalAdmission(processes, clock=clock)
+    assert await admitted(local, FRESH, rate=rate, tries=rate) == calls - kept_share(calls)
+    assert await admitted(local, SCHEDULED, rate=rate, tries=rate) == kept_share(calls)
+    clock.now += window_s - 0.01
+    assert await admitted(local, FRESH, rate=rate, tries=1) == 0
+    clock.now += 0.02
+    assert await admitted(local, FRESH, rate=rate, tries=1) == 1
+
+
+async def test_the_local_breaker_opens_probes_doubles_and_closes() -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    for length in (5, 10, 20, 40, 60, 60):
+        await unanswered(local, 1 if length > 5 else 10)
+        assert (await wait_of(local)).seconds == pytest.approx(length)
+        clock.now += length
+        assert await admitted(local, FRESH, tries=5) == 1
+    clock.now += 20
+    assert await admitted(local, FRESH, tries=5) == 1  # the probe before was never heard of again
+    await local.report("shop", answered=True)
+    assert await admitted(local, FRESH, tries=3) == 3
+
+
+async def test_local_failures_far_apart_do_not_open_the_breaker() -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    for _ in range(20):
+        await unanswered(local, 1)
+        clock.now += 7
+    assert await admitted(local, FRESH, tries=1) == 1

@@ -1,0 +1,201 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from core.errors import TooManyRequests
+from demo.embedded import EmbeddedRedis
+from storage.redis.changes import CHANNEL, PAIRS_MAX, Changes
+from tests.servers import eventually
+from tests.storage.redis.tools import calls_of, client_of
+
+LONG_S = 10.0
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with client_of(redis_url) as client:
+        yield client
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[Changes]:
+    """Another process's `Changes`, over a client of its own."""
+    async with client_of(url) as client:
+        changes = Changes(client)
+        task = asyncio.create_task(changes.listen())
+        await eventually(lambda: has_listeners(client))
+        try:
+            yield changes
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def has_listeners(client: Redis) -> bool:
+    ((_, count),) = await client.pubsub_numsub(CHANNEL)
+    return bool(count)
+
+
+async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(redis: Redis, redis_url: str) -> None:
+    async with listening(redis_url) as here, listening(redis_url) as there:
+        with here.subscribe("A-1") as one, there.subscribe("A-1") as two, there.subscribe("A-2") as other:
+            await other.wait(0.01)  # the subscription itself may wake it
+            await Changes(redis).publish([("A-1", 2)])
+            assert await one.wait(LONG_S)
+            assert await two.wait(LONG_S)
+            assert not await other.wait(0.05)
+            assert not await one.wait(0.01)  # told once
+
+
+async def test_what_came_before_the_wait_is_not_lost(redis: Redis, redis_url: str) -> None:
+    async with listening(redis_url) as changes:
+        with changes.subscribe("A-1") as one, changes.subscribe("A-2") as two:
+            await Changes(redis).publish([("A-1", 2), ("A-2", 1)])
+            assert await two.wait(LONG_S)
+            assert await one.wait(0.01)
+
+
+async def test_many_changes_are_published_in_one_round_trip(redis: Redis, redis_url: str) -> None:
+    async with listening(redis_url) as changes:
+        with changes.subscribe(f"A-{PAIRS_MAX}") as last:
+            reads = int((await redis.info("stats"))["total_reads_processed"])
+            published = await calls_of(redis, "publish")
+            await Changes(redis).publish([(f"A-{number}", 1) for number in range(PAIRS_MAX + 1)])
+            assert await last.wait(LONG_S)
+            assert await calls_of(redis, "publish") - published == 2
+            assert int((await redis.info("stats"))["total_reads_processed"]) - reads <= 5
+
+
+@pytest.mark.parametrize(
+    "forged", [b"junk", b"\xff", b"[" * 100_000, b'[["A-1"]]', b'{"A-1":1}', b'[["' + b"x" * 65 + b'",1]]']
+)
+async def test_a_forged_message_that_cannot_be_read_changes_nothing(
+    redis: Redis, redis_url: str, forged: bytes
+) -> None:
+    async with listening(redis_url) as changes:
+        with changes.subscribe("A-1") as one:
+            await redis.publish(CHANNEL, forged)
+            await Changes(redis).publish([("A-1", 1)])
+            assert await one.wait(LONG_S)
+
+
+async def test_all_listeners_look_again_after_a_lost_connection(server_directory: Path) -> None:
+    """Messages may have been lost meanwhile."""
+    with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
+        async with listening(server.url) as changes, client_of(server.url) as client:
+            with changes.subscribe("A-1") as one, changes.subscribe("A-2") as two:
+                await one.wait(0.01)
+                await two.wait(0.01)
+                server.kill()
+                await eventually(lambda: [line for line in lines if line["event"] == "redis_link_lost"])
+                server.start()
+                assert await one.wait(LONG_S)
+                assert await two.wait(LONG_S)
+                await Changes(client).publish([("A-1", 2)])
+                assert await one.wait(LONG_S)
+    assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
+
+
+async def test_all_listeners_look_again_when_the_client_reconnected_by_itself(redis: Redis, redis_url: str) -> None:
+    async with listening(redis_url) as changes:
+        with changes.subscribe("A-1") as one:
+            await one.wait(0.01)
+            await redis.client_kill_filter(_type="pubsub")
+            assert await one.wait(LONG_S)
+
+
+async def test_a_redis_that_falls_silent_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP alone would believe in it for hours."""
+    monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.02)
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the beginning of a connection, and then nothing."""
+        writer.write(b"+OK\r\n+OK\r\n")
+        while await reader.read(1000):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    async with server, AsyncExitStack() as stack:
+        port = server.sockets[0].getsockname()[1]
+        changes = Changes(await stack.enter_async_context(client_of(f"redis://127.0.0.1:{port}")))
+        with capture_logs() as lines:
+            task = asyncio.create_task(changes.listen())
+            await eventually(lambda: [line for line in lines if line["event"] == "redis_link_lost"])
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_a_quiet_redis_is_not_given_up(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.02)
+    with capture_logs() as lines:
+        async with listening(redis_url) as changes:
+            asked = await calls_of(redis, "ping")
+            await eventually(lambda: has_been_asked(redis, asked + 3))
+            with changes.subscribe("A-1") as one:
+                await Changes(redis).publish([("A-1", 1)])
+                assert await one.wait(LONG_S)
+    assert lines == []
+
+
+async def has_been_asked(redis: Redis, pings: int) -> bool:
+    return await calls_of(redis, "ping") >= pings
+
+
+async def test_publishing_never_raises_and_holds_up_nobody_while_redis_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("storage.redis.changes.PUBLISH_TIMEOUT_S", 0.05)
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+    async with server, client_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as silent:
+        changes = Changes(silent)
+        with capture_logs() as lines:
+            began_at = monotonic()
+            for _ in range(100):
+                await changes.publish([("A-1", 1)])
+            assert monotonic() - began_at < 1
+    assert [line["event"] for line in lines] == ["redis_link_lost"]
+
+
+async def test_publishing_works_again_when_redis_does(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.redis.changes.PUBLISH_PAUSE_S", 0.05)
+    with EmbeddedRedis(server_directory) as server:
+        async with client_of(server.url) as client:
+            changes = Changes(client)
+            with capture_logs() as lines:
+                server.kill()
+                await changes.publish([("A-1", 1)])
+                server.start()
+
+                async def published() -> bool:
+                    await changes.publish([("A-1", 1)])
+                    return bool(lines[-1]["event"] == "redis_link_restored")
+
+                await eventually(published)
+
+
+async def test_listeners_are_bounded_and_forgotten(redis: Redis) -> None:
+    changes = Changes(redis, listeners_max=2)
+    with (
+        changes.subscribe("A-1"),
+        changes.subscribe("A-1"),
+        pytest.raises(TooManyRequests),
+        changes.subscribe("A-2"),
+    ):
+        pass
+    with changes.subscribe("A-2"):
+        pass
+    assert not changes._listeners

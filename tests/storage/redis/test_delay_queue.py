@@ -1,0 +1,267 @@
+import pickle
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from arq.jobs import Job as ArqJob
+from redis.asyncio import Redis
+
+from core.errors import RedisUnavailable
+from core.jobs import Job, JobName, Lane, push_notification, query_payment
+from core.order import PaymentKey
+from storage.redis.delay_queue import BATCH_MAX, DelayQueue, job_id, queue_name
+from storage.redis.job_payload import decode_job, encode_job
+from tests.storage.redis.tools import calls_of, client_of, job_client_of, server_ms
+
+LANE = Lane.QUERIES
+QUEUE = "arq:queue:{queries-0}"
+YEAR_MS = 365 * 86_400_000
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with client_of(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(redis: Redis) -> DelayQueue:
+    return DelayQueue(redis)
+
+
+def query(number: int, *, arm_no: int = 1, delay_s: float = 0.0) -> Job:
+    return query_payment(PaymentKey("shop", f"trade-{number}"), arm_no, delay_s)
+
+
+async def claim(queue: DelayQueue, count: int, owner: str = "one") -> list[str]:
+    return [job.id for job in await queue.claim(LANE, count, owner=owner, lease_ms=30_000, look_max=100)]
+
+
+# -- arming ------------------------------------------------------------------------------------------------------------
+
+
+async def test_many_jobs_of_all_lanes_are_armed_in_one_round_trip(redis: Redis, queue: DelayQueue) -> None:
+    await queue.arm([query(0)])  # the server knows the script now
+    jobs = [query(number) for number in range(1, BATCH_MAX + 2)] + [push_notification("n1", 1)]
+    sent = await calls_of(redis, "evalsha", "eval")
+    reads = await reads_of(redis)
+    assert await queue.arm(jobs) == len(jobs)
+    assert await calls_of(redis, "evalsha", "eval") - sent == 3  # two batches of queries, one of notifications
+    assert await reads_of(redis) - reads <= 10  # what one client sends at once is read in pieces of 16 KiB and more
+
+
+async def reads_of(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])
+
+
+async def test_a_job_is_scored_by_the_clock_of_redis_and_its_payload_outlives_it_by_a_year(
+    redis: Redis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 0)
+    before = await server_ms(redis)
+    await queue.arm([query(1, delay_s=60)])
+    after = await server_ms(redis)
+    score = await redis.zscore(QUEUE, job_id(query(1)))
+    assert before + 60_000 <= score <= after + 60_000
+    assert YEAR_MS <= await redis.pttl("arq:job:" + job_id(query(1))) <= YEAR_MS + 60_000
+
+
+async def test_a_job_that_is_armed_already_is_left_alone(redis: Redis, queue: DelayQueue) -> None:
+    assert await queue.arm([query(1, delay_s=60)]) == 1
+    score = await redis.zscore(QUEUE, job_id(query(1)))
+    assert await queue.arm([query(1), query(2), query(2)]) == 1
+    assert await redis.zscore(QUEUE, job_id(query(1))) == score
+
+
+@pytest.mark.parametrize("lost", ["payload", "entry"])
+async def test_the_lost_half_of_a_job_is_put_back(redis: Redis, queue: DelayQueue, lost: str) -> None:
+    await queue.arm([query(1)])
+    if lost == "payload":
+        await redis.delete("arq:job:" + job_id(query(1)))
+    else:
+        await redis.zrem(QUEUE, job_id(query(1)))
+    assert await queue.arm([query(1)]) == 1
+    assert await queue.arm([query(1)]) == 0
+    assert await claim(queue, 5) == [job_id(query(1))]
+    assert await redis.exists("arq:job:" + job_id(query(1)))
+
+
+async def test_what_is_due_beyond_the_horizon_is_left_to_postgres(redis: Redis) -> None:
+    queue = DelayQueue(redis, horizon_s=60)
+    assert await queue.arm([query(1, delay_s=60), query(2, delay_s=60.5)]) == 1
+    assert await queue.arm([query(2, delay_s=60.5)]) == 0
+    assert (await queue.depth(LANE)).queued == 1
+
+
+async def test_stock_arq_reads_what_we_arm(redis_url: str) -> None:
+    async with job_client_of(redis_url) as redis:
+        await DelayQueue(redis).arm([query(7, arm_no=3)])
+        (definition,) = await redis.queued_jobs(queue_name=queue_name(LANE))
+        status = await ArqJob(job_id(query(7, arm_no=3)), redis, queue_name(LANE)).status()
+    assert (definition.function, list(definition.args)) == (JobName.QUERY_PAYMENT, ["shop", "trade-7", 3])
+    assert status == "queued"
+
+
+async def test_stock_arq_arms_what_we_can_read(redis_url: str) -> None:
+    async with job_client_of(redis_url) as redis:
+        await redis.enqueue_job("query_payment", "shop", "trade-1", 1, _job_id="{queries-0}x", _queue_name=QUEUE)
+        payload = await redis.get("arq:job:{queries-0}x")
+    assert decode_job(payload)["a"] == ["shop", "trade-1", 1]
+
+
+# -- cancelling, claiming, giving back ---------------------------------------------------------------------------------
+
+
+async def test_cancelled_jobs_are_gone_with_their_payloads(redis: Redis, queue: DelayQueue) -> None:
+    await queue.arm([query(1), query(2, delay_s=60), query(3)])
+    assert await queue.cancel([query(1), query(2), query(4)]) == 2
+    assert await claim(queue, 5) == [job_id(query(3))]
+    assert not await redis.exists("arq:job:" + job_id(query(1)), "arq:job:" + job_id(query(2)))
+
+
+async def test_a_running_job_is_not_cancelled(redis: Redis, queue: DelayQueue) -> None:
+    await queue.arm([query(1)])
+    assert await claim(queue, 1) == [job_id(query(1))]
+    assert await queue.cancel([query(1)]) == 0
+    assert await redis.exists("arq:job:" + job_id(query(1)))
+
+
+async def test_a_job_is_claimed_once_oldest_first_and_only_when_due(redis: Redis, queue: DelayQueue) -> None:
+    await queue.arm([query(1), query(2), query(3), query(4, delay_s=60)])
+    now = await server_ms(redis)
+    await redis.zadd(QUEUE, {job_id(query(number)): now - 100 + number for number in (3, 2, 1)})
+    assert await claim(queue, 2) == [job_id(query(1)), job_id(query(2))]
+    assert await claim(queue, 5, "other") == [job_id(query(3))]
+    assert await queue.due(LANE, 2) == [job_id(query(1)).encode(), job_id(query(2)).encode()]
+    assert 29_000 < await redis.pttl("arq:in-progress:" + job_id(query(1))) <= 30_000
+
+
+async def test_only_the_leases_of_the_owner_are_given_back(queue: DelayQueue) -> None:
+    await queue.arm([query(1), query(2)])
+    assert len(await claim(queue, 1, "one") + await claim(queue, 1, "other")) == 2
+    assert await queue.give_back(LANE, owner="one", look_max=10) == 1
+    assert len(await claim(queue, 5, "third")) == 1
+
+
+async def test_an_id_that_is_no_text_is_parked_and_does_not_come_up_again(redis: Redis, queue: DelayQueue) -> None:
+    await redis.zadd(QUEUE, {b"\xff": 1})
+    await queue.arm([query(1)])
+    assert await claim(queue, 5) == [job_id(query(1))]
+    assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(1)).encode()]
+
+
+async def test_depth_tells_what_is_queued_due_and_overdue(redis: Redis, queue: DelayQueue) -> None:
+    assert msgspec.structs.astuple(await queue.depth(LANE)) == (0, 0, 0)
+    await queue.arm([query(1), query(2, delay_s=60)])
+    await redis.zincrby(QUEUE, -5000, job_id(query(1)))
+    depth = await queue.depth(LANE)
+    assert (depth.queued, depth.due) == (2, 1)
+    assert 5000 <= depth.oldest_due_ms < 10_000
+
+
+# -- payloads ----------------------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Runs code wherever it is unpickled."""
+
+    went_off = False
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return setattr, (Bomb, "went_off", True)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pickle.dumps({"t": None, "f": "query_payment", "a": (Bomb(),), "k": {}, "et": 1}),
+        b"\xff\xfe",
+        b"[" * 10_000,
+        b'{"f":"f","a":[],"k":{},"et":1,"t":null,"x":' + b"[" * 10_000,
+        b'{"f":"f","a":[' + b"9" * 5000 + b'],"k":{},"et":99999999999999999}',
+        b'{"f":["f"],"a":[],"k":{},"et":1}',
+        b'{"f":"f","a":[],"k":{},"et":-1}',
+        b'{"f":"f","a":[[]],"k":{},"et":1}',
+        b'{"f":"f","a":[],"k":{},"et":1,"t":1000000}',
+        b'{"f":"f","a":["' + b"x" * 70_000 + b'"],"k":{},"et":1}',
+        b"",
+    ],
+)
+def test_a_payload_that_is_not_ours_is_undecodable_and_runs_no_code(payload: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        decode_job(payload)
+    assert not Bomb.went_off
+
+
+def test_the_bomb_of_these_tests_goes_off_when_unpickled() -> None:
+    pickle.loads(pickle.dumps(Bomb()))  # noqa: S301
+    assert Bomb.went_off
+    Bomb.went_off = False
+
+
+def test_a_payload_survives_the_way_there_and_back() -> None:
+    job: dict[str, object] = {"t": None, "f": "close_order", "a": ["A-1", 4], "k": {}, "et": 1_700_000_000_000}
+    assert decode_job(encode_job(job)) == job
+
+
+# -- the epoch ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_flush_is_noticed_and_what_is_armed_again_is_exactly_what_was_lost(
+    redis: Redis, queue: DelayQueue
+) -> None:
+    jobs = [query(number) for number in range(20)]
+    first = await queue.epoch()
+    assert not first.armed
+    assert await queue.arm(jobs) == 20
+    await queue.mark_rearmed(first)
+    assert (await queue.epoch()).armed
+
+    await redis.flushall()
+    second = await queue.epoch()
+    assert second.id != first.id
+    assert not second.armed
+    await queue.arm(jobs[:5])  # new work comes in meanwhile
+    assert await queue.arm(jobs) == 15
+    await queue.mark_rearmed(second)
+    assert (await queue.epoch()).armed
+    assert (await queue.depth(LANE)).queued == 20
+
+
+async def test_a_flush_in_the_middle_of_arming_again_is_not_forgotten(redis: Redis, queue: DelayQueue) -> None:
+    walked = await queue.epoch()
+    await redis.flushall()
+    assert not (await queue.epoch()).armed
+    await queue.mark_rearmed(walked)
+    assert not (await queue.epoch()).armed
+
+
+async def test_everybody_sees_the_same_epoch(redis: Redis, queue: DelayQueue) -> None:
+    assert await queue.epoch() == await DelayQueue(redis).epoch()
+
+
+async def test_one_process_arms_again_and_another_takes_over_when_it_died(redis: Redis, queue: DelayQueue) -> None:
+    assert await queue.claim_rearm(60)
+    assert not await queue.claim_rearm(60)
+    assert 50_000 < await redis.pttl("nodrop:{epoch}:arming") <= 60_000
+    await redis.pexpire("nodrop:{epoch}:arming", 0)  # the time has passed
+    assert await queue.claim_rearm(60)
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_redis_raises_becomes_ours(queue: DelayQueue, redis: Redis) -> None:
+    await redis.set(QUEUE, "of another kind")
+    with pytest.raises(RedisUnavailable, match="ResponseError"):
+        await queue.arm([query(1)])
+    with pytest.raises(RedisUnavailable):
+        await queue.due(LANE, 1)
+
+
+async def test_arming_nothing_asks_nobody(redis_url: str) -> None:
+    async with client_of("redis://127.0.0.1:1") as nowhere:
+        assert await DelayQueue(nowhere).arm([]) == 0
+        assert await DelayQueue(nowhere).cancel([]) == 0
+        with pytest.raises(RedisUnavailable, match="ConnectionError"):
+            await DelayQueue(nowhere).arm([query(1)])

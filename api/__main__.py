@@ -16,16 +16,16 @@ from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from runtime.logs import configure_logs
 from runtime.process_exit import leave
-from runtime.resources import PARTS_NEED, open_parts
+from runtime.resources import REQUIRED_SETTINGS, open_resources
 
 log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
     """Until SIGTERM. The stores are opened before the port listens, and closed after the last answer."""
-    async with open_parts(settings) as parts:
+    async with open_resources(settings) as resources:
         draining = asyncio.Event()
-        async with running(App(parts, draining)) as app:
+        async with running(App(resources, draining)) as app:
             log.info("api_started", host=settings.host, port=settings.port)
             await make_server(app, settings, draining).serve()
     log.info("api_stopped")
@@ -35,7 +35,7 @@ async def serve(settings: Settings) -> None:
 def main() -> None:
     try:
         settings = read_settings(os.environ)
-        require(settings, *PARTS_NEED)
+        require(settings, *REQUIRED_SETTINGS)
         configure_logs(settings.log_level)
         uvloop.run(serve(settings))
     except ConfigurationError as error:

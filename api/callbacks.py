@@ -18,5 +18,5 @@ async def receive(service: Service, request: Request) -> Response:
     account = request.params["account"]
     if ACCOUNT_NAME.fullmatch(account) is None:
         raise UnknownAccount
-    told = await receive_callback(service.parts, account, request.headers, request.body)
+    told = await receive_callback(service.resources, account, request.headers, request.body)
     return Response(status=told.status, body=told.body, content_type=told.content_type)

@@ -12,7 +12,7 @@ from api.service import Service
 from api.v1.schemas import Health, Readiness
 from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.backlog import read_backlog
 from storage.postgres.reconciliation.runs import last_reconciled
 
@@ -26,7 +26,7 @@ async def healthz(_service: Service, _request: Request) -> Response:
 
 async def readyz(service: Service, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
-    postgres, redis = await asyncio.gather(service.parts.db.ping(), _is_redis_there(service.parts))
+    postgres, redis = await asyncio.gather(service.resources.db.ping(), _is_redis_there(service.resources))
     draining = service.draining.is_set()
     ready = (postgres or redis) and not draining
     readiness = Readiness(ready=ready, postgres=postgres, redis=redis, draining=draining)
@@ -36,11 +36,11 @@ async def readyz(service: Service, _request: Request) -> Response:
 async def expose_metrics(service: Service, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz tells that it is down."""
     with suppress(DatabaseUnavailable):
-        metrics.show_backlog(await read_backlog(service.parts.db))
-        metrics.show_reconciled(await last_reconciled(service.parts.db))
+        metrics.show_backlog(await read_backlog(service.resources.db))
+        metrics.show_reconciled(await last_reconciled(service.resources.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
-            metrics.show_lane(lane, await service.parts.queue.depth(lane))
+            metrics.show_lane(lane, await service.resources.queue.depth(lane))
     return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 
@@ -55,10 +55,10 @@ async def describe_problem(_service: Service, request: Request) -> Response:
     return Response(body=page.encode(), content_type=HTML)
 
 
-async def _is_redis_there(parts: Parts) -> bool:
+async def _is_redis_there(resources: Resources) -> bool:
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):
-            await parts.queue.depth(Lane.FRESH)
+            await resources.queue.depth(Lane.FRESH)
     except (RedisUnavailable, TimeoutError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""What the handlers work with: the parts, and what this process remembers between requests. Nothing here is truth."""
+"""Objects that handlers share: the resources of the process, and its memory between requests. Nothing here is truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.pages.streams import Streams
 from core.errors import NodropError
 from core.order import OrderState
 from flows.refresh import refresh_order
-from runtime.resources import Parts
+from runtime.resources import Resources
 
 ASKS_MAX = 200
 """Questions to channels under way at once; the channels' own rates are far below what more could bring."""
@@ -26,8 +26,8 @@ log = structlog.get_logger()
 class Asks:
     """Questions to channels that a page waits for only so long. They go on without it; it hears by its stream."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
         self._running: set[asyncio.Task[OrderState]] = set()
 
     async def ask(self, order_no: str, *, wait_s: float, trailing: bool = False) -> OrderState | None:
@@ -38,7 +38,7 @@ class Asks:
         """
         if len(self._running) >= ASKS_MAX:
             return None
-        task = asyncio.create_task(refresh_order(self._parts, order_no, trailing=trailing))
+        task = asyncio.create_task(refresh_order(self._resources, order_no, trailing=trailing))
         self._running.add(task)
         task.add_done_callback(self._ended)
         done, _ = await asyncio.wait({task}, timeout=wait_s)
@@ -66,7 +66,7 @@ class Asks:
 class Service:
     """Made once, at start. `openapi` is the document of all routes, encoded."""
 
-    parts: Parts
+    resources: Resources
     keys: ApiKeys
     limits: RefreshLimits
     streams: Streams

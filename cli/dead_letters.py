@@ -12,7 +12,7 @@ from core import jobs
 from storage.postgres.notifications import list_dead_letters, resend_dead_letters
 
 if TYPE_CHECKING:
-    from runtime.resources import Parts
+    from runtime.resources import Resources
 
 LIMIT_MAX = 1000
 
@@ -51,7 +51,7 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
     """
     if (notification_id is None) is not is_all:
         raise click.UsageError("name one notification by its ID, or all of them by --all")
-    sent = with_parts(lambda parts: _resend(parts, notification_id))
+    sent = with_parts(lambda resources: _resend(resources, notification_id))
     if notification_id is not None and not sent:
         raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
     if as_json:
@@ -60,10 +60,10 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
     click.echo(f"{len(sent)} due at once; a worker sends them" if sent else "no dead letters, nothing to do")
 
 
-async def _resend(parts: Parts, notification_id: str | None) -> list[str]:
+async def _resend(resources: Resources, notification_id: str | None) -> list[str]:
     """Due in Postgres first: if Redis is away the sweep finds them."""
     from flows.rearm import arm_jobs
 
-    due = await resend_dead_letters(parts.db, notification_id)
-    await arm_jobs(parts, [jobs.push_notification(*row) for row in due])
+    due = await resend_dead_letters(resources.db, notification_id)
+    await arm_jobs(resources, [jobs.push_notification(*row) for row in due])
     return [id_ for id_, _ in due]

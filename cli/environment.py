@@ -1,4 +1,4 @@
-"""What commands work with: the settings of this environment, and a database or all parts of a process opened for once.
+"""The environment of a command: its settings, and the resources that it opens for as long as it runs.
 
 Also the one place where foreign faults that an operator can mend become a line that says how.
 """
@@ -16,7 +16,7 @@ from core.errors import ConfigurationError, NodropError
 
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
     from core.settings import Settings
-    from runtime.resources import Parts
+    from runtime.resources import Resources
     from storage.postgres.database import Database
 
 _T = TypeVar("_T")
@@ -64,15 +64,15 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
     return asyncio.run(run())
 
 
-def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
+def with_parts(work: Callable[[Resources], Awaitable[_T]]) -> _T:
     """Do it with all that a worker has: for what asks a channel or arms a job."""
-    from runtime.resources import open_parts
+    from runtime.resources import open_resources
 
     given = settings()
 
     async def run() -> _T:
-        async with open_parts(given) as parts:
-            return await work(parts)
+        async with open_resources(given) as resources:
+            return await work(resources)
 
     log_to_stderr()
     return asyncio.run(run())

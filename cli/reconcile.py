@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flows.reconcile.rows import OnUnknown
     from flows.reconcile.run import Watching
     from runtime.accounts import Account
-    from runtime.resources import Parts
+    from runtime.resources import Resources
 
 NEEDS_PERSON = 3
 SHOWN = 20
@@ -114,7 +114,7 @@ def reconcile(
         raise Wrong(f"{file} is empty: a statement has a header at least")
     wanted = Wanted(account=account, day=None if day is None else day.date(), file=file, dry_run=dry_run)
     limit = DIFFERENCES_MAX if is_all else SHOWN
-    run, found = with_parts(lambda parts: _reconcile(parts, wanted, unknown, limit))
+    run, found = with_parts(lambda resources: _reconcile(resources, wanted, unknown, limit))
     _print(run, found, as_json=as_json, limit=limit)
     from flows.reconcile.run import needs_person
 
@@ -123,23 +123,23 @@ def reconcile(
 
 
 async def _reconcile(
-    parts: Parts, wanted: Wanted, unknown: IO[bytes] | None, limit: int
+    resources: Resources, wanted: Wanted, unknown: IO[bytes] | None, limit: int
 ) -> tuple[Reconciliation, list[Difference]]:
-    account = await parts.accounts.get(wanted.account)
+    account = await resources.accounts.get(wanted.account)
     try:
         with Progress() as progress:
-            run = await _run(parts, account, wanted, progress, _writer(account, unknown))
+            run = await _run(resources, account, wanted, progress, _writer(account, unknown))
     except ChannelUnreadable as error:
         raise Stop(f"the statement is not of the form of channel {account.config.channel}: {error}") from None
     except ChannelUnavailable as error:
         raise Stop(f"the channel does not answer: {error}; the same command carries on from here") from None
     except ChannelRefused as error:
         raise Stop(f"the channel refuses to give the statement: {error.code}") from None
-    return run, await list_differences(parts.db, run.id, limit + 1)
+    return run, await list_differences(resources.db, run.id, limit + 1)
 
 
 async def _run(
-    parts: Parts, account: Account, wanted: Wanted, progress: Progress, on_unknown: OnUnknown | None
+    resources: Resources, account: Account, wanted: Wanted, progress: Progress, on_unknown: OnUnknown | None
 ) -> Reconciliation:
     from flows.reconcile.run import Watching, reconcile_file
 
@@ -147,14 +147,14 @@ async def _run(
         progress.update("rows", done, total, "")
 
     watching = Watching(on_progress=show, on_unknown=on_unknown)
-    day = await _day(parts, account, wanted)
-    deadline = asyncio.get_running_loop().time() + BUSY_S * parts.settings.lease_s
+    day = await _day(resources, account, wanted)
+    deadline = asyncio.get_running_loop().time() + BUSY_S * resources.settings.lease_s
     is_told = False
     while True:
         if wanted.file is not None:
-            run = await reconcile_file(parts, account, wanted.file, dry_run=wanted.dry_run, watching=watching)
+            run = await reconcile_file(resources, account, wanted.file, dry_run=wanted.dry_run, watching=watching)
         else:
-            run = await _fetch(parts, account, day, wanted, progress, watching)
+            run = await _fetch(resources, account, day, wanted, progress, watching)
         if run is not None:
             return run
         if asyncio.get_running_loop().time() > deadline:
@@ -166,19 +166,19 @@ async def _run(
 
 
 async def _fetch(
-    parts: Parts, account: Account, day: date, wanted: Wanted, progress: Progress, watching: Watching
+    resources: Resources, account: Account, day: date, wanted: Wanted, progress: Progress, watching: Watching
 ) -> Reconciliation | None:
     from flows.reconcile.run import reconcile_day
 
     progress.say(f"{account.config.name}: the statement of {day}")
-    return await reconcile_day(parts, account, day, dry_run=wanted.dry_run, watching=watching)
+    return await reconcile_day(resources, account, day, dry_run=wanted.dry_run, watching=watching)
 
 
-async def _day(parts: Parts, account: Account, wanted: Wanted) -> date:
+async def _day(resources: Resources, account: Account, wanted: Wanted) -> date:
     """By the channel's calendar and the database's clock. Today may be asked for: what is there already is repaired."""
     from storage.postgres.orders import find_now
 
-    today = (await find_now(parts.db)).astimezone(account.channel.statement_zone).date()
+    today = (await find_now(resources.db)).astimezone(account.channel.statement_zone).date()
     if wanted.day is not None and wanted.day > today:
         raise Wrong(f"{wanted.day} has not come yet; today is {today} in the channel's calendar")
     return wanted.day or today - timedelta(days=1)

@@ -9,23 +9,23 @@ from core.errors import InvalidRequest, NotFound
 from core.lifecycle import on_late_accepted
 from core.order import CaseReason, OrderState
 from flows.commit import pass_door
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.cases import resolve_cases
 
 
-async def accept_late(parts: Parts, order_no: str, *, by: str) -> OrderState:
+async def accept_late(resources: Resources, order_no: str, *, by: str) -> OrderState:
     """Make the order paid by the payment that its channel has confirmed, and resolve its `paid_late` case.
 
     Raises:
         NotFound: there is no such order.
         InvalidRequest: no payment of it has been paid at its channel, or what was paid is going back.
     """
-    committed = await pass_door(parts, order_no, partial(on_late_accepted, by_name=by))
+    committed = await pass_door(resources, order_no, partial(on_late_accepted, by_name=by))
     if committed.state_after is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.NOTHING_NEW:
         raise InvalidRequest(
             f"order {order_no} has no payment that its channel has confirmed and whose money is not going back"
         )
-    await resolve_cases(parts.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
+    await resolve_cases(resources.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
     return committed.state_after

@@ -22,7 +22,7 @@ from flows.channel_call import Waiting, call_channel
 from flows.commit import pass_door_with_evidence
 from flows.create import with_reference
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.door import Committed
 from storage.postgres.pending import Leased, release
 
@@ -37,7 +37,7 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 
 async def query_now(
-    parts: Parts,
+    resources: Resources,
     account: Account,
     payment: Payment,
     *,
@@ -54,32 +54,32 @@ async def query_now(
     """
     is_row_gone, was_asked = leased is None, False
     try:
-        asked = await ask(parts, account, payment, urgency)
+        asked = await ask(resources, account, payment, urgency)
         if isinstance(asked, Waiting):
             return asked
         was_asked = True
-        committed = await commit_answer(parts, account, payment, asked, by=by, known=known, is_captured=is_captured)
+        committed = await commit_answer(resources, account, payment, asked, by=by, known=known, is_captured=is_captured)
         payment = as_decided(committed, payment)
-        if committed.decision.capture and await capture_payment(parts, account, payment, urgency):
-            again = await ask(parts, account, payment, urgency)
+        if committed.decision.capture and await capture_payment(resources, account, payment, urgency):
+            again = await ask(resources, account, payment, urgency)
             if not isinstance(again, Waiting):
                 asked = again
-                committed = await commit_answer(parts, account, payment, again, by=by, is_captured=True)
+                committed = await commit_answer(resources, account, payment, again, by=by, is_captured=True)
         is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
         return Answered(evidence=asked, decision=committed.decision)
     finally:
         if leased is not None and not is_row_gone:
             with suppress(DatabaseUnavailable):  # then it ends by itself
-                await release(parts.db, leased, was_asked=was_asked)
+                await release(resources.db, leased, was_asked=was_asked)
 
 
-async def ask(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
+async def ask(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
     """Ask the channel, if it may be asked now. What could not be learnt is `Unclear`, never a conclusion."""
     try:
-        found = await with_reference(parts, account, payment)
+        found = await with_reference(resources, account, payment)
         if not isinstance(found, Payment):
             return found
-        return await call_channel(parts, account, urgency, lambda: account.channel.query_payment(found))
+        return await call_channel(resources, account, urgency, lambda: account.channel.query_payment(found))
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,
@@ -94,11 +94,11 @@ def as_decided(committed: Committed, payment: Payment) -> Payment:
     return payment if state is None else state.payment(payment.key) or payment
 
 
-async def capture_payment(parts: Parts, account: Account, payment: Payment, urgency: Urgency) -> bool:
+async def capture_payment(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> bool:
     """Have the channel take the money that the buyer agreed to; whether it was asked. The next query tells the rest."""
     named = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
     try:
-        told = await call_channel(parts, account, urgency, lambda: account.channel.capture_payment(payment))
+        told = await call_channel(resources, account, urgency, lambda: account.channel.capture_payment(payment))
     except ChannelRefused as refused:
         log.warning("payment_not_captured", **named, reason=refused.code)
         return True
@@ -113,7 +113,7 @@ async def capture_payment(parts: Parts, account: Account, payment: Payment, urge
 
 
 async def commit_answer(
-    parts: Parts,
+    resources: Resources,
     account: Account,
     payment: Payment,
     evidence: Evidence,
@@ -135,7 +135,7 @@ async def commit_answer(
             amount=evidence.amount,
             currency=evidence.currency,
         )
-    rules = account.rules(parts.settings)
+    rules = account.rules(resources.settings)
 
     decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no)
-    return await pass_door_with_evidence(parts, payment.order_no, decide, known=known)
+    return await pass_door_with_evidence(resources, payment.order_no, decide, known=known)

@@ -36,7 +36,7 @@ from flows.commit import pass_door_with_evidence
 from flows.rearm import arm_jobs, cancel_jobs
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.callbacks import (
     StoredCallback,
     claim_callback,
@@ -54,7 +54,7 @@ _LOOK_AGAIN_S = 1.0
 log = structlog.get_logger()
 
 
-async def receive_callback(parts: Parts, name: str, headers: Mapping[str, str], body: bytes) -> Acknowledgement:
+async def receive_callback(resources: Resources, name: str, headers: Mapping[str, str], body: bytes) -> Acknowledgement:
     """Take a callback. Header names are lower-case; `body` is what was on the wire.
 
     Returns the channel's own acknowledgement; by then the callback is stored, whatever becomes of it.
@@ -66,34 +66,34 @@ async def receive_callback(parts: Parts, name: str, headers: Mapping[str, str], 
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
-    account = await parts.accounts.get(name)
+    account = await resources.accounts.get(name)
     received_at = datetime.now(UTC)
     callback = await _verify(account, headers, body, received_at)
     if callback.evidence is None:
         log.info("callback_of_no_payment", account=name)
         return account.channel.acknowledge()
     try:
-        stored = await _store(parts, account, callback, headers, body, None)
+        stored = await _store(resources, account, callback, headers, body, None)
     except DatabaseUnavailable:
-        await _park(parts, ParkedCallback(account=name, headers=dict(headers), body=body, received_at=received_at))
+        await _park(resources, ParkedCallback(account=name, headers=dict(headers), body=body, received_at=received_at))
         raise
     if not stored.is_handled:
-        await _handle_in_request(parts, stored)
+        await _handle_in_request(resources, stored)
     return account.channel.acknowledge()
 
 
-async def compensate_callback(parts: Parts, callback_id: str, arm_no: int) -> Outcome:
+async def compensate_callback(resources: Resources, callback_id: str, arm_no: int) -> Outcome:
     """The job that was armed before the synchronous update: is the order still unpaid? Confirm and update."""
-    stored = await claim_callback(parts.db, callback_id, arm_no, parts.settings.lease_s)
+    stored = await claim_callback(resources.db, callback_id, arm_no, resources.settings.lease_s)
     if stored is None:
         return Outcome.STALE
-    return await compensate_claimed(parts, stored)
+    return await compensate_claimed(resources, stored)
 
 
-async def compensate_claimed(parts: Parts, stored: StoredCallback) -> Outcome:
+async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Outcome:
     """A stored callback that is ours to carry on with. What cannot be done now is done after n² units."""
     try:
-        handled = await _handle(parts, stored, Source.COMPENSATION, within_s=parts.settings.callback_confirm_s)
+        handled = await _handle(resources, stored, Source.COMPENSATION, within_s=resources.settings.callback_confirm_s)
     except NodropError as error:
         handled = _Handled(outcome=Outcome.UNCLEAR, is_done=False)
         log.warning("callback_not_handled", callback_id=stored.id, reason=type(error).__name__)
@@ -101,20 +101,20 @@ async def compensate_claimed(parts: Parts, stored: StoredCallback) -> Outcome:
         handled = _Handled(outcome=Outcome.UNCLEAR, is_done=False)
         log.exception("callback_broke", callback_id=stored.id)
     if handled.is_done:
-        await mark_handled(parts.db, stored.id, handled.outcome)
+        await mark_handled(resources.db, stored.id, handled.outcome)
     else:
-        await _again(parts, stored, handled)
+        await _again(resources, stored, handled)
     return handled.outcome
 
 
-async def drain_parked(parts: Parts) -> int:
+async def drain_parked(resources: Resources) -> int:
     """Put callbacks that were parked while Postgres was down into the inbox; how many. They leave after that commit."""
     drained = []
-    for field, parked in await parts.parked.parked(DRAIN_BATCH):
+    for field, parked in await resources.parked.parked(DRAIN_BATCH):
         try:
-            account = await parts.accounts.get(parked.account)
+            account = await resources.accounts.get(parked.account)
             callback = await _verify(account, parked.headers, parked.body, parked.received_at)
-            stored = await _store(parts, account, callback, parked.headers, parked.body, parked.received_at)
+            stored = await _store(resources, account, callback, parked.headers, parked.body, parked.received_at)
         except (UnknownAccount, ChannelUnavailable) as error:
             # It stays parked, in nobody's way: its account may be put back, and what verifies it be fetched.
             log.warning("parked_callback_not_verified", account=parked.account, reason=type(error).__name__)
@@ -123,9 +123,9 @@ async def drain_parked(parts: Parts) -> int:
             log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
         else:
             if not stored.is_handled:
-                await arm_jobs(parts, [jobs.compensate_callback(stored.id, stored.arm_no)])
+                await arm_jobs(resources, [jobs.compensate_callback(stored.id, stored.arm_no)])
         drained.append(field)
-    await parts.parked.unpark(drained)
+    await resources.parked.unpark(drained)
     if drained:
         log.info("parked_callbacks_drained", count=len(drained))
     return len(drained)
@@ -143,7 +143,7 @@ async def _verify(account: Account, headers: Mapping[str, str], body: bytes, rec
 
 
 async def _store(
-    parts: Parts,
+    resources: Resources,
     account: Account,
     callback: Callback,
     headers: Mapping[str, str],
@@ -152,20 +152,20 @@ async def _store(
 ) -> StoredCallback:
     assert callback.evidence is not None, "only what concerns a payment is stored"
     return await insert_callback(
-        parts.db,
+        resources.db,
         account=account.config.name,
         notification_id=callback.notification_id,
         headers=headers,
         body=body,
         evidence=callback.evidence,
         received_at=received_at,
-        due_s=parts.settings.backoff().gap_s(1),
+        due_s=resources.settings.backoff().gap_s(1),
     )
 
 
-async def _park(parts: Parts, parked: ParkedCallback) -> None:
+async def _park(resources: Resources, parked: ParkedCallback) -> None:
     try:
-        await parts.parked.park(parked)
+        await resources.parked.park(parked)
     except RedisUnavailable:
         log.error("callback_not_parked", account=parked.account, reason="redis_unavailable")
     else:
@@ -183,48 +183,50 @@ class _Handled(Struct, frozen=True, kw_only=True):
     wait_s: float | None = None
 
 
-async def _handle_in_request(parts: Parts, stored: StoredCallback) -> None:
+async def _handle_in_request(resources: Resources, stored: StoredCallback) -> None:
     """The synchronous update, if a slot is free, within the budget. Its failing is not the channel's business."""
-    is_full = parts.confirm_slots.locked()
+    is_full = resources.confirm_slots.locked()
     # Without a slot the compensation is not a precaution but the work itself: it is due at once.
-    job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else parts.settings.backoff().gap_s(1))
-    await arm_jobs(parts, [job])
+    job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else resources.settings.backoff().gap_s(1))
+    await arm_jobs(resources, [job])
     if is_full:
         log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
         return
     try:
-        async with parts.confirm_slots, asyncio.timeout(parts.settings.callback_confirm_s):
-            handled = await _handle(parts, stored, Source.CALLBACK, within_s=parts.settings.callback_confirm_s / 2)
+        async with resources.confirm_slots, asyncio.timeout(resources.settings.callback_confirm_s):
+            handled = await _handle(
+                resources, stored, Source.CALLBACK, within_s=resources.settings.callback_confirm_s / 2
+            )
             if handled.is_done:
-                await mark_handled(parts.db, stored.id, handled.outcome)
-                await cancel_jobs(parts, [job])
+                await mark_handled(resources.db, stored.id, handled.outcome)
+                await cancel_jobs(resources, [job])
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
     except Exception:  # it is stored: even with a bug of ours it must be acknowledged
         log.exception("callback_broke", callback_id=stored.id)
 
 
-async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s: float) -> _Handled:
+async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, within_s: float) -> _Handled:
     """Compare, confirm with the channel, commit. A genuine "paid" that the channel does not confirm is not done."""
     evidence = stored.evidence
     key = PaymentKey(stored.channel_account, evidence.out_trade_no)
-    state = await find_state_by_payment(parts.db, key)
+    state = await find_state_by_payment(resources.db, key)
     payment = None if state is None else state.payment(key)
     if payment is None:
         return _Handled(outcome=Outcome.NOTHING_NEW, is_done=False)
-    account = await parts.accounts.get(stored.channel_account)
+    account = await resources.accounts.get(stored.channel_account)
     differs = mismatch(payment, evidence) is not None
     is_evidence = not isinstance(evidence, Unclear)  # or it only says that there is something to ask
     if differs or (is_evidence and (payment.status is PaymentStatus.PAID or account.config.trust_callback)):
-        outcome = await _commit(parts, account, payment, evidence, by)
+        outcome = await _commit(resources, account, payment, evidence, by)
         if not differs:
             return _Handled(outcome=outcome, is_done=True)
-    leased = await lease_or_wait(parts, payment.key, within_s)
+    leased = await lease_or_wait(resources, payment.key, within_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
         # Somebody else is asking, or has just resolved it: look again after that.
         return _Handled(outcome=Outcome.NOT_YET, is_done=False, wait_s=_LOOK_AGAIN_S)
     told = await query_now(
-        parts, account, payment, by=by, urgency=Urgency.FRESH, leased=leased, known=None if differs else state
+        resources, account, payment, by=by, urgency=Urgency.FRESH, leased=leased, known=None if differs else state
     )
     if isinstance(told, Waiting):
         return _Handled(outcome=Outcome.NOT_YET, is_done=False, wait_s=told.seconds)
@@ -237,26 +239,26 @@ async def _handle(parts: Parts, stored: StoredCallback, by: Source, *, within_s:
     return _Handled(outcome=outcome, is_done=True)
 
 
-async def _commit(parts: Parts, account: Account, payment: Payment, evidence: Evidence, by: Source) -> Outcome:
-    rules = account.rules(parts.settings)
+async def _commit(resources: Resources, account: Account, payment: Payment, evidence: Evidence, by: Source) -> Outcome:
+    rules = account.rules(resources.settings)
     decide = partial(on_callback, key=payment.key, evidence=evidence, rules=rules, by=by)
-    return (await pass_door_with_evidence(parts, payment.order_no, decide)).decision.outcome
+    return (await pass_door_with_evidence(resources, payment.order_no, decide)).decision.outcome
 
 
-async def _again(parts: Parts, stored: StoredCallback, handled: _Handled) -> None:
+async def _again(resources: Resources, stored: StoredCallback, handled: _Handled) -> None:
     """Scheduled anew, or a case when the attempts are used up: no order came for it, or the channel contradicts it.
 
     Waiting for the channel's rate, its breaker or somebody else's query uses up no attempt.
     """
-    backoff = parts.settings.backoff()
+    backoff = resources.settings.backoff()
     attempt = stored.attempt + (handled.wait_s is None)
     if backoff.is_exhausted(attempt):
         unknown = handled.outcome is Outcome.NOTHING_NEW
         reason = CaseReason.UNKNOWN_ORDER if unknown else CaseReason.CALLBACK_CONTRADICTED
-        await give_up_callback(parts.db, stored, reason, f"after {stored.attempt} attempts: {handled.outcome}")
+        await give_up_callback(resources.db, stored, reason, f"after {stored.attempt} attempts: {handled.outcome}")
         log.error("callback_given_up", account=stored.channel_account, reason=reason)
         return
     delay_s = backoff.gap_s(attempt, stored.id) if handled.wait_s is None else handled.wait_s
-    arm_no = await handle_again(parts.db, stored, attempt=attempt, delay_s=delay_s, outcome=handled.outcome)
+    arm_no = await handle_again(resources.db, stored, attempt=attempt, delay_s=delay_s, outcome=handled.outcome)
     if arm_no is not None:
-        await arm_jobs(parts, [jobs.compensate_callback(stored.id, arm_no, delay_s)])
+        await arm_jobs(resources, [jobs.compensate_callback(stored.id, arm_no, delay_s)])

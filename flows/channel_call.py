@@ -10,7 +10,7 @@ from msgspec import Struct
 from core.admission import Urgency, Wait
 from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 
 _T = TypeVar("_T")
 
@@ -23,7 +23,7 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 async def call_channel(
-    parts: Parts, account: Account, urgency: Urgency, call: Callable[[], Awaitable[_T]]
+    resources: Resources, account: Account, urgency: Urgency, call: Callable[[], Awaitable[_T]]
 ) -> _T | Waiting:
     """Call, if the channel may be called now.
 
@@ -31,7 +31,7 @@ async def call_channel(
         ChannelError, InvalidRequest: as the adapter raised it.
     """
     name = account.config.name
-    admitted = await parts.admission.admit(name, account.config.rate_per_s, urgency)
+    admitted = await resources.admission.admit(name, account.config.rate_per_s, urgency)
     if isinstance(admitted, Wait):
         return Waiting(seconds=admitted.seconds, reason=admitted.reason)
     answered = False
@@ -42,5 +42,5 @@ async def call_channel(
         answered = True
         raise
     finally:
-        await parts.admission.report(name, answered=answered)
+        await resources.admission.report(name, answered=answered)
     return told

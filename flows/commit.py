@@ -9,7 +9,7 @@ from typing import Protocol
 from core.decision import Decision, Outcome
 from core.order import OrderState
 from flows.rearm import after_commit
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.door import Committed, TransactionClaimed, transition
 
 DecideThere = Callable[[OrderState], Decision]
@@ -22,27 +22,29 @@ class DecideOnEvidence(Protocol):
     def __call__(self, state: OrderState, *, claimed: bool = False) -> Decision: ...
 
 
-async def pass_door(parts: Parts, order_no: str, decide: DecideThere, *, known: OrderState | None = None) -> Committed:
+async def pass_door(
+    resources: Resources, order_no: str, decide: DecideThere, *, known: OrderState | None = None
+) -> Committed:
     """One order, which is there: otherwise the outcome is `stale`. `known` saves reading what was just read.
 
     Raises:
         ConflictsExhausted, DatabaseUnavailable: nothing is known of the outcome; it is decided again later.
     """
-    committed = await transition(parts.db, order_no, partial(_if_there, decide), known=known)
-    await after_commit(parts, committed)
+    committed = await transition(resources.db, order_no, partial(_if_there, decide), known=known)
+    await after_commit(resources, committed)
     return committed
 
 
 async def pass_door_with_evidence(
-    parts: Parts, order_no: str, decide: DecideOnEvidence, *, known: OrderState | None = None
+    resources: Resources, order_no: str, decide: DecideOnEvidence, *, known: OrderState | None = None
 ) -> Committed:
     """The same with evidence. When the database says that another payment has this channel transaction, it is decided
     again knowing that. Raises as `pass_door`.
     """
     try:
-        return await pass_door(parts, order_no, decide, known=known)
+        return await pass_door(resources, order_no, decide, known=known)
     except TransactionClaimed:
-        return await pass_door(parts, order_no, partial(decide, claimed=True))
+        return await pass_door(resources, order_no, partial(decide, claimed=True))
 
 
 def _if_there(decide: DecideThere, state: OrderState | None) -> Decision:

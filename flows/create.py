@@ -19,14 +19,14 @@ from core.order import Order, OrderState, Origin, Payment
 from flows.channel_call import Waiting, call_channel
 from flows.commit import pass_door
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.orders import find_state
 
 log = structlog.get_logger()
 
 
 async def create_at_channel(
-    parts: Parts, account: Account, state: OrderState, payment: Payment, payer: Payer = NOBODY
+    resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NOBODY
 ) -> OrderState | Waiting:
     """Create it and keep what the channel returned. Gives the order after that.
 
@@ -35,11 +35,11 @@ async def create_at_channel(
         OutcomeUnknown: it may be there; the pending row that was armed before carries on.
         InvalidRequest: the method needs something of the payer that was not given.
     """
-    wanted = _create(parts, state.order, payment, payer)
+    wanted = _create(resources, state.order, payment, payer)
     try:
-        created = await call_channel(parts, account, Urgency.FRESH, lambda: account.channel.create_payment(wanted))
+        created = await call_channel(resources, account, Urgency.FRESH, lambda: account.channel.create_payment(wanted))
     except ChannelRefused as refused:
-        await pass_door(parts, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code))
+        await pass_door(resources, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code))
         raise
     if isinstance(created, Waiting):
         return created
@@ -50,10 +50,12 @@ async def create_at_channel(
         channel_reference=created.channel_reference,
         payable_until=created.payable_until,
     )
-    return (await pass_door(parts, payment.order_no, decide, known=state)).state_after or state
+    return (await pass_door(resources, payment.order_no, decide, known=state)).state_after or state
 
 
-async def with_reference(parts: Parts, account: Account, payment: Payment) -> Payment | Missing | Unclear | Waiting:
+async def with_reference(
+    resources: Resources, account: Account, payment: Payment
+) -> Payment | Missing | Unclear | Waiting:
     """The payment with what its channel is asked by; or what is known of one that has nothing to be asked by.
 
     *Missing* is the channel's own word here too: it has refused to create the payment under our number, which it would
@@ -67,11 +69,11 @@ async def with_reference(parts: Parts, account: Account, payment: Payment) -> Pa
     )
     if payment.refused_at is not None:
         return missing
-    state = await find_state(parts.db, payment.order_no)
+    state = await find_state(resources.db, payment.order_no)
     if state is None or payment.origin is Origin.WATCHED:
         return unclear
     try:
-        after = await create_at_channel(parts, account, state, payment)
+        after = await create_at_channel(resources, account, state, payment)
     except ChannelRefused:
         return missing
     except OutcomeUnknown as error:
@@ -83,8 +85,8 @@ async def with_reference(parts: Parts, account: Account, payment: Payment) -> Pa
     return unclear if created is None or created.channel_reference is None else created
 
 
-def _create(parts: Parts, order: Order, payment: Payment, payer: Payer) -> Create:
-    base = parts.settings.public_url.rstrip("/")
+def _create(resources: Resources, order: Order, payment: Payment, payer: Payer) -> Create:
+    base = resources.settings.public_url.rstrip("/")
     return Create(
         payment=payment,
         subject=order.subject,

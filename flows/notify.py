@@ -28,7 +28,7 @@ from core.errors import ConfigurationError, InvalidRequest
 from core.settings import Settings
 from flows.egress import check_notify_url, resolve
 from flows.rearm import arm_jobs
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.notifications import (
     Outgoing,
     bury_notification,
@@ -164,19 +164,19 @@ class Notifier:
                 del self._busy[host]
 
 
-async def push_notification(parts: Parts, notifier: Notifier, notification_id: str, arm_no: int) -> str:
+async def push_notification(resources: Resources, notifier: Notifier, notification_id: str, arm_no: int) -> str:
     """The job: deliver it, unless it was heard, superseded or given up meanwhile. Returns what came of it."""
-    outgoing = await claim_notification(parts.db, notification_id, arm_no, parts.settings.lease_s)
-    return "stale" if outgoing is None else await push_claimed(parts, notifier, outgoing)
+    outgoing = await claim_notification(resources.db, notification_id, arm_no, resources.settings.lease_s)
+    return "stale" if outgoing is None else await push_claimed(resources, notifier, outgoing)
 
 
-async def push_claimed(parts: Parts, notifier: Notifier, outgoing: Outgoing) -> str:
+async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgoing) -> str:
     """A notification that is ours to deliver."""
     if notifier.is_busy(outgoing.url):
-        await _again(parts, outgoing, outgoing.attempt, BUSY_WAIT_S, "busy")
+        await _again(resources, outgoing, outgoing.attempt, BUSY_WAIT_S, "busy")
         return "busy"
     heard = await notifier.deliver(outgoing)
-    backoff, attempt = parts.settings.backoff(), outgoing.attempt + 1
+    backoff, attempt = resources.settings.backoff(), outgoing.attempt + 1
     log.info(
         "notification_delivered" if heard.ok else "notification_not_delivered",
         order_no=outgoing.order_no,
@@ -186,20 +186,20 @@ async def push_claimed(parts: Parts, notifier: Notifier, outgoing: Outgoing) -> 
         status=heard.status,
     )
     if heard.ok:
-        await mark_delivered(parts.db, outgoing.id, heard.status)
+        await mark_delivered(resources.db, outgoing.id, heard.status)
     elif heard.is_final or backoff.is_exhausted(attempt):
-        await bury_notification(parts.db, outgoing, heard.status)
+        await bury_notification(resources.db, outgoing, heard.status)
         log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=heard.status)
     else:
         delay_s = max(backoff.gap_s(attempt, outgoing.id), heard.retry_after_s)
-        await _again(parts, outgoing, attempt, delay_s, heard.status)
+        await _again(resources, outgoing, attempt, delay_s, heard.status)
     return heard.status
 
 
-async def _again(parts: Parts, outgoing: Outgoing, attempt: int, delay_s: float, status: str) -> None:
-    arm_no = await deliver_again(parts.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
+async def _again(resources: Resources, outgoing: Outgoing, attempt: int, delay_s: float, status: str) -> None:
+    arm_no = await deliver_again(resources.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
     if arm_no is not None:
-        await arm_jobs(parts, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
+        await arm_jobs(resources, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
 
 
 def _host_of(url: str) -> str:

@@ -40,7 +40,7 @@ from flows.create import create_at_channel
 from flows.rearm import after_commit
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.door import Committed, transition
 from storage.postgres.orders import find_now, find_state
 from storage.postgres.pending import lease
@@ -76,7 +76,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 
 
 async def place_order(
-    parts: Parts, order: OrderTerms, payment: PaymentRequest | None, *, expires_in_s: float | None
+    resources: Resources, order: OrderTerms, payment: PaymentRequest | None, *, expires_in_s: float | None
 ) -> Placed:
     """Place it, or find it: the order number is the idempotency key.
 
@@ -84,25 +84,25 @@ async def place_order(
         OrderConflict: there is an order with this number and other terms.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
-    account = None if payment is None else await parts.accounts.get_enabled(payment.account)
+    account = None if payment is None else await resources.accounts.get_enabled(payment.account)
     terms = None if payment is None or account is None else _terms(payment, account)
-    now = await find_now(parts.db)
-    expires_at = now + timedelta(seconds=expires_in_s or parts.settings.order_expires_s)
-    rules = Rules() if account is None else account.rules(parts.settings)
+    now = await find_now(resources.db)
+    expires_at = now + timedelta(seconds=expires_in_s or resources.settings.order_expires_s)
+    rules = Rules() if account is None else account.rules(resources.settings)
     page_token = token_urlsafe(16)
 
     def decide(state: OrderState | None) -> Decision:
         return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
 
-    committed = await transition(parts.db, order.order_no, decide)
-    await after_commit(parts, committed)
+    committed = await transition(resources.db, order.order_no, decide)
+    await after_commit(resources, committed)
     if committed.decision.outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
-    state = await _hand_off(parts, committed, account, payment)
+    state = await _hand_off(resources, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
-async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) -> Placed:
+async def start_payment(resources: Resources, order_no: str, payment: PaymentRequest) -> Placed:
     """Another attempt to pay an order. The earlier ones are queried first: a user who has paid is not asked again.
 
     Raises:
@@ -110,15 +110,15 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
         PaymentUnclear: an earlier payment may have the money, and its channel does not tell.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
-    account = await parts.accounts.get_enabled(payment.account)
-    state = await find_state(parts.db, order_no)
+    account = await resources.accounts.get_enabled(payment.account)
+    state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
-    unclear = await _query_earlier(parts, state)
-    terms, rules = _terms(payment, account), account.rules(parts.settings)
+    unclear = await _query_earlier(resources, state)
+    terms, rules = _terms(payment, account), account.rules(resources.settings)
 
     decide = partial(lifecycle.start_payment, terms=terms, rules=rules, unclear=unclear)
-    committed = await pass_door(parts, order_no, decide)
+    committed = await pass_door(resources, order_no, decide)
     match committed.decision.outcome:
         case Outcome.ALREADY_PAID:
             raise OrderPaid(f"order {order_no} is paid")
@@ -126,20 +126,20 @@ async def start_payment(parts: Parts, order_no: str, payment: PaymentRequest) ->
             raise OrderClosed(f"order {order_no} has ended")
         case Outcome.UNCLEAR:
             raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
-    state = await _hand_off(parts, committed, account, payment)
+    state = await _hand_off(resources, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
-async def _query_earlier(parts: Parts, state: OrderState) -> tuple[PaymentKey, ...]:
+async def _query_earlier(resources: Resources, state: OrderState) -> tuple[PaymentKey, ...]:
     """Ask about every open payment; returns those about which the channel did not tell."""
     unclear = []
     for payment in state.open_payments():
-        account = await parts.accounts.get(payment.channel_account)
-        leased = await lease_or_wait(parts, payment.key, parts.settings.callback_confirm_s)
+        account = await resources.accounts.get(payment.channel_account)
+        leased = await lease_or_wait(resources, payment.key, resources.settings.callback_confirm_s)
         if leased is None:
             unclear.append(payment.key)
             continue
-        told = await query_now(parts, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+        told = await query_now(resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
         if not isinstance(told, Answered) or not _is_told_unpaid(payment, told.evidence):
             unclear.append(payment.key)
     return tuple(unclear)
@@ -152,7 +152,7 @@ def _is_told_unpaid(payment: Payment, evidence: Evidence) -> bool:
 
 
 async def _hand_off(
-    parts: Parts, placed: Committed, account: Account | None, payment: PaymentRequest | None
+    resources: Resources, placed: Committed, account: Account | None, payment: PaymentRequest | None
 ) -> OrderState:
     """Create at the channel what has no checkout yet. Outcome unknown: the order is answered as it is, and queried."""
     state = placed.state_after
@@ -162,9 +162,9 @@ async def _hand_off(
     if account is None or payment is None or row is None:
         return state
     try:
-        after = await create_at_channel(parts, account, state, row, payment.payer)
+        after = await create_at_channel(resources, account, state, row, payment.payer)
     except ChannelRefused as refused:
-        await _confirm_refusal(parts, account, row)
+        await _confirm_refusal(resources, account, row)
         raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
     except OutcomeUnknown as error:
         reason = error.detail or "unknown"
@@ -176,13 +176,13 @@ async def _hand_off(
     return after
 
 
-async def _confirm_refusal(parts: Parts, account: Account, row: Payment) -> None:
+async def _confirm_refusal(resources: Resources, account: Account, row: Payment) -> None:
     """A refusal ends the payment once the channel, asked, says that it does not know it."""
-    leased = await lease(parts.db, row.key, parts.settings.lease_s)
-    state = await find_state(parts.db, row.order_no)
+    leased = await lease(resources.db, row.key, resources.settings.lease_s)
+    state = await find_state(resources.db, row.order_no)
     refused = None if state is None else state.payment(row.key)
     if leased is not None and refused is not None:
-        await query_now(parts, account, refused, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+        await query_now(resources, account, refused, by=Source.API, urgency=Urgency.FRESH, leased=leased)
 
 
 def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:

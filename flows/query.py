@@ -17,49 +17,51 @@ from flows.channel_call import Waiting
 from flows.close import close_payment
 from flows.commit import pass_door
 from flows.rearm import arm_jobs, job_of
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.orders import find_state_by_payment
 from storage.postgres.pending import Leased, lease, postpone, release
 
 log = structlog.get_logger()
 
 
-async def query_scheduled(parts: Parts, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
+async def query_scheduled(resources: Resources, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
     """The delayed query: alone it advances the attempt. A job of an older scheduling finds nothing to do."""
-    leased = await lease(parts.db, key, parts.settings.lease_s, arm_no=arm_no)
+    leased = await lease(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
     if leased is None:
         return Outcome.STALE
-    return await query_leased(parts, leased, by=by)
+    return await query_leased(resources, leased, by=by)
 
 
-async def query_leased(parts: Parts, leased: Leased, *, by: Source) -> Outcome:
+async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> Outcome:
     """A scheduled query whose lease is ours already: the sweep has claimed it, or `query_scheduled` has."""
-    state = await find_state_by_payment(parts.db, leased.key)
+    state = await find_state_by_payment(resources.db, leased.key)
     payment = None if state is None else state.payment(leased.key)
     if state is None or payment is None:
-        await release(parts.db, leased)
+        await release(resources.db, leased)
         return Outcome.STALE
     try:
-        account = await parts.accounts.get(leased.key.channel_account)
+        account = await resources.accounts.get(leased.key.channel_account)
     except UnknownAccount:
-        return await _learn_nothing(parts, leased, state, by=by)
-    asked = await ask(parts, account, payment, Urgency.SCHEDULED)
+        return await _learn_nothing(resources, leased, state, by=by)
+    asked = await ask(resources, account, payment, Urgency.SCHEDULED)
     if isinstance(asked, Waiting):
-        armed = await postpone(parts.db, leased, asked.seconds)
-        await arm_jobs(parts, [] if armed is None else [job_of(armed)])
+        armed = await postpone(resources.db, leased, asked.seconds)
+        await arm_jobs(resources, [] if armed is None else [job_of(armed)])
         return Outcome.NOT_YET
-    committed = await commit_answer(parts, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
+    committed = await commit_answer(resources, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
     if committed.decision.close:
-        await close_payment(parts, account, payment)
+        await close_payment(resources, account, payment)
     payment = as_decided(committed, payment)
-    if committed.decision.capture and await capture_payment(parts, account, payment, Urgency.SCHEDULED):
-        again = await lease(parts.db, leased.key, parts.settings.lease_s)
+    if committed.decision.capture and await capture_payment(resources, account, payment, Urgency.SCHEDULED):
+        again = await lease(resources.db, leased.key, resources.settings.lease_s)
         if again is not None:
-            await query_now(parts, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again, is_captured=True)
+            await query_now(
+                resources, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again, is_captured=True
+            )
     return committed.decision.outcome
 
 
-async def _learn_nothing(parts: Parts, leased: Leased, state: OrderState, *, by: Source) -> Outcome:
+async def _learn_nothing(resources: Resources, leased: Leased, state: OrderState, *, by: Source) -> Outcome:
     """The account was removed, or its credentials do not open: nobody can be asked, which is no evidence either.
 
     Tried again after n² units like any other query without an answer, so that in the end a person is told.
@@ -67,6 +69,6 @@ async def _learn_nothing(parts: Parts, leased: Leased, state: OrderState, *, by:
     account, number = leased.key
     log.error("payment_not_queried", account=account, out_trade_no=number, reason="unknown_account")
     unclear = Unclear(channel_account=account, out_trade_no=number, reason="unknown_account")
-    rules = Rules(backoff=parts.settings.backoff())
+    rules = Rules(backoff=resources.settings.backoff())
     decide = partial(on_query, key=leased.key, evidence=unclear, rules=rules, by=by, arm_no=leased.arm_no)
-    return (await pass_door(parts, leased.order_no, decide, known=state)).decision.outcome
+    return (await pass_door(resources, leased.order_no, decide, known=state)).decision.outcome

@@ -14,7 +14,7 @@ from core import jobs
 from core.errors import RedisUnavailable
 from core.jobs import Job
 from core.order import PendingKind
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.callbacks import callbacks_due_within
 from storage.postgres.door import Armed, Committed
 from storage.postgres.notifications import notifications_due_within
@@ -36,63 +36,63 @@ def job_of(armed: Armed) -> Job:
     return jobs.query_payment(armed.key, armed.arm_no, armed.delay_s)
 
 
-async def after_commit(parts: Parts, committed: Committed) -> None:
+async def after_commit(resources: Resources, committed: Committed) -> None:
     """Arm what the commit scheduled, cancel what it resolved, tell the pages: best effort, three round trips."""
     scheduled = [job_of(armed) for armed in committed.armed]
     if committed.notification_id is not None:
         scheduled.append(jobs.push_notification(committed.notification_id, 1))
     scheduled += [jobs.refund_payment(refund_no, 1) for refund_no in committed.refund_nos]
-    await arm_jobs(parts, scheduled)
-    await cancel_jobs(parts, [job_of(gone) for gone in committed.cancelled])
+    await arm_jobs(resources, scheduled)
+    await cancel_jobs(resources, [job_of(gone) for gone in committed.cancelled])
     change = committed.decision.change
     if change is not None and committed.version is not None:
         log_change(committed)
-        await parts.changes.publish([(change.order.order_no, committed.version)])
+        await resources.changes.publish([(change.order.order_no, committed.version)])
 
 
-async def arm_jobs(parts: Parts, scheduled: Iterable[Job]) -> None:
+async def arm_jobs(resources: Resources, scheduled: Iterable[Job]) -> None:
     """Enqueue, or leave it to the sweep when Redis is away."""
     try:
         async with asyncio.timeout(ARM_TIMEOUT_S):
-            await parts.queue.arm(list(scheduled))
+            await resources.queue.arm(list(scheduled))
     except (RedisUnavailable, TimeoutError):
         log.warning("jobs_not_armed", reason="redis_unavailable")
 
 
-async def cancel_jobs(parts: Parts, resolved: Iterable[Job]) -> None:
+async def cancel_jobs(resources: Resources, resolved: Iterable[Job]) -> None:
     """Remove jobs that have nothing left to do; one that stays finds that out by itself."""
     try:
         async with asyncio.timeout(ARM_TIMEOUT_S):
-            await parts.queue.cancel(list(resolved))
+            await resources.queue.cancel(list(resolved))
     except (RedisUnavailable, TimeoutError):
         log.debug("jobs_not_cancelled", reason="redis_unavailable")
 
 
-async def rearm_after_flush(parts: Parts) -> int:
+async def rearm_after_flush(resources: Resources) -> int:
     """Notice that Redis was flushed, and arm everything again that is due within the horizon; how many were new.
 
     The epoch is marked as armed only at the end, so a walk that dies is begun again by whoever looks next.
     """
-    epoch = await parts.queue.epoch()
-    if epoch.armed or not await parts.queue.claim_rearm(REARM_LOCK_S):
+    epoch = await resources.queue.epoch()
+    if epoch.armed or not await resources.queue.claim_rearm(REARM_LOCK_S):
         return 0
-    count = await arm_window(parts, from_s=LONG_AGO_S, until_s=parts.settings.arm_horizon_s)
-    await parts.queue.mark_rearmed(epoch)
+    count = await arm_window(resources, from_s=LONG_AGO_S, until_s=resources.settings.arm_horizon_s)
+    await resources.queue.mark_rearmed(epoch)
     log.info("redis_rearmed", epoch=epoch.id, count=count)
     return count
 
 
-async def arm_window(parts: Parts, *, from_s: float, until_s: float) -> int:
+async def arm_window(resources: Resources, *, from_s: float, until_s: float) -> int:
     """Arm what is due between these seconds from now and is not armed already. Returns how many were new."""
     count = 0
-    async for batch in walk(parts.db, from_s=from_s, until_s=until_s):
-        count += await parts.queue.arm([job_of(armed) for armed in batch])
-    callbacks = await callbacks_due_within(parts.db, until_s)
-    count += await parts.queue.arm([jobs.compensate_callback(*row) for row in callbacks])
-    refunds = await refunds_due_within(parts.db, until_s)
-    count += await parts.queue.arm([jobs.refund_payment(*row) for row in refunds])
-    notifications = await notifications_due_within(parts.db, until_s)
-    return count + await parts.queue.arm([jobs.push_notification(*row) for row in notifications])
+    async for batch in walk(resources.db, from_s=from_s, until_s=until_s):
+        count += await resources.queue.arm([job_of(armed) for armed in batch])
+    callbacks = await callbacks_due_within(resources.db, until_s)
+    count += await resources.queue.arm([jobs.compensate_callback(*row) for row in callbacks])
+    refunds = await refunds_due_within(resources.db, until_s)
+    count += await resources.queue.arm([jobs.refund_payment(*row) for row in refunds])
+    notifications = await notifications_due_within(resources.db, until_s)
+    return count + await resources.queue.arm([jobs.push_notification(*row) for row in notifications])
 
 
 def log_change(committed: Committed) -> None:

@@ -15,7 +15,7 @@ from core.evidence import Source
 from core.lifecycle import on_refresh
 from core.order import OrderState, Payment, PaymentKey
 from flows.ask import query_now
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.orders import find_state
 from storage.postgres.pending import Leased, asked, lease
 
@@ -26,7 +26,7 @@ _LOOK_AGAIN_S = 0.1
 
 
 async def refresh_order(
-    parts: Parts, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
+    resources: Resources, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
 ) -> OrderState:
     """Ask about every open payment of the order and return what is known then; `by` goes into its history.
 
@@ -36,55 +36,57 @@ async def refresh_order(
         NotFound: there is no such order.
     """
     if trailing:
-        return await _refresh(parts, order_no, by, cooldown_s=0.0)
-    running = parts.refreshing.get(order_no)
+        return await _refresh(resources, order_no, by, cooldown_s=0.0)
+    running = resources.refreshing.get(order_no)
     if running is None:
-        running = asyncio.create_task(_refresh(parts, order_no, by, cooldown_s=parts.settings.refresh_cooldown_s))
-        parts.refreshing[order_no] = running
-        running.add_done_callback(lambda _: parts.refreshing.pop(order_no, None))
+        running = asyncio.create_task(
+            _refresh(resources, order_no, by, cooldown_s=resources.settings.refresh_cooldown_s)
+        )
+        resources.refreshing[order_no] = running
+        running.add_done_callback(lambda _: resources.refreshing.pop(order_no, None))
     # A page that goes away must not take the answer from the others.
     return await asyncio.shield(running)
 
 
-async def _refresh(parts: Parts, order_no: str, by: Source, *, cooldown_s: float) -> OrderState:
-    state = await find_state(parts.db, order_no)
+async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_s: float) -> OrderState:
+    state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
     for key in on_refresh(state).ask:
         payment = state.payment(key)
         if payment is not None:
-            await _ask_or_wait(parts, payment, by, cooldown_s)
-    return await find_state(parts.db, order_no) or state
+            await _ask_or_wait(resources, payment, by, cooldown_s)
+    return await find_state(resources.db, order_no) or state
 
 
-async def _ask_or_wait(parts: Parts, payment: Payment, by: Source, cooldown_s: float) -> None:
+async def _ask_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> None:
     """Until a query that began after `now − cooldown_s` is answered: ours, or somebody else's."""
-    stands = await asked(parts.db, payment.key)
+    stands = await asked(resources.db, payment.key)
     if stands is None:
         return
     try:
-        account = await parts.accounts.get(payment.channel_account)
+        account = await resources.accounts.get(payment.channel_account)
     except UnknownAccount:  # removed, or its credentials do not open: there is nobody to ask
         return
     since = stands.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while stands is not None and (stands.answered_from is None or stands.answered_from < since):
-        leased = await lease(parts.db, payment.key, parts.settings.lease_s, unanswered_since=since)
+        leased = await lease(resources.db, payment.key, resources.settings.lease_s, unanswered_since=since)
         if leased is not None:
-            await query_now(parts, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased)
+            await query_now(resources, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased)
             return
         if asyncio.get_running_loop().time() > deadline:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)
-        stands = await asked(parts.db, payment.key)
+        stands = await asked(resources.db, payment.key)
 
 
-async def lease_or_wait(parts: Parts, key: PaymentKey, within_s: float) -> Leased | None:
+async def lease_or_wait(resources: Resources, key: PaymentKey, within_s: float) -> Leased | None:
     """The lease, waiting for whoever is asking now; None when the row is gone or the time is over."""
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
-        leased = await lease(parts.db, key, parts.settings.lease_s)
-        if leased is not None or await asked(parts.db, key) is None:
+        leased = await lease(resources.db, key, resources.settings.lease_s)
+        if leased is not None or await asked(resources.db, key) is None:
             return leased
         if asyncio.get_running_loop().time() > deadline:
             return None

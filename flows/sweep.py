@@ -22,7 +22,7 @@ from flows.close import close_leased
 from flows.notify import Notifier, push_claimed
 from flows.query import query_leased
 from flows.refund import refund_leased
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.callbacks import StoredCallback, claim_overdue_callbacks
 from storage.postgres.notifications import Outgoing, claim_overdue_notifications
 from storage.postgres.pending import Leased, claim_overdue
@@ -53,32 +53,32 @@ class Swept(Struct, frozen=True, kw_only=True):
         return max(self.pending, self.callbacks, self.notifications, self.refunds)
 
 
-async def sweep_once(parts: Parts, notifier: Notifier) -> Swept:
+async def sweep_once(resources: Resources, notifier: Notifier) -> Swept:
     """One batch of each kind. A full batch means that there is more: sweep again at once.
 
     Raises:
         DatabaseUnavailable: nothing could be claimed.
     """
-    settings = parts.settings
+    settings = resources.settings
     grace_s, limit, lease_s = settings.sweep_grace_s, settings.sweep_batch, settings.lease_s
-    callbacks = await claim_overdue_callbacks(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    pending = await claim_overdue(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    notifications = await claim_overdue_notifications(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    refunds = await claim_overdue_refunds(parts.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    callbacks = await claim_overdue_callbacks(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    pending = await claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    notifications = await claim_overdue_notifications(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    refunds = await claim_overdue_refunds(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
 
     async def resolve(leased: Leased) -> object:
         if leased.kind is PendingKind.DEADLINE:
-            return await close_leased(parts, leased)
-        return await query_leased(parts, leased, by=Source.SWEEP)
+            return await close_leased(resources, leased)
+        return await query_leased(resources, leased, by=Source.SWEEP)
 
     async def compensate(stored: StoredCallback) -> object:
-        return await compensate_claimed(parts, stored)
+        return await compensate_claimed(resources, stored)
 
     async def push(outgoing: Outgoing) -> object:
-        return await push_claimed(parts, notifier, outgoing)
+        return await push_claimed(resources, notifier, outgoing)
 
     async def give_back(leased: LeasedRefund) -> object:
-        return await refund_leased(parts, leased)
+        return await refund_leased(resources, leased)
 
     await asyncio.gather(
         _each(callbacks, compensate), _each(pending, resolve), _each(notifications, push), _each(refunds, give_back)

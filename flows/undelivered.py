@@ -20,7 +20,7 @@ from core.order import Payment, PaymentKey, PaymentStatus
 from flows.ask import Answered, query_now
 from flows.channel_call import Waiting, call_channel
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.orders import find_state_by_payment
 from storage.postgres.pending import lease
 
@@ -34,26 +34,26 @@ log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
-async def ask_undelivered(parts: Parts) -> int:
+async def ask_undelivered(resources: Resources) -> int:
     """Every enabled account, side by side; how many payments were asked about.
 
     Raises:
         DatabaseUnavailable: the accounts are not known.
     """
-    accounts = await parts.accounts.all_enabled()
-    asked = await asyncio.gather(*(_of_account(parts, account) for account in accounts))
+    accounts = await resources.accounts.all_enabled()
+    asked = await asyncio.gather(*(_of_account(resources, account) for account in accounts))
     if any(asked):
         log.info("undelivered_asked", count=sum(asked))
     return sum(asked)
 
 
-async def _of_account(parts: Parts, account: Account) -> int:
+async def _of_account(resources: Resources, account: Account) -> int:
     """What fails for one account is told, and is no reason to leave the others out."""
     name = account.config.name
     try:
-        fetch = partial(call_channel, parts, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
+        fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
         listed = await _when_admitted(fetch)
-        return 0 if isinstance(listed, Waiting) else await _ask_about(parts, account, listed[:EVENTS_MAX])
+        return 0 if isinstance(listed, Waiting) else await _ask_about(resources, account, listed[:EVENTS_MAX])
     except NodropError as error:
         log.warning("undelivered_not_fetched", account=name, reason=type(error).__name__)
     except Exception:  # our own bug with one account must not keep the others from being asked
@@ -61,13 +61,13 @@ async def _of_account(parts: Parts, account: Account) -> int:
     return 0
 
 
-async def _ask_about(parts: Parts, account: Account, listed: tuple[Evidence, ...]) -> int:
+async def _ask_about(resources: Resources, account: Account, listed: tuple[Evidence, ...]) -> int:
     """Each payment once, one after the other: the rate is others' too."""
     told_of = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
     asked = 0
     for number, newest in told_of.items():
         key = PaymentKey(account.config.name, number)
-        told = await _when_admitted(partial(_ask_one, parts, account, key, newest))
+        told = await _when_admitted(partial(_ask_one, resources, account, key, newest))
         if isinstance(told, Waiting):  # others use up the rate, or nobody answers: the next turn begins here again
             break
         asked += told is not None
@@ -83,17 +83,19 @@ async def _when_admitted(ask: Callable[[], Awaitable[_T | Waiting]]) -> _T | Wai
     return told
 
 
-async def _ask_one(parts: Parts, account: Account, key: PaymentKey, told: Evidence) -> Answered | Waiting | None:
+async def _ask_one(
+    resources: Resources, account: Account, key: PaymentKey, told: Evidence
+) -> Answered | Waiting | None:
     """What came of asking; None if it is unknown here or paid, or if somebody is asking already."""
-    state = await find_state_by_payment(parts.db, key)
+    state = await find_state_by_payment(resources.db, key)
     payment = None if state is None else state.payment(key)
     if payment is None or not _may_be_news(payment, told):
         return None
-    leased = await lease(parts.db, key, parts.settings.lease_s)
+    leased = await lease(resources.db, key, resources.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
         return None
     return await query_now(
-        parts, account, payment, by=Source.UNDELIVERED, urgency=Urgency.SCHEDULED, leased=leased, known=state
+        resources, account, payment, by=Source.UNDELIVERED, urgency=Urgency.SCHEDULED, leased=leased, known=state
     )
 
 

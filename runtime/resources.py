@@ -24,14 +24,14 @@ from storage.redis.client import JobRedis, check_redis, open_job_redis
 from storage.redis.delay_queue import DelayQueue
 from storage.redis.parked_callbacks import ParkedCallbacks
 
-PARTS_NEED = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
+REQUIRED_SETTINGS = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
 """Settings without which no process can work."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Resources:
     """Everything that the flows need. None of it connects before it is used, so a process starts without its stores."""
 
     settings: Settings
@@ -49,13 +49,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Open them in order and close them in reverse.
 
     Raises:
         ConfigurationError: names every variable that is missing or wrong.
     """
-    require(settings, *PARTS_NEED)
+    require(settings, *REQUIRED_SETTINGS)
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
     address = redis_address(settings)
     db = Database.from_settings(settings)
@@ -69,7 +69,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         except RedisUnavailable as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
         transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s))
-        yield Parts(
+        yield Resources(
             settings=settings,
             db=db,
             redis=redis,

@@ -23,7 +23,7 @@ from core.settings import Settings, read_settings, require
 from flows.notify import Notifier
 from runtime.logs import configure_logs
 from runtime.process_exit import leave
-from runtime.resources import PARTS_NEED, Parts, open_parts
+from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
 from worker import loops
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
@@ -43,18 +43,18 @@ async def run(settings: Settings, only: Lane | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with open_parts(settings) as parts, Notifier(settings) as notifier:
-        lanes = _lanes(parts, notifier, only)
+    async with open_resources(settings) as resources, Notifier(settings) as notifier:
+        lanes = _lanes(resources, notifier, only)
         log.info("worker_started", lane=only, process=lanes[0].process)
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
-            beside = {group.create_task(loops.keep_current(parts, stop))}
+            beside = {group.create_task(loops.keep_current(resources, stop))}
             if only is None:
                 for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house, loops.undelivered):
-                    beside.add(group.create_task(loop(parts, stop)))
-                beside.add(group.create_task(loops.sweep(parts, notifier, stop)))
-                beside.add(group.create_task(loops.reconcile_daily(parts, stop)))
+                    beside.add(group.create_task(loop(resources, stop)))
+                beside.add(group.create_task(loops.sweep(resources, notifier, stop)))
+                beside.add(group.create_task(loops.reconcile_daily(resources, stop)))
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
             await asyncio.gather(_end(beside, grace_s), *(lane.drain(grace_s) for lane in lanes))
@@ -69,16 +69,16 @@ async def _end(running: set[asyncio.Task[None]], timeout_s: float) -> None:
             task.cancel()
 
 
-def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:
+def _lanes(resources: Resources, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:
     process = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
     return [
         LaneWorker(
-            parts.redis,
+            resources.redis,
             lane,
             functions,
             process=process,
-            max_jobs=parts.settings.max_jobs,
-            ctx={"parts": parts, "notifier": notifier},
+            max_jobs=resources.settings.max_jobs,
+            ctx={"resources": resources, "notifier": notifier},
         )
         for lane, functions in FUNCTIONS.items()
         if only in (None, lane)
@@ -92,7 +92,7 @@ def _lanes(parts: Parts, notifier: Notifier, only: Lane | None) -> list[LaneWork
 def main(lane: str | None) -> None:
     try:
         settings = read_settings(os.environ)
-        require(settings, *PARTS_NEED, "notify_secrets")
+        require(settings, *REQUIRED_SETTINGS, "notify_secrets")
         configure_logs(settings.log_level)
         uvloop.run(run(settings, None if lane is None else Lane(lane)))
     except ConfigurationError as error:

@@ -19,7 +19,7 @@ from core.jobs import Lane
 from core.settings import read_settings, require
 from flows.notify import Notifier
 from runtime.logs import configure_logs
-from runtime.resources import open_parts
+from runtime.resources import open_resources
 from storage.redis.address import redis_address
 from storage.redis.client import open_job_redis, redis_settings
 from storage.redis.delay_queue import health_key, queue_name
@@ -44,7 +44,7 @@ async def _open(ctx: dict[str, Any]) -> None:
     configure_logs(_settings.log_level)
     require(_settings, "notify_secrets")
     stack = ctx["stack"] = AsyncExitStack()
-    ctx["parts"] = await stack.enter_async_context(open_parts(_settings))
+    ctx["resources"] = await stack.enter_async_context(open_resources(_settings))
     ctx["notifier"] = await stack.enter_async_context(Notifier(_settings))
 
 

@@ -17,27 +17,27 @@ from worker.lane import JobFunction
 
 async def query_payment(ctx: dict[str, Any], channel_account: str, out_trade_no: str, arm_no: int) -> None:
     """Ask the channel about one payment; if that tells nothing definite, it is due again in (attempt + 1)² units."""
-    await query_scheduled(ctx["parts"], PaymentKey(channel_account, out_trade_no), arm_no)
+    await query_scheduled(ctx["resources"], PaymentKey(channel_account, out_trade_no), arm_no)
 
 
 async def close_order(ctx: dict[str, Any], order_no: str, arm_no: int) -> None:
     """The order's deadline: query, close at the channel, query again, and only then closed."""
-    await close_scheduled(ctx["parts"], order_no, arm_no)
+    await close_scheduled(ctx["resources"], order_no, arm_no)
 
 
 async def refund_payment(ctx: dict[str, Any], refund_no: str, arm_no: int) -> None:
     """Have the channel give money back, or ask how that stands, until it is definite."""
-    await refund_scheduled(ctx["parts"], refund_no, arm_no)
+    await refund_scheduled(ctx["resources"], refund_no, arm_no)
 
 
 async def compensate_callback(ctx: dict[str, Any], callback_id: str, arm_no: int) -> None:
     """Carry on with a stored callback whose synchronous update did not happen."""
-    await compensate(ctx["parts"], callback_id, arm_no)
+    await compensate(ctx["resources"], callback_id, arm_no)
 
 
 async def push_notification(ctx: dict[str, Any], notification_id: str, arm_no: int) -> None:
     """Tell the merchant's order service."""
-    await push(ctx["parts"], ctx["notifier"], notification_id, arm_no)
+    await push(ctx["resources"], ctx["notifier"], notification_id, arm_no)
 
 
 FUNCTIONS: Mapping[Lane, Mapping[str, JobFunction]] = {

@@ -38,7 +38,7 @@ from api.routes import DEADLINE_S, Auth, Found, Route, Router
 from api.service import Asks, Service
 from core.errors import InvalidRequest, MethodNotAllowed, NodropError
 from runtime.accounts import KEEP_CURRENT_S
-from runtime.resources import Parts
+from runtime.resources import Resources
 
 REQUESTS_MAX = 512
 """At once, streams not counted. Beyond, 503 with Retry-After is kinder than a queue that ends in time-outs."""
@@ -81,24 +81,24 @@ class App:
 
     def __init__(
         self,
-        parts: Parts,
+        resources: Resources,
         draining: asyncio.Event,
         *,
         body_timeout_s: float = BODY_TIMEOUT_S,
         streams: Streams | None = None,
     ) -> None:
-        rows = routes.table(parts.settings.callback_body_bytes_max)
+        rows = routes.table(resources.settings.callback_body_bytes_max)
         self._router = Router(rows)
-        self._hops = parts.settings.trusted_proxy_hops
+        self._hops = resources.settings.trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
         self._open = 0
         self._has_warned_of_proxy = False
         self.service = Service(
-            parts=parts,
-            keys=ApiKeys(parts.db),
+            resources=resources,
+            keys=ApiKeys(resources.db),
             limits=RefreshLimits(),
             streams=streams or Streams(),
-            asks=Asks(parts),
+            asks=Asks(resources),
             draining=draining,
             openapi=openapi.document(rows),
         )
@@ -225,8 +225,8 @@ async def running(app: App) -> AsyncIterator[App]:
     """With its ear on the changes that other processes make, and its accounts kept current; what it asks channels may
     finish in the end.
     """
-    parts = app.service.parts
-    beside = [asyncio.create_task(_listen(parts)), asyncio.create_task(_keep_current(parts))]
+    resources = app.service.resources
+    beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(_keep_current(resources))]
     try:
         yield app
         await app.service.asks.close(ASKS_WAIT_S)
@@ -242,21 +242,21 @@ async def _end(task: asyncio.Task[None]) -> None:
         await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
 
-async def _listen(parts: Parts) -> None:
+async def _listen(resources: Resources) -> None:
     """For ever: without it pages hear of a change only at the next heart-beat."""
     while True:
         try:
-            await parts.changes.listen()
+            await resources.changes.listen()
         except Exception:  # a bug there must not make every page slow for ever
             log.exception("changes_listener_broke")
         await asyncio.sleep(LISTEN_AGAIN_S)
 
 
-async def _keep_current(parts: Parts) -> None:
+async def _keep_current(resources: Resources) -> None:
     """For ever: without it callbacks could not be verified any more once their channel has changed its keys."""
     while True:
         try:
-            await parts.accounts.keep_current()
+            await resources.accounts.keep_current()
         except NodropError as error:
             log.warning("accounts_not_kept_current", reason=type(error).__name__)
         except Exception:  # a bug there must not keep this process from trying again

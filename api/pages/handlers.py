@@ -135,7 +135,7 @@ async def stream(service: Service, request: Request) -> EventStream:
 
 async def _events(service: Service, request: Request, order_no: str, seen: int) -> AsyncGenerator[bytes, None]:
     """Subscribe, then read: a change in between wakes the wait. A lost wake-up is made good at the next heart-beat."""
-    with service.streams.counted(request.address), service.parts.changes.subscribe(order_no) as feed:
+    with service.streams.counted(request.address), service.resources.changes.subscribe(order_no) as feed:
         yield come_back()
         while True:
             try:
@@ -163,7 +163,9 @@ async def _find(service: Service, request: Request) -> OrderState:
     token = request.params["token"]
     state = None
     if _TOKEN.fullmatch(token):
-        state = await find_state_by_page_token(service.parts.db, token, days=service.parts.settings.page_token_days)
+        state = await find_state_by_page_token(
+            service.resources.db, token, days=service.resources.settings.page_token_days
+        )
     if state is None:
         raise NotFound("this address is not valid, or not valid any more")
     return state
@@ -200,7 +202,7 @@ def _check_origin(service: Service, request: Request) -> None:
     if fetch_site is not None:
         is_ours = fetch_site in ("same-origin", "none")
     else:
-        ours = {urlsplit(service.parts.settings.public_url).netloc, request.headers.get("host", "")}
+        ours = {urlsplit(service.resources.settings.public_url).netloc, request.headers.get("host", "")}
         origin = request.headers.get("origin", "null")
         is_ours = origin == "null" or urlsplit(origin).netloc in ours
     if not is_ours:

@@ -37,7 +37,7 @@ from storage.postgres.orders import find_state, list_orders, timeline
 
 
 async def place(service: Service, _request: Request, body: OrderInput) -> Response:
-    check_url("notify_url", body.notify_url, https_only=not service.parts.settings.allowed_nets())
+    check_url("notify_url", body.notify_url, https_only=not service.resources.settings.allowed_nets())
     check_url("return_url", body.return_url, https_only=False)
     terms = OrderTerms(
         order_no=body.order_no,
@@ -48,13 +48,13 @@ async def place(service: Service, _request: Request, body: OrderInput) -> Respon
         return_url=body.return_url,
         metadata=body.metadata,
     )
-    placed = await place_order(service.parts, terms, _first_payment(body), expires_in_s=body.expires_in_s)
+    placed = await place_order(service.resources, terms, _first_payment(body), expires_in_s=body.expires_in_s)
     return _shown(service, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
 
 
 async def find_orders(service: Service, _request: Request, query: OrdersQuery) -> Response:
     states, cursor = await list_orders(
-        service.parts.db,
+        service.resources.db,
         status=query.status,
         account=query.account,
         created_after=query.created_after,
@@ -62,12 +62,12 @@ async def find_orders(service: Service, _request: Request, query: OrdersQuery) -
         cursor=query.cursor,
         limit=query.limit,
     )
-    public_url = service.parts.settings.public_url
+    public_url = service.resources.settings.public_url
     return json_response(OrderPage(orders=[view_order(state, public_url) for state in states], next_cursor=cursor))
 
 
 async def get_order(service: Service, request: Request) -> Response:
-    state = await find_state(service.parts.db, _order_no(request))
+    state = await find_state(service.resources.db, _order_no(request))
     if state is None:
         raise NotFound("no such order")
     return _shown(service, state)
@@ -75,22 +75,22 @@ async def get_order(service: Service, request: Request) -> Response:
 
 async def start(service: Service, request: Request, body: PaymentInput) -> Response:
     wanted = _payment(body.account, body.method, body.payer, body.watch)
-    placed = await start_payment(service.parts, _order_no(request), wanted)
+    placed = await start_payment(service.resources, _order_no(request), wanted)
     return _shown(service, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
 
 async def refresh(service: Service, request: Request) -> Response:
-    return _shown(service, await refresh_order(service.parts, _order_no(request)))
+    return _shown(service, await refresh_order(service.resources, _order_no(request)))
 
 
 async def close(service: Service, request: Request) -> Response:
-    state = await request_close(service.parts, _order_no(request))
+    state = await request_close(service.resources, _order_no(request))
     return _shown(service, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
 
 
 async def get_timeline(service: Service, request: Request) -> Response:
     order_no = _order_no(request)
-    entries = await timeline(service.parts.db, order_no)
+    entries = await timeline(service.resources.db, order_no)
     if not entries:
         raise NotFound("no such order")
     return json_response(Timeline(entries=msgspec.convert(entries, list[TimelineView], from_attributes=True)))
@@ -98,7 +98,7 @@ async def get_timeline(service: Service, request: Request) -> Response:
 
 async def find_cases(service: Service, _request: Request, query: CasesQuery) -> Response:
     rows, cursor = await list_cases(
-        service.parts.db,
+        service.resources.db,
         open_only=query.open,
         reason=query.reason,
         order_no=query.order_no,
@@ -111,7 +111,7 @@ async def find_cases(service: Service, _request: Request, query: CasesQuery) -> 
 
 
 def _shown(service: Service, state: OrderState, status: int = 200) -> Response:
-    return json_response(view_order(state, service.parts.settings.public_url), status)
+    return json_response(view_order(state, service.resources.settings.public_url), status)
 
 
 def _order_no(request: Request) -> str:

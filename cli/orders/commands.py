@@ -22,7 +22,7 @@ from storage.postgres.database import Database
 from storage.postgres.orders import TimelineEntry, find_now, find_state, list_orders, timeline
 
 if TYPE_CHECKING:
-    from runtime.resources import Parts
+    from runtime.resources import Resources
 
 LIMIT_MAX = 1000
 CASES_MAX = 100
@@ -126,7 +126,7 @@ def refresh(order_no: str, *, as_json: bool) -> None:
     Under the account's rate limit, as every query is; what the channel says is committed as always. Prints what was
     learnt. Exit code 1 when the channel was not asked or did not tell.
     """
-    refreshed = with_parts(lambda parts: _refresh(parts, order_no))
+    refreshed = with_parts(lambda resources: _refresh(resources, order_no))
     if as_json:
         order = view_order(refreshed.state, settings().public_url)
         print_json({"order": order, "timeline": refreshed.learnt})
@@ -151,7 +151,7 @@ def close(order_no: str, *, as_json: bool) -> None:
     """
     from flows.close import request_close
 
-    state = with_parts(lambda parts: request_close(parts, order_no))
+    state = with_parts(lambda resources: request_close(resources, order_no))
     if as_json:
         print_json(view_order(state, settings().public_url))
     else:
@@ -174,7 +174,7 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
 
     if not by.strip():
         raise click.UsageError("--by says who decides: it may not be empty")
-    state = with_parts(lambda parts: accept_late(parts, order_no, by=by.strip()))
+    state = with_parts(lambda resources: accept_late(resources, order_no, by=by.strip()))
     if as_json:
         print_json(view_order(state, settings().public_url))
     else:
@@ -201,7 +201,7 @@ def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: boo
     if not yes:
         before = with_database(lambda db: find(db, order_no)).state
         click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
-    state = with_parts(lambda parts: request_refund(parts, order_no, out_trade_no, by=by.strip()))
+    state = with_parts(lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()))
     wanted = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
     if as_json:
         print_json(wanted[-1])
@@ -222,20 +222,20 @@ async def find(db: Database, order_no: str) -> Found:
     return Found(state, cases, await timeline(db, order_no))
 
 
-async def _refresh(parts: Parts, order_no: str) -> Refreshed:
+async def _refresh(resources: Resources, order_no: str) -> Refreshed:
     """Ask until something was learnt, by whomever, a few times."""
     from core.evidence import Source
     from flows.refresh import refresh_order
 
-    before = await find(parts.db, order_no)
+    before = await find(resources.db, order_no)
     if not before.state.open_payments():
         return Refreshed(before.state, asked=False, learnt=())
     after, learnt = before.state, list[TimelineEntry]()
     for number in range(REFRESH_TRIES):
         if number:
             await asyncio.sleep(REFRESH_GAP_S)
-        after = await refresh_order(parts, order_no, trailing=True, by=Source.OPERATOR)
-        learnt = [entry for entry in await timeline(parts.db, order_no) if entry not in before.timeline]
+        after = await refresh_order(resources, order_no, trailing=True, by=Source.OPERATOR)
+        learnt = [entry for entry in await timeline(resources.db, order_no) if entry not in before.timeline]
         if learnt:
             break
     return Refreshed(after, asked=True, learnt=learnt)

@@ -7,7 +7,7 @@ from datetime import datetime, time, timedelta
 from core.errors import ChannelError, UnknownAccount
 from flows.reconcile.run import reconcile_day
 from flows.reconcile.unlisted import day_bounds
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.accounts import AccountRow, list_accounts
 from storage.postgres.orders import find_now
 from storage.postgres.reconciliation.runs import finished_days
@@ -16,23 +16,23 @@ DAYS_MAX = 7
 """How far back days are caught up: a service that was down for longer wants an operator, who can name any day."""
 
 
-async def reconcile_due(parts: Parts) -> bool:
+async def reconcile_due(resources: Resources) -> bool:
     """One day of each account that has one due; whether there was any. Also of accounts that are switched off: what was
     paid there is still owed to the merchant.
     """
-    ready_at = parts.settings.reconcile_time()
+    ready_at = resources.settings.reconcile_time()
     if ready_at is None:
         return False
-    now = await find_now(parts.db)
-    done = [await _reconcile_account(parts, row, ready_at, now) for row in await list_accounts(parts.db)]
+    now = await find_now(resources.db)
+    done = [await _reconcile_account(resources, row, ready_at, now) for row in await list_accounts(resources.db)]
     return any(done)
 
 
-async def _reconcile_account(parts: Parts, row: AccountRow, ready_at: time, now: datetime) -> bool:
+async def _reconcile_account(resources: Resources, row: AccountRow, ready_at: time, now: datetime) -> bool:
     """The oldest day that is due. One that fails keeps neither the days after it nor the other accounts waiting."""
     for _ in range(DAYS_MAX):
         try:
-            return await _reconcile_next(parts, row, ready_at, now)
+            return await _reconcile_next(resources, row, ready_at, now)
         except UnknownAccount:  # its credentials do not open, which is said where they are opened
             return False
         except ChannelError:  # said by the run; it is not due again for a while
@@ -40,16 +40,16 @@ async def _reconcile_account(parts: Parts, row: AccountRow, ready_at: time, now:
     return False
 
 
-async def _reconcile_next(parts: Parts, row: AccountRow, ready_at: time, now: datetime) -> bool:
-    account = await parts.accounts.get(row.name)
+async def _reconcile_next(resources: Resources, row: AccountRow, ready_at: time, now: datetime) -> bool:
+    account = await resources.accounts.get(row.name)
     zone = account.channel.statement_zone
     local = now.astimezone(zone)
     last = local.date() - timedelta(days=1 if local.time() >= ready_at else 2)
     first = max(last - timedelta(days=DAYS_MAX - 1), row.created_at.astimezone(zone).date())
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    finished = await finished_days(parts.db, row.name, days)
+    finished = await finished_days(resources.db, row.name, days)
     for day in days:
         is_done = day in finished and finished[day].started_at >= day_bounds(day, zone)[1]
-        if not is_done and await reconcile_day(parts, account, day, only_due=True) is not None:
+        if not is_done and await reconcile_day(resources, account, day, only_due=True) is not None:
             return True
     return False

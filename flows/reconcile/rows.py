@@ -24,7 +24,7 @@ from flows.channel_call import Waiting
 from flows.reconcile.statement import Numbered
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.pending import asked
 from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
 
@@ -62,8 +62,8 @@ class _Known(Struct, frozen=True, kw_only=True):
 class RowComparer:
     """Compares the rows of one run. `dry_run`: nothing is asked, so nothing changes."""
 
-    def __init__(self, parts: Parts, account: Account, run_id: int, *, dry_run: bool) -> None:
-        self._parts = parts
+    def __init__(self, resources: Resources, account: Account, run_id: int, *, dry_run: bool) -> None:
+        self._resources = resources
         self._account = account
         self._run_id = run_id
         self._dry_run = dry_run
@@ -112,8 +112,8 @@ class RowComparer:
         rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
         numbers = [row.out_trade_no for row in rows.values() if row.out_trade_no]
         ids = [row.channel_transaction_id for row in rows.values() if not row.out_trade_no]
-        by_number = await find_payments(self._parts.db, name, numbers) if numbers else {}
-        by_id = await find_payments_by_channel_id(self._parts.db, name, filter(None, ids)) if any(ids) else {}
+        by_number = await find_payments(self._resources.db, name, numbers) if numbers else {}
+        by_id = await find_payments_by_channel_id(self._resources.db, name, filter(None, ids)) if any(ids) else {}
         found = {
             row_no: by_number.get(row.out_trade_no) if row.out_trade_no else by_id.get(row.channel_transaction_id)
             for row_no, row in rows.items()
@@ -133,7 +133,7 @@ class RowComparer:
             )
             for row_no, row in rows.items()
         ]
-        before = await see(self._parts.db, self._run_id, seen)
+        before = await see(self._resources.db, self._run_id, seen)
         known: dict[str, list[_Known]] = {}
         for row_no, row in rows.items():
             of_payment = known.setdefault(payments[row_no].out_trade_no, [])
@@ -204,11 +204,11 @@ class RowComparer:
             await asyncio.sleep(pause_s)
 
     async def _ask_once(self, payment: Payment) -> Answered | Waiting:
-        leased = await lease_or_wait(self._parts, payment.key, self._parts.settings.callback_confirm_s)
-        if leased is None and await asked(self._parts.db, payment.key) is not None:
+        leased = await lease_or_wait(self._resources, payment.key, self._resources.settings.callback_confirm_s)
+        if leased is None and await asked(self._resources.db, payment.key) is not None:
             return Waiting(seconds=LOOK_AGAIN_S, reason="asked_by_another")
         return await query_now(
-            self._parts,
+            self._resources,
             self._account,
             payment,
             by=Source.RECONCILIATION,

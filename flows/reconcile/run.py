@@ -27,7 +27,7 @@ from flows.reconcile.rows import OnUnknown, RowComparer
 from flows.reconcile.statement import Statement, batches, fetched, look_over
 from flows.reconcile.unlisted import Span, find_span, unseen
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import (
     DIFFERENCES_MAX,
     PaidHere,
@@ -70,7 +70,7 @@ NOBODY_WATCHES = Watching()
 
 
 async def reconcile_day(
-    parts: Parts,
+    resources: Resources,
     account: Account,
     day: date,
     *,
@@ -87,26 +87,26 @@ async def reconcile_day(
             next one carries on where it stopped.
         StorageError: the same.
     """
-    name, lease_s = account.config.name, parts.settings.lease_s
-    run = await claim_day(parts.db, name, day, dry_run=dry_run, lease_s=lease_s, only_due=only_due)
+    name, lease_s = account.config.name, resources.settings.lease_s
+    run = await claim_day(resources.db, name, day, dry_run=dry_run, lease_s=lease_s, only_due=only_due)
     if run is None:
         return None
-    async with _at_it(parts, run), fetched(parts, account, day) as path:
-        return await _Run(parts, account, run, watching).over(await look_over(account, path))
+    async with _at_it(resources, run), fetched(resources, account, day) as path:
+        return await _Run(resources, account, run, watching).over(await look_over(account, path))
 
 
 async def reconcile_file(
-    parts: Parts, account: Account, path: Path, *, dry_run: bool = False, watching: Watching = NOBODY_WATCHES
+    resources: Resources, account: Account, path: Path, *, dry_run: bool = False, watching: Watching = NOBODY_WATCHES
 ) -> Reconciliation | None:
     """The same over a statement that was downloaded by hand."""
     with path.open("rb") as file:
         sha256 = file_digest(file, "sha256").digest()
-    name, lease_s = account.config.name, parts.settings.lease_s
-    run = await claim_file(parts.db, name, sha256, dry_run=dry_run, lease_s=lease_s)
+    name, lease_s = account.config.name, resources.settings.lease_s
+    run = await claim_file(resources.db, name, sha256, dry_run=dry_run, lease_s=lease_s)
     if run is None:
         return None
-    async with _at_it(parts, run):
-        return await _Run(parts, account, run, watching).over(await look_over(account, path))
+    async with _at_it(resources, run):
+        return await _Run(resources, account, run, watching).over(await look_over(account, path))
 
 
 def needs_person(counts: dict[str, int]) -> bool:
@@ -115,52 +115,52 @@ def needs_person(counts: dict[str, int]) -> bool:
 
 
 @asynccontextmanager
-async def _at_it(parts: Parts, run: Reconciliation) -> AsyncIterator[None]:
+async def _at_it(resources: Resources, run: Reconciliation) -> AsyncIterator[None]:
     """Keep the lease meanwhile. A run that fails keeps its place and is due again after n² units."""
-    keeping = asyncio.create_task(_keep(parts, run))
+    keeping = asyncio.create_task(_keep(resources, run))
     try:
         yield
     except Exception as error:
         reason = type(error).__name__ if not isinstance(error, NodropError) else f"{type(error).__name__}: {error}"
         with suppress(DatabaseUnavailable):  # then its lease ends by itself
-            await fail(parts.db, run, reason, parts.settings.backoff().gap_s(run.attempt))
+            await fail(resources.db, run, reason, resources.settings.backoff().gap_s(run.attempt))
         log.warning("reconciliation_failed", account=run.account, of=_of(run), reason=type(error).__name__)
         raise
     except BaseException:  # told to stop: somebody else carries on at once
         with suppress(DatabaseUnavailable):
-            await release(parts.db, run)
+            await release(resources.db, run)
         raise
     finally:
         keeping.cancel()
 
 
-async def _keep(parts: Parts, run: Reconciliation) -> None:
+async def _keep(resources: Resources, run: Reconciliation) -> None:
     while True:
-        await asyncio.sleep(parts.settings.lease_s / 3)
+        await asyncio.sleep(resources.settings.lease_s / 3)
         with suppress(DatabaseUnavailable):
-            await renew(parts.db, run, parts.settings.lease_s)
+            await renew(resources.db, run, resources.settings.lease_s)
 
 
 class _Run:
     """One run from its first row, or from where it was left, to its end."""
 
-    def __init__(self, parts: Parts, account: Account, run: Reconciliation, watching: Watching) -> None:
-        self._parts = parts
+    def __init__(self, resources: Resources, account: Account, run: Reconciliation, watching: Watching) -> None:
+        self._resources = resources
         self._account = account
         self._run = run
         self._watching = watching
         self._counts: Counter[str] = Counter()
 
     async def over(self, statement: Statement) -> Reconciliation:
-        run = self._run = await begin(self._parts.db, self._run, statement.sha256)
+        run = self._run = await begin(self._resources.db, self._run, statement.sha256)
         self._counts.update(run.counts)
         await self._compare_rows(statement)
         await self._ask_about_malformed()
         span = await self._look_for_paid_here_only(statement)
         if not run.dry_run:
-            await answer_cases(self._parts.db, run.id, run.account, f"the statement of {_of(run)} tells of it")
-        finished = await finish(self._parts.db, run, self._counts)
-        await forget(self._parts.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
+            await answer_cases(self._resources.db, run.id, run.account, f"the statement of {_of(run)} tells of it")
+        finished = await finish(self._resources.db, run, self._counts)
+        await forget(self._resources.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
         log.info(
             "reconciliation_finished",
             account=run.account,
@@ -174,7 +174,7 @@ class _Run:
     # -- there → here --------------------------------------------------------------------------------------------------
 
     async def _compare_rows(self, statement: Statement) -> None:
-        comparer = RowComparer(self._parts, self._account, self._run.id, dry_run=self._run.dry_run)
+        comparer = RowComparer(self._resources, self._account, self._run.id, dry_run=self._run.dry_run)
         on_unknown = self._watching.on_unknown
         self._watching.on_progress(0, statement.rows)
         async for batch in batches(self._account, statement.path):
@@ -187,15 +187,15 @@ class _Run:
                 await self._keep_found(compared.differences)
                 self._counts.update(compared.counts)
                 self._counts.update({ROWS: len(left), DOOR_CASES: compared.door_cases})
-                await save(self._parts.db, self._run, left[-1].row_no + 1, self._counts)
+                await save(self._resources.db, self._run, left[-1].row_no + 1, self._counts)
             self._watching.on_progress(batch[-1].row_no, statement.rows)
 
     async def _keep_found(self, found: list[Difference]) -> None:
         """With the run, and as cases unless it is dry; up to a limit beyond which they are only counted."""
-        await add_differences(self._parts.db, self._run.id, found)
+        await add_differences(self._resources.db, self._run.id, found)
         room = DIFFERENCES_MAX - sum(self._counts[kind] for kind in Finding if kind.is_difference)
         if not self._run.dry_run:
-            await open_cases(self._parts.db, self._run.account, found[: max(0, room)])
+            await open_cases(self._resources.db, self._run.account, found[: max(0, room)])
         if len(found) > max(0, room):
             log.error("reconciliation_not_listed", account=self._run.account, of=_of(self._run), count=len(found))
 
@@ -205,19 +205,19 @@ class _Run:
         if count and not self._run.dry_run:
             detail = f"{count} rows of the statement of {_of(self._run)} cannot be read"
             question = Difference(kind=Finding.MALFORMED, row_no=0, detail=detail, case=CASES[Finding.MALFORMED])
-            await open_cases(self._parts.db, self._run.account, [question])
+            await open_cases(self._resources.db, self._run.account, [question])
 
     # -- here → there --------------------------------------------------------------------------------------------------
 
     async def _look_for_paid_here_only(self, statement: Statement) -> Span | None:
         """What was paid here and stands in no row, where that can be told already."""
-        span = await find_span(self._parts, self._account, self._run, statement)
+        span = await find_span(self._resources, self._account, self._run, statement)
         if span is not None:
-            async for found in unseen(self._parts, self._account, span, (span.since, span.until)):
+            async for found in unseen(self._resources, self._account, span, (span.since, span.until)):
                 await self._keep_found([_here_only(each) for each in found])
                 self._counts[Finding.PAID_HERE_ONLY] += len(found)
             for edge in span.edges:
-                async for found in unseen(self._parts, self._account, span, edge):
+                async for found in unseen(self._resources, self._account, span, edge):
                     self._counts[Finding.WAITING] += len(found)
         return span
 

@@ -23,7 +23,7 @@ from core.admission import Urgency
 from core.errors import ChannelRefused, ChannelUnavailable
 from flows.channel_call import Waiting, call_channel
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 
 BATCH = 500
 """Rows whose payments are looked up in one statement."""
@@ -50,23 +50,23 @@ class Statement(Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def fetched(parts: Parts, account: Account, day: date) -> AsyncIterator[Path]:
+async def fetched(resources: Resources, account: Account, day: date) -> AsyncIterator[Path]:
     """The channel's statement of one day, in a file that goes with the block. "There is none" is an empty one.
 
     Raises:
         ChannelError: it could not be had.
     """
     with NamedTemporaryFile(prefix="nodrop-", suffix=".statement") as file:  # only we may read it
-        await _fetch(parts, account, day, file)
+        await _fetch(resources, account, day, file)
         file.flush()
         yield Path(file.name)
 
 
-async def _fetch(parts: Parts, account: Account, day: date, file: IO[bytes]) -> None:
+async def _fetch(resources: Resources, account: Account, day: date, file: IO[bytes]) -> None:
     for _ in range(WAITS_MAX):
         try:
             told = await call_channel(
-                parts, account, Urgency.SCHEDULED, lambda: account.channel.fetch_statement(day, file)
+                resources, account, Urgency.SCHEDULED, lambda: account.channel.fetch_statement(day, file)
             )
         except ChannelRefused as refused:
             if refused.code == "no_statement":

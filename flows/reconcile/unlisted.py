@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from flows.reconcile.statement import Statement
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import PaidHere, find_paid_here
 from storage.postgres.reconciliation.runs import Reconciliation, finished_days
 
@@ -41,7 +41,7 @@ class Span(Struct, frozen=True, kw_only=True):
     inner: Times | None = None
 
 
-async def find_span(parts: Parts, account: Account, run: Reconciliation, statement: Statement) -> Span | None:
+async def find_span(resources: Resources, account: Account, run: Reconciliation, statement: Statement) -> Span | None:
     """None: there is nothing to be told yet, for the day was not over when the run began.
 
     Of a file nobody knows where its day begins and ends; between its first and its last row it is whole.
@@ -54,7 +54,7 @@ async def find_span(parts: Parts, account: Account, run: Reconciliation, stateme
     if run.started_at < end:
         return None
     before, after = run.day - timedelta(days=1), run.day + timedelta(days=1)
-    finished = await finished_days(parts.db, run.account, (before, after))
+    finished = await finished_days(resources.db, run.account, (before, after))
     beside = {day: each.id for day, each in finished.items() if each.started_at >= day_bounds(day, zone)[1]}
     since = start - EDGE if before in beside else start + EDGE
     until = end + EDGE if after in beside else end - EDGE
@@ -67,13 +67,13 @@ async def find_span(parts: Parts, account: Account, run: Reconciliation, stateme
     )
 
 
-async def unseen(parts: Parts, account: Account, span: Span, times: Times) -> AsyncIterator[list[PaidHere]]:
+async def unseen(resources: Resources, account: Account, span: Span, times: Times) -> AsyncIterator[list[PaidHere]]:
     """Payments that were paid here in these times and that no row tells of, some at a time."""
     since, until = times
     after: tuple[datetime, str] | None = (since, "")
     while after is not None:
         found, after = await find_paid_here(
-            parts.db, account.config.name, after=after, until=until, run_ids=span.seen_by, limit=PAGE
+            resources.db, account.config.name, after=after, until=until, run_ids=span.seen_by, limit=PAGE
         )
         if found:
             yield found

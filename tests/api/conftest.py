@@ -14,7 +14,7 @@ from api.http.asgi import App, running
 from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from simulator.running import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -83,8 +83,8 @@ def settings(database_url: str, redis_url: str) -> Settings:
 
 
 @pytest.fixture
-async def parts(settings: Settings) -> AsyncIterator[Parts]:
-    async with open_parts(settings) as opened:
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    async with open_resources(settings) as opened:
         yield opened
 
 
@@ -94,9 +94,9 @@ def draining() -> asyncio.Event:
 
 
 @pytest.fixture
-async def app(parts: Parts, draining: asyncio.Event) -> AsyncIterator[App]:
+async def app(resources: Resources, draining: asyncio.Event) -> AsyncIterator[App]:
     """With a short deadline for bodies: nobody waits for 15 s."""
-    async with running(App(parts, draining, body_timeout_s=0.2)) as application:
+    async with running(App(resources, draining, body_timeout_s=0.2)) as application:
         yield application
 
 
@@ -112,9 +112,9 @@ async def served(app: App, settings: Settings, draining: asyncio.Event) -> Async
 
 
 @pytest.fixture
-async def client(app: App, parts: Parts) -> Client:
+async def client(app: App, resources: Resources) -> Client:
     """The merchant's, with a key."""
-    _, text = await create_api_key(parts.db, "tests")
+    _, text = await create_api_key(resources.db, "tests")
     return Client(app, api_key=text)
 
 
@@ -124,7 +124,7 @@ def buyer(app: App) -> Client:
 
 
 @pytest.fixture
-async def account(parts: Parts, channel: Channel) -> str:
+async def account(resources: Resources, channel: Channel) -> str:
     """A sandbox account, known here and there."""
     config = AccountConfig(
         name="main",
@@ -132,15 +132,15 @@ async def account(parts: Parts, channel: Channel) -> str:
         base_url=channel.url,
         credentials={"merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}},
     )
-    await put_account(parts.db, Sealer.from_setting(MASTER_KEYS), config)
+    await put_account(resources.db, Sealer.from_setting(MASTER_KEYS), config)
     return "main"
 
 
-async def open_elsewhere(parts: Parts, channel: Channel, kind: str, name: str) -> None:
+async def open_elsewhere(resources: Resources, channel: Channel, kind: str, name: str) -> None:
     """An account at another of the far side's channels, with keys that are made there, known here and there."""
     opened = await channel.open(kind, name)
     fields = {field: opened[field] for field in ("channel", "base_url", "credentials")}
-    await put_account(parts.db, Sealer.from_setting(MASTER_KEYS), AccountConfig(name=name, **fields))
+    await put_account(resources.db, Sealer.from_setting(MASTER_KEYS), AccountConfig(name=name, **fields))
 
 
 def terms(**more: Any) -> dict[str, Any]:
@@ -163,10 +163,10 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
     }
 
 
-async def expire_tokens(parts: Parts) -> None:
+async def expire_tokens(resources: Resources) -> None:
     """Make every order older than its page token lives, past the trigger that keeps orders from being edited."""
-    await parts.db.execute("ALTER TABLE orders DISABLE TRIGGER USER")
-    await parts.db.execute("UPDATE orders SET created_at = now() - interval '91 days'")
+    await resources.db.execute("ALTER TABLE orders DISABLE TRIGGER USER")
+    await resources.db.execute("UPDATE orders SET created_at = now() - interval '91 days'")
 
 
 def token_of(order: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from api.http.problems import RETRY_AFTER_S
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.api.conftest import MERCHANT_ID, SECRET, Channel, terms
 from tests.api.driver import Answer, Client
 from tests.servers import eventually
@@ -79,7 +79,9 @@ async def test_a_callback_is_acknowledged_in_the_channels_own_words_and_pays(
     await eventually(is_paid)
 
 
-async def test_forged_callback_changes_nothing(client: Client, buyer: Client, account: str, parts: Parts) -> None:
+async def test_forged_callback_changes_nothing(
+    client: Client, buyer: Client, account: str, resources: Resources
+) -> None:
     order = await placed(client, account)
     body = paid_body(order["payments"][0])
     good = signed(body)
@@ -93,7 +95,7 @@ async def test_forged_callback_changes_nothing(client: Client, buyer: Client, ac
     for name, headers in forged.items():
         answer = await send(buyer, body, headers)
         assert (answer.status, answer.problem) == (401, "callback_forged"), name
-    assert await parts.db.fetchval("SELECT count(*) FROM callbacks") == 0
+    assert await resources.db.fetchval("SELECT count(*) FROM callbacks") == 0
     assert (await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paying"
 
 
@@ -111,25 +113,25 @@ async def test_an_unknown_account_is_404(buyer: Client, account: str) -> None:
 
 
 async def test_the_body_reaches_the_inbox_byte_for_byte(
-    client: Client, buyer: Client, account: str, channel: Channel, parts: Parts
+    client: Client, buyer: Client, account: str, channel: Channel, resources: Resources
 ) -> None:
     """White space and key order are part of what was signed."""
     order = await placed(client, account)
     await channel.pay(order["payments"][0]["out_trade_no"])
     body = b"  " + paid_body(order["payments"][0]) + b"\r\n\r\n"
     assert (await send(buyer, body, signed(body))).status == 200
-    assert await parts.db.fetchval("SELECT body FROM callbacks") == body
+    assert await resources.db.fetchval("SELECT body FROM callbacks") == body
 
 
 async def test_the_database_down_is_503_with_retry_after_and_the_callback_parked(
-    client: Client, buyer: Client, account: str, channel: Channel, parts: Parts
+    client: Client, buyer: Client, account: str, channel: Channel, resources: Resources
 ) -> None:
     body = paid_body((await placed(client, account))["payments"][0])
-    await parts.db.close()
+    await resources.db.close()
     answer = await send(buyer, body, signed(body))
     assert (answer.status, answer.problem) == (503, "unavailable")
     assert answer.headers["retry-after"] == str(RETRY_AFTER_S)
-    assert await parts.redis.dbsize() > 0
+    assert await resources.redis.dbsize() > 0
 
 
 async def test_a_body_of_64_kib_is_taken_and_one_byte_more_is_not(buyer: Client, account: str) -> None:

@@ -8,12 +8,12 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from core.settings import Settings
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
-from tests.api.conftest import account, channel, environment, parts, settings
+from tests.api.conftest import account, channel, environment, resources, settings
 from tests.servers import Process
 
-__all__ = ["account", "channel", "parts", "settings"]
+__all__ = ["account", "channel", "resources", "settings"]
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -51,9 +51,9 @@ async def worker(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
 
 
 @pytest.fixture
-async def shop(settings: Settings, parts: Parts, api: Process) -> AsyncIterator[httpx.AsyncClient]:
+async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncIterator[httpx.AsyncClient]:
     """The merchant's backend."""
-    _, key = await create_api_key(parts.db, "tests")
+    _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
         yield client

@@ -11,7 +11,7 @@ from core.lifecycle import OrderTerms
 from core.order import OrderState
 from core.settings import Settings, read_settings
 from flows.place import PaymentRequest, place_order
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from simulator.kernel.far_side import FarSide
 from simulator.running import running_channel
 from storage.postgres.accounts import put_account
@@ -94,22 +94,22 @@ def settings(environ: dict[str, str]) -> Settings:
 
 
 @pytest.fixture
-async def parts(settings: Settings) -> AsyncIterator[Parts]:
-    async with open_parts(settings) as opened:
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    async with open_resources(settings) as opened:
         yield opened
 
 
 @pytest.fixture
-async def place(parts: Parts, channel: Channel) -> Place:
+async def place(resources: Resources, channel: Channel) -> Place:
     """Place an order at the account `main`, which is there."""
     from cli.accounts.account_file import read_account
 
-    sealer = Sealer.from_setting(parts.settings.nodrop_master_keys)
-    await put_account(parts.db, sealer, read_account("main", "main.toml", channel.toml().encode()))
+    sealer = Sealer.from_setting(resources.settings.nodrop_master_keys)
+    await put_account(resources.db, sealer, read_account("main", "main.toml", channel.toml().encode()))
 
     async def place_one(order_no: str, subject: str = "A cup of tea", notify_url: str | None = None) -> OrderState:
         terms = OrderTerms(order_no=order_no, amount=8888, currency="CNY", subject=subject, notify_url=notify_url)
-        placed = await place_order(parts, terms, PaymentRequest(account="main"), expires_in_s=None)
+        placed = await place_order(resources, terms, PaymentRequest(account="main"), expires_in_s=None)
         return placed.state
 
     return place_one

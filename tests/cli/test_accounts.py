@@ -15,7 +15,7 @@ from cli.accounts.account_file import draft_account, is_plain_elsewhere, read_ac
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
-from runtime.resources import Parts
+from runtime.resources import Resources
 from simulator.kernel.far_side import FarSide
 from simulator.running import running_channel
 from storage.postgres.accounts import enable_account, get_accounts
@@ -42,29 +42,31 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def stored(parts: Parts, keys: str = "") -> dict[str, AccountConfig]:
-    sealer = Sealer.from_setting(keys or parts.settings.nodrop_master_keys)
-    return {account.name: account for account in await get_accounts(parts.db, sealer)}
+async def stored(resources: Resources, keys: str = "") -> dict[str, AccountConfig]:
+    sealer = Sealer.from_setting(keys or resources.settings.nodrop_master_keys)
+    return {account.name: account for account in await get_accounts(resources.db, sealer)}
 
 
 # -- adding ------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_added_account_is_sealed_listed_and_ready(nodrop: Nodrop, parts: Parts, channel: Channel) -> None:
+async def test_an_added_account_is_sealed_listed_and_ready(
+    nodrop: Nodrop, resources: Resources, channel: Channel
+) -> None:
     toml = channel.toml(rate_per_s=7, late_policy='"flag"', early_queries_s=[5, 20])
     added = await nodrop("accounts", "add", "main", "--from", "-", stdin=toml.encode())
     assert added.code == 0, added.err
     assert "http://127.0.0.1:8000/callbacks/main" in added.out
     assert added.err == ""
-    account = (await stored(parts))["main"]
+    account = (await stored(resources))["main"]
     assert (account.rate_per_s, account.late_policy, account.early_queries_s) == (7, LatePolicy.FLAG, (5.0, 20.0))
-    assert channel.secret.encode() not in await parts.db.fetchval("SELECT sealed FROM accounts")
-    assert (await parts.accounts.get("main")).config == account
+    assert channel.secret.encode() not in await resources.db.fetchval("SELECT sealed FROM accounts")
+    assert (await resources.accounts.get("main")).config == account
     (row,) = (await nodrop("accounts", "list", "--json")).json
     assert (row["name"], row["channel"], row["enabled"]) == ("main", "sandbox", True)
 
 
-async def test_an_account_is_replaced_only_when_that_is_meant(nodrop: Nodrop, parts: Parts, file: Path) -> None:
+async def test_an_account_is_replaced_only_when_that_is_meant(nodrop: Nodrop, resources: Resources, file: Path) -> None:
     """Credentials that are written over are gone."""
     assert (await nodrop("accounts", "add", "main", "--from", str(file))).code == 0
     again = await nodrop("accounts", "add", "main", "--from", str(file))
@@ -77,12 +79,12 @@ async def test_an_account_is_replaced_only_when_that_is_meant(nodrop: Nodrop, pa
         "is_new": False,
         "callback_url": "http://127.0.0.1:8000/callbacks/main",
     }
-    assert (await stored(parts))["main"].rate_per_s == 9
+    assert (await stored(resources))["main"].rate_per_s == 9
 
 
-async def test_a_name_never_moves_to_another_channel(nodrop: Nodrop, parts: Parts, file: Path) -> None:
+async def test_a_name_never_moves_to_another_channel(nodrop: Nodrop, resources: Resources, file: Path) -> None:
     await nodrop("accounts", "add", "main", "--from", str(file))
-    await parts.db.execute("UPDATE accounts SET channel = 'elsewhere'")
+    await resources.db.execute("UPDATE accounts SET channel = 'elsewhere'")
     ran = await nodrop("accounts", "add", "main", "--from", str(file), "--replace")
     assert ran.line.startswith("main is an account at elsewhere")
 
@@ -175,40 +177,44 @@ def test_credentials_in_the_clear_are_noticed(base_url: str, is_plain: bool) -> 
 # -- switching and resealing -------------------------------------------------------------------------------------------
 
 
-async def test_an_account_is_switched_off_and_on(nodrop: Nodrop, parts: Parts, file: Path) -> None:
+async def test_an_account_is_switched_off_and_on(nodrop: Nodrop, resources: Resources, file: Path) -> None:
     await nodrop("accounts", "add", "main", "--from", str(file))
     assert (await nodrop("accounts", "disable", "main")).code == 0
-    assert not (await stored(parts))["main"].enabled
+    assert not (await stored(resources))["main"].enabled
     assert (await nodrop("accounts", "enable", "main")).code == 0
-    assert (await stored(parts))["main"].enabled
+    assert (await stored(resources))["main"].enabled
     ran = await nodrop("accounts", "disable", "other")
     assert (ran.code, ran.line.startswith("there is no account other")) == (1, True)
 
 
-async def test_after_resealing_the_old_key_is_not_needed_any_more(nodrop: Nodrop, parts: Parts, file: Path) -> None:
+async def test_after_resealing_the_old_key_is_not_needed_any_more(
+    nodrop: Nodrop, resources: Resources, file: Path
+) -> None:
     """Also not for an account that is switched off, and stays so."""
     for name in ("main", "other"):
         await nodrop("accounts", "add", name, "--from", str(file))
-    await enable_account(parts.db, "other", enabled=False)
-    old, new = parts.settings.nodrop_master_keys, new_master_key("second")
+    await enable_account(resources.db, "other", enabled=False)
+    old, new = resources.settings.nodrop_master_keys, new_master_key("second")
     ran = await nodrop("accounts", "reseal", "--json", env={"NODROP_MASTER_KEYS": f"{new},{old}"})
     assert ran.json == {"resealed": ["main", "other"]}
-    accounts = await stored(parts, new)
+    accounts = await stored(resources, new)
     assert (accounts["main"].enabled, accounts["other"].enabled) == (True, False)
     assert accounts["main"].credentials["keys"] == {"k1": SECRET}
     with pytest.raises(ConfigurationError):
-        await stored(parts, old)
+        await stored(resources, old)
 
 
-async def test_nothing_is_resealed_while_one_account_does_not_open(nodrop: Nodrop, parts: Parts, file: Path) -> None:
+async def test_nothing_is_resealed_while_one_account_does_not_open(
+    nodrop: Nodrop, resources: Resources, file: Path
+) -> None:
     for name in ("main", "other"):
         await nodrop("accounts", "add", name, "--from", str(file))
-    await parts.db.execute("UPDATE accounts SET sealed = (SELECT sealed FROM accounts WHERE name = 'main')")
-    before = await parts.db.fetch("SELECT sealed FROM accounts ORDER BY name")
-    old, new = parts.settings.nodrop_master_keys, new_master_key("second")
+    await resources.db.execute("UPDATE accounts SET sealed = (SELECT sealed FROM accounts WHERE name = 'main')")
+    before = await resources.db.fetch("SELECT sealed FROM accounts ORDER BY name")
+    old, new = resources.settings.nodrop_master_keys, new_master_key("second")
     ran = await nodrop("accounts", "reseal", env={"NODROP_MASTER_KEYS": f"{new},{old}"})
     assert (ran.code, ran.line) == (2, "what was sealed for account other does not open: changed or moved")
-    assert await parts.db.fetch("SELECT sealed FROM accounts ORDER BY name") == before
+    assert await resources.db.fetch("SELECT sealed FROM accounts ORDER BY name") == before
 
 
 # -- keys in files of their own ----------------------------------------------------------------------------------------
@@ -237,7 +243,7 @@ def private_file(path: Path, text: str) -> Path:
 
 
 async def test_keys_are_read_from_their_files_when_the_account_is_added(
-    nodrop: Nodrop, parts: Parts, tmp_path: Path
+    nodrop: Nodrop, resources: Resources, tmp_path: Path
 ) -> None:
     """Relative to the account's file, wherever the command runs; what is stored needs the files no more."""
     driver = WechatPayDriver()
@@ -246,7 +252,7 @@ async def test_keys_are_read_from_their_files_when_the_account_is_added(
     added = await nodrop("accounts", "add", "main", "--from", str(path))
     assert (added.code, added.err) == (0, ""), added
     wanted = driver.account("http://127.0.0.1:9", Key.NEW).credentials
-    kept = (await stored(parts))["main"].credentials
+    kept = (await stored(resources))["main"].credentials
     assert {key: strip(kept[key]) for key in ("private_key", "apiv3_key", "public_keys")} == {
         key: strip(wanted[key]) for key in ("private_key", "apiv3_key", "public_keys")
     }
@@ -409,11 +415,11 @@ async def test_a_channel_that_is_not_there_is_said(bare: Nodrop, file: Path) -> 
 
 
 async def test_all_accounts_are_checked_and_one_that_does_not_open_is_a_finding(
-    nodrop: Nodrop, parts: Parts, file: Path
+    nodrop: Nodrop, resources: Resources, file: Path
 ) -> None:
     for name in ("main", "other"):
         await nodrop("accounts", "add", name, "--from", str(file))
-    await parts.db.execute("UPDATE accounts SET sealed = 'x' WHERE name = 'other'")
+    await resources.db.execute("UPDATE accounts SET sealed = 'x' WHERE name = 'other'")
     ran = await nodrop("accounts", "check", "--json")
     assert ran.code == 2
     assert {row["account"] for row in ran.json if row["level"] == "error"} == {"other"}
@@ -429,14 +435,14 @@ BOTH = f'[credentials]\nmerchant_id = "m-1"\nkeys.k2 = "{NEW_SECRET}"\nkeys.k1 =
 
 
 async def test_rotated_credentials_are_in_force_and_nothing_else_changes(
-    nodrop: Nodrop, parts: Parts, file: Path
+    nodrop: Nodrop, resources: Resources, file: Path
 ) -> None:
     file.write_text("rate_per_s = 7\n" + file.read_text())
     await nodrop("accounts", "add", "main", "--from", str(file))
     await nodrop("accounts", "disable", "main")
     ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=BOTH.encode())
     assert (ran.code, ran.err) == (0, "")
-    account = (await stored(parts))["main"]
+    account = (await stored(resources))["main"]
     assert account.credentials["keys"] == {"k2": NEW_SECRET, "k1": SECRET}
     assert (account.rate_per_s, account.enabled) == (7, False), "an account that was switched off stays so"
 
@@ -461,13 +467,13 @@ async def test_it_is_warned_of_when_no_old_key_is_kept(nodrop: Nodrop, file: Pat
     ],
 )
 async def test_a_rotation_is_of_the_same_account_and_of_its_keys_alone(
-    nodrop: Nodrop, parts: Parts, file: Path, toml: str, says: str
+    nodrop: Nodrop, resources: Resources, file: Path, toml: str, says: str
 ) -> None:
     await nodrop("accounts", "add", "main", "--from", str(file))
     ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=toml.encode())
     assert ran.code in (1, 2)
     assert ran.line.startswith(says) or says in ran.line
-    assert (await stored(parts))["main"].credentials["keys"] == {"k1": SECRET}
+    assert (await stored(resources))["main"].credentials["keys"] == {"k1": SECRET}
 
 
 async def test_only_an_account_that_is_there_is_rotated(nodrop: Nodrop, file: Path) -> None:

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from core.order import CaseReason
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.orders import find_now
 from tests.cli.nodrop import Nodrop
 
@@ -13,12 +13,12 @@ VALUES ($1, 'main', 'n-' || $1, $2, $3, $4) RETURNING id"""
 
 
 @pytest.fixture
-async def opened(parts: Parts) -> list[int]:
+async def opened(resources: Resources) -> list[int]:
     """Two cases, the older one first."""
-    now = await find_now(parts.db)
+    now = await find_now(resources.db)
     return [
-        await parts.db.fetchval(_OPEN, "A-1", CaseReason.PAID_LATE.value, "policy flag", now - timedelta(hours=1)),
-        await parts.db.fetchval(_OPEN, "A-2", CaseReason.AMOUNT_MISMATCH.value, "1 instead of 8888", now),
+        await resources.db.fetchval(_OPEN, "A-1", CaseReason.PAID_LATE.value, "policy flag", now - timedelta(hours=1)),
+        await resources.db.fetchval(_OPEN, "A-2", CaseReason.AMOUNT_MISMATCH.value, "1 instead of 8888", now),
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from cli.config.commands import masked
 from core.settings import Settings, read_settings
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.sealing import new_master_key
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop, Ran
@@ -126,17 +126,21 @@ async def test_too_few_connections_are_warned_of(nodrop: Nodrop) -> None:
 
 
 async def test_an_account_that_does_not_open_is_an_error_and_the_others_are_looked_at(
-    nodrop: Nodrop, place: Place, parts: Parts
+    nodrop: Nodrop, place: Place, resources: Resources
 ) -> None:
-    await parts.db.execute("INSERT INTO accounts (name, channel, sealed) SELECT 'copy', channel, sealed FROM accounts")
+    await resources.db.execute(
+        "INSERT INTO accounts (name, channel, sealed) SELECT 'copy', channel, sealed FROM accounts"
+    )
     code, found = await checked(nodrop)
     assert code == 1
     assert found["account main"][0] == "OK"
     assert found["account copy"][0] == "error"
 
 
-async def test_an_account_under_an_older_key_is_to_be_resealed(nodrop: Nodrop, place: Place, parts: Parts) -> None:
-    keys = f"{new_master_key('second')},{parts.settings.nodrop_master_keys}"
+async def test_an_account_under_an_older_key_is_to_be_resealed(
+    nodrop: Nodrop, place: Place, resources: Resources
+) -> None:
+    keys = f"{new_master_key('second')},{resources.settings.nodrop_master_keys}"
     code, found = await checked(nodrop, NODROP_MASTER_KEYS=keys)
     assert code == 0
     assert found["NODROP_MASTER_KEYS"] == ("OK", "second seals, 1 older still open")

@@ -1,7 +1,7 @@
 import pytest
 
 from core.jobs import Lane
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop
 
@@ -13,10 +13,10 @@ _DUE = "SELECT count(*) FROM notifications WHERE dead_at IS NULL AND attempt = 1
 
 
 @pytest.fixture
-async def buried(parts: Parts, place: Place) -> list[str]:
+async def buried(resources: Resources, place: Place) -> list[str]:
     """Three notifications of one order that were given up."""
     await place("A-1")
-    await parts.db.execute(_BURY, "A-1", 3)
+    await resources.db.execute(_BURY, "A-1", 3)
     return ["msg_101", "msg_102", "msg_103"]
 
 
@@ -28,19 +28,19 @@ async def test_dead_letters_are_listed_with_the_last_answer(nodrop: Nodrop, buri
     assert "there are more than these 2" in ran.err
 
 
-async def test_one_is_sent_again_at_once(nodrop: Nodrop, parts: Parts, buried: list[str]) -> None:
+async def test_one_is_sent_again_at_once(nodrop: Nodrop, resources: Resources, buried: list[str]) -> None:
     """Due in Postgres and armed in Redis, where a worker takes it within a moment."""
     assert (await nodrop("dead-letters", "resend", buried[0])).out == "1 due at once; a worker sends them\n"
-    assert await parts.db.fetchval(_DUE) == 1
-    assert await parts.queue.due(Lane.NOTIFICATIONS, 10) == [b"{notifications-0}n:msg_101:2"]
+    assert await resources.db.fetchval(_DUE) == 1
+    assert await resources.queue.due(Lane.NOTIFICATIONS, 10) == [b"{notifications-0}n:msg_101:2"]
 
 
-async def test_all_are_sent_again_also_without_redis(nodrop: Nodrop, parts: Parts, buried: list[str]) -> None:
+async def test_all_are_sent_again_also_without_redis(nodrop: Nodrop, resources: Resources, buried: list[str]) -> None:
     """The sweep finds them."""
     ran = await nodrop("dead-letters", "resend", "--all", "--json", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
     assert ran.code == 0
     assert sorted(ran.json["resent"]) == buried
-    assert await parts.db.fetchval(_DUE) == 3
+    assert await resources.db.fetchval(_DUE) == 3
     assert (await nodrop("dead-letters", "list")).out == "no dead letters\n"
     assert (await nodrop("dead-letters", "resend", "--all")).out == "no dead letters, nothing to do\n"
 

@@ -11,7 +11,7 @@ from core.order import OrderState
 from flows.close import request_close
 from flows.commit import pass_door
 from flows.refresh import refresh_order
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.cli.conftest import Channel, Place
 from tests.cli.nodrop import Nodrop
 
@@ -33,10 +33,10 @@ async def test_orders_are_listed_newest_first_and_more_is_told(nodrop: Nodrop, p
     assert "there are more than these 2" in ran.err
 
 
-async def test_orders_are_found_by_status_account_and_age(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+async def test_orders_are_found_by_status_account_and_age(nodrop: Nodrop, place: Place, resources: Resources) -> None:
     await place("A-1")
     await place("A-2")
-    await parts.db.execute(_AGE, "A-1")
+    await resources.db.execute(_AGE, "A-1")
 
     async def listed(*options: str) -> list[str]:
         return [order["order_no"] for order in (await nodrop("orders", "list", "--json", *options)).json]
@@ -141,10 +141,10 @@ async def test_a_refresh_works_without_redis(nodrop: Nodrop, place: Place, chann
 
 
 async def test_an_order_without_open_payments_is_not_asked_about(
-    nodrop: Nodrop, place: Place, channel: Channel, parts: Parts
+    nodrop: Nodrop, place: Place, channel: Channel, resources: Resources
 ) -> None:
     await channel.pay(number_of(await place("A-1")))
-    await refresh_order(parts, "A-1", trailing=True)
+    await refresh_order(resources, "A-1", trailing=True)
     ran = await nodrop("orders", "refresh", "A-1")
     assert (ran.code, "nothing to ask" in ran.err) == (0, True)
 
@@ -178,8 +178,10 @@ async def test_what_a_channel_does_not_tell_is_not_closed(nodrop: Nodrop, place:
 # -- accepting ---------------------------------------------------------------------------------------------------------
 
 
-async def test_money_after_close_is_accepted_by_a_named_person(nodrop: Nodrop, place: Place, parts: Parts) -> None:
-    await pay_after_close(parts, await place("A-1", notify_url="https://shop.test/n"))
+async def test_money_after_close_is_accepted_by_a_named_person(
+    nodrop: Nodrop, place: Place, resources: Resources
+) -> None:
+    await pay_after_close(resources, await place("A-1", notify_url="https://shop.test/n"))
     assert "paid_late" in (await nodrop("orders", "show", "A-1")).out
     ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
     assert ran.code == 0, ran
@@ -199,10 +201,12 @@ async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, 
 # -- giving back -------------------------------------------------------------------------------------------------------
 
 
-async def test_flagged_money_goes_back_by_an_operators_decision(nodrop: Nodrop, place: Place, parts: Parts) -> None:
+async def test_flagged_money_goes_back_by_an_operators_decision(
+    nodrop: Nodrop, place: Place, resources: Resources
+) -> None:
     """Requested once, however often it is asked for; the worker does the rest."""
     state = await place("A-1")
-    await pay_after_close(parts, state)
+    await pay_after_close(resources, state)
     number = number_of(state)
     command = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "alice", "--yes")
     ran = await nodrop(*command)
@@ -221,10 +225,10 @@ async def test_flagged_money_goes_back_by_an_operators_decision(nodrop: Nodrop, 
 
 @pytest.mark.parametrize(("answer", "is_requested"), [(b"y\n", True), (b"n\n", False), (b"", False)])
 async def test_money_goes_back_only_after_a_yes(
-    nodrop: Nodrop, place: Place, parts: Parts, answer: bytes, is_requested: bool
+    nodrop: Nodrop, place: Place, resources: Resources, answer: bytes, is_requested: bool
 ) -> None:
     state = await place("A-1")
-    await pay_after_close(parts, state)
+    await pay_after_close(resources, state)
     ran = await nodrop("orders", "refund", "A-1", "--out-trade-no", number_of(state), stdin=answer)
     assert f"give back 88.88 CNY of payment {number_of(state)}, order A-1? [y/N]" in ran.err
     assert (ran.code == 0) is is_requested
@@ -245,9 +249,9 @@ async def test_what_cannot_be_given_back_is_one_line(nodrop: Nodrop, place: Plac
     assert (await nodrop("orders", "refund", "A-1", "--yes")).code == 2
 
 
-async def pay_after_close(parts: Parts, state: OrderState) -> None:
+async def pay_after_close(resources: Resources, state: OrderState) -> None:
     """The channel says, too late, that it has the money; the account's policy leaves the order closed."""
-    await request_close(parts, state.order.order_no)
+    await request_close(resources, state.order.order_no)
     payment = state.payments[0]
     paid = Paid(
         channel_account=payment.channel_account,
@@ -258,4 +262,4 @@ async def pay_after_close(parts: Parts, state: OrderState) -> None:
     )
     rules = Rules(late_policy=LatePolicy.FLAG)
     decide = partial(on_callback, key=payment.key, evidence=paid, rules=rules, by=Source.CALLBACK)
-    await pass_door(parts, state.order.order_no, decide)
+    await pass_door(resources, state.order.order_no, decide)

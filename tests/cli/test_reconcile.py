@@ -11,7 +11,7 @@ import pytest
 
 from api.v1.schemas import OrderInput
 from core.order import OrderState
-from runtime.resources import Parts
+from runtime.resources import Resources
 from simulator.kernel.ledger import Key
 from storage.postgres.orders import find_state
 from tests.cli.conftest import MERCHANT_ID, Channel, Place
@@ -31,7 +31,7 @@ async def paid_yesterday(channel: Channel, state: OrderState) -> str:
 
 
 async def test_yesterday_is_reconciled_and_nothing_is_left_to_do(
-    nodrop: Nodrop, channel: Channel, place: Place, parts: Parts
+    nodrop: Nodrop, channel: Channel, place: Place, resources: Resources
 ) -> None:
     await paid_yesterday(channel, await place("A-1"))
     ran = await nodrop("reconcile", "--account", "main")
@@ -39,7 +39,7 @@ async def test_yesterday_is_reconciled_and_nothing_is_left_to_do(
     assert f"over {YESTERDAY}: 1 rows" in ran.out
     assert "repaired" in ran.out
     assert "1/1" in ran.err, "progress is on standard error"
-    state = await find_state(parts.db, "A-1")
+    state = await find_state(resources.db, "A-1")
     assert state is not None
     assert state.order.status == "paid"
 
@@ -73,13 +73,13 @@ async def test_differences_end_in_exit_code_3_and_are_listed_with_a_bound(
     assert sorted(case["reason"] for case in cases) == ["statement_duplicate", "statement_malformed"]
 
 
-async def test_a_dry_run_changes_nothing(nodrop: Nodrop, channel: Channel, place: Place, parts: Parts) -> None:
+async def test_a_dry_run_changes_nothing(nodrop: Nodrop, channel: Channel, place: Place, resources: Resources) -> None:
     await paid_yesterday(channel, await place("A-1"))
     ran = await nodrop("reconcile", "--account", "main", "--dry-run")
     assert ran.code == 3
     assert "(dry run)" in ran.out
     assert "paid_there_only" in ran.out
-    state = await find_state(parts.db, "A-1")
+    state = await find_state(resources.db, "A-1")
     assert state is not None
     assert state.order.status == "paying"
     assert (await nodrop("cases", "list", "--json")).json == []
@@ -106,7 +106,7 @@ async def test_unknown_payments_are_written_as_orders_to_watch(
 
 
 async def test_what_was_killed_is_carried_on(
-    nodrop: Nodrop, channel: Channel, place: Place, parts: Parts, tmp_path: Path
+    nodrop: Nodrop, channel: Channel, place: Place, resources: Resources, tmp_path: Path
 ) -> None:
     """By the same command, which waits for the lease of the one that was killed."""
     await paid_yesterday(channel, await place("A-1"))
@@ -124,14 +124,14 @@ async def test_what_was_killed_is_carried_on(
     ran = await nodrop(*argv, "--json", env={"LEASE_S": "3"})
 
     assert (ran.code, ran.json["run"]["counts"]["repaired"]) == (0, 1)
-    assert await parts.db.fetchval("SELECT count(*) FROM reconciliations") == 1
+    assert await resources.db.fetchval("SELECT count(*) FROM reconciliations") == 1
 
 
-async def test_two_at_once_are_told(nodrop: Nodrop, channel: Channel, place: Place, parts: Parts) -> None:
+async def test_two_at_once_are_told(nodrop: Nodrop, channel: Channel, place: Place, resources: Resources) -> None:
     await place("A-1")
     sql = """INSERT INTO reconciliations (channel_account, day, dry_run, leased_until)
              VALUES ('main', $1, false, now() + interval '1 h')"""
-    await parts.db.execute(sql, YESTERDAY)
+    await resources.db.execute(sql, YESTERDAY)
     ran = await nodrop("reconcile", "--account", "main", env={"LEASE_S": "0.5"})
     assert ran.code == 1
     assert "another process is reconciling this very statement" in ran.err
@@ -165,7 +165,7 @@ async def test_an_empty_file_and_an_unknown_account_are_said(nodrop: Nodrop, pla
     assert (ran.code, ran.line) == (1, "there is no account other")
 
 
-async def test_a_run_that_is_not_there(nodrop: Nodrop, parts: Parts) -> None:
+async def test_a_run_that_is_not_there(nodrop: Nodrop, resources: Resources) -> None:
     ran = await nodrop("reconciliations", "show", "99")
     assert (ran.code, "there is no run 99" in ran.line) == (1, True)
     assert (await nodrop("reconciliations", "list")).out == "no runs yet\n"

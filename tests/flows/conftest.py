@@ -19,7 +19,7 @@ from core.settings import Settings
 from demo.embedded import EmbeddedPostgres
 from flows.callback import receive_callback
 from flows.place import PaymentRequest, Placed, place_order
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
 from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault
@@ -60,10 +60,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desk:
-    """One process's parts, the far side of its accounts, and what a test does to both."""
+    """One process's resources, the far side of its accounts, and what a test does to both."""
 
-    def __init__(self, parts: Parts, far_side: FarSide, url: str) -> None:
-        self.parts = parts
+    def __init__(self, resources: Resources, far_side: FarSide, url: str) -> None:
+        self.resources = resources
         self.far_side = far_side
         self.url = url
         self.sealer = Sealer.from_setting(MASTER_KEYS)
@@ -73,7 +73,7 @@ class Desk:
         """Known here and at the channel. All accounts of these tests share keys; their merchants differ."""
         account = replace(self.driver.account(self.url), name=name, **config)
         credentials = account.credentials | {"merchant_id": f"m-{name}"}
-        await put_account(self.parts.db, self.sealer, replace(account, credentials=credentials))
+        await put_account(self.resources.db, self.sealer, replace(account, credentials=credentials))
         far = self.driver.far_account()
         self.far_side.accounts[f"m-{name}"] = Account(name=name, merchant_id=f"m-{name}", keys=far.keys)
         return name
@@ -82,7 +82,7 @@ class Desk:
 
     async def place(self, account: str | None = "main", *, expires_in_s: float = 600.0, **terms: Any) -> Placed:
         payment = None if account is None else PaymentRequest(account=account)
-        return await place_order(self.parts, order_terms(**terms), payment, expires_in_s=expires_in_s)
+        return await place_order(self.resources, order_terms(**terms), payment, expires_in_s=expires_in_s)
 
     async def placed(self, account: str = "main", **more: Any) -> OrderState:
         """An order with something to pay."""
@@ -127,17 +127,17 @@ class Desk:
 
     async def receive(self, account: str, sent: Sent) -> Acknowledgement:
         """A callback comes in."""
-        return await receive_callback(self.parts, account, sent.headers, sent.body)
+        return await receive_callback(self.resources, account, sent.headers, sent.body)
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 
     async def state(self, before: OrderState | str) -> OrderState:
-        found = await find_state(self.parts.db, before if isinstance(before, str) else before.order.order_no)
+        found = await find_state(self.resources.db, before if isinstance(before, str) else before.order.order_no)
         assert found is not None
         return found
 
     async def cases(self, order_no: str | None = None) -> list[str]:
-        rows, _ = await list_cases(self.parts.db, order_no=order_no, limit=200)
+        rows, _ = await list_cases(self.resources.db, order_no=order_no, limit=200)
         return sorted(row.reason for row in rows)
 
     async def row(self, account: str, number: str) -> Row | None:
@@ -145,17 +145,17 @@ class Desk:
         sql = """SELECT attempt, arm_no, extract(epoch FROM due_at - now())::float8 AS due_in_s,
                         coalesce(leased_until > now(), false) AS is_leased
                    FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
-        row = await self.parts.db.fetchrow(sql, account, number)
+        row = await self.resources.db.fetchrow(sql, account, number)
         return None if row is None else Row(**dict(row))
 
     async def overdue(self, state: OrderState) -> OrderState:
         """Let the order's deadline pass. Its history lacks the version that this takes."""
         sql = "UPDATE orders SET expires_at = now(), version = version + 1 WHERE order_no = $1"
-        assert await self.parts.db.execute(sql, state.order.order_no) == 1
+        assert await self.resources.db.execute(sql, state.order.order_no) == 1
         return await self.state(state)
 
     async def one(self, sql: str, *args: object) -> object:
-        return await self.parts.db.fetchval(sql, *args)
+        return await self.resources.db.fetchval(sql, *args)
 
 
 def order_terms(**more: Any) -> OrderTerms:
@@ -198,17 +198,17 @@ async def running() -> AsyncIterator[tuple[str, FarSide]]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def parts(settings: Settings) -> AsyncIterator[Parts]:
-    async with open_parts(settings) as opened:
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    async with open_resources(settings) as opened:
         await opened.db.execute(_EMPTY)
         yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(parts: Parts, running: tuple[str, FarSide]) -> Desk:
+async def desk(resources: Resources, running: tuple[str, FarSide]) -> Desk:
     """With one account, `main`, and a channel that does everything right."""
     url, far_side = running
     await far_side.reset(7)
-    opened = Desk(parts, far_side, url)
+    opened = Desk(resources, far_side, url)
     await opened.add_account("main")
     return opened

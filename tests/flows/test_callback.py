@@ -24,7 +24,7 @@ from core.order import OrderStatus, PaymentStatus
 from core.settings import Settings
 from flows.callback import compensate_callback, drain_parked, receive_callback
 from flows.query import query_scheduled
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres.pending import lease
 from storage.redis.parked_callbacks import ParkedCallback
@@ -42,13 +42,13 @@ class Inbox:
         sql = """SELECT id::text, attempt, arm_no, handled_at IS NOT NULL AS is_handled, dead_at IS NOT NULL AS is_dead,
                         outcome, copies, extract(epoch FROM due_at - now())::float8 AS due_in_s, received_at
                    FROM callbacks"""
-        (row,) = await self._desk.parts.db.fetch(sql)
+        (row,) = await self._desk.resources.db.fetch(sql)
         return dict(row)
 
     async def compensate(self) -> Outcome:
         """The job that is armed now."""
         row = await self.row()
-        return await compensate_callback(self._desk.parts, str(row["id"]), int(str(row["arm_no"])))
+        return await compensate_callback(self._desk.resources, str(row["id"]), int(str(row["arm_no"])))
 
     async def count(self) -> object:
         return await self._desk.one("SELECT count(*) FROM callbacks")
@@ -69,7 +69,7 @@ async def test_a_callback_is_confirmed_with_the_channel_inside_its_request(desk:
     assert (paid.order.status, desk.calls()) == (OrderStatus.PAID, 1)
     row = await inbox.row()
     assert (row["is_handled"], row["outcome"]) == (True, "paid")
-    assert (await desk.parts.queue.depth(Lane.FRESH)).queued == 0
+    assert (await desk.resources.queue.depth(Lane.FRESH)).queued == 0
     assert await desk.one("SELECT by FROM order_events WHERE kind = 'paid'") == "callback"
 
 
@@ -78,7 +78,7 @@ async def test_raw_bytes_and_headers_are_stored_before_anything_else(desk: Desk)
     state = await desk.placed()
     sent = desk.callback(state.payments[0], number="0123456789abcdef")
     await desk.receive("main", sent)
-    row = await desk.parts.db.fetchrow("SELECT body, headers->>'sandbox-signature' AS signature FROM callbacks")
+    row = await desk.resources.db.fetchrow("SELECT body, headers->>'sandbox-signature' AS signature FROM callbacks")
     assert row is not None
     assert (row["body"], row["signature"]) == (sent.body, sent.headers["sandbox-signature"])
 
@@ -162,7 +162,7 @@ async def test_while_the_channel_cannot_confirm_it_is_acknowledged_and_compensat
     assert (await desk.state(state)).order.status is OrderStatus.PAYING
     first = await inbox.row()
     assert 55 < float(str(first["due_in_s"])) <= 60
-    assert (await desk.parts.queue.depth(Lane.FRESH)).queued == 1
+    assert (await desk.resources.queue.depth(Lane.FRESH)).queued == 1
     assert await inbox.compensate() is Outcome.UNCLEAR
     second = await inbox.row()
     assert (second["attempt"], 235 < float(str(second["due_in_s"])) <= 240) == (2, True)
@@ -186,13 +186,13 @@ async def test_without_a_free_slot_it_is_left_to_its_compensation(desk: Desk, in
     state = await desk.placed()
     desk.pay(state.payments[0])
     sent = desk.callback(state.payments[0], transaction=desk.transaction_of(state.payments[0]))
-    slots = desk.parts.settings.callback_confirm_slots
+    slots = desk.resources.settings.callback_confirm_slots
     for _ in range(slots):
-        await desk.parts.confirm_slots.acquire()
+        await desk.resources.confirm_slots.acquire()
     assert (await desk.receive("main", sent)).body == b"ok"
     assert desk.calls() == 0
     for _ in range(slots):
-        desk.parts.confirm_slots.release()
+        desk.resources.confirm_slots.release()
     assert await inbox.compensate() is Outcome.PAID
 
 
@@ -200,7 +200,7 @@ async def test_waiting_for_the_breaker_uses_no_attempt(desk: Desk, inbox: Inbox)
     state = await desk.placed()
     desk.pay(state.payments[0])
     for _ in range(UNANSWERED_MAX):
-        await desk.parts.admission.report("main", answered=False)
+        await desk.resources.admission.report("main", answered=False)
     await desk.receive("main", desk.callback(state.payments[0]))
     before = await inbox.row()
     assert await inbox.compensate() is Outcome.NOT_YET
@@ -212,7 +212,7 @@ async def test_waiting_for_the_breaker_uses_no_attempt(desk: Desk, inbox: Inbox)
 async def test_while_somebody_else_asks_it_waits_and_uses_no_attempt(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
-    assert await lease(desk.parts.db, state.payments[0].key, 20) is not None
+    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
     await desk.receive("main", desk.callback(state.payments[0]))
     assert await inbox.compensate() is Outcome.NOT_YET
     assert ((await inbox.row())["attempt"], desk.calls()) == (1, 0)
@@ -228,19 +228,19 @@ async def test_a_callback_before_its_order_is_retried_and_pays_when_the_order_is
     state = await desk.placed()
     desk.pay(state.payments[0])
     sent = desk.callback(state.payments[0], transaction=desk.transaction_of(state.payments[0]))
-    await desk.parts.db.execute("UPDATE payments SET channel_account = 'elsewhere'")
+    await desk.resources.db.execute("UPDATE payments SET channel_account = 'elsewhere'")
     assert (await desk.receive("main", sent)).body == b"ok"
     assert await inbox.compensate() is Outcome.NOTHING_NEW
     row = await inbox.row()
     assert (row["is_handled"], row["attempt"]) == (False, 2)
-    await desk.parts.db.execute("UPDATE payments SET channel_account = 'main'")
+    await desk.resources.db.execute("UPDATE payments SET channel_account = 'main'")
     assert await inbox.compensate() is Outcome.PAID
 
 
 async def test_a_callback_for_no_order_becomes_a_case_after_its_last_attempt(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
     await desk.receive("main", desk.callback(state.payments[0], number="0123456789abcdef"))
-    await desk.parts.db.execute("UPDATE callbacks SET attempt = 16")
+    await desk.resources.db.execute("UPDATE callbacks SET attempt = 16")
     await inbox.compensate()
     assert await desk.cases() == ["unknown_order"]
     assert (await inbox.row())["is_dead"] is True
@@ -254,7 +254,7 @@ async def test_a_paid_callback_that_the_channel_contradicts_pays_nothing_and_bec
     assert (await desk.receive("main", desk.callback(state.payments[0]))).body == b"ok"
     assert (await desk.state(state)).order.status is OrderStatus.PAYING
     assert (await inbox.row())["is_handled"] is False
-    await desk.parts.db.execute("UPDATE callbacks SET attempt = 16")
+    await desk.resources.db.execute("UPDATE callbacks SET attempt = 16")
     await inbox.compensate()
     assert await desk.cases(state.order.order_no) == ["callback_contradicted"]
     assert (await desk.state(state)).order.status is OrderStatus.PAYING
@@ -267,7 +267,7 @@ async def test_a_paid_callback_for_what_the_channel_calls_closed_becomes_a_case_
     await desk.receive("main", desk.callback(state.payments[0]))
     assert (await desk.state(state)).payments[0].status is PaymentStatus.CLOSED
     assert (await inbox.row())["is_handled"] is False
-    await desk.parts.db.execute("UPDATE callbacks SET attempt = 16")
+    await desk.resources.db.execute("UPDATE callbacks SET attempt = 16")
     await inbox.compensate()
     assert await desk.cases(state.order.order_no) == ["callback_contradicted"]
 
@@ -335,7 +335,7 @@ async def test_other_money_under_a_number_that_is_paid_is_a_case(desk: Desk) -> 
 async def test_a_callback_after_the_query_has_paid_is_done(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
-    await query_scheduled(desk.parts, state.payments[0].key, 1)
+    await query_scheduled(desk.resources, state.payments[0].key, 1)
     version = (await desk.state(state)).order.version
     transaction = desk.transaction_of(state.payments[0])
     await desk.receive("main", desk.callback(state.payments[0], transaction=transaction))
@@ -346,12 +346,12 @@ async def test_a_callback_after_the_query_has_paid_is_done(desk: Desk, inbox: In
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def no_database(settings: Settings, desk: Desk) -> AsyncIterator[Parts]:
+async def no_database(settings: Settings, desk: Desk) -> AsyncIterator[Resources]:
     """The same process after Postgres has gone: it knows its accounts."""
-    async with open_parts(replace(settings, database_url="postgres://nobody@127.0.0.1:1/gone")) as parts:
-        await desk.parts.accounts.get("main")
-        parts.accounts._opened = desk.parts.accounts._opened
-        yield parts
+    async with open_resources(replace(settings, database_url="postgres://nobody@127.0.0.1:1/gone")) as resources:
+        await desk.resources.accounts.get("main")
+        resources.accounts._opened = desk.resources.accounts._opened
+        yield resources
 
 
 def park(desk: Desk, sent: Sent, *, account: str = "main", ago_s: float = 0.0) -> ParkedCallback:
@@ -360,33 +360,33 @@ def park(desk: Desk, sent: Sent, *, account: str = "main", ago_s: float = 0.0) -
 
 
 async def test_without_postgres_a_callback_is_parked_and_not_acknowledged(
-    desk: Desk, inbox: Inbox, no_database: Parts
+    desk: Desk, inbox: Inbox, no_database: Resources
 ) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
     sent = desk.callback(state.payments[0], transaction=desk.transaction_of(state.payments[0]))
     with pytest.raises(DatabaseUnavailable):
         await receive_callback(no_database, "main", sent.headers, sent.body)
-    assert await desk.parts.parked.count() == 1
-    assert await drain_parked(desk.parts) == 1
-    assert await desk.parts.parked.count() == 0
+    assert await desk.resources.parked.count() == 1
+    assert await drain_parked(desk.resources) == 1
+    assert await desk.resources.parked.count() == 0
     assert await inbox.compensate() is Outcome.PAID
 
 
-async def test_a_forged_callback_is_not_parked(desk: Desk, no_database: Parts) -> None:
+async def test_a_forged_callback_is_not_parked(desk: Desk, no_database: Resources) -> None:
     state = await desk.placed()
     sent = desk.callback(state.payments[0], key=Key.STRANGER)
     with pytest.raises(CallbackForged):
         await receive_callback(no_database, "main", sent.headers, sent.body)
-    assert await desk.parts.parked.count() == 0
+    assert await desk.resources.parked.count() == 0
 
 
 async def test_a_parked_callback_is_as_fresh_as_when_it_was_received(desk: Desk, inbox: Inbox) -> None:
     """After six hours without Postgres it is not stale: the channel had signed it a moment before we took it."""
     state = await desk.placed()
     six_hours = 6 * 3600.0
-    await desk.parts.parked.park(park(desk, desk.callback(state.payments[0], age_s=six_hours), ago_s=six_hours))
-    assert await drain_parked(desk.parts) == 1
+    await desk.resources.parked.park(park(desk, desk.callback(state.payments[0], age_s=six_hours), ago_s=six_hours))
+    assert await drain_parked(desk.resources) == 1
     received_at = (await inbox.row())["received_at"]
     assert isinstance(received_at, datetime)
     assert datetime.now(UTC) - received_at > timedelta(hours=5)
@@ -394,37 +394,37 @@ async def test_a_parked_callback_is_as_fresh_as_when_it_was_received(desk: Desk,
 
 async def test_what_was_stale_when_it_was_received_is_dropped(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
-    await desk.parts.parked.park(park(desk, desk.callback(state.payments[0], age_s=3600)))
-    assert await drain_parked(desk.parts) == 1
-    assert (await desk.parts.parked.count(), await inbox.count()) == (0, 0)
+    await desk.resources.parked.park(park(desk, desk.callback(state.payments[0], age_s=3600)))
+    assert await drain_parked(desk.resources) == 1
+    assert (await desk.resources.parked.count(), await inbox.count()) == (0, 0)
 
 
 async def test_a_parked_callback_that_came_again_meanwhile_is_one_row(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
     sent = desk.callback(state.payments[0], transaction=desk.transaction_of(state.payments[0]))
-    await desk.parts.parked.park(park(desk, sent))
+    await desk.resources.parked.park(park(desk, sent))
     await desk.receive("main", sent)
-    await drain_parked(desk.parts)
+    await drain_parked(desk.resources)
     row = await inbox.row()
     assert (row["copies"], row["is_handled"]) == (2, True)
 
 
 async def test_a_parked_callback_of_an_unknown_account_is_kept_and_in_nobodys_way(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
-    await desk.parts.parked.park(park(desk, desk.callback(state.payments[0]), account="nobody"))
-    await desk.parts.parked.park(park(desk, desk.callback(state.payments[0])))
-    assert await drain_parked(desk.parts) == 1
-    assert (await desk.parts.parked.count(), await inbox.count()) == (1, 1)
-    assert await drain_parked(desk.parts) == 0
+    await desk.resources.parked.park(park(desk, desk.callback(state.payments[0]), account="nobody"))
+    await desk.resources.parked.park(park(desk, desk.callback(state.payments[0])))
+    assert await drain_parked(desk.resources) == 1
+    assert (await desk.resources.parked.count(), await inbox.count()) == (1, 1)
+    assert await drain_parked(desk.resources) == 0
 
 
-async def test_when_postgres_goes_again_in_the_middle_nothing_leaves_redis(desk: Desk, no_database: Parts) -> None:
+async def test_when_postgres_goes_again_in_the_middle_nothing_leaves_redis(desk: Desk, no_database: Resources) -> None:
     state = await desk.placed()
-    await desk.parts.parked.park(park(desk, desk.callback(state.payments[0])))
+    await desk.resources.parked.park(park(desk, desk.callback(state.payments[0])))
     with pytest.raises(DatabaseUnavailable):
         await drain_parked(no_database)
-    assert await desk.parts.parked.count() == 1
+    assert await desk.resources.parked.count() == 1
 
 
 async def test_a_bug_of_ours_is_tried_again_and_acknowledged(

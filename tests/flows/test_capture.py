@@ -47,7 +47,7 @@ class Counter:
         config = AccountConfig(
             name="paypal", channel="paypal", base_url=far_side.urls["paypal"], credentials=opened.credentials
         )
-        await put_account(self.desk.parts.db, self.desk.sealer, config)
+        await put_account(self.desk.resources.db, self.desk.sealer, config)
 
     async def placed(self, **terms: Any) -> OrderState:
         state = await self.desk.placed("paypal", **terms)
@@ -75,14 +75,14 @@ class Counter:
         payment = state.payments[index]
         row = await self.desk.row(payment.channel_account, payment.out_trade_no)
         assert row is not None
-        return await query_scheduled(self.desk.parts, payment.key, row.arm_no)
+        return await query_scheduled(self.desk.resources, payment.key, row.arm_no)
 
     async def status(self, state: OrderState) -> OrderStatus:
         return (await self.desk.state(state)).order.status
 
 
 async def _receive(desk: Desk, request: Request) -> Reply:
-    ack = await receive_callback(desk.parts, "paypal", request.headers, request.body)
+    ack = await receive_callback(desk.resources, "paypal", request.headers, request.body)
     return Response(status=ack.status, body=ack.body, content_type=ack.content_type)
 
 
@@ -140,7 +140,7 @@ async def test_the_buyer_who_comes_back_has_the_money_taken(counter: Counter) ->
     """Without a callback, and long before the first query is due."""
     state = await counter.placed()
     counter.approve(state.payments[0])
-    assert (await refresh_order(counter.desk.parts, state.order.order_no, trailing=True)).order.status is (
+    assert (await refresh_order(counter.desk.resources, state.order.order_no, trailing=True)).order.status is (
         OrderStatus.PAID
     )
     assert counter.captures == 1
@@ -184,7 +184,7 @@ async def test_while_nobody_knows_what_came_of_a_capture_no_other_payment_is_sta
     counter.approve(state.payments[0])
     counter.desk.far_side.faults.profile = FaultProfile(affected=(CallKind.CAPTURE,), answered_5xx=1.0)
     with pytest.raises(PaymentUnclear):
-        await start_payment(counter.desk.parts, state.order.order_no, PaymentRequest(account="main"))
+        await start_payment(counter.desk.resources, state.order.order_no, PaymentRequest(account="main"))
     assert len((await counter.desk.state(state)).payments) == 1
 
 
@@ -206,7 +206,7 @@ async def test_after_its_time_an_approved_order_is_not_captured_and_closes(count
     assert await counter.query(state) is Outcome.STILL_OPEN
     assert await close(counter, state) is Outcome.NOT_YET, "a capture asked for just before may still be told of"
     sql = "UPDATE payments SET payable_until = now() - interval '1 hour' WHERE order_no = $1"
-    await counter.desk.parts.db.execute(sql, state.order.order_no)
+    await counter.desk.resources.db.execute(sql, state.order.order_no)
     assert await close(counter, state) is Outcome.CLOSED
     assert (counter.captures, counter.at_channel(state.payments[0])) == (0, AtChannel.UNPAID)
     assert (await counter.desk.state(state)).payments[0].status is PaymentStatus.CLOSED
@@ -215,14 +215,14 @@ async def test_after_its_time_an_approved_order_is_not_captured_and_closes(count
 async def close(counter: Counter, state: OrderState) -> Outcome:
     row = await counter.desk.row("", state.order.order_no)
     assert row is not None
-    return await close_scheduled(counter.desk.parts, state.order.order_no, row.arm_no)
+    return await close_scheduled(counter.desk.resources, state.order.order_no, row.arm_no)
 
 
 async def test_an_order_that_another_payment_has_paid_is_not_captured(counter: Counter) -> None:
     """The buyer approved at PayPal, changed over, and paid elsewhere: the second money is never taken."""
     state = await counter.placed()
     request = PaymentRequest(account="main")
-    state = (await start_payment(counter.desk.parts, state.order.order_no, request)).state
+    state = (await start_payment(counter.desk.resources, state.order.order_no, request)).state
     counter.desk.pay(state.payments[1])
     assert await counter.query(state, 1) is Outcome.PAID
     counter.approve(state.payments[0])

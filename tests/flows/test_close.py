@@ -26,7 +26,7 @@ async def deadline(desk: Desk, state: OrderState) -> Row:
 
 
 async def close(desk: Desk, state: OrderState) -> Outcome:
-    return await close_scheduled(desk.parts, state.order.order_no, (await deadline(desk, state)).arm_no)
+    return await close_scheduled(desk.resources, state.order.order_no, (await deadline(desk, state)).arm_no)
 
 
 def calls(desk: Desk, state: OrderState) -> list[str]:
@@ -101,14 +101,14 @@ async def test_a_deadlines_job_of_an_older_scheduling_does_nothing(desk: Desk) -
     desk.far_side.faults.profile = FaultProfile(down=True)
     await close(desk, state)
     desk.far_side.faults.profile = FaultProfile()
-    assert await close_scheduled(desk.parts, state.order.order_no, stale) is Outcome.STALE
+    assert await close_scheduled(desk.resources, state.order.order_no, stale) is Outcome.STALE
     assert (await desk.state(state)).order.status is OrderStatus.PAYING
 
 
 async def test_one_payment_that_is_unclear_keeps_the_whole_order_open(desk: Desk) -> None:
     await desk.add_account("other")
     state = await desk.placed()
-    state = (await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))).state
+    state = (await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))).state
     desk.call_fault(state.payments[1], "answered_5xx")
     state = await desk.overdue(state)
     assert await close(desk, state) is Outcome.NOT_YET
@@ -128,9 +128,9 @@ async def test_an_order_without_a_payment_just_closes(desk: Desk) -> None:
 
 async def test_a_merchant_closes_an_order_as_its_deadline_would(desk: Desk) -> None:
     state = await desk.placed()
-    assert (await request_close(desk.parts, state.order.order_no)).order.status is OrderStatus.CLOSED
+    assert (await request_close(desk.resources, state.order.order_no)).order.status is OrderStatus.CLOSED
     assert calls(desk, state) == ["create", "query", "close", "query"]
-    again = await request_close(desk.parts, state.order.order_no)
+    again = await request_close(desk.resources, state.order.order_no)
     assert again.order.status is OrderStatus.CLOSED
 
 
@@ -138,20 +138,20 @@ async def test_a_merchant_who_closes_what_was_just_paid_is_told_so(desk: Desk) -
     state = await desk.placed()
     desk.pay(state.payments[0])
     with pytest.raises(OrderPaid):
-        await request_close(desk.parts, state.order.order_no)
+        await request_close(desk.resources, state.order.order_no)
     assert (await desk.state(state)).order.status is OrderStatus.PAID
     with pytest.raises(OrderPaid):
-        await request_close(desk.parts, state.order.order_no)
+        await request_close(desk.resources, state.order.order_no)
 
 
 async def test_a_merchant_who_closes_while_the_channel_is_down_gets_the_order_as_it_is(desk: Desk) -> None:
     state = await desk.placed()
     desk.far_side.faults.profile = FaultProfile(down=True)
-    assert (await request_close(desk.parts, state.order.order_no)).order.status is OrderStatus.PAYING
+    assert (await request_close(desk.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     desk.far_side.faults.profile = FaultProfile()
     assert await close(desk, state) is Outcome.CLOSED
     with pytest.raises(NotFound):
-        await request_close(desk.parts, "F-nobody")
+        await request_close(desk.resources, "F-nobody")
 
 
 # -- money after close -------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ async def closed_and_then_paid(desk: Desk, policy: LatePolicy) -> OrderState:
     """The channel had closed it, and the money that was under way arrived."""
     account = await desk.add_account(f"late-{policy}", late_policy=policy)
     state = await desk.placed(account, notify_url=HOOK)
-    closed = await request_close(desk.parts, state.order.order_no)
+    closed = await request_close(desk.resources, state.order.order_no)
     assert closed.order.status is OrderStatus.CLOSED
     paid = desk.far_side.ledger.settle_late(desk.key_of(state.payments[0]), desk.far_side.now())
     assert isinstance(paid, LedgerPayment)
@@ -178,13 +178,13 @@ async def test_late_money_is_accepted_and_the_order_becomes_paid_with_a_case(des
 
 async def test_what_says_paid_supersedes_what_said_closed(desk: Desk) -> None:
     state = await closed_and_then_paid(desk, LatePolicy.ACCEPT)
-    rows = await desk.parts.db.fetch("SELECT id, type, superseded_at FROM notifications ORDER BY version")
+    rows = await desk.resources.db.fetch("SELECT id, type, superseded_at FROM notifications ORDER BY version")
     assert [(row["type"], row["superseded_at"] is None) for row in rows] == [
         ("order.closed", False),
         ("order.paid", True),
     ]
-    assert await claim_notification(desk.parts.db, rows[0]["id"], 1, 20) is None
-    assert await claim_notification(desk.parts.db, rows[1]["id"], 1, 20) is not None
+    assert await claim_notification(desk.resources.db, rows[0]["id"], 1, 20) is None
+    assert await claim_notification(desk.resources.db, rows[1]["id"], 1, 20) is not None
     assert state.order.version > 1
 
 
@@ -194,28 +194,28 @@ async def test_late_money_that_is_flagged_leaves_the_order_closed_until_an_opera
     assert public_status(state.order, state.payments) is PublicStatus.REVIEW
     assert await desk.cases(state.order.order_no) == ["paid_late"]
 
-    accepted = await accept_late(desk.parts, state.order.order_no, by="ann")
+    accepted = await accept_late(desk.resources, state.order.order_no, by="ann")
     assert (accepted.order.status, accepted.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     assert await desk.cases(state.order.order_no) == []
     sql = "SELECT string_agg(type || ':' || (superseded_at IS NULL), ' ' ORDER BY version) FROM notifications"
     assert await desk.one(sql) == "order.closed:false order.paid_late:true order.paid:true"
-    again = await accept_late(desk.parts, state.order.order_no, by="ann")
+    again = await accept_late(desk.resources, state.order.order_no, by="ann")
     assert again.order.version == accepted.order.version
 
 
 async def test_an_operator_cannot_accept_money_that_no_channel_has_confirmed(desk: Desk) -> None:
     state = await desk.placed()
     with pytest.raises(InvalidRequest):
-        await accept_late(desk.parts, state.order.order_no, by="ann")
+        await accept_late(desk.resources, state.order.order_no, by="ann")
     with pytest.raises(NotFound):
-        await accept_late(desk.parts, "F-nobody", by="ann")
+        await accept_late(desk.resources, "F-nobody", by="ann")
     assert (await desk.state(state)).order.status is OrderStatus.PAYING
 
 
 async def test_nobody_asks_about_a_closed_order_any_more(desk: Desk) -> None:
     state = await desk.placed()
-    await request_close(desk.parts, state.order.order_no)
+    await request_close(desk.resources, state.order.order_no)
     before = desk.calls()
-    assert await query_scheduled(desk.parts, state.payments[0].key, 1) is Outcome.STALE
-    await refresh_order(desk.parts, state.order.order_no)
+    assert await query_scheduled(desk.resources, state.payments[0].key, 1) is Outcome.STALE
+    await refresh_order(desk.resources, state.order.order_no)
     assert desk.calls() == before

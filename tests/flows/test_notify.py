@@ -293,7 +293,7 @@ async def paid_order(desk: Desk, url: str) -> str:
     """Paid, and the merchant has not heard of it; the id of the notification."""
     state = await desk.placed(notify_url=url)
     desk.pay(state.payments[0])
-    await query_scheduled(desk.parts, state.payments[0].key, 1)
+    await query_scheduled(desk.resources, state.payments[0].key, 1)
     found = await desk.one("SELECT id FROM notifications WHERE order_no = $1", state.order.order_no)
     assert isinstance(found, str)
     return found
@@ -304,7 +304,7 @@ async def row_of(desk: Desk, notification_id: str) -> dict[str, Any]:
                     delivered_at IS NOT NULL AS is_delivered, dead_at IS NOT NULL AS is_dead,
                     superseded_at IS NOT NULL AS is_superseded
                FROM notifications WHERE id = $1"""
-    return dict(await desk.parts.db.fetchrow(sql, notification_id) or {})
+    return dict(await desk.resources.db.fetchrow(sql, notification_id) or {})
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ async def notifier(settings: Settings) -> AsyncIterator[Notifier]:
 
 async def push(desk: Desk, notifier: Notifier, notification_id: str) -> str:
     arm_no = (await row_of(desk, notification_id))["arm_no"]
-    return await push_notification(desk.parts, notifier, notification_id, arm_no)
+    return await push_notification(desk.resources, notifier, notification_id, arm_no)
 
 
 async def test_every_delivery_has_the_same_id_and_the_same_bytes_and_n_squared_gaps(
@@ -347,7 +347,7 @@ async def test_a_job_of_an_older_scheduling_sends_nothing(desk: Desk, notifier: 
     async with merchant(http_answer(Answered(500, {}, b""))) as peer:
         notification_id = await paid_order(desk, peer.url)
         await push(desk, notifier, notification_id)
-        assert await push_notification(desk.parts, notifier, notification_id, 1) == "stale"
+        assert await push_notification(desk.resources, notifier, notification_id, 1) == "stale"
         assert len(peer.asked) == 1
 
 
@@ -364,15 +364,15 @@ async def test_410_buries_it_and_an_operator_can_send_it_again(desk: Desk, notif
         await push(desk, notifier, notification_id)
         assert (await row_of(desk, notification_id))["is_dead"]
         assert await push(desk, notifier, notification_id) == "stale"
-        ((again, arm_no),) = await resend_dead_letters(desk.parts.db, notification_id)
-        assert await push_notification(desk.parts, notifier, again, arm_no) == "200"
+        ((again, arm_no),) = await resend_dead_letters(desk.resources.db, notification_id)
+        assert await push_notification(desk.resources, notifier, again, arm_no) == "200"
         assert peer.asked[0].body == peer.asked[1].body
 
 
 async def test_after_the_last_attempt_it_is_a_dead_letter(desk: Desk, notifier: Notifier) -> None:
     async with merchant(http_answer(Answered(500, {}, b""))) as peer:
         notification_id = await paid_order(desk, peer.url)
-        await desk.parts.db.execute("UPDATE notifications SET attempt = 15")
+        await desk.resources.db.execute("UPDATE notifications SET attempt = 15")
         await push(desk, notifier, notification_id)
         assert (await row_of(desk, notification_id))["attempt"] == 16
         await push(desk, notifier, notification_id)
@@ -397,9 +397,9 @@ async def test_beyond_the_limit_of_a_host_a_delivery_is_postponed_and_uses_no_at
         others_id = await paid_order(desk, other.url.replace("127.0.0.1", "localhost"))
         held = [asyncio.create_task(notifier.deliver(outgoing(peer.url))) for _ in range(PER_HOST_MAX)]
         await eventually(lambda: notifier.is_busy(peer.url))
-        claimed = await claim_notification(desk.parts.db, notification_id, 1, 20)
+        claimed = await claim_notification(desk.resources.db, notification_id, 1, 20)
         assert claimed is not None
-        assert await push_claimed(desk.parts, notifier, claimed) == "busy"
+        assert await push_claimed(desk.resources, notifier, claimed) == "busy"
         assert notifier.is_busy(f"http://localhost:{other.port}") is False
         assert (await row_of(desk, others_id))["attempt"] == 1
         free.set()

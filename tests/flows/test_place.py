@@ -40,8 +40,8 @@ async def test_placing_arms_the_query_and_the_deadline_and_hands_off_a_checkout(
 
 async def test_a_replay_is_the_same_order_and_creates_once(desk: Desk) -> None:
     terms, payment = order_terms(), PaymentRequest(account="main")
-    first = await place_order(desk.parts, terms, payment, expires_in_s=600)
-    again = await place_order(desk.parts, terms, payment, expires_in_s=600)
+    first = await place_order(desk.resources, terms, payment, expires_in_s=600)
+    again = await place_order(desk.resources, terms, payment, expires_in_s=600)
     assert again.outcome is Outcome.SAME
     assert again.state.payments == first.state.payments
     assert desk.calls("create") == 1
@@ -50,7 +50,7 @@ async def test_a_replay_is_the_same_order_and_creates_once(desk: Desk) -> None:
 async def test_ten_replays_at_once_are_one_order_and_one_payment(desk: Desk) -> None:
     terms, payment = order_terms(), PaymentRequest(account="main")
     placed = await asyncio.gather(
-        *(place_order(desk.parts, terms, payment, expires_in_s=600) for _ in range(10)),
+        *(place_order(desk.resources, terms, payment, expires_in_s=600) for _ in range(10)),
     )
     assert [one.outcome for one in placed].count(Outcome.PLACED) == 1
     assert len({one.state.payments[0].out_trade_no for one in placed}) == 1
@@ -59,10 +59,13 @@ async def test_ten_replays_at_once_are_one_order_and_one_payment(desk: Desk) -> 
 
 async def test_other_terms_are_a_conflict_and_nothing_is_created(desk: Desk) -> None:
     terms = order_terms()
-    await place_order(desk.parts, terms, PaymentRequest(account="main"), expires_in_s=600)
+    await place_order(desk.resources, terms, PaymentRequest(account="main"), expires_in_s=600)
     with pytest.raises(OrderConflict):
         await place_order(
-            desk.parts, order_terms(order_no=terms.order_no, amount=1), PaymentRequest(account="main"), expires_in_s=600
+            desk.resources,
+            order_terms(order_no=terms.order_no, amount=1),
+            PaymentRequest(account="main"),
+            expires_in_s=600,
         )
     assert desk.calls("create") == 1
 
@@ -77,13 +80,13 @@ async def test_a_creation_whose_outcome_is_unknown_leaves_an_armed_order_and_a_r
 ) -> None:
     desk.far_side.faults.profile = profile
     terms, payment = order_terms(), PaymentRequest(account="main")
-    unknown = (await place_order(desk.parts, terms, payment, expires_in_s=600)).state
+    unknown = (await place_order(desk.resources, terms, payment, expires_in_s=600)).state
     assert unknown.order.status is OrderStatus.PAYING
     assert unknown.payments[0].checkout is None
     assert await desk.row("main", unknown.payments[0].out_trade_no) is not None
 
     desk.far_side.faults.profile = FaultProfile()
-    again = (await place_order(desk.parts, terms, payment, expires_in_s=600)).state
+    again = (await place_order(desk.resources, terms, payment, expires_in_s=600)).state
     assert again.payments[0].out_trade_no == unknown.payments[0].out_trade_no
     assert again.payments[0].checkout is not None
     assert len(list(desk.far_side.ledger.payments(desk.far_side.now()))) == 1
@@ -93,7 +96,7 @@ async def test_a_refused_creation_is_payment_refused_and_ends_the_payment(desk: 
     """The channel said no, and asked again it knows no such payment: together that is definite."""
     terms = order_terms(subject="no control characters \x01")
     with pytest.raises(PaymentRefused, match="INVALID_PARAMETER"):
-        await place_order(desk.parts, terms, PaymentRequest(account="main"), expires_in_s=600)
+        await place_order(desk.resources, terms, PaymentRequest(account="main"), expires_in_s=600)
     state = await desk.state(terms.order_no)
     assert state.payments[0].status is PaymentStatus.CLOSED
     assert state.order.status is OrderStatus.PAYING
@@ -104,7 +107,7 @@ async def test_a_refused_creation_stays_open_while_the_channel_does_not_confirm_
     desk.far_side.faults.profile = FaultProfile(affected=(CallKind.QUERY,), answered_5xx=1.0)
     terms = order_terms(subject="\x01")
     with pytest.raises(PaymentRefused):
-        await place_order(desk.parts, terms, PaymentRequest(account="main"), expires_in_s=600)
+        await place_order(desk.resources, terms, PaymentRequest(account="main"), expires_in_s=600)
     state = await desk.state(terms.order_no)
     assert state.payments[0].status is PaymentStatus.OPEN
     assert await desk.row("main", state.payments[0].out_trade_no) is not None
@@ -113,7 +116,7 @@ async def test_a_refused_creation_stays_open_while_the_channel_does_not_confirm_
 async def test_an_unknown_account_is_said_before_anything_is_written(desk: Desk) -> None:
     terms = order_terms()
     with pytest.raises(UnknownAccount):
-        await place_order(desk.parts, terms, PaymentRequest(account="nobody"), expires_in_s=600)
+        await place_order(desk.resources, terms, PaymentRequest(account="nobody"), expires_in_s=600)
     assert await desk.one("SELECT count(*) FROM orders") == 0
 
 
@@ -121,18 +124,18 @@ async def test_without_an_account_an_order_waits_for_its_first_payment(desk: Des
     placed = await desk.place(None)
     assert placed.state.order.status is OrderStatus.CREATED
     assert await desk.row("", placed.state.order.order_no) is not None
-    started = await start_payment(desk.parts, placed.state.order.order_no, PaymentRequest(account="main"))
+    started = await start_payment(desk.resources, placed.state.order.order_no, PaymentRequest(account="main"))
     assert started.outcome is Outcome.STARTED
     assert started.state.payments[0].checkout is not None
 
 
 async def test_a_watched_payment_is_registered_and_never_created(desk: Desk) -> None:
     watch = PaymentRequest(account="main", watch=Watch(out_trade_no="watched-0001"))
-    state = (await place_order(desk.parts, order_terms(), watch, expires_in_s=600)).state
+    state = (await place_order(desk.resources, order_terms(), watch, expires_in_s=600)).state
     assert state.payments[0].origin is Origin.WATCHED
     assert desk.calls("create") == 0
     with pytest.raises(NumberTaken):
-        await place_order(desk.parts, order_terms(), watch, expires_in_s=600)
+        await place_order(desk.resources, order_terms(), watch, expires_in_s=600)
 
 
 # -- another attempt ---------------------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ async def test_a_watched_payment_is_registered_and_never_created(desk: Desk) -> 
 
 async def test_the_same_account_and_method_uses_the_open_payment_again(desk: Desk) -> None:
     state = await desk.placed()
-    again = await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="main"))
+    again = await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="main"))
     assert again.outcome is Outcome.REUSED
     assert [row.out_trade_no for row in again.state.payments] == [state.payments[0].out_trade_no]
 
@@ -148,7 +151,7 @@ async def test_the_same_account_and_method_uses_the_open_payment_again(desk: Des
 async def test_another_account_starts_a_second_payment_after_the_first_was_asked_about(desk: Desk) -> None:
     await desk.add_account("other")
     state = await desk.placed()
-    second = await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+    second = await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))
     assert second.outcome is Outcome.STARTED
     assert [row.channel_account for row in second.state.payments] == ["main", "other"]
     assert second.state.payments[1].checkout is not None
@@ -160,7 +163,7 @@ async def test_a_user_who_has_paid_is_not_asked_to_pay_again(desk: Desk) -> None
     state = await desk.placed()
     desk.pay(state.payments[0])
     with pytest.raises(OrderPaid):
-        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+        await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))
     assert (await desk.state(state)).order.status is OrderStatus.PAID
 
 
@@ -170,7 +173,7 @@ async def test_while_an_earlier_payment_is_unclear_no_other_one_is_started(desk:
     state = await desk.placed()
     desk.call_fault(state.payments[0], fault)
     with pytest.raises(PaymentUnclear):
-        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+        await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))
     assert len((await desk.state(state)).payments) == 1
 
 
@@ -180,12 +183,12 @@ async def test_while_money_is_under_way_nobody_is_asked_to_pay_another_way(desk:
     desk.far_side.accounts[opened.account.merchant_id] = opened.account
     url = desk.far_side.urls["stripe"]
     config = AccountConfig(name="stripe", channel="stripe", base_url=url, credentials=opened.credentials)
-    await put_account(desk.parts.db, desk.sealer, config)
+    await put_account(desk.resources.db, desk.sealer, config)
     state = await desk.placed("stripe")
     desk.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
     desk.far_side.pay(LedgerKey(opened.account.merchant_id, state.payments[0].out_trade_no))
     with pytest.raises(PaymentUnclear):
-        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="main"))
+        await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="main"))
     assert len((await desk.state(state)).payments) == 1
 
 
@@ -193,9 +196,9 @@ async def test_an_order_whose_time_is_over_takes_no_payment(desk: Desk) -> None:
     await desk.add_account("other")
     state = await desk.overdue(await desk.placed())
     with pytest.raises(OrderClosed):
-        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+        await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))
     with pytest.raises(NotFound):
-        await start_payment(desk.parts, "F-nobody", PaymentRequest(account="main"))
+        await start_payment(desk.resources, "F-nobody", PaymentRequest(account="main"))
 
 
 async def test_the_channel_may_take_money_no_longer_than_the_order_lives(desk: Desk) -> None:

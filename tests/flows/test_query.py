@@ -10,7 +10,7 @@ from core.order import OrderState, OrderStatus, PaymentKey, PaymentStatus
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.rearm import rearm_after_flush
-from runtime.resources import Parts
+from runtime.resources import Resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres.pending import lease
 from tests.flows.conftest import Desk, Row
@@ -26,7 +26,7 @@ async def row_of(desk: Desk, state: OrderState, index: int = 0) -> Row:
 async def query(desk: Desk, state: OrderState, index: int = 0) -> Outcome:
     """The job that is armed now."""
     row = await row_of(desk, state, index)
-    return await query_scheduled(desk.parts, state.payments[index].key, row.arm_no)
+    return await query_scheduled(desk.resources, state.payments[index].key, row.arm_no)
 
 
 async def test_a_paid_payment_pays_the_order_and_leaves_nothing_pending(desk: Desk) -> None:
@@ -37,7 +37,7 @@ async def test_a_paid_payment_pays_the_order_and_leaves_nothing_pending(desk: De
     assert (paid.order.status, paid.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     assert paid.payments[0].channel_transaction_id == desk.transaction_of(state.payments[0])
     assert await desk.one("SELECT count(*) FROM pending") == 0
-    assert (await desk.parts.queue.depth(Lane.QUERIES)).queued == 0
+    assert (await desk.resources.queue.depth(Lane.QUERIES)).queued == 0
 
 
 async def test_unpaid_is_asked_again_after_n_squared_minutes(desk: Desk) -> None:
@@ -72,7 +72,7 @@ async def test_each_scheduling_arms_a_job_of_its_own(desk: Desk) -> None:
     state = await desk.placed()
     await query(desk, state)
     row, key = await row_of(desk, state), state.payments[0].key
-    names = await desk.parts.redis.zrange("arq:queue:{queries-0}", 0, -1)
+    names = await desk.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
     assert f"{{queries-0}}q:{key.channel_account}:{key.out_trade_no}:{row.arm_no}".encode() in names
 
 
@@ -81,15 +81,15 @@ async def test_a_job_of_an_older_scheduling_does_nothing(desk: Desk) -> None:
     stale = (await row_of(desk, state)).arm_no
     await query(desk, state)
     before, calls = await row_of(desk, state), desk.calls()
-    assert await query_scheduled(desk.parts, state.payments[0].key, stale) is Outcome.STALE
+    assert await query_scheduled(desk.resources, state.payments[0].key, stale) is Outcome.STALE
     after = await row_of(desk, state)
     assert (after.attempt, after.arm_no, desk.calls()) == (before.attempt, before.arm_no, calls)
-    assert await query_scheduled(desk.parts, PaymentKey("main", "nobody-1"), 1) is Outcome.STALE
+    assert await query_scheduled(desk.resources, PaymentKey("main", "nobody-1"), 1) is Outcome.STALE
 
 
 async def test_while_somebody_is_asking_nobody_else_asks(desk: Desk) -> None:
     state = await desk.placed()
-    assert await lease(desk.parts.db, state.payments[0].key, 20) is not None
+    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
     assert await query(desk, state) is Outcome.STALE
     assert desk.calls() == 0
 
@@ -97,7 +97,7 @@ async def test_while_somebody_is_asking_nobody_else_asks(desk: Desk) -> None:
 async def test_an_open_breaker_postpones_the_query_and_uses_no_attempt(desk: Desk) -> None:
     state = await desk.placed()
     for _ in range(UNANSWERED_MAX):
-        await desk.parts.admission.report("main", answered=False)
+        await desk.resources.admission.report("main", answered=False)
     before = await row_of(desk, state)
     assert await query(desk, state) is Outcome.NOT_YET
     row = await row_of(desk, state)
@@ -129,7 +129,7 @@ async def test_unanswered_queries_open_the_breaker_and_an_answer_closes_it(desk:
 async def test_after_the_last_attempt_a_case_opens_and_the_query_goes_on_daily(desk: Desk) -> None:
     """Giving up is not evidence: the row stays, and money is found on the day after."""
     state = await desk.placed()
-    await desk.parts.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
+    await desk.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
     assert await query(desk, state) is Outcome.EXHAUSTED
     row = await row_of(desk, state)
     assert (row.attempt, round(row.due_in_s / 3600)) == (17, 24)
@@ -173,7 +173,7 @@ async def test_payments_beside_the_one_that_paid_are_closed_at_their_channels(de
     """Two checkouts are open; the user pays one, and must not be able to pay the other."""
     await desk.add_account("other")
     state = await desk.placed()
-    state = (await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))).state
+    state = (await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))).state
     desk.pay(state.payments[1])
     assert await query(desk, state, 1) is Outcome.PAID
     sibling = await row_of(desk, state, 0)
@@ -188,7 +188,7 @@ async def test_payments_beside_the_one_that_paid_are_closed_at_their_channels(de
 async def test_money_on_both_payments_is_a_case_and_the_order_is_paid_once(desk: Desk) -> None:
     await desk.add_account("other")
     state = await desk.placed(notify_url="https://merchant.example/hook")
-    state = (await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))).state
+    state = (await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))).state
     for payment in state.payments:
         desk.pay(payment)
     assert await query(desk, state, 0) is Outcome.PAID
@@ -203,14 +203,14 @@ async def test_money_on_both_payments_is_a_case_and_the_order_is_paid_once(desk:
 async def test_what_a_flush_of_redis_forgets_is_armed_again_from_postgres(desk: Desk) -> None:
     state = await desk.placed()
     assert await query(desk, state) is Outcome.STILL_OPEN
-    await desk.parts.redis.flushall()
-    assert await rearm_after_flush(desk.parts) >= 2
-    assert (await desk.parts.queue.depth(Lane.QUERIES)).queued == 2
+    await desk.resources.redis.flushall()
+    assert await rearm_after_flush(desk.resources) >= 2
+    assert (await desk.resources.queue.depth(Lane.QUERIES)).queued == 2
 
 
-async def test_the_source_of_a_sweep_is_written_down(desk: Desk, parts: Parts) -> None:
+async def test_the_source_of_a_sweep_is_written_down(desk: Desk, resources: Resources) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
     row = await row_of(desk, state)
-    await query_scheduled(parts, state.payments[0].key, row.arm_no, by=Source.SWEEP)
+    await query_scheduled(resources, state.payments[0].key, row.arm_no, by=Source.SWEEP)
     assert await desk.one("SELECT by FROM order_events WHERE kind = 'paid'") == "sweep"

@@ -9,7 +9,7 @@ from core.errors import NotFound
 from core.order import OrderStatus
 from flows import refresh
 from flows.refresh import refresh_order
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from storage.postgres.pending import lease, release
 from tests.flows.conftest import Desk
 
@@ -18,13 +18,13 @@ async def test_a_refresh_asks_the_channel_and_pays(desk: Desk) -> None:
     """Not only the database: a user who has paid and looks must not be told the old state."""
     state = await desk.placed()
     desk.pay(state.payments[0])
-    assert (await refresh_order(desk.parts, state.order.order_no)).order.status is OrderStatus.PAID
+    assert (await refresh_order(desk.resources, state.order.order_no)).order.status is OrderStatus.PAID
     assert await desk.one("SELECT by FROM order_events WHERE kind = 'paid'") == "refresh"
 
 
 async def test_a_thousand_refreshes_at_once_are_one_query(desk: Desk) -> None:
     state = await desk.placed()
-    answers = await asyncio.gather(*(refresh_order(desk.parts, state.order.order_no) for _ in range(1000)))
+    answers = await asyncio.gather(*(refresh_order(desk.resources, state.order.order_no) for _ in range(1000)))
     assert {answer.order.version for answer in answers} == {state.order.version}
     assert desk.calls() == 1
 
@@ -32,31 +32,33 @@ async def test_a_thousand_refreshes_at_once_are_one_query(desk: Desk) -> None:
 async def test_refreshes_of_several_processes_at_once_are_one_query_a_process_at_most(desk: Desk) -> None:
     """By the lease in Postgres. Who looked before another one's query ended and leased after it asks once more."""
     state = await desk.placed()
-    async with open_parts(desk.parts.settings) as other, open_parts(desk.parts.settings) as third:
-        processes: tuple[Parts, ...] = (desk.parts, other, third)
-        await asyncio.gather(*(refresh_order(parts, state.order.order_no) for parts in processes for _ in range(5)))
+    async with open_resources(desk.resources.settings) as other, open_resources(desk.resources.settings) as third:
+        processes: tuple[Resources, ...] = (desk.resources, other, third)
+        await asyncio.gather(
+            *(refresh_order(resources, state.order.order_no) for resources in processes for _ in range(5))
+        )
     assert 1 <= desk.calls() <= len(processes)
 
 
 async def test_within_the_cool_down_an_answer_is_shared(desk: Desk) -> None:
     state = await desk.placed()
     for _ in range(3):
-        await refresh_order(desk.parts, state.order.order_no)
+        await refresh_order(desk.resources, state.order.order_no)
     assert desk.calls() == 1
 
 
 async def test_a_trailing_refresh_asks_again_within_the_cool_down(desk: Desk) -> None:
     """The user comes back from paying: an answer from before that is worth nothing."""
     state = await desk.placed()
-    await refresh_order(desk.parts, state.order.order_no)
+    await refresh_order(desk.resources, state.order.order_no)
     desk.pay(state.payments[0])
-    assert (await refresh_order(desk.parts, state.order.order_no)).order.status is OrderStatus.PAYING
-    assert (await refresh_order(desk.parts, state.order.order_no, trailing=True)).order.status is OrderStatus.PAID
+    assert (await refresh_order(desk.resources, state.order.order_no)).order.status is OrderStatus.PAYING
+    assert (await refresh_order(desk.resources, state.order.order_no, trailing=True)).order.status is OrderStatus.PAID
 
 
 async def test_a_refresh_advances_no_attempt_and_gives_its_lease_back(desk: Desk) -> None:
     state = await desk.placed()
-    await refresh_order(desk.parts, state.order.order_no)
+    await refresh_order(desk.resources, state.order.order_no)
     row = await desk.row("main", state.payments[0].out_trade_no)
     assert row is not None
     assert (row.attempt, row.arm_no, row.is_leased) == (1, 1, False)
@@ -67,7 +69,7 @@ async def test_when_the_channel_does_not_tell_the_order_is_answered_as_it_is(des
     state = await desk.placed()
     desk.pay(state.payments[0])
     desk.call_fault(state.payments[0], fault)
-    assert (await refresh_order(desk.parts, state.order.order_no)).order.status is OrderStatus.PAYING
+    assert (await refresh_order(desk.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     row = await desk.row("main", state.payments[0].out_trade_no)
     assert row is not None
     assert row.is_leased is False
@@ -75,12 +77,12 @@ async def test_when_the_channel_does_not_tell_the_order_is_answered_as_it_is(des
 
 async def test_a_refresh_waits_for_whoever_is_asking_and_shares_the_answer(desk: Desk) -> None:
     state = await desk.placed()
-    held = await lease(desk.parts.db, state.payments[0].key, 20)
+    held = await lease(desk.resources.db, state.payments[0].key, 20)
     assert held is not None
-    waiting = asyncio.create_task(refresh_order(desk.parts, state.order.order_no))
+    waiting = asyncio.create_task(refresh_order(desk.resources, state.order.order_no))
     await asyncio.wait([waiting], timeout=0.2)
     assert not waiting.done()
-    await release(desk.parts.db, held)
+    await release(desk.resources.db, held)
     await waiting
     assert desk.calls() == 0
 
@@ -88,28 +90,28 @@ async def test_a_refresh_waits_for_whoever_is_asking_and_shares_the_answer(desk:
 async def test_a_refresh_does_not_wait_for_ever(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "WAIT_S", 0.2)
     state = await desk.placed()
-    assert await lease(desk.parts.db, state.payments[0].key, 20) is not None
+    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
     began = time.monotonic()
-    assert (await refresh_order(desk.parts, state.order.order_no)).order.status is OrderStatus.PAYING
+    assert (await refresh_order(desk.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     assert time.monotonic() - began < 2.0
 
 
 async def test_a_page_that_goes_away_takes_the_answer_from_nobody(desk: Desk) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
-    gone, stays = (asyncio.create_task(refresh_order(desk.parts, state.order.order_no)) for _ in range(2))
+    gone, stays = (asyncio.create_task(refresh_order(desk.resources, state.order.order_no)) for _ in range(2))
     await asyncio.wait([gone], timeout=0.001)
     gone.cancel()
     assert (await stays).order.status is OrderStatus.PAID
-    assert desk.parts.refreshing == {}
+    assert desk.resources.refreshing == {}
 
 
 async def test_a_paid_order_is_answered_without_asking(desk: Desk) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
-    await refresh_order(desk.parts, state.order.order_no)
+    await refresh_order(desk.resources, state.order.order_no)
     before = desk.calls()
-    await refresh_order(desk.parts, state.order.order_no, trailing=True)
+    await refresh_order(desk.resources, state.order.order_no, trailing=True)
     assert desk.calls() == before
     with pytest.raises(NotFound):
-        await refresh_order(desk.parts, "F-nobody")
+        await refresh_order(desk.resources, "F-nobody")

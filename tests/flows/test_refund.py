@@ -33,7 +33,7 @@ async def came_late(desk: Desk, policy: LatePolicy = LatePolicy.REFUND, **config
     """An order that was closed at its channel, and the money that was under way arrived all the same."""
     account = await desk.add_account(f"late-{policy}", late_policy=policy, **config)
     state = await desk.placed(account, notify_url=HOOK)
-    assert (await request_close(desk.parts, state.order.order_no)).order.status is OrderStatus.CLOSED
+    assert (await request_close(desk.resources, state.order.order_no)).order.status is OrderStatus.CLOSED
     paid = desk.far_side.ledger.settle_late(desk.key_of(state.payments[0]), desk.far_side.now())
     assert isinstance(paid, LedgerPayment)
     await desk.receive(account, desk.callback(state.payments[0], transaction=paid.transaction_id))
@@ -52,7 +52,7 @@ async def arm_no(desk: Desk, state: OrderState) -> int:
 
 async def work(desk: Desk, state: OrderState) -> Outcome:
     """The refund's job, whenever it is due."""
-    return await refund_scheduled(desk.parts, refund_of(state).refund_no, await arm_no(desk, state))
+    return await refund_scheduled(desk.resources, refund_of(state).refund_no, await arm_no(desk, state))
 
 
 async def due_in_s(desk: Desk) -> float:
@@ -102,7 +102,7 @@ async def test_late_money_goes_back_and_the_case_is_answered(desk: Desk) -> None
 async def test_a_second_payments_money_goes_back_and_the_order_stays_paid(desk: Desk) -> None:
     await desk.add_account("second", double_policy=DoublePolicy.REFUND)
     state = await desk.placed(notify_url=HOOK)
-    state = (await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="second"))).state
+    state = (await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="second"))).state
     for payment in state.payments:
         desk.pay(payment)
         transaction = desk.transaction_of(payment)
@@ -122,15 +122,15 @@ async def test_a_second_payments_money_goes_back_and_the_order_stays_paid(desk: 
 
 async def test_the_refunds_job_is_armed_with_the_commit(desk: Desk) -> None:
     state = await came_late(desk)
-    armed = await desk.parts.redis.zrange("arq:queue:{queries-0}", 0, -1)
+    armed = await desk.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
     assert [job for job in armed if f"r:{refund_of(state).refund_no}:1".encode() in job]
 
 
 async def test_after_a_flush_of_redis_it_is_armed_again(desk: Desk) -> None:
     state = await came_late(desk)
-    await desk.parts.redis.flushdb()
-    assert await arm_window(desk.parts, from_s=0.0, until_s=60.0) >= 1
-    armed = await desk.parts.redis.zrange("arq:queue:{queries-0}", 0, -1)
+    await desk.resources.redis.flushdb()
+    assert await arm_window(desk.resources, from_s=0.0, until_s=60.0) >= 1
+    armed = await desk.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
     assert [job for job in armed if refund_of(state).refund_no.encode() in job]
 
 
@@ -139,7 +139,7 @@ async def test_a_job_of_an_older_scheduling_asks_nobody(desk: Desk) -> None:
     state = await came_late(desk)
     await work(desk, state)
     before = calls(desk)
-    assert await refund_scheduled(desk.parts, refund_of(state).refund_no, 1) is Outcome.STALE
+    assert await refund_scheduled(desk.resources, refund_of(state).refund_no, 1) is Outcome.STALE
     assert calls(desk) == before
 
 
@@ -171,7 +171,7 @@ async def test_a_refund_that_fails_is_a_case_and_an_operator_can_request_another
 
     desk.far_side.faults.profile = FaultProfile()
     number = state.payments[0].out_trade_no
-    again = await request_refund(desk.parts, state.order.order_no, number, by="ann")
+    again = await request_refund(desk.resources, state.order.order_no, number, by="ann")
     assert refund_of(again).refund_no == f"r2_{number}"
     assert await work(desk, again) is Outcome.REFUNDED
     assert await desk.cases(state.order.order_no) == []
@@ -267,7 +267,7 @@ async def test_used_up_attempts_open_a_case_and_it_is_asked_daily(desk: Desk) ->
 async def test_an_account_that_is_gone_is_no_failure(desk: Desk) -> None:
     state = await came_late(desk)
     await desk.one("DELETE FROM accounts WHERE name <> 'main' RETURNING name")
-    desk.parts.accounts._read_at = -1e9
+    desk.resources.accounts._read_at = -1e9
     assert await work(desk, state) is Outcome.UNCLEAR
     assert refund_of(await desk.state(state)).last_error == "unknown_account"
 
@@ -275,7 +275,7 @@ async def test_an_account_that_is_gone_is_no_failure(desk: Desk) -> None:
 async def test_waiting_for_the_rate_uses_up_no_attempt(desk: Desk) -> None:
     state = await came_late(desk)
     for _ in range(10):
-        await desk.parts.admission.report("late-refund", answered=False)
+        await desk.resources.admission.report("late-refund", answered=False)
     assert await work(desk, state) is Outcome.NOT_YET
     after = refund_of(await desk.state(state))
     assert (after.attempt, calls(desk)) == (1, [])
@@ -302,8 +302,8 @@ async def test_a_worker_killed_between_the_request_and_the_commit_is_one_refund(
     assert await work(desk, state) is Outcome.STALE, "its lease is still held"
 
     await desk.one("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
-    async with Notifier(desk.parts.settings) as notifier:
-        assert (await sweep_once(desk.parts, notifier)).refunds == 1
+    async with Notifier(desk.resources.settings) as notifier:
+        assert (await sweep_once(desk.resources, notifier)).refunds == 1
     assert refund_of(await desk.state(state)).status is RefundStatus.SUCCEEDED
     assert calls(desk) == ["refund", "query_refund"]
     assert len(at_channel(desk)) == 1
@@ -311,17 +311,19 @@ async def test_a_worker_killed_between_the_request_and_the_commit_is_one_refund(
 
 async def test_a_worker_killed_before_it_asked_leaves_the_refund_to_the_sweep(desk: Desk) -> None:
     state = await came_late(desk)
-    assert await lease_refund(desk.parts.db, refund_of(state).refund_no, 1, WAIT) is not None
+    assert await lease_refund(desk.resources.db, refund_of(state).refund_no, 1, WAIT) is not None
     await desk.one("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
-    async with Notifier(desk.parts.settings) as notifier:
-        assert (await sweep_once(desk.parts, notifier)).refunds == 1
+    async with Notifier(desk.resources.settings) as notifier:
+        assert (await sweep_once(desk.resources, notifier)).refunds == 1
     assert calls(desk) == ["query_refund", "refund"]
     assert refund_of(await desk.state(state)).status is RefundStatus.SUCCEEDED
 
 
 async def test_many_workers_at_once_are_one_refund(desk: Desk) -> None:
     state = await came_late(desk)
-    outcomes = await asyncio.gather(*(refund_scheduled(desk.parts, refund_of(state).refund_no, 1) for _ in range(10)))
+    outcomes = await asyncio.gather(
+        *(refund_scheduled(desk.resources, refund_of(state).refund_no, 1) for _ in range(10))
+    )
     assert sorted(outcomes) == [Outcome.REFUNDED, *[Outcome.STALE] * 9]
     assert calls(desk) == ["refund"]
 
@@ -358,12 +360,12 @@ async def test_an_operator_gives_flagged_money_back_once(desk: Desk) -> None:
     assert state.refunds == ()
     number = state.payments[0].out_trade_no
     request: Callable[[], Awaitable[OrderState]] = lambda: request_refund(  # noqa: E731 - four times the same
-        desk.parts, state.order.order_no, number, by="ann"
+        desk.resources, state.order.order_no, number, by="ann"
     )
     states = await asyncio.gather(*(request() for _ in range(4)))
     assert {refund_of(after).refund_no for after in states} == {f"r{number}"}
     with pytest.raises(InvalidRequest):
-        await accept_late(desk.parts, state.order.order_no, by="bob")
+        await accept_late(desk.resources, state.order.order_no, by="bob")
     assert await work(desk, states[0]) is Outcome.REFUNDED
     assert (await request()).order.version == (await desk.state(state)).order.version
     assert len(at_channel(desk)) == 1
@@ -374,15 +376,15 @@ async def test_an_operator_cannot_give_back_what_paid_an_order_or_never_came(des
     state = await desk.placed()
     number = state.payments[0].out_trade_no
     with pytest.raises(InvalidRequest):
-        await request_refund(desk.parts, state.order.order_no, number, by="ann")
+        await request_refund(desk.resources, state.order.order_no, number, by="ann")
     desk.pay(state.payments[0])
     transaction = desk.transaction_of(state.payments[0])
     await desk.receive("main", desk.callback(state.payments[0], transaction=transaction))
     with pytest.raises(InvalidRequest):
-        await request_refund(desk.parts, state.order.order_no, number, by="ann")
+        await request_refund(desk.resources, state.order.order_no, number, by="ann")
     for order_no, wrong in (("F-nobody", number), (state.order.order_no, "another-1")):
         with pytest.raises(NotFound):
-            await request_refund(desk.parts, order_no, wrong, by="ann")
+            await request_refund(desk.resources, order_no, wrong, by="ann")
     assert calls(desk) == []
 
 
@@ -392,7 +394,7 @@ async def test_a_watched_payment_is_flagged_and_never_refunded(desk: Desk) -> No
         "watched", late_policy=LatePolicy.REFUND, double_policy=DoublePolicy.REFUND, trust_callback=True
     )
     request = PaymentRequest(account=account, watch=Watch(out_trade_no="elsewhere-000001"))
-    state = (await place_order(desk.parts, order_terms(), request, expires_in_s=600.0)).state
+    state = (await place_order(desk.resources, order_terms(), request, expires_in_s=600.0)).state
     sql = """WITH p AS (UPDATE payments SET status = 'closed'), q AS (DELETE FROM pending)
              UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 RETURNING 1"""
     await desk.one(sql)
@@ -400,6 +402,6 @@ async def test_a_watched_payment_is_flagged_and_never_refunded(desk: Desk) -> No
     after = await desk.state(state)
     assert (await desk.cases(state.order.order_no), after.refunds) == (["paid_late"], ())
     with pytest.raises(InvalidRequest):
-        await request_refund(desk.parts, state.order.order_no, "elsewhere-000001", by="ann")
-    assert await lease(desk.parts.db, state.payments[0].key, WAIT) is None
+        await request_refund(desk.resources, state.order.order_no, "elsewhere-000001", by="ann")
+    assert await lease(desk.resources.db, state.payments[0].key, WAIT) is None
     assert calls(desk) == []

@@ -41,12 +41,12 @@ class Elsewhere:
         )
 
     async def add(self) -> "Elsewhere":
-        await put_account(self.desk.parts.db, self.desk.sealer, self.config)
+        await put_account(self.desk.resources.db, self.desk.sealer, self.config)
         return self
 
     async def placed(self) -> OrderState:
         terms, payment = order_terms(currency="USD"), PaymentRequest(account=self.name)
-        state = (await place_order(self.desk.parts, terms, payment, expires_in_s=3600)).state
+        state = (await place_order(self.desk.resources, terms, payment, expires_in_s=3600)).state
         assert state.payments[0].checkout is not None
         return state
 
@@ -64,13 +64,13 @@ async def test_a_payment_whose_callback_was_not_delivered_becomes_paid_by_its_li
     await stripe.add()
     lost, open_still = await stripe.placed(), await stripe.placed()
     stripe.pay(lost)
-    assert await ask_undelivered(stripe.desk.parts) == 1
+    assert await ask_undelivered(stripe.desk.resources) == 1
     paid = await stripe.desk.state(lost)
     assert paid.order.status is OrderStatus.PAID
-    entries = await timeline(stripe.desk.parts.db, paid.order.order_no)
+    entries = await timeline(stripe.desk.resources.db, paid.order.order_no)
     assert Source.UNDELIVERED in [entry.by for entry in entries if entry.kind == "paid"]
     assert (await stripe.desk.state(open_still)).order.status is OrderStatus.PAYING
-    assert await ask_undelivered(stripe.desk.parts) == 0, "what is paid is not asked about again"
+    assert await ask_undelivered(stripe.desk.resources) == 0, "what is paid is not asked about again"
 
 
 async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None:
@@ -80,7 +80,7 @@ async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None
     stripe.pay(state)
     number = state.payments[0].out_trade_no
     stripe.desk.far_side.faults.force(number, AtFault(callback="lost", call="wrong_amount_in_query"))
-    await ask_undelivered(stripe.desk.parts)
+    await ask_undelivered(stripe.desk.resources)
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
     assert "amount_mismatch" in await stripe.desk.cases(state.order.order_no)
 
@@ -91,7 +91,7 @@ async def test_a_rate_of_one_a_second_is_enough(stripe: Elsewhere) -> None:
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    assert await ask_undelivered(stripe.desk.parts) == 1
+    assert await ask_undelivered(stripe.desk.resources) == 1
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAID
 
 
@@ -99,8 +99,8 @@ async def test_a_payment_that_somebody_is_asking_about_is_left_to_them(stripe: E
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    assert await lease(stripe.desk.parts.db, state.payments[0].key, 20.0) is not None
-    assert await ask_undelivered(stripe.desk.parts) == 0
+    assert await lease(stripe.desk.resources.db, state.payments[0].key, 20.0) is not None
+    assert await ask_undelivered(stripe.desk.resources) == 0
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
 
 
@@ -109,17 +109,17 @@ async def test_events_of_payments_that_are_not_ours_are_passed_over(stripe: Else
     await stripe.add()
     other = await stripe.placed()
     stripe.pay(other)
-    await stripe.desk.parts.db.execute("TRUNCATE orders, payments, pending CASCADE")
-    assert await ask_undelivered(stripe.desk.parts) == 0
+    await stripe.desk.resources.db.execute("TRUNCATE orders, payments, pending CASCADE")
+    assert await ask_undelivered(stripe.desk.resources) == 0
 
 
 async def test_one_account_that_cannot_be_asked_does_not_keep_the_others_from_it(stripe: Elsewhere) -> None:
     await stripe.add()
-    await put_account(stripe.desk.parts.db, stripe.desk.sealer, _gone(stripe, "gone"))
+    await put_account(stripe.desk.resources.db, stripe.desk.sealer, _gone(stripe, "gone"))
     state = await stripe.placed()
     stripe.pay(state)
     with capture_logs() as lines:
-        assert await ask_undelivered(stripe.desk.parts) == 1
+        assert await ask_undelivered(stripe.desk.resources) == 1
     (told,) = [line for line in lines if line["event"] == "undelivered_not_fetched"]
     assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAID
@@ -129,9 +129,9 @@ async def test_an_account_that_is_switched_off_is_not_asked_for_its_list(stripe:
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    await enable_account(stripe.desk.parts.db, "cards", enabled=False)
-    stripe.desk.parts.accounts._read_at = -60.0
-    assert await ask_undelivered(stripe.desk.parts) == 0
+    await enable_account(stripe.desk.resources.db, "cards", enabled=False)
+    stripe.desk.resources.accounts._read_at = -60.0
+    assert await ask_undelivered(stripe.desk.resources) == 0
     assert stripe.desk.calls("undelivered") == 0
 
 
@@ -146,9 +146,9 @@ def _gone(stripe: Elsewhere, name: str) -> AccountConfig:
 
 async def test_certificates_are_fetched_before_a_callback_needs_them_and_not_again(desk: Desk) -> None:
     account = await Elsewhere(desk, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
-    assert await desk.parts.accounts.keep_current() == 0
+    assert await desk.resources.accounts.keep_current() == 0
     assert desk.calls("certificates") == 1
-    assert await desk.parts.accounts.keep_current() == 0
+    assert await desk.resources.accounts.keep_current() == 0
     assert desk.calls("certificates") == 1, "twice a day is enough"
     assert account.name == "cn"
 
@@ -158,10 +158,10 @@ async def test_an_account_that_cannot_be_renewed_does_not_keep_the_others_from_i
     config = AccountConfig(
         name="gone", channel="wechatpay", base_url="http://127.0.0.1:9", credentials=gone.config.credentials
     )
-    await put_account(desk.parts.db, desk.sealer, config)
+    await put_account(desk.resources.db, desk.sealer, config)
     await Elsewhere(desk, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
     with capture_logs() as lines:
-        assert await desk.parts.accounts.keep_current() == 1
+        assert await desk.resources.accounts.keep_current() == 1
     assert desk.calls("certificates") == 1
     (told,) = [line for line in lines if line["event"] == "account_not_kept_current"]
     assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")

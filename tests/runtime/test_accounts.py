@@ -88,7 +88,7 @@ async def test_a_change_that_is_the_flows_alone_keeps_what_the_adapter_has_fetch
     """Certificates and tokens: without them callbacks are turned away until they are fetched again."""
     opened = await accounts.get("main")
     await desk.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,))
-    await enable_account(desk.parts.db, "main", enabled=False)
+    await enable_account(desk.resources.db, "main", enabled=False)
     clock.now += RELOAD_S + 1
     changed = await accounts.get("main")
     assert (changed.config.rate_per_s, changed.config.enabled) == (7, False)
@@ -129,7 +129,7 @@ async def test_an_account_that_does_not_open_does_not_take_the_others_with_it(
     desk: Desk, accounts: Accounts, change: dict[str, object]
 ) -> None:
     wrong = replace(desk.driver.account(desk.url), name="broken", **change)
-    await put_account(desk.parts.db, desk.sealer, wrong)
+    await put_account(desk.resources.db, desk.sealer, wrong)
     assert (await accounts.get("main")).config.name == "main"
     with pytest.raises(UnknownAccount):
         await accounts.get("broken")
@@ -141,7 +141,7 @@ async def test_an_account_that_opens_no_more_does_not_take_the_known_ones_with_i
     """Sealed under a master key that this process was not given."""
     opened = await accounts.get("main")
     stranger = Sealer.from_setting(f"other:{base64.urlsafe_b64encode(bytes(32)).decode()}")
-    await put_account(desk.parts.db, stranger, replace(desk.driver.account(desk.url), name="sealed"))
+    await put_account(desk.resources.db, stranger, replace(desk.driver.account(desk.url), name="sealed"))
     clock.now += RELOAD_S
     assert await accounts.get("main") is opened
     clock.now += RELOAD_S
@@ -152,27 +152,27 @@ async def test_an_account_that_opens_no_more_does_not_take_the_known_ones_with_i
 async def test_an_account_that_is_switched_off_starts_no_payment(desk: Desk) -> None:
     await desk.add_account("other")
     state = await desk.placed()
-    await enable_account(desk.parts.db, "other", enabled=False)
-    desk.parts.accounts._read_at = -RELOAD_S
+    await enable_account(desk.resources.db, "other", enabled=False)
+    desk.resources.accounts._read_at = -RELOAD_S
     with pytest.raises(UnknownAccount):
-        await start_payment(desk.parts, state.order.order_no, PaymentRequest(account="other"))
+        await start_payment(desk.resources, state.order.order_no, PaymentRequest(account="other"))
     with pytest.raises(UnknownAccount):
-        await place_order(desk.parts, order_terms(), PaymentRequest(account="other"), expires_in_s=600)
+        await place_order(desk.resources, order_terms(), PaymentRequest(account="other"), expires_in_s=600)
 
 
 async def test_an_account_that_is_switched_off_still_asks_receives_and_closes(desk: Desk) -> None:
     """Otherwise switching an account off would lose whatever is under way."""
     states = [await desk.placed() for _ in range(3)]
-    await enable_account(desk.parts.db, "main", enabled=False)
-    desk.parts.accounts._read_at = -RELOAD_S
+    await enable_account(desk.resources.db, "main", enabled=False)
+    desk.resources.accounts._read_at = -RELOAD_S
     asked, called_back, ended = states
     desk.pay(asked.payments[0])
-    assert await query_scheduled(desk.parts, asked.payments[0].key, 1) is Outcome.PAID
+    assert await query_scheduled(desk.resources, asked.payments[0].key, 1) is Outcome.PAID
     desk.pay(called_back.payments[0])
     transaction = desk.transaction_of(called_back.payments[0])
     await desk.receive("main", desk.callback(called_back.payments[0], transaction=transaction))
     assert (await desk.state(called_back)).order.status is OrderStatus.PAID
-    assert (await request_close(desk.parts, ended.order.order_no)).order.status is OrderStatus.CLOSED
+    assert (await request_close(desk.resources, ended.order.order_no)).order.status is OrderStatus.CLOSED
 
 
 async def test_an_account_added_just_after_a_reading_is_found_at_once(desk: Desk, accounts: Accounts) -> None:

@@ -14,7 +14,7 @@ from api.routes import Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest
 from core.money import AMOUNT_MAX
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.api.conftest import terms
 from tests.api.driver import Client
 
@@ -50,12 +50,12 @@ async def test_every_route_of_v1_wants_a_key() -> None:
     assert all(route.auth is Auth.API_KEY for route in TABLE if route.pattern.startswith(("/v1/", "/metrics")))
 
 
-async def test_a_revoked_key_opens_nothing_after_ten_seconds(client: Client, parts: Parts) -> None:
+async def test_a_revoked_key_opens_nothing_after_ten_seconds(client: Client, resources: Resources) -> None:
     now = 1000.0
     keys = client.app.service.keys
     keys._clock = lambda: now
     assert (await client.get("/v1/orders")).status == 200
-    await parts.db.execute("UPDATE api_keys SET revoked_at = now()")
+    await resources.db.execute("UPDATE api_keys SET revoked_at = now()")
     now += 9.9
     assert (await client.get("/v1/orders")).status == 200
     now += 0.2

@@ -13,7 +13,7 @@ import pytest
 
 from api.http import server as server_module
 from core.settings import Settings
-from runtime.resources import Parts
+from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
 from tests.servers import Process, eventually
@@ -30,8 +30,8 @@ async def process(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
 
 
 @pytest.fixture
-async def http(settings: Settings, parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
-    _, key = await create_api_key(parts.db, "tests")
+async def http(settings: Settings, resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
+    _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
         yield client

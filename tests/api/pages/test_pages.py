@@ -10,7 +10,7 @@ from api.pages import assets
 from api.pages.handlers import CSP
 from api.pages.texts import TEXTS, choose
 from core.money import decimal_text
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.api.conftest import Channel, expire_tokens, terms, token_of
 from tests.api.driver import Answer, Client
 
@@ -132,10 +132,10 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, parts: Parts) -> None:
+async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, resources: Resources) -> None:
     """Malformed, unknown and expired cannot be told apart, whatever is asked for."""
     order = await place(client)
-    await expire_tokens(parts)
+    await expire_tokens(resources)
     wrong = ("x", "%00", "a%2Fb", "z" * 22, "z" * 200, token_of(order), token_of(order)[:-1], order["order_no"])
     for suffix, method in (
         ("", "GET"),
@@ -227,10 +227,10 @@ async def test_coming_back_from_the_channel_never_ends_on_an_error(
 
 
 async def test_the_page_says_processing_when_the_order_cannot_be_read(
-    client: Client, buyer: Client, parts: Parts
+    client: Client, buyer: Client, resources: Resources
 ) -> None:
     order = await place(client)
-    await parts.db.close()
+    await resources.db.close()
     page = await buyer.get(f"/o/{token_of(order)}")
     assert (page.status, heading(page), page.headers["retry-after"]) == (503, "Payment processing", "5")
     assert f'data-token="{token_of(order)}"' in page.body.decode(), "so that its script goes on asking"

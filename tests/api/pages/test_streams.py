@@ -10,7 +10,7 @@ from api.pages import handlers as pages
 from api.pages import streams
 from api.pages.streams import Streams
 from core.settings import Settings
-from runtime.resources import Parts, open_parts
+from runtime.resources import Resources, open_resources
 from tests.api.conftest import Channel, expire_tokens, terms, token_of
 from tests.api.driver import Client, Stream
 from tests.servers import eventually
@@ -40,7 +40,7 @@ async def test_a_change_made_by_another_process_ends_the_stream_with_paid(
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: now.states)
         await channel.pay(order["payments"][0]["out_trade_no"])
-        async with open_parts(settings) as other, running(App(other, asyncio.Event())) as another:
+        async with open_resources(settings) as other, running(App(other, asyncio.Event())) as another:
             await Client(another, api_key=client.api_key).post(f"/v1/orders/{order['order_no']}/refresh")
             await stream.until(lambda now: now.is_over)
     assert [state["status"] for state in stream.states] == ["processing", "paid"]
@@ -48,24 +48,24 @@ async def test_a_change_made_by_another_process_ends_the_stream_with_paid(
 
 
 async def test_a_lost_wake_up_is_made_good_at_the_next_heart_beat(
-    client: Client, buyer: Client, parts: Parts, quick_heart: None
+    client: Client, buyer: Client, resources: Resources, quick_heart: None
 ) -> None:
     """The order changes in Postgres and nobody publishes it."""
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: "event: beat" in now.text)
-        await parts.db.execute("UPDATE orders SET handed_off_at = now(), version = 2")
+        await resources.db.execute("UPDATE orders SET handed_off_at = now(), version = 2")
         await stream.until(lambda now: len(now.states) == 2)
     assert stream.states[-1]["status"] == "processing"
 
 
-async def test_a_forged_message_only_makes_it_read_again(client: Client, buyer: Client, parts: Parts) -> None:
+async def test_a_forged_message_only_makes_it_read_again(client: Client, buyer: Client, resources: Resources) -> None:
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: now.states)
 
         async def forge() -> bool:
-            await parts.changes.publish([(order["order_no"], 999)])
+            await resources.changes.publish([(order["order_no"], 999)])
             return "event: beat" in stream.text
 
         await eventually(forge)
@@ -107,12 +107,12 @@ async def test_a_drain_ends_streams_and_says_when_to_come_back(
 
 
 async def test_a_token_that_expires_ends_its_stream(
-    client: Client, buyer: Client, parts: Parts, quick_heart: None
+    client: Client, buyer: Client, resources: Resources, quick_heart: None
 ) -> None:
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: now.states)
-        await expire_tokens(parts)
+        await expire_tokens(resources)
         await stream.until(lambda now: now.is_over)
 
 
@@ -124,21 +124,23 @@ async def test_a_stream_ends_when_it_is_old(client: Client, buyer: Client, monke
 
 
 async def test_a_database_outage_is_a_heart_beat_and_not_the_end(
-    client: Client, buyer: Client, parts: Parts, quick_heart: None
+    client: Client, buyer: Client, resources: Resources, quick_heart: None
 ) -> None:
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events", last_event_id="1") as stream:
         await stream.until(lambda now: "beat" in now.text)
-        await parts.db.close()
+        await resources.db.close()
         before = stream.text.count("beat")
         await stream.until(lambda now: now.text.count("beat") > before + 3)
         assert not stream.is_over
 
 
-async def test_streams_are_capped_per_address_and_in_all(parts: Parts, draining: asyncio.Event, client: Client) -> None:
+async def test_streams_are_capped_per_address_and_in_all(
+    resources: Resources, draining: asyncio.Event, client: Client
+) -> None:
     order = (await client.post("/v1/orders", terms())).json
     target = f"/o/{token_of(order)}/events"
-    async with running(App(parts, draining, streams=Streams(total_max=3, per_address_max=2))) as app:
+    async with running(App(resources, draining, streams=Streams(total_max=3, per_address_max=2))) as app:
         one, two, three = (Client(app, address=f"198.51.100.{number}") for number in (1, 2, 3))
         async with one.stream(target) as first, one.stream(target) as second, two.stream(target) as third:
             for stream in (first, second, third):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from runtime.resources import Parts
+from runtime.resources import Resources
 from tests.api.conftest import Channel, open_elsewhere, terms
 from tests.api.driver import Client
 from tests.servers import eventually
@@ -156,7 +156,7 @@ CLIENT_IP = "2001:db8::1428:57ab"
 
 
 async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
-    client: Client, account: str, parts: Parts
+    client: Client, account: str, resources: Resources
 ) -> None:
     payer = {"openid": OPENID, "client_ip": CLIENT_IP}
     with capture_logs() as lines:
@@ -165,9 +165,9 @@ async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
         path = f"/v1/orders/{unpaid['order_no']}/payments"
         started = await client.post(path, {"account": account, "payer": payer})
     assert (placed.status, started.status) == (201, 201)
-    tables = await parts.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = await resources.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     kept = [
-        await parts.db.fetch(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - Postgres's own
+        await resources.db.fetch(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - Postgres's own
         for (table,) in tables
     ]
     seen = repr((kept, lines, placed.json, started.json))
@@ -221,9 +221,11 @@ async def test_a_payment_is_watched_for_ten_years_at_most(client: Client, accoun
     assert (await client.post("/v1/orders", terms(account=account, watch=watch))).status == 201
 
 
-async def test_the_payer_reaches_the_channel_that_needs_one(client: Client, channel: Channel, parts: Parts) -> None:
+async def test_the_payer_reaches_the_channel_that_needs_one(
+    client: Client, channel: Channel, resources: Resources
+) -> None:
     """WeChat Pay's jsapi wants an openid; the request without it, sent again with it, carries on where it was."""
-    await open_elsewhere(parts, channel, "wechatpay", "cn")
+    await open_elsewhere(resources, channel, "wechatpay", "cn")
     wanted = terms(account="cn", method="jsapi")
     without = await client.post("/v1/orders", wanted)
     assert (without.status, "payer.openid" in without.json["detail"]) == (400, True)

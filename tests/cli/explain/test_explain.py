@@ -12,7 +12,7 @@ from channels.base import Create
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.order import Payment
-from runtime.resources import Parts
+from runtime.resources import Resources
 from simulator.kernel.base import Account as FarAccount
 from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault
@@ -320,14 +320,14 @@ async def test_unix_seconds_are_a_time_too(sandbox: Case) -> None:
 
 
 async def test_the_payment_is_looked_up_by_account_and_number(
-    nodrop: Nodrop, parts: Parts, place: Place, channel: Channel, tmp_path: Path
+    nodrop: Nodrop, resources: Resources, place: Place, channel: Channel, tmp_path: Path
 ) -> None:
     """And the account too, whose merchant's second key signs here what the channel would send."""
     number = (await place("E-1")).payments[0].out_trade_no
     case = Case(tmp_path, nodrop, driver_of("sandbox"))
     keys = {"k1": channel.secret, "k2": case.account.credentials["keys"]["k2"]}
     stored = replace(case.account, credentials=case.account.credentials | {"keys": keys})
-    await put_account(parts.db, Sealer.from_setting(parts.settings.nodrop_master_keys), stored)
+    await put_account(resources.db, Sealer.from_setting(resources.settings.nodrop_master_keys), stored)
 
     async def explain(said: Said, *, account: str = "main") -> Ran:
         sent = case.sent(said)

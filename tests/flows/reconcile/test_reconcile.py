@@ -26,7 +26,7 @@ from flows.reconcile.run import Watching, needs_person, reconcile_day, reconcile
 from flows.reconcile.statement import BATCH, Numbered
 from flows.refresh import refresh_order
 from runtime.accounts import Account
-from runtime.resources import Parts
+from runtime.resources import Resources
 from simulator.kernel.faults import AtFault, FaultProfile
 from storage.postgres.pending import lease
 from storage.postgres.reconciliation.differences import list_differences
@@ -49,7 +49,7 @@ class Books:
 
     def __init__(self, desk: Desk, account: Account) -> None:
         self.desk = desk
-        self.parts = desk.parts
+        self.resources = desk.resources
         self.account = account
 
     def pay(self, payment: Payment, at: datetime | None = None) -> None:
@@ -65,7 +65,7 @@ class Books:
 
     async def _find(self, name: str) -> bool:
         with suppress(UnknownAccount):
-            self.account = await self.parts.accounts.get(name)
+            self.account = await self.resources.accounts.get(name)
             return True
         return False
 
@@ -78,7 +78,7 @@ class Books:
     async def paid(self, at: datetime | None = None) -> OrderState:
         """Paid there and here."""
         state = await self.lost(at)
-        state = await refresh_order(self.parts, state.order.order_no, trailing=True)
+        state = await refresh_order(self.resources, state.order.order_no, trailing=True)
         assert state.order.status is OrderStatus.PAID
         return state
 
@@ -86,7 +86,7 @@ class Books:
         self.desk.far_side.faults.profile = FaultProfile(**profile)
 
     async def run(self, day: date = YESTERDAY, **more: Any) -> Reconciliation:
-        run = await reconcile_day(self.parts, self.account, day, **more)
+        run = await reconcile_day(self.resources, self.account, day, **more)
         assert run is not None
         return run
 
@@ -98,7 +98,7 @@ class Books:
 
     async def file(self, path: Path, text: str, **more: Any) -> Reconciliation:
         path.write_text(text)
-        run = await reconcile_file(self.parts, self.account, path, **more)
+        run = await reconcile_file(self.resources, self.account, path, **more)
         assert run is not None
         return run
 
@@ -121,8 +121,8 @@ class Books:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def books(desk: Desk) -> AsyncIterator[Books]:
-    await desk.parts.db.execute("TRUNCATE reconciliations CASCADE")
-    yield Books(desk, await desk.parts.accounts.get("main"))
+    await desk.resources.db.execute("TRUNCATE reconciliations CASCADE")
+    yield Books(desk, await desk.resources.accounts.get("main"))
 
 
 async def by(desk: Desk, state: OrderState) -> object:
@@ -184,7 +184,7 @@ async def test_money_for_a_closed_order_goes_by_the_door(books: Books, policy: s
     sql = """WITH gone AS (DELETE FROM pending WHERE order_no = $1), closed AS (
                  UPDATE payments SET status = 'closed' WHERE order_no = $1)
              UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1"""
-    await books.desk.parts.db.execute(sql, state.order.order_no)
+    await books.desk.resources.db.execute(sql, state.order.order_no)
     books.pay(state.payments[0])
 
     assert await books.counts() == {"repaired": 1, "door_cases": 1}
@@ -215,7 +215,7 @@ async def test_a_wrong_amount_in_the_statement_does_not_keep_the_order_from_bein
 async def test_a_row_without_our_number_is_found_by_the_channels(books: Books, tmp_path: Path) -> None:
     paid, watched = await books.paid(), await books.lost()
     sql = "UPDATE payments SET channel_reference = 'ref-1' WHERE out_trade_no = $1"
-    await books.desk.parts.db.execute(sql, watched.payments[0].out_trade_no)
+    await books.desk.resources.db.execute(sql, watched.payments[0].out_trade_no)
     rows = (
         books.row(paid.payments[0], out_trade_no=""),
         books.row(watched.payments[0], out_trade_no="", transaction_id="ref-1"),
@@ -284,7 +284,7 @@ async def test_a_channel_that_answers_nothing_stops_the_run_where_it_is(
         with pytest.raises(ChannelUnavailable):
             await books.run()
 
-    [run] = await list_reconciliations(books.parts.db)
+    [run] = await list_reconciliations(books.resources.db)
     assert (run.status, run.next_row, run.attempt) == ("failed", 1, 2)
     assert await books.desk.cases() == []
     books.faults()
@@ -303,7 +303,7 @@ async def test_rows_wait_for_the_rate_and_none_is_skipped(books: Books) -> None:
 
 async def test_a_query_of_somebody_else_is_waited_for(books: Books) -> None:
     state = await books.lost()
-    held = await lease(books.parts.db, state.payments[0].key, 0.6)
+    held = await lease(books.resources.db, state.payments[0].key, 0.6)
     assert held is not None
     assert await books.counts() == {"repaired": 1}
 
@@ -329,7 +329,7 @@ async def test_a_difference_of_a_paid_payment_is_a_case_and_nobody_is_asked(
 
     assert run.counts[kind] == 1
     assert await books.desk.cases(state.order.order_no) == [f"statement_{kind}"]
-    [found] = await list_differences(books.parts.db, run.id)
+    [found] = await list_differences(books.resources.db, run.id)
     assert (found.row_no, found.kind, found.order_no) == (1, kind, state.order.order_no)
     assert detail in found.detail
     assert books.desk.calls() == before
@@ -425,7 +425,7 @@ def refund(books: Books, payment: Payment, number: str, amount: int) -> None:
 async def ask(books: Books, state: OrderState) -> None:
     """Somebody asked the channel about it meanwhile."""
     [payment] = (await books.desk.state(state)).payments
-    await query_now(books.parts, books.account, payment, by=Source.QUERY, urgency=Urgency.SCHEDULED, leased=None)
+    await query_now(books.resources, books.account, payment, by=Source.QUERY, urgency=Urgency.SCHEDULED, leased=None)
 
 
 # -- paid here only ----------------------------------------------------------------------------------------------------
@@ -462,7 +462,7 @@ async def test_a_question_that_was_answered_is_not_asked_again(books: Books) -> 
     await books.paid()
     books.faults(statement_omits=1.0)
     await books.run()
-    await books.parts.db.execute("UPDATE cases SET resolved_at = now(), resolution = 'seen', by = 'alice'")
+    await books.resources.db.execute("UPDATE cases SET resolved_at = now(), resolution = 'seen', by = 'alice'")
     assert await books.counts() == {"paid_here_only": 1}
     assert await books.desk.cases() == []
 
@@ -508,7 +508,7 @@ async def test_the_day_that_is_not_over_is_repaired_and_not_judged(books: Books)
     lost, here = await books.desk.placed(), await books.desk.placed()
     books.desk.pay(lost.payments[0])
     books.desk.pay(here.payments[0])
-    await refresh_order(books.parts, here.order.order_no, trailing=True)
+    await refresh_order(books.resources, here.order.order_no, trailing=True)
     books.desk.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
     books.faults()
     assert await books.counts(TODAY) == {"repaired": 1, "agrees": 1}
@@ -532,7 +532,7 @@ async def test_a_file_is_whole_between_its_first_and_its_last_row(books: Books, 
 async def put_back(books: Books, state: OrderState, at: datetime) -> None:
     """It was paid here at another second than there."""
     sql = "UPDATE payments SET paid_at = $2 WHERE order_no = $1"
-    await books.parts.db.execute(sql, state.order.order_no, at)
+    await books.resources.db.execute(sql, state.order.order_no, at)
 
 
 # -- unknown payments, dry runs ----------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ async def test_a_dry_run_lists_and_changes_nothing(books: Books) -> None:
     run = await books.run(dry_run=True)
 
     assert (run.counts["paid_there_only"], run.counts["amount"], run.dry_run) == (1, 2, True)
-    assert len(await list_differences(books.parts.db, run.id)) == 3
+    assert len(await list_differences(books.resources.db, run.id)) == 3
     assert (await books.desk.state(lost)).order == before.order
     assert await books.desk.cases() == []
     assert books.desk.calls() == asked
@@ -590,7 +590,7 @@ async def test_a_run_is_carried_on_where_it_was_left(
     monkeypatch.setattr(reconcile_rows.RowComparer, "compare", dies)
     with pytest.raises(asyncio.CancelledError):
         await books.file(tmp_path / "s.csv", text)
-    [left] = await list_reconciliations(books.parts.db)
+    [left] = await list_reconciliations(books.resources.db)
     assert (left.status, left.next_row) == ("running", BATCH + 1)
     told: list[StatementRow] = []
 
@@ -632,11 +632,11 @@ async def test_a_batch_that_was_half_done_is_done_again_without_effect(
 
 async def test_another_statement_of_the_day_is_begun_at_its_first_row(books: Books) -> None:
     """What a run had counted of one that is no longer told is forgotten."""
-    first = await claim_day(books.parts.db, "main", YESTERDAY, dry_run=False, lease_s=0.001)
+    first = await claim_day(books.resources.db, "main", YESTERDAY, dry_run=False, lease_s=0.001)
     assert first is not None
-    first = await begin(books.parts.db, first, b"s" * 32)
+    first = await begin(books.resources.db, first, b"s" * 32)
     sql = """UPDATE reconciliations SET next_row = 501, counts = '{"amount": 7, "rows": 500}'"""
-    await books.parts.db.execute(sql)
+    await books.resources.db.execute(sql)
     await books.lost()
 
     run = await books.run()
@@ -647,7 +647,7 @@ async def test_another_statement_of_the_day_is_begun_at_its_first_row(books: Boo
 
 async def test_two_at_once_are_one(books: Books) -> None:
     state = await books.lost()
-    runs = await asyncio.gather(*(reconcile_day(books.parts, books.account, YESTERDAY) for _ in range(3)))
+    runs = await asyncio.gather(*(reconcile_day(books.resources, books.account, YESTERDAY) for _ in range(3)))
     done = [run for run in runs if run is not None]
     assert len(done) == 1
     assert done[0].counts["repaired"] == 1
@@ -657,7 +657,7 @@ async def test_two_at_once_are_one(books: Books) -> None:
 
 async def test_a_long_run_keeps_its_lease(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes several times as long as the lease, and meanwhile nobody else may begin."""
-    parts = Parts(**vars(books.parts) | {"settings": replace(books.parts.settings, lease_s=0.3)})
+    resources = Resources(**vars(books.resources) | {"settings": replace(books.resources.settings, lease_s=0.3)})
     state = await books.lost()
     waits = asyncio.Event()
     real = query_now
@@ -667,10 +667,10 @@ async def test_a_long_run_keeps_its_lease(books: Books, monkeypatch: pytest.Monk
         return await real(*args, **more)
 
     monkeypatch.setattr(reconcile_rows, "query_now", slow)
-    running = asyncio.create_task(reconcile_day(parts, books.account, YESTERDAY))
+    running = asyncio.create_task(reconcile_day(resources, books.account, YESTERDAY))
     sql = "SELECT count(*) FROM reconciliations WHERE leased_at < clock_timestamp() - interval '0.9 s'"
     await eventually(lambda: books.desk.one(sql))
-    assert await asyncio.wait_for(reconcile_day(parts, books.account, YESTERDAY), 5) is None
+    assert await asyncio.wait_for(reconcile_day(resources, books.account, YESTERDAY), 5) is None
     waits.set()
     assert await running is not None
     assert await books.status(state) is OrderStatus.PAID
@@ -682,82 +682,82 @@ async def test_a_long_run_keeps_its_lease(books: Books, monkeypatch: pytest.Monk
 @pytest_asyncio.fixture(loop_scope="session")
 async def daily(books: Books) -> Books:
     """Statements are ready at midnight, and the account is ten days old."""
-    settings = replace(books.parts.settings, reconcile_at="00:00")
-    books.parts = Parts(**vars(books.parts) | {"settings": settings})
-    await books.parts.db.execute("UPDATE accounts SET created_at = now() - interval '10 days'")
+    settings = replace(books.resources.settings, reconcile_at="00:00")
+    books.resources = Resources(**vars(books.resources) | {"settings": settings})
+    await books.resources.db.execute("UPDATE accounts SET created_at = now() - interval '10 days'")
     return books
 
 
 async def test_the_daily_job_reconciles_yesterday_once_and_catches_up_missed_days(daily: Books) -> None:
     state = await daily.lost(noon(BEFORE))
     turns = 0
-    while await reconcile_due(daily.parts):
+    while await reconcile_due(daily.resources):
         turns += 1
-    runs = await list_reconciliations(daily.parts.db)
+    runs = await list_reconciliations(daily.resources.db)
     assert [run.day for run in reversed(runs)] == [TODAY - timedelta(days=ago) for ago in range(7, 0, -1)]
     assert turns == 7
     assert await daily.status(state) is OrderStatus.PAID
-    assert not await reconcile_due(daily.parts)
+    assert not await reconcile_due(daily.resources)
 
 
 async def test_several_workers_do_one_run_for_each_account_and_day(daily: Books) -> None:
     async def worker() -> None:
-        while await reconcile_due(daily.parts):
+        while await reconcile_due(daily.resources):
             pass
 
     await asyncio.gather(*(worker() for _ in range(3)))
-    runs = await list_reconciliations(daily.parts.db)
+    runs = await list_reconciliations(daily.resources.db)
     assert len({run.day for run in runs}) == 7
     assert all(run.status == "finished" for run in runs)
 
 
 async def test_a_day_that_fails_is_tried_again_after_n_squared_units_and_keeps_no_other_waiting(daily: Books) -> None:
     daily.faults(affected=("statement",), html_error=1.0)
-    assert not await reconcile_due(daily.parts)
-    runs = await list_reconciliations(daily.parts.db)
+    assert not await reconcile_due(daily.resources)
+    runs = await list_reconciliations(daily.resources.db)
     assert [(run.status, run.attempt) for run in runs] == [("failed", 2)] * 7
     sql = "SELECT min(extract(epoch FROM due_at - now())) FROM reconciliations"
     assert 50 < float(str(await daily.desk.one(sql))) <= 60
     daily.faults()
-    assert not await reconcile_due(daily.parts), "not due yet"
+    assert not await reconcile_due(daily.resources), "not due yet"
 
-    await daily.parts.db.execute("UPDATE reconciliations SET due_at = now()")
+    await daily.resources.db.execute("UPDATE reconciliations SET due_at = now()")
     daily.faults(affected=("statement",), html_error=1.0)
-    assert not await reconcile_due(daily.parts)
+    assert not await reconcile_due(daily.resources)
     assert 230 < float(str(await daily.desk.one(sql))) <= 240
 
 
 async def test_a_day_that_was_read_before_it_was_over_is_due_all_the_same(daily: Books) -> None:
     """An operator was in a hurry: what came after that stands in the statement of the whole day alone."""
-    while await reconcile_due(daily.parts):
+    while await reconcile_due(daily.resources):
         pass
-    await daily.parts.db.execute("UPDATE reconciliations SET started_at = $1 WHERE day = $2", noon(), YESTERDAY)
+    await daily.resources.db.execute("UPDATE reconciliations SET started_at = $1 WHERE day = $2", noon(), YESTERDAY)
     state = await daily.lost(noon() + timedelta(hours=1))
-    assert await reconcile_due(daily.parts)
+    assert await reconcile_due(daily.resources)
     assert await daily.status(state) is OrderStatus.PAID
 
 
 async def test_before_its_hour_or_switched_off_nothing_is_due(daily: Books) -> None:
-    off = Parts(**vars(daily.parts) | {"settings": replace(daily.parts.settings, reconcile_at="off")})
+    off = Resources(**vars(daily.resources) | {"settings": replace(daily.resources.settings, reconcile_at="off")})
     assert not await reconcile_due(off)
-    assert await list_reconciliations(daily.parts.db) == []
+    assert await list_reconciliations(daily.resources.db) == []
 
 
 async def test_a_new_account_has_no_days_to_catch_up(books: Books) -> None:
-    settings = replace(books.parts.settings, reconcile_at="00:00")
-    assert not await reconcile_due(Parts(**vars(books.parts) | {"settings": settings}))
+    settings = replace(books.resources.settings, reconcile_at="00:00")
+    assert not await reconcile_due(Resources(**vars(books.resources) | {"settings": settings}))
 
 
 async def test_yesterday_is_due_from_the_hour_on(daily: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(daily.parts.settings, reconcile_at="10:30")
-    parts = Parts(**vars(daily.parts) | {"settings": settings})
+    settings = replace(daily.resources.settings, reconcile_at="10:30")
+    resources = Resources(**vars(daily.resources) | {"settings": settings})
     for clock, newest in ((time(10, 29), BEFORE), (time(10, 30), YESTERDAY)):
 
         async def now(_: object, clock: time = clock) -> datetime:
             return datetime.combine(TODAY, clock, UTC)
 
         monkeypatch.setattr(reconcile_daily, "find_now", now)
-        while await reconcile_due(parts):
+        while await reconcile_due(resources):
             pass
-        runs = await list_reconciliations(parts.db)
+        runs = await list_reconciliations(resources.db)
         assert max(run.day for run in runs if run.day is not None) == newest

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel, Create
 from channels.transport import Transport
 from core.account import AccountConfig
+from core.errors import CallbackForged
 from core.evidence import Unclear
 from core.order import Payment, PaymentStatus
 from demo.embedded import free_port, temporary_directory
@@ -120,7 +122,13 @@ async def _measure(far_side: _FarSide, name: str, sizes: Sizes, tls: Certificate
     captured: list[Captured] = []
 
     async def receive(request: Request) -> Reply:
-        captured.append(Captured(dict(request.headers), request.body, datetime.now(UTC)))
+        """Keep and acknowledge a genuine callback; refuse any other, as WeChat Pay's signature tests require."""
+        callback = Captured(dict(request.headers), request.body, datetime.now(UTC))
+        try:
+            await channel.verify_callback(callback.headers, callback.body, received_at=callback.at)
+        except CallbackForged:
+            return Response(status=HTTPStatus.UNAUTHORIZED)
+        captured.append(callback)
         ack = channel.acknowledge()
         return Response(status=ack.status, body=ack.body, content_type=ack.content_type)
 

@@ -37,15 +37,8 @@ async def refresh_order(
     """
     if trailing:
         return await _refresh(resources, order_no, by, cooldown_s=0.0)
-    running = resources.refreshing.get(order_no)
-    if running is None:
-        running = asyncio.create_task(
-            _refresh(resources, order_no, by, cooldown_s=resources.settings.refresh_cooldown_s)
-        )
-        resources.refreshing[order_no] = running
-        running.add_done_callback(lambda _: resources.refreshing.pop(order_no, None))
-    # A page that goes away must not take the answer from the others.
-    return await asyncio.shield(running)
+    cooldown_s = resources.settings.refresh_cooldown_s
+    return await resources.refreshing.run(order_no, lambda: _refresh(resources, order_no, by, cooldown_s=cooldown_s))
 
 
 async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_s: float) -> OrderState:

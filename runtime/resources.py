@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from channels.kit.single_flight import SingleFlight
 from channels.transport import Transport
 from core.admission import Admission
 from core.errors import RedisUnavailable
@@ -44,8 +45,8 @@ class Resources:
     accounts: Accounts
     confirm_slots: asyncio.Semaphore
     """How many callbacks may be confirmed inside their requests at once; the others are left to their compensation."""
-    refreshing: dict[str, asyncio.Task[OrderState]] = field(default_factory=dict)
-    """Refreshes under way in this process, by order: one for all who ask."""
+    refreshing: SingleFlight[str, OrderState] = field(default_factory=SingleFlight)
+    """Refreshes in flight in this process, by order number."""
 
 
 @asynccontextmanager

@@ -1,30 +1,35 @@
-"""What many ask for at the same time is fetched once; all of them are told what came of it, and nothing is kept."""
+"""One call for all who need the same result at the same time. Nothing is kept once it has ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+_K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
 
 
-class Once(Generic[_T]):
-    """At most one fetch under way for each key. A waiter that is cancelled takes the others' answer from nobody."""
+class SingleFlight(Generic[_K, _T]):
+    """At most one call in flight for each key. A cancelled waiter leaves the call running for the others."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Task[_T]] = {}
+        self._in_flight: dict[_K, asyncio.Task[_T]] = {}
 
-    async def fetch(self, key: str, fetch: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Join the fetch of this key, or begin it. Raises what the fetch raises; the next caller begins a new one."""
-        task = self._under_way.get(key)
+    def __len__(self) -> int:
+        """Number of calls in flight."""
+        return len(self._in_flight)
+
+    async def run(self, key: _K, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Join the call of this key, or start it. Raises what the call raises; the next caller starts a new one."""
+        task = self._in_flight.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.create_task(fetch())
-            task.add_done_callback(partial(self._ended, key))
+            task = self._in_flight[key] = asyncio.create_task(call())
+            task.add_done_callback(partial(self._land, key))
         return await asyncio.shield(task)
 
-    def _ended(self, key: str, task: asyncio.Task[_T]) -> None:
-        del self._under_way[key]
+    def _land(self, key: _K, task: asyncio.Task[_T]) -> None:
+        del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # looked at here too: nobody may be waiting for it any more
+            task.exception()  # marks it as retrieved: every waiter may have been cancelled

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from channels.kit.json_body import read_json
-from channels.kit.single_flight import Once
+from channels.kit.single_flight import SingleFlight
 from channels.transport import ANSWER_BYTES_MAX, Answer, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
@@ -68,7 +68,7 @@ class Api:
         self._base_url = base_url
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._clock = clock
-        self._once: Once[str] = Once()
+        self._token_calls: SingleFlight[str, str] = SingleFlight()
         self._token = ""
         self._token_until = 0.0
 
@@ -114,12 +114,12 @@ class Api:
     async def keep_current(self) -> None:
         """Renew the token ahead of its end. An account that nobody uses has none, and is given none."""
         if self._token and self._clock() >= self._token_until - KEEP_AHEAD_S:
-            await self._once.fetch("token", self._fetch_token)
+            await self._token_calls.run("token", self._fetch_token)
 
     async def _current_token(self) -> str:
         if self._token and self._clock() < self._token_until:
             return self._token
-        return await self._once.fetch("token", self._fetch_token)
+        return await self._token_calls.run("token", self._fetch_token)
 
     async def _fetch_token(self) -> str:
         asked_at = self._clock()

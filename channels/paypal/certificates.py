@@ -21,7 +21,7 @@ from cryptography.x509 import Certificate, DNSName, load_pem_x509_certificate, l
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from channels.kit.single_flight import Once
+from channels.kit.single_flight import SingleFlight
 from channels.transport import Transport
 from core.errors import CallbackForged, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
@@ -66,7 +66,7 @@ class Certificates:
         self._clock = clock
         self._kept: OrderedDict[str, list[Certificate]] = OrderedDict()
         self._fetched_at: deque[float] = deque(maxlen=FETCHES_PER_MINUTE_MAX)
-        self._once: Once[list[Certificate]] = Once()
+        self._fetches: SingleFlight[str, list[Certificate]] = SingleFlight()
 
     def id_in(self, url: str) -> str:
         """The certificate's id, if the address is one of PayPal's.
@@ -89,7 +89,7 @@ class Certificates:
         self.id_in(url)
         chain = self._kept.get(url)
         if chain is None:
-            chain = await self._once.fetch(url, lambda: self._fetch(url))
+            chain = await self._fetches.run(url, lambda: self._fetch(url))
         try:
             key = self._trusted_key(chain, at)
         except CallbackForged:

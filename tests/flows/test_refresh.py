@@ -103,7 +103,7 @@ async def test_a_page_that_goes_away_takes_the_answer_from_nobody(desk: Desk) ->
     await asyncio.wait([gone], timeout=0.001)
     gone.cancel()
     assert (await stays).order.status is OrderStatus.PAID
-    assert desk.resources.refreshing == {}
+    assert len(desk.resources.refreshing) == 0
 
 
 async def test_a_paid_order_is_answered_without_asking(desk: Desk) -> None:

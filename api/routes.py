@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from api import callbacks, ops
+from api.http.errors import MethodNotAllowed
 from api.http.response import HTML, JSON, TEXT, Reply
 from api.pages import handlers as pages
 from api.v1 import orders
@@ -218,7 +219,7 @@ class Router:
             if params is not None:
                 route = methods.get("GET" if method == "HEAD" else method)
                 if route is None:
-                    raise errors.MethodNotAllowed(", ".join(sorted(methods)))
+                    raise MethodNotAllowed(", ".join(sorted(methods)))
                 return Found(route, params)
         raise errors.NotFound("nothing is at this address")
 

@@ -16,7 +16,8 @@
     │   └── ConflictsExhausted
     └── ConfigurationError   stops the process at its start, and names what to set
 
-The HTTP status of a `CallerError` is in `api.http.problems`, in one table.
+Faults of HTTP alone (a body too large, an unknown API key) are `CallerError`s in `api.http.errors`; the HTTP status of
+each fault is in `api.http.problems`, in one table.
 """
 
 from __future__ import annotations
@@ -48,28 +49,8 @@ class InvalidRequest(CallerError):
     """The request is malformed."""
 
 
-class Unauthorized(CallerError):
-    """The API key is missing or unknown."""
-
-
 class NotFound(CallerError):
     """There is nothing here under this name."""
-
-
-class MethodNotAllowed(CallerError):
-    """This address does not take this method."""
-
-
-class BodyTooLarge(CallerError):
-    """The body is larger than this address takes."""
-
-
-class BodyTooSlow(CallerError):
-    """The body did not arrive within its deadline."""
-
-
-class UnsupportedBody(CallerError):
-    """The body's type or encoding is not taken here."""
 
 
 class OrderConflict(CallerError):
@@ -89,7 +70,7 @@ class OrderClosed(CallerError):
 
 
 class PaymentUnclear(CallerError):
-    """An earlier payment of this order may still be paid: another one is not started until the channel has told."""
+    """An earlier payment of this order may still be paid: another one is not started until the channel has answered."""
 
 
 class PaymentRefused(CallerError):

@@ -18,6 +18,7 @@ import structlog
 from api import routes
 from api.http import metrics, openapi, problems
 from api.http.auth import ApiKeys
+from api.http.errors import MethodNotAllowed
 from api.http.limits import RefreshLimits
 from api.http.request import (
     BODY_TIMEOUT_S,
@@ -36,7 +37,7 @@ from api.http.response import EventStream, Reply, Response, encode_headers
 from api.pages.streams import HEADERS, Streams, send_stream
 from api.routes import DEADLINE_S, Auth, Found, Route, Router
 from api.service import Asks, Service
-from core.errors import InvalidRequest, MethodNotAllowed, NodropError
+from core.errors import InvalidRequest, NodropError
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.resources import Resources
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import NamedTuple
 
-from core.errors import Unauthorized
+from api.http.errors import Unauthorized
 from storage.postgres.api_keys import ApiKey, digest_of, find_api_key
 from storage.postgres.database import Database
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
+from api.http.errors import BodyTooLarge, BodyTooSlow, Unauthorized, UnsupportedBody
 from api.http.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, kind_of, title_of
 from api.http.response import JSON
 from api.routes import Auth, Media, Route
-from core import errors
+from core.errors import InvalidRequest, NodropError, StorageError
 
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
@@ -118,17 +119,17 @@ def _responses(route: Route) -> Object:
     return responses
 
 
-def _faults_of(route: Route) -> list[type[errors.NodropError]]:
+def _faults_of(route: Route) -> list[type[NodropError]]:
     """What the handler may raise, and what may be wrong before it is called."""
-    faults: dict[type[errors.NodropError], None] = dict.fromkeys(route.faults)
+    faults: dict[type[NodropError], None] = dict.fromkeys(route.faults)
     if route.auth is Auth.API_KEY:
-        faults[errors.Unauthorized] = None
+        faults[Unauthorized] = None
     if route.takes or route.query:
-        faults[errors.InvalidRequest] = None
+        faults[InvalidRequest] = None
     if route.body_bytes_max:
-        faults |= dict.fromkeys((errors.BodyTooLarge, errors.BodyTooSlow, errors.UnsupportedBody))
+        faults |= dict.fromkeys((BodyTooLarge, BodyTooSlow, UnsupportedBody))
     if route.auth is not Auth.NOBODY:
-        faults[errors.StorageError] = None
+        faults[StorageError] = None
     return list(faults)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from api.http.errors import BodyTooLarge, BodyTooSlow, MethodNotAllowed, Unauthorized, UnsupportedBody
 from api.http.response import Response
 from core import errors
 
@@ -36,18 +37,18 @@ class Kind(NamedTuple):
 KINDS: Mapping[type[errors.NodropError], Kind] = MappingProxyType(
     {
         errors.InvalidRequest: Kind(400, "invalid_request"),
-        errors.Unauthorized: Kind(401, "unauthorized"),
+        Unauthorized: Kind(401, "unauthorized"),
         errors.NotFound: Kind(404, "not_found"),
         errors.UnknownAccount: Kind(404, "unknown_account"),
-        errors.MethodNotAllowed: Kind(405, "method_not_allowed"),
-        errors.BodyTooSlow: Kind(408, "body_too_slow"),
+        MethodNotAllowed: Kind(405, "method_not_allowed"),
+        BodyTooSlow: Kind(408, "body_too_slow"),
         errors.OrderConflict: Kind(409, "order_conflict"),
         errors.NumberTaken: Kind(409, "number_taken"),
         errors.OrderPaid: Kind(409, "order_paid"),
         errors.OrderClosed: Kind(409, "order_closed"),
         errors.PaymentUnclear: Kind(409, "payment_unclear"),
-        errors.BodyTooLarge: Kind(413, "body_too_large"),
-        errors.UnsupportedBody: Kind(415, "unsupported_body"),
+        BodyTooLarge: Kind(413, "body_too_large"),
+        UnsupportedBody: Kind(415, "unsupported_body"),
         errors.PaymentRefused: Kind(422, "payment_refused"),
         errors.TooManyRequests: Kind(429, "too_many_requests"),
         errors.CallbackForged: Kind(401, "callback_forged"),
@@ -120,7 +121,7 @@ def _headers(error: BaseException, kind: Kind) -> tuple[tuple[str, str], ...]:
     match kind.status:
         case 401:
             # RFC 9110 wants a challenge with every 401; a callback is authenticated by its signature.
-            scheme = 'Bearer realm="nodrop"' if isinstance(error, errors.Unauthorized) else 'Signature realm="nodrop"'
+            scheme = 'Bearer realm="nodrop"' if isinstance(error, Unauthorized) else 'Signature realm="nodrop"'
             return (("www-authenticate", scheme),)
         case 429 if isinstance(error, errors.TooManyRequests):
             return (("retry-after", str(max(1, ceil(error.retry_after_s)))),)

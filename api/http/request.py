@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from core.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedBody
+from api.http.errors import BodyTooLarge, BodyTooSlow, UnsupportedBody
+from core.errors import InvalidRequest
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

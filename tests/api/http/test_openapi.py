@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from api import routes
+from api.http import errors as http_errors
 from api.http import openapi, problems
 from api.routes import Auth, Media, Route
 from core import errors
@@ -94,6 +95,16 @@ async def test_it_is_served(client: Client) -> None:
 
 def callers_faults() -> list[type[errors.CallerError]]:
     return errors.CallerError.__subclasses__()
+
+
+def test_the_faults_of_http_are_among_them() -> None:
+    assert {http_errors.Unauthorized, http_errors.BodyTooLarge, errors.NotFound} <= set(callers_faults())
+
+
+@pytest.mark.parametrize("error", callers_faults(), ids=lambda error: error.__name__)
+def test_the_title_of_a_fault_is_a_sentence(error: type[errors.CallerError]) -> None:
+    assert error.__doc__ is not None
+    assert error.title().endswith(".")
 
 
 @pytest.mark.parametrize("error", callers_faults(), ids=lambda error: error.__name__)

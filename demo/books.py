@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from simulator.oracle import Books
+from simulator.oracle.invariants import Books
 from storage.postgres.database import Database
 
 _BOOKS = """

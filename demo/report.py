@@ -15,8 +15,8 @@ from simulator.kernel.callbacks import SentAs
 from simulator.kernel.snapshot import LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
-from simulator.oracle import Invariant, Violation, bounded_load, check
-from simulator.shoppers.shoppers import Visit
+from simulator.oracle.invariants import Invariant, Violation, bounded_load, check
+from simulator.shoppers.visits import Visit
 from storage.postgres.database import Database
 
 OVERDUE_S = 40.0

@@ -21,7 +21,7 @@ from demo.embedded import EmbeddedError, temporary_directory
 from demo.report import Report, gather, lines
 from demo.stack import ROOT, Stack
 from simulator.kernel.faults import FaultProfile
-from simulator.shoppers.shoppers import Kind, Plan, Visit, run
+from simulator.shoppers.visits import Kind, Plan, Visit, run
 from storage.postgres.database import Database
 
 UNIT_S = 0.25

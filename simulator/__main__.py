@@ -14,9 +14,9 @@ import uvloop
 
 from simulator.kernel.ledger import PAYMENTS_MAX
 from simulator.kit.serve import Tls, until_signalled
-from simulator.running import CHANNELS, running_channel, running_merchant
+from simulator.servers import CHANNELS, running_channel, running_merchant
 from simulator.shoppers.shop import Shop
-from simulator.shoppers.shoppers import Kind, Plan, Visit, run
+from simulator.shoppers.visits import Kind, Plan, Visit, run
 
 PORT_MAX = 65_535
 

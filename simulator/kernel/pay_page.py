@@ -10,10 +10,10 @@ from hashlib import sha256
 from html import escape
 from urllib.parse import parse_qs
 
-from simulator.kernel.calls import switched_off
-from simulator.kernel.far_side import FarSide
+from simulator.kernel.dispatch import switched_off
 from simulator.kernel.faults import AtFault, Fault
 from simulator.kernel.ledger import Payment, PaymentStatus, Refusal
+from simulator.kernel.simulation import FarSide
 from simulator.kit.asgi import HTML, Reply, Request, Response, Route
 
 # ISO 4217 exponents that are not 2. https://www.iso.org/iso-4217-currency-codes.html

@@ -7,8 +7,8 @@ from datetime import datetime
 import msgspec
 
 from simulator.kernel.callbacks import Acknowledged, Tally
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Total
+from simulator.kernel.simulation import FarSide
 
 
 class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):

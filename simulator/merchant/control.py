@@ -10,7 +10,7 @@ import structlog
 
 from simulator.kit.asgi import Request, Response, Route, json_response, problem
 from simulator.kit.local_api import Refused, body_of, loopback_only
-from simulator.merchant.order_service import Delivery, Effect, Merchant, MerchantFaults, Violation
+from simulator.merchant.notifications import Delivery, Effect, Merchant, MerchantFaults, Violation
 
 _log = structlog.get_logger("simulator")
 

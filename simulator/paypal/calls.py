@@ -35,7 +35,7 @@ from simulator.paypal.wire import (
 )
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 APPROVE_WITHIN = timedelta(hours=6)
 """After that an order that nobody captured is gone."""

@@ -14,7 +14,7 @@ from simulator.kit.asgi import Response, json_response
 from simulator.paypal.wire import error, money
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 PAGE_SIZE_MAX = 500
 

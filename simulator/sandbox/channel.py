@@ -31,7 +31,7 @@ from simulator.sandbox.wire import (
 )
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 # https://pay.weixin.qq.com/doc/v3/merchant/4012075249: the schedule of the strictest channel, 24 h 4 min in all.
 RESEND_GAPS_S: tuple[int, ...] = (

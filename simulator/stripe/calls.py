@@ -21,7 +21,7 @@ from simulator.stripe.payments import Run, close, create_intent, create_session,
 from simulator.stripe.wire import Fields, Invalid, number_of, refused
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 KEY_CHARACTERS_MAX = 255
 KEYS_KEPT_FOR = timedelta(hours=24)

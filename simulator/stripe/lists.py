@@ -22,7 +22,7 @@ from simulator.stripe.objects import (
 from simulator.stripe.wire import Fields, Object, answer, expanded, no_such, number_of, page_of, told
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 DAYS_MAX = timedelta(days=366)
 

@@ -36,7 +36,7 @@ from simulator.stripe.wire import (
 )
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 AMOUNT_MAX = 99_999_999
 ITEMS_MAX = 100

@@ -17,7 +17,7 @@ from simulator.wechatpay.bodies import CloseBody, Order, RefundOrder, certificat
 from simulator.wechatpay.wire import keys_of, signed
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 METHODS = ("native", "h5", "jsapi")
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)

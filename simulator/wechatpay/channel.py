@@ -42,7 +42,7 @@ from simulator.wechatpay.wire import (
 )
 
 if TYPE_CHECKING:
-    from simulator.kernel.far_side import FarSide
+    from simulator.kernel.simulation import FarSide
 
 # https://pay.weixin.qq.com/doc/v3/merchant/4012075249: 15 resends, 24 h 4 min in all.
 RESEND_GAPS_S: tuple[int, ...] = (

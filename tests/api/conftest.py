@@ -15,7 +15,7 @@ from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
 from runtime.resources import Resources, open_resources
-from simulator.running import running_channel
+from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
 from storage.postgres.sealing import Sealer

@@ -9,7 +9,7 @@ from bench.certificates import make_certificates
 from bench.channels import _FarSide, _measure
 from bench.sizes import Sizes
 from simulator.kit.serve import Tls
-from simulator.running import running_channel
+from simulator.servers import running_channel
 
 TINY = Sizes(channel_queries=1, channel_callbacks=1)
 

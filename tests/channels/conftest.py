@@ -19,11 +19,11 @@ from channels.base import Channel, Create, Created, MalformedRow, Payer, Stateme
 from channels.transport import Transport
 from core.evidence import Evidence, Paid
 from core.order import Payment, PaymentStatus
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.ledger import Payment as LedgerPayment
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
 from tests.channels.paypal.driver import PaypalDriver

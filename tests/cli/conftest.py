@@ -12,8 +12,8 @@ from core.order import OrderState
 from core.settings import Settings, read_settings
 from flows.place import PaymentRequest, place_order
 from runtime.resources import Resources, open_resources
-from simulator.kernel.far_side import FarSide
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer, new_master_key
 from tests.cli.nodrop import Nodrop

@@ -16,8 +16,8 @@ from core.account import AccountConfig
 from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
 from runtime.resources import Resources
-from simulator.kernel.far_side import FarSide
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 from storage.postgres.accounts import enable_account, get_accounts
 from storage.postgres.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver

@@ -21,10 +21,10 @@ from flows.callback import receive_callback
 from flows.place import PaymentRequest, Placed, place_order
 from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state

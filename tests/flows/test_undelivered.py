@@ -14,9 +14,9 @@ from core.evidence import Source
 from core.order import OrderState, OrderStatus
 from flows.place import PaymentRequest, place_order
 from flows.undelivered import ask_undelivered
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key
+from simulator.kernel.simulation import FarSide
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.orders import timeline
 from storage.postgres.pending import lease

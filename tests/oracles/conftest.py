@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from simulator.kernel.far_side import FarSide
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 
 
 @pytest_asyncio.fixture

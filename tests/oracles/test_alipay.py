@@ -27,8 +27,8 @@ from core.errors import CallbackForged
 from core.evidence import Paid
 from simulator.alipay.channel import Alipay
 from simulator.kernel.base import Opened
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Key, Payment
+from simulator.kernel.simulation import FarSide
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"

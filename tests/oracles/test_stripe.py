@@ -7,8 +7,8 @@ from typing import Any
 import pytest_asyncio
 
 from simulator.kernel.base import Message, Opened
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Key, Payment
+from simulator.kernel.simulation import FarSide
 from simulator.stripe.channel import Stripe
 from tests.oracles.witness import Witness, witness
 

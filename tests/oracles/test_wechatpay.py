@@ -12,8 +12,8 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from simulator.kernel.base import Event, Message
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Key, Payment
+from simulator.kernel.simulation import FarSide
 from simulator.wechatpay.channel import WechatPay
 from tests.oracles.witness import Witness, witness
 

@@ -20,10 +20,10 @@ import httpx
 from demo.embedded import Child, EmbeddedError, EmbeddedPostgres, EmbeddedRedis, free_port, temporary_directory
 from demo.embedded.child import poll_until
 from simulator.kernel.base import Account
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Key
-from simulator.merchant.order_service import Merchant
-from simulator.running import running_channel, running_merchant
+from simulator.kernel.simulation import FarSide
+from simulator.merchant.notifications import Merchant
+from simulator.servers import running_channel, running_merchant
 from simulator.shoppers.shop import OrderRequest, Refused, Shop
 from tests.platform.deploy import (
     COMMAND_S,

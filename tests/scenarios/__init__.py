@@ -1,3 +1,3 @@
 import pytest
 
-pytest.register_assert_rewrite("tests.scenarios.scene")
+pytest.register_assert_rewrite("tests.scenarios.scenario")

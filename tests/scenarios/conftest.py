@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from demo.stack import Stack
-from tests.scenarios.crooked import CrookedProxy
-from tests.scenarios.everywhere import CHANNELS
+from tests.scenarios.faulty_proxy import CrookedProxy
+from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.router import Router
-from tests.scenarios.scene import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account, port_of
+from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account, port_of
 
 HERE = Path(__file__).parent
 

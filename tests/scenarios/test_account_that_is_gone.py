@@ -1,6 +1,6 @@
 """An account is deleted, or opens no more, while it has open orders: nobody can be asked, and none may get lost."""
 
-from tests.scenarios.scene import Scene, add_account, number_of
+from tests.scenarios.scenario import Scene, add_account, number_of
 from tests.servers import eventually
 
 

@@ -1,7 +1,7 @@
 """Workers die with a batch in their hands: what was claimed and not finished must not count as done."""
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

@@ -2,7 +2,7 @@
 
 from core.order import CaseReason
 from flows.place import new_number
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 

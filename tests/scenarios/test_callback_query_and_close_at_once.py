@@ -3,7 +3,7 @@
 import asyncio
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 
 async def test_everything_at_once_pays_every_order_once(scene: Scene) -> None:

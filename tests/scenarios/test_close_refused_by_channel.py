@@ -1,6 +1,6 @@
 """The channel does not close the payment: then the order is not closed here either."""
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 
 async def test_a_callback_is_acknowledged_within_its_budget_and_pays_by_compensation(scene: Scene) -> None:

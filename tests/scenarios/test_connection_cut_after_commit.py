@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.embedded import free_port
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import Process, eventually
 
 PAID = b'"paid_by_account":"sandbox"'

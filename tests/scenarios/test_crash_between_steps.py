@@ -18,7 +18,7 @@ from demo.embedded import free_port
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.router import Router
-from tests.scenarios.scene import Scene, number_of, port_of
+from tests.scenarios.scenario import Scene, number_of, port_of
 from tests.servers import Process, eventually
 from tests.storage.redis.tools import client_of
 

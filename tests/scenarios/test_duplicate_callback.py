@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

@@ -1,7 +1,7 @@
 """Orders expire while their channel tells nothing: none of them may be closed on the clock's word alone."""
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 

@@ -1,6 +1,6 @@
 """Success is answered although nothing was kept: the channel does not send again, and nobody knows."""
 
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

@@ -14,7 +14,7 @@ import pytest
 from core.order import CaseReason
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.cases import resolve_cases
-from tests.scenarios.everywhere import (
+from tests.scenarios.five_channels import (
     BY_CALLBACK,
     CHANNELS,
     CLOSED_ON_REQUEST,
@@ -31,7 +31,7 @@ from tests.scenarios.everywhere import (
     there,
     told_once,
 )
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 CALLBACKS = dict.fromkeys(CHANNELS, 1) | {"paypal": 2}

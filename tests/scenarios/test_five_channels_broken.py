@@ -9,7 +9,7 @@ from signal import SIGKILL
 import httpx
 import pytest
 
-from tests.scenarios.everywhere import (
+from tests.scenarios.five_channels import (
     BY_CALLBACK,
     Orders,
     add_accounts,
@@ -23,7 +23,7 @@ from tests.scenarios.everywhere import (
     told_once,
 )
 from tests.scenarios.router import Router
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.scenarios.test_crash_between_steps import dying
 from tests.servers import Process, eventually
 

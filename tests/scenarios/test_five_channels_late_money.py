@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.everywhere import BY_CALLBACK, CHANNELS, add_accounts, late_money, told_once
-from tests.scenarios.scene import Scene, add_account, number_of
+from tests.scenarios.five_channels import BY_CALLBACK, CHANNELS, add_accounts, late_money, told_once
+from tests.scenarios.scenario import Scene, add_account, number_of
 from tests.scenarios.test_crash_between_steps import dying
 from tests.scenarios.test_late_money_refunded import has_gone_back
 from tests.servers import eventually

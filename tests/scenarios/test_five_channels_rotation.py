@@ -17,7 +17,7 @@ from runtime.accounts import RELOAD_S
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer
-from tests.scenarios.everywhere import (
+from tests.scenarios.five_channels import (
     CHANNELS,
     Orders,
     add_accounts,
@@ -27,7 +27,7 @@ from tests.scenarios.everywhere import (
     tally,
     told_once,
 )
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 ACCOUNTS = "{}-rotating"

@@ -6,7 +6,7 @@ import pytest
 
 from core.jobs import Lane
 from storage.redis.delay_queue import DelayQueue
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.storage.redis.tools import client_of
 
 TABLES = (

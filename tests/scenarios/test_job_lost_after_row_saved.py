@@ -1,6 +1,6 @@
 """The row is saved, its job is not, and the request that comes again is a duplicate: the order would wait for ever."""
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 
 async def test_an_order_placed_twice_while_redis_is_down_is_queried_without_redis(scene: Scene) -> None:

@@ -1,6 +1,6 @@
 """The attempts are used up: giving up is no evidence, so a person is told and the channel asked once a day."""
 
-from tests.scenarios.scene import UNIT_S, Scene, number_of
+from tests.scenarios.scenario import UNIT_S, Scene, number_of
 from tests.servers import eventually
 
 DAY_UNITS = 1440

@@ -6,7 +6,7 @@ import pytest
 
 from simulator.kernel.snapshot import LedgerRefund
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene, add_account, number_of
+from tests.scenarios.scenario import Scene, add_account, number_of
 from tests.scenarios.test_crash_between_steps import dying
 from tests.servers import eventually
 

@@ -1,6 +1,6 @@
 """A sweep that only looks back so far leaves what is older for ever."""
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 DAYS_40 = 40 * 86_400.0
 

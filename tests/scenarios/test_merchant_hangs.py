@@ -1,8 +1,8 @@
 """One merchant's endpoint hangs: what others have to hear must not wait for it, and its own events are kept."""
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.crooked import CrookedProxy, Way
-from tests.scenarios.scene import Scene
+from tests.scenarios.faulty_proxy import CrookedProxy, Way
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 

@@ -1,6 +1,6 @@
 """The merchant's answer is not "heard": when it is told again, and what is never done."""
 
-from tests.scenarios.scene import Scene, gaps
+from tests.scenarios.scenario import Scene, gaps
 from tests.servers import eventually
 
 

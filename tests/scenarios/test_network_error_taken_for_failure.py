@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.scenarios.crooked import CrookedProxy, Way
-from tests.scenarios.scene import Scene
+from tests.scenarios.faulty_proxy import CrookedProxy, Way
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 WAYS = [way for way in Way if way is not Way.STRAIGHT]

@@ -2,7 +2,7 @@
 
 from core.jobs import Lane
 from storage.redis.delay_queue import queue_name
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import Process, eventually
 
 PORT = 8443

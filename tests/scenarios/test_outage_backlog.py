@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from simulator.oracle import bounded_load
-from tests.scenarios.scene import SLOW_RATE_PER_S, Scene
+from simulator.oracle.invariants import bounded_load
+from tests.scenarios.scenario import SLOW_RATE_PER_S, Scene
 from tests.servers import eventually
 
 BACKLOG = 160

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

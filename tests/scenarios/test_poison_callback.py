@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 REFUSED = {400, 401, 413, 415, 503}
 CALLBACK_ID = "cb_poison"

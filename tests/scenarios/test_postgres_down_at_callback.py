@@ -2,7 +2,7 @@
 
 from flows.place import new_number
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
-from tests.scenarios.scene import Scene, add_account, number_of
+from tests.scenarios.scenario import Scene, add_account, number_of
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 

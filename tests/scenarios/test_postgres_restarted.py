@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import LEASE_S, Scene
+from tests.scenarios.scenario import LEASE_S, Scene
 from tests.servers import eventually
 
 CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'nodrop' AND pid <> $1"

@@ -6,7 +6,7 @@ import pytest
 
 from core.admission import UNANSWERED_MAX
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 from tests.servers import eventually
 
 OUTAGES: dict[str, dict[str, Any]] = {

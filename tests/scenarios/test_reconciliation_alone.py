@@ -22,11 +22,11 @@ from channels.adapters import open_channel
 from channels.transport import Transport
 from demo.run import CURRENCIES
 from demo.stack import Stack
-from simulator.running import CHANNELS
+from simulator.servers import CHANNELS
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state
 from tests.scenarios.conftest import staged
-from tests.scenarios.scene import AMOUNT, ENVIRONMENT, Scene
+from tests.scenarios.scenario import AMOUNT, ENVIRONMENT, Scene
 from tests.servers import ROOT, eventually
 
 HOURS_S = "7200"

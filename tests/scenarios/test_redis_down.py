@@ -8,7 +8,7 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.storage.redis.tools import client_of
 
 

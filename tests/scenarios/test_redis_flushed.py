@@ -6,7 +6,7 @@ from core.jobs import Lane, query_payment
 from core.order import PaymentKey
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.delay_queue import job_id, queue_name
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 

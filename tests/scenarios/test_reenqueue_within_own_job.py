@@ -1,6 +1,6 @@
 """A job schedules its successor: under the same id the successor would vanish, and the chain would end."""
 
-from tests.scenarios.scene import UNIT_S, Scene, gaps
+from tests.scenarios.scenario import UNIT_S, Scene, gaps
 from tests.servers import eventually
 
 

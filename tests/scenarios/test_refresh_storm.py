@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from simulator.kit.http_client import Answer, exchange, http_client
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 REFRESHES = 1000
 

@@ -1,6 +1,6 @@
 """The user looks again, and the database is read again: nothing can have changed there."""
 
-from tests.scenarios.scene import Scene
+from tests.scenarios.scenario import Scene
 
 
 async def test_a_refresh_asks_the_channel_and_answers_paid(scene: Scene) -> None:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.crooked import CrookedProxy, Way
-from tests.scenarios.scene import Scene
+from tests.scenarios.faulty_proxy import CrookedProxy, Way
+from tests.scenarios.scenario import Scene
 from tests.servers import Process, eventually
 
 GRACE_S = 6.0

@@ -1,6 +1,6 @@
 """The channel's clock is wrong by a quarter of an hour: nothing it says is fresh, and nothing is lost by that."""
 
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

@@ -1,6 +1,6 @@
 """Money arrives for an order that was closed: the database must not stay closed while everybody is told success."""
 
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 
 

@@ -3,7 +3,7 @@
 from core.jobs import Job, JobName, Lane
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.delay_queue import DelayQueue
-from tests.scenarios.scene import Scene, number_of
+from tests.scenarios.scenario import Scene, number_of
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 

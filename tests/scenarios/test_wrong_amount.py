@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.scene import AMOUNT, Scene, number_of
+from tests.scenarios.scenario import AMOUNT, Scene, number_of
 from tests.servers import eventually
 
 

@@ -10,13 +10,13 @@ import pytest
 import pytest_asyncio
 
 from simulator.kernel.callbacks import Tally
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import Key
+from simulator.kernel.simulation import FarSide
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
-from simulator.merchant.order_service import Merchant
-from simulator.running import running_channel, running_merchant
+from simulator.merchant.notifications import Merchant
+from simulator.servers import running_channel, running_merchant
 from tests.simulator.sandbox_client import ACCOUNT, MERCHANT_ID, SandboxClient
 
 SPEED = 1000.0

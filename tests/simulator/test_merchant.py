@@ -12,7 +12,7 @@ import pytest_asyncio
 from standardwebhooks import Webhook
 
 from simulator.merchant.control import Effects
-from simulator.merchant.order_service import Delivery, Merchant
+from simulator.merchant.notifications import Delivery, Merchant
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,8 +10,8 @@ from simulator.kernel.callbacks import Acknowledged, SentAs
 from simulator.kernel.ledger import PaymentStatus, RefundStatus
 from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
 from simulator.merchant.control import Effects
-from simulator.merchant.order_service import Effect, Violation
-from simulator.oracle import (
+from simulator.merchant.notifications import Effect, Violation
+from simulator.oracle.invariants import (
     Books,
     CallbackRow,
     CaseRow,

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from simulator.kit.asgi import App, Response
 from simulator.kit.serve import serving
 from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
-from simulator.shoppers.shoppers import Kind, Plan, Sight, Visit, Where, kind_of, order_of, run
+from simulator.shoppers.visits import Kind, Plan, Sight, Visit, Where, kind_of, order_of, run
 from tests.simulator.conftest import Channel
-from tests.simulator.small_nodrop import SmallNodrop
+from tests.simulator.fake_nodrop import SmallNodrop
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,7 +36,7 @@ async def nodrop(session_nodrop: SmallNodrop, channel: Channel) -> SmallNodrop:
 async def shop(nodrop: SmallNodrop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     monkeypatch.setattr("simulator.shoppers.shop.GAP_FIRST_S", 0.001)
     monkeypatch.setattr("simulator.shoppers.shop.GAP_MAX_S", 0.002)
-    monkeypatch.setattr("simulator.shoppers.shoppers.PAY_GAP_S", 0.005)
+    monkeypatch.setattr("simulator.shoppers.visits.PAY_GAP_S", 0.005)
     async with Shop(nodrop.url, "key-1") as open_shop:
         yield open_shop
 

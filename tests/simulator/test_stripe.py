@@ -17,7 +17,7 @@ import pytest_asyncio
 from simulator.kernel.clock import utc_now
 from simulator.kernel.ledger import Key, Payment
 from simulator.kit.asgi import Request, Response
-from simulator.running import running_channel
+from simulator.servers import running_channel
 from simulator.stripe.channel import RESEND_GAPS_S
 from tests.simulator.conftest import Channel, Receiver, until
 

@@ -14,10 +14,10 @@ from core.account import AccountConfig
 from core.order import Payment
 from runtime.resources import Resources
 from simulator.kernel.base import Account as FarAccount
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
-from simulator.running import running_channel
+from simulator.kernel.simulation import FarSide
+from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer
 from tests.channels.conftest import DRIVERS

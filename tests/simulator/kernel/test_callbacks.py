@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from simulator.kernel.callbacks import SentAs
 from simulator.kernel.faults import Fault
 from simulator.kit.asgi import Cut, Hang, Reply, Request, Response
-from simulator.running import running_channel
 from simulator.sandbox.channel import RESEND_GAPS_S, Sandbox
+from simulator.servers import running_channel
 from tests.simulator.conftest import OK, SPEED, Channel, Receiver, until
 from tests.simulator.sandbox_client import ACCOUNT, SECRET, is_callback_signed, parts
 

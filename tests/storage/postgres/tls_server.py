@@ -8,7 +8,7 @@ from socket import create_connection
 
 from demo.embedded import Child, free_port
 from demo.embedded.child import User
-from demo.embedded.nobody import hand_over, nobody
+from demo.embedded.server_user import hand_over, nobody
 from tests.storage.tls_server import PASSWORD, Certificate
 
 HBA = "hostssl all all 127.0.0.1/32 scram-sha-256\n"

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 
 from simulator.alipay.channel import Alipay
-from simulator.kernel import calls, control, pay_page
+from simulator.kernel import control, dispatch, pay_page
 from simulator.kernel.base import Channel
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.ledger import PAYMENTS_MAX
+from simulator.kernel.simulation import FarSide
 from simulator.kit.asgi import App
 from simulator.kit.serve import Tls, serving
 from simulator.merchant import control as merchant_control
-from simulator.merchant.order_service import Merchant
+from simulator.merchant.notifications import Merchant
 from simulator.paypal.channel import Paypal
 from simulator.sandbox.channel import Sandbox
 from simulator.stripe.channel import Stripe
@@ -50,14 +50,14 @@ async def running_channel(
         callbacks_anywhere=callbacks_anywhere,
     )
     sandbox, *others = CHANNELS
-    app = App([*calls.routes(far_side, sandbox), *pay_page.routes(far_side), *control.routes(far_side)])
+    app = App([*dispatch.routes(far_side, sandbox), *pay_page.routes(far_side), *control.routes(far_side)])
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(far_side)
         url = await stack.enter_async_context(serving(app, host=host, port=port, tls=tls))
         far_side.base_url = public_url or url
         far_side.urls[sandbox.name] = url
         for channel in others:
-            own = App(calls.routes(far_side, channel))
+            own = App(dispatch.routes(far_side, channel))
             listening = serving(own, host=host, port=ports.get(channel.name, 0), tls=tls)
             far_side.urls[channel.name] = await stack.enter_async_context(listening)
         yield url, far_side

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from simulator.kernel.base import Asked, Call, Channel
 from simulator.kernel.clock import steady_s
-from simulator.kernel.far_side import FarSide
 from simulator.kernel.faults import CallKind, Fault, draw
+from simulator.kernel.simulation import FarSide
 from simulator.kernel.traffic import Arrival
 from simulator.kit.asgi import HTML, Cut, Hang, Later, Reply, Request, Response, Route, problem
 

@@ -30,8 +30,8 @@ from demo.stack import Service, Stack
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
-from simulator.merchant.order_service import Delivery, Effect
-from simulator.oracle import Violation, check
+from simulator.merchant.notifications import Delivery, Effect
+from simulator.oracle.invariants import Violation, check
 from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database

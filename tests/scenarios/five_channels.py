@@ -14,7 +14,7 @@ from core.order import PaymentKey
 from simulator.kernel.callbacks import Tally
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state_by_payment
-from tests.scenarios.scene import Scene, add_account, number_of
+from tests.scenarios.scenario import Scene, add_account, number_of
 from tests.servers import eventually
 
 CURRENCIES = {"sandbox": "CNY", "alipay": "CNY", "wechatpay": "CNY", "stripe": "USD", "paypal": "USD"}

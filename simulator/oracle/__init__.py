@@ -1,0 +1,1 @@
+"""The invariants, checked from outside the product."""

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from msgspec.structs import replace
 
 from simulator.alipay import keys as alipay_keys
-from simulator.alipay.calls import CALLS, FILE, token_of
 from simulator.alipay.keys import wire_of
+from simulator.alipay.operations import CALLS, FILE, token_of
 from simulator.alipay.wire import (
     CHARSETS,
     callback_body,

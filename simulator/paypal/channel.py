@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
 from simulator.kit.asgi import Request, Response, json_response
-from simulator.paypal.calls import CALLS
 from simulator.paypal.keys import (
     CERTIFICATES,
     Wire,
@@ -32,6 +31,7 @@ from simulator.paypal.keys import (
     wire_of,
     with_wire,
 )
+from simulator.paypal.operations import CALLS
 from simulator.paypal.wire import capture_object, error, instant, order_object, refund_object
 
 RESEND_GAPS_S: tuple[int, ...] = (*(60, 120, 300, 600, 900, 1800), *(13_440,) * 18, 13_500)

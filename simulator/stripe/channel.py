@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from simulator.kernel.base import Account, Accounts, Asked, Call, Event, Message, Opened
 from simulator.kit.asgi import Request, Response
-from simulator.stripe.calls import CALLS
 from simulator.stripe.lists import event_object
+from simulator.stripe.operations import CALLS
 from simulator.stripe.wire import refused, signature_header
 
 RESEND_GAPS_S: tuple[int, ...] = (300, 1500, 5400, 7200, 14_400, 28_800, 57_600, 86_400)

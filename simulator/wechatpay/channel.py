@@ -25,9 +25,9 @@ from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventTy
 from simulator.kernel.faults import CallKind
 from simulator.kit.asgi import Request, Response, json_response, problem
 from simulator.kit.rsa_keys import new_key, private_pem
-from simulator.wechatpay import calls
+from simulator.wechatpay import operations
 from simulator.wechatpay.bodies import BEIJING, bill, rfc3339, transaction
-from simulator.wechatpay.calls import query_value, wrong_parameter
+from simulator.wechatpay.operations import query_value, wrong_parameter
 from simulator.wechatpay.wire import (
     Keys,
     authorization,
@@ -73,21 +73,23 @@ class WechatPay:
     def _calls(self) -> tuple[Call, ...]:
         one, refunds = "/v3/pay/transactions/out-trade-no/{number}", "/v3/refund/domestic/refunds"
         by_id = "/v3/pay/transactions/id/{number}"
-        in_path, nothing = calls.number_in_path, calls.no_number
-        in_body, refund_in_body = calls.number_in_body("out_trade_no"), calls.number_in_body("out_refund_no")
+        in_path, nothing = operations.number_in_path, operations.no_number
+        in_body, refund_in_body = operations.number_in_body("out_trade_no"), operations.number_in_body("out_refund_no")
         of_day = partial(query_value, name="bill_date")
         create = [
-            _call(CallKind.CREATE, "POST", f"/v3/pay/transactions/{method}", in_body, partial(calls.create, method))
-            for method in calls.METHODS
+            _call(
+                CallKind.CREATE, "POST", f"/v3/pay/transactions/{method}", in_body, partial(operations.create, method)
+            )
+            for method in operations.METHODS
         ]
         return (
             *create,
-            _call(CallKind.QUERY, "GET", one, in_path, calls.query),
-            _call(CallKind.QUERY, "GET", by_id, in_path, calls.query_by_id),
-            _call(CallKind.CLOSE, "POST", f"{one}/close", in_path, calls.close),
-            _call(CallKind.REFUND, "POST", refunds, refund_in_body, calls.refund),
-            _call(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, calls.query_refund),
-            _call(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, calls.list_certificates),
+            _call(CallKind.QUERY, "GET", one, in_path, operations.query),
+            _call(CallKind.QUERY, "GET", by_id, in_path, operations.query_by_id),
+            _call(CallKind.CLOSE, "POST", f"{one}/close", in_path, operations.close),
+            _call(CallKind.REFUND, "POST", refunds, refund_in_body, operations.refund),
+            _call(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, operations.query_refund),
+            _call(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, operations.list_certificates),
             _call(CallKind.STATEMENT, "GET", "/v3/bill/tradebill", of_day, self._bill),
             _call(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
         )

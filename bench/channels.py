@@ -63,10 +63,10 @@ async def measure(sizes: Sizes, say: Say) -> Result:
         certificates = make_certificates(directory)
         for scheme in ("https", "http"):
             tls = certificates if scheme == "https" else None
-            async with _far_side(directory, tls) as far_side:
+            async with _channel_process(directory, tls) as channel_process:
                 for name in ADAPTERS:
                     say(f"{name} over {scheme}")
-                    figures += await _measure(far_side, name, sizes, tls)
+                    figures += await _measure(channel_process, name, sizes, tls)
     return Result(
         benchmark="channels",
         how=HOW,
@@ -76,7 +76,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
     )
 
 
-class _FarSide:
+class _ChannelProcess:
     """The channel's process, seen through its control API."""
 
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
@@ -91,7 +91,7 @@ class _FarSide:
 
 
 @asynccontextmanager
-async def _far_side(directory: Path, tls: Certificates | None) -> AsyncIterator[_FarSide]:
+async def _channel_process(directory: Path, tls: Certificates | None) -> AsyncIterator[_ChannelProcess]:
     port = free_port()
     url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     options = () if tls is None else ("--tls", str(tls.certificate), str(tls.key))
@@ -100,7 +100,7 @@ async def _far_side(directory: Path, tls: Certificates | None) -> AsyncIterator[
     try:
         async with httpx.AsyncClient(verify=True if tls is None else tls.context, trust_env=False) as http:
             await _until_ready(http, url)
-            yield _FarSide(url, http)
+            yield _ChannelProcess(url, http)
     finally:
         await service.stop()
 
@@ -118,7 +118,7 @@ async def _until_ready(http: httpx.AsyncClient, url: str) -> None:
             return
 
 
-async def _measure(far_side: _FarSide, name: str, sizes: Sizes, tls: Certificates | None) -> list[Figure]:
+async def _measure(channel_process: _ChannelProcess, name: str, sizes: Sizes, tls: Certificates | None) -> list[Figure]:
     captured: list[Captured] = []
 
     async def receive(request: Request) -> Reply:
@@ -136,13 +136,13 @@ async def _measure(far_side: _FarSide, name: str, sizes: Sizes, tls: Certificate
         receiver = await stack.enter_async_context(serving(App([Route("POST", "/callbacks/bench", receive)])))
         root = None if tls is None else tls.root_pem
         transport = await stack.enter_async_context(Transport(timeout_s=10.0, root_pem=root))
-        channel = open_channel(await _account(far_side, name, receiver), transport)
+        channel = open_channel(await _account(channel_process, name, receiver), transport)
         await channel.keep_current()
         payment = await _created(channel, name, receiver)
         query = await _query_cost(channel, payment, sizes)
         if tls is None:
             return [figure(f"{name}_query_http", query * MS, "CPU ms/query", sizes.channel_queries)]
-        await far_side.control(f"/control/payments/{payment.out_trade_no}/pay", {})
+        await channel_process.control(f"/control/payments/{payment.out_trade_no}/pay", {})
         callback = await _callback_cost(channel, captured, sizes)
         return [
             figure(f"{name}_query_tls", query * MS, "CPU ms/query", sizes.channel_queries),
@@ -150,9 +150,9 @@ async def _measure(far_side: _FarSide, name: str, sizes: Sizes, tls: Certificate
         ]
 
 
-async def _account(far_side: _FarSide, name: str, receiver: str) -> AccountConfig:
+async def _account(channel_process: _ChannelProcess, name: str, receiver: str) -> AccountConfig:
     wanted = {"name": "bench", "channel": name, "callback_url": f"{receiver}/callbacks/bench"}
-    told = await far_side.control("/control/accounts", wanted)
+    told = await channel_process.control("/control/accounts", wanted)
     return AccountConfig(name="bench", channel=name, base_url=told["base_url"], credentials=told["credentials"])
 
 

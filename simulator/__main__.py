@@ -65,8 +65,8 @@ def channel(*, tls: tuple[str, str] | None, **options: Any) -> None:
     """The channels, with their pay pages and a control API."""
 
     async def serve() -> None:
-        async with running_channel(**options, tls=None if tls is None else Tls(*tls)) as (url, far_side):
-            await _until_signalled("channel", url, **far_side.urls)
+        async with running_channel(**options, tls=None if tls is None else Tls(*tls)) as (url, simulation):
+            await _until_signalled("channel", url, **simulation.urls)
 
     uvloop.run(serve())
 

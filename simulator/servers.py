@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 from simulator.alipay.channel import Alipay
 from simulator.kernel import control, dispatch, pay_page
-from simulator.kernel.base import Channel
+from simulator.kernel.dispatch import ChannelServer
 from simulator.kernel.ledger import PAYMENTS_MAX
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import App
 from simulator.kit.serve import Tls, serving
 from simulator.merchant import control as merchant_control
@@ -20,7 +20,7 @@ from simulator.sandbox.channel import Sandbox
 from simulator.stripe.channel import Stripe
 from simulator.wechatpay.channel import WechatPay
 
-CHANNELS: tuple[Channel, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
+CHANNELS: tuple[ChannelServer, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
 """One file a channel; the sandbox is the first."""
 
 
@@ -36,13 +36,13 @@ async def running_channel(
     callbacks_anywhere: bool = False,
     ports: Mapping[str, int] = MappingProxyType({}),
     tls: Tls | None = None,
-) -> AsyncIterator[tuple[str, FarSide]]:
+) -> AsyncIterator[tuple[str, Simulation]]:
     """Gives the base URL and the state behind it. Port 0 takes a free one; `public_url` is where browsers find it.
 
     The sandbox channel shares its address with the pay pages and the control API. Every other channel has an address of
-    its own, as in life, at its port in `ports`: `FarSide.urls` tells it.
+    its own, as in life, at its port in `ports`: `Simulation.urls` tells it.
     """
-    far_side = FarSide(
+    simulation = Simulation(
         {channel.name: channel for channel in CHANNELS},
         seed=seed,
         speed=speed,
@@ -50,17 +50,17 @@ async def running_channel(
         callbacks_anywhere=callbacks_anywhere,
     )
     sandbox, *others = CHANNELS
-    app = App([*dispatch.routes(far_side, sandbox), *pay_page.routes(far_side), *control.routes(far_side)])
+    app = App([*dispatch.routes(simulation, sandbox), *pay_page.routes(simulation), *control.routes(simulation)])
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(far_side)
+        await stack.enter_async_context(simulation)
         url = await stack.enter_async_context(serving(app, host=host, port=port, tls=tls))
-        far_side.base_url = public_url or url
-        far_side.urls[sandbox.name] = url
+        simulation.base_url = public_url or url
+        simulation.urls[sandbox.name] = url
         for channel in others:
-            own = App(dispatch.routes(far_side, channel))
+            own = App(dispatch.routes(simulation, channel))
             listening = serving(own, host=host, port=ports.get(channel.name, 0), tls=tls)
-            far_side.urls[channel.name] = await stack.enter_async_context(listening)
-        yield url, far_side
+            simulation.urls[channel.name] = await stack.enter_async_context(listening)
+        yield url, simulation
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from simulator.alipay import keys as alipay_keys
 from simulator.alipay.keys import wire_of
-from simulator.alipay.operations import CALLS, FILE, token_of
+from simulator.alipay.operations import FILE, OPERATIONS, token_of
 from simulator.alipay.wire import (
     CHARSETS,
     callback_body,
@@ -21,7 +21,8 @@ from simulator.alipay.wire import (
     rejected,
     string_of,
 )
-from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response
 
 RESEND_GAPS_S: tuple[int, ...] = (240, 600, 600, 3600, 7200, 21_600, 54_000)
@@ -45,7 +46,7 @@ class Alipay:
     needs_capture = False
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 5.0
-    calls: tuple[Call, ...] = CALLS
+    operations: tuple[Operation, ...] = OPERATIONS
 
     def open_account(self, name: str, callback_url: str) -> Opened:
         """In public-key mode; `alipay_keys.in_certificate_mode` gives it certificates."""
@@ -74,8 +75,8 @@ class Alipay:
             return rejected(given, *(wrong or ("40002", "isv.invalid-app-id")))
         return account
 
-    def too_many(self, asked: Asked) -> Response:
-        return failed(asked, "isv.app-call-limited", code="40005")
+    def too_many(self, call: Call) -> Response:
+        return failed(call, "isv.app-call-limited", code="40005")
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
         """The same bytes in every resend: nothing in it is of the time of sending."""

@@ -13,7 +13,6 @@ from functools import partial
 from hashlib import sha256
 from html import escape
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from simulator.alipay.keys import wire_of
@@ -30,13 +29,12 @@ from simulator.alipay.wire import (
     text_in,
     yuan,
 )
-from simulator.kernel.base import Account, Asked, Call
+from simulator.kernel.base import Account
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key, Payment, PaymentStatus, Refund, RefundStatus, Refusal, Terms
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 GATEWAY = "/gateway.do"
 FILE = "/downloadBillFile.resource"
@@ -49,12 +47,12 @@ NUMBER_CHARACTERS_MAX = 64
 _NO_TRADE = "ACQ.TRADE_NOT_EXIST"
 
 
-def _create(far_side: FarSide, asked: Asked, *, is_code: bool) -> Payment | str:
+def _create(simulation: Simulation, call: Call, *, is_code: bool) -> Payment | str:
     """The payment, or the `sub_code` why there is none. Asked again with equal terms it is the one that is there."""
-    terms = _terms(far_side, asked, is_code=is_code)
+    terms = _terms(simulation, call, is_code=is_code)
     if terms is None:
         return "ACQ.INVALID_PARAMETER"
-    payment = far_side.create(asked.account, terms, asked.now)
+    payment = simulation.create(call.account, terms, call.now)
     if payment is Refusal.NUMBER_REUSED:
         return "ACQ.CONTEXT_INCONSISTENT"
     if isinstance(payment, Refusal):
@@ -64,17 +62,17 @@ def _create(far_side: FarSide, asked: Asked, *, is_code: bool) -> Payment | str:
     return "ACQ.TRADE_HAS_CLOSE" if payment.status is PaymentStatus.CLOSED else payment
 
 
-def _terms(far_side: FarSide, asked: Asked, *, is_code: bool) -> Terms | None:
+def _terms(simulation: Simulation, call: Call, *, is_code: bool) -> Terms | None:
     """None for parameters that are not of the form."""
-    given, request = parameters(asked.request), asked.request
+    given, request = parameters(call.request), call.request
     number, amount, subject = text_in(request, "out_trade_no"), fen(text_in(request, "total_amount")), _subject(request)
-    callback_url = given.get("notify_url") or asked.account.callback_url
+    callback_url = given.get("notify_url") or call.account.callback_url
     if not 1 <= len(number) <= NUMBER_CHARACTERS_MAX or amount is None or not subject:
         return None
     expires_at = _expires_at(
-        far_side, asked, Key(asked.account.merchant_id, number), CODE_LIVES if is_code else TRADE_LIVES
+        simulation, call, Key(call.account.merchant_id, number), CODE_LIVES if is_code else TRADE_LIVES
     )
-    if expires_at is None or (callback_url and not far_side.may_call(callback_url)):
+    if expires_at is None or (callback_url and not simulation.may_call(callback_url)):
         return None
     return Terms(
         out_trade_no=number,
@@ -92,13 +90,13 @@ def _subject(request: Request) -> str:
     return subject if len(subject) <= SUBJECT_CHARACTERS_MAX and subject.isprintable() else ""
 
 
-def _expires_at(far_side: FarSide, asked: Asked, key: Key, lives: timedelta) -> datetime | None:
+def _expires_at(simulation: Simulation, call: Call, key: Key, lives: timedelta) -> datetime | None:
     """What `time_expire` says; without it what the payment has already, or the product's own limit. None: over."""
-    known, text = far_side.ledger.find(key, asked.now), text_in(asked.request, "time_expire")
+    known, text = simulation.ledger.find(key, call.now), text_in(call.request, "time_expire")
     if not text:
-        return asked.now + lives if known is None else known.terms.expires_at
+        return call.now + lives if known is None else known.terms.expires_at
     told = read_time(text)
-    return None if told is None or (known is None and told <= asked.now) else told
+    return None if told is None or (known is None and told <= call.now) else told
 
 
 def _web_address(text: str) -> str | None:
@@ -109,31 +107,31 @@ def _web_address(text: str) -> str | None:
     return text if parts.scheme in ("http", "https") and parts.hostname and text.isprintable() else None
 
 
-def _precreate(far_side: FarSide, asked: Asked) -> Response:
+def _precreate(simulation: Simulation, call: Call) -> Response:
     """The code holds the address of the pay page, so that a person, or a program that plays one, can open it."""
-    payment = _create(far_side, asked, is_code=True)
+    payment = _create(simulation, call, is_code=True)
     if isinstance(payment, str):
-        return failed(asked, payment, code="20000" if payment.endswith("SYSTEM_ERROR") else "40004")
-    return answered(asked, out_trade_no=payment.terms.out_trade_no, qr_code=far_side.pay_url(payment))
+        return failed(call, payment, code="20000" if payment.endswith("SYSTEM_ERROR") else "40004")
+    return answered(call, out_trade_no=payment.terms.out_trade_no, qr_code=simulation.pay_url(payment))
 
 
-def _open_page(far_side: FarSide, asked: Asked) -> Response:
+def _open_page(simulation: Simulation, call: Call) -> Response:
     """A browser comes with the merchant's signed address; what it gets is for people."""
-    payment = _create(far_side, asked, is_code=False)
+    payment = _create(simulation, call, is_code=False)
     if isinstance(payment, str):
-        there = far_side.ledger.find(Key(asked.account.merchant_id, text_in(asked.request, "out_trade_no")), asked.now)
+        there = simulation.ledger.find(Key(call.account.merchant_id, text_in(call.request, "out_trade_no")), call.now)
         if there is None or "HAS" not in payment:
             return Response(body=f"<!doctype html><h1>{escape(payment)}</h1>".encode(), content_type=f"{HTML}utf-8")
         payment = there
-    return Response(status=HTTPStatus.FOUND, headers=(("location", far_side.pay_url(payment)),))
+    return Response(status=HTTPStatus.FOUND, headers=(("location", simulation.pay_url(payment)),))
 
 
-def _query(far_side: FarSide, asked: Asked) -> Response:
-    number = text_in(asked.request, "out_trade_no")
-    payment = far_side.seen_by_query(asked.account, number, asked.nth, asked.now)
+def _query(simulation: Simulation, call: Call) -> Response:
+    number = text_in(call.request, "out_trade_no")
+    payment = simulation.seen_by_query(call.account, number, call.nth, call.now)
     if isinstance(payment, Refusal) or not _exists(payment):
-        return failed(asked, _NO_TRADE, out_trade_no=number, buyer_pay_amount="0.00", receipt_amount="0.00")
-    return answered(asked, **queried(payment))
+        return failed(call, _NO_TRADE, out_trade_no=number, buyer_pay_amount="0.00", receipt_amount="0.00")
+    return answered(call, **queried(payment))
 
 
 def _exists(payment: Payment) -> bool:
@@ -141,36 +139,36 @@ def _exists(payment: Payment) -> bool:
     return payment.opened_at is not None or payment.agreed_at is not None or payment.paid_at is not None
 
 
-def _close(far_side: FarSide, asked: Asked) -> Response:
-    number = text_in(asked.request, "out_trade_no")
-    before = far_side.ledger.find(Key(asked.account.merchant_id, number), asked.now)
+def _close(simulation: Simulation, call: Call) -> Response:
+    number = text_in(call.request, "out_trade_no")
+    before = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     if before is None or not _exists(before):
-        return failed(asked, _NO_TRADE, out_trade_no=number)
-    closed = far_side.close(asked.account, number, asked.now)
+        return failed(call, _NO_TRADE, out_trade_no=number)
+    closed = simulation.close(call.account, number, call.now)
     if closed is Refusal.PAYMENT_NOT_EXIST:
-        return failed(asked, _NO_TRADE, out_trade_no=number)
+        return failed(call, _NO_TRADE, out_trade_no=number)
     if isinstance(closed, Refusal) or before.status is not PaymentStatus.UNPAID:
-        return failed(asked, "ACQ.TRADE_STATUS_ERROR", out_trade_no=number)
-    return answered(asked, out_trade_no=number, trade_no=closed.transaction_id or "")
+        return failed(call, "ACQ.TRADE_STATUS_ERROR", out_trade_no=number)
+    return answered(call, out_trade_no=number, trade_no=closed.transaction_id or "")
 
 
-def _refund(far_side: FarSide, asked: Asked) -> Response:
+def _refund(simulation: Simulation, call: Call) -> Response:
     """`fund_change` says whether money moved by this very call, so of a repeated one it is N."""
-    number, refund_no = text_in(asked.request, "out_trade_no"), _refund_no(asked.request)
-    amount = fen(text_in(asked.request, "refund_amount"))
+    number, refund_no = text_in(call.request, "out_trade_no"), _refund_no(call.request)
+    amount = fen(text_in(call.request, "refund_amount"))
     if amount is None or not refund_no:
-        return failed(asked, "ACQ.INVALID_PARAMETER")
-    known = far_side.ledger.find_refund(Key(asked.account.merchant_id, refund_no))
-    refund = far_side.refund(asked.account, number, refund_no, amount, asked.now)
+        return failed(call, "ACQ.INVALID_PARAMETER")
+    known = simulation.ledger.find_refund(Key(call.account.merchant_id, refund_no))
+    refund = simulation.refund(call.account, number, refund_no, amount, call.now)
     if isinstance(refund, Refusal):
-        return failed(asked, _REFUND_REFUSALS.get(refund, "ACQ.TRADE_STATUS_ERROR"))
+        return failed(call, _REFUND_REFUSALS.get(refund, "ACQ.TRADE_STATUS_ERROR"))
     if refund.status is RefundStatus.FAILED:
-        return failed(asked, "ACQ.SELLER_BALANCE_NOT_ENOUGH")
+        return failed(call, "ACQ.SELLER_BALANCE_NOT_ENOUGH")
     moved = known is None and refund.status is RefundStatus.SUCCEEDED
-    payment = far_side.ledger.find(Key(asked.account.merchant_id, number), asked.now)
+    payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     assert payment is not None, "a refund has a payment"
     return answered(
-        asked,
+        call,
         out_trade_no=number,
         trade_no=payment.transaction_id,
         fund_change="Y" if moved else "N",
@@ -190,17 +188,17 @@ def _refund_no(request: Request) -> str:
     return text_in(request, "out_request_no") or text_in(request, "out_trade_no")
 
 
-def _query_refund(far_side: FarSide, asked: Asked) -> Response:
+def _query_refund(simulation: Simulation, call: Call) -> Response:
     """`refund_status` is there for what succeeded; without it the refund has not come, has failed or is not done."""
-    number, refund_no = text_in(asked.request, "out_trade_no"), _refund_no(asked.request)
-    payment = far_side.ledger.find(Key(asked.account.merchant_id, number), asked.now)
+    number, refund_no = text_in(call.request, "out_trade_no"), _refund_no(call.request)
+    payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     if payment is None or not _exists(payment):
-        return failed(asked, _NO_TRADE)
-    refund = far_side.ledger.find_refund(Key(asked.account.merchant_id, refund_no))
+        return failed(call, _NO_TRADE)
+    refund = simulation.ledger.find_refund(Key(call.account.merchant_id, refund_no))
     if refund is None or not _is_done(refund, number):
-        return answered(asked)
+        return answered(call)
     return answered(
-        asked,
+        call,
         trade_no=payment.transaction_id,
         out_trade_no=number,
         out_request_no=refund_no,
@@ -214,22 +212,22 @@ def _is_done(refund: Refund, number: str) -> bool:
     return refund.out_trade_no == number and refund.status is RefundStatus.SUCCEEDED
 
 
-def _find_statement(far_side: FarSide, asked: Asked) -> Response:
+def _find_statement(simulation: Simulation, call: Call) -> Response:
     """Where the file is. Asked for a day without trades the gateway says that there is none."""
-    day = _day(text_in(asked.request, "bill_date"))
-    if day is None or text_in(asked.request, "bill_type") != "trade":
-        return failed(asked, "isv.invalid_arguments", code="40002")
-    if not far_side.statement(asked.account, day, CHINA):
-        return failed(asked, "isp.bill_not_exist")
-    token = token_of(asked.account, day.isoformat())
-    query = urlencode({"bizType": "trade", "userId": asked.account.merchant_id, "bizDates": day, "token": token})
-    return answered(asked, bill_download_url=f"{far_side.urls['alipay']}{FILE}?{query}")
+    day = _day(text_in(call.request, "bill_date"))
+    if day is None or text_in(call.request, "bill_type") != "trade":
+        return failed(call, "isv.invalid_arguments", code="40002")
+    if not simulation.statement(call.account, day, CHINA):
+        return failed(call, "isp.bill_not_exist")
+    token = token_of(call.account, day.isoformat())
+    query = urlencode({"bizType": "trade", "userId": call.account.merchant_id, "bizDates": day, "token": token})
+    return answered(call, bill_download_url=f"{simulation.urls['alipay']}{FILE}?{query}")
 
 
-def _statement(far_side: FarSide, asked: Asked) -> Response:
-    day = _day(parameters(asked.request).get("bizDates", ""))
+def _statement(simulation: Simulation, call: Call) -> Response:
+    day = _day(parameters(call.request).get("bizDates", ""))
     assert day is not None, "the token is of a day"
-    packed = statement_zip(far_side.statement(asked.account, day, CHINA), asked.account, day)
+    packed = statement_zip(simulation.statement(call.account, day, CHINA), call.account, day)
     return Response(body=packed, content_type="application/zip")
 
 
@@ -246,12 +244,12 @@ def token_of(account: Account, day: str) -> str:
     return hmac.new(key, f"{account.merchant_id} {day}".encode(), sha256).hexdigest()
 
 
-def _unknown(far_side: FarSide, asked: Asked) -> Response:
-    del far_side
-    return failed(asked, "isv.invalid-method", code="40002")
+def _unknown(simulation: Simulation, call: Call) -> Response:
+    del simulation
+    return failed(call, "isv.invalid-method", code="40002")
 
 
-_Handler = Callable[["FarSide", Asked], Response]
+_Handler = Callable[[Simulation, Call], Response]
 _OPERATIONS: tuple[tuple[str, CallKind, str, _Handler], ...] = (
     ("alipay.trade.precreate", CallKind.CREATE, "out_trade_no", _precreate),
     ("alipay.trade.page.pay", CallKind.CREATE, "out_trade_no", _open_page),
@@ -272,10 +270,10 @@ def _number(name: str, request: Request) -> str:
     return text_in(request, name)
 
 
-def _calls() -> tuple[Call, ...]:
+def _operations() -> tuple[Operation, ...]:
     """SDKs send by POST or by GET, browsers by GET: every operation takes both."""
-    calls = [
-        Call(
+    operations = [
+        Operation(
             kind=kind,
             method=verb,
             pattern=GATEWAY,
@@ -286,18 +284,18 @@ def _calls() -> tuple[Call, ...]:
         for verb in ("POST", "GET")
         for method, kind, name, handle in _OPERATIONS
     ]
-    calls += [
-        Call(kind=CallKind.QUERY, method=verb, pattern=GATEWAY, number=lambda _: "", handle=_unknown)
+    operations += [
+        Operation(kind=CallKind.QUERY, method=verb, pattern=GATEWAY, number=lambda _: "", handle=_unknown)
         for verb in ("POST", "GET")
     ]
-    file = Call(
+    file = Operation(
         kind=CallKind.STATEMENT,
         method="GET",
         pattern=FILE,
         number=lambda request: parameters(request).get("bizDates", ""),
         handle=_statement,
     )
-    return (*calls, file)
+    return (*operations, file)
 
 
-CALLS = _calls()
+OPERATIONS = _operations()

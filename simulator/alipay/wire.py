@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from simulator.alipay.keys import Wire, serial_of, sign, wire_of
-from simulator.kernel.base import Account, Asked, Event
+from simulator.kernel.base import Account, Event
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Payment, PaymentStatus, Row
 from simulator.kit.asgi import Request, Response
 
@@ -104,14 +105,14 @@ def fen(text: str) -> int | None:
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def answered(asked: Asked, **fields: object) -> Response:
+def answered(call: Call, **fields: object) -> Response:
     """Success, signed."""
-    return _signed(asked, _outcome("10000") | fields)
+    return _signed(call, _outcome("10000") | fields)
 
 
-def failed(asked: Asked, sub_code: str, *, code: str = "40004", **fields: object) -> Response:
+def failed(call: Call, sub_code: str, *, code: str = "40004", **fields: object) -> Response:
     """A refusal, signed."""
-    return _signed(asked, _outcome(code, sub_code) | fields)
+    return _signed(call, _outcome(code, sub_code) | fields)
 
 
 def rejected(given: dict[str, str], code: str, sub_code: str) -> Response:
@@ -121,9 +122,9 @@ def rejected(given: dict[str, str], code: str, sub_code: str) -> Response:
     return Response(body=json.dumps(envelope, ensure_ascii=False).encode(), content_type=f"{HTML}utf-8")
 
 
-def _signed(asked: Asked, node: dict[str, object]) -> Response:
+def _signed(call: Call, node: dict[str, object]) -> Response:
     """The node as it is signed, with slashes escaped, between the quotes and commas that are not."""
-    given, wire = parameters(asked.request), wire_of(asked.account)
+    given, wire = parameters(call.request), wire_of(call.account)
     charset = charset_of(given)
     text = json.dumps(node, ensure_ascii=False, separators=(",", ":")).replace("/", r"\/")
     signature = sign(wire.alipay_private_keys[0], text.encode(charset))

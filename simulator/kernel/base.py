@@ -1,37 +1,31 @@
-"""The seam between the simulated far side and a channel's wire format: one file per channel implements `Channel`.
+"""Accounts, events and the interface of a simulated channel: one package per channel implements `Channel`.
 
-A channel file knows addresses, signatures and shapes. It decides nothing: payments move in `far_side`, calls go wrong
-in `calls`, callbacks are scheduled, spoilt and resent in `callbacks`, the same for every channel.
+A channel's package knows addresses, signatures and shapes of bodies. It decides nothing: payments move in `simulation`,
+calls fail in `dispatch`, and callbacks are scheduled, altered and resent in `callbacks`, the same for every channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 
-from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key, Payment, Refund
-from simulator.kit.asgi import Request, Response
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
-
 
 Name = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_\-]{1,64}\Z")]
 Secret = Annotated[str, Meta(min_length=32, max_length=8192)]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A merchant's account at a channel. `name` is what nodrop calls it; `merchant_id` is unique among all channels.
+    """A merchant's account at a channel. `name` is nodrop's name for it; `merchant_id` is unique among all channels.
 
-    Of `keys` every one verifies and the first one signs, where a channel shares secrets; `wire` holds what else the
-    channel's file keeps of the account, both sides' keys in PEM among it. `callback_url` is where a channel calls that
-    is told so in its console and not with each payment.
+    `keys` are shared secrets: each of them verifies, the first one signs. `wire` holds the channel's own data of the
+    account, including the keys of both sides in PEM. `callback_url` is the address of callbacks at a channel where a
+    merchant configures it once and does not send it with each payment.
     """
 
     name: Name
@@ -43,7 +37,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """An account with keys made just now: the channel's side of it, and what the merchant writes into its TOML file."""
+    """An account with new keys: the channel's side of it, and the credentials for the merchant's TOML file."""
 
     account: Account
     credentials: dict[str, Any]
@@ -54,7 +48,7 @@ Accounts = Mapping[str, Account]
 
 
 class EventType(StrEnum):
-    """`PAYMENT_AGREED`: the buyer has done the own part and the money is not there: approved, or still under way."""
+    """`PAYMENT_AGREED`: the buyer has approved the payment, and the money has not arrived yet."""
 
     PAYMENT_AGREED = "payment.agreed"
     PAYMENT_PAID = "payment.paid"
@@ -62,7 +56,7 @@ class EventType(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to call back about, with the payment as it was then, so that every resend has the same bytes."""
+    """The subject of a callback, with the payment as it was then: every resend has the same bytes."""
 
     callback_id: str
     type: EventType
@@ -72,7 +66,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def number(self) -> str:
-        """What faults are drawn by."""
+        """The number by which faults are drawn: the refund's, or the payment's."""
         return self.payment.terms.out_trade_no if self.refund is None else self.refund.refund_no
 
     @property
@@ -81,83 +75,47 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A callback on its way; header names are lower case."""
+    """A signed callback; header names are lower case."""
 
     headers: dict[str, str]
     body: bytes
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated call. `nth` counts calls of this kind about this number from 1."""
-
-    account: Account
-    request: Request
-    now: datetime
-    nth: int
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation of a channel. `number` finds the payment or refund asked about, before anything is verified.
-
-    `when` tells operations with one address apart; the first one that takes the request answers it.
-    """
-
-    kind: CallKind
-    method: str
-    pattern: str
-    number: Callable[[Request], str]
-    handle: Callable[[FarSide, Asked], Response]
-    when: Callable[[Request], bool] | None = None
 
 
 class Channel(Protocol):
     """A channel's wire format: its calls, and how its callbacks look, are signed and are acknowledged."""
 
     name: str
-    calls: tuple[Call, ...]
     resend_gaps_s: tuple[int, ...]
     acknowledge_within_s: float
     callbacks_expire: bool
-    """Whether a callback holds only for minutes from its signing; otherwise an old one is as good as a new one."""
+    """Whether a callback is valid for minutes only after it was signed; otherwise it is valid at any age."""
 
     needs_capture: bool
-    """Whether the buyer only agrees, and the money is taken when the merchant asks for it."""
+    """Whether the buyer only approves, and the merchant takes the money with a call of its own."""
 
     def open_account(self, name: str, callback_url: str) -> Opened:
-        """An account with fresh keys for both sides. `callback_url` is what a merchant enters in the console."""
+        """Return an account with new keys for both sides. `callback_url` is what a merchant configures once."""
         ...
 
     def rotated(self, account: Account) -> Opened:
-        """The account with fresh keys before the old ones, which stay valid; and what the merchant configures then."""
-        ...
-
-    def claimed_merchant(self, request: Request) -> str:
-        """Who the caller says it is, for the record of arrivals; nothing is verified yet."""
-        ...
-
-    def authenticate(self, request: Request, accounts: Accounts, now: datetime) -> Account | Response:
-        """Whose call it is, or the answer to somebody who is nobody."""
-        ...
-
-    def too_many(self, asked: Asked) -> Response:
-        """The answer beyond the rate limit."""
+        """Return the account with new keys before the old ones, which stay valid, and the new credentials."""
         ...
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        """What is sent about the event, signed with the account's first key; the same body for the same event.
+        """Return the callback of the event, signed with the account's first key: the same body for the same event.
 
-        None when the channel does not call back about such an event.
+        None if the channel sends no callback for such an event.
         """
         ...
 
     def stranger(self, account: Account) -> Account:
-        """Somebody who knows everything about the account but its secrets: signs, and does not verify."""
+        """Return the account with other secrets: its signatures do not verify."""
         ...
 
     def altered(self, message: Message) -> Message:
-        """The message with another body under the same signature."""
+        """Return the message with another body under the same signature."""
         ...
 
     def acknowledges(self, status: int, body: bytes) -> bool:
-        """Whether this answer ends the resends. Compared strictly: what is almost an acknowledgement is none."""
+        """Return whether this response ends the resends. The comparison is strict, as the channels' is."""
         ...

@@ -12,7 +12,7 @@ import structlog
 from simulator.kernel.base import Account, Name, Opened
 from simulator.kernel.faults import AtFault, FaultProfile
 from simulator.kernel.ledger import Key, Payment, Refusal
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.kernel.snapshot import take
 from simulator.kernel.traffic import busiest_second
 from simulator.kit.asgi import Request, Response, Route, json_response, problem
@@ -50,9 +50,9 @@ class CalledBack(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
 
 
-def routes(far_side: FarSide) -> list[Route]:
+def routes(simulation: Simulation) -> list[Route]:
     """The whole control API as one table."""
-    table: list[tuple[str, str, Callable[[FarSide, Request], Awaitable[Response]]]] = [
+    table: list[tuple[str, str, Callable[[Simulation, Request], Awaitable[Response]]]] = [
         ("GET", "/healthz", _health),
         ("PUT", "/control/accounts", _put_accounts),
         ("POST", "/control/accounts", _open_account),
@@ -66,126 +66,126 @@ def routes(far_side: FarSide) -> list[Route]:
         ("GET", "/control/counters", _counters),
         ("POST", "/control/reset", _reset),
     ]
-    return [Route(method, pattern, loopback_only(partial(handler, far_side))) for method, pattern, handler in table]
+    return [Route(method, pattern, loopback_only(partial(handler, simulation))) for method, pattern, handler in table]
 
 
-async def _health(far_side: FarSide, _: Request) -> Response:
-    return json_response({"status": "ok", "channels": sorted(far_side.channels)})
+async def _health(simulation: Simulation, _: Request) -> Response:
+    return json_response({"status": "ok", "channels": sorted(simulation.channels)})
 
 
-async def _put_accounts(far_side: FarSide, request: Request) -> Response:
+async def _put_accounts(simulation: Simulation, request: Request) -> Response:
     """Adds accounts, or replaces those with the same merchant id; none is ever removed, for the ledger names them."""
     accounts = body_of(request, list[Account])
     if not all(account.keys or account.wire for account in accounts):
         raise Refused(problem(400, "INVALID_PARAMETER", "an account has keys"))
-    unknown = [account.channel for account in accounts if account.channel not in far_side.channels]
+    unknown = [account.channel for account in accounts if account.channel not in simulation.channels]
     if unknown:
         raise Refused(problem(400, "INVALID_PARAMETER", f"there is no channel {unknown[0]!r}"))
-    merged = far_side.accounts | {account.merchant_id: account for account in accounts}
+    merged = simulation.accounts | {account.merchant_id: account for account in accounts}
     if len(merged) > ACCOUNTS_MAX:
         raise Refused(problem(400, "INVALID_PARAMETER", f"at most {ACCOUNTS_MAX} accounts"))
-    far_side.accounts.update(merged)
+    simulation.accounts.update(merged)
     _log.info("accounts_changed", accounts=[account.name for account in accounts])
     return json_response([{"name": account.name, "merchant_id": account.merchant_id} for account in merged.values()])
 
 
-async def _open_account(far_side: FarSide, request: Request) -> Response:
+async def _open_account(simulation: Simulation, request: Request) -> Response:
     """An account with keys made now; answers with what the merchant configures: base URL and credentials."""
     body = body_of(request, OpenBody)
-    channel = far_side.channels.get(body.channel)
+    channel = simulation.channels.get(body.channel)
     if channel is None:
         raise Refused(problem(400, "INVALID_PARAMETER", f"there is no channel {body.channel!r}"))
-    return _opened(far_side, channel.open_account(body.name, body.callback_url))
+    return _opened(simulation, channel.open_account(body.name, body.callback_url))
 
 
-async def _rotate(far_side: FarSide, request: Request) -> Response:
+async def _rotate(simulation: Simulation, request: Request) -> Response:
     """Fresh keys before the old ones, which stay valid."""
-    account = far_side.accounts.get(request.params["merchant_id"])
+    account = simulation.accounts.get(request.params["merchant_id"])
     if account is None:
         raise Refused(problem(404, "NOT_FOUND", "there is no such account"))
-    return _opened(far_side, far_side.channels[account.channel].rotated(account))
+    return _opened(simulation, simulation.channels[account.channel].rotated(account))
 
 
-def _opened(far_side: FarSide, opened: Opened) -> Response:
-    if len(far_side.accounts) >= ACCOUNTS_MAX:
+def _opened(simulation: Simulation, opened: Opened) -> Response:
+    if len(simulation.accounts) >= ACCOUNTS_MAX:
         raise Refused(problem(400, "INVALID_PARAMETER", f"at most {ACCOUNTS_MAX} accounts"))
     account = opened.account
-    far_side.accounts[account.merchant_id] = account
+    simulation.accounts[account.merchant_id] = account
     _log.info("account_opened", account=account.name, channel=account.channel)
     return json_response(
         {
             "name": account.name,
             "channel": account.channel,
             "merchant_id": account.merchant_id,
-            "base_url": far_side.urls[account.channel],
+            "base_url": simulation.urls[account.channel],
             "credentials": opened.credentials,
         }
     )
 
 
-async def _get_faults(far_side: FarSide, _: Request) -> Response:
-    return json_response(far_side.faults.profile)
+async def _get_faults(simulation: Simulation, _: Request) -> Response:
+    return json_response(simulation.faults.profile)
 
 
-async def _put_faults(far_side: FarSide, request: Request) -> Response:
+async def _put_faults(simulation: Simulation, request: Request) -> Response:
     """The new profile as a whole: what is not named goes well again."""
     profile = body_of(request, FaultProfile)
-    far_side.faults.profile = profile
+    simulation.faults.profile = profile
     named = {name: getattr(profile, name) for name in profile.__struct_fields__}
     plain = msgspec.structs.asdict(FaultProfile())
     _log.info("faults_changed", **{name: value for name, value in named.items() if value != plain[name]})
     return json_response(profile)
 
 
-async def _ledger(far_side: FarSide, request: Request) -> Response:
+async def _ledger(simulation: Simulation, request: Request) -> Response:
     offset, limit = number_of(request, "offset", 0), number_of(request, "limit", -1)
-    return json_response(take(far_side, max(0, int(offset)), None if limit < 0 else int(limit)))
+    return json_response(take(simulation, max(0, int(offset)), None if limit < 0 else int(limit)))
 
 
-async def _pay(far_side: FarSide, request: Request) -> Response:
+async def _pay(simulation: Simulation, request: Request) -> Response:
     at_fault = body_of(request, PayBody, empty=PayBody()).at_fault
-    paid = _known(far_side.pay(_key(far_side, request), at_fault))
+    paid = _known(simulation.pay(_key(simulation, request), at_fault))
     return json_response(
         Paid(out_trade_no=paid.terms.out_trade_no, status=paid.status, transaction_id=paid.transaction_id)
     )
 
 
-async def _callback(far_side: FarSide, request: Request) -> Response:
+async def _callback(simulation: Simulation, request: Request) -> Response:
     """Sends the callback of a paid payment once more, genuine, at once and whatever the faults say."""
-    key = _key(far_side, request)
-    payment = far_side.ledger.find(key, far_side.now())
+    key = _key(simulation, request)
+    payment = simulation.ledger.find(key, simulation.now())
     if payment is None or not payment.status.was_paid:
         raise Refused(problem(409, Refusal.NOT_PAID, "there is nothing to call back about"))
-    acknowledged = await far_side.sender.send_now(far_side.paid_event(payment))
-    return json_response(CalledBack(acknowledged=acknowledged, status=far_side.sender.tally(key).last_status))
+    acknowledged = await simulation.sender.send_now(simulation.paid_event(payment))
+    return json_response(CalledBack(acknowledged=acknowledged, status=simulation.sender.tally(key).last_status))
 
 
-async def _arrivals(far_side: FarSide, request: Request) -> Response:
-    arrivals = far_side.traffic.since(number_of(request, "since", 0.0))
+async def _arrivals(simulation: Simulation, request: Request) -> Response:
+    arrivals = simulation.traffic.since(number_of(request, "since", 0.0))
     return json_response(
         {
             "arrivals": arrivals,
             "busiest_second": busiest_second(arrival.at for arrival in arrivals),
-            "forgotten": far_side.traffic.forgotten,
+            "forgotten": simulation.traffic.forgotten,
         }
     )
 
 
-async def _counters(far_side: FarSide, _: Request) -> Response:
-    counters = far_side.traffic.counters | {"callbacks_under_way": far_side.sender.under_way}
+async def _counters(simulation: Simulation, _: Request) -> Response:
+    counters = simulation.traffic.counters | {"callbacks_under_way": simulation.sender.under_way}
     return json_response(dict(sorted(counters.items())))
 
 
-async def _reset(far_side: FarSide, request: Request) -> Response:
-    await far_side.reset(body_of(request, ResetBody, empty=ResetBody()).seed)
-    _log.info("reset", seed=far_side.faults.seed)
-    return json_response({"seed": far_side.faults.seed})
+async def _reset(simulation: Simulation, request: Request) -> Response:
+    await simulation.reset(body_of(request, ResetBody, empty=ResetBody()).seed)
+    _log.info("reset", seed=simulation.faults.seed)
+    return json_response({"seed": simulation.faults.seed})
 
 
-def _key(far_side: FarSide, request: Request) -> Key:
+def _key(simulation: Simulation, request: Request) -> Key:
     """The payment that the address names; `?merchant_id=` tells which, where two merchants use the same number."""
     wanted = parse_qs(request.query).get("merchant_id")
-    keys = [key for key in far_side.find_keys(request.params["out_trade_no"]) if not wanted or key[0] in wanted]
+    keys = [key for key in simulation.find_keys(request.params["out_trade_no"]) if not wanted or key[0] in wanted]
     if not keys:
         raise Refused(problem(404, Refusal.PAYMENT_NOT_EXIST, "there is no payment with this number"))
     if len(keys) > 1:

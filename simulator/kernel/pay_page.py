@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 from simulator.kernel.dispatch import switched_off
 from simulator.kernel.faults import AtFault, Fault
 from simulator.kernel.ledger import Payment, PaymentStatus, Refusal
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import HTML, Reply, Request, Response, Route
 
 # ISO 4217 exponents that are not 2. https://www.iso.org/iso-4217-currency-codes.html
@@ -59,43 +59,43 @@ class Action(StrEnum):
     CANCEL = "cancel"
 
 
-def routes(far_side: FarSide) -> list[Route]:
+def routes(simulation: Simulation) -> list[Route]:
     """The page and its form."""
     return [
-        Route("GET", "/pay/{token}", partial(_show, far_side)),
-        Route("POST", "/pay/{token}", partial(_act, far_side)),
+        Route("GET", "/pay/{token}", partial(_show, simulation)),
+        Route("POST", "/pay/{token}", partial(_act, simulation)),
     ]
 
 
-async def _show(far_side: FarSide, request: Request) -> Reply:
-    far_side.traffic.counters["pages_shown"] += 1
-    off = switched_off(far_side)
+async def _show(simulation: Simulation, request: Request) -> Reply:
+    simulation.traffic.counters["pages_shown"] += 1
+    off = switched_off(simulation)
     if off is not None:
         return off
-    payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
-    opened = None if payment is None else far_side.open(payment.key)
+    payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
+    opened = None if payment is None else simulation.open(payment.key)
     if opened is None:
         return _no_such_page()
-    return _payment_page(opened, far_side.accounts[opened.merchant_id].channel)
+    return _payment_page(opened, simulation.accounts[opened.merchant_id].channel)
 
 
-async def _act(far_side: FarSide, request: Request) -> Reply:
+async def _act(simulation: Simulation, request: Request) -> Reply:
     """Pay or not, then show the page again by redirect, so that a reload never pays."""
-    off = switched_off(far_side)
+    off = switched_off(simulation)
     if off is not None:
         return off
-    payment = far_side.ledger.find_by_token(request.params["token"], far_side.now())
+    payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
     if payment is None:
         return _no_such_page()
     try:
         action = Action(parse_qs(request.body.decode("ascii", "replace")).get("action", [""])[0])
     except ValueError:
         return _page("Unknown button", "<p>This page has no such button.</p>", status=400)
-    far_side.traffic.counters[f"pages_{action}"] += 1
+    simulation.traffic.counters[f"pages_{action}"] += 1
     if action is Action.CANCEL:
         return _page("Not paid", f"<h1>You have not paid.</h1>{_way_back(payment)}")
     lose = AtFault(callback=Fault.LOST) if action is Action.PAY_LOSE_CALLBACK else None
-    if isinstance(far_side.pay(payment.key, lose), Refusal):
+    if isinstance(simulation.pay(payment.key, lose), Refusal):
         return _page("Not payable", f"<h1>This payment takes no money any more.</h1>{_way_back(payment)}", status=409)
     return Response(status=303, headers=(("location", f"/pay/{payment.token}"), *_HEADERS))
 

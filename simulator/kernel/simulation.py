@@ -35,7 +35,7 @@ from simulator.kernel.ledger import (
 from simulator.kernel.traffic import Traffic
 
 
-class FarSide:
+class Simulation:
     """All state of one channel process. To be entered before use; set `base_url` to where its pay pages are.
 
     `urls` is where each channel listens, by its name.

@@ -8,7 +8,7 @@ import msgspec
 
 from simulator.kernel.callbacks import Acknowledged, Tally
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Total
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 
 
 class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,25 +56,25 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: tuple[Acknowledged, ...] = ()
 
 
-def take(far_side: FarSide, offset: int = 0, limit: int | None = None) -> LedgerSnapshot:
+def take(simulation: Simulation, offset: int = 0, limit: int | None = None) -> LedgerSnapshot:
     """The ledger now; `offset` and `limit` choose among the payments, oldest first, and leave the rest whole."""
-    now = far_side.now()
-    payments = list(far_side.ledger.payments(now))
+    now = simulation.now()
+    payments = list(simulation.ledger.payments(now))
     shown = payments[offset:] if limit is None else payments[offset : offset + limit]
     return LedgerSnapshot(
         taken_at=now,
-        payments=tuple(_payment(far_side, payment) for payment in shown),
+        payments=tuple(_payment(simulation, payment) for payment in shown),
         payments_total=len(payments),
-        refunds=tuple(_refund(far_side, refund) for refund in far_side.ledger.refunds()),
-        totals=tuple(far_side.ledger.totals()),
-        acknowledged=tuple(far_side.sender.acknowledged),
+        refunds=tuple(_refund(simulation, refund) for refund in simulation.ledger.refunds()),
+        totals=tuple(simulation.ledger.totals()),
+        acknowledged=tuple(simulation.sender.acknowledged),
     )
 
 
-def _payment(far_side: FarSide, payment: Payment) -> LedgerPayment:
+def _payment(simulation: Simulation, payment: Payment) -> LedgerPayment:
     terms = payment.terms
     return LedgerPayment(
-        account=far_side.accounts[payment.merchant_id].name,
+        account=simulation.accounts[payment.merchant_id].name,
         merchant_id=payment.merchant_id,
         out_trade_no=terms.out_trade_no,
         amount=terms.amount,
@@ -90,14 +90,14 @@ def _payment(far_side: FarSide, payment: Payment) -> LedgerPayment:
         settled_late=payment.settled_late,
         callback_url=terms.callback_url,
         return_url=terms.return_url,
-        pay_url=far_side.pay_url(payment),
-        callbacks=far_side.sender.tallies.get(payment.key) or Tally(),
+        pay_url=simulation.pay_url(payment),
+        callbacks=simulation.sender.tallies.get(payment.key) or Tally(),
     )
 
 
-def _refund(far_side: FarSide, refund: Refund) -> LedgerRefund:
+def _refund(simulation: Simulation, refund: Refund) -> LedgerRefund:
     return LedgerRefund(
-        account=far_side.accounts[refund.merchant_id].name,
+        account=simulation.accounts[refund.merchant_id].name,
         merchant_id=refund.merchant_id,
         refund_no=refund.refund_no,
         out_trade_no=refund.out_trade_no,

@@ -17,7 +17,8 @@ from secrets import token_hex
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response, json_response
 from simulator.paypal.keys import (
     CERTIFICATES,
@@ -31,7 +32,7 @@ from simulator.paypal.keys import (
     wire_of,
     with_wire,
 )
-from simulator.paypal.operations import CALLS
+from simulator.paypal.operations import OPERATIONS
 from simulator.paypal.wire import capture_object, error, instant, order_object, refund_object
 
 RESEND_GAPS_S: tuple[int, ...] = (*(60, 120, 300, 600, 900, 1800), *(13_440,) * 18, 13_500)
@@ -46,7 +47,7 @@ class Paypal:
     needs_capture = True
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 5.0
-    calls: tuple[Call, ...] = CALLS
+    operations: tuple[Operation, ...] = OPERATIONS
 
     def claimed_merchant(self, request: Request) -> str:
         return merchant_in(request.headers.get("authorization", "").removeprefix("Bearer "))
@@ -64,8 +65,8 @@ class Paypal:
             return json_response({"error": "invalid_token"}, 401)
         return account
 
-    def too_many(self, asked: Asked) -> Response:
-        del asked
+    def too_many(self, call: Call) -> Response:
+        del call
         return replace(error(429, "RATE_LIMIT_REACHED"), headers=(("retry-after", "1"),))
 
     def open_account(self, name: str, callback_url: str) -> Opened:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 from msgspec.structs import replace
 
-from simulator.kernel.base import Asked
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Row
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response, json_response
 from simulator.paypal.wire import error, money
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 PAGE_SIZE_MAX = 500
 
 
-def report(far_side: FarSide, asked: Asked) -> Response:
+def report(simulation: Simulation, call: Call) -> Response:
     """The transactions of a span, oldest first, page by page. A span of several days is not kept here."""
-    told = {name: values[-1] for name, values in parse_qs(asked.request.query).items()}
+    told = {name: values[-1] for name, values in parse_qs(call.request.query).items()}
     try:
         first, last = (datetime.fromisoformat(told[name]) for name in ("start_date", "end_date"))
         page, size = int(told.get("page", "1")), int(told.get("page_size", "100"))
@@ -29,13 +27,13 @@ def report(far_side: FarSide, asked: Asked) -> Response:
         return error(400, "INVALID_REQUEST")
     if not 1 <= size <= PAGE_SIZE_MAX or page < 1 or first.date() != last.date():
         return error(400, "INVALID_REQUEST")
-    rows = far_side.statement(asked.account, first.astimezone(UTC).date())
+    rows = simulation.statement(call.account, first.astimezone(UTC).date())
     within = [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
     shown = within[(page - 1) * size : page * size]
     return json_response(
         {
             "transaction_details": [{"transaction_info": _transaction(row)} for row in shown],
-            "account_number": asked.account.merchant_id,
+            "account_number": call.account.merchant_id,
             "page": page,
             "total_items": len(within),
             "total_pages": -(-len(within) // size),

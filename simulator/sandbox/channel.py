@@ -8,15 +8,16 @@ import re
 from datetime import UTC, date, datetime
 from http import HTTPStatus
 from secrets import token_hex
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key, Payment, Refund, Refusal, Row, Terms
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response, problem
 from simulator.sandbox.wire import (
     CallbackBody,
@@ -29,9 +30,6 @@ from simulator.sandbox.wire import (
     signature,
     signed,
 )
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 # https://pay.weixin.qq.com/doc/v3/merchant/4012075249: the schedule of the strictest channel, 24 h 4 min in all.
 RESEND_GAPS_S: tuple[int, ...] = (
@@ -73,34 +71,34 @@ def _invalid(message: str) -> Response:
     return problem(400, "INVALID_PARAMETER", message)
 
 
-def _create(far_side: FarSide, asked: Asked) -> Response:
+def _create(simulation: Simulation, call: Call) -> Response:
     try:
-        body = decode(asked.request.body, CreateBody)
+        body = decode(call.request.body, CreateBody)
     except BadBody as error:
-        return signed(asked, _invalid(str(error)))
-    wrong = _wrong_with(body, asked, far_side)
+        return signed(call, _invalid(str(error)))
+    wrong = _wrong_with(body, call, simulation)
     if wrong is not None:
-        return signed(asked, _invalid(wrong))
+        return signed(call, _invalid(wrong))
     terms = Terms(**{name: getattr(body, name) for name in body.__struct_fields__})
-    return _answer_payment(far_side, asked, far_side.create(asked.account, terms, asked.now))
+    return _answer_payment(simulation, call, simulation.create(call.account, terms, call.now))
 
 
-def _wrong_with(body: CreateBody, asked: Asked, far_side: FarSide) -> str | None:
+def _wrong_with(body: CreateBody, call: Call, simulation: Simulation) -> str | None:
     """What a parameter's type does not say."""
     if _NUMBER.fullmatch(body.out_trade_no) is None:
         return "out_trade_no is 6 to 64 of 0-9 A-Z a-z _ - | *"
-    if asked.request.headers.get("idempotency-key") != body.out_trade_no:
+    if call.request.headers.get("idempotency-key") != body.out_trade_no:
         return "the header Idempotency-Key is the out_trade_no"
     if _CURRENCY.fullmatch(body.currency) is None:
         return "currency is three capital letters"
     if _CONTROL.search(body.subject):
         return "subject has no control characters"
-    if not far_side.may_call(body.callback_url):
+    if not simulation.may_call(body.callback_url):
         return "callback_url is an http or https address that this process may call"
     if body.return_url is not None and not _is_web_address(body.return_url):
         return "return_url is an http or https address"
-    key = Key(asked.account.merchant_id, body.out_trade_no)
-    if body.expires_at <= asked.now and far_side.ledger.find(key, asked.now) is None:
+    key = Key(call.account.merchant_id, body.out_trade_no)
+    if body.expires_at <= call.now and simulation.ledger.find(key, call.now) is None:
         return "expires_at is in the future"
     return None
 
@@ -114,58 +112,58 @@ def _is_web_address(text: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and _CONTROL.search(text) is None
 
 
-def _query(far_side: FarSide, asked: Asked) -> Response:
-    found = far_side.seen_by_query(asked.account, asked.request.params["out_trade_no"], asked.nth, asked.now)
-    return _answer_payment(far_side, asked, found)
+def _query(simulation: Simulation, call: Call) -> Response:
+    found = simulation.seen_by_query(call.account, call.request.params["out_trade_no"], call.nth, call.now)
+    return _answer_payment(simulation, call, found)
 
 
-def _close(far_side: FarSide, asked: Asked) -> Response:
+def _close(simulation: Simulation, call: Call) -> Response:
     try:
-        decode(asked.request.body, CloseBody)
+        decode(call.request.body, CloseBody)
     except BadBody as error:
-        return signed(asked, _invalid(str(error)))
-    closed = far_side.close(asked.account, asked.request.params["out_trade_no"], asked.now)
-    return _answer_payment(far_side, asked, closed)
+        return signed(call, _invalid(str(error)))
+    closed = simulation.close(call.account, call.request.params["out_trade_no"], call.now)
+    return _answer_payment(simulation, call, closed)
 
 
-def _answer_payment(far_side: FarSide, asked: Asked, payment: Payment | Refusal) -> Response:
+def _answer_payment(simulation: Simulation, call: Call, payment: Payment | Refusal) -> Response:
     if isinstance(payment, Refusal):
-        return signed(asked, _refused(payment))
-    return signed(asked, json_response(payment_object(payment, far_side.pay_url(payment))))
+        return signed(call, _refused(payment))
+    return signed(call, json_response(payment_object(payment, simulation.pay_url(payment))))
 
 
-def _refund(far_side: FarSide, asked: Asked) -> Response:
+def _refund(simulation: Simulation, call: Call) -> Response:
     try:
-        body = decode(asked.request.body, RefundBody)
+        body = decode(call.request.body, RefundBody)
     except BadBody as error:
-        return signed(asked, _invalid(str(error)))
+        return signed(call, _invalid(str(error)))
     if _NUMBER.fullmatch(body.refund_no) is None:
-        return signed(asked, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
-    number = asked.request.params["out_trade_no"]
-    return _answer_refund(asked, far_side.refund(asked.account, number, body.refund_no, body.amount, asked.now))
+        return signed(call, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
+    number = call.request.params["out_trade_no"]
+    return _answer_refund(call, simulation.refund(call.account, number, body.refund_no, body.amount, call.now))
 
 
-def _query_refund(far_side: FarSide, asked: Asked) -> Response:
-    key = Key(asked.account.merchant_id, asked.request.params["refund_no"])
-    return _answer_refund(asked, far_side.ledger.find_refund(key) or Refusal.REFUND_NOT_EXIST)
+def _query_refund(simulation: Simulation, call: Call) -> Response:
+    key = Key(call.account.merchant_id, call.request.params["refund_no"])
+    return _answer_refund(call, simulation.ledger.find_refund(key) or Refusal.REFUND_NOT_EXIST)
 
 
-def _answer_refund(asked: Asked, refund: Refund | Refusal) -> Response:
+def _answer_refund(call: Call, refund: Refund | Refusal) -> Response:
     if isinstance(refund, Refusal):
-        return signed(asked, _refused(refund))
-    return signed(asked, json_response(refund_object(refund)))
+        return signed(call, _refused(refund))
+    return signed(call, json_response(refund_object(refund)))
 
 
-def _statement(far_side: FarSide, asked: Asked) -> Response:
-    text = _day(asked.request)
+def _statement(simulation: Simulation, call: Call) -> Response:
+    text = _day(call.request)
     try:
         day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
         day = None
     if day is None:
-        return signed(asked, _invalid("date is YYYY-MM-DD"))
-    body = _csv(far_side.statement(asked.account, day))
-    return signed(asked, Response(body=body, content_type="text/csv; charset=utf-8"))
+        return signed(call, _invalid("date is YYYY-MM-DD"))
+    body = _csv(simulation.statement(call.account, day))
+    return signed(call, Response(body=body, content_type="text/csv; charset=utf-8"))
 
 
 def _day(request: Request) -> str:
@@ -197,43 +195,43 @@ class Sandbox:
     needs_capture = False
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 5.0
-    calls: tuple[Call, ...] = (
-        Call(
+    operations: tuple[Operation, ...] = (
+        Operation(
             kind=CallKind.CREATE,
             method="POST",
             pattern="/v1/payments",
             number=lambda request: request.headers.get("idempotency-key", ""),
             handle=_create,
         ),
-        Call(
+        Operation(
             kind=CallKind.QUERY,
             method="GET",
             pattern="/v1/payments/{out_trade_no}",
             number=_number_in_path,
             handle=_query,
         ),
-        Call(
+        Operation(
             kind=CallKind.CLOSE,
             method="POST",
             pattern="/v1/payments/{out_trade_no}/close",
             number=_number_in_path,
             handle=_close,
         ),
-        Call(
+        Operation(
             kind=CallKind.REFUND,
             method="POST",
             pattern="/v1/payments/{out_trade_no}/refunds",
             number=_number_in_path,
             handle=_refund,
         ),
-        Call(
+        Operation(
             kind=CallKind.QUERY_REFUND,
             method="GET",
             pattern="/v1/refunds/{refund_no}",
             number=lambda request: request.params["refund_no"],
             handle=_query_refund,
         ),
-        Call(kind=CallKind.STATEMENT, method="GET", pattern="/v1/statement", number=_day, handle=_statement),
+        Operation(kind=CallKind.STATEMENT, method="GET", pattern="/v1/statement", number=_day, handle=_statement),
     )
 
     def claimed_merchant(self, request: Request) -> str:
@@ -245,9 +243,9 @@ class Sandbox:
             return problem(401, "SIGNATURE_INVALID", "the signature does not verify, or is older than 300 s")
         return account
 
-    def too_many(self, asked: Asked) -> Response:
+    def too_many(self, call: Call) -> Response:
         limited = problem(429, "RATE_LIMITED", "too many calls in this second")
-        return signed(asked, replace(limited, headers=(("retry-after", "1"),)))
+        return signed(call, replace(limited, headers=(("retry-after", "1"),)))
 
     def open_account(self, name: str, callback_url: str) -> Opened:
         del callback_url  # each payment brings its own

@@ -14,7 +14,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from simulator.kernel.base import Account, Asked
+from simulator.kernel.base import Account
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus
 from simulator.kit.asgi import Request, Response
 
@@ -134,10 +135,10 @@ def is_signed(request: Request, account: Account, now: datetime) -> bool:
     return hmac.compare_digest(wanted, mac)
 
 
-def signed(asked: Asked, response: Response) -> Response:
+def signed(call: Call, response: Response) -> Response:
     """The answer with a signature that binds it to its question; 5xx are not signed."""
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return response
-    question = asked.request.headers["sandbox-signature"].rpartition("v1=")[2]
-    made = signature(asked.account, asked.now, "ANSWER", question, str(response.status), response.body)
+    question = call.request.headers["sandbox-signature"].rpartition("v1=")[2]
+    made = signature(call.account, call.now, "ANSWER", question, str(response.status), response.body)
     return msgspec.structs.replace(response, headers=(*response.headers, ("sandbox-signature", made)))

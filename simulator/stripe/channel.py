@@ -13,10 +13,11 @@ from secrets import token_hex
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Account, Accounts, Asked, Call, Event, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, Message, Opened
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response
 from simulator.stripe.lists import event_object
-from simulator.stripe.operations import CALLS
+from simulator.stripe.operations import OPERATIONS
 from simulator.stripe.wire import refused, signature_header
 
 RESEND_GAPS_S: tuple[int, ...] = (300, 1500, 5400, 7200, 14_400, 28_800, 57_600, 86_400)
@@ -50,7 +51,7 @@ class Stripe:
     needs_capture = False
     resend_gaps_s = RESEND_GAPS_S
     acknowledge_within_s = 10.0
-    calls: tuple[Call, ...] = CALLS
+    operations: tuple[Operation, ...] = OPERATIONS
 
     def claimed_merchant(self, request: Request) -> str:
         key = _bearer(request).removeprefix(_KEY_PREFIX)
@@ -64,8 +65,8 @@ class Stripe:
             return refused(401, "Invalid API Key provided")
         return account
 
-    def too_many(self, asked: Asked) -> Response:
-        del asked
+    def too_many(self, call: Call) -> Response:
+        del call
         limited = refused(429, "too many requests in this second", code="rate_limit")
         return replace(limited, headers=(*limited.headers, ("retry-after", "1")))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
 
-from simulator.kernel.base import Asked, Event, EventType
+from simulator.kernel.base import Event, EventType
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response
 from simulator.stripe.objects import (
     INTENT,
@@ -21,24 +22,21 @@ from simulator.stripe.objects import (
 )
 from simulator.stripe.wire import Fields, Object, answer, expanded, no_such, number_of, page_of, told
 
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
-
 DAYS_MAX = timedelta(days=366)
 
 _INTEGER = re.compile(r"[0-9]{1,11}", re.ASCII)
 
 
-def list_refunds(far_side: FarSide, asked: Asked, query: Fields) -> Response:
+def list_refunds(simulation: Simulation, call: Call, query: Fields) -> Response:
     of = query.get("payment_intent") or query.get("charge")
     number = None if of is None else number_of(of)
-    mine = [one for one in far_side.ledger.refunds() if one.merchant_id == asked.account.merchant_id]
-    return page(asked, query, [refund_object(one) for one in reversed(mine) if number in (None, one.out_trade_no)])
+    mine = [one for one in simulation.ledger.refunds() if one.merchant_id == call.account.merchant_id]
+    return page(call, query, [refund_object(one) for one in reversed(mine) if number in (None, one.out_trade_no)])
 
 
-def retrieve_refund(far_side: FarSide, asked: Asked, query: Fields) -> Response:
-    id_ = asked.request.params["id"]
-    found = far_side.ledger.find_refund(Key(asked.account.merchant_id, number_of(id_)))
+def retrieve_refund(simulation: Simulation, call: Call, query: Fields) -> Response:
+    id_ = call.request.params["id"]
+    found = simulation.ledger.find_refund(Key(call.account.merchant_id, number_of(id_)))
     return no_such("refund", id_) if found is None else told(refund_object(found), query)
 
 
@@ -73,34 +71,34 @@ def _what_happened(event: Event, pay_url: str) -> tuple[str, Object]:
     return f"checkout.session.{name}", session_object(payment, pay_url)
 
 
-def list_events(far_side: FarSide, asked: Asked, query: Fields) -> Response:
-    sender, merchant_id = far_side.sender, asked.account.merchant_id
+def list_events(simulation: Simulation, call: Call, query: Fields) -> Response:
+    sender, merchant_id = simulation.sender, call.account.merchant_id
     events = sender.offered(merchant_id)
     undelivered = {event.callback_id for event in sender.undelivered(merchant_id)}
     wanted = query.get("delivery_success")
     types = {*query.many("types"), *filter(None, [query.get("type")])}
     told = [
-        event_object(event, far_side.pay_url(event.payment))
+        event_object(event, simulation.pay_url(event.payment))
         for event in reversed(events)
         if wanted is None or (event.callback_id not in undelivered) == (wanted == "true")
     ]
-    return page(asked, query, [one for one in told if not types or one["type"] in types])
+    return page(call, query, [one for one in told if not types or one["type"] in types])
 
 
-def retrieve_event(far_side: FarSide, asked: Asked, _: Fields) -> Response:
-    id_ = asked.request.params["id"]
-    events = (event for event in far_side.sender.offered(asked.account.merchant_id) if event.callback_id == id_)
+def retrieve_event(simulation: Simulation, call: Call, _: Fields) -> Response:
+    id_ = call.request.params["id"]
+    events = (event for event in simulation.sender.offered(call.account.merchant_id) if event.callback_id == id_)
     event = next(events, None)
-    return no_such("event", id_) if event is None else answer(event_object(event, far_side.pay_url(event.payment)))
+    return no_such("event", id_) if event is None else answer(event_object(event, simulation.pay_url(event.payment)))
 
 
-def list_transactions(far_side: FarSide, asked: Asked, query: Fields) -> Response:
+def list_transactions(simulation: Simulation, call: Call, query: Fields) -> Response:
     found = [
         transaction_object(row)
-        for day in _days(query, asked.now)
-        for row in far_side.statement(asked.account, day, UTC)
+        for day in _days(query, call.now)
+        for row in simulation.statement(call.account, day, UTC)
     ]
-    return page(asked, query, list(reversed(found)))
+    return page(call, query, list(reversed(found)))
 
 
 def _days(query: Fields, now: datetime) -> Iterator[date]:
@@ -113,8 +111,8 @@ def _days(query: Fields, now: datetime) -> Iterator[date]:
         yield first + timedelta(days=after)
 
 
-def page(asked: Asked, query: Fields, items: list[Object]) -> Response:
-    path = asked.request.target.partition("?")[0]
+def page(call: Call, query: Fields, items: list[Object]) -> Response:
+    path = call.request.target.partition("?")[0]
     return told(page_of([item for item in items if _is_within(item, query)], query, path), query)
 
 

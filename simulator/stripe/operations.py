@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Asked, Call
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kernel.faults import CallKind, Fault
 from simulator.kernel.ledger import Ledger
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response
 from simulator.stripe.lists import list_events, list_refunds, list_transactions, retrieve_event, retrieve_refund
 from simulator.stripe.objects import INTENT, SESSION
 from simulator.stripe.payments import Run, close, create_intent, create_session, list_payments, refund, retrieve
 from simulator.stripe.wire import Fields, Invalid, number_of, refused
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 KEY_CHARACTERS_MAX = 255
 KEYS_KEPT_FOR = timedelta(hours=24)
@@ -43,47 +40,47 @@ _kept: WeakKeyDictionary[Ledger, dict[tuple[str, str], _Kept]] = WeakKeyDictiona
 """With the ledger, so that a reset forgets both."""
 
 
-def _reading(run: Run) -> Callable[[FarSide, Asked], Response]:
+def _reading(run: Run) -> Callable[[Simulation, Call], Response]:
     """What only tells: the query in the address says what."""
 
-    def handle(far_side: FarSide, asked: Asked) -> Response:
+    def handle(simulation: Simulation, call: Call) -> Response:
         try:
-            return run(far_side, asked, Fields.read(asked.request.query))
+            return run(simulation, call, Fields.read(call.request.query))
         except Invalid as wrong:
             return refused(400, str(wrong), code=wrong.code, param=wrong.param)
 
     return handle
 
 
-def _changing(kind: CallKind, run: Run) -> Callable[[FarSide, Asked], Response]:
+def _changing(kind: CallKind, run: Run) -> Callable[[Simulation, Call], Response]:
     """What changes something, and does so once for each key: the form says what."""
 
-    def handle(far_side: FarSide, asked: Asked) -> Response:
+    def handle(simulation: Simulation, call: Call) -> Response:
         try:
-            return _once(far_side, asked, kind, run, Fields.read(asked.request.body.decode("latin-1")))
+            return _once(simulation, call, kind, run, Fields.read(call.request.body.decode("latin-1")))
         except Invalid as wrong:
             return refused(400, str(wrong), code=wrong.code, param=wrong.param)
 
     return handle
 
 
-def _once(far_side: FarSide, asked: Asked, kind: CallKind, run: Run, form: Fields) -> Response:
+def _once(simulation: Simulation, call: Call, kind: CallKind, run: Run, form: Fields) -> Response:
     """https://docs.stripe.com/api/idempotent_requests : a 500 is kept like any other answer."""
-    key = asked.request.headers.get("idempotency-key", "")
+    key = call.request.headers.get("idempotency-key", "")
     if not key:
-        return run(far_side, asked, form)
+        return run(simulation, call, form)
     if len(key) > KEY_CHARACTERS_MAX:
         raise Invalid("Idempotency-Key", "a key has at most 255 characters")
-    kept = _kept.setdefault(far_side.ledger, {})
-    place, asked_for = (asked.account.merchant_id, key), (asked.request.target, tuple(sorted(form.pairs)))
+    kept = _kept.setdefault(simulation.ledger, {})
+    place, asked_for = (call.account.merchant_id, key), (call.request.target, tuple(sorted(form.pairs)))
     known = kept.get(place)
-    if known is None or asked.now - known.at >= KEYS_KEPT_FOR:
-        response = run(far_side, asked, form)
-        kept[place] = _Kept(asked_for, response, asked.now, asked.now + _takes(far_side, asked, kind, key))
+    if known is None or call.now - known.at >= KEYS_KEPT_FOR:
+        response = run(simulation, call, form)
+        kept[place] = _Kept(asked_for, response, call.now, call.now + _takes(simulation, call, kind, key))
         if len(kept) > KEYS_MAX:
             del kept[next(iter(kept))]
         return response
-    if asked.now < known.busy_until:
+    if call.now < known.busy_until:
         return refused(
             409, "another request with this key is at work", code="idempotency_key_in_use", type_="idempotency_error"
         )
@@ -92,10 +89,10 @@ def _once(far_side: FarSide, asked: Asked, kind: CallKind, run: Run, form: Field
     return replace(known.response, headers=(*known.response.headers, ("idempotent-replayed", "true")))
 
 
-def _takes(far_side: FarSide, asked: Asked, kind: CallKind, number: str) -> timedelta:
+def _takes(simulation: Simulation, call: Call, kind: CallKind, number: str) -> timedelta:
     """How long the answer to this call is held back: as long the key is in use."""
-    profile = far_side.faults.profile
-    is_slow = kind in profile.affected and far_side.faults.strikes(Fault.SLOW, number, asked.nth)
+    profile = simulation.faults.profile
+    is_slow = kind in profile.affected and simulation.faults.strikes(Fault.SLOW, number, call.nth)
     return timedelta(seconds=profile.slow_s if is_slow else 0)
 
 
@@ -113,15 +110,15 @@ def _by_payment(request: Request) -> str:
     return "" if found is None else number_of(found[1])
 
 
-def _post(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Call:
-    return Call(kind=kind, method="POST", pattern=pattern, number=number, handle=_changing(kind, run))
+def _post(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Operation:
+    return Operation(kind=kind, method="POST", pattern=pattern, number=number, handle=_changing(kind, run))
 
 
-def _get(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Call:
-    return Call(kind=kind, method="GET", pattern=pattern, number=number, handle=_reading(run))
+def _get(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Operation:
+    return Operation(kind=kind, method="GET", pattern=pattern, number=number, handle=_reading(run))
 
 
-CALLS: tuple[Call, ...] = (
+OPERATIONS: tuple[Operation, ...] = (
     _post(CallKind.CREATE, "/v1/checkout/sessions", _by_key, create_session),
     _get(CallKind.QUERY, "/v1/checkout/sessions", _by_payment, list_payments(SESSION)),
     _get(CallKind.QUERY, "/v1/checkout/sessions/{id}", _by_id, retrieve(SESSION)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from simulator.kernel.base import Asked
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key, Payment, PaymentStatus, Refund, Refusal, Terms
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response
 from simulator.stripe.lists import page
 from simulator.stripe.objects import (
@@ -35,9 +35,6 @@ from simulator.stripe.wire import (
     told,
 )
 
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
-
 AMOUNT_MAX = 99_999_999
 ITEMS_MAX = 100
 SESSION_LIVES_MIN = timedelta(minutes=30)
@@ -45,7 +42,7 @@ SESSION_LIVES_MAX = timedelta(hours=24)
 FOR_EVER = timedelta(days=3650)
 """A PaymentIntent takes money until it is cancelled."""
 
-Run = Callable[["FarSide", Asked, Fields], Response]
+Run = Callable[[Simulation, Call, Fields], Response]
 
 _CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,11}", re.ASCII)
@@ -54,7 +51,7 @@ _INTEGER = re.compile(r"[0-9]{1,11}", re.ASCII)
 # -- creating ----------------------------------------------------------------------------------------------------------
 
 
-def create_session(far_side: FarSide, asked: Asked, form: Fields) -> Response:
+def create_session(simulation: Simulation, call: Call, form: Fields) -> Response:
     if form.get("mode") != "payment":
         raise Invalid("mode", "only sessions of mode payment are kept here")
     amount, currency, subject = _items(form)
@@ -67,8 +64,8 @@ def create_session(far_side: FarSide, asked: Asked, form: Fields) -> Response:
         amount=minor(amount, currency),
         currency=currency.upper(),
         subject=subject,
-        expires_at=_expires_at(form.get("expires_at"), asked.now),
-        callback_url=_callback_url(far_side, asked),
+        expires_at=_expires_at(form.get("expires_at"), call.now),
+        callback_url=_callback_url(simulation, call),
         return_url=_web_address(form, "success_url"),
         transaction_id=intent_id(number),
         wire={
@@ -79,10 +76,10 @@ def create_session(far_side: FarSide, asked: Asked, form: Fields) -> Response:
             "cancel_url": form.get("cancel_url"),
         },
     )
-    return _created(far_side, asked, form, terms)
+    return _created(simulation, call, form, terms)
 
 
-def create_intent(far_side: FarSide, asked: Asked, form: Fields) -> Response:
+def create_intent(simulation: Simulation, call: Call, form: Fields) -> Response:
     currency = _currency(form, "currency")
     metadata = form.under("metadata")
     number = metadata.get("out_trade_no") or fresh_id("pi_")
@@ -91,22 +88,22 @@ def create_intent(far_side: FarSide, asked: Asked, form: Fields) -> Response:
         amount=minor(_amount(form, "amount", currency), currency),
         currency=currency.upper(),
         subject=form.get("description") or "",
-        expires_at=asked.now + FOR_EVER,
-        callback_url=_callback_url(far_side, asked),
+        expires_at=call.now + FOR_EVER,
+        callback_url=_callback_url(simulation, call),
         transaction_id=intent_id(number),
         wire={"object": INTENT, "named_in": ["metadata"] if "out_trade_no" in metadata else [], "metadata": metadata},
     )
-    return _created(far_side, asked, form, terms)
+    return _created(simulation, call, form, terms)
 
 
-def _created(far_side: FarSide, asked: Asked, form: Fields, terms: Terms) -> Response:
+def _created(simulation: Simulation, call: Call, form: Fields, terms: Terms) -> Response:
     """A full ledger is a fault of the channel's: 500, which stays the answer to this key."""
-    made = far_side.create(asked.account, terms, asked.now)
+    made = simulation.create(call.account, terms, call.now)
     if made is Refusal.FULL:
         return refused(500, "this process keeps no more payments", type_="api_error")
     if isinstance(made, Refusal):
         return refused(400, "this far side keeps one payment for each number", code=made.lower())
-    return told(_object(far_side, made, kind_of(made)), form)
+    return told(_object(simulation, made, kind_of(made)), form)
 
 
 def _items(form: Fields) -> tuple[int, str, str]:
@@ -163,10 +160,10 @@ def _web_address(form: Fields, name: str) -> str:
     return text
 
 
-def _callback_url(far_side: FarSide, asked: Asked) -> str:
+def _callback_url(simulation: Simulation, call: Call) -> str:
     """That of the endpoint in the console; an account without one is not called back."""
-    url = asked.account.callback_url
-    if url and not far_side.may_call(url):
+    url = call.account.callback_url
+    if url and not simulation.may_call(url):
         raise Invalid("callback_url", "the account's endpoint is no address that this process may call")
     return url
 
@@ -175,12 +172,12 @@ def _callback_url(far_side: FarSide, asked: Asked) -> str:
 
 
 def retrieve(kind: str) -> Run:
-    def run(far_side: FarSide, asked: Asked, query: Fields) -> Response:
-        id_ = asked.request.params["id"]
-        found = far_side.seen_by_query(asked.account, number_of(id_), asked.nth, asked.now)
+    def run(simulation: Simulation, call: Call, query: Fields) -> Response:
+        id_ = call.request.params["id"]
+        found = simulation.seen_by_query(call.account, number_of(id_), call.nth, call.now)
         if isinstance(found, Refusal) or not _is_a(found, kind):
             return no_such(kind, id_)
-        return told(_object(far_side, found, kind), query)
+        return told(_object(simulation, found, kind), query)
 
     return run
 
@@ -188,29 +185,29 @@ def retrieve(kind: str) -> Run:
 def close(kind: str) -> Run:
     """https://docs.stripe.com/api/checkout/sessions/expire and …/payment_intents/cancel : only what is not over."""
 
-    def run(far_side: FarSide, asked: Asked, form: Fields) -> Response:
-        id_ = asked.request.params["id"]
+    def run(simulation: Simulation, call: Call, form: Fields) -> Response:
+        id_ = call.request.params["id"]
         number = number_of(id_)
-        found = far_side.ledger.find(Key(asked.account.merchant_id, number), asked.now)
+        found = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
         if found is None or kind_of(found) != kind:
             return no_such(kind, id_)
         closed: Payment | Refusal = Refusal.NOT_PAYABLE
         if found.status is PaymentStatus.UNPAID and found.agreed_at is None:
-            closed = far_side.close(asked.account, number, asked.now)
+            closed = simulation.close(call.account, number, call.now)
         if closed is Refusal.PAYMENT_NOT_EXIST:
             return no_such(kind, id_)
         if isinstance(closed, Refusal):
             code = None if kind == SESSION else "payment_intent_unexpected_state"
             return refused(400, f"Only a {kind} that is open can be ended", code=code)
-        return told(_object(far_side, closed, kind), form)
+        return told(_object(simulation, closed, kind), form)
 
     return run
 
 
 def list_payments(kind: str) -> Run:
-    def run(far_side: FarSide, asked: Asked, query: Fields) -> Response:
-        found = [one for one in far_side.ledger.payments(asked.now) if one.merchant_id == asked.account.merchant_id]
-        return page(asked, query, [_object(far_side, one, kind) for one in reversed(found) if _is_a(one, kind)])
+    def run(simulation: Simulation, call: Call, query: Fields) -> Response:
+        found = [one for one in simulation.ledger.payments(call.now) if one.merchant_id == call.account.merchant_id]
+        return page(call, query, [_object(simulation, one, kind) for one in reversed(found) if _is_a(one, kind)])
 
     return run
 
@@ -219,23 +216,23 @@ def _is_a(payment: Payment, kind: str) -> bool:
     return has_intent(payment) if kind == INTENT else kind_of(payment) == SESSION
 
 
-def _object(far_side: FarSide, payment: Payment, kind: str) -> Object:
-    return intent_object(payment) if kind == INTENT else session_object(payment, far_side.pay_url(payment))
+def _object(simulation: Simulation, payment: Payment, kind: str) -> Object:
+    return intent_object(payment) if kind == INTENT else session_object(payment, simulation.pay_url(payment))
 
 
 # -- refunds -----------------------------------------------------------------------------------------------------------
 
 
-def refund(far_side: FarSide, asked: Asked, form: Fields) -> Response:
+def refund(simulation: Simulation, call: Call, form: Fields) -> Response:
     id_ = form.get("payment_intent") or form.get("charge") or ""
     number = number_of(id_)
-    payment = far_side.ledger.find(Key(asked.account.merchant_id, number), asked.now)
+    payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     if payment is None:
         return no_such("payment_intent", id_)
     currency, left = payment.terms.currency.lower(), payment.terms.amount - payment.refunded_amount
     amount = left if form.get("amount") is None else minor(_amount(form, "amount", currency), currency)
     refund_no = form.under("metadata").get("refund_no") or fresh_id("re_")
-    made = far_side.refund(asked.account, number, refund_no, amount, asked.now)
+    made = simulation.refund(call.account, number, refund_no, amount, call.now)
     if isinstance(made, Refund):
         return told(refund_object(made), form)
     code = "charge_already_refunded" if made is Refusal.AMOUNT_EXCEEDED and left == 0 else None

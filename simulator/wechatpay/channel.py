@@ -15,14 +15,15 @@ from functools import lru_cache, partial
 from hashlib import blake2b, sha1
 from http import HTTPStatus
 from secrets import token_hex, token_urlsafe
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Account, Accounts, Asked, Call, Event, EventType, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.dispatch import Call, Operation
 from simulator.kernel.faults import CallKind
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response, json_response, problem
 from simulator.kit.rsa_keys import new_key, private_pem
 from simulator.wechatpay import operations
@@ -40,9 +41,6 @@ from simulator.wechatpay.wire import (
     sealed,
     signed,
 )
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 # https://pay.weixin.qq.com/doc/v3/merchant/4012075249: 15 resends, 24 h 4 min in all.
 RESEND_GAPS_S: tuple[int, ...] = (
@@ -68,30 +66,30 @@ class WechatPay:
 
     def __init__(self) -> None:
         self._bills: OrderedDict[str, bytes] = OrderedDict()
-        self.calls = self._calls()
+        self.operations = self._operations()
 
-    def _calls(self) -> tuple[Call, ...]:
+    def _operations(self) -> tuple[Operation, ...]:
         one, refunds = "/v3/pay/transactions/out-trade-no/{number}", "/v3/refund/domestic/refunds"
         by_id = "/v3/pay/transactions/id/{number}"
         in_path, nothing = operations.number_in_path, operations.no_number
         in_body, refund_in_body = operations.number_in_body("out_trade_no"), operations.number_in_body("out_refund_no")
         of_day = partial(query_value, name="bill_date")
         create = [
-            _call(
+            _operation(
                 CallKind.CREATE, "POST", f"/v3/pay/transactions/{method}", in_body, partial(operations.create, method)
             )
             for method in operations.METHODS
         ]
         return (
             *create,
-            _call(CallKind.QUERY, "GET", one, in_path, operations.query),
-            _call(CallKind.QUERY, "GET", by_id, in_path, operations.query_by_id),
-            _call(CallKind.CLOSE, "POST", f"{one}/close", in_path, operations.close),
-            _call(CallKind.REFUND, "POST", refunds, refund_in_body, operations.refund),
-            _call(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, operations.query_refund),
-            _call(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, operations.list_certificates),
-            _call(CallKind.STATEMENT, "GET", "/v3/bill/tradebill", of_day, self._bill),
-            _call(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
+            _operation(CallKind.QUERY, "GET", one, in_path, operations.query),
+            _operation(CallKind.QUERY, "GET", by_id, in_path, operations.query_by_id),
+            _operation(CallKind.CLOSE, "POST", f"{one}/close", in_path, operations.close),
+            _operation(CallKind.REFUND, "POST", refunds, refund_in_body, operations.refund),
+            _operation(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, operations.query_refund),
+            _operation(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, operations.list_certificates),
+            _operation(CallKind.STATEMENT, "GET", "/v3/bill/tradebill", of_day, self._bill),
+            _operation(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
         )
 
     # -- who calls -----------------------------------------------------------------------------------------------------
@@ -109,8 +107,8 @@ class WechatPay:
             return problem(401, "SIGN_ERROR", "错误的签名，验签失败")
         return account
 
-    def too_many(self, asked: Asked) -> Response:
-        del asked
+    def too_many(self, call: Call) -> Response:
+        del call
         return problem(429, "FREQUENCY_LIMITED", "频率超限")
 
     # -- accounts ------------------------------------------------------------------------------------------------------
@@ -170,48 +168,48 @@ class WechatPay:
 
     # -- the bill ------------------------------------------------------------------------------------------------------
 
-    def _bill(self, far_side: FarSide, asked: Asked) -> Response:
+    def _bill(self, simulation: Simulation, call: Call) -> Response:
         """Of any day, today as well: in life it is made at ten on the next one."""
-        text, packing = query_value(asked.request, "bill_date"), query_value(asked.request, "tar_type")
+        text, packing = query_value(call.request, "bill_date"), query_value(call.request, "tar_type")
         try:
             day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
         except ValueError:
             day = None
-        if day is None or packing not in ("", "GZIP") or query_value(asked.request, "bill_type") not in ("", "ALL"):
+        if day is None or packing not in ("", "GZIP") or query_value(call.request, "bill_type") not in ("", "ALL"):
             return wrong_parameter("bill_date: YYYY-MM-DD; bill_type: ALL; tar_type: GZIP")
-        rows = far_side.statement(asked.account, day, BEIJING)
+        rows = simulation.statement(call.account, day, BEIJING)
         if not rows:
             return wrong_parameter("账单文件不存在", "NO_STATEMENT_EXIST")
-        plain = bill(rows, asked.account)
+        plain = bill(rows, call.account)
         token = token_urlsafe(24)
         self._bills[token] = gzip.compress(plain) if packing else plain
         if len(self._bills) > BILLS_MAX:
             self._bills.popitem(last=False)
-        scheme, host = urlsplit(far_side.urls[self.name]).scheme, asked.request.headers.get("host", "")
+        scheme, host = urlsplit(simulation.urls[self.name]).scheme, call.request.headers.get("host", "")
         told = {
             "hash_type": "SHA1",
             "hash_value": sha1(plain, usedforsecurity=False).hexdigest(),
             "download_url": f"{scheme}://{host}/v3/billdownload/file?token={token}",
         }
-        return signed(asked, json_response(told))
+        return signed(call, json_response(told))
 
-    def _bill_file(self, far_side: FarSide, asked: Asked) -> Response:
+    def _bill_file(self, simulation: Simulation, call: Call) -> Response:
         """Not signed, as in life."""
-        del far_side
-        content = self._bills.get(query_value(asked.request, "token"))
+        del simulation
+        content = self._bills.get(query_value(call.request, "token"))
         if content is None:
             return wrong_parameter("账单下载链接已失效")
         return Response(body=content, content_type="application/octet-stream")
 
 
-def _call(
+def _operation(
     kind: CallKind,
     method: str,
     pattern: str,
     number: Callable[[Request], str],
-    handle: Callable[[FarSide, Asked], Response],
-) -> Call:
-    return Call(kind=kind, method=method, pattern=pattern, number=number, handle=handle)
+    handle: Callable[[Simulation, Call], Response],
+) -> Operation:
+    return Operation(kind=kind, method=method, pattern=pattern, number=number, handle=handle)
 
 
 def _with_fresh_keys(account: Account, keys: Keys) -> Opened:

@@ -1,23 +1,20 @@
-"""What each call of WeChat Pay does: the books are moved in `far_side`, and 200 and 204 are signed, nothing else."""
+"""What each call of WeChat Pay does: the books are moved in `simulation`, and 200 and 204 are signed, nothing else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import msgspec
 
-from simulator.kernel.base import Asked
+from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key, Payment, PaymentStatus, Refusal, Terms
+from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response, problem
 from simulator.wechatpay.bodies import CloseBody, Order, RefundOrder, certificates, refund_object, transaction
 from simulator.wechatpay.wire import keys_of, signed
-
-if TYPE_CHECKING:
-    from simulator.kernel.simulation import FarSide
 
 METHODS = ("native", "h5", "jsapi")
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
@@ -46,14 +43,14 @@ def wrong_parameter(message: str, code: str = "PARAM_ERROR") -> Response:
 # -- payments ----------------------------------------------------------------------------------------------------------
 
 
-def create(method: str, far_side: FarSide, asked: Asked) -> Response:
+def create(method: str, simulation: Simulation, call: Call) -> Response:
     try:
-        body = decode(asked.request.body, Order)
+        body = decode(call.request.body, Order)
     except BadBody as error:
         return wrong_parameter(str(error))
-    key = Key(asked.account.merchant_id, body.out_trade_no)
-    known = far_side.ledger.find(key, asked.now)
-    wrong = _wrong_with(method, body, asked, far_side, is_new=known is None)
+    key = Key(call.account.merchant_id, body.out_trade_no)
+    known = simulation.ledger.find(key, call.now)
+    wrong = _wrong_with(method, body, call, simulation, is_new=known is None)
     if wrong is not None:
         return wrong
     terms = Terms(
@@ -61,28 +58,28 @@ def create(method: str, far_side: FarSide, asked: Asked) -> Response:
         amount=body.amount.total,
         currency=body.amount.currency,
         subject=body.description,
-        expires_at=body.time_expire or (known.terms.expires_at if known else asked.now + _WEEK),
+        expires_at=body.time_expire or (known.terms.expires_at if known else call.now + _WEEK),
         callback_url=body.notify_url,
     )
-    created = far_side.create(asked.account, terms, asked.now)
+    created = simulation.create(call.account, terms, call.now)
     if isinstance(created, Refusal):
         return _refused(created)
     if created.status is PaymentStatus.CLOSED:
         return wrong_parameter("订单已关闭", "ORDER_CLOSED")
     if created.status.was_paid:
         return _refused(Refusal.ALREADY_PAID)
-    return signed(asked, json_response(_to_pay_with(method, created, far_side.pay_url(created))))
+    return signed(call, json_response(_to_pay_with(method, created, simulation.pay_url(created))))
 
 
-def _wrong_with(method: str, body: Order, asked: Asked, far_side: FarSide, *, is_new: bool) -> Response | None:
+def _wrong_with(method: str, body: Order, call: Call, simulation: Simulation, *, is_new: bool) -> Response | None:
     """What a parameter's type does not say."""
-    if body.mchid != asked.account.merchant_id:
+    if body.mchid != call.account.merchant_id:
         return wrong_parameter("商户号与签名的商户号不一致", "INVALID_REQUEST")
-    if body.appid != keys_of(asked.account).appid:
+    if body.appid != keys_of(call.account).appid:
         return wrong_parameter("appid和mchid不匹配", "APPID_MCHID_NOT_MATCH")
     has_h5_info = body.scene_info is not None and body.scene_info.h5_info is not None
-    is_callable = not {"?", "#"} & set(body.notify_url) and far_side.may_call(body.notify_url)
-    is_over = is_new and body.time_expire is not None and body.time_expire <= asked.now
+    is_callable = not {"?", "#"} & set(body.notify_url) and simulation.may_call(body.notify_url)
+    is_over = is_new and body.time_expire is not None and body.time_expire <= call.now
     found = {
         "scene_info: payer_client_ip and h5_info": method == "h5" and not has_h5_info,
         "payer: of jsapi, and of no other": (method == "jsapi") != (body.payer is not None),
@@ -106,73 +103,73 @@ def _to_pay_with(method: str, payment: Payment, pay_url: str) -> dict[str, str]:
     return {"prepay_id": prepay_id}
 
 
-def query(far_side: FarSide, asked: Asked) -> Response:
-    return _tell(far_side, asked, asked.request.params["number"])
+def query(simulation: Simulation, call: Call) -> Response:
+    return _tell(simulation, call, call.request.params["number"])
 
 
-def query_by_id(far_side: FarSide, asked: Asked) -> Response:
+def query_by_id(simulation: Simulation, call: Call) -> Response:
     """Slow, as nobody keeps payments by this number here: it is for payments that were created elsewhere."""
-    paid = _with_transaction(far_side, asked, asked.request.params["number"])
-    return _refused(Refusal.PAYMENT_NOT_EXIST) if paid is None else _tell(far_side, asked, paid.terms.out_trade_no)
+    paid = _with_transaction(simulation, call, call.request.params["number"])
+    return _refused(Refusal.PAYMENT_NOT_EXIST) if paid is None else _tell(simulation, call, paid.terms.out_trade_no)
 
 
-def _with_transaction(far_side: FarSide, asked: Asked, transaction_id: str) -> Payment | None:
-    mine = (one for one in far_side.ledger.payments(asked.now) if one.merchant_id == asked.account.merchant_id)
+def _with_transaction(simulation: Simulation, call: Call, transaction_id: str) -> Payment | None:
+    mine = (one for one in simulation.ledger.payments(call.now) if one.merchant_id == call.account.merchant_id)
     return next((one for one in mine if one.transaction_id == transaction_id), None)
 
 
-def _tell(far_side: FarSide, asked: Asked, number: str) -> Response:
-    if query_value(asked.request, "mchid") != asked.account.merchant_id:
+def _tell(simulation: Simulation, call: Call, number: str) -> Response:
+    if query_value(call.request, "mchid") != call.account.merchant_id:
         return wrong_parameter("mchid: the merchant's own")
-    found = far_side.seen_by_query(asked.account, number, asked.nth, asked.now)
+    found = simulation.seen_by_query(call.account, number, call.nth, call.now)
     if isinstance(found, Refusal):
         return _refused(found)
-    return signed(asked, json_response(transaction(found, asked.account)))
+    return signed(call, json_response(transaction(found, call.account)))
 
 
-def close(far_side: FarSide, asked: Asked) -> Response:
+def close(simulation: Simulation, call: Call) -> Response:
     try:
-        mchid = decode(asked.request.body, CloseBody).mchid
+        mchid = decode(call.request.body, CloseBody).mchid
     except BadBody as error:
         return wrong_parameter(str(error))
-    if mchid != asked.account.merchant_id:
+    if mchid != call.account.merchant_id:
         return wrong_parameter("mchid: the merchant's own")
-    closed = far_side.close(asked.account, asked.request.params["number"], asked.now)
-    return _refused(closed) if isinstance(closed, Refusal) else signed(asked, Response(status=204))
+    closed = simulation.close(call.account, call.request.params["number"], call.now)
+    return _refused(closed) if isinstance(closed, Refusal) else signed(call, Response(status=204))
 
 
 # -- refunds -----------------------------------------------------------------------------------------------------------
 
 
-def refund(far_side: FarSide, asked: Asked) -> Response:
+def refund(simulation: Simulation, call: Call) -> Response:
     try:
-        body = decode(asked.request.body, RefundOrder)
+        body = decode(call.request.body, RefundOrder)
     except BadBody as error:
         return wrong_parameter(str(error))
     if _REFUND_NUMBER.fullmatch(body.out_refund_no) is None:
         return wrong_parameter("out_refund_no: 1-64 of 0-9 A-Z a-z _ - | * @")
     if body.out_trade_no is None and body.transaction_id is not None:
-        payment = _with_transaction(far_side, asked, body.transaction_id)
+        payment = _with_transaction(simulation, call, body.transaction_id)
     else:
-        payment = far_side.ledger.find(Key(asked.account.merchant_id, body.out_trade_no or ""), asked.now)
+        payment = simulation.ledger.find(Key(call.account.merchant_id, body.out_trade_no or ""), call.now)
     if payment is None:
         return problem(404, "RESOURCE_NOT_EXISTS", "订单不存在")
     if (body.amount.total, body.amount.currency) != (payment.terms.amount, payment.terms.currency):
         return wrong_parameter("订单金额与原订单不一致", "INVALID_REQUEST")
     number = payment.terms.out_trade_no
-    made = far_side.refund(asked.account, number, body.out_refund_no, body.amount.refund, asked.now)
+    made = simulation.refund(call.account, number, body.out_refund_no, body.amount.refund, call.now)
     if made is Refusal.NUMBER_REUSED:
         return wrong_parameter("商户退款单号重复，且参数与首次请求不一致", "INVALID_REQUEST")
-    return _refused(made) if isinstance(made, Refusal) else signed(asked, json_response(refund_object(made, payment)))
+    return _refused(made) if isinstance(made, Refusal) else signed(call, json_response(refund_object(made, payment)))
 
 
-def query_refund(far_side: FarSide, asked: Asked) -> Response:
-    merchant_id = asked.account.merchant_id
-    refund = far_side.ledger.find_refund(Key(merchant_id, asked.request.params["number"]))
-    payment = None if refund is None else far_side.ledger.find(Key(merchant_id, refund.out_trade_no), asked.now)
+def query_refund(simulation: Simulation, call: Call) -> Response:
+    merchant_id = call.account.merchant_id
+    refund = simulation.ledger.find_refund(Key(merchant_id, call.request.params["number"]))
+    payment = None if refund is None else simulation.ledger.find(Key(merchant_id, refund.out_trade_no), call.now)
     if refund is None or payment is None:
         return _refused(Refusal.REFUND_NOT_EXIST)
-    return signed(asked, json_response(refund_object(refund, payment)))
+    return signed(call, json_response(refund_object(refund, payment)))
 
 
 # -- what requests are about -------------------------------------------------------------------------------------------
@@ -201,6 +198,6 @@ def query_value(request: Request, name: str) -> str:
     return ",".join(parse_qs(request.query).get(name, []))
 
 
-def list_certificates(far_side: FarSide, asked: Asked) -> Response:
-    del far_side
-    return signed(asked, json_response(certificates(asked.account)))
+def list_certificates(simulation: Simulation, call: Call) -> Response:
+    del simulation
+    return signed(call, json_response(certificates(call.account)))

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from simulator.kernel.base import Account, Asked
+from simulator.kernel.base import Account
+from simulator.kernel.dispatch import Call
 from simulator.kernel.faults import draw
 from simulator.kit.asgi import Request, Response
 from simulator.kit.rsa_keys import new_key, private_pem, public_pem, read_private_key, read_public_key
@@ -114,15 +115,15 @@ def is_signed(request: Request, account: Account, now: datetime) -> bool:
     return True
 
 
-def signed(asked: Asked, response: Response) -> Response:
+def signed(call: Call, response: Response) -> Response:
     """With the public key that the request names, and with the platform's certificate when it names none."""
     if response.status not in SIGNED:
         return response
-    keys, named = keys_of(asked.account), asked.request.headers.get("wechatpay-serial", "")
+    keys, named = keys_of(call.account), call.request.headers.get("wechatpay-serial", "")
     by_name = [(key.id, key.private_key) for key in keys.public_keys if key.id == named]
     by_certificate = [(key.serial, key.private_key) for key in keys.platform]
     serial, pem = [*by_name, *by_certificate][0]
-    made = signature_headers(serial, pem, response.body, asked.now)
+    made = signature_headers(serial, pem, response.body, call.now)
     return msgspec.structs.replace(response, headers=(*response.headers, *made.items()))
 
 

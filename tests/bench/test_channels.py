@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from bench.certificates import make_certificates
-from bench.channels import _FarSide, _measure
+from bench.channels import _ChannelProcess, _measure
 from bench.sizes import Sizes
 from simulator.kit.serve import Tls
 from simulator.servers import running_channel
@@ -25,7 +25,7 @@ async def test_a_probe_before_the_callback_is_refused_and_not_measured(
         httpx.AsyncClient(verify=certificates.context, trust_env=False) as http,
     ):
         monkeypatch.setattr(channel.channels["wechatpay"], "probed_share", 1.0)
-        figures = await _measure(_FarSide(url, http), "wechatpay", TINY, certificates)
+        figures = await _measure(_ChannelProcess(url, http), "wechatpay", TINY, certificates)
         [tally] = channel.sender.tallies.values()
     assert [each.name for each in figures] == ["wechatpay_query_tls", "wechatpay_callback"]
     assert (tally.forged, tally.forged_acknowledged, tally.acknowledged) == (1, 0, 1)

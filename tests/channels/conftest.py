@@ -22,7 +22,7 @@ from core.order import Payment, PaymentStatus
 from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.ledger import Payment as LedgerPayment
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.servers import running_channel
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Running(NamedTuple):
     """What serves the whole session: the far side of every channel, and a middleman and an adapter before each."""
 
-    far_side: FarSide
+    far_side: Simulation
     middlemen: dict[str, tuple[Middleman, str]]
     transport: Transport
     adapters: dict[str, Channel]

@@ -12,7 +12,7 @@ from core.order import OrderState
 from core.settings import Settings, read_settings
 from flows.place import PaymentRequest, place_order
 from runtime.resources import Resources, open_resources
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer, new_master_key
@@ -24,7 +24,7 @@ MERCHANT_ID = "m-1001"
 class Channel:
     """The sandbox channel, and what the buyer and the tests do there."""
 
-    def __init__(self, url: str, far_side: FarSide, http: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, far_side: Simulation, http: httpx.AsyncClient) -> None:
         self.url = url
         self.secret = token_hex(24)
         self.far_side = far_side

@@ -16,7 +16,7 @@ from core.account import AccountConfig
 from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
 from runtime.resources import Resources
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.servers import running_channel
 from storage.postgres.accounts import enable_account, get_accounts
 from storage.postgres.sealing import Sealer, new_master_key
@@ -362,12 +362,12 @@ def certificate(days: int) -> str:
 
 
 @pytest.fixture
-async def far_side() -> AsyncIterator[FarSide]:
+async def far_side() -> AsyncIterator[Simulation]:
     async with running_channel(seed=7) as (_, far_side):
         yield far_side
 
 
-def opened_at(far_side: FarSide, channel: str, folder: Path, **more: object) -> Path:
+def opened_at(far_side: Simulation, channel: str, folder: Path, **more: object) -> Path:
     """An account at the far side with keys that were made there just now, as its operator writes it down."""
     opened = far_side.channels[channel].open_account("main", "http://127.0.0.1:9/callbacks/main")
     far_side.accounts[opened.account.merchant_id] = opened.account
@@ -378,7 +378,7 @@ def opened_at(far_side: FarSide, channel: str, folder: Path, **more: object) -> 
 
 @pytest.mark.parametrize("channel_name", sorted(ADAPTERS))
 async def test_a_question_about_nothing_proves_the_keys(
-    far_side: FarSide, channel_name: str, bare: Nodrop, tmp_path: Path
+    far_side: Simulation, channel_name: str, bare: Nodrop, tmp_path: Path
 ) -> None:
     path = opened_at(far_side, channel_name, tmp_path)
     ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")
@@ -389,7 +389,7 @@ async def test_a_question_about_nothing_proves_the_keys(
     assert far_side.traffic.counters["calls_create"] == 0
 
 
-async def test_a_wrong_key_of_ours_is_named(far_side: FarSide, bare: Nodrop, tmp_path: Path) -> None:
+async def test_a_wrong_key_of_ours_is_named(far_side: Simulation, bare: Nodrop, tmp_path: Path) -> None:
     stranger = WechatPayDriver().account("http://127.0.0.1:9", Key.NEW).credentials["private_key"]
     path = opened_at(far_side, "wechatpay", tmp_path, private_key=stranger)
     ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")
@@ -399,7 +399,7 @@ async def test_a_wrong_key_of_ours_is_named(far_side: FarSide, bare: Nodrop, tmp
     assert "public_keys" not in online["says"]
 
 
-async def test_a_wrong_key_of_theirs_is_named(far_side: FarSide, bare: Nodrop, tmp_path: Path) -> None:
+async def test_a_wrong_key_of_theirs_is_named(far_side: Simulation, bare: Nodrop, tmp_path: Path) -> None:
     wrong = AlipayDriver().account("http://127.0.0.1:9", Key.NEW).credentials["alipay_public_keys"]
     path = opened_at(far_side, "alipay", tmp_path, alipay_public_keys=wrong)
     ran = await bare("accounts", "check", "--from", str(path), "--online", "--json")

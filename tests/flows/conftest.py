@@ -23,7 +23,7 @@ from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
@@ -62,7 +62,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Desk:
     """One process's resources, the far side of its accounts, and what a test does to both."""
 
-    def __init__(self, resources: Resources, far_side: FarSide, url: str) -> None:
+    def __init__(self, resources: Resources, far_side: Simulation, url: str) -> None:
         self.resources = resources
         self.far_side = far_side
         self.url = url
@@ -192,7 +192,7 @@ def settings(flows_database_url: str, redis_url: str) -> Settings:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running() -> AsyncIterator[tuple[str, FarSide]]:
+async def running() -> AsyncIterator[tuple[str, Simulation]]:
     async with running_channel(seed=7) as running:
         yield running
 
@@ -205,7 +205,7 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(resources: Resources, running: tuple[str, FarSide]) -> Desk:
+async def desk(resources: Resources, running: tuple[str, Simulation]) -> Desk:
     """With one account, `main`, and a channel that does everything right."""
     url, far_side = running
     await far_side.reset(7)

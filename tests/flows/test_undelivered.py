@@ -16,7 +16,7 @@ from flows.place import PaymentRequest, place_order
 from flows.undelivered import ask_undelivered
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.orders import timeline
 from storage.postgres.pending import lease
@@ -29,7 +29,7 @@ class Elsewhere:
     def __init__(self, desk: Desk, channel: str, name: str, **credentials: Any) -> None:
         self.desk = desk
         self.name = name
-        self._far_side: FarSide = desk.far_side
+        self._far_side: Simulation = desk.far_side
         opened = self._far_side.channels[channel].open_account(name, f"http://127.0.0.1:9/callbacks/{name}")
         self._far_side.accounts[opened.account.merchant_id] = opened.account
         self.merchant_id = opened.account.merchant_id

@@ -28,21 +28,21 @@ from core.evidence import Paid
 from simulator.alipay.channel import Alipay
 from simulator.kernel.base import Opened
 from simulator.kernel.ledger import Key, Payment
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from tests.oracles.witness import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
 
 @pytest_asyncio.fixture
-async def opened(far_side: FarSide) -> Opened:
+async def opened(far_side: Simulation) -> Opened:
     opened = Alipay().open_account("main", "")
     far_side.accounts[opened.account.merchant_id] = opened.account
     return opened
 
 
 @pytest_asyncio.fixture
-async def library(far_side: FarSide, opened: Opened) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Witness]:
     theirs = opened.credentials
     public_keys = theirs["alipay_public_keys"]
     async with witness(
@@ -56,7 +56,9 @@ async def library(far_side: FarSide, opened: Opened) -> AsyncIterator[Witness]:
         yield one
 
 
-async def test_library_creates_queries_refunds_and_closes(library: Witness, far_side: FarSide, opened: Opened) -> None:
+async def test_library_creates_queries_refunds_and_closes(
+    library: Witness, far_side: Simulation, opened: Opened
+) -> None:
     key = Key(opened.account.merchant_id, NUMBER)
     terms = {"subject": "Tea, 250 g", "out_trade_no": NUMBER, "total_amount": "88.88"}
     created = await library.do("call", method="api_alipay_trade_precreate", **terms)
@@ -78,7 +80,7 @@ async def test_library_creates_queries_refunds_and_closes(library: Witness, far_
 
 
 async def test_library_verifies_our_callbacks_and_no_others(
-    library: Witness, far_side: FarSide, opened: Opened
+    library: Witness, far_side: Simulation, opened: Opened
 ) -> None:
     terms = {"subject": "Tea + 茶", "out_trade_no": NUMBER, "total_amount": "88.88"}
     await library.do("call", method="api_alipay_trade_precreate", **terms)

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from simulator.kernel.base import Message, Opened
 from simulator.kernel.ledger import Key, Payment
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.stripe.channel import Stripe
 from tests.oracles.witness import Witness, witness
 
@@ -16,14 +16,14 @@ NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
 
 @pytest_asyncio.fixture
-async def opened(far_side: FarSide) -> Opened:
+async def opened(far_side: Simulation) -> Opened:
     opened = Stripe().open_account("main", "http://127.0.0.1:9/callbacks/main")
     far_side.accounts[opened.account.merchant_id] = opened.account
     return opened
 
 
 @pytest_asyncio.fixture
-async def library(far_side: FarSide, opened: Opened) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Witness]:
     url, secret_key = far_side.urls["stripe"], opened.credentials["secret_key"]
     async with witness("stripe_sdk", base_url=url, secret_key=secret_key) as one:
         yield one
@@ -43,7 +43,7 @@ def session(number: str = NUMBER) -> dict[str, Any]:
     }
 
 
-async def test_library_sells_by_a_checkout_session(library: Witness, far_side: FarSide, opened: Opened) -> None:
+async def test_library_sells_by_a_checkout_session(library: Witness, far_side: Simulation, opened: Opened) -> None:
     created = await library.do("call", service="checkout.sessions", method="create", params=session())
     assert (created["status"], created["payment_status"]) == ("open", "unpaid")
     assert created["amount_total"] == 8888
@@ -103,7 +103,7 @@ async def test_library_meets_the_errors_that_it_knows(library: Witness) -> None:
 
 
 async def test_library_walks_the_events_that_were_not_delivered(
-    library: Witness, far_side: FarSide, opened: Opened
+    library: Witness, far_side: Simulation, opened: Opened
 ) -> None:
     """Nobody listens where the callbacks go: all of them are on the list, page after page."""
     numbers = [f"{NUMBER}{index:03d}" for index in range(5)]
@@ -116,7 +116,9 @@ async def test_library_walks_the_events_that_were_not_delivered(
     assert {event["type"] for event in events} == {"checkout.session.completed"}
 
 
-async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_side: FarSide, opened: Opened) -> None:
+async def test_library_reads_our_callbacks_and_no_others(
+    library: Witness, far_side: Simulation, opened: Opened
+) -> None:
     await library.do("call", service="checkout.sessions", method="create", params=session())
     paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
     assert isinstance(paid, Payment)
@@ -135,7 +137,7 @@ async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_s
 
 
 async def test_library_reads_callbacks_with_the_old_and_the_new_secret_while_it_is_rolled(
-    library: Witness, far_side: FarSide, opened: Opened
+    library: Witness, far_side: Simulation, opened: Opened
 ) -> None:
     await library.do("call", service="checkout.sessions", method="create", params=session())
     paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from simulator.kernel.base import Event, Message
 from simulator.kernel.ledger import Key, Payment
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.wechatpay.channel import WechatPay
 from tests.oracles.witness import Witness, witness
 
@@ -22,7 +22,7 @@ BEIJING = timezone(timedelta(hours=8))
 
 
 @pytest_asyncio.fixture(params=["public key", "certificates"])
-async def library(far_side: FarSide, request: pytest.FixtureRequest) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, request: pytest.FixtureRequest) -> AsyncIterator[Witness]:
     opened = WechatPay().open_account("main", "")
     far_side.accounts[opened.account.merchant_id] = opened.account
     theirs = opened.credentials
@@ -42,12 +42,12 @@ async def library(far_side: FarSide, request: pytest.FixtureRequest) -> AsyncIte
         yield one
 
 
-def key_of(far_side: FarSide) -> Key:
+def key_of(far_side: Simulation) -> Key:
     (merchant_id,) = far_side.accounts
     return Key(merchant_id, NUMBER)
 
 
-async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Witness, far_side: FarSide) -> None:
+async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Witness, far_side: Simulation) -> None:
     status, created = await library.do(
         "pay", description="Tea", out_trade_no=NUMBER, amount={"total": 8888, "currency": "CNY"}
     )
@@ -82,7 +82,7 @@ async def test_library_closes_and_learns_of_what_is_not_there(library: Witness) 
     assert (status, missing["code"]) == (404, "ORDER_NOT_EXIST")
 
 
-async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_side: FarSide) -> None:
+async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_side: Simulation) -> None:
     await library.do("pay", description="Tea", out_trade_no=NUMBER, amount={"total": 8888, "currency": "CNY"})
     paid = far_side.pay(key_of(far_side))
     assert isinstance(paid, Payment)
@@ -102,7 +102,7 @@ async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_s
     assert not await library.do("callback", headers=named(probe), body=probe.body.decode())
 
 
-def composed(channel: WechatPay, event: Event, far_side: FarSide) -> Message:
+def composed(channel: WechatPay, event: Event, far_side: Simulation) -> Message:
     """As it is sent while the public key is in use."""
     (account,) = far_side.accounts.values()
     message = channel.callback(replace(event), account, far_side.now(), "")

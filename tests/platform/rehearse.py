@@ -21,7 +21,7 @@ from demo.embedded import Child, EmbeddedError, EmbeddedPostgres, EmbeddedRedis,
 from demo.embedded.child import poll_until
 from simulator.kernel.base import Account
 from simulator.kernel.ledger import Key
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.merchant.notifications import Merchant
 from simulator.servers import running_channel, running_merchant
 from simulator.shoppers.shop import OrderRequest, Refused, Shop
@@ -101,14 +101,14 @@ async def _play(platform: Platform) -> None:
     platform.env["NOTIFY_SECRETS"] = platform.command("keys", "notify")
     _release(platform)
     async with (
-        running_channel() as (channel_url, far_side),
+        running_channel() as (channel_url, simulation),
         running_merchant(secrets=(platform.env["NOTIFY_SECRETS"],)) as (merchant_url, merchant),
     ):
-        _open_account(platform, channel_url, far_side)
+        _open_account(platform, channel_url, simulation)
         api_key = platform.command("keys", "create", "rehearsal")
         processes = platform.start("web", "worker")
         try:
-            await _sell(platform, processes, api_key, far_side, merchant, f"{merchant_url}/notifications")
+            await _sell(platform, processes, api_key, simulation, merchant, f"{merchant_url}/notifications")
         except httpx.TransportError as error:
             raise Failed(f"web stopped answering ({type(error).__name__})") from None
         finally:
@@ -129,9 +129,9 @@ def _release(platform: Platform) -> None:
     say("release has migrated the database")
 
 
-def _open_account(platform: Platform, channel_url: str, far_side: FarSide) -> None:
+def _open_account(platform: Platform, channel_url: str, simulation: Simulation) -> None:
     secret = token_hex(24)
-    far_side.accounts[MERCHANT_ID] = Account(name=ACCOUNT, merchant_id=MERCHANT_ID, keys={"k1": secret})
+    simulation.accounts[MERCHANT_ID] = Account(name=ACCOUNT, merchant_id=MERCHANT_ID, keys={"k1": secret})
     toml = f"""channel = "sandbox"
 base_url = "{channel_url}"
 [credentials]
@@ -142,7 +142,7 @@ keys = {{ k1 = "{secret}" }}
 
 
 async def _sell(
-    platform: Platform, processes: Child, api_key: str, far_side: FarSide, merchant: Merchant, notify_url: str
+    platform: Platform, processes: Child, api_key: str, simulation: Simulation, merchant: Merchant, notify_url: str
 ) -> None:
     """Until the order is paid, its page is served and the merchant knows."""
     url = platform.env["PUBLIC_URL"]
@@ -165,7 +165,7 @@ async def _sell(
 
         await _until(is_ready, READY_S, "/readyz did not say yes")
         say("web and worker run, and /readyz says yes")
-        page = await _pay(url, api_key, far_side, notify_url)
+        page = await _pay(url, api_key, simulation, notify_url)
         if (await client.get(page)).status_code != httpx.codes.OK:
             raise Failed("the order's page is not served")
         await _until(is_paid, SELL_S, "the order was paid at the channel and did not become paid")
@@ -173,7 +173,7 @@ async def _sell(
     say("an order was placed, paid at the channel and became paid, and the merchant was told")
 
 
-async def _pay(url: str, api_key: str, far_side: FarSide, notify_url: str) -> str:
+async def _pay(url: str, api_key: str, simulation: Simulation, notify_url: str) -> str:
     """Place the order and pay it; the address of its page."""
     request = OrderRequest(
         order_no=ORDER_NO, amount=100, currency="CNY", subject="Tea", account=ACCOUNT, notify_url=notify_url
@@ -182,7 +182,7 @@ async def _pay(url: str, api_key: str, far_side: FarSide, notify_url: str) -> st
         placed = await shop.place(request)
     if isinstance(placed, Refused):
         raise Failed(f"the order was refused: {placed.http_status} {placed.code}")
-    far_side.pay(Key(MERCHANT_ID, placed.payments[0].out_trade_no))
+    simulation.pay(Key(MERCHANT_ID, placed.payments[0].out_trade_no))
     return placed.order_page
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from simulator.kernel.callbacks import Tally
 from simulator.kernel.ledger import Key
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
@@ -54,9 +54,9 @@ class Receiver:
 class Channel:
     """The session's channel as a test uses it: over HTTP, or with a look inside where HTTP would only be longer."""
 
-    def __init__(self, url: str, far_side: FarSide, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, simulation: Simulation, client: httpx.AsyncClient) -> None:
         self.url = url
-        self.far_side = far_side
+        self.simulation = simulation
         self.http = client
         self.api = SandboxClient(client, url)
 
@@ -76,7 +76,7 @@ class Channel:
         return next(row for row in (await self.ledger()).payments if row.out_trade_no == number)
 
     def tally(self, number: str) -> Tally:
-        return self.far_side.sender.tally(Key(MERCHANT_ID, number))
+        return self.simulation.sender.tally(Key(MERCHANT_ID, number))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -95,10 +95,10 @@ async def session_receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_channel(http: httpx.AsyncClient) -> AsyncIterator[Channel]:
-    async with running_channel(seed=7, speed=SPEED) as (url, far_side):
+    async with running_channel(seed=7, speed=SPEED) as (url, simulation):
         answer = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
         assert answer.status_code == 200
-        yield Channel(url, far_side, http)
+        yield Channel(url, simulation, http)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

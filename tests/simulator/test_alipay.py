@@ -63,9 +63,9 @@ class Client:
 
     def __init__(self, channel: Channel, opened: Opened) -> None:
         self.http = channel.http
-        self.far_side = channel.far_side
+        self.simulation = channel.simulation
         self.account: Account = opened.account
-        self.url = f"{channel.far_side.urls['alipay']}/gateway.do"
+        self.url = f"{channel.simulation.urls['alipay']}/gateway.do"
         self.told: dict[str, Any] = opened.credentials
         self.key = private_key(self.told["private_key"])
         keys = self.told.get("alipay_public_keys", {}).values() or self.told["alipay_certificates"]
@@ -128,10 +128,10 @@ class Client:
 
     def open(self, number: str = NUMBER) -> None:
         """The buyer scans the code."""
-        self.far_side.open(Key(self.account.merchant_id, number))
+        self.simulation.open(Key(self.account.merchant_id, number))
 
     def pay(self, number: str = NUMBER) -> None:
-        self.far_side.pay(Key(self.account.merchant_id, number))
+        self.simulation.pay(Key(self.account.merchant_id, number))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -140,8 +140,8 @@ async def session_client(session_channel: Channel, session_receiver: Receiver) -
     answer = await session_channel.http.post(f"{session_channel.url}/control/accounts", json=body)
     assert answer.status_code == 200, answer.text
     told = answer.json()
-    assert told["base_url"] == session_channel.far_side.urls["alipay"]
-    account = session_channel.far_side.accounts[told["merchant_id"]]
+    assert told["base_url"] == session_channel.simulation.urls["alipay"]
+    account = session_channel.simulation.accounts[told["merchant_id"]]
     yield Client(session_channel, Opened(account=account, credentials=told["credentials"]))
 
 
@@ -233,7 +233,7 @@ async def test_a_call_in_gbk_is_answered_in_gbk(client: Client) -> None:
     response = await client.send("alipay.trade.precreate", body, "gbk")
     assert client.node("alipay.trade.precreate", response)["code"] == "10000"
     assert response.headers["content-type"] == "text/html;charset=gbk"
-    (payment,) = client.far_side.ledger.payments(client.far_side.now())
+    (payment,) = client.simulation.ledger.payments(client.simulation.now())
     assert payment.terms.subject == "茶"
 
 
@@ -287,7 +287,7 @@ async def test_a_number_is_one_payment(client: Client) -> None:
 async def test_time_expire_is_in_chinas_time_and_ends_the_trade(client: Client) -> None:
     until_ = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
     await client.create(time_expire=until_.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"))
-    (payment,) = client.far_side.ledger.payments(client.far_side.now())
+    (payment,) = client.simulation.ledger.payments(client.simulation.now())
     assert payment.terms.expires_at == until_
 
 
@@ -387,13 +387,13 @@ async def test_a_payment_is_called_back_as_a_signed_form(client: Client, receive
 async def test_a_callback_in_gbk_is_signed_in_gbk(client: Client, receiver: Receiver) -> None:
     plain = client.account
     gbk = replace(plain, wire={**plain.wire, "charset": "gbk"})
-    client.far_side.accounts[plain.merchant_id] = gbk
+    client.simulation.accounts[plain.merchant_id] = gbk
     try:
         await client.create()
         client.pay()
         await until(lambda: receiver.came)
     finally:
-        client.far_side.accounts[plain.merchant_id] = plain
+        client.simulation.accounts[plain.merchant_id] = plain
     told = read(client, receiver.came[0][1].body, "gbk")
     assert (told["charset"], told["subject"]) == ("GBK", "茶, 250 g")
 
@@ -407,13 +407,13 @@ async def test_what_is_almost_an_acknowledgement_is_none(client: Client, receive
     await until(lambda: len(receiver.came) >= 2)
     first, second = (request.body for _, request in receiver.came[:2])
     assert first == second
-    assert client.far_side.channels["alipay"].resend_gaps_s == (240, 600, 600, 3600, 7200, 21_600, 54_000)
+    assert client.simulation.channels["alipay"].resend_gaps_s == (240, 600, 600, 3600, 7200, 21_600, 54_000)
 
 
 @pytest.mark.parametrize("status", [201, 302, 404])
 async def test_success_under_another_status_is_no_acknowledgement(client: Client, status: int) -> None:
-    assert not client.far_side.channels["alipay"].acknowledges(status, b"success")
-    assert client.far_side.channels["alipay"].acknowledges(200, b"success")
+    assert not client.simulation.channels["alipay"].acknowledges(status, b"success")
+    assert client.simulation.channels["alipay"].acknowledges(200, b"success")
 
 
 async def test_refunds_are_called_back_with_all_that_was_given_back(client: Client, receiver: Receiver) -> None:
@@ -509,10 +509,10 @@ async def test_rows_of_a_statement_go_wrong_as_the_profile_says(client: Client, 
 
 
 async def test_a_rotation_adds_keys_of_both_sides_and_the_old_ones_stay(client: Client, channel: Channel) -> None:
-    alipay = channel.far_side.channels["alipay"]
+    alipay = channel.simulation.channels["alipay"]
     before = alipay.open_account("rotating", "")
     after = alipay.rotated(before.account)
-    channel.far_side.accounts[after.account.merchant_id] = after.account
+    channel.simulation.accounts[after.account.merchant_id] = after.account
     assert list(after.credentials["alipay_public_keys"]) == ["k2", "k1"]
     assert after.credentials["private_key"] != before.credentials["private_key"]
     old, new = Client(channel, before), Client(channel, after)
@@ -522,8 +522,8 @@ async def test_a_rotation_adds_keys_of_both_sides_and_the_old_ones_stay(client: 
 
 
 async def test_an_account_with_certificates_names_them_on_both_sides(client: Client, channel: Channel) -> None:
-    opened = in_certificate_mode(channel.far_side.channels["alipay"].open_account("certified", ""))
-    channel.far_side.accounts[opened.account.merchant_id] = opened.account
+    opened = in_certificate_mode(channel.simulation.channels["alipay"].open_account("certified", ""))
+    channel.simulation.accounts[opened.account.merchant_id] = opened.account
     certified = Client(channel, opened)
     response = await certified.send("alipay.trade.query", {"out_trade_no": NUMBER})
     told = response.json()["alipay_trade_query_response"]

@@ -93,7 +93,7 @@ class Shop:
     async def approved(self) -> str:
         """The id of an order that its buyer has approved."""
         id_: str = (await self.client.create()).json()["id"]
-        assert isinstance(self.channel.far_side.pay(self.key), Payment)
+        assert isinstance(self.channel.simulation.pay(self.key), Payment)
         return id_
 
     async def captured(self) -> tuple[str, str]:
@@ -160,7 +160,7 @@ async def test_a_token_of_nobody_one_that_has_ended_and_one_that_was_altered_are
         assert (await shop.client.send("GET", "/v2/checkout/orders/X")).status_code == 401
     shop.client.token = good
     assert (await shop.client.send("GET", "/v2/checkout/orders/X")).status_code == 404
-    monkeypatch.setattr(shop.channel.far_side, "now", lambda: datetime.now(UTC) + timedelta(hours=9, seconds=1))
+    monkeypatch.setattr(shop.channel.simulation, "now", lambda: datetime.now(UTC) + timedelta(hours=9, seconds=1))
     assert (await shop.client.send("GET", "/v2/checkout/orders/X")).status_code == 401
 
 
@@ -184,7 +184,7 @@ async def test_an_order_is_created_once_for_each_request_id(shop: Shop) -> None:
 )
 async def test_amounts_are_read_as_their_currency_has_them(shop: Shop, value: str, currency: str, amount: int) -> None:
     order = (await shop.client.create(value=value, currency=currency)).json()
-    payment = shop.channel.far_side.ledger.find(shop.key, datetime.now(UTC))
+    payment = shop.channel.simulation.ledger.find(shop.key, datetime.now(UTC))
     assert payment is not None
     assert (payment.terms.amount, payment.terms.currency) == (amount, currency)
     assert float(unit_of(order)["amount"]["value"]) == float(value)
@@ -201,7 +201,7 @@ async def test_pressing_pay_only_approves_and_the_money_is_taken_by_the_capture(
     """Nobody captures by itself: an approved order that is left alone stays approved."""
     id_ = (await shop.client.create()).json()["id"]
     assert issue_of(await shop.client.capture(id_)) == "ORDER_NOT_APPROVED"
-    shop.channel.far_side.pay(shop.key)
+    shop.channel.simulation.pay(shop.key)
     assert (await shop.client.order(id_))["status"] == "APPROVED"
     assert (await shop.channel.payment(NUMBER)).status == "unpaid"
     captured = await shop.client.capture(id_)
@@ -292,7 +292,7 @@ async def test_approval_and_money_are_called_back_about_signed_by_the_certificat
 async def test_a_resend_is_the_same_event_signed_anew(shop: Shop, receiver: Receiver) -> None:
     receiver.answer = lambda _: Response(status=500 if len(receiver.came) < 3 else 204)
     await shop.approved()
-    await until(lambda: len(receiver.came) == 3 and shop.channel.far_side.sender.under_way == 0)
+    await until(lambda: len(receiver.came) == 3 and shop.channel.simulation.sender.under_way == 0)
     requests = [request for _, request in receiver.came]
     assert len({request.body for request in requests}) == 1
     assert len({request.headers["paypal-transmission-id"] for request in requests}) == 3
@@ -388,7 +388,7 @@ async def test_a_report_that_paypal_does_not_give_is_refused(shop: Shop, wrong: 
 async def test_faults_strike_by_the_number_of_the_payment(shop: Shop) -> None:
     """Although an order is asked about by another id."""
     id_ = await shop.approved()
-    shop.channel.far_side.faults.force(NUMBER, AtFault(call="answered_5xx"))
+    shop.channel.simulation.faults.force(NUMBER, AtFault(call="answered_5xx"))
     assert (await shop.client.send("GET", f"/v2/checkout/orders/{id_}")).status_code >= 500
-    numbers = {arrival.number for arrival in shop.channel.far_side.traffic.since(0.0)}
+    numbers = {arrival.number for arrival in shop.channel.simulation.traffic.since(0.0)}
     assert numbers <= {NUMBER, ""}

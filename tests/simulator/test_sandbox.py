@@ -197,7 +197,7 @@ async def test_slow_refund_is_processing_until_it_is_definite(channel: Channel) 
     await channel.pay("number-1")
     await channel.faults(refund_settles_s=0.05, refund_fails=1)
     assert told(await channel.api.refund("number-1", "refund-1", 8)) == (200, "processing")
-    refunds = channel.far_side.ledger.refunds
+    refunds = channel.simulation.ledger.refunds
     await until(lambda: next(refunds()).status == "failed")
     assert told(await channel.api.send("GET", "/v1/refunds/refund-1")) == (200, "failed")
     assert told(await channel.api.query("number-1")) == (200, "paid")
@@ -303,7 +303,7 @@ async def test_signature_covers_every_part_of_the_request(channel: Channel, part
 
 
 async def test_full_channel_answers_503_unsigned(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel.far_side.ledger, "_payments_max", 1)
+    monkeypatch.setattr(channel.simulation.ledger, "_payments_max", 1)
     await channel.api.create("number-1")
     answer = await channel.api.create("number-2")
     assert answer.status_code == 503

@@ -76,7 +76,7 @@ async def test_who_pays_at_once_has_paid(shop: Shop, channel: Channel) -> None:
 async def test_who_walks_away_has_looked_and_not_paid(shop: Shop, channel: Channel) -> None:
     visit = await only(shop, Kind.WALKS_AWAY)
     assert (visit.placed, visit.paid, visit.sights) == (True, (), ())
-    assert channel.far_side.traffic.counters["pages_shown"] == 1
+    assert channel.simulation.traffic.counters["pages_shown"] == 1
     assert await paid_at_the_channel(channel) == set()
 
 

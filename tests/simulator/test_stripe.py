@@ -73,7 +73,7 @@ class Shop:
         self.client = client
 
     def pay(self, number: str = NUMBER) -> Payment:
-        paid = self.channel.far_side.pay(Key(self.client.merchant_id, number))
+        paid = self.channel.simulation.pay(Key(self.client.merchant_id, number))
         assert isinstance(paid, Payment)
         return paid
 
@@ -226,7 +226,7 @@ async def test_same_key_with_other_parameters_is_an_error(shop: Shop) -> None:
 async def test_key_that_is_at_work_is_a_conflict(shop: Shop) -> None:
     await shop.channel.faults(slow=1.0, slow_s=0.3, affected=["create"])
     first = asyncio.ensure_future(shop.client.create())
-    await until(lambda: shop.channel.far_side.find_keys(NUMBER))
+    await until(lambda: shop.channel.simulation.find_keys(NUMBER))
     await shop.channel.faults()
     assert error(await shop.client.create()) == (409, "idempotency_error", "idempotency_key_in_use")
     assert (await first).status_code == 200
@@ -234,14 +234,14 @@ async def test_key_that_is_at_work_is_a_conflict(shop: Shop) -> None:
 
 async def test_kept_500_is_answered_again_and_again_for_a_day(http: httpx.AsyncClient) -> None:
     """After that the key is new."""
-    async with running_channel(payments_max=0) as (url, far_side):
+    async with running_channel(payments_max=0) as (url, simulation):
         client = await opened(http, url, "")
         for _ in range(2):
             assert error(await client.create()) == (500, "api_error", None)
-        far_side.ledger._payments_max = 1
+        simulation.ledger._payments_max = 1
         again = await client.create()
         assert (again.status_code, again.headers["idempotent-replayed"]) == (500, "true")
-        far_side._clock = lambda: utc_now() + timedelta(hours=24)
+        simulation._clock = lambda: utc_now() + timedelta(hours=24)
         assert (await client.create()).status_code == 200
 
 
@@ -307,7 +307,7 @@ async def test_too_many_calls_are_429_with_when_to_come_back(shop: Shop) -> None
 
 async def test_paid_session_is_called_back_about_once_and_signed(shop: Shop, receiver: Receiver) -> None:
     whole = await shop.paid()
-    await until(lambda: receiver.came and shop.channel.far_side.sender.under_way == 0)
+    await until(lambda: receiver.came and shop.channel.simulation.sender.under_way == 0)
     (request,) = [request for _, request in receiver.came]
     seen = event_of(request)
     assert (seen["object"], seen["type"], seen["livemode"]) == ("event", "checkout.session.completed", False)
@@ -359,7 +359,7 @@ async def test_any_2xx_ends_the_resends_and_nothing_else(shop: Shop, receiver: R
     answers = iter([Response(status=302), Response(status=500), Response(status=202, body=b"whatever")])
     receiver.answer = lambda _: next(answers)
     await shop.paid()
-    await until(lambda: len(receiver.came) == 3 and shop.channel.far_side.sender.under_way == 0)
+    await until(lambda: len(receiver.came) == 3 and shop.channel.simulation.sender.under_way == 0)
     assert len({request.body for _, request in receiver.came}) == 1, "the same event each time"
 
 

@@ -37,7 +37,7 @@ class Client:
 
     def __init__(self, channel: Channel, opened: dict[str, Any]) -> None:
         self.http = channel.http
-        self.far_side = channel.far_side
+        self.simulation = channel.simulation
         self.url: str = opened["base_url"]
         self.merchant_id: str = opened["merchant_id"]
         self.told: dict[str, Any] = opened["credentials"]
@@ -103,11 +103,11 @@ class Client:
         return await self.send("POST", "/v3/refund/domestic/refunds", body)
 
     async def pay(self, number: str) -> None:
-        answer = await self.http.post(f"{self.far_side.base_url}/control/payments/{number}/pay", json={})
+        answer = await self.http.post(f"{self.simulation.base_url}/control/payments/{number}/pay", json={})
         assert answer.status_code == 200, answer.text
 
     def tally(self, number: str) -> Tally:
-        return self.far_side.sender.tally(Key(self.merchant_id, number))
+        return self.simulation.sender.tally(Key(self.merchant_id, number))
 
     # -- what the channel signs ------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ async def opened(session_channel: Channel) -> AsyncIterator[dict[str, Any]]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def client(channel: Channel, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(channel.far_side.channels["wechatpay"], "probed_share", 0.0)
+    monkeypatch.setattr(channel.simulation.channels["wechatpay"], "probed_share", 0.0)
     return Client(channel, opened)
 
 
@@ -399,18 +399,18 @@ async def test_every_resend_has_the_same_bytes_and_a_signature_of_its_own(client
 
 @pytest.mark.parametrize(("status", "acknowledged"), [(200, True), (204, True), (201, False), (400, False)])
 async def test_200_and_204_acknowledge_and_nothing_else(client: Client, status: int, acknowledged: bool) -> None:
-    assert client.far_side.channels["wechatpay"].acknowledges(status, b'{"code":"FAIL"}') is acknowledged
+    assert client.simulation.channels["wechatpay"].acknowledges(status, b'{"code":"FAIL"}') is acknowledged
 
 
 async def test_the_schedule_is_the_documentations(client: Client) -> None:
-    gaps = client.far_side.channels["wechatpay"].resend_gaps_s
+    gaps = client.simulation.channels["wechatpay"].resend_gaps_s
     assert (len(gaps), sum(gaps)) == (15, 24 * 3600 + 4 * 60)
 
 
 async def test_a_probe_comes_before_the_callback_and_must_not_be_acknowledged(
     client: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.far_side.channels["wechatpay"], "probed_share", 1.0)
+    monkeypatch.setattr(client.simulation.channels["wechatpay"], "probed_share", 1.0)
     receiver.answer = lambda _: OK
     await client.create("number-1", notify_url=receiver.url)
     await client.pay("number-1")
@@ -426,7 +426,7 @@ async def test_a_probe_comes_before_the_callback_and_must_not_be_acknowledged(
 
 
 async def test_only_a_share_of_the_payments_is_probed(client: Client) -> None:
-    assert 0 < type(client.far_side.channels["wechatpay"]).__dict__["probed_share"] < 0.5
+    assert 0 < type(client.simulation.channels["wechatpay"]).__dict__["probed_share"] < 0.5
 
 
 async def test_what_a_stranger_sends_does_not_verify(client: Client, channel: Channel, receiver: Receiver) -> None:

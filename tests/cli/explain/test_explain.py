@@ -16,7 +16,7 @@ from runtime.resources import Resources
 from simulator.kernel.base import Account as FarAccount
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
-from simulator.kernel.simulation import FarSide
+from simulator.kernel.simulation import Simulation
 from simulator.servers import running_channel
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer
@@ -227,7 +227,7 @@ async def test_what_a_channel_sends_of_a_payment_is_paid(name: str, tmp_path: Pa
     assert (ran.code, ran.json["verdict"]) == (0, "paid"), ran.out
 
 
-async def paid_at(far_side: FarSide, channel: Adapter, account: FarAccount, row: Payment) -> Payment:
+async def paid_at(far_side: Simulation, channel: Adapter, account: FarAccount, row: Payment) -> Payment:
     """The buyer has paid a payment that was created for this; its row."""
     row = replace(row, payable_until=datetime.now(UTC) + timedelta(hours=2), channel_reference=None)
     wanted = Create(

@@ -61,7 +61,7 @@ async def test_acknowledged_callback_is_recorded_and_never_resent(channel: Chann
 
 async def all_that_comes(channel: Channel, receiver: Receiver) -> list[str]:
     """The numbers called back, when nothing is under way or planned any more."""
-    await until(lambda: channel.far_side.sender.under_way == 0)
+    await until(lambda: channel.simulation.sender.under_way == 0)
     return receiver.numbers()
 
 
@@ -133,13 +133,13 @@ async def test_resends_have_same_id_and_body_and_keep_the_schedule(channel: Chan
 
 async def test_resend_is_freshly_signed(channel: Channel, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resend after a key was rotated is signed with the key that is first by then."""
-    account = channel.far_side.accounts["m-1001"]
+    account = channel.simulation.accounts["m-1001"]
 
     def rotate(_: Request) -> Reply:
         if len(receiver.came) > 1:
             return OK
         rotated = replace(account, keys={"k3": "the newest secret of all, and long enough"})
-        monkeypatch.setitem(channel.far_side.accounts, "m-1001", rotated)
+        monkeypatch.setitem(channel.simulation.accounts, "m-1001", rotated)
         return REFUSED
 
     receiver.answer = rotate
@@ -152,8 +152,8 @@ async def test_schedule_ends_after_sixteen_attempts(http: httpx.AsyncClient, rec
     """15 gaps, 24 h 4 min in all; a hundred thousand times as fast."""
     assert (len(RESEND_GAPS_S), sum(RESEND_GAPS_S)) == (15, 24 * 3600 + 4 * 60)
     receiver.answer = lambda _: REFUSED
-    async with running_channel(speed=200_000) as (url, far_side):
-        channel = Channel(url, far_side, http)
+    async with running_channel(speed=200_000) as (url, simulation):
+        channel = Channel(url, simulation, http)
         await http.put(f"{url}/control/accounts", json=[ACCOUNT])
         await paid(channel, receiver, "number-1")
         await until(lambda: channel.tally("number-1").exhausted)
@@ -223,7 +223,7 @@ async def test_wrong_amount_is_well_signed_and_only_told(channel: Channel, recei
 
 def first_is_wrong(channel: Channel, number: str) -> bool:
     """Whether the faults befall the first delivery and spare the second."""
-    strikes = channel.far_side.faults.strikes
+    strikes = channel.simulation.faults.strikes
     return [strikes(Fault.WRONG_AMOUNT, number, attempt) for attempt in (1, 2)] == [True, False]
 
 

@@ -38,7 +38,7 @@ async def test_profile_is_replaced_as_a_whole_while_it_runs(channel: Channel) ->
 async def test_bad_profile_changes_nothing(channel: Channel, wrong: bytes) -> None:
     await channel.faults(late=0.25)
     assert (await channel.http.put(f"{channel.url}/control/faults", content=wrong)).status_code == 400
-    assert channel.far_side.faults.profile == FaultProfile(late=0.25)
+    assert channel.simulation.faults.profile == FaultProfile(late=0.25)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel,
     await channel.api.create("number-1")
     other = ACCOUNT | {"name": "other", "merchant_id": "m-2002"}
     await http.put(f"{channel.url}/control/accounts", json=[other])
-    far_side = channel.far_side
-    terms = next(far_side.ledger.payments(far_side.now())).terms
-    far_side.ledger.create("m-2002", terms, far_side.now())
+    simulation = channel.simulation
+    terms = next(simulation.ledger.payments(simulation.now())).terms
+    simulation.ledger.create("m-2002", terms, simulation.now())
     try:
         assert (await channel.pay("number-1")).status_code == 409
         chosen = await http.post(f"{channel.url}/control/payments/number-1/pay?merchant_id=m-2002")
@@ -105,7 +105,7 @@ async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel,
         assert [row.status for row in (await channel.ledger()).payments] == ["unpaid", "paid"]
     finally:
         await http.post(f"{channel.url}/control/reset")
-        del channel.far_side.accounts["m-2002"]
+        del channel.simulation.accounts["m-2002"]
 
 
 async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Receiver) -> None:
@@ -116,7 +116,7 @@ async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Re
     assert answer.json() == {"seed": 99}
     ledger = await channel.ledger()
     assert (ledger.payments, ledger.acknowledged) == ((), ())
-    assert channel.far_side.faults.profile == FaultProfile()
+    assert channel.simulation.faults.profile == FaultProfile()
     await channel.api.create("number-2", callback_url=receiver.url)
     await channel.pay("number-2")
     await until(lambda: receiver.came)

@@ -13,7 +13,7 @@ from typing import IO, Literal, Protocol
 
 import msgspec
 
-from channels.transport import Answer
+from channels.transport import Response
 from core.evidence import Evidence
 from core.order import Checkout, Payment
 
@@ -25,7 +25,7 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
     client_ip: str | None = None
 
 
-NOBODY = Payer()
+NO_PAYER = Payer()
 """Nothing is known of the payer."""
 
 
@@ -36,7 +36,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     callback_url: str
     return_url: str
-    payer: Payer = NOBODY
+    payer: Payer = NO_PAYER
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ class Channel(Protocol):
         """Ask about it. Returns verified evidence only; what could not be verified is raised as ChannelUnreadable."""
         ...
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """The second half of `query_payment`: verify and read an answer to the query for this payment.
 
         Raises:

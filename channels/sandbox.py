@@ -21,9 +21,9 @@ import msgspec
 
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.kit.json_body import read_json
-from channels.kit.trace import note
+from channels.kit.trace import record_check
 from channels.kit.web_address import web_address
-from channels.transport import STATEMENT_BYTES_MAX, Answer, Transport
+from channels.transport import STATEMENT_BYTES_MAX, Response, Transport
 from core.account import AccountConfig
 from core.errors import (
     CallbackForged,
@@ -119,25 +119,25 @@ class Sandbox:
             "callback_url": create.callback_url,
             "return_url": create.return_url,
         }
-        answer = await self._call("POST", "/v1/payments", body, {"Idempotency-Key": payment.out_trade_no})
-        told = read_json(answer.body, _PaymentObject)
-        asked = (self._merchant_id, payment.out_trade_no, payment.amount, payment.currency)
-        if (told.merchant_id, told.out_trade_no, told.amount, told.currency) != asked:
+        response = await self._call("POST", "/v1/payments", body, {"Idempotency-Key": payment.out_trade_no})
+        created = read_json(response.body, _PaymentObject)
+        expected = (self._merchant_id, payment.out_trade_no, payment.amount, payment.currency)
+        if (created.merchant_id, created.out_trade_no, created.amount, created.currency) != expected:
             raise ChannelUnreadable("other_payment")
-        checkout = Checkout(kind="redirect", value=web_address(told.pay_url))
-        return Created(checkout=checkout, payable_until=told.expires_at)
+        checkout = Checkout(kind="redirect", value=web_address(created.pay_url))
+        return Created(checkout=checkout, payable_until=created.expires_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}"
         try:
-            answer = await self._call("GET", path)
+            response = await self._call("GET", path)
         except ChannelRefused as refused:
             return self._missing(payment, refused.code)
-        return self._evidence(read_json(answer.body, _PaymentObject))
+        return self._evidence(read_json(response.body, _PaymentObject))
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Without the question, whose signature is part of what the answer's one covers, nothing can be verified."""
-        del payment, answer, received_at
+        del payment, response, received_at
         raise ChannelUnreadable("answer_bound_to_its_question")
 
     async def capture_payment(self, payment: Payment) -> None:
@@ -153,17 +153,17 @@ class Sandbox:
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}/refunds"
-        answer = await self._call("POST", path, {"refund_no": refund_no, "amount": amount})
-        return self._refund(answer, payment, refund_no)
+        response = await self._call("POST", path, {"refund_no": refund_no, "amount": amount})
+        return self._refund(response, payment, refund_no)
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         try:
-            answer = await self._call("GET", f"/v1/refunds/{quote(refund_no, safe='')}")
+            response = await self._call("GET", f"/v1/refunds/{quote(refund_no, safe='')}")
         except ChannelRefused as refused:
             if refused.code == "REFUND_NOT_EXIST":
                 return None
             raise
-        return self._refund(answer, payment, refund_no)
+        return self._refund(response, payment, refund_no)
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         callback_id = headers.get("sandbox-callback-id", "")
@@ -174,10 +174,10 @@ class Sandbox:
         )
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
             raise CallbackStale
-        told = read_json(body, _CallbackBody)
-        if told.id != callback_id:
+        callback = read_json(body, _CallbackBody)
+        if callback.id != callback_id:
             raise ChannelUnreadable("callback_id_differs")
-        return Callback(notification_id=told.id, evidence=self._evidence(told.payment))
+        return Callback(notification_id=callback.id, evidence=self._evidence(callback.payment))
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
@@ -189,8 +189,10 @@ class Sandbox:
         """Nothing here grows old."""
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
-        answer = await self._call("GET", f"/v1/statement?date={day.isoformat()}", answer_bytes_max=STATEMENT_BYTES_MAX)
-        into.write(answer.body)
+        response = await self._call(
+            "GET", f"/v1/statement?date={day.isoformat()}", response_bytes_max=STATEMENT_BYTES_MAX
+        )
+        into.write(response.body)
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
         text = io.TextIOWrapper(statement, "utf-8", newline="")
@@ -214,14 +216,14 @@ class Sandbox:
         body: object | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        answer_bytes_max: int = 1 << 20,
-    ) -> Answer:
+        response_bytes_max: int = 1 << 20,
+    ) -> Response:
         """Sign, send, verify. A signed 4xx is a refusal; an unsigned one proves nothing."""
         raw = b"" if body is None else msgspec.json.encode(body)
         now = int(self._clock())
         string = _lines("REQUEST", now, method, self._base_path + path, self._merchant_id, raw)
         v1 = hmac.new(self._keys[self._signing_key], string, sha256).hexdigest()
-        answer = await self._transport.call(
+        response = await self._transport.call(
             method,
             self._base_url + path,
             headers={
@@ -231,18 +233,18 @@ class Sandbox:
                 "Sandbox-Signature": f"t={now},k={self._signing_key},v1={v1}",
             },
             body=raw,
-            answer_bytes_max=answer_bytes_max,
+            response_bytes_max=response_bytes_max,
         )
         signed_at = self._verify(
-            answer.headers.get("sandbox-signature", ""),
-            lambda t: _lines("ANSWER", t, v1, answer.status, answer.body),
+            response.headers.get("sandbox-signature", ""),
+            lambda t: _lines("ANSWER", t, v1, response.status, response.body),
             ChannelUnreadable,
         )
         if abs(self._clock() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
-        if answer.status >= 400:  # noqa: PLR2004 - the classes of errors
-            raise ChannelRefused(read_json(answer.body, _ErrorObject).code)
-        return answer
+        if response.status >= 400:  # noqa: PLR2004 - the classes of errors
+            raise ChannelRefused(read_json(response.body, _ErrorObject).code)
+        return response
 
     def _verify(
         self,
@@ -258,8 +260,8 @@ class Sandbox:
         signed_at = int(match[1])
         expected = hmac.new(key, string(signed_at), sha256).hexdigest()
         is_good = hmac.compare_digest(expected.encode(), match[3].encode())
-        what = "callback" if error is CallbackForged else "answer"
-        note(what, algorithm="HMAC-SHA256", key=match[2], string=string(signed_at), is_good=is_good)
+        message = "callback" if error is CallbackForged else "answer"
+        record_check(message, algorithm="HMAC-SHA256", key=match[2], string=string(signed_at), is_good=is_good)
         if not is_good:
             raise error("signature")
         return signed_at
@@ -269,33 +271,35 @@ class Sandbox:
             return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
         raise ChannelUnreadable(f"refused_{code}")
 
-    def _evidence(self, told: _PaymentObject) -> Evidence:
+    def _evidence(self, payment: _PaymentObject) -> Evidence:
         """What the payment object says, compared with nothing."""
-        is_ours = told.merchant_id == self._merchant_id
+        is_ours = payment.merchant_id == self._merchant_id
         common: dict[str, Any] = {
-            "channel_account": self._name if is_ours else f"other:{told.merchant_id}",
-            "out_trade_no": told.out_trade_no,
-            "amount": told.amount,
-            "currency": told.currency,
-            "at": told.paid_at,
+            "channel_account": self._name if is_ours else f"other:{payment.merchant_id}",
+            "out_trade_no": payment.out_trade_no,
+            "amount": payment.amount,
+            "currency": payment.currency,
+            "at": payment.paid_at,
         }
-        match told.status:
+        match payment.status:
             case "unpaid":
                 return Unpaid(**common)
             case "closed":
                 return Closed(**common)
-        if told.transaction_id is None or told.paid_at is None:
+        if payment.transaction_id is None or payment.paid_at is None:
             raise ChannelUnreadable("paid_without_transaction")
-        if told.status == "paid":
-            return Paid(**common, channel_transaction_id=told.transaction_id)
-        return Refunded(**common, channel_transaction_id=told.transaction_id, refunded_amount=told.refunded_amount)
+        if payment.status == "paid":
+            return Paid(**common, channel_transaction_id=payment.transaction_id)
+        return Refunded(
+            **common, channel_transaction_id=payment.transaction_id, refunded_amount=payment.refunded_amount
+        )
 
-    def _refund(self, answer: Answer, payment: Payment, refund_no: str) -> RefundState:
-        told = read_json(answer.body, _RefundObject)
-        asked = (self._merchant_id, payment.out_trade_no, refund_no)
-        if (told.merchant_id, told.out_trade_no, told.refund_no) != asked:
+    def _refund(self, response: Response, payment: Payment, refund_no: str) -> RefundState:
+        refund = read_json(response.body, _RefundObject)
+        expected = (self._merchant_id, payment.out_trade_no, refund_no)
+        if (refund.merchant_id, refund.out_trade_no, refund.refund_no) != expected:
             raise ChannelUnreadable("other_refund")
-        return told.status
+        return refund.status
 
 
 def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:

@@ -24,14 +24,14 @@ from pyreqwest.exceptions import PyreqwestError
 from core.errors import ChannelUnavailable, ChannelUnreadable
 
 CONNECTIONS_MAX = 128
-ANSWER_BYTES_MAX = 1 << 20
+RESPONSE_BYTES_MAX = 1 << 20
 STATEMENT_BYTES_MAX = 64 << 20
 DOWNLOAD_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
 USER_AGENT = "nodrop/0.1"
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What came back: status, header names in lower case, and the raw bytes that a signature is over."""
 
     status: int
@@ -39,8 +39,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def __repr__(self) -> str:
-        """Without headers and body: an answer may end in a log line."""
-        return f"Answer({self.status}, {len(self.body)} bytes)"
+        """Without headers and body: a response may end in a log line."""
+        return f"Response({self.status}, {len(self.body)} bytes)"
 
 
 class Transport:
@@ -79,21 +79,21 @@ class Transport:
         *,
         headers: Mapping[str, str],
         body: bytes = b"",
-        answer_bytes_max: int = ANSWER_BYTES_MAX,
-    ) -> Answer:
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> Response:
         """One request with exactly these bytes, and its whole answer within the deadline.
 
         Raises:
             ChannelUnavailable: refused, unresolved, timed out, cut off, or answered 429 or 5xx.
             ChannelUnreadable: a redirect, a compressed or an oversized answer, a header that is not ASCII.
         """
-        return await self._within(self.timeout_s, self._exchange(method, url, headers, body, answer_bytes_max))
+        return await self._within(self.timeout_s, self._exchange(method, url, headers, body, response_bytes_max))
 
-    async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Answer]) -> Answer:
+    async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Response]) -> Response:
         """The answer, and every failure as one of the two that leave the outcome unknown."""
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await exchange
+                response = await exchange
         except TimeoutError:
             raise ChannelUnavailable("timed_out") from None
         except httpx.TimeoutException:
@@ -105,11 +105,11 @@ class Transport:
         except (ValueError, httpx.InvalidURL):
             # What pyreqwest and httpx raise for bytes, in a header or in an address, that HTTP does not have.
             raise ChannelUnreadable("not_http") from None
-        if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status == httpx.codes.TOO_MANY_REQUESTS:
-            raise ChannelUnavailable(f"status_{answer.status}")
-        if 300 <= answer.status < 400:  # noqa: PLR2004 - the class of redirects
-            raise ChannelUnreadable(f"status_{answer.status}")
-        return answer
+        if response.status >= httpx.codes.INTERNAL_SERVER_ERROR or response.status == httpx.codes.TOO_MANY_REQUESTS:
+            raise ChannelUnavailable(f"status_{response.status}")
+        if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
+            raise ChannelUnreadable(f"status_{response.status}")
+        return response
 
     async def download(
         self,
@@ -119,7 +119,7 @@ class Transport:
         into: IO[bytes],
         bytes_max: int = STATEMENT_BYTES_MAX,
         timeout_s: float = DOWNLOAD_TIMEOUT_S,
-    ) -> Answer:
+    ) -> Response:
         """A GET whose body, if its status is 200, goes to a file as it comes; the answer's own body is empty then.
 
         Raises as `call`, with a deadline of its own.
@@ -134,23 +134,23 @@ class Transport:
         body: bytes,
         bytes_max: int,
         into: IO[bytes] | None = None,
-    ) -> Answer:
+    ) -> Response:
         timeout = httpx.USE_CLIENT_DEFAULT if into is None else httpx.Timeout(None, read=DOWNLOAD_TIMEOUT_S)
-        asked = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
-        async with asked as response:
+        stream = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
+        async with stream as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ChannelUnreadable("compressed")
-            kept = BytesIO() if into is None or response.status_code != httpx.codes.OK else into
+            buffer = BytesIO() if into is None or response.status_code != httpx.codes.OK else into
             size = 0
             async for chunk in response.aiter_raw():
                 size += len(chunk)
                 if size > bytes_max:
                     raise ChannelUnreadable("oversized")
-                kept.write(chunk)
-            return Answer(
+                buffer.write(chunk)
+            return Response(
                 status=response.status_code,
                 headers={name.lower(): value for name, value in response.headers.items()},
-                body=kept.getvalue() if isinstance(kept, BytesIO) and kept is not into else b"",
+                body=buffer.getvalue() if isinstance(buffer, BytesIO) and buffer is not into else b"",
             )
 
 

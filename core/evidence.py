@@ -29,7 +29,7 @@ class Source(StrEnum):
     REFUND = "refund"
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """What every kind of evidence may carry.
 
     `channel_account` is our name of the account that the evidence speaks of, or `other:<id>` when the channel names a
@@ -44,7 +44,7 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str
     at: datetime | None = None
 
 
-class Paid(_Told, frozen=True, kw_only=True):
+class Paid(_EvidenceFields, frozen=True, kw_only=True):
     """The channel has the money. `at` is when the channel says it was paid."""
 
     amount: int
@@ -52,7 +52,7 @@ class Paid(_Told, frozen=True, kw_only=True):
     channel_transaction_id: str
 
 
-class Refunded(_Told, frozen=True, kw_only=True):
+class Refunded(_EvidenceFields, frozen=True, kw_only=True):
     """The channel had the money and has given back `refunded_amount` of it: it *was* paid."""
 
     amount: int
@@ -61,7 +61,7 @@ class Refunded(_Told, frozen=True, kw_only=True):
     refunded_amount: int
 
 
-class Unpaid(_Told, frozen=True, kw_only=True):
+class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
     """The channel knows the payment and does not have the money yet.
 
     `under_way`: the buyer has sent it by a slow method (a bank's transfer, a review). It may take days, and until it is
@@ -71,19 +71,19 @@ class Unpaid(_Told, frozen=True, kw_only=True):
     under_way: bool = False
 
 
-class Approved(_Told, frozen=True, kw_only=True):
+class Approved(_EvidenceFields, frozen=True, kw_only=True):
     """The buyer has agreed, and the channel takes the money only when it is asked to: not paid, and to be captured."""
 
 
-class Closed(_Told, frozen=True, kw_only=True):
+class Closed(_EvidenceFields, frozen=True, kw_only=True):
     """The channel knows the payment, does not have the money and will not take it any more."""
 
 
-class Missing(_Told, frozen=True, kw_only=True):
+class Missing(_EvidenceFields, frozen=True, kw_only=True):
     """The channel says, verified, that it knows no such payment. Not a failure: it may not have been created *yet*."""
 
 
-class Unclear(_Told, frozen=True, kw_only=True):
+class Unclear(_EvidenceFields, frozen=True, kw_only=True):
     """Nothing was learnt: a time-out, a broken or unsigned answer. `reason` is a short code for the timeline."""
 
     reason: str

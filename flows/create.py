@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from channels.base import NOBODY, Create, Payer
+from channels.base import NO_PAYER, Create, Payer
 from core.admission import Urgency
 from core.errors import ChannelRefused, OutcomeUnknown
 from core.evidence import Missing, Unclear
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 async def create_at_channel(
-    resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NOBODY
+    resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NO_PAYER
 ) -> OrderState | Waiting:
     """Create it and keep what the channel returned. Gives the order after that.
 

@@ -15,7 +15,7 @@ from secrets import token_bytes, token_urlsafe
 import structlog
 from msgspec import Struct
 
-from channels.base import NOBODY, Payer
+from channels.base import NO_PAYER, Payer
 from core import lifecycle
 from core.admission import Urgency
 from core.decision import Decision, Outcome
@@ -64,7 +64,7 @@ class PaymentRequest(Struct, frozen=True, kw_only=True):
 
     account: str
     method: str = ""
-    payer: Payer = NOBODY
+    payer: Payer = NO_PAYER
     watch: Watch | None = None
 
 

@@ -24,7 +24,7 @@ from api.v1.schemas import (
     check_url,
 )
 from api.v1.views import view_order
-from channels.base import NOBODY, Payer
+from channels.base import NO_PAYER, Payer
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms
@@ -137,7 +137,7 @@ def _payment(account: str, method: str, payer: PayerInput | None, watch: WatchIn
 
 
 def _payer(body: PayerInput | None) -> Payer:
-    return NOBODY if body is None else Payer(openid=body.openid, client_ip=body.client_ip)
+    return NO_PAYER if body is None else Payer(openid=body.openid, client_ip=body.client_ip)
 
 
 def _watch(body: WatchInput | None) -> Watch | None:

@@ -13,15 +13,15 @@ from typing import IO, Annotated, Literal
 
 import msgspec
 
-from channels.alipay.gateway import Gateway, Outcome, succeeded
+from channels.alipay.gateway import Gateway, Outcome, require_success
 from channels.alipay.keys import Credentials, KeyRing
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
-from channels.alipay.wire import ZONE, callback_string, holds_another_field, read_form, time_text
+from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
 from core.evidence import Evidence, Missing
@@ -34,21 +34,21 @@ _PAGES = {
     "wap": ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
 }
 
-_NOT_THERE = "TRADE_NOT_EXIST"
-_PERHAPS_THERE = ("TRADE_HAS_SUCCESS", "CONTEXT_INCONSISTENT")
-_NOT_WAITING = (
+_TRADE_MISSING = "TRADE_NOT_EXIST"
+_OUTCOME_UNKNOWN = ("TRADE_HAS_SUCCESS", "CONTEXT_INCONSISTENT")
+_TRADE_NOT_PAYABLE = (
     *("TRADE_STATUS_ERROR", "REASON_TRADE_STATUS_INVALID", "REASON_ILLEGAL_STATUS"),
     *("TRADE_HAS_SUCCESS", "TRADE_HAS_FINISHED", "TRADE_HAS_CLOSE"),
 )
 _NO_STATEMENT = ("bill_not_exist", "bill-not-exist", "BILL_NOT_EXIST", "NO_BILL_DATA")
 
 
-class _Created(msgspec.Struct, frozen=True, kw_only=True):
+class _PrecreateBody(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id
     qr_code: str
 
 
-class _Refund(msgspec.Struct, frozen=True, kw_only=True):
+class _RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     """It does not name the refund. `refund_fee` is all that was given back of the trade so far."""
 
     out_trade_no: Id
@@ -56,22 +56,22 @@ class _Refund(msgspec.Struct, frozen=True, kw_only=True):
     refund_fee: str
 
 
-class _RefundQueried(msgspec.Struct, frozen=True, kw_only=True):
+class _RefundQueryBody(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id | None = None
     out_request_no: Id | None = None
     refund_status: Literal["REFUND_SUCCESS"] | None = None
 
 
-class _Bill(msgspec.Struct, frozen=True, kw_only=True):
+class _BillBody(msgspec.Struct, frozen=True, kw_only=True):
     bill_download_url: str
 
 
-class _Notice(msgspec.Struct, frozen=True, kw_only=True):
+class _CallbackFields(msgspec.Struct, frozen=True, kw_only=True):
     notify_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
     notify_type: str
 
 
-_READ = tuple(name for struct in (_Notice, Trade) for name in struct.__struct_fields__)
+_CALLBACK_FIELDS = tuple(name for struct in (_CallbackFields, Trade) for name in struct.__struct_fields__)
 """The fields of a callback that are read."""
 
 
@@ -107,16 +107,16 @@ class Alipay:
             raise InvalidRequest(f"the methods at Alipay are {', '.join(self.methods)}")
         if method in _PAGES:
             return Created(checkout=Checkout(kind="redirect", value=self._page(create, method)))
-        return Created(checkout=Checkout(kind="qr", value=await self._precreated(create)))
+        return Created(checkout=Checkout(kind="qr", value=await self._precreate(create)))
 
     async def query_payment(self, payment: Payment) -> Evidence:
-        answer = await self._gateway.send("alipay.trade.query", {"out_trade_no": payment.out_trade_no})
-        return self._read_query(payment, answer)
+        response = await self._gateway.send("alipay.trade.query", {"out_trade_no": payment.out_trade_no})
+        return self._read_query(payment, response)
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """An answer names neither its question nor its time: only the numbers in it can be compared."""
         del received_at
-        return self._read_query(payment, answer)
+        return self._read_query(payment, response)
 
     async def capture_payment(self, payment: Payment) -> None:
         """Alipay takes the money by itself."""
@@ -129,7 +129,7 @@ class Alipay:
         try:
             await self._gateway.call("alipay.trade.close", {"out_trade_no": payment.out_trade_no})
         except ChannelRefused as refused:
-            if not refused.code.endswith((_NOT_THERE, *_NOT_WAITING)):
+            if not refused.code.endswith((_TRADE_MISSING, *_TRADE_NOT_PAYABLE)):
                 raise
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
@@ -139,12 +139,12 @@ class Alipay:
             "out_request_no": refund_no,
             "refund_amount": decimal_text(amount, payment.currency),
         }
-        told = read_json(await self._gateway.call("alipay.trade.refund", body), _Refund)
-        if told.out_trade_no != payment.out_trade_no:
+        refund = read_json(await self._gateway.call("alipay.trade.refund", body), _RefundBody)
+        if refund.out_trade_no != payment.out_trade_no:
             raise ChannelUnreadable("other_payment")
-        if told.fund_change == "N":
+        if refund.fund_change == "N":
             return RefundState.PROCESSING
-        if _given_back(told, payment) < amount:
+        if _refunded_amount(refund, payment) < amount:
             raise ChannelUnreadable("other_refund")
         return RefundState.SUCCEEDED
 
@@ -157,13 +157,13 @@ class Alipay:
         try:
             node = await self._gateway.call("alipay.trade.fastpay.refund.query", body)
         except ChannelRefused as refused:
-            if refused.code.endswith(_NOT_THERE):
+            if refused.code.endswith(_TRADE_MISSING):
                 return None
             raise
-        told = read_json(node, _RefundQueried)
-        if told.refund_status is None:
+        refund = read_json(node, _RefundQueryBody)
+        if refund.refund_status is None:
             return None
-        if (told.out_trade_no, told.out_request_no) != (payment.out_trade_no, refund_no):
+        if (refund.out_trade_no, refund.out_request_no) != (payment.out_trade_no, refund_no):
             raise ChannelUnreadable("other_refund")
         return RefundState.SUCCEEDED
 
@@ -199,47 +199,47 @@ class Alipay:
             node = await self._gateway.call("alipay.data.dataservice.bill.downloadurl.query", body)
         except ChannelRefused as refused:
             raise ChannelRefused("no_statement") if refused.code.endswith(_NO_STATEMENT) else refused from None
-        url = self._gateway.statement_address(read_json(node, _Bill).bill_download_url)
-        answer = await self._transport.download(url, headers={}, into=into)
-        if answer.status != HTTPStatus.OK:
-            raise ChannelUnreadable(f"status_{answer.status}")
+        url = self._gateway.statement_address(read_json(node, _BillBody).bill_download_url)
+        response = await self._transport.download(url, headers={}, into=into)
+        if response.status != HTTPStatus.OK:
+            raise ChannelUnreadable(f"status_{response.status}")
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
         return read_statement(statement)
 
     # -- in parts ------------------------------------------------------------------------------------------------------
 
-    async def _precreated(self, create: Create) -> str:
+    async def _precreate(self, create: Create) -> str:
         """The code, which is an address too."""
         method, number = "alipay.trade.precreate", create.payment.out_trade_no
-        node = self._gateway.proved(
-            method, await self._gateway.send(method, _terms(create), notify_url=create.callback_url)
+        node = self._gateway.verified_node(
+            method, await self._gateway.send(method, _payment_terms(create), notify_url=create.callback_url)
         )
         outcome = read_json(node, Outcome)
-        if outcome.last_word in _PERHAPS_THERE:
+        if outcome.short_code in _OUTCOME_UNKNOWN:
             # Something has this number: ours, of a try whose answer was lost, or another. Only a query can tell.
             raise ChannelUnreadable(f"refused_{outcome.reason}")
-        told = read_json(succeeded(node), _Created)
-        if told.out_trade_no != number:
+        created = read_json(require_success(node), _PrecreateBody)
+        if created.out_trade_no != number:
             raise ChannelUnreadable("other_payment")
-        return web_address(told.qr_code)
+        return web_address(created.qr_code)
 
     def _page(self, create: Create, method: str) -> str:
         name, product_code = _PAGES[method]
-        body = _terms(create) | {"product_code": product_code}
+        body = _payment_terms(create) | {"product_code": product_code}
         if method == "wap":
             body["quit_url"] = create.return_url
         return self._gateway.page(name, body, notify_url=create.callback_url, return_url=create.return_url)
 
-    def _read_query(self, payment: Payment, answer: Answer) -> Evidence:
-        node = self._gateway.proved("alipay.trade.query", answer)
+    def _read_query(self, payment: Payment, response: Response) -> Evidence:
+        node = self._gateway.verified_node("alipay.trade.query", response)
         outcome = read_json(node, Outcome)
-        if (outcome.code, outcome.last_word) == ("40004", _NOT_THERE):
+        if (outcome.code, outcome.short_code) == ("40004", _TRADE_MISSING):
             # The number is in this answer too, so one to another question shows.
             number = outcome.out_trade_no or payment.out_trade_no
             return Missing(channel_account=self._name, out_trade_no=number)
         try:
-            return self._evidence(read_json(succeeded(node), Trade))
+            return self._evidence(read_json(require_success(node), Trade))
         except ChannelRefused as refused:
             raise ChannelUnreadable(f"refused_{refused.code}") from None
 
@@ -249,7 +249,7 @@ class Alipay:
         cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
         if form.get(b"sign_type") != b"RSA2" or not signature:
             return False
-        if holds_another_field(form, [name.encode() for name in _READ]):
+        if has_embedded_field(form, [name.encode() for name in _CALLBACK_FIELDS]):
             return False
         strings = (callback_string(form, (b"sign", b"sign_type")), callback_string(form, (b"sign",)))
         return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
@@ -257,8 +257,8 @@ class Alipay:
     def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
         """Only fields in ASCII are read, which every charset of Alipay's writes alike."""
         try:
-            fields = {name: form[name.encode()].decode("ascii") for name in _READ if name.encode() in form}
-            notice = msgspec.convert(fields, _Notice)
+            fields = {name: form[name.encode()].decode("ascii") for name in _CALLBACK_FIELDS if name.encode() in form}
+            notice = msgspec.convert(fields, _CallbackFields)
             if notice.notify_type != "trade_status_sync":
                 return Callback(notification_id=notice.notify_id, evidence=None)
             trade = msgspec.convert(fields, Trade)
@@ -270,19 +270,19 @@ class Alipay:
 
     def _evidence(self, trade: Trade) -> Evidence:
         """Under our name, unless the trade names another application or another seller."""
-        told = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
-        other = next((theirs for theirs, ours in told if theirs not in (None, ours)), None)
+        identities = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
+        other = next((named for named, ours in identities if named not in (None, ours)), None)
         return evidence_of(trade, self._name if other is None else f"other:{other}")
 
 
-def _given_back(told: _Refund, payment: Payment) -> int:
+def _refunded_amount(refund: _RefundBody, payment: Payment) -> int:
     try:
-        return minor_units(told.refund_fee, payment.currency)
+        return minor_units(refund.refund_fee, payment.currency)
     except InvalidRequest:
         raise ChannelUnreadable("refund_fee") from None
 
 
-def _terms(create: Create) -> dict[str, str]:
+def _payment_terms(create: Create) -> dict[str, str]:
     """What every way to pay is told of a payment. After `time_expire` Alipay takes no money for it."""
     payment = create.payment
     return {

@@ -19,7 +19,7 @@ from channels.alipay.trade import Id
 from channels.alipay.wire import read_envelope, string_to_sign, time_text
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
@@ -48,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.sub_code or self.code
 
     @property
-    def last_word(self) -> str:
+    def short_code(self) -> str:
         return self.reason.rpartition(".")[2]
 
 
@@ -73,10 +73,10 @@ class Gateway:
         self._clock = clock
 
     async def call(self, method: str, body: Mapping[str, str]) -> bytes:
-        """The proved node of what succeeded. Raises as `send`, `proved` and `succeeded`."""
-        return succeeded(self.proved(method, await self.send(method, body)))
+        """The proved node of what succeeded. Raises as `send`, `verified_node` and `require_success`."""
+        return require_success(self.verified_node(method, await self.send(method, body)))
 
-    async def send(self, method: str, body: Mapping[str, str], *, notify_url: str = "") -> Answer:
+    async def send(self, method: str, body: Mapping[str, str], *, notify_url: str = "") -> Response:
         """Only `charset` goes into the address: the gateway needs it before it reads the body, which nobody logs."""
         parameters = self._signed(method, body, notify_url=notify_url)
         charset = parameters.pop("charset")
@@ -92,15 +92,15 @@ class Gateway:
         parameters = self._signed(method, body, notify_url=notify_url, return_url=return_url)
         return f"{self._url}?{urlencode(parameters)}"
 
-    def proved(self, method: str, answer: Answer) -> bytes:
+    def verified_node(self, method: str, response: Response) -> bytes:
         """The bytes of the answer's node, once it is certain that they are Alipay's.
 
         Raises:
             ChannelUnreadable: it is not.
         """
-        if answer.status != HTTPStatus.OK:
-            raise ChannelUnreadable(f"status_{answer.status}")
-        envelope = read_envelope(answer.body, f"{method.replace('.', '_')}_response")
+        if response.status != HTTPStatus.OK:
+            raise ChannelUnreadable(f"status_{response.status}")
+        envelope = read_envelope(response.body, f"{method.replace('.', '_')}_response")
         if envelope.sign is None:
             # The reason is for people, not for decisions.
             raise ChannelUnreadable(f"unsigned_{read_json(envelope.node, Outcome).reason}")
@@ -111,10 +111,10 @@ class Gateway:
     def statement_address(self, text: str) -> str:
         """Where the file is: at Alipay, or where a gateway that is not Alipay's is; a live account's only by TLS."""
         parts = urlsplit(web_address(text))
-        if _is_alipays(self._host):
+        if _is_alipay_host(self._host):
             # Alipay still writes http: here, and serves https: at the same place.
             parts = parts._replace(scheme="https")
-            is_known = _is_alipays(parts.hostname or "")
+            is_known = _is_alipay_host(parts.hostname or "")
         else:
             is_known = parts.hostname == self._host
         if not is_known or "@" in parts.netloc or (self._is_live and parts.scheme != "https"):
@@ -138,8 +138,8 @@ class Gateway:
             **self._keys.request_parameters,
             "biz_content": msgspec.json.encode(body).decode(),
         }
-        told = {name: value for name, value in parameters.items() if value}
-        return told | {"sign": self._keys.sign(string_to_sign(told))}
+        present = {name: value for name, value in parameters.items() if value}
+        return present | {"sign": self._keys.sign(string_to_sign(present))}
 
 
 def gateway_url(account: AccountConfig) -> str:
@@ -157,12 +157,12 @@ def gateway_url(account: AccountConfig) -> str:
     if _is_below(host, TEST_DOMAIN if account.live else LIVE_DOMAIN):
         side, kind = ("a live", "tests") if account.live else ("a test", "live payments")
         raise ConfigurationError(f"account {account.name}: base_url: {side} account at the gateway for {kind}")
-    if _is_alipays(host) and parts.scheme != "https":
+    if _is_alipay_host(host) and parts.scheme != "https":
         raise ConfigurationError(f"account {account.name}: base_url: Alipay is called over https")
     return base_url if base_url.endswith("/gateway.do") else f"{base_url}/gateway.do"
 
 
-def succeeded(node: bytes) -> bytes:
+def require_success(node: bytes) -> bytes:
     """The node, if it tells of success.
 
     Raises:
@@ -173,14 +173,14 @@ def succeeded(node: bytes) -> bytes:
     outcome = read_json(node, Outcome)
     if outcome.code == "10000":
         return node
-    if outcome.code in ("20000", "40005") or outcome.last_word in _BUSY:
+    if outcome.code in ("20000", "40005") or outcome.short_code in _BUSY:
         raise ChannelUnavailable(outcome.reason)
     if not outcome.code.startswith("4"):
         raise ChannelUnreadable(f"code_{outcome.code}")
     raise ChannelRefused(outcome.reason)
 
 
-def _is_alipays(host: str) -> bool:
+def _is_alipay_host(host: str) -> bool:
     return any(_is_below(host, domain) for domain in DOMAINS)
 
 

@@ -57,53 +57,53 @@ class KeyRing:
         self._private_key = rsa.load_private_key(credentials.private_key, "private_key")
         self._names_certificates = credentials.in_certificate_mode
         self.request_parameters: dict[str, str] = {}
-        self._theirs: dict[str, RSAPublicKey] = {}
+        self._alipay_keys: dict[str, RSAPublicKey] = {}
         if self._names_certificates:
             self._load_certificates(credentials)
         else:
             self._load_public_keys(credentials.alipay_public_keys)
-        if not 1 <= len(self._theirs) <= KEYS_MAX:
+        if not 1 <= len(self._alipay_keys) <= KEYS_MAX:
             raise ConfigurationError(f"alipay_public_keys, or alipay_certificates, are 1 to {KEYS_MAX}")
 
     def sign(self, string: bytes) -> str:
         return rsa.sign(self._private_key, string)
 
-    def verifies(self, what: str, signature: str, string: bytes, cert_sn: str) -> bool:
+    def verifies(self, message: str, signature: str, string: bytes, cert_sn: str) -> bool:
         """Whether one of Alipay's keys has signed this. In certificate mode the message may name the certificate."""
-        theirs = self._theirs
+        candidates = self._alipay_keys
         if self._names_certificates and cert_sn:
-            theirs = {cert_sn: theirs[cert_sn]} if cert_sn in theirs else {}
-            if not theirs:
-                trace.note(what, algorithm="SHA256withRSA", key=cert_sn[:64], string=string, is_good=False)
-        for name, key in theirs.items():
+            candidates = {cert_sn: candidates[cert_sn]} if cert_sn in candidates else {}
+            if not candidates:
+                trace.record_check(message, algorithm="SHA256withRSA", key=cert_sn[:64], string=string, is_good=False)
+        for name, key in candidates.items():
             is_good = rsa.is_signed(key, signature, string)
-            trace.note(what, algorithm="SHA256withRSA", key=name, string=string, is_good=is_good)
+            trace.record_check(message, algorithm="SHA256withRSA", key=name, string=string, is_good=is_good)
             if is_good:
                 return True
         return False
 
-    def _load_public_keys(self, given: dict[str, str] | list[str]) -> None:
-        named = given if isinstance(given, dict) else {str(at): text for at, text in enumerate(given, 1)}
+    def _load_public_keys(self, texts: dict[str, str] | list[str]) -> None:
+        named = texts if isinstance(texts, dict) else {str(at): text for at, text in enumerate(texts, 1)}
         for name, text in named.items():
             key = rsa.load_public_key(text, f"alipay_public_keys {name}")
             if key.public_numbers() == self._private_key.public_key().public_numbers():
                 # The console shows both beside each other, and with the wrong one no answer ever verifies.
                 raise ConfigurationError(f"alipay_public_keys {name} is the application's own key, not Alipay's")
-            self._theirs[name] = key
+            self._alipay_keys[name] = key
 
     def _load_certificates(self, credentials: Credentials) -> None:
         if credentials.alipay_public_keys:
             raise ConfigurationError("either alipay_public_keys or certificates, not both")
-        ours = rsa.load_certificate(credentials.app_certificate, "app_certificate")
-        if _public_key(ours).public_numbers() != self._private_key.public_key().public_numbers():
+        app_certificate = rsa.load_certificate(credentials.app_certificate, "app_certificate")
+        if _public_key(app_certificate).public_numbers() != self._private_key.public_key().public_numbers():
             raise ConfigurationError("app_certificate is not of private_key")
         for at, text in enumerate(credentials.alipay_certificates, 1):
-            theirs = rsa.load_certificate(text, f"alipay_certificates {at}")
-            self._theirs[certificate_sn(theirs)] = _public_key(theirs)
+            certificate = rsa.load_certificate(text, f"alipay_certificates {at}")
+            self._alipay_keys[certificate_sn(certificate)] = _public_key(certificate)
         root_sn = root_certificate_sn(credentials.alipay_root_certificate)
         if not root_sn:
             raise ConfigurationError("alipay_root_certificate holds no RSA certificate in PEM")
-        self.request_parameters = {"app_cert_sn": certificate_sn(ours), "alipay_root_cert_sn": root_sn}
+        self.request_parameters = {"app_cert_sn": certificate_sn(app_certificate), "alipay_root_cert_sn": root_sn}
 
 
 def certificate_sn(certificate: Certificate) -> str:

@@ -50,7 +50,7 @@ def read_statement(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow
     """
     try:
         with ZipFile(statement, metadata_encoding="gbk") as archive:
-            for entry in _details(archive):
+            for entry in _detail_entries(archive):
                 with archive.open(entry) as file:
                     yield from _rows(_lines(file))
     except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
@@ -58,16 +58,16 @@ def read_statement(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow
         raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
 
 
-def _details(archive: ZipFile) -> list[ZipInfo]:
+def _detail_entries(archive: ZipFile) -> list[ZipInfo]:
     entries = archive.infolist()
     if len(entries) > ENTRIES_MAX or sum(entry.file_size for entry in entries) > UNPACKED_BYTES_MAX:
         raise ChannelUnreadable("statement_oversized")
-    found = [entry for entry in entries if "业务明细" in entry.filename and "汇总" not in entry.filename]
-    if not found:
+    details = [entry for entry in entries if "业务明细" in entry.filename and "汇总" not in entry.filename]
+    if not details:
         raise ChannelUnreadable("statement_without_details")
-    if any(entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for entry in found):
+    if any(entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for entry in details):
         raise ChannelUnreadable("statement_packing")  # what else zipfile unpacks asks for memory as the file says
-    return found
+    return details
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -101,27 +101,27 @@ def _cells(line: bytes) -> list[str] | None:
 
 
 def _columns(cells: list[str]) -> _Columns | None:
-    found = {_YUAN.sub("", cell): at for at, cell in enumerate(cells)}
-    return _Columns(found, len(cells)) if all(name in found for name in _NAMES) else None
+    positions = {_YUAN.sub("", cell): at for at, cell in enumerate(cells)}
+    return _Columns(positions, len(cells)) if all(name in positions for name in _NAMES) else None
 
 
 def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | MalformedRow:
     if len(cells) != columns.width:
         return MalformedRow(line=line, reason="columns")
-    told = {name: cells[columns.at[name]] for name in _NAMES}
-    kind = _KINDS.get(told[_KIND])
+    values = {name: cells[columns.at[name]] for name in _NAMES}
+    kind = _KINDS.get(values[_KIND])
     if kind is None:
         return MalformedRow(line=line, reason="kind")
     # What goes out is written with a minus; of what comes in that would be nonsense, so it is not taken there.
-    amount = told[_AMOUNT].removeprefix("-") if kind == "refund" else told[_AMOUNT]
-    refund_no = told[_REFUND_NO] if kind == "refund" else ""
-    if _ID.fullmatch(told[_TRADE_NO]) is None or any(
-        number and _ID.fullmatch(number) is None for number in (told[_OUT_TRADE_NO], refund_no)
+    amount = values[_AMOUNT].removeprefix("-") if kind == "refund" else values[_AMOUNT]
+    refund_no = values[_REFUND_NO] if kind == "refund" else ""
+    if _ID.fullmatch(values[_TRADE_NO]) is None or any(
+        number and _ID.fullmatch(number) is None for number in (values[_OUT_TRADE_NO], refund_no)
     ):
         return MalformedRow(line=line, reason="number")
     try:
         minor = minor_units(amount, CURRENCY)
-        at = read_time(told[_AT])
+        at = read_time(values[_AT])
     except InvalidRequest:
         return MalformedRow(line=line, reason="amount")
     except ValueError:
@@ -131,8 +131,8 @@ def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | Malfo
     return StatementRow(
         line=line,
         kind=kind,
-        out_trade_no=told[_OUT_TRADE_NO],
-        channel_transaction_id=told[_TRADE_NO],
+        out_trade_no=values[_OUT_TRADE_NO],
+        channel_transaction_id=values[_TRADE_NO],
         refund_no=refund_no,
         amount=minor,
         currency=CURRENCY,

@@ -42,9 +42,9 @@ def string_to_sign(parameters: Mapping[str, str]) -> bytes:
     return "&".join(f"{name}={kept[name]}" for name in sorted(kept)).encode()
 
 
-def callback_string(form: Mapping[bytes, bytes], without: Collection[bytes]) -> bytes:
+def callback_string(form: Mapping[bytes, bytes], excluded: Collection[bytes]) -> bytes:
     """A callback's: all fields that came but these, sorted, in the bytes of its own charset."""
-    return b"&".join(b"%b=%b" % (name, form[name]) for name in sorted(form) if name not in without)
+    return b"&".join(b"%b=%b" % (name, form[name]) for name in sorted(form) if name not in excluded)
 
 
 def read_envelope(body: bytes, node_name: str) -> Envelope:
@@ -92,7 +92,7 @@ def read_form(body: bytes) -> dict[bytes, bytes]:
     return form
 
 
-def holds_another_field(form: Mapping[bytes, bytes], names: Collection[bytes]) -> bool:
+def has_embedded_field(form: Mapping[bytes, bytes], names: Collection[bytes]) -> bool:
     """Whether a value holds what in the signed string reads as one of these fields.
 
     `subject=a&total_amount=1` is signed as one field or as two: with such a text in it a signature proves neither.

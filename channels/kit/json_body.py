@@ -22,11 +22,11 @@ def read_json(body: bytes, type_: type[_T]) -> _T:
         ChannelUnreadable: not JSON, not UTF-8, of another shape, nested too deep, or with a key twice.
     """
     try:
-        told = msgspec.json.decode(body, type=type_)
+        value = msgspec.json.decode(body, type=type_)
         json.loads(body, object_pairs_hook=_refuse_repeats)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ChannelUnreadable("body") from None
-    return told
+    return value
 
 
 def _refuse_repeats(pairs: list[tuple[str, object]]) -> None:

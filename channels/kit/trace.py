@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import msgspec
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
+class SignatureCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One check of a signature. `what` names the message, `key` the key by its id, `string` the bytes."""
 
     what: str
@@ -22,22 +22,22 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     is_good: bool
 
 
-_listening: ContextVar[list[Verified] | None] = ContextVar("listening", default=None)
+_recording: ContextVar[list[SignatureCheck] | None] = ContextVar("listening", default=None)
 
 
-def note(what: str, *, algorithm: str, key: str, string: bytes, is_good: bool) -> None:
+def record_check(what: str, *, algorithm: str, key: str, string: bytes, is_good: bool) -> None:
     """Tell of a check, whatever it came to."""
-    heard = _listening.get()
-    if heard is not None:
-        heard.append(Verified(what=what, algorithm=algorithm, key=key, string=string, is_good=is_good))
+    checks = _recording.get()
+    if checks is not None:
+        checks.append(SignatureCheck(what=what, algorithm=algorithm, key=key, string=string, is_good=is_good))
 
 
 @contextmanager
-def listening() -> Iterator[list[Verified]]:
+def recorded_checks() -> Iterator[list[SignatureCheck]]:
     """Gives the list to which every check within the block is added."""
-    heard: list[Verified] = []
-    token = _listening.set(heard)
+    checks: list[SignatureCheck] = []
+    token = _recording.set(checks)
     try:
-        yield heard
+        yield checks
     finally:
-        _listening.reset(token)
+        _recording.reset(token)

@@ -19,11 +19,11 @@ from channels.base import Acknowledgement, Callback, Create, Created, MalformedR
 from channels.kit.json_body import read_json
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
-from channels.paypal.api import Api, granted, is_not_found
+from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
-from channels.paypal.webhook import read_headers, verify_by_asking, verify_by_signature
-from channels.paypal.wire import Event, Ours, PaypalOrder, Refund, amount_value, evidence_in, evidence_of
-from channels.transport import Answer, Transport
+from channels.paypal.webhook import read_headers, verify_at_endpoint, verify_offline
+from channels.paypal.wire import Event, OwnAccount, PaypalOrder, Refund, amount_value, event_evidence, order_evidence
+from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
 from core.evidence import Evidence, Missing
@@ -82,9 +82,9 @@ class Paypal:
                 "checksum of the body"
             )
         self._base_url, origins = _addresses(account, credentials.certificate_hosts)
-        self._ours = Ours(account=account.name, merchant_id=credentials.merchant_id)
+        self._own = OwnAccount(account=account.name, merchant_id=credentials.merchant_id)
         self._webhook_id = credentials.webhook_id
-        self._asks_to_verify = credentials.verify_webhooks == "endpoint"
+        self._verifies_at_endpoint = credentials.verify_webhooks == "endpoint"
         self._api = Api(
             transport,
             base_url=self._base_url,
@@ -96,7 +96,7 @@ class Paypal:
             transport,
             origins=origins,
             name=_CERTIFICATE_NAMES[account.live],
-            roots=() if self._asks_to_verify else load_roots(credentials.ca_certificates, account.name),
+            roots=() if self._verifies_at_endpoint else load_roots(credentials.ca_certificates, account.name),
             clock=clock,
         )
 
@@ -131,29 +131,29 @@ class Paypal:
             },
         }
         headers = {"PayPal-Request-Id": payment.out_trade_no, "Prefer": "return=representation"}
-        answer = granted(await self._api.call("POST", "/v2/checkout/orders", _json(body), headers=headers))
-        order = read_json(answer.body, PaypalOrder)
-        told = evidence_of(order, order.unit.number or "", self._ours)
-        asked = (self._ours.account, payment.out_trade_no, payment.amount, payment.currency)
-        if (told.channel_account, told.out_trade_no, told.amount, told.currency) != asked:
+        response = require_success(await self._api.call("POST", "/v2/checkout/orders", _json(body), headers=headers))
+        order = read_json(response.body, PaypalOrder)
+        evidence = order_evidence(order, order.unit.number or "", self._own)
+        expected = (self._own.account, payment.out_trade_no, payment.amount, payment.currency)
+        if (evidence.channel_account, evidence.out_trade_no, evidence.amount, evidence.currency) != expected:
             raise ChannelUnreadable("other_payment")
         checkout = Checkout(kind="redirect", value=self._web_address(order.approve_url))
         return Created(checkout=checkout, channel_reference=order.id)
 
     async def query_payment(self, payment: Payment) -> Evidence:
-        answer = await self._api.call("GET", _order_path(payment))
-        return self.read_answer(payment, answer, received_at=datetime.now(UTC))
+        response = await self._api.call("GET", _order_path(payment))
+        return self.read_answer(payment, response, received_at=datetime.now(UTC))
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         del received_at  # nothing is signed, so nothing is stale
-        if answer.status == 404 and is_not_found(answer.body):  # noqa: PLR2004 - not found
-            return Missing(channel_account=self._ours.account, out_trade_no=payment.out_trade_no)
-        order = read_json(granted(answer).body, PaypalOrder)
+        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
+            return Missing(channel_account=self._own.account, out_trade_no=payment.out_trade_no)
+        order = read_json(require_success(response).body, PaypalOrder)
         # An order that does not say what it is for is the one that was asked about, if its id says so.
         number = order.unit.number or payment.out_trade_no
         if number == payment.out_trade_no and order.id != payment.channel_reference:
             raise ChannelUnreadable("other_order")
-        return evidence_of(order, number, self._ours)
+        return order_evidence(order, number, self._own)
 
     def status_of(self, body: bytes) -> int:
         """The status with which PayPal sends this body, for one that was kept without it."""
@@ -170,7 +170,7 @@ class Paypal:
         https://developer.paypal.com/reference/guidelines/idempotency/
         """
         try:
-            granted(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}"))
+            require_success(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}"))
         except ChannelRefused as refused:
             if refused.code != "ORDER_ALREADY_CAPTURED":
                 raise
@@ -191,17 +191,19 @@ class Paypal:
         }
         path = f"/v2/payments/captures/{quote(payment.channel_transaction_id, safe='')}/refund"
         headers = {"PayPal-Request-Id": refund_no, "Prefer": "return=representation"}
-        refund = read_json(granted(await self._api.call("POST", path, _json(body), headers=headers)).body, Refund)
+        refund = read_json(
+            require_success(await self._api.call("POST", path, _json(body), headers=headers)).body, Refund
+        )
         if refund.invoice_id not in (None, refund_no):
             raise ChannelUnreadable("other_refund")
         return _BY_REFUND_STATUS[refund.status]
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         """Refunds are told with their order; PayPal has no address for one by our number."""
-        answer = await self._api.call("GET", _order_path(payment))
-        if answer.status == 404 and is_not_found(answer.body):  # noqa: PLR2004 - not found
+        response = await self._api.call("GET", _order_path(payment))
+        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return None
-        order = read_json(granted(answer).body, PaypalOrder)
+        order = read_json(require_success(response).body, PaypalOrder)
         if order.id != payment.channel_reference:
             raise ChannelUnreadable("other_order")
         for refund in order.unit.payments.refunds:
@@ -214,13 +216,13 @@ class Paypal:
 
         An event is sent with its own id in each resend, under transmission ids of their own.
         """
-        told = read_headers(headers)
-        if self._asks_to_verify:
-            await verify_by_asking(self._api, self._certificates, self._webhook_id, told, body)
+        transmission = read_headers(headers)
+        if self._verifies_at_endpoint:
+            await verify_at_endpoint(self._api, self._certificates, self._webhook_id, transmission, body)
         else:
-            await verify_by_signature(self._certificates, self._webhook_id, told, body, received_at)
+            await verify_offline(self._certificates, self._webhook_id, transmission, body, received_at)
         event = read_json(body, Event)
-        return Callback(notification_id=event.id, evidence=evidence_in(event, self._ours))
+        return Callback(notification_id=event.id, evidence=event_evidence(event, self._own))
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")

@@ -17,7 +17,7 @@ import msgspec
 
 from channels.kit.json_body import read_json
 from channels.kit.single_flight import SingleFlight
-from channels.transport import ANSWER_BYTES_MAX, Answer, Transport
+from channels.transport import RESPONSE_BYTES_MAX, Response, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
 RENEW_BEFORE_S = 300.0
@@ -79,8 +79,8 @@ class Api:
         body: bytes = b"",
         *,
         headers: Mapping[str, str] | None = None,
-        answer_bytes_max: int = ANSWER_BYTES_MAX,
-    ) -> Answer:
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> Response:
         """The answer, of whatever status, but for those that leave the outcome unknown; token and all in one deadline.
 
         A 401 is a token that ended early (PayPal may end one at any time): one new token and one repeat, no more.
@@ -91,25 +91,25 @@ class Api:
         """
         try:
             async with asyncio.timeout(self._transport.timeout_s):
-                return await self._call(method, path, body, headers, answer_bytes_max)
+                return await self._call(method, path, body, headers, response_bytes_max)
         except TimeoutError:
             raise ChannelUnavailable("timed_out") from None
 
     async def _call(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None, answer_bytes_max: int
-    ) -> Answer:
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None, response_bytes_max: int
+    ) -> Response:
         token = await self._current_token()
-        answer = await self._send(method, path, body, token, headers, answer_bytes_max)
-        if answer.status == _UNAUTHORIZED:
+        response = await self._send(method, path, body, token, headers, response_bytes_max)
+        if response.status == _UNAUTHORIZED:
             if token == self._token:
                 self._token = ""
             token = await self._current_token()
-            answer = await self._send(method, path, body, token, headers, answer_bytes_max)
-        if answer.status == _UNAUTHORIZED:
+            response = await self._send(method, path, body, token, headers, response_bytes_max)
+        if response.status == _UNAUTHORIZED:
             raise ChannelUnreadable("unauthorized")
-        if answer.status in _UNKNOWN:
-            raise ChannelUnavailable(f"status_{answer.status}")
-        return answer
+        if response.status in _UNKNOWN:
+            raise ChannelUnavailable(f"status_{response.status}")
+        return response
 
     async def keep_current(self) -> None:
         """Renew the token ahead of its end. An account that nobody uses has none, and is given none."""
@@ -122,8 +122,8 @@ class Api:
         return await self._token_calls.run("token", self._fetch_token)
 
     async def _fetch_token(self) -> str:
-        asked_at = self._clock()
-        answer = await self._transport.call(
+        requested_at = self._clock()
+        response = await self._transport.call(
             "POST",
             f"{self._base_url}/v1/oauth2/token",
             headers={
@@ -133,16 +133,22 @@ class Api:
             },
             body=b"grant_type=client_credentials",
         )
-        if answer.status not in _OK:
-            raise ChannelUnreadable(f"token_status_{answer.status}")
-        told = read_json(answer.body, _Token)
-        self._token_until = asked_at + max(told.expires_in - RENEW_BEFORE_S, told.expires_in / 2)
-        self._token = told.access_token
-        return told.access_token
+        if response.status not in _OK:
+            raise ChannelUnreadable(f"token_status_{response.status}")
+        token = read_json(response.body, _Token)
+        self._token_until = requested_at + max(token.expires_in - RENEW_BEFORE_S, token.expires_in / 2)
+        self._token = token.access_token
+        return token.access_token
 
     async def _send(
-        self, method: str, path: str, body: bytes, token: str, headers: Mapping[str, str] | None, answer_bytes_max: int
-    ) -> Answer:
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        token: str,
+        headers: Mapping[str, str] | None,
+        response_bytes_max: int,
+    ) -> Response:
         return await self._transport.call(
             method,
             self._base_url + path,
@@ -153,20 +159,20 @@ class Api:
                 **(headers or {}),
             },
             body=body,
-            answer_bytes_max=answer_bytes_max,
+            response_bytes_max=response_bytes_max,
         )
 
 
-def granted(answer: Answer) -> Answer:
+def require_success(response: Response) -> Response:
     """The answer, if it is no refusal.
 
     Raises:
         ChannelRefused: PayPal has said no; `code` is the issue if one is named, else the error's name.
         ChannelUnreadable: somebody has said no who does not speak as PayPal does.
     """
-    if answer.status in _OK:
-        return answer
-    error = read_json(answer.body, _Error)
+    if response.status in _OK:
+        return response
+    error = read_json(response.body, _Error)
     issues = [detail.issue for detail in error.details if detail.issue and _CODE.fullmatch(detail.issue)]
     raise ChannelRefused(issues[0] if issues else error.name)
 

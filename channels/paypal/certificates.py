@@ -110,15 +110,15 @@ class Certificates:
             raise ChannelUnavailable("certificate_fetches")
         self._fetched_at.append(now)
         try:
-            answer = await self._transport.call("GET", url, headers={}, answer_bytes_max=CERTIFICATE_BYTES_MAX)
+            response = await self._transport.call("GET", url, headers={}, response_bytes_max=CERTIFICATE_BYTES_MAX)
         except ChannelUnreadable as error:
             raise ChannelUnavailable(f"certificate_{error.detail}") from None
-        if answer.status == _NOT_FOUND:
+        if response.status == _NOT_FOUND:
             raise CallbackForged("certificate_unknown")
-        if answer.status != _OK:
-            raise ChannelUnavailable(f"certificate_status_{answer.status}")
+        if response.status != _OK:
+            raise ChannelUnavailable(f"certificate_status_{response.status}")
         try:
-            return load_pem_x509_certificates(answer.body)[:CHAIN_MAX]
+            return load_pem_x509_certificates(response.body)[:CHAIN_MAX]
         except ValueError:
             raise ChannelUnavailable("certificate_not_pem") from None
 
@@ -146,12 +146,12 @@ def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:
         ConfigurationError: one is no certificate, or the system trusts nobody.
     """
     try:
-        given = tuple(found for text in texts for found in load_pem_x509_certificates(text.encode()))
+        configured = tuple(certificate for text in texts for certificate in load_pem_x509_certificates(text.encode()))
     except ValueError:
         raise ConfigurationError(
             f"account {account}: credentials: ca_certificates holds what is no certificate in PEM"
         ) from None
-    roots = given or _of_this_system()
+    roots = configured or _system_roots()
     if not roots:
         raise ConfigurationError(
             f"account {account}: credentials: this system trusts no authority; put those that PayPal's signing "
@@ -161,23 +161,23 @@ def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:
 
 
 @cache
-def _of_this_system() -> tuple[Certificate, ...]:
+def _system_roots() -> tuple[Certificate, ...]:
     """What Python's own TLS trusts here. One that cannot be read trusts nobody, and is left out."""
     paths = ssl.get_default_verify_paths()
     files = [Path(paths.cafile)] if paths.cafile else []
     if not files and paths.capath:
         files = sorted(Path(paths.capath).glob("*.0"))
-    return tuple(found for file in files for found in _readable_in(file))
+    return tuple(certificate for file in files for certificate in _certificates_in(file))
 
 
-def _readable_in(file: Path) -> list[Certificate]:
+def _certificates_in(file: Path) -> list[Certificate]:
     begin = b"-----BEGIN CERTIFICATE-----"
-    found = []
+    certificates = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", CryptographyDeprecationWarning)  # of those that a later version will not read
         for text in file.read_bytes().split(begin)[1:]:
             try:
-                found.append(load_pem_x509_certificate(begin + text))
+                certificates.append(load_pem_x509_certificate(begin + text))
             except (ValueError, CryptographyDeprecationWarning):
                 continue
-    return found
+    return certificates

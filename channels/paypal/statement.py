@@ -15,7 +15,7 @@ import msgspec
 
 from channels.base import MalformedRow, StatementRow
 from channels.kit.json_body import read_json
-from channels.paypal.api import Api, granted
+from channels.paypal.api import Api, require_success
 from channels.transport import STATEMENT_BYTES_MAX
 from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
 from core.money import minor_units
@@ -38,7 +38,7 @@ _AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-
 
 # https://developer.paypal.com/docs/transaction-search/transaction-event-codes/
 _PAYMENT = "T00"
-_GIVEN_BACK = "T11"
+_REFUND = "T11"
 _HOLDS = frozenset({"T1105", "T1110", "T1111"})
 """Money held during a dispute and let go again: it has not been given back."""
 
@@ -90,14 +90,14 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
             calls += 1
             if calls > CALLS_MAX:
                 raise ChannelUnreadable("statement_pages")
-            told = await _page(api, first, last, page)
-            if told is None:
+            content = await _page(api, first, last, page)
+            if content is None:
                 middle = first + (last - first) // 2
                 middle = middle.replace(microsecond=0)
                 spans += [(middle + _SECOND, last), (first, middle)]
                 break
-            size += _write(told, into, STATEMENT_BYTES_MAX - size)
-            page, pages = page + 1, told.total_pages
+            size += _write(content, into, STATEMENT_BYTES_MAX - size)
+            page, pages = page + 1, content.total_pages
     if size == 0:
         raise ChannelRefused("no_statement")
 
@@ -126,9 +126,9 @@ async def _page(api: Api, first: datetime, last: datetime, page: int) -> _Page |
         f"start_date={_rfc3339(first)}&end_date={_rfc3339(last)}"
         f"&fields=transaction_info&page_size={PAGE_SIZE}&page={page}"
     )
-    answer = await api.call("GET", f"/v1/reporting/transactions?{query}", answer_bytes_max=PAGE_BYTES_MAX)
+    response = await api.call("GET", f"/v1/reporting/transactions?{query}", response_bytes_max=PAGE_BYTES_MAX)
     try:
-        return read_json(granted(answer).body, _Page)
+        return read_json(require_success(response).body, _Page)
     except ChannelRefused as refused:
         if refused.code == _TOO_LARGE and page == 1 and first < last:
             return None
@@ -171,7 +171,7 @@ def _row(line: int, info: _Info) -> StatementRow | None:
             currency=info.transaction_amount.currency_code,
             at=at,
         )
-    if code.startswith(_GIVEN_BACK) and code not in _HOLDS and is_out and info.transaction_status == "S":
+    if code.startswith(_REFUND) and code not in _HOLDS and is_out and info.transaction_status == "S":
         return StatementRow(
             line=line,
             kind="refund",

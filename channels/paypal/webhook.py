@@ -50,52 +50,56 @@ def read_headers(headers: Mapping[str, str]) -> Transmission:
     """
     if headers.get("paypal-auth-algo") != ALGORITHM:
         raise CallbackForged("auth_algo")
-    told = Transmission(
+    transmission = Transmission(
         id=headers.get("paypal-transmission-id", ""),
         time=headers.get("paypal-transmission-time", ""),
         signature=headers.get("paypal-transmission-sig", ""),
         cert_url=headers.get("paypal-cert-url", ""),
     )
-    if _ID.fullmatch(told.id) is None or _TIME.fullmatch(told.time) is None or not told.signature.isascii():
+    if (
+        _ID.fullmatch(transmission.id) is None
+        or _TIME.fullmatch(transmission.time) is None
+        or not transmission.signature.isascii()
+    ):
         raise CallbackForged("transmission")
-    return told
+    return transmission
 
 
-async def verify_by_signature(
-    certificates: Certificates, webhook_id: str, told: Transmission, body: bytes, received_at: datetime
+async def verify_offline(
+    certificates: Certificates, webhook_id: str, transmission: Transmission, body: bytes, received_at: datetime
 ) -> None:
     """Raises as `Channel.verify_callback`."""
-    certificate_id = certificates.id_in(told.cert_url)
-    key = await certificates.key(told.cert_url, received_at)
-    string = signed_string(told, webhook_id, body)
-    is_good = is_signed(key, told.signature, string)
-    trace.note("callback", algorithm=ALGORITHM, key=certificate_id, string=string, is_good=is_good)
+    certificate_id = certificates.id_in(transmission.cert_url)
+    key = await certificates.key(transmission.cert_url, received_at)
+    string = signed_string(transmission, webhook_id, body)
+    is_good = is_signed(key, transmission.signature, string)
+    trace.record_check("callback", algorithm=ALGORITHM, key=certificate_id, string=string, is_good=is_good)
     if not is_good:
         raise CallbackForged("signature")
 
 
-def signed_string(told: Transmission, webhook_id: str, body: bytes) -> bytes:
+def signed_string(transmission: Transmission, webhook_id: str, body: bytes) -> bytes:
     """id|time|webhook|crc32; `zlib.crc32` is unsigned, as PayPal writes it."""
-    return f"{told.id}|{told.time}|{webhook_id}|{zlib.crc32(body)}".encode()
+    return f"{transmission.id}|{transmission.time}|{webhook_id}|{zlib.crc32(body)}".encode()
 
 
-async def verify_by_asking(
-    api: Api, certificates: Certificates, webhook_id: str, told: Transmission, body: bytes
+async def verify_at_endpoint(
+    api: Api, certificates: Certificates, webhook_id: str, transmission: Transmission, body: bytes
 ) -> None:
     """Have PayPal verify it. Raises as `Channel.verify_callback`."""
-    certificate_id = certificates.id_in(told.cert_url)
-    question = _question(told, webhook_id, body)
+    certificate_id = certificates.id_in(transmission.cert_url)
+    request = _verification_request(transmission, webhook_id, body)
     try:
-        answer = await api.call("POST", "/v1/notifications/verify-webhook-signature", question)
-        is_good = answer.status == _OK and read_json(answer.body, _Verdict).verification_status == "SUCCESS"
+        response = await api.call("POST", "/v1/notifications/verify-webhook-signature", request)
+        is_good = response.status == _OK and read_json(response.body, _Verdict).verification_status == "SUCCESS"
     except OutcomeUnknown as error:
         raise ChannelUnavailable(f"verification_{error.detail}") from None
-    trace.note("callback", algorithm="asked PayPal", key=certificate_id, string=question, is_good=is_good)
+    trace.record_check("callback", algorithm="asked PayPal", key=certificate_id, string=request, is_good=is_good)
     if not is_good:
         raise CallbackForged("verification")
 
 
-def _question(told: Transmission, webhook_id: str, body: bytes) -> bytes:
+def _verification_request(transmission: Transmission, webhook_id: str, body: bytes) -> bytes:
     """The event goes in as the bytes that came: written anew, it would have another checksum.
 
     It has to be one JSON object before that. A body that ended the object early could go on with a `webhook_id` of its
@@ -107,10 +111,10 @@ def _question(told: Transmission, webhook_id: str, body: bytes) -> bytes:
         raise CallbackForged("body") from None
     fields = {
         "auth_algo": ALGORITHM,
-        "cert_url": told.cert_url,
-        "transmission_id": told.id,
-        "transmission_sig": told.signature,
-        "transmission_time": told.time,
+        "cert_url": transmission.cert_url,
+        "transmission_id": transmission.id,
+        "transmission_sig": transmission.signature,
+        "transmission_time": transmission.time,
         "webhook_id": webhook_id,
     }
     return msgspec.json.encode(fields)[:-1] + b',"webhook_event":' + body + b"}"

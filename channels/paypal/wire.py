@@ -45,7 +45,7 @@ class Payee(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: Id | None = None
 
 
-class _Numbered(msgspec.Struct, frozen=True, kw_only=True):
+class _WithNumber(msgspec.Struct, frozen=True, kw_only=True):
     """What carries our number, as both of the ids that PayPal lets a merchant give."""
 
     custom_id: _Text | None = None
@@ -57,14 +57,14 @@ class _Numbered(msgspec.Struct, frozen=True, kw_only=True):
         return self.custom_id or self.invoice_id
 
 
-class Capture(_Numbered, frozen=True, kw_only=True):
+class Capture(_WithNumber, frozen=True, kw_only=True):
     id: Id
     status: Literal["COMPLETED", "DECLINED", "PARTIALLY_REFUNDED", "PENDING", "REFUNDED", "FAILED"]
     amount: Money
     create_time: Instant
 
 
-class Refund(_Numbered, frozen=True, kw_only=True):
+class Refund(_WithNumber, frozen=True, kw_only=True):
     """Its `invoice_id` is our refund number, its `custom_id` the number of the payment."""
 
     id: Id
@@ -77,7 +77,7 @@ class _Payments(msgspec.Struct, frozen=True, kw_only=True):
     refunds: tuple[Refund, ...] = ()
 
 
-class _Unit(_Numbered, frozen=True, kw_only=True):
+class _Unit(_WithNumber, frozen=True, kw_only=True):
     amount: Money
     payments: _Payments = _Payments()
 
@@ -112,13 +112,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     resource: msgspec.Raw
 
 
-class Ours(msgspec.Struct, frozen=True, kw_only=True):
+class OwnAccount(msgspec.Struct, frozen=True, kw_only=True):
     """How evidence names the account: our name of it, or the merchant that PayPal names instead."""
 
     account: str
     merchant_id: str
 
-    def named(self, payee: Payee) -> str:
+    def name_for(self, payee: Payee) -> str:
         return self.account if payee.merchant_id in (None, self.merchant_id) else f"other:{payee.merchant_id}"
 
 
@@ -131,7 +131,7 @@ def amount_value(amount: int, currency: str) -> str | None:
     return None if fraction.strip("0") else whole
 
 
-def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
+def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence:
     """What the order says, compared with nothing. `number` is what its unit says it is for.
 
     Money that was taken counts first, whatever the order is called. A capture that failed or was declined is the end of
@@ -141,7 +141,7 @@ def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
     unit = order.unit
     captures = unit.payments.captures
     common: dict[str, Any] = {
-        "channel_account": ours.named(unit.payee),
+        "channel_account": own.name_for(unit.payee),
         "out_trade_no": number,
         "amount": unit.amount.minor,
         "currency": unit.amount.currency_code,
@@ -150,7 +150,7 @@ def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
     if len(with_money) > 1 or (order.status == "COMPLETED" and not captures):
         raise ChannelUnreadable("captures")
     if with_money:
-        return _money(with_money[0], unit, common)
+        return _money_evidence(with_money[0], unit, common)
     if any(capture.status == "PENDING" for capture in captures):
         return Unpaid(**common, under_way=True)
     match order.status:
@@ -161,7 +161,7 @@ def evidence_of(order: PaypalOrder, number: str, ours: Ours) -> Evidence:
     return Unpaid(**common)
 
 
-def evidence_in(event: Event, ours: Ours) -> Evidence | None:
+def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
     """What an event says of a payment; None when it is about none of ours.
 
     An event about a refund does not tell what the payment amounted to, so it only says that there is something to ask.
@@ -171,16 +171,16 @@ def evidence_in(event: Event, ours: Ours) -> Evidence | None:
         if len(order.purchase_units) != 1:
             return None  # ours have one
         number = _our_number(order.unit)
-        return None if number is None else evidence_of(order, number, ours)
+        return None if number is None else order_evidence(order, number, own)
     if event.event_type in _OF_CAPTURES:
         capture = read_json(bytes(event.resource), Capture)
         number = _our_number(capture)
-        return None if number is None else _captured(event.event_type, capture, number, ours)
+        return None if number is None else _capture_evidence(event.event_type, capture, number, own)
     if event.event_type in _OF_REFUNDS:
-        told = read_json(bytes(event.resource), _Numbered)
-        number = _our_number(told)
+        resource = read_json(bytes(event.resource), _WithNumber)
+        number = _our_number(resource)
         if number is not None:
-            return Unclear(channel_account=ours.named(told.payee), out_trade_no=number, reason="refund_told")
+            return Unclear(channel_account=own.name_for(resource.payee), out_trade_no=number, reason="refund_told")
     return None
 
 
@@ -196,14 +196,14 @@ _OF_CAPTURES = frozenset(
 _OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
 
 
-def _our_number(told: _Numbered) -> str | None:
+def _our_number(resource: _WithNumber) -> str | None:
     """What it is for, if that can be a number of ours: an app's events tell of everything that the app sells."""
-    return told.number if told.number is not None and OUT_TRADE_NO.fullmatch(told.number) else None
+    return resource.number if resource.number is not None and OUT_TRADE_NO.fullmatch(resource.number) else None
 
 
-def _captured(event_type: str, capture: Capture, number: str, ours: Ours) -> Evidence:
+def _capture_evidence(event_type: str, capture: Capture, number: str, own: OwnAccount) -> Evidence:
     common: dict[str, Any] = {
-        "channel_account": ours.named(capture.payee),
+        "channel_account": own.name_for(capture.payee),
         "out_trade_no": number,
         "amount": capture.amount.minor,
         "currency": capture.amount.currency_code,
@@ -215,22 +215,22 @@ def _captured(event_type: str, capture: Capture, number: str, ours: Ours) -> Evi
     return Paid(**common, channel_transaction_id=capture.id, at=capture.create_time)
 
 
-def _money(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Evidence:
-    told = common | {
+def _money_evidence(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Evidence:
+    fields = common | {
         "amount": capture.amount.minor,
         "currency": capture.amount.currency_code,
         "channel_transaction_id": capture.id,
         "at": capture.create_time,
     }
     if capture.status == "COMPLETED":
-        return Paid(**told)
-    refunded = _given_back(unit.payments.refunds, capture.amount.currency_code)
+        return Paid(**fields)
+    refunded = _refunded_amount(unit.payments.refunds, capture.amount.currency_code)
     if capture.status == "REFUNDED":  # as a whole, also where no refund is told: a dispute was lost
         refunded = max(refunded, capture.amount.minor)
-    return Refunded(**told, refunded_amount=refunded)
+    return Refunded(**fields, refunded_amount=refunded)
 
 
-def _given_back(refunds: Iterable[Refund], currency: str) -> int:
+def _refunded_amount(refunds: Iterable[Refund], currency: str) -> int:
     done = [refund.amount for refund in refunds if refund.status == "COMPLETED" and refund.amount is not None]
     if any(amount.currency_code != currency for amount in done):
         raise ChannelUnreadable("refund_currency")

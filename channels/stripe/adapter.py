@@ -17,13 +17,13 @@ import msgspec
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.kit.json_body import read_json
 from channels.stripe import statement as stripe_statement
-from channels.stripe.api import Api, Refused, granted, read_raw
+from channels.stripe.api import Api, Refused, read_raw, require_success
 from channels.stripe.creation import created_intent, created_session, intent_form, session_form
 from channels.stripe.events import EVENTS, Event, event_evidence
 from channels.stripe.money import to_stripe
 from channels.stripe.objects import Intent, Refund, Session, intent_evidence, read_refusal, session_evidence
 from channels.stripe.signature import verify
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
 from core.evidence import Evidence, Missing
@@ -39,9 +39,9 @@ REFUND_PAGES_MAX = 10
 _SESSIONS = "/v1/checkout/sessions"
 _INTENTS = "/v1/payment_intents"
 
-_ANSWERED_OK = 200
-_ANSWERED_ERROR = 400
-_ANSWERED_MISSING = 404
+_STATUS_OK = 200
+_STATUS_ERROR = 400
+_STATUS_MISSING = 404
 
 _SecretKey = Annotated[str, msgspec.Meta(pattern=r"\A(sk|rk)_(test|live)_[0-9A-Za-z_]{3,240}\Z")]
 _WebhookSecret = Annotated[str, msgspec.Meta(pattern=r"\Awhsec_[!-~]{3,250}\Z")]
@@ -84,26 +84,26 @@ class Stripe:
         is_intent = create.payment.method == "payment_intent"
         form = intent_form(create) if is_intent else session_form(create)
         path = _INTENTS if is_intent else _SESSIONS
-        answer = await self._api.post(path, form, idempotency_key=create.payment.out_trade_no)
-        read = created_intent if is_intent else created_session
-        return read(create.payment, answer.body, live=self._live)
+        response = await self._api.post(path, form, idempotency_key=create.payment.out_trade_no)
+        read_created = created_intent if is_intent else created_session
+        return read_created(create.payment, response.body, live=self._live)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         path, expanded = _address(payment)
-        return self._read(payment, await self._api.get(path, [("expand[]", expanded)]))
+        return self._read_response(payment, await self._api.get(path, [("expand[]", expanded)]))
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Nothing is signed here, so there is no time to compare `received_at` with."""
         del received_at
-        return self._read(payment, answer)
+        return self._read_response(payment, response)
 
     def status_of(self, body: bytes) -> int:
         """The status that an answer with this body had, for bodies that were kept without it."""
         try:
             refusal = read_refusal(body)
         except ChannelUnreadable:
-            return _ANSWERED_OK
-        return _ANSWERED_MISSING if refusal.code == "resource_missing" else _ANSWERED_ERROR
+            return _STATUS_OK
+        return _STATUS_MISSING if refusal.code == "resource_missing" else _STATUS_ERROR
 
     async def capture_payment(self, payment: Payment) -> None:
         """Stripe takes the money by itself, for nothing is created here that waits to be asked."""
@@ -117,7 +117,7 @@ class Stripe:
             # Paid, under way, or over already: all are answers, and the next query tells which. Stripe has no code for
             # a session that is not open; and the request has nothing else that could be wrong.
             is_over = refused.refusal.code in (None, "payment_intent_unexpected_state")
-            if not refused.is_missing and not (refused.status == _ANSWERED_ERROR and is_over):
+            if not refused.is_missing and not (refused.status == _STATUS_ERROR and is_over):
                 raise
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
@@ -131,26 +131,26 @@ class Stripe:
             ("metadata[refund_no]", refund_no),
             ("metadata[out_trade_no]", payment.out_trade_no),
         ]
-        answer = await self._api.post("/v1/refunds", form, idempotency_key=refund_no)
-        told = read_json(answer.body, Refund)
-        if (told.payment_intent, told.refund_no) != (intent_id, refund_no):
+        response = await self._api.post("/v1/refunds", form, idempotency_key=refund_no)
+        refund = read_json(response.body, Refund)
+        if (refund.payment_intent, refund.refund_no) != (intent_id, refund_no):
             raise ChannelUnreadable("other_refund")
-        return told.state
+        return refund.state
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         intent_id = await self._intent_id(payment)
         if intent_id is None:
             return None
         pages = self._api.pages("/v1/refunds", [("payment_intent", intent_id)], pages_max=REFUND_PAGES_MAX + 1)
-        read = 0
+        page_count = 0
         try:
             async for page in pages:
-                read += 1
-                if read > REFUND_PAGES_MAX:
+                page_count += 1
+                if page_count > REFUND_PAGES_MAX:
                     raise ChannelUnreadable("refunds_without_end")
-                for told in (read_raw(raw, Refund) for raw in page):
-                    if (told.payment_intent, told.refund_no) == (intent_id, refund_no):
-                        return told.state
+                for refund in (read_raw(raw, Refund) for raw in page):
+                    if (refund.payment_intent, refund.refund_no) == (intent_id, refund_no):
+                        return refund.state
         except Refused as refused:
             if not refused.is_missing:
                 raise
@@ -158,8 +158,8 @@ class Stripe:
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         verify(headers.get("stripe-signature", ""), body, self._secrets, received_at=received_at)
-        told = read_json(body, Event)
-        return Callback(notification_id=told.id, evidence=self._evidence(told))
+        event = read_json(body, Event)
+        return Callback(notification_id=event.id, evidence=self._evidence(event))
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
@@ -169,7 +169,7 @@ class Stripe:
         the payment's own query will tell.
         """
         query = [("delivery_success", "false"), *(("types[]", name) for name in EVENTS)]
-        found: list[Evidence] = []
+        undelivered: list[Evidence] = []
         async for page in self._api.pages("/v1/events", query, pages_max=UNDELIVERED_PAGES_MAX):
             for raw in page:
                 try:
@@ -177,8 +177,8 @@ class Stripe:
                 except ChannelUnreadable:
                     continue
                 if evidence is not None:
-                    found.append(evidence)
-        return tuple(found)
+                    undelivered.append(evidence)
+        return tuple(undelivered)
 
     async def keep_current(self) -> None:
         """Nothing here grows old."""
@@ -191,12 +191,12 @@ class Stripe:
 
     # -- what was told -------------------------------------------------------------------------------------------------
 
-    def _read(self, payment: Payment, answer: Answer) -> Evidence:
+    def _read_response(self, payment: Payment, response: Response) -> Evidence:
         try:
-            body = granted(answer).body
+            body = require_success(response).body
         except Refused as refused:
-            asked = payment.channel_reference or payment.out_trade_no
-            if refused.is_missing and asked.startswith("cs_test_" if self._live else "cs_live_"):
+            reference = payment.channel_reference or payment.out_trade_no
+            if refused.is_missing and reference.startswith("cs_test_" if self._live else "cs_live_"):
                 # Nobody sees it with keys of the other world, to which the account was switched over meanwhile.
                 raise ChannelUnreadable("livemode") from None
             if refused.is_missing:
@@ -211,19 +211,19 @@ class Stripe:
             raise ChannelUnreadable("not_expanded")
         return session_evidence(session, account=self._name, number=self._number_of(payment, session))
 
-    def _number_of(self, payment: Payment, told: Session | Intent) -> str:
+    def _number_of(self, payment: Payment, object_: Session | Intent) -> str:
         """Whose payment this is. An object made elsewhere names no number, or its maker's own: then its id decides."""
-        if told.livemode is not self._live:
+        if object_.livemode is not self._live:
             raise ChannelUnreadable("livemode")
-        named = told.named_number
-        if told.id != _reference(payment):
-            return told.id if named is None or named == payment.out_trade_no else named
-        return payment.out_trade_no if named is None or payment.origin is Origin.WATCHED else named
+        named_number = object_.named_number
+        if object_.id != _reference(payment):
+            return object_.id if named_number is None or named_number == payment.out_trade_no else named_number
+        return payment.out_trade_no if named_number is None or payment.origin is Origin.WATCHED else named_number
 
-    def _evidence(self, told: Event) -> Evidence | None:
-        if told.livemode is not self._live:
+    def _evidence(self, event: Event) -> Evidence | None:
+        if event.livemode is not self._live:
             raise ChannelUnreadable("livemode")
-        return event_evidence(told, account=self._name, account_id=self._account_id)
+        return event_evidence(event, account=self._name, account_id=self._account_id)
 
     async def _intent_id(self, payment: Payment) -> str | None:
         """What a refund is of: the PaymentIntent, which a session has only once the buyer has begun."""
@@ -232,15 +232,15 @@ class Stripe:
         if (reference := _reference(payment)).startswith("pi_"):
             return reference
         try:
-            answer = granted(await self._api.get(_address(payment)[0]))
+            response = require_success(await self._api.get(_address(payment)[0]))
         except Refused as refused:
             if refused.is_missing:
                 return None
             raise
-        told = read_json(answer.body, Session)
-        if told.id != reference or told.livemode is not self._live:
+        session = read_json(response.body, Session)
+        if session.id != reference or session.livemode is not self._live:
             raise ChannelUnreadable("other_payment")
-        return told.payment_intent.id if isinstance(told.payment_intent, Intent) else told.payment_intent
+        return session.payment_intent.id if isinstance(session.payment_intent, Intent) else session.payment_intent
 
 
 def _reference(payment: Payment) -> str:

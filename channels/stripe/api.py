@@ -13,7 +13,7 @@ import msgspec
 
 from channels.kit.json_body import read_json
 from channels.stripe.objects import Listed, Page, Refusal, read_refusal
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
 PAGE_SIZE = 100
@@ -35,7 +35,7 @@ class Refused(ChannelRefused):
     """Stripe understood the request and refused it, with this status and in these words."""
 
     def __init__(self, status: int, refusal: Refusal) -> None:
-        super().__init__(refusal.word)
+        super().__init__(refusal.code_or_type)
         self.status = status
         self.refusal = refusal
 
@@ -52,12 +52,12 @@ class Api:
         self._base_url = base_url
         self._headers = {"Authorization": f"Bearer {secret_key}", "Stripe-Version": version}
 
-    async def get(self, path: str, query: Fields = (), *, answer_bytes_max: int = 1 << 20) -> Answer:
+    async def get(self, path: str, query: Fields = (), *, response_bytes_max: int = 1 << 20) -> Response:
         """The answer as it came, a refusal too."""
         url = f"{self._base_url}{path}?{urlencode(query)}" if query else self._base_url + path
-        return await self._transport.call("GET", url, headers=self._headers, answer_bytes_max=answer_bytes_max)
+        return await self._transport.call("GET", url, headers=self._headers, response_bytes_max=response_bytes_max)
 
-    async def post(self, path: str, form: Fields = (), *, idempotency_key: str = "") -> Answer:
+    async def post(self, path: str, form: Fields = (), *, idempotency_key: str = "") -> Response:
         """One change.
 
         Raises:
@@ -71,7 +71,7 @@ class Api:
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key
         url = self._base_url + path
-        return granted(await self._transport.call("POST", url, headers=headers, body=urlencode(form).encode()))
+        return require_success(await self._transport.call("POST", url, headers=headers, body=urlencode(form).encode()))
 
     async def pages(self, path: str, query: Fields, *, pages_max: int) -> AsyncIterator[list[msgspec.Raw]]:
         """A list, page by page, newest first; after `pages_max` pages it ends, whatever there is more.
@@ -81,9 +81,9 @@ class Api:
         """
         after: Fields = ()
         for _ in range(pages_max):
-            asked = [*query, ("limit", str(PAGE_SIZE)), *after]
-            answer = granted(await self.get(path, asked, answer_bytes_max=PAGE_BYTES_MAX))
-            page = read_json(answer.body, Page)
+            page_query = [*query, ("limit", str(PAGE_SIZE)), *after]
+            response = require_success(await self.get(path, page_query, response_bytes_max=PAGE_BYTES_MAX))
+            page = read_json(response.body, Page)
             yield page.data
             if not page.has_more:
                 return
@@ -92,7 +92,7 @@ class Api:
             after = (("starting_after", read_raw(page.data[-1], Listed).id),)
 
 
-def granted(answer: Answer) -> Answer:
+def require_success(response: Response) -> Response:
     """The answer, unless it refuses.
 
     Raises:
@@ -101,14 +101,14 @@ def granted(answer: Answer) -> Answer:
         ChannelUnreadable: in nobody's words; or the key was used with other parameters, so that there may be something
             under it that is not known here.
     """
-    if answer.status < _ERRORS:
-        return answer
-    refusal = read_refusal(answer.body)
-    if answer.status == _CONFLICT:
+    if response.status < _ERRORS:
+        return response
+    refusal = read_refusal(response.body)
+    if response.status == _CONFLICT:
         raise ChannelUnavailable(f"status_{_CONFLICT}")
     if refusal.type == "idempotency_error":
         raise ChannelUnreadable("idempotency_error")
-    raise Refused(answer.status, refusal)
+    raise Refused(response.status, refusal)
 
 
 def read_raw(raw: msgspec.Raw, type_: type[_T]) -> _T:

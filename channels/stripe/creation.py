@@ -61,29 +61,31 @@ def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
     Raises:
         ChannelUnreadable: it is not the session that was asked for.
     """
-    told = read_json(body, Session)
-    if told.livemode is not live or (told.named_number, told.amount_total, told.currency) != _wanted(payment):
+    session = read_json(body, Session)
+    if session.livemode is not live or (session.named_number, session.amount_total, session.currency) != _expected(
+        payment
+    ):
         raise ChannelUnreadable("other_payment")
     return Created(
-        checkout=Checkout(kind="redirect", value=web_address(told.url or "")),
-        channel_reference=told.id,
-        payable_until=instant(told.expires_at),
+        checkout=Checkout(kind="redirect", value=web_address(session.url or "")),
+        channel_reference=session.id,
+        payable_until=instant(session.expires_at),
     )
 
 
 def created_intent(payment: Payment, body: bytes, *, live: bool) -> Created:
     """The secret with which the merchant's page pays. Raises as `created_session`."""
-    told = read_json(body, Intent)
-    if told.livemode is not live or (told.named_number, told.amount, told.currency) != _wanted(payment):
+    intent = read_json(body, Intent)
+    if intent.livemode is not live or (intent.named_number, intent.amount, intent.currency) != _expected(payment):
         raise ChannelUnreadable("other_payment")
-    if told.client_secret is None:
+    if intent.client_secret is None:
         raise ChannelUnreadable("client_secret")
     return Created(
-        checkout=Checkout(kind="client", value=told.client_secret),
-        channel_reference=told.id,
+        checkout=Checkout(kind="client", value=intent.client_secret),
+        channel_reference=intent.id,
         payable_until=payment.created_at + INTENT_LIVES,
     )
 
 
-def _wanted(payment: Payment) -> tuple[str, int, str]:
+def _expected(payment: Payment) -> tuple[str, int, str]:
     return payment.out_trade_no, to_stripe(payment.amount, payment.currency), payment.currency.lower()

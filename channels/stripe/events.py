@@ -61,29 +61,29 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: _Snapshot | None = None
 
 
-def event_evidence(told: Event, *, account: str, account_id: str | None) -> Evidence | None:
+def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evidence | None:
     """What an event says of a payment, if of any. `account` is our name for the account, `account_id` Stripe's.
 
     A thin event names an object and tells nothing of it, not even our number, so it is no evidence; the payment is
     found by its query. An object made elsewhere that names no number is known by its own id.
     """
-    if told.data is None or not isinstance(told.created, int):
+    if event.data is None or not isinstance(event.created, int):
         return None
-    said_of = account if told.account in (None, account_id) else f"other:{told.account}"
-    at = instant(told.created)
-    if told.type in _INTENT_EVENTS:
-        intent = read_raw(told.data.object, Intent)
-        return intent_evidence(intent, account=said_of, number=intent.named_number or intent.id, at=at)
-    if told.type in _SESSION_EVENTS:
-        session = read_raw(told.data.object, Session)
+    named_account = account if event.account in (None, account_id) else f"other:{event.account}"
+    at = instant(event.created)
+    if event.type in _INTENT_EVENTS:
+        intent = read_raw(event.data.object, Intent)
+        return intent_evidence(intent, account=named_account, number=intent.named_number or intent.id, at=at)
+    if event.type in _SESSION_EVENTS:
+        session = read_raw(event.data.object, Session)
         if session.mode != "payment":
             return None
-        evidence = session_evidence(session, account=said_of, number=session.named_number or session.id, at=at)
+        evidence = session_evidence(session, account=named_account, number=session.named_number or session.id, at=at)
         # The session stays complete and unpaid, as it was while the money was awaited.
-        has_failed = told.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
+        has_failed = event.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
         return replace(evidence, under_way=False) if has_failed else evidence
-    if told.type == _REFUND_EVENT:
-        charge = read_raw(told.data.object, Charge)
+    if event.type == _REFUND_EVENT:
+        charge = read_raw(event.data.object, Charge)
         number = charge.named_number or charge.payment_intent or charge.id
-        return charge_evidence(charge, account=said_of, number=number)
+        return charge_evidence(charge, account=named_account, number=number)
     return None

@@ -165,7 +165,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     code: _Word | None = None
 
     @property
-    def word(self) -> str:
+    def code_or_type(self) -> str:
         return self.code or self.type
 
 
@@ -182,21 +182,21 @@ def read_refusal(body: bytes) -> Refusal:
     return read_json(body, _Errors).error
 
 
-def intent_evidence(told: Intent, *, account: str, number: str, at: datetime | None = None) -> Evidence:
+def intent_evidence(intent: Intent, *, account: str, number: str, at: datetime | None = None) -> Evidence:
     """What a PaymentIntent says. `at`: when it was paid, should its charge not be expanded.
 
     A decline leaves `requires_payment_method`, which is no end: the buyer may try another card.
     """
-    currency = told.currency.upper()
+    currency = intent.currency.upper()
     common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
-    if told.status != "succeeded":
-        common["amount"] = from_stripe(told.amount, currency)
-        is_over = told.status == "canceled"
-        return Closed(**common) if is_over else Unpaid(**common, under_way=told.status in _UNDER_WAY)
-    charge = told.latest_charge if isinstance(told.latest_charge, Charge) else None
+    if intent.status != "succeeded":
+        common["amount"] = from_stripe(intent.amount, currency)
+        is_over = intent.status == "canceled"
+        return Closed(**common) if is_over else Unpaid(**common, under_way=intent.status in _UNDER_WAY)
+    charge = intent.latest_charge if isinstance(intent.latest_charge, Charge) else None
     common |= {
-        "amount": from_stripe(told.amount_received, currency),
-        "channel_transaction_id": told.id,
+        "amount": from_stripe(intent.amount_received, currency),
+        "channel_transaction_id": intent.id,
         "at": at if charge is None else instant(charge.created),
     }
     if charge is None or charge.amount_refunded == 0:
@@ -204,42 +204,44 @@ def intent_evidence(told: Intent, *, account: str, number: str, at: datetime | N
     return Refunded(**common, refunded_amount=from_stripe(charge.amount_refunded, currency))
 
 
-def session_evidence(told: Session, *, account: str, number: str, at: datetime | None = None) -> Evidence:
+def session_evidence(session: Session, *, account: str, number: str, at: datetime | None = None) -> Evidence:
     """What a session says, and its PaymentIntent instead of it wherever that is expanded and knows better."""
-    intent = told.payment_intent
-    if isinstance(intent, Intent) and (intent.status == "succeeded" or _is_over(told, intent)):
+    intent = session.payment_intent
+    if isinstance(intent, Intent) and (intent.status == "succeeded" or _is_over(session, intent)):
         return intent_evidence(intent, account=account, number=number, at=at)
-    currency = None if told.currency is None else told.currency.upper()
+    currency = None if session.currency is None else session.currency.upper()
     common: dict[str, Any] = {
         "channel_account": account,
         "out_trade_no": number,
         "currency": currency,
-        "amount": None if told.amount_total is None or currency is None else from_stripe(told.amount_total, currency),
+        "amount": None
+        if session.amount_total is None or currency is None
+        else from_stripe(session.amount_total, currency),
     }
-    if told.payment_status == "paid":
+    if session.payment_status == "paid":
         if not isinstance(intent, str) or common["amount"] is None:
             raise ChannelUnreadable("paid_without_transaction")
         return Paid(**common, channel_transaction_id=intent, at=at)
     # Expired, and with a payment that was begun all the same: that one may yet bring money.
     is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
-    if told.status == "expired" and is_idle:
+    if session.status == "expired" and is_idle:
         return Closed(**common)
-    return Unpaid(**common, under_way=_is_under_way(told))
+    return Unpaid(**common, under_way=_is_under_way(session))
 
 
-def charge_evidence(told: Charge, *, account: str, number: str) -> Evidence:
+def charge_evidence(charge: Charge, *, account: str, number: str) -> Evidence:
     """What a charge says that was refunded, in part or in whole. That nothing was captured is no more than a hint."""
-    if told.captured == 0:
+    if charge.captured == 0:
         return Unclear(channel_account=account, out_trade_no=number, reason="not_captured")
-    currency = told.currency.upper()
+    currency = charge.currency.upper()
     return Refunded(
         channel_account=account,
         out_trade_no=number,
-        amount=from_stripe(told.captured, currency),
+        amount=from_stripe(charge.captured, currency),
         currency=currency,
-        channel_transaction_id=told.payment_intent or told.id,
-        refunded_amount=from_stripe(told.amount_refunded, currency),
-        at=instant(told.created),
+        channel_transaction_id=charge.payment_intent or charge.id,
+        refunded_amount=from_stripe(charge.amount_refunded, currency),
+        at=instant(charge.created),
     )
 
 

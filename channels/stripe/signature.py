@@ -40,15 +40,15 @@ def verify(header: str, body: bytes, secrets: Sequence[str], *, received_at: dat
         CallbackForged: no secret did.
         CallbackStale: one did, at another time.
     """
-    read = _read(header)
-    string = f"{read.time}.".encode() + body
-    if not any(_is_signed(name, secret, string, read.signatures) for name, secret in _named(secrets)):
+    parsed = _parse(header)
+    string = f"{parsed.time}.".encode() + body
+    if not any(_is_signed(name, secret, string, parsed.signatures) for name, secret in _named(secrets)):
         raise CallbackForged("signature")
-    if abs(received_at.timestamp() - int(read.time)) > TOLERANCE_S:
+    if abs(received_at.timestamp() - int(parsed.time)) > TOLERANCE_S:
         raise CallbackStale
 
 
-def _read(header: str) -> _Header:
+def _parse(header: str) -> _Header:
     """Strictly: one time, and parts that are all of the form name=value."""
     if len(header) > HEADER_CHARACTERS_MAX:
         raise CallbackForged("signature_header")
@@ -69,5 +69,5 @@ def _named(secrets: Sequence[str]) -> list[tuple[str, str]]:
 def _is_signed(name: str, secret: str, string: bytes, signatures: Sequence[bytes]) -> bool:
     expected = hmac.new(secret.encode(), string, sha256).hexdigest().encode()
     is_good = any(hmac.compare_digest(expected, signature) for signature in signatures)
-    trace.note("callback", algorithm="HMAC-SHA256", key=name, string=string, is_good=is_good)
+    trace.record_check("callback", algorithm="HMAC-SHA256", key=name, string=string, is_good=is_good)
     return is_good

@@ -111,8 +111,8 @@ def _row(number: int, line: bytes) -> StatementRow | MalformedRow | None:
         return MalformedRow(line=number, reason=error.detail)
 
 
-def _payment_row(number: int, told: _OfPayment) -> StatementRow:
-    charge, currency = told.source, told.source.currency.upper()
+def _payment_row(number: int, transaction: _OfPayment) -> StatementRow:
+    charge, currency = transaction.source, transaction.source.currency.upper()
     return StatementRow(
         line=number,
         kind="payment",
@@ -120,12 +120,12 @@ def _payment_row(number: int, told: _OfPayment) -> StatementRow:
         channel_transaction_id=charge.payment_intent or charge.id,
         amount=from_stripe(charge.captured, currency),
         currency=currency,
-        at=instant(told.created),
+        at=instant(transaction.created),
     )
 
 
-def _refund_row(number: int, told: _OfRefund) -> StatementRow:
-    refund, currency = told.source, told.source.currency.upper()
+def _refund_row(number: int, transaction: _OfRefund) -> StatementRow:
+    refund, currency = transaction.source, transaction.source.currency.upper()
     return StatementRow(
         line=number,
         kind="refund",
@@ -134,5 +134,5 @@ def _refund_row(number: int, told: _OfRefund) -> StatementRow:
         refund_no=refund.refund_no,
         amount=from_stripe(refund.amount, currency),
         currency=currency,
-        at=instant(told.created),
+        at=instant(transaction.created),
     )

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from channels.wechatpay import bill as wechatpay_bill
 from channels.wechatpay.bodies import (
     CURRENCY,
@@ -39,9 +39,9 @@ from channels.wechatpay.bodies import (
     Transaction,
     error_code,
     evidence_of,
+    query_error,
     refusal,
     status_of,
-    unanswered,
 )
 from channels.wechatpay.certificates import Renewal, read_certificates
 from channels.wechatpay.keys import unseal
@@ -88,26 +88,26 @@ class WechatPay:
         """
         method = create.payment.method or self.methods[0]
         ends_at = create.payment.payable_until.replace(microsecond=0)
-        body = {**self._order(create, ends_at), **_of_method(method, create)}
-        answer = await self._done("POST", f"{_TRANSACTIONS}/{method}", body)
-        return Created(checkout=self._checkout(method, create, answer), payable_until=ends_at)
+        body = {**self._order_fields(create, ends_at), **_method_fields(method, create)}
+        response = await self._call("POST", f"{_TRANSACTIONS}/{method}", body)
+        return Created(checkout=self._checkout(method, create, response), payable_until=ends_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         if payment.channel_reference is None:
-            found = f"out-trade-no/{quote(payment.out_trade_no, safe='')}"
+            address = f"out-trade-no/{quote(payment.out_trade_no, safe='')}"
         else:
-            found = f"id/{quote(payment.channel_reference, safe='')}"
-        answer = await self._wire.call("GET", f"{_TRANSACTIONS}/{found}?mchid={self._wire.mchid}")
-        return self.read_answer(payment, answer, received_at=self._wire.now())
+            address = f"id/{quote(payment.channel_reference, safe='')}"
+        response = await self._wire.call("GET", f"{_TRANSACTIONS}/{address}?mchid={self._wire.mchid}")
+        return self.read_answer(payment, response, received_at=self._wire.now())
 
-    def read_answer(self, payment: Payment, answer: Answer, *, received_at: datetime) -> Evidence:
+    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """The status decides: 200 must verify; 404 with the one code that says so is *missing*, and never more."""
-        if answer.status == OK:
-            return self._evidence(self._wire.read(answer, Transaction, received_at))
-        code = _code(answer)
-        if (answer.status, code) == (404, NOT_EXIST):
+        if response.status == OK:
+            return self._evidence(self._wire.read(response, Transaction, received_at))
+        code = _code(response)
+        if (response.status, code) == (404, NOT_EXIST):
             return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
-        raise unanswered(code)
+        raise query_error(code)
 
     def status_of(self, body: bytes) -> int:
         """The status that the channel gives such a body, for one that was captured without it."""
@@ -118,11 +118,11 @@ class WechatPay:
 
     async def close_payment(self, payment: Payment) -> None:
         path = f"{_TRANSACTIONS}/out-trade-no/{quote(payment.out_trade_no, safe='')}/close"
-        answer = await self._wire.call("POST", path, {"mchid": self._wire.mchid})
-        if answer.status in (OK, NO_CONTENT):
-            self._wire.verify(answer, self._wire.now())
+        response = await self._wire.call("POST", path, {"mchid": self._wire.mchid})
+        if response.status in (OK, NO_CONTENT):
+            self._wire.verify(response, self._wire.now())
             return
-        code = _code(answer)
+        code = _code(response)
         # Paid or closed meanwhile, or not there: all are answers, and the next query tells what they mean.
         if code not in _NOTHING_TO_CLOSE:
             raise refusal(code)
@@ -133,19 +133,19 @@ class WechatPay:
             "out_refund_no": refund_no,
             "amount": {"refund": amount, "total": payment.amount, "currency": payment.currency},
         }
-        told = self._wire.read(await self._done("POST", _REFUNDS, body), RefundBody)
-        if told.amount.refund != amount:
+        refund = self._wire.read(await self._call("POST", _REFUNDS, body), RefundBody)
+        if refund.amount.refund != amount:
             raise ChannelUnreadable("other_refund")
-        return _refund_state(told, payment, refund_no)
+        return _refund_state(refund, payment, refund_no)
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        answer = await self._wire.call("GET", f"{_REFUNDS}/{quote(refund_no, safe='')}")
-        if answer.status == OK:
-            return _refund_state(self._wire.read(answer, RefundBody), payment, refund_no)
-        code = _code(answer)
-        if (answer.status, code) == (404, NO_REFUND):
+        response = await self._wire.call("GET", f"{_REFUNDS}/{quote(refund_no, safe='')}")
+        if response.status == OK:
+            return _refund_state(self._wire.read(response, RefundBody), payment, refund_no)
+        code = _code(response)
+        if (response.status, code) == (404, NO_REFUND):
             return None
-        raise unanswered(code)
+        raise query_error(code)
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -157,8 +157,8 @@ class WechatPay:
             raise CallbackForged
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
             raise CallbackStale
-        told = read_json(body, CallbackBody)
-        return Callback(notification_id=told.id, evidence=self._told_by(told))
+        callback = read_json(body, CallbackBody)
+        return Callback(notification_id=callback.id, evidence=self._callback_evidence(callback))
 
     def acknowledge(self) -> Acknowledgement:
         """The status alone counts, 200 or 204: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_3_5.shtml.
@@ -180,9 +180,9 @@ class WechatPay:
         if self._renewal is None or not self._renewal.is_due(at, ring):
             return
         self._renewal.begin(at, ring)
-        answer = await self._done("GET", "/v3/certificates")
-        certificates = read_certificates(answer.body, self._wire.seal_key, at)
-        self._wire.verify(answer, self._wire.now(), ring.joined(certificates))
+        response = await self._call("GET", "/v3/certificates")
+        certificates = read_certificates(response.body, self._wire.seal_key, at)
+        self._wire.verify(response, self._wire.now(), ring.joined(certificates))
         ring.add(certificates)
         ring.drop_expired(at)
         self._renewal.succeeded(at)
@@ -192,14 +192,14 @@ class WechatPay:
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
         """The file is not signed; its hash is in the answer that is, so it is kept only when that is right."""
         path = f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
-        answer = await self._wire.call("GET", path)
-        if answer.status != OK and _code(answer) == NO_STATEMENT:
+        response = await self._wire.call("GET", path)
+        if response.status != OK and _code(response) == NO_STATEMENT:
             raise ChannelRefused("no_statement")
-        told = self._wire.read(_accepted(answer), BillBody)
+        bill = self._wire.read(_require_success(response), BillBody)
         with tempfile.TemporaryFile() as file:
-            await self._wire.download(told.download_url, file)
+            await self._wire.download(bill.download_url, file)
             file.seek(0)
-            await asyncio.to_thread(wechatpay_bill.check_hash, file, told.hash_value)
+            await asyncio.to_thread(wechatpay_bill.check_hash, file, bill.hash_value)
             file.seek(0)
             shutil.copyfileobj(file, into)
 
@@ -208,11 +208,11 @@ class WechatPay:
 
     # -- what is asked and what is told --------------------------------------------------------------------------------
 
-    async def _done(self, method: str, path: str, body: object | None = None) -> Answer:
+    async def _call(self, method: str, path: str, body: object | None = None) -> Response:
         """The answer of a call that was not refused; it is not verified yet."""
-        return _accepted(await self._wire.call(method, path, body))
+        return _require_success(await self._wire.call(method, path, body))
 
-    def _order(self, create: Create, ends_at: datetime) -> dict[str, Any]:
+    def _order_fields(self, create: Create, ends_at: datetime) -> dict[str, Any]:
         payment = create.payment
         if payment.currency != CURRENCY:
             raise InvalidRequest(f"WeChat Pay takes {CURRENCY} only")
@@ -228,14 +228,14 @@ class WechatPay:
             "amount": {"total": payment.amount, "currency": payment.currency},
         }
 
-    def _checkout(self, method: str, create: Create, answer: Answer) -> Checkout:
+    def _checkout(self, method: str, create: Create, response: Response) -> Checkout:
         match method:
             case "native":
-                return Checkout(kind="qr", value=self._wire.read(answer, NativeBody).code_url)
+                return Checkout(kind="qr", value=self._wire.read(response, NativeBody).code_url)
             case "h5":
-                url = self._wire.read(answer, H5Body).h5_url
-                return Checkout(kind="redirect", value=_with_way_back(url, create.return_url))
-        return Checkout(kind="client", value=self._bridge(self._wire.read(answer, JsapiBody).prepay_id))
+                url = self._wire.read(response, H5Body).h5_url
+                return Checkout(kind="redirect", value=_with_redirect(url, create.return_url))
+        return Checkout(kind="client", value=self._bridge(self._wire.read(response, JsapiBody).prepay_id))
 
     def _bridge(self, prepay_id: str) -> str:
         """What the page hands to `WeixinJSBridge`."""
@@ -251,11 +251,11 @@ class WechatPay:
             }
         )
 
-    def _told_by(self, told: CallbackBody) -> Evidence | None:
-        is_refund = told.event_type.startswith("REFUND.")
-        if told.event_type != "TRANSACTION.SUCCESS" and not is_refund:
+    def _callback_evidence(self, callback: CallbackBody) -> Evidence | None:
+        is_refund = callback.event_type.startswith("REFUND.")
+        if callback.event_type != "TRANSACTION.SUCCESS" and not is_refund:
             return None
-        plain = unseal(self._wire.seal_key, told.resource)
+        plain = unseal(self._wire.seal_key, callback.resource)
         if not is_refund:
             return self._evidence(read_json(plain, Transaction))
         notice = read_json(plain, RefundNotice)
@@ -263,11 +263,11 @@ class WechatPay:
         # It tells the sum of this one refund, not of all, and no currency: a query has to follow.
         return Unclear(channel_account=account, out_trade_no=notice.out_trade_no, reason="refund_notice")
 
-    def _evidence(self, told: Transaction) -> Evidence:
-        return evidence_of(told, account=self._name, appid=self._wire.appid, mchid=self._wire.mchid)
+    def _evidence(self, transaction: Transaction) -> Evidence:
+        return evidence_of(transaction, account=self._name, appid=self._wire.appid, mchid=self._wire.mchid)
 
 
-def _of_method(method: str, create: Create) -> dict[str, Any]:
+def _method_fields(method: str, create: Create) -> dict[str, Any]:
     """What only this method is asked with.
 
     Raises:
@@ -288,25 +288,25 @@ def _of_method(method: str, create: Create) -> dict[str, Any]:
     raise InvalidRequest(f"WeChat Pay has no method {method}")
 
 
-def _accepted(answer: Answer) -> Answer:
-    if answer.status != OK:
-        raise refusal(_code(answer))
-    return answer
+def _require_success(response: Response) -> Response:
+    if response.status != OK:
+        raise refusal(_code(response))
+    return response
 
 
-def _code(answer: Answer) -> str:
-    if answer.status < 400:  # noqa: PLR2004 - the classes of errors
-        raise ChannelUnreadable(f"status_{answer.status}")
-    return error_code(answer)
+def _code(response: Response) -> str:
+    if response.status < 400:  # noqa: PLR2004 - the classes of errors
+        raise ChannelUnreadable(f"status_{response.status}")
+    return error_code(response)
 
 
-def _with_way_back(h5_url: str, return_url: str) -> str:
+def _with_redirect(h5_url: str, return_url: str) -> str:
     """Where a buyer is sent, with the way back to us; it is for the browser and needs no signature."""
     parts = urlsplit(web_address(h5_url))
     return f"{h5_url}{'&' if parts.query else '?'}redirect_url={quote(return_url, safe='')}"
 
 
-def _refund_state(told: RefundBody, payment: Payment, refund_no: str) -> RefundState:
-    if (told.out_refund_no, told.out_trade_no) != (refund_no, payment.out_trade_no):
+def _refund_state(refund: RefundBody, payment: Payment, refund_no: str) -> RefundState:
+    if (refund.out_refund_no, refund.out_trade_no) != (refund_no, payment.out_trade_no):
         raise ChannelUnreadable("other_refund")
-    return REFUND_STATES[told.status]
+    return REFUND_STATES[refund.status]

@@ -37,7 +37,7 @@ _REFUND_NUMBER = "商户退款单号"
 _REFUND_STATE = "退款状态"
 _REFUND_AMOUNT = "退款金额"
 # What was asked to be given back, coupons included, as in 订单金额; bills of old accounts do not have it.
-_REFUND_ASKED = "申请退款金额"
+_REFUND_REQUESTED = "申请退款金额"
 _COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _AMOUNT, _CURRENCY, _REFUND_NUMBER, _REFUND_STATE, _REFUND_AMOUNT)
 
 _SUMS = "总交易单数".encode()
@@ -145,8 +145,8 @@ def _money(number: int, cell: dict[str, str], *, is_refund: bool) -> StatementRo
     if not is_currency(cell[_CURRENCY]):
         return MalformedRow(line=number, reason="currency")
     try:
-        given = cell.get(_REFUND_ASKED, cell[_REFUND_AMOUNT]) if is_refund else cell[_AMOUNT]
-        amount = minor_units(given, cell[_CURRENCY])
+        text = cell.get(_REFUND_REQUESTED, cell[_REFUND_AMOUNT]) if is_refund else cell[_AMOUNT]
+        amount = minor_units(text, cell[_CURRENCY])
     except InvalidRequest:
         return MalformedRow(line=number, reason="amount")
     return StatementRow(

@@ -10,7 +10,7 @@ import msgspec
 
 from channels.base import RefundState
 from channels.kit.json_body import read_json
-from channels.transport import Answer
+from channels.transport import Response
 from channels.wechatpay.keys import Sealed
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
@@ -43,7 +43,7 @@ _DEFINITE = frozenset(
         "USER_ACCOUNT_ABNORMAL",
     }
 )
-_LATER = frozenset(
+_RETRYABLE = frozenset(
     {
         "BANK_ERROR",
         "BIZERR_NEED_RETRY",
@@ -153,41 +153,41 @@ REFUND_STATES = {
 }
 
 
-def evidence_of(told: Transaction, *, account: str, appid: str, mchid: str) -> Evidence:
+def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: str) -> Evidence:
     """What the transaction says, compared with nothing but the account that it names.
 
     Raises:
         ChannelUnreadable: it says that it was paid, and not as what, when or how much.
     """
     common: dict[str, Any] = {
-        "channel_account": _account(told, account, appid, mchid),
-        "out_trade_no": told.out_trade_no,
-        "amount": None if told.amount is None else told.amount.total,
-        "currency": None if told.amount is None else told.amount.currency,
+        "channel_account": _account(transaction, account, appid, mchid),
+        "out_trade_no": transaction.out_trade_no,
+        "amount": None if transaction.amount is None else transaction.amount.total,
+        "currency": None if transaction.amount is None else transaction.amount.currency,
     }
-    match told.trade_state:
+    match transaction.trade_state:
         case "NOTPAY" | "USERPAYING" | "PAYERROR":
             return Unpaid(**common)
         case "CLOSED" | "REVOKED":
             return Closed(**common)
-    if told.amount is None:
+    if transaction.amount is None:
         raise ChannelUnreadable("paid_without_amount")
     try:
-        common["channel_transaction_id"] = msgspec.convert(told.transaction_id, _Id)
-        common["at"] = msgspec.convert(told.success_time, _Instant)
+        common["channel_transaction_id"] = msgspec.convert(transaction.transaction_id, _Id)
+        common["at"] = msgspec.convert(transaction.success_time, _Instant)
     except msgspec.ValidationError:
         raise ChannelUnreadable("paid_without_transaction") from None
-    if told.trade_state == "SUCCESS":
+    if transaction.trade_state == "SUCCESS":
         return Paid(**common)
     # It was paid, and something was given back. How much, the channel tells of each refund by its own number and
     # nowhere in sum, so 0 it is: "paid" to the order, and no refund that was not seen. The statement knows the sum.
     return Refunded(**common, refunded_amount=0)
 
 
-def _account(told: Transaction, account: str, appid: str, mchid: str) -> str:
-    if told.mchid != mchid:
-        return f"other:{told.mchid}"
-    return account if told.appid == appid else f"other:{told.appid}"
+def _account(transaction: Transaction, account: str, appid: str, mchid: str) -> str:
+    if transaction.mchid != mchid:
+        return f"other:{transaction.mchid}"
+    return account if transaction.appid == appid else f"other:{transaction.appid}"
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -197,13 +197,13 @@ class _ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
-def error_code(answer: Answer) -> str:
+def error_code(response: Response) -> str:
     """The code of an error, which is not signed: https://pay.weixin.qq.com/doc/v3/merchant/4013053420.
 
     Raises:
         ChannelUnreadable: it is no error of the channel's form; a router on the way may have answered.
     """
-    code = read_json(answer.body, _ErrorBody).code
+    code = read_json(response.body, _ErrorBody).code
     if _CODE.fullmatch(code) is None:
         raise ChannelUnreadable("error_code")
     return _OLDER_SPELLINGS.get(code, code)
@@ -211,14 +211,14 @@ def error_code(answer: Answer) -> str:
 
 def refusal(code: str) -> ChannelRefused | ChannelUnavailable | ChannelUnreadable:
     """What an error means for what was asked to be done."""
-    if code in _LATER:
+    if code in _RETRYABLE:
         return ChannelUnavailable(f"refused_{code}")
     return ChannelRefused(code) if code in _DEFINITE else ChannelUnreadable(f"refused_{code}")
 
 
-def unanswered(code: str) -> ChannelUnavailable | ChannelUnreadable:
+def query_error(code: str) -> ChannelUnavailable | ChannelUnreadable:
     """What an error means for a question: nothing about money."""
-    return ChannelUnavailable(f"refused_{code}") if code in _LATER else ChannelUnreadable(f"refused_{code}")
+    return ChannelUnavailable(f"refused_{code}") if code in _RETRYABLE else ChannelUnreadable(f"refused_{code}")
 
 
 def status_of(body: bytes) -> int:

@@ -27,7 +27,7 @@ class Renewal:
     """When the list is due."""
 
     def __init__(self) -> None:
-        self._asked_at: datetime | None = None
+        self._attempted_at: datetime | None = None
         self._renewed_at: datetime | None = None
 
     def is_due(self, now: datetime, ring: KeyRing) -> bool:
@@ -35,14 +35,14 @@ class Renewal:
 
         An account that has no key at all cannot verify anything, so it does not wait after a failure.
         """
-        if self._asked_at is None or ring.is_empty:
+        if self._attempted_at is None or ring.is_empty:
             return True
         is_old = self._renewed_at is None or now - self._renewed_at >= RENEW
-        return (is_old or ring.was_asked_for_unknown) and now - self._asked_at >= RETRY
+        return (is_old or ring.has_unknown_serial) and now - self._attempted_at >= RETRY
 
     def begin(self, now: datetime, ring: KeyRing) -> None:
-        self._asked_at = now
-        ring.was_asked_for_unknown = False
+        self._attempted_at = now
+        ring.has_unknown_serial = False
 
     def succeeded(self, now: datetime) -> None:
         self._renewed_at = now
@@ -54,14 +54,14 @@ def read_certificates(body: bytes, key: AESGCM, at: datetime) -> list[Certificat
     Raises:
         ChannelUnreadable: it is no list of certificates sealed for this account.
     """
-    found = []
-    for told in read_json(body, CertificateList).data:
+    certificates = []
+    for sealed in read_json(body, CertificateList).data:
         try:
-            certificate = load_certificate(unseal(key, told.encrypt_certificate).decode("ascii"), "certificate")
+            certificate = load_certificate(unseal(key, sealed.encrypt_certificate).decode("ascii"), "certificate")
         except (ConfigurationError, UnicodeDecodeError):
             raise ChannelUnreadable("certificate") from None
-        if serial_of(certificate).lstrip("0") != told.serial_no.upper().lstrip("0"):
+        if serial_of(certificate).lstrip("0") != sealed.serial_no.upper().lstrip("0"):
             raise ChannelUnreadable("certificate_serial")
         if at <= certificate.not_valid_after_utc:
-            found.append(certificate)
-    return found
+            certificates.append(certificate)
+    return certificates

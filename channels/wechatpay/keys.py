@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509 import Certificate
 
 from channels.kit.rsa import is_signed
-from channels.kit.trace import note
+from channels.kit.trace import record_check
 from core.errors import ChannelUnreadable, ConfigurationError
 
 SIGNATURE_TYPE = "WECHATPAY2-SHA256-RSA2048"
@@ -36,14 +36,14 @@ _SERIAL = re.compile(r"[0-9A-Za-z_]{1,128}", re.ASCII)
 class KeyRing:
     """The keys that verify: public keys by id, and platform certificates by serial, each until it expires.
 
-    `was_asked_for_unknown`: a message named a certificate that is not here; whoever renews the ring resets it.
+    `has_unknown_serial`: a message named a certificate that is not here; whoever renews the ring resets it.
     """
 
     def __init__(self, public_keys: Mapping[str, RSAPublicKey], certificates: Iterable[Certificate] = ()) -> None:
         self._keys: dict[str, tuple[RSAPublicKey, datetime | None]] = {
             _normal(key_id): (key, None) for key_id, key in public_keys.items()
         }
-        self.was_asked_for_unknown = False
+        self.has_unknown_serial = False
         self.add(certificates)
 
     @property
@@ -66,7 +66,7 @@ class KeyRing:
         other._keys = {**other._keys, **self._keys}
         return other
 
-    def signed_at(self, what: str, headers: Mapping[str, str], body: bytes, at: datetime) -> int | None:
+    def signed_at(self, message: str, headers: Mapping[str, str], body: bytes, at: datetime) -> int | None:
         """When these bytes were signed, in Unix seconds, if one of the keys has; None if none has.
 
         https://pay.weixin.qq.com/doc/v3/merchant/4013053420. Probes, whose signatures begin with `WECHATPAY/SIGNTEST/`,
@@ -80,13 +80,13 @@ class KeyRing:
         string = b"\n".join((timestamp.encode(), nonce.encode(), body, b""))
         key = self._find(serial, at)
         is_good = key is not None and is_signed(key, signature, string)
-        note(what, algorithm=SIGNATURE_TYPE, key=serial, string=string, is_good=is_good)
+        record_check(message, algorithm=SIGNATURE_TYPE, key=serial, string=string, is_good=is_good)
         return int(timestamp) if is_good else None
 
     def _find(self, serial: str, at: datetime) -> RSAPublicKey | None:
         found = self._keys.get(_normal(serial))
         if found is None:
-            self.was_asked_for_unknown = self.was_asked_for_unknown or _HEX.fullmatch(serial) is not None
+            self.has_unknown_serial = self.has_unknown_serial or _HEX.fullmatch(serial) is not None
             return None
         key, until = found
         return key if until is None or at <= until else None
@@ -138,7 +138,9 @@ def unseal(key: AESGCM, sealed: Sealed) -> bytes:
         plain = _open(key, nonce, base64.b64decode(sealed.ciphertext, validate=True), associated)
     except (InvalidTag, ValueError):
         plain = None
-    note("sealed", algorithm=SEAL, key="apiv3_key", string=nonce + b"\n" + associated, is_good=plain is not None)
+    record_check(
+        "sealed", algorithm=SEAL, key="apiv3_key", string=nonce + b"\n" + associated, is_good=plain is not None
+    )
     if plain is None:
         raise ChannelUnreadable("seal")
     return plain

@@ -16,7 +16,7 @@ import msgspec
 
 from channels.kit.json_body import read_json
 from channels.kit.rsa import load_certificate, load_private_key, load_public_key, sign
-from channels.transport import USER_AGENT, Answer, Transport
+from channels.transport import USER_AGENT, Response, Transport
 from channels.wechatpay.keys import SIGNATURE_TYPE, KeyRing, seal_key
 from core.account import AccountConfig
 from core.errors import ChannelUnavailable, ChannelUnreadable, ConfigurationError
@@ -70,7 +70,7 @@ class Wire:
         )
         self._private_key = load_private_key(credentials.private_key, f"{where}: private_key")
         self._merchant_serial = credentials.merchant_serial
-        self._asked_key = next(iter(credentials.public_keys), "")
+        self._preferred_key_id = next(iter(credentials.public_keys), "")
         self._base_url = (account.base_url or HOST).rstrip("/")
         self._base_path = urlsplit(self._base_url).path
         self._transport = transport
@@ -79,7 +79,7 @@ class Wire:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    async def call(self, method: str, path: str, body: object | None = None) -> Answer:
+    async def call(self, method: str, path: str, body: object | None = None) -> Response:
         """Sign and send; nothing of the answer is verified yet. A question that finds the first host unconnectable is
         put to the second one: nobody has heard it yet.
         """
@@ -92,30 +92,30 @@ class Wire:
                 raise
         return await self._transport.call(method, SECOND_HOST + path, headers=headers, body=raw)
 
-    def verify(self, answer: Answer, at: datetime, ring: KeyRing | None = None) -> None:
+    def verify(self, response: Response, at: datetime, ring: KeyRing | None = None) -> None:
         """Prove that the answer, an empty body included, is the channel's, and of now.
 
         Raises:
             ChannelUnreadable: it is not.
         """
-        signed_at = (ring or self.ring).signed_at("answer", answer.headers, answer.body, at)
+        signed_at = (ring or self.ring).signed_at("answer", response.headers, response.body, at)
         if signed_at is None:
             raise ChannelUnreadable("signature")
         if abs(at.timestamp() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
 
-    def read(self, answer: Answer, type_: type[_Body], at: datetime | None = None) -> _Body:
+    def read(self, response: Response, type_: type[_Body], at: datetime | None = None) -> _Body:
         """The body of an answer, once that is verified."""
-        self.verify(answer, at or self.now())
-        return read_json(answer.body, type_)
+        self.verify(response, at or self.now())
+        return read_json(response.body, type_)
 
     async def download(self, url: str, into: IO[bytes]) -> None:
         """A file of the channel's, which is not signed. What is signed for it goes to no other host than ours."""
         target = self._target_here(url)
         address = f"{self._base_url.removesuffix(self._base_path)}{target}"
-        got = await self._transport.download(address, headers=self._headers("GET", target, b""), into=into)
-        if got.status != OK:
-            raise ChannelUnreadable(f"download_status_{got.status}")
+        response = await self._transport.download(address, headers=self._headers("GET", target, b""), into=into)
+        if response.status != OK:
+            raise ChannelUnreadable(f"download_status_{response.status}")
 
     def sign_package(self, timestamp: str, nonce: str, package: str) -> str:
         """What a page hands to the buyer's WeChat, four lines, each ended."""
@@ -132,12 +132,16 @@ class Wire:
             "timestamp": timestamp,
             "serial_no": self._merchant_serial,
         }
-        told = ",".join(f'{name}="{value}"' for name, value in fields.items())
-        headers = {"Authorization": f"{SIGNATURE_TYPE} {told}", "Accept": "application/json", "User-Agent": USER_AGENT}
+        authorization = ",".join(f'{name}="{value}"' for name, value in fields.items())
+        headers = {
+            "Authorization": f"{SIGNATURE_TYPE} {authorization}",
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+        }
         if raw:
             headers["Content-Type"] = "application/json"
-        if self._asked_key:
-            headers["Wechatpay-Serial"] = self._asked_key
+        if self._preferred_key_id:
+            headers["Wechatpay-Serial"] = self._preferred_key_id
         return headers
 
     def _target_here(self, url: str) -> str:

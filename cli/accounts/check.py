@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from channels.adapters import ADAPTERS, open_channel
 from channels.credentials import DESCRIBED, EXPIRES_SOON_DAYS, expiries, key_problems
-from channels.kit.trace import Verified, listening
+from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
 from cli.config.settings import Finding, Level
@@ -139,7 +139,7 @@ async def _ask(account: AccountConfig, transport: Transport) -> Finding:
     """One query for a payment that does not exist: harmless, and whoever answers *missing* has understood us."""
     channel, described = open_channel(account, transport), DESCRIBED[account.channel]
     number = new_number()
-    with listening() as heard:
+    with recorded_checks() as heard:
         try:
             await channel.keep_current()
             told = await channel.query_payment(_nothing(account, number, described.no_such))
@@ -168,7 +168,7 @@ def _nothing(account: AccountConfig, number: str, reference: str | None) -> Paym
     )
 
 
-def _blame(account: AccountConfig, error: ChannelError, heard: list[Verified]) -> str:
+def _blame(account: AccountConfig, error: ChannelError, heard: list[SignatureCheck]) -> str:
     """The channel's keys, if its answer did not verify; ours, if it refused to answer."""
     described, code = DESCRIBED[account.channel], error.detail or type(error).__name__
     if isinstance(error, ChannelRefused):
@@ -179,7 +179,7 @@ def _blame(account: AccountConfig, error: ChannelError, heard: list[Verified]) -
     return f"the channel does not take what we send ({code}): look at {_named(account, described.signing)}"
 
 
-def _proved(account: AccountConfig, heard: list[Verified]) -> str:
+def _proved(account: AccountConfig, heard: list[SignatureCheck]) -> str:
     described = DESCRIBED[account.channel]
     says = f"the channel knows no such payment, as it should: {_named(account, described.signing)} work"
     left = described.calling

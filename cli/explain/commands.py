@@ -14,7 +14,7 @@ from cli.output import Wrong, json_option, print_json
 
 if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
     from channels.base import Channel
-    from channels.transport import Answer
+    from channels.transport import Response
     from cli.explain.evidence import Told
     from core.account import AccountConfig
     from core.order import Payment
@@ -172,14 +172,14 @@ def _in_database(account: AccountConfig, number: str) -> Payment | None:
     return None if state is None else state.payment(key)
 
 
-def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Answer:
+def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Response:
     """The answer; its status, if it was not kept, is what the channel gives such a body."""
-    from channels.transport import Answer
+    from channels.transport import Response
 
     if status is None:
         status_of: Callable[[bytes], int] = getattr(channel, "status_of", lambda _: 200)
         status = status_of(body)
-    return Answer(status=status, headers=headers, body=body)
+    return Response(status=status, headers=headers, body=body)
 
 
 def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Told]]) -> Told:

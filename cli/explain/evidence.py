@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.base import Channel
-from channels.kit.trace import Verified, listening
-from channels.transport import Answer
+from channels.kit.trace import SignatureCheck, recorded_checks
+from channels.transport import Response
 from core.errors import (
     CallbackForged,
     CallbackStale,
@@ -38,7 +38,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     evidence: Evidence | None = None
     notification_id: str | None = None
-    checks: tuple[Verified, ...] = ()
+    checks: tuple[SignatureCheck, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ async def explain_callback(channel: Channel, headers: Mapping[str, str], body: b
 
 
 async def _verified(channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime) -> Told:
-    with listening() as heard:
+    with recorded_checks() as heard:
         try:
             callback = await channel.verify_callback(headers, body, received_at=at)
         except CallbackForged as error:
@@ -80,7 +80,7 @@ async def _verified(channel: Channel, headers: Mapping[str, str], body: bytes, a
     return replace(told, notification_id=callback.notification_id)
 
 
-def explain_answer(channel: Channel, payment: Payment, answer: Answer, at: datetime | None) -> Told:
+def explain_answer(channel: Channel, payment: Payment, answer: Response, at: datetime | None) -> Told:
     """As a query reads it. `at` None: it is judged as if it came now."""
     if channel.queries_by_reference and payment.channel_reference is None:
         told = _read(channel, replace(payment, channel_reference=_id_in(answer.body)), answer, at or datetime.now(UTC))
@@ -96,10 +96,10 @@ def explain_answer(channel: Channel, payment: Payment, answer: Answer, at: datet
     return told
 
 
-def _read(channel: Channel, payment: Payment, answer: Answer, at: datetime) -> Told:
+def _read(channel: Channel, payment: Payment, answer: Response, at: datetime) -> Told:
     if answer.status == TOO_MANY or answer.status >= BROKEN:  # as the transport has it: nothing is read
         return Told(verdict="unclear", reason=f"status_{answer.status}", notes=(_NOTHING_LEARNT,))
-    with listening() as heard:
+    with recorded_checks() as heard:
         try:
             return _of_evidence(channel.read_answer(payment, answer, received_at=at), heard)
         except ChannelUnreadable as error:
@@ -139,7 +139,7 @@ def without_amount(payment: Payment, told: Told) -> Payment:
     return replace(payment, amount=told.evidence.amount or 0, currency=told.evidence.currency or payment.currency)
 
 
-def _of_evidence(evidence: Evidence, heard: list[Verified]) -> Told:
+def _of_evidence(evidence: Evidence, heard: list[SignatureCheck]) -> Told:
     match evidence:
         case Approved():
             note = "the buyer has agreed, and the money is taken only when the channel is asked to"
@@ -151,7 +151,7 @@ def _of_evidence(evidence: Evidence, heard: list[Verified]) -> Told:
     return Told(verdict=kind_of(evidence), evidence=evidence, checks=tuple(heard))
 
 
-def _rejected(reason: str, error: ChannelError, heard: list[Verified], *notes: str) -> Told:
+def _rejected(reason: str, error: ChannelError, heard: list[SignatureCheck], *notes: str) -> Told:
     detail = "" if error.detail == reason else error.detail
     return Told(verdict="rejected", reason=reason, detail=detail, checks=tuple(heard), notes=notes)
 

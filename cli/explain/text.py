@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from channels.kit.trace import Verified
+from channels.kit.trace import SignatureCheck
 from cli.explain.evidence import Told
 from cli.orders.text import money
 from cli.output import instant, print_table, printable
@@ -131,7 +131,7 @@ def _facts(evidence: Evidence, payment: Payment | None) -> list[tuple[str, objec
     return rows
 
 
-def _print_check(check: Verified, mask: Mask) -> None:
+def _print_check(check: SignatureCheck, mask: Mask) -> None:
     result = "good" if check.is_good else "WRONG"
     click.echo(f"\n{check.what}: {check.algorithm} with {printable(mask.text(check.key))}: {result}")
     text, encoding = _string(check, mask)
@@ -144,7 +144,7 @@ def _print_check(check: Verified, mask: Mask) -> None:
         click.echo("    … (--json shows all of it)")
 
 
-def _check(check: Verified, mask: Mask) -> dict[str, object]:
+def _check(check: SignatureCheck, mask: Mask) -> dict[str, object]:
     text, encoding = _string(check, mask)
     return {
         "what": check.what,
@@ -156,7 +156,7 @@ def _check(check: Verified, mask: Mask) -> dict[str, object]:
     }
 
 
-def _string(check: Verified, mask: Mask) -> tuple[str, str]:
+def _string(check: SignatureCheck, mask: Mask) -> tuple[str, str]:
     """Masked, as text if it is some, else in base64."""
     raw = mask.raw(check.string)
     try:

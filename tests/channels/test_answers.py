@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from channels.transport import ANSWER_BYTES_MAX, Transport
+from channels.transport import RESPONSE_BYTES_MAX, Transport
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from simulator.kernel.faults import CallKind
 from tests.channels import garbage
@@ -94,7 +94,7 @@ UNREADABLE: dict[str, Spoilt] = {
     "compressed": lambda far, asked: _paid(far, asked)._replace(
         headers=_paid(far, asked).headers | {"content-encoding": "gzip"}
     ),
-    "oversized": lambda far, asked: _answer(far, asked, b" " * ANSWER_BYTES_MAX + far.driver.render(Said())),
+    "oversized": lambda far, asked: _answer(far, asked, b" " * RESPONSE_BYTES_MAX + far.driver.render(Said())),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import Callback, Channel
-from channels.kit.trace import listening
+from channels.kit.trace import recorded_checks
 from core.errors import CallbackForged, CallbackRejected, CallbackStale, ChannelUnreadable
 from core.evidence import Paid, Refunded, Unclear
 from core.lifecycle import mismatch
@@ -328,11 +328,11 @@ async def test_a_rejection_tells_nothing_of_the_callback(driver: Driver, offline
 
 async def test_each_check_is_noted_with_what_was_signed_and_without_a_secret(driver: Driver, offline: Channel) -> None:
     """For the person who asks why a callback was not believed."""
-    with listening() as heard:
+    with recorded_checks() as heard:
         await verify(offline, sent(driver))
     assert heard
     assert all(one.is_good and one.string and one.key for one in heard)
-    with listening() as of_a_stranger, pytest.raises(CallbackForged):
+    with recorded_checks() as of_a_stranger, pytest.raises(CallbackForged):
         await verify(offline, sent(driver, key=Key.STRANGER))
     assert not all(one.is_good for one in of_a_stranger)
     assert_tells_no_secret([*heard, *of_a_stranger], driver.account(OFFLINE_URL).credentials)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from channels.base import NOBODY
+from channels.base import NO_PAYER
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, InvalidRequest
 from core.evidence import Closed, Missing, Paid, Unpaid
 from simulator.kernel.faults import CallKind, FaultProfile
@@ -43,7 +43,7 @@ async def test_a_method_that_must_know_the_payer_sends_nothing_without(far: Far)
     for method, needed in far.driver.payer_needed.items():
         row = replace(far.driver.payment(), method=method)
         with pytest.raises(InvalidRequest, match=needed):
-            await far.adapter.create_payment(replace(create(row), payer=NOBODY))
+            await far.adapter.create_payment(replace(create(row), payer=NO_PAYER))
     assert far.asked(CallKind.CREATE) == []
 
 

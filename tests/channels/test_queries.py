@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from channels.transport import Answer
+from channels.transport import Response
 from core.errors import ChannelError, ChannelRefused, ChannelUnreadable
 from core.evidence import Approved, Closed, Missing, Paid, Refunded, Unpaid
 from core.lifecycle import mismatch
@@ -213,7 +213,7 @@ async def test_the_second_half_of_a_query_reads_what_the_whole_reads(far: Far) -
     far.says(Said())
     told = await far.query()
     answered = far.driver.answer(far.asked(CallKind.QUERY)[-1], 200, far.driver.render(Said()))
-    kept = Answer(status=200, headers=answered.headers, body=answered.body)
+    kept = Response(status=200, headers=answered.headers, body=answered.body)
     now = datetime.now(UTC)
     if far.driver.answers_are_bound:
         with pytest.raises(ChannelUnreadable):

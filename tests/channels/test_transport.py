@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from channels import transport as transport_module
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.errors import ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request, reset_connection
 from tests.servers import eventually
@@ -25,7 +25,7 @@ async def transport() -> AsyncIterator[Transport]:
         yield opened
 
 
-async def get(transport: Transport, url: str, **headers: str) -> Answer:
+async def get(transport: Transport, url: str, **headers: str) -> Response:
     return await transport.call("GET", f"{url}/v1/x", headers=headers)
 
 
@@ -41,7 +41,7 @@ async def test_exactly_the_given_bytes_are_sent_and_the_raw_answer_comes_back(tr
 
 
 async def test_an_answer_in_a_log_line_shows_neither_headers_nor_body() -> None:
-    answer = Answer(status=200, headers={"sandbox-signature": "canary"}, body=b"canary")
+    answer = Response(status=200, headers={"sandbox-signature": "canary"}, body=b"canary")
     assert repr(answer) == "Answer(200, 6 bytes)"
 
 
@@ -156,17 +156,17 @@ async def test_an_answer_over_the_cap_is_refused_while_it_streams(transport: Tra
 
     async with listening(endless) as peer:
         with pytest.raises(ChannelUnreadable, match="oversized"):
-            await transport.call("GET", peer.url, headers={}, answer_bytes_max=100_000)
+            await transport.call("GET", peer.url, headers={}, response_bytes_max=100_000)
     assert sent < 32 << 20
 
 
 async def test_an_answer_of_exactly_the_cap_is_read(transport: Transport) -> None:
     async with listening(answering(http_answer(Answered(200, {}, bytes(1000))))) as peer:
-        answer = await transport.call("GET", peer.url, headers={}, answer_bytes_max=1000)
+        answer = await transport.call("GET", peer.url, headers={}, response_bytes_max=1000)
     assert len(answer.body) == 1000
     async with listening(answering(http_answer(Answered(200, {}, bytes(1001))))) as peer:
         with pytest.raises(ChannelUnreadable, match="oversized"):
-            await transport.call("GET", peer.url, headers={}, answer_bytes_max=1000)
+            await transport.call("GET", peer.url, headers={}, response_bytes_max=1000)
 
 
 async def test_a_refused_connection_is_unavailable(transport: Transport) -> None:

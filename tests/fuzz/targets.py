@@ -17,7 +17,7 @@ import httpx
 
 from channels.adapters import open_channel
 from channels.base import Channel
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
 from core.money import AMOUNT_MAX, minor_units
@@ -132,7 +132,7 @@ def _answer(driver: Driver, adapter: Channel, question: Asked, data: bytes) -> N
     told = driver.answer(question, status, data[1:])
     headers = {name.lower(): value for name, value in told.headers.items()}
     try:
-        answer = Answer(status=told.status, headers=headers, body=told.body)
+        answer = Response(status=told.status, headers=headers, body=told.body)
         evidence = adapter.read_answer(known(driver), answer, received_at=datetime.now(UTC))
     except ChannelError:
         return

@@ -15,7 +15,7 @@ from channels.alipay.keys import root_certificate_sn
 from channels.alipay.wire import read_envelope
 from channels.base import Callback, Channel, RefundState
 from channels.kit import trace
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import (
     CallbackForged,
@@ -62,7 +62,7 @@ def read(node: bytes, *, sign: str | None = None) -> Evidence:
     """What the adapter makes of an answer with this node."""
     made = signature(node) if sign is None else sign
     body = b'{"alipay_trade_query_response":%b,"sign":"%b"}' % (node, made.encode())
-    return offline().read_answer(DRIVER.payment(), Answer(status=200, headers={}, body=body), received_at=NOW)
+    return offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 def answer(**changed: object) -> Evidence:
@@ -108,7 +108,7 @@ def test_an_answer_is_verified_over_the_raw_bytes_of_its_node(node: bytes) -> No
 def test_the_signature_may_stand_before_the_node_and_white_space_around_it(envelope: bytes) -> None:
     node = DRIVER.render(Said())
     body = envelope % (signature(node).encode(), b"alipay_trade_query_response", node)
-    told = offline().read_answer(DRIVER.payment(), Answer(status=200, headers={}, body=body), received_at=NOW)
+    told = offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
     assert isinstance(told, Paid)
 
 
@@ -116,7 +116,7 @@ def test_a_signed_error_node_is_read_where_the_methods_own_is_missing() -> None:
     node = refused("isv.invalid-app-id", code="40002")
     body = b'{"error_response":%b,"sign":"%b"}' % (node, signature(node).encode())
     with pytest.raises(ChannelUnreadable, match=r"isv\.invalid-app-id"):
-        offline().read_answer(DRIVER.payment(), Answer(status=200, headers={}, body=body), received_at=NOW)
+        offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 @pytest.mark.parametrize("name", ["alipay_trade_query_response", "error_response"])
@@ -124,7 +124,7 @@ def test_a_signed_error_node_is_read_where_the_methods_own_is_missing() -> None:
 def test_a_rejection_without_a_signature_is_neither_paid_nor_failed_nor_missing(name: str, sub_code: str) -> None:
     body = b'{"%b":%b}' % (name.encode(), refused(sub_code, code="40002"))
     with pytest.raises(ChannelUnreadable, match=f"unsigned_{sub_code}"):
-        offline().read_answer(DRIVER.payment(), Answer(status=200, headers={}, body=body), received_at=NOW)
+        offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 def test_a_signature_that_is_nested_however_deep_is_unreadable() -> None:
@@ -186,7 +186,7 @@ async def test_a_payment_signed_with_its_sign_type_verifies_too() -> None:
 
 
 async def test_every_check_of_a_signature_can_be_seen_with_its_exact_string() -> None:
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         read(DRIVER.render(Said()))
         await called_back()
     assert [(one.what, one.algorithm, one.key, one.is_good) for one in heard] == [
@@ -563,7 +563,7 @@ async def test_an_account_with_certificates_names_them_and_verifies_by_the_one_t
     key = LedgerKey(certified.account.merchant_id, NUMBER)
     far_side.open(key)
     far_side.pay(key)
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         told = await channel.query_payment(DRIVER.payment())
     assert isinstance(told, Paid)
     assert [(len(one.key), one.is_good) for one in heard] == [(32, True)]

@@ -597,7 +597,7 @@ async def test_a_certificate_that_cannot_be_had_now_is_no_verdict(paypal: FakePa
 
 async def test_what_is_checked_can_be_seen(paypal: FakePaypal) -> None:
     sent = genuine()
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         await verify(paypal.open(), sent)
         with pytest.raises(CallbackForged):
             await verify(paypal.open(), sent._replace(body=b"{}"))

@@ -62,7 +62,7 @@ def webhook() -> Webhook:
 
 async def test_the_published_webhook_verifies(webhook: Webhook) -> None:
     """Its checksum is over two to the thirty-first. It tells of a sale of the older API: no payment of ours."""
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         callback = await webhook.verify()
     assert callback.evidence is None
     assert callback.notification_id in webhook.vector["raw_body"]

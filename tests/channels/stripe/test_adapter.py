@@ -457,7 +457,7 @@ def test_a_body_that_was_kept_without_its_status_tells_it() -> None:
 
 async def test_every_check_of_a_signature_is_told_to_who_listens() -> None:
     body = event("payout.paid", {})
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         await called_back(body, signature(body, secret_of(Key.OLD), AT), Key.NEW, Key.OLD)
     assert [(one.key, one.is_good) for one in heard] == [("webhook_secrets[0]", False), ("webhook_secrets[1]", True)]
     assert {one.string for one in heard} == {b"%d." % AT + body}

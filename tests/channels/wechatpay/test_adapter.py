@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from channels.base import Create, MalformedRow, Payer, RefundState, StatementRow
 from channels.kit import trace
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
 from core.errors import (
@@ -397,7 +397,7 @@ async def test_an_answer_of_another_time_is_unreadable(skew_s: int) -> None:
 def test_a_captured_answer_is_judged_by_when_it_was_received() -> None:
     body = DRIVER.render(Said())
     headers = signature_headers(body, serial=PUBLIC_KEY_ID, key=keys().theirs[Key.NEW], at=NOW.timestamp())
-    answer, adapter = Answer(status=200, headers=headers, body=body), Played().adapter
+    answer, adapter = Response(status=200, headers=headers, body=body), Played().adapter
     assert isinstance(adapter.read_answer(ROW, answer, received_at=NOW), Paid)
     with pytest.raises(ChannelUnreadable):
         adapter.read_answer(ROW, answer, received_at=NOW + timedelta(seconds=301))
@@ -419,7 +419,7 @@ def test_a_captured_body_tells_its_status(body: bytes, status: int) -> None:
     adapter = Played().adapter
     assert adapter.status_of(body) == status
     if status == 404:
-        answer = Answer(status=status, headers={}, body=body)
+        answer = Response(status=status, headers={}, body=body)
         assert isinstance(adapter.read_answer(ROW, answer, received_at=NOW), Missing)
 
 
@@ -514,7 +514,7 @@ async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> No
 
 async def test_every_check_is_noted_with_the_string_that_was_checked() -> None:
     sent = callback(genuine())
-    with trace.listening() as heard:
+    with trace.recorded_checks() as heard:
         await Played().adapter.verify_callback(sent.headers, sent.body, received_at=NOW)
         with pytest.raises(CallbackForged):
             await Played().adapter.verify_callback(sent.headers, sent.body + b" ", received_at=NOW)

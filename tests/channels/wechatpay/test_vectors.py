@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509 import Certificate
 
 from channels.kit.rsa import is_signed, load_certificate, load_private_key, load_public_key, sign
-from channels.transport import Answer, Transport
+from channels.transport import Response, Transport
 from channels.wechatpay import wire as wechatpay_wire
 from channels.wechatpay.certificates import read_certificates
 from channels.wechatpay.keys import KeyRing, Sealed, seal_key, serial_of, unseal
@@ -123,10 +123,10 @@ def test_the_documentations_answer_verifies_and_its_changes_do_not() -> None:
     headers = {**lower(vectors["headers"]), "wechatpay-serial": PUBLIC_KEY_ID}
     signed_at = float(vectors["headers"]["Wechatpay-Timestamp"])
     ours = wire(signed_at, public_keys={PUBLIC_KEY_ID: vectors["public_key_pem"]})
-    ours.verify(Answer(status=200, headers=headers, body=vectors["body"].encode()), at(signed_at))
+    ours.verify(Response(status=200, headers=headers, body=vectors["body"].encode()), at(signed_at))
     for negative in vectors["negatives"]:
         changed = {f"wechatpay-{name}": negative[name] for name in ("nonce", "timestamp") if name in negative}
-        answer = Answer(status=200, headers=headers | changed, body=negative.get("body", vectors["body"]).encode())
+        answer = Response(status=200, headers=headers | changed, body=negative.get("body", vectors["body"]).encode())
         with pytest.raises(ChannelUnreadable):
             ours.verify(answer, at(negative.get("now", signed_at)))
 

@@ -10,7 +10,7 @@ import click
 import structlog
 import uvloop
 
-from api.http.asgi import App, running
+from api.application import open_application
 from api.http.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
-    """Until SIGTERM. The stores are opened before the port listens, and closed after the last answer."""
+    """Serve until SIGTERM. The stores are opened before the port listens, and closed after the last response."""
     async with open_resources(settings) as resources:
         draining = asyncio.Event()
-        async with running(App(resources, draining)) as app:
+        async with open_application(resources, draining) as app:
             log.info("api_started", host=settings.host, port=settings.port)
             await make_server(app, settings, draining).serve()
     log.info("api_stopped")

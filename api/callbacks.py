@@ -6,17 +6,17 @@ first may be forwarded here unchanged, with its headers.
 
 from __future__ import annotations
 
+from api.context import Context
 from api.http.request import Request
 from api.http.response import Response
-from api.service import Service
 from core.errors import UnknownAccount
 from core.order import ACCOUNT_NAME
 from flows.callback import receive_callback
 
 
-async def receive(service: Service, request: Request) -> Response:
+async def receive(context: Context, request: Request) -> Response:
     account = request.params["account"]
     if ACCOUNT_NAME.fullmatch(account) is None:
         raise UnknownAccount
-    told = await receive_callback(service.resources, account, request.headers, request.body)
-    return Response(status=told.status, body=told.body, content_type=told.content_type)
+    acknowledgement = await receive_callback(context.resources, account, request.headers, request.body)
+    return Response(status=acknowledgement.status, body=acknowledgement.body, content_type=acknowledgement.content_type)

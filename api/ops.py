@@ -1,15 +1,17 @@
-"""For those who run it: is it alive, may it have traffic, what does it count, and how is it called."""
+"""The handlers for operators and their tools: health, readiness, metrics, OpenAPI and the pages of problems."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 
+import msgspec
+
+from api import store_metrics
+from api.context import Context
 from api.http import metrics, problems
 from api.http.request import Request
 from api.http.response import HTML, Response, json_response
-from api.service import Service
-from api.v1.schemas import Health, Readiness
 from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
@@ -19,36 +21,49 @@ from storage.postgres.reconciliation.runs import last_reconciled
 PING_TIMEOUT_S = 2.0
 
 
-async def healthz(_service: Service, _request: Request) -> Response:
-    """The loop turns. It asks nobody: a process must not be restarted because a database is down."""
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`ready` while either store works: callbacks are accepted with one of them down."""
+
+    ready: bool
+    postgres: bool
+    redis: bool
+    draining: bool
+
+
+async def healthz(_context: Context, _request: Request) -> Response:
+    """Alive while the event loop runs. No store is read: a process must not be restarted because a database is down."""
     return json_response(Health(status="ok"))
 
 
-async def readyz(service: Service, _request: Request) -> Response:
+async def readyz(context: Context, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
-    postgres, redis = await asyncio.gather(service.resources.db.ping(), _is_redis_there(service.resources))
-    draining = service.draining.is_set()
+    postgres, redis = await asyncio.gather(context.resources.db.ping(), _is_redis_there(context.resources))
+    draining = context.draining.is_set()
     ready = (postgres or redis) and not draining
     readiness = Readiness(ready=ready, postgres=postgres, redis=redis, draining=draining)
     return json_response(readiness, 200 if ready else 503)
 
 
-async def expose_metrics(service: Service, _request: Request) -> Response:
-    """A store that is down leaves its last figures standing; /readyz tells that it is down."""
+async def expose_metrics(context: Context, _request: Request) -> Response:
+    """A store that is down leaves its last figures standing; /readyz says that it is down."""
     with suppress(DatabaseUnavailable):
-        metrics.show_backlog(await read_backlog(service.resources.db))
-        metrics.show_reconciled(await last_reconciled(service.resources.db))
+        store_metrics.show_backlog(await read_backlog(context.resources.db))
+        store_metrics.show_reconciled(await last_reconciled(context.resources.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
-            metrics.show_lane(lane, await service.resources.queue.depth(lane))
+            store_metrics.show_lane(lane, await context.resources.queue.depth(lane))
     return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 
-async def describe_api(service: Service, _request: Request) -> Response:
-    return Response(body=service.openapi)
+async def describe_api(context: Context, _request: Request) -> Response:
+    return Response(body=context.openapi)
 
 
-async def describe_problem(_service: Service, request: Request) -> Response:
+async def describe_problem(_context: Context, request: Request) -> Response:
     page = problems.describe(request.params["slug"])
     if page is None:
         raise NotFound("no such type of problem")

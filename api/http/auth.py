@@ -1,7 +1,7 @@
-"""Who may use /v1: a bearer API key, known here by its SHA-256 alone.
+"""Authentication for /v1: a bearer API key, known here by its SHA-256 alone.
 
-The key has 256 random bits, so a plain hash keeps it, and looking the hash up by equality tells an attacker's stopwatch
-nothing about any key. What is learnt is kept for ten seconds: that long a deleted key still opens.
+The key has 256 random bits, so a plain hash keeps it, and the time of a lookup by equality shows nothing about any key.
+A known key is kept for ten seconds: for so long a revoked key is still accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Kept(NamedTuple):
 
 
 class ApiKeys:
-    """The keys that were used lately. Unknown ones are not kept: a flood of them would push out the known."""
+    """The keys that were used lately. Unknown ones are not kept: many of them would push out the known."""
 
     def __init__(self, db: Database, clock: Callable[[], float] = monotonic) -> None:
         self._db = db
@@ -41,7 +41,7 @@ class ApiKeys:
 
         Raises:
             Unauthorized: there is none, or it is not known.
-            DatabaseUnavailable: whether it is known cannot be told now.
+            DatabaseUnavailable: the keys cannot be read now.
         """
         match = _BEARER.fullmatch(headers.get("authorization", ""))
         if match is None:

@@ -80,32 +80,32 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def kind_of(error: BaseException) -> Kind:
-    """The row of the nearest class in the tree; whatever is not in it is a bug of ours."""
+    """The row of the nearest class in the tree; anything that is not in it is a bug of ours."""
     for base in type(error).__mro__:
         if base in KINDS:
             return KINDS[base]
     return Kind(500, UNEXPECTED)
 
 
-def answer(error: BaseException, request_id: str) -> Response:
-    """The problem of this fault. What went wrong on our side is not explained to the outside."""
+def response(error: BaseException, request_id: str, *headers: tuple[str, str]) -> Response:
+    """The problem of this fault. A fault on our side is not explained to the outside."""
     kind = kind_of(error)
     is_ours = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "" if is_ours or not isinstance(error, errors.NodropError) else error.detail
-    return _response(kind, detail, request_id, _headers(error, kind))
+    return _response(kind, detail, request_id, *_headers(error, kind), *headers)
 
 
 def overloaded(request_id: str) -> Response:
-    """More requests at once than this process takes: said at once, rather than by a time-out."""
-    return _response(Kind(503, UNAVAILABLE), "too many requests at once", request_id, (("retry-after", "2"),))
+    """More requests at once than this process takes: refused at once, rather than by a time-out."""
+    return _response(Kind(503, UNAVAILABLE), "too many requests at once", request_id, ("retry-after", "2"))
 
 
 def out_of_time(request_id: str) -> Response:
-    """The handler did not finish within its deadline; whatever it was doing is found again by the sweep."""
-    return _response(Kind(503, UNAVAILABLE), "not done in time", request_id, (("retry-after", str(RETRY_AFTER_S)),))
+    """The handler did not finish within its deadline; the sweep finds again what it was doing."""
+    return _response(Kind(503, UNAVAILABLE), "not done in time", request_id, ("retry-after", str(RETRY_AFTER_S)))
 
 
-def _response(kind: Kind, detail: str, request_id: str, headers: tuple[tuple[str, str], ...]) -> Response:
+def _response(kind: Kind, detail: str, request_id: str, *headers: tuple[str, str]) -> Response:
     problem = Problem(
         type=f"/problems/{kind.slug}",
         title=title_of(kind.slug),

@@ -1,4 +1,4 @@
-"""One request as the handlers see it, its body within bounds, and JSON read so strictly that nothing surprises later.
+"""One request as the handlers see it: its body within bounds, its JSON read strictly.
 
 A body has a size cap that holds while it streams, with and without Content-Length, and a deadline; it is read only
 after the caller is known to be allowed to send it. Nothing here trusts `X-Forwarded-For` beyond `TRUSTED_PROXY_HOPS`.
@@ -52,11 +52,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientGone(Exception):
-    """The client went away before its body was there; nobody hears the answer."""
+    """The client went away before its body was complete; no response can be sent."""
 
 
 class Body:
-    """The body still on the wire. `is_unread` tells whether the connection can be used for another request."""
+    """The body still on the wire. While it `is_unread`, the connection cannot be used for another request."""
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], timeout_s: float) -> None:
         self._receive = receive
@@ -68,7 +68,7 @@ class Body:
         """All of it.
 
         Raises:
-            UnsupportedBody: it has a Content-Encoding: what it unpacks to has no bound that can be told beforehand.
+            UnsupportedBody: it has a Content-Encoding, so the size that it unpacks to has no known bound.
             BodyTooLarge, BodyTooSlow: as soon as that is known.
         """
         if self._headers.get("content-encoding", "identity").lower() != "identity":
@@ -85,8 +85,8 @@ class Body:
         return body
 
     async def discard(self) -> None:
-        """Take what still comes of a refused body, within bounds: a connection closed on unread bytes is reset, and a
-        reset can overtake the answer that says why.
+        """Read on in a refused body, within bounds: a connection closed on unread bytes is reset, and a reset can
+        overtake the response that says why.
         """
         left = DISCARD_BYTES_MAX
         with suppress(TimeoutError):
@@ -121,15 +121,16 @@ def read_headers(scope: Scope) -> dict[str, str]:
 
 
 def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
-    """Whom to count requests for: the peer, or what the last `hops` proxies say, each having appended one address.
+    """The address that a request counts for: the peer's, or the one before the last `hops` proxies, each of which has
+    appended one address.
 
     An IPv6 address counts as its /64, which is what one customer is given.
     """
     client = scope.get("client")
     peer = client[0] if client else ""
     entries = [entry.strip() for entry in headers.get("x-forwarded-for", "").split(",") if entry.strip()]
-    told = entries[max(0, len(entries) - hops)] if hops and entries else peer
-    return _network_of(told) or _network_of(peer) or peer
+    forwarded = entries[max(0, len(entries) - hops)] if hops and entries else peer
+    return _network_of(forwarded) or _network_of(peer) or peer
 
 
 @lru_cache(maxsize=4096)
@@ -145,6 +146,19 @@ def _network_of(text: str) -> str:
         mapped = address.ipv4_mapped
         return str(mapped) if mapped else str(IPv6Network((int(address) >> 64 << 64, 64)))
     return str(address)
+
+
+def query_string(scope: Scope) -> str:
+    """The query string as sent; it is ASCII by protocol.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    raw: bytes = scope["query_string"]
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the query string cannot be read") from None
 
 
 # -- JSON and queries --------------------------------------------------------------------------------------------------
@@ -205,10 +219,10 @@ def read_query(request: Request, type_: type[T]) -> T:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise InvalidRequest("a field is there twice")
-    return made
+    return fields
 
 
 def _refuse_constant(name: str) -> object:
@@ -216,7 +230,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _check_text(value: object) -> None:
-    """Look at every text and key, without recursion. The cap on the body bounds how many there are."""
+    """Check every text and key, without recursion. The cap on the body bounds their number."""
     left = [value]
     while left:
         match left.pop():

@@ -1,4 +1,4 @@
-"""What a handler returns: a whole response, or a stream of server-sent events. Nothing is cached unless it says so."""
+"""Replies of a handler: a whole response, or a stream of server-sent events. Nothing is cached unless it says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer. Header names are lower-case."""
+    """A whole response. Header names are lower-case."""
 
     status: int = 200
     body: bytes = b""
@@ -26,7 +26,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventStream(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer that goes on until its generator ends, the client goes or the process drains."""
+    """A response that goes on until its generator ends, the client goes or the process drains."""
 
     events: AsyncGenerator[bytes, None]
 
@@ -41,12 +41,12 @@ def json_response(value: object, status: int = 200, *headers: tuple[str, str]) -
 
 
 def see_other(location: str) -> Response:
-    """303: look there with GET, whatever the method was here."""
+    """303: GET that address, whatever the method was here."""
     return Response(status=303, headers=(("location", location),))
 
 
 def encode_headers(response: Response, *, close: bool) -> HeaderList:
-    """What goes on the wire. `close` ends the connection, because what the client still sends will not be read."""
+    """Headers for the wire. `close` ends the connection, because what the client still sends will not be read."""
     headers: HeaderList = [
         (b"content-length", str(len(response.body)).encode()),
         (b"x-content-type-options", b"nosniff"),

@@ -1,4 +1,4 @@
-"""uvicorn with what it lacks: a deadline and a cap for request heads, an end for readers that take nothing, a drain.
+"""uvicorn with additions: a deadline and a cap for request heads, an end for readers that take nothing, a drain.
 
 uvicorn itself has no time-out for headers that never end and no cap on them, exits with 143 on SIGTERM, and waits for
 open streams until it kills them.
@@ -35,7 +35,7 @@ KEEP_ALIVE_S = 20
 
 LINGER_SHARE = 0.2
 LINGER_MAX_S = 2.0
-"""How long a draining process still accepts: routers need a moment to hear that it is not ready any more."""
+"""How long a draining process still accepts: routers need a moment to notice that it is not ready any more."""
 
 CLOSE_S = 1.5
 """Kept of the grace for closing the stores."""
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Whoever connects, or begins a request, has ten seconds to send its head."""
+    """One connection. A request's head must arrive within ten seconds of the connection or of its first byte."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -78,7 +78,7 @@ class Protocol(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._end_head()
         self._in_head, self._head_bytes = True, 0
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close_late_head)
 
     def _end_head(self) -> None:
         self._in_head = False
@@ -86,7 +86,7 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_is_late(self) -> None:
+    def _close_late_head(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
 
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self.drain)
 
     def drain(self) -> None:
-        """Begin to end. Calling it twice is calling it once."""
+        """Begin to end. A second call has no effect."""
         if not self._draining.is_set():
             log.info("api_draining")
             self._draining.set()
@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: Application, settings: Settings, draining: asyncio.Event) -> Server:
-    """The server with every limit said. It trusts no proxy: `TRUSTED_PROXY_HOPS` is ours."""
+    """The server with all limits set here. uvicorn trusts no proxy: `TRUSTED_PROXY_HOPS` is read by the application."""
     grace_s = settings.shutdown_grace_s
     linger_s = min(LINGER_MAX_S, grace_s * LINGER_SHARE)
     config = uvicorn.Config(

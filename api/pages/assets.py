@@ -43,7 +43,7 @@ def url(name: str) -> str:
 def find(name: str) -> Response | None:
     """The file of a hashed name, or None.
 
-    During a deploy a page of one release asks a process of another: it gets what there is, uncached, not nothing.
+    During a deploy a page of one release asks a process of another: it gets the current file, uncached.
     """
     match = _NAME.fullmatch(name)
     content = _CONTENT.get(f"{match[1]}.{match[3]}") if match else None
@@ -54,7 +54,7 @@ def find(name: str) -> Response | None:
 
 
 def service_worker(shell: bytes) -> bytes:
-    """The worker with what it keeps: shell and files. Its bytes change with theirs, so browsers fetch it anew."""
+    """The worker with the shell and files that it keeps. Its bytes change with theirs, so browsers fetch it anew."""
     kept = [url(name) for name in sorted(_CONTENT)]
     script = (_FOLDER / "sw.js").read_bytes()
     version = _digest(shell + script + "".join(kept).encode())

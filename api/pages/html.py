@@ -1,6 +1,6 @@
 """An order's page as HTML: complete without the script, and the token-free shell that the service worker keeps.
 
-Every value goes through `escape`; the page holds no inline script or style, and nothing but what its reader may know.
+Every value goes through `escape`; the page holds no inline script or style, and nothing that its reader may not know.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RELOAD_S = 10
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What is shown. The shell has no token, and the script fills it from what the browser remembers."""
+    """The values of one page. The shell has no token, and the script fills it from what the browser remembers."""
 
     lang: str
-    asked_lang: str = ""
+    requested_lang: str = ""
     token: str = ""
     status: str = PublicStatus.PROCESSING
     version: int = 0
@@ -41,11 +41,11 @@ def amount_text(state: OrderState) -> str:
     return f"{decimal_text(state.order.amount, state.order.currency)} {state.order.currency}"
 
 
-def page_of(state: OrderState, *, lang: str, asked_lang: str, retry_after_s: int) -> Page:
+def page_of(state: OrderState, *, lang: str, requested_lang: str, retry_after_s: int) -> Page:
     order, status = state.order, public_status(state.order, state.payments)
     return Page(
         lang=lang,
-        asked_lang=asked_lang,
+        requested_lang=requested_lang,
         token=order.page_token,
         status=status,
         version=order.version,
@@ -59,14 +59,14 @@ def page_of(state: OrderState, *, lang: str, asked_lang: str, retry_after_s: int
     )
 
 
-def missing(lang: str, asked_lang: str) -> bytes:
-    """The one answer to a token that is malformed, unknown or expired."""
-    return render(Page(lang=lang, asked_lang=asked_lang, status="missing", is_final=True), with_script=False)
+def missing(lang: str, requested_lang: str) -> bytes:
+    """The page of a token that is malformed, unknown or expired."""
+    return render(Page(lang=lang, requested_lang=requested_lang, status="missing", is_final=True), with_script=False)
 
 
 def render(page: Page, *, with_script: bool = True) -> bytes:
     texts = TEXTS[page.lang]
-    title, suffix = texts[page.status], f"?lang={quote(page.asked_lang)}" if page.asked_lang else ""
+    title, suffix = texts[page.status], f"?lang={quote(page.requested_lang)}" if page.requested_lang else ""
     reload = "" if page.is_final else f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
     script = f'<script src="{assets.url("order.js")}" defer></script>\n' if with_script else ""
     html = f"""<!doctype html>
@@ -105,7 +105,7 @@ data-version="{page.version}" data-retry-after="{page.retry_after_s}">
 
 
 def _time(at: datetime | None) -> str:
-    """In UTC, and said so; the script shows the reader's own time."""
+    """In UTC, and marked so; the script shows the reader's own time."""
     if at is None:
         return ""
     utc = at.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""What an order's page says, in English and Chinese: the one place, for the server's page and for its script.
+"""The texts of an order's page in English and Chinese, for the server's page and for its script.
 
 No state that is not definite has a word like unpaid or failed: money may be under way.
 """
@@ -73,14 +73,14 @@ def other(lang: str) -> str:
     return "en" if lang == "zh" else "zh"
 
 
-def choose(asked: str, accept_language: str) -> str:
+def choose(requested: str, accept_language: str) -> str:
     """The language of `?lang=`, else the one that the browser prefers among ours: "zh-CN,en;q=0.8" → "zh"."""
-    if asked in TEXTS:
-        return asked
-    wanted: list[tuple[float, str]] = []
+    if requested in TEXTS:
+        return requested
+    accepted: list[tuple[float, str]] = []
     for part in accept_language[:200].split(","):
         match = _PREFERENCE.fullmatch(part.strip())
         if match is not None and match[1].lower() in TEXTS:
-            wanted.append((float(match[2] or 1), match[1].lower()))
-    best = max(wanted, key=lambda pair: pair[0], default=(0.0, DEFAULT))
+            accepted.append((float(match[2] or 1), match[1].lower()))
+    best = max(accepted, key=lambda pair: pair[0], default=(0.0, DEFAULT))
     return best[1] if best[0] > 0 else DEFAULT

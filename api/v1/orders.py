@@ -1,12 +1,12 @@
-"""The handlers of /v1: read, call the flow, show. Nothing is decided here."""
+"""The handlers of /v1: read the request, call the flow, show the order. Nothing is decided here."""
 
 from __future__ import annotations
 
 import msgspec
 
+from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
-from api.service import Service
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
@@ -36,8 +36,8 @@ from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state, list_orders, timeline
 
 
-async def place(service: Service, _request: Request, body: OrderInput) -> Response:
-    check_url("notify_url", body.notify_url, https_only=not service.resources.settings.allowed_nets())
+async def place(context: Context, _request: Request, body: OrderInput) -> Response:
+    check_url("notify_url", body.notify_url, https_only=not context.resources.settings.allowed_nets())
     check_url("return_url", body.return_url, https_only=False)
     terms = OrderTerms(
         order_no=body.order_no,
@@ -48,13 +48,13 @@ async def place(service: Service, _request: Request, body: OrderInput) -> Respon
         return_url=body.return_url,
         metadata=body.metadata,
     )
-    placed = await place_order(service.resources, terms, _first_payment(body), expires_in_s=body.expires_in_s)
-    return _shown(service, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
+    placed = await place_order(context.resources, terms, _first_payment(body), expires_in_s=body.expires_in_s)
+    return _order_response(context, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
 
 
-async def find_orders(service: Service, _request: Request, query: OrdersQuery) -> Response:
+async def find_orders(context: Context, _request: Request, query: OrdersQuery) -> Response:
     states, cursor = await list_orders(
-        service.resources.db,
+        context.resources.db,
         status=query.status,
         account=query.account,
         created_after=query.created_after,
@@ -62,43 +62,43 @@ async def find_orders(service: Service, _request: Request, query: OrdersQuery) -
         cursor=query.cursor,
         limit=query.limit,
     )
-    public_url = service.resources.settings.public_url
+    public_url = context.resources.settings.public_url
     return json_response(OrderPage(orders=[view_order(state, public_url) for state in states], next_cursor=cursor))
 
 
-async def get_order(service: Service, request: Request) -> Response:
-    state = await find_state(service.resources.db, _order_no(request))
+async def get_order(context: Context, request: Request) -> Response:
+    state = await find_state(context.resources.db, _order_no(request))
     if state is None:
         raise NotFound("no such order")
-    return _shown(service, state)
+    return _order_response(context, state)
 
 
-async def start(service: Service, request: Request, body: PaymentInput) -> Response:
-    wanted = _payment(body.account, body.method, body.payer, body.watch)
-    placed = await start_payment(service.resources, _order_no(request), wanted)
-    return _shown(service, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
+async def start(context: Context, request: Request, body: PaymentInput) -> Response:
+    payment = _payment(body.account, body.method, body.payer, body.watch)
+    placed = await start_payment(context.resources, _order_no(request), payment)
+    return _order_response(context, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
 
-async def refresh(service: Service, request: Request) -> Response:
-    return _shown(service, await refresh_order(service.resources, _order_no(request)))
+async def refresh(context: Context, request: Request) -> Response:
+    return _order_response(context, await refresh_order(context.resources, _order_no(request)))
 
 
-async def close(service: Service, request: Request) -> Response:
-    state = await request_close(service.resources, _order_no(request))
-    return _shown(service, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
+async def close(context: Context, request: Request) -> Response:
+    state = await request_close(context.resources, _order_no(request))
+    return _order_response(context, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
 
 
-async def get_timeline(service: Service, request: Request) -> Response:
+async def get_timeline(context: Context, request: Request) -> Response:
     order_no = _order_no(request)
-    entries = await timeline(service.resources.db, order_no)
+    entries = await timeline(context.resources.db, order_no)
     if not entries:
         raise NotFound("no such order")
     return json_response(Timeline(entries=msgspec.convert(entries, list[TimelineView], from_attributes=True)))
 
 
-async def find_cases(service: Service, _request: Request, query: CasesQuery) -> Response:
+async def find_cases(context: Context, _request: Request, query: CasesQuery) -> Response:
     rows, cursor = await list_cases(
-        service.resources.db,
+        context.resources.db,
         open_only=query.open,
         reason=query.reason,
         order_no=query.order_no,
@@ -110,12 +110,12 @@ async def find_cases(service: Service, _request: Request, query: CasesQuery) -> 
     )
 
 
-def _shown(service: Service, state: OrderState, status: int = 200) -> Response:
-    return json_response(view_order(state, service.resources.settings.public_url), status)
+def _order_response(context: Context, state: OrderState, status: int = 200) -> Response:
+    return json_response(view_order(state, context.resources.settings.public_url), status)
 
 
 def _order_no(request: Request) -> str:
-    """The number in the path; one that no order can have is simply not there."""
+    """The number in the path; one that no order can have is not found."""
     order_no = request.params["order_no"]
     if ORDER_NO.fullmatch(order_no) is None:
         raise NotFound("no such order")
@@ -125,7 +125,7 @@ def _order_no(request: Request) -> str:
 def _first_payment(body: OrderInput) -> PaymentRequest | None:
     if body.account is None:
         if body.watch is not None or body.payer is not None or body.method:
-            raise InvalidRequest("account is missing: method, payer and watch speak of a payment")
+            raise InvalidRequest("account is missing: method, payer and watch belong to a payment")
         return None
     return _payment(body.account, body.method, body.payer, body.watch)
 

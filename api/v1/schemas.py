@@ -1,4 +1,4 @@
-"""Every body that /v1 takes and gives. OpenAPI is generated from these very types.
+"""Bodies and queries of /v1. OpenAPI is generated from these very types.
 
 Texts are free of control characters before they come here (`api.http.request`), so a pattern's `$` cannot let a
 trailing newline through, and the patterns stay readable for clients in any language.
@@ -67,7 +67,7 @@ Url = Annotated[
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A misspelt optional field must not be dropped in silence."""
+    """An unknown field is refused: a misspelt optional one must not be dropped silently."""
 
 
 class WatchInput(_Input, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class WatchInput(_Input, frozen=True, kw_only=True):
 
 
 class PayerInput(_Input, frozen=True, kw_only=True):
-    """What some methods must be told of who pays. It is passed on to the channel, and neither kept nor logged."""
+    """Data about the buyer that some methods require. It is passed on to the channel, and neither kept nor logged."""
 
     openid: OpenId | None = None
     client_ip: ClientIp | None = None
@@ -123,7 +123,7 @@ class OrdersQuery(_Input, frozen=True, kw_only=True):
 
 
 class CasesQuery(_Input, frozen=True, kw_only=True):
-    """Which cases to list, newest first. `open` is true unless told otherwise: those are the ones to look at."""
+    """Which cases to list, newest first. `open` is true by default: those are the ones to look at."""
 
     open: bool = True
     reason: CaseReason | None = None
@@ -132,7 +132,7 @@ class CasesQuery(_Input, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-# -- what is given -----------------------------------------------------------------------------------------------------
+# -- responses --------------------------------------------------------------------------------------------------------
 
 
 class PaidBy(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,38 +255,11 @@ class CasePage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order's page may know. `retry_after_s`: how long its refresh button stays off."""
-
-    status: PublicStatus
-    version: int
-    amount: int
-    currency: str
-    amount_text: str
-    subject: str
-    paid_at: datetime | None
-    retry_after_s: int
-    definite: bool
-
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    status: str
-
-
-class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready` while either store works: callbacks are accepted with one of them down."""
-
-    ready: bool
-    postgres: bool
-    redis: bool
-    draining: bool
-
-
-# -- what a type cannot say --------------------------------------------------------------------------------------------
+# -- checks beyond the types -------------------------------------------------------------------------------------------
 
 
 def check_url(name: str, url: str | None, *, https_only: bool) -> None:
-    """What the pattern leaves open: a port that exists, and https where a notification would carry what was paid.
+    """Check what the pattern leaves open: a port that exists, and https where a notification would show a payment.
 
     Raises:
         InvalidRequest: names the field.
@@ -305,10 +278,10 @@ def check_url(name: str, url: str | None, *, https_only: bool) -> None:
 
 
 def check_client_ip(payer: PayerInput | None) -> None:
-    """What the pattern leaves open: that it is an address.
+    """Check what the pattern leaves open: that it is an address.
 
     Raises:
-        InvalidRequest: it is none; the text is not repeated, for it may be anybody's.
+        InvalidRequest: it is none; the text is not repeated, for it may be personal data.
     """
     try:
         if payer is not None and payer.client_ip is not None:
@@ -318,7 +291,7 @@ def check_client_ip(payer: PayerInput | None) -> None:
 
 
 def check_payable_until(watch: WatchInput | None) -> None:
-    """A payment is watched until then, so there is an end: the one that payments of ours have.
+    """A payment is watched until then at most as long as our own payments.
 
     Raises:
         InvalidRequest: it is further away.

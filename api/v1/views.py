@@ -1,4 +1,4 @@
-"""From an order's state to what /v1 shows of it."""
+"""An order's state as /v1 shows it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.http.asgi import App, running
+from api.application import open_application
+from api.context import Context
+from api.http.asgi import App
 from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
@@ -37,32 +39,32 @@ class Channel:
     async def pay(self, out_trade_no: str, callback: str = "lost") -> None:
         """The buyer pays. The callback is lost unless told otherwise."""
         body = {"at_fault": {"callback": callback}}
-        answer = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay", json=body)
-        assert answer.status_code == 200, answer.text
+        response = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay", json=body)
+        assert response.status_code == 200, response.text
 
     async def faults(self, **profile: object) -> None:
-        answer = await self._http.put(f"{self.url}/control/faults", json=profile)
-        assert answer.status_code == 200, answer.text
+        response = await self._http.put(f"{self.url}/control/faults", json=profile)
+        assert response.status_code == 200, response.text
 
     async def open(self, channel: str, name: str) -> dict[str, Any]:
         """What its operator writes down of a new account there."""
-        answer = await self._http.post(f"{self.url}/control/accounts", json={"name": name, "channel": channel})
-        assert answer.status_code == 200, answer.text
-        opened: dict[str, Any] = answer.json()
+        response = await self._http.post(f"{self.url}/control/accounts", json={"name": name, "channel": channel})
+        assert response.status_code == 200, response.text
+        opened: dict[str, Any] = response.json()
         return opened
 
     async def queries(self) -> int:
         """How many queries have arrived so far."""
-        answer = await self._http.get(f"{self.url}/control/arrivals")
-        return sum(kind == "query" for _, _, kind, _ in answer.json()["arrivals"])
+        response = await self._http.get(f"{self.url}/control/arrivals")
+        return sum(kind == "query" for _, _, kind, _ in response.json()["arrivals"])
 
 
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
     async with running_channel() as (url, _), httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        answer = await http.put(f"{url}/control/accounts", json=[account])
-        assert answer.status_code == 200, answer.text
+        response = await http.put(f"{url}/control/accounts", json=[account])
+        assert response.status_code == 200, response.text
         yield Channel(url, http)
 
 
@@ -94,14 +96,14 @@ def draining() -> asyncio.Event:
 
 
 @pytest.fixture
-async def app(resources: Resources, draining: asyncio.Event) -> AsyncIterator[App]:
+async def app(resources: Resources, draining: asyncio.Event) -> AsyncIterator[App[Context]]:
     """With a short deadline for bodies: nobody waits for 15 s."""
-    async with running(App(resources, draining, body_timeout_s=0.2)) as application:
+    async with open_application(resources, draining, body_timeout_s=0.2) as application:
         yield application
 
 
 @pytest.fixture
-async def served(app: App, settings: Settings, draining: asyncio.Event) -> AsyncIterator[str]:
+async def served(app: App[Context], settings: Settings, draining: asyncio.Event) -> AsyncIterator[str]:
     """The application under our own server, at its `PUBLIC_URL`."""
     server = make_server(app, settings, draining)
     task = asyncio.create_task(server.serve())
@@ -112,14 +114,14 @@ async def served(app: App, settings: Settings, draining: asyncio.Event) -> Async
 
 
 @pytest.fixture
-async def client(app: App, resources: Resources) -> Client:
+async def client(app: App[Context], resources: Resources) -> Client:
     """The merchant's, with a key."""
     _, text = await create_api_key(resources.db, "tests")
     return Client(app, api_key=text)
 
 
 @pytest.fixture
-def buyer(app: App) -> Client:
+def buyer(app: App[Context]) -> Client:
     return Client(app, address="198.51.100.7")
 
 

@@ -1,4 +1,4 @@
-"""Calls the ASGI application as a server does, one message at a time, and tells what it read."""
+"""Calls the ASGI application as a server does, one message at a time, and counts what it reads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
+from api.context import Context
 from api.http.asgi import App
 from api.http.request import Message
 
 WAIT_S = 5.0
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. `reads` is how often the application asked for a piece of the body before it answered."""
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole response. `reads` is the number of pieces of the body that were read before it."""
 
     status: int
     headers: dict[str, str]
@@ -27,7 +28,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def problem(self) -> str:
-        """The slug of the problem; a test that asks for one wants one."""
+        """The slug of the problem, which this response must be."""
         assert self.headers["content-type"] == "application/problem+json", self.body
         return str(self.json["type"]).removeprefix("/problems/")
 
@@ -35,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Client:
     """One caller at one address. The body is sent in the pieces given; `ends=False` never sends its end."""
 
-    def __init__(self, app: App, *, api_key: str = "", address: str = "203.0.113.9") -> None:
+    def __init__(self, app: App[Context], *, api_key: str = "", address: str = "203.0.113.9") -> None:
         self.app = app
         self.api_key = api_key
         self.address = address
@@ -50,14 +51,14 @@ class Client:
         headers: dict[str, str] | None = None,
         ends: bool = True,
         gone: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """One whole exchange. `gone`: the client goes away after what it has sent of the body."""
         pieces = [msgspec.json.encode(json)] if json is not None else [body] if isinstance(body, bytes) else list(body)
-        given = {"content-type": "application/json"} if json is not None else {}
+        declared = {"content-type": "application/json"} if json is not None else {}
         if isinstance(body, bytes):
-            given["content-length"] = str(sum(map(len, pieces)))
+            declared["content-length"] = str(sum(map(len, pieces)))
         else:
-            given["transfer-encoding"] = "chunked"
+            declared["transfer-encoding"] = "chunked"
         sent: list[Message] = []
         left, reads = list(pieces), 0
 
@@ -77,13 +78,13 @@ class Client:
             sent.append(message)
 
         async with asyncio.timeout(WAIT_S * 4):
-            await self.app(self._scope(method, target, given | (headers or {})), receive, send)
-        return _answer(sent, reads)
+            await self.app(self._scope(method, target, declared | (headers or {})), receive, send)
+        return _response(sent, reads)
 
-    async def get(self, target: str, **headers: str) -> Answer:
+    async def get(self, target: str, **headers: str) -> Response:
         return await self.call("GET", target, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
-    async def post(self, target: str, json: object = None, **headers: str) -> Answer:
+    async def post(self, target: str, json: object = None, **headers: str) -> Response:
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         return await self.call("POST", target, json=json, headers=named)
 
@@ -121,7 +122,7 @@ class Client:
 
 
 class Stream:
-    """What an event stream has sent so far."""
+    """The events that a stream has sent so far."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -146,16 +147,16 @@ class Stream:
         return [{"id": lines[0][4:], **msgspec.json.decode(lines[1][6:])} for lines in blocks]
 
     async def until(self, condition: Callable[["Stream"], object]) -> None:
-        """Until it holds of this stream, or the test fails."""
+        """Wait until it holds of this stream."""
         async with asyncio.timeout(WAIT_S):
             while not condition(self):
                 self._more.clear()
                 await self._more.wait()
 
 
-def _answer(sent: list[Message], reads: int) -> Answer:
+def _response(sent: list[Message], reads: int) -> Response:
     if not sent:
-        return Answer(status=0, headers={}, body=b"", reads=reads)
+        return Response(status=0, headers={}, body=b"", reads=reads)
     headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     body = b"".join(message.get("body", b"") for message in sent[1:])
-    return Answer(status=sent[0]["status"], headers=headers, body=body, reads=reads)
+    return Response(status=sent[0]["status"], headers=headers, body=body, reads=reads)

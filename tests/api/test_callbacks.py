@@ -11,7 +11,7 @@ import msgspec
 from api.http.problems import RETRY_AFTER_S
 from runtime.resources import Resources
 from tests.api.conftest import MERCHANT_ID, SECRET, Channel, terms
-from tests.api.driver import Answer, Client
+from tests.api.driver import Client, Response
 from tests.servers import eventually
 
 
@@ -54,7 +54,7 @@ def paid_body(payment: dict[str, Any], **more: Any) -> bytes:
     )
 
 
-async def send(buyer: Client, body: bytes, headers: dict[str, str], account: str = "main") -> Answer:
+async def send(buyer: Client, body: bytes, headers: dict[str, str], account: str = "main") -> Response:
     return await buyer.call("POST", f"/callbacks/{account}", body=body, headers=headers)
 
 
@@ -69,9 +69,9 @@ async def test_a_callback_is_acknowledged_in_the_channels_own_words_and_pays(
     order = await placed(client, account)
     await channel.pay(order["payments"][0]["out_trade_no"])
     body = paid_body(order["payments"][0])
-    answer = await send(buyer, body, signed(body))
-    assert (answer.status, answer.body) == (200, b"ok")
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    response = await send(buyer, body, signed(body))
+    assert (response.status, response.body) == (200, b"ok")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
     async def is_paid() -> bool:
         return bool((await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paid")
@@ -93,8 +93,8 @@ async def test_forged_callback_changes_nothing(
         "two signatures": good | {"sandbox-signature": f"{good['sandbox-signature']}, {good['sandbox-signature']}"},
     }
     for name, headers in forged.items():
-        answer = await send(buyer, body, headers)
-        assert (answer.status, answer.problem) == (401, "callback_forged"), name
+        response = await send(buyer, body, headers)
+        assert (response.status, response.problem) == (401, "callback_forged"), name
     assert await resources.db.fetchval("SELECT count(*) FROM callbacks") == 0
     assert (await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paying"
 
@@ -102,14 +102,14 @@ async def test_forged_callback_changes_nothing(
 async def test_a_stale_callback_is_400(client: Client, buyer: Client, account: str) -> None:
     body = paid_body((await placed(client, account))["payments"][0])
     for minutes in (-6, 6):
-        answer = await send(buyer, body, signed(body, at=time.time() + minutes * 60))
-        assert (answer.status, answer.problem) == (400, "callback_stale"), minutes
+        response = await send(buyer, body, signed(body, at=time.time() + minutes * 60))
+        assert (response.status, response.problem) == (400, "callback_stale"), minutes
 
 
 async def test_an_unknown_account_is_404(buyer: Client, account: str) -> None:
     for name in ("nobody", "MAIN", "a" * 41, "main%0A", "%ff", "main'--"):
-        answer = await send(buyer, b"{}", {}, name)
-        assert (answer.status, answer.problem) == (404, "unknown_account"), name
+        response = await send(buyer, b"{}", {}, name)
+        assert (response.status, response.problem) == (404, "unknown_account"), name
 
 
 async def test_the_body_reaches_the_inbox_byte_for_byte(
@@ -128,9 +128,9 @@ async def test_the_database_down_is_503_with_retry_after_and_the_callback_parked
 ) -> None:
     body = paid_body((await placed(client, account))["payments"][0])
     await resources.db.close()
-    answer = await send(buyer, body, signed(body))
-    assert (answer.status, answer.problem) == (503, "unavailable")
-    assert answer.headers["retry-after"] == str(RETRY_AFTER_S)
+    response = await send(buyer, body, signed(body))
+    assert (response.status, response.problem) == (503, "unavailable")
+    assert response.headers["retry-after"] == str(RETRY_AFTER_S)
     assert await resources.redis.dbsize() > 0
 
 

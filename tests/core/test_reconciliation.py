@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from api import store_metrics
 from api.http import metrics
 from channels.base import StatementRow
 from core.decision import Case, Change, Decision, Event, Outcome
@@ -166,10 +167,12 @@ def test_every_difference_is_somebodys_question() -> None:
 
 def test_metrics_tell_how_each_account_stands() -> None:
     try:
-        metrics.show_reconciled([Reconciled(account="main", age_s=90.0, counts={"rows": 9, "amount": 2, "agrees": 7})])
+        store_metrics.show_reconciled(
+            [Reconciled(account="main", age_s=90.0, counts={"rows": 9, "amount": 2, "agrees": 7})]
+        )
         shown = metrics.exposition().decode()
     finally:
-        metrics.show_reconciled([])
+        store_metrics.show_reconciled([])
     assert 'nodrop_reconciled_age_seconds{account="main"} 90.0' in shown
     assert 'nodrop_reconciliation_differences{account="main",kind="amount"} 2.0' in shown
     assert 'nodrop_reconciliation_differences{account="main",kind="status"} 0.0' in shown

@@ -8,6 +8,7 @@ import click
 import msgspec
 import pytest
 
+from api import store_metrics  # noqa: F401 - registers its metrics
 from api.http import metrics
 from channels.adapters import ADAPTERS, open_channel
 from channels.credentials import key_problems

@@ -75,13 +75,13 @@
     }
 
     // A state from whichever way it came. Returns whether it was news or a confirmation.
-    take(told) {
+    take(received) {
       this.heardAt = performance.now();
-      if (!STATUSES.includes(told.status) || told.version < this.known.version) {
+      if (!STATUSES.includes(received.status) || received.version < this.known.version) {
         return false;
       }
-      this.known = { ...this.known, ...told, at: Date.now() };
-      this.known.label = this.known.label || `${told.subject} · ${told.amount_text}`;
+      this.known = { ...this.known, ...received, at: Date.now() };
+      this.known.label = this.known.label || `${received.subject} · ${received.amount_text}`;
       this.keep();
       this.show(this.known);
       if (this.known.definite) {
@@ -125,10 +125,10 @@
         const signal = AbortSignal.timeout ? AbortSignal.timeout(FETCH_MS) : undefined;
         const response = await fetch(url, { method, headers, signal, cache: "no-store" });
         if (response.ok) {
-          const told = await response.json();
-          this.take(told);
+          const received = await response.json();
+          this.take(received);
           net.say("");
-          return told.retry_after_s;
+          return received.retry_after_s;
         }
         if (response.status === 404) {
           this.forget();

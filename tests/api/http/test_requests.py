@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from api import routes
+from api.context import Context
 from api.http.asgi import REQUESTS_MAX, App
 from api.http.request import client_address, parse_json
-from api.routes import Auth, Route
+from api.http.route import JSON_BODY_BYTES_MAX, Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest
 from core.money import AMOUNT_MAX
@@ -23,7 +24,7 @@ GUARDED = [route for route in TABLE if route.auth is Auth.API_KEY]
 PARAMETERS = {"order_no": "A-1", "account": "main", "token": "t" * 22, "name": "order.js", "slug": "not_found"}
 
 
-def address(route: Route) -> str:
+def address(route: Route[Context]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: PARAMETERS[match[1]], route.pattern)
 
 
@@ -37,13 +38,13 @@ AUTHORIZATIONS = (
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.pattern}")
-async def test_without_a_known_key_it_is_401_before_the_body_is_read(app: App, route: Route) -> None:
+async def test_without_a_known_key_it_is_401_before_the_body_is_read(app: App[Context], route: Route[Context]) -> None:
     for authorization in AUTHORIZATIONS:
         headers = {"authorization": authorization} if authorization else {}
-        answer = await Client(app).call(route.method, address(route), body=b"{" * 100, headers=headers)
-        assert (answer.status, answer.problem, answer.reads) == (401, "unauthorized", 0), authorization
-        assert answer.headers["www-authenticate"].startswith("Bearer")
-        assert answer.headers["connection"] == "close", "what is left of the body is not read"
+        response = await Client(app).call(route.method, address(route), body=b"{" * 100, headers=headers)
+        assert (response.status, response.problem, response.reads) == (401, "unauthorized", 0), authorization
+        assert response.headers["www-authenticate"].startswith("Bearer")
+        assert response.headers["connection"] == "close", "what is left of the body is not read"
 
 
 async def test_every_route_of_v1_wants_a_key() -> None:
@@ -52,7 +53,7 @@ async def test_every_route_of_v1_wants_a_key() -> None:
 
 async def test_a_revoked_key_opens_nothing_after_ten_seconds(client: Client, resources: Resources) -> None:
     now = 1000.0
-    keys = client.app.service.keys
+    keys = client.app.keys
     keys._clock = lambda: now
     assert (await client.get("/v1/orders")).status == 200
     await resources.db.execute("UPDATE api_keys SET revoked_at = now()")
@@ -75,8 +76,8 @@ async def test_an_address_that_is_not_in_the_table_is_404(client: Client) -> Non
 
 async def test_another_method_is_405_and_names_the_right_ones(client: Client) -> None:
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X" * 100):
-        answer = await client.call(method, "/callbacks/main")
-        assert (answer.status, answer.problem, answer.headers["allow"]) == (405, "method_not_allowed", "POST")
+        response = await client.call(method, "/callbacks/main")
+        assert (response.status, response.problem, response.headers["allow"]) == (405, "method_not_allowed", "POST")
 
 
 async def test_head_is_get(client: Client) -> None:
@@ -95,41 +96,41 @@ async def test_beyond_its_room_it_says_503_at_once_and_still_tells_how_it_does(c
 
 
 async def test_a_declared_body_over_the_cap_is_refused_unread(buyer: Client) -> None:
-    answer = await buyer.call("POST", "/callbacks/main", body=b"", headers={"content-length": str(10_000_000)})
-    assert (answer.status, answer.problem, answer.reads) == (413, "body_too_large", 0)
-    assert answer.headers["connection"] == "close"
+    response = await buyer.call("POST", "/callbacks/main", body=b"", headers={"content-length": str(10_000_000)})
+    assert (response.status, response.problem, response.reads) == (413, "body_too_large", 0)
+    assert response.headers["connection"] == "close"
 
 
 async def test_a_chunked_body_is_refused_as_soon_as_it_is_over_the_cap(buyer: Client) -> None:
-    answer = await buyer.call("POST", "/callbacks/main", body=[b"x" * 16_384] * 1000)
-    assert (answer.status, answer.problem, answer.reads) == (413, "body_too_large", 5)
+    response = await buyer.call("POST", "/callbacks/main", body=[b"x" * 16_384] * 1000)
+    assert (response.status, response.problem, response.reads) == (413, "body_too_large", 5)
 
 
 async def test_a_declared_length_that_lies_changes_nothing(buyer: Client) -> None:
-    answer = await buyer.call("POST", "/callbacks/main", body=[b"x" * 65_537], headers={"content-length": "5"})
-    assert answer.status == 413
+    response = await buyer.call("POST", "/callbacks/main", body=[b"x" * 65_537], headers={"content-length": "5"})
+    assert response.status == 413
 
 
 async def test_an_encoded_body_is_refused_unread(buyer: Client) -> None:
     for encoding in ("gzip", "br", "deflate, gzip", "GZIP", "x"):
-        answer = await buyer.call("POST", "/callbacks/main", body=b"\x1f\x8b", headers={"content-encoding": encoding})
-        assert (answer.status, answer.problem, answer.reads) == (415, "unsupported_body", 0), encoding
+        response = await buyer.call("POST", "/callbacks/main", body=b"\x1f\x8b", headers={"content-encoding": encoding})
+        assert (response.status, response.problem, response.reads) == (415, "unsupported_body", 0), encoding
 
 
 async def test_a_body_that_never_ends_is_408_at_its_deadline(client: Client) -> None:
-    answer = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], ends=False)
-    assert (answer.status, answer.problem) == (408, "body_too_slow")
+    response = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], ends=False)
+    assert (response.status, response.problem) == (408, "body_too_slow")
 
 
 async def test_nobody_is_answered_when_the_client_has_gone(client: Client) -> None:
-    answer = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], gone=True)
-    assert answer.status == 0
+    response = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], gone=True)
+    assert response.status == 0
 
 
 async def test_only_json_is_taken_as_json(client: Client) -> None:
     for media_type in ("", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"):
-        answer = await client.call("POST", "/v1/orders", body=b"{}", headers={"content-type": media_type})
-        assert (answer.status, answer.problem) == (415, "unsupported_body"), media_type
+        response = await client.call("POST", "/v1/orders", body=b"{}", headers={"content-type": media_type})
+        assert (response.status, response.problem) == (415, "unsupported_body"), media_type
 
 
 # -- poison ------------------------------------------------------------------------------------------------------------
@@ -190,8 +191,8 @@ POISON: Mapping[str, bytes] = {
 
 async def test_poison_is_refused_and_the_next_request_is_served(client: Client) -> None:
     for name, body in POISON.items():
-        answer = await client.call("POST", "/v1/orders", body=body, headers={"content-type": "application/json"})
-        assert (answer.status, answer.problem) == (400, "invalid_request"), (name, answer.body)
+        response = await client.call("POST", "/v1/orders", body=body, headers={"content-type": "application/json"})
+        assert (response.status, response.problem) == (400, "invalid_request"), (name, response.body)
     assert (await client.post("/v1/orders", terms())).status == 201
 
 
@@ -206,8 +207,8 @@ REFUSED_URLS = (
 
 async def test_an_address_that_libraries_read_differently_is_refused(client: Client) -> None:
     for url in REFUSED_URLS:
-        answer = await client.post("/v1/orders", terms(notify_url=url))
-        assert (answer.status, answer.problem) == (400, "invalid_request"), url
+        response = await client.post("/v1/orders", terms(notify_url=url))
+        assert (response.status, response.problem) == (400, "invalid_request"), url
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ async def test_the_largest_order_of_the_schema_fits_the_cap_of_its_body() -> Non
     )
     body = json.dumps(largest).encode()
     assert b"\\ud83d\\ude00" in body
-    assert len(body) < routes.JSON_BODY_BYTES_MAX
+    assert len(body) < JSON_BODY_BYTES_MAX
     assert msgspec.json.decode(body, type=OrderInput).order_no == "A" * 64
 
 

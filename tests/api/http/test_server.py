@@ -81,8 +81,8 @@ async def test_a_draining_process_says_it_is_not_ready_and_still_answers(
     process.send(SIGTERM)
 
     async def unready() -> bool:
-        answer = await http.get("/readyz")
-        return answer.status_code == 503 and answer.json()["draining"] is True
+        response = await http.get("/readyz")
+        return response.status_code == 503 and response.json()["draining"] is True
 
     await eventually(unready, timeout_s=0.7)
     assert (await http.get("/healthz")).status_code == 200
@@ -97,8 +97,8 @@ async def test_requests_under_way_are_answered_during_a_drain(process: Process, 
     exited = asyncio.create_task(process.terminate(timeout_s=4))
     await asyncio.wait_for(process.wait_for_line("api_draining"), 2)
     writer.write(b"cd")
-    answer = await asyncio.wait_for(reader.read(), 3)
-    assert answer.startswith(b"HTTP/1.1 404")
+    response = await asyncio.wait_for(reader.read(), 3)
+    assert response.startswith(b"HTTP/1.1 404")
     assert await exited == 0
     writer.close()
 
@@ -158,8 +158,8 @@ async def test_heads_that_are_too_large_are_refused(process: Process, settings: 
         b"GET /" + b"a" * 500_000,
         b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 50_000,
     ):
-        answer = await exchange(settings, head)
-        assert answer.startswith(b"HTTP/1.1 400") or answer == b"", "a reset may overtake the answer"
+        response = await exchange(settings, head)
+        assert response.startswith(b"HTTP/1.1 400") or response == b"", "a reset may overtake the response"
     assert process.output().count("request_answered") == 1, "none of them became a request"
 
 
@@ -179,8 +179,8 @@ async def test_what_is_no_http_is_400_and_the_next_is_served(
 
 async def test_ten_megabytes_are_refused_while_they_come(process: Process, settings: Settings) -> None:
     head = b"POST /callbacks/main HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answer = await exchange(settings, head + b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413"), "and the answer is not lost to a reset"
+    response = await exchange(settings, head + b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 413"), "and the response is not lost to a reset"
     endless = await exchange(settings, head + b"a00000\r\n" + b"x" * 0xA00000)
     assert endless.startswith(b"HTTP/1.1 413") or endless == b""
 

@@ -12,19 +12,19 @@ from api.pages.texts import TEXTS, choose
 from core.money import decimal_text
 from runtime.resources import Resources
 from tests.api.conftest import Channel, expire_tokens, terms, token_of
-from tests.api.driver import Answer, Client
+from tests.api.driver import Client, Response
 
 WORDS_THAT_FRIGHTEN = re.compile(r"unpaid|not paid|fail|error|declined|expired|未支付|失败", re.IGNORECASE)
 
 
 async def place(client: Client, **more: Any) -> dict[str, Any]:
-    answer = await client.post("/v1/orders", terms(**more))
-    assert answer.status == 201, answer.body
-    order: dict[str, Any] = answer.json
+    response = await client.post("/v1/orders", terms(**more))
+    assert response.status == 201, response.body
+    order: dict[str, Any] = response.json
     return order
 
 
-def heading(page: Answer) -> str:
+def heading(page: Response) -> str:
     found = re.search(r'<h1 id="title">(.*?)</h1>', page.body.decode())
     assert found is not None
     return found[1]
@@ -117,8 +117,8 @@ def test_both_languages_say_everything_and_nothing_that_frightens() -> None:
 
 async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, buyer: Client) -> None:
     order = await place(client, amount=123_456, currency="KWD")
-    answer = await buyer.get(f"/o/{token_of(order)}/status")
-    assert answer.json == {
+    response = await buyer.get(f"/o/{token_of(order)}/status")
+    assert response.json == {
         "status": "created",
         "version": 1,
         "amount": 123_456,
@@ -129,7 +129,7 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
         "retry_after_s": 0,
         "definite": False,
     }
-    assert answer.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "no-store"
 
 
 async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, resources: Resources) -> None:
@@ -144,9 +144,9 @@ async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Clie
         ("/events", "GET"),
         ("/refresh", "POST"),
     ):
-        answers = [await buyer.call(method, f"/o/{token}{suffix}") for token in wrong]
-        assert {answer.status for answer in answers} == {404}, suffix
-        bodies = {re.sub(rb"request:[0-9a-f]{16}", b"", answer.body) for answer in answers}
+        responses = [await buyer.call(method, f"/o/{token}{suffix}") for token in wrong]
+        assert {response.status for response in responses} == {404}, suffix
+        bodies = {re.sub(rb"request:[0-9a-f]{16}", b"", response.body) for response in responses}
         assert len(bodies) == 1, suffix
 
 
@@ -166,9 +166,9 @@ async def test_lost_callback_is_recovered_by_the_buyers_button(
 ) -> None:
     order = await place(client, account=account)
     await channel.pay(order["payments"][0]["out_trade_no"])
-    answer = await buyer.post(f"/o/{token_of(order)}/refresh", accept="application/json")
-    assert (answer.json["status"], answer.json["definite"]) == ("paid", True)
-    assert answer.json["paid_at"] is not None
+    response = await buyer.post(f"/o/{token_of(order)}/refresh", accept="application/json")
+    assert (response.json["status"], response.json["definite"]) == ("paid", True)
+    assert response.json["paid_at"] is not None
 
 
 async def test_a_second_refresh_within_three_seconds_is_429_and_the_form_still_finds_its_page(
@@ -188,9 +188,11 @@ async def test_a_thousand_refreshes_at_once_are_one_query(
 ) -> None:
     order = await place(client, account=account)
     before = await channel.queries()
-    calls = [buyer.post(f"/o/{token_of(order)}/refresh", accept="application/json") for _ in range(1000)]
-    answers = [answer for start in range(0, 1000, 200) for answer in await asyncio.gather(*calls[start : start + 200])]
-    assert sorted({answer.status for answer in answers}) == [200, 429]
+    target, statuses = f"/o/{token_of(order)}/refresh", set[int]()
+    for _ in range(5):
+        calls = (buyer.post(target, accept="application/json") for _ in range(200))
+        statuses |= {response.status for response in await asyncio.gather(*calls)}
+    assert statuses == {200, 429}
     assert await channel.queries() - before == 1
 
 
@@ -218,8 +220,8 @@ async def test_coming_back_from_the_channel_never_ends_on_an_error(
     order = await place(client, account=account)
     await channel.faults(timed_out=1.0)
     async with asyncio.timeout(3):
-        answer = await buyer.get(f"/o/{token_of(order)}/return?status=failed&trade_status=TRADE_CLOSED")
-    assert (answer.status, answer.headers["location"]) == (303, f"/o/{token_of(order)}")
+        response = await buyer.get(f"/o/{token_of(order)}/return?status=failed&trade_status=TRADE_CLOSED")
+    assert (response.status, response.headers["location"]) == (303, f"/o/{token_of(order)}")
     assert heading(await buyer.get(f"/o/{token_of(order)}")) == "Payment processing"
 
 
@@ -258,9 +260,9 @@ async def test_the_service_worker_keeps_the_shell_and_the_files_and_no_answer(bu
 
 async def test_files_are_named_by_their_content_and_kept_for_ever(buyer: Client) -> None:
     for name, media_type in (("order.js", "text/javascript"), ("order.css", "text/css"), ("icon.svg", "image/svg+xml")):
-        answer = await buyer.get(assets.url(name))
-        assert answer.headers["content-type"].startswith(media_type)
-        assert "immutable" in answer.headers["cache-control"]
+        response = await buyer.get(assets.url(name))
+        assert response.headers["content-type"].startswith(media_type)
+        assert "immutable" in response.headers["cache-control"]
     assert (await buyer.get("/o/static/order.000000000000.js")).headers["cache-control"] == "no-store"
     for name in ("order.js", "..%2Fasgi.py", "nothing.000000000000.js", "sw.000000000000.js"):
         assert (await buyer.get(f"/o/static/{name}")).status == 404

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from api.http.asgi import App, running
+from api.application import open_application
+from api.http import event_stream
+from api.http.event_stream import OpenStreams
 from api.http.request import Message
 from api.pages import handlers as pages
-from api.pages import streams
-from api.pages.streams import Streams
 from core.settings import Settings
 from runtime.resources import Resources, open_resources
 from tests.api.conftest import Channel, expire_tokens, terms, token_of
@@ -40,7 +40,7 @@ async def test_a_change_made_by_another_process_ends_the_stream_with_paid(
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: now.states)
         await channel.pay(order["payments"][0]["out_trade_no"])
-        async with open_resources(settings) as other, running(App(other, asyncio.Event())) as another:
+        async with open_resources(settings) as other, open_application(other, asyncio.Event()) as another:
             await Client(another, api_key=client.api_key).post(f"/v1/orders/{order['order_no']}/refresh")
             await stream.until(lambda now: now.is_over)
     assert [state["status"] for state in stream.states] == ["processing", "paid"]
@@ -103,7 +103,7 @@ async def test_a_drain_ends_streams_and_says_when_to_come_back(
         await stream.until(lambda now: now.is_over)
     retry = int(stream.text.rstrip().rsplit("retry: ", 1)[1])
     assert 1000 <= retry <= 3000
-    assert client.app.service.streams.count == 0
+    assert client.app.context.streams.count == 0
 
 
 async def test_a_token_that_expires_ends_its_stream(
@@ -117,7 +117,7 @@ async def test_a_token_that_expires_ends_its_stream(
 
 
 async def test_a_stream_ends_when_it_is_old(client: Client, buyer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "AGE_MAX_S", 0.1)
+    monkeypatch.setattr(event_stream, "AGE_MAX_S", 0.1)
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: now.is_over)
@@ -140,7 +140,7 @@ async def test_streams_are_capped_per_address_and_in_all(
 ) -> None:
     order = (await client.post("/v1/orders", terms())).json
     target = f"/o/{token_of(order)}/events"
-    async with running(App(resources, draining, streams=Streams(total_max=3, per_address_max=2))) as app:
+    async with open_application(resources, draining, streams=OpenStreams(total_max=3, per_address_max=2)) as app:
         one, two, three = (Client(app, address=f"198.51.100.{number}") for number in (1, 2, 3))
         async with one.stream(target) as first, one.stream(target) as second, two.stream(target) as third:
             for stream in (first, second, third):
@@ -152,7 +152,7 @@ async def test_streams_are_capped_per_address_and_in_all(
                     "too_many_requests",
                     "30",
                 )
-        assert app.service.streams.count == 0
+        assert app.context.streams.count == 0
         async with one.stream(target) as again:
             await again.until(lambda now: now.states)
 
@@ -160,7 +160,7 @@ async def test_streams_are_capped_per_address_and_in_all(
 async def test_a_reader_that_takes_nothing_is_let_go(
     client: Client, buyer: Client, monkeypatch: pytest.MonkeyPatch, quick_heart: None
 ) -> None:
-    monkeypatch.setattr(streams, "SEND_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.1)
     order = (await client.post("/v1/orders", terms())).json
 
     async def never_taken(self: Stream, message: Message) -> None:
@@ -170,5 +170,5 @@ async def test_a_reader_that_takes_nothing_is_let_go(
 
     monkeypatch.setattr(Stream, "send", never_taken)
     async with buyer.stream(f"/o/{token_of(order)}/events"):
-        await eventually(lambda: client.app.service.streams.count == 1)
-        await eventually(lambda: client.app.service.streams.count == 0)
+        await eventually(lambda: client.app.context.streams.count == 1)
+        await eventually(lambda: client.app.context.streams.count == 0)

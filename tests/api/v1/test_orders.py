@@ -27,23 +27,23 @@ async def test_placing_is_201_and_its_replay_200_with_the_same_order(client: Cli
 async def test_other_terms_under_the_same_number_are_a_conflict(client: Client) -> None:
     wanted = terms()
     await client.post("/v1/orders", wanted)
-    answer = await client.post("/v1/orders", wanted | {"amount": 1})
-    assert (answer.status, answer.problem) == (409, "order_conflict")
+    response = await client.post("/v1/orders", wanted | {"amount": 1})
+    assert (response.status, response.problem) == (409, "order_conflict")
 
 
 async def test_placing_with_an_account_hands_out_a_checkout(client: Client, account: str) -> None:
-    answer = await client.post("/v1/orders", terms(account=account))
-    assert answer.status == 201
-    [payment] = answer.json["payments"]
+    response = await client.post("/v1/orders", terms(account=account))
+    assert response.status == 201
+    [payment] = response.json["payments"]
     assert payment["checkout"]["kind"] == "redirect"
     assert (payment["status"], payment["origin"], payment["amount"]) == ("open", "ours", 8888)
-    assert (answer.json["status"], answer.json["public_status"]) == ("paying", "processing")
-    assert answer.json["handed_off_at"] is not None
+    assert (response.json["status"], response.json["public_status"]) == ("paying", "processing")
+    assert response.json["handed_off_at"] is not None
 
 
 async def test_unknown_account_is_told_by_its_type(client: Client) -> None:
-    answer = await client.post("/v1/orders", terms(account="nobody"))
-    assert (answer.status, answer.problem) == (404, "unknown_account")
+    response = await client.post("/v1/orders", terms(account="nobody"))
+    assert (response.status, response.problem) == (404, "unknown_account")
 
 
 async def test_lost_callback_is_recovered_by_a_refresh(client: Client, account: str, channel: Channel) -> None:
@@ -89,9 +89,9 @@ async def test_an_unpaid_order_is_closed_on_request_after_its_channel_was_asked(
 
 async def test_a_watched_payment_is_queried_and_never_created(client: Client, account: str) -> None:
     number = "legacy-0001"
-    answer = await client.post("/v1/orders", terms(account=account, watch={"out_trade_no": number}))
-    assert answer.status == 201
-    [payment] = answer.json["payments"]
+    response = await client.post("/v1/orders", terms(account=account, watch={"out_trade_no": number}))
+    assert response.status == 201
+    [payment] = response.json["payments"]
     assert (payment["out_trade_no"], payment["origin"], payment["checkout"]) == (number, "watched", None)
     taken = await client.post("/v1/orders", terms(account=account, watch={"out_trade_no": number}))
     assert (taken.status, taken.problem) == (409, "number_taken")
@@ -112,8 +112,8 @@ async def test_orders_are_listed_newest_first_and_a_cursor_leads_on(client: Clie
      "created_after=2026-01-01T00:00:00", "limit=%ff", "account=UPPER", "limit", "&".join(["a=1"] * 60)],
 )  # fmt: skip
 async def test_a_query_that_is_not_of_the_table_is_refused(client: Client, query: str) -> None:
-    answer = await client.get(f"/v1/orders?{query}")
-    assert (answer.status, answer.problem) == (400, "invalid_request")
+    response = await client.get(f"/v1/orders?{query}")
+    assert (response.status, response.problem) == (400, "invalid_request")
 
 
 async def test_cases_are_listed(client: Client) -> None:
@@ -123,8 +123,8 @@ async def test_cases_are_listed(client: Client) -> None:
 @pytest.mark.parametrize("order_no", ["A-missing", "%00", "%ff", "..", "a%2Fb", "x" * 65])
 async def test_what_is_not_there_is_404_whatever_its_name(client: Client, order_no: str) -> None:
     for suffix, method in (("", "GET"), ("/timeline", "GET"), ("/refresh", "POST"), ("/close", "POST")):
-        answer = await client.call(method, f"/v1/orders/{order_no}{suffix}")
-        assert (answer.status, answer.problem) == (404, "not_found")
+        response = await client.call(method, f"/v1/orders/{order_no}{suffix}")
+        assert (response.status, response.problem) == (404, "not_found")
 
 
 async def test_one_order_refreshed_a_hundred_times_at_once_is_one_query(
@@ -132,8 +132,8 @@ async def test_one_order_refreshed_a_hundred_times_at_once_is_one_query(
 ) -> None:
     placed = (await client.post("/v1/orders", terms(account=account))).json
     before = await channel.queries()
-    answers = await asyncio.gather(*(client.post(f"/v1/orders/{placed['order_no']}/refresh") for _ in range(100)))
-    assert {answer.status for answer in answers} == {200}
+    responses = await asyncio.gather(*(client.post(f"/v1/orders/{placed['order_no']}/refresh") for _ in range(100)))
+    assert {response.status for response in responses} == {200}
     assert await channel.queries() - before == 1
 
 
@@ -188,23 +188,23 @@ async def test_a_payer_that_is_none_is_refused_and_not_repeated(client: Client, 
         ("/v1/orders", terms(account=account, payer=payer)),
         ("/v1/orders/A-1/payments", {"account": account, "payer": payer}),
     ):
-        answer = await client.post(path, body)
-        assert (answer.status, answer.problem) == (400, "invalid_request"), path
+        response = await client.post(path, body)
+        assert (response.status, response.problem) == (400, "invalid_request"), path
         told = next(iter(payer.values())) if isinstance(payer, dict) else payer
-        assert not told or str(told) not in answer.json["detail"]
+        assert not told or str(told) not in response.json["detail"]
 
 
 async def test_a_payer_without_a_payment_is_refused(client: Client) -> None:
-    answer = await client.post("/v1/orders", terms(payer={"openid": OPENID}))
-    assert (answer.status, "account is missing" in answer.json["detail"]) == (400, True)
+    response = await client.post("/v1/orders", terms(payer={"openid": OPENID}))
+    assert (response.status, "account is missing" in response.json["detail"]) == (400, True)
 
 
 async def test_a_method_that_the_channel_does_not_know_is_refused_and_nothing_is_placed(
     client: Client, account: str
 ) -> None:
     wanted = terms(account=account, method="jsapi")
-    answer = await client.post("/v1/orders", wanted)
-    assert (answer.status, answer.problem, "page" in answer.json["detail"]) == (400, "invalid_request", True)
+    response = await client.post("/v1/orders", wanted)
+    assert (response.status, response.problem, "page" in response.json["detail"]) == (400, "invalid_request", True)
     assert (await client.get(f"/v1/orders/{wanted['order_no']}")).status == 404
     placed = (await client.post("/v1/orders", terms())).json
     path = f"/v1/orders/{placed['order_no']}/payments"
@@ -215,8 +215,8 @@ async def test_a_method_that_the_channel_does_not_know_is_refused_and_nothing_is
 @pytest.mark.parametrize("until", ["2099-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"])
 async def test_a_payment_is_watched_for_ten_years_at_most(client: Client, account: str, until: str) -> None:
     watch = {"out_trade_no": "legacy-0002", "payable_until": until}
-    answer = await client.post("/v1/orders", terms(account=account, watch=watch))
-    assert (answer.status, "watch.payable_until" in answer.json["detail"]) == (400, True)
+    response = await client.post("/v1/orders", terms(account=account, watch=watch))
+    assert (response.status, "watch.payable_until" in response.json["detail"]) == (400, True)
     watch["payable_until"] = (datetime.now(UTC) + timedelta(days=3649)).isoformat()
     assert (await client.post("/v1/orders", terms(account=account, watch=watch))).status == 201
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.http.limits import PER_ADDRESS, PER_ORDER, RefreshLimits, Rule, Window
+from api.limits import PER_ADDRESS, PER_ORDER, RefreshLimits, Rule, Window
 from core.errors import TooManyRequests
 
 

@@ -1,4 +1,4 @@
-"""How often buyers may ask: sliding windows per order and per address, in bounded memory.
+"""Limits on the refreshes of buyers: sliding windows per order and per address, in bounded memory.
 
 Each process counts for itself. What all processes together may ask of a channel is the account's rate, kept elsewhere.
 """
@@ -49,7 +49,7 @@ class Window:
         return max(0.0, *waits, 0.0)
 
     def take(self, key: str, now: float) -> None:
-        """Count one; the caller has asked `wait_s` before."""
+        """Count one; the caller has checked `wait_s` before."""
         taken = self._taken.setdefault(key, deque(maxlen=self._count_max))
         taken.append(now)
         self._taken.move_to_end(key)
@@ -58,7 +58,7 @@ class Window:
 
 
 class RefreshLimits:
-    """What a buyer's refresh must pass, and how long the page's button is to stay off."""
+    """The limits of refreshes, and the seconds for which a page's button stays off."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -67,7 +67,7 @@ class RefreshLimits:
         self._addresses = Window(PER_ADDRESS)
 
     def take(self, order_no: str, address: str) -> None:
-        """Count a refresh that the buyer asked for.
+        """Count a refresh by the page's button.
 
         Raises:
             TooManyRequests: with the seconds until the next is allowed; nothing is counted.

@@ -1,7 +1,7 @@
-"""Server-sent events: how many streams there may be, how one is sent, and how it ends.
+"""Server-sent events: the caps on streams, the sending of one, and its end.
 
 A stream ends after a definite state, when its token expires, after ten minutes, when the client goes, and at drain; the
-client is told to come back within one to three seconds, spread so that a deploy is no stampede.
+client then reconnects within one to three seconds, spread so that a deploy does not bring all of them at once.
 """
 
 from __future__ import annotations
@@ -34,78 +34,78 @@ HEADERS: HeaderList = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
-BEAT = b"event: beat\ndata: {}\n\n"
+HEARTBEAT = b"event: beat\ndata: {}\n\n"
 """A named event and not a comment, because a page cannot hear a comment and must know that the stream lives."""
 
 
 class ReaderTooSlow(Exception):
-    """The reader takes nothing; its connection is closed by the server when the application returns."""
+    """The reader takes nothing; the server closes its connection when the application returns."""
 
 
-class Streams:
-    """The open streams of this process, counted."""
+class OpenStreams:
+    """The number of open streams, in all and by address."""
 
     def __init__(self, *, total_max: int = STREAMS_MAX, per_address_max: int = STREAMS_PER_ADDRESS_MAX) -> None:
         self._total_max = total_max
         self._per_address_max = per_address_max
-        self._of: Counter[str] = Counter()
+        self._by_address: Counter[str] = Counter()
 
     @property
     def count(self) -> int:
-        return self._of.total()
+        return self._by_address.total()
 
     def check(self, address: str) -> None:
-        """Whether one more may open.
+        """Return if one more may open.
 
         Raises:
             TooManyRequests: the page polls instead.
         """
-        if self.count >= self._total_max or self._of[address] >= self._per_address_max:
+        if self.count >= self._total_max or self._by_address[address] >= self._per_address_max:
             raise TooManyRequests("too many open streams", retry_after_s=30)
 
     @contextmanager
     def counted(self, address: str) -> Iterator[None]:
-        self._of[address] += 1
+        self._by_address[address] += 1
         try:
             yield
         finally:
-            self._of[address] -= 1
-            self._of += Counter()  # drops the addresses that have none left
+            self._by_address[address] -= 1
+            self._by_address += Counter()  # drops the addresses that have none left
 
 
-def event(version: int, data: bytes) -> bytes:
-    """One state. The id is the order's version, which comes back as `Last-Event-ID`."""
-    return b"id: %d\ndata: %s\n\n" % (version, data)
+def event(id_: int, data: bytes) -> bytes:
+    """One event; a client that reconnects sends its id as `Last-Event-ID`."""
+    return b"id: %d\ndata: %s\n\n" % (id_, data)
 
 
-def come_back() -> bytes:
+def reconnect_hint() -> bytes:
+    """How long a client waits before it reconnects, in ms."""
     return b"retry: %d\n\n" % random.randint(1000, 3000)  # noqa: S311 - spread, not a secret
 
 
 async def send_stream(
     events: AsyncGenerator[bytes, None], receive: Receive, send: Send, draining: asyncio.Event
-) -> BaseException | None:
-    """Send until something ends it. Returns what broke the generator, if anything did."""
-    pump = asyncio.ensure_future(_pump(events, send))
-    gone = asyncio.ensure_future(_until_gone(receive))
+) -> Exception | None:
+    """Send until something ends it. Returns the error that broke the generator, if any."""
+    sending = asyncio.ensure_future(_send_all(events, send))
+    disconnected = asyncio.ensure_future(_disconnect(receive))
     drained = asyncio.ensure_future(draining.wait())
-    tasks = (pump, gone, drained)
+    tasks = (sending, disconnected, drained)
     try:
         await asyncio.wait(tasks, timeout=AGE_MAX_S, return_when=asyncio.FIRST_COMPLETED)
-        is_gone = gone.done()
+        has_reader = not disconnected.done()
     finally:
         for task in tasks:
             task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    broke = results[0]
-    if is_gone or isinstance(broke, ReaderTooSlow):
-        return None
-    with suppress(ReaderTooSlow):
-        await _send(send, come_back(), more=False)
-    return broke if isinstance(broke, Exception) else None
+        error = (await asyncio.gather(*tasks, return_exceptions=True))[0]
+    if has_reader and not isinstance(error, ReaderTooSlow):
+        with suppress(ReaderTooSlow):
+            await _send(send, reconnect_hint(), more=False)
+        return error if isinstance(error, Exception) else None
+    return None
 
 
-async def _pump(events: AsyncGenerator[bytes, None], send: Send) -> None:
+async def _send_all(events: AsyncGenerator[bytes, None], send: Send) -> None:
     async with aclosing(events):
         async for chunk in events:
             await _send(send, chunk, more=True)
@@ -120,6 +120,7 @@ async def _send(send: Send, chunk: bytes, *, more: bool) -> None:
         raise ReaderTooSlow from None
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,0 +1,87 @@
+"""The application of a web process: the routes, the objects that their handlers share, and the tasks beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from api import routes
+from api.context import Context
+from api.http import openapi
+from api.http.asgi import App
+from api.http.auth import ApiKeys
+from api.http.event_stream import OpenStreams
+from api.http.request import BODY_TIMEOUT_S
+from api.limits import RefreshLimits
+from api.refreshes import Refreshes
+from core.errors import NodropError
+from runtime.accounts import KEEP_CURRENT_S
+from runtime.resources import Resources
+
+REFRESHES_WAIT_S = 1.0
+LISTEN_AGAIN_S = 1.0
+CANCEL_AGAIN_S = 0.1
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def open_application(
+    resources: Resources,
+    draining: asyncio.Event,
+    *,
+    body_timeout_s: float = BODY_TIMEOUT_S,
+    streams: OpenStreams | None = None,
+) -> AsyncIterator[App[Context]]:
+    """The ASGI application, while it hears of changes that other processes make and keeps its accounts current. At the
+    end the refreshes under way may finish.
+    """
+    table = routes.table(resources.settings.callback_body_bytes_max)
+    context = Context(
+        resources=resources,
+        limits=RefreshLimits(),
+        streams=streams or OpenStreams(),
+        refreshes=Refreshes(resources),
+        draining=draining,
+        openapi=openapi.document(table, routes.PARAMETERS),
+    )
+    keys, hops = ApiKeys(resources.db), resources.settings.trusted_proxy_hops
+    beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(_keep_current(resources))]
+    try:
+        yield App(table, context, keys, draining, trusted_proxy_hops=hops, body_timeout_s=body_timeout_s)
+        await context.refreshes.close(REFRESHES_WAIT_S)
+    finally:
+        for task in beside:
+            await _end(task)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it is over: redis-py swallows a cancellation that hits it while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
+
+
+async def _listen(resources: Resources) -> None:
+    """For ever: without it pages hear of a change only at the next heartbeat."""
+    while True:
+        try:
+            await resources.changes.listen()
+        except Exception:  # a bug there must not make every page slow for ever
+            log.exception("changes_listener_broke")
+        await asyncio.sleep(LISTEN_AGAIN_S)
+
+
+async def _keep_current(resources: Resources) -> None:
+    """For ever: without it callbacks could not be verified any more once their channel has changed its keys."""
+    while True:
+        try:
+            await resources.accounts.keep_current()
+        except NodropError as error:
+            log.warning("accounts_not_kept_current", reason=type(error).__name__)
+        except Exception:  # a bug there must not keep this process from trying again
+            log.exception("keep_current_broke")
+        await asyncio.sleep(KEEP_CURRENT_S)

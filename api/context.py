@@ -1,0 +1,25 @@
+"""Objects that all handlers share: the resources of the process, and its memory between requests. None of it is truth:
+that is in Postgres.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from api.http.event_stream import OpenStreams
+from api.limits import RefreshLimits
+from api.refreshes import Refreshes
+from runtime.resources import Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Made once, at start. `openapi` is the document of all routes, encoded."""
+
+    resources: Resources
+    limits: RefreshLimits
+    streams: OpenStreams
+    refreshes: Refreshes
+    draining: asyncio.Event
+    openapi: bytes

@@ -1,7 +1,8 @@
-"""What every channel can do for us.
+"""The channel Protocol: what the rest of nodrop calls a payment channel by.
 
 An adapter speaks one channel's protocol for one account: it signs, sends, verifies and translates into evidence. It
-decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third.
+decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third. What only some
+channels can do is a small Protocol of its own, `ReadsResponses` and `ListsUndelivered`: callers use `isinstance`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, tzinfo
 from enum import StrEnum
-from typing import IO, Literal, Protocol
+from typing import IO, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -19,7 +20,7 @@ from core.order import Checkout, Payment
 
 
 class Payer(msgspec.Struct, frozen=True, kw_only=True):
-    """What some methods must be told of who pays. It is passed through to the channel and stored nowhere."""
+    """Details of the payer that some methods need. They are passed to the channel and stored nowhere."""
 
     openid: str | None = None
     client_ip: str | None = None
@@ -30,7 +31,7 @@ NO_PAYER = Payer()
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
-    """What is needed to create a payment besides its row. `callback_url` is our own address for this account."""
+    """Parameters of a new payment besides its row. `callback_url` is our own address for this account."""
 
     payment: Payment
     subject: str
@@ -40,7 +41,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
-    """What the channel returned for a new payment. `payable_until` None: what we asked for holds."""
+    """The channel's result for a new payment. `payable_until` None: the requested end holds."""
 
     checkout: Checkout
     channel_reference: str | None = None
@@ -50,7 +51,7 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
     """A verified callback. `notification_id` is the channel's own id of the message, the same in every resend.
 
-    `evidence` None: it is genuine and concerns no payment (a payout, a customer): acknowledged, and that is all.
+    `evidence` None: genuine, but about no payment (a payout, a customer): it is acknowledged and nothing else.
     """
 
     notification_id: str
@@ -58,7 +59,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact bytes by which a channel knows that it need not send again."""
+    """The exact response that stops a channel from sending a callback again."""
 
     status: int
     content_type: str
@@ -72,12 +73,12 @@ class RefundState(StrEnum):
 
 
 class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a channel's statement, of any channel: money that came, or money that was given back.
+    """One row of any channel's statement: a payment or a refund.
 
-    `line` counts from 1, where the statement has lines. `amount` is in minor units and never negative; of a payment it
-    is what the user was to pay, coupons included, as in the evidence. `out_trade_no` is empty where the channel did not
-    keep our number; then `channel_transaction_id` finds the payment. `refund_no` is empty for a payment, and for a
-    refund that was not ours.
+    `line` counts from 1, where the statement has lines. `amount` is in minor units and never negative; for a payment it
+    is the full price, coupons included, as in the evidence. `out_trade_no` is empty where the channel did not keep our
+    number; then `channel_transaction_id` finds the payment. `refund_no` is empty for a payment and for a refund that
+    was not ours.
     """
 
     line: int
@@ -91,7 +92,7 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MalformedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that could not be read; the others still count. `reason` is a short code and holds nothing of the row."""
+    """An unreadable row; the others still count. `reason` is a short code and contains nothing of the row."""
 
     line: int
     reason: str
@@ -100,62 +101,53 @@ class MalformedRow(msgspec.Struct, frozen=True, kw_only=True):
 class Channel(Protocol):
     """One account at one channel. Every method takes at most the transport's total deadline.
 
-    Raises, where a channel is called:
+    Methods that call the channel raise:
         ChannelUnavailable, ChannelUnreadable: the outcome is unknown, only a query may follow.
-        ChannelRefused: the channel understood and said no; definite.
+        ChannelRefused: the channel understood the request and refused it; definite.
     """
 
     methods: tuple[str, ...]
-    """The ways to pay that it knows, in the channel's words; the first one is meant by a payment whose method is ""."""
+    """Payment methods, in the channel's words. The first one is the default of a payment whose method is ""."""
 
     queries_by_reference: bool
-    """Whether it is asked by its own id (`channel_reference`), so that before creation there is nothing to ask by."""
+    """Whether queries use the channel's own id (`channel_reference`); then nothing can be queried before creation."""
 
     statement_zone: tzinfo
-    """Whose calendar the days of its statements are."""
+    """Time zone of the statements' days."""
 
     async def create_payment(self, create: Create) -> Created:
-        """Create it, with our number as the idempotency key: asking twice creates once.
+        """Create the payment, with our number as the idempotency key: two calls create one payment.
 
         Raises, besides:
-            InvalidRequest: the method needs something of the payer that was not given; nothing was sent.
+            InvalidRequest: the method needs details of the payer that are missing; nothing was sent.
         """
         ...
 
     async def query_payment(self, payment: Payment) -> Evidence:
-        """Ask about it. Returns verified evidence only; what could not be verified is raised as ChannelUnreadable."""
-        ...
-
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        """The second half of `query_payment`: verify and read an answer to the query for this payment.
-
-        Raises:
-            ChannelUnreadable: it does not verify, or is not what the protocol says.
-            ChannelRefused: the channel refused to answer, which says nothing about money.
-        """
+        """Query the payment. Returns verified evidence only; an unverified response raises ChannelUnreadable."""
         ...
 
     async def capture_payment(self, payment: Payment) -> None:
-        """Take the money of a payment whose evidence is `Approved`; what came of it is told by the next query alone.
+        """Take the money of a payment whose evidence is `Approved`; only the next query shows the outcome.
 
         A channel that takes the money by itself does nothing.
         """
         ...
 
     async def close_payment(self, payment: Payment) -> None:
-        """Ask the channel to take no money for it any more. What came of it is told by the next query alone."""
+        """Stop the channel from taking money for the payment. Only the next query shows the outcome."""
         ...
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
-        """Ask to give back `amount` minor units, with `refund_no` as the idempotency key."""
+        """Request a refund of `amount` minor units, with `refund_no` as the idempotency key."""
         ...
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        """How a refund stands; None when the channel, verified, knows no such refund."""
+        """State of a refund; None when the channel, verified, knows no such refund."""
         ...
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
-        """Prove that the raw bytes come from the channel, and only then read them. Header names are lower-case.
+        """Verify that the raw bytes come from the channel, and only then read them. Header names are lower-case.
 
         Freshness is judged against `received_at`, so a callback that was parked is not stale when it is read later.
 
@@ -163,34 +155,57 @@ class Channel(Protocol):
             CallbackForged: the signature does not verify, or there is none.
             CallbackStale: it verifies, but its time is outside the channel's tolerance.
             ChannelUnreadable: it is genuine, and its content is not what the protocol says.
-            ChannelUnavailable: what it is to be verified with cannot be fetched now; the channel must send it again.
+            ChannelUnavailable: the key or certificate to verify with cannot be fetched now; the channel must resend.
         """
         ...
 
     def acknowledge(self) -> Acknowledgement:
-        """The channel's own words for: received, do not send again."""
-        ...
-
-    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        """What the channel knows that it could not call back about, newest first: one more net, where it has one."""
+        """The response that the channel takes as: received, do not send again."""
         ...
 
     async def keep_current(self) -> None:
-        """Renew what must be fresh before it is needed (certificates). Called every minute, never by a request."""
+        """Renew certificates and tokens before they are needed. Called every minute, never by a request."""
         ...
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
-        """Write the channel's statement of one day, as it comes, to a file; days are those of `statement_zone`.
+        """Write the channel's raw statement of one day to a file; days are those of `statement_zone`.
 
         Raises, besides:
-            ChannelRefused: with `code` "no_statement" when there is none for this day, because nothing happened.
+            ChannelRefused: with `code` "no_statement" when the day has none, because nothing happened.
         """
         ...
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-        """Its rows, one at a time and in memory that does not grow with their number.
+        """Rows of a statement, one at a time; memory does not grow with their number.
 
         Raises:
             ChannelUnreadable: the statement as a whole is not of the channel's form.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsResponses(Protocol):
+    """A channel whose query responses can be verified without the request, as `nodrop explain answer` does."""
+
+    def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
+        """Verify and read a response to the query for this payment: the second half of `query_payment`.
+
+        Raises:
+            ChannelUnreadable: it does not verify, or is not what the protocol says.
+            ChannelRefused: the channel refused the query, which says nothing about money.
+        """
+        ...
+
+    def status_of(self, body: bytes) -> int:
+        """HTTP status that the channel sends with such a body, for a body that was stored without it."""
+        ...
+
+
+@runtime_checkable
+class ListsUndelivered(Protocol):
+    """A channel that lists the callbacks it could not deliver."""
+
+    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
+        """Evidence of undelivered callbacks, newest first. Raises as `Channel`."""
         ...

@@ -135,11 +135,6 @@ class Sandbox:
             return self._missing(payment, refused.code)
         return self._evidence(read_json(response.body, _PaymentObject))
 
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        """Without the question, whose signature is part of what the answer's one covers, nothing can be verified."""
-        del payment, response, received_at
-        raise ChannelUnreadable("answer_bound_to_its_question")
-
     async def capture_payment(self, payment: Payment) -> None:
         """The sandbox channel takes the money by itself."""
 
@@ -181,9 +176,6 @@ class Sandbox:
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
-
-    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        return ()
 
     async def keep_current(self) -> None:
         """Nothing here grows old."""

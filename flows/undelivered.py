@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import structlog
 
+from channels.base import ListsUndelivered
 from core.admission import Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
@@ -49,9 +50,11 @@ async def ask_undelivered(resources: Resources) -> int:
 
 async def _of_account(resources: Resources, account: Account) -> int:
     """What fails for one account is told, and is no reason to leave the others out."""
-    name = account.config.name
+    name, channel = account.config.name, account.channel
+    if not isinstance(channel, ListsUndelivered):
+        return 0
     try:
-        fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, account.channel.fetch_undelivered)
+        fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, channel.fetch_undelivered)
         listed = await _when_admitted(fetch)
         return 0 if isinstance(listed, Waiting) else await _ask_about(resources, account, listed[:EVENTS_MAX])
     except NodropError as error:

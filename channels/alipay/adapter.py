@@ -113,10 +113,15 @@ class Alipay:
         response = await self._gateway.send("alipay.trade.query", {"out_trade_no": payment.out_trade_no})
         return self._read_query(payment, response)
 
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        """An answer names neither its question nor its time: only the numbers in it can be compared."""
+    def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
+        """A response names neither its request nor its time: only the numbers in it can be compared."""
         del received_at
         return self._read_query(payment, response)
+
+    def status_of(self, body: bytes) -> int:
+        """Alipay sends 200 with every body."""
+        del body
+        return HTTPStatus.OK
 
     async def capture_payment(self, payment: Payment) -> None:
         """Alipay takes the money by itself."""
@@ -183,9 +188,6 @@ class Alipay:
     def acknowledge(self) -> Acknowledgement:
         """These seven bytes; in quotes, in JSON or with a line feed they are none."""
         return Acknowledgement(status=200, content_type="text/plain", body=b"success")
-
-    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        return ()
 
     async def keep_current(self) -> None:
         """Keys and certificates are configured; nothing is fetched that could grow old."""

@@ -142,9 +142,9 @@ class Paypal:
 
     async def query_payment(self, payment: Payment) -> Evidence:
         response = await self._api.call("GET", _order_path(payment))
-        return self.read_answer(payment, response, received_at=datetime.now(UTC))
+        return self.read_response(payment, response, received_at=datetime.now(UTC))
 
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
+    def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         del received_at  # nothing is signed, so nothing is stale
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return Missing(channel_account=self._own.account, out_trade_no=payment.out_trade_no)
@@ -156,7 +156,6 @@ class Paypal:
         return order_evidence(order, number, self._own)
 
     def status_of(self, body: bytes) -> int:
-        """The status with which PayPal sends this body, for one that was kept without it."""
         not_found = is_not_found(body)
         if not_found is None:
             return 200
@@ -226,10 +225,6 @@ class Paypal:
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")
-
-    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        """PayPal lists all events of an app and cannot leave out the delivered ones, so asking payments is cheaper."""
-        return ()
 
     async def keep_current(self) -> None:
         await self._api.keep_current()

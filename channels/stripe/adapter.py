@@ -92,13 +92,12 @@ class Stripe:
         path, expanded = _address(payment)
         return self._read_response(payment, await self._api.get(path, [("expand[]", expanded)]))
 
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
+    def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Nothing is signed here, so there is no time to compare `received_at` with."""
         del received_at
         return self._read_response(payment, response)
 
     def status_of(self, body: bytes) -> int:
-        """The status that an answer with this body had, for bodies that were kept without it."""
         try:
             refusal = read_refusal(body)
         except ChannelUnreadable:

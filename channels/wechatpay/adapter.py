@@ -98,9 +98,9 @@ class WechatPay:
         else:
             address = f"id/{quote(payment.channel_reference, safe='')}"
         response = await self._wire.call("GET", f"{_TRANSACTIONS}/{address}?mchid={self._wire.mchid}")
-        return self.read_answer(payment, response, received_at=self._wire.now())
+        return self.read_response(payment, response, received_at=self._wire.now())
 
-    def read_answer(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
+    def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """The status decides: 200 must verify; 404 with the one code that says so is *missing*, and never more."""
         if response.status == OK:
             return self._evidence(self._wire.read(response, Transaction, received_at))
@@ -110,7 +110,6 @@ class WechatPay:
         raise query_error(code)
 
     def status_of(self, body: bytes) -> int:
-        """The status that the channel gives such a body, for one that was captured without it."""
         return status_of(body)
 
     async def capture_payment(self, payment: Payment) -> None:
@@ -166,9 +165,6 @@ class WechatPay:
         200, for a 204 must not have the Content-Length that servers and routers put on it.
         """
         return Acknowledgement(status=200, content_type="application/json", body=b"")
-
-    async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        return ()
 
     async def keep_current(self) -> None:
         """Platform certificates, twice a day and when a message named one that is not here. A failure changes nothing.

@@ -174,11 +174,11 @@ def _in_database(account: AccountConfig, number: str) -> Payment | None:
 
 def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Response:
     """The answer; its status, if it was not kept, is what the channel gives such a body."""
+    from channels.base import ReadsResponses
     from channels.transport import Response
 
     if status is None:
-        status_of: Callable[[bytes], int] = getattr(channel, "status_of", lambda _: 200)
-        status = status_of(body)
+        status = channel.status_of(body) if isinstance(channel, ReadsResponses) else 200
     return Response(status=status, headers=headers, body=body)
 
 

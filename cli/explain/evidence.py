@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec.structs import replace
 
-from channels.base import Channel
+from channels.base import Channel, ReadsResponses
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Response
 from core.errors import (
@@ -99,9 +99,11 @@ def explain_answer(channel: Channel, payment: Payment, answer: Response, at: dat
 def _read(channel: Channel, payment: Payment, answer: Response, at: datetime) -> Told:
     if answer.status == TOO_MANY or answer.status >= BROKEN:  # as the transport has it: nothing is read
         return Told(verdict="unclear", reason=f"status_{answer.status}", notes=(_NOTHING_LEARNT,))
+    if not isinstance(channel, ReadsResponses):
+        return Told(verdict="rejected", reason="unreadable", detail="answer_bound_to_its_question")
     with recorded_checks() as heard:
         try:
-            return _of_evidence(channel.read_answer(payment, answer, received_at=at), heard)
+            return _of_evidence(channel.read_response(payment, answer, received_at=at), heard)
         except ChannelUnreadable as error:
             return _rejected("unreadable", error, heard)
         except ChannelRefused as error:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 
 from channels.adapters import open_channel
-from channels.base import Channel
+from channels.base import Channel, ReadsResponses
 from channels.transport import Response, Transport
 from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
@@ -132,8 +132,9 @@ def _answer(driver: Driver, adapter: Channel, question: Asked, data: bytes) -> N
     told = driver.answer(question, status, data[1:])
     headers = {name.lower(): value for name, value in told.headers.items()}
     try:
+        assert isinstance(adapter, ReadsResponses)
         answer = Response(status=told.status, headers=headers, body=told.body)
-        evidence = adapter.read_answer(known(driver), answer, received_at=datetime.now(UTC))
+        evidence = adapter.read_response(known(driver), answer, received_at=datetime.now(UTC))
     except ChannelError:
         return
     _check(evidence)

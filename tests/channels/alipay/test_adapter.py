@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.adapters import open_channel
+from channels.alipay.adapter import Alipay
 from channels.alipay.keys import root_certificate_sn
 from channels.alipay.wire import read_envelope
 from channels.base import Callback, Channel, RefundState
@@ -54,15 +55,17 @@ ASKED = Asked("POST", "/gateway.do", {}, urlencode({"method": "alipay.trade.quer
 FIELDS = DRIVER.fields(Said(), DRIVER.notification_id)
 
 
-def offline() -> Channel:
-    return opened_offline(DRIVER, Key.NEW, Key.OLD)
+def offline() -> Alipay:
+    channel = opened_offline(DRIVER, Key.NEW, Key.OLD)
+    assert isinstance(channel, Alipay)
+    return channel
 
 
 def read(node: bytes, *, sign: str | None = None) -> Evidence:
     """What the adapter makes of an answer with this node."""
     made = signature(node) if sign is None else sign
     body = b'{"alipay_trade_query_response":%b,"sign":"%b"}' % (node, made.encode())
-    return offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
+    return offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 def answer(**changed: object) -> Evidence:
@@ -108,7 +111,7 @@ def test_an_answer_is_verified_over_the_raw_bytes_of_its_node(node: bytes) -> No
 def test_the_signature_may_stand_before_the_node_and_white_space_around_it(envelope: bytes) -> None:
     node = DRIVER.render(Said())
     body = envelope % (signature(node).encode(), b"alipay_trade_query_response", node)
-    told = offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
+    told = offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
     assert isinstance(told, Paid)
 
 
@@ -116,7 +119,7 @@ def test_a_signed_error_node_is_read_where_the_methods_own_is_missing() -> None:
     node = refused("isv.invalid-app-id", code="40002")
     body = b'{"error_response":%b,"sign":"%b"}' % (node, signature(node).encode())
     with pytest.raises(ChannelUnreadable, match=r"isv\.invalid-app-id"):
-        offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
+        offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 @pytest.mark.parametrize("name", ["alipay_trade_query_response", "error_response"])
@@ -124,7 +127,7 @@ def test_a_signed_error_node_is_read_where_the_methods_own_is_missing() -> None:
 def test_a_rejection_without_a_signature_is_neither_paid_nor_failed_nor_missing(name: str, sub_code: str) -> None:
     body = b'{"%b":%b}' % (name.encode(), refused(sub_code, code="40002"))
     with pytest.raises(ChannelUnreadable, match=f"unsigned_{sub_code}"):
-        offline().read_answer(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
+        offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 def test_a_signature_that_is_nested_however_deep_is_unreadable() -> None:

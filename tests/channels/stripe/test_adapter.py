@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.adapters import open_channel
-from channels.base import Callback, Channel
+from channels.base import Callback, Channel, ListsUndelivered
 from channels.kit import trace
 from channels.stripe.adapter import Credentials
 from channels.stripe.events import EVENTS
@@ -491,6 +491,7 @@ async def test_one_event_that_cannot_be_read_does_not_hide_the_others() -> None:
     good = json.loads(event("checkout.session.completed", session(payment_intent="pi_1")))
     listed = [{"id": "evt_0"}, good | {"livemode": True}, good | {"type": "payout.paid"}, good]
     server = answering({"object": "list", "data": listed, "has_more": False})
+    assert isinstance(server.channel, ListsUndelivered)
     (found,) = await server.channel.fetch_undelivered()
     assert isinstance(found, Paid)
     query = server.asked[-1].url.params

@@ -398,9 +398,9 @@ def test_a_captured_answer_is_judged_by_when_it_was_received() -> None:
     body = DRIVER.render(Said())
     headers = signature_headers(body, serial=PUBLIC_KEY_ID, key=keys().theirs[Key.NEW], at=NOW.timestamp())
     answer, adapter = Response(status=200, headers=headers, body=body), Played().adapter
-    assert isinstance(adapter.read_answer(ROW, answer, received_at=NOW), Paid)
+    assert isinstance(adapter.read_response(ROW, answer, received_at=NOW), Paid)
     with pytest.raises(ChannelUnreadable):
-        adapter.read_answer(ROW, answer, received_at=NOW + timedelta(seconds=301))
+        adapter.read_response(ROW, answer, received_at=NOW + timedelta(seconds=301))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_a_captured_body_tells_its_status(body: bytes, status: int) -> None:
     assert adapter.status_of(body) == status
     if status == 404:
         answer = Response(status=status, headers={}, body=body)
-        assert isinstance(adapter.read_answer(ROW, answer, received_at=NOW), Missing)
+        assert isinstance(adapter.read_response(ROW, answer, received_at=NOW), Missing)
 
 
 # -- callbacks ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ __all__ = [
     "without",
 ]
 
+CREATED_AT = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
 
 class Driver(Protocol):
     """Plays the channel: signs as it does, and says whatever a test wants to have said. Written from the protocol."""
@@ -334,7 +336,9 @@ class Driver(Protocol):
 
     # -- our row -------------------------------------------------------------------------------------------------------
 
-    def payment(self, number: str = NUMBER, *, payable_until: datetime | None = None) -> Payment:
+    def payment(
+        self, number: str = NUMBER, *, payable_until: datetime | None = None, created_at: datetime = CREATED_AT
+    ) -> Payment:
         """Our row of it, not yet created."""
         return Payment(
             channel_account="main",
@@ -345,6 +349,6 @@ class Driver(Protocol):
             currency=self.currency,
             status=PaymentStatus.OPEN,
             payable_until=payable_until or datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC),
-            created_at=datetime(2026, 11, 23, 3, 0, tzinfo=UTC),
+            created_at=created_at,
             method=self.method,
         )

@@ -73,8 +73,9 @@ async def test_the_channel_is_told_until_when_it_may_take_money(far: Far) -> Non
     """Otherwise an order could be closed here while it can still be paid there."""
     if far.driver.needs_capture:
         pytest.skip("this channel takes money when it is asked to and not by itself")
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=45)
-    created = await far.create(far.driver.payment(payable_until=until))
+    now = datetime.now(UTC).replace(microsecond=0)
+    until = now + timedelta(minutes=45)
+    created = await far.create(far.driver.payment(payable_until=until, created_at=now))
     assert far.payments()[0].terms.expires_at == until
     assert created.payable_until in (None, until)
 

@@ -16,9 +16,9 @@ from channels.base import Create
 from channels.transport import Transport
 from core.order import OrderState, PendingKind
 from flows.rearm import job_of
+from storage.postgres import pending
 from storage.postgres.accounts import get_accounts
 from storage.postgres.orders import find_state
-from storage.postgres.pending import walk
 from storage.postgres.sealing import Sealer
 
 FIRST = "first-0000000000"
@@ -106,6 +106,6 @@ async def create_at_channel(rig: Rig, first: OrderState) -> list[str]:
 async def arm_copies(rig: Rig, *, until_s: float, only: PendingKind | None = None) -> int:
     """Remind Redis of what is due within so many seconds, as the API does when an order is placed; how many jobs."""
     count = 0
-    async for batch in walk(rig.db, from_s=0.0, until_s=until_s):
+    async for batch in pending.walk_due(rig.db, from_s=0.0, until_s=until_s):
         count += await rig.queue.arm([job_of(armed) for armed in batch if only in (None, armed.kind)])
     return count

@@ -8,7 +8,8 @@ from bench.clones import copy_orders, place_first
 from bench.report import Result, figure, latencies
 from bench.rig import Rig, open_rig
 from bench.sizes import Say, Sizes
-from storage.postgres.pending import Leased, claim_overdue, postpone
+from storage.postgres import pending
+from storage.postgres.pending import Leased
 
 HOW = (
     "the sweep's own claim against Postgres without a worker; idle: nothing is overdue; busy: everything is, a batch a "
@@ -52,12 +53,12 @@ async def measure(sizes: Sizes, say: Say) -> Result:
 
 async def _claim(rig: Rig, grace_s: float, limit: int) -> tuple[float, list[Leased]]:
     started = time.perf_counter()
-    rows = await claim_overdue(rig.db, grace_s=grace_s, limit=limit, lease_s=rig.settings.lease_s)
+    rows = await pending.claim_overdue(rig.db, grace_s=grace_s, limit=limit, lease_s=rig.settings.lease_s)
     return time.perf_counter() - started, rows
 
 
 async def _claim_and_put_off(rig: Rig, batch: int) -> float:
     seconds, rows = await _claim(rig, rig.settings.sweep_grace_s, batch)
     for leased in rows:
-        await postpone(rig.db, leased, PUT_OFF_S)
+        await pending.reschedule(rig.db, leased, delay_s=PUT_OFF_S)
     return seconds

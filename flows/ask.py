@@ -23,8 +23,9 @@ from flows.commit import pass_door_with_evidence
 from flows.create import with_reference
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.door import Committed
-from storage.postgres.pending import Leased, release
+from storage.postgres.pending import Leased
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ async def query_now(
     finally:
         if leased is not None and not is_row_gone:
             with suppress(DatabaseUnavailable):  # then it ends by itself
-                await release(resources.db, leased, was_asked=was_asked)
+                await pending.release(resources.db, leased, was_queried=was_asked)
 
 
 async def ask(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:

@@ -37,14 +37,8 @@ from flows.rearm import arm_jobs, cancel_jobs
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.callbacks import (
-    StoredCallback,
-    claim_callback,
-    give_up_callback,
-    handle_again,
-    insert_callback,
-    mark_handled,
-)
+from storage.postgres import callbacks
+from storage.postgres.callbacks import StoredCallback, insert_callback
 from storage.postgres.orders import find_state_by_payment
 from storage.redis.parked_callbacks import ParkedCallback
 
@@ -84,7 +78,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
 
 async def compensate_callback(resources: Resources, callback_id: str, arm_no: int) -> Outcome:
     """The job that was armed before the synchronous update: is the order still unpaid? Confirm and update."""
-    stored = await claim_callback(resources.db, callback_id, arm_no, resources.settings.lease_s)
+    stored = await callbacks.claim(resources.db, callback_id, resources.settings.lease_s, arm_no=arm_no)
     if stored is None:
         return Outcome.STALE
     return await compensate_claimed(resources, stored)
@@ -101,7 +95,7 @@ async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Ou
         handled = _Handled(outcome=Outcome.UNCLEAR, is_done=False)
         log.exception("callback_broke", callback_id=stored.id)
     if handled.is_done:
-        await mark_handled(resources.db, stored.id, handled.outcome)
+        await callbacks.finish(resources.db, stored.id, handled.outcome)
     else:
         await _again(resources, stored, handled)
     return handled.outcome
@@ -198,7 +192,7 @@ async def _handle_in_request(resources: Resources, stored: StoredCallback) -> No
                 resources, stored, Source.CALLBACK, within_s=resources.settings.callback_confirm_s / 2
             )
             if handled.is_done:
-                await mark_handled(resources.db, stored.id, handled.outcome)
+                await callbacks.finish(resources.db, stored.id, handled.outcome)
                 await cancel_jobs(resources, [job])
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
@@ -255,10 +249,10 @@ async def _again(resources: Resources, stored: StoredCallback, handled: _Handled
     if backoff.is_exhausted(attempt):
         unknown = handled.outcome is Outcome.NOTHING_NEW
         reason = CaseReason.UNKNOWN_ORDER if unknown else CaseReason.CALLBACK_CONTRADICTED
-        await give_up_callback(resources.db, stored, reason, f"after {stored.attempt} attempts: {handled.outcome}")
+        await callbacks.give_up(resources.db, stored, reason, f"after {stored.attempt} attempts: {handled.outcome}")
         log.error("callback_given_up", account=stored.channel_account, reason=reason)
         return
     delay_s = backoff.gap_s(attempt, stored.id) if handled.wait_s is None else handled.wait_s
-    arm_no = await handle_again(resources.db, stored, attempt=attempt, delay_s=delay_s, outcome=handled.outcome)
+    arm_no = await callbacks.reschedule(resources.db, stored, attempt=attempt, delay_s=delay_s, outcome=handled.outcome)
     if arm_no is not None:
         await arm_jobs(resources, [jobs.compensate_callback(stored.id, arm_no, delay_s)])

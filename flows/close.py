@@ -21,15 +21,16 @@ from flows.commit import pass_door
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.orders import find_state
-from storage.postgres.pending import Leased, lease
+from storage.postgres.pending import Leased
 
 log = structlog.get_logger()
 
 
 async def close_scheduled(resources: Resources, order_no: str, arm_no: int) -> Outcome:
     """The deadline's job. A job of an older scheduling finds nothing to do."""
-    leased = await lease(resources.db, deadline_key(order_no), resources.settings.lease_s, arm_no=arm_no)
+    leased = await pending.claim(resources.db, deadline_key(order_no), resources.settings.lease_s, arm_no=arm_no)
     return Outcome.STALE if leased is None else await close_leased(resources, leased)
 
 
@@ -102,7 +103,7 @@ async def request_close(resources: Resources, order_no: str) -> OrderState:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.ALREADY_PAID:
         raise OrderPaid(f"order {order_no} is paid")
-    leased = await lease(resources.db, deadline_key(order_no), resources.settings.lease_s)
+    leased = await pending.claim(resources.db, deadline_key(order_no), resources.settings.lease_s)
     if leased is not None:
         await close_leased(resources, leased)
     state = await find_state(resources.db, order_no)

@@ -29,13 +29,8 @@ from core.settings import Settings
 from flows.egress import check_notify_url, resolve
 from flows.rearm import arm_jobs
 from runtime.resources import Resources
-from storage.postgres.notifications import (
-    Outgoing,
-    bury_notification,
-    claim_notification,
-    deliver_again,
-    mark_delivered,
-)
+from storage.postgres import notifications
+from storage.postgres.notifications import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -166,7 +161,7 @@ class Notifier:
 
 async def push_notification(resources: Resources, notifier: Notifier, notification_id: str, arm_no: int) -> str:
     """The job: deliver it, unless it was heard, superseded or given up meanwhile. Returns what came of it."""
-    outgoing = await claim_notification(resources.db, notification_id, arm_no, resources.settings.lease_s)
+    outgoing = await notifications.claim(resources.db, notification_id, resources.settings.lease_s, arm_no=arm_no)
     return "stale" if outgoing is None else await push_claimed(resources, notifier, outgoing)
 
 
@@ -186,9 +181,9 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
         status=heard.status,
     )
     if heard.ok:
-        await mark_delivered(resources.db, outgoing.id, heard.status)
+        await notifications.finish(resources.db, outgoing.id, heard.status)
     elif heard.is_final or backoff.is_exhausted(attempt):
-        await bury_notification(resources.db, outgoing, heard.status)
+        await notifications.give_up(resources.db, outgoing, heard.status)
         log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=heard.status)
     else:
         delay_s = max(backoff.gap_s(attempt, outgoing.id), heard.retry_after_s)
@@ -197,7 +192,7 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
 
 
 async def _again(resources: Resources, outgoing: Outgoing, attempt: int, delay_s: float, status: str) -> None:
-    arm_no = await deliver_again(resources.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
+    arm_no = await notifications.reschedule(resources.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
     if arm_no is not None:
         await arm_jobs(resources, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
 

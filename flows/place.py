@@ -41,9 +41,9 @@ from flows.rearm import after_commit
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.door import Committed, transition
 from storage.postgres.orders import find_now, find_state
-from storage.postgres.pending import lease
 
 CREATE_TRIES = 2
 """How often a request that found the rate used up asks again before it is answered with the order as it is."""
@@ -178,7 +178,7 @@ async def _hand_off(
 
 async def _confirm_refusal(resources: Resources, account: Account, row: Payment) -> None:
     """A refusal ends the payment once the channel, asked, says that it does not know it."""
-    leased = await lease(resources.db, row.key, resources.settings.lease_s)
+    leased = await pending.claim(resources.db, row.key, resources.settings.lease_s)
     state = await find_state(resources.db, row.order_no)
     refused = None if state is None else state.payment(row.key)
     if leased is not None and refused is not None:

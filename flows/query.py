@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 
+from core import jobs
 from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import UnknownAccount
@@ -16,17 +17,18 @@ from flows.ask import as_decided, ask, capture_payment, commit_answer, query_now
 from flows.channel_call import Waiting
 from flows.close import close_payment
 from flows.commit import pass_door
-from flows.rearm import arm_jobs, job_of
+from flows.rearm import arm_jobs
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
-from storage.postgres.pending import Leased, lease, postpone, release
+from storage.postgres.pending import Leased
 
 log = structlog.get_logger()
 
 
 async def query_scheduled(resources: Resources, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
     """The delayed query: alone it advances the attempt. A job of an older scheduling finds nothing to do."""
-    leased = await lease(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
+    leased = await pending.claim(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
     if leased is None:
         return Outcome.STALE
     return await query_leased(resources, leased, by=by)
@@ -37,7 +39,7 @@ async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> O
     state = await find_state_by_payment(resources.db, leased.key)
     payment = None if state is None else state.payment(leased.key)
     if state is None or payment is None:
-        await release(resources.db, leased)
+        await pending.release(resources.db, leased)
         return Outcome.STALE
     try:
         account = await resources.accounts.get(leased.key.channel_account)
@@ -45,15 +47,16 @@ async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> O
         return await _learn_nothing(resources, leased, state, by=by)
     asked = await ask(resources, account, payment, Urgency.SCHEDULED)
     if isinstance(asked, Waiting):
-        armed = await postpone(resources.db, leased, asked.seconds)
-        await arm_jobs(resources, [] if armed is None else [job_of(armed)])
+        arm_no = await pending.reschedule(resources.db, leased, delay_s=asked.seconds)
+        if arm_no is not None:
+            await arm_jobs(resources, [jobs.query_payment(leased.key, arm_no, asked.seconds)])
         return Outcome.NOT_YET
     committed = await commit_answer(resources, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
     if committed.decision.close:
         await close_payment(resources, account, payment)
     payment = as_decided(committed, payment)
     if committed.decision.capture and await capture_payment(resources, account, payment, Urgency.SCHEDULED):
-        again = await lease(resources.db, leased.key, resources.settings.lease_s)
+        again = await pending.claim(resources.db, leased.key, resources.settings.lease_s)
         if again is not None:
             await query_now(
                 resources, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again, is_captured=True

@@ -15,14 +15,10 @@ from core.errors import RedisUnavailable
 from core.jobs import Job
 from core.order import PendingKind
 from runtime.resources import Resources
-from storage.postgres.callbacks import callbacks_due_within
+from storage.postgres import callbacks, notifications, pending, refunds
 from storage.postgres.door import Armed, Committed
-from storage.postgres.notifications import notifications_due_within
-from storage.postgres.pending import walk
-from storage.postgres.refunds import refunds_due_within
 
 REARM_LOCK_S = 60.0
-LONG_AGO_S = -10.0 * 365 * 86400
 ARM_TIMEOUT_S = 1.0
 """A Redis that hangs keeps nobody waiting who has an order or a callback to answer: what is not armed is swept."""
 
@@ -76,23 +72,25 @@ async def rearm_after_flush(resources: Resources) -> int:
     epoch = await resources.queue.epoch()
     if epoch.armed or not await resources.queue.claim_rearm(REARM_LOCK_S):
         return 0
-    count = await arm_window(resources, from_s=LONG_AGO_S, until_s=resources.settings.arm_horizon_s)
+    count = await arm_window(resources, from_s=None, until_s=resources.settings.arm_horizon_s)
     await resources.queue.mark_rearmed(epoch)
     log.info("redis_rearmed", epoch=epoch.id, count=count)
     return count
 
 
-async def arm_window(resources: Resources, *, from_s: float, until_s: float) -> int:
+async def arm_window(resources: Resources, *, from_s: float | None, until_s: float) -> int:
     """Arm what is due between these seconds from now and is not armed already. Returns how many were new."""
     count = 0
-    async for batch in walk(resources.db, from_s=from_s, until_s=until_s):
-        count += await resources.queue.arm([job_of(armed) for armed in batch])
-    callbacks = await callbacks_due_within(resources.db, until_s)
-    count += await resources.queue.arm([jobs.compensate_callback(*row) for row in callbacks])
-    refunds = await refunds_due_within(resources.db, until_s)
-    count += await resources.queue.arm([jobs.refund_payment(*row) for row in refunds])
-    notifications = await notifications_due_within(resources.db, until_s)
-    return count + await resources.queue.arm([jobs.push_notification(*row) for row in notifications])
+    async for armed in pending.walk_due(resources.db, from_s=from_s, until_s=until_s):
+        count += await resources.queue.arm([job_of(row) for row in armed])
+    for walk_due, job in (
+        (callbacks.walk_due, jobs.compensate_callback),
+        (refunds.walk_due, jobs.refund_payment),
+        (notifications.walk_due, jobs.push_notification),
+    ):
+        async for rows in walk_due(resources.db, until_s=until_s):
+            count += await resources.queue.arm([job(*row) for row in rows])
+    return count
 
 
 def log_change(committed: Committed) -> None:

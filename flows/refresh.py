@@ -16,8 +16,9 @@ from core.lifecycle import on_refresh
 from core.order import OrderState, Payment, PaymentKey
 from flows.ask import query_now
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.orders import find_state
-from storage.postgres.pending import Leased, asked, lease
+from storage.postgres.pending import Leased
 
 WAIT_S = 5.0
 """How long a refresh waits for somebody else's query before it is answered with the order as it is."""
@@ -54,7 +55,7 @@ async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_
 
 async def _ask_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> None:
     """Until a query that began after `now − cooldown_s` is answered: ours, or somebody else's."""
-    stands = await asked(resources.db, payment.key)
+    stands = await pending.find_last_query(resources.db, payment.key)
     if stands is None:
         return
     try:
@@ -63,23 +64,23 @@ async def _ask_or_wait(resources: Resources, payment: Payment, by: Source, coold
         return
     since = stands.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S
-    while stands is not None and (stands.answered_from is None or stands.answered_from < since):
-        leased = await lease(resources.db, payment.key, resources.settings.lease_s, unanswered_since=since)
+    while stands is not None and (stands.began_at is None or stands.began_at < since):
+        leased = await pending.claim(resources.db, payment.key, resources.settings.lease_s, unanswered_since=since)
         if leased is not None:
             await query_now(resources, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased)
             return
         if asyncio.get_running_loop().time() > deadline:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)
-        stands = await asked(resources.db, payment.key)
+        stands = await pending.find_last_query(resources.db, payment.key)
 
 
 async def lease_or_wait(resources: Resources, key: PaymentKey, within_s: float) -> Leased | None:
     """The lease, waiting for whoever is asking now; None when the row is gone or the time is over."""
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
-        leased = await lease(resources.db, key, resources.settings.lease_s)
-        if leased is not None or await asked(resources.db, key) is None:
+        leased = await pending.claim(resources.db, key, resources.settings.lease_s)
+        if leased is not None or await pending.find_last_query(resources.db, key) is None:
             return leased
         if asyncio.get_running_loop().time() > deadline:
             return None

@@ -22,8 +22,9 @@ from flows.commit import pass_door
 from flows.rearm import arm_jobs
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres import refunds
 from storage.postgres.orders import find_state
-from storage.postgres.refunds import LeasedRefund, lease_refund, refund_again
+from storage.postgres.refunds import LeasedRefund
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
 async def refund_scheduled(resources: Resources, refund_no: str, arm_no: int) -> Outcome:
     """The refund's job. A job of an older scheduling finds nothing to do."""
-    leased = await lease_refund(resources.db, refund_no, arm_no, resources.settings.lease_s)
+    leased = await refunds.claim(resources.db, refund_no, resources.settings.lease_s, arm_no=arm_no)
     return Outcome.STALE if leased is None else await refund_leased(resources, leased)
 
 
@@ -145,6 +146,6 @@ async def _commit(resources: Resources, leased: LeasedRefund, state: OrderState,
 
 
 async def _again(resources: Resources, leased: LeasedRefund, attempt: int, delay_s: float, note: str) -> None:
-    arm_no = await refund_again(resources.db, leased, attempt=attempt, delay_s=delay_s, error=note)
+    arm_no = await refunds.reschedule(resources.db, leased, attempt=attempt, delay_s=delay_s, error=note)
     if arm_no is not None:
         await arm_jobs(resources, [jobs.refund_payment(leased.refund_no, arm_no, delay_s)])

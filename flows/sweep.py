@@ -23,10 +23,11 @@ from flows.notify import Notifier, push_claimed
 from flows.query import query_leased
 from flows.refund import refund_leased
 from runtime.resources import Resources
-from storage.postgres.callbacks import StoredCallback, claim_overdue_callbacks
-from storage.postgres.notifications import Outgoing, claim_overdue_notifications
-from storage.postgres.pending import Leased, claim_overdue
-from storage.postgres.refunds import LeasedRefund, claim_overdue_refunds
+from storage.postgres import callbacks, notifications, pending, refunds
+from storage.postgres.callbacks import StoredCallback
+from storage.postgres.notifications import Outgoing
+from storage.postgres.pending import Leased
+from storage.postgres.refunds import LeasedRefund
 
 CONCURRENCY = 32
 """Rows under way at once: enough to keep a channel busy, few enough that a hanging one is not asked by a crowd."""
@@ -61,10 +62,10 @@ async def sweep_once(resources: Resources, notifier: Notifier) -> Swept:
     """
     settings = resources.settings
     grace_s, limit, lease_s = settings.sweep_grace_s, settings.sweep_batch, settings.lease_s
-    callbacks = await claim_overdue_callbacks(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    pending = await claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    notifications = await claim_overdue_notifications(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    refunds = await claim_overdue_refunds(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    to_handle = await callbacks.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    to_query = await pending.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    to_push = await notifications.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
+    to_refund = await refunds.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
 
     async def resolve(leased: Leased) -> object:
         if leased.kind is PendingKind.DEADLINE:
@@ -81,11 +82,9 @@ async def sweep_once(resources: Resources, notifier: Notifier) -> Swept:
         return await refund_leased(resources, leased)
 
     await asyncio.gather(
-        _each(callbacks, compensate), _each(pending, resolve), _each(notifications, push), _each(refunds, give_back)
+        _each(to_handle, compensate), _each(to_query, resolve), _each(to_push, push), _each(to_refund, give_back)
     )
-    swept = Swept(
-        pending=len(pending), callbacks=len(callbacks), notifications=len(notifications), refunds=len(refunds)
-    )
+    swept = Swept(pending=len(to_query), callbacks=len(to_handle), notifications=len(to_push), refunds=len(to_refund))
     if swept.total:
         log.info("swept", **asdict(swept))
     return swept

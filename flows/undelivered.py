@@ -22,8 +22,8 @@ from flows.ask import Answered, query_now
 from flows.channel_call import Waiting, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
-from storage.postgres.pending import lease
 
 EVENTS_MAX = 1000
 """Of one account at one turn, the newest; the others are asked about on time, or at the next turn."""
@@ -94,7 +94,7 @@ async def _ask_one(
     payment = None if state is None else state.payment(key)
     if payment is None or not _may_be_news(payment, told):
         return None
-    leased = await lease(resources.db, key, resources.settings.lease_s)
+    leased = await pending.claim(resources.db, key, resources.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
         return None
     return await query_now(

@@ -25,7 +25,7 @@ from flows.reconcile.statement import Numbered
 from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.pending import asked
+from storage.postgres import pending
 from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
 
 CONCURRENCY = 8
@@ -205,7 +205,7 @@ class RowComparer:
 
     async def _ask_once(self, payment: Payment) -> Answered | Waiting:
         leased = await lease_or_wait(self._resources, payment.key, self._resources.settings.callback_confirm_s)
-        if leased is None and await asked(self._resources.db, payment.key) is not None:
+        if leased is None and await pending.find_last_query(self._resources.db, payment.key) is not None:
             return Waiting(seconds=LOOK_AGAIN_S, reason="asked_by_another")
         return await query_now(
             self._resources,

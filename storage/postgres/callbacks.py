@@ -1,26 +1,29 @@
 """The inbox: every verified callback with its raw bytes, stored before it is acknowledged, handled until it is done.
 
-`handled_at` is set only after the work is done, so a repeat after a failed handling is work and not a duplicate.
+`handled_at` is set only after the work is done, so a repeat after a failed handling is work and not a duplicate. Verbs
+and clock: `leases`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from hashlib import sha256
+from uuid import UUID
 
 import msgspec
 
 from core.evidence import Evidence
 from core.order import CaseReason
 from storage.postgres.database import Database
+from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
 from storage.postgres.rows import document, storable
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
 
 class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the inbox: what is needed to carry on with it."""
+    """A row of the inbox, with what its handling needs."""
 
     id: str
     channel_account: str
@@ -33,52 +36,53 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text,
           handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled"""
 
+_OPEN = "handled_at IS NULL AND dead_at IS NULL"
+
 _INSERT = f"""
 INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence, out_trade_no,
                        due_at)
-VALUES ($1, $2, $3, coalesce($4, now()), $5::text::jsonb, $6, $7::text::jsonb, $8, now() + make_interval(secs => $9))
+VALUES ($1, $2, $3, coalesce($4, clock_timestamp()), $5::text::jsonb, $6, $7::text::jsonb, $8,
+        clock_timestamp() + make_interval(secs => $9))
 ON CONFLICT (channel_account, notification_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
 RETURNING {_COLUMNS}"""
 
 _CLAIM = f"""
 UPDATE callbacks
-   SET leased_until = now() + make_interval(secs => $3)
- WHERE id = $1::uuid AND arm_no = $2 AND handled_at IS NULL AND dead_at IS NULL
-   AND (leased_until IS NULL OR leased_until <= now())
+   SET leased_until = clock_timestamp() + make_interval(secs => $3)
+ WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
     SELECT id FROM callbacks
-     WHERE handled_at IS NULL AND dead_at IS NULL AND due_at <= now() - make_interval(secs => $1)
-       AND (leased_until IS NULL OR leased_until <= now())
+     WHERE {_OPEN} AND due_at <= {NOW} - make_interval(secs => $1) AND {FREE}
      ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE callbacks c
-       SET leased_until = now() + make_interval(secs => $3)
+       SET leased_until = clock_timestamp() + make_interval(secs => $3)
       FROM overdue o
      WHERE c.id = o.id
     RETURNING c.*
 )
 SELECT {_COLUMNS} FROM claimed ORDER BY due_at"""
 
-_HANDLED = """
-UPDATE callbacks SET handled_at = now(), outcome = $2, leased_until = NULL
- WHERE id = $1::uuid AND handled_at IS NULL
-RETURNING arm_no"""
-
-_AGAIN = """
+_RESCHEDULE = f"""
 UPDATE callbacks
-   SET attempt = $3, arm_no = arm_no + 1, due_at = now() + make_interval(secs => $4), leased_until = NULL, outcome = $5
- WHERE id = $1::uuid AND arm_no = $2 AND handled_at IS NULL AND dead_at IS NULL
+   SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
+       leased_until = NULL, outcome = $5
+ WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN}
 RETURNING arm_no"""
 
-_DEAD = """
+_FINISH = """
+UPDATE callbacks SET handled_at = clock_timestamp(), outcome = $2, leased_until = NULL
+ WHERE id = $1::uuid AND handled_at IS NULL"""
+
+_GIVE_UP = f"""
 WITH dead AS (
-    UPDATE callbacks SET dead_at = now(), leased_until = NULL, outcome = $2
-     WHERE id = $1::uuid AND handled_at IS NULL AND dead_at IS NULL
+    UPDATE callbacks SET dead_at = clock_timestamp(), leased_until = NULL, outcome = $2
+     WHERE id = $1::uuid AND {_OPEN}
     RETURNING channel_account, out_trade_no
 )
 INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
@@ -88,12 +92,7 @@ SELECT (SELECT order_no FROM payments p
   FROM dead
 ON CONFLICT DO NOTHING"""
 
-_WALK = """
-SELECT id::text, arm_no, extract(epoch FROM due_at - now())::float8 AS delay_s
-  FROM callbacks
- WHERE handled_at IS NULL AND dead_at IS NULL AND due_at <= now() + make_interval(secs => $1)
- ORDER BY due_at
- LIMIT $2"""
+_WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 
 async def insert_callback(
@@ -126,39 +125,42 @@ async def insert_callback(
     return _stored(row)
 
 
-async def claim_callback(db: Database, callback_id: str, arm_no: int, lease_s: float) -> StoredCallback | None:
-    """The right to handle it now; None when it is handled, was scheduled anew, or somebody is at it."""
+async def claim(db: Database, callback_id: str, lease_s: float, *, arm_no: int) -> StoredCallback | None:
+    """Lease one callback; None when it is handled or given up, leased, or has another arm number."""
     row = await db.fetchrow(_CLAIM, callback_id, arm_no, lease_s)
     return None if row is None else _stored(row)
 
 
-async def claim_overdue_callbacks(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[StoredCallback]:
-    """Callbacks due for longer than `grace_s` that nobody is looking after, oldest first."""
+async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[StoredCallback]:
+    """Lease free callbacks that have been due for longer than `grace_s`, oldest first."""
     return [_stored(row) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
 
 
-async def mark_handled(db: Database, callback_id: str, outcome: str) -> int | None:
-    """The work is done. Returns the arm number whose job is no longer needed, None when it was marked already."""
-    arm_no: int | None = await db.fetchval(_HANDLED, callback_id, outcome)
-    return arm_no
-
-
-async def handle_again(
+async def reschedule(
     db: Database, callback: StoredCallback, *, attempt: int, delay_s: float, outcome: str
 ) -> int | None:
-    """Not done: scheduled anew, as `attempt`, in `delay_s` seconds. Returns its arm number, None when it is handled."""
-    arm_no: int | None = await db.fetchval(_AGAIN, callback.id, callback.arm_no, attempt, delay_s, outcome)
+    """Due again in `delay_s` seconds, as `attempt`.
+
+    Returns the new arm number, None when the callback is not open any more or was scheduled meanwhile.
+    """
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, callback.id, callback.arm_no, attempt, delay_s, outcome)
     return arm_no
 
 
-async def give_up_callback(db: Database, callback: StoredCallback, reason: CaseReason, detail: str) -> None:
+async def finish(db: Database, callback_id: str, outcome: str) -> bool:
+    """Mark it handled, under any arm number. False: it was marked before."""
+    return await db.execute(_FINISH, callback_id, outcome) == 1
+
+
+async def give_up(db: Database, callback: StoredCallback, reason: CaseReason, detail: str) -> None:
     """The attempts are used up: a case opens in the same statement. Giving up is not evidence."""
-    await db.execute(_DEAD, callback.id, reason.value, reason.value, detail)
+    await db.execute(_GIVE_UP, callback.id, reason.value, reason.value, detail)
 
 
-async def callbacks_due_within(db: Database, seconds: float, limit: int = 5000) -> list[tuple[str, int, float]]:
-    """(id, arm number, delay in seconds) of unhandled callbacks, for re-arming Redis."""
-    return [(row["id"], row["arm_no"], max(0.0, row["delay_s"])) for row in await db.fetch(_WALK, seconds, limit)]
+async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:
+    """Open callbacks due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
+    async for rows in walk(db, _WALK, (UUID(int=0),), from_s=from_s, until_s=until_s):
+        yield [DueRow(str(row["id"]), row["arm_no"], row["delay_s"]) for row in rows]
 
 
 def _stored(row: object) -> StoredCallback:

@@ -1,20 +1,22 @@
-"""The outbox: what the merchant has to hear, written in the statement that changed the order, kept until it was heard.
+"""The outbox: notifications to the merchant, written in the statement that changed the order, kept until delivered.
 
-Every delivery sends the same id and the same bytes. What cannot be delivered within the attempts is a dead letter,
-which can be sent again.
+Every delivery sends the same id and the same bytes. A notification that is not delivered within the attempts is a dead
+letter, which can be sent again. Verbs and clock: `leases`.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 
 import msgspec
 
 from storage.postgres.database import Database
+from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification that is ours to deliver now."""
+    """A notification leased to us for one delivery."""
 
     id: str
     order_no: str
@@ -39,92 +41,90 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     last_status: str | None
 
 
-_COLUMNS = "n.id, n.order_no, n.version, n.type, n.url, n.body, n.attempt, n.arm_no"
-_OPEN = "n.delivered_at IS NULL AND n.superseded_at IS NULL AND n.dead_at IS NULL"
+_COLUMNS = "id, order_no, version, type, url, body, attempt, arm_no"
+_OPEN = "delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL"
+_DEAD = "dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL"
 
 _CLAIM = f"""
-UPDATE notifications n
-   SET leased_until = now() + make_interval(secs => $3)
- WHERE n.id = $1 AND n.arm_no = $2 AND {_OPEN} AND (n.leased_until IS NULL OR n.leased_until <= now())
+UPDATE notifications
+   SET leased_until = clock_timestamp() + make_interval(secs => $3)
+ WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
-    SELECT n.id FROM notifications n
-     WHERE {_OPEN} AND n.due_at <= now() - make_interval(secs => $1)
-       AND (n.leased_until IS NULL OR n.leased_until <= now())
-     ORDER BY n.due_at
+    SELECT id FROM notifications
+     WHERE {_OPEN} AND due_at <= {NOW} - make_interval(secs => $1) AND {FREE}
+     ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE notifications n
-       SET leased_until = now() + make_interval(secs => $3)
-      FROM overdue
-     WHERE n.id = overdue.id
+       SET leased_until = clock_timestamp() + make_interval(secs => $3)
+      FROM overdue o
+     WHERE n.id = o.id
     RETURNING n.*
 )
-SELECT {_COLUMNS} FROM claimed n ORDER BY n.due_at"""
+SELECT {_COLUMNS} FROM claimed ORDER BY due_at"""
 
-_DELIVERED = """
-UPDATE notifications SET delivered_at = now(), leased_until = NULL, last_status = $2 WHERE id = $1"""
+_RESCHEDULE = f"""
+UPDATE notifications
+   SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
+       leased_until = NULL, last_status = $5
+ WHERE id = $1 AND arm_no = $2 AND {_OPEN}
+RETURNING arm_no"""
 
-_AGAIN = f"""
-UPDATE notifications n
-   SET attempt = $3, arm_no = n.arm_no + 1, due_at = now() + make_interval(secs => $4), leased_until = NULL,
-       last_status = $5
- WHERE n.id = $1 AND n.arm_no = $2 AND {_OPEN}
-RETURNING n.arm_no"""
+_FINISH = """
+UPDATE notifications SET delivered_at = clock_timestamp(), leased_until = NULL, last_status = $2
+ WHERE id = $1 AND delivered_at IS NULL"""
 
-_DEAD = f"""
-UPDATE notifications n SET dead_at = now(), leased_until = NULL, last_status = $3
- WHERE n.id = $1 AND n.arm_no = $2 AND {_OPEN}"""
+_GIVE_UP = f"""
+UPDATE notifications SET dead_at = clock_timestamp(), leased_until = NULL, last_status = $3
+ WHERE id = $1 AND arm_no = $2 AND {_OPEN}"""
 
-_LIST_DEAD = """
+_LIST_DEAD = f"""
 SELECT id, order_no, type, url, attempt, created_at, dead_at, last_status
-  FROM notifications WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
+  FROM notifications WHERE {_DEAD}
  ORDER BY dead_at DESC
  LIMIT $1"""
 
-_RESEND = """
-UPDATE notifications SET dead_at = NULL, attempt = 1, arm_no = arm_no + 1, due_at = now(), leased_until = NULL
- WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL AND ($1::text IS NULL OR id = $1)
+_RESEND = f"""
+UPDATE notifications
+   SET dead_at = NULL, attempt = 1, arm_no = arm_no + 1, due_at = clock_timestamp(), leased_until = NULL
+ WHERE {_DEAD} AND ($1::text IS NULL OR id = $1)
 RETURNING id, arm_no"""
 
-_WALK = f"""
-SELECT n.id, n.arm_no, extract(epoch FROM n.due_at - now())::float8 AS delay_s
-  FROM notifications n
- WHERE {_OPEN} AND n.due_at <= now() + make_interval(secs => $1)
- ORDER BY n.due_at
- LIMIT $2"""
+_WALK = walk_statement("notifications", ("id",), "id, arm_no", is_open=_OPEN)
 
 
-async def claim_notification(db: Database, notification_id: str, arm_no: int, lease_s: float) -> Outgoing | None:
-    """The right to deliver it now; None when it was heard, superseded, given up or scheduled anew, or is being sent."""
+async def claim(db: Database, notification_id: str, lease_s: float, *, arm_no: int) -> Outgoing | None:
+    """Lease one notification; None when it is delivered, superseded or dead, leased, or has another arm number."""
     row = await db.fetchrow(_CLAIM, notification_id, arm_no, lease_s)
     return None if row is None else Outgoing(**dict(row))
 
 
-async def claim_overdue_notifications(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Outgoing]:
-    """Notifications due for longer than `grace_s` that nobody is delivering, oldest first."""
+async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Outgoing]:
+    """Lease free notifications that have been due for longer than `grace_s`, oldest first."""
     return [Outgoing(**dict(row)) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
 
 
-async def mark_delivered(db: Database, notification_id: str, status: str) -> None:
-    """The merchant has heard."""
-    await db.execute(_DELIVERED, notification_id, status)
+async def reschedule(db: Database, outgoing: Outgoing, *, attempt: int, delay_s: float, status: str) -> int | None:
+    """Due again in `delay_s` seconds, as `attempt`.
 
-
-async def deliver_again(db: Database, outgoing: Outgoing, *, attempt: int, delay_s: float, status: str) -> int | None:
-    """Not heard: scheduled anew, as `attempt`, in `delay_s` seconds. Returns its arm number, None when it is not
-    open.
+    Returns the new arm number, None when the notification is not open any more or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_AGAIN, outgoing.id, outgoing.arm_no, attempt, delay_s, status)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, outgoing.id, outgoing.arm_no, attempt, delay_s, status)
     return arm_no
 
 
-async def bury_notification(db: Database, outgoing: Outgoing, status: str) -> None:
-    """Given up: a dead letter, which an operator can send again."""
-    await db.execute(_DEAD, outgoing.id, outgoing.arm_no, status)
+async def finish(db: Database, notification_id: str, status: str) -> bool:
+    """Mark it delivered, under any arm number. False: it was marked before."""
+    return await db.execute(_FINISH, notification_id, status) == 1
+
+
+async def give_up(db: Database, outgoing: Outgoing, status: str) -> None:
+    """The attempts are used up: a dead letter, which an operator can send again."""
+    await db.execute(_GIVE_UP, outgoing.id, outgoing.arm_no, status)
 
 
 async def list_dead_letters(db: Database, limit: int = 100) -> list[DeadLetter]:
@@ -137,6 +137,7 @@ async def resend_dead_letters(db: Database, notification_id: str | None) -> list
     return [(row["id"], row["arm_no"]) for row in await db.fetch(_RESEND, notification_id)]
 
 
-async def notifications_due_within(db: Database, seconds: float, limit: int = 5000) -> list[tuple[str, int, float]]:
-    """(id, arm number, delay in seconds) of what is still to be heard, for re-arming Redis."""
-    return [(row["id"], row["arm_no"], max(0.0, row["delay_s"])) for row in await db.fetch(_WALK, seconds, limit)]
+async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:
+    """Open notifications due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
+    async for rows in walk(db, _WALK, ("",), from_s=from_s, until_s=until_s):
+        yield [DueRow(row["id"], row["arm_no"], row["delay_s"]) for row in rows]

@@ -1,19 +1,22 @@
-"""Refunds on their way: who may ask the channel now, what is overdue, and what Redis is to be reminded of.
+"""Refunds under way: leases for requesting and querying them, and when each is due.
 
-A refund is requested and becomes definite only through `storage.postgres.door`; here it is leased and scheduled. Leases
-end by themselves, and all times are the database's.
+A refund is requested and becomes definite only through the door; here it is leased and scheduled. Verbs and clock:
+`leases`.
 """
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 
 import msgspec
 
 from core.order import PaymentKey
 from storage.postgres.database import Database
+from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
 
 
 class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund that is ours to ask for. `may_be_known`: somebody has had it before, so the channel may have it."""
+    """A refund leased to us. `may_be_known`: it was leased before, so the channel may have it."""
 
     refund_no: str
     key: PaymentKey
@@ -25,80 +28,74 @@ class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPEN = "status IN ('requested', 'processing')"
-_FREE = "(leased_until IS NULL OR leased_until <= clock_timestamp())"
 _KNOWN = "leased_until IS NOT NULL OR arm_no > 1 OR status = 'processing' AS may_be_known"
-_ROW = "r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.attempt, r.arm_no, f.may_be_known"
+_COLUMNS = "r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.attempt, r.arm_no, f.may_be_known"
 
-_LEASE = f"""
-WITH found AS (
+# `may_be_known` describes the row before this lease.
+_CLAIM = f"""
+WITH free AS (
     SELECT refund_no, {_KNOWN} FROM refunds
-     WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN} AND {_FREE}
+     WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN} AND {FREE}
        FOR UPDATE
 )
 UPDATE refunds r
    SET leased_until = clock_timestamp() + make_interval(secs => $3)
-  FROM found f
+  FROM free f
  WHERE r.refund_no = f.refund_no
-RETURNING {_ROW}"""
+RETURNING {_COLUMNS}"""
 
-# Oldest first and no look-back limit, as for everything that waits.
 _CLAIM_OVERDUE = f"""
-WITH found AS (
+WITH overdue AS (
     SELECT refund_no, {_KNOWN} FROM refunds
-     WHERE {_OPEN} AND due_at <= now() - make_interval(secs => $1) AND {_FREE}
+     WHERE {_OPEN} AND due_at <= {NOW} - make_interval(secs => $1) AND {FREE}
      ORDER BY due_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE refunds r
        SET leased_until = clock_timestamp() + make_interval(secs => $3)
-      FROM found f
+      FROM overdue f
      WHERE r.refund_no = f.refund_no
-    RETURNING {_ROW}, r.due_at
+    RETURNING {_COLUMNS}, r.due_at
 )
 SELECT * FROM claimed ORDER BY due_at"""
 
-_AGAIN = f"""
+_RESCHEDULE = f"""
 UPDATE refunds
-   SET attempt = $3, arm_no = arm_no + 1, due_at = now() + make_interval(secs => $4), leased_until = NULL,
-       last_error = $5
+   SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
+       leased_until = NULL, last_error = $5
  WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN}
 RETURNING arm_no"""
 
-_WALK = f"""
-SELECT refund_no, arm_no, extract(epoch FROM due_at - now())::float8 AS delay_s
-  FROM refunds
- WHERE {_OPEN} AND due_at <= now() + make_interval(secs => $1)
- ORDER BY due_at
- LIMIT $2"""
+_WALK = walk_statement("refunds", ("refund_no",), "refund_no, arm_no", is_open=_OPEN)
 
 
-async def lease_refund(db: Database, refund_no: str, arm_no: int, lease_s: float) -> LeasedRefund | None:
-    """The right to ask now. None: it is definite, another scheduling has replaced this one, or somebody is asking."""
-    row = await db.fetchrow(_LEASE, refund_no, arm_no, lease_s)
+async def claim(db: Database, refund_no: str, lease_s: float, *, arm_no: int) -> LeasedRefund | None:
+    """Lease one refund; None when it is definite, leased, or has another arm number."""
+    row = await db.fetchrow(_CLAIM, refund_no, arm_no, lease_s)
     return None if row is None else _leased(row)
 
 
-async def claim_overdue_refunds(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[LeasedRefund]:
-    """Refunds due for longer than `grace_s` that nobody is asking about, leased; oldest first."""
+async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[LeasedRefund]:
+    """Lease free refunds that have been due for longer than `grace_s`, oldest first."""
     return [_leased(row) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
 
 
-async def refund_again(
+async def reschedule(
     db: Database, leased: LeasedRefund, *, attempt: int, delay_s: float, error: str = ""
 ) -> int | None:
-    """Not definite: scheduled anew, as `attempt`, in `delay_s` seconds. Returns its arm number, None when it is not
-    open any more or somebody has scheduled it meanwhile.
+    """Due again in `delay_s` seconds, as `attempt`.
+
+    Returns the new arm number, None when the refund is definite or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_AGAIN, leased.refund_no, leased.arm_no, attempt, delay_s, error)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, leased.refund_no, leased.arm_no, attempt, delay_s, error)
     return arm_no
 
 
-async def refunds_due_within(db: Database, seconds: float, limit: int = 5000) -> list[tuple[str, int, float]]:
-    """(refund number, arm number, delay in seconds) of what is not definite, for re-arming Redis."""
-    return [
-        (row["refund_no"], row["arm_no"], max(0.0, row["delay_s"])) for row in await db.fetch(_WALK, seconds, limit)
-    ]
+async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:
+    """Open refunds due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
+    async for rows in walk(db, _WALK, ("",), from_s=from_s, until_s=until_s):
+        yield [DueRow(row["refund_no"], row["arm_no"], row["delay_s"]) for row in rows]
 
 
 def _leased(row: object) -> LeasedRefund:

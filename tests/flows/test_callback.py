@@ -26,7 +26,7 @@ from flows.callback import compensate_callback, drain_parked, receive_callback
 from flows.query import query_scheduled
 from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
-from storage.postgres.pending import lease
+from storage.postgres import pending
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.driver import Key, Sent
 from tests.flows.conftest import AMOUNT, Desk
@@ -212,7 +212,7 @@ async def test_waiting_for_the_breaker_uses_no_attempt(desk: Desk, inbox: Inbox)
 async def test_while_somebody_else_asks_it_waits_and_uses_no_attempt(desk: Desk, inbox: Inbox) -> None:
     state = await desk.placed()
     desk.pay(state.payments[0])
-    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
+    assert await pending.claim(desk.resources.db, state.payments[0].key, 20) is not None
     await desk.receive("main", desk.callback(state.payments[0]))
     assert await inbox.compensate() is Outcome.NOT_YET
     assert ((await inbox.row())["attempt"], desk.calls()) == (1, 0)

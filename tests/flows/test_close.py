@@ -13,7 +13,7 @@ from flows.query import query_scheduled
 from flows.refresh import refresh_order
 from simulator.kernel.faults import CallKind, FaultProfile
 from simulator.kernel.ledger import Payment as LedgerPayment
-from storage.postgres.notifications import claim_notification
+from storage.postgres import notifications
 from tests.flows.conftest import Desk, Row
 
 HOOK = "https://merchant.example/hook"
@@ -183,8 +183,8 @@ async def test_what_says_paid_supersedes_what_said_closed(desk: Desk) -> None:
         ("order.closed", False),
         ("order.paid", True),
     ]
-    assert await claim_notification(desk.resources.db, rows[0]["id"], 1, 20) is None
-    assert await claim_notification(desk.resources.db, rows[1]["id"], 1, 20) is not None
+    assert await notifications.claim(desk.resources.db, rows[0]["id"], 20, arm_no=1) is None
+    assert await notifications.claim(desk.resources.db, rows[1]["id"], 20, arm_no=1) is not None
     assert state.order.version > 1
 
 

@@ -27,7 +27,8 @@ from flows.notify import (
     push_notification,
 )
 from flows.query import query_scheduled
-from storage.postgres.notifications import Outgoing, claim_notification, resend_dead_letters
+from storage.postgres import notifications
+from storage.postgres.notifications import Outgoing, resend_dead_letters
 from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request
 from tests.flows.conftest import NOTIFY_SECRETS, Desk
 from tests.flows.test_egress import stub_resolver
@@ -397,7 +398,7 @@ async def test_beyond_the_limit_of_a_host_a_delivery_is_postponed_and_uses_no_at
         others_id = await paid_order(desk, other.url.replace("127.0.0.1", "localhost"))
         held = [asyncio.create_task(notifier.deliver(outgoing(peer.url))) for _ in range(PER_HOST_MAX)]
         await eventually(lambda: notifier.is_busy(peer.url))
-        claimed = await claim_notification(desk.resources.db, notification_id, 1, 20)
+        claimed = await notifications.claim(desk.resources.db, notification_id, 20, arm_no=1)
         assert claimed is not None
         assert await push_claimed(desk.resources, notifier, claimed) == "busy"
         assert notifier.is_busy(f"http://localhost:{other.port}") is False

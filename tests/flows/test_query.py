@@ -12,7 +12,7 @@ from flows.query import query_scheduled
 from flows.rearm import rearm_after_flush
 from runtime.resources import Resources
 from simulator.kernel.faults import FaultProfile
-from storage.postgres.pending import lease
+from storage.postgres import pending
 from tests.flows.conftest import Desk, Row
 
 
@@ -89,7 +89,7 @@ async def test_a_job_of_an_older_scheduling_does_nothing(desk: Desk) -> None:
 
 async def test_while_somebody_is_asking_nobody_else_asks(desk: Desk) -> None:
     state = await desk.placed()
-    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
+    assert await pending.claim(desk.resources.db, state.payments[0].key, 20) is not None
     assert await query(desk, state) is Outcome.STALE
     assert desk.calls() == 0
 

@@ -10,7 +10,7 @@ from core.order import OrderStatus
 from flows import refresh
 from flows.refresh import refresh_order
 from runtime.resources import Resources, open_resources
-from storage.postgres.pending import lease, release
+from storage.postgres import pending
 from tests.flows.conftest import Desk
 
 
@@ -77,12 +77,12 @@ async def test_when_the_channel_does_not_tell_the_order_is_answered_as_it_is(des
 
 async def test_a_refresh_waits_for_whoever_is_asking_and_shares_the_answer(desk: Desk) -> None:
     state = await desk.placed()
-    held = await lease(desk.resources.db, state.payments[0].key, 20)
+    held = await pending.claim(desk.resources.db, state.payments[0].key, 20)
     assert held is not None
     waiting = asyncio.create_task(refresh_order(desk.resources, state.order.order_no))
     await asyncio.wait([waiting], timeout=0.2)
     assert not waiting.done()
-    await release(desk.resources.db, held)
+    await pending.release(desk.resources.db, held)
     await waiting
     assert desk.calls() == 0
 
@@ -90,7 +90,7 @@ async def test_a_refresh_waits_for_whoever_is_asking_and_shares_the_answer(desk:
 async def test_a_refresh_does_not_wait_for_ever(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "WAIT_S", 0.2)
     state = await desk.placed()
-    assert await lease(desk.resources.db, state.payments[0].key, 20) is not None
+    assert await pending.claim(desk.resources.db, state.payments[0].key, 20) is not None
     began = time.monotonic()
     assert (await refresh_order(desk.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     assert time.monotonic() - began < 2.0

@@ -21,8 +21,7 @@ from flows.sweep import sweep_once
 from simulator.kernel.faults import CallKind, FaultProfile
 from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.ledger import Refund as LedgerRefund
-from storage.postgres.pending import lease
-from storage.postgres.refunds import lease_refund
+from storage.postgres import pending, refunds
 from tests.flows.conftest import AMOUNT, Desk, order_terms
 
 HOOK = "https://merchant.example/hook"
@@ -311,7 +310,7 @@ async def test_a_worker_killed_between_the_request_and_the_commit_is_one_refund(
 
 async def test_a_worker_killed_before_it_asked_leaves_the_refund_to_the_sweep(desk: Desk) -> None:
     state = await came_late(desk)
-    assert await lease_refund(desk.resources.db, refund_of(state).refund_no, 1, WAIT) is not None
+    assert await refunds.claim(desk.resources.db, refund_of(state).refund_no, WAIT, arm_no=1) is not None
     await desk.one("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
     async with Notifier(desk.resources.settings) as notifier:
         assert (await sweep_once(desk.resources, notifier)).refunds == 1
@@ -403,5 +402,5 @@ async def test_a_watched_payment_is_flagged_and_never_refunded(desk: Desk) -> No
     assert (await desk.cases(state.order.order_no), after.refunds) == (["paid_late"], ())
     with pytest.raises(InvalidRequest):
         await request_refund(desk.resources, state.order.order_no, "elsewhere-000001", by="ann")
-    assert await lease(desk.resources.db, state.payments[0].key, WAIT) is None
+    assert await pending.claim(desk.resources.db, state.payments[0].key, WAIT) is None
     assert calls(desk) == []

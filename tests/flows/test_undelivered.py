@@ -17,9 +17,9 @@ from flows.undelivered import ask_undelivered
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key
 from simulator.kernel.simulation import Simulation
+from storage.postgres import pending
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.orders import timeline
-from storage.postgres.pending import lease
 from tests.flows.conftest import Desk, order_terms
 
 
@@ -99,7 +99,7 @@ async def test_a_payment_that_somebody_is_asking_about_is_left_to_them(stripe: E
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    assert await lease(stripe.desk.resources.db, state.payments[0].key, 20.0) is not None
+    assert await pending.claim(stripe.desk.resources.db, state.payments[0].key, 20.0) is not None
     assert await ask_undelivered(stripe.desk.resources) == 0
     assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
 

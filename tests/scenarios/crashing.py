@@ -4,7 +4,7 @@
 
 The function is wrapped before the process begins. It is named where it is *used*: whoever imported a name keeps what it
 got, so `flows.callback.insert_callback` dies in that flow alone, and `storage.postgres.callbacks.insert_callback`
-nowhere.
+nowhere. A function that is used as `callbacks.finish` is named in its own module, and dies in every flow.
 """
 
 from __future__ import annotations

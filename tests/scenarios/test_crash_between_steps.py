@@ -40,24 +40,24 @@ CALLBACK = {
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.postgres.door._commit:before",
     "after_commit_before_arming": "storage.postgres.door._commit:after",
-    "before_marking_handled": "flows.callback.mark_handled:before",
-    "after_marking_handled": "flows.callback.mark_handled:after",
+    "before_marking_handled": "storage.postgres.callbacks.finish:before",
+    "after_marking_handled": "storage.postgres.callbacks.finish:after",
     "before_acknowledgement": "channels.sandbox.Sandbox.acknowledge:before",
     "after_acknowledgement": "api.http.asgi.App._note:before",
 }
 QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
-    "leased": "flows.query.lease:after",
+    "leased": "storage.postgres.pending.claim:after",
     "after_answer": "flows.query.ask:after",
     "before_commit": "storage.postgres.door._commit:before",
     "after_commit_before_arming": "storage.postgres.door._commit:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
 }
 COMPENSATION = {
-    "claimed": "flows.callback.claim_callback:after",
+    "claimed": "storage.postgres.callbacks.claim:after",
     "leased": "flows.callback.lease_or_wait:after",
     "after_commit": "flows.callback.query_now:after",
-    "after_marking_handled": "flows.callback.mark_handled:after",
+    "after_marking_handled": "storage.postgres.callbacks.finish:after",
 }
 CLOSE = {
     "deadline_moved": "flows.close.pass_door:after",
@@ -66,9 +66,9 @@ CLOSE = {
     "closed_at_the_channel_and_known": "flows.close.close_payment:after",
 }
 NOTIFY = {
-    "claimed": "flows.notify.claim_notification:after",
+    "claimed": "storage.postgres.notifications.claim:after",
     "after_the_merchants_200": "flows.notify.Notifier.deliver:after",
-    "after_marking": "flows.notify.mark_delivered:after",
+    "after_marking": "storage.postgres.notifications.finish:after",
 }
 
 
@@ -195,7 +195,7 @@ async def test_worker_killed_in_the_middle_of_a_sweep(dying_scene: Scene, tmp_pa
         await scene.pay(order, "lost")
     async with scene.frozen_workers():
         await scene.make_due(*orders, ago_s=60)
-        async with dying(scene, "worker", "flows.sweep.claim_overdue:after", tmp_path / "worker.log"):
+        async with dying(scene, "worker", "storage.postgres.pending.claim_overdue:after", tmp_path / "worker.log"):
             pass
 
     await scene.until("paid", *orders)

@@ -12,7 +12,7 @@ from tests.servers import eventually
 
 STEPS = {
     "claimed": "worker.jobs.refund_scheduled:before",
-    "leased": "flows.refund.lease_refund:after",
+    "leased": "storage.postgres.refunds.claim:after",
     "before_asking": "channels.sandbox.Sandbox.refund_payment:before",
     "after_answer": "channels.sandbox.Sandbox.refund_payment:after",
     "before_commit": "flows.refund.pass_door:before",

@@ -28,7 +28,7 @@ from flows.refresh import refresh_order
 from runtime.accounts import Account
 from runtime.resources import Resources
 from simulator.kernel.faults import AtFault, FaultProfile
-from storage.postgres.pending import lease
+from storage.postgres import pending
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, begin, claim_day, list_reconciliations, save
 from tests.flows.conftest import AMOUNT, Desk
@@ -303,7 +303,7 @@ async def test_rows_wait_for_the_rate_and_none_is_skipped(books: Books) -> None:
 
 async def test_a_query_of_somebody_else_is_waited_for(books: Books) -> None:
     state = await books.lost()
-    held = await lease(books.resources.db, state.payments[0].key, 0.6)
+    held = await pending.claim(books.resources.db, state.payments[0].key, 0.6)
     assert held is not None
     assert await books.counts() == {"repaired": 1}
 

@@ -12,15 +12,16 @@ from core.evidence import Evidence
 from core.order import CaseReason
 from storage.postgres.callbacks import (
     StoredCallback,
-    callbacks_due_within,
-    claim_callback,
-    claim_overdue_callbacks,
-    give_up_callback,
-    handle_again,
+    claim,
+    claim_overdue,
+    finish,
+    give_up,
     insert_callback,
-    mark_handled,
+    reschedule,
+    walk_due,
 )
 from storage.postgres.database import Database
+from storage.postgres.leases import DueRow
 from storage.postgres.orders import find_now
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, count, opened, paid, pass_time, placed, rows
@@ -51,6 +52,10 @@ async def stored(
     )
 
 
+async def due_within(db: Database, seconds: float) -> list[DueRow]:
+    return [row async for batch in walk_due(db, until_s=seconds) for row in batch]
+
+
 async def one_row(db: Database) -> dict[str, Any]:
     [row] = await rows(db, "callbacks")
     return row
@@ -72,10 +77,10 @@ async def test_a_callback_is_kept_with_its_raw_bytes(db: Database) -> None:
 
 async def test_its_compensation_is_armed_with_it(db: Database) -> None:
     callback = await stored(db)
-    [(callback_id, arm_no, delay_s)] = await callbacks_due_within(db, 120.0)
+    [(callback_id, arm_no, delay_s)] = await due_within(db, 120.0)
     assert (callback_id, arm_no) == (callback.id, 1)
     assert 50.0 < delay_s <= 60.0
-    assert await callbacks_due_within(db, 30.0) == []
+    assert await due_within(db, 30.0) == []
 
 
 async def test_copies_are_counted_and_are_one_callback(db: Database) -> None:
@@ -95,7 +100,7 @@ async def test_a_copy_keeps_what_the_first_one_said(db: Database) -> None:
     """Its time, headers and schedule: the work on the first goes on."""
     received_at = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     first = await stored(db, received_at=received_at)
-    await handle_again(db, first, attempt=2, delay_s=240.0, outcome="unclear")
+    await reschedule(db, first, attempt=2, delay_s=240.0, outcome="unclear")
     again = await stored(db)
     assert (again.attempt, again.arm_no, again.is_handled) == (2, 2, False)
     assert (await one_row(db))["received_at"] == received_at
@@ -132,44 +137,44 @@ async def test_without_a_database_nothing_is_stored_and_nothing_may_be_acknowled
 
 async def test_what_is_handled_stays_handled_also_when_it_comes_again(db: Database) -> None:
     callback = await stored(db)
-    assert await mark_handled(db, callback.id, "paid") == 1
+    assert await finish(db, callback.id, "paid")
     assert (await stored(db)).is_handled
-    assert await claim_callback(db, callback.id, 1, 30.0) is None
-    assert await handle_again(db, callback, attempt=2, delay_s=0.0, outcome="unclear") is None
-    assert await mark_handled(db, callback.id, "other") is None
-    assert await callbacks_due_within(db, 3600.0) == []
+    assert await claim(db, callback.id, 30.0, arm_no=1) is None
+    assert await reschedule(db, callback, attempt=2, delay_s=0.0, outcome="unclear") is None
+    assert not await finish(db, callback.id, "other")
+    assert await due_within(db, 3600.0) == []
     row = await one_row(db)
     assert (row["outcome"], row["copies"], row["attempt"]) == ("paid", 2, 1)
 
 
 async def test_a_repeat_after_a_failed_handling_is_work(db: Database) -> None:
     callback = await stored(db)
-    assert await claim_callback(db, callback.id, 1, 0.0) is not None
+    assert await claim(db, callback.id, 0.0, arm_no=1) is not None
     again = await stored(db)
     assert not again.is_handled
-    assert await claim_callback(db, again.id, again.arm_no, 30.0) is not None
+    assert await claim(db, again.id, 30.0, arm_no=again.arm_no) is not None
 
 
 async def test_of_many_who_would_handle_it_one_does(db: Database) -> None:
     callback = await stored(db)
-    claims = await asyncio.gather(*(claim_callback(db, callback.id, 1, 30.0) for _ in range(20)))
+    claims = await asyncio.gather(*(claim(db, callback.id, 30.0, arm_no=1) for _ in range(20)))
     [claimed] = [found for found in claims if found is not None]
     assert claimed == callback
 
 
 async def test_a_claim_ends_by_itself(db: Database) -> None:
     callback = await stored(db)
-    assert await claim_callback(db, callback.id, 1, 0.05) is not None
-    assert await eventually(lambda: claim_callback(db, callback.id, 1, 30.0)) is not None
+    assert await claim(db, callback.id, 0.05, arm_no=1) is not None
+    assert await eventually(lambda: claim(db, callback.id, 30.0, arm_no=1)) is not None
 
 
 async def test_what_could_not_be_done_is_scheduled_anew_under_another_number(db: Database) -> None:
     callback = await stored(db)
-    assert await claim_callback(db, callback.id, 1, 30.0) is not None
-    assert await handle_again(db, callback, attempt=2, delay_s=240.0, outcome="unclear") == 2
-    assert await handle_again(db, callback, attempt=2, delay_s=240.0, outcome="unclear") is None
-    assert await claim_callback(db, callback.id, 1, 30.0) is None
-    claimed = await claim_callback(db, callback.id, 2, 30.0)
+    assert await claim(db, callback.id, 30.0, arm_no=1) is not None
+    assert await reschedule(db, callback, attempt=2, delay_s=240.0, outcome="unclear") == 2
+    assert await reschedule(db, callback, attempt=2, delay_s=240.0, outcome="unclear") is None
+    assert await claim(db, callback.id, 30.0, arm_no=1) is None
+    claimed = await claim(db, callback.id, 30.0, arm_no=2)
     assert claimed is not None
     assert (claimed.attempt, claimed.arm_no) == (2, 2)
     row = await one_row(db)
@@ -183,8 +188,8 @@ async def test_the_oldest_unhandled_come_first_and_none_is_too_old(db: Database)
     callbacks = [await stored(db, f"evt-{n}") for n in range(30)]
     for n, callback in enumerate(callbacks):
         await pass_time(db, "callbacks", 7 * 86_400.0 * (30 - n), f"id = '{callback.id}'")
-    await mark_handled(db, callbacks[3].id, "paid")
-    claimed = [await claim_overdue_callbacks(db, grace_s=15.0, limit=20, lease_s=30.0) for _ in range(3)]
+    await finish(db, callbacks[3].id, "paid")
+    claimed = [await claim_overdue(db, grace_s=15.0, limit=20, lease_s=30.0) for _ in range(3)]
     expected = [callback.id for n, callback in enumerate(callbacks) if n != 3]
     assert [callback.id for batch in claimed for callback in batch] == expected
 
@@ -194,7 +199,7 @@ async def test_two_sweeps_take_different_callbacks(database_url: str) -> None:
         for n in range(30):
             await stored(one, f"evt-{n}", due_s=-60.0)
         batches = await asyncio.gather(
-            *(claim_overdue_callbacks([one, two][n % 2], grace_s=15.0, limit=8, lease_s=30.0) for n in range(6))
+            *(claim_overdue([one, two][n % 2], grace_s=15.0, limit=8, lease_s=30.0) for n in range(6))
         )
         claimed = [callback.id for batch in batches for callback in batch]
         assert len(claimed) == len(set(claimed)) == 30
@@ -203,10 +208,10 @@ async def test_two_sweeps_take_different_callbacks(database_url: str) -> None:
 async def test_a_callback_that_is_being_handled_is_left_alone(db: Database, database_url: str) -> None:
     callback = await stored(db, due_s=-60.0)
     await stored(db, "evt-2", due_s=-60.0)
-    await claim_callback(db, callback.id, 1, 30.0)
+    await claim(db, callback.id, 30.0, arm_no=1)
     async with connected(database_url) as writer, writer.transaction():
         await writer.execute("SELECT FROM callbacks WHERE notification_id = 'evt-2' FOR UPDATE")
-        assert await claim_overdue_callbacks(db, grace_s=0.0, limit=10, lease_s=30.0) == []
+        assert await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0) == []
 
 
 # -- giving up ---------------------------------------------------------------------------------------------------------
@@ -215,7 +220,7 @@ async def test_a_callback_that_is_being_handled_is_left_alone(db: Database, data
 async def test_giving_up_opens_a_case_in_the_same_statement(db: Database) -> None:
     await placed(db)
     callback = await stored(db)
-    await give_up_callback(db, callback, CaseReason.CALLBACK_CONTRADICTED, "after 16 attempts: still_open")
+    await give_up(db, callback, CaseReason.CALLBACK_CONTRADICTED, "after 16 attempts: still_open")
     [case] = await rows(db, "cases", "order_no, channel_account, out_trade_no, reason, detail, resolved_at")
     assert case == {
         "order_no": "A-1",
@@ -226,23 +231,23 @@ async def test_giving_up_opens_a_case_in_the_same_statement(db: Database) -> Non
         "resolved_at": None,
     }
     assert (await stored(db)).is_handled
-    assert await claim_overdue_callbacks(db, grace_s=-3600.0, limit=10, lease_s=30.0) == []
-    assert await claim_callback(db, callback.id, 1, 30.0) is None
+    assert await claim_overdue(db, grace_s=-3600.0, limit=10, lease_s=30.0) == []
+    assert await claim(db, callback.id, 30.0, arm_no=1) is None
 
 
 async def test_a_callback_for_nobodys_order_is_a_case_without_an_order(db: Database) -> None:
     """Also when another account knows the number: whose it is, is by account and number."""
     await placed(db)
     callback = await stored(db, account="wechat")
-    await give_up_callback(db, callback, CaseReason.UNKNOWN_ORDER, "")
+    await give_up(db, callback, CaseReason.UNKNOWN_ORDER, "")
     [case] = await rows(db, "cases", "order_no, channel_account, out_trade_no")
     assert case == {"order_no": None, "channel_account": "wechat", "out_trade_no": "alipay-A-1"}
 
 
 async def test_giving_up_twice_or_after_all_is_one_case_or_none(db: Database) -> None:
     first, second, done = [await stored(db, f"evt-{n}") for n in range(3)]
-    await mark_handled(db, done.id, "paid")
+    await finish(db, done.id, "paid")
     for callback in (first, first, second, done):
-        await give_up_callback(db, callback, CaseReason.UNKNOWN_ORDER, "")
+        await give_up(db, callback, CaseReason.UNKNOWN_ORDER, "")
     assert await count(db, "cases") == 1
     assert await count(db, "callbacks", "dead_at IS NOT NULL") == 2

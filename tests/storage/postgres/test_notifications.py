@@ -4,16 +4,17 @@ import asyncio
 
 from core.lifecycle import on_deadline
 from storage.postgres.database import Database
+from storage.postgres.leases import DueRow
 from storage.postgres.notifications import (
     Outgoing,
-    bury_notification,
-    claim_notification,
-    claim_overdue_notifications,
-    deliver_again,
+    claim,
+    claim_overdue,
+    finish,
+    give_up,
     list_dead_letters,
-    mark_delivered,
-    notifications_due_within,
+    reschedule,
     resend_dead_letters,
+    walk_due,
 )
 from tests.servers import eventually
 from tests.storage.postgres.tools import RULES, closed, count, moved, opened, paid, pass_time, placed, rows, told
@@ -28,14 +29,18 @@ async def to_deliver(db: Database, order_no: str = "A-1") -> str:
 
 
 async def claimed(db: Database, notification_id: str, arm_no: int = 1, lease_s: float = 30.0) -> Outgoing:
-    outgoing = await claim_notification(db, notification_id, arm_no, lease_s)
+    outgoing = await claim(db, notification_id, lease_s, arm_no=arm_no)
     assert outgoing is not None
     return outgoing
 
 
+async def due_within(db: Database, seconds: float) -> list[DueRow]:
+    return [row async for batch in walk_due(db, until_s=seconds) for row in batch]
+
+
 async def dead(db: Database, order_no: str = "A-1") -> str:
     notification_id = await to_deliver(db, order_no)
-    await bury_notification(db, await claimed(db, notification_id), "500")
+    await give_up(db, await claimed(db, notification_id), "500")
     return notification_id
 
 
@@ -45,9 +50,7 @@ async def dead(db: Database, order_no: str = "A-1") -> str:
 async def test_of_many_who_would_deliver_it_one_does(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as two:
         notification_id = await to_deliver(one)
-        claims = await asyncio.gather(
-            *(claim_notification([one, two][n % 2], notification_id, 1, 30.0) for n in range(20))
-        )
+        claims = await asyncio.gather(*(claim([one, two][n % 2], notification_id, 30.0, arm_no=1) for n in range(20)))
         [outgoing] = [found for found in claims if found is not None]
         assert (outgoing.id, outgoing.order_no, outgoing.version) == (notification_id, "A-1", 2)
         assert (outgoing.type, outgoing.url, outgoing.attempt) == ("order.paid", "https://shop.test/hook", 1)
@@ -58,28 +61,28 @@ async def test_every_delivery_is_the_same_bytes(db: Database) -> None:
     notification_id = await to_deliver(db)
     first = await claimed(db, notification_id, lease_s=0.0)
     second = await claimed(db, notification_id, lease_s=0.0)
-    assert await deliver_again(db, second, attempt=2, delay_s=0.0, status="timeout") == 2
+    assert await reschedule(db, second, attempt=2, delay_s=0.0, status="timeout") == 2
     third = await claimed(db, notification_id, arm_no=2)
     assert (first.id, first.body) == (second.id, second.body) == (third.id, third.body)
 
 
 async def test_what_was_heard_is_not_sent_again(db: Database) -> None:
     outgoing = await claimed(db, await to_deliver(db))
-    await mark_delivered(db, outgoing.id, "200")
-    assert await claim_notification(db, outgoing.id, 1, 30.0) is None
-    assert await deliver_again(db, outgoing, attempt=2, delay_s=0.0, status="500") is None
-    await bury_notification(db, outgoing, "500")
+    await finish(db, outgoing.id, "200")
+    assert await claim(db, outgoing.id, 30.0, arm_no=1) is None
+    assert await reschedule(db, outgoing, attempt=2, delay_s=0.0, status="500") is None
+    await give_up(db, outgoing, "500")
     [row] = await rows(db, "notifications", "dead_at, last_status, attempt")
     assert row == {"dead_at": None, "last_status": "200", "attempt": 1}
-    assert await notifications_due_within(db, 3600.0) == []
+    assert await due_within(db, 3600.0) == []
 
 
 async def test_what_was_not_heard_is_scheduled_anew_under_another_number(db: Database) -> None:
     outgoing = await claimed(db, await to_deliver(db))
-    assert await deliver_again(db, outgoing, attempt=2, delay_s=240.0, status="503") == 2
-    assert await deliver_again(db, outgoing, attempt=2, delay_s=240.0, status="503") is None
-    assert await claim_notification(db, outgoing.id, 1, 30.0) is None
-    [(notification_id, arm_no, delay_s)] = await notifications_due_within(db, 300.0)
+    assert await reschedule(db, outgoing, attempt=2, delay_s=240.0, status="503") == 2
+    assert await reschedule(db, outgoing, attempt=2, delay_s=240.0, status="503") is None
+    assert await claim(db, outgoing.id, 30.0, arm_no=1) is None
+    [(notification_id, arm_no, delay_s)] = await due_within(db, 300.0)
     assert (notification_id, arm_no) == (outgoing.id, 2)
     assert 230.0 < delay_s <= 240.0
     assert (await claimed(db, outgoing.id, arm_no=2)).attempt == 2
@@ -88,12 +91,12 @@ async def test_what_was_not_heard_is_scheduled_anew_under_another_number(db: Dat
 async def test_a_claim_ends_by_itself(db: Database) -> None:
     notification_id = await to_deliver(db)
     await claimed(db, notification_id, lease_s=0.05)
-    assert await eventually(lambda: claim_notification(db, notification_id, 1, 30.0)) is not None
+    assert await eventually(lambda: claim(db, notification_id, 30.0, arm_no=1)) is not None
 
 
 async def test_a_notification_is_due_at_once(db: Database) -> None:
     notification_id = await to_deliver(db)
-    assert await notifications_due_within(db, 0.0) == [(notification_id, 1, 0.0)]
+    assert await due_within(db, 0.0) == [(notification_id, 1, 0.0)]
 
 
 # -- what nobody is delivering -----------------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ async def test_the_oldest_come_first_also_those_that_were_never_tried(db: Databa
     ids = [await to_deliver(db, f"A-{n}") for n in range(20)]
     for n, notification_id in enumerate(ids):
         await pass_time(db, "notifications", 86_400.0 * (20 - n), f"id = '{notification_id}'")
-    batches = [await claim_overdue_notifications(db, grace_s=15.0, limit=8, lease_s=30.0) for _ in range(4)]
+    batches = [await claim_overdue(db, grace_s=15.0, limit=8, lease_s=30.0) for _ in range(4)]
     assert [outgoing.id for batch in batches for outgoing in batch] == ids
 
 
@@ -113,7 +116,7 @@ async def test_two_sweeps_take_different_notifications(database_url: str) -> Non
             await to_deliver(one, f"A-{n}")
         await pass_time(one, "notifications", 60.0)
         batches = await asyncio.gather(
-            *(claim_overdue_notifications([one, two][n % 2], grace_s=15.0, limit=6, lease_s=30.0) for n in range(6))
+            *(claim_overdue([one, two][n % 2], grace_s=15.0, limit=6, lease_s=30.0) for n in range(6))
         )
         ids = [outgoing.id for batch in batches for outgoing in batch]
         assert len(ids) == len(set(ids)) == 20
@@ -121,9 +124,9 @@ async def test_two_sweeps_take_different_notifications(database_url: str) -> Non
 
 async def test_what_is_being_delivered_or_has_ended_is_left_alone(db: Database) -> None:
     await claimed(db, await to_deliver(db, "A-1"))
-    await mark_delivered(db, await to_deliver(db, "A-2"), "200")
+    await finish(db, await to_deliver(db, "A-2"), "200")
     await dead(db, "A-3")
-    assert await claim_overdue_notifications(db, grace_s=-60.0, limit=10, lease_s=30.0) == []
+    assert await claim_overdue(db, grace_s=-60.0, limit=10, lease_s=30.0) == []
 
 
 # -- dead letters ------------------------------------------------------------------------------------------------------
@@ -134,16 +137,16 @@ async def test_a_dead_letter_is_listed_until_it_is_heard(db: Database) -> None:
     [letter] = await list_dead_letters(db)
     assert (letter.id, letter.order_no, letter.type) == (notification_id, "A-1", "order.paid")
     assert (letter.url, letter.last_status, letter.attempt) == ("https://shop.test/hook", "500", 1)
-    await mark_delivered(db, notification_id, "200")
+    await finish(db, notification_id, "200")
     assert await list_dead_letters(db) == []
 
 
 async def test_a_dead_letter_is_sent_again_from_its_first_attempt(db: Database) -> None:
     notification_id = await to_deliver(db)
     outgoing = await claimed(db, notification_id)
-    assert await deliver_again(db, outgoing, attempt=16, delay_s=0.0, status="500") == 2
+    assert await reschedule(db, outgoing, attempt=16, delay_s=0.0, status="500") == 2
     outgoing = await claimed(db, notification_id, arm_no=2)
-    await bury_notification(db, outgoing, "500")
+    await give_up(db, outgoing, "500")
     assert await resend_dead_letters(db, notification_id) == [(notification_id, 3)]
     again = await claimed(db, notification_id, arm_no=3)
     assert (again.attempt, again.body) == (1, outgoing.body)
@@ -163,11 +166,11 @@ async def test_what_was_sent_again_is_not_buried_by_whoever_tried_before(db: Dat
     """He hung for longer than his claim lasted, and comes back after the operator."""
     notification_id = await to_deliver(db)
     late = await claimed(db, notification_id, lease_s=0.0)
-    await bury_notification(db, await claimed(db, notification_id), "500")
+    await give_up(db, await claimed(db, notification_id), "500")
     assert len(await resend_dead_letters(db, notification_id)) == 1
-    await bury_notification(db, late, "timeout")
+    await give_up(db, late, "timeout")
     assert await list_dead_letters(db) == []
-    assert await claim_notification(db, notification_id, 2, 30.0) is not None
+    assert await claim(db, notification_id, 30.0, arm_no=2) is not None
 
 
 async def test_a_dead_letter_that_a_newer_version_made_pointless_is_not_sent(db: Database) -> None:
@@ -176,7 +179,7 @@ async def test_a_dead_letter_that_a_newer_version_made_pointless_is_not_sent(db:
     await told(db, "A-1", closed())
     committed = await moved(db, "A-1", lambda state: on_deadline(state, RULES))
     assert committed.notification_id is not None
-    await bury_notification(db, await claimed(db, committed.notification_id), "500")
+    await give_up(db, await claimed(db, committed.notification_id), "500")
     await told(db, "A-1", paid())
     assert await list_dead_letters(db) == []
     assert await resend_dead_letters(db, None) == []

@@ -7,7 +7,7 @@ import pytest
 from core.order import PaymentKey, PendingKind, deadline_key
 from storage.postgres.database import Database
 from storage.postgres.door import Armed
-from storage.postgres.pending import asked, claim_overdue, lease, postpone, release, walk
+from storage.postgres.pending import claim, claim_overdue, find_last_query, release, reschedule, walk_due
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
     connected,
@@ -34,89 +34,89 @@ async def test_of_fifty_who_ask_at_once_one_gets_the_lease(database_url: str) ->
     """Across processes: one query per payment at a time."""
     async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
         await placed(one)
-        leases = await asyncio.gather(*(lease([one, two, three][n % 3], KEY, 30.0) for n in range(50)))
+        leases = await asyncio.gather(*(claim([one, two, three][n % 3], KEY, 30.0) for n in range(50)))
         [held] = [found for found in leases if found is not None]
-        assert (held.key, held.kind, held.attempt, held.arm_no) == (KEY, PendingKind.QUERY, 1, 1)
+        assert (held.key, held.kind, held.order_no, held.arm_no) == (KEY, PendingKind.QUERY, "A-1", 1)
 
 
 async def test_a_lease_is_for_one_payment(db: Database) -> None:
     await placed(db)
     await started(db, "A-1", number("A-1", "wechat"))
-    assert await lease(db, KEY, 30.0) is not None
-    assert await lease(db, number("A-1", "wechat"), 30.0) is not None
-    assert await lease(db, deadline_key("A-1"), 30.0) is not None
+    assert await claim(db, KEY, 30.0) is not None
+    assert await claim(db, number("A-1", "wechat"), 30.0) is not None
+    assert await claim(db, deadline_key("A-1"), 30.0) is not None
 
 
 async def test_a_lease_given_back_can_be_had_again(db: Database) -> None:
     await placed(db)
-    held = await lease(db, KEY, 30.0)
+    held = await claim(db, KEY, 30.0)
     assert held is not None
     await release(db, held)
-    assert await lease(db, KEY, 30.0) is not None
+    assert await claim(db, KEY, 30.0) is not None
 
 
 async def test_a_lease_ends_by_itself(db: Database) -> None:
     """A killed worker holds nothing up for long."""
     await placed(db)
-    assert await lease(db, KEY, 0.05) is not None
-    assert await eventually(lambda: lease(db, KEY, 30.0)) is not None
+    assert await claim(db, KEY, 0.05) is not None
+    assert await eventually(lambda: claim(db, KEY, 30.0)) is not None
 
 
 async def test_whoever_comes_back_too_late_gives_nobody_elses_lease_back(db: Database) -> None:
     await placed(db)
-    late = await lease(db, KEY, 0.0)
-    held = await lease(db, KEY, 30.0)
+    late = await claim(db, KEY, 0.0)
+    held = await claim(db, KEY, 30.0)
     assert late is not None
     assert held is not None
     await release(db, late)
-    assert await lease(db, KEY, 30.0) is None
+    assert await claim(db, KEY, 30.0) is None
     [row] = await rows(db, "pending", "leased_at, answered_from", QUERY)
     assert row == {"leased_at": held.leased_at, "answered_from": None}
 
 
 async def test_there_is_nothing_to_lease_of_another_scheduling_or_of_nobody(db: Database) -> None:
     await placed(db)
-    assert await lease(db, KEY, 30.0, arm_no=2) is None
-    assert await lease(db, PaymentKey("wechat", KEY.out_trade_no), 30.0) is None
-    assert await lease(db, KEY, 30.0, arm_no=1) is not None
+    assert await claim(db, KEY, 30.0, arm_no=2) is None
+    assert await claim(db, PaymentKey("wechat", KEY.out_trade_no), 30.0) is None
+    assert await claim(db, KEY, 30.0, arm_no=1) is not None
 
 
 async def test_a_resolved_payment_has_no_lease_and_nothing_to_give_back(db: Database) -> None:
     await placed(db)
-    held = await lease(db, KEY, 30.0)
+    held = await claim(db, KEY, 30.0)
     await told(db, "A-1", paid())
     assert held is not None
     await release(db, held)
-    assert await lease(db, KEY, 30.0) is None
-    assert await asked(db, KEY) is None
+    assert await claim(db, KEY, 30.0) is None
+    assert await find_last_query(db, KEY) is None
 
 
 async def test_everybody_who_asked_before_a_query_began_has_what_there_was_to_learn(db: Database) -> None:
     await placed(db)
-    before = await asked(db, KEY)
-    held = await lease(db, KEY, 30.0)
-    during = await asked(db, KEY)
+    before = await find_last_query(db, KEY)
+    held = await claim(db, KEY, 30.0)
+    during = await find_last_query(db, KEY)
     assert before is not None
     assert held is not None
     assert during is not None
     await release(db, held)
-    after = await asked(db, KEY)
+    after = await find_last_query(db, KEY)
     assert after is not None
-    assert before.answered_from is during.answered_from is None
+    assert before.began_at is during.began_at is None
     assert before.now < held.leased_at < during.now < after.now
-    assert after.answered_from == held.leased_at
+    assert after.began_at == held.leased_at
 
 
 async def test_a_scheduled_query_that_learnt_nothing_has_answered_too(db: Database) -> None:
     """Its row is moved by the door, which ends the lease with it."""
     await placed(db)
-    held = await lease(db, KEY, 30.0, arm_no=1)
+    held = await claim(db, KEY, 30.0, arm_no=1)
     assert held is not None
     await told(db, "A-1", unpaid(), arm_no=1)
-    stands = await asked(db, KEY)
-    assert stands is not None
-    assert stands.answered_from == held.leased_at
-    assert await lease(db, KEY, 30.0) is not None
+    last = await find_last_query(db, KEY)
+    assert last is not None
+    assert last.began_at == held.leased_at
+    assert await claim(db, KEY, 30.0) is not None
 
 
 # -- postponing --------------------------------------------------------------------------------------------------------
@@ -124,22 +124,21 @@ async def test_a_scheduled_query_that_learnt_nothing_has_answered_too(db: Databa
 
 async def test_waiting_for_the_channels_rate_uses_no_attempt(db: Database) -> None:
     await placed(db)
-    held = await lease(db, KEY, 30.0)
+    held = await claim(db, KEY, 30.0)
     assert held is not None
-    armed = await postpone(db, held, 5.0)
-    assert armed == Armed(key=KEY, kind=PendingKind.QUERY, order_no="A-1", arm_no=2, delay_s=5.0)
+    assert await reschedule(db, held, delay_s=5.0) == 2
     [row] = await rows(db, "pending", "attempt, arm_no, leased_until, due_at - now() < '6 s' AS soon", QUERY)
     assert row == {"attempt": 1, "arm_no": 2, "leased_until": None, "soon": True}
 
 
 async def test_what_was_scheduled_anew_is_not_postponed(db: Database) -> None:
     await placed(db)
-    held = await lease(db, KEY, 30.0)
+    held = await claim(db, KEY, 30.0)
     assert held is not None
     await told(db, "A-1", unpaid(), arm_no=1)
-    assert await postpone(db, held, 5.0) is None
+    assert await reschedule(db, held, delay_s=5.0) is None
     await told(db, "A-1", paid())
-    assert await postpone(db, held, 5.0) is None
+    assert await reschedule(db, held, delay_s=5.0) is None
 
 
 # -- what nobody is looking after --------------------------------------------------------------------------------------
@@ -175,13 +174,13 @@ async def test_what_is_due_is_left_to_redis_for_the_time_of_grace(db: Database) 
     assert await claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0) == []
     await pass_time(db, "pending", 2.0, QUERY)
     [leased] = await claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0)
-    assert (leased.key, leased.attempt, leased.arm_no) == (KEY, 1, 1)
+    assert (leased.key, leased.order_no, leased.arm_no) == (KEY, "A-1", 1)
 
 
 async def test_what_somebody_is_asking_about_is_left_to_him(db: Database) -> None:
     await placed(db)
     await pass_time(db, "pending", 3600.0)
-    assert await lease(db, KEY, 30.0) is not None
+    assert await claim(db, KEY, 30.0) is not None
     claimed = await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)
     assert [leased.kind for leased in claimed] == [PendingKind.DEADLINE]
     await pass_time(db, "pending", 60.0)
@@ -192,11 +191,11 @@ async def test_a_claimed_row_is_leased_like_any_other(db: Database) -> None:
     await placed(db)
     await pass_time(db, "pending", 3600.0, QUERY)
     [leased] = await claim_overdue(db, grace_s=0.0, limit=10, lease_s=30.0)
-    assert await lease(db, KEY, 30.0) is None
+    assert await claim(db, KEY, 30.0) is None
     await release(db, leased)
-    stands = await asked(db, KEY)
-    assert stands is not None
-    assert stands.answered_from == leased.leased_at
+    last = await find_last_query(db, KEY)
+    assert last is not None
+    assert last.began_at == leased.leased_at
 
 
 async def test_a_row_that_is_locked_by_a_writer_is_skipped(db: Database, database_url: str) -> None:
@@ -212,7 +211,7 @@ async def test_a_row_that_is_locked_by_a_writer_is_skipped(db: Database, databas
 
 
 async def walked(db: Database, from_s: float, until_s: float) -> list[Armed]:
-    return [armed async for batch in walk(db, from_s=from_s, until_s=until_s) for armed in batch]
+    return [armed async for batch in walk_due(db, from_s=from_s, until_s=until_s) for armed in batch]
 
 
 async def test_the_walk_finds_what_is_due_within_the_horizon(db: Database) -> None:
@@ -232,9 +231,9 @@ async def test_what_is_overdue_is_armed_at_once(db: Database) -> None:
 
 
 async def test_the_walk_goes_on_from_batch_to_batch(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.postgres.pending.WALK_BATCH", 3)
+    monkeypatch.setattr("storage.postgres.leases.WALK_BATCH", 3)
     for n in range(8):
         await placed(db, f"A-{n}")
-    batches = [[armed.key for armed in batch] async for batch in walk(db, from_s=0.0, until_s=3600.0)]
+    batches = [[armed.key for armed in batch] async for batch in walk_due(db, from_s=0.0, until_s=3600.0)]
     assert [len(batch) for batch in batches] == [3, 3, 3, 3, 3, 1]
     assert len({key for batch in batches for key in batch}) == await count(db, "pending") == 16

@@ -15,12 +15,13 @@ from storage.postgres.backlog import read_backlog
 from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
 from storage.postgres.door import Committed, transition
+from storage.postgres.leases import DueRow
 from storage.postgres.refunds import (
     LeasedRefund,
-    claim_overdue_refunds,
-    lease_refund,
-    refund_again,
-    refunds_due_within,
+    claim,
+    claim_overdue,
+    reschedule,
+    walk_due,
 )
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
@@ -72,8 +73,12 @@ async def answered(db: Database, status: RefundStatus | None, note: str = "") ->
     return await moved(db, "A-1", lambda state: on_refund(state, REFUND_NO, status, RULES, note=note))
 
 
+async def due_within(db: Database, seconds: float) -> list[DueRow]:
+    return [row async for batch in walk_due(db, until_s=seconds) for row in batch]
+
+
 async def leased(db: Database, refund_no: str = REFUND_NO, arm_no: int = 1, lease_s: float = 30.0) -> LeasedRefund:
-    found = await lease_refund(db, refund_no, arm_no, lease_s)
+    found = await claim(db, refund_no, lease_s, arm_no=arm_no)
     assert found is not None
     return found
 
@@ -92,7 +97,7 @@ async def test_late_money_its_case_and_its_refund_are_written_in_one_statement(d
     assert state.payments[0].status is PaymentStatus.PAID
     assert state.open_cases == {(KEY, CaseReason.PAID_LATE)}
     assert refund == (committed.state_after or state).refunds[0]
-    assert await refunds_due_within(db, 0.0) == [(REFUND_NO, 1, 0.0)]
+    assert await due_within(db, 0.0) == [(REFUND_NO, 1, 0.0)]
 
 
 async def test_the_same_money_told_by_many_at_once_is_one_refund(database_url: str) -> None:
@@ -136,7 +141,7 @@ async def test_a_refund_that_succeeds_answers_its_case_and_counts_in_its_payment
     [case] = (await list_cases(db, open_only=False))[0]
     assert (case.reason, case.resolution, case.by) == ("paid_late", "refunded", "refund")
     assert await versions(db, "A-1") == [1, 2, 4, 5, 6]  # 3 is the test's own closing, beside the door
-    assert await refunds_due_within(db, 1e9) == []
+    assert await due_within(db, 1e9) == []
     again = await answered(db, RefundStatus.SUCCEEDED)
     assert (again.version, again.decision.outcome) == (None, Outcome.NOTHING_NEW)
 
@@ -230,7 +235,7 @@ async def test_what_is_definite_stays_so_and_stays_the_same_refund(db: Database,
 async def test_of_many_who_would_ask_one_does(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as two:
         refund_no = await wanted(one)
-        leases = await asyncio.gather(*(lease_refund([one, two][n % 2], refund_no, 1, 30.0) for n in range(20)))
+        leases = await asyncio.gather(*(claim([one, two][n % 2], refund_no, 30.0, arm_no=1) for n in range(20)))
         [found] = [lease for lease in leases if lease is not None]
         assert (found.refund_no, found.key, found.order_no, found.amount) == (REFUND_NO, KEY, "A-1", 8888)
         assert (found.attempt, found.arm_no, found.may_be_known) == (1, 1, False)
@@ -240,31 +245,31 @@ async def test_whoever_comes_second_knows_that_the_channel_may_have_been_asked(d
     """The first one may have died at any moment after its lease, also after the channel had heard it."""
     refund_no = await wanted(db)
     assert not (await leased(db, lease_s=0.05)).may_be_known
-    second = await eventually(lambda: lease_refund(db, refund_no, 1, 0.05))
+    second = await eventually(lambda: claim(db, refund_no, 0.05, arm_no=1))
     assert second is not None
     assert second.may_be_known
-    assert await refund_again(db, second, attempt=2, delay_s=0.0) == 2
+    assert await reschedule(db, second, attempt=2, delay_s=0.0) == 2
     assert (await leased(db, arm_no=2)).may_be_known
 
 
 async def test_a_sweep_knows_it_as_well(db: Database) -> None:
     await wanted(db)
     await pass_time(db, "refunds", 60.0)
-    [first] = await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0)
+    [first] = await claim_overdue(db, grace_s=15.0, limit=9, lease_s=30.0)
     assert not first.may_be_known
-    assert await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0) == []
+    assert await claim_overdue(db, grace_s=15.0, limit=9, lease_s=30.0) == []
     await pass_time(db, "refunds", 60.0)
-    [second] = await claim_overdue_refunds(db, grace_s=15.0, limit=9, lease_s=30.0)
+    [second] = await claim_overdue(db, grace_s=15.0, limit=9, lease_s=30.0)
     assert second.may_be_known
 
 
 async def test_what_is_scheduled_anew_leaves_older_jobs_and_answers_with_nothing(db: Database) -> None:
     await wanted(db)
     first = await leased(db)
-    assert await refund_again(db, first, attempt=2, delay_s=240.0, error="timeout") == 2
-    assert await refund_again(db, first, attempt=2, delay_s=240.0, error="timeout") is None
-    assert await lease_refund(db, REFUND_NO, 1, 30.0) is None
-    [(refund_no, arm_no, delay_s)] = await refunds_due_within(db, 300.0)
+    assert await reschedule(db, first, attempt=2, delay_s=240.0, error="timeout") == 2
+    assert await reschedule(db, first, attempt=2, delay_s=240.0, error="timeout") is None
+    assert await claim(db, REFUND_NO, 30.0, arm_no=1) is None
+    [(refund_no, arm_no, delay_s)] = await due_within(db, 300.0)
     assert (refund_no, arm_no) == (REFUND_NO, 2)
     assert 230.0 < delay_s <= 240.0
     [row] = await rows(db, "refunds", "attempt, last_error, leased_until")
@@ -277,9 +282,9 @@ async def test_what_is_definite_is_nobodys_work(db: Database, status: RefundStat
     held = await leased(db)
     await answered(db, status)
     await pass_time(db, "refunds", 86_400.0)
-    assert await lease_refund(db, REFUND_NO, 1, 30.0) is None
-    assert await refund_again(db, held, attempt=2, delay_s=0.0) is None
-    assert await claim_overdue_refunds(db, grace_s=0.0, limit=9, lease_s=30.0) == []
+    assert await claim(db, REFUND_NO, 30.0, arm_no=1) is None
+    assert await reschedule(db, held, attempt=2, delay_s=0.0) is None
+    assert await claim_overdue(db, grace_s=0.0, limit=9, lease_s=30.0) == []
 
 
 async def test_two_sweeps_take_different_refunds_oldest_first(database_url: str) -> None:
@@ -287,10 +292,10 @@ async def test_two_sweeps_take_different_refunds_oldest_first(database_url: str)
         numbers = [await wanted(one, f"A-{n}") for n in range(12)]
         for n, refund_no in enumerate(numbers):
             await pass_time(one, "refunds", 86_400.0 * (20 - n), f"refund_no = '{refund_no}'")
-        first = await claim_overdue_refunds(one, grace_s=15.0, limit=4, lease_s=30.0)
+        first = await claim_overdue(one, grace_s=15.0, limit=4, lease_s=30.0)
         assert [refund.refund_no for refund in first] == numbers[:4]
         batches = await asyncio.gather(
-            *(claim_overdue_refunds([one, two][n % 2], grace_s=15.0, limit=3, lease_s=30.0) for n in range(4))
+            *(claim_overdue([one, two][n % 2], grace_s=15.0, limit=3, lease_s=30.0) for n in range(4))
         )
         taken = [refund.refund_no for batch in batches for refund in batch]
         assert sorted(taken) == sorted(numbers[4:])

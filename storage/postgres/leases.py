@@ -1,0 +1,72 @@
+"""The part that the leased tables share: pending, callbacks, notifications and refunds.
+
+A row of these tables waits for work: it is due at `due_at`, and one process has it until `leased_until`. A lease ends
+by itself, so a killed worker holds nothing up for long. Each module has the same verbs with the same meaning:
+
+    claim           lease one row, if it is free, open and still has this arm number
+    claim_overdue   lease the rows that have been due for longer than a grace period, oldest first, without a look-back
+    reschedule      due again in so many seconds, under the next arm number, and free
+    finish          done; pending rows and refunds have none, because only the door ends them
+    walk_due        all rows due within a window, in batches, to arm Redis with
+
+All of them read `clock_timestamp()` and never `now()`, which stands still from a statement's beginning: after a wait
+for a row's lock it would take a lease that has ended for a valid one, and give one that is shorter than it says. An
+UPDATE alone computes its row before that wait, so `claim` locks the row in a subquery first. A statement that searches
+an index by the clock reads it once (`NOW`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from storage.postgres.database import Database
+
+FREE = "(leased_until IS NULL OR leased_until <= clock_timestamp())"
+NOW = "(SELECT clock_timestamp())"
+
+WALK_BATCH = 5000
+
+_WINDOW = """
+SELECT coalesce(now + make_interval(secs => $1), '-infinity') AS since, now + make_interval(secs => $2) AS until
+  FROM clock_timestamp() AS now"""
+
+
+class DueRow(NamedTuple):
+    """A row that is due in `delay_s` seconds: what its job is made of."""
+
+    id: str
+    arm_no: int
+    delay_s: float
+
+
+def walk_statement(table: str, key: Sequence[str], columns: str, *, is_open: str = "true") -> str:
+    """The statement that `walk` repeats: one batch of open rows due from $1 to $2, beyond the key $4 at $1 itself."""
+    names = ", ".join(key)
+    after = ", ".join(f"${number}" for number in range(4, 4 + len(key)))
+    return f"""
+SELECT {columns}, due_at, greatest(0, extract(epoch FROM due_at - {NOW}))::float8 AS delay_s
+  FROM {table}
+ WHERE {is_open} AND due_at >= $1 AND due_at <= $2 AND (due_at, {names}) > ($1, {after})
+ ORDER BY due_at, {names}
+ LIMIT $3"""
+
+
+async def walk(
+    db: Database, statement: str, first: Sequence[Any], *, from_s: float | None, until_s: float
+) -> AsyncIterator[list[asyncpg.Record]]:
+    """Rows in batches along (due_at, key), without a snapshot; `first` is a key before all others.
+
+    A row that is rescheduled meanwhile may come twice or not at all: whoever reschedules it arms Redis.
+    """
+    window = await db.fetchrow(_WINDOW, from_s, until_s)
+    assert window is not None, "a statement without WHERE has a row"
+    since, until = window
+    after = tuple(first)
+    while rows := await db.fetch(statement, since, until, WALK_BATCH, *after):
+        yield rows
+        if len(rows) < WALK_BATCH:
+            return
+        since, after = rows[-1]["due_at"], tuple(rows[-1])[: len(after)]

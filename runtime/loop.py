@@ -1,4 +1,4 @@
-"""One loop that takes turns at an interval, and outlives every turn that fails."""
+"""A loop that repeats one piece of work at an interval and survives every run that fails."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from core.errors import NodropError
 
 log = structlog.get_logger()
 
-RunOnce = Callable[[], Awaitable[bool]]
-"""One turn; True when there is more to do at once."""
+RunOnce = Callable[[], Awaitable[object]]
+"""One run. Only `True` as its result means that there is more to do at once; a count does not."""
 
 
-async def every(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.Event) -> None:
-    """Take turns until told to stop. A turn that fails is taken again after the interval."""
+async def run_periodically(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.Event) -> None:
+    """Repeat `run_once` until `stop` is set. A run that fails is repeated after the interval.
+
+    A store that is down is logged once until the loop works again, a bug at every run.
+    """
     is_failing = False
     while not stop.is_set():
-        more = False
+        has_more = False
         try:
-            more = await run_once()
+            has_more = await run_once() is True
         except NodropError as error:
             if not is_failing:
                 log.warning("loop_failing", name=name, reason=type(error).__name__)
             is_failing = True
-        except Exception:  # our own bug is told at every turn, and ends neither this loop nor the others
+        except Exception:  # it must end neither this loop nor the others
             log.exception("loop_broke", name=name)
             is_failing = True
         else:
             if is_failing:
                 log.info("loop_works_again", name=name)
             is_failing = False
-        if not more:
+        if not has_more:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), interval_s)

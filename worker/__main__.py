@@ -1,7 +1,7 @@
-"""`python -m worker`: the sweep, and beside it one arq worker per lane, each reconnecting by itself.
+"""`python -m worker`: one arq worker for each lane, and the sweep and other periodic work beside them.
 
-Starts without Redis and without Postgres and outlives both. SIGTERM: nothing new is claimed, what runs is finished
-within `SHUTDOWN_GRACE_S`, the rest is given back; the exit code is 0.
+Starts without Redis and without Postgres, and survives the loss of both. On SIGTERM it claims nothing new, lets running
+jobs end within `SHUTDOWN_GRACE_S`, gives the rest back, and exits with code 0.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from core.jobs import Lane
 from core.settings import Settings, read_settings, require
 from flows.notify import Notifier
 from runtime.logs import configure_logs
+from runtime.loop import run_periodically
 from runtime.process_exit import leave
 from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
-from worker import loops
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
+from worker.loops import lane_loops, upkeep_loops
 
 log = structlog.get_logger()
 
 CLOSE_S = 1.0
-"""Kept back from the grace for closing connections."""
+"""Part of the grace period that closing the connections may take."""
 
 
 async def run(settings: Settings, only: Lane | None) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM or SIGINT; with `only` that lane alone, without the sweep.
 
     Raises:
         ConfigurationError: names every variable that is missing or wrong.
@@ -45,28 +46,23 @@ async def run(settings: Settings, only: Lane | None) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with open_resources(settings) as resources, Notifier(settings) as notifier:
         lanes = _lanes(resources, notifier, only)
+        loops = lane_loops(resources) + (upkeep_loops(resources, notifier) if only is None else ())
         log.info("worker_started", lane=only, process=lanes[0].process)
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
-            beside = {group.create_task(loops.keep_current(resources, stop))}
-            if only is None:
-                for loop in (loops.rearm, loops.arm_ahead, loops.drain, loops.keep_house, loops.undelivered):
-                    beside.add(group.create_task(loop(resources, stop)))
-                beside.add(group.create_task(loops.sweep(resources, notifier, stop)))
-                beside.add(group.create_task(loops.reconcile_daily(resources, stop)))
+            periodic = {group.create_task(run_periodically(*loop, stop)) for loop in loops}
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
-            await asyncio.gather(_end(beside, grace_s), *(lane.drain(grace_s) for lane in lanes))
+            await asyncio.gather(_end(periodic, grace_s), *(lane.drain(grace_s) for lane in lanes))
         log.info("worker_stopped")
 
 
 async def _end(running: set[asyncio.Task[None]], timeout_s: float) -> None:
-    """Let each loop take its turn to the end; what takes longer is cut off, and its rows are found again."""
-    if running:
-        _, late = await asyncio.wait(running, timeout=timeout_s)
-        for task in late:
-            task.cancel()
+    """Let each loop finish its run. A run that takes longer is cancelled; its rows become due again."""
+    _, late = await asyncio.wait(running, timeout=timeout_s)
+    for task in late:
+        task.cancel()
 
 
 def _lanes(resources: Resources, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:

@@ -31,7 +31,7 @@ from core.errors import CallbackForged
 from core.evidence import Unclear
 from core.order import Payment, PaymentStatus
 from demo.embedded import free_port, temporary_directory
-from demo.stack import Service
+from demo.service import Service
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
 

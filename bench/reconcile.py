@@ -19,7 +19,7 @@ from bench.report import MS, Figure, Result, figure
 from bench.rig import ACCOUNT, Rig, open_rig
 from bench.sizes import Say, Sizes
 from demo.embedded import temporary_directory
-from demo.stack import ROOT
+from demo.service import ROOT
 
 HOW = (
     "a statement file with a row for every payment, all of them paid here as well, so that nothing has to be asked: "

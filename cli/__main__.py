@@ -25,7 +25,7 @@ class Lazy(NamedTuple):
 
 COMMANDS: Mapping[str, Lazy] = MappingProxyType(
     {
-        "demo": Lazy("demo.run:demo", "Lose callbacks on purpose and watch every order become paid."),
+        "demo": Lazy("demo.command:demo", "Lose callbacks on purpose and watch every order become paid."),
         "up": Lazy("demo.up:up", "Run the whole system on this machine."),
         "migrate": Lazy("cli.migrations:migrate", "Bring the database up to date."),
         "config": Lazy("cli.config.commands:config", "Check and show the configuration."),

@@ -1,4 +1,4 @@
-"""What nodrop says of itself, read with SQL for the oracle, which compares it with the channel and the merchant."""
+"""Nodrop's own rows, read with SQL for the oracle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from simulator.oracle.invariants import Books
+from simulator.oracle.books import Books
 from storage.postgres.database import Database
 
 _BOOKS = """
@@ -48,7 +48,7 @@ SELECT json_build_object(
 
 
 async def read_books(db: Database) -> tuple[Books, datetime]:
-    """Everything at one moment, and that moment by the database's clock."""
+    """Return all rows at one instant, and that instant by the database's clock."""
     row = await db.fetchrow(_BOOKS)
     assert row is not None
     raw = {name: rows or [] for name, rows in msgspec.json.decode(row["books"]).items()}

@@ -1,4 +1,4 @@
-"""What a run of the demo came to: the facts, gathered from outside, and how they are shown to a person."""
+"""Report of a run of the demo: figures read from outside, and their text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from demo.books import read_books
 from demo.stack import Stack
-from simulator.kernel.callbacks import SentAs
+from simulator.kernel.deliveries import SentAs
 from simulator.kernel.snapshot import LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
@@ -20,9 +20,9 @@ from simulator.shoppers.visits import Visit
 from storage.postgres.database import Database
 
 OVERDUE_S = 40.0
-"""I7: due work is looked after within a lease (30 s, left by a killed worker) and one sweep."""
+"""I7: due work starts within a lease (30 s, left by a killed worker) and one sweep."""
 
-REPAIRED_BY = {
+CONFIRMED_BY = {
     "callback": ("callback",),
     "compensation": ("compensation",),
     "query": ("query", "close"),
@@ -36,7 +36,7 @@ _PAID_EVENTS = "SELECT order_no, by, at FROM order_events WHERE kind IN ('paid',
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in numbers. Times in seconds; `repair_s` from the channel's payment to our order, all paid payments."""
+    """Figures of a run. `repair_p50_s`, `repair_p99_s`: seconds from paid at the channel to paid here."""
 
     seed: int
     placed: int
@@ -64,7 +64,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 async def gather(
     stack: Stack, db: Database, visits: Sequence[Visit], *, seed: int, chaos: Sequence[str], duration_s: float
 ) -> Report:
-    """Read the ledger, the merchant's effects and our rows, and check every invariant from outside."""
+    """Read the ledger, the merchant's effects and our rows, and check every invariant."""
     ledger = msgspec.convert(await stack.control("GET", "channel", "/control/ledger"), LedgerSnapshot, strict=False)
     effects = msgspec.convert(await stack.control("GET", "merchant", "/control/effects"), Effects, strict=False)
     arrivals = await stack.control("GET", "channel", "/control/arrivals")
@@ -79,7 +79,7 @@ async def gather(
         seed=seed,
         placed=len(books.orders),
         paid_at_channel=sum(payment.status.was_paid for payment in ledger.payments),
-        repaired_by=_by(events),
+        repaired_by=_count_by_source(events),
         repair_p50_s=_quantile(times, 50),
         repair_p99_s=_quantile(times, 99),
         callback_only_lost=_callback_only_lost(ledger),
@@ -101,17 +101,18 @@ def lines(report: Report) -> list[str]:
     load = f"{report.channel_calls} channel calls, at most {report.busiest_second} in any second"
     out = [
         "",
-        f"placed                {report.placed:>6}    seed {report.seed}, {report.duration_s:.0f} s, {load}",
-        f"paid at the channel   {report.paid_at_channel:>6}",
+        f"The demo ran {report.placed} orders in {report.duration_s:.0f} s, seed {report.seed}: {load}.",
+        "",
+        f"paid at the channel        {report.paid_at_channel:>6}",
     ]
-    out += [f"  repaired by {name:<16} {count:>4}" for name, count in report.repaired_by.items() if count]
+    out += [f"  confirmed by {name:<18} {count:>4}" for name, count in report.repaired_by.items() if count]
     out += [
-        f"closed unpaid         {report.closed:>6}",
-        f"cases for a person    {sum(report.cases.values()):>6}    "
+        f"closed unpaid              {report.closed:>6}",
+        f"open cases                 {sum(report.cases.values()):>6}    "
         + ", ".join(f"{reason} {count}" for reason, count in report.cases.items()),
-        f"time to repair           p50 {report.repair_p50_s:.2f} s, p99 {report.repair_p99_s:.2f} s",
-        f"callback-only loses   {report.callback_only_lost:>6}    paid, and no true callback ever arrived",
-        f"untrue pages          {report.untrue_pages:>6}    said unpaid, failed or closed to somebody who had paid",
+        f"payments without callback  {report.callback_only_lost:>6}    paid, and no genuine callback arrived",
+        f"pages with a wrong status  {report.untrue_pages:>6}    unpaid, failed or closed shown after the payment",
+        f"from paid at the channel to paid here: p50 {report.repair_p50_s:.2f} s, p99 {report.repair_p99_s:.2f} s",
         "",
         *(f"BROKEN {broken.invariant}: {broken.order_no} {broken.sentence}" for broken in report.violations[:20]),
         f"lost {report.lost}",
@@ -128,9 +129,9 @@ def _load(calls: Sequence[Arrival], rate_per_s: int) -> list[Violation]:
     return [broken for account in times.values() for broken in bounded_load(account, limit_per_s=rate_per_s)]
 
 
-def _by(events: Sequence[tuple[str, str, datetime]]) -> dict[str, int]:
+def _count_by_source(events: Sequence[tuple[str, str, datetime]]) -> dict[str, int]:
     counts = Counter(by for _, by, _ in events)
-    return {name: sum(counts[by] for by in sources) for name, sources in REPAIRED_BY.items()}
+    return {name: sum(counts[by] for by in sources) for name, sources in CONFIRMED_BY.items()}
 
 
 async def _paid_at(db: Database) -> dict[str, datetime]:
@@ -148,14 +149,14 @@ def _repair_times(ledger: LedgerSnapshot, known_at: dict[str, datetime]) -> list
 
 
 def _callback_only_lost(ledger: LedgerSnapshot) -> int:
-    """Paid payments of which no genuine callback ever arrived: what a shop that waits for callbacks never hears of."""
-    told = {
+    """Paid payments without a genuine callback: a shop that waits for callbacks would lose them."""
+    called_back = {
         (callback.merchant_id, callback.out_trade_no)
         for callback in ledger.acknowledged
         if callback.sent_as is SentAs.GENUINE
     }
     paid = [payment for payment in ledger.payments if payment.status.was_paid]
-    return sum((payment.merchant_id, payment.out_trade_no) not in told for payment in paid)
+    return sum((payment.merchant_id, payment.out_trade_no) not in called_back for payment in paid)
 
 
 def _quantile(values: Sequence[float], percent: int) -> float:

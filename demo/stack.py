@@ -1,20 +1,17 @@
-"""Everything on this machine as real processes on loopback: Postgres, Redis, api, worker, the channel and the merchant.
+"""All processes on loopback: Postgres, Redis, api, worker, the simulated channels and the merchant.
 
-The demo, `nodrop up`, the benchmarks and the scenario tests all start this. Nothing of it outlives the process that
-did.
+The demo, `nodrop up`, the benchmarks and the scenario tests start this stack. No process outlives the one that started
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
-import time
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_bytes
-from signal import SIGKILL, SIGTERM, Signals
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -24,7 +21,8 @@ from msgspec.structs import replace
 
 from core.account import AccountConfig
 from core.settings import read_settings
-from demo.embedded import Child, EmbeddedPostgres, EmbeddedRedis, free_port
+from demo.embedded import EmbeddedPostgres, EmbeddedRedis, free_port
+from demo.service import Service
 from simulator.shoppers.shop import Shop
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -34,74 +32,14 @@ from storage.postgres.sealing import Sealer, new_master_key
 from storage.redis.address import redis_address
 from storage.redis.client import open_redis
 
-ROOT = Path(__file__).parent.parent
 DATABASE = "nodrop"
 SANDBOX_ONLY: Mapping[str, str] = MappingProxyType({"sandbox": "sandbox"})
-READY_S = 30.0
-
-
-class Service:
-    """One of our processes: `python -m …`, started, killed and started again on the same port."""
-
-    def __init__(self, name: str, *arguments: str, env: Mapping[str, str], log: Path, health_url: str = "") -> None:
-        self.name = name
-        self.health_url = health_url
-        self.log = log
-        self._argv = (sys.executable, "-m", *arguments)
-        self._env = dict(env)
-        self._child: Child | None = None
-
-    async def start(self) -> None:
-        """Returns when it answers its health check.
-
-        Raises:
-            RuntimeError: it ended instead, with the end of its log.
-        """
-        self._child = await asyncio.to_thread(Child, self._argv, log=self.log, cwd=ROOT, env=self._env)
-        if self.health_url:
-            await self._ready()
-
-    async def stop(self, timeout_s: float = 15.0) -> int | None:
-        """SIGTERM, as a PaaS does it; its exit code."""
-        return await self._end(SIGTERM, timeout_s)
-
-    async def kill(self) -> None:
-        """SIGKILL: no good-bye."""
-        await self._end(SIGKILL, 5.0)
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._child is None else self._child.pid
-
-    async def _end(self, signum: Signals, timeout_s: float) -> int | None:
-        child, self._child = self._child, None
-        if child is None:
-            return None
-        return await asyncio.to_thread(child.end, signum, timeout_s)
-
-    async def _ready(self) -> None:
-        deadline = time.monotonic() + READY_S
-        async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
-            while True:
-                if self._child is None or self._child.exit_code is not None:
-                    raise RuntimeError(f"{self.name} ended at its start:\n{self._tail()}")
-                try:
-                    if (await client.get(self.health_url)).status_code == httpx.codes.OK:
-                        return
-                except httpx.HTTPError:
-                    pass
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.name} did not answer within {READY_S:.0f} s:\n{self._tail()}")
-                await asyncio.sleep(0.05)
-
-    def _tail(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")[-2000:] if self.log.exists() else ""
 
 
 class Stack:
-    """The whole of it. `unit_s` is the length of a "minute"; leases and HTTP deadlines are not shortened.
+    """All processes of a deployment. `unit_s` is the length of a minute; leases and HTTP deadlines keep theirs.
 
-    `accounts` are names with their channels; both sides' keys are made by the channel when the stack starts.
+    `accounts` are names with their channels; the channel makes the keys of both sides when the stack starts.
     """
 
     def __init__(
@@ -156,7 +94,7 @@ class Stack:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What the processes of nodrop are configured with, as an operator would."""
+        """Environment of nodrop's processes."""
         return {
             "PATH": os.environ.get("PATH", ""),
             "DATABASE_URL": self.database_url,
@@ -191,24 +129,24 @@ class Stack:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End everything, what was started last first."""
+        """Stop all processes, in the reverse order of their start."""
         services = [*self.workers, *self.apis, *self.simulators]
         await asyncio.gather(*(service.stop(5.0) for service in services))
         await asyncio.to_thread(self.redis.stop)
         await asyncio.to_thread(self.postgres.stop)
 
     def shop(self) -> Shop:
-        """A client of the merchant's API with its key."""
+        """Return a client of the merchant's API with its key."""
         return Shop(self.api_url, self.api_key)
 
     async def open_database(self) -> Database:
-        """For looking from outside; the caller closes it."""
+        """Open a connection pool for reading from outside; the caller closes it."""
         database = Database.from_settings(read_settings(self.environ))
         await database.open()
         return database
 
     async def flush_redis(self) -> None:
-        """FLUSHALL, as an operator's accident would."""
+        """Send FLUSHALL."""
         redis = open_redis(redis_address(read_settings(self.environ)))
         try:
             await redis.flushall()
@@ -216,16 +154,21 @@ class Stack:
             await redis.aclose()
 
     async def open_account(self, name: str, channel: str = "sandbox", **config: Any) -> AccountConfig:
-        """An account at a simulated channel, as it would be configured; opened there once, stored nowhere yet."""
+        """Return the configuration of an account, opened at its simulated channel once and not stored."""
         if name not in self._opened:
             wanted = {"name": name, "channel": channel, "callback_url": f"{self.api_url}/callbacks/{name}"}
-            told = await self.control("POST", "channel", "/control/accounts", wanted)
-            plain = {"rate_per_s": self.rate_per_s, "base_url": told["base_url"], "credentials": told["credentials"]}
-            self._opened[name] = AccountConfig(name=name, channel=channel, **plain)
+            opened = await self.control("POST", "channel", "/control/accounts", wanted)
+            self._opened[name] = AccountConfig(
+                name=name,
+                channel=channel,
+                rate_per_s=self.rate_per_s,
+                base_url=opened["base_url"],
+                credentials=opened["credentials"],
+            )
         return replace(self._opened[name], **config)
 
     def new_worker(self) -> Service:
-        """Another worker process, not started."""
+        """Return another worker process, not started."""
         number = len(self.workers)
         return Service(f"worker{number or ''}", "worker", env=self.environ, log=self._log(f"worker{number or ''}"))
 
@@ -283,9 +226,9 @@ class Stack:
             health_url=f"{url}/healthz",
         )
 
-    async def control(self, method: str, who: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - any JSON
-        """The simulator's control API: `who` is channel or merchant."""
-        base = self.channel_url if who == "channel" else self.merchant_url
+    async def control(self, method: str, process: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - any JSON
+        """Call the control API of `process`, which is channel or merchant."""
+        base = self.channel_url if process == "channel" else self.merchant_url
         content = None if body is None else msgspec.json.encode(body)
         async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
             response = await client.request(method, base + path, content=content)

@@ -1,4 +1,4 @@
-"""`nodrop up`: the whole service on this machine, for a person to click through, until Ctrl-C."""
+"""The command `nodrop up`: the whole service on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ ORDER_EXPIRES_S = 900
     epilog="Example: nodrop up --unit 60",
     help=(
         "Run Postgres, Redis, the API, a worker, five simulated channels and a merchant on this machine, and print "
-        "their addresses. Everything is forgotten when it ends."
+        "their addresses. All data is deleted at the end."
     ),
 )
 @click.option(
-    "--unit", "unit_s", type=click.FloatRange(0.05, 60), default=5.0, show_default=True, help="Seconds in a minute."
+    "--unit",
+    "unit_s",
+    type=click.FloatRange(0.05, 60),
+    default=5.0,
+    show_default=True,
+    help="Seconds of a minute.",
 )
 @click.option(
-    "--lost", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Share of callbacks that never come."
+    "--lost", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Share of callbacks that are lost."
 )
-@click.option("--any-ports", is_flag=True, help="Take free ports instead of 8800 to 8802.")
+@click.option("--any-ports", is_flag=True, help="Use free ports instead of 8800 to 8802.")
 def up(*, unit_s: float, lost: float, any_ports: bool) -> None:
     try:
         asyncio.run(_run(unit_s, lost, {} if any_ports else PORTS))
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from None
     except RuntimeError as error:
-        raise click.ClickException(f"{error}\nIs a port taken? --any-ports takes free ones.") from None
+        raise click.ClickException(f"{error}\nIf a port is taken, --any-ports uses free ones.") from None
 
 
 async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
@@ -49,18 +54,18 @@ async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     with ExitStack() as stack_of_files, Progress() as progress:
         directory: Path = stack_of_files.enter_context(temporary_directory())
-        progress.say("starting everything; Ctrl-C ends it")
+        progress.say("Starting all processes; Ctrl-C stops them")
         accounts = {name: name for name in CURRENCIES}
         async with Stack(directory, unit_s=unit_s, ports=ports, accounts=accounts) as stack:
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
             page = await _first_order(stack)
             click.echo(_addresses(stack, page, unit_s, lost))
             await stop.wait()
-            progress.say("ending everything")
+            progress.say("Stopping all processes")
 
 
 async def _first_order(stack: Stack) -> str:
-    """An order to click on."""
+    """Place an order and return the lines with its addresses."""
     async with stack.shop() as shop:
         placed = await shop.place(
             OrderRequest(
@@ -76,7 +81,7 @@ async def _first_order(stack: Stack) -> str:
     if isinstance(placed, Refused):
         raise click.ClickException(f"the first order was refused: {placed.code}")
     pay_url = next(payment.pay_url for payment in placed.payments if payment.pay_url)
-    return f"  order page           {placed.order_page}\n  pay it here          {pay_url}"
+    return f"  order page           {placed.order_page}\n  pay page             {pay_url}"
 
 
 def _addresses(stack: Stack, page: str, unit_s: float, lost: float) -> str:
@@ -89,8 +94,8 @@ def _addresses(stack: Stack, page: str, unit_s: float, lost: float) -> str:
   channel's faults     {stack.channel_url}/control/faults        (PUT changes them)
   logs                 {stack.directory}
 
-A minute lasts {unit_s:g} s, {lost:.0%} of the callbacks never come. The accounts are {", ".join(CURRENCIES)}, each
-paid on the simulated channel's own page. Place another order:
+A minute lasts {unit_s:g} s; {lost:.0%} of the callbacks are lost. The accounts are {", ".join(CURRENCIES)}, each
+paid on the page of its simulated channel. Place another order:
 
   curl -s {stack.api_url}/v1/orders -H 'Authorization: Bearer {stack.api_key}' -H 'Content-Type: application/json' \\
     -d '{{"order_no": "o-1", "amount": 100, "currency": "CNY", "subject": "Tea", "account": "sandbox",

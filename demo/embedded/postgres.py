@@ -16,14 +16,15 @@ from demo.embedded.binaries import find_postgres_binaries
 from demo.embedded.child import START_S, STOP_S, Child, children_of, is_alive, poll_until, tail
 from demo.embedded.errors import EmbeddedError, ServerFailedError
 from demo.embedded.ports import free_port
-from demo.embedded.server_user import may_enter, nobody, readable_copy
+from demo.embedded.server_user import may_enter, readable_copy, server_user
 
 
 class EmbeddedPostgres:
-    """One Postgres below `directory`, which keeps its data and its password from one start to the next.
+    """A Postgres server in `directory`, which keeps its data and its password over a restart.
 
-    As root it runs as `nobody`, who must be able to reach `directory`: take `reachable_directory` for data that last,
-    `temporary_directory` for others. With `fsync=False` commits survive the server's death, but not the machine's.
+    As root it runs as the system user `nobody`, which must have access to `directory`: use `reachable_directory` for
+    data that stay, `temporary_directory` for other data. With `fsync=False` commits survive the end of the server, and
+    not a crash of the machine.
     """
 
     def __init__(self, directory: Path, *, fsync: bool = True, max_connections: int = 100) -> None:
@@ -32,7 +33,7 @@ class EmbeddedPostgres:
         self._data = self.directory / "data"
         self._password = self.directory / "password"
         self._log = self.directory / "postgres.log"
-        self._user = nobody()
+        self._user = server_user()
         self._options = (
             "--listen_addresses=127.0.0.1",
             f"--port={self.port}",
@@ -45,21 +46,21 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
-        """The postmaster's."""
+        """Process id of the postmaster."""
         if self._child is None:
             raise EmbeddedError("Postgres has not been started")
         return self._child.pid
 
     def url(self, database: str) -> str:
-        """From the first start on."""
+        """Return the URL of a database. The password exists after the first start."""
         return f"postgresql://nodrop:{self._password.read_text()}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Return when it takes connections; nothing happens if it already runs.
+        """Start it and return when it accepts connections; does nothing if it runs.
 
         Raises:
             BinariesMissingError: there is no Postgres on this machine.
-            ServerFailedError: it did not come up; the message holds the end of its log.
+            ServerFailedError: it did not start; the message has the end of its log.
         """
         if self._is_running():
             return
@@ -74,12 +75,12 @@ class EmbeddedPostgres:
         self._child.await_ready(self._is_ready, "Postgres")
 
     def stop(self) -> None:
-        """Fast shutdown: connections are cut, a checkpoint is written."""
+        """Shut it down fast: close connections, write a checkpoint."""
         if self._child and self._is_running():
             self._child.end(SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL all its processes, as when the machine's memory runs out; return when they are gone."""
+        """Send SIGKILL to all its processes and return when they have ended."""
         if self._child is None or not self._is_running():
             return
         self._child.send(SIGSTOP)  # or it could start another process between our look and our kill
@@ -97,12 +98,12 @@ class EmbeddedPostgres:
         self.start()
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """A new database; a copy of `template`, to which nobody may be connected, if one is named."""
+        """Create a database, as a copy of `template` if given, to which no session may be connected."""
         source = f" TEMPLATE {_identifier(template)}" if template else ""
         self._execute(f"CREATE DATABASE {_identifier(name)}{source}")
 
     def drop_database(self, name: str) -> None:
-        """Gone, whoever is still connected to it."""
+        """Drop a database and the sessions connected to it."""
         self._execute(f"DROP DATABASE IF EXISTS {_identifier(name)} WITH (FORCE)")
 
     def __enter__(self) -> Self:
@@ -117,11 +118,11 @@ class EmbeddedPostgres:
         if self._user is None:
             return
         if not may_enter(self.directory.parent, self._user):
-            raise ServerFailedError(f"root runs Postgres as nobody, who may not enter {self.directory.parent}")
+            raise ServerFailedError(f"root runs Postgres as nobody, which has no access to {self.directory.parent}")
         os.chown(self.directory, *self._user)
 
     def _create_cluster(self, initdb: Path) -> None:
-        """Made aside and moved into place, so that what a broken-off initdb leaves is never taken for a cluster."""
+        """Create the cluster aside and rename it: an interrupted initdb leaves no partial cluster in place."""
         unfinished = self.directory / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         self._password.touch(mode=0o600)
@@ -131,7 +132,7 @@ class EmbeddedPostgres:
         # Without LANG in the environment and without these two, databases would be SQL_ASCII.
         encoding = ("--encoding=UTF8", "--locale=C")
         access = ("--username=nodrop", "--auth=scram-sha-256", f"--pwfile={self._password}")
-        # Not synced: if the machine dies in this very second there is nothing in it yet to lose.
+        # Not synced: a new cluster holds no data yet.
         child = self._spawn(initdb, "-D", unfinished, "--no-sync", *encoding, *access)
         poll_until(lambda: child.exit_code is not None, START_S)
         if child.exit_code != 0:
@@ -146,7 +147,7 @@ class EmbeddedPostgres:
         return self._child is not None and self._child.exit_code is None
 
     def _is_ready(self) -> bool:
-        """As `pg_ctl` finds out: the first line of postmaster.pid is the process, the eighth its state."""
+        """Read postmaster.pid as `pg_ctl` does: line 1 is the process, line 8 its state."""
         try:
             lines = (self._data / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
@@ -154,7 +155,7 @@ class EmbeddedPostgres:
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"  # noqa: PLR2004 -- line 8
 
     def _execute(self, sql: str) -> None:
-        """Run one statement outside a transaction, in a thread: the caller may have an event loop running."""
+        """Run one statement outside a transaction, in a thread: the caller may run an event loop."""
 
         async def execute() -> None:
             connection = await asyncpg.connect(self.url("postgres"), ssl=False, timeout=START_S)

@@ -15,7 +15,7 @@ from demo.embedded.ports import free_port
 
 
 class EmbeddedRedis:
-    """One Redis in `directory`. With `appendonly` it keeps its data over a restart; without, it comes back empty."""
+    """A Redis server in `directory`. With `appendonly` it keeps its data over a restart, else none."""
 
     def __init__(self, directory: Path, *, port: int | None = None, appendonly: bool = False) -> None:
         self.directory = directory.absolute()
@@ -35,17 +35,17 @@ class EmbeddedRedis:
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Return when it answers; nothing happens if it already runs.
+        """Start it and return when it answers; does nothing if it runs.
 
         Raises:
             BinariesMissingError: there is no Redis on this machine.
-            ServerFailedError: it did not come up; the message holds the end of its log.
+            ServerFailedError: it did not start; the message has the end of its log.
         """
         if self._is_running():
             return
         binary = find_redis_binary()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # The parent's death is SIGKILL: what was answered is in the kernel's hands, and a frozen server must die too.
+        # SIGKILL on the parent's death: acknowledged writes are in the kernel already, and a frozen server must end.
         argv = (binary, self._write_config())
         self._child = Child(argv, log=self.directory / "redis.log", cwd=self.directory, death_signal=SIGKILL)
         self._child.await_ready(self._is_ready, "Redis")
@@ -55,7 +55,7 @@ class EmbeddedRedis:
             self._child.end(SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL; return when it is gone."""
+        """Send SIGKILL and return when it has ended."""
         if self._child and self._is_running():
             self._child.send(SIGKILL)
             self._child.wait(STOP_S)
@@ -76,7 +76,7 @@ class EmbeddedRedis:
         return self._child is not None and self._child.exit_code is None
 
     def _write_config(self) -> Path:
-        """A file, because everybody on the machine can read a command line, and with it the password."""
+        """Write the configuration to a file: any user can read a command line, and with it the password."""
         config = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -96,5 +96,5 @@ class EmbeddedRedis:
         try:
             with redis.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1) as client:
                 return bool(client.ping())
-        except redis.RedisError:  # nobody listens yet, or it is still reading its data
+        except redis.RedisError:  # it does not listen yet, or still reads its data
             return False

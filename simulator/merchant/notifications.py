@@ -7,10 +7,7 @@ The signature is checked with code of its own, not with the library that nodrop 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 from collections import Counter, deque
 from datetime import datetime
 from enum import StrEnum
@@ -23,12 +20,11 @@ from msgspec.structs import replace
 from simulator.kernel.clock import Clock, utc_now
 from simulator.kernel.faults import Seconds, Share, draw
 from simulator.kit.asgi import BadBody, Cut, Hang, Reply, Request, Response, decode, problem
+from simulator.merchant.signature import is_signed, secret_bytes
 
-TOLERANCE_S = 300
 DELIVERIES_MAX = 300_000
 ORDERS_MAX = 300_000
 VIOLATIONS_MAX = 10_000
-SECRET_PREFIX = "whsec_"  # noqa: S105 - https://github.com/standard-webhooks/standard-webhooks, the form of a secret
 
 
 class MerchantFault(StrEnum):
@@ -235,32 +231,6 @@ class Merchant:
                 answered=answered,
             )
         )
-
-
-def secret_bytes(secret: str) -> bytes:
-    """The key in a secret of the form `whsec_` and base64; raises ValueError without repeating it."""
-    try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ValueError("a secret is whsec_ and base64")
-    return key
-
-
-def is_signed(keys: tuple[bytes, ...], request: Request, now: datetime) -> bool:
-    """Whether one of the `v1` signatures is that of one of the keys, over `id.timestamp.body`, and the time is now."""
-    webhook_id, at = request.headers.get("webhook-id", ""), request.headers.get("webhook-timestamp", "")
-    if not webhook_id or not (at.isascii() and at.isdigit()) or abs(now.timestamp() - int(at[:12])) > TOLERANCE_S:
-        return False
-    signed = f"{webhook_id}.{at}.".encode("latin-1") + request.body
-    wanted = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()) for key in keys]
-    given = [
-        text.removeprefix("v1,").encode("latin-1")
-        for text in request.headers.get("webhook-signature", "").split(" ")
-        if text.startswith("v1,")
-    ]
-    return any(hmac.compare_digest(one, other) for one in wanted for other in given)
 
 
 def _bound(kept: dict[str, str] | dict[str, Effect] | Counter[str], most: int) -> None:

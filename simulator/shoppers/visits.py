@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -20,7 +19,8 @@ from simulator.kernel.faults import draw
 from simulator.kernel.pay_page import Action
 from simulator.kit.asgi import BadBody, decode
 from simulator.shoppers.browser import Browser, Page
-from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder, ShopPayment
+from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
+from simulator.shoppers.shop import Refused, Shop, ShopOrder, ShopPayment
 
 PAY_ATTEMPTS_MAX = 8
 """How often a person who wants to pay opens a page that does not open."""
@@ -29,44 +29,6 @@ PAY_GAP_S = 0.25
 WATCH_GAP_S = 0.2
 UNTRUE_AFTER_PAYING = frozenset({"created", "unpaid", "failed", "closed"})
 """What nobody who has paid may be told: *processing* and *review* are true, and *paid* is what they want to read."""
-
-
-class Kind(StrEnum):
-    """What a shopper is like."""
-
-    PAYS_AT_ONCE = "pays_at_once"
-    WALKS_AWAY = "walks_away"
-    PAYS_LATE = "pays_late"
-    PAYS_TWICE = "pays_twice"
-    COMES_BACK = "comes_back"
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How many shoppers of which kinds, and what they buy, in minor units.
-
-    `currencies` are those that an account takes; one that is not named takes `currency` alone.
-
-    Who pays late pays `late_margin_s` before the order expires; who comes back watches the page for `watch_s` at most.
-    """
-
-    shoppers: int
-    accounts: tuple[str, ...]
-    notify_url: str
-    return_url: str | None = None
-    seed: int = 0
-    weights: Mapping[Kind, float] = msgspec.field(default_factory=lambda: dict.fromkeys(Kind, 1.0))
-    currency: str = "CNY"
-    currencies: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    amount_min: int = 1
-    amount_max: int = 100_000
-    expires_in_s: int = 900
-    late_margin_s: float = 1.0
-    watch_s: float = 5.0
-    order_prefix: str = "shop"
-
-    def takes(self, account: str) -> tuple[str, ...]:
-        """The currencies in which this account can be paid."""
-        return self.currencies.get(account, (self.currency,))
 
 
 class Where(StrEnum):
@@ -132,34 +94,6 @@ async def run(
         for _ in range(min(concurrency, plan.shoppers)):
             group.create_task(one_after_another())
     return tuple(visits[index] for index in sorted(visits))
-
-
-def order_of(plan: Plan, index: int) -> OrderRequest:
-    """The order of this shopper: the same in every run of the plan."""
-    number = f"{plan.order_prefix}-{plan.seed}-{index}"
-    span = plan.amount_max - plan.amount_min + 1
-    account = plan.accounts[int(draw(plan.seed, "account", number) * len(plan.accounts))]
-    currencies = plan.takes(account)
-    return OrderRequest(
-        order_no=number,
-        amount=plan.amount_min + int(draw(plan.seed, "amount", number) * span),
-        currency=currencies[int(draw(plan.seed, "currency", number) * len(currencies))],
-        subject=f"Order {index + 1}",
-        account=account,
-        notify_url=plan.notify_url,
-        return_url=plan.return_url,
-        expires_in_s=plan.expires_in_s,
-    )
-
-
-def kind_of(plan: Plan, index: int) -> Kind:
-    """The kind of this shopper, by the plan's weights."""
-    left = draw(plan.seed, "kind", str(index)) * sum(plan.weights.values())
-    for kind, weight in plan.weights.items():
-        left -= weight
-        if left < 0:
-            return kind
-    return list(plan.weights)[-1]
 
 
 class _Shopper:

@@ -250,7 +250,7 @@ def test_ports_are_not_those_of_outgoing_connections() -> None:
 
 
 @root_only
-async def test_binaries_that_nobody_may_not_read_are_copied_once(
+async def test_binaries_without_access_for_nobody_are_copied_once(
     server_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those of a virtual environment below /root."""
@@ -269,9 +269,9 @@ async def test_binaries_that_nobody_may_not_read_are_copied_once(
 
 
 @root_only
-def test_directory_that_nobody_may_not_enter_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_access_for_nobody_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    with pytest.raises(ServerFailedError, match=f"nobody, who may not enter {tmp_path}"):
+    with pytest.raises(ServerFailedError, match=f"as nobody, which has no access to {tmp_path}"):
         EmbeddedPostgres(tmp_path / "postgres").start()
 
 

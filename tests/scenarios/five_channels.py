@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from channels.adapters import open_channel
 from channels.transport import Transport
 from core.order import PaymentKey
-from simulator.kernel.callbacks import Tally
+from simulator.kernel.deliveries import Tally
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state_by_payment
 from tests.scenarios.scenario import Scene, add_account, number_of

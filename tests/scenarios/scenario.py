@@ -26,7 +26,8 @@ from channels.transport import Transport
 from core.order import Payment, PaymentStatus
 from demo.books import read_books
 from demo.embedded.child import is_alive
-from demo.stack import Service, Stack
+from demo.service import Service
+from demo.stack import Stack
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects

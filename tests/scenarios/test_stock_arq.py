@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from demo.embedded import temporary_directory
-from demo.stack import ROOT, Stack
+from demo.service import ROOT
+from demo.stack import Stack
 from simulator.shoppers.shop import OrderRequest, ShopOrder
 from tests.servers import eventually
 

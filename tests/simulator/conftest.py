@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from simulator.kernel.callbacks import Tally
+from simulator.kernel.deliveries import Tally
 from simulator.kernel.ledger import Key
 from simulator.kernel.simulation import Simulation
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot

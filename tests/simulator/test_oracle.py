@@ -6,25 +6,23 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from simulator.kernel.callbacks import Acknowledged, SentAs
+from simulator.kernel.deliveries import Acknowledged, SentAs
 from simulator.kernel.ledger import PaymentStatus, RefundStatus
 from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
 from simulator.merchant.control import Effects
 from simulator.merchant.notifications import Effect, Violation
-from simulator.oracle.invariants import (
+from simulator.oracle.books import (
     Books,
     CallbackRow,
     CaseRow,
     DueRow,
     EventRow,
-    Invariant,
     OrderRow,
     PaymentRef,
     PaymentRow,
     RefundRow,
-    bounded_load,
-    check,
 )
+from simulator.oracle.invariants import Invariant, bounded_load, check
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 REF = PaymentRef("main", "number-1")

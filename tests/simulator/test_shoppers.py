@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from simulator.kit.asgi import App, Response
 from simulator.kit.serve import serving
+from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
 from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
-from simulator.shoppers.visits import Kind, Plan, Sight, Visit, Where, kind_of, order_of, run
+from simulator.shoppers.visits import Sight, Visit, Where, run
 from tests.simulator.conftest import Channel
 from tests.simulator.fake_nodrop import SmallNodrop
 

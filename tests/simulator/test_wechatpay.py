@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from simulator.kernel.callbacks import Tally
+from simulator.kernel.deliveries import Tally
 from simulator.kernel.ledger import Key
 from simulator.kit.asgi import Response
 from tests.simulator.conftest import Channel, Receiver, until

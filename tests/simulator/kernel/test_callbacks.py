@@ -9,7 +9,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from simulator.kernel.callbacks import SentAs
+from simulator.kernel.deliveries import SentAs
 from simulator.kernel.faults import Fault
 from simulator.kit.asgi import Cut, Hang, Reply, Request, Response
 from simulator.sandbox.channel import RESEND_GAPS_S, Sandbox

@@ -8,7 +8,7 @@ from socket import create_connection
 
 from demo.embedded import Child, free_port
 from demo.embedded.child import User
-from demo.embedded.server_user import hand_over, nobody
+from demo.embedded.server_user import hand_over, server_user
 from tests.storage.tls_server import PASSWORD, Certificate
 
 HBA = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
@@ -26,7 +26,7 @@ def tls_postgres(directory: Path, binaries: Path, certificate: Certificate) -> I
 
     `directory` is where `nobody` may go, as whom it runs when we are root.
     """
-    user = nobody()
+    user = server_user()
     directory.mkdir(mode=0o700)
     data, port = directory / "data", free_port()
     _initialize(directory, data, binaries, user)

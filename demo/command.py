@@ -1,0 +1,82 @@
+"""The command `nodrop demo`: its options, its report and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from demo.embedded import EmbeddedError
+from demo.report import lines
+from demo.run import HARSH, run_demo
+
+SHARES = {
+    "lost": "callbacks that are lost",
+    "late": "callbacks that arrive seconds late",
+    "doubled": "callbacks that are sent twice at once",
+    "forged": "unpaid payments with forged callbacks that claim paid",
+    "wrong_amount": "callbacks with a valid signature and a wrong amount",
+    "answered_5xx": "calls that get 500 to 504 from the channel",
+    "cut": "responses cut off in the middle",
+    "slow": "responses that take a second",
+    "settles_after_close": "closed payments whose money arrives later",
+}
+
+
+def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, description in reversed(SHARES.items()):
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            type=click.FloatRange(0, 1),
+            default=getattr(HARSH, name),
+            show_default=True,
+            envvar=name.upper(),
+            help=f"Share of {description}. Also {name.upper()}=.",
+        )(command)
+    return command
+
+
+@click.command(
+    epilog="Example: SEED=7 LOST=0.8 make demo",
+    help=(
+        "Run the whole service on this machine against five channels that lose 40 % of their callbacks. During the "
+        "run the worker is killed, Redis is flushed and Postgres is restarted; at the end the orders are reconciled "
+        "with the channels' statements and checked from outside. A minute lasts a quarter of a second. Exit code 1 if "
+        "an order was lost or an invariant is broken."
+    ),
+)
+@click.option(
+    "--orders", type=click.IntRange(1, 5000), default=500, show_default=True, envvar="ORDERS", help="Number of orders."
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    envvar="SEED",
+    help="Seed of the faults; the same seed repeats them.",
+)
+@click.option(
+    "--chaos/--no-chaos",
+    default=True,
+    show_default=True,
+    help="Kill the worker, flush Redis and restart Postgres during the run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+@_share_options
+def demo(*, orders: int, seed: int, chaos: bool, as_json: bool, **shares: float) -> None:
+    profile = msgspec.structs.replace(HARSH, **shares)
+    try:
+        report = asyncio.run(run_demo(orders, seed, profile, chaos=chaos))
+    except (EmbeddedError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        click.echo("\n".join(lines(report)))
+    sys.exit(0 if report.is_good else 1)

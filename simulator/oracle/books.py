@@ -1,0 +1,95 @@
+"""Nodrop's own rows, as the oracle compares them with the channel and the merchant."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class PaymentRef(msgspec.Struct, frozen=True):
+    account: str
+    out_trade_no: str
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of nodrop's orders. `expects_effect`: it has a merchant who listens and has not said 410."""
+
+    order_no: str
+    amount: int
+    currency: str
+    status: str
+    version: int
+    paid_by: PaymentRef | None = None
+    expects_effect: bool = True
+
+
+class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    out_trade_no: str
+    order_no: str
+    amount: int
+    currency: str
+    status: str
+    channel_transaction_id: str | None = None
+
+    @property
+    def ref(self) -> PaymentRef:
+        return PaymentRef(self.account, self.out_trade_no)
+
+
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that is open. Resolved ones excuse nothing."""
+
+    reason: str
+    order_no: str | None = None
+    account: str | None = None
+    out_trade_no: str | None = None
+
+
+class CallbackRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the inbox; `body_sha256` in hexadecimal."""
+
+    account: str
+    notification_id: str
+    body_sha256: str
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    order_no: str
+    version: int
+
+
+class DueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that waits for its time, of whatever table: pending, inbox, outbox, refunds."""
+
+    table: str
+    order_no: str
+    due_at: datetime
+    leased_until: datetime | None = None
+
+
+class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund that nodrop holds to have succeeded."""
+
+    account: str
+    refund_no: str
+    amount: int
+    currency: str
+    out_trade_no: str = ""
+
+    @property
+    def ref(self) -> PaymentRef:
+        return PaymentRef(self.account, self.out_trade_no)
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """What nodrop says of itself. `refunds` is None where it keeps none."""
+
+    orders: tuple[OrderRow, ...] = ()
+    payments: tuple[PaymentRow, ...] = ()
+    cases: tuple[CaseRow, ...] = ()
+    callbacks: tuple[CallbackRow, ...] = ()
+    events: tuple[EventRow, ...] = ()
+    due: tuple[DueRow, ...] = ()
+    refunds: tuple[RefundRow, ...] | None = None

@@ -1,4 +1,4 @@
-"""What the documentation says of names, defaults and files is true."""
+"""Names, defaults, links and files in the documentation are true."""
 
 import re
 from importlib import import_module
@@ -21,15 +21,16 @@ from core.settings import Settings
 from storage.postgres.database import Database
 from tests.servers import ROOT
 
-DOCS = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*/*.md")]
-)
+PAGES_OF_ROOT = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCS = sorted([*(ROOT / name for name in PAGES_OF_ROOT), *(ROOT / "docs").rglob("*.md")])
 FOLDERS = ("api", "channels", "core", "flows", "runtime", "storage", "worker")
 _CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 _ROOMS = "api|bench|channels|cli|core|demo|flows|runtime|simulator|storage|worker"
 _DOTTED = re.compile(rf"`((?:{_ROOMS})(?:\.[A-Za-z_][A-Za-z_0-9]*)+)`")
 _PATH = re.compile(rf"`((?:{_ROOMS}|docs|scripts|tests)/[\w./-]+)`")
 _LINK = re.compile(r"\]\(((?!https?:|#)[^)#\s]+)(?:#([^)\s]+))?\)")
+_READING = re.compile(r"(?:^\d+\. `[\w/.]+`: .*\n(?: {3}.*\n)*)+", re.MULTILINE)
+READING_LINES_MAX = 1000
 _ROW = re.compile(r"^\| `([A-Z_]+)` \|([^|]*)\|", re.MULTILINE)
 
 
@@ -53,8 +54,8 @@ def test_every_channel_with_an_adapter_is_listed() -> None:
 
 
 @pytest.mark.parametrize("channel", [name for name in ADAPTERS if name != "sandbox"])
-def test_the_account_on_a_channels_page_has_the_keys_that_there_are(channel: str) -> None:
-    """All that its adapter demands, and none that it does not know; what stands in them is for the reader to put in."""
+def test_the_account_on_a_channels_page_has_every_needed_key_and_no_unknown_one(channel: str) -> None:
+    """The values are for the reader to fill in."""
     text = read(f"docs/channels/{channel}.md")
     toml = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
     draft = draft_account("main", "main.toml", toml.encode())
@@ -68,7 +69,7 @@ def test_the_account_on_a_channels_page_has_the_keys_that_there_are(channel: str
 
 
 async def test_the_account_in_the_documentation_can_be_added() -> None:
-    """As it stands there, for it is copied; the sandbox in the documentation knows the same one."""
+    """Unchanged, because readers copy it; the sandbox in the documentation has the same account."""
     text = read("docs/channels.md")
     (toml,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     account = read_account("main", "main.toml", toml.encode())
@@ -79,7 +80,7 @@ async def test_the_account_in_the_documentation_can_be_added() -> None:
     assert account == plain  # the comments say that these are the defaults
 
 
-async def test_the_statement_that_tells_what_is_overdue_runs(database_url: str) -> None:
+async def test_the_statement_about_overdue_work_runs(database_url: str) -> None:
     (sql,) = re.findall(r"^```sql\n(.*?)^```$", read("docs/operations.md"), re.MULTILINE | re.DOTALL)
     db = Database.from_settings(Settings(database_url=database_url))
     await db.open()
@@ -87,19 +88,18 @@ async def test_the_statement_that_tells_what_is_overdue_runs(database_url: str) 
         rows = await db.fetch(sql.rstrip().rstrip(";"))
     finally:
         await db.close()
-    assert [tuple(row) for row in rows] == [
-        (what, 0, None) for what in ("pending", "callbacks", "notifications", "refunds")
-    ]
+    tables = ("pending", "callbacks", "notifications", "refunds")
+    assert [tuple(row) for row in rows] == [(table, 0, None) for table in tables]
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_that_a_page_names_is_there(doc: Path) -> None:
+def test_every_command_on_a_page_exists(doc: Path) -> None:
     for words in re.findall(r"\bnodrop((?: [a-z][a-z-]*){1,2})", "\n".join(_CODE.findall(doc.read_text()))):
         assert is_command(words.split()), words
 
 
 def is_command(words: list[str]) -> bool:
-    """`orders show`; a word behind a command that is no group is its argument."""
+    """Whether these words name a command: `orders show`. A word after a command that is no group is its argument."""
     command: click.Command | None = nodrop
     for word in words:
         if not isinstance(command, click.Group):
@@ -115,7 +115,7 @@ def test_every_metric_is_documented() -> None:
     assert set(re.findall(r"^\| `(nodrop_[a-z_]+)` \|", read("docs/operations.md"), re.MULTILINE)) == exposed
 
 
-def test_every_reason_of_a_case_has_something_to_do() -> None:
+def test_every_reason_of_a_case_has_an_instruction() -> None:
     table = read("docs/operations.md").partition("| Reason |")[2].partition("\n\n")[0]
     named = [
         name for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
@@ -123,19 +123,18 @@ def test_every_reason_of_a_case_has_something_to_do() -> None:
     assert sorted(named) == sorted(CaseReason)
 
 
-def test_every_log_line_that_wants_somebody_is_written_somewhere() -> None:
-    """By its whole name, or by the loop's name and what became of it."""
+def test_every_documented_log_event_is_in_the_code() -> None:
+    """With its whole name, or with the name of a loop and the end of the event (`loop_failing`)."""
     table = read("docs/operations.md").partition("| `event` |")[2].partition("\n\n")[0]
     source = "\n".join(path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     for event in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table):
-        loop, _, became = event.partition("_")
-        written = f'"{event}"' in source or (f'"{loop}"' in source and f'_{became}"' in source)
-        assert written, event
+        loop, _, ending = event.partition("_")
+        assert f'"{event}"' in source or (f'"{loop}"' in source and f'_{ending}"' in source), event
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_page_names_is_there(doc: Path) -> None:
-    """Functions by their dotted names, files by their paths, and pages with their headings by links."""
+def test_every_name_path_and_link_on_a_page_exists(doc: Path) -> None:
+    """Dotted names of modules and their members, paths of files, links to pages and to their headings."""
     text = doc.read_text()
     for name in _DOTTED.findall(text):
         assert resolves(name), name
@@ -148,20 +147,38 @@ def test_what_a_page_names_is_there(doc: Path) -> None:
 
 
 def resolves(name: str) -> bool:
-    """`flows.place.place_order` is a module, or what is in one."""
+    """Whether this is a module or a member of one: `flows.place.place_order`."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found: object = import_module(".".join(parts[:length]))
+            member: object = import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            found = getattr(found, part, None)
-        return found is not None
+            member = getattr(member, part, None)
+        return member is not None
     return False
 
 
 def headings(text: str) -> set[str]:
-    """As links name them: `## Redis is down` → `redis-is-down`."""
+    """The anchors of a page's headings: `## Redis is down` → `redis-is-down`."""
     lines = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_target_on_a_page_exists(doc: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    for code in _CODE.findall(doc.read_text()):
+        for words in re.findall(r"\bmake((?: [a-z]+)+)", code):
+            assert set(words.split()) <= targets, words
+
+
+def test_readme_and_docs_have_the_same_reading_list_of_at_most_1000_lines() -> None:
+    (in_readme,) = _READING.findall(read("README.md"))
+    (in_docs,) = _READING.findall(read("docs/life-of-an-order.md"))
+    assert in_readme == in_docs
+    files = re.findall(r"^\d+\. `([\w/.]+)`", in_readme, re.MULTILINE)
+    lines = {file: len(read(file).splitlines()) for file in files}
+    assert len(lines) > 1
+    assert sum(lines.values()) <= READING_LINES_MAX, lines

@@ -1,4 +1,4 @@
-"""The verifiers in docs/notifications.md, run as they stand there against what a worker sends."""
+"""The verifiers in docs/notifications.md, run unchanged against notifications that a worker sends."""
 
 import asyncio
 import base64
@@ -24,18 +24,18 @@ TEXT = (ROOT / "docs" / "notifications.md").read_text()
 
 PYTHON_MAIN = """
 import json, sys
-asked = json.load(sys.stdin)
-print(json.dumps([verify(one["headers"], base64.b64decode(one["body"]), one["secret"]) for one in asked]))
+deliveries = json.load(sys.stdin)
+print(json.dumps([verify(one["headers"], base64.b64decode(one["body"]), one["secret"]) for one in deliveries]))
 """
 NODE_MAIN = """
-const asked = JSON.parse(require("node:fs").readFileSync(0));
-const told = asked.map((one) => verify(one.headers, Buffer.from(one.body, "base64"), one.secret));
-console.log(JSON.stringify(told));
+const deliveries = JSON.parse(require("node:fs").readFileSync(0));
+const verdicts = deliveries.map((one) => verify(one.headers, Buffer.from(one.body, "base64"), one.secret));
+console.log(JSON.stringify(verdicts));
 """
 
 
 class Delivery(NamedTuple):
-    """What was on the wire: header names in lower case, and the raw body."""
+    """A delivery on the wire: header names in lower case, and the raw body."""
 
     headers: dict[str, str]
     body: bytes
@@ -53,12 +53,12 @@ def new_secret() -> str:
 
 async def delivered(*secrets: str) -> Delivery:
     """One notification, sent by the worker's own code to a server on this machine."""
-    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    request: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(re.findall(rb"content-length: ([0-9]+)", head.lower())[0])
-        got.set_result(head + await reader.readexactly(length))
+        request.set_result(head + await reader.readexactly(length))
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -69,7 +69,7 @@ async def delivered(*secrets: str) -> Delivery:
     async with server, Notifier(settings) as notifier:
         heard = await notifier.deliver(outgoing(url))
         assert heard.ok, heard
-        head, _, body = (await got).partition(b"\r\n\r\n")
+        head, _, body = (await request).partition(b"\r\n\r\n")
     lines = [line.decode().partition(": ") for line in head.split(b"\r\n")[1:]]
     return Delivery({name.lower(): value for name, _, value in lines}, body)
 
@@ -90,10 +90,11 @@ def outgoing(url: str) -> Outgoing:
     )
 
 
-async def told(argv: tuple[str, ...], asked: list[tuple[Delivery, str]]) -> list[bool]:
-    """What the verifier says of each delivery with each secret."""
+async def verdicts(argv: tuple[str, ...], deliveries: list[tuple[Delivery, str]]) -> list[bool]:
+    """Whether the verifier accepts each delivery with its secret."""
     document = [
-        {"headers": one.headers, "body": base64.b64encode(one.body).decode(), "secret": secret} for one, secret in asked
+        {"headers": one.headers, "body": base64.b64encode(one.body).decode(), "secret": secret}
+        for one, secret in deliveries
     ]
     ran = await asyncio.to_thread(
         subprocess.run, argv, input=msgspec.json.encode(document), capture_output=True, timeout=20, check=False
@@ -138,11 +139,11 @@ async def test_a_verifier_takes_what_the_worker_sends_and_nothing_else(language:
         (Delivery({}, sent.body), old),
     ]
     assert forged[1][0].body != sent.body
-    assert await told(verifier(language), genuine + forged) == [True] * len(genuine) + [False] * len(forged)
+    assert await verdicts(verifier(language), genuine + forged) == [True] * len(genuine) + [False] * len(forged)
 
 
 async def resigned(delivery: Delivery, secret: str, at: int) -> Delivery:
-    """Genuine, but of another time: signed with the library."""
+    """A genuine delivery of another time, signed with the library."""
     from datetime import UTC, datetime
 
     from standardwebhooks import Webhook
@@ -168,7 +169,7 @@ def plain(delivery: Delivery) -> dict[str, Any]:
 
 
 def shape(value: object) -> object:
-    """The names, level by level."""
+    """The names of the fields, level by level."""
     return {name: shape(inner) for name, inner in value.items()} if isinstance(value, Mapping) else None
 
 

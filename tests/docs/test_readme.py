@@ -1,4 +1,4 @@
-"""README.md, "In front of your own shop": its commands in their order, as they stand, on a machine with two stores."""
+"""README.md, "Put it in front of your shop": its commands in their order, unchanged, on a machine with two stores."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import pytest
 from demo.embedded import free_port
 from tests.servers import ROOT
 
-SECTION = "## In front of your own shop in ten minutes"
+SECTION = "## Put it in front of your shop in ten minutes"
 TIMEOUT_S = 90.0
 PORTS = ("8000", "9100", "9200")
 MARK = "-- block --"
@@ -40,14 +40,14 @@ def script(database_url: str, redis_url: str) -> str:
 
 
 def port_of(text: str) -> str:
-    found = re.search(r"^export PUBLIC_URL=http://127\.0\.0\.1:([0-9]+)$", text, re.MULTILINE)
-    assert found is not None
-    return found[1]
+    match = re.search(r"^export PUBLIC_URL=http://127\.0\.0\.1:([0-9]+)$", text, re.MULTILINE)
+    assert match is not None
+    return match[1]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """`nodrop` and `python` as the virtual environment has them."""
+    """A PATH with `nodrop` and `python` as the virtual environment has them."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, arguments in (("nodrop", "-P -m cli"), ("python", "-P")):
@@ -75,7 +75,7 @@ async def test_the_commands_bring_a_lost_order_back(
 
 
 async def run(text: str, env: dict[str, str], cwd: Path) -> tuple[int, str]:
-    """In a session of its own, so that what was left running in the background can be ended with it."""
+    """Run it in a session of its own, so that its background processes can be ended with it."""
     log = cwd / "output"
     with log.open("wb") as out:
         bash = await asyncio.create_subprocess_exec(
@@ -97,7 +97,7 @@ def shown_in_readme() -> dict[str, Any]:
 
 
 def assert_json_has(output: str, shown: dict[str, Any]) -> None:
-    """What the README shows is there, with the same values but for tokens, numbers and ports."""
+    """Every field in the README is in the output, with the same value except for tokens, numbers and ports."""
     document = msgspec.json.decode("{\n" + output.partition("\n{\n")[2].rpartition("\n}")[0] + "\n}")
     varies = {"order_page", "payments"}
     assert {key: document[key] for key in shown if key not in varies} == {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from channels.alipay.adapter import Alipay
 from channels.base import Channel
 from channels.paypal.adapter import Paypal
-from channels.sandbox import Sandbox
+from channels.sandbox.adapter import Sandbox
 from channels.stripe.adapter import Stripe
 from channels.transport import Transport
 from channels.wechatpay.adapter import WechatPay

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 from cryptography.x509 import load_pem_x509_certificates
 
-from channels import sandbox
 from channels.alipay import keys as alipay_keys
 from channels.kit.rsa import load_certificate, load_private_key, load_public_key
 from channels.paypal import adapter as paypal
+from channels.sandbox import adapter as sandbox
 from channels.stripe import adapter as stripe
 from channels.wechatpay import wire as wechatpay_wire
 from channels.wechatpay.keys import seal_key

@@ -27,7 +27,7 @@ from simulator.servers import running_channel
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
 from tests.channels.paypal.driver import PaypalDriver
-from tests.channels.sandbox_driver import SandboxDriver
+from tests.channels.sandbox.driver import SandboxDriver
 from tests.channels.stripe.driver import StripeDriver
 from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.channels.wire import Answered, Asked, Middleman, listening

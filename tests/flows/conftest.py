@@ -30,7 +30,7 @@ from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state
 from storage.postgres.sealing import Sealer
 from tests.channels.driver import Key, Said, Sent
-from tests.channels.sandbox_driver import SandboxDriver
+from tests.channels.sandbox.driver import SandboxDriver
 
 HERE = Path(__file__).parent
 MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from channels.base import Create
-from channels.sandbox import Sandbox
+from channels.sandbox.adapter import Sandbox
 from channels.transport import Transport
 from core.order import Payment, PaymentStatus
 from demo.books import read_books

@@ -42,7 +42,7 @@ CALLBACK = {
     "after_commit_before_arming": "storage.postgres.door._commit:after",
     "before_marking_handled": "storage.postgres.callbacks.finish:before",
     "after_marking_handled": "storage.postgres.callbacks.finish:after",
-    "before_acknowledgement": "channels.sandbox.Sandbox.acknowledge:before",
+    "before_acknowledgement": "channels.sandbox.adapter.Sandbox.acknowledge:before",
     "after_acknowledgement": "api.http.asgi.App._note:before",
 }
 QUERY = {

@@ -13,8 +13,8 @@ from tests.servers import eventually
 STEPS = {
     "claimed": "worker.jobs.refund_scheduled:before",
     "leased": "storage.postgres.refunds.claim:after",
-    "before_asking": "channels.sandbox.Sandbox.refund_payment:before",
-    "after_answer": "channels.sandbox.Sandbox.refund_payment:after",
+    "before_asking": "channels.sandbox.adapter.Sandbox.refund_payment:before",
+    "after_answer": "channels.sandbox.adapter.Sandbox.refund_payment:after",
     "before_commit": "flows.refund.pass_door:before",
     "after_commit_before_arming": "flows.refund.pass_door:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",

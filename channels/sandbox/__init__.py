@@ -1,0 +1,1 @@
+"""The sandbox channel: `adapter` is the channel."""

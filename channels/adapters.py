@@ -1,25 +1,31 @@
-"""Which adapter speaks for which channel: the one list of them."""
+"""The list of channels: each channel's adapter and the description of its accounts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from channels.alipay.adapter import Alipay
+from channels import alipay, paypal, sandbox, stripe, wechatpay
 from channels.base import Channel
-from channels.paypal.adapter import Paypal
-from channels.sandbox.adapter import Sandbox
-from channels.stripe.adapter import Stripe
+from channels.description import AccountDescription
 from channels.transport import Transport
-from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 
-ADAPTERS: dict[str, Callable[[AccountConfig, Transport], Channel]] = {
-    "sandbox": Sandbox,
-    "stripe": Stripe,
-    "alipay": Alipay,
-    "wechatpay": WechatPay,
-    "paypal": Paypal,
+
+class Adapter(NamedTuple):
+    """An adapter is opened for an account; `description` is of the credentials that it takes."""
+
+    open: Callable[[AccountConfig, Transport], Channel]
+    description: AccountDescription
+
+
+ADAPTERS = {
+    "sandbox": Adapter(sandbox.Sandbox, sandbox.DESCRIPTION),
+    "stripe": Adapter(stripe.Stripe, stripe.DESCRIPTION),
+    "alipay": Adapter(alipay.Alipay, alipay.DESCRIPTION),
+    "wechatpay": Adapter(wechatpay.WechatPay, wechatpay.DESCRIPTION),
+    "paypal": Adapter(paypal.Paypal, paypal.DESCRIPTION),
 }
 
 
@@ -32,4 +38,4 @@ def open_channel(account: AccountConfig, transport: Transport) -> Channel:
     adapter = ADAPTERS.get(account.channel)
     if adapter is None:
         raise ConfigurationError(f"account {account.name}: channel {account.channel} is none of {', '.join(ADAPTERS)}")
-    return adapter(account, transport)
+    return adapter.open(account, transport)

@@ -13,8 +13,9 @@ from typing import IO, Annotated, Literal
 
 import msgspec
 
+from channels.alipay.account import Credentials
 from channels.alipay.gateway import Gateway, Outcome, require_success
-from channels.alipay.keys import Credentials, KeyRing
+from channels.alipay.keys import KeyRing
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text

@@ -14,7 +14,8 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from channels.alipay.keys import Credentials, KeyRing
+from channels.alipay.account import Credentials
+from channels.alipay.keys import KeyRing
 from channels.alipay.trade import Id
 from channels.alipay.wire import read_envelope, string_to_sign, time_text
 from channels.kit.json_body import read_json

@@ -1,4 +1,4 @@
-"""Alipay's credentials, and the keys made of them: the one we sign with, and the ring that verifies what Alipay says.
+"""Keys of one Alipay account: the private key that signs our requests, and the ring that verifies Alipay's messages.
 
 In certificate mode a certificate is named by its serial number (SN), an MD5 over issuer and serial that is only a name.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated
 
-import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
+from channels.alipay.account import Credentials
 from channels.kit import rsa, trace
 from core.errors import ConfigurationError
 
@@ -24,30 +23,6 @@ RSA_SIGNATURES = "1.2.840.113549.1.1."
 """The arc of signature algorithms with RSA. Of the published root file only such certificates are named."""
 
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
-
-_AppId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{8,32}\Z")]
-_SellerId = Annotated[str, msgspec.Meta(pattern=r"\A2088[0-9]{12}\Z")]
-_KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_\-]{1,32}\Z")]
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Either Alipay's public keys, by an id of ours or as a list, or the three kinds of certificates.
-
-    `seller_id` is the Alipay user who gets the money; it is compared with what callbacks say.
-    """
-
-    app_id: _AppId
-    seller_id: _SellerId
-    private_key: str
-    alipay_public_keys: dict[_KeyId, str] | list[str] = {}
-    app_certificate: str = ""
-    alipay_certificates: list[str] = []
-    alipay_root_certificate: str = ""
-    app_auth_token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,128}\Z")] = ""
-
-    @property
-    def in_certificate_mode(self) -> bool:
-        return bool(self.app_certificate or self.alipay_certificates or self.alipay_root_certificate)
 
 
 class KeyRing:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, tzinfo
-from typing import IO, Annotated, Literal
-from urllib.parse import quote, urlsplit
+from typing import IO
+from urllib.parse import quote
 
 import msgspec
 
@@ -19,23 +19,19 @@ from channels.base import Acknowledgement, Callback, Create, Created, MalformedR
 from channels.kit.json_body import read_json
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
+from channels.paypal.account import addresses, read_credentials
 from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
 from channels.paypal.webhook import read_headers, verify_at_endpoint, verify_offline
 from channels.paypal.wire import Event, OwnAccount, PaypalOrder, Refund, amount_value, event_evidence, order_evidence
 from channels.transport import Response, Transport
 from core.account import AccountConfig
-from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
+from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Missing
 from core.order import Checkout, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
 
-_HOSTS = {True: "api-m.paypal.com", False: "api-m.sandbox.paypal.com"}
-_CERTIFICATE_HOSTS = {
-    True: ("api.paypal.com", "api-m.paypal.com"),
-    False: ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"),
-}
 _CERTIFICATE_NAMES = {
     True: "messageverificationcerts.paypal.com",
     False: "messageverificationcerts.sandbox.paypal.com",
@@ -47,25 +43,6 @@ _BY_REFUND_STATUS = {
     "CANCELLED": RefundState.FAILED,
 }
 
-_Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-.]{8,256}\Z")]
-_Host = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-z.\-]{1,253}(?::[0-9]{1,5})?\Z")]
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`merchant_id` is the payee's, as the console shows it; `webhook_id` the id of the webhook that calls us.
-
-    `ca_certificates` (PEM) are what PayPal's signing certificate must chain to; none: what this system trusts.
-    `certificate_hosts` are for a PayPal that is not PayPal's; none: the host of `base_url`.
-    """
-
-    client_id: _Word
-    client_secret: _Word
-    webhook_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z]{1,50}\Z")]
-    merchant_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Z]{13}\Z")]
-    verify_webhooks: Literal["offline", "endpoint"] = "offline"
-    ca_certificates: tuple[str, ...] = ()
-    certificate_hosts: tuple[_Host, ...] = ()
-
 
 class Paypal:
     """One account at PayPal; implements `channels.base.Channel`."""
@@ -75,13 +52,8 @@ class Paypal:
     statement_zone: tzinfo = UTC
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
-        credentials = account.credentials_as(Credentials)
-        if account.trust_callback:
-            raise ConfigurationError(
-                f"account {account.name}: trust_callback is not for paypal: its signature covers no more than a "
-                "checksum of the body"
-            )
-        self._base_url, origins = _addresses(account, credentials.certificate_hosts)
+        credentials = read_credentials(account)
+        self._base_url, origins = addresses(account, credentials.certificate_hosts)
         self._own = OwnAccount(account=account.name, merchant_id=credentials.merchant_id)
         self._webhook_id = credentials.webhook_id
         self._verifies_at_endpoint = credentials.verify_webhooks == "endpoint"
@@ -238,24 +210,6 @@ class Paypal:
     def _web_address(self, text: str) -> str:
         """A buyer is sent there: over TLS, unless the whole channel is a stand-in without it."""
         return web_address(text, schemes=TLS_ONLY if self._base_url.startswith("https:") else PLAIN_TOO)
-
-
-def _addresses(account: AccountConfig, certificate_hosts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Where the API is, and the origins from which its certificates may come. Live and sandbox are never mixed."""
-    base_url = account.base_url.rstrip("/") or f"https://{_HOSTS[account.live]}"
-    parts = urlsplit(base_url)
-    host = (parts.hostname or "").rstrip(".")  # a host is the same with a dot at its end
-    if host != "paypal.com" and not host.endswith(".paypal.com"):
-        hosts = certificate_hosts or (parts.netloc,)
-        return base_url, tuple(f"{parts.scheme}://{origin}" for origin in hosts)
-    if base_url != f"https://{_HOSTS[account.live]}":
-        kind = "live" if account.live else "test"
-        raise ConfigurationError(
-            f"account {account.name}: base_url: a {kind} account is at https://{_HOSTS[account.live]}"
-        )
-    if certificate_hosts:
-        raise ConfigurationError(f"account {account.name}: credentials: certificate_hosts: PayPal's are known")
-    return base_url, tuple(f"https://{host}" for host in _CERTIFICATE_HOSTS[account.live])
 
 
 def _order_path(payment: Payment) -> str:

@@ -6,9 +6,7 @@ question does not verify; the numbers in it are compared by `core.lifecycle` all
 
 from __future__ import annotations
 
-import csv
 import hmac
-import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,8 @@ from channels.base import Acknowledgement, Callback, Create, Created, MalformedR
 from channels.kit.json_body import read_json
 from channels.kit.trace import record_check
 from channels.kit.web_address import web_address
+from channels.sandbox.account import Credentials, Id
+from channels.sandbox.statement import read_statement
 from channels.transport import STATEMENT_BYTES_MAX, Response, Transport
 from core.account import AccountConfig
 from core.errors import (
@@ -41,45 +41,34 @@ SECRET_CHARACTERS_MIN = 32
 
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),k=([A-Za-z0-9_\-]{1,32}),v1=([0-9a-f]{64})", re.ASCII)
 
-_STATEMENT_HEADER = ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at"]
-_MINOR_TEXT = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,128}\Z")]
-_KeyId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_\-]{1,32}\Z")]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
 
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`keys`: key id → secret. The first signs, every one verifies, so keys are rotated without a gap."""
-
-    merchant_id: _Id
-    keys: Annotated[dict[_KeyId, str], msgspec.Meta(min_length=1)]
-
-
 class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
-    merchant_id: _Id
-    out_trade_no: _Id
+    merchant_id: Id
+    out_trade_no: Id
     amount: _Minor
     currency: _Currency
     status: Literal["unpaid", "paid", "closed", "refunded"]
     refunded_amount: _Minor
-    transaction_id: _Id | None
+    transaction_id: Id | None
     paid_at: _Instant | None
     expires_at: _Instant
     pay_url: str
 
 
 class _CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
-    id: _Id
+    id: Id
     payment: _PaymentObject
 
 
 class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: str
-    refund_no: _Id
-    out_trade_no: _Id
+    refund_no: Id
+    out_trade_no: Id
     status: RefundState
 
 
@@ -187,17 +176,7 @@ class Sandbox:
         into.write(response.body)
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-        text = io.TextIOWrapper(statement, "utf-8", newline="")
-        try:
-            rows = csv.reader(text, strict=True)
-            if next(rows, None) != _STATEMENT_HEADER:
-                raise ChannelUnreadable("statement_header")
-            for line, row in enumerate(rows, 2):
-                yield _statement_row(line, row)
-        except (csv.Error, ValueError) as error:
-            raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
-        finally:
-            text.detach()  # the file stays the caller's, and open
+        return read_statement(statement)
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 
@@ -298,27 +277,3 @@ def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:
     """The string to sign: one part a line, the body last, no newline after it."""
     texts = [kind, str(signed_at), *parts]
     return b"\n".join(part if isinstance(part, bytes) else str(part).encode() for part in texts)
-
-
-def _statement_row(line: int, row: list[str]) -> StatementRow | MalformedRow:
-    if len(row) != len(_STATEMENT_HEADER):
-        return MalformedRow(line=line, reason="columns")
-    kind, out_trade_no, transaction_id, refund_no, amount, currency, at = row
-    if not _MINOR_TEXT.fullmatch(amount):
-        return MalformedRow(line=line, reason="amount")
-    try:
-        return msgspec.convert(
-            {
-                "line": line,
-                "kind": kind,
-                "out_trade_no": out_trade_no,
-                "channel_transaction_id": transaction_id,
-                "refund_no": refund_no,
-                "amount": int(amount),
-                "currency": currency,
-                "at": msgspec.convert(at, _Instant),
-            },
-            StatementRow,
-        )
-    except msgspec.ValidationError:
-        return MalformedRow(line=line, reason="value")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, tzinfo
-from ipaddress import ip_address
-from typing import IO, Annotated
-from urllib.parse import quote, urlsplit
-
-import msgspec
+from typing import IO
+from urllib.parse import quote
 
 from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
 from channels.kit.json_body import read_json
 from channels.stripe import statement as stripe_statement
+from channels.stripe.account import base_url, read_credentials
 from channels.stripe.api import Api, Refused, read_raw, require_success
 from channels.stripe.creation import created_intent, created_session, intent_form, session_form
 from channels.stripe.events import EVENTS, Event, event_evidence
@@ -25,13 +23,9 @@ from channels.stripe.objects import Intent, Refund, Session, intent_evidence, re
 from channels.stripe.signature import verify
 from channels.transport import Response, Transport
 from core.account import AccountConfig
-from core.errors import ChannelRefused, ChannelUnreadable, ConfigurationError
+from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Missing
 from core.order import Origin, Payment
-
-HOST = "https://api.stripe.com"
-API_VERSION = "2025-03-31.basil"
-"""Amounts of a session are in the currency that was asked for from this version on, whatever the buyer is shown."""
 
 UNDELIVERED_PAGES_MAX = 10
 REFUND_PAGES_MAX = 10
@@ -43,18 +37,6 @@ _STATUS_OK = 200
 _STATUS_ERROR = 400
 _STATUS_MISSING = 404
 
-_SecretKey = Annotated[str, msgspec.Meta(pattern=r"\A(sk|rk)_(test|live)_[0-9A-Za-z_]{3,240}\Z")]
-_WebhookSecret = Annotated[str, msgspec.Meta(pattern=r"\Awhsec_[!-~]{3,250}\Z")]
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`webhook_secrets` are all valid together, so that one is rolled without a gap; `account_id` is our own."""
-
-    secret_key: _SecretKey
-    webhook_secrets: Annotated[tuple[_WebhookSecret, ...], msgspec.Meta(min_length=1, max_length=8)]
-    account_id: Annotated[str, msgspec.Meta(pattern=r"\Aacct_[0-9A-Za-z]{1,64}\Z")] | None = None
-    api_version: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z]{1,32})?\Z")] = API_VERSION
-
 
 class Stripe:
     """One account at Stripe; implements `channels.base.Channel`."""
@@ -64,17 +46,12 @@ class Stripe:
     statement_zone: tzinfo = UTC
 
     def __init__(self, account: AccountConfig, transport: Transport) -> None:
-        credentials = account.credentials_as(Credentials)
-        world = "live" if account.live else "test"
-        if credentials.secret_key.split("_")[1] != world:
-            raise ConfigurationError(
-                f"account {account.name}: credentials: secret_key is not of the {world} world; live is {account.live}"
-            )
+        credentials = read_credentials(account)
         self._name = account.name
         self._live = account.live
         self._secrets = credentials.webhook_secrets
         self._account_id = credentials.account_id
-        self._api = Api(transport, _base_url(account), credentials.secret_key, credentials.api_version)
+        self._api = Api(transport, base_url(account), credentials.secret_key, credentials.api_version)
 
     async def create_payment(self, create: Create) -> Created:
         """Nothing can be paid whose creation was not answered: nobody but Stripe knows its address, or its secret.
@@ -256,19 +233,3 @@ def _address(payment: Payment) -> tuple[str, str]:
     if reference.startswith("cs_"):
         return f"{_SESSIONS}/{reference}", "payment_intent.latest_charge"
     return f"{_INTENTS}/{reference}", "latest_charge"
-
-
-def _base_url(account: AccountConfig) -> str:
-    """Over TLS, but for a far side for tests on this machine."""
-    url = account.base_url.rstrip("/") or HOST
-    parts = urlsplit(url)
-    if parts.scheme != "https" and (account.live or parts.scheme != "http" or not _is_loopback(parts.hostname or "")):
-        raise ConfigurationError(f"account {account.name}: base_url is https://…: nothing else proves who answers")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

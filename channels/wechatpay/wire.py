@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import IO, Annotated, TypeVar
+from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,11 +17,11 @@ import msgspec
 from channels.kit.json_body import read_json
 from channels.kit.rsa import load_certificate, load_private_key, load_public_key, sign
 from channels.transport import USER_AGENT, Response, Transport
+from channels.wechatpay.account import HOST, read_credentials
 from channels.wechatpay.keys import SIGNATURE_TYPE, KeyRing, seal_key
 from core.account import AccountConfig
-from core.errors import ChannelUnavailable, ChannelUnreadable, ConfigurationError
+from core.errors import ChannelUnavailable, ChannelUnreadable
 
-HOST = "https://api.mch.weixin.qq.com"
 SECOND_HOST = "https://api2.mch.weixin.qq.com"
 """The same service from another region; each page of the API names both."""
 
@@ -29,34 +29,14 @@ TOLERANCE_S = 300
 OK = 200
 NO_CONTENT = 204
 
-_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,32}\Z")]
-_Serial = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Fa-f]{1,64}\Z")]
-_KeyId = Annotated[str, msgspec.Meta(pattern=r"\APUB_KEY_ID_[0-9A-Za-z]{1,64}\Z")]
 _Body = TypeVar("_Body")
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`private_key` and `merchant_serial` are ours and sign; everything below `apiv3_key` verifies what comes.
-
-    `public_keys`: id (`PUB_KEY_ID_…`) → PEM; answers signed with the first one are asked for. `download_certificates`:
-    the platform certificates are fetched and renewed.
-    """
-
-    appid: _Id
-    mchid: _Id
-    merchant_serial: _Serial
-    private_key: str
-    apiv3_key: str
-    public_keys: dict[_KeyId, str] = {}
-    platform_certificates: list[str] = []
-    download_certificates: bool = False
 
 
 class Wire:
     """The account's keys and the way to the channel."""
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
-        credentials = _credentials(account)
+        credentials = read_credentials(account)
         where = f"account {account.name}: credentials"
         self.appid, self.mchid = credentials.appid, credentials.mchid
         self.downloads_certificates = credentials.download_certificates
@@ -153,18 +133,3 @@ class Wire:
         if (parts.scheme, parts.netloc) != (ours.scheme, ours.netloc):
             raise ChannelUnreadable("download_host")
         return parts.path + (f"?{parts.query}" if parts.query else "")
-
-
-def _credentials(account: AccountConfig) -> Credentials:
-    credentials = account.credentials_as(Credentials)
-    if not (credentials.public_keys or credentials.platform_certificates or credentials.download_certificates):
-        raise ConfigurationError(
-            f"account {account.name}: credentials: nothing could be verified: there are no public_keys and no"
-            " platform_certificates, and download_certificates is false"
-        )
-    parts = urlsplit(account.base_url or HOST)
-    if not account.live and (parts.hostname or "").endswith(".weixin.qq.com"):
-        raise ConfigurationError(f"account {account.name}: WeChat Pay has no host for tests: set base_url, or live")
-    if account.live and parts.scheme != "https":
-        raise ConfigurationError(f"account {account.name}: base_url of a live account begins with https://")
-    return credentials

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from channels.adapters import ADAPTERS, open_channel
-from channels.credentials import DESCRIBED, EXPIRES_SOON_DAYS, expiries, key_problems
+from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
@@ -137,12 +137,12 @@ def _callback_address(name: str, public_url: str) -> Finding:
 
 async def _ask(account: AccountConfig, transport: Transport) -> Finding:
     """One query for a payment that does not exist: harmless, and whoever answers *missing* has understood us."""
-    channel, described = open_channel(account, transport), DESCRIBED[account.channel]
+    channel, described = open_channel(account, transport), ADAPTERS[account.channel].description
     number = new_number()
     with recorded_checks() as heard:
         try:
             await channel.keep_current()
-            told = await channel.query_payment(_nothing(account, number, described.no_such))
+            told = await channel.query_payment(_nothing(account, number, described.unknown_reference))
         except ChannelUnavailable as error:
             return Finding("online", Level.ERROR, f"nobody answered ({error.detail}): base_url, or the network")
         except ChannelError as error:
@@ -170,23 +170,23 @@ def _nothing(account: AccountConfig, number: str, reference: str | None) -> Paym
 
 def _blame(account: AccountConfig, error: ChannelError, heard: list[SignatureCheck]) -> str:
     """The channel's keys, if its answer did not verify; ours, if it refused to answer."""
-    described, code = DESCRIBED[account.channel], error.detail or type(error).__name__
+    described, code = ADAPTERS[account.channel].description, error.detail or type(error).__name__
     if isinstance(error, ChannelRefused):
         code = error.code
     wrong = next((check for check in heard if not check.is_good), None)
     if wrong is not None and not any(check.is_good for check in heard):
-        return f"the answer does not verify with {_named(account, described.answering)} (it names key {wrong.key})"
-    return f"the channel does not take what we send ({code}): look at {_named(account, described.signing)}"
+        return f"the answer does not verify with {_named(account, described.response_keys)} (it names key {wrong.key})"
+    return f"the channel does not take what we send ({code}): look at {_named(account, described.request_keys)}"
 
 
 def _proved(account: AccountConfig, heard: list[SignatureCheck]) -> str:
-    described = DESCRIBED[account.channel]
-    says = f"the channel knows no such payment, as it should: {_named(account, described.signing)} work"
-    left = described.calling
+    described = ADAPTERS[account.channel].description
+    says = f"the channel knows no such payment, as it should: {_named(account, described.request_keys)} work"
+    left = described.callback_keys
     if any(check.is_good for check in heard):
-        says += f", and {_named(account, described.answering)} verified its answer"
+        says += f", and {_named(account, described.response_keys)} verified its answer"
     else:
-        left = (*described.answering, *left)
+        left = (*described.response_keys, *left)
     unproved = _named(account, left)
     return says + (f". Proved by the first callback only: {unproved}" if unproved else "")
 

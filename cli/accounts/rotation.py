@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import asdict, replace
 
-from channels.credentials import moved, not_kept
+from channels.credentials import changed_identity, fully_replaced
 from cli.accounts.account_file import content_of, draft_account, open_once
 from cli.output import Stop
 from core.account import AccountConfig
@@ -26,11 +26,11 @@ async def rotate_account(db: Database, sealer: Sealer, name: str, source: str) -
     there = open_account(row, sealer)
     kept = {key: value for key, value in asdict(there).items() if key not in ("name", "credentials", "enabled")}
     account = draft_account(name, source, content_of(source), kept).complete()
-    _check_rotation(there, account, moved(there.channel, there.credentials, account.credentials))
+    _check_rotation(there, account, changed_identity(there.channel, there.credentials, account.credentials))
     await open_once(account)
     if not await replace_account(db, sealer, row, account):
         raise Stop(f"{name} was changed by somebody else just now: look, and do it again")
-    return not_kept(there.channel, there.credentials, account.credentials)
+    return fully_replaced(there.channel, there.credentials, account.credentials)
 
 
 def _check_rotation(there: AccountConfig, account: AccountConfig, moved_keys: list[str]) -> None:

@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from channels.adapters import ADAPTERS
-from channels.credentials import DESCRIBED, key_problems
+from channels.credentials import key_problems
 from cli.accounts.account_file import draft_account, is_plain_elsewhere, read_account
 from core.account import AccountConfig
 from core.errors import ConfigurationError
@@ -317,7 +317,8 @@ def test_each_key_without_which_no_account_opens_is_named(driver: Driver) -> Non
     assert key_problems(driver.channel, credentials) == []
     missing = [problem.key for problem in key_problems(driver.channel, {}) if "missing" in problem.says]
     assert set(missing) >= set(driver.required)
-    assert set(DESCRIBED[driver.channel].struct.__struct_fields__) == set(DESCRIBED[driver.channel].shapes)
+    description = ADAPTERS[driver.channel].description
+    assert set(description.credentials.__struct_fields__) == set(description.shapes)
 
 
 async def test_test_and_live_do_not_mix(bare: Nodrop, tmp_path: Path) -> None:
@@ -385,7 +386,7 @@ async def test_a_question_about_nothing_proves_the_keys(
     assert ran.code == 0, ran
     (online,) = [row for row in ran.json if row["what"] == "online"]
     assert "knows no such payment" in online["says"]
-    assert DESCRIBED[channel_name].signing[0] in online["says"]
+    assert ADAPTERS[channel_name].description.request_keys[0] in online["says"]
     assert far_side.traffic.counters["calls_create"] == 0
 
 

@@ -50,7 +50,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_every_channel_with_an_adapter_is_listed() -> None:
     listed = dict(re.findall(r"^\|[^|]+\| `([a-z]+)` \| `([a-z/_.]+)` \|$", read("docs/channels.md"), re.MULTILINE))
-    assert listed == {name: f"{adapter.__module__.replace('.', '/')}.py" for name, adapter in ADAPTERS.items()}
+    assert listed == {name: f"{adapter.open.__module__.replace('.', '/')}.py" for name, adapter in ADAPTERS.items()}
 
 
 @pytest.mark.parametrize("channel", [name for name in ADAPTERS if name != "sandbox"])

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from channels.adapters import open_channel
 from channels.base import Callback, Channel, ListsUndelivered
 from channels.kit import trace
-from channels.stripe.adapter import Credentials
+from channels.stripe.account import Credentials
 from channels.stripe.events import EVENTS
 from channels.stripe.money import from_stripe, to_stripe
 from channels.transport import Transport

@@ -42,7 +42,7 @@ async def test_exactly_the_given_bytes_are_sent_and_the_raw_answer_comes_back(tr
 
 async def test_an_answer_in_a_log_line_shows_neither_headers_nor_body() -> None:
     answer = Response(status=200, headers={"sandbox-signature": "canary"}, body=b"canary")
-    assert repr(answer) == "Answer(200, 6 bytes)"
+    assert repr(answer) == "Response(200, 6 bytes)"
 
 
 async def test_a_drip_of_bytes_does_not_stretch_the_deadline(transport: Transport) -> None:

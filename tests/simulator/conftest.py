@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -30,6 +31,19 @@ async def until(condition: Callable[[], object], within_s: float = 8.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
             await asyncio.sleep(0.003)
+
+
+class StoppedClock:
+    """The simulation's clock, which moves only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.at = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def forward(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
 
 
 class Receiver:
@@ -99,6 +113,14 @@ async def session_channel(http: httpx.AsyncClient) -> AsyncIterator[Channel]:
         answer = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
         assert answer.status_code == 200
         yield Channel(url, simulation, http)
+
+
+@pytest.fixture
+def stopped_clock(session_channel: Channel, monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    """For tests of what lasts a time or belongs to a day: no other clock decides."""
+    clock = StoppedClock()
+    monkeypatch.setattr(session_channel.simulation, "_clock", clock.now)
+    return clock
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -24,7 +24,7 @@ from simulator.alipay.keys import in_certificate_mode
 from simulator.kernel.base import Account, Opened
 from simulator.kernel.ledger import Key
 from simulator.kit.asgi import Response
-from tests.simulator.conftest import Channel, Receiver, until
+from tests.simulator.conftest import Channel, Receiver, StoppedClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -453,12 +453,13 @@ async def test_forged_callbacks_do_not_verify(client: Client, channel: Channel, 
 
 
 async def find_statement(client: Client, day: str = "") -> dict[str, Any]:
-    today = day or datetime.now(CHINA).date().isoformat()
+    """Of today by the simulation's clock, unless a day is named."""
+    today = day or client.simulation.now().astimezone(CHINA).date().isoformat()
     body = {"bill_type": "trade", "bill_date": today}
     return await client.ask("alipay.data.dataservice.bill.downloadurl.query", body)
 
 
-async def test_a_statement_is_a_zip_of_csv_in_gbk(client: Client) -> None:
+async def test_a_statement_is_a_zip_of_csv_in_gbk(client: Client, stopped_clock: StoppedClock) -> None:
     await client.create()
     client.pay()
     await client.refund("10.00")
@@ -484,7 +485,7 @@ async def test_a_day_without_trades_has_no_statement(client: Client) -> None:
     assert refused(await find_statement(client, "2026-13-01")) == ("40002", "isv.invalid_arguments")
 
 
-async def test_a_statement_is_for_who_has_its_address(client: Client) -> None:
+async def test_a_statement_is_for_who_has_its_address(client: Client, stopped_clock: StoppedClock) -> None:
     await client.create()
     client.pay()
     address = (await find_statement(client))["bill_download_url"]
@@ -492,7 +493,9 @@ async def test_a_statement_is_for_who_has_its_address(client: Client) -> None:
         assert (await client.http.get(wrong)).status_code == 403
 
 
-async def test_rows_of_a_statement_go_wrong_as_the_profile_says(client: Client, channel: Channel) -> None:
+async def test_rows_of_a_statement_go_wrong_as_the_profile_says(
+    client: Client, channel: Channel, stopped_clock: StoppedClock
+) -> None:
     await client.create()
     client.pay()
     address = (await find_statement(client))["bill_download_url"]

@@ -19,7 +19,7 @@ from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key, Payment
 from simulator.kit.asgi import Response
 from simulator.paypal.channel import RESEND_GAPS_S
-from tests.simulator.conftest import Channel, Receiver, until
+from tests.simulator.conftest import Channel, Receiver, StoppedClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -354,13 +354,15 @@ async def test_paypal_verifies_the_bytes_that_it_is_given(shop: Shop, receiver: 
 
 
 async def report(shop: Shop, **changed: str) -> httpx.Response:
-    today = datetime.now(UTC).date()
+    today = shop.channel.simulation.now().date()
     span = {"start_date": f"{today}T00:00:00Z", "end_date": f"{today}T23:59:59Z", "page_size": "500", "page": "1"}
     query = "&".join(f"{name}={text}" for name, text in (span | changed).items())
     return await shop.client.send("GET", f"/v1/reporting/transactions?{query}")
 
 
-async def test_the_report_tells_what_came_and_with_a_sign_what_went_back(shop: Shop) -> None:
+async def test_the_report_tells_what_came_and_with_a_sign_what_went_back(
+    shop: Shop, stopped_clock: StoppedClock
+) -> None:
     _, capture_id = await shop.captured()
     await shop.client.refund(capture_id, "refund-1", "8.00")
     told = (await report(shop)).json()
@@ -372,7 +374,7 @@ async def test_the_report_tells_what_came_and_with_a_sign_what_went_back(shop: S
     assert payment["transaction_initiation_date"].endswith("+0000")
 
 
-async def test_the_report_has_pages(shop: Shop) -> None:
+async def test_the_report_has_pages(shop: Shop, stopped_clock: StoppedClock) -> None:
     _, capture_id = await shop.captured()
     await shop.client.refund(capture_id, "refund-1", "8.00")
     pages = [(await report(shop, page_size="1", page=str(page))).json() for page in (1, 2, 3)]

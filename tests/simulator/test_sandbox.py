@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from simulator.sandbox.wire import hex_mac
-from tests.simulator.conftest import Channel, until
+from tests.simulator.conftest import Channel, StoppedClock, until
 from tests.simulator.sandbox_client import (
     MERCHANT_ID,
     OLDER_SECRET,
@@ -151,11 +151,11 @@ async def test_close_of_what_is_paid_or_unknown_is_refused(channel: Channel) -> 
     assert told(await channel.api.close("number-1")) == (409, "ALREADY_PAID")
 
 
-async def test_payment_closes_at_its_expiry(channel: Channel) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+async def test_payment_closes_at_its_expiry(channel: Channel, stopped_clock: StoppedClock) -> None:
+    soon = stopped_clock.at + timedelta(seconds=60)
     await channel.api.create("number-1", expires_at=soon.isoformat())
     assert told(await channel.api.query("number-1")) == (200, "unpaid")
-    await until(lambda: datetime.now(UTC) > soon)
+    stopped_clock.forward(60)
     assert told(await channel.api.query("number-1")) == (200, "closed")
     assert (await channel.pay("number-1")).status_code == 409
 
@@ -203,12 +203,12 @@ async def test_slow_refund_is_processing_until_it_is_definite(channel: Channel) 
     assert told(await channel.api.query("number-1")) == (200, "paid")
 
 
-async def test_statement_lists_the_money_of_a_day(channel: Channel) -> None:
+async def test_statement_lists_the_money_of_a_day(channel: Channel, stopped_clock: StoppedClock) -> None:
     for number in ("number-1", "number-2"):
         await channel.api.create(number)
     await channel.pay("number-1")
     await channel.api.refund("number-1", "refund-1", 8)
-    answer = await channel.api.send("GET", f"/v1/statement?date={datetime.now(UTC):%Y-%m-%d}")
+    answer = await channel.api.send("GET", f"/v1/statement?date={stopped_clock.at:%Y-%m-%d}")
     assert is_answer_signed(answer)
     assert answer.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(answer.text)))

@@ -7,7 +7,7 @@ import hashlib
 import io
 import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from simulator.kernel.deliveries import Tally
 from simulator.kernel.ledger import Key
 from simulator.kit.asgi import Response
-from tests.simulator.conftest import Channel, Receiver, until
+from tests.simulator.conftest import Channel, Receiver, StoppedClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -469,8 +469,10 @@ async def test_refunds_that_are_refused(client: Client) -> None:
     assert told(await client.send("GET", "/v3/refund/domestic/refunds/R-9")) == (404, "RESOURCE_NOT_EXISTS")
 
 
-async def test_the_bill_has_the_days_money_and_its_hash_is_of_the_unpacked_file(client: Client) -> None:
-    today = datetime.now(UTC).astimezone(timezone(timedelta(hours=8))).date().isoformat()
+async def test_the_bill_has_the_days_money_and_its_hash_is_of_the_unpacked_file(
+    client: Client, stopped_clock: StoppedClock
+) -> None:
+    today = stopped_clock.at.astimezone(timezone(timedelta(hours=8))).date().isoformat()
     target = f"/v3/bill/tradebill?bill_date={today}&bill_type=ALL&tar_type=GZIP"
     assert told(await client.send("GET", target)) == (400, "NO_STATEMENT_EXIST")
     await client.create("number-1")

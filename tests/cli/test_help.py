@@ -9,6 +9,7 @@ import click
 import pytest
 
 from cli.__main__ import COMMANDS, nodrop
+from tests.cli.conftest import Channel, Place
 from tests.cli.nodrop import Nodrop
 from tests.servers import ROOT
 
@@ -61,6 +62,31 @@ def test_help_imports_nothing_that_takes_time() -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
     assert "click" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+async def test_every_command_starts_as_a_process_and_prints_its_help(bare: Nodrop, name: str) -> None:
+    words = [name] if name else []
+    ran = await bare.process(*words, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(" ".join(["Usage: nodrop", *words]) + " ")
+    assert "Example: " in ran.out
+
+
+async def test_a_process_prints_exits_and_reads_as_the_command_does(
+    nodrop: Nodrop, place: Place, channel: Channel
+) -> None:
+    """With a database, a channel, standard input and each exit code."""
+    key = await nodrop.process("keys", "create", "shop")
+    assert (key.code, key.out.startswith("ndk_"), "shown this once" in key.err) == (0, True, True)
+    added = await nodrop.process("accounts", "add", "more", "--from", "-", stdin=channel.toml().encode())
+    assert (added.code, added.err) == (0, "")
+    await place("A-1")
+    refreshed = await nodrop.process("orders", "refresh", "A-1")
+    assert (refreshed.code, refreshed.err) == (0, "")
+    assert "order A-1: paying" in refreshed.out
+    assert (await nodrop.process("orders", "show", "B-1")) == (1, "", "nodrop: there is no order B-1\n")
+    assert (await nodrop.process("orders", "list", env={"PORT": "x"})).code == 2
 
 
 async def test_an_unknown_command_is_a_usage_error(bare: Nodrop) -> None:

@@ -21,7 +21,7 @@ async def test_what_is_missing_is_applied_once_and_told(empty: Nodrop) -> None:
 
 
 async def test_several_at_once_apply_each_migration_once(empty: Nodrop) -> None:
-    ran = await asyncio.gather(*(empty("migrate", "--json") for _ in range(3)))
+    ran = await asyncio.gather(*(empty.process("migrate", "--json") for _ in range(3)))
     assert [one.code for one in ran] == [0, 0, 0]
     applied = [name for one in ran for name in one.json["applied"]]
     assert sorted(applied) == sorted(set(applied))

@@ -1,7 +1,5 @@
 """`nodrop reconcile`: what it prints, how it ends, and what is said to wrong input."""
 
-import asyncio
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from signal import SIGKILL
@@ -16,7 +14,7 @@ from simulator.kernel.ledger import Key
 from storage.postgres.orders import find_state
 from tests.cli.conftest import MERCHANT_ID, Channel, Place
 from tests.cli.nodrop import Nodrop
-from tests.servers import ROOT, eventually
+from tests.servers import eventually
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 HEADER = "type,out_trade_no,transaction_id,refund_no,amount,currency,at\n"
@@ -112,10 +110,7 @@ async def test_what_was_killed_is_carried_on(
     await paid_yesterday(channel, await place("A-1"))
     await channel.faults(affected=["query"], timed_out=1.0)
     argv = ("reconcile", "--account", "main", "--date", YESTERDAY.isoformat())
-    env = nodrop.env | {"LEASE_S": "3"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", *argv, cwd=ROOT, env=env, stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await nodrop.start(*argv, env={"LEASE_S": "3"})
     await eventually(lambda: channel.far_side.traffic.counters["calls_query"], 20)
     process.kill()
     assert await process.wait() == -SIGKILL

@@ -20,18 +20,12 @@ from storage.redis.client import redis_settings
 from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
 from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
-from tests.storage.redis.tools import job_client_of
+from tests.storage.redis.tools import Connect, job_client_of
 from worker.lane import JobFunction, LaneWorker
 
 LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
 PARKED = QUEUE + ":parked-jobs"
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[ArqRedis]:
-    async with job_client_of(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -141,15 +135,15 @@ async def test_running_jobs_at_the_head_of_the_queue_do_not_hide_the_others(redi
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close")  # by arq itself
-async def test_the_process_and_its_lane_show_that_they_are_alive(redis: ArqRedis, redis_url: str) -> None:
+async def test_the_process_and_its_lane_show_that_they_are_alive(real_redis: ArqRedis, redis_url: str) -> None:
     settings = redis_settings(read_redis_address(redis_url))
-    worker = worker_of(redis, Ran())
+    worker = worker_of(real_redis, Ran())
     assert await async_check_health(settings, health_key(LANE), queue_name(LANE)) == 1
     await worker.run_once()
     assert await async_check_health(settings, health_key(LANE), queue_name(LANE)) == 0
-    assert await redis.exists(health_key(LANE, "here"))
+    assert await real_redis.exists(health_key(LANE, "here"))
     await worker.drain(1)
-    assert not await redis.exists(health_key(LANE, "here"))
+    assert not await real_redis.exists(health_key(LANE, "here"))
 
 
 # -- what cannot be run ------------------------------------------------------------------------------------------------
@@ -272,7 +266,7 @@ async def arm_when_back(redis: ArqRedis, job: Job) -> None:
 
 async def test_a_job_whose_end_redis_did_not_hear_of_comes_up_again(server_directory: Path) -> None:
     """It finds another arm number in Postgres then, and does nothing."""
-    with EmbeddedRedis(server_directory, appendonly=True) as server:
+    with EmbeddedRedis(server_directory, appendonly=True) as server, capture_logs() as lines:
         async with job_client_of(server.url) as redis:
             runs = 0
 
@@ -284,7 +278,7 @@ async def test_a_job_whose_end_redis_did_not_hear_of_comes_up_again(server_direc
 
             await DelayQueue(redis).arm([query(1)])
             async with running(worker_of(redis, killing)):
-                await eventually(lambda: runs == 1)
+                await eventually(lambda: [line for line in lines if line["event"] == "job_left"])
                 server.start()
                 await arm_when_back(redis, query(2))
                 await redis.delete("arq:in-progress:" + job_id(query(1)))  # its lease has ended
@@ -360,11 +354,12 @@ async def test_a_job_that_has_just_ended_tells_redis_before_the_worker_is_draine
 
 
 async def test_a_stock_worker_and_ours_share_a_queue_without_running_a_job_twice(
-    redis: ArqRedis, queue: DelayQueue, redis_url: str
+    redis: ArqRedis, queue: DelayQueue, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("arq.worker.log_redis_info", no_info)  # fakeredis knows no INFO
     ran = Ran()
     await queue.arm([query(number) for number in range(40)])
-    async with job_client_of(redis_url) as stock_redis, running(worker_of(redis, ran, max_jobs=4)):
+    async with connect() as stock_redis, running(worker_of(redis, ran, max_jobs=4)):
         stock = Worker(
             [func(cast("Any", ran.__call__), name="query_payment")],
             queue_name=QUEUE,
@@ -379,6 +374,10 @@ async def test_a_stock_worker_and_ours_share_a_queue_without_running_a_job_twice
         await stock.async_run()
         await eventually(lambda: is_empty(redis))
     assert sorted(ran.jobs) == sorted((f"trade-{number}", 1) for number in range(40))
+
+
+async def no_info(*_: Any) -> None:
+    """In place of the line that arq logs about the server."""
 
 
 async def test_a_redis_that_never_was_there_is_waited_for() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -12,21 +13,15 @@ from core.errors import TooManyRequests
 from demo.embedded import EmbeddedRedis
 from storage.redis.changes import CHANNEL, PAIRS_MAX, Changes
 from tests.servers import eventually
-from tests.storage.redis.tools import calls_of, client_of
+from tests.storage.redis.tools import Connect, calls_of, client_of, job_client_of
 
 LONG_S = 10.0
 
 
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with client_of(redis_url) as client:
-        yield client
-
-
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Changes]:
+async def listening(connect: Connect) -> AsyncIterator[Changes]:
     """Another process's `Changes`, over a client of its own."""
-    async with client_of(url) as client:
+    async with connect() as client:
         changes = Changes(client)
         task = asyncio.create_task(changes.listen())
         await eventually(lambda: has_listeners(client))
@@ -43,8 +38,8 @@ async def has_listeners(client: Redis) -> bool:
     return bool(count)
 
 
-async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(redis: Redis, redis_url: str) -> None:
-    async with listening(redis_url) as here, listening(redis_url) as there:
+async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(redis: Redis, connect: Connect) -> None:
+    async with listening(connect) as here, listening(connect) as there:
         with here.subscribe("A-1") as one, there.subscribe("A-1") as two, there.subscribe("A-2") as other:
             await other.wait(0.01)  # the subscription itself may wake it
             await Changes(redis).publish([("A-1", 2)])
@@ -54,32 +49,32 @@ async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(
             assert not await one.wait(0.01)  # told once
 
 
-async def test_what_came_before_the_wait_is_not_lost(redis: Redis, redis_url: str) -> None:
-    async with listening(redis_url) as changes:
+async def test_what_came_before_the_wait_is_not_lost(redis: Redis, connect: Connect) -> None:
+    async with listening(connect) as changes:
         with changes.subscribe("A-1") as one, changes.subscribe("A-2") as two:
             await Changes(redis).publish([("A-1", 2), ("A-2", 1)])
             assert await two.wait(LONG_S)
             assert await one.wait(0.01)
 
 
-async def test_many_changes_are_published_in_one_round_trip(redis: Redis, redis_url: str) -> None:
-    async with listening(redis_url) as changes:
+async def test_many_changes_are_published_in_one_round_trip(real_redis: Redis, redis_url: str) -> None:
+    async with listening(partial(job_client_of, redis_url)) as changes:
         with changes.subscribe(f"A-{PAIRS_MAX}") as last:
-            reads = int((await redis.info("stats"))["total_reads_processed"])
-            published = await calls_of(redis, "publish")
-            await Changes(redis).publish([(f"A-{number}", 1) for number in range(PAIRS_MAX + 1)])
+            reads = int((await real_redis.info("stats"))["total_reads_processed"])
+            published = await calls_of(real_redis, "publish")
+            await Changes(real_redis).publish([(f"A-{number}", 1) for number in range(PAIRS_MAX + 1)])
             assert await last.wait(LONG_S)
-            assert await calls_of(redis, "publish") - published == 2
-            assert int((await redis.info("stats"))["total_reads_processed"]) - reads <= 5
+            assert await calls_of(real_redis, "publish") - published == 2
+            assert int((await real_redis.info("stats"))["total_reads_processed"]) - reads <= 5
 
 
 @pytest.mark.parametrize(
     "forged", [b"junk", b"\xff", b"[" * 100_000, b'[["A-1"]]', b'{"A-1":1}', b'[["' + b"x" * 65 + b'",1]]']
 )
 async def test_a_forged_message_that_cannot_be_read_changes_nothing(
-    redis: Redis, redis_url: str, forged: bytes
+    redis: Redis, connect: Connect, forged: bytes
 ) -> None:
-    async with listening(redis_url) as changes:
+    async with listening(connect) as changes:
         with changes.subscribe("A-1") as one:
             await redis.publish(CHANNEL, forged)
             await Changes(redis).publish([("A-1", 1)])
@@ -89,7 +84,7 @@ async def test_a_forged_message_that_cannot_be_read_changes_nothing(
 async def test_all_listeners_look_again_after_a_lost_connection(server_directory: Path) -> None:
     """Messages may have been lost meanwhile."""
     with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
-        async with listening(server.url) as changes, client_of(server.url) as client:
+        async with listening(partial(job_client_of, server.url)) as changes, client_of(server.url) as client:
             with changes.subscribe("A-1") as one, changes.subscribe("A-2") as two:
                 await one.wait(0.01)
                 await two.wait(0.01)
@@ -103,15 +98,15 @@ async def test_all_listeners_look_again_after_a_lost_connection(server_directory
     assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
 
 
-async def test_all_listeners_look_again_when_the_client_reconnected_by_itself(redis: Redis, redis_url: str) -> None:
-    async with listening(redis_url) as changes:
+async def test_all_listeners_look_again_when_the_client_reconnected(real_redis: Redis, redis_url: str) -> None:
+    async with listening(partial(job_client_of, redis_url)) as changes:
         with changes.subscribe("A-1") as one:
             await one.wait(0.01)
-            await redis.client_kill_filter(_type="pubsub")
+            await real_redis.client_kill_filter(_type="pubsub")
             assert await one.wait(LONG_S)
 
 
-async def test_a_redis_that_falls_silent_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """TCP alone would believe in it for hours."""
     monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.02)
 
@@ -134,14 +129,16 @@ async def test_a_redis_that_falls_silent_is_given_up(redis_url: str, monkeypatch
                 await task
 
 
-async def test_a_quiet_redis_is_not_given_up(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_redis_is_not_given_up(
+    real_redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.02)
     with capture_logs() as lines:
-        async with listening(redis_url) as changes:
-            asked = await calls_of(redis, "ping")
-            await eventually(lambda: has_been_asked(redis, asked + 3))
+        async with listening(partial(job_client_of, redis_url)) as changes:
+            asked = await calls_of(real_redis, "ping")
+            await eventually(lambda: has_been_asked(real_redis, asked + 3))
             with changes.subscribe("A-1") as one:
-                await Changes(redis).publish([("A-1", 1)])
+                await Changes(real_redis).publish([("A-1", 1)])
                 assert await one.wait(LONG_S)
     assert lines == []
 

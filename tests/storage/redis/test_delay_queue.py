@@ -1,8 +1,8 @@
 import pickle
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from arq.connections import ArqRedis
 from arq.jobs import Job as ArqJob
 from redis.asyncio import Redis
 
@@ -11,17 +11,11 @@ from core.jobs import Job, JobName, Lane, push_notification, query_payment
 from core.order import PaymentKey
 from storage.redis.delay_queue import BATCH_MAX, DelayQueue, job_id, queue_name
 from storage.redis.job_payload import decode_job, encode_job
-from tests.storage.redis.tools import calls_of, client_of, job_client_of, server_ms
+from tests.storage.redis.tools import calls_of, client_of, server_ms
 
 LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
 YEAR_MS = 365 * 86_400_000
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with client_of(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -40,14 +34,17 @@ async def claim(queue: DelayQueue, count: int, owner: str = "one") -> list[str]:
 # -- arming ------------------------------------------------------------------------------------------------------------
 
 
-async def test_many_jobs_of_all_lanes_are_armed_in_one_round_trip(redis: Redis, queue: DelayQueue) -> None:
+async def test_many_jobs_of_all_lanes_are_armed_in_one_round_trip(real_redis: Redis) -> None:
+    queue = DelayQueue(real_redis)
     await queue.arm([query(0)])  # the server knows the script now
     jobs = [query(number) for number in range(1, BATCH_MAX + 2)] + [push_notification("n1", 1)]
-    sent = await calls_of(redis, "evalsha", "eval")
-    reads = await reads_of(redis)
+    sent = await calls_of(real_redis, "evalsha", "eval")
+    reads = await reads_of(real_redis)
     assert await queue.arm(jobs) == len(jobs)
-    assert await calls_of(redis, "evalsha", "eval") - sent == 3  # two batches of queries, one of notifications
-    assert await reads_of(redis) - reads <= 10  # what one client sends at once is read in pieces of 16 KiB and more
+    assert await calls_of(real_redis, "evalsha", "eval") - sent == 3  # two batches of queries, one of notifications
+    assert (
+        await reads_of(real_redis) - reads <= 10
+    )  # what one client sends at once is read in pieces of 16 KiB and more
 
 
 async def reads_of(redis: Redis) -> int:
@@ -93,19 +90,17 @@ async def test_what_is_due_beyond_the_horizon_is_left_to_postgres(redis: Redis) 
     assert (await queue.depth(LANE)).queued == 1
 
 
-async def test_stock_arq_reads_what_we_arm(redis_url: str) -> None:
-    async with job_client_of(redis_url) as redis:
-        await DelayQueue(redis).arm([query(7, arm_no=3)])
-        (definition,) = await redis.queued_jobs(queue_name=queue_name(LANE))
-        status = await ArqJob(job_id(query(7, arm_no=3)), redis, queue_name(LANE)).status()
+async def test_stock_arq_reads_what_we_arm(redis: ArqRedis) -> None:
+    await DelayQueue(redis).arm([query(7, arm_no=3)])
+    (definition,) = await redis.queued_jobs(queue_name=queue_name(LANE))
+    status = await ArqJob(job_id(query(7, arm_no=3)), redis, queue_name(LANE)).status()
     assert (definition.function, list(definition.args)) == (JobName.QUERY_PAYMENT, ["shop", "trade-7", 3])
     assert status == "queued"
 
 
-async def test_stock_arq_arms_what_we_can_read(redis_url: str) -> None:
-    async with job_client_of(redis_url) as redis:
-        await redis.enqueue_job("query_payment", "shop", "trade-1", 1, _job_id="{queries-0}x", _queue_name=QUEUE)
-        payload = await redis.get("arq:job:{queries-0}x")
+async def test_stock_arq_arms_what_we_can_read(redis: ArqRedis) -> None:
+    await redis.enqueue_job("query_payment", "shop", "trade-1", 1, _job_id="{queries-0}x", _queue_name=QUEUE)
+    payload = await redis.get("arq:job:{queries-0}x")
     assert decode_job(payload)["a"] == ["shop", "trade-1", 1]
 
 
@@ -259,7 +254,7 @@ async def test_what_redis_raises_becomes_ours(queue: DelayQueue, redis: Redis) -
         await queue.due(LANE, 1)
 
 
-async def test_arming_nothing_asks_nobody(redis_url: str) -> None:
+async def test_arming_nothing_sends_nothing() -> None:
     async with client_of("redis://127.0.0.1:1") as nowhere:
         assert await DelayQueue(nowhere).arm([]) == 0
         assert await DelayQueue(nowhere).cancel([]) == 0

@@ -1,4 +1,3 @@
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,12 +12,6 @@ CALLBACKS = "nodrop:{parked}:callbacks"
 BYTES = "nodrop:{parked}:bytes"
 QUARANTINE = "nodrop:{parked}:quarantine"
 RECEIVED_AT = datetime(2026, 11, 23, 4, 0, 0, 123456, UTC)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with client_of(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,16 +1,46 @@
-"""Clients for tests, and what a server was asked."""
+"""Clients of a real Redis and of one in this process, and what a server was asked."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from signal import SIGCONT, SIGSTOP
 from typing import Any
 
+import pytest
 from arq.connections import ArqRedis
-from redis.asyncio import Redis
+from fakeredis import FakeServer
+from fakeredis.aioredis import FakeAsyncRedisConnection
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from storage.redis.address import read_redis_address
-from storage.redis.client import open_job_redis, open_redis
+from storage.redis.client import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, open_job_redis, open_redis
+from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
+
+Connect = Callable[[], AbstractAsyncContextManager[ArqRedis]]
+"""Opens one more client of the same Redis, as another process does."""
+
+BOTH_KINDS = ("fake", pytest.param("real", marks=pytest.mark.servers))
+"""For a fixture's `params`: the same assertions hold for fakeredis, which needs no server, and for a real one."""
+
+
+def connect_to(kind: str, request: pytest.FixtureRequest) -> Connect:
+    """Clients of an empty Redis of this kind."""
+    if kind == "fake":
+        return partial(fake_client_of, FakeServer(version=(7,)))
+    return partial(job_client_of, request.getfixturevalue("redis_url"))
+
+
+@asynccontextmanager
+async def fake_client_of(server: FakeServer) -> AsyncIterator[ArqRedis]:
+    """As `open_job_redis`, but of a Redis in this process; `server.connected = False` cuts every connection."""
+    limits: dict[str, Any] = {"max_connections": CONNECTIONS_MAX, "timeout": ACQUIRE_TIMEOUT_S}
+    pool = BlockingConnectionPool(connection_class=FakeAsyncRedisConnection, server=server, **limits)
+    client = ArqRedis(pool, job_serializer=encode_job, job_deserializer=decode_job, expires_extra_ms=EXPIRES_EXTRA_MS)
+    try:
+        yield client
+    finally:
+        await client.aclose(close_connection_pool=True)
 
 
 @asynccontextmanager

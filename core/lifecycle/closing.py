@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.moves import next_attempt, next_version
+from core.lifecycle.attempts import next_attempt, next_version
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
 from core.order import OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus, PendingKind, deadline_key

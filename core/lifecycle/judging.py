@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
-from core.lifecycle.moves import next_attempt, next_version
+from core.lifecycle.attempts import next_attempt, next_version
 from core.lifecycle.refunding import is_going_back, new_refund
 from core.lifecycle.rules import DoublePolicy, LatePolicy, Rules
 from core.notice import order_notification

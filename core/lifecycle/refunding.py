@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from core.decision import Answer, Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Source
-from core.lifecycle.moves import next_version
+from core.lifecycle.attempts import next_version
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
 from core.order import (

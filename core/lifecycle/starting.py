@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.moves import next_version
+from core.lifecycle.attempts import next_version
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
     Checkout,

@@ -15,7 +15,7 @@ from channels.adapters import open_channel
 from channels.base import Create
 from channels.transport import Transport
 from core.order import OrderState, PendingKind
-from flows.rearm import job_of
+from flows.commit import job_of
 from storage.postgres import pending
 from storage.postgres.accounts import get_accounts
 from storage.postgres.orders import find_state

@@ -62,7 +62,7 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
 
 async def _resend(resources: Resources, notification_id: str | None) -> list[str]:
     """Due in Postgres first: if Redis is away the sweep finds them."""
-    from flows.rearm import arm_jobs
+    from flows.commit import arm_jobs
 
     due = await resend_dead_letters(resources.db, notification_id)
     await arm_jobs(resources, [jobs.push_notification(*row) for row in due])

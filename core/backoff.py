@@ -16,6 +16,18 @@ import msgspec
 DAY_UNITS = 1440
 
 
+class NextTry(msgspec.Struct, frozen=True, kw_only=True):
+    """The next try: `attempt`, in `delay_s` seconds.
+
+    `is_exhausted`: the n² attempts are used up. Then a callback and a notification are given up; a payment and a refund
+    go on once a day beside an open case.
+    """
+
+    attempt: int
+    delay_s: float
+    is_exhausted: bool
+
+
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait before an attempt.
 
@@ -36,6 +48,17 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     def is_exhausted(self, attempt: int) -> bool:
         """Whether `attempt` comes after the last n² attempt. Giving up is not evidence: the work goes on once a day."""
         return attempt > self.attempts_max
+
+    def next_try(self, attempt: int, key: str, *, wait_s: float | None = None) -> NextTry:
+        """The try that follows `attempt`: the next attempt, n² units later.
+
+        `wait_s`: nothing was tried (the rate is used up, the breaker is open, another process holds the lease), so the
+        same attempt follows after so many seconds. `key` is as in `gap_s`.
+        """
+        if wait_s is not None:
+            return NextTry(attempt=attempt, delay_s=wait_s, is_exhausted=False)
+        following = attempt + 1
+        return NextTry(attempt=following, delay_s=self.gap_s(following, key), is_exhausted=self.is_exhausted(following))
 
     def gap_s(self, attempt: int, key: str = "") -> float:
         """Seconds between the attempt before and `attempt`: 60, 240, 540, 960 … with the default unit.

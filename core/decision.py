@@ -1,4 +1,4 @@
-"""What a decision wants committed and done: plain values that `storage.postgres.door`, the one door, carries out.
+"""Decisions as plain values: the change to commit and what follows it. `storage.postgres.door` carries them out.
 
 A decision is computed again on fresh state after a version conflict, so it holds no effect of its own.
 """
@@ -15,7 +15,7 @@ from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, Pendi
 
 
 class Outcome(StrEnum):
-    """What a decision came to, in one word for callers, logs and metrics."""
+    """The result of a decision, in one word for callers, logs and metrics."""
 
     # placing and starting
     PLACED = "placed"
@@ -36,6 +36,8 @@ class Outcome(StrEnum):
     STILL_OPEN = "still_open"
     CAPTURE_REQUESTED = "capture_requested"
     EXHAUSTED = "exhausted"
+    REFUND_SEEN = "refund_seen"
+    UNKNOWN_PAYMENT = "unknown_payment"
     NOTHING_NEW = "nothing_new"
     # closing
     CLOSED = "closed"
@@ -51,6 +53,8 @@ class Outcome(StrEnum):
     REFUNDED = "refunded"
     REFUND_FAILED = "refund_failed"
     NOT_REFUNDABLE = "not_refundable"
+    # an operator's decision about late money
+    NOT_ACCEPTABLE = "not_acceptable"
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +81,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers a case without a person, if it is open."""
+class CaseResolution(msgspec.Struct, frozen=True, kw_only=True):
+    """The resolution of a case without a person; it has no effect if the case is not open."""
 
     reason: CaseReason
     key: PaymentKey
@@ -86,7 +90,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
-    """What the merchant's order service is to hear: the bytes are made once, so that every delivery is the same."""
+    """A message for the merchant's order service: its bytes are made once, so that every delivery is the same."""
 
     id: str
     type: str
@@ -108,7 +112,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it.
 
     `resolved` are the pending rows that end with it, whether the state that was decided on showed them or not.
-    `refunds` are new ones (*requested*) and such as have moved, `answers` the cases that this answers.
+    `refunds` are new ones (*requested*) and those that have moved, `resolutions` end the cases that this settles.
     """
 
     order: Order
@@ -120,12 +124,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     arm: tuple[Arm, ...] = ()
     cases: tuple[Case, ...] = ()
     refunds: tuple[Refund, ...] = ()
-    answers: tuple[Answer, ...] = ()
+    resolutions: tuple[CaseResolution, ...] = ()
     notification: Notification | None = None
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was seen and changed nothing: query 2 said unpaid, an answer was cut off."""
+    """Something that changed nothing: query 2 returned unpaid, a response was cut off."""
 
     order_no: str
     kind: str
@@ -138,8 +142,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, the change if there is one, and what follows after the commit.
 
     `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version).
-    `close` are payments to be closed at their channels, `capture` those whose money the channel is to take now, `ask`
-    are payments to be queried.
+    `close` are payments to be closed at their channels, `capture` those whose money the channel is to take now, `query`
+    those to be queried.
     """
 
     outcome: Outcome
@@ -149,22 +153,22 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     observation: Observation | None = None
     close: tuple[PaymentKey, ...] = ()
     capture: tuple[PaymentKey, ...] = ()
-    ask: tuple[PaymentKey, ...] = ()
+    query: tuple[PaymentKey, ...] = ()
 
 
 def applied(state: OrderState | None, change: Change) -> OrderState:
     """The state after a change, but for the pending rows that it armed: their due times are the database's."""
     moved = {payment.key: payment for payment in change.payments}
     before = () if state is None else state.payments
-    given_back = {} if state is None else {refund.refund_no: refund for refund in state.refunds}
-    given_back |= {refund.refund_no: refund for refund in change.refunds}
+    refunds = {} if state is None else {refund.refund_no: refund for refund in state.refunds}
+    refunds |= {refund.refund_no: refund for refund in change.refunds}
     opened = frozenset((case.key, case.reason) for case in change.cases)
-    answered = {(answer.key, answer.reason) for answer in change.answers}
+    resolved = {(resolution.key, resolution.reason) for resolution in change.resolutions}
     return OrderState(
         order=change.order,
         now=change.order.created_at if state is None else state.now,
         payments=(*(moved.get(payment.key, payment) for payment in before), *change.new_payments),
         pending=() if state is None else tuple(row for row in state.pending if row.key not in change.resolved),
-        refunds=tuple(given_back.values()),
-        open_cases=opened if state is None else (state.open_cases | opened) - answered,
+        refunds=tuple(refunds.values()),
+        open_cases=opened if state is None else (state.open_cases | opened) - resolved,
     )

@@ -16,6 +16,8 @@
     │   └── ConflictsExhausted
     └── ConfigurationError   stops the process at its start, and names what to set
 
+`IllegalMove` stands outside: it is a bug in a decision, and ends loudly.
+
 Faults of HTTP alone (a body too large, an unknown API key) are `CallerError`s in `api.http.errors`; the HTTP status of
 each fault is in `api.http.problems`, in one table.
 """
@@ -149,3 +151,7 @@ class ConflictsExhausted(StorageError):
 
 class ConfigurationError(NodropError):
     """The configuration cannot be used."""
+
+
+class IllegalMove(Exception):  # outside the tree: a bug of ours, which no handler of expected faults may catch
+    """A decision moves an order, a payment or a refund to a status that may not follow its present one."""

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
+
+from core.errors import IllegalMove
 
 
 class OrderStatus(StrEnum):
@@ -73,6 +76,9 @@ REFUND_MOVES: Mapping[RefundStatus, frozenset[RefundStatus]] = MappingProxyType(
 )
 
 
+_Status = TypeVar("_Status", OrderStatus, PaymentStatus, RefundStatus)
+
+
 class RefundReason(StrEnum):
     """Why money goes back: it came after close, it came twice, or an operator decided so under the policy `flag`."""
 
@@ -126,6 +132,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def is_resolved(self) -> bool:
         return self.status in (OrderStatus.PAID, OrderStatus.CLOSED)
 
+    def next_version(self, **changes: Any) -> Order:
+        """The order one version on, with these fields changed.
+
+        Raises:
+            IllegalMove: `status` may not follow the present one.
+        """
+        _check_move("order", self.status, changes.get("status", self.status), ORDER_MOVES)
+        return replace(self, version=self.version + 1, **changes)
+
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to pay an order at one account.
@@ -158,6 +173,11 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> PaymentKey:
         return PaymentKey(self.channel_account, self.out_trade_no)
 
+    def moved_to(self, status: PaymentStatus, **changes: Any) -> Payment:
+        """The payment with this status and these fields. Raises IllegalMove if it may not follow the present one."""
+        _check_move("payment", self.status, status, PAYMENT_MOVES)
+        return replace(self, status=status, **changes)
+
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Money of one payment that goes back, requested once: all that is left of it, in minor units.
@@ -177,6 +197,11 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None = None
     attempt: int = 1
     last_error: str = ""
+
+    def moved_to(self, status: RefundStatus, **changes: Any) -> Refund:
+        """The refund with this status and these fields. Raises IllegalMove if it may not follow the present one."""
+        _check_move("refund", self.status, status, REFUND_MOVES)
+        return replace(self, status=status, **changes)
 
 
 class PendingKind(StrEnum):
@@ -198,6 +223,11 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     arm_no: int
     due_at: datetime
+
+
+def _check_move(name: str, before: _Status, after: _Status, moves: Mapping[_Status, frozenset[_Status]]) -> None:
+    if after != before and after not in moves[before]:
+        raise IllegalMove(f"{name} from {before} to {after}")
 
 
 def deadline_key(order_no: str) -> PaymentKey:

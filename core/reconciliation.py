@@ -163,6 +163,6 @@ def judge(finding: Finding, detail: str, evidence: Evidence, decision: Decision,
     if decision.outcome in (Outcome.MISMATCH, Outcome.NUMBER_REUSED):
         # The door has made a case of what does not fit, now or when it saw it first.
         return Judged(finding=finding, detail=f"{detail}; asked: {decision.outcome}", has_case=True)
-    if decision.outcome is Outcome.NOTHING_NEW and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
+    if decision.outcome is Outcome.REFUND_SEEN and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
         return Judged(finding=Finding.REFUND, detail=detail, has_case=True)
     return Judged(finding=Finding.REPAIRED, detail=detail, door_cases=len(opened))

@@ -8,7 +8,7 @@ from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import on_late_accepted
 from core.order import CaseReason, OrderState
-from flows.commit import pass_door
+from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres.cases import resolve_cases
 
@@ -20,10 +20,10 @@ async def accept_late(resources: Resources, order_no: str, *, by: str) -> OrderS
         NotFound: there is no such order.
         InvalidRequest: no payment of it has been paid at its channel, or what was paid is going back.
     """
-    committed = await pass_door(resources, order_no, partial(on_late_accepted, by_name=by))
+    committed = await commit_decision(resources, order_no, partial(on_late_accepted, by_name=by))
     if committed.state_after is None:
         raise NotFound(f"order {order_no}")
-    if committed.decision.outcome is Outcome.NOTHING_NEW:
+    if committed.decision.outcome is Outcome.NOT_ACCEPTABLE:
         raise InvalidRequest(
             f"order {order_no} has no payment that its channel has confirmed and whose money is not going back"
         )

@@ -1,12 +1,14 @@
-"""Query → door: ask the channel about one payment and commit what its answer means. Every trigger ends in here.
+"""Query one payment at its channel and commit the result. Every trigger that asks a channel ends in here.
 
-One query per payment at a time across all processes (the lease of its pending row), under the account's rate limit and
-breaker. The channel is called between two statements and never inside one.
+One query of a payment runs at a time across all processes, by the lease of its pending row, under the account's rate
+limit and breaker. The channel is called between two statements and never inside one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from enum import StrEnum
 from functools import partial
 
 import structlog
@@ -15,26 +17,51 @@ from msgspec import Struct
 from core.admission import Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
-from core.evidence import Approved, Evidence, Source, Unclear, Unpaid
+from core.evidence import Evidence, Source, Unclear
 from core.lifecycle import on_query
-from core.order import OrderState, Payment
-from flows.channel_call import Waiting, call_channel
-from flows.commit import pass_door_with_evidence
-from flows.create import with_reference
+from core.order import OrderState, Payment, PaymentKey
+from flows.channel_call import Deferred, call_channel
+from flows.commit import commit_evidence
+from flows.create import find_reference
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
-from storage.postgres.door import Committed
 from storage.postgres.pending import Leased
+
+LEASE_POLL_S = 0.1
+"""Pause between two looks at a lease that another process holds."""
 
 log = structlog.get_logger()
 
 
-class Answered(Struct, frozen=True, kw_only=True):
-    """What the channel said and what came of it."""
+class NoLease(StrEnum):
+    """Why a payment could not be leased: nothing is pending for it any more, or another process kept the lease."""
+
+    ROW_GONE = "row_gone"
+    BUSY = "busy"
+
+
+class QueryResult(Struct, frozen=True, kw_only=True):
+    """The channel's evidence, the decision that was committed with it, and the payment after that."""
 
     evidence: Evidence
     decision: Decision
+    payment: Payment
+    is_row_gone: bool
+
+
+async def wait_for_lease(resources: Resources, key: PaymentKey, within_s: float) -> Leased | NoLease:
+    """The lease of a payment; if another process holds it, wait up to `within_s` seconds for its end."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while True:
+        leased = await pending.claim(resources.db, key, resources.settings.lease_s)
+        if leased is not None:
+            return leased
+        if await pending.find_last_query(resources.db, key) is None:
+            return NoLease.ROW_GONE
+        if asyncio.get_running_loop().time() > deadline:
+            return NoLease.BUSY
+        await asyncio.sleep(LEASE_POLL_S)
 
 
 async def query_now(
@@ -46,97 +73,106 @@ async def query_now(
     urgency: Urgency,
     leased: Leased | None,
     known: OrderState | None = None,
-    is_captured: bool = False,
-) -> Answered | Waiting:
-    """An unscheduled query, of a callback, a refresh, a close, another attempt; the lease is given back after it.
+) -> QueryResult | Deferred:
+    """An unscheduled query (callback, refresh, close, another attempt); the lease is given back after it.
 
-    `leased` None: nothing is pending for this payment any more (money after close), so nobody else is asking.
-    `known` is the order as it was just read. `is_captured`: as in `commit_answer`.
+    `leased` None: nothing is pending for this payment any more (money after close), so no other process queries it.
+    `known` is the order as it was just read. After a decision to capture, the channel takes the money and is queried
+    again.
     """
-    is_row_gone, was_asked = leased is None, False
+    result: QueryResult | None = None
     try:
-        asked = await ask(resources, account, payment, urgency)
-        if isinstance(asked, Waiting):
-            return asked
-        was_asked = True
-        committed = await commit_answer(resources, account, payment, asked, by=by, known=known, is_captured=is_captured)
-        payment = as_decided(committed, payment)
-        if committed.decision.capture and await capture_payment(resources, account, payment, urgency):
-            again = await ask(resources, account, payment, urgency)
-            if not isinstance(again, Waiting):
-                asked = again
-                committed = await commit_answer(resources, account, payment, again, by=by, is_captured=True)
-        is_row_gone = is_row_gone or any(gone.key == payment.key for gone in committed.cancelled)
-        return Answered(evidence=asked, decision=committed.decision)
+        first = await ask_and_commit(resources, account, payment, by=by, urgency=urgency, known=known)
+        if isinstance(first, Deferred):
+            return first
+        result = first
+        if first.decision.capture:
+            second = await capture_and_ask(resources, account, first.payment, by=by, urgency=urgency)
+            result = first if isinstance(second, Deferred) else second
+        return result
     finally:
-        if leased is not None and not is_row_gone:
-            with suppress(DatabaseUnavailable):  # then it ends by itself
-                await pending.release(resources.db, leased, was_queried=was_asked)
+        if leased is not None:
+            await give_back(resources, leased, result)
 
 
-async def ask(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Waiting:
-    """Ask the channel, if it may be asked now. What could not be learnt is `Unclear`, never a conclusion."""
+async def give_back(resources: Resources, leased: Leased, result: QueryResult | None) -> None:
+    """End a lease. `result` is shared with those who wait for it; None: nothing was committed, the next one queries."""
+    if result is not None and result.is_row_gone:
+        return
+    with suppress(DatabaseUnavailable):  # then it ends by itself
+        await pending.release(resources.db, leased, was_queried=result is not None)
+
+
+async def ask_and_commit(
+    resources: Resources,
+    account: Account,
+    payment: Payment,
+    *,
+    by: Source,
+    urgency: Urgency,
+    known: OrderState | None = None,
+    arm_no: int | None = None,
+    after_capture: bool = False,
+) -> QueryResult | Deferred:
+    """One query, and its result through the door. `known`, `arm_no`, `after_capture`: as in `on_query` and the door."""
+    evidence = await _ask(resources, account, payment, urgency)
+    if isinstance(evidence, Deferred):
+        return evidence
+    decide = partial(
+        on_query,
+        key=payment.key,
+        evidence=evidence,
+        rules=account.rules,
+        by=by,
+        arm_no=arm_no,
+        after_capture=after_capture,
+    )
+    committed = await commit_evidence(resources, payment.order_no, decide, known=known)
+    state = committed.state_after
+    return QueryResult(
+        evidence=evidence,
+        decision=committed.decision,
+        # as it was decided on: before, it may not have had the reference that its channel is asked by
+        payment=(None if state is None else state.payment(payment.key)) or payment,
+        is_row_gone=committed.has_resolved(payment.key),
+    )
+
+
+async def capture_and_ask(
+    resources: Resources, account: Account, payment: Payment, *, by: Source, urgency: Urgency
+) -> QueryResult | Deferred:
+    """Have the channel take the money that the buyer agreed to, then query what came of it.
+
+    The response to the capture is no evidence: whether it is refused or unknown, only the query tells.
+    """
+    fields = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
     try:
-        found = await with_reference(resources, account, payment)
-        if not isinstance(found, Payment):
-            return found
-        return await call_channel(resources, account, urgency, lambda: account.channel.query_payment(found))
+        deferred = await call_channel(resources, account, urgency, account.channel.capture_payment, payment)
+    except ChannelRefused as refused:
+        log.warning("payment_not_captured", **fields, reason=refused.code)
+    except ChannelError as error:
+        log.warning("payment_capture_unknown", **fields, reason=error.detail or "unknown")
+    else:
+        if isinstance(deferred, Deferred):
+            log.info("payment_capture_waits", **fields, reason=deferred.reason)
+            return deferred
+        log.info("payment_capture_asked", **fields)
+    return await ask_and_commit(resources, account, payment, by=by, urgency=urgency, after_capture=True)
+
+
+async def _ask(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Deferred:
+    """Query the channel, if it may be called now. No result is `Unclear`, never a conclusion."""
+    channel = account.channel
+    try:
+        if channel.queries_by_reference and payment.channel_reference is None:
+            found = await find_reference(resources, account, payment)
+            if not isinstance(found, Payment):
+                return found
+            payment = found
+        return await call_channel(resources, account, urgency, channel.query_payment, payment)
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,
             out_trade_no=payment.out_trade_no,
             reason=error.detail or type(error).__name__,
         )
-
-
-def as_decided(committed: Committed, payment: Payment) -> Payment:
-    """The payment as it was decided on: before that it may not have had what its channel is asked by."""
-    state = committed.state_after
-    return payment if state is None else state.payment(payment.key) or payment
-
-
-async def capture_payment(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> bool:
-    """Have the channel take the money that the buyer agreed to; whether it was asked. The next query tells the rest."""
-    named = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
-    try:
-        told = await call_channel(resources, account, urgency, lambda: account.channel.capture_payment(payment))
-    except ChannelRefused as refused:
-        log.warning("payment_not_captured", **named, reason=refused.code)
-        return True
-    except ChannelError as error:
-        log.warning("payment_capture_unknown", **named, reason=error.detail or "unknown")
-        return True
-    if isinstance(told, Waiting):
-        log.info("payment_capture_waits", **named, reason=told.reason)
-        return False
-    log.info("payment_capture_asked", **named)
-    return True
-
-
-async def commit_answer(
-    resources: Resources,
-    account: Account,
-    payment: Payment,
-    evidence: Evidence,
-    *,
-    by: Source,
-    arm_no: int | None = None,
-    known: OrderState | None = None,
-    is_captured: bool = False,
-) -> Committed:
-    """The answer to a query, through the door. `known` is the order as it was read before the channel was asked.
-
-    `is_captured`: the money has just been asked for. That it is still only agreed to means that it is not there yet, or
-    was declined; it is asked for again by the next query and not in a circle.
-    """
-    if is_captured and isinstance(evidence, Approved):
-        evidence = Unpaid(
-            channel_account=evidence.channel_account,
-            out_trade_no=evidence.out_trade_no,
-            amount=evidence.amount,
-            currency=evidence.currency,
-        )
-    rules = account.rules(resources.settings)
-
-    decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no)
-    return await pass_door_with_evidence(resources, payment.order_no, decide, known=known)

@@ -1,9 +1,9 @@
-"""Any call of a channel: under its account's rate limit, and its breaker hears whether the channel answered."""
+"""Every call of a channel: under its account's rate limit, and its breaker learns whether the channel answered."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -12,20 +12,29 @@ from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
 from runtime.accounts import Account
 from runtime.resources import Resources
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Waiting(Struct, frozen=True, kw_only=True):
-    """The channel was not asked: its rate is used up, its breaker is open, or somebody else is asking."""
+class Deferred(Struct, frozen=True, kw_only=True):
+    """The channel was not called: its rate is used up, its breaker is open, or another process queries this payment.
+
+    `seconds`: when to try again. `reason`: a short code for logs.
+    """
 
     seconds: float
     reason: str
 
 
 async def call_channel(
-    resources: Resources, account: Account, urgency: Urgency, call: Callable[[], Awaitable[_T]]
-) -> _T | Waiting:
-    """Call, if the channel may be called now.
+    resources: Resources,
+    account: Account,
+    urgency: Urgency,
+    call: Callable[_P, Awaitable[_T]],
+    *args: _P.args,
+    **kwargs: _P.kwargs,
+) -> _T | Deferred:
+    """Call `call(*args, **kwargs)`, if the channel may be called now.
 
     Raises:
         ChannelError, InvalidRequest: as the adapter raised it.
@@ -33,14 +42,14 @@ async def call_channel(
     name = account.config.name
     admitted = await resources.admission.admit(name, account.config.rate_per_s, urgency)
     if isinstance(admitted, Wait):
-        return Waiting(seconds=admitted.seconds, reason=admitted.reason)
+        return Deferred(seconds=admitted.seconds, reason=admitted.reason)
     answered = False
     try:
-        told = await call()
+        result = await call(*args, **kwargs)
         answered = True
     except (ChannelRefused, ChannelUnreadable, InvalidRequest):
         answered = True
         raise
     finally:
         await resources.admission.report(name, answered=answered)
-    return told
+    return result

@@ -13,12 +13,11 @@ from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
 from core.evidence import Source
-from core.lifecycle import Rules, on_close_attempted, on_close_requested, on_deadline
-from core.order import OrderState, Origin, Payment, PaymentStatus, deadline_key
-from flows.ask import query_now
-from flows.channel_call import Waiting, call_channel
-from flows.commit import pass_door
-from flows.refresh import lease_or_wait
+from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
+from core.order import OrderState, Payment, PaymentStatus, deadline_key
+from flows.ask import NoLease, query_now, wait_for_lease
+from flows.channel_call import Deferred, call_channel
+from flows.commit import commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -39,20 +38,23 @@ async def close_leased(resources: Resources, leased: Leased) -> Outcome:
     state = await find_state(resources.db, leased.order_no)
     if state is None:
         return Outcome.STALE
-    rules = Rules(backoff=resources.settings.backoff(), payable_margin_s=resources.settings.payable_margin_s)
-    for key in on_deadline(state, rules).ask:
+    rules = resources.rules
+    decision = on_deadline(state, rules)
+    for key in decision.query:
         payment = state.payment(key)
         if payment is not None:
-            await settle_payment(resources, payment)
-    committed = await pass_door(resources, leased.order_no, partial(on_deadline, rules=rules, arm_no=leased.arm_no))
+            await settle_payment(resources, payment, closes=key in decision.close)
+    committed = await commit_decision(
+        resources, leased.order_no, partial(on_deadline, rules=rules, arm_no=leased.arm_no)
+    )
     return committed.decision.outcome
 
 
-async def settle_payment(resources: Resources, payment: Payment) -> None:
-    """Query; if it is open and ours, close it at the channel and query again.
+async def settle_payment(resources: Resources, payment: Payment, *, closes: bool) -> None:
+    """Query the payment. If it is still open and `closes` is set, close it at the channel and query again.
 
-    Whoever is asking already is waited for: a deadline and a scheduled query that once fall together have the same gaps
-    from then on, and the one would always be left to the other.
+    A query that runs already is waited for: a deadline and a scheduled query that once coincide have the same gaps from
+    then on, and the deadline would always be left to the query.
     """
     try:
         account = await resources.accounts.get(payment.channel_account)
@@ -60,32 +62,30 @@ async def settle_payment(resources: Resources, payment: Payment) -> None:
         # Removed, or its credentials do not open: nobody can be asked, and nothing is definite without being asked.
         log.error("payment_not_settled", account=payment.channel_account, out_trade_no=payment.out_trade_no)
         return
-    leased = await lease_or_wait(resources, payment.key, resources.settings.callback_confirm_s)
-    if leased is None:
+    leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
+    if isinstance(leased, NoLease):
         return
-    told = await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
-    if isinstance(told, Waiting) or told.decision.outcome is not Outcome.STILL_OPEN:
+    result = await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
+    if isinstance(result, Deferred) or result.decision.outcome is not Outcome.STILL_OPEN:
         return
-    if payment.origin is Origin.OURS:
+    if closes:
         await close_payment(resources, account, payment)
 
 
 async def close_payment(resources: Resources, account: Account, payment: Payment) -> None:
     """Ask the channel to take no money for it any more; what came of that is told by the query that follows."""
     try:
-        closed = await call_channel(
-            resources, account, Urgency.SCHEDULED, lambda: account.channel.close_payment(payment)
-        )
+        closed = await call_channel(resources, account, Urgency.SCHEDULED, account.channel.close_payment, payment)
     except ChannelError as error:
         log.info(
             "payment_not_closed", account=account.config.name, out_trade_no=payment.out_trade_no, reason=error.detail
         )
         return
-    if isinstance(closed, Waiting):
+    if isinstance(closed, Deferred):
         return
-    await pass_door(resources, payment.order_no, partial(on_close_attempted, key=payment.key))
-    leased = await lease_or_wait(resources, payment.key, resources.settings.callback_confirm_s)
-    if leased is not None:
+    await commit_decision(resources, payment.order_no, partial(on_close_attempted, key=payment.key))
+    leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
+    if not isinstance(leased, NoLease):
         await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
 
 
@@ -98,7 +98,7 @@ async def request_close(resources: Resources, order_no: str) -> OrderState:
         NotFound: there is no such order.
         OrderPaid: it is paid.
     """
-    committed = await pass_door(resources, order_no, on_close_requested)
+    committed = await commit_decision(resources, order_no, on_close_requested)
     if committed.state is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.ALREADY_PAID:

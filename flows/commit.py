@@ -1,51 +1,136 @@
-"""Through the one door, and then what follows a commit: jobs armed and cancelled, pages told."""
+"""Commit a decision through the one door, and do what follows the commit: arm and cancel jobs, publish the change.
+
+Redis being away is no fault here: a job that is not armed is found by the sweep.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
-from core.decision import Decision, Outcome
-from core.order import OrderState
-from flows.rearm import after_commit
-from runtime.resources import Resources
-from storage.postgres.door import Committed, TransactionClaimed, transition
+import structlog
 
-DecideThere = Callable[[OrderState], Decision]
-"""A decision about an order that is there."""
+from core import jobs
+from core.decision import Change, Decision
+from core.errors import RedisUnavailable
+from core.jobs import Job
+from core.order import OrderState, PendingKind
+from runtime.resources import Resources
+from storage.postgres.door import (
+    Armed,
+    Committed,
+    Decide,
+    DecideExisting,
+    TransactionClaimed,
+    of_existing,
+    transition,
+)
+
+ARM_TIMEOUT_S = 1.0
+"""The longest that a request or a callback waits for a Redis that hangs."""
+
+log = structlog.get_logger()
 
 
 class DecideOnEvidence(Protocol):
-    """The same on evidence of money; `claimed` tells that another payment has its channel transaction already."""
+    """The same on evidence of money. `claimed`: another payment has its channel transaction already."""
 
     def __call__(self, state: OrderState, *, claimed: bool = False) -> Decision: ...
 
 
-async def pass_door(
-    resources: Resources, order_no: str, decide: DecideThere, *, known: OrderState | None = None
+async def commit_decision(
+    resources: Resources, order_no: str, decide: DecideExisting, *, known: OrderState | None = None
 ) -> Committed:
-    """One order, which is there: otherwise the outcome is `stale`. `known` saves reading what was just read.
+    """Decide about an existing order and commit; the outcome is `stale` if it does not exist.
+
+    `known` is the order as it was just read, which saves reading it again.
 
     Raises:
-        ConflictsExhausted, DatabaseUnavailable: nothing is known of the outcome; it is decided again later.
+        ConflictsExhausted, DatabaseUnavailable: the outcome is unknown; it is decided again later.
     """
-    committed = await transition(resources.db, order_no, partial(_if_there, decide), known=known)
-    await after_commit(resources, committed)
+    return await commit(resources, order_no, of_existing(decide), known=known)
+
+
+async def commit_evidence(
+    resources: Resources, order_no: str, decide: DecideOnEvidence, *, known: OrderState | None = None
+) -> Committed:
+    """The same with evidence: if another payment has its channel transaction, decide again with `claimed`."""
+    try:
+        return await commit_decision(resources, order_no, decide, known=known)
+    except TransactionClaimed:
+        return await commit_decision(resources, order_no, partial(decide, claimed=True))
+
+
+async def commit(resources: Resources, order_no: str, decide: Decide, *, known: OrderState | None = None) -> Committed:
+    """Decide about an order that may be new. Raises as `commit_decision`, and NumberTaken for a new payment."""
+    committed = await transition(resources.db, order_no, decide, known=known)
+    await _after_commit(resources, committed)
     return committed
 
 
-async def pass_door_with_evidence(
-    resources: Resources, order_no: str, decide: DecideOnEvidence, *, known: OrderState | None = None
-) -> Committed:
-    """The same with evidence. When the database says that another payment has this channel transaction, it is decided
-    again knowing that. Raises as `pass_door`.
-    """
+async def _after_commit(resources: Resources, committed: Committed) -> None:
+    """Arm what was scheduled, cancel what was resolved, publish the change: best effort, three round trips."""
+    change = committed.decision.change
+    if change is not None and committed.version is not None:
+        _log_change(committed, change)
+    scheduled, resolved = _jobs_of(committed)
     try:
-        return await pass_door(resources, order_no, decide, known=known)
-    except TransactionClaimed:
-        return await pass_door(resources, order_no, partial(decide, claimed=True))
+        async with asyncio.timeout(ARM_TIMEOUT_S):
+            await resources.queue.arm(scheduled)
+            await resources.queue.cancel(resolved)
+    except (RedisUnavailable, TimeoutError):
+        log.warning("jobs_not_armed", reason="redis_unavailable")
+    if change is not None and committed.version is not None:
+        await resources.changes.publish([(change.order.order_no, committed.version)])
 
 
-def _if_there(decide: DecideThere, state: OrderState | None) -> Decision:
-    return Decision(outcome=Outcome.STALE) if state is None else decide(state)
+def _jobs_of(committed: Committed) -> tuple[list[Job], list[Job]]:
+    """Jobs to arm and jobs to cancel. A new notification and a new refund have the arm number 1."""
+    scheduled = [job_of(armed) for armed in committed.armed]
+    if committed.notification_id is not None:
+        scheduled.append(jobs.push_notification(committed.notification_id, 1))
+    scheduled += [jobs.refund_payment(refund_no, 1) for refund_no in committed.refund_nos]
+    return scheduled, [job_of(row) for row in committed.cancelled]
+
+
+def job_of(armed: Armed) -> Job:
+    """The job of a pending row."""
+    if armed.kind is PendingKind.DEADLINE:
+        return jobs.close_order(armed.order_no, armed.arm_no, armed.delay_s)
+    return jobs.query_payment(armed.key, armed.arm_no, armed.delay_s)
+
+
+async def arm_jobs(resources: Resources, scheduled: Iterable[Job]) -> None:
+    """Enqueue jobs; while Redis is away the sweep finds their rows."""
+    try:
+        async with asyncio.timeout(ARM_TIMEOUT_S):
+            await resources.queue.arm(list(scheduled))
+    except (RedisUnavailable, TimeoutError):
+        log.warning("jobs_not_armed", reason="redis_unavailable")
+
+
+async def cancel_jobs(resources: Resources, resolved: Iterable[Job]) -> None:
+    """Remove jobs that have nothing left to do; one that stays finds that out by itself."""
+    try:
+        async with asyncio.timeout(ARM_TIMEOUT_S):
+            await resources.queue.cancel(list(resolved))
+    except (RedisUnavailable, TimeoutError):
+        log.debug("jobs_not_cancelled", reason="redis_unavailable")
+
+
+def _log_change(committed: Committed, change: Change) -> None:
+    """One line for every decision that changed an order."""
+    event = change.event
+    name = f"order_{event.kind}"
+    log.info(
+        name,
+        order_no=change.order.order_no,
+        out_trade_no=None if event.key is None else event.key.out_trade_no,
+        account=None if event.key is None else event.key.channel_account,
+        by=event.by,
+        status=change.order.status,
+        version=committed.version,
+        cases=[case.reason for case in change.cases] or None,
+    )

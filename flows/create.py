@@ -16,8 +16,8 @@ from core.errors import ChannelRefused, OutcomeUnknown
 from core.evidence import Missing, Unclear
 from core.lifecycle import on_create_refused, on_created
 from core.order import Order, OrderState, Origin, Payment
-from flows.channel_call import Waiting, call_channel
-from flows.commit import pass_door
+from flows.channel_call import Deferred, call_channel
+from flows.commit import commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.orders import find_state
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 async def create_at_channel(
     resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NO_PAYER
-) -> OrderState | Waiting:
+) -> OrderState | Deferred:
     """Create it and keep what the channel returned. Gives the order after that.
 
     Raises:
@@ -37,11 +37,13 @@ async def create_at_channel(
     """
     wanted = _create(resources, state.order, payment, payer)
     try:
-        created = await call_channel(resources, account, Urgency.FRESH, lambda: account.channel.create_payment(wanted))
+        created = await call_channel(resources, account, Urgency.FRESH, account.channel.create_payment, wanted)
     except ChannelRefused as refused:
-        await pass_door(resources, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code))
+        await commit_decision(
+            resources, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code)
+        )
         raise
-    if isinstance(created, Waiting):
+    if isinstance(created, Deferred):
         return created
     decide = partial(
         on_created,
@@ -50,19 +52,17 @@ async def create_at_channel(
         channel_reference=created.channel_reference,
         payable_until=created.payable_until,
     )
-    return (await pass_door(resources, payment.order_no, decide, known=state)).state_after or state
+    return (await commit_decision(resources, payment.order_no, decide, known=state)).state_after or state
 
 
-async def with_reference(
+async def find_reference(
     resources: Resources, account: Account, payment: Payment
-) -> Payment | Missing | Unclear | Waiting:
-    """The payment with what its channel is asked by; or what is known of one that has nothing to be asked by.
+) -> Payment | Missing | Unclear | Deferred:
+    """The payment with its channel reference, for a channel that is queried by its own id; or evidence without one.
 
-    *Missing* is the channel's own word here too: it has refused to create the payment under our number, which it would
-    have given back had it been there.
+    The payment is created once more, which gives the same payment back. *Missing* is the channel's own statement here
+    too: it has refused to create a payment under our number, which it would have given back had it been there.
     """
-    if payment.channel_reference is not None or not account.channel.queries_by_reference:
-        return payment
     missing = Missing(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no)
     unclear = Unclear(
         channel_account=payment.channel_account, out_trade_no=payment.out_trade_no, reason="no_channel_reference"
@@ -79,7 +79,7 @@ async def with_reference(
     except OutcomeUnknown as error:
         log.info("payment_create_unknown", out_trade_no=payment.out_trade_no, reason=error.detail or "unknown")
         return unclear
-    if isinstance(after, Waiting):
+    if isinstance(after, Deferred):
         return after
     created = after.payment(payment.key)
     return unclear if created is None or created.channel_reference is None else created

@@ -1,6 +1,6 @@
-"""Tell the merchant's order service, until it has heard: Standard Webhooks, the same id and bytes in every delivery.
+"""Deliver notifications to the merchant's order service: Standard Webhooks, the same id and bytes in every delivery.
 
-Only a 2xx is heard. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again
+Only a 2xx is a success. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again
 after n² minutes; after the last attempt it is a dead letter, which an operator can send again.
 """
 
@@ -21,13 +21,15 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from core import jobs
+from core.backoff import NextTry
 from core.errors import ConfigurationError, InvalidRequest
 from core.settings import Settings
+from flows.commit import arm_jobs
 from flows.egress import check_notify_url, resolve
-from flows.rearm import arm_jobs
 from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
@@ -41,7 +43,7 @@ PER_HOST_MAX = 16
 
 HOSTS_MAX = 64
 BUSY_WAIT_S = 2.0
-ANSWER_BYTES_MAX = 4096
+RESPONSE_BYTES_MAX = 4096
 KEY_BYTES_MIN = 24
 """https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md: 24 to 64 bytes."""
 
@@ -50,8 +52,8 @@ READ_S = 1.0
 log = structlog.get_logger()
 
 
-class Heard(Struct, frozen=True, kw_only=True):
-    """How a delivery ended. `status` is the HTTP status or a short word; `is_final` when trying again is pointless."""
+class Delivery(Struct, frozen=True, kw_only=True):
+    """Result of one delivery. `status` is the HTTP status or a short word; `is_final`: another try is pointless."""
 
     ok: bool
     status: str
@@ -80,31 +82,31 @@ class Notifier:
             await client.aclose()
 
     def is_busy(self, url: str) -> bool:
-        """Whether as much is under way to this URL's host as may be."""
+        """Whether the most deliveries that are allowed are under way to this URL's host."""
         return self._busy[_host_of(url)] >= PER_HOST_MAX
 
-    async def deliver(self, outgoing: Outgoing) -> Heard:
-        """One delivery within the total deadline. Never raises for what the other side does."""
+    async def deliver(self, outgoing: Outgoing) -> Delivery:
+        """One delivery within the total deadline. Never raises for a fault of the other side."""
         try:
             parts = check_notify_url(outgoing.url, allow_nets=self._allow_nets)
             url = httpx.URL(outgoing.url)
         except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
-            return Heard(ok=False, status="bad_url", is_final=True)
+            return Delivery(ok=False, status="bad_url", is_final=True)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         async with self._slot(host):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     address = await resolve(host, port, allow_nets=self._allow_nets)
                     if address is None:
-                        return Heard(ok=False, status="address_refused")
+                        return Delivery(ok=False, status="address_refused")
                     response = await self._post(outgoing, url, host, address)
             except (TimeoutError, httpx.TimeoutException):
-                return Heard(ok=False, status="timed_out")
+                return Delivery(ok=False, status="timed_out")
             except (httpx.HTTPError, OSError) as error:
-                return Heard(ok=False, status=type(error).__name__)
-            # Past the deadline if need be: what was heard is not forgotten for a body that is slow.
-            await _read_a_little(response)
-            return _heard(response.status_code, response.headers)
+                return Delivery(ok=False, status=type(error).__name__)
+            # Past the deadline if need be: the status counts, however slow the body is.
+            await _drain_body(response)
+            return _delivery(response.status_code, response.headers)
 
     async def _post(self, outgoing: Outgoing, url: httpx.URL, host: str, address: str) -> httpx.Response:
         """To the address that was checked, with the name for SNI, certificate and Host: no second resolution."""
@@ -160,41 +162,47 @@ class Notifier:
 
 
 async def push_notification(resources: Resources, notifier: Notifier, notification_id: str, arm_no: int) -> str:
-    """The job: deliver it, unless it was heard, superseded or given up meanwhile. Returns what came of it."""
+    """The job: deliver it, unless it was delivered, superseded or given up meanwhile. Returns the status."""
     outgoing = await notifications.claim(resources.db, notification_id, resources.settings.lease_s, arm_no=arm_no)
     return "stale" if outgoing is None else await push_claimed(resources, notifier, outgoing)
 
 
 async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgoing) -> str:
-    """A notification that is ours to deliver."""
+    """A notification whose lease is ours."""
     if notifier.is_busy(outgoing.url):
-        await _again(resources, outgoing, outgoing.attempt, BUSY_WAIT_S, "busy")
+        await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=BUSY_WAIT_S), "busy")
         return "busy"
-    heard = await notifier.deliver(outgoing)
-    backoff, attempt = resources.settings.backoff(), outgoing.attempt + 1
+    delivery = await notifier.deliver(outgoing)
     log.info(
-        "notification_delivered" if heard.ok else "notification_not_delivered",
+        "notification_delivered" if delivery.ok else "notification_not_delivered",
         order_no=outgoing.order_no,
         notification_id=outgoing.id,
         type=outgoing.type,
         attempt=outgoing.attempt,
-        status=heard.status,
+        status=delivery.status,
     )
-    if heard.ok:
-        await notifications.finish(resources.db, outgoing.id, heard.status)
-    elif heard.is_final or backoff.is_exhausted(attempt):
-        await notifications.give_up(resources.db, outgoing, heard.status)
-        log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=heard.status)
+    next_try = _next_try(resources, outgoing)
+    if delivery.ok:
+        await notifications.finish(resources.db, outgoing.id, delivery.status)
+    elif delivery.is_final or next_try.is_exhausted:
+        await notifications.give_up(resources.db, outgoing, delivery.status)
+        log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=delivery.status)
     else:
-        delay_s = max(backoff.gap_s(attempt, outgoing.id), heard.retry_after_s)
-        await _again(resources, outgoing, attempt, delay_s, heard.status)
-    return heard.status
+        delay_s = max(next_try.delay_s, delivery.retry_after_s)
+        await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status)
+    return delivery.status
 
 
-async def _again(resources: Resources, outgoing: Outgoing, attempt: int, delay_s: float, status: str) -> None:
-    arm_no = await notifications.reschedule(resources.db, outgoing, attempt=attempt, delay_s=delay_s, status=status)
+def _next_try(resources: Resources, outgoing: Outgoing, *, wait_s: float | None = None) -> NextTry:
+    return resources.rules.backoff.next_try(outgoing.attempt, outgoing.id, wait_s=wait_s)
+
+
+async def _reschedule(resources: Resources, outgoing: Outgoing, next_try: NextTry, status: str) -> None:
+    arm_no = await notifications.reschedule(
+        resources.db, outgoing, attempt=next_try.attempt, delay_s=next_try.delay_s, status=status
+    )
     if arm_no is not None:
-        await arm_jobs(resources, [jobs.push_notification(outgoing.id, arm_no, delay_s)])
+        await arm_jobs(resources, [jobs.push_notification(outgoing.id, arm_no, next_try.delay_s)])
 
 
 def _host_of(url: str) -> str:
@@ -204,10 +212,10 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def _heard(status: int, headers: Mapping[str, str]) -> Heard:
+def _delivery(status: int, headers: Mapping[str, str]) -> Delivery:
     if httpx.codes.is_success(status):
-        return Heard(ok=True, status=str(status))
-    return Heard(
+        return Delivery(ok=True, status=str(status))
+    return Delivery(
         ok=False,
         status=str(status),
         is_final=status == httpx.codes.GONE,
@@ -216,7 +224,7 @@ def _heard(status: int, headers: Mapping[str, str]) -> Heard:
 
 
 def _retry_after_s(text: str) -> float:
-    """Seconds or an HTTP date, at most a day; anything else is no wish."""
+    """Seconds of a `Retry-After` (a number or an HTTP date), at most a day; 0 for anything else."""
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), RETRY_AFTER_MAX_S)
     try:
@@ -228,14 +236,14 @@ def _retry_after_s(text: str) -> float:
     return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), RETRY_AFTER_MAX_S)
 
 
-async def _read_a_little(response: httpx.Response) -> None:
-    """So that the connection can be used again; who answers at length loses it. The status has said all."""
+async def _drain_body(response: httpx.Response) -> None:
+    """Read a short body, so that the connection can be used again; a long one costs the connection."""
     size = 0
     try:
         async with asyncio.timeout(READ_S):
             async for chunk in response.aiter_raw():
                 size += len(chunk)
-                if size > ANSWER_BYTES_MAX:
+                if size > RESPONSE_BYTES_MAX:
                     break
     except (httpx.HTTPError, TimeoutError):
         return
@@ -244,7 +252,7 @@ async def _read_a_little(response: httpx.Response) -> None:
 
 
 def _signer(secret: str) -> Webhook:
-    """The library also takes what is short or has no prefix: a typing error, which would sign for nobody."""
+    """A signer. The library accepts short keys and a missing prefix, which are typing errors: refuse them."""
     try:
         key = b64decode(secret.removeprefix("whsec_"), validate=True)
     except ValueError:

@@ -30,23 +30,18 @@ from core.errors import (
     PaymentRefused,
     PaymentUnclear,
 )
-from core.evidence import Closed, Evidence, Missing, Source, Unpaid
-from core.lifecycle import OrderTerms, PaymentTerms, Rules, place
+from core.evidence import Source
+from core.lifecycle import OrderTerms, PaymentTerms, place
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
-from flows.ask import Answered, query_now
-from flows.channel_call import Waiting
-from flows.commit import pass_door
+from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
+from flows.channel_call import Deferred
+from flows.commit import commit, commit_decision
 from flows.create import create_at_channel
-from flows.rearm import after_commit
-from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
-from storage.postgres.door import Committed, transition
+from storage.postgres.door import Committed
 from storage.postgres.orders import find_now, find_state
-
-CREATE_TRIES = 2
-"""How often a request that found the rate used up asks again before it is answered with the order as it is."""
 
 log = structlog.get_logger()
 
@@ -88,14 +83,13 @@ async def place_order(
     terms = None if payment is None or account is None else _terms(payment, account)
     now = await find_now(resources.db)
     expires_at = now + timedelta(seconds=expires_in_s or resources.settings.order_expires_s)
-    rules = Rules() if account is None else account.rules(resources.settings)
+    rules = resources.rules if account is None else account.rules
     page_token = token_urlsafe(16)
 
     def decide(state: OrderState | None) -> Decision:
         return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
 
-    committed = await transition(resources.db, order.order_no, decide)
-    await after_commit(resources, committed)
+    committed = await commit(resources, order.order_no, decide)
     if committed.decision.outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
     state = await _hand_off(resources, committed, account, payment)
@@ -115,10 +109,9 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
     if state is None:
         raise NotFound(f"order {order_no}")
     unclear = await _query_earlier(resources, state)
-    terms, rules = _terms(payment, account), account.rules(resources.settings)
-
-    decide = partial(lifecycle.start_payment, terms=terms, rules=rules, unclear=unclear)
-    committed = await pass_door(resources, order_no, decide)
+    terms = _terms(payment, account)
+    decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear)
+    committed = await commit_decision(resources, order_no, decide)
     match committed.decision.outcome:
         case Outcome.ALREADY_PAID:
             raise OrderPaid(f"order {order_no} is paid")
@@ -131,24 +124,18 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
 
 
 async def _query_earlier(resources: Resources, state: OrderState) -> tuple[PaymentKey, ...]:
-    """Ask about every open payment; returns those about which the channel did not tell."""
+    """Query every open payment. Returns those of which the channel does not say that they are unpaid."""
     unclear = []
     for payment in state.open_payments():
         account = await resources.accounts.get(payment.channel_account)
-        leased = await lease_or_wait(resources, payment.key, resources.settings.callback_confirm_s)
-        if leased is None:
+        leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
+        if isinstance(leased, NoLease):
             unclear.append(payment.key)
             continue
-        told = await query_now(resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-        if not isinstance(told, Answered) or not _is_told_unpaid(payment, told.evidence):
+        result = await query_now(resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
+        if not isinstance(result, QueryResult) or not lifecycle.is_verified_unpaid(payment, result.evidence):
             unclear.append(payment.key)
     return tuple(unclear)
-
-
-def _is_told_unpaid(payment: Payment, evidence: Evidence) -> bool:
-    if isinstance(evidence, Unpaid) and evidence.under_way:
-        return False
-    return isinstance(evidence, Unpaid | Missing | Closed) and lifecycle.mismatch(payment, evidence) is None
 
 
 async def _hand_off(
@@ -170,7 +157,7 @@ async def _hand_off(
         reason = error.detail or "unknown"
         log.warning("payment_create_unknown", order_no=row.order_no, out_trade_no=row.out_trade_no, reason=reason)
         return state
-    if isinstance(after, Waiting):
+    if isinstance(after, Deferred):
         log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=after.reason)
         return state
     return after

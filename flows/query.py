@@ -1,4 +1,4 @@
-"""The scheduled query: the job `query_payment`, and the sweep's way to the same when the job was lost."""
+"""The delayed query: the job `query_payment`, and the sweep's way to the same when the job was lost."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import UnknownAccount
 from core.evidence import Source, Unclear
-from core.lifecycle import Rules, on_query
-from core.order import OrderState, PaymentKey
-from flows.ask import as_decided, ask, capture_payment, commit_answer, query_now
-from flows.channel_call import Waiting
+from core.lifecycle import on_query
+from core.order import PaymentKey
+from flows.ask import QueryResult, ask_and_commit, capture_and_ask, give_back
+from flows.channel_call import Deferred
 from flows.close import close_payment
-from flows.commit import pass_door
-from flows.rearm import arm_jobs
+from flows.commit import arm_jobs, commit_decision
+from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
@@ -27,51 +27,61 @@ log = structlog.get_logger()
 
 
 async def query_scheduled(resources: Resources, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
-    """The delayed query: alone it advances the attempt. A job of an older scheduling finds nothing to do."""
+    """The job. It alone advances the attempt; a job of an older scheduling finds nothing to do."""
     leased = await pending.claim(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
-    if leased is None:
-        return Outcome.STALE
-    return await query_leased(resources, leased, by=by)
+    return Outcome.STALE if leased is None else await query_leased(resources, leased, by=by)
 
 
 async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> Outcome:
-    """A scheduled query whose lease is ours already: the sweep has claimed it, or `query_scheduled` has."""
-    state = await find_state_by_payment(resources.db, leased.key)
-    payment = None if state is None else state.payment(leased.key)
-    if state is None or payment is None:
-        await pending.release(resources.db, leased)
-        return Outcome.STALE
+    """A scheduled query whose lease is ours: `query_scheduled` has taken it, or the sweep."""
     try:
         account = await resources.accounts.get(leased.key.channel_account)
     except UnknownAccount:
-        return await _learn_nothing(resources, leased, state, by=by)
-    asked = await ask(resources, account, payment, Urgency.SCHEDULED)
-    if isinstance(asked, Waiting):
-        arm_no = await pending.reschedule(resources.db, leased, delay_s=asked.seconds)
-        if arm_no is not None:
-            await arm_jobs(resources, [jobs.query_payment(leased.key, arm_no, asked.seconds)])
-        return Outcome.NOT_YET
-    committed = await commit_answer(resources, account, payment, asked, by=by, arm_no=leased.arm_no, known=state)
-    if committed.decision.close:
+        return await _commit_unanswered(resources, leased, by=by)
+    state = await find_state_by_payment(resources.db, leased.key)
+    payment = None if state is None else state.payment(leased.key)
+    if payment is None:
+        await pending.release(resources.db, leased)
+        return Outcome.STALE
+    result = await ask_and_commit(
+        resources, account, payment, by=by, urgency=Urgency.SCHEDULED, arm_no=leased.arm_no, known=state
+    )
+    if isinstance(result, Deferred):
+        return await _postpone(resources, leased, result)
+    if result.decision.close:
         await close_payment(resources, account, payment)
-    payment = as_decided(committed, payment)
-    if committed.decision.capture and await capture_payment(resources, account, payment, Urgency.SCHEDULED):
-        again = await pending.claim(resources.db, leased.key, resources.settings.lease_s)
-        if again is not None:
-            await query_now(
-                resources, account, payment, by=by, urgency=Urgency.SCHEDULED, leased=again, is_captured=True
-            )
-    return committed.decision.outcome
+    if result.decision.capture:
+        await _capture(resources, account, result, by=by)
+    return result.decision.outcome
 
 
-async def _learn_nothing(resources: Resources, leased: Leased, state: OrderState, *, by: Source) -> Outcome:
+async def _postpone(resources: Resources, leased: Leased, deferred: Deferred) -> Outcome:
+    """The channel may not be called now: due again when it may, with the same attempt."""
+    arm_no = await pending.reschedule(resources.db, leased, delay_s=deferred.seconds)
+    if arm_no is not None:
+        await arm_jobs(resources, [jobs.query_payment(leased.key, arm_no, deferred.seconds)])
+    return Outcome.NOT_YET
+
+
+async def _capture(resources: Resources, account: Account, result: QueryResult, *, by: Source) -> None:
+    """Capture under a lease of its own: the commit has scheduled the row anew, and with that ended the first lease."""
+    leased = await pending.claim(resources.db, result.payment.key, resources.settings.lease_s)
+    if leased is None:  # another process queries the payment now, and captures
+        return
+    second = None
+    try:
+        second = await capture_and_ask(resources, account, result.payment, by=by, urgency=Urgency.SCHEDULED)
+    finally:
+        await give_back(resources, leased, second if isinstance(second, QueryResult) else None)
+
+
+async def _commit_unanswered(resources: Resources, leased: Leased, *, by: Source) -> Outcome:
     """The account was removed, or its credentials do not open: nobody can be asked, which is no evidence either.
 
-    Tried again after n² units like any other query without an answer, so that in the end a person is told.
+    The payment is queried again after n² units like any other, so that in the end a case opens.
     """
     account, number = leased.key
     log.error("payment_not_queried", account=account, out_trade_no=number, reason="unknown_account")
     unclear = Unclear(channel_account=account, out_trade_no=number, reason="unknown_account")
-    rules = Rules(backoff=resources.settings.backoff())
-    decide = partial(on_query, key=leased.key, evidence=unclear, rules=rules, by=by, arm_no=leased.arm_no)
-    return (await pass_door(resources, leased.order_no, decide, known=state)).decision.outcome
+    decide = partial(on_query, key=leased.key, evidence=unclear, rules=resources.rules, by=by, arm_no=leased.arm_no)
+    return (await commit_decision(resources, leased.order_no, decide)).decision.outcome

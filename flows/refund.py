@@ -1,7 +1,7 @@
-"""Money that goes back: lease, ask whether the channel has the refund, request it if not, and commit what it says.
+"""A refund: lease it, query whether the channel has it, request it if not, and commit its status.
 
 The row was written by the decision that wanted it (money after close, a second payment, an operator), so it is
-requested once: our number for it is the channel's idempotency key, and whoever may have asked before asks by it first.
+requested once: our number is the channel's idempotency key, and a refund that may have been requested is queried first.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from core import jobs
 from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import ChannelRefused, InvalidRequest, NotFound, OutcomeUnknown, UnknownAccount
-from core.lifecycle import Rules, on_refund, on_refund_requested
+from core.lifecycle import on_refund, on_refund_requested
 from core.order import OrderState, Payment, RefundStatus
-from flows.channel_call import Waiting, call_channel
-from flows.commit import pass_door
-from flows.rearm import arm_jobs
+from flows.channel_call import Deferred, call_channel
+from flows.commit import arm_jobs, commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import refunds
@@ -29,8 +28,8 @@ from storage.postgres.refunds import LeasedRefund
 log = structlog.get_logger()
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What the channel said of a refund; `status` None: it did not tell. `note` is its code, or why not."""
+class RefundResult(Struct, frozen=True, kw_only=True):
+    """Verified status of a refund at its channel; `status` None: unknown. `note` is the channel's code, or why."""
 
     status: RefundStatus | None
     note: str = ""
@@ -55,13 +54,13 @@ async def refund_leased(resources: Resources, leased: LeasedRefund) -> Outcome:
         account = await resources.accounts.get(leased.key.channel_account)
     except UnknownAccount:
         log.error("refund_not_requested", account=leased.key.channel_account, refund_no=leased.refund_no)
-        told: Told | Waiting = Told(status=None, note="unknown_account")
+        result: RefundResult | Deferred = RefundResult(status=None, note="unknown_account")
     else:
-        told = await _have_refunded(resources, account, payment, leased)
-    if isinstance(told, Waiting):
-        await _again(resources, leased, leased.attempt, told.seconds, told.reason)
+        result = await _request_or_query(resources, account, payment, leased)
+    if isinstance(result, Deferred):
+        await _reschedule(resources, leased, note=result.reason, wait_s=result.seconds)
         return Outcome.NOT_YET
-    return await _commit(resources, leased, state, told)
+    return await _commit(resources, leased, state, result)
 
 
 async def request_refund(resources: Resources, order_no: str, out_trade_no: str, *, by: str) -> OrderState:
@@ -77,7 +76,7 @@ async def request_refund(resources: Resources, order_no: str, out_trade_no: str,
     payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
     if payment is None:
         raise NotFound(f"order {order_no} has no payment {out_trade_no}")
-    committed = await pass_door(
+    committed = await commit_decision(
         resources, order_no, partial(on_refund_requested, key=payment.key, by_name=by), known=state
     )
     if committed.decision.outcome is Outcome.NOT_REFUNDABLE:
@@ -88,64 +87,62 @@ async def request_refund(resources: Resources, order_no: str, out_trade_no: str,
     return committed.state_after or state
 
 
-async def _have_refunded(
+async def _request_or_query(
     resources: Resources, account: Account, payment: Payment, leased: LeasedRefund
-) -> Told | Waiting:
-    """Ask about it if the channel may have it already; request it if it has not."""
+) -> RefundResult | Deferred:
+    """Query the refund if the channel may have it already; request it if the channel does not know it."""
     if leased.may_be_known:
         known = await _query(resources, account, payment, leased)
         if known is not None:
             return known
+    call = account.channel.refund_payment
     try:
-        asked = await call_channel(
-            resources,
-            account,
-            Urgency.SCHEDULED,
-            lambda: account.channel.refund_payment(payment, leased.refund_no, leased.amount),
+        refund_state = await call_channel(
+            resources, account, Urgency.SCHEDULED, call, payment, leased.refund_no, leased.amount
         )
     except ChannelRefused as refused:
-        # A refusal is definite only together with the channel's word that it has no such refund.
+        # A refusal is definite only if the channel also says that it has no such refund.
         known = await _query(resources, account, payment, leased)
-        return Told(status=RefundStatus.FAILED, note=f"refused: {refused.code}") if known is None else known
+        return RefundResult(status=RefundStatus.FAILED, note=f"refused: {refused.code}") if known is None else known
     except OutcomeUnknown as error:
-        return Told(status=None, note=error.detail or type(error).__name__)
-    return asked if isinstance(asked, Waiting) else Told(status=RefundStatus(asked.value))
+        return RefundResult(status=None, note=error.detail or type(error).__name__)
+    return refund_state if isinstance(refund_state, Deferred) else RefundResult(status=RefundStatus(refund_state.value))
 
 
 async def _query(
     resources: Resources, account: Account, payment: Payment, leased: LeasedRefund
-) -> Told | Waiting | None:
-    """How it stands at the channel; None: verified, it knows no such refund. Not being answered is never None."""
+) -> RefundResult | Deferred | None:
+    """The refund's status at the channel; None: verified, the channel knows no such refund. No answer is never None."""
+    call = account.channel.query_refund
     try:
-        found = await call_channel(
-            resources, account, Urgency.SCHEDULED, lambda: account.channel.query_refund(payment, leased.refund_no)
-        )
+        refund_state = await call_channel(resources, account, Urgency.SCHEDULED, call, payment, leased.refund_no)
     except ChannelRefused as refused:
-        return Told(status=None, note=f"query refused: {refused.code}")
+        return RefundResult(status=None, note=f"query refused: {refused.code}")
     except OutcomeUnknown as error:
-        return Told(status=None, note=error.detail or type(error).__name__)
-    if found is None or isinstance(found, Waiting):
-        return found
-    return Told(status=RefundStatus(found.value))
+        return RefundResult(status=None, note=error.detail or type(error).__name__)
+    if refund_state is None or isinstance(refund_state, Deferred):
+        return refund_state
+    return RefundResult(status=RefundStatus(refund_state.value))
 
 
-async def _commit(resources: Resources, leased: LeasedRefund, state: OrderState, told: Told) -> Outcome:
-    backoff = resources.settings.backoff()
-    rules = Rules(backoff=backoff)
-    decide = partial(on_refund, refund_no=leased.refund_no, told=told.status, rules=rules, note=told.note)
-    committed = await pass_door(resources, leased.order_no, decide, known=state)
+async def _commit(resources: Resources, leased: LeasedRefund, state: OrderState, result: RefundResult) -> Outcome:
+    decide = partial(
+        on_refund, refund_no=leased.refund_no, refund_status=result.status, rules=resources.rules, note=result.note
+    )
+    committed = await commit_decision(resources, leased.order_no, decide, known=state)
     if committed.decision.outcome is Outcome.REFUND_FAILED:
-        log.error("refund_failed", order_no=leased.order_no, refund_no=leased.refund_no, reason=told.note or "failed")
-    after = committed.state_after
-    refund = None if after is None else after.refund(leased.refund_no)
+        log.error("refund_failed", order_no=leased.order_no, refund_no=leased.refund_no, reason=result.note or "failed")
+    state_after = committed.state_after
+    refund = None if state_after is None else state_after.refund(leased.refund_no)
     if refund is not None and not refund.status.is_final:
-        attempt = leased.attempt + 1
-        note = "" if told.status is not None else told.note
-        await _again(resources, leased, attempt, backoff.gap_s(attempt, leased.refund_no), note)
+        await _reschedule(resources, leased, note="" if result.status is not None else result.note)
     return committed.decision.outcome
 
 
-async def _again(resources: Resources, leased: LeasedRefund, attempt: int, delay_s: float, note: str) -> None:
-    arm_no = await refunds.reschedule(resources.db, leased, attempt=attempt, delay_s=delay_s, error=note)
+async def _reschedule(resources: Resources, leased: LeasedRefund, *, note: str, wait_s: float | None = None) -> None:
+    next_try = resources.rules.backoff.next_try(leased.attempt, leased.refund_no, wait_s=wait_s)
+    arm_no = await refunds.reschedule(
+        resources.db, leased, attempt=next_try.attempt, delay_s=next_try.delay_s, error=note
+    )
     if arm_no is not None:
-        await arm_jobs(resources, [jobs.refund_payment(leased.refund_no, arm_no, delay_s)])
+        await arm_jobs(resources, [jobs.refund_payment(leased.refund_no, arm_no, next_try.delay_s)])

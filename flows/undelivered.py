@@ -18,8 +18,8 @@ from core.admission import Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
 from core.order import Payment, PaymentKey, PaymentStatus
-from flows.ask import Answered, query_now
-from flows.channel_call import Waiting, call_channel
+from flows.ask import QueryResult, query_now
+from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -56,7 +56,7 @@ async def _of_account(resources: Resources, account: Account) -> int:
     try:
         fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, channel.fetch_undelivered)
         listed = await _when_admitted(fetch)
-        return 0 if isinstance(listed, Waiting) else await _ask_about(resources, account, listed[:EVENTS_MAX])
+        return 0 if isinstance(listed, Deferred) else await _ask_about(resources, account, listed[:EVENTS_MAX])
     except NodropError as error:
         log.warning("undelivered_not_fetched", account=name, reason=type(error).__name__)
     except Exception:  # our own bug with one account must not keep the others from being asked
@@ -71,16 +71,16 @@ async def _ask_about(resources: Resources, account: Account, listed: tuple[Evide
     for number, newest in told_of.items():
         key = PaymentKey(account.config.name, number)
         told = await _when_admitted(partial(_ask_one, resources, account, key, newest))
-        if isinstance(told, Waiting):  # others use up the rate, or nobody answers: the next turn begins here again
+        if isinstance(told, Deferred):  # others use up the rate, or nobody answers: the next turn begins here again
             break
         asked += told is not None
     return asked
 
 
-async def _when_admitted(ask: Callable[[], Awaitable[_T | Waiting]]) -> _T | Waiting:
+async def _when_admitted(ask: Callable[[], Awaitable[_T | Deferred]]) -> _T | Deferred:
     """Once more at the time that was told, if that is soon."""
     told = await ask()
-    if isinstance(told, Waiting) and told.seconds <= WAIT_S_MAX:
+    if isinstance(told, Deferred) and told.seconds <= WAIT_S_MAX:
         await asyncio.sleep(told.seconds)
         told = await ask()
     return told
@@ -88,7 +88,7 @@ async def _when_admitted(ask: Callable[[], Awaitable[_T | Waiting]]) -> _T | Wai
 
 async def _ask_one(
     resources: Resources, account: Account, key: PaymentKey, told: Evidence
-) -> Answered | Waiting | None:
+) -> QueryResult | Deferred | None:
     """What came of asking; None if it is unknown here or paid, or if somebody is asking already."""
     state = await find_state_by_payment(resources.db, key)
     payment = None if state is None else state.payment(key)

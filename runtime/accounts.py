@@ -33,19 +33,16 @@ log = structlog.get_logger()
 
 
 class Account:
-    """One account, opened: how it is configured and the adapter that speaks for it."""
+    """One opened account: its configuration, its adapter, and the rules for decisions about its payments."""
 
-    def __init__(self, config: AccountConfig, channel: Channel) -> None:
+    def __init__(self, config: AccountConfig, channel: Channel, settings: Settings) -> None:
         self.config = config
         self.channel = channel
-
-    def rules(self, settings: Settings) -> Rules:
-        """What decisions about this account's payments need to know."""
-        return Rules(
-            backoff=settings.backoff(self.config.early_queries_s),
+        self.rules = Rules(
+            backoff=settings.backoff(config.early_queries_s),
             payable_margin_s=settings.payable_margin_s,
-            late_policy=self.config.late_policy,
-            double_policy=self.config.double_policy,
+            late_policy=config.late_policy,
+            double_policy=config.double_policy,
         )
 
 
@@ -53,9 +50,16 @@ class Accounts:
     """Accounts by name. An account that cannot be opened is left out and logged; the others work."""
 
     def __init__(
-        self, db: Database, sealer: Sealer, transport: Transport, *, clock: Callable[[], float] = time.monotonic
+        self,
+        db: Database,
+        sealer: Sealer,
+        transport: Transport,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
+        self._settings = settings
         self._sealer = sealer
         self._transport = transport
         self._clock = clock
@@ -157,8 +161,8 @@ class Accounts:
         if known is not None and known.config == config:
             return known
         if known is not None and _for_adapter(known.config) == _for_adapter(config):
-            return Account(config, known.channel)
-        return Account(config, open_channel(config, self._transport))
+            return Account(config, known.channel, self._settings)
+        return Account(config, open_channel(config, self._transport), self._settings)
 
 
 def _for_adapter(config: AccountConfig) -> AccountConfig:

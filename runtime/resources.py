@@ -13,6 +13,7 @@ from channels.kit.single_flight import SingleFlight
 from channels.transport import Transport
 from core.admission import Admission
 from core.errors import RedisUnavailable
+from core.lifecycle import Rules
 from core.order import OrderState
 from core.settings import Settings, require
 from runtime.accounts import Accounts
@@ -43,6 +44,10 @@ class Resources:
     changes: Changes
     admission: Admission
     accounts: Accounts
+    rules: Rules
+    """Rules of this deployment, for decisions that are about no account."""
+    compensation_delay_s: float
+    """Delay until a stored callback is handled again if it was not handled in its request: the first gap of n²."""
     confirm_slots: asyncio.Semaphore
     """How many callbacks may be confirmed inside their requests at once; the others are left to their compensation."""
     refreshing: SingleFlight[str, OrderState] = field(default_factory=SingleFlight)
@@ -70,6 +75,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         except RedisUnavailable as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
         transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s))
+        rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         yield Resources(
             settings=settings,
             db=db,
@@ -78,6 +84,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             parked=ParkedCallbacks(redis),
             changes=Changes(redis),
             admission=SharedAdmission(redis, processes=settings.processes),
-            accounts=Accounts(db, sealer, transport),
+            accounts=Accounts(db, sealer, transport, settings),
+            rules=rules,
+            compensation_delay_s=rules.backoff.gap_s(1),
             confirm_slots=asyncio.Semaphore(settings.callback_confirm_slots),
         )

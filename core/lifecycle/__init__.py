@@ -1,13 +1,14 @@
-"""The decisions: from an order's state and what was learnt to what is to be committed and scheduled. All of them pure.
+"""Decisions: from an order's state and new facts to what is committed and scheduled. All of them are pure.
 
-    place, start_payment          the merchant wants an order, or another attempt to pay it
-    on_created, on_create_refused the channel answered the creation of a payment
-    on_callback, on_query         evidence, from the channel's own message or from its answer
-    on_late_accepted              an operator accepts money that came after close
-    on_refresh                    somebody looks: is there anything to ask?
-    on_refund_requested           an operator gives back money that did not pay the order
-    on_refund                     what the channel said of a refund
-    on_deadline, on_close_*       the order's time is over, or the merchant ends it
+    place, start_payment            the merchant places an order, or starts another payment of it
+    on_created, on_create_refused   the channel's response to the creation of a payment
+    on_callback, on_query           evidence, from the channel's own message or from a query
+    plan_callback, callback_result  whether a callback is committed or queried, and when it is done
+    on_late_accepted                an operator accepts money that came after close
+    on_refresh                      the payments that a refresh queries
+    on_refund_requested             an operator gives back money that did not pay the order
+    on_refund                       the status of a refund at its channel
+    on_deadline, on_close_*         the order's time is over, or the merchant ends it
 
 Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on
 every kind of evidence, and a mismatch opens a case and never pays; *paid wins*; giving up is not evidence.
@@ -15,25 +16,35 @@ every kind of evidence, and a mismatch opens a case and never pays; *paid wins*;
 
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.judging import (
+    CallbackPlan,
+    CallbackResult,
+    callback_result,
     is_definitely_unpaid,
+    is_verified_unpaid,
     mismatch,
     on_callback,
-    on_late_accepted,
     on_query,
     on_refresh,
+    plan_callback,
 )
+from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
-from core.lifecycle.rules import DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
+from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
 
 __all__ = [
+    "MISMATCHES",
+    "CallbackPlan",
+    "CallbackResult",
     "DoublePolicy",
     "LatePolicy",
     "OrderTerms",
     "PaymentTerms",
     "Rules",
+    "callback_result",
     "is_definitely_unpaid",
     "is_going_back",
+    "is_verified_unpaid",
     "mismatch",
     "new_refund",
     "on_callback",
@@ -48,6 +59,7 @@ __all__ = [
     "on_refund",
     "on_refund_requested",
     "place",
+    "plan_callback",
     "refund_number",
     "start_payment",
 ]

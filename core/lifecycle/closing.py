@@ -1,4 +1,4 @@
-"""The end of an order that nobody paid. Nothing is closed here that its channel has not told to be definite."""
+"""The end of an unpaid order. A payment is closed only on verified evidence that it is definite."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.attempts import next_attempt, next_version
+from core.lifecycle.attempts import next_attempt
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
 from core.order import OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus, PendingKind, deadline_key
 
 
 def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -> Decision:
-    """The order's time is over. Nothing is closed here that its channel has not told to be definite.
+    """The order's time is over. It closes once every payment is definite.
 
-    With open payments: `ask` and `close` name them; the flow queries, closes at the channel and queries again, and
-    calls this once more with `arm_no`, upon which what is still not definite is tried again after n² units.
+    With open payments: `query` names them and `close` those of them that are ours. The flow queries, closes at the
+    channel and queries again, and calls this once more with `arm_no`: the deadline is then due again after n² units if
+    a payment is still not definite.
     """
     order, row = state.order, state.pending_of(deadline_key(state.order.order_no))
     if order.is_resolved:
@@ -25,11 +26,14 @@ def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -
         return Decision(outcome=Outcome.NOT_YET)
     if not state.open_payments():
         return _close_order(state)
-    ask = tuple(payment.key for payment in state.open_payments())
-    close = tuple(payment.key for payment in state.open_payments() if payment.origin is Origin.OURS)
+    decision = Decision(
+        outcome=Outcome.NOT_YET,
+        query=tuple(payment.key for payment in state.open_payments()),
+        close=tuple(payment.key for payment in state.open_payments() if payment.origin is Origin.OURS),
+    )
     if arm_no is None or row is None or row.arm_no != arm_no:
-        return Decision(outcome=Outcome.NOT_YET, ask=ask, close=close)
-    return next_attempt(state, row, Decision(outcome=Outcome.NOT_YET, ask=ask, close=close), rules, Source.CLOSE)
+        return decision
+    return next_attempt(state, row, decision, rules, Source.CLOSE)
 
 
 def on_close_requested(state: OrderState) -> Decision:
@@ -51,7 +55,7 @@ def on_close_requested(state: OrderState) -> Decision:
         expected_arm_no=None if row is None else row.arm_no,
     )
     change = Change(
-        order=next_version(state.order, expires_at=state.now), event=Event(kind=Outcome.CLOSE_REQUESTED, by=Source.API)
+        order=state.order.next_version(expires_at=state.now), event=Event(kind=Outcome.CLOSE_REQUESTED, by=Source.API)
     )
     return Decision(outcome=Outcome.CLOSE_REQUESTED, change=change, rearm=(arm,))
 
@@ -59,10 +63,12 @@ def on_close_requested(state: OrderState) -> Decision:
 def on_close_attempted(state: OrderState, key: PaymentKey) -> Decision:
     """The channel answered our request to close: from then on a verified *missing* may become definite in time."""
     payment = state.payment(key)
-    if payment is None or payment.close_attempted_at is not None or payment.status is not PaymentStatus.OPEN:
+    if payment is None:
+        return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+    if payment.close_attempted_at is not None or payment.status is not PaymentStatus.OPEN:
         return Decision(outcome=Outcome.NOTHING_NEW)
     change = Change(
-        order=next_version(state.order),
+        order=state.order.next_version(),
         event=Event(kind=Outcome.CLOSE_ATTEMPTED, by=Source.CLOSE, key=key),
         payments=(replace(payment, close_attempted_at=state.now),),
     )
@@ -71,7 +77,7 @@ def on_close_attempted(state: OrderState, key: PaymentKey) -> Decision:
 
 def _close_order(state: OrderState) -> Decision:
     """Every payment is definite and none has the money."""
-    order = next_version(state.order, status=OrderStatus.CLOSED, closed_at=state.now)
+    order = state.order.next_version(status=OrderStatus.CLOSED, closed_at=state.now)
     change = Change(
         order=order,
         event=Event(kind=Outcome.CLOSED, by=Source.CLOSE),

@@ -1,4 +1,4 @@
-"""Money that goes back: late or double money that pays nothing. Requested once, asked about until it is definite.
+"""Refunds of late or double money, which pays nothing: requested once, queried until they are definite.
 
 A refund is always of all that is left of one payment, so there is at most one under way, and never of a payment that
 has paid its order nor of one that is watched. It unpays nothing: the order stays what it is.
@@ -10,9 +10,9 @@ from hashlib import blake2b
 
 from msgspec.structs import replace
 
-from core.decision import Answer, Case, Change, Decision, Event, Observation, Outcome
+from core.decision import Case, CaseResolution, Change, Decision, Event, Observation, Outcome
 from core.evidence import Source
-from core.lifecycle.attempts import next_version
+from core.lifecycle.attempts import with_exhausted_case
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
 from core.order import (
@@ -31,13 +31,13 @@ from core.order import (
 REFUND_NO_MAX = 64
 """What every channel takes: WeChat Pay's `out_refund_no` is 1 to 64 of [0-9A-Za-z_-|*@]."""
 
-ANSWERED = (
+SETTLED_BY_REFUND = (
     CaseReason.PAID_LATE,
     CaseReason.DOUBLE_PAYMENT,
     CaseReason.REFUND_FAILED,
     CaseReason.ATTEMPTS_EXHAUSTED,
 )
-"""What was asked about a payment's money, and is no question any more once the buyer has it back."""
+"""Cases about a payment's money that are settled once the buyer has it back."""
 
 
 def refund_number(out_trade_no: str, nth: int = 1) -> str:
@@ -93,7 +93,7 @@ def on_refund_requested(state: OrderState, key: PaymentKey, by_name: str) -> Dec
         return Decision(outcome=Outcome.NOT_REFUNDABLE)
     note = f"{refund.refund_no} by {by_name}"
     change = Change(
-        order=next_version(state.order),
+        order=state.order.next_version(),
         event=Event(kind=Outcome.REFUND_REQUESTED, by=Source.OPERATOR, key=key, note=note),
         refunds=(refund,),
     )
@@ -101,45 +101,50 @@ def on_refund_requested(state: OrderState, key: PaymentKey, by_name: str) -> Dec
 
 
 def on_refund(
-    state: OrderState, refund_no: str, told: RefundStatus | None, rules: Rules, *, note: str = ""
+    state: OrderState, refund_no: str, refund_status: RefundStatus | None, rules: Rules, *, note: str = ""
 ) -> Decision:
-    """What the channel said of a refund, verified; None: it did not tell, and `note` says why. Unknown is never failed.
+    """The verified status of a refund at its channel; None: unknown, and `note` says why. Unknown is never failed.
 
-    What is not definite is asked about again; after the last n² attempt a case opens, and it is asked once a day.
+    A refund that is not definite is queried again; after the last n² attempt a case opens, and it is queried daily.
     """
     refund = state.refund(refund_no)
     payment = None if refund is None else state.payment(refund.key)
-    if refund is None or payment is None or refund.status.is_final:
+    if refund is None or payment is None:
+        return Decision(outcome=Outcome.STALE)
+    if refund.status.is_final:
         return Decision(outcome=Outcome.NOTHING_NEW)
-    match told:
+    match refund_status:
         case RefundStatus.SUCCEEDED:
             return _succeeded(state, refund, payment)
         case RefundStatus.FAILED:
             return _failed(state, refund, note)
         case RefundStatus.PROCESSING if refund.status is RefundStatus.REQUESTED:
-            decision = _moved(state, replace(refund, status=RefundStatus.PROCESSING), Outcome.REFUND_PROCESSING)
+            decision = _moved(state, refund.moved_to(RefundStatus.PROCESSING), Outcome.REFUND_PROCESSING)
         case RefundStatus.PROCESSING:
-            decision = _seen(refund, Outcome.REFUND_PROCESSING, "refund_processing_seen", refund_no)
+            decision = _observe(refund, Outcome.REFUND_PROCESSING, "refund_processing_seen", refund_no)
         case _:
-            decision = _seen(refund, Outcome.UNCLEAR, "refund_unclear_seen", f"{refund_no}: {note}")
-    return _with_exhausted(state, refund, decision, rules)
+            decision = _observe(refund, Outcome.UNCLEAR, "refund_unclear_seen", f"{refund_no}: {note}")
+    if not rules.backoff.next_try(refund.attempt, refund_no).is_exhausted:
+        return decision
+    detail = f"refund {refund_no}: {refund.attempt} attempts, still not definite"
+    return with_exhausted_case(state, decision, refund.key, Source.REFUND, detail)
 
 
 def _succeeded(state: OrderState, refund: Refund, payment: Payment) -> Decision:
-    """The buyer has it back: the questions about this money are answered, and the merchant is told."""
-    settled = replace(refund, status=RefundStatus.SUCCEEDED, settled_at=state.now, last_error="")
+    """The buyer has the money back: the cases about it are resolved, and the merchant is notified."""
+    settled = refund.moved_to(RefundStatus.SUCCEEDED, settled_at=state.now, last_error="")
     # Evidence may have shown our refund before this, so it may be counted already: no more goes back than came.
     given_back = replace(payment, refunded_amount=min(payment.amount, payment.refunded_amount + refund.amount))
-    order = next_version(state.order)
+    order = state.order.next_version()
     late = order.status is OrderStatus.CLOSED or refund.reason is RefundReason.LATE
     change = Change(
         order=order,
         event=Event(kind=Outcome.REFUNDED, by=Source.REFUND, key=refund.key, note=refund.refund_no),
         payments=(given_back,),
         refunds=(settled,),
-        answers=tuple(
-            Answer(reason=reason, key=refund.key, resolution="refunded")
-            for reason in ANSWERED
+        resolutions=tuple(
+            CaseResolution(reason=reason, key=refund.key, resolution="refunded")
+            for reason in SETTLED_BY_REFUND
             if (refund.key, reason) in state.open_cases
         ),
         notification=order_notification("order.refunded", order, given_back, now=state.now, late=late, refund=settled),
@@ -149,7 +154,7 @@ def _succeeded(state: OrderState, refund: Refund, payment: Payment) -> Decision:
 
 def _failed(state: OrderState, refund: Refund, note: str) -> Decision:
     """Definitely not given back: the money is still the channel's and ours, and a person decides again."""
-    failed = replace(refund, status=RefundStatus.FAILED, settled_at=state.now, last_error=note)
+    failed = refund.moved_to(RefundStatus.FAILED, settled_at=state.now, last_error=note)
     detail = f"refund {refund.refund_no} of {refund.amount} {refund.currency}: {note or 'the channel says failed'}"
     case = Case(reason=CaseReason.REFUND_FAILED, key=refund.key, detail=detail)
     return _moved(state, failed, Outcome.REFUND_FAILED, note, (case,))
@@ -158,30 +163,16 @@ def _failed(state: OrderState, refund: Refund, note: str) -> Decision:
 def _moved(
     state: OrderState, refund: Refund, outcome: Outcome, note: str = "", cases: tuple[Case, ...] = ()
 ) -> Decision:
-    told = f"{refund.refund_no}: {note}" if note else refund.refund_no
+    event_note = f"{refund.refund_no}: {note}" if note else refund.refund_no
     change = Change(
-        order=next_version(state.order),
-        event=Event(kind=outcome, by=Source.REFUND, key=refund.key, note=told),
+        order=state.order.next_version(),
+        event=Event(kind=outcome, by=Source.REFUND, key=refund.key, note=event_note),
         refunds=(refund,),
         cases=tuple(case for case in cases if (case.key, case.reason) not in state.open_cases),
     )
     return Decision(outcome=outcome, change=change)
 
 
-def _seen(refund: Refund, outcome: Outcome, kind: str, note: str) -> Decision:
-    seen = Observation(order_no=refund.order_no, kind=kind, by=Source.REFUND, key=refund.key, note=note)
-    return Decision(outcome=outcome, observation=seen)
-
-
-def _with_exhausted(state: OrderState, refund: Refund, decision: Decision, rules: Rules) -> Decision:
-    """Giving up is not evidence: the refund stays as it is and a case opens, once."""
-    is_exhausted = rules.backoff.is_exhausted(refund.attempt + 1)
-    if not is_exhausted or (refund.key, CaseReason.ATTEMPTS_EXHAUSTED) in state.open_cases:
-        return decision
-    detail = f"refund {refund.refund_no}: {refund.attempt} attempts, still not definite"
-    case = Case(reason=CaseReason.ATTEMPTS_EXHAUSTED, key=refund.key, detail=detail)
-    if decision.change is not None:
-        return replace(decision, change=replace(decision.change, cases=(*decision.change.cases, case)))
-    event = Event(kind=Outcome.EXHAUSTED, by=Source.REFUND, key=refund.key, note=detail)
-    change = Change(order=next_version(state.order), event=event, cases=(case,))
-    return replace(decision, outcome=Outcome.EXHAUSTED, change=change)
+def _observe(refund: Refund, outcome: Outcome, kind: str, note: str) -> Decision:
+    observation = Observation(order_no=refund.order_no, kind=kind, by=Source.REFUND, key=refund.key, note=note)
+    return Decision(outcome=outcome, observation=observation)

@@ -1,4 +1,4 @@
-"""What the decisions are given besides the state: the merchant's terms, and the rules in force."""
+"""Arguments of the decisions besides the state: the merchant's terms, and the rules in force."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 import msgspec
 
 from core.backoff import Backoff
-from core.order import Origin
+from core.order import CaseReason, Origin
 
 
 class LatePolicy(StrEnum):
-    """What becomes of the *order* when money arrives after close. The payment is paid and the case open either way."""
+    """Effect on the *order* when money arrives after close. The payment is paid and the case open either way."""
 
     ACCEPT = "accept"
     FLAG = "flag"
@@ -20,7 +20,7 @@ class LatePolicy(StrEnum):
 
 
 class DoublePolicy(StrEnum):
-    """What becomes of the *money* when a second payment of one order is paid. The case is open either way."""
+    """Effect on the *money* when a second payment of one order is paid. The case is open either way."""
 
     FLAG = "flag"
     REFUND = "refund"
@@ -38,8 +38,21 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     double_policy: DoublePolicy = DoublePolicy.FLAG
 
 
+MISMATCHES = frozenset(
+    {
+        CaseReason.AMOUNT_MISMATCH,
+        CaseReason.CURRENCY_MISMATCH,
+        CaseReason.ACCOUNT_MISMATCH,
+        CaseReason.NUMBER_MISMATCH,
+        CaseReason.NUMBER_REUSED,
+        CaseReason.TRANSACTION_CLAIMED_TWICE,
+    }
+)
+"""Cases that put the evidence about an order in doubt: nothing is captured or refunded while one of them is open."""
+
+
 class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What the merchant asks for. Two requests with equal terms are the same order."""
+    """The merchant's terms of an order. Two requests with equal terms are the same order."""
 
     order_no: str
     amount: int

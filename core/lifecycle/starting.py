@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.attempts import next_version
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
     Checkout,
@@ -93,8 +92,7 @@ def start_payment(
         return Decision(outcome=Outcome.UNCLEAR)
     payment = _new_payment(order, terms, 1 + len(state.payments), state.now)
     change = Change(
-        order=next_version(
-            order,
+        order=order.next_version(
             status=OrderStatus.PAYING,
             handed_off_at=state.now if terms.origin is Origin.WATCHED else order.handed_off_at,
         ),
@@ -115,7 +113,9 @@ def on_created(
 ) -> Decision:
     """The channel created the payment: keep what the user needs to pay. From now on the public reads *processing*."""
     payment = state.payment(key)
-    if payment is None or payment.checkout is not None or payment.status is not PaymentStatus.OPEN:
+    if payment is None:
+        return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+    if payment.checkout is not None or payment.status is not PaymentStatus.OPEN:
         return Decision(outcome=Outcome.NOTHING_NEW)
     created = replace(
         payment,
@@ -125,7 +125,7 @@ def on_created(
         refused_at=None,
     )
     change = Change(
-        order=next_version(state.order, handed_off_at=state.order.handed_off_at or state.now),
+        order=state.order.next_version(handed_off_at=state.order.handed_off_at or state.now),
         event=Event(kind=Outcome.HANDED_OFF, by=Source.API, key=key),
         payments=(created,),
     )
@@ -135,14 +135,16 @@ def on_created(
 def on_create_refused(state: OrderState, key: PaymentKey, code: str) -> Decision:
     """The channel refused to create it. Only together with a verified *missing* does that end the payment."""
     payment = state.payment(key)
-    if payment is None or payment.refused_at is not None or payment.status is not PaymentStatus.OPEN:
+    if payment is None:
+        return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+    if payment.refused_at is not None or payment.status is not PaymentStatus.OPEN:
         return Decision(outcome=Outcome.NOTHING_NEW)
     change = Change(
-        order=next_version(state.order),
+        order=state.order.next_version(),
         event=Event(kind=Outcome.CREATE_REFUSED, by=Source.API, key=key, note=code),
         payments=(replace(payment, refused_at=state.now),),
     )
-    return Decision(outcome=Outcome.CREATE_REFUSED, change=change, ask=(key,))
+    return Decision(outcome=Outcome.CREATE_REFUSED, change=change)
 
 
 def _terms_of(order: Order) -> OrderTerms:

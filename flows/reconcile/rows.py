@@ -1,7 +1,7 @@
 """The rows of a statement against our payments, a batch at a time; what is paid there only is asked about.
 
 One query per payment at a time across all processes, by the lease of its pending row, and all of them under the
-account's rate. Waiting for either uses nothing up: a row is never skipped because somebody else was faster.
+account's rate. Deferred for either uses nothing up: a row is never skipped because somebody else was faster.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from core.errors import ChannelUnavailable
 from core.evidence import Source, Unclear
 from core.order import Origin, Payment
 from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge
-from flows.ask import Answered, query_now
-from flows.channel_call import Waiting
+from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
+from flows.channel_call import Deferred
 from flows.reconcile.statement import Numbered
-from flows.refresh import lease_or_wait
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres import pending
 from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
 
 CONCURRENCY = 8
@@ -179,7 +177,7 @@ class RowComparer:
         by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
         return by_reference and payment.origin is Origin.WATCHED
 
-    async def _ask(self, payment: Payment) -> Answered:
+    async def _ask(self, payment: Payment) -> QueryResult:
         """Until the answer is clear, three times at most.
 
         Raises:
@@ -189,10 +187,10 @@ class RowComparer:
         attempt = 1
         while True:
             told = await self._ask_once(payment)
-            if isinstance(told, Answered) and not isinstance(told.evidence, Unclear):
+            if isinstance(told, QueryResult) and not isinstance(told.evidence, Unclear):
                 self._silent_since = None
                 return told
-            if isinstance(told, Answered):
+            if isinstance(told, QueryResult):
                 if attempt == ATTEMPTS_MAX:
                     return told
                 pause_s, attempt = float(attempt**2), attempt + 1
@@ -203,17 +201,17 @@ class RowComparer:
                 raise ChannelUnavailable(f"account {self._account.config.name} answers no query: run it again later")
             await asyncio.sleep(pause_s)
 
-    async def _ask_once(self, payment: Payment) -> Answered | Waiting:
-        leased = await lease_or_wait(self._resources, payment.key, self._resources.settings.callback_confirm_s)
-        if leased is None and await pending.find_last_query(self._resources.db, payment.key) is not None:
-            return Waiting(seconds=LOOK_AGAIN_S, reason="asked_by_another")
+    async def _ask_once(self, payment: Payment) -> QueryResult | Deferred:
+        leased = await wait_for_lease(self._resources, payment.key, self._resources.settings.callback_confirm_s)
+        if leased is NoLease.BUSY:
+            return Deferred(seconds=LOOK_AGAIN_S, reason="asked_by_another")
         return await query_now(
             self._resources,
             self._account,
             payment,
             by=Source.RECONCILIATION,
             urgency=Urgency.REFRESH,  # it may wait: what others keep for themselves is theirs
-            leased=leased,
+            leased=None if isinstance(leased, NoLease) else leased,
         )
 
 

@@ -123,7 +123,7 @@ async def _at_it(resources: Resources, run: Reconciliation) -> AsyncIterator[Non
     except Exception as error:
         reason = type(error).__name__ if not isinstance(error, NodropError) else f"{type(error).__name__}: {error}"
         with suppress(DatabaseUnavailable):  # then its lease ends by itself
-            await fail(resources.db, run, reason, resources.settings.backoff().gap_s(run.attempt))
+            await fail(resources.db, run, reason, resources.rules.backoff.gap_s(run.attempt))
         log.warning("reconciliation_failed", account=run.account, of=_of(run), reason=type(error).__name__)
         raise
     except BaseException:  # told to stop: somebody else carries on at once

@@ -21,7 +21,7 @@ from msgspec import Struct
 from channels.base import MalformedRow, StatementRow
 from core.admission import Urgency
 from core.errors import ChannelRefused, ChannelUnavailable
-from flows.channel_call import Waiting, call_channel
+from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
 
@@ -72,7 +72,7 @@ async def _fetch(resources: Resources, account: Account, day: date, file: IO[byt
             if refused.code == "no_statement":
                 return
             raise
-        if not isinstance(told, Waiting):
+        if not isinstance(told, Deferred):
             return
         await asyncio.sleep(min(told.seconds, WAIT_S_MAX))
     raise ChannelUnavailable(f"account {account.config.name} was not to be called for ten minutes")

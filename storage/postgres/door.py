@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from core.decision import Arm, Change, Decision, applied
+from core.decision import Arm, Change, Decision, Outcome, applied
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken
 from core.order import OrderState, PaymentKey, PendingKind, Refund
 from storage.postgres.database import Database
@@ -24,6 +25,9 @@ from storage.postgres.rows import document
 
 Decide = Callable[[OrderState | None], Decision]
 """From the order as it is (None: there is none) to what is to be done. Called again after a conflict, so it is pure."""
+
+DecideExisting = Callable[[OrderState], Decision]
+"""The same about an order that exists."""
 
 CONFLICTS_MAX = 20
 """Fifty writers on one order would be a storm; a loser wins at the latest when all the others have."""
@@ -56,11 +60,24 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     notification_id: str | None = None
     refund_nos: tuple[str, ...] = ()
 
+    def has_resolved(self, key: PaymentKey) -> bool:
+        """Whether the pending row of this payment is gone."""
+        return any(row.key == key for row in self.cancelled)
+
     @property
     def state_after(self) -> OrderState | None:
         """The order as it was left here: no second reading. Pending rows that were armed are not in it."""
         change = self.decision.change
         return self.state if change is None or self.version is None else applied(self.state, change)
+
+
+def of_existing(decide: DecideExisting) -> Decide:
+    """The decision about an order that exists; *stale* if it does not."""
+    return partial(_decide_existing, decide)
+
+
+def _decide_existing(decide: DecideExisting, state: OrderState | None) -> Decision:
+    return Decision(outcome=Outcome.STALE) if state is None else decide(state)
 
 
 class TransactionClaimed(Exception):
@@ -197,7 +214,7 @@ def _document(decisions: Sequence[Decision]) -> dict[str, Any]:
             {"order_no": change.order.order_no, "reason": row.reason, "resolution": row.resolution, **_key(row.key)}
             | {"by": change.event.by}
             for change in changes
-            for row in change.answers
+            for row in change.resolutions
         ],
         "refunds": [_refund(refund) for change in changes for refund in change.refunds],
         "notifications": [_notification(change) for change in changes if change.notification is not None],

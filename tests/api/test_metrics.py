@@ -17,7 +17,7 @@ from api.http.request import Message
 from core.evidence import Paid, Source
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.settings import Settings
-from flows.commit import pass_door
+from flows.commit import commit_decision
 from flows.notify import Notifier, push_notification
 from flows.reconcile.run import reconcile_day
 from runtime.resources import Resources
@@ -107,7 +107,7 @@ async def pay_late(resources: Resources, order: dict[str, Any]) -> None:
         channel_transaction_id="t-late",
     )
     rules = Rules(late_policy=LatePolicy.REFUND)
-    await pass_door(
+    await commit_decision(
         resources, state.order.order_no,
         partial(on_callback, key=payment.key, evidence=paid, rules=rules, by=Source.CALLBACK),
     )  # fmt: skip

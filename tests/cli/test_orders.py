@@ -9,7 +9,7 @@ from core.evidence import Paid, Source
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.order import OrderState
 from flows.close import request_close
-from flows.commit import pass_door
+from flows.commit import commit_decision
 from flows.refresh import refresh_order
 from runtime.resources import Resources
 from tests.cli.conftest import Channel, Place
@@ -262,4 +262,4 @@ async def pay_after_close(resources: Resources, state: OrderState) -> None:
     )
     rules = Rules(late_policy=LatePolicy.FLAG)
     decide = partial(on_callback, key=payment.key, evidence=paid, rules=rules, by=Source.CALLBACK)
-    await pass_door(resources, state.order.order_no, decide)
+    await commit_decision(resources, state.order.order_no, decide)

@@ -119,7 +119,7 @@ class Door:
         for refund in change.refunds:
             self._move_refund(refund)
         self.cases |= {(case.key, case.reason) for case in change.cases}
-        self.cases -= {(answer.key, answer.reason) for answer in change.answers}
+        self.cases -= {(answer.key, answer.reason) for answer in change.resolutions}
         self.events.append(change.event)
         if change.notification is not None:
             self.notifications.append(change.notification)

@@ -91,3 +91,17 @@ def test_jitter_spreads_what_was_placed_together() -> None:
 
 def test_without_jitter_a_gap_is_exact() -> None:
     assert {Backoff().gap_s(2, f"n-{number}") for number in range(100)} == {240.0}
+
+
+@given(backoffs, st.integers(-3, 40), keys)
+def test_the_next_try_is_one_attempt_on_after_its_gap(backoff: Backoff, attempt: int, key: str) -> None:
+    next_try = backoff.next_try(attempt, key)
+    assert next_try.attempt == attempt + 1
+    assert next_try.delay_s == backoff.gap_s(attempt + 1, key)
+    assert next_try.is_exhausted is (attempt >= backoff.attempts_max)
+
+
+@given(backoffs, st.integers(-3, 40), st.floats(0.0, 3600.0), keys)
+def test_waiting_uses_no_attempt_and_never_exhausts(backoff: Backoff, attempt: int, wait_s: float, key: str) -> None:
+    next_try = backoff.next_try(attempt, key, wait_s=wait_s)
+    assert (next_try.attempt, next_try.delay_s, next_try.is_exhausted) == (attempt, wait_s, False)

@@ -8,7 +8,7 @@ import pytest
 from core.decision import Decision, Outcome
 from core.evidence import Approved, Source
 from core.lifecycle import is_definitely_unpaid, on_callback, on_query
-from core.lifecycle.judging import MISMATCHES
+from core.lifecycle.rules import MISMATCHES
 from core.order import CaseReason, OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus
 from tests.core.states import (
     ALIPAY,

@@ -55,13 +55,13 @@ def test_an_order_with_an_open_payment_stays_open(arm_no: int | None) -> None:
     """Time is not evidence: ask, close at the channel, ask again."""
     decision = on_deadline(over(OPEN, ENDED), RULES, arm_no=arm_no)
     assert (decision.outcome, decision.change) == (Outcome.NOT_YET, None)
-    assert (decision.ask, decision.close) == ((ALIPAY,), (ALIPAY,))
+    assert (decision.query, decision.close) == ((ALIPAY,), (ALIPAY,))
     assert bool(decision.rearm) is (arm_no is not None)
 
 
 def test_a_watched_payment_is_asked_about_and_never_closed() -> None:
     decision = on_deadline(over(a_payment(origin=Origin.WATCHED)), RULES)
-    assert (decision.ask, decision.close) == ((ALIPAY,), ())
+    assert (decision.query, decision.close) == ((ALIPAY,), ())
 
 
 def test_a_deadline_that_is_not_definite_is_tried_again_after_n_squared_minutes() -> None:
@@ -145,4 +145,4 @@ def test_an_answered_close_ends_nothing_by_itself() -> None:
 )
 def test_a_close_told_again_or_too_late_changes_nothing(payment: Payment) -> None:
     assert on_close_attempted(over(payment), ALIPAY) == Decision(outcome=Outcome.NOTHING_NEW)
-    assert on_close_attempted(over(), ALIPAY) == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_close_attempted(over(), ALIPAY) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)

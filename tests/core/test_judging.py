@@ -407,7 +407,7 @@ def test_money_that_another_payment_has_claimed_is_a_case(kind: MakeEvidence, ar
 
 @pytest.mark.parametrize("payment", [a_payment(status=PaymentStatus.CLOSED), a_payment()])
 def test_nobody_makes_an_order_paid_whose_channel_has_confirmed_nothing(payment: Payment) -> None:
-    assert on_late_accepted(a_state(closed_order(), payment), "anna") == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_late_accepted(a_state(closed_order(), payment), "anna") == Decision(outcome=Outcome.NOT_ACCEPTABLE)
 
 
 def test_late_money_that_an_operator_accepts_pays_the_order() -> None:
@@ -517,12 +517,12 @@ def at_attempt(attempt: int, cases: frozenset[tuple[PaymentKey | None, CaseReaso
 def test_evidence_of_a_payment_that_is_not_this_orders_changes_nothing(kind: MakeEvidence) -> None:
     state = a_state(an_order(), a_payment())
     decision = on_query(state, WECHAT, kind(WECHAT), RULES, Source.QUERY, arm_no=SCHEDULED)
-    assert decision == Decision(outcome=Outcome.NOTHING_NEW)
+    assert decision == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
 
 
 def test_a_refresh_asks_about_what_is_open() -> None:
     state = a_state(an_order(), a_payment(), a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED))
-    assert on_refresh(state) == Decision(outcome=Outcome.STILL_OPEN, ask=(ALIPAY,))
+    assert on_refresh(state) == Decision(outcome=Outcome.STILL_OPEN, query=(ALIPAY,))
 
 
 @pytest.mark.parametrize("order", [paid_order(), closed_order(), an_order(status=OrderStatus.CREATED)])

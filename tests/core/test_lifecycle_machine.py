@@ -231,7 +231,9 @@ class OneOrder(RuleBasedStateMachine):
         if answer == "heard":
             self._answer_refund(refund, told)
         else:
-            unclear = partial(on_refund, refund_no=refund.refund_no, told=None, rules=self.rules_, note="timeout")
+            unclear = partial(
+                on_refund, refund_no=refund.refund_no, refund_status=None, rules=self.rules_, note="timeout"
+            )
             self._pass(lambda state, _: unclear(_there(state)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ class OneOrder(RuleBasedStateMachine):
 
     @rule(silent=st.booleans())
     def somebody_looks(self, silent: bool) -> None:
-        for key in on_refresh(self._state()).ask:
+        for key in on_refresh(self._state()).query:
             self._answer(key, self._unclear(key) if silent else self._truth(key), Source.REFRESH)
 
     @rule(close=st.sampled_from(["obeys", "shrugs", "fails"]), silent=st.booleans())
@@ -435,7 +437,7 @@ class OneOrder(RuleBasedStateMachine):
         return RefundStatus.FAILED if told is None or known is None else known.status
 
     def _answer_refund(self, refund: Refund, told: RefundStatus | None) -> None:
-        decide = partial(on_refund, refund_no=refund.refund_no, told=told, rules=self.rules_)
+        decide = partial(on_refund, refund_no=refund.refund_no, refund_status=told, rules=self.rules_)
         self._pass(lambda state, _: decide(_there(state)))
 
     def _is_given_back(self, key: PaymentKey) -> bool:
@@ -445,7 +447,7 @@ class OneOrder(RuleBasedStateMachine):
     def _accept_late(self) -> None:
         """As `flows.accept`: the order follows its payment, and the question is answered."""
         decision = self._pass(lambda state, _: on_late_accepted(_there(state), "anna"))
-        if decision.outcome is not Outcome.NOTHING_NEW:
+        if decision.outcome is not Outcome.NOT_ACCEPTABLE:
             self.door.cases = {case for case in self.door.cases if case[1] is not CaseReason.PAID_LATE}
 
     def _money_comes_late(self) -> None:
@@ -582,7 +584,7 @@ class OneOrder(RuleBasedStateMachine):
 
     def _work_deadline(self, arm_no: int, close: str, *, silent: bool = False) -> None:
         looked = on_deadline(self._state(), self.rules_)
-        for key in looked.ask:
+        for key in looked.query:
             told = self._answer(key, self._unclear(key) if silent else self._truth(key), Source.CLOSE)
             if told.outcome is Outcome.STILL_OPEN and key in looked.close:
                 self._close(key, close)

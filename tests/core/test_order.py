@@ -5,17 +5,20 @@ from typing import Any, TypeVar
 
 import pytest
 
+from core.errors import IllegalMove
 from core.order import (
     ACCOUNT_NAME,
     ORDER_MOVES,
     ORDER_NO,
     OUT_TRADE_NO,
     PAYMENT_MOVES,
+    REFUND_MOVES,
     Order,
     OrderStatus,
     Payment,
     PaymentStatus,
     PublicStatus,
+    RefundStatus,
     deadline_key,
     public_status,
 )
@@ -24,6 +27,7 @@ from tests.core.states import (
     NOW,
     WECHAT,
     a_payment,
+    a_refund,
     a_state,
     an_order,
     closed_order,
@@ -169,3 +173,37 @@ def test_a_state_finds_by_account_and_number() -> None:
 def test_open_payments_are_those_whose_money_is_not_decided() -> None:
     state = a_state(paid_order(), paid_payment(), a_payment(WECHAT), a_payment(status=PaymentStatus.CLOSED))
     assert [payment.key for payment in state.open_payments()] == [WECHAT]
+
+
+@pytest.mark.parametrize("before", OrderStatus)
+@pytest.mark.parametrize("after", OrderStatus)
+def test_an_order_makes_legal_moves_alone(before: OrderStatus, after: OrderStatus) -> None:
+    order = an_order(status=before)
+    if after == before or after in ORDER_MOVES[before]:
+        moved = order.next_version(status=after)
+        assert (moved.status, moved.version) == (after, order.version + 1)
+    else:
+        with pytest.raises(IllegalMove):
+            order.next_version(status=after)
+
+
+@pytest.mark.parametrize("before", PaymentStatus)
+@pytest.mark.parametrize("after", PaymentStatus)
+def test_a_payment_makes_legal_moves_alone(before: PaymentStatus, after: PaymentStatus) -> None:
+    payment = a_payment(status=before)
+    if after == before or after in PAYMENT_MOVES[before]:
+        assert payment.moved_to(after).status is after
+    else:
+        with pytest.raises(IllegalMove):
+            payment.moved_to(after)
+
+
+@pytest.mark.parametrize("before", RefundStatus)
+@pytest.mark.parametrize("after", RefundStatus)
+def test_a_refund_makes_legal_moves_alone(before: RefundStatus, after: RefundStatus) -> None:
+    refund = a_refund(status=before)
+    if after == before or after in REFUND_MOVES[before]:
+        assert refund.moved_to(after).status is after
+    else:
+        with pytest.raises(IllegalMove):
+            refund.moved_to(after)

@@ -106,7 +106,7 @@ def decision(outcome: Outcome = Outcome.PAID, *reasons: CaseReason) -> Decision:
 
 
 NOTHING = Decision(outcome=Outcome.NOTHING_NEW)
-SEEN_OUTSIDE = decision(Outcome.NOTHING_NEW, CaseReason.REFUNDED_OUTSIDE)
+SEEN_OUTSIDE = decision(Outcome.REFUND_SEEN, CaseReason.REFUNDED_OUTSIDE)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_a_query_makes_of_money_that_is_there_only(
     ("evidence", "done", "finding", "has_case"),
     [
         (Refunded(**MONEY, refunded_amount=100), SEEN_OUTSIDE, Finding.REFUND, True),
-        (Refunded(**MONEY, refunded_amount=100), decision(Outcome.NOTHING_NEW), Finding.REPAIRED, False),
+        (Refunded(**MONEY, refunded_amount=100), decision(Outcome.REFUND_SEEN), Finding.REPAIRED, False),
         (Refunded(**MONEY, refunded_amount=99), SEEN_OUTSIDE, Finding.REFUND, False),
         (Paid(**MONEY), NOTHING, Finding.REFUND, False),
         (Missing(**TOLD), NOTHING, Finding.REFUND, False),

@@ -23,7 +23,7 @@ from core.lifecycle import (
     on_refund_requested,
     refund_number,
 )
-from core.lifecycle.judging import MISMATCHES
+from core.lifecycle.rules import MISMATCHES
 from core.order import (
     OUT_TRADE_NO,
     REFUND_MOVES,
@@ -258,7 +258,7 @@ def test_after_a_failure_another_refund_has_another_number() -> None:
 def test_money_that_is_going_back_cannot_be_accepted(status: RefundStatus) -> None:
     """Otherwise the order would be paid with money that the buyer has again."""
     state = late_state(a_refund(status=status))
-    assert on_late_accepted(state, "anna") == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_late_accepted(state, "anna") == Decision(outcome=Outcome.NOT_ACCEPTABLE)
     other = paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2")
     accepted = on_late_accepted(replace(state, payments=(*state.payments, other)), "anna")
     assert order_after(accepted).paid_by == WECHAT
@@ -280,7 +280,7 @@ def test_a_refund_that_succeeded_answers_the_case_tells_the_merchant_and_leaves_
     [refund], [payment] = decision.change.refunds, decision.change.payments
     assert (refund.status, refund.settled_at) == (RefundStatus.SUCCEEDED, NOW)
     assert (payment.status, payment.refunded_amount) == (PaymentStatus.PAID, 8888)
-    assert [(answer.reason, answer.resolution) for answer in decision.change.answers] == [
+    assert [(answer.reason, answer.resolution) for answer in decision.change.resolutions] == [
         (CaseReason.PAID_LATE, "refunded")
     ]
     told = notified(decision)
@@ -377,7 +377,7 @@ def test_every_move_of_a_refund_is_in_the_table(status: RefundStatus, told: Refu
 
 
 def test_an_answer_about_a_refund_that_is_none_is_nothing() -> None:
-    assert on_refund(late_state(), "r-other", RefundStatus.SUCCEEDED, RULES) == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_refund(late_state(), "r-other", RefundStatus.SUCCEEDED, RULES) == Decision(outcome=Outcome.STALE)
 
 
 # -- our own refunds in evidence ---------------------------------------------------------------------------------------

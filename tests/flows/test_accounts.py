@@ -60,7 +60,7 @@ async def db(settings: Settings, desk: Desk) -> AsyncIterator[Flaky]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def accounts(db: Flaky, desk: Desk, clock: Clock) -> AsyncIterator[Accounts]:
     async with Transport(timeout_s=1) as transport:
-        yield Accounts(db, desk.sealer, transport, clock=clock)
+        yield Accounts(db, desk.sealer, transport, desk.resources.settings, clock=clock)
 
 
 async def test_a_change_is_in_force_after_the_interval_and_not_read_before(

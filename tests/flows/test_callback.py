@@ -230,7 +230,7 @@ async def test_a_callback_before_its_order_is_retried_and_pays_when_the_order_is
     sent = desk.callback(state.payments[0], transaction=desk.transaction_of(state.payments[0]))
     await desk.resources.db.execute("UPDATE payments SET channel_account = 'elsewhere'")
     assert (await desk.receive("main", sent)).body == b"ok"
-    assert await inbox.compensate() is Outcome.NOTHING_NEW
+    assert await inbox.compensate() is Outcome.UNKNOWN_PAYMENT
     row = await inbox.row()
     assert (row["is_handled"], row["attempt"]) == (False, 2)
     await desk.resources.db.execute("UPDATE payments SET channel_account = 'main'")
@@ -438,7 +438,7 @@ async def test_a_bug_of_ours_is_tried_again_and_acknowledged(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.callback.mismatch", broken)
+        patched.setattr("flows.callback.plan_callback", broken)
         assert (await desk.receive("main", desk.callback(state.payments[0]))).body == b"ok"
         await inbox.compensate()
     row = await inbox.row()

@@ -20,7 +20,7 @@ from core.settings import Settings
 from flows.notify import (
     PER_HOST_MAX,
     RETRY_AFTER_MAX_S,
-    Heard,
+    Delivery,
     Notifier,
     _retry_after_s,
     push_claimed,
@@ -44,12 +44,12 @@ def outgoing(url: str, **more: Any) -> Outgoing:
     return replace(plain, **more)
 
 
-async def deliver(url: str, settings: Settings = PLAIN) -> Heard:
+async def deliver(url: str, settings: Settings = PLAIN) -> Delivery:
     async with Notifier(settings) as notifier:
         return await notifier.deliver(outgoing(url))
 
 
-async def told(status: int, **headers: str) -> Heard:
+async def told(status: int, **headers: str) -> Delivery:
     """What comes of it when the merchant answers this."""
     answer = http_answer(Answered(status, {name.replace("_", "-"): text for name, text in headers.items()}, b""))
     async with listening(answering(answer)) as peer:
@@ -148,12 +148,12 @@ async def test_a_url_that_no_client_can_call_is_a_dead_letter_and_not_a_crash_fo
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 async def test_every_2xx_is_heard(status: int) -> None:
-    assert await told(status) == Heard(ok=True, status=str(status))
+    assert await told(status) == Delivery(ok=True, status=str(status))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308, 400, 401, 404, 429, 500, 503])
 async def test_nothing_else_is_heard_and_none_of_it_is_final(status: int) -> None:
-    assert await told(status) == Heard(ok=False, status=str(status))
+    assert await told(status) == Delivery(ok=False, status=str(status))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -164,7 +164,7 @@ async def test_a_redirect_is_a_failure_and_never_followed(status: int) -> None:
 
 
 async def test_410_ends_it() -> None:
-    assert await told(410) == Heard(ok=False, status="410", is_final=True)
+    assert await told(410) == Delivery(ok=False, status="410", is_final=True)
 
 
 async def test_retry_after_in_seconds_is_honoured_and_capped_at_a_day() -> None:

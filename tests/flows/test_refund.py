@@ -294,7 +294,7 @@ async def test_a_worker_killed_between_the_request_and_the_commit_is_one_refund(
         raise DatabaseUnavailable("as if the process had ended here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(flow, "pass_door", killed)
+        patched.setattr(flow, "commit_decision", killed)
         with pytest.raises(DatabaseUnavailable):
             await work(desk, state)
     assert refund_of(await desk.state(state)).status is RefundStatus.REQUESTED

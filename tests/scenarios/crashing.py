@@ -1,6 +1,6 @@
 """Run the api or the worker and kill it with SIGKILL at a named step, without a hook in production code:
 
-    python -m tests.scenarios.crashing worker --at flows.query.ask:after --nth 2
+    python -m tests.scenarios.crashing worker --at flows.ask._ask:after --nth 2
 
 The function is wrapped before the process begins. It is named where it is *used*: whoever imported a name keeps what it
 got, so `flows.callback.insert_callback` dies in that flow alone, and `storage.postgres.callbacks.insert_callback`

@@ -23,19 +23,19 @@ from tests.servers import Process, eventually
 from tests.storage.redis.tools import client_of
 
 PLACE = {
-    "before_insert": "flows.place.transition:before",
-    "after_insert_before_arming": "flows.place.transition:after",
+    "before_insert": "flows.commit.transition:before",
+    "after_insert_before_arming": "flows.commit.transition:after",
     "before_create": "channels.transport.Transport.call:before",
     "after_create": "channels.transport.Transport.call:after",
-    "before_recording_the_checkout": "flows.create.pass_door:before",
-    "after_recording_the_checkout": "flows.create.pass_door:after",
+    "before_recording_the_checkout": "flows.create.commit_decision:before",
+    "after_recording_the_checkout": "flows.create.commit_decision:after",
 }
 CALLBACK = {
     "body_read": "api.http.request.Body.read:after",
     "verified": "flows.callback._verify:after",
     "after_inbox": "flows.callback.insert_callback:after",
     "armed": "flows.callback.arm_jobs:after",
-    "leased": "flows.callback.lease_or_wait:after",
+    "leased": "flows.callback.wait_for_lease:after",
     "before_asking": "channels.transport.Transport.call:before",
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.postgres.door._commit:before",
@@ -48,19 +48,19 @@ CALLBACK = {
 QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
     "leased": "storage.postgres.pending.claim:after",
-    "after_answer": "flows.query.ask:after",
+    "after_answer": "flows.ask._ask:after",
     "before_commit": "storage.postgres.door._commit:before",
     "after_commit_before_arming": "storage.postgres.door._commit:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
 }
 COMPENSATION = {
     "claimed": "storage.postgres.callbacks.claim:after",
-    "leased": "flows.callback.lease_or_wait:after",
+    "leased": "flows.callback.wait_for_lease:after",
     "after_commit": "flows.callback.query_now:after",
     "after_marking_handled": "storage.postgres.callbacks.finish:after",
 }
 CLOSE = {
-    "deadline_moved": "flows.close.pass_door:after",
+    "deadline_moved": "flows.close.commit_decision:after",
     "before_closing_at_the_channel": "flows.close.call_channel:before",
     "after_closing_at_the_channel": "flows.close.call_channel:after",
     "closed_at_the_channel_and_known": "flows.close.close_payment:after",

@@ -58,7 +58,7 @@ async def test_worker_killed_after_a_refund_was_asked_for(dying_scene: Scene, ch
     async with scene.frozen_workers():
         order = await late_money(scene, channel, account)
         await eventually(partial(_is_requested, scene, order.order_no))
-        async with dying(scene, "worker", "flows.refund.pass_door:before", tmp_path / "worker.log"):
+        async with dying(scene, "worker", "flows.refund.commit_decision:before", tmp_path / "worker.log"):
             pass
 
     await has_gone_back(scene, order)

@@ -15,8 +15,8 @@ STEPS = {
     "leased": "storage.postgres.refunds.claim:after",
     "before_asking": "channels.sandbox.adapter.Sandbox.refund_payment:before",
     "after_answer": "channels.sandbox.adapter.Sandbox.refund_payment:after",
-    "before_commit": "flows.refund.pass_door:before",
-    "after_commit_before_arming": "flows.refund.pass_door:after",
+    "before_commit": "flows.refund.commit_decision:before",
+    "after_commit_before_arming": "flows.refund.commit_decision:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
 }
 

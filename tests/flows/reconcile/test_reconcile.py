@@ -294,7 +294,8 @@ async def test_a_channel_that_answers_nothing_stops_the_run_where_it_is(
 
 async def test_rows_wait_for_the_rate_and_none_is_skipped(books: Books) -> None:
     states = [await books.lost() for _ in range(7)]
-    books.account = Account(replace(books.account.config, rate_per_s=5), books.account.channel)
+    config = replace(books.account.config, rate_per_s=5)
+    books.account = Account(config, books.account.channel, books.resources.settings)
 
     assert await books.counts() == {"repaired": 7}
 

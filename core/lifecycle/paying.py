@@ -1,0 +1,199 @@
+"""Money that came: it pays the order, comes late, comes twice, or goes back."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from core.decision import Arm, Case, Change, Decision, Event, Outcome
+from core.evidence import Evidence, Paid, Refunded, Source
+from core.lifecycle.refunding import is_going_back, new_refund
+from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, Rules
+from core.notice import order_notification
+from core.order import (
+    CaseReason,
+    OrderState,
+    OrderStatus,
+    Payment,
+    PaymentKey,
+    PaymentStatus,
+    PendingKind,
+    Refund,
+    RefundReason,
+    deadline_key,
+)
+
+
+def on_money(
+    state: OrderState, payment: Payment, evidence: Paid | Refunded, rules: Rules, by: Source
+) -> Decision | None:
+    """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
+    if payment.status is PaymentStatus.PAID:
+        return _on_refund_seen(state, payment, evidence, by)
+    paid = payment.moved_to(
+        PaymentStatus.PAID,
+        channel_transaction_id=evidence.channel_transaction_id,
+        paid_at=evidence.at or state.now,
+        refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
+    )
+    cases = _refund_case(state, paid) if isinstance(evidence, Refunded) else ()
+    match state.order.status:
+        case OrderStatus.PAID:
+            return _second_payment(state, paid, evidence, rules, by, cases)
+        case OrderStatus.CLOSED:
+            return _late_payment(state, paid, evidence, rules, by, cases)
+    return _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
+
+
+def on_late_accepted(state: OrderState, by_name: str) -> Decision:
+    """An operator accepts money that came after close, under the policy `flag`: the order becomes paid.
+
+    Only a payment that the channel has confirmed can be accepted, and only while its money is not going back; nobody
+    marks an order paid by hand. If several came, the others are double payments.
+    """
+    if state.order.status is OrderStatus.PAID:
+        return Decision(outcome=Outcome.ALREADY_PAID)
+    paid_payments = [payment for payment in state.payments if payment.status is PaymentStatus.PAID]
+    acceptable = [payment for payment in paid_payments if not is_going_back(state, payment.key)]
+    if not acceptable:
+        return Decision(outcome=Outcome.NOT_ACCEPTABLE)
+    paid, *others = acceptable
+    cases = tuple(map(_double_case, others))
+    return _pay_order(state, paid, None, Source.OPERATOR, Outcome.PAID_LATE, cases, late=True, note=f"by {by_name}")
+
+
+def _pay_order(
+    state: OrderState,
+    paid: Payment,
+    evidence: Evidence | None,
+    by: Source,
+    outcome: Outcome,
+    cases: tuple[Case, ...],
+    *,
+    late: bool,
+    note: str = "",
+) -> Decision:
+    """The one place in which an order becomes paid.
+
+    Its other payments are due at once: the query finds them left over, closes them at their channels, and they are
+    watched until they are definite.
+    """
+    order = state.order.next_version(
+        status=OrderStatus.PAID,
+        paid_by=paid.key,
+        paid_at=paid.paid_at,
+        handed_off_at=state.order.handed_off_at or state.now,
+    )
+    change = Change(
+        order=order,
+        event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence, note=note),
+        payments=(paid,),
+        resolved=(paid.key, deadline_key(order.order_no)),
+        cases=cases,
+        notification=order_notification("order.paid", order, paid, now=state.now, late=late),
+    )
+    return Decision(outcome=outcome, change=change, rearm=_siblings_due_now(state, paid.key))
+
+
+def _late_payment(
+    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
+) -> Decision:
+    """Money for a closed order: a case, a notification, and the account's policy decides about the order."""
+    late = Case(reason=CaseReason.PAID_LATE, key=paid.key, detail=f"policy {rules.late_policy}")
+    if rules.late_policy is LatePolicy.ACCEPT:
+        return _pay_order(state, paid, evidence, by, Outcome.PAID_LATE, (late, *cases), late=True)
+    is_wanted = rules.late_policy is LatePolicy.REFUND
+    refund = _policy_refund(state, paid, RefundReason.LATE) if is_wanted else None
+    order = state.order.next_version()
+    change = Change(
+        order=order,
+        event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
+        payments=(paid,),
+        resolved=(paid.key,),
+        cases=(late, *cases),
+        refunds=() if refund is None else (refund,),
+        notification=order_notification("order.paid_late", order, paid, now=state.now, late=True, refund=refund),
+    )
+    return Decision(outcome=Outcome.PAID_LATE, change=change)
+
+
+def _second_payment(
+    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
+) -> Decision:
+    """Money for an order that another payment has paid: the order stays as it is. The account's policy says whether the
+    money goes back or a person decides about it.
+    """
+    is_wanted = rules.double_policy is DoublePolicy.REFUND
+    refund = _policy_refund(state, paid, RefundReason.DOUBLE) if is_wanted else None
+    order = state.order.next_version()
+    change = Change(
+        order=order,
+        event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
+        payments=(paid,),
+        resolved=(paid.key,),
+        cases=(_double_case(paid), *cases),
+        refunds=() if refund is None else (refund,),
+        notification=order_notification("order.double_payment", order, paid, now=state.now, late=False, refund=refund),
+    )
+    return Decision(outcome=Outcome.DOUBLE_PAYMENT, change=change)
+
+
+def _on_refund_seen(state: OrderState, payment: Payment, evidence: Paid | Refunded, by: Source) -> Decision | None:
+    """The same money once more; None unless the channel has given back more of it than is known here."""
+    if not isinstance(evidence, Refunded) or evidence.refunded_amount <= payment.refunded_amount:
+        return None
+    refunded = replace(payment, refunded_amount=evidence.refunded_amount)
+    cases = tuple(case for case in _refund_case(state, refunded) if (case.key, case.reason) not in state.open_cases)
+    change = Change(
+        order=state.order.next_version(),
+        event=Event(kind=Outcome.REFUND_SEEN, by=by, key=payment.key, evidence=evidence),
+        payments=(refunded,),
+        cases=cases,
+    )
+    return Decision(outcome=Outcome.REFUND_SEEN, change=change)
+
+
+def _policy_refund(state: OrderState, paid: Payment, reason: RefundReason) -> Refund | None:
+    """The refund that the account's policy requests. Never of a watched payment, and none while evidence is in doubt
+    (amount, number, …): then a person looks first, as under `flag`.
+    """
+    is_doubted = any(case_reason in MISMATCHES for _, case_reason in state.open_cases)
+    return None if is_doubted else new_refund(state, paid, reason)
+
+
+def _refund_note(refund: Refund | None) -> str:
+    return "" if refund is None else f"refund {refund.refund_no} requested"
+
+
+def _siblings_due_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(
+            key=row.key,
+            kind=row.kind,
+            order_no=row.order_no,
+            attempt=row.attempt,
+            delay_s=0.0,
+            expected_arm_no=row.arm_no,
+        )
+        for row in state.pending
+        if row.kind is PendingKind.QUERY and row.key != paid
+    )
+
+
+def _double_case(payment: Payment) -> Case:
+    detail = f"{payment.amount} {payment.currency} came twice"
+    return Case(reason=CaseReason.DOUBLE_PAYMENT, key=payment.key, detail=detail)
+
+
+def _refund_case(state: OrderState, payment: Payment) -> tuple[Case, ...]:
+    """Money that went back without a refund of ours.
+
+    A refund of ours is of all that is left, so while there is one that has not failed, the refund seen is that one.
+    Should another be faster at the channel, the channel refuses ours, and that is a case too. Not every channel says
+    how much went back.
+    """
+    if is_going_back(state, payment.key):
+        return ()
+    detail = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded at the channel"
+    if payment.refunded_amount == 0:
+        detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
+    return (Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail),)

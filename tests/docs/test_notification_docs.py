@@ -67,8 +67,8 @@ async def delivered(*secrets: str) -> Delivery:
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/notifications"
     settings = Settings(notify_secrets=",".join(secrets), notify_allow_nets="127.0.0.0/8")
     async with server, Notifier(settings) as notifier:
-        heard = await notifier.deliver(outgoing(url))
-        assert heard.ok, heard
+        delivery = await notifier.deliver(outgoing(url))
+        assert delivery.ok, delivery
         head, _, body = (await request).partition(b"\r\n\r\n")
     lines = [line.decode().partition(": ") for line in head.split(b"\r\n")[1:]]
     return Delivery({name.lower(): value for name, _, value in lines}, body)

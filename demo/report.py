@@ -87,7 +87,7 @@ async def gather(
         false=broken[Invariant.I2],
         closed=sum(order.status == "closed" for order in books.orders),
         cases=dict(sorted(Counter(case.reason for case in books.cases).items())),
-        untrue_pages=sum(len(visit.untrue) for visit in visits),
+        untrue_pages=sum(len(visit.wrong_views) for visit in visits),
         channel_calls=len(calls),
         busiest_second=arrivals["busiest_second"],
         duration_s=round(duration_s, 1),

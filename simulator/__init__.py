@@ -1,5 +1,10 @@
-"""The channels' far side, the merchant's order service and the shoppers: the oracle that proves nodrop loses nothing.
+"""Simulated payment channels, merchant and shoppers, and the oracle that checks nodrop from outside.
 
-Nothing here is imported by nodrop, and nothing here imports it: signing, parsing and rules are written a second time,
-so that a mistake in one is seen by the other. Everything runs over real HTTP with real signatures and seeded faults.
+Nothing here imports nodrop, and the product imports nothing here: signing, parsing and rules are written a second time,
+so that a mistake in one shows in the other. Everything runs over real HTTP with real signatures and seeded faults.
+
+kernel/     ledger, faults, callbacks and control API of all channels     kit/        HTTP server, client, keys
+alipay/ paypal/ sandbox/ stripe/ wechatpay/     wire format of a channel, a package each
+merchant/   the order service that receives notifications                 shoppers/   buyers and their browser
+oracle/     the invariants     servers     channels and merchant, served  __main__    the commands
 """

@@ -1,4 +1,4 @@
-"""`python -m simulator channel | merchant | shoppers`: each a process of its own."""
+"""Commands of the simulator: `python -m simulator channel | merchant | shoppers`, each a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import uvloop
 
 from simulator.kernel.ledger import PAYMENTS_MAX
 from simulator.kit.serve import Tls, until_signalled
-from simulator.servers import CHANNELS, running_channel, running_merchant
+from simulator.servers import CHANNELS, serve_channels, serve_merchant
 from simulator.shoppers.plan import Kind, Plan
 from simulator.shoppers.shop import Shop
 from simulator.shoppers.visits import Visit, run
@@ -25,12 +25,12 @@ _log = structlog.get_logger("simulator")
 
 _host = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _port = click.option("--port", type=click.IntRange(0, 65_535), required=True, help="Port; 0 takes a free one.")
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="What chance is drawn from.")
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random decisions.")
 
 
 @click.group()
 def main() -> None:
-    """The far side of nodrop: payment channels that fail, a merchant that fails, and people who buy."""
+    """Simulate payment channels, a merchant and shoppers, with faults."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -47,33 +47,37 @@ def main() -> None:
 @_port
 @_seed
 @click.option(
-    "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="Divides the gaps of resends."
+    "--speed",
+    type=click.FloatRange(min=0.001),
+    default=1.0,
+    show_default=True,
+    help="Divisor of gaps of resends.",
 )
-@click.option("--public-url", help="Where browsers find the pay pages; unless given, where it listens.")
+@click.option("--public-url", help="URL of the pay pages for browsers; by default the address it listens on.")
 @click.option(
-    "--payments-max", type=click.IntRange(min=1), default=PAYMENTS_MAX, show_default=True, help="More are refused."
+    "--payments-max", type=click.IntRange(min=1), default=PAYMENTS_MAX, show_default=True, help="Limit of payments."
 )
 @click.option(
     "--channel-port",
     "ports",
     multiple=True,
     callback=lambda *given: _ports(given[-1]),
-    help="CHANNEL=PORT: where a channel other than the sandbox listens; a free port unless told. May be repeated.",
+    help="CHANNEL=PORT: port of a channel other than the sandbox; by default a free one. May be repeated.",
 )
-@click.option("--tls", nargs=2, type=click.Path(exists=True), help="Certificate and key in PEM: everything by HTTPS.")
-@click.option("--callbacks-anywhere", is_flag=True, help="Call back to other machines too.")
+@click.option("--tls", nargs=2, type=click.Path(exists=True), help="Certificate and key in PEM; serves HTTPS.")
+@click.option("--callbacks-anywhere", is_flag=True, help="Allow callbacks to other machines.")
 def channel(*, tls: tuple[str, str] | None, **options: Any) -> None:
-    """The channels, with their pay pages and a control API."""
+    """Serve the channels, their pay pages and a control API."""
 
     async def serve() -> None:
-        async with running_channel(**options, tls=None if tls is None else Tls(*tls)) as (url, simulation):
+        async with serve_channels(**options, tls=None if tls is None else Tls(*tls)) as (url, simulation):
             await _until_signalled("channel", url, **simulation.urls)
 
     uvloop.run(serve())
 
 
 def _ports(pairs: tuple[str, ...]) -> dict[str, int]:
-    """`alipay=9001` as a mapping."""
+    """Parse `alipay=9001` into a mapping."""
     names = {channel.name for channel in CHANNELS[1:]}
     ports = {}
     for pair in pairs:
@@ -93,13 +97,13 @@ def _ports(pairs: tuple[str, ...]) -> dict[str, int]:
     "secrets",
     multiple=True,
     envvar="MERCHANT_SECRETS",
-    help="whsec_…, best named in MERCHANT_SECRETS, several with a space between; any of them verifies.",
+    help="Secret, whsec_…; several in MERCHANT_SECRETS are separated by spaces. Each of them verifies.",
 )
 def merchant(**options: Any) -> None:
-    """The merchant's order service, with a control API."""
+    """Serve the merchant's order service and its control API."""
 
     async def serve() -> None:
-        async with running_merchant(**options) as (url, _):
+        async with serve_merchant(**options) as (url, _):
             await _until_signalled("merchant", url)
 
     try:
@@ -108,45 +112,53 @@ def merchant(**options: Any) -> None:
         raise click.UsageError(str(error)) from error
 
 
-async def _until_signalled(what: str, url: str, **others: str) -> None:
-    _log.info(f"{what}_started", url=url, **others)
+async def _until_signalled(process: str, url: str, **others: str) -> None:
+    _log.info(f"{process}_started", url=url, **others)
     await until_signalled()
-    _log.info(f"{what}_stopping", url=url)
+    _log.info(f"{process}_stopping", url=url)
 
 
 def _weights(_: click.Context, __: click.Parameter, text: str) -> dict[Kind, float]:
-    """`pays_at_once=5,walks_away=1` as a mapping."""
+    """Parse `pays_at_once=5,walks_away=1` into a mapping."""
     try:
         pairs = (part.split("=", 1) for part in text.split(","))
         weights = {Kind(name.strip()): float(weight) for name, weight in pairs}
     except ValueError as error:
         raise click.BadParameter(f"kind=weight, …; kinds: {', '.join(Kind)}") from error
     if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise click.BadParameter("weights are not negative, and not all 0")
+        raise click.BadParameter("weights must not be negative, and one must be above 0")
     return weights
 
 
 @main.command()
-@click.option("--api", "base_url", required=True, help="Where nodrop's public API is.")
-@click.option("--api-key", envvar="NODROP_API_KEY", required=True, help="Best named in NODROP_API_KEY.")
-@click.option("--shoppers", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many people.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), default=10, show_default=True, help="How many at a time.")
-@click.option("--account", "accounts", multiple=True, required=True, help="Accounts to pay at; may be repeated.")
-@click.option("--notify-url", required=True, help="Where the merchant hears of its orders.")
-@click.option("--return-url", help="Where the buyer comes back to.")
+@click.option("--api", "base_url", required=True, help="URL of nodrop's API.")
+@click.option("--api-key", envvar="NODROP_API_KEY", required=True, help="API key.")
+@click.option("--shoppers", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=10, show_default=True, help="At a time.")
+@click.option("--account", "accounts", multiple=True, required=True, help="Account to pay at; may be repeated.")
+@click.option("--notify-url", required=True, help="URL of the merchant's notifications.")
+@click.option("--return-url", help="URL to which the buyer returns.")
 @click.option(
     "--weights",
     callback=_weights,
     default=",".join(f"{kind}=1" for kind in Kind),
     show_default=True,
-    help="How many of which kind.",
+    help="Weight of each kind of shopper.",
 )
-@click.option("--expires-in-s", type=click.IntRange(1), default=900, show_default=True, help="Life of an order.")
-@click.option("--watch-s", type=float, default=5.0, show_default=True, help="How long who comes back watches the page.")
-@click.option("--prefix", "order_prefix", default="shop", show_default=True, help="What order numbers begin with.")
+@click.option(
+    "--expires-in-s", type=click.IntRange(1), default=900, show_default=True, help="Seconds until an order expires."
+)
+@click.option(
+    "--watch-s",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Seconds for which a returning buyer watches the page.",
+)
+@click.option("--prefix", "order_prefix", default="shop", show_default=True, help="Prefix of order numbers.")
 @_seed
 def shoppers(base_url: str, api_key: str, concurrency: int, **plan: Any) -> None:
-    """People who place orders, pay or do not, and look at their pages; writes one JSON line a visit, then a summary."""
+    """Place orders, pay some of them, and look at their pages. Prints a JSON line for each visit, then a summary."""
     visits = uvloop.run(_send_through(base_url, api_key, Plan(**plan), concurrency))
     kinds = Counter(visit.kind for visit in visits)
     summary = {
@@ -154,7 +166,7 @@ def shoppers(base_url: str, api_key: str, concurrency: int, **plan: Any) -> None
         "kinds": dict(sorted(kinds.items())),
         "placed": sum(visit.placed for visit in visits),
         "paid": sum(bool(visit.paid) for visit in visits),
-        "told_otherwise_after_paying": [visit.order_no for visit in visits if visit.untrue],
+        "told_otherwise_after_paying": [visit.order_no for visit in visits if visit.wrong_views],
     }
     click.echo(msgspec.json.encode(summary))
 

@@ -1,4 +1,4 @@
-"""A channel or a merchant that serves until its block ends: what the processes, the demo and the tests all start."""
+"""Channels or a merchant, served until the block ends, for the commands, the demo and the tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from simulator.stripe.channel import Stripe
 from simulator.wechatpay.channel import WechatPay
 
 CHANNELS: tuple[ChannelServer, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
-"""One file a channel; the sandbox is the first."""
+"""All channels. The sandbox is the first: it shares its address with the control API."""
 
 
 @asynccontextmanager
-async def running_channel(
+async def serve_channels(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -37,10 +37,10 @@ async def running_channel(
     ports: Mapping[str, int] = MappingProxyType({}),
     tls: Tls | None = None,
 ) -> AsyncIterator[tuple[str, Simulation]]:
-    """Gives the base URL and the state behind it. Port 0 takes a free one; `public_url` is where browsers find it.
+    """Yield the base URL and the state. Port 0 is a free one; `public_url` is the address for browsers.
 
     The sandbox channel shares its address with the pay pages and the control API. Every other channel has an address of
-    its own, as in life, at its port in `ports`: `Simulation.urls` tells it.
+    its own, with its port in `ports`; `Simulation.urls` has them all.
     """
     simulation = Simulation(
         {channel.name: channel for channel in CHANNELS},
@@ -64,10 +64,10 @@ async def running_channel(
 
 
 @asynccontextmanager
-async def running_merchant(
+async def serve_merchant(
     *, host: str = "127.0.0.1", port: int = 0, seed: int = 0, secrets: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[str, Merchant]]:
-    """Gives the base URL and the state behind it; raises ValueError for a secret that is none."""
+    """Yield the base URL and the state; raises ValueError for a malformed secret."""
     merchant = Merchant(secrets=secrets, seed=seed)
     async with serving(App(merchant_control.routes(merchant)), host=host, port=port) as url:
         yield url, merchant

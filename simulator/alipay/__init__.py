@@ -1,1 +1,1 @@
-"""Alipay's side of the wire."""
+"""Alipay: `channel` (accounts, callbacks), `operations` (calls), `wire` (formats) and `keys`."""

@@ -14,12 +14,12 @@ from simulator.alipay.operations import FILE, OPERATIONS, token_of
 from simulator.alipay.wire import (
     CHARSETS,
     callback_body,
-    failed,
+    gateway_error,
     names_its_certificates,
     parameters,
     read_time,
-    rejected,
-    string_of,
+    refusal,
+    signed_string,
 )
 from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
 from simulator.kernel.dispatch import Call, Operation
@@ -39,7 +39,7 @@ _REQUIRED = {
 
 
 class Alipay:
-    """Alipay's side of the seam. An account's `merchant_id` is its app_id."""
+    """The simulated Alipay. An account's `merchant_id` is its app_id."""
 
     name = "alipay"
     callbacks_expire = False
@@ -49,7 +49,7 @@ class Alipay:
     operations: tuple[Operation, ...] = OPERATIONS
 
     def open_account(self, name: str, callback_url: str) -> Opened:
-        """In public-key mode; `alipay_keys.in_certificate_mode` gives it certificates."""
+        """Open it in public-key mode; `alipay_keys.in_certificate_mode` adds certificates."""
         return alipay_keys.opened_account(name, callback_url)
 
     def rotated(self, account: Account) -> Opened:
@@ -72,14 +72,14 @@ class Alipay:
             return account if account is not None and is_known else Response(status=HTTPStatus.FORBIDDEN)
         wrong = _wrong_with(given, account)
         if account is None or wrong is not None:
-            return rejected(given, *(wrong or ("40002", "isv.invalid-app-id")))
+            return gateway_error(given, *(wrong or ("40002", "isv.invalid-app-id")))
         return account
 
     def too_many(self, call: Call) -> Response:
-        return failed(call, "isv.app-call-limited", code="40005")
+        return refusal(call, "isv.app-call-limited", code="40005")
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        """The same bytes in every resend: nothing in it is of the time of sending."""
+        """Return the same bytes for every resend: no field depends on the time of sending."""
         del now, pay_url
         if event.type is EventType.PAYMENT_AGREED:
             return None
@@ -102,7 +102,7 @@ def _is_of_file(request: Request) -> bool:
 
 
 def _wrong_with(given: dict[str, str], account: Account | None) -> tuple[str, str] | None:
-    """Code and `sub_code`, in the order in which the gateway looks."""
+    """Return code and `sub_code` of the first error, in the gateway's order of checks."""
     missing = [sub_code for name, sub_code in _REQUIRED.items() if not given.get(name)]
     if missing:
         return "40001", missing[0]
@@ -119,7 +119,7 @@ def _wrong_with(given: dict[str, str], account: Account | None) -> tuple[str, st
     wrong = [sub_code for sub_code, is_good in forms.items() if not is_good]
     if wrong:
         return "40002", wrong[0]
-    keys, string = wire_of(account).merchant_public_keys, string_of(given)
+    keys, string = wire_of(account).merchant_public_keys, signed_string(given)
     if not any(alipay_keys.is_signed(key, given["sign"], string) for key in keys):
         return "40002", "isv.invalid-signature"
     return None

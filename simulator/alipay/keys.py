@@ -1,4 +1,4 @@
-"""Alipay's keys in the simulator: of both sides, made at run time, and the certificates that may stand for them.
+"""Keys of both sides for Alipay, made at run time, and their certificates.
 
 An account's `wire` holds the merchant's public keys and Alipay's private ones, the newest first; all verify, the first
 one signs. With `certificates` in it the account is in certificate mode.
@@ -35,7 +35,7 @@ _YEARS = timedelta(days=5 * 365)
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
-    """In PEM. `roots` is the whole root file, in which `root` is the one that counts."""
+    """Certificates in PEM. `roots` is the whole root file; `root` is the valid one in it."""
 
     roots: str
     root: str
@@ -45,7 +45,7 @@ class Certificates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Account.wire` holds, keys in PEM. `charset` is the one of the account's callbacks."""
+    """Content of `Account.wire`, keys in PEM. `charset` is that of the account's callbacks."""
 
     seller_id: str
     merchant_public_keys: list[str]
@@ -59,7 +59,7 @@ def wire_of(account: Account) -> Wire:
 
 
 def opened_account(name: str, callback_url: str) -> Opened:
-    """In public-key mode, with fresh keys for both sides."""
+    """Return an account in public-key mode, with new keys for both sides."""
     ours, theirs = new_key(), new_key()
     wire = Wire(
         seller_id=f"2088{randbelow(10**12):012d}",
@@ -77,7 +77,7 @@ def opened_account(name: str, callback_url: str) -> Opened:
 
 
 def rotated_account(account: Account) -> Opened:
-    """With fresh keys of both sides before the ones it has."""
+    """Return the account with new keys of both sides before the old ones."""
     ours, theirs, wire = new_key(), new_key(), wire_of(account)
     certificates = wire.certificates
     if certificates is not None:
@@ -97,7 +97,7 @@ def rotated_account(account: Account) -> Opened:
 
 
 def in_certificate_mode(opened: Opened) -> Opened:
-    """The account with certificates for the keys that it has, and what the merchant configures then."""
+    """Return the account with certificates for its keys, and the new credentials."""
     wire, account = wire_of(opened.account), opened.account
     root_key, stray_key = new_key(), ec.generate_private_key(ec.SECP256R1())
     root = _certificate(root_key, root_key.public_key(), "Simulated Class 2 R1")
@@ -119,13 +119,13 @@ def in_certificate_mode(opened: Opened) -> Opened:
 
 
 def strangers(account: Account) -> Account:
-    """Somebody who has a key, only not this one."""
-    wire = replace(wire_of(account), alipay_private_keys=[_strangers_key()])
+    """Return the account with another key of Alipay's."""
+    wire = replace(wire_of(account), alipay_private_keys=[_other_key()])
     return replace(account, wire=msgspec.to_builtins(wire))
 
 
 def serial_of(certificate: str) -> str:
-    """What certificates are called: MD5 of the issuer, from CN to C, and the serial number."""
+    """Return Alipay's serial of a certificate: MD5 of the issuer, from CN to C, and the serial number."""
     read = x509.load_pem_x509_certificate(certificate.encode())
     names = {attribute.oid: attribute.value for attribute in read.issuer}
     kept = ",".join(f"{short}={names[oid]!s}" for short, oid in _SHORT.items() if oid in names)
@@ -133,7 +133,7 @@ def serial_of(certificate: str) -> str:
 
 
 def sign(pem: str, message: bytes) -> str:
-    """SHA256withRSA, in base64."""
+    """Sign with SHA256withRSA; return base64."""
     return base64.b64encode(read_private_key(pem).sign(message, padding.PKCS1v15(), SHA256())).decode()
 
 
@@ -186,5 +186,5 @@ def _certificate(
 
 
 @cache
-def _strangers_key() -> str:
+def _other_key() -> str:
     return private_pem(new_key())

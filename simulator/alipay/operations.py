@@ -1,7 +1,7 @@
-"""What Alipay's gateway does with each call: one address, and the method among the parameters.
+"""Operations of Alipay's gateway: one address, with the method among the parameters.
 
-A payment comes to be for queries and closes when the buyer first looks at it (扫码, or the page's login): before that
-the gateway says TRADE_NOT_EXIST, although the code can still be scanned and paid.
+For queries and closes a payment exists from the buyer's first look at it (扫码, or the page's login). Before that the
+gateway returns TRADE_NOT_EXIST, although the code can still be scanned and paid.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from simulator.alipay.keys import wire_of
 from simulator.alipay.wire import (
     CHINA,
     HTML,
-    answered,
-    failed,
     fen,
     parameters,
-    queried,
+    query_fields,
     read_time,
+    refusal,
     statement_zip,
+    success,
     text_in,
     yuan,
 )
@@ -48,7 +48,7 @@ _NO_TRADE = "ACQ.TRADE_NOT_EXIST"
 
 
 def _create(simulation: Simulation, call: Call, *, is_code: bool) -> Payment | str:
-    """The payment, or the `sub_code` why there is none. Asked again with equal terms it is the one that is there."""
+    """Return the payment, or the `sub_code` of the error. A repeat with equal terms returns the known payment."""
     terms = _terms(simulation, call, is_code=is_code)
     if terms is None:
         return "ACQ.INVALID_PARAMETER"
@@ -63,7 +63,7 @@ def _create(simulation: Simulation, call: Call, *, is_code: bool) -> Payment | s
 
 
 def _terms(simulation: Simulation, call: Call, *, is_code: bool) -> Terms | None:
-    """None for parameters that are not of the form."""
+    """Return the terms, or None for invalid parameters."""
     given, request = parameters(call.request), call.request
     number, amount, subject = text_in(request, "out_trade_no"), fen(text_in(request, "total_amount")), _subject(request)
     callback_url = given.get("notify_url") or call.account.callback_url
@@ -91,12 +91,12 @@ def _subject(request: Request) -> str:
 
 
 def _expires_at(simulation: Simulation, call: Call, key: Key, lives: timedelta) -> datetime | None:
-    """What `time_expire` says; without it what the payment has already, or the product's own limit. None: over."""
+    """Return `time_expire`; without it the known payment's, or the product's limit. None if it is in the past."""
     known, text = simulation.ledger.find(key, call.now), text_in(call.request, "time_expire")
     if not text:
         return call.now + lives if known is None else known.terms.expires_at
-    told = read_time(text)
-    return None if told is None or (known is None and told <= call.now) else told
+    requested = read_time(text)
+    return None if requested is None or (known is None and requested <= call.now) else requested
 
 
 def _web_address(text: str) -> str | None:
@@ -108,15 +108,15 @@ def _web_address(text: str) -> str | None:
 
 
 def _precreate(simulation: Simulation, call: Call) -> Response:
-    """The code holds the address of the pay page, so that a person, or a program that plays one, can open it."""
+    """Create a code payment. The code is the URL of the pay page, so that a shopper can open it."""
     payment = _create(simulation, call, is_code=True)
     if isinstance(payment, str):
-        return failed(call, payment, code="20000" if payment.endswith("SYSTEM_ERROR") else "40004")
-    return answered(call, out_trade_no=payment.terms.out_trade_no, qr_code=simulation.pay_url(payment))
+        return refusal(call, payment, code="20000" if payment.endswith("SYSTEM_ERROR") else "40004")
+    return success(call, out_trade_no=payment.terms.out_trade_no, qr_code=simulation.pay_url(payment))
 
 
 def _open_page(simulation: Simulation, call: Call) -> Response:
-    """A browser comes with the merchant's signed address; what it gets is for people."""
+    """Handle a browser with the merchant's signed URL; errors are HTML pages."""
     payment = _create(simulation, call, is_code=False)
     if isinstance(payment, str):
         there = simulation.ledger.find(Key(call.account.merchant_id, text_in(call.request, "out_trade_no")), call.now)
@@ -128,46 +128,46 @@ def _open_page(simulation: Simulation, call: Call) -> Response:
 
 def _query(simulation: Simulation, call: Call) -> Response:
     number = text_in(call.request, "out_trade_no")
-    payment = simulation.seen_by_query(call.account, number, call.nth, call.now)
-    if isinstance(payment, Refusal) or not _exists(payment):
-        return failed(call, _NO_TRADE, out_trade_no=number, buyer_pay_amount="0.00", receipt_amount="0.00")
-    return answered(call, **queried(payment))
+    payment = simulation.query_payment(call.account, number, call.nth, call.now)
+    if isinstance(payment, Refusal) or not _is_trade(payment):
+        return refusal(call, _NO_TRADE, out_trade_no=number, buyer_pay_amount="0.00", receipt_amount="0.00")
+    return success(call, **query_fields(payment))
 
 
-def _exists(payment: Payment) -> bool:
-    """Whether there is a trade yet, and not only a code that nobody has scanned."""
+def _is_trade(payment: Payment) -> bool:
+    """Return whether there is a trade, and not only a code before its first scan."""
     return payment.opened_at is not None or payment.agreed_at is not None or payment.paid_at is not None
 
 
 def _close(simulation: Simulation, call: Call) -> Response:
     number = text_in(call.request, "out_trade_no")
     before = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
-    if before is None or not _exists(before):
-        return failed(call, _NO_TRADE, out_trade_no=number)
+    if before is None or not _is_trade(before):
+        return refusal(call, _NO_TRADE, out_trade_no=number)
     closed = simulation.close(call.account, number, call.now)
     if closed is Refusal.PAYMENT_NOT_EXIST:
-        return failed(call, _NO_TRADE, out_trade_no=number)
+        return refusal(call, _NO_TRADE, out_trade_no=number)
     if isinstance(closed, Refusal) or before.status is not PaymentStatus.UNPAID:
-        return failed(call, "ACQ.TRADE_STATUS_ERROR", out_trade_no=number)
-    return answered(call, out_trade_no=number, trade_no=closed.transaction_id or "")
+        return refusal(call, "ACQ.TRADE_STATUS_ERROR", out_trade_no=number)
+    return success(call, out_trade_no=number, trade_no=closed.transaction_id or "")
 
 
 def _refund(simulation: Simulation, call: Call) -> Response:
-    """`fund_change` says whether money moved by this very call, so of a repeated one it is N."""
+    """Refund a payment. `fund_change` is Y only for the call that moved the money, and N for a repeat."""
     number, refund_no = text_in(call.request, "out_trade_no"), _refund_no(call.request)
     amount = fen(text_in(call.request, "refund_amount"))
     if amount is None or not refund_no:
-        return failed(call, "ACQ.INVALID_PARAMETER")
+        return refusal(call, "ACQ.INVALID_PARAMETER")
     known = simulation.ledger.find_refund(Key(call.account.merchant_id, refund_no))
     refund = simulation.refund(call.account, number, refund_no, amount, call.now)
     if isinstance(refund, Refusal):
-        return failed(call, _REFUND_REFUSALS.get(refund, "ACQ.TRADE_STATUS_ERROR"))
+        return refusal(call, _REFUND_REFUSALS.get(refund, "ACQ.TRADE_STATUS_ERROR"))
     if refund.status is RefundStatus.FAILED:
-        return failed(call, "ACQ.SELLER_BALANCE_NOT_ENOUGH")
+        return refusal(call, "ACQ.SELLER_BALANCE_NOT_ENOUGH")
     moved = known is None and refund.status is RefundStatus.SUCCEEDED
     payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     assert payment is not None, "a refund has a payment"
-    return answered(
+    return success(
         call,
         out_trade_no=number,
         trade_no=payment.transaction_id,
@@ -184,20 +184,20 @@ _REFUND_REFUSALS = {
 
 
 def _refund_no(request: Request) -> str:
-    """Without a number of its own a refund has that of its payment."""
+    """Return the number of the refund; without one it is the payment's."""
     return text_in(request, "out_request_no") or text_in(request, "out_trade_no")
 
 
 def _query_refund(simulation: Simulation, call: Call) -> Response:
-    """`refund_status` is there for what succeeded; without it the refund has not come, has failed or is not done."""
+    """Query a refund. Only a succeeded one has `refund_status`; without it, it is unknown, failed or not finished."""
     number, refund_no = text_in(call.request, "out_trade_no"), _refund_no(call.request)
     payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
-    if payment is None or not _exists(payment):
-        return failed(call, _NO_TRADE)
+    if payment is None or not _is_trade(payment):
+        return refusal(call, _NO_TRADE)
     refund = simulation.ledger.find_refund(Key(call.account.merchant_id, refund_no))
     if refund is None or not _is_done(refund, number):
-        return answered(call)
-    return answered(
+        return success(call)
+    return success(
         call,
         trade_no=payment.transaction_id,
         out_trade_no=number,
@@ -213,20 +213,20 @@ def _is_done(refund: Refund, number: str) -> bool:
 
 
 def _find_statement(simulation: Simulation, call: Call) -> Response:
-    """Where the file is. Asked for a day without trades the gateway says that there is none."""
+    """Return the URL of the file; an error for a day without trades."""
     day = _day(text_in(call.request, "bill_date"))
     if day is None or text_in(call.request, "bill_type") != "trade":
-        return failed(call, "isv.invalid_arguments", code="40002")
+        return refusal(call, "isv.invalid_arguments", code="40002")
     if not simulation.statement(call.account, day, CHINA):
-        return failed(call, "isp.bill_not_exist")
+        return refusal(call, "isp.bill_not_exist")
     token = token_of(call.account, day.isoformat())
     query = urlencode({"bizType": "trade", "userId": call.account.merchant_id, "bizDates": day, "token": token})
-    return answered(call, bill_download_url=f"{simulation.urls['alipay']}{FILE}?{query}")
+    return success(call, bill_download_url=f"{simulation.urls['alipay']}{FILE}?{query}")
 
 
 def _statement(simulation: Simulation, call: Call) -> Response:
     day = _day(parameters(call.request).get("bizDates", ""))
-    assert day is not None, "the token is of a day"
+    assert day is not None, "the token is for a day"
     packed = statement_zip(simulation.statement(call.account, day, CHINA), call.account, day)
     return Response(body=packed, content_type="application/zip")
 
@@ -239,14 +239,14 @@ def _day(text: str) -> date | None:
 
 
 def token_of(account: Account, day: str) -> str:
-    """Whoever has the address may have the file."""
+    """Return the token in the URL of the file, which needs no other authentication."""
     key = wire_of(account).alipay_private_keys[-1].encode()
     return hmac.new(key, f"{account.merchant_id} {day}".encode(), sha256).hexdigest()
 
 
 def _unknown(simulation: Simulation, call: Call) -> Response:
     del simulation
-    return failed(call, "isv.invalid-method", code="40002")
+    return refusal(call, "isv.invalid-method", code="40002")
 
 
 _Handler = Callable[[Simulation, Call], Response]
@@ -271,7 +271,7 @@ def _number(name: str, request: Request) -> str:
 
 
 def _operations() -> tuple[Operation, ...]:
-    """SDKs send by POST or by GET, browsers by GET: every operation takes both."""
+    """Return all operations for POST and for GET: SDKs use both, browsers use GET."""
     operations = [
         Operation(
             kind=kind,

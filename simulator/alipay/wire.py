@@ -1,6 +1,6 @@
-"""Alipay's gateway on the wire: calls as SDKs send them, signed answers, callbacks, and the statement in its zip.
+"""Wire format of Alipay's gateway: parameters, signed responses, callbacks, and the statement in a zip file.
 
-Written from the channel's documentation alone; it shares nothing with the adapter that it is there to check.
+Written from the channel's documentation only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _MESSAGES = {"10000": "Success", "20000": "Service Currently Unavailable", "4000
 
 
 def parameters(request: Request) -> dict[str, str]:
-    """Of query and form together, as some SDKs put all into the one and some into both; empty when unreadable."""
+    """Return the parameters of query and form, since SDKs use either or both; empty if unreadable."""
     content_type = request.headers.get("content-type", "")
     is_form = content_type.partition(";")[0].strip().lower() in ("", "application/x-www-form-urlencoded")
     return _parameters(request.query, request.body if is_form else b"")
 
 
-# The routes look at every call several times.
+# Every operation reads them several times.
 @lru_cache(maxsize=256)
 def _parameters(query: str, body: bytes) -> dict[str, str]:
     try:
@@ -56,14 +56,14 @@ def charset_of(given: dict[str, str]) -> str:
     return CHARSETS.get(given.get("charset", "utf-8").lower(), "utf-8")
 
 
-def string_of(given: dict[str, str]) -> bytes:
-    """What the merchant has signed: everything but `sign` and what is empty."""
+def signed_string(given: dict[str, str]) -> bytes:
+    """Return the string that the merchant has signed: all parameters but `sign` and empty ones."""
     names = sorted(name for name, value in given.items() if value and name != "sign")
     return "&".join(f"{name}={given[name]}" for name in names).encode(charset_of(given))
 
 
 def content(request: Request) -> dict[str, Any]:
-    """`biz_content`, or nothing where it is no object."""
+    """Return `biz_content`, or an empty dict if it is no object."""
     try:
         read = json.loads(parameters(request).get("biz_content", "{}"))
     except (ValueError, RecursionError):
@@ -72,7 +72,7 @@ def content(request: Request) -> dict[str, Any]:
 
 
 def text_in(request: Request, name: str) -> str:
-    """A field of `biz_content`; numbers are taken as the text that they are written as."""
+    """Return a field of `biz_content` as text; a number is its text."""
     value = content(request).get(name, "")
     return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
@@ -91,39 +91,39 @@ def time_text(at: datetime) -> str:
 
 
 def yuan(amount: int) -> str:
-    """Fen as Alipay writes money: 8888 → "88.88"."""
+    """Format fen: 8888 → "88.88"."""
     return f"{amount // 100}.{amount % 100:02d}"
 
 
 def fen(text: str) -> int | None:
-    """The inverse; None for what is no amount from 0.01 to 100000000.00."""
+    """Parse an amount into fen; None if it is not from 0.01 to 100000000.00."""
     match = re.fullmatch(r"(0|[1-9][0-9]{0,8})(?:\.([0-9]{1,2}))?", text, re.ASCII)
     amount = 0 if match is None else int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
     return amount if 1 <= amount <= 10**10 else None
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 
-def answered(call: Call, **fields: object) -> Response:
-    """Success, signed."""
+def success(call: Call, **fields: object) -> Response:
+    """Return a signed success."""
     return _signed(call, _outcome("10000") | fields)
 
 
-def failed(call: Call, sub_code: str, *, code: str = "40004", **fields: object) -> Response:
-    """A refusal, signed."""
+def refusal(call: Call, sub_code: str, *, code: str = "40004", **fields: object) -> Response:
+    """Return a signed refusal."""
     return _signed(call, _outcome(code, sub_code) | fields)
 
 
-def rejected(given: dict[str, str], code: str, sub_code: str) -> Response:
-    """What the gateway itself rejects; it comes without a signature, for whose key would it be."""
+def gateway_error(given: dict[str, str], code: str, sub_code: str) -> Response:
+    """Return an error of the gateway itself, unsigned since the account is not verified."""
     name = _node_name(given) if given.get("method") else "error_response"
     envelope = {name: _outcome(code, sub_code)}
     return Response(body=json.dumps(envelope, ensure_ascii=False).encode(), content_type=f"{HTML}utf-8")
 
 
 def _signed(call: Call, node: dict[str, object]) -> Response:
-    """The node as it is signed, with slashes escaped, between the quotes and commas that are not."""
+    """Sign the text of the node, with escaped slashes, and put it into the envelope unchanged."""
     given, wire = parameters(call.request), wire_of(call.account)
     charset = charset_of(given)
     text = json.dumps(node, ensure_ascii=False, separators=(",", ":")).replace("/", r"\/")
@@ -143,7 +143,7 @@ def _node_name(given: dict[str, str]) -> str:
 
 
 def names_its_certificates(given: dict[str, str], wire: Wire) -> bool:
-    """In certificate mode each call names the application's certificate and the root that Alipay is known by."""
+    """Return whether the call names the application's certificate and Alipay's root, in certificate mode only."""
     if wire.certificates is None:
         return "app_cert_sn" not in given
     serials = [serial_of(certificate) for certificate in wire.certificates.app]
@@ -155,17 +155,17 @@ def names_its_certificates(given: dict[str, str], wire: Wire) -> bool:
 
 
 def trade_status(payment: Payment) -> str:
-    """Closed is said of what was never paid, and of what was given back in full."""
+    """Return the status of a trade: closed is one that was never paid, or refunded in full."""
     if payment.status is PaymentStatus.CLOSED or payment.refunded_amount >= payment.terms.amount:
         return "TRADE_CLOSED"
     return "TRADE_SUCCESS" if payment.status.was_paid else "WAIT_BUYER_PAY"
 
 
-def queried(payment: Payment) -> dict[str, object]:
-    """The fields of a query's answer. Nothing in it tells of what was given back."""
+def query_fields(payment: Payment) -> dict[str, object]:
+    """Return the fields of a query's response. None of them shows refunds."""
     total = yuan(payment.terms.amount)
     paid = total if payment.status.was_paid else "0.00"
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "buyer_logon_id": "ttt***@example.com",
         "buyer_pay_amount": paid,
         "buyer_user_id": "2088000000000001",
@@ -177,12 +177,12 @@ def queried(payment: Payment) -> dict[str, object]:
         "trade_status": trade_status(payment),
     }
     if payment.paid_at is not None:
-        told |= {"trade_no": payment.transaction_id, "send_pay_date": time_text(payment.paid_at)}
-    return told
+        fields |= {"trade_no": payment.transaction_id, "send_pay_date": time_text(payment.paid_at)}
+    return fields
 
 
 def callback_body(event: Event, account: Account) -> bytes:
-    """The form that is posted: signed over all but `sign` and `sign_type`, in the charset that it names."""
+    """Return the posted form, signed over all but `sign` and `sign_type`, in the charset that it names."""
     charset = wire_of(account).charset
     fields = _callback_fields(event, account, charset)
     names = sorted(name for name in fields if name != "sign_type")
@@ -219,7 +219,7 @@ def _callback_fields(event: Event, account: Account, charset: str) -> dict[str, 
         "seller_id": wire_of(account).seller_id,
     }
     if event.refund is not None:
-        # All that was given back so far; the milliseconds are Alipay's.
+        # Sum of all refunds so far; the milliseconds are Alipay's.
         fields["refund_fee"] = yuan(payment.refunded_amount)
         fields["gmt_refund"] = f"{time_text(event.refund.refunded_at or event.created_at)}.320"
         fields["out_biz_no"] = event.refund.refund_no
@@ -239,7 +239,7 @@ _KINDS = {"payment": "交易", "refund": "退款"}
 
 
 def statement_zip(rows: list[Row | tuple[str, ...]], account: Account, day: date) -> bytes:
-    """Details and summary, as the bill centre packs them: CSV in GBK, between lines of comment."""
+    """Return details and summary in a zip file: CSV in GBK, between comment lines."""
     seller, stem = wire_of(account).seller_id, f"{wire_of(account).seller_id}0156_{day:%Y%m%d}_业务明细"
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -249,7 +249,7 @@ def statement_zip(rows: list[Row | tuple[str, ...]], account: Account, day: date
 
 
 class _GbkInfo(zipfile.ZipInfo):
-    """A name in GBK without the flag that would say so, as the bill centre writes it."""
+    """A file name in GBK without the flag for it, as Alipay writes it."""
 
     def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile asks for it by this name
         return self.filename.encode("gbk"), self.flag_bits & ~0x800
@@ -276,7 +276,7 @@ def _details(rows: list[Row | tuple[str, ...]], seller: str, day: date) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    """Padded with tabs, so that spreadsheets take numbers for text; what goes out has a minus."""
+    """Return the cells of a row, numbers padded with tabs for spreadsheets; a refund has a minus."""
     amount, at = yuan(row.amount) if row.type == "payment" else f"-{yuan(row.amount)}", time_text(row.at)
     known = {
         "支付宝交易号": f"{row.transaction_id}\t",

@@ -1,1 +1,1 @@
-"""The simulated far side without any wire format: ledger, faults, callbacks, clock and control API."""
+"""Parts that all channels share: ledger, faults, callbacks, clock and control API. No wire format."""

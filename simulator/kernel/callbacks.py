@@ -1,7 +1,7 @@
-"""The sender of callbacks: seeded faults, the channel's schedule of resends, and a strict look at the acknowledgement.
+"""The sender of callbacks: seeded faults, the channel's schedule of resends, strict check of acknowledgements.
 
-Every resend has the same id and body and a fresh signature. `speed` divides the gaps of the schedule; the deadline for
-the acknowledgement is never compressed, for it is what nodrop has to meet in earnest.
+Every resend has the same id and body and a new signature. `speed` divides the gaps of the schedule, and not the
+deadline of the acknowledgement: nodrop has to meet the real one.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from pyreqwest.client import Client
 
 from simulator.kernel.base import Accounts, Channel, Event, Message
 from simulator.kernel.clock import Clock, Timers
-from simulator.kernel.deliveries import Acknowledged, SentAs, Tally
+from simulator.kernel.deliveries import AcknowledgedCallback, SentAs, Tally
 from simulator.kernel.faults import Fault, FaultProfile, Faults, draw
 from simulator.kernel.ledger import Key, Payment, PaymentStatus
-from simulator.kit.http_client import Answer, NoAnswer, exchange, http_client
+from simulator.kit.http_client import ClientResponse, NoResponse, exchange, http_client
 
 AT_ONCE_MAX = 256
-"""Deliveries under way together; more wait for a place, and their deadline begins when they have it."""
+"""Limit of concurrent deliveries. The deadline of a waiting delivery begins when it is sent."""
 
 ACKNOWLEDGEMENTS_MAX = 1_000_000
-ANSWER_BYTES_MAX = 64
+RESPONSE_BYTES_MAX = 64
 STALE_BY = timedelta(hours=1)
 
 
 @runtime_checkable
 class Probing(Protocol):
-    """A channel that sends some payments' callback with a signature that is wrong on purpose first.
+    """A channel that first sends the callback of some payments with a wrong signature on purpose.
 
-    Whoever acknowledges that one verifies nothing: it counts as an acknowledged forgery.
+    An acknowledgement of it counts as an acknowledged forgery.
     """
 
     probed_share: float
 
     def probe(self, message: Message) -> Message:
-        """The message with such a signature."""
+        """Return the message with a wrong signature."""
         ...
 
 
 class CallbackSender:
-    """Sends what the far side has to say. To be entered before use; `accounts` may change while it runs."""
+    """Sends the callbacks of all channels. Enter it before use; `accounts` may change while it runs."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class CallbackSender:
         speed: float,
         now: Clock,
     ) -> None:
-        self.acknowledged: deque[Acknowledged] = deque(maxlen=ACKNOWLEDGEMENTS_MAX)
+        self.acknowledged: deque[AcknowledgedCallback] = deque(maxlen=ACKNOWLEDGEMENTS_MAX)
         self.tallies: dict[Key, Tally] = {}
         self._channels = channels
         self._accounts = accounts
@@ -70,7 +70,7 @@ class CallbackSender:
         self._timers = Timers()
         self._tasks: set[asyncio.Task[object]] = set()
         self._held: dict[str, list[Event]] = {}
-        self._offered: dict[str, dict[str, Event]] = {}
+        self._scheduled: dict[str, dict[str, Event]] = {}
         self._settled: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
         self._client: Client | None = None
@@ -85,57 +85,57 @@ class CallbackSender:
             await self._client.close()
 
     async def stop(self) -> None:
-        """Calls off everything that is under way or planned."""
+        """Cancel all current and planned deliveries."""
         self._timers.cancel_all()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def forget(self) -> None:
-        """Stop, and begin with empty books."""
+    async def clear(self) -> None:
+        """Stop, and delete all records."""
         await self.stop()
         self.acknowledged.clear()
         self.tallies.clear()
         self._held.clear()
-        self._offered.clear()
+        self._scheduled.clear()
         self._settled.clear()
 
     @property
     def under_way(self) -> int:
-        """Deliveries that are being made or planned: 0 when nothing will come any more."""
+        """Number of current and planned deliveries: 0 when no further callback follows."""
         return len(self._tasks) + len(self._timers)
 
     def tally(self, key: Key) -> Tally:
         return self.tallies.setdefault(key, Tally())
 
-    # -- from the event to its attempts --------------------------------------------------------------------------------
+    # -- schedule ------------------------------------------------------------------------------------------------------
 
-    def offer(self, event: Event) -> None:
-        """Send the event by the channel's schedule, or do to it what its faults say."""
+    def schedule(self, event: Event) -> None:
+        """Send the event by the channel's schedule, with the faults of the profile."""
         tally, profile = self.tally(event.key), self._faults.profile
-        if self._strikes(Fault.EVENT_NEVER_GENERATED, event):
+        if self._applies(Fault.EVENT_NEVER_GENERATED, event):
             tally.never_generated += 1
             return
-        self._offered.setdefault(event.key.merchant_id, {})[event.callback_id] = event
-        self._send_or_spoil(event, tally, profile)
+        self._scheduled.setdefault(event.key.merchant_id, {})[event.callback_id] = event
+        self._send_with_faults(event, tally, profile)
 
-    def offered(self, merchant_id: str) -> list[Event]:
-        """What was to be called back about, oldest first."""
-        return list(self._offered.get(merchant_id, {}).values())
+    def scheduled(self, merchant_id: str) -> list[Event]:
+        """Return all events of the merchant, oldest first."""
+        return list(self._scheduled.get(merchant_id, {}).values())
 
     def undelivered(self, merchant_id: str) -> list[Event]:
-        """What was to be called back about and has not been acknowledged, oldest first."""
-        offered = self._offered.get(merchant_id, {})
-        return [event for event in offered.values() if event.callback_id not in self._settled]
+        """Return the merchant's events without an acknowledgement, oldest first."""
+        scheduled = self._scheduled.get(merchant_id, {})
+        return [event for event in scheduled.values() if event.callback_id not in self._settled]
 
-    def _send_or_spoil(self, event: Event, tally: Tally, profile: FaultProfile) -> None:
-        if self._strikes(Fault.LOST, event):
+    def _send_with_faults(self, event: Event, tally: Tally, profile: FaultProfile) -> None:
+        if self._applies(Fault.LOST, event):
             tally.lost += 1
-        elif self._strikes(Fault.LATE, event):
+        elif self._applies(Fault.LATE, event):
             tally.late += 1
             self._timers.after(profile.late_s, partial(self._start, event, 1))
-        elif self._strikes(Fault.REORDERED, event):
+        elif self._applies(Fault.REORDERED, event):
             tally.reordered += 1
             self._held.setdefault(event.key.merchant_id, []).append(event)
             self._timers.after(profile.reordered_max_s, partial(self._release, event.key.merchant_id))
@@ -143,11 +143,11 @@ class CallbackSender:
             self._start(event, 1)
 
     def forge(self, event: Event) -> None:
-        """Two callbacks that claim the event and were never signed like this by the channel. Not resent."""
+        """Send two forged callbacks of the event, without resends: one by other keys, one with an altered body."""
         self._spawn(self._forge(event))
 
     async def send_now(self, event: Event) -> bool:
-        """One genuine delivery whatever the faults say; whether it was acknowledged."""
+        """Deliver the event once without faults; return whether it was acknowledged."""
         return await self._deliver(event, SentAs.GENUINE)
 
     def _start(self, event: Event, attempt: int) -> None:
@@ -162,16 +162,16 @@ class CallbackSender:
             return
         if attempt == 1:
             await self._probe(event)
-        copies = 2 if self._strikes(Fault.DOUBLED, event, attempt) else 1
+        copies = 2 if self._applies(Fault.DOUBLED, event, attempt) else 1
         self.tally(event.key).doubled += copies - 1
-        sent_as = self._spoilt(event, attempt)
-        answers = await asyncio.gather(*(self._deliver(event, sent_as) for _ in range(copies)))
+        sent_as = self._sent_as(event, attempt)
+        acknowledgements = await asyncio.gather(*(self._deliver(event, sent_as) for _ in range(copies)))
         self._release(event.key.merchant_id)
-        if not any(answers):
+        if not any(acknowledgements):
             self._plan(event, attempt)
 
     def _plan(self, event: Event, attempt: int) -> None:
-        """The next attempt: after 15 s, 15 s, 30 s, 3 min … divided by `speed`, until the schedule is used up."""
+        """Plan the next attempt: after 15 s, 15 s, 30 s, 3 min … divided by `speed`, to the end of the schedule."""
         gaps = self._channel(event).resend_gaps_s
         if attempt > len(gaps):
             self.tally(event.key).exhausted += 1
@@ -179,32 +179,32 @@ class CallbackSender:
         self._timers.after(gaps[attempt - 1] / self._speed, partial(self._start, event, attempt + 1))
 
     def _release(self, merchant_id: str) -> None:
-        """A later callback of this merchant has been sent, or the time is over: the held ones follow."""
+        """Send the held callbacks: a later callback of this merchant was sent, or their time is over."""
         for event in self._held.pop(merchant_id, ()):
             self._start(event, 1)
 
-    def _strikes(self, fault: Fault, event: Event, counter: int = 0) -> bool:
-        return self._faults.strikes(fault, event.number, counter)
+    def _applies(self, fault: Fault, event: Event, counter: int = 0) -> bool:
+        return self._faults.applies(fault, event.number, counter)
 
-    def _spoilt(self, event: Event, attempt: int) -> SentAs:
-        if self._strikes(Fault.WRONG_AMOUNT, event, attempt):
+    def _sent_as(self, event: Event, attempt: int) -> SentAs:
+        if self._applies(Fault.WRONG_AMOUNT, event, attempt):
             return SentAs.WRONG_AMOUNT
-        is_stale = self._channel(event).callbacks_expire and self._strikes(Fault.STALE, event, attempt)
+        is_stale = self._channel(event).callbacks_expire and self._applies(Fault.STALE, event, attempt)
         return SentAs.STALE if is_stale else SentAs.GENUINE
 
     # -- one delivery --------------------------------------------------------------------------------------------------
 
     async def _deliver(self, event: Event, sent_as: SentAs) -> bool:
         account, tally, now = self._accounts[event.key.merchant_id], self.tally(event.key), self._now()
-        told = event
+        sent_event = event
         if sent_as is SentAs.WRONG_AMOUNT:
             tally.wrong_amount += 1
-            told = _with_wrong_amount(event)
+            sent_event = _with_wrong_amount(event)
         elif sent_as is SentAs.STALE:
             tally.stale += 1
             now -= STALE_BY
-        message = self._channel(event).callback(told, account, now, self._pay_url(event.payment))
-        assert message is not None, "what is not called back about is not offered"
+        message = self._channel(event).callback(sent_event, account, now, self._pay_url(event.payment))
+        assert message is not None, "only events with a callback are scheduled"
         acknowledged = await self._post(event, message, sent_as)
         if acknowledged:
             self._settled.add(event.callback_id)
@@ -230,20 +230,20 @@ class CallbackSender:
             return
         account = self._accounts[event.key.merchant_id]
         message = channel.callback(event, account, self._now(), self._pay_url(event.payment))
-        assert message is not None, "what is not called back about is not offered"
+        assert message is not None, "only events with a callback are scheduled"
         self.tally(event.key).forged += 1
         await self._post(event, channel.probe(message), SentAs.FORGED)
 
     async def _post(self, event: Event, message: Message, sent_as: SentAs) -> bool:
-        """Send and judge the answer. Silence, a late answer and a broken one are no acknowledgement."""
+        """Send it and return whether it was acknowledged. No response, a late or a broken one is none."""
         tally, channel = self.tally(event.key), self._channel(event)
         async with self._slots:
             tally.sent += 1
-            answer = await self._exchange(event, message, channel.acknowledge_within_s)
-        tally.last_status = None if answer is None else answer.status
-        acknowledged = answer is not None and channel.acknowledges(answer.status, answer.body)
+            response = await self._exchange(event, message, channel.acknowledge_within_s)
+        tally.last_status = None if response is None else response.status
+        acknowledged = response is not None and channel.acknowledges(response.status, response.body)
         if acknowledged:
-            self._note(event, message.body, sent_as)
+            self._record_acknowledgement(event, message.body, sent_as)
         if sent_as is SentAs.FORGED:
             tally.forged_acknowledged += acknowledged
         else:
@@ -251,7 +251,7 @@ class CallbackSender:
             tally.refused += not acknowledged
         return acknowledged
 
-    async def _exchange(self, event: Event, message: Message, within_s: float) -> Answer | None:
+    async def _exchange(self, event: Event, message: Message, within_s: float) -> ClientResponse | None:
         if self._client is None:
             raise RuntimeError("the sender has not been entered")
         try:
@@ -262,14 +262,14 @@ class CallbackSender:
                 headers=message.headers,
                 body=message.body,
                 within_s=within_s,
-                body_bytes_max=ANSWER_BYTES_MAX,
+                body_bytes_max=RESPONSE_BYTES_MAX,
             )
-        except NoAnswer:
+        except NoResponse:
             return None
 
-    def _note(self, event: Event, body: bytes, sent_as: SentAs) -> None:
+    def _record_acknowledgement(self, event: Event, body: bytes, sent_as: SentAs) -> None:
         self.acknowledged.append(
-            Acknowledged(
+            AcknowledgedCallback(
                 merchant_id=event.key.merchant_id,
                 out_trade_no=event.key.number,
                 callback_id=event.callback_id,
@@ -289,7 +289,7 @@ class CallbackSender:
 
 
 def _with_wrong_amount(event: Event) -> Event:
-    """One minor unit more than was paid: the smallest difference is the easiest to miss."""
+    """Return the event with one minor unit more: the smallest difference is the easiest to miss."""
     terms = event.payment.terms
     return replace(event, payment=replace(event.payment, terms=replace(terms, amount=terms.amount + 1)))
 

@@ -1,4 +1,4 @@
-"""The clocks of a simulator process, and its timers: everything that happens later can be called off at once."""
+"""Clocks and timers of a simulator process. All timers can be cancelled together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def utc_now() -> datetime:
 
 
 def steady_s() -> float:
-    """Unix seconds that never jump: wall time at the start of the process, monotonic since."""
+    """Return Unix seconds that never jump: wall time at the start of the process, monotonic since."""
     return _ANCHOR + time.monotonic()
 
 
@@ -31,7 +31,7 @@ class Timers:
         return len(self._handles)
 
     def after(self, seconds: float, do: Callable[[], object]) -> None:
-        """Calls `do` once, `seconds` from now."""
+        """Call `do` once, `seconds` from now."""
 
         def run() -> None:
             self._handles.discard(handle)

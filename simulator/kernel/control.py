@@ -1,4 +1,4 @@
-"""The control API of a channel process: accounts, faults, the ledger as it is, and the buyer's hand. Loopback only."""
+"""The control API of a channel process: accounts, faults, ledger, payments by the buyer. Loopback only."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CalledBack(msgspec.Struct, frozen=True, kw_only=True):
-    """`status` is what nodrop answered, null when nothing readable came within the deadline."""
+    """`status` is nodrop's HTTP status, null without a readable response before the deadline."""
 
     acknowledged: bool
     status: int | None
 
 
 def routes(simulation: Simulation) -> list[Route]:
-    """The whole control API as one table."""
+    """Routes of the control API."""
     table: list[tuple[str, str, Callable[[Simulation, Request], Awaitable[Response]]]] = [
         ("GET", "/healthz", _health),
         ("PUT", "/control/accounts", _put_accounts),
@@ -74,7 +74,7 @@ async def _health(simulation: Simulation, _: Request) -> Response:
 
 
 async def _put_accounts(simulation: Simulation, request: Request) -> Response:
-    """Adds accounts, or replaces those with the same merchant id; none is ever removed, for the ledger names them."""
+    """Add accounts, or replace those with the same merchant id. None is removed: the ledger refers to them."""
     accounts = body_of(request, list[Account])
     if not all(account.keys or account.wire for account in accounts):
         raise Refused(problem(400, "INVALID_PARAMETER", "an account has keys"))
@@ -90,7 +90,7 @@ async def _put_accounts(simulation: Simulation, request: Request) -> Response:
 
 
 async def _open_account(simulation: Simulation, request: Request) -> Response:
-    """An account with keys made now; answers with what the merchant configures: base URL and credentials."""
+    """Open an account with new keys; respond with the merchant's configuration: base URL and credentials."""
     body = body_of(request, OpenBody)
     channel = simulation.channels.get(body.channel)
     if channel is None:
@@ -99,7 +99,7 @@ async def _open_account(simulation: Simulation, request: Request) -> Response:
 
 
 async def _rotate(simulation: Simulation, request: Request) -> Response:
-    """Fresh keys before the old ones, which stay valid."""
+    """Add new keys before the old ones, which stay valid."""
     account = simulation.accounts.get(request.params["merchant_id"])
     if account is None:
         raise Refused(problem(404, "NOT_FOUND", "there is no such account"))
@@ -128,7 +128,7 @@ async def _get_faults(simulation: Simulation, _: Request) -> Response:
 
 
 async def _put_faults(simulation: Simulation, request: Request) -> Response:
-    """The new profile as a whole: what is not named goes well again."""
+    """Replace the whole profile: a fault that is not named is off."""
     profile = body_of(request, FaultProfile)
     simulation.faults.profile = profile
     named = {name: getattr(profile, name) for name in profile.__struct_fields__}
@@ -151,11 +151,11 @@ async def _pay(simulation: Simulation, request: Request) -> Response:
 
 
 async def _callback(simulation: Simulation, request: Request) -> Response:
-    """Sends the callback of a paid payment once more, genuine, at once and whatever the faults say."""
+    """Send the callback of a paid payment once more, at once and without faults."""
     key = _key(simulation, request)
     payment = simulation.ledger.find(key, simulation.now())
     if payment is None or not payment.status.was_paid:
-        raise Refused(problem(409, Refusal.NOT_PAID, "there is nothing to call back about"))
+        raise Refused(problem(409, Refusal.NOT_PAID, "the payment has no callback"))
     acknowledged = await simulation.sender.send_now(simulation.paid_event(payment))
     return json_response(CalledBack(acknowledged=acknowledged, status=simulation.sender.tally(key).last_status))
 
@@ -183,7 +183,7 @@ async def _reset(simulation: Simulation, request: Request) -> Response:
 
 
 def _key(simulation: Simulation, request: Request) -> Key:
-    """The payment that the address names; `?merchant_id=` tells which, where two merchants use the same number."""
+    """Return the key of the payment in the path; `?merchant_id=` chooses between merchants with the same number."""
     wanted = parse_qs(request.query).get("merchant_id")
     keys = [key for key in simulation.find_keys(request.params["out_trade_no"]) if not wanted or key[0] in wanted]
     if not keys:
@@ -195,5 +195,5 @@ def _key(simulation: Simulation, request: Request) -> Key:
 
 def _known(payment: Payment | Refusal) -> Payment:
     if isinstance(payment, Refusal):
-        raise Refused(problem(409, payment, "the payment takes no money any more"))
+        raise Refused(problem(409, payment, "the payment cannot be paid any more"))
     return payment

@@ -9,7 +9,7 @@ import msgspec
 
 
 class SentAs(StrEnum):
-    """What a delivery was: as it should be, or spoilt in one way."""
+    """How a delivery was sent: genuine, or with one fault."""
 
     GENUINE = "genuine"
     WRONG_AMOUNT = "wrong_amount"
@@ -17,8 +17,8 @@ class SentAs(StrEnum):
     FORGED = "forged"
 
 
-class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that nodrop answered with success, and for which it is now responsible."""
+class AcknowledgedCallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that nodrop acknowledged, and has to have stored."""
 
     merchant_id: str
     out_trade_no: str
@@ -29,7 +29,7 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """How the callbacks of one payment fared; counts of deliveries, but for the events that were never sent."""
+    """Counts of deliveries for one payment. `never_generated` and `lost` count events that were not sent."""
 
     never_generated: int = 0
     lost: int = 0

@@ -116,28 +116,28 @@ async def _handle(simulation: Simulation, channel: ChannelServer, operation: Ope
 def _with_faults(simulation: Simulation, operation: Operation, call: Call, number: str) -> Reply:
     faults, counters, profile = simulation.faults, simulation.traffic.counters, simulation.faults.profile
 
-    def strikes(fault: Fault) -> bool:
-        struck = operation.kind in profile.affected and faults.strikes(fault, number, call.nth)
-        counters[f"faults_{fault}"] += struck
-        return struck
+    def applies(fault: Fault) -> bool:
+        applied = operation.kind in profile.affected and faults.applies(fault, number, call.nth)
+        counters[f"faults_{fault}"] += applied
+        return applied
 
-    if strikes(Fault.ANSWERED_5XX):
+    if applies(Fault.ANSWERED_5XX):
         return _server_error(_pick(faults.seed, number, call.nth))
-    if strikes(Fault.TIMED_OUT):
+    if applies(Fault.TIMED_OUT):
         return Hang(seconds=profile.hang_s)
-    if strikes(Fault.HTML_ERROR):
+    if applies(Fault.HTML_ERROR):
         return Response(body=_PAGE, content_type=HTML)
     response = operation.handle(simulation, call)
     reply: Response | Cut = response
-    if operation.kind in _RESPONSE_LOST and strikes(_RESPONSE_LOST[operation.kind]):
+    if operation.kind in _RESPONSE_LOST and applies(_RESPONSE_LOST[operation.kind]):
         picked = _pick(faults.seed, number, call.nth)
         # An empty response (204) cannot be cut off.
         reply = _server_error(picked) if picked % 2 or not response.body else Cut(response=response, keep=0)
-    elif strikes(Fault.CUT):
+    elif applies(Fault.CUT):
         reply = Cut(response=response, keep=len(response.body) // 2)
-    elif strikes(Fault.TRUNCATED):
+    elif applies(Fault.TRUNCATED):
         reply = replace(response, body=response.body[: len(response.body) // 2])
-    return Later(seconds=profile.slow_s, reply=reply) if strikes(Fault.SLOW) else reply
+    return Later(seconds=profile.slow_s, reply=reply) if applies(Fault.SLOW) else reply
 
 
 def _server_error(picked: int) -> Response:

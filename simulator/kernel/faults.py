@@ -1,7 +1,7 @@
-"""What goes wrong, how often, and the seeded decision whether it goes wrong this time.
+"""Faults, their shares, and the seeded decision whether a fault applies.
 
-A decision depends on the seed, the fault, the number of the payment and a counter, and on nothing else: a run is
-repeatable whatever the order in which calls arrive, and raising one share never moves the decisions of another.
+A decision depends only on the seed, the fault, the number of the payment and a counter: a run can be repeated whatever
+the order of calls, and a change of one share never changes the decisions of another.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 from msgspec import Meta
 
 FORCED_MAX = 100_000
-"""Payments with faults of their own; the oldest is forgotten beyond."""
+"""Limit of payments with faults of their own; the oldest is deleted."""
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 
 
 class CallKind(StrEnum):
-    """What nodrop asks a channel to do."""
+    """Kinds of calls to a channel."""
 
     CREATE = "create"
     QUERY = "query"
@@ -36,7 +36,7 @@ class CallKind(StrEnum):
 
 
 class Fault(StrEnum):
-    """Each is the name of a share in `FaultProfile`, where it is described."""
+    """Faults. Each is the name of a share in `FaultProfile`, which describes it."""
 
     LOST = "lost"
     EVENT_NEVER_GENERATED = "event_never_generated"
@@ -91,29 +91,29 @@ CALL_FAULTS = frozenset(
 
 
 class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shares from 0 to 1, seconds (real ones, never compressed) and switches; without any, all goes well.
+    """Shares from 0 to 1, seconds (never divided by `speed`) and switches. The default has no fault.
 
-    Shares are independent of each other; where two exclude one another the one named first here wins.
+    Shares are independent; of two that exclude each other the first one here wins.
     """
 
-    # Callbacks. Per event: never made; made and lost, resends as well; `late_s` late; held until a later one was sent.
+    # Callbacks. Per event: not generated; lost with its resends; `late_s` late; held until a later one was sent.
     event_never_generated: Share = 0.0
     lost: Share = 0.0
     late: Share = 0.0
     late_s: Seconds = 5.0
     reordered: Share = 0.0
     reordered_max_s: Seconds = 2.0
-    # Per delivery: sent twice at once; well signed with an amount that is not the ledger's; an hour old when sent.
+    # Per delivery: sent twice at once; a valid signature over a wrong amount; signed an hour ago.
     doubled: Share = 0.0
     wrong_amount: Share = 0.0
     stale: Share = 0.0
-    # Per payment, while it is unpaid: two callbacks that claim paid, signed by a stranger and altered after signing.
+    # Per unpaid payment: two callbacks that claim paid, one signed by another key, one altered after signing.
     forged: Share = 0.0
-    # Every delivery fails as if the network towards nodrop were cut; the schedule of resends goes on.
+    # Every delivery fails as if the network to nodrop were cut; the schedule of resends goes on.
     callbacks_blocked: bool = False
 
-    # Calls, for the kinds named (all of them by default). Without effect: 500 to 503; no answer for `hang_s`; status
-    # 200 with an unsigned page. With effect: answered after `slow_s`; cut in mid-body; half of the JSON.
+    # Calls, for the kinds named (all of them by default). Without effect: 500 to 504; no response for `hang_s`; status
+    # 200 with an unsigned page. With effect: response after `slow_s`; cut in the body; half of the JSON.
     affected: tuple[CallKind, ...] = tuple(CallKind)
     answered_5xx: Share = 0.0
     timed_out: Share = 0.0
@@ -123,40 +123,40 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     truncated: Share = 0.0
     slow: Share = 0.0
     slow_s: Seconds = 2.0
-    # With effect, and then no readable answer: the connection closes at once, or a 500 is answered.
+    # With effect, and without a readable response: the connection closes, or the status is 500 to 504.
     create_answer_lost: Share = 0.0
     close_answer_lost: Share = 0.0
-    # Query answers, well signed: another amount; paid, and right in everything but the number.
+    # Responses to queries with a valid signature: a wrong amount; paid, with the number of another payment.
     wrong_amount_in_query: Share = 0.0
     other_order: Share = 0.0
-    # Per payment: unknown to query and close for its first seconds, unless it is paid before.
+    # Per payment: unknown to query and close for its first seconds, unless it is paid.
     not_found_first: Share = 0.0
     not_found_first_s: Seconds = 2.0
 
-    # The buyer's money arrives `settle_after_s` after the payment was closed on request.
+    # The money arrives `settle_after_s` after the payment was closed on request.
     settles_after_close: Share = 0.0
     settle_after_s: Seconds = 1.0
-    # The buyer pays by a slow method: agreed at once, the money comes `settle_after_s` later.
+    # The buyer uses a slow method: the money arrives `settle_after_s` after the approval.
     settles_later: Share = 0.0
-    # Refunds are `processing` for so long; then the share fails and the others succeed.
+    # Refunds are `processing` for this time; then the share fails and the others succeed.
     refund_settles_s: Seconds = 0.0
     refund_fails: Share = 0.0
-    # Per row of a statement: left out; another amount; cut off after its second column.
+    # Per row of a statement: left out; a wrong amount; cut off after its second column.
     statement_omits: Share = 0.0
     statement_wrong_amount: Share = 0.0
     statement_malformed: Share = 0.0
 
-    # The channel's clock is ahead by so much (behind, if negative): what it signs, and when it says that it was paid.
+    # The channel's clock is ahead (behind, if negative): the times of its signatures and of payments.
     clock_skew_s: Annotated[float, Meta(ge=-86_400, le=86_400)] = 0.0
 
-    # Everything the channel serves answers 503; nothing is answered at all; 429 beyond so many calls in any second.
+    # Status 503 for every request; no response at all; 429 beyond this number of calls in any second.
     down: bool = False
     blackhole: bool = False
     rate_limit_per_s: Annotated[int, Meta(ge=0, le=100_000)] = 0
 
 
 class AtFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The faults of one payment instead of the profile's: one of a kind always, or `none` of it at all."""
+    """Faults of one payment instead of the profile's: for callbacks and calls one fault always, or `none`."""
 
     callback: str | None = None
     call: str | None = None
@@ -167,19 +167,19 @@ class AtFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"{name!r} is none of: none, {', '.join(sorted(kind))}")
 
     def decides(self, fault: Fault) -> bool | None:
-        """True or False where this payment has its own rule for the fault, None where the profile decides."""
+        """Return whether the fault applies to this payment; None if the profile decides."""
         chosen = self.callback if fault in CALLBACK_FAULTS else self.call if fault in CALL_FAULTS else None
         return None if chosen is None else chosen == fault
 
 
 def draw(seed: int, kind: str, number: str, counter: int = 0) -> float:
-    """A number in [0, 1) that is always the same for the same four arguments."""
+    """Return a number in [0, 1) that depends on the four arguments only."""
     text = f"{seed}\x1f{kind}\x1f{number}\x1f{counter}".encode()
     return int.from_bytes(blake2b(text, digest_size=6).digest()) / 2**48
 
 
 class Faults:
-    """The profile in force, the seed, and the payments with a rule of their own."""
+    """The current profile, the seed, and the payments with faults of their own."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -187,19 +187,19 @@ class Faults:
         self._forced: dict[str, AtFault] = {}
 
     def reset(self, seed: int) -> None:
-        """No faults, and decisions from this seed."""
+        """Remove all faults and set the seed."""
         self.seed = seed
         self.profile = FaultProfile()
         self._forced.clear()
 
     def force(self, number: str, at_fault: AtFault) -> None:
-        """From now on this payment has faults of its own."""
+        """Give this payment faults of its own."""
         self._forced[number] = at_fault
         if len(self._forced) > FORCED_MAX:
             del self._forced[next(iter(self._forced))]
 
-    def strikes(self, fault: Fault, number: str, counter: int = 0) -> bool:
-        """Whether the fault happens to this payment, at its `counter`-th occasion."""
+    def applies(self, fault: Fault, number: str, counter: int = 0) -> bool:
+        """Return whether the fault applies to this payment, at its `counter`-th call or delivery."""
         forced = self._forced.get(number)
         decided = None if forced is None else forced.decides(fault)
         if decided is not None:

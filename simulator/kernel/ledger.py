@@ -1,9 +1,9 @@
-"""The truth: which payments a channel knows, what became of each, and what was given back.
+"""The ledger of a channel: its payments, their states and their refunds. The oracle takes it for the truth.
 
     unpaid → paid → refunded (in part or in full)
-    unpaid → closed, on request or at `expires_at`; a closed one may still be settled by money that was under way
+    unpaid → closed, on request or at `expires_at`; money that is on its way can still settle a closed payment
 
-Pure and in memory: `now` is an argument, refusals are values, and nothing here knows of HTTP, signatures or faults.
+Pure and in memory: `now` is an argument, refusals are values; no HTTP, signatures or faults here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 from msgspec.structs import replace
 
 PAYMENTS_MAX = 200_000
-"""Payments are the truth and cannot be forgotten, so a full ledger refuses new ones instead.
+"""A full ledger refuses new payments; it never deletes one.
 
-With its events, tallies and arrivals a payment takes about 2.5 KB: half a gigabyte in all.
+A payment with its events, tallies and arrivals takes about 2.5 KB: half a gigabyte in all.
 """
 
 
@@ -42,7 +42,7 @@ class RefundStatus(StrEnum):
 
 
 class Refusal(StrEnum):
-    """What the ledger will not do; the value is the error code of the sandbox channel."""
+    """Refusals of the ledger. The value is the error code of the sandbox channel."""
 
     NUMBER_REUSED = "NUMBER_REUSED"
     PAYMENT_NOT_EXIST = "PAYMENT_NOT_EXIST"
@@ -56,16 +56,16 @@ class Refusal(StrEnum):
 
 
 class Key(NamedTuple):
-    """A number is the merchant's own: two merchants may use the same."""
+    """Merchant and number: two merchants may use the same number."""
 
     merchant_id: str
     number: str
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a payment is for. Equal terms under one number are the same payment.
+    """Terms of a payment. The same number with equal terms is the same payment.
 
-    `transaction_id` is for a channel that numbers a payment before it is paid, `wire` what else its file keeps of it.
+    `transaction_id` is set by a channel that numbers a payment before it is paid; `wire` is the channel's own data.
     """
 
     out_trade_no: str
@@ -80,10 +80,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as it is. `settled_late` says that the money came after it had been closed.
+    """State of a payment. `settled_late`: the money arrived after the payment was closed.
 
-    `opened_at` is when the buyer first saw the pay page (scanned the code), `agreed_at` when the buyer agreed to pay at
-    a channel that takes the money later.
+    `opened_at`: the buyer first saw the pay page (scanned the code). `agreed_at`: the buyer approved the payment at a
+    channel that takes the money later.
     """
 
     merchant_id: str
@@ -120,7 +120,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(NamedTuple):
-    """A line of the statement: money that came (`payment`) or went back (`refund`) on that day."""
+    """A line of the statement of a day: `payment` or `refund`."""
 
     type: str
     out_trade_no: str
@@ -132,7 +132,7 @@ class Row(NamedTuple):
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums in minor units of one merchant in one currency; `paid` includes what was refunded later."""
+    """Sums of a merchant in one currency, in minor units; `paid` includes refunded money."""
 
     merchant_id: str
     currency: str
@@ -150,10 +150,10 @@ class Ledger:
         self._payments: dict[Key, Payment] = {}
         self._refunds: dict[Key, Refund] = {}
         self._keys_by_token: dict[str, Key] = {}
-        self._promised: dict[Key, int] = {}  # what is given back or about to be
+        self._promised: dict[Key, int] = {}  # sum of refunds, succeeded or processing
 
     def create(self, merchant_id: str, terms: Terms, now: datetime) -> Payment | Refusal:
-        """The new payment, or the one that has this number already when its terms are the same."""
+        """Create a payment; return the known one if number and terms are the same."""
         known = self.find(Key(merchant_id, terms.out_trade_no), now)
         if known is not None:
             return known if known.terms == terms else Refusal.NUMBER_REUSED
@@ -165,26 +165,26 @@ class Ledger:
         return self._keep(payment)
 
     def find(self, key: Key, now: datetime) -> Payment | None:
-        """The payment as it is at `now`: an unpaid one is closed from `expires_at` on."""
+        """Return the payment at `now`: an unpaid one is closed from `expires_at` on."""
         payment = self._payments.get(key)
         if payment is None or payment.status is not PaymentStatus.UNPAID or now < payment.terms.expires_at:
             return payment
         return self._keep(replace(payment, status=PaymentStatus.CLOSED, closed_at=payment.terms.expires_at))
 
     def find_by_token(self, token: str, now: datetime) -> Payment | None:
-        """The payment whose pay page has this token."""
+        """Return the payment whose pay page has this token."""
         key = self._keys_by_token.get(token)
         return None if key is None else self.find(key, now)
 
     def open(self, key: Key, now: datetime) -> Payment | None:
-        """The buyer looks at it, for the first time or again."""
+        """Record the buyer's first look at the pay page."""
         payment = self.find(key, now)
         if payment is None or payment.opened_at is not None:
             return payment
         return self._keep(replace(payment, opened_at=now))
 
     def agree(self, key: Key, now: datetime) -> Payment | Refusal:
-        """The buyer agrees to pay; the money is taken later. Agreeing again changes nothing."""
+        """Record the buyer's approval; the money is taken later. A repeat changes nothing."""
         payment = self.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
@@ -195,7 +195,7 @@ class Ledger:
         return self._keep(replace(payment, agreed_at=now))
 
     def pay(self, key: Key, now: datetime) -> Payment | Refusal:
-        """The buyer pays. A payment takes money once: paying again changes nothing."""
+        """Record the buyer's money. A payment takes money once: a repeat changes nothing."""
         payment = self.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
@@ -204,7 +204,7 @@ class Ledger:
         return Refusal.NOT_PAYABLE if payment.status is PaymentStatus.CLOSED else self._paid(payment, now)
 
     def settle_late(self, key: Key, now: datetime) -> Payment | Refusal:
-        """Money that was under way arrives for a closed payment."""
+        """Record money that arrives for a closed payment."""
         payment = self.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
@@ -213,7 +213,7 @@ class Ledger:
         return self._paid(replace(payment, settled_late=True), now)
 
     def close(self, key: Key, now: datetime) -> Payment | Refusal:
-        """No money any more; closing a closed one is the same closed one."""
+        """Close an unpaid payment. A repeat changes nothing."""
         payment = self.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
@@ -224,7 +224,7 @@ class Ledger:
         return self._keep(replace(payment, status=PaymentStatus.CLOSED, closed_at=now))
 
     def refund(self, key: Key, refund_no: str, amount: int, now: datetime) -> Refund | Refusal:
-        """A refund in `processing`, or the one that has this number already when its terms are the same."""
+        """Create a refund in `processing`; return the known one if number and terms are the same."""
         known = self._refunds.get(Key(key.merchant_id, refund_no))
         if known is not None:
             same = (known.out_trade_no, known.amount) == (key.number, amount)
@@ -250,7 +250,7 @@ class Ledger:
         return refund
 
     def settle_refund(self, key: Key, now: datetime, *, succeeds: bool) -> Refund | Refusal:
-        """A refund in `processing` becomes definite, and with it what its payment has given back."""
+        """End a refund in `processing`, and add it to its payment's refunded amount if it succeeds."""
         refund = self._refunds.get(key)
         if refund is None:
             return Refusal.REFUND_NOT_EXIST
@@ -268,19 +268,19 @@ class Ledger:
         return refund
 
     def find_refund(self, key: Key) -> Refund | None:
-        """The refund with this refund number."""
+        """Return the refund with this number."""
         return self._refunds.get(key)
 
     def payments(self, now: datetime) -> Iterator[Payment]:
-        """All payments as they are at `now`, oldest first."""
+        """Return all payments at `now`, oldest first."""
         return (payment for key in list(self._payments) if (payment := self.find(key, now)) is not None)
 
     def refunds(self) -> Iterator[Refund]:
-        """All refunds, oldest first."""
+        """Return all refunds, oldest first."""
         return iter(list(self._refunds.values()))
 
     def statement(self, merchant_id: str, day: date, zone: tzinfo = UTC) -> Iterator[Row]:
-        """The money of one day of `zone`: payments by `paid_at`, then succeeded refunds by `refunded_at`."""
+        """Return the rows of one day of `zone`: payments by `paid_at`, then succeeded refunds by `refunded_at`."""
         for payment in self._payments.values():
             if payment.merchant_id == merchant_id and _is_on(payment.paid_at, day, zone):
                 terms = payment.terms
@@ -303,7 +303,7 @@ class Ledger:
                 )
 
     def totals(self) -> list[Total]:
-        """Sums by merchant and currency, in the order in which they first appear."""
+        """Return sums by merchant and currency, in order of first appearance."""
         found: dict[tuple[str, str], Total] = {}
         for payment in self._payments.values():
             terms, was_paid = payment.terms, payment.status.was_paid
@@ -332,5 +332,5 @@ def _is_on(at: datetime | None, day: date, zone: tzinfo) -> TypeGuard[datetime]:
 
 
 def _name(kind: str, merchant_id: str, number: str) -> str:
-    """A name that is the same in every run: made from the number, not counted."""
+    """Return a name that is the same in every run: it is made from the number and not counted."""
     return blake2b(f"{kind}\x1f{merchant_id}\x1f{number}".encode(), digest_size=12).hexdigest()

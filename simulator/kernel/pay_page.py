@@ -1,4 +1,4 @@
-"""The page on which a person, or a shopper's form POST, pays: the one thing a buyer sees of the channel."""
+"""The channel's pay page, for people and for simulated shoppers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HEADERS = (
     ("x-content-type-options", "nosniff"),
 )
 
-_SAID = {
+_TEXTS = {
     PaymentStatus.PAID: "Paid",
     PaymentStatus.REFUNDED: "Paid, and refunded since",
     PaymentStatus.CLOSED: "Closed: this payment takes no money any more",
@@ -52,7 +52,7 @@ _SAID = {
 
 
 class Action(StrEnum):
-    """The buttons, by the value that their form sends."""
+    """Values of the buttons."""
 
     PAY = "pay"
     PAY_LOSE_CALLBACK = "pay_lose_callback"
@@ -60,7 +60,7 @@ class Action(StrEnum):
 
 
 def routes(simulation: Simulation) -> list[Route]:
-    """The page and its form."""
+    """Routes of the page and its form."""
     return [
         Route("GET", "/pay/{token}", partial(_show, simulation)),
         Route("POST", "/pay/{token}", partial(_act, simulation)),
@@ -80,7 +80,7 @@ async def _show(simulation: Simulation, request: Request) -> Reply:
 
 
 async def _act(simulation: Simulation, request: Request) -> Reply:
-    """Pay or not, then show the page again by redirect, so that a reload never pays."""
+    """Apply the button, then redirect to the page, so that a reload never pays."""
     off = switched_off(simulation)
     if off is not None:
         return off
@@ -104,12 +104,12 @@ def _payment_page(payment: Payment, channel: str) -> Response:
     terms = payment.terms
     head = f'<h1>{escape(terms.subject)}</h1><p class="amount">{escape(shown_amount(terms.amount, terms.currency))}</p>'
     if payment.status is PaymentStatus.UNPAID and payment.agreed_at is not None:
-        said = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
-        return _page("Agreed", f'{head}<p data-status="agreed">{said}.</p>{_way_back(payment)}')
+        text = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
+        return _page("Agreed", f'{head}<p data-status="agreed">{text}.</p>{_way_back(payment)}')
     if payment.status is PaymentStatus.UNPAID:
         return _page("Pay", head + _form(payment, channel))
-    said = _SAID[payment.status]
-    return _page(said, f'{head}<p data-status="{payment.status}">{said}.</p>{_way_back(payment)}')
+    text = _TEXTS[payment.status]
+    return _page(text, f'{head}<p data-status="{payment.status}">{text}.</p>{_way_back(payment)}')
 
 
 def _form(payment: Payment, channel: str) -> str:
@@ -144,7 +144,7 @@ def _page(title: str, content: str, *, status: int = 200) -> Response:
 
 
 def shown_amount(amount: int, currency: str) -> str:
-    """Minor units as people write them: (1234, "CNY") → "12.34 CNY", (500, "JPY") → "500 JPY"."""
+    """Format minor units: (1234, "CNY") → "12.34 CNY", (500, "JPY") → "500 JPY"."""
     places = _PLACES.get(currency, 2)
     whole, fraction = divmod(amount, 10**places)
     return f"{whole}.{fraction:0{places}d} {currency}" if places else f"{whole} {currency}"

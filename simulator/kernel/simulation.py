@@ -1,7 +1,7 @@
-"""A simulated channel process: where a move in the ledger and its consequences meet.
+"""State of a channel process: changes of the ledger, and the callbacks and late money that follow from them.
 
-The ledger says what is true. What a caller is told may differ, by a fault of the profile; callbacks and late money
-follow from here. The wire formats are elsewhere, one file per channel.
+The ledger is the truth. A fault of the profile can make a response differ from it. Wire formats are in the packages of
+the channels.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from simulator.kernel.traffic import Traffic
 
 
 class Simulation:
-    """All state of one channel process. To be entered before use; set `base_url` to where its pay pages are.
+    """All state of one channel process. Enter it before use; set `base_url` to the URL of its pay pages.
 
-    `urls` is where each channel listens, by its name.
+    `urls` has the address of each channel by its name.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Simulation:
         self._settling: set[Key] = set()
 
     def now(self) -> datetime:
-        """By the channel's own clock, which may be wrong."""
+        """Return the channel's own time, which a fault can shift."""
         return self._clock() + timedelta(seconds=self.faults.profile.clock_skew_s)
 
     async def __aenter__(self) -> Self:
@@ -81,50 +81,50 @@ class Simulation:
         await self.sender.__aexit__()
 
     async def reset(self, seed: int | None) -> None:
-        """Empty books and no faults; the accounts stay, and the seed too unless another one is given."""
+        """Delete payments, records and faults; accounts stay, and the seed unless another one is given."""
         self._timers.cancel_all()
-        await self.sender.forget()
+        await self.sender.clear()
         self._events.clear()
         self._settling.clear()
         self.faults.reset(self.faults.seed if seed is None else seed)
         self.ledger = Ledger(self._payments_max)
         self.traffic = Traffic()
 
-    # -- what a channel file asks for ----------------------------------------------------------------------------------
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     def create(self, account: Account, terms: Terms, now: datetime) -> Payment | Refusal:
-        """A payment to be paid; forgers who know its number may try at once."""
+        """Create a payment; by a fault, forged callbacks for it follow at once."""
         is_new = self.ledger.find(Key(account.merchant_id, terms.out_trade_no), now) is None
         payment = self.ledger.create(account.merchant_id, terms, now)
-        if is_new and isinstance(payment, Payment) and self.faults.strikes(Fault.FORGED, terms.out_trade_no):
+        if is_new and isinstance(payment, Payment) and self.faults.applies(Fault.FORGED, terms.out_trade_no):
             self.sender.forge(_paid_event(payment, now))
         return payment
 
-    def seen_by_query(self, account: Account, number: str, nth: int, now: datetime) -> Payment | Refusal:
-        """What the `nth` query for this number is told: the truth, or a well-signed untruth."""
+    def query_payment(self, account: Account, number: str, nth: int, now: datetime) -> Payment | Refusal:
+        """Return the payment for the `nth` query with this number: the true one, or a wrong one by a fault."""
         payment = self._visible(Key(account.merchant_id, number), now)
         if isinstance(payment, Refusal):
             return payment
-        if self.faults.strikes(Fault.WRONG_AMOUNT_IN_QUERY, number, nth):
+        if self.faults.applies(Fault.WRONG_AMOUNT_IN_QUERY, number, nth):
             return replace(payment, terms=replace(payment.terms, amount=payment.terms.amount + 1))
-        if self.faults.strikes(Fault.OTHER_ORDER, number, nth):
+        if self.faults.applies(Fault.OTHER_ORDER, number, nth):
             return _paid_under_another_number(payment, now)
         return payment
 
     def close(self, account: Account, number: str, now: datetime) -> Payment | Refusal:
-        """Ends an unpaid payment; money that is under way may arrive all the same."""
+        """Close an unpaid payment; by a fault, its money still arrives later."""
         key = Key(account.merchant_id, number)
         if isinstance(self._visible(key, now), Refusal):
             return Refusal.PAYMENT_NOT_EXIST
         closed = self.ledger.close(key, now)
-        settles = isinstance(closed, Payment) and self.faults.strikes(Fault.SETTLES_AFTER_CLOSE, number)
+        settles = isinstance(closed, Payment) and self.faults.applies(Fault.SETTLES_AFTER_CLOSE, number)
         if settles and key not in self._settling:
             self._settling.add(key)
             self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_late, key))
         return closed
 
     def refund(self, account: Account, number: str, refund_no: str, amount: int, now: datetime) -> Refund | Refusal:
-        """Gives money back, at once or after `refund_settles_s`."""
+        """Refund a payment, at once or after `refund_settles_s`."""
         known = self.ledger.find_refund(Key(account.merchant_id, refund_no))
         refund = self.ledger.refund(Key(account.merchant_id, number), refund_no, amount, now)
         if known is not None or isinstance(refund, Refusal):
@@ -135,14 +135,14 @@ class Simulation:
         return self._settle_refund(refund.key)
 
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
-        """The statement as it is told: rows may be left out, tell another amount or be cut off."""
-        return list(self._told_rows(account, day, zone))
+        """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
+        return list(self._statement_rows(account, day, zone))
 
     def pay_url(self, payment: Payment) -> str:
         return f"{self.base_url}/pay/{payment.token}"
 
     def may_call(self, url: str) -> bool:
-        """Whether callbacks may go there: web addresses of this machine only, unless told otherwise at the start."""
+        """Return whether callbacks may go to `url`: only to this machine, unless `callbacks_anywhere` is set."""
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
@@ -151,23 +151,23 @@ class Simulation:
         except ValueError:
             return False
 
-    # -- what the buyer does -------------------------------------------------------------------------------------------
+    # -- the buyer -----------------------------------------------------------------------------------------------------
 
     def pay(self, key: Key, at_fault: AtFault | None = None) -> Payment | Refusal:
-        """The buyer pays, and the channel calls back. `at_fault` replaces the profile's faults for this payment."""
+        """Pay as the buyer, and schedule the callback. `at_fault` replaces the profile's faults for this payment."""
         now = self.now()
         before = self.ledger.find(key, now)
         if at_fault is not None:
             self.faults.force(key.number, at_fault)
-        if before is not None and self._agrees_first(before):
+        if before is not None and self._needs_agreement(before):
             return self._agree(before, now)
         paid = self.ledger.pay(key, now)
         if isinstance(paid, Payment) and paid is not before:
-            self.sender.offer(self.paid_event(paid))
+            self.sender.schedule(self.paid_event(paid))
         return paid
 
     def capture(self, account: Account, number: str, now: datetime) -> Payment | Refusal:
-        """The merchant asks for the money of a payment whose buyer has agreed."""
+        """Take the money of an approved payment, as the merchant requests."""
         key = Key(account.merchant_id, number)
         before = self.ledger.find(key, now)
         if before is None:
@@ -176,89 +176,89 @@ class Simulation:
             return Refusal.NOT_AGREED
         paid = self.ledger.pay(key, now)
         if isinstance(paid, Payment) and paid is not before:
-            self.sender.offer(self.paid_event(paid))
+            self.sender.schedule(self.paid_event(paid))
         return paid
 
     def open(self, key: Key) -> Payment | None:
-        """The buyer looks at the pay page."""
+        """Record that the buyer looks at the pay page."""
         return self.ledger.open(key, self.now())
 
     def find_keys(self, number: str) -> list[Key]:
-        """The payments with this number, one a merchant at most."""
+        """Return the keys of payments with this number, at most one for each merchant."""
         keys = [Key(merchant_id, number) for merchant_id in self.accounts]
         return [key for key in keys if self.ledger.find(key, self.now()) is not None]
 
     def paid_event(self, payment: Payment) -> Event:
-        """The event of a payment that was paid: made once, so that each callback for it has the same id and body."""
+        """Return the event of a paid payment: made once, so that each of its callbacks has the same id and body."""
         event = self._events.get(payment.key)
         if event is None:
             event = self._events[payment.key] = _paid_event(payment, payment.paid_at or self.now())
         return event
 
-    def _agrees_first(self, payment: Payment) -> bool:
-        """Whether pressing Pay is not yet the money: it is captured later, or a slow method brings it later."""
+    def _needs_agreement(self, payment: Payment) -> bool:
+        """Return whether Pay only approves: the money is captured later, or arrives by a slow method."""
         if payment.agreed_at is not None or payment.status is not PaymentStatus.UNPAID:
             return False
         channel = self.channels[self.accounts[payment.merchant_id].channel]
-        return channel.needs_capture or self.faults.strikes(Fault.SETTLES_LATER, payment.key.number)
+        return channel.needs_capture or self.faults.applies(Fault.SETTLES_LATER, payment.key.number)
 
     def _agree(self, before: Payment, now: datetime) -> Payment | Refusal:
         agreed = self.ledger.agree(before.key, now)
         if not isinstance(agreed, Payment):
             return agreed
         channel = self.channels[self.accounts[agreed.merchant_id].channel]
-        self._offer_if_told(_agreed_event(agreed, now))
+        self._schedule_if_sent(_agreed_event(agreed, now))
         if not channel.needs_capture:
             self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_agreed, agreed.key))
         return agreed
 
-    def _offer_if_told(self, event: Event) -> None:
-        """Not every channel calls back about what is not a payment's money."""
+    def _schedule_if_sent(self, event: Event) -> None:
+        """Schedule the event if its channel sends callbacks for such events."""
         account = self.accounts[event.key.merchant_id]
         channel = self.channels[account.channel]
         if channel.callback(event, account, event.created_at, self.pay_url(event.payment)) is not None:
-            self.sender.offer(event)
+            self.sender.schedule(event)
 
     def _settle_agreed(self, key: Key) -> None:
         paid = self.ledger.pay(key, self.now())
         if isinstance(paid, Payment):
-            self.sender.offer(self.paid_event(paid))
+            self.sender.schedule(self.paid_event(paid))
 
-    # -- consequences --------------------------------------------------------------------------------------------------
+    # -- later ---------------------------------------------------------------------------------------------------------
 
     def _visible(self, key: Key, now: datetime) -> Payment | Refusal:
         payment, profile = self.ledger.find(key, now), self.faults.profile
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
         is_young = (now - payment.created_at).total_seconds() < profile.not_found_first_s
-        if is_young and not payment.status.was_paid and self.faults.strikes(Fault.NOT_FOUND_FIRST, key.number):
+        if is_young and not payment.status.was_paid and self.faults.applies(Fault.NOT_FOUND_FIRST, key.number):
             return Refusal.PAYMENT_NOT_EXIST
         return payment
 
     def _settle_late(self, key: Key) -> None:
         paid = self.ledger.settle_late(key, self.now())
         if isinstance(paid, Payment):
-            self.sender.offer(self.paid_event(paid))
+            self.sender.schedule(self.paid_event(paid))
 
     def _settle_refund(self, key: Key) -> Refund | Refusal:
-        succeeds = not self.faults.strikes(Fault.REFUND_FAILS, key.number)
+        succeeds = not self.faults.applies(Fault.REFUND_FAILS, key.number)
         now = self.now()
         refund = self.ledger.settle_refund(key, now, succeeds=succeeds)
         if isinstance(refund, Refund) and refund.status is RefundStatus.SUCCEEDED:
             payment = self.ledger.find(Key(key.merchant_id, refund.out_trade_no), now)
             assert payment is not None, "a refund has a payment"
-            self._offer_if_told(_refund_event(payment, refund, now))
+            self._schedule_if_sent(_refund_event(payment, refund, now))
         return refund
 
-    def _told_rows(self, account: Account, day: date, zone: tzinfo) -> Iterator[Row | tuple[str, ...]]:
-        strikes = self.faults.strikes
+    def _statement_rows(self, account: Account, day: date, zone: tzinfo) -> Iterator[Row | tuple[str, ...]]:
+        applies = self.faults.applies
         for row in self.ledger.statement(account.merchant_id, day, zone):
             number = row.refund_no or row.out_trade_no
-            if strikes(Fault.STATEMENT_OMITS, number):
+            if applies(Fault.STATEMENT_OMITS, number):
                 continue
-            if strikes(Fault.STATEMENT_MALFORMED, number):
+            if applies(Fault.STATEMENT_MALFORMED, number):
                 yield (row.type, row.out_trade_no)
-            elif strikes(Fault.STATEMENT_WRONG_AMOUNT, number):
+            elif applies(Fault.STATEMENT_WRONG_AMOUNT, number):
                 yield row._replace(amount=row.amount + 1)
             else:
                 yield row
@@ -286,7 +286,7 @@ def _callback_id(type_: EventType, key: Key) -> str:
 
 
 def _paid_under_another_number(payment: Payment, now: datetime) -> Payment:
-    """Right in everything but the number: only who compares it notices that this is not the answer."""
+    """Return the payment as paid with another number: only a comparison of the number shows the fault."""
     number = payment.terms.out_trade_no
     other = number[:-1] + ("1" if number[-1] == "0" else "0")
     terms = replace(payment.terms, out_trade_no=other)

@@ -1,4 +1,4 @@
-"""The ledger as the control API tells it and the oracle reads it: frozen, complete, and free of secrets."""
+"""Snapshot of the ledger for the control API and the oracle: frozen, complete, without secrets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from datetime import datetime
 
 import msgspec
 
-from simulator.kernel.deliveries import Acknowledged, Tally
+from simulator.kernel.deliveries import AcknowledgedCallback, Tally
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Total
 from simulator.kernel.simulation import Simulation
 
 
 class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment with its account's name and how its callbacks fared."""
+    """A payment with its account's name and the counts of its callbacks."""
 
     account: str
     merchant_id: str
@@ -46,18 +46,18 @@ class LedgerRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the channel knows. `payments_total` counts all payments when only some are shown."""
+    """All payments and refunds. `payments_total` counts all payments if only some are included."""
 
     taken_at: datetime
     payments: tuple[LedgerPayment, ...] = ()
     payments_total: int = 0
     refunds: tuple[LedgerRefund, ...] = ()
     totals: tuple[Total, ...] = ()
-    acknowledged: tuple[Acknowledged, ...] = ()
+    acknowledged: tuple[AcknowledgedCallback, ...] = ()
 
 
 def take(simulation: Simulation, offset: int = 0, limit: int | None = None) -> LedgerSnapshot:
-    """The ledger now; `offset` and `limit` choose among the payments, oldest first, and leave the rest whole."""
+    """Return the ledger now; `offset` and `limit` choose payments, oldest first, and nothing else."""
     now = simulation.now()
     payments = list(simulation.ledger.payments(now))
     shown = payments[offset:] if limit is None else payments[offset : offset + limit]

@@ -1,4 +1,4 @@
-"""What came in and when, and the rate limit over it. Bounded: the oldest arrivals are forgotten and counted."""
+"""Arrivals of calls, and the rate limit over them. Bounded: the oldest arrivals are deleted and counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NUMBERS_COUNTED_MAX = 400_000
 
 
 class Arrival(NamedTuple):
-    """A call as it came in, whatever became of it. `at` is in Unix seconds, on a clock that never jumps."""
+    """A call that arrived, whatever its result. `at` is in Unix seconds, on a clock that never jumps."""
 
     at: float
     merchant_id: str
@@ -21,7 +21,7 @@ class Arrival(NamedTuple):
 
 
 class Traffic:
-    """The calls of one channel process."""
+    """Arrivals of one channel process."""
 
     def __init__(self, arrivals_max: int = ARRIVALS_MAX) -> None:
         self.counters: Counter[str] = Counter()
@@ -31,17 +31,17 @@ class Traffic:
         self._nth: dict[str, int] = {}
 
     def add(self, arrival: Arrival) -> None:
-        """Records a call; the oldest makes room."""
+        """Record a call; delete the oldest beyond the limit."""
         if len(self._arrivals) == self._arrivals.maxlen:
             self.forgotten += 1
         self._arrivals.append(arrival)
 
     def since(self, at: float) -> list[Arrival]:
-        """The arrivals at or after that instant, oldest first."""
+        """Return the arrivals from that instant on, oldest first."""
         return [arrival for arrival in self._arrivals if arrival.at >= at]
 
     def admits(self, merchant_id: str, limit_per_s: int, at: float) -> bool:
-        """Whether fewer than the limit (0: none) were admitted in the second before; what is refused does not count."""
+        """Return whether the last second admitted fewer calls than the limit (0: none); refused calls do not count."""
         admitted = self._admitted.setdefault(merchant_id, deque())
         while admitted and admitted[0] <= at - 1.0:
             admitted.popleft()
@@ -51,7 +51,7 @@ class Traffic:
         return True
 
     def nth(self, kind: str, number: str) -> int:
-        """Which call of this kind about this number it is, counted from 1."""
+        """Count calls of this kind with this number, from 1."""
         name = f"{kind}\x1f{number}"
         self._nth[name] = count = self._nth.get(name, 0) + 1
         if len(self._nth) > NUMBERS_COUNTED_MAX:
@@ -60,7 +60,7 @@ class Traffic:
 
 
 def busiest_second(times: Iterable[float]) -> int:
-    """The most arrivals in any half-open window of one second, wherever it begins."""
+    """Return the largest number of arrivals in any half-open window of one second."""
     window: deque[float] = deque()
     most = 0
     for at in sorted(times):

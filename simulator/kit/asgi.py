@@ -1,6 +1,6 @@
-"""The smallest ASGI application the simulator needs: a route table, whole bodies, and answers that can go wrong.
+"""A small ASGI application: a route table, whole bodies, and replies with the faults of a network.
 
-Besides a `Response` a handler may return a `Cut`, a `Hang` or a `Later`: the ways in which a network spoils an answer.
+A handler returns a `Response`, or a `Cut`, a `Hang` or a `Later` as faults of a network.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
 BODY_BYTES_MAX = 256 * 1024
-"""Far over any body that a channel or a merchant is sent; accounts and secrets fit as well."""
+"""Far above any body that a channel or a merchant receives."""
 
 BODY_TIMEOUT_S = 10.0
-"""uvicorn has no time-out of its own for a body that never ends."""
+"""uvicorn has no time-out for a body that never ends."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,7 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it should be."""
+    """A response without a fault."""
 
     status: int = 200
     body: bytes = b""
@@ -54,20 +54,20 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """Promise the whole body in Content-Length, send `keep` bytes of it, close the connection."""
+    """Announce the whole body in Content-Length, send `keep` bytes of it, close the connection."""
 
     response: Response
     keep: int
 
 
 class Hang(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer nothing for `seconds`, then close the connection."""
+    """Send nothing for `seconds`, then close the connection."""
 
     seconds: float
 
 
 class Later(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer after `seconds`."""
+    """Send the response after `seconds`."""
 
     seconds: float
     reply: Response | Cut
@@ -86,11 +86,11 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class BadBody(ValueError):
-    """The body is not the JSON that was asked for."""
+    """The body is not JSON of the expected type."""
 
 
 def decode(body: bytes, type_: type[T]) -> T:
-    """The body as `type_`; raises BadBody for anything else, invalid UTF-8 and endless nesting included."""
+    """Decode the body as `type_`; raises BadBody, also for invalid UTF-8 and endless nesting."""
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -102,7 +102,7 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def problem(status: int, code: str, message: str) -> Response:
-    """An unsigned error, for what is no channel's answer: control APIs, routes that do not exist."""
+    """Return an unsigned error: of a control API, or of a route that does not exist."""
     return json_response({"code": code, "message": message}, status)
 
 
@@ -165,7 +165,7 @@ class App:
         return None
 
     async def _wait(self, seconds: float, receive: Receive) -> None:
-        """Until the time is over, the client has gone or the process ends."""
+        """Wait until the time is over, the client has disconnected or the process ends."""
         ends = {asyncio.ensure_future(receive()), asyncio.ensure_future(self.stopping.wait())}
         try:
             await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -175,7 +175,7 @@ class App:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The whole body, or None when it is too large. What a client that has gone had sent is read as it is."""
+    """Return the whole body, or None if it is too large. After a disconnection it is the part that arrived."""
     body = b""
     while True:
         message = await receive()

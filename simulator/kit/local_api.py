@@ -1,4 +1,4 @@
-"""What the control APIs of channel and merchant share: who may use them, and how they read what they are told."""
+"""Access check and request parsing of the control APIs of channel and merchant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Refused(Exception):
-    """The request cannot be done; `response` says why."""
+    """The request is refused with `response`."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 def loopback_only(handler: Handler) -> Handler:
-    """Answers processes of this machine only: a peer on loopback, a Host that is loopback, and no page of a browser."""
+    """Wrap a handler: only processes of this machine may call it, by peer and Host, and no browser page."""
 
     async def guarded(request: Request) -> Reply:
         host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
@@ -42,7 +42,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def body_of(request: Request, type_: type[T], *, empty: T | None = None) -> T:
-    """The body as `type_`, or `empty` when there is none; raises Refused."""
+    """Return the body as `type_`, or `empty` if there is none; raises Refused."""
     if empty is not None and not request.body:
         return empty
     try:
@@ -52,7 +52,7 @@ def body_of(request: Request, type_: type[T], *, empty: T | None = None) -> T:
 
 
 def number_of(request: Request, name: str, default: float) -> float:
-    """A number from the query; raises Refused."""
+    """Return a number from the query; raises Refused."""
     text = parse_qs(request.query).get(name, [str(default)])[0]
     try:
         return float(text)

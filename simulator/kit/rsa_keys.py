@@ -1,4 +1,4 @@
-"""RSA keys as the simulated channels make and keep them: PEM in an account's `wire`, parsed once."""
+"""RSA keys of the simulated channels: PEM in an account's `wire`, parsed once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def private_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 def public_pem(key: rsa.RSAPrivateKey) -> str:
-    """The public half."""
+    """Return the public key in PEM."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
@@ -27,12 +27,12 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
 @lru_cache(maxsize=512)
 def read_private_key(pem: str) -> rsa.RSAPrivateKey:
     key = serialization.load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey), "no others are made"
+    assert isinstance(key, rsa.RSAPrivateKey), "only RSA keys are made"
     return key
 
 
 @lru_cache(maxsize=512)
 def read_public_key(pem: str) -> rsa.RSAPublicKey:
     key = serialization.load_pem_public_key(pem.encode())
-    assert isinstance(key, rsa.RSAPublicKey), "no others are made"
+    assert isinstance(key, rsa.RSAPublicKey), "only RSA keys are made"
     return key

@@ -1,4 +1,4 @@
-"""Run an application under uvicorn: inside a test or a demo as a context manager, or as a process until a signal."""
+"""Serve an application with uvicorn: inside a test as a context manager, or as a process until a signal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import uvicorn
 from simulator.kit.asgi import App
 
 SHUTDOWN_S = 3
-"""What an answer under way may still take after SIGTERM; platforms give 10 s or more."""
+"""Time for open responses after SIGTERM; platforms give 10 s or more."""
 
 CONNECTIONS_MAX = 4096
 
 
 class Tls(NamedTuple):
-    """Files in PEM: what it serves HTTPS with."""
+    """Paths of certificate and key, in PEM."""
 
     certificate: str
     key: str
@@ -35,20 +35,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _CutIsIntended(logging.Filter):
-    """Drops the one line that uvicorn writes when an answer is cut on purpose."""
+class _IntendedCutFilter(logging.Filter):
+    """Drops uvicorn's log line about a response that was cut on purpose."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "returned without completing response" not in record.getMessage()
 
 
-_cut_is_intended = _CutIsIntended()
+_intended_cut_filter = _IntendedCutFilter()
 
 
 @asynccontextmanager
 async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls | None = None) -> AsyncIterator[str]:
-    """Serve until the block ends; gives the base URL. Port 0 takes a free one."""
-    logging.getLogger("uvicorn.error").addFilter(_cut_is_intended)
+    """Serve until the block ends; yield the base URL. Port 0 is a free one."""
+    logging.getLogger("uvicorn.error").addFilter(_intended_cut_filter)
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
@@ -67,7 +67,7 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls 
         ssl_keyfile=None if tls is None else tls.key,
     )
     server = _Server(config)
-    # The socket listens already: whoever connects before the loop turns is served as soon as it does.
+    # The socket listens already: a connection from before the server's first loop turn is served then.
     task = asyncio.create_task(server.serve(sockets=[listener]))
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -79,7 +79,7 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls 
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that says it is TCP: asyncio sets TCP_NODELAY on no other, and each answer would take 40 ms."""
+    """Return a listening socket with explicit TCP: else asyncio sets no TCP_NODELAY, which costs 40 ms a response."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -93,7 +93,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def until_signalled() -> None:
-    """Returns on SIGTERM or SIGINT."""
+    """Return on SIGTERM or SIGINT."""
     loop, signalled = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled.set)

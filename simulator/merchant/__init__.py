@@ -1,1 +1,1 @@
-"""The merchant's order service, which receives notifications, and its control API."""
+"""The merchant's order service: `notifications` and their `signature`; `control` has the routes of its process."""

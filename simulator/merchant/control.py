@@ -1,4 +1,4 @@
-"""The addresses of a merchant process: where notifications go, and a control API for tests. Loopback only."""
+"""Routes of a merchant process: notifications, and a control API for tests, loopback only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Effects(msgspec.Struct, frozen=True, kw_only=True):
-    """What the merchant did because of notifications, and what it should never have been told."""
+    """Effects of notifications at the merchant, and violations of their rules."""
 
     effects: tuple[Effect, ...] = ()
     violations: tuple[Violation, ...] = ()
@@ -28,7 +28,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(merchant: Merchant) -> list[Route]:
-    """The whole surface as one table; only the first address is for nodrop."""
+    """All routes; only the first one is for nodrop."""
     table: list[tuple[str, str, Callable[[Merchant, Request], Awaitable[Response]]]] = [
         ("GET", "/healthz", _health),
         ("PUT", "/control/secrets", _put_secrets),
@@ -39,8 +39,8 @@ def routes(merchant: Merchant) -> list[Route]:
         ("POST", "/control/reset", _reset),
     ]
     control = [Route(method, path, loopback_only(partial(handler, merchant))) for method, path, handler in table]
-    followed = [Route(method, "/elsewhere", merchant.followed) for method in ("GET", "POST")]
-    return [Route("POST", "/notifications", merchant.receive), *followed, *control]
+    redirect_targets = [Route(method, "/elsewhere", merchant.redirect_targets) for method in ("GET", "POST")]
+    return [Route("POST", "/notifications", merchant.receive), *redirect_targets, *control]
 
 
 async def _health(_: Merchant, __: Request) -> Response:
@@ -62,7 +62,7 @@ async def _get_faults(merchant: Merchant, _: Request) -> Response:
 
 
 async def _put_faults(merchant: Merchant, request: Request) -> Response:
-    """The new profile as a whole: what is not named goes well again."""
+    """Replace the whole profile: a fault that is not named is off."""
     merchant.faults = body_of(request, MerchantFaults)
     return json_response(merchant.faults)
 

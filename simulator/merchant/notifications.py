@@ -1,8 +1,7 @@
-"""The merchant's order service: receives notifications, counts the effects they have, and fails when told to.
+"""The merchant's order service: receives notifications, counts their effects, and has faults.
 
-An *effect* is what a real merchant would do once per order: ship the goods. Notifications are deduplicated by their id,
-as Standard Webhooks asks; whatever a deduplicating merchant could still suffer from is recorded as a violation.
-The signature is checked with code of its own, not with the library that nodrop signs with.
+An *effect* is an action of a real merchant, once per order: ship the goods. Notifications are deduplicated by their id,
+as Standard Webhooks requires; what harms a merchant in spite of that is recorded as a violation.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ VIOLATIONS_MAX = 10_000
 
 
 class MerchantFault(StrEnum):
-    """Each is the name of a share in `MerchantFaults`, where it is described."""
+    """Faults. Each is the name of a share in `MerchantFaults`, which describes it."""
 
     REDIRECTED = "redirected"
     GONE = "gone"
@@ -39,23 +38,23 @@ class MerchantFault(StrEnum):
 
 
 class MerchantFaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shares of deliveries, from 0 to 1; where two meet, the one named first here wins."""
+    """Shares of deliveries, from 0 to 1; of two faults the first one here wins."""
 
     # Without effect: 302, 410, 429 with Retry-After, 500.
     redirected: Share = 0.0
-    redirect_to: str = "/elsewhere"  # which counts whoever follows
+    redirect_to: str = "/elsewhere"  # counts the requests that follow a redirect
     gone: Share = 0.0
     too_many: Share = 0.0
     retry_after_s: Annotated[int, Meta(ge=0, le=86_400)] = 1
     answered_500: Share = 0.0
-    # After the effect: no answer for `hang_s`, then the connection closes; 200 that is cut before its body.
+    # After the effect: no response for `hang_s`, then the connection closes; 200 that is cut before its body.
     hang: Share = 0.0
     hang_s: Seconds = 30.0
     cut: Share = 0.0
 
 
 class NotifiedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of the body's `data`; there may be more."""
+    """Fields of the body's `data` that are read; there may be more."""
 
     order_no: str
     version: int
@@ -73,7 +72,7 @@ class NotificationBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One notification as it came in. `answered` is the status, or the fault when there was no whole answer."""
+    """A received notification. `answered` is the status, or the fault if there was no whole response."""
 
     at: datetime
     webhook_id: str
@@ -85,7 +84,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """The order was treated as paid: goods are on their way. Every id in `again` sent them once more: a loss."""
+    """The goods of a paid order were sent. Every id in `again` sent them once more: a loss."""
 
     order_no: str
     webhook_id: str
@@ -98,7 +97,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a merchant must never see: `same_id_other_body`, `double_effect`, `paid_but_not_paid`."""
+    """A broken rule of notifications: `same_id_other_body`, `double_effect`, `paid_but_not_paid`."""
 
     what: str
     order_no: str
@@ -107,7 +106,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Merchant:
-    """The state of one merchant process, and the decision about each notification."""
+    """State of a merchant process, and the decision about each notification."""
 
     def __init__(self, *, secrets: tuple[str, ...] = (), seed: int = 0, now: Clock = utc_now) -> None:
         self.faults = MerchantFaults()
@@ -117,7 +116,7 @@ class Merchant:
         self.reset()
 
     def reset(self) -> None:
-        """Empty books and no faults; the secrets stay."""
+        """Delete all records and faults; the secrets stay."""
         self.faults = MerchantFaults()
         self.counters: Counter[str] = Counter()
         self.deliveries: deque[Delivery] = deque(maxlen=DELIVERIES_MAX)
@@ -127,11 +126,11 @@ class Merchant:
         self._nth: Counter[str] = Counter()
 
     def use_secrets(self, secrets: tuple[str, ...]) -> None:
-        """Any of these verifies from now on; raises ValueError when one has not the form `whsec_` and base64."""
+        """Set the secrets, each of which verifies; raises ValueError if one is not `whsec_` and base64."""
         self._keys = tuple(secret_bytes(secret) for secret in secrets)
 
     async def receive(self, request: Request) -> Reply:
-        """POST /notifications."""
+        """Handle POST /notifications."""
         self.counters["received"] += 1
         if not is_signed(self._keys, request, self._now()):
             self.counters["refused_signature"] += 1
@@ -151,13 +150,13 @@ class Merchant:
         self._record(webhook_id, body, request.body, answered)
         return reply
 
-    async def followed(self, _: Request) -> Reply:
-        """Where redirects lead: nobody should ever come, and not get what was not meant for here."""
+    async def redirect_targets(self, _: Request) -> Reply:
+        """Handle and count a request that followed a redirect, which nodrop must not do."""
         self.counters["redirect_followed"] += 1
         return Response(status=200, body=b"{}")
 
     def _fault(self, webhook_id: str) -> MerchantFault | None:
-        """The fault of this delivery, drawn by the notification's id and how often it came."""
+        """Return the fault of this delivery, drawn by the notification's id and its count."""
         self._nth[webhook_id] += 1
         _bound(self._nth, ORDERS_MAX * 2)
         for fault in MerchantFault:
@@ -173,7 +172,7 @@ class Merchant:
         _bound(self._bodies, ORDERS_MAX * 2)
 
     def _take_effect(self, webhook_id: str, body: NotificationBody) -> None:
-        """Only `order.paid` is a paid effect; the same id again is the same effect."""
+        """Record an effect for `order.paid`; the same id is the same effect."""
         order = body.data
         if body.type != "order.paid":
             return
@@ -234,6 +233,6 @@ class Merchant:
 
 
 def _bound(kept: dict[str, str] | dict[str, Effect] | Counter[str], most: int) -> None:
-    """Forget the oldest beyond the limit."""
+    """Delete the oldest entries beyond the limit."""
     while len(kept) > most:
         del kept[next(iter(kept))]

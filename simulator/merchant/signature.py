@@ -1,4 +1,4 @@
-"""Signatures of notifications, verified with code of its own and not with the library that nodrop signs with."""
+"""Signatures of notifications, verified without the library that nodrop signs with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - https://github.com/standard-webhooks/st
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key in a secret of the form `whsec_` and base64; raises ValueError without repeating it."""
+    """Return the key of a secret, which is `whsec_` and base64; raises ValueError without repeating the secret."""
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
@@ -26,7 +26,7 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def is_signed(keys: tuple[bytes, ...], request: Request, now: datetime) -> bool:
-    """Whether one of the `v1` signatures is that of one of the keys, over `id.timestamp.body`, and the time is now."""
+    """Return whether a `v1` signature over `id.timestamp.body` is by one of the keys, and the time is current."""
     webhook_id, at = request.headers.get("webhook-id", ""), request.headers.get("webhook-timestamp", "")
     if not webhook_id or not (at.isascii() and at.isdigit()) or abs(now.timestamp() - int(at[:12])) > TOLERANCE_S:
         return False

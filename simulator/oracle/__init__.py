@@ -1,1 +1,1 @@
-"""The invariants, checked from outside the product."""
+"""The oracle: `invariants` compares ledger, merchant and nodrop's own rows, which are in `books`."""

@@ -13,7 +13,7 @@ class PaymentRef(msgspec.Struct, frozen=True):
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of nodrop's orders. `expects_effect`: it has a merchant who listens and has not said 410."""
+    """A row of nodrop's orders. `expects_effect`: its merchant has a notification URL that does not return 410."""
 
     order_no: str
     amount: int
@@ -39,7 +39,7 @@ class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A case that is open. Resolved ones excuse nothing."""
+    """An open case. Resolved cases are not read."""
 
     reason: str
     order_no: str | None = None
@@ -61,7 +61,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that waits for its time, of whatever table: pending, inbox, outbox, refunds."""
+    """A row with a due time, of any table: pending, inbox, outbox, refunds."""
 
     table: str
     order_no: str
@@ -70,7 +70,7 @@ class DueRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund that nodrop holds to have succeeded."""
+    """A refund that has succeeded in nodrop's rows."""
 
     account: str
     refund_no: str
@@ -84,7 +84,7 @@ class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """What nodrop says of itself. `refunds` is None where it keeps none."""
+    """Nodrop's own rows. `refunds` is None where it keeps none."""
 
     orders: tuple[OrderRow, ...] = ()
     payments: tuple[PaymentRow, ...] = ()

@@ -1,7 +1,7 @@
-"""The invariants, checked from outside: the channel's ledger and the merchant's effects against nodrop's own rows.
+"""The invariants: the channel's ledger and the merchant's effects are compared with nodrop's own rows.
 
-Pure: the caller fetches the ledger and the effects over HTTP and reads the rows with SQL, after faults have stopped and
-a quiet time has passed. The ledger says what must be; no case excuses what the ledger shows to be plain.
+Pure: the caller fetches the ledger and the effects over HTTP and reads the rows with SQL, after the faults have stopped
+and a quiet time has passed. The ledger is the truth; a case excuses only what it is for.
 
     I1 no loss          I2 no false paid     I3 one effect      I4 versions have no gap and no repeat
     I5 acknowledged callbacks are stored     I6 conservation    I7 no stuck work     I8 bounded load
@@ -39,7 +39,7 @@ class Invariant(StrEnum):
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """A broken invariant. `order_no` is empty where none can be told."""
+    """A broken invariant. `order_no` is empty if the order is not known."""
 
     invariant: Invariant
     order_no: str
@@ -49,7 +49,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 def check(
     ledger: LedgerSnapshot, effects: Effects, books: Books, *, now: datetime, overdue_s: float
 ) -> list[Violation]:
-    """All violations, I1 to I7; an empty list is what everything here is for.
+    """Return all violations of I1 to I7.
 
     `now` is the database's clock when the rows were read; `overdue_s` is how long due work may wait.
     """
@@ -70,8 +70,8 @@ def check(
 
 
 def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[Violation]:
-    """Paid at the channel: paid here too, and its order with it; or a case says why a person has to decide; or it paid
-    nothing, and the channel itself has given all of it back.
+    """Check that a payment that is paid at the channel is paid here with its order, or has a case, or paid no order and
+    was refunded in full.
     """
     rows = {row.ref: row for row in books.payments}
     orders = {order.order_no: order for order in books.orders}
@@ -80,29 +80,29 @@ def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[V
         if not payment.status.was_paid:
             continue
         row = rows.get(ref)
-        wrong = _lost(ref, payment, row, None if row is None else orders.get(row.order_no), cases)
+        wrong = _loss_reason(ref, payment, row, None if row is None else orders.get(row.order_no), cases)
         if wrong is not None:
-            yield _broken(Invariant.I1, "" if row is None else row.order_no, f"{_shown(ref)} was paid: {wrong}")
+            yield _violation(Invariant.I1, "" if row is None else row.order_no, f"{_shown(ref)} was paid: {wrong}")
 
 
-def _lost(
+def _loss_reason(
     ref: PaymentRef,
     payment: LedgerPayment,
     row: PaymentRow | None,
     order: OrderRow | None,
     cases: set[tuple[str | None, str | None, str]],
 ) -> str | None:
-    """Why the money of this payment is lost, or None."""
+    """Return why the money of this payment is lost, or None."""
 
     def has_case(*reasons: str) -> bool:
         return any((ref.account, ref.out_trade_no, reason) in cases for reason in reasons)
 
     if row is None:
-        return None if has_case("unknown_order") else "nodrop does not know it, and no case is open"
+        return None if has_case("unknown_order") else "nodrop does not have it, and no case is open"
     if order is None:
         return "its order does not exist"
     if (row.amount, row.currency) != (payment.amount, payment.currency):
-        return None if has_case(*MISMATCHES) else "with another amount than asked for, and no case is open"
+        return None if has_case(*MISMATCHES) else "with a wrong amount, and no case is open"
     if row.status != "paid":
         return f"it is {row.status} here"
     if order.paid_by != ref and (payment.refunded_amount == payment.amount or has_case("refund_failed")):
@@ -118,38 +118,38 @@ def _lost(
 
 
 def no_false_paid(ledger: dict[PaymentRef, LedgerPayment], effects: Effects, books: Books) -> Iterator[Violation]:
-    """Paid here, or treated as paid by the merchant: paid at the channel, with the same terms."""
+    """Check that what is paid here, or has an effect at the merchant, is paid at the channel with the same terms."""
     paid_orders: set[str] = set()
     rows = {row.ref: row for row in books.payments}
     for row in books.payments:
         if row.status == "paid":
-            wrong = _false(row, ledger.get(row.ref))
+            wrong = _false_paid_reason(row, ledger.get(row.ref))
             if wrong is None:
                 paid_orders.add(row.order_no)
             else:
-                yield _broken(Invariant.I2, row.order_no, f"{_shown(row.ref)} is paid here: {wrong}")
+                yield _violation(Invariant.I2, row.order_no, f"{_shown(row.ref)} is paid here: {wrong}")
     for order in books.orders:
         by = None if order.paid_by is None else rows.get(order.paid_by)
         if order.status == "paid" and (by is None or by.order_no != order.order_no or by.status != "paid"):
-            yield _broken(Invariant.I2, order.order_no, "the order is paid by no paid payment of its own")
+            yield _violation(Invariant.I2, order.order_no, "the order is paid by no paid payment of its own")
         elif order.status == "paid" and by is not None and (by.amount, by.currency) != (order.amount, order.currency):
-            yield _broken(Invariant.I2, order.order_no, "the order is paid by a payment with another amount")
+            yield _violation(Invariant.I2, order.order_no, "the order is paid by a payment with another amount")
     for effect in effects.effects:
         if effect.order_no not in paid_orders:
-            yield _broken(Invariant.I2, effect.order_no, "the merchant was told paid, and no payment of it is")
+            yield _violation(Invariant.I2, effect.order_no, "the merchant was notified of paid, and no payment is paid")
 
 
 def paid_money_stays(books: Books) -> Iterator[Violation]:
-    """No refund of nodrop's gives back what paid an order."""
+    """Check that no refund of nodrop's returned the money that paid an order."""
     paid_by = {order.paid_by: order.order_no for order in books.orders if order.paid_by is not None}
     for refund in books.refunds or ():
         if refund.ref in paid_by:
-            sentence = f"refund {refund.refund_no} has given back what paid the order"
-            yield _broken(Invariant.I2, paid_by[refund.ref], sentence)
+            sentence = f"refund {refund.refund_no} returned the money that paid the order"
+            yield _violation(Invariant.I2, paid_by[refund.ref], sentence)
 
 
-def _false(row: PaymentRow, payment: LedgerPayment | None) -> str | None:
-    """Why this payment should not be paid here, or None."""
+def _false_paid_reason(row: PaymentRow, payment: LedgerPayment | None) -> str | None:
+    """Return why this payment must not be paid here, or None."""
     if payment is None:
         return "the channel does not know it"
     if not payment.status.was_paid:
@@ -165,35 +165,35 @@ def _false(row: PaymentRow, payment: LedgerPayment | None) -> str | None:
 
 
 def one_effect(effects: Effects, books: Books) -> Iterator[Violation]:
-    """Every paid order has one effect at the merchant, of its amount, and the merchant complains of nothing."""
+    """Check that every paid order has one effect at the merchant, with its amount, and there is no violation there."""
     by_order = {effect.order_no: effect for effect in effects.effects}
     for complaint in effects.violations:
-        yield _broken(Invariant.I3, complaint.order_no, f"{complaint.what}: {complaint.sentence}")
+        yield _violation(Invariant.I3, complaint.order_no, f"{complaint.what}: {complaint.sentence}")
     for order in books.orders:
         effect = by_order.get(order.order_no)
         if effect is None:
             if order.status == "paid" and order.expects_effect:
-                yield _broken(Invariant.I3, order.order_no, "the order is paid and the merchant was never told")
+                yield _violation(Invariant.I3, order.order_no, "the order is paid and the merchant was never notified")
         elif effect.again:
-            yield _broken(Invariant.I3, order.order_no, f"{1 + len(effect.again)} paid effects at the merchant")
+            yield _violation(Invariant.I3, order.order_no, f"{1 + len(effect.again)} paid effects at the merchant")
         elif (effect.amount, effect.currency) != (order.amount, order.currency):
-            yield _broken(Invariant.I3, order.order_no, "the merchant was told another amount")
+            yield _violation(Invariant.I3, order.order_no, "the merchant was notified of another amount")
 
 
 # -- I4 ----------------------------------------------------------------------------------------------------------------
 
 
 def legal_versions(books: Books) -> Iterator[Violation]:
-    """The events of an order are numbered 1, 2, 3 … up to its version."""
+    """Check that the events of an order are numbered 1, 2, 3 … up to its version."""
     versions: dict[str, list[int]] = {}
     for event in books.events:
         versions.setdefault(event.order_no, []).append(event.version)
     for order in books.orders:
         found = sorted(versions.pop(order.order_no, []))
         if found != list(range(FIRST_VERSION, order.version + 1)):
-            yield _broken(Invariant.I4, order.order_no, f"version {order.version} with events {_abbreviated(found)}")
+            yield _violation(Invariant.I4, order.order_no, f"version {order.version} with events {_abbreviated(found)}")
     for order_no in versions:
-        yield _broken(Invariant.I4, order_no, "there are events and no order")
+        yield _violation(Invariant.I4, order_no, "there are events and no order")
 
 
 def _abbreviated(numbers: list[int]) -> str:
@@ -204,7 +204,7 @@ def _abbreviated(numbers: list[int]) -> str:
 
 
 def durable_acknowledgement(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
-    """What nodrop acknowledged is in its inbox, and it acknowledged nothing that it should have refused."""
+    """Check that acknowledged callbacks are stored, and that no forged or stale one was acknowledged."""
     accounts = {payment.merchant_id: payment.account for payment in ledger.payments}
     orders = {(row.account, row.out_trade_no): row.order_no for row in books.payments}
     stored = {(row.account, row.notification_id, row.body_sha256) for row in books.callbacks}
@@ -212,16 +212,18 @@ def durable_acknowledgement(ledger: LedgerSnapshot, books: Books) -> Iterator[Vi
         account = accounts.get(callback.merchant_id, "")
         order_no = orders.get((account, callback.out_trade_no), "")
         if callback.sent_as in (SentAs.FORGED, SentAs.STALE):
-            yield _broken(Invariant.I5, order_no, f"callback {callback.callback_id} was {callback.sent_as}, and taken")
+            yield _violation(
+                Invariant.I5, order_no, f"callback {callback.callback_id} was {callback.sent_as} and accepted"
+            )
         elif (account, callback.callback_id, callback.body_sha256) not in stored:
-            yield _broken(Invariant.I5, order_no, f"callback {callback.callback_id} was acknowledged and is not stored")
+            yield _violation(Invariant.I5, order_no, f"acknowledged callback {callback.callback_id} is not stored")
 
 
 # -- I6 ----------------------------------------------------------------------------------------------------------------
 
 
 def conservation(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
-    """The sums of paid payments agree by account and currency; those of succeeded refunds likewise, apart."""
+    """Check that sums of paid payments agree by account and currency, and those of succeeded refunds as well."""
     there = _sums((p.account, p.currency, p.amount) for p in ledger.payments if p.status.was_paid)
     here = _sums((row.account, row.currency, row.amount) for row in books.payments if row.status == "paid")
     yield from _differences("paid", there, here)
@@ -239,35 +241,35 @@ def _sums(amounts: Iterable[tuple[str, str, int]]) -> Counter[tuple[str, str]]:
     return sums
 
 
-def _differences(what: str, there: Counter[tuple[str, str]], here: Counter[tuple[str, str]]) -> Iterator[Violation]:
+def _differences(kind: str, there: Counter[tuple[str, str]], here: Counter[tuple[str, str]]) -> Iterator[Violation]:
     for account, currency in sorted(there.keys() | here.keys()):
-        said, have = there[account, currency], here[account, currency]
-        if said != have:
-            sentence = f"{account}: {said} {currency} {what} at the channel, {have} here"
-            yield _broken(Invariant.I6, "", sentence)
+        sum_there, sum_here = there[account, currency], here[account, currency]
+        if sum_there != sum_here:
+            sentence = f"{account}: {sum_there} {currency} {kind} at the channel, {sum_here} here"
+            yield _violation(Invariant.I6, "", sentence)
 
 
 # -- I7 and I8 ---------------------------------------------------------------------------------------------------------
 
 
 def no_stuck_work(books: Books, *, now: datetime, overdue_s: float) -> Iterator[Violation]:
-    """Nothing has been due for longer than the bound without somebody holding it."""
+    """Check that no row has been due for longer than the bound without a lease."""
     bound = now - timedelta(seconds=overdue_s)
     for row in books.due:
         held_until = row.due_at if row.leased_until is None else max(row.due_at, row.leased_until)
         if held_until < bound:
             late_s = (now - held_until).total_seconds()
-            yield _broken(Invariant.I7, row.order_no, f"{row.table} has been due for {late_s:.0f} s")
+            yield _violation(Invariant.I7, row.order_no, f"{row.table} has been due for {late_s:.0f} s")
 
 
 def bounded_load(arrivals: Iterable[float], *, limit_per_s: int) -> Iterator[Violation]:
-    """No second, wherever it begins, saw more calls of one account than its rate allows."""
+    """Check that no window of one second has more calls of an account than its rate."""
     most = busiest_second(arrivals)
     if most > limit_per_s:
-        yield _broken(Invariant.I8, "", f"{most} calls within one second, {limit_per_s} allowed")
+        yield _violation(Invariant.I8, "", f"{most} calls within one second, {limit_per_s} allowed")
 
 
-def _broken(invariant: Invariant, order_no: str, sentence: str) -> Violation:
+def _violation(invariant: Invariant, order_no: str, sentence: str) -> Violation:
     return Violation(invariant=invariant, order_no=order_no, sentence=sentence)
 
 

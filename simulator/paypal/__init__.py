@@ -1,1 +1,1 @@
-"""PayPal's side of the wire."""
+"""PayPal: `channel` (accounts, callbacks), `operations` (calls), `wire` (formats), `report` and `keys`."""

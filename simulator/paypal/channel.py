@@ -1,8 +1,4 @@
-"""PayPal, Orders v2: the buyer's Pay only approves, and the money is taken when the merchant captures the order.
-
-Written from the protocol. Its calls are in `paypal_calls`, the shapes of what is told in `paypal_wire`, who may ask and
-how a callback is signed in `paypal_keys`.
-"""
+"""PayPal, Orders v2: the buyer approves, and the merchant's capture takes the money. Written from the protocol."""
 
 from __future__ import annotations
 
@@ -27,8 +23,8 @@ from simulator.paypal.keys import (
     merchant_in,
     new_ca,
     new_certificate,
+    other_key,
     signed_headers,
-    strangers_key,
     wire_of,
     with_wire,
 )
@@ -36,11 +32,11 @@ from simulator.paypal.operations import OPERATIONS
 from simulator.paypal.wire import capture_object, error, instant, order_object, refund_object
 
 RESEND_GAPS_S: tuple[int, ...] = (*(60, 120, 300, 600, 900, 1800), *(13_440,) * 18, 13_500)
-"""At most 25 resends over three days; how PayPal spreads them is not published."""
+"""At most 25 resends over three days; PayPal does not publish their gaps."""
 
 
 class Paypal:
-    """PayPal's side of the seam."""
+    """The simulated PayPal."""
 
     name = "paypal"
     callbacks_expire = False
@@ -83,26 +79,26 @@ class Paypal:
         return _opened(account, wire)
 
     def rotated(self, account: Account) -> Opened:
-        """A fresh certificate signs; the merchant has nothing to change."""
+        """Return the account with a new signing certificate; the credentials stay the same."""
         wire = wire_of(account)
         return _opened(account, replace(wire, certificates=(new_certificate(wire.ca), *wire.certificates)))
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
         payment, refund = event.payment, event.refund
         if event.type is EventType.PAYMENT_AGREED:
-            type_, kind, resource = "CHECKOUT.ORDER.APPROVED", "checkout-order", order_object(payment, (), pay_url)
+            event_type, kind, resource = "CHECKOUT.ORDER.APPROVED", "checkout-order", order_object(payment, (), pay_url)
         elif refund is None:
-            type_, kind, resource = "PAYMENT.CAPTURE.COMPLETED", "capture", capture_object(payment)
+            event_type, kind, resource = "PAYMENT.CAPTURE.COMPLETED", "capture", capture_object(payment)
             resource["payee"] = {"merchant_id": payment.merchant_id}
         else:
-            type_, kind, resource = "PAYMENT.CAPTURE.REFUNDED", "refund", refund_object(refund)
+            event_type, kind, resource = "PAYMENT.CAPTURE.REFUNDED", "refund", refund_object(refund)
         body = msgspec.json.encode(
             {
                 "id": event.callback_id,
                 "event_version": "1.0",
                 "create_time": instant(event.created_at),
                 "resource_type": kind,
-                "event_type": type_,
+                "event_type": event_type,
                 "resource_version": "2.0",
                 "resource": resource,
             }
@@ -110,9 +106,9 @@ class Paypal:
         return Message(headers=signed_headers(wire_of(account), body, now), body=body)
 
     def stranger(self, account: Account) -> Account:
-        """Names the merchant's certificate and has not its key."""
+        """Return the account with the same certificate and another key."""
         wire = wire_of(account)
-        claimed = replace(wire.certificates[0], key=strangers_key())
+        claimed = replace(wire.certificates[0], key=other_key())
         return with_wire(account, replace(wire, certificates=(claimed,)))
 
     def altered(self, message: Message) -> Message:
@@ -124,7 +120,7 @@ class Paypal:
 
 
 def _opened(account: Account, wire: Wire) -> Opened:
-    """Where certificates are fetched need not be said: from the host of the API, unless told otherwise."""
+    """Return the credentials. Certificates are fetched from the host of the API, so no URL is configured."""
     credentials = {
         "client_id": wire.client_id,
         "client_secret": wire.client_secret,
@@ -136,7 +132,7 @@ def _opened(account: Account, wire: Wire) -> Opened:
 
 
 def _merchant_id(name: str) -> str:
-    """Of PayPal's form, 13 capital letters and digits, and the same for the same name."""
+    """Return an id of 13 capital letters and digits, the same for the same name."""
     return "P" + base64.b32encode(hmac.digest(b"merchant", name.encode(), "sha256")).decode()[:12]
 
 

@@ -1,6 +1,6 @@
 """PayPal's keys: access tokens, signing certificates with an authority above them, and the signature of a callback.
 
-Written from the protocol alone; it shares nothing with the adapter that it is there to check.
+Written from the protocol only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from simulator.kit.rsa_keys import new_key, read_private_key
 from simulator.paypal.wire import VerifyBody, instant
 
 CERTIFICATES = "/v1/notifications/certs/"
-CERTIFICATE_NAME = "messageverificationcerts.sandbox.paypal.com"
+CERTIFICATE_NAME = "messagecheckcerts.sandbox.paypal.com"
 TOKEN_LIFE = timedelta(hours=9)
 
 
@@ -38,9 +38,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """What the channel keeps of an account: `Account.wire`. The first certificate signs, all of them are served.
+    """Content of `Account.wire`. The first certificate signs; all of them are served.
 
-    `origin` is the address under which the merchant reaches us, told by the last call.
+    `origin` is the URL by which the merchant reached the channel in its last call.
     """
 
     client_id: str
@@ -64,7 +64,7 @@ def with_wire(account: Account, wire: Wire) -> Account:
 
 
 def new_token(account: Account, now: datetime) -> dict[str, Any]:
-    """A token that says itself whose it is and until when, sealed: nothing has to be remembered of it."""
+    """Return a token that contains its merchant and its end, with a seal: it is stored nowhere."""
     until = int((now + TOKEN_LIFE).timestamp())
     text = f"{account.merchant_id}.{until}"
     return {
@@ -75,7 +75,7 @@ def new_token(account: Account, now: datetime) -> dict[str, Any]:
 
 
 def merchant_in(token: str) -> str:
-    """Whose the token claims to be."""
+    """Return the merchant in the token, not verified."""
     parts = token.split(".")
     return parts[1] if len(parts) == 4 else ""  # noqa: PLR2004 - its parts
 
@@ -96,7 +96,7 @@ def _seal(wire: Wire, text: str) -> str:
 
 
 def new_ca() -> Certificate:
-    """An authority of an account's own."""
+    """Return a new authority for an account."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority for tests")])
     made = (
@@ -109,7 +109,7 @@ def new_ca() -> Certificate:
 
 
 def new_certificate(ca: Certificate, name: str = CERTIFICATE_NAME) -> Certificate:
-    """A signing certificate, as PayPal's are made: for a server of that name."""
+    """Return a new signing certificate for a server with this name, as PayPal's are."""
     key = new_key()
     issuer = x509.load_pem_x509_certificate(ca.pem.encode())
     ca_key = serialization.load_pem_private_key(ca.key.encode(), None)
@@ -129,7 +129,7 @@ def new_certificate(ca: Certificate, name: str = CERTIFICATE_NAME) -> Certificat
 
 
 def signed_headers(wire: Wire, body: bytes, now: datetime) -> dict[str, str]:
-    """The headers of one delivery: each has an id and a time of its own."""
+    """Return the headers of a delivery, which has an id and a time of its own."""
     signing = wire.certificates[0]
     id_, at = str(uuid4()), instant(now)
     string = f"{id_}|{at}|{wire.webhook_id}|{zlib.crc32(body) & 0xFFFFFFFF}".encode()
@@ -144,22 +144,22 @@ def signed_headers(wire: Wire, body: bytes, now: datetime) -> dict[str, str]:
     }
 
 
-def is_genuine(wire: Wire, told: VerifyBody) -> bool:
-    """What PayPal answers who asks it to verify: the checksum is of the event's bytes as they were handed in."""
-    id_ = told.cert_url.rpartition("/")[2]
+def is_genuine(wire: Wire, check: VerifyBody) -> bool:
+    """Return PayPal's result of a verification; the checksum is over the bytes of the submitted event."""
+    id_ = check.cert_url.rpartition("/")[2]
     signing = next((one for one in wire.certificates if one.id == id_), None)
-    if signing is None or told.webhook_id != wire.webhook_id or told.auth_algo != "SHA256withRSA":
+    if signing is None or check.webhook_id != wire.webhook_id or check.auth_algo != "SHA256withRSA":
         return False
-    crc32 = zlib.crc32(bytes(told.webhook_event)) & 0xFFFFFFFF
-    string = f"{told.transmission_id}|{told.transmission_time}|{told.webhook_id}|{crc32}".encode()
-    # PKCS#1 v1.5 signs the same bytes in the same way each time, so signing once more is verifying.
+    crc32 = zlib.crc32(bytes(check.webhook_event)) & 0xFFFFFFFF
+    string = f"{check.transmission_id}|{check.transmission_time}|{check.webhook_id}|{crc32}".encode()
+    # PKCS#1 v1.5 is deterministic: equal signatures verify.
     wanted = base64.b64encode(read_private_key(signing.key).sign(string, padding.PKCS1v15(), hashes.SHA256())).decode()
-    return hmac.compare_digest(wanted.encode(), told.transmission_sig.encode())
+    return hmac.compare_digest(wanted.encode(), check.transmission_sig.encode())
 
 
 @cache
-def strangers_key() -> str:
-    """A private key that no certificate of ours has."""
+def other_key() -> str:
+    """Return a private key without a certificate."""
     return _key_pem(new_key())
 
 

@@ -1,7 +1,6 @@
-"""The calls of PayPal's API, of which the simulated one knows: orders, captures, refunds, the report, verification.
+"""Operations of PayPal's API: orders, captures, refunds, the report, verification.
 
-All that is known of a payment is in the ledger: an order id can be read back into the number, and a capture's id is the
-ledger's transaction id.
+Payments are in the ledger: an order id contains the number, and a capture's id is the ledger's transaction id.
 """
 
 from __future__ import annotations
@@ -35,23 +34,23 @@ from simulator.paypal.wire import (
 )
 
 APPROVE_WITHIN = timedelta(hours=6)
-"""After that an order that nobody captured is gone."""
+"""An order that is not captured expires after this time."""
 
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 
 
-class _Memory(msgspec.Struct):
-    """What the ledger does not keep: by which request a payment was captured, and which one a capture is of."""
+class _CaptureRecords(msgspec.Struct):
+    """Captures: the request that captured a payment, and the payment of a capture. The ledger has neither."""
 
     captured_by: dict[Key, str] = msgspec.field(default_factory=dict)
     of_capture: dict[str, Key] = msgspec.field(default_factory=dict)
 
 
-_memories: WeakKeyDictionary[Ledger, _Memory] = WeakKeyDictionary()
+_capture_records: WeakKeyDictionary[Ledger, _CaptureRecords] = WeakKeyDictionary()
 
 
-def _memory(simulation: Simulation) -> _Memory:
-    return _memories.setdefault(simulation.ledger, _Memory())
+def _records_of(simulation: Simulation) -> _CaptureRecords:
+    return _capture_records.setdefault(simulation.ledger, _CaptureRecords())
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ def _token(simulation: Simulation, call: Call) -> Response:
 
 
 def _note_origin(simulation: Simulation, call: Call) -> None:
-    """The address by which the merchant reaches us, for its certificates are fetched from there too."""
+    """Store the URL by which the merchant reaches the channel: it fetches certificates there too."""
     wire = wire_of(call.account)
     scheme = urlsplit(simulation.urls.get("paypal", "http:")).scheme
     origin = f"{scheme}://{call.request.headers.get('host', '')}"
@@ -83,7 +82,7 @@ def _create(simulation: Simulation, call: Call) -> Response:
         return unprocessable("UNSUPPORTED_INTENT")
     unit = body.purchase_units[0]
     if _NUMBER.fullmatch(number) is None or {unit.custom_id, unit.invoice_id} != {number}:
-        # PayPal itself tells the three apart; this ledger has one number for a payment.
+        # PayPal accepts three different numbers; this ledger has one for a payment.
         return error(400, "INVALID_REQUEST", "INVALID_PARAMETER_VALUE")
     amount = minor(unit.amount)
     if amount is None:
@@ -107,37 +106,37 @@ def _create(simulation: Simulation, call: Call) -> Response:
     )
     if isinstance(created, Refusal):
         return error(503, "SERVICE_UNAVAILABLE") if created is Refusal.FULL else unprocessable("DUPLICATE_REQUEST_ID")
-    return _answer_order(simulation, call, created, 201 if known is None else 200)
+    return _order_response(simulation, call, created, 201 if known is None else 200)
 
 
 def _query(simulation: Simulation, call: Call) -> Response:
-    found = simulation.seen_by_query(call.account, _number_in_path(call.request), call.nth, call.now)
+    found = simulation.query_payment(call.account, _number_in_path(call.request), call.nth, call.now)
     if isinstance(found, Refusal):
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
-    told = order_object(
+    order = order_object(
         found, _refunds_of(simulation, found), simulation.pay_url(found), id_=call.request.params["order_id"]
     )
-    return json_response(told)
+    return json_response(order)
 
 
 def _capture(simulation: Simulation, call: Call) -> Response:
-    """The same request again is answered as before; another one is told that it comes too late."""
+    """Capture an order. A repeat of the same request gets the same response, another request an error."""
     number = _number_in_path(call.request)
-    key, memory = Key(call.account.merchant_id, number), _memory(simulation)
+    key, records = Key(call.account.merchant_id, number), _records_of(simulation)
     before = simulation.ledger.find(key, call.now)
-    if before is not None and before.status.was_paid and memory.captured_by.get(key) != _request_id(call.request):
+    if before is not None and before.status.was_paid and records.captured_by.get(key) != _request_id(call.request):
         return unprocessable("ORDER_ALREADY_CAPTURED")
     paid = simulation.capture(call.account, number, call.now)
     if paid is Refusal.PAYMENT_NOT_EXIST:
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
     if isinstance(paid, Refusal):
         return unprocessable("ORDER_NOT_APPROVED" if paid is Refusal.NOT_AGREED else "ORDER_EXPIRED")
-    memory.captured_by.setdefault(key, _request_id(call.request))
-    memory.of_capture[paid.transaction_id or ""] = key
-    return _answer_order(simulation, call, paid, 201)
+    records.captured_by.setdefault(key, _request_id(call.request))
+    records.of_capture[paid.transaction_id or ""] = key
+    return _order_response(simulation, call, paid, 201)
 
 
-def _answer_order(simulation: Simulation, call: Call, payment: Payment, status: int) -> Response:
+def _order_response(simulation: Simulation, call: Call, payment: Payment, status: int) -> Response:
     full = call.request.headers.get("prefer") == "return=representation"
     refunds = _refunds_of(simulation, payment)
     return json_response(order_object(payment, refunds, simulation.pay_url(payment), full=full), status)
@@ -158,9 +157,9 @@ def _refund(simulation: Simulation, call: Call) -> Response:
     payment = _payment_of_capture(simulation, call)
     if payment is None:
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
-    told = body.amount or money(payment.terms.amount - payment.refunded_amount, payment.terms.currency)
-    amount = minor(told)
-    if amount is None or told.currency_code != payment.terms.currency:
+    requested = body.amount or money(payment.terms.amount - payment.refunded_amount, payment.terms.currency)
+    amount = minor(requested)
+    if amount is None or requested.currency_code != payment.terms.currency:
         return unprocessable("CURRENCY_MISMATCH" if amount else "DECIMALS_NOT_SUPPORTED")
     refund_no = body.invoice_id or _request_id(call.request)
     refund = simulation.refund(call.account, payment.terms.out_trade_no, refund_no, amount, call.now)
@@ -171,11 +170,11 @@ def _refund(simulation: Simulation, call: Call) -> Response:
 
 
 def _payment_of_capture(simulation: Simulation, call: Call) -> Payment | None:
-    memory, capture_id = _memory(simulation), call.request.params["capture_id"]
-    if capture_id not in memory.of_capture:
+    records, capture_id = _records_of(simulation), call.request.params["capture_id"]
+    if capture_id not in records.of_capture:
         payments = simulation.ledger.payments(call.now)
-        memory.of_capture = {one.transaction_id: one.key for one in payments if one.transaction_id}
-    key = memory.of_capture.get(capture_id)
+        records.of_capture = {one.transaction_id: one.key for one in payments if one.transaction_id}
+    key = records.of_capture.get(capture_id)
     if key is None or key.merchant_id != call.account.merchant_id:
         return None
     return simulation.ledger.find(key, call.now)

@@ -1,4 +1,4 @@
-"""PayPal's transaction search: the money of a span of time, page by page."""
+"""PayPal's transaction search, page by page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PAGE_SIZE_MAX = 500
 
 
 def report(simulation: Simulation, call: Call) -> Response:
-    """The transactions of a span, oldest first, page by page. A span of several days is not kept here."""
-    told = {name: values[-1] for name, values in parse_qs(call.request.query).items()}
+    """Return a page of a day's transactions, oldest first. A period of several days is refused."""
+    parameters = {name: values[-1] for name, values in parse_qs(call.request.query).items()}
     try:
-        first, last = (datetime.fromisoformat(told[name]) for name in ("start_date", "end_date"))
-        page, size = int(told.get("page", "1")), int(told.get("page_size", "100"))
+        first, last = (datetime.fromisoformat(parameters[name]) for name in ("start_date", "end_date"))
+        page, size = int(parameters.get("page", "1")), int(parameters.get("page_size", "100"))
     except (KeyError, ValueError):
         return error(400, "INVALID_REQUEST")
     if not 1 <= size <= PAGE_SIZE_MAX or page < 1 or first.date() != last.date():
@@ -42,15 +42,15 @@ def report(simulation: Simulation, call: Call) -> Response:
 
 
 def _transaction(row: Row | tuple[str, ...]) -> dict[str, Any]:
-    """Money that leaves has a sign; a refund names the payment that it is of."""
+    """Return a transaction; a refund has a minus and names its payment."""
     if not isinstance(row, Row):  # cut off
         return {"transaction_event_code": "T0006", "custom_field": row[1]}
-    told, is_refund = money(row.amount, row.currency), row.type == "refund"
+    amount, is_refund = money(row.amount, row.currency), row.type == "refund"
     info = {
         "transaction_id": row.transaction_id,
         "transaction_event_code": "T0006",
         "transaction_initiation_date": row.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000"),
-        "transaction_amount": told,
+        "transaction_amount": amount,
         "transaction_status": "S",
         "invoice_id": row.out_trade_no,
         "custom_field": row.out_trade_no,
@@ -61,7 +61,7 @@ def _transaction(row: Row | tuple[str, ...]) -> dict[str, Any]:
             "paypal_reference_id": row.transaction_id,
             "paypal_reference_id_type": "TXN",
             "transaction_event_code": "T1107",
-            "transaction_amount": replace(told, value=f"-{told.value}"),
+            "transaction_amount": replace(amount, value=f"-{amount.value}"),
             "invoice_id": row.refund_no,
         }
     return info

@@ -1,6 +1,6 @@
-"""PayPal on the wire: the shapes of what it is asked, of its objects and of its errors.
+"""Wire format of PayPal: requests, objects and errors.
 
-Written from the protocol alone; it shares nothing with the adapter that it is there to check.
+Written from the protocol only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class VerifyBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def error(status: int, name: str, issue: str = "") -> Response:
-    """An error as PayPal words it: a name, the issues, and an id to ask its support about."""
+    """Return an error in PayPal's form: a name, the issues, and a debug id."""
     details = [{"issue": issue, "description": issue.replace("_", " ").capitalize()}] if issue else []
     body = {"name": name, "message": name.replace("_", " ").capitalize(), "debug_id": token_hex(7), "details": details}
     return json_response(body, status)
@@ -87,20 +87,20 @@ def unprocessable(issue: str) -> Response:
 
 
 def money(amount: int, currency: str) -> Money:
-    """Minor units as decimal text: (1250, "USD") → "12.50", (500, "JPY") → "500"."""
+    """Format minor units: (1250, "USD") → "12.50", (500, "JPY") → "500"."""
     value = Decimal(amount) if currency in _WITHOUT_MINOR else Decimal(amount).scaleb(-2)
     places = 0 if currency in _NO_DECIMALS else 2
     return Money(currency_code=currency, value=f"{value:.{places}f}")
 
 
-def minor(told: Money) -> int | None:
-    """The inverse; None for what is no positive amount in this currency."""
-    if not told.value.isascii() or not told.value.replace(".", "", 1).isdigit():
+def minor(amount: Money) -> int | None:
+    """Parse an amount into minor units; None if it is not a positive amount of its currency."""
+    if not amount.value.isascii() or not amount.value.replace(".", "", 1).isdigit():
         return None
-    value = Decimal(told.value)
-    if told.currency_code in _NO_DECIMALS and "." in told.value:
+    value = Decimal(amount.value)
+    if amount.currency_code in _NO_DECIMALS and "." in amount.value:
         return None
-    scaled = value if told.currency_code in _WITHOUT_MINOR else value.scaleb(2)
+    scaled = value if amount.currency_code in _WITHOUT_MINOR else value.scaleb(2)
     return int(scaled) if scaled == scaled.to_integral_value() and scaled > 0 else None
 
 
@@ -112,12 +112,12 @@ def instant(at: datetime | None) -> str | None:
 
 
 def order_id(number: str) -> str:
-    """PayPal's own id of the order. It can be read back, so that calls and faults are counted by the number."""
+    """Return PayPal's id of the order. It contains the number, by which calls and faults are counted."""
     return base64.b32encode(number.encode()).decode().rstrip("=")
 
 
 def number_in(id_: str) -> str:
-    """The number behind an order id; the text itself if it is none."""
+    """Return the number in an order id, or the text itself if it is no order id."""
     try:
         return base64.b32decode(id_ + "=" * (-len(id_) % 8)).decode("ascii")
     except (binascii.Error, ValueError):
@@ -127,13 +127,13 @@ def number_in(id_: str) -> str:
 def order_object(
     payment: Payment, refunds: Iterable[Refund], pay_url: str, *, id_: str = "", full: bool = True
 ) -> dict[str, Any]:
-    """An order; `full` with its unit. `id_` is told instead of its own where an answer is about another one."""
-    told: dict[str, Any] = {"id": id_ or order_id(payment.terms.out_trade_no), "status": _order_status(payment)}
+    """Return an order, with its unit if `full`. `id_` replaces its id in a faulty response about another order."""
+    order: dict[str, Any] = {"id": id_ or order_id(payment.terms.out_trade_no), "status": _order_status(payment)}
     if full:
-        told |= {"intent": "CAPTURE", "create_time": instant(payment.created_at)}
-        told["purchase_units"] = [_unit(payment, refunds)]
-    told["links"] = [{"href": pay_url, "rel": "payer-action", "method": "GET"}]
-    return told
+        order |= {"intent": "CAPTURE", "create_time": instant(payment.created_at)}
+        order["purchase_units"] = [_unit(payment, refunds)]
+    order["links"] = [{"href": pay_url, "rel": "payer-action", "method": "GET"}]
+    return order
 
 
 def _order_status(payment: Payment) -> str:

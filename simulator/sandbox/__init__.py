@@ -1,1 +1,1 @@
-"""The sandbox channel's side of the wire."""
+"""The sandbox channel: `channel` (accounts, callbacks, operations) and `wire` (formats, signatures)."""

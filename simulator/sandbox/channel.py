@@ -37,7 +37,7 @@ RESEND_GAPS_S: tuple[int, ...] = (
     *(10_800, 10_800, 10_800, 21_600, 21_600),
 )
 
-STRANGERS_SECRET = "known to nobody but the one who forges"  # noqa: S105 - made to fail verification
+UNKNOWN_SECRET = "a secret that the account does not have"  # noqa: S105 - made to fail verification
 
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
@@ -60,7 +60,7 @@ _MESSAGE = {
 }
 
 
-# -- calls -------------------------------------------------------------------------------------------------------------
+# -- operations --------------------------------------------------------------------------------------------------------
 
 
 def _refused(refusal: Refusal) -> Response:
@@ -80,11 +80,11 @@ def _create(simulation: Simulation, call: Call) -> Response:
     if wrong is not None:
         return signed(call, _invalid(wrong))
     terms = Terms(**{name: getattr(body, name) for name in body.__struct_fields__})
-    return _answer_payment(simulation, call, simulation.create(call.account, terms, call.now))
+    return _payment_response(simulation, call, simulation.create(call.account, terms, call.now))
 
 
 def _wrong_with(body: CreateBody, call: Call, simulation: Simulation) -> str | None:
-    """What a parameter's type does not say."""
+    """Return the first error that the types of the parameters do not show."""
     if _NUMBER.fullmatch(body.out_trade_no) is None:
         return "out_trade_no is 6 to 64 of 0-9 A-Z a-z _ - | *"
     if call.request.headers.get("idempotency-key") != body.out_trade_no:
@@ -104,7 +104,7 @@ def _wrong_with(body: CreateBody, call: Call, simulation: Simulation) -> str | N
 
 
 def _is_web_address(text: str) -> bool:
-    """Whether a browser may be sent there: `javascript:` and its like are not for links."""
+    """Return whether it is a safe link: not `javascript:` and the like."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -113,8 +113,8 @@ def _is_web_address(text: str) -> bool:
 
 
 def _query(simulation: Simulation, call: Call) -> Response:
-    found = simulation.seen_by_query(call.account, call.request.params["out_trade_no"], call.nth, call.now)
-    return _answer_payment(simulation, call, found)
+    found = simulation.query_payment(call.account, call.request.params["out_trade_no"], call.nth, call.now)
+    return _payment_response(simulation, call, found)
 
 
 def _close(simulation: Simulation, call: Call) -> Response:
@@ -123,10 +123,10 @@ def _close(simulation: Simulation, call: Call) -> Response:
     except BadBody as error:
         return signed(call, _invalid(str(error)))
     closed = simulation.close(call.account, call.request.params["out_trade_no"], call.now)
-    return _answer_payment(simulation, call, closed)
+    return _payment_response(simulation, call, closed)
 
 
-def _answer_payment(simulation: Simulation, call: Call, payment: Payment | Refusal) -> Response:
+def _payment_response(simulation: Simulation, call: Call, payment: Payment | Refusal) -> Response:
     if isinstance(payment, Refusal):
         return signed(call, _refused(payment))
     return signed(call, json_response(payment_object(payment, simulation.pay_url(payment))))
@@ -140,15 +140,15 @@ def _refund(simulation: Simulation, call: Call) -> Response:
     if _NUMBER.fullmatch(body.refund_no) is None:
         return signed(call, _invalid("refund_no is 6 to 64 of 0-9 A-Z a-z _ - | *"))
     number = call.request.params["out_trade_no"]
-    return _answer_refund(call, simulation.refund(call.account, number, body.refund_no, body.amount, call.now))
+    return _refund_response(call, simulation.refund(call.account, number, body.refund_no, body.amount, call.now))
 
 
 def _query_refund(simulation: Simulation, call: Call) -> Response:
     key = Key(call.account.merchant_id, call.request.params["refund_no"])
-    return _answer_refund(call, simulation.ledger.find_refund(key) or Refusal.REFUND_NOT_EXIST)
+    return _refund_response(call, simulation.ledger.find_refund(key) or Refusal.REFUND_NOT_EXIST)
 
 
-def _answer_refund(call: Call, refund: Refund | Refusal) -> Response:
+def _refund_response(call: Call, refund: Refund | Refusal) -> Response:
     if isinstance(refund, Refusal):
         return signed(call, _refused(refund))
     return signed(call, json_response(refund_object(refund)))
@@ -188,7 +188,7 @@ def _number_in_path(request: Request) -> str:
 
 
 class Sandbox:
-    """The sandbox channel's side of the seam."""
+    """The simulated sandbox channel."""
 
     name = "sandbox"
     callbacks_expire = True
@@ -265,7 +265,7 @@ class Sandbox:
         return Message(headers=self._headers(event, body, account, now), body=body)
 
     def stranger(self, account: Account) -> Account:
-        return replace(account, keys=dict.fromkeys(account.keys, STRANGERS_SECRET))
+        return replace(account, keys=dict.fromkeys(account.keys, UNKNOWN_SECRET))
 
     def altered(self, message: Message) -> Message:
         return replace(message, body=message.body + b" ")

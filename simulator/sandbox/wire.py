@@ -1,6 +1,6 @@
-"""The sandbox channel on the wire: the shapes of its bodies, and its signatures.
+"""Wire format of the sandbox channel: bodies and signatures.
 
-Written from docs/sandbox-protocol.md alone; it shares nothing with the adapter that it is there to check.
+Written from docs/sandbox-protocol.md only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class CloseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing: the address says it all."""
+    """An empty object: the path has all parameters."""
 
 
 class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +112,7 @@ def refund_object(refund: Refund) -> RefundObject:
 
 
 def hex_mac(secret: str, *lines: str | bytes) -> str:
-    """HMAC-SHA256 over the lines, joined with a line feed, without one at the end; a body is its raw bytes."""
+    """Return the HMAC-SHA256 over the lines, joined with line feeds, without one at the end; a body is raw bytes."""
     joined = b"\n".join(line if isinstance(line, bytes) else line.encode("latin-1") for line in lines)
     return hmac.digest(secret.encode(), joined, "sha256").hex()
 
@@ -136,9 +136,9 @@ def is_signed(request: Request, account: Account, now: datetime) -> bool:
 
 
 def signed(call: Call, response: Response) -> Response:
-    """The answer with a signature that binds it to its question; 5xx are not signed."""
+    """Return the response with a signature that includes the request's; 5xx is not signed."""
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return response
-    question = call.request.headers["sandbox-signature"].rpartition("v1=")[2]
-    made = signature(call.account, call.now, "ANSWER", question, str(response.status), response.body)
+    request_mac = call.request.headers["sandbox-signature"].rpartition("v1=")[2]
+    made = signature(call.account, call.now, "ANSWER", request_mac, str(response.status), response.body)
     return msgspec.structs.replace(response, headers=(*response.headers, ("sandbox-signature", made)))

@@ -1,1 +1,1 @@
-"""Simulated shoppers: the shop that places orders, and a small browser."""
+"""Simulated shoppers: their `plan`, their `visits`, the `shop` that places orders, and a small `browser`."""

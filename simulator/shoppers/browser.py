@@ -1,4 +1,4 @@
-"""As much of a browser as a shopper needs: open a page, read its form and links, press a button, follow a redirect."""
+"""A small browser: open a page, read its form and links, press a button, follow a redirect."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
 
-from simulator.kit.http_client import NoAnswer, exchange, http_client
+from simulator.kit.http_client import NoResponse, exchange, http_client
 
 REDIRECTS_MAX = 5
 PAGE_BYTES_MAX = 1024 * 1024
 TIMEOUT_S = 20.0
-"""About as long as a person waits before reloading."""
+"""About the time after which a person reloads."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD = frozenset({307, 308})
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """The page's form; `buttons` are (name, value) pairs in the order in which they stand there."""
+    """The page's form; `buttons` are (name, value) pairs in page order."""
 
     action: str
     method: str
@@ -29,7 +29,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What the browser shows. `http_status` is 0 when nothing came; `state` is the page's own `data-status`."""
+    """A shown page. `http_status` is 0 without a response; `state` is the page's `data-status`."""
 
     url: str
     http_status: int
@@ -40,7 +40,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Browser:
-    """Follows redirects itself, keeps no cookies, never raises for what the network does. To be entered before use."""
+    """A browser that follows redirects, keeps no cookies, and never raises for network errors. Enter it before use."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -53,11 +53,11 @@ class Browser:
         await self._client.close()
 
     async def open(self, url: str) -> Page:
-        """Type the address, or click a link."""
+        """Open a URL with GET."""
         return await self._go("GET", url)
 
     async def press(self, page: Page, value: str) -> Page:
-        """Press the button of the page's form that sends `value`; raises LookupError when there is none."""
+        """Press the button with `value` of the page's form; raises LookupError if there is none."""
         form = page.form
         button = next((button for button in form.buttons if button[1] == value), None) if form else None
         if form is None or button is None:
@@ -65,7 +65,7 @@ class Browser:
         return await self._go(form.method.upper(), urljoin(page.url, form.action), urlencode([button]).encode())
 
     async def send(self, url: str) -> Page:
-        """What a page's script does for a button outside a form: an empty POST."""
+        """Send an empty POST, as a page's script does for a button outside a form."""
         return await self._go("POST", url, b"")
 
     async def _go(self, method: str, url: str, body: bytes | None = None) -> Page:
@@ -79,7 +79,7 @@ class Browser:
                 url = urljoin(url, location)
                 if page.http_status not in _KEEP_METHOD:
                     method, body = "GET", None
-        except NoAnswer:
+        except NoResponse:
             return Page(url=url, http_status=0)
         return page
 
@@ -89,11 +89,11 @@ class Browser:
             # A browser sends its origin with every POST, and a form in this encoding.
             headers["content-type"] = "application/x-www-form-urlencoded"
             headers["origin"] = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        answer = await exchange(
+        response = await exchange(
             self._client, method, url, headers=headers, body=body, within_s=within_s, body_bytes_max=PAGE_BYTES_MAX
         )
-        location = answer.location if answer.status in _REDIRECTS else ""
-        return _read(url, answer.status, answer.body), location
+        location = response.location if response.status in _REDIRECTS else ""
+        return _read(url, response.status, response.body), location
 
 
 def _read(url: str, status: int, body: bytes) -> Page:
@@ -103,7 +103,7 @@ def _read(url: str, status: int, body: bytes) -> Page:
 
 
 class _Reader(HTMLParser):
-    """The first form with its buttons, links by their id, and the first `data-status`."""
+    """Parser of a page: its first form with buttons, its links by id, its first `data-status`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Plan of a run: how many shoppers, of which kinds, and the order of each. Seed and index decide alone."""
+"""Plan of a run: number and kinds of shoppers, and the order of each, by seed and index only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.shoppers.shop import OrderRequest
 
 
 class Kind(StrEnum):
-    """What a shopper is like."""
+    """Kinds of shoppers."""
 
     PAYS_AT_ONCE = "pays_at_once"
     WALKS_AWAY = "walks_away"
@@ -23,11 +23,10 @@ class Kind(StrEnum):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How many shoppers of which kinds, and what they buy, in minor units.
+    """Number and kinds of shoppers, and their orders; amounts are in minor units.
 
-    `currencies` are those that an account takes; one that is not named takes `currency` alone.
-
-    Who pays late pays `late_margin_s` before the order expires; who comes back watches the page for `watch_s` at most.
+    `currencies` are those of an account; an account that is not named takes `currency` only. A late shopper pays
+    `late_margin_s` before the order expires; a returning one watches the page for at most `watch_s`.
     """
 
     shoppers: int
@@ -46,12 +45,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     order_prefix: str = "shop"
 
     def takes(self, account: str) -> tuple[str, ...]:
-        """The currencies in which this account can be paid."""
+        """Return the currencies of an account."""
         return self.currencies.get(account, (self.currency,))
 
 
 def order_of(plan: Plan, index: int) -> OrderRequest:
-    """The order of this shopper: the same in every run of the plan."""
+    """Return the order of a shopper: the same in every run of the plan."""
     number = f"{plan.order_prefix}-{plan.seed}-{index}"
     span = plan.amount_max - plan.amount_min + 1
     account = plan.accounts[int(draw(plan.seed, "account", number) * len(plan.accounts))]
@@ -69,7 +68,7 @@ def order_of(plan: Plan, index: int) -> OrderRequest:
 
 
 def kind_of(plan: Plan, index: int) -> Kind:
-    """The kind of this shopper, by the plan's weights."""
+    """Return the kind of a shopper, by the plan's weights."""
     left = draw(plan.seed, "kind", str(index)) * sum(plan.weights.values())
     for kind, weight in plan.weights.items():
         left -= weight

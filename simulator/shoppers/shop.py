@@ -1,4 +1,4 @@
-"""A shop that lets nodrop keep its payments: a client of the public API, as patient as a shop has to be."""
+"""A shop that uses nodrop: a client of the public API that retries until the result is definite."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import quote, urljoin
 import msgspec
 
 from simulator.kit.asgi import BadBody, decode
-from simulator.kit.http_client import NoAnswer, exchange, http_client
+from simulator.kit.http_client import NoResponse, exchange, http_client
 
 ATTEMPTS_MAX = 12
-"""With gaps of 0.1, 0.2, 0.4 … 2 s about 17 s: longer than a process takes to come back after it was killed."""
+"""With gaps of 0.1, 0.2, 0.4 … 2 s about 17 s: longer than the restart of a killed process."""
 
 GAP_FIRST_S = 0.1
 GAP_MAX_S = 2.0
 TIMEOUT_S = 30.0
-ANSWER_BYTES_MAX = 1024 * 1024
+RESPONSE_BYTES_MAX = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -38,14 +38,14 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Checkout(msgspec.Struct, frozen=True):
-    """What the buyer needs to pay: for `redirect` an address, for `qr` what the code says."""
+    """Checkout of a payment: for `redirect` a URL, for `qr` the text of the code."""
 
     kind: str
     value: str = ""
 
 
 class ShopPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """One payment as the API tells it."""
+    """A payment in the API's response."""
 
     out_trade_no: str
     account: str = ""
@@ -54,14 +54,14 @@ class ShopPayment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pay_url(self) -> str | None:
-        """Where the buyer is sent or what the code to scan says, once the channel has told."""
+        """URL to which the buyer is sent, or text of the code; None until the channel has created the payment."""
         if self.checkout is None or self.checkout.kind not in ("redirect", "qr"):
             return None
         return self.checkout.value or None
 
 
 class ShopOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as the API tells it; there may be more in it."""
+    """An order in the API's response; fields that are not needed are ignored."""
 
     order_no: str
     status: str
@@ -73,7 +73,7 @@ class ShopOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """A definite no, or no definite answer within the attempts: then `http_status` is the last one, or 0."""
+    """A definite refusal, or no definite result within the attempts: then `http_status` is the last one, or 0."""
 
     http_status: int
     code: str
@@ -81,13 +81,13 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    """RFC 9457: the last part of the type's address names the problem."""
+    """Problem of RFC 9457: the last part of the type's URL names it."""
 
     type: str = ""
 
 
 class Shop:
-    """`attempts` counts all requests so far. To be entered before use."""
+    """A client of the API. `attempts` counts all its requests. Enter it before use."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
         self.attempts = 0
@@ -102,11 +102,11 @@ class Shop:
         await self._client.close()
 
     async def place(self, order: OrderRequest) -> ShopOrder | Refused:
-        """Places the order, again and again under the same number until the answer is definite and payable."""
+        """Place the order; retry under the same number until the result is definite and payable."""
         return await self._until_definite("/v1/orders", msgspec.json.encode(order))
 
     async def add_payment(self, order_no: str, account: str) -> ShopOrder | Refused:
-        """Another attempt to pay at another account; 409 `payment_unclear` while an earlier one may have the money."""
+        """Add a payment at an account; 409 `payment_unclear` while an earlier one may be paid."""
         path = f"/v1/orders/{quote(order_no, safe='')}/payments"
         return await self._until_definite(path, msgspec.json.encode({"account": account}))
 
@@ -115,49 +115,49 @@ class Shop:
         for attempt in range(ATTEMPTS_MAX):
             if attempt:
                 await asyncio.sleep(min(GAP_MAX_S, GAP_FIRST_S * 2 ** (attempt - 1)))
-            status, answer = await self._post(path, body)
+            status, content = await self._post(path, body)
             if status in (200, 201):
-                order = _read(answer, ShopOrder)
+                order = _read(content, ShopOrder)
                 if order is not None and any(payment.pay_url for payment in order.payments):
                     return order
                 refused = Refused(http_status=status, code="no_checkout", is_definite=False)
             else:
-                refused = Refused(http_status=status, code=_code(answer), is_definite=_is_definite(status))
+                refused = Refused(http_status=status, code=_code(content), is_definite=_is_definite(status))
             if refused.is_definite:
                 break
         return refused
 
     async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body, or 0 when there was no whole answer."""
+        """Return status and body; status 0 without a whole response."""
         self.attempts += 1
         url = urljoin(self._base_url, path)
         try:
-            answer = await exchange(
+            content = await exchange(
                 self._client,
                 "POST",
                 url,
                 headers=self._headers,
                 body=body,
                 within_s=TIMEOUT_S,
-                body_bytes_max=ANSWER_BYTES_MAX,
+                body_bytes_max=RESPONSE_BYTES_MAX,
             )
-        except NoAnswer:
+        except NoResponse:
             return 0, b""
-        return answer.status, answer.body
+        return content.status, content.body
 
 
 def _is_definite(status: int) -> bool:
-    """4xx is definite, but for 408 and 429, which ask for patience."""
+    """Return whether the status is definite: 4xx, except 408 and 429."""
     return 400 <= status < 500 and status not in (408, 429)  # noqa: PLR2004 - the class of the caller's faults
 
 
-def _code(answer: bytes) -> str:
-    problem = _read(answer, _Problem)
+def _code(content: bytes) -> str:
+    problem = _read(content, _Problem)
     return problem.type.rpartition("/")[2] if problem is not None else ""
 
 
-def _read(answer: bytes, type_: type[T]) -> T | None:
+def _read(content: bytes, type_: type[T]) -> T | None:
     try:
-        return decode(answer, type_)
+        return decode(content, type_)
     except BadBody:
         return None

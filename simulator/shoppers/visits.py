@@ -1,7 +1,6 @@
-"""People who buy: seeded kinds of them, each doing what such people do, and an honest record of what they saw.
+"""Visits of shoppers: each kind buys in its own way, and records the pages it saw.
 
-They pay on the channel's own page with its own form, and look at nodrop's pages as a browser would; nothing is taken
-from a control API. Which shopper does what depends on the seed and the shopper's index alone.
+Shoppers pay with the form of the channel's page and read nodrop's pages as a browser does; they use no control API.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
 from simulator.shoppers.shop import Refused, Shop, ShopOrder, ShopPayment
 
 PAY_ATTEMPTS_MAX = 8
-"""How often a person who wants to pay opens a page that does not open."""
+"""Attempts to open a pay page that does not open."""
 
 PAY_GAP_S = 0.25
 WATCH_GAP_S = 0.2
-UNTRUE_AFTER_PAYING = frozenset({"created", "unpaid", "failed", "closed"})
-"""What nobody who has paid may be told: *processing* and *review* are true, and *paid* is what they want to read."""
+WRONG_AFTER_PAYMENT = frozenset({"created", "unpaid", "failed", "closed"})
+"""Statuses that a page must not show after the payment. *processing*, *review* and *paid* are correct."""
 
 
-class Where(StrEnum):
-    """Where a shopper looked."""
+class PageKind(StrEnum):
+    """Kinds of pages that a shopper views."""
 
     RETURN = "return"
     PAGE = "page"
@@ -40,24 +39,23 @@ class Where(StrEnum):
     REFRESH = "refresh"
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
-    """What was there. `since_paying_s` is None before paying; `status` is empty where a page tells none."""
+class PageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A viewed page. `since_paying_s` is None before the payment; `status` is empty on a page without one."""
 
-    where: Where
+    where: PageKind
     http_status: int
     status: str = ""
     since_paying_s: float | None = None
 
     @property
-    def is_untrue(self) -> bool:
-        """Whether somebody who had paid was told otherwise."""
-        return self.since_paying_s is not None and self.status in UNTRUE_AFTER_PAYING
+    def is_wrong(self) -> bool:
+        """Whether the page showed a wrong status after the payment."""
+        return self.since_paying_s is not None and self.status in WRONG_AFTER_PAYMENT
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """What one shopper did and saw. `paid`: the numbers whose pay page said paid. `refused`: what was not, and why.
-
-    `agreed`: those whose pay page said that the buyer has done everything, and whose money the channel takes later.
+    """Record of one shopper. `paid` and `agreed`: numbers of payments whose pay page showed that status; the money of
+    an agreed one is taken later. `refused`: refused actions with their reasons.
     """
 
     order_no: str
@@ -70,17 +68,17 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     paid: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[PageView, ...] = ()
 
     @property
-    def untrue(self) -> tuple[Sight, ...]:
-        return tuple(sight for sight in self.sights if sight.is_untrue)
+    def wrong_views(self) -> tuple[PageView, ...]:
+        return tuple(sight for sight in self.sights if sight.is_wrong)
 
 
 async def run(
     shop: Shop, plan: Plan, *, concurrency: int, on_progress: Callable[[Visit], None] | None = None
 ) -> tuple[Visit, ...]:
-    """Sends all shoppers through, `concurrency` at a time; gives their visits in the order of their index."""
+    """Run all shoppers, `concurrency` at a time; return their visits in order of index."""
     visits: dict[int, Visit] = {}
     waiting = iter(range(plan.shoppers))
 
@@ -97,7 +95,7 @@ async def run(
 
 
 class _Shopper:
-    """One person on the way through the shop: does, and writes down."""
+    """One shopper: acts, and records."""
 
     def __init__(self, shop: Shop, browser: Browser, plan: Plan, index: int) -> None:
         self._shop = shop
@@ -110,7 +108,7 @@ class _Shopper:
         self._paid: list[str] = []
         self._agreed: list[str] = []
         self._refused: list[str] = []
-        self._sights: list[Sight] = []
+        self._sights: list[PageView] = []
         self._began_s = time.monotonic()
         self._paid_s: float | None = None
 
@@ -164,7 +162,7 @@ class _Shopper:
         await self._look_at_status()
 
     async def _pays_twice(self, payment: ShopPayment) -> None:
-        """A second payment is begun elsewhere while the page of the first stays open; then both are paid."""
+        """Add a payment at another account while the page of the first stays open; then pay both."""
         first = await self._open(payment)
         currency, mine = self._request.currency, self._request.account
         others = [name for name in self._plan.accounts if name != mine and currency in self._plan.takes(name)]
@@ -181,23 +179,23 @@ class _Shopper:
         await self._look_at_status()
 
     async def _comes_back(self, payment: ShopPayment) -> None:
-        """Follows the way back, reloads, presses refresh, and watches the page until it says paid."""
+        """Follow the return link, reload, press refresh, and watch the page until it shows paid."""
         shown = await self._pay(payment, await self._open(payment))
         if "return" in shown.links:
-            self._see(Where.RETURN, await self._browser.open(urljoin(shown.url, shown.links["return"])))
-        self._see(Where.PAGE, await self._browser.open(self._order_page))
+            self._record_view(PageKind.RETURN, await self._browser.open(urljoin(shown.url, shown.links["return"])))
+        self._record_view(PageKind.PAGE, await self._browser.open(self._order_page))
         await self._look_at_status()
-        self._see(Where.REFRESH, await self._browser.send(self._below("refresh")))
+        self._record_view(PageKind.REFRESH, await self._browser.send(self._below("refresh")))
         for _ in range(1 + int(self._plan.watch_s / WATCH_GAP_S)):
             if await self._look_at_status() == "paid":
                 break
             await asyncio.sleep(WATCH_GAP_S)
-        self._see(Where.PAGE, await self._browser.open(self._order_page))
+        self._record_view(PageKind.PAGE, await self._browser.open(self._order_page))
 
-    # -- what they all do ----------------------------------------------------------------------------------------------
+    # -- common steps --------------------------------------------------------------------------------------------------
 
     async def _open(self, payment: ShopPayment) -> Page:
-        """The pay page, reloaded until it shows a state or patience ends."""
+        """Open the pay page; reload until it shows a state or the attempts are used up."""
         assert payment.pay_url is not None, "only payments with a checkout are opened"
         page = await self._browser.open(payment.pay_url)
         for _ in range(PAY_ATTEMPTS_MAX - 1):
@@ -208,7 +206,7 @@ class _Shopper:
         return page
 
     async def _pay(self, payment: ShopPayment, page: Page) -> Page:
-        """Press Pay; when no answer comes, look again before pressing again, as people are told to."""
+        """Press Pay; without a response, reload the page before another press."""
         for _ in range(PAY_ATTEMPTS_MAX):
             if page.form is None:
                 break
@@ -226,28 +224,28 @@ class _Shopper:
         return page
 
     async def _look_at_status(self) -> str:
-        return self._see(Where.STATUS, await self._browser.open(self._below("status")))
+        return self._record_view(PageKind.STATUS, await self._browser.open(self._below("status")))
 
     def _below(self, name: str) -> str:
-        """An address below the order page's, with the same query."""
+        """Return a URL below the order page's, with the same query."""
         parts = urlsplit(self._order_page)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
-    def _see(self, where: Where, page: Page) -> str:
+    def _record_view(self, where: PageKind, page: Page) -> str:
         status = _status_in(page.body) or page.state
         since = None if self._paid_s is None else round(time.monotonic() - self._paid_s, 3)
-        self._sights.append(Sight(where=where, http_status=page.http_status, status=status, since_paying_s=since))
+        self._sights.append(PageView(where=where, http_status=page.http_status, status=status, since_paying_s=since))
         return status
 
-    def _note_refusal(self, what: str, refused: Refused) -> None:
-        self._refused.append(f"{what}: {refused.http_status} {refused.code}".rstrip())
+    def _note_refusal(self, action: str, refused: Refused) -> None:
+        self._refused.append(f"{action}: {refused.http_status} {refused.code}".rstrip())
 
 
 def _status_in(body: bytes) -> str:
-    """The `status` of a JSON object, else nothing."""
+    """Return the `status` of a JSON object, or an empty string."""
     try:
-        told: dict[str, Any] = decode(body, dict[str, Any])
+        document: dict[str, Any] = decode(body, dict[str, Any])
     except BadBody:
         return ""
-    status = told.get("status", "")
+    status = document.get("status", "")
     return status if isinstance(status, str) else ""

@@ -1,1 +1,1 @@
-"""Stripe's side of the wire."""
+"""Stripe: `channel` (accounts, callbacks), `operations`, `payments`, `lists`, `objects` and `wire` (formats)."""

@@ -1,7 +1,7 @@
-"""Stripe's side of the seam: its keys, its callbacks and how they are acknowledged. https://docs.stripe.com/webhooks
+"""Accounts, keys and callbacks of Stripe. https://docs.stripe.com/webhooks
 
-Only the test world is kept here. An account's key names the account, so that arrivals can be told apart by it:
-`sk_test_` + the 16 characters of `acct_…` + a secret.
+Test mode only. A secret key contains its account, for the record of arrivals: `sk_test_` + the 16 characters of
+`acct_…` + a secret.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response
 from simulator.stripe.lists import event_object
 from simulator.stripe.operations import OPERATIONS
-from simulator.stripe.wire import refused, signature_header
+from simulator.stripe.wire import error_response, signature_header
 
 RESEND_GAPS_S: tuple[int, ...] = (300, 1500, 5400, 7200, 14_400, 28_800, 57_600, 86_400)
 """5 and 30 minutes, 2, 4, 8, 16, 32 and 56 hours after the first one.
 
-https://docs.stripe.com/webhooks says up to three days with exponential back-off and gives no figures; these double, and
-begin as observers have described it.
+https://docs.stripe.com/webhooks: up to three days with exponential back-off, without figures. These double from the
+first gaps that users have reported.
 """
 
 SECRETS_KEPT = 2
-"""A rolled secret stays valid beside the new one, for a day at most."""
+"""A rolled secret stays valid beside the new one for at most a day."""
 
-STRANGERS_SECRET = "whsec_known_to_nobody_but_the_one_who_forges"  # noqa: S105 - made to fail verification
+UNKNOWN_SECRET = "whsec_that_the_account_does_not_have"  # noqa: S105 - made to fail verification
 
 _KEY_PREFIX = "sk_test_"
 _ACCOUNT_CHARACTERS = 16
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept of an account here; the newest first, and all of them valid."""
+    """Content of `Account.wire`: the newest first, all valid."""
 
     secret_keys: tuple[str, ...]
     webhook_secrets: tuple[str, ...]
 
 
 class Stripe:
-    """One Stripe for all accounts."""
+    """The simulated Stripe."""
 
     name = "stripe"
     callbacks_expire = True
@@ -62,12 +62,12 @@ class Stripe:
         account, key = accounts.get(self.claimed_merchant(request)), _bearer(request).encode()
         keys = () if account is None or account.channel != self.name else _wire(account).secret_keys
         if account is None or not any(hmac.compare_digest(known.encode(), key) for known in keys):
-            return refused(401, "Invalid API Key provided")
+            return error_response(401, "Invalid API Key provided")
         return account
 
     def too_many(self, call: Call) -> Response:
         del call
-        limited = refused(429, "too many requests in this second", code="rate_limit")
+        limited = error_response(429, "too many requests in this second", code="rate_limit")
         return replace(limited, headers=(*limited.headers, ("retry-after", "1")))
 
     def open_account(self, name: str, callback_url: str) -> Opened:
@@ -92,7 +92,7 @@ class Stripe:
         return Message(headers=headers, body=body)
 
     def stranger(self, account: Account) -> Account:
-        wire = replace(_wire(account), webhook_secrets=(STRANGERS_SECRET,))
+        wire = replace(_wire(account), webhook_secrets=(UNKNOWN_SECRET,))
         return replace(account, wire=msgspec.to_builtins(wire))
 
     def altered(self, message: Message) -> Message:

@@ -20,7 +20,16 @@ from simulator.stripe.objects import (
     session_object,
     transaction_object,
 )
-from simulator.stripe.wire import Fields, Object, answer, expanded, no_such, number_of, page_of, told
+from simulator.stripe.wire import (
+    Fields,
+    Object,
+    expanded,
+    expanded_response,
+    not_found,
+    number_of,
+    object_response,
+    page_of,
+)
 
 DAYS_MAX = timedelta(days=366)
 
@@ -37,21 +46,21 @@ def list_refunds(simulation: Simulation, call: Call, query: Fields) -> Response:
 def retrieve_refund(simulation: Simulation, call: Call, query: Fields) -> Response:
     id_ = call.request.params["id"]
     found = simulation.ledger.find_refund(Key(call.account.merchant_id, number_of(id_)))
-    return no_such("refund", id_) if found is None else told(refund_object(found), query)
+    return not_found("refund", id_) if found is None else expanded_response(refund_object(found), query)
 
 
 # -- events and the balance --------------------------------------------------------------------------------------------
 
 
 def event_object(event: Event, pay_url: str) -> Object:
-    """An event with its object as it was then: the one of several that decides, for a payment has one here."""
-    type_, told = _what_happened(event, pay_url)
+    """Return an event with its object as it was then. A payment has one event here, of several at Stripe."""
+    type_, object_ = _type_and_object(event, pay_url)
     return {
         "id": event.callback_id,
         "object": "event",
         "api_version": "2025-03-31.basil",
         "created": int(event.created_at.timestamp()),
-        "data": {"object": expanded(told, ())},
+        "data": {"object": expanded(object_, ())},
         "livemode": False,
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},
@@ -59,7 +68,7 @@ def event_object(event: Event, pay_url: str) -> Object:
     }
 
 
-def _what_happened(event: Event, pay_url: str) -> tuple[str, Object]:
+def _type_and_object(event: Event, pay_url: str) -> tuple[str, Object]:
     payment, has_agreed = event.payment, event.payment.agreed_at is not None
     if event.type is EventType.REFUND_SUCCEEDED:
         return "charge.refunded", charge_object(payment)
@@ -73,23 +82,27 @@ def _what_happened(event: Event, pay_url: str) -> tuple[str, Object]:
 
 def list_events(simulation: Simulation, call: Call, query: Fields) -> Response:
     sender, merchant_id = simulation.sender, call.account.merchant_id
-    events = sender.offered(merchant_id)
+    events = sender.scheduled(merchant_id)
     undelivered = {event.callback_id for event in sender.undelivered(merchant_id)}
     wanted = query.get("delivery_success")
     types = {*query.many("types"), *filter(None, [query.get("type")])}
-    told = [
+    objects = [
         event_object(event, simulation.pay_url(event.payment))
         for event in reversed(events)
         if wanted is None or (event.callback_id not in undelivered) == (wanted == "true")
     ]
-    return page(call, query, [one for one in told if not types or one["type"] in types])
+    return page(call, query, [one for one in objects if not types or one["type"] in types])
 
 
 def retrieve_event(simulation: Simulation, call: Call, _: Fields) -> Response:
     id_ = call.request.params["id"]
-    events = (event for event in simulation.sender.offered(call.account.merchant_id) if event.callback_id == id_)
+    events = (event for event in simulation.sender.scheduled(call.account.merchant_id) if event.callback_id == id_)
     event = next(events, None)
-    return no_such("event", id_) if event is None else answer(event_object(event, simulation.pay_url(event.payment)))
+    return (
+        not_found("event", id_)
+        if event is None
+        else object_response(event_object(event, simulation.pay_url(event.payment)))
+    )
 
 
 def list_transactions(simulation: Simulation, call: Call, query: Fields) -> Response:
@@ -102,7 +115,7 @@ def list_transactions(simulation: Simulation, call: Call, query: Fields) -> Resp
 
 
 def _days(query: Fields, now: datetime) -> Iterator[date]:
-    """The days that `created` asks for, the last year at most."""
+    """Return the days in the bounds of `created`, at most a year."""
     since, until = (query.get(f"created[{name}]") or "" for name in ("gte", "lt"))
     end = datetime.fromtimestamp(int(until) - 1, UTC) if _INTEGER.fullmatch(until) else now
     start = datetime.fromtimestamp(int(since), UTC) if _INTEGER.fullmatch(since) else end - DAYS_MAX
@@ -113,11 +126,11 @@ def _days(query: Fields, now: datetime) -> Iterator[date]:
 
 def page(call: Call, query: Fields, items: list[Object]) -> Response:
     path = call.request.target.partition("?")[0]
-    return told(page_of([item for item in items if _is_within(item, query)], query, path), query)
+    return expanded_response(page_of([item for item in items if _is_within(item, query)], query, path), query)
 
 
 def _is_within(item: Object, query: Fields) -> bool:
-    """`created` between its bounds; a line that is spoilt has no time, and is told with its day."""
+    """Return whether `created` is in its bounds; a malformed line has no time and is included."""
     tests: dict[str, Callable[[int, int], bool]] = {
         "gte": lambda at, bound: at >= bound,
         "gt": lambda at, bound: at > bound,

@@ -1,4 +1,4 @@
-"""Stripe's objects as the ledger has them, whole: what was not asked to be expanded is made an id of later."""
+"""Stripe's objects, made from the ledger and complete; `wire.expanded` reduces nested objects to ids."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ INTENT = "payment_intent"
 
 
 def kind_of(payment: Payment) -> str:
-    """What it was created as."""
+    """Return the kind of object as which the payment was created."""
     kind: str = payment.terms.wire.get("object", SESSION)
     return kind
 
 
 def has_intent(payment: Payment) -> bool:
-    """A session has a PaymentIntent from when its buyer begins."""
+    """Return whether there is a PaymentIntent; a session has one from the buyer's first look."""
     return kind_of(payment) == INTENT or payment.status.was_paid or payment.opened_at is not None
 
 
@@ -93,7 +93,7 @@ def session_object(payment: Payment, pay_url: str) -> Object:
 
 
 def refund_object(refund: Refund) -> Object:
-    """Its metadata are those that nodrop gives: the ledger keeps no others."""
+    """Return a refund with nodrop's metadata; the ledger has no others."""
     is_named = not refund.refund_no.startswith("re_")
     status = {RefundStatus.PROCESSING: "pending", RefundStatus.SUCCEEDED: "succeeded", RefundStatus.FAILED: "failed"}
     return {
@@ -110,7 +110,7 @@ def refund_object(refund: Refund) -> Object:
 
 
 def transaction_object(row: Row | tuple[str, ...]) -> Object:
-    """A line of the balance. One that is spoilt has lost what it is about."""
+    """Return a line of the balance. A malformed one has no source."""
     kind, number, *_ = row
     if not isinstance(row, Row):
         return {"id": f"txn_{number}", "object": "balance_transaction", "type": "charge", "created": 0, "source": None}
@@ -154,8 +154,8 @@ def _metadata(payment: Payment) -> dict[str, str]:
 def _client_reference_id(payment: Payment) -> str | None:
     wire = payment.terms.wire
     is_number = "client_reference_id" in wire.get("named_in", ("client_reference_id",))
-    told: str | None = payment.terms.out_trade_no if is_number else wire.get("client_reference_id")
-    return told
+    reference: str | None = payment.terms.out_trade_no if is_number else wire.get("client_reference_id")
+    return reference
 
 
 def _intent_status(payment: Payment) -> str:

@@ -1,4 +1,4 @@
-"""Stripe's operations: forms in, objects out, and each change made once under its idempotency key."""
+"""Stripe's operations: a form or query in, an object out; each change runs once for an idempotency key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simulator.kit.asgi import Request, Response
 from simulator.stripe.lists import list_events, list_refunds, list_transactions, retrieve_event, retrieve_refund
 from simulator.stripe.objects import INTENT, SESSION
 from simulator.stripe.payments import Run, close, create_intent, create_session, list_payments, refund, retrieve
-from simulator.stripe.wire import Fields, Invalid, number_of, refused
+from simulator.stripe.wire import Fields, Invalid, error_response, number_of
 
 KEY_CHARACTERS_MAX = 255
 KEYS_KEPT_FOR = timedelta(hours=24)
@@ -27,72 +27,77 @@ KEYS_MAX = 100_000
 _PAYMENT = re.compile(r"(?:^|&)payment_intent=([0-9A-Za-z_]+)", re.ASCII)
 
 
-class _Kept(msgspec.Struct, frozen=True):
-    """The first answer to a key, and what was asked; until `busy_until` that one is still being worked on."""
+class _StoredResponse(msgspec.Struct, frozen=True):
+    """The first response to a key, with its parameters; until `busy_until` the key is in use."""
 
-    asked_for: tuple[str, tuple[tuple[str, str], ...]]
+    parameters: tuple[str, tuple[tuple[str, str], ...]]
     response: Response
     at: datetime
     busy_until: datetime
 
 
-_kept: WeakKeyDictionary[Ledger, dict[tuple[str, str], _Kept]] = WeakKeyDictionary()
-"""With the ledger, so that a reset forgets both."""
+_stored_responses: WeakKeyDictionary[Ledger, dict[tuple[str, str], _StoredResponse]] = WeakKeyDictionary()
+"""By ledger, so that a reset deletes both."""
 
 
-def _reading(run: Run) -> Callable[[Simulation, Call], Response]:
-    """What only tells: the query in the address says what."""
+def _read_handler(run: Run) -> Callable[[Simulation, Call], Response]:
+    """Return the handler of an operation without effect; its parameters are in the query."""
 
     def handle(simulation: Simulation, call: Call) -> Response:
         try:
             return run(simulation, call, Fields.read(call.request.query))
         except Invalid as wrong:
-            return refused(400, str(wrong), code=wrong.code, param=wrong.param)
+            return error_response(400, str(wrong), code=wrong.code, param=wrong.param)
 
     return handle
 
 
-def _changing(kind: CallKind, run: Run) -> Callable[[Simulation, Call], Response]:
-    """What changes something, and does so once for each key: the form says what."""
+def _change_handler(kind: CallKind, run: Run) -> Callable[[Simulation, Call], Response]:
+    """Return the handler of an operation with an effect, once for a key; its parameters are in the form."""
 
     def handle(simulation: Simulation, call: Call) -> Response:
         try:
-            return _once(simulation, call, kind, run, Fields.read(call.request.body.decode("latin-1")))
+            return _idempotent(simulation, call, kind, run, Fields.read(call.request.body.decode("latin-1")))
         except Invalid as wrong:
-            return refused(400, str(wrong), code=wrong.code, param=wrong.param)
+            return error_response(400, str(wrong), code=wrong.code, param=wrong.param)
 
     return handle
 
 
-def _once(simulation: Simulation, call: Call, kind: CallKind, run: Run, form: Fields) -> Response:
-    """https://docs.stripe.com/api/idempotent_requests : a 500 is kept like any other answer."""
+def _idempotent(simulation: Simulation, call: Call, kind: CallKind, run: Run, form: Fields) -> Response:
+    """Run once for a key: https://docs.stripe.com/api/idempotent_requests. A 500 is stored like any response."""
     key = call.request.headers.get("idempotency-key", "")
     if not key:
         return run(simulation, call, form)
     if len(key) > KEY_CHARACTERS_MAX:
         raise Invalid("Idempotency-Key", "a key has at most 255 characters")
-    kept = _kept.setdefault(simulation.ledger, {})
-    place, asked_for = (call.account.merchant_id, key), (call.request.target, tuple(sorted(form.pairs)))
-    known = kept.get(place)
+    responses = _stored_responses.setdefault(simulation.ledger, {})
+    place, parameters = (call.account.merchant_id, key), (call.request.target, tuple(sorted(form.pairs)))
+    known = responses.get(place)
     if known is None or call.now - known.at >= KEYS_KEPT_FOR:
         response = run(simulation, call, form)
-        kept[place] = _Kept(asked_for, response, call.now, call.now + _takes(simulation, call, kind, key))
-        if len(kept) > KEYS_MAX:
-            del kept[next(iter(kept))]
+        responses[place] = _StoredResponse(
+            parameters, response, call.now, call.now + _processing_time(simulation, call, kind, key)
+        )
+        if len(responses) > KEYS_MAX:
+            del responses[next(iter(responses))]
         return response
     if call.now < known.busy_until:
-        return refused(
-            409, "another request with this key is at work", code="idempotency_key_in_use", type_="idempotency_error"
+        return error_response(
+            409,
+            "another request uses this key",
+            code="idempotency_key_in_use",
+            type_="idempotency_error",
         )
-    if known.asked_for != asked_for:
-        return refused(400, "this key was used with other parameters", type_="idempotency_error")
+    if known.parameters != parameters:
+        return error_response(400, "this key was used with other parameters", type_="idempotency_error")
     return replace(known.response, headers=(*known.response.headers, ("idempotent-replayed", "true")))
 
 
-def _takes(simulation: Simulation, call: Call, kind: CallKind, number: str) -> timedelta:
-    """How long the answer to this call is held back: as long the key is in use."""
+def _processing_time(simulation: Simulation, call: Call, kind: CallKind, number: str) -> timedelta:
+    """Return how long the response is delayed, and the key in use."""
     profile = simulation.faults.profile
-    is_slow = kind in profile.affected and simulation.faults.strikes(Fault.SLOW, number, call.nth)
+    is_slow = kind in profile.affected and simulation.faults.applies(Fault.SLOW, number, call.nth)
     return timedelta(seconds=profile.slow_s if is_slow else 0)
 
 
@@ -105,17 +110,17 @@ def _by_key(request: Request) -> str:
 
 
 def _by_payment(request: Request) -> str:
-    """Of a list, if it is one of a payment's."""
+    """Return the number of the payment of a list, or an empty string."""
     found = _PAYMENT.search(request.query)
     return "" if found is None else number_of(found[1])
 
 
 def _post(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Operation:
-    return Operation(kind=kind, method="POST", pattern=pattern, number=number, handle=_changing(kind, run))
+    return Operation(kind=kind, method="POST", pattern=pattern, number=number, handle=_change_handler(kind, run))
 
 
 def _get(kind: CallKind, pattern: str, number: Callable[[Request], str], run: Run) -> Operation:
-    return Operation(kind=kind, method="GET", pattern=pattern, number=number, handle=_reading(run))
+    return Operation(kind=kind, method="GET", pattern=pattern, number=number, handle=_read_handler(run))
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -1,4 +1,4 @@
-"""Stripe's payments: sessions and PaymentIntents made, told and ended, and money given back."""
+"""Stripe's payments: operations on sessions, PaymentIntents and refunds."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from simulator.stripe.wire import (
     Fields,
     Invalid,
     Object,
+    error_response,
+    expanded_response,
     fresh_id,
     has_fraction,
     intent_id,
     minor,
-    no_such,
+    not_found,
     number_of,
-    refused,
-    told,
 )
 
 AMOUNT_MAX = 99_999_999
@@ -40,7 +40,7 @@ ITEMS_MAX = 100
 SESSION_LIVES_MIN = timedelta(minutes=30)
 SESSION_LIVES_MAX = timedelta(hours=24)
 FOR_EVER = timedelta(days=3650)
-"""A PaymentIntent takes money until it is cancelled."""
+"""A PaymentIntent can be paid until it is cancelled."""
 
 Run = Callable[[Simulation, Call, Fields], Response]
 
@@ -97,17 +97,17 @@ def create_intent(simulation: Simulation, call: Call, form: Fields) -> Response:
 
 
 def _created(simulation: Simulation, call: Call, form: Fields, terms: Terms) -> Response:
-    """A full ledger is a fault of the channel's: 500, which stays the answer to this key."""
+    """Return the new object. A full ledger is a 500, which is stored for the key."""
     made = simulation.create(call.account, terms, call.now)
     if made is Refusal.FULL:
-        return refused(500, "this process keeps no more payments", type_="api_error")
+        return error_response(500, "this process keeps no more payments", type_="api_error")
     if isinstance(made, Refusal):
-        return refused(400, "this far side keeps one payment for each number", code=made.lower())
-    return told(_object(simulation, made, kind_of(made)), form)
+        return error_response(400, "the simulator has one payment for each number", code=made.lower())
+    return expanded_response(_object(simulation, made, kind_of(made)), form)
 
 
 def _items(form: Fields) -> tuple[int, str, str]:
-    """Sum, currency and the first item's name."""
+    """Return the sum, the currency and the first item's name."""
     total, currencies, names = 0, set(), []
     for at in range(ITEMS_MAX):
         price = f"line_items[{at}][price_data]"
@@ -144,7 +144,7 @@ def _currency(form: Fields, name: str) -> str:
 
 
 def _expires_at(text: str | None, now: datetime) -> datetime:
-    """https://docs.stripe.com/payments/checkout/managing-limited-inventory"""
+    """Parse `expires_at`: https://docs.stripe.com/payments/checkout/managing-limited-inventory."""
     if text is None:
         return (now + SESSION_LIVES_MAX).replace(microsecond=0)
     until = datetime.fromtimestamp(int(text), UTC) if _INTEGER.fullmatch(text) else now
@@ -161,7 +161,7 @@ def _web_address(form: Fields, name: str) -> str:
 
 
 def _callback_url(simulation: Simulation, call: Call) -> str:
-    """That of the endpoint in the console; an account without one is not called back."""
+    """Return the URL of the account's endpoint; an account without one gets no callbacks."""
     url = call.account.callback_url
     if url and not simulation.may_call(url):
         raise Invalid("callback_url", "the account's endpoint is no address that this process may call")
@@ -174,32 +174,32 @@ def _callback_url(simulation: Simulation, call: Call) -> str:
 def retrieve(kind: str) -> Run:
     def run(simulation: Simulation, call: Call, query: Fields) -> Response:
         id_ = call.request.params["id"]
-        found = simulation.seen_by_query(call.account, number_of(id_), call.nth, call.now)
+        found = simulation.query_payment(call.account, number_of(id_), call.nth, call.now)
         if isinstance(found, Refusal) or not _is_a(found, kind):
-            return no_such(kind, id_)
-        return told(_object(simulation, found, kind), query)
+            return not_found(kind, id_)
+        return expanded_response(_object(simulation, found, kind), query)
 
     return run
 
 
 def close(kind: str) -> Run:
-    """https://docs.stripe.com/api/checkout/sessions/expire and …/payment_intents/cancel : only what is not over."""
+    """Close an open object: https://docs.stripe.com/api/checkout/sessions/expire and …/payment_intents/cancel."""
 
     def run(simulation: Simulation, call: Call, form: Fields) -> Response:
         id_ = call.request.params["id"]
         number = number_of(id_)
         found = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
         if found is None or kind_of(found) != kind:
-            return no_such(kind, id_)
+            return not_found(kind, id_)
         closed: Payment | Refusal = Refusal.NOT_PAYABLE
         if found.status is PaymentStatus.UNPAID and found.agreed_at is None:
             closed = simulation.close(call.account, number, call.now)
         if closed is Refusal.PAYMENT_NOT_EXIST:
-            return no_such(kind, id_)
+            return not_found(kind, id_)
         if isinstance(closed, Refusal):
             code = None if kind == SESSION else "payment_intent_unexpected_state"
-            return refused(400, f"Only a {kind} that is open can be ended", code=code)
-        return told(_object(simulation, closed, kind), form)
+            return error_response(400, f"Only a {kind} that is open can be ended", code=code)
+        return expanded_response(_object(simulation, closed, kind), form)
 
     return run
 
@@ -228,12 +228,12 @@ def refund(simulation: Simulation, call: Call, form: Fields) -> Response:
     number = number_of(id_)
     payment = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
     if payment is None:
-        return no_such("payment_intent", id_)
+        return not_found("payment_intent", id_)
     currency, left = payment.terms.currency.lower(), payment.terms.amount - payment.refunded_amount
     amount = left if form.get("amount") is None else minor(_amount(form, "amount", currency), currency)
     refund_no = form.under("metadata").get("refund_no") or fresh_id("re_")
     made = simulation.refund(call.account, number, refund_no, amount, call.now)
     if isinstance(made, Refund):
-        return told(refund_object(made), form)
+        return expanded_response(refund_object(made), form)
     code = "charge_already_refunded" if made is Refusal.AMOUNT_EXCEEDED and left == 0 else None
-    return refused(400, f"{made}: there is nothing to give back like that", code=code)
+    return error_response(400, f"{made}: there is nothing to give back like that", code=code)

@@ -1,7 +1,6 @@
-"""Stripe on the wire: its ids, forms, lists, errors and signatures. Written from https://docs.stripe.com/api alone.
+"""Wire format of Stripe: ids, forms, lists, errors and signatures. Written from https://docs.stripe.com/api only.
 
-Ids are made from the payment's number and read back to it, so no table of them is kept. What was created under no
-number is known to the ledger by its own id.
+An id contains the payment's number, so there is no table of ids. A payment without a number has its id for it.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ Object = dict[str, Any]
 
 
 class Fields(NamedTuple):
-    """A form or a query, in its order; `a[b][c]` is a name like any other."""
+    """Pairs of a form or a query, in order; `a[b][c]` is a name."""
 
     pairs: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, text: str) -> Fields:
-        """Raises Invalid for more fields than any call has."""
+        """Parse a form or a query; raises Invalid for too many fields."""
         try:
             return cls(tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX)))
         except ValueError as error:
@@ -51,17 +50,17 @@ class Fields(NamedTuple):
         return next((value for key, value in self.pairs if key == name), None)
 
     def many(self, name: str) -> list[str]:
-        """Of `name[]` and `name[0]`: clients write lists either way."""
+        """Return the values of `name[]` and `name[0]`: clients use either form for lists."""
         return [value for key, value in self.pairs if key.startswith(name) and _LIST_ITEM.fullmatch(key[len(name) :])]
 
     def under(self, name: str) -> dict[str, str]:
-        """Of `name[key]`: metadata."""
+        """Return the values of `name[key]` by key: metadata."""
         inner = ((key[len(name) + 1 : -1], value) for key, value in self.pairs if key.startswith(f"{name}["))
         return {key: value for key, value in inner if "[" not in key}
 
 
 class Invalid(Exception):
-    """A parameter that is wrong: nothing was begun, so the answer is not kept under the idempotency key either."""
+    """A parameter is wrong. Nothing was changed, so the response is not stored for the idempotency key."""
 
     def __init__(self, param: str, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -89,12 +88,12 @@ def refund_id(refund_no: str) -> str:
 
 
 def fresh_id(prefix: str) -> str:
-    """For what has no number: no other id reads like it, for `z` is no hexadecimal digit."""
+    """Return an id for an object without a number. Its `z` is no hexadecimal digit, so it reads as no number."""
     return f"{prefix}z{token_hex(12)}"
 
 
 def number_of(id_: str) -> str:
-    """The number that the id was made from, or the id itself. A charge has the number of its payment."""
+    """Return the number in the id, or the id itself. A charge has the number of its payment."""
     text = id_.rpartition("_")[2]
     try:
         return bytes.fromhex(text).decode()
@@ -106,28 +105,28 @@ def number_of(id_: str) -> str:
 
 
 def units(amount: int, currency: str) -> int:
-    """Minor units as Stripe counts them."""
+    """Convert minor units into Stripe's."""
     name = currency.lower()
     return amount * _PLACES_ADDED.get(name, 1) // _PLACES_DROPPED.get(name, 1)
 
 
-def minor(told: int, currency: str) -> int:
-    """The inverse."""
+def minor(amount: int, currency: str) -> int:
+    """Convert Stripe's units into minor units."""
     name = currency.lower()
-    return told * _PLACES_DROPPED.get(name, 1) // _PLACES_ADDED.get(name, 1)
+    return amount * _PLACES_DROPPED.get(name, 1) // _PLACES_ADDED.get(name, 1)
 
 
-def has_fraction(told: int, currency: str) -> bool:
-    """Whether Stripe refuses it: hundredths of what has none, thousandths that are not rounded to tens."""
+def has_fraction(amount: int, currency: str) -> bool:
+    """Return whether Stripe refuses it: hundredths of a currency without them, thousandths not rounded to tens."""
     step = 10 if currency in ("bhd", "jod", "kwd", "omr", "tnd") else _PLACES_ADDED.get(currency, 1)
-    return told % step != 0
+    return amount % step != 0
 
 
 # -- lists, and what is expanded in them -------------------------------------------------------------------------------
 
 
 def page_of(items: Sequence[Object], query: Fields, url: str) -> Object:
-    """A page of a list that is newest first, as `limit`, `starting_after` and `ending_before` ask for."""
+    """Return a page of a list, newest first, by `limit`, `starting_after` and `ending_before`."""
     limit = _limit(query.get("limit"))
     ids = [item["id"] for item in items]
     after, before = query.get("starting_after"), query.get("ending_before")
@@ -140,38 +139,38 @@ def page_of(items: Sequence[Object], query: Fields, url: str) -> Object:
     return {"object": "list", "url": url, "has_more": has_more, "data": list(shown)}
 
 
-def expanded(told: Object, paths: Iterable[str]) -> Object:
-    """The object with ids in the place of the objects in it that were not asked for as a whole."""
+def expanded(object_: Object, paths: Iterable[str]) -> Object:
+    """Return the object with nested objects reduced to ids, except those in `paths`."""
     wanted = [path.split(".") for path in paths]
-    if told.get("object") == "list":
+    if object_.get("object") == "list":
         inner = [".".join(path[1:]) for path in wanted if path[0] == "data"]
-        return told | {"data": [expanded(item, inner) for item in told["data"]]}
-    found = dict(told)
+        return object_ | {"data": [expanded(item, inner) for item in object_["data"]]}
+    result = dict(object_)
     for name in _EXPANDABLE:
-        if isinstance(told.get(name), dict):
+        if isinstance(object_.get(name), dict):
             inner = [".".join(path[1:]) for path in wanted if path[0] == name]
-            found[name] = expanded(told[name], filter(None, inner)) if inner else told[name]["id"]
-    return found
+            result[name] = expanded(object_[name], filter(None, inner)) if inner else object_[name]["id"]
+    return result
 
 
-# -- answers and signatures --------------------------------------------------------------------------------------------
+# -- responses and signatures ------------------------------------------------------------------------------------------
 
 
-def answer(told: Object, status: int = 200) -> Response:
-    """In lines, as Stripe writes JSON."""
-    body = msgspec.json.format(msgspec.json.encode(told), indent=2)
+def object_response(object_: Object, status: int = 200) -> Response:
+    """Return the object as indented JSON, as Stripe does."""
+    body = msgspec.json.format(msgspec.json.encode(object_), indent=2)
     return Response(status=status, body=body, headers=(("request-id", f"req_{token_hex(7)}"),))
 
 
-def told(object_: Object, fields: Fields) -> Response:
-    return answer(expanded(object_, fields.many("expand")))
+def expanded_response(object_: Object, fields: Fields) -> Response:
+    return object_response(expanded(object_, fields.many("expand")))
 
 
-def no_such(what: str, id_: str) -> Response:
-    return refused(404, f"No such {what}: '{id_}'", code="resource_missing", param="id")
+def not_found(kind: str, id_: str) -> Response:
+    return error_response(404, f"No such {kind}: '{id_}'", code="resource_missing", param="id")
 
 
-def refused(
+def error_response(
     status: int,
     message: str,
     *,
@@ -179,12 +178,12 @@ def refused(
     param: str | None = None,
     type_: str = "invalid_request_error",
 ) -> Response:
-    told = {"type": type_, "code": code, "message": message, "param": param}
-    return answer({"error": {name: value for name, value in told.items() if value is not None}}, status)
+    fields = {"type": type_, "code": code, "message": message, "param": param}
+    return object_response({"error": {name: value for name, value in fields.items() if value is not None}}, status)
 
 
 def signature_header(body: bytes, secrets: Sequence[str], now: datetime) -> str:
-    """One v1 for each secret, which are several while one is rolled, and a v0 that means nothing."""
+    """Return one v1 for each secret (several while one is rolled), and a v0 to be ignored."""
     string = b"%d.%b" % (int(now.timestamp()), body)
     made = [hmac.digest(secret.encode(), string, "sha256").hex() for secret in secrets]
     parts = [f"t={int(now.timestamp())}", *(f"v1={one}" for one in made), f"v0={sha256(string).hexdigest()}"]

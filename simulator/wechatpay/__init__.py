@@ -1,1 +1,1 @@
-"""WeChat Pay's side of the wire."""
+"""WeChat Pay: `channel` (accounts, callbacks, bill), `operations` (calls), `bodies` and `wire` (signatures)."""

@@ -1,6 +1,6 @@
-"""What WeChat Pay (API v3) is asked and what it tells: the shapes of bodies, and the bill of a day.
+"""Bodies of WeChat Pay (API v3), and the bill of a day.
 
-Written from the channel's documentation alone; it shares nothing with the adapter that it is there to check.
+Written from the channel's documentation only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BEIJING = timezone(timedelta(hours=8))
 AMOUNT_MAX = 10**10
 
 _COUPON_SHARE = 0.25
-"""Of the buyers pay with a coupon: less than the order is for, and the shop has its money all the same."""
+"""Share of buyers with a coupon: they pay less than the amount of the order, which the shop gets in full."""
 
 
-# -- what is asked -----------------------------------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------------------------------
 
 
 class Amount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +79,7 @@ class RefundAmount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RefundOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`notify_url` is taken, as libraries send it, and never called: this side is silent about refunds."""
+    """`notify_url` is accepted, as libraries send it, and never called: there are no callbacks about refunds."""
 
     out_refund_no: str
     amount: RefundAmount
@@ -89,7 +89,7 @@ class RefundOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     notify_url: str = ""
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- responses and callbacks -------------------------------------------------------------------------------------------
 
 _STATES = {
     PaymentStatus.UNPAID: ("NOTPAY", "订单未支付"),
@@ -105,21 +105,21 @@ _REFUND_STATES = {
 
 
 def transaction(payment: Payment, account: Account) -> dict[str, Any]:
-    """What a query and a callback tell of a payment; how much was refunded is not in it."""
-    state, described = _STATES[payment.status]
-    told: dict[str, Any] = {
+    """Return the payment in queries and callbacks; it does not show refunds."""
+    state, description = _STATES[payment.status]
+    fields: dict[str, Any] = {
         "appid": keys_of(account).appid,
         "mchid": payment.merchant_id,
         "out_trade_no": payment.terms.out_trade_no,
         "trade_state": state,
-        "trade_state_desc": described,
+        "trade_state_desc": description,
         "attach": "",
         "payer": {},
         "amount": {"total": payment.terms.amount, "currency": "CNY"},
     }
     if not payment.status.was_paid or payment.paid_at is None:
-        return told
-    return told | {
+        return fields
+    return fields | {
         "transaction_id": payment.transaction_id,
         "trade_type": "NATIVE",
         "bank_type": "OTHERS",
@@ -137,7 +137,7 @@ def _paid_amount(payment: Payment) -> dict[str, Any]:
 
 
 def refund_object(refund: Refund, payment: Payment) -> dict[str, Any]:
-    told = {
+    fields = {
         "refund_id": "5" + blake2b("\x1f".join(refund.key).encode(), digest_size=14).hexdigest(),
         "out_refund_no": refund.refund_no,
         "transaction_id": payment.transaction_id,
@@ -158,11 +158,11 @@ def refund_object(refund: Refund, payment: Payment) -> dict[str, Any]:
             "currency": "CNY",
         },
     }
-    return told if refund.refunded_at is None else told | {"success_time": rfc3339(refund.refunded_at)}
+    return fields if refund.refunded_at is None else fields | {"success_time": rfc3339(refund.refunded_at)}
 
 
 def certificates(account: Account) -> dict[str, Any]:
-    """The list of platform certificates, each sealed for this merchant."""
+    """Return the list of platform certificates, each encrypted for this merchant."""
     keys, listed = keys_of(account), []
     for key in keys.platform:
         certificate = x509.load_pem_x509_certificate(key.certificate.encode())
@@ -192,7 +192,7 @@ _SUMS = "总交易单数,应结订单总金额,退款总金额,充值券退款�
 
 
 def bill(rows: Iterable[Row | tuple[str, ...]], account: Account) -> bytes:
-    """Of one day: a byte order mark, the columns, each cell behind a backquote, nothing quoted; then the sums."""
+    """Return the bill of a day: a byte order mark, the columns, unquoted cells behind a backquote, the sums."""
     lines, paid, given_back, count = [_COLUMNS], 0, 0, 0
     for row in rows:
         count += 1
@@ -209,17 +209,43 @@ def bill(rows: Iterable[Row | tuple[str, ...]], account: Account) -> bytes:
 def _cells(row: Row, account: Account) -> tuple[str, ...]:
     is_refund = row.type == "refund"
     amount, at = _yuan(row.amount), row.at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S")
-    who = (keys_of(account).appid, account.merchant_id, "0", "")
-    what = ("openid-of-a-simulated-buyer", "NATIVE", "REFUND" if is_refund else "SUCCESS", "OTHERS", row.currency)
+    merchant = (keys_of(account).appid, account.merchant_id, "0", "")
+    payment = (
+        "openid-of-a-simulated-buyer",
+        "NATIVE",
+        "REFUND" if is_refund else "SUCCESS",
+        "OTHERS",
+        row.currency,
+    )
     if is_refund:
         sums = ("0.00", "0.00", f"5{row.refund_no}", row.refund_no, amount, "0.00", "ORIGINAL", "SUCCESS")
-        return (at, *who, row.transaction_id, row.out_trade_no, *what, *sums, "Tea, green", "", *_fee("0.00", amount))
+        return (
+            at,
+            *merchant,
+            row.transaction_id,
+            row.out_trade_no,
+            *payment,
+            *sums,
+            "Tea, green",
+            "",
+            *_fee("0.00", amount),
+        )
     sums = (amount, "0.00", "0", "0", "0.00", "0.00", "", "")
-    return (at, *who, row.transaction_id, row.out_trade_no, *what, *sums, "Tea, green", "", *_fee(amount, "0.00"))
+    return (
+        at,
+        *merchant,
+        row.transaction_id,
+        row.out_trade_no,
+        *payment,
+        *sums,
+        "Tea, green",
+        "",
+        *_fee(amount, "0.00"),
+    )
 
 
-def _fee(amount: str, asked_back: str) -> tuple[str, ...]:
-    return ("0.00000", "0.60%", amount, asked_back, "")
+def _fee(amount: str, refund_amount: str) -> tuple[str, ...]:
+    return ("0.00000", "0.60%", amount, refund_amount, "")
 
 
 def _line(cells: Iterable[str]) -> str:

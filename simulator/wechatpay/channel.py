@@ -1,6 +1,6 @@
-"""WeChat Pay, API v3, as https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its sisters describe it.
+"""WeChat Pay, API v3, as https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its related pages describe it.
 
-What it does not do: callbacks about refunds (they come only to a `notify_url` given with the refund), payment codes,
+Not simulated: callbacks about refunds (sent only to a `notify_url` of the refund), payment codes,
 `trade_type` of anything but native.
 """
 
@@ -49,13 +49,13 @@ RESEND_GAPS_S: tuple[int, ...] = (
 )
 PROBE = "WECHATPAY/SIGNTEST/"
 BILLS_MAX = 32
-"""Whose download is still possible; in life the address is good for five minutes."""
+"""Limit of stored bills. A real download URL is valid for five minutes."""
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 class WechatPay:
-    """WeChat Pay's side of the seam. It keeps the bills whose addresses it has handed out."""
+    """The simulated WeChat Pay. It stores the bills for their download URLs."""
 
     name = "wechatpay"
     callbacks_expire = True
@@ -92,7 +92,7 @@ class WechatPay:
             _operation(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
         )
 
-    # -- who calls -----------------------------------------------------------------------------------------------------
+    # -- callers -------------------------------------------------------------------------------------------------------
 
     def claimed_merchant(self, request: Request) -> str:
         return authorization(request).get("mchid", "")
@@ -115,9 +115,9 @@ class WechatPay:
 
     def open_account(self, name: str, callback_url: str) -> Opened:
         del callback_url  # each payment brings its own
-        drawn = int.from_bytes(blake2b(name.encode(), digest_size=4).digest()) % 10**8
+        digits = int.from_bytes(blake2b(name.encode(), digest_size=4).digest()) % 10**8
         keys = Keys(appid=f"wx{token_hex(8)}", apiv3_key=token_hex(16), merchants={}, platform=[], public_keys=[])
-        return _with_fresh_keys(Account(name=name, merchant_id=f"16{drawn:08d}", channel=self.name), keys)
+        return _with_fresh_keys(Account(name=name, merchant_id=f"16{digits:08d}", channel=self.name), keys)
 
     def rotated(self, account: Account) -> Opened:
         return _with_fresh_keys(account, keys_of(account))
@@ -125,7 +125,7 @@ class WechatPay:
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        """Only money that came is told, and what is told is sealed."""
+        """Return the callback of a paid payment, with its content encrypted; None for other events."""
         del pay_url
         if event.type is not EventType.PAYMENT_PAID:
             return None
@@ -144,20 +144,20 @@ class WechatPay:
         return Message(headers=callback_headers(account, event.callback_id, body, now), body=body)
 
     def probe(self, message: Message) -> Message:
-        """The same message with a signature that is wrong on purpose: whoever acknowledges it verifies nothing."""
+        """Return the message with a wrong signature, as WeChat Pay's signature tests have."""
         wrong = PROBE + message.headers["wechatpay-signature"][len(PROBE) :]
         return replace(message, headers=message.headers | {"wechatpay-signature": wrong})
 
     def stranger(self, account: Account) -> Account:
-        """Knows the serials, and neither the keys under them nor the APIv3 key."""
-        keys, pem = keys_of(account), _strangers_key()
-        strange = replace(
+        """Return the account with the same serials, other keys and another APIv3 key."""
+        keys, pem = keys_of(account), _other_key()
+        replaced = replace(
             keys,
             apiv3_key="s" * 32,
             platform=[replace(key, private_key=pem) for key in keys.platform],
             public_keys=[replace(key, private_key=pem) for key in keys.public_keys],
         )
-        return replace(account, wire=msgspec.to_builtins(strange))
+        return replace(account, wire=msgspec.to_builtins(replaced))
 
     def altered(self, message: Message) -> Message:
         return replace(message, body=message.body + b" ")
@@ -169,7 +169,7 @@ class WechatPay:
     # -- the bill ------------------------------------------------------------------------------------------------------
 
     def _bill(self, simulation: Simulation, call: Call) -> Response:
-        """Of any day, today as well: in life it is made at ten on the next one."""
+        """Return the URL of a day's bill, also of today; a real one exists from 10:00 on the next day."""
         text, packing = query_value(call.request, "bill_date"), query_value(call.request, "tar_type")
         try:
             day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
@@ -186,15 +186,15 @@ class WechatPay:
         if len(self._bills) > BILLS_MAX:
             self._bills.popitem(last=False)
         scheme, host = urlsplit(simulation.urls[self.name]).scheme, call.request.headers.get("host", "")
-        told = {
+        link = {
             "hash_type": "SHA1",
             "hash_value": sha1(plain, usedforsecurity=False).hexdigest(),
             "download_url": f"{scheme}://{host}/v3/billdownload/file?token={token}",
         }
-        return signed(call, json_response(told))
+        return signed(call, json_response(link))
 
     def _bill_file(self, simulation: Simulation, call: Call) -> Response:
-        """Not signed, as in life."""
+        """Return the stored bill, unsigned as WeChat Pay's."""
         del simulation
         content = self._bills.get(query_value(call.request, "token"))
         if content is None:
@@ -213,7 +213,7 @@ def _operation(
 
 
 def _with_fresh_keys(account: Account, keys: Keys) -> Opened:
-    """A key pair for the merchant, and before the old ones a platform certificate and a public key for the channel."""
+    """Add a key pair for the merchant, and before the old ones a platform certificate and a channel key."""
     ours, serial = private_pem(new_key()), token_hex(20).upper()
     platform = [new_platform_key(datetime.now(UTC)), *keys.platform]
     public_keys = [new_public_key(), *keys.public_keys]
@@ -234,5 +234,5 @@ def _with_fresh_keys(account: Account, keys: Keys) -> Opened:
 
 
 @lru_cache(maxsize=1)
-def _strangers_key() -> str:
+def _other_key() -> str:
     return private_pem(new_key())

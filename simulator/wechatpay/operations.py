@@ -1,4 +1,4 @@
-"""What each call of WeChat Pay does: the books are moved in `simulation`, and 200 and 204 are signed, nothing else."""
+"""Operations of WeChat Pay. Payments change in `simulation`; only 200 and 204 are signed."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def create(method: str, simulation: Simulation, call: Call) -> Response:
         return wrong_parameter("订单已关闭", "ORDER_CLOSED")
     if created.status.was_paid:
         return _refused(Refusal.ALREADY_PAID)
-    return signed(call, json_response(_to_pay_with(method, created, simulation.pay_url(created))))
+    return signed(call, json_response(_checkout(method, created, simulation.pay_url(created))))
 
 
 def _wrong_with(method: str, body: Order, call: Call, simulation: Simulation, *, is_new: bool) -> Response | None:
-    """What a parameter's type does not say."""
+    """Return the first error that the types of the parameters do not show."""
     if body.mchid != call.account.merchant_id:
         return wrong_parameter("商户号与签名的商户号不一致", "INVALID_REQUEST")
     if body.appid != keys_of(call.account).appid:
@@ -92,8 +92,8 @@ def _wrong_with(method: str, body: Order, call: Call, simulation: Simulation, *,
     return None if message is None else wrong_parameter(message)
 
 
-def _to_pay_with(method: str, payment: Payment, pay_url: str) -> dict[str, str]:
-    """The pay page is the code itself, so that a person, or a shopper, can open it without WeChat."""
+def _checkout(method: str, payment: Payment, pay_url: str) -> dict[str, str]:
+    """Return the checkout. The code is the URL of the pay page, so that a shopper can open it."""
     prepay_id = f"wx{payment.token}"
     match method:
         case "native":
@@ -104,13 +104,17 @@ def _to_pay_with(method: str, payment: Payment, pay_url: str) -> dict[str, str]:
 
 
 def query(simulation: Simulation, call: Call) -> Response:
-    return _tell(simulation, call, call.request.params["number"])
+    return _query_number(simulation, call, call.request.params["number"])
 
 
 def query_by_id(simulation: Simulation, call: Call) -> Response:
-    """Slow, as nobody keeps payments by this number here: it is for payments that were created elsewhere."""
+    """Query by transaction id, for payments created elsewhere. Slow: there is no index."""
     paid = _with_transaction(simulation, call, call.request.params["number"])
-    return _refused(Refusal.PAYMENT_NOT_EXIST) if paid is None else _tell(simulation, call, paid.terms.out_trade_no)
+    return (
+        _refused(Refusal.PAYMENT_NOT_EXIST)
+        if paid is None
+        else _query_number(simulation, call, paid.terms.out_trade_no)
+    )
 
 
 def _with_transaction(simulation: Simulation, call: Call, transaction_id: str) -> Payment | None:
@@ -118,10 +122,10 @@ def _with_transaction(simulation: Simulation, call: Call, transaction_id: str) -
     return next((one for one in mine if one.transaction_id == transaction_id), None)
 
 
-def _tell(simulation: Simulation, call: Call, number: str) -> Response:
+def _query_number(simulation: Simulation, call: Call, number: str) -> Response:
     if query_value(call.request, "mchid") != call.account.merchant_id:
         return wrong_parameter("mchid: the merchant's own")
-    found = simulation.seen_by_query(call.account, number, call.nth, call.now)
+    found = simulation.query_payment(call.account, number, call.nth, call.now)
     if isinstance(found, Refusal):
         return _refused(found)
     return signed(call, json_response(transaction(found, call.account)))
@@ -178,10 +182,10 @@ def query_refund(simulation: Simulation, call: Call) -> Response:
 def number_in_body(name: str) -> Callable[[Request], str]:
     def number(request: Request) -> str:
         try:
-            told = msgspec.json.decode(request.body).get(name, "")
+            value = msgspec.json.decode(request.body).get(name, "")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError):
             return ""
-        return told if isinstance(told, str) else ""
+        return value if isinstance(value, str) else ""
 
     return number
 

@@ -1,6 +1,6 @@
-"""WeChat Pay (API v3) on the wire: both sides' RSA keys and signatures, and what is sealed with the APIv3 key.
+"""Keys and signatures of both sides of WeChat Pay (API v3), and encryption with the APIv3 key.
 
-Written from the channel's documentation alone; it shares nothing with the adapter that it is there to check.
+Written from the channel's documentation only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from simulator.kit.rsa_keys import new_key, private_pem, public_pem, read_privat
 TOLERANCE = timedelta(minutes=5)
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 SIGNED = (200, 204)
-"""No other answer is signed."""
+"""Statuses of signed responses."""
 
 _AUTHORIZATION = re.compile(rf'{SCHEME} ((?:[a-z_]+="[^"]*",)*[a-z_]+="[^"]*")', re.ASCII)
 _FIELD = re.compile(r'([a-z_]+)="([^"]*)"', re.ASCII)
@@ -50,7 +50,7 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """`Account.wire`. The first of each signs; `merchants` are the merchant's own, by the serial of its certificate."""
+    """Content of `Account.wire`. The first of each signs; `merchants` are the merchant's keys by certificate serial."""
 
     appid: str
     apiv3_key: str
@@ -64,7 +64,7 @@ def keys_of(account: Account) -> Keys:
 
 
 def public_of(pem: str) -> str:
-    """The public half, in PEM, of a private key in PEM."""
+    """Return the public key, in PEM, of a private key in PEM."""
     return public_pem(read_private_key(pem))
 
 
@@ -92,47 +92,47 @@ def new_public_key() -> PublicKey:
 
 
 def authorization(request: Request) -> dict[str, str]:
-    """The five fields of the header, each once and no other; empty when it is not like that."""
+    """Return the five fields of the header; empty unless it has each of them once and no other."""
     match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
     pairs = [] if match is None else _FIELD.findall(match[1])
     return dict(pairs) if len(pairs) == len(_FIELDS) and {name for name, _ in pairs} == _FIELDS else {}
 
 
 def is_signed(request: Request, account: Account, now: datetime) -> bool:
-    """Whether the merchant signed this request, within five minutes."""
-    told = authorization(request)
-    pem = keys_of(account).merchants.get(told.get("serial_no", "").upper())
-    if pem is None or not told["timestamp"].isdecimal() or not told["timestamp"].isascii():
+    """Return whether the merchant signed this request in the last five minutes."""
+    fields = authorization(request)
+    pem = keys_of(account).merchants.get(fields.get("serial_no", "").upper())
+    if pem is None or not fields["timestamp"].isdecimal() or not fields["timestamp"].isascii():
         return False
-    if abs(now.timestamp() - int(told["timestamp"][:12])) > TOLERANCE.total_seconds():
+    if abs(now.timestamp() - int(fields["timestamp"][:12])) > TOLERANCE.total_seconds():
         return False
-    lines = (request.method, request.target, told["timestamp"], told["nonce_str"])
+    lines = (request.method, request.target, fields["timestamp"], fields["nonce_str"])
     string = b"".join(line.encode("latin-1") + b"\n" for line in lines) + request.body + b"\n"
     try:
-        read_public_key(pem).verify(base64.b64decode(told["signature"]), string, padding.PKCS1v15(), SHA256())
+        read_public_key(pem).verify(base64.b64decode(fields["signature"]), string, padding.PKCS1v15(), SHA256())
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
 def signed(call: Call, response: Response) -> Response:
-    """With the public key that the request names, and with the platform's certificate when it names none."""
+    """Sign the response with the public key that the request names, else with the platform certificate."""
     if response.status not in SIGNED:
         return response
     keys, named = keys_of(call.account), call.request.headers.get("wechatpay-serial", "")
     by_name = [(key.id, key.private_key) for key in keys.public_keys if key.id == named]
     by_certificate = [(key.serial, key.private_key) for key in keys.platform]
     serial, pem = [*by_name, *by_certificate][0]
-    made = signature_headers(serial, pem, response.body, call.now)
-    return msgspec.structs.replace(response, headers=(*response.headers, *made.items()))
+    signature = signature_headers(serial, pem, response.body, call.now)
+    return msgspec.structs.replace(response, headers=(*response.headers, *signature.items()))
 
 
 def callback_headers(account: Account, callback_id: str, body: bytes, now: datetime) -> dict[str, str]:
-    """A merchant on the way from certificates to the public key gets both kinds, each callback always the same."""
+    """Return the headers of a callback. An account with both kinds of keys gets both, each callback always one."""
     keys = keys_of(account)
-    found = [(key.id, key.private_key) for key in keys.public_keys[:1]]
-    found += [(key.serial, key.private_key) for key in keys.platform[:1]]
-    serial, pem = found[int(draw(0, "signed_by", callback_id) * len(found))]
+    signers = [(key.id, key.private_key) for key in keys.public_keys[:1]]
+    signers += [(key.serial, key.private_key) for key in keys.platform[:1]]
+    serial, pem = signers[int(draw(0, "signed_by", callback_id) * len(signers))]
     return {
         "content-type": "application/json",
         **signature_headers(serial, pem, body, now),
@@ -142,19 +142,19 @@ def callback_headers(account: Account, callback_id: str, body: bytes, now: datet
 def signature_headers(serial: str, pem: str, body: bytes, now: datetime) -> dict[str, str]:
     timestamp, nonce = str(int(now.timestamp())), token_hex(16)
     string = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
-    made = read_private_key(pem).sign(string, padding.PKCS1v15(), SHA256())
+    signature = read_private_key(pem).sign(string, padding.PKCS1v15(), SHA256())
     return {
         "wechatpay-timestamp": timestamp,
         "wechatpay-nonce": nonce,
         "wechatpay-signature-type": SCHEME,
         "wechatpay-serial": serial,
-        "wechatpay-signature": base64.b64encode(made).decode(),
+        "wechatpay-signature": base64.b64encode(signature).decode(),
     }
 
 
 def sealed(apiv3_key: str, plain: bytes, associated_data: str, name: str) -> dict[str, str]:
-    """Sealed with AES-256-GCM. The nonce comes from name and content: a resend has the same bytes, and no nonce ever
-    serves two contents.
+    """Encrypt with AES-256-GCM. The nonce is made from name and content: a resend has the same bytes, and no nonce is
+    used for two contents.
     """
     nonce = blake2b(name.encode() + b"\x1f" + plain, digest_size=6).hexdigest()
     ciphertext = AESGCM(apiv3_key.encode()).encrypt(nonce.encode(), plain, associated_data.encode())

@@ -17,7 +17,7 @@ from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
 from runtime.resources import Resources, open_resources
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
 from storage.postgres.sealing import Sealer
@@ -62,7 +62,7 @@ class Channel:
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
-    async with running_channel() as (url, _), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with serve_channels() as (url, _), httpx.AsyncClient(trust_env=False, timeout=10) as http:
         response = await http.put(f"{url}/control/accounts", json=[account])
         assert response.status_code == 200, response.text
         yield Channel(url, http)

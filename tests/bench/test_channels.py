@@ -9,7 +9,7 @@ from bench.certificates import make_certificates
 from bench.channels import _ChannelProcess, _measure
 from bench.sizes import Sizes
 from simulator.kit.serve import Tls
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 
 TINY = Sizes(channel_queries=1, channel_callbacks=1)
 
@@ -21,7 +21,7 @@ async def test_a_probe_before_the_callback_is_refused_and_not_measured(
     certificates = make_certificates(tmp_path)
     tls = Tls(str(certificates.certificate), str(certificates.key))
     async with (
-        running_channel(tls=tls) as (url, channel),
+        serve_channels(tls=tls) as (url, channel),
         httpx.AsyncClient(verify=certificates.context, trust_env=False) as http,
     ):
         monkeypatch.setattr(channel.channels["wechatpay"], "probed_share", 1.0)

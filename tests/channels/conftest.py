@@ -23,7 +23,7 @@ from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.simulation import Simulation
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
 from tests.channels.paypal.driver import PaypalDriver
@@ -238,7 +238,7 @@ def offline(driver: Driver) -> Channel:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running() -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
-        _, far_side = await stack.enter_async_context(running_channel(seed=7))
+        _, far_side = await stack.enter_async_context(serve_channels(seed=7))
         middlemen = {}
         for channel, url in far_side.urls.items():
             middleman = Middleman(url)

@@ -13,7 +13,7 @@ from core.settings import Settings, read_settings
 from flows.place import PaymentRequest, place_order
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer, new_master_key
 from tests.cli.nodrop import Nodrop
@@ -58,7 +58,7 @@ Place = Callable[..., Awaitable[OrderState]]
 
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
-    async with running_channel() as (url, far_side), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with serve_channels() as (url, far_side), httpx.AsyncClient(trust_env=False, timeout=10) as http:
         opened = Channel(url, far_side, http)
         await opened.open_account()
         yield opened

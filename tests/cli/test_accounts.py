@@ -17,7 +17,7 @@ from core.errors import ConfigurationError
 from core.lifecycle import LatePolicy
 from runtime.resources import Resources
 from simulator.kernel.simulation import Simulation
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from storage.postgres.accounts import enable_account, get_accounts
 from storage.postgres.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver
@@ -364,7 +364,7 @@ def certificate(days: int) -> str:
 
 @pytest.fixture
 async def far_side() -> AsyncIterator[Simulation]:
-    async with running_channel(seed=7) as (_, far_side):
+    async with serve_channels(seed=7) as (_, far_side):
         yield far_side
 
 

@@ -24,7 +24,7 @@ from simulator.kernel.base import Account
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.simulation import Simulation
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state
@@ -193,7 +193,7 @@ def settings(flows_database_url: str, redis_url: str) -> Settings:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running() -> AsyncIterator[tuple[str, Simulation]]:
-    async with running_channel(seed=7) as running:
+    async with serve_channels(seed=7) as running:
         yield running
 
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from simulator.kernel.simulation import Simulation
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 
 
 @pytest_asyncio.fixture
 async def far_side() -> AsyncIterator[Simulation]:
-    async with running_channel(seed=3) as (_, far_side):
+    async with serve_channels(seed=3) as (_, far_side):
         yield far_side

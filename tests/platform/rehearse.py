@@ -23,7 +23,7 @@ from simulator.kernel.base import Account
 from simulator.kernel.ledger import Key
 from simulator.kernel.simulation import Simulation
 from simulator.merchant.notifications import Merchant
-from simulator.servers import running_channel, running_merchant
+from simulator.servers import serve_channels, serve_merchant
 from simulator.shoppers.shop import OrderRequest, Refused, Shop
 from tests.platform.deploy import (
     COMMAND_S,
@@ -101,8 +101,8 @@ async def _play(platform: Platform) -> None:
     platform.env["NOTIFY_SECRETS"] = platform.command("keys", "notify")
     _release(platform)
     async with (
-        running_channel() as (channel_url, simulation),
-        running_merchant(secrets=(platform.env["NOTIFY_SECRETS"],)) as (merchant_url, merchant),
+        serve_channels() as (channel_url, simulation),
+        serve_merchant(secrets=(platform.env["NOTIFY_SECRETS"],)) as (merchant_url, merchant),
     ):
         _open_account(platform, channel_url, simulation)
         api_key = platform.command("keys", "create", "rehearsal")

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from simulator.kit.http_client import Answer, exchange, http_client
+from simulator.kit.http_client import ClientResponse, exchange, http_client
 from tests.scenarios.scenario import Scene
 
 REFRESHES = 1000
@@ -25,12 +25,12 @@ async def test_a_thousand_refreshes_at_two_web_processes_are_one_query(scene: Sc
     assert len(await scene.asked(order)) == before + 1
 
 
-async def _press_everywhere(scene: Scene, path: str) -> list[Answer]:
+async def _press_everywhere(scene: Scene, path: str) -> list[ClientResponse]:
     """All at once, half of them at each web process."""
     headers = {"authorization": f"Bearer {scene.stack.api_key}"}
     client = http_client()
 
-    async def press(api_url: str) -> Answer:
+    async def press(api_url: str) -> ClientResponse:
         return await exchange(client, "POST", api_url + path, headers=headers, within_s=30, body_bytes_max=65_536)
 
     try:

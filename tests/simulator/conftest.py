@@ -17,7 +17,7 @@ from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
 from simulator.merchant.notifications import Merchant
-from simulator.servers import running_channel, running_merchant
+from simulator.servers import serve_channels, serve_merchant
 from tests.simulator.sandbox_client import ACCOUNT, MERCHANT_ID, SandboxClient
 
 SPEED = 1000.0
@@ -109,7 +109,7 @@ async def session_receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_channel(http: httpx.AsyncClient) -> AsyncIterator[Channel]:
-    async with running_channel(seed=7, speed=SPEED) as (url, simulation):
+    async with serve_channels(seed=7, speed=SPEED) as (url, simulation):
         answer = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
         assert answer.status_code == 200
         yield Channel(url, simulation, http)
@@ -139,5 +139,5 @@ def receiver(session_receiver: Receiver) -> Receiver:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_merchant() -> AsyncIterator[tuple[str, Merchant]]:
-    async with running_merchant(seed=7) as running:
+    async with serve_merchant(seed=7) as running:
         yield running

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from simulator.kernel.deliveries import Acknowledged, SentAs
+from simulator.kernel.deliveries import AcknowledgedCallback, SentAs
 from simulator.kernel.ledger import PaymentStatus, RefundStatus
 from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
 from simulator.merchant.control import Effects
@@ -64,8 +64,8 @@ def effect(order_no: str = "order-1", **changed: Any) -> Effect:
     return replace(row, **changed)
 
 
-def acknowledged(**changed: Any) -> Acknowledged:
-    row = Acknowledged(
+def acknowledged(**changed: Any) -> AcknowledgedCallback:
+    row = AcknowledgedCallback(
         merchant_id="m-1",
         out_trade_no="number-1",
         callback_id="cb_1",

@@ -12,7 +12,7 @@ from simulator.kit.asgi import App, Response
 from simulator.kit.serve import serving
 from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
 from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
-from simulator.shoppers.visits import Sight, Visit, Where, run
+from simulator.shoppers.visits import PageKind, PageView, Visit, run
 from tests.simulator.conftest import Channel
 from tests.simulator.fake_nodrop import SmallNodrop
 
@@ -59,7 +59,7 @@ async def only(shop: Shop, kind: Kind, **changed: Any) -> Visit:
     return visit
 
 
-def seen(visit: Visit) -> list[tuple[Where, str]]:
+def seen(visit: Visit) -> list[tuple[PageKind, str]]:
     return [(sight.where, sight.status) for sight in visit.sights]
 
 
@@ -70,7 +70,7 @@ async def paid_at_the_channel(channel: Channel) -> set[str]:
 async def test_who_pays_at_once_has_paid(shop: Shop, channel: Channel) -> None:
     visit = await only(shop, Kind.PAYS_AT_ONCE)
     assert await paid_at_the_channel(channel) == set(visit.paid) == set(visit.out_trade_nos)
-    assert seen(visit) == [(Where.STATUS, "paid")]
+    assert seen(visit) == [(PageKind.STATUS, "paid")]
     assert visit.sights[0].since_paying_s is not None
 
 
@@ -101,7 +101,7 @@ async def test_who_has_only_agreed_has_not_paid_and_was_not_refused(shop: Shop, 
     visit = await only(shop, Kind.COMES_BACK)
     assert (visit.agreed, visit.paid, visit.refused) == (visit.out_trade_nos, (), ())
     assert await paid_at_the_channel(channel) == set()
-    assert seen(visit)[0][0] is Where.RETURN
+    assert seen(visit)[0][0] is PageKind.RETURN
     assert {sight.since_paying_s for sight in visit.sights} == {None}
 
 
@@ -129,19 +129,19 @@ async def test_who_comes_back_sees_everything(shop: Shop, nodrop: SmallNodrop) -
 async def test_who_comes_back_watches_no_longer_than_told(shop: Shop, nodrop: SmallNodrop) -> None:
     nodrop.told = lambda _: "processing"
     visit = await only(shop, Kind.COMES_BACK)
-    assert seen(visit).count((Where.STATUS, "processing")) == 3
-    assert visit.untrue == ()
+    assert seen(visit).count((PageKind.STATUS, "processing")) == 3
+    assert visit.wrong_views == ()
 
 
 @pytest.mark.parametrize("lie", ["unpaid", "failed", "closed", "created"])
 async def test_page_that_denies_what_was_paid_is_reported(shop: Shop, nodrop: SmallNodrop, lie: str) -> None:
     nodrop.told = lambda _: lie
     visit = await only(shop, Kind.PAYS_AT_ONCE)
-    assert [sight.status for sight in visit.untrue] == [lie]
+    assert [sight.status for sight in visit.wrong_views] == [lie]
 
 
 async def test_denying_before_paying_is_no_lie() -> None:
-    assert not Sight(where=Where.STATUS, http_status=200, status="unpaid").is_untrue
+    assert not PageView(where=PageKind.STATUS, http_status=200, status="unpaid").is_wrong
 
 
 async def test_buyer_reloads_a_page_that_does_not_open(
@@ -248,4 +248,4 @@ async def test_a_crowd_gets_through_in_the_order_of_its_index(shop: Shop, channe
     assert len(progress) == 25
     assert {visit.kind for visit in visits} == set(Kind)
     assert {number for visit in visits for number in visit.paid} == await paid_at_the_channel(channel)
-    assert not [visit for visit in visits if visit.untrue or not visit.placed]
+    assert not [visit for visit in visits if visit.wrong_views or not visit.placed]

@@ -17,7 +17,7 @@ import pytest_asyncio
 from simulator.kernel.clock import utc_now
 from simulator.kernel.ledger import Key, Payment
 from simulator.kit.asgi import Request, Response
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from simulator.stripe.channel import RESEND_GAPS_S
 from tests.simulator.conftest import Channel, Receiver, until
 
@@ -234,7 +234,7 @@ async def test_key_that_is_at_work_is_a_conflict(shop: Shop) -> None:
 
 async def test_kept_500_is_answered_again_and_again_for_a_day(http: httpx.AsyncClient) -> None:
     """After that the key is new."""
-    async with running_channel(payments_max=0) as (url, simulation):
+    async with serve_channels(payments_max=0) as (url, simulation):
         client = await opened(http, url, "")
         for _ in range(2):
             assert error(await client.create()) == (500, "api_error", None)

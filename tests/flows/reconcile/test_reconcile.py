@@ -352,7 +352,7 @@ async def test_malformed_rows_are_one_question_and_the_others_count(books: Books
     lost = [await books.lost() for _ in range(3)]
     books.faults(statement_malformed=0.5)
     malformed = sum(
-        books.desk.far_side.faults.strikes("statement_malformed", each.payments[0].out_trade_no)  # type: ignore[arg-type]
+        books.desk.far_side.faults.applies("statement_malformed", each.payments[0].out_trade_no)  # type: ignore[arg-type]
         for each in lost
     )
     counts = await books.counts()

@@ -13,7 +13,7 @@ from simulator.kernel.deliveries import SentAs
 from simulator.kernel.faults import Fault
 from simulator.kit.asgi import Cut, Hang, Reply, Request, Response
 from simulator.sandbox.channel import RESEND_GAPS_S, Sandbox
-from simulator.servers import running_channel
+from simulator.servers import serve_channels
 from tests.simulator.conftest import OK, SPEED, Channel, Receiver, until
 from tests.simulator.sandbox_client import ACCOUNT, SECRET, is_callback_signed, parts
 
@@ -152,7 +152,7 @@ async def test_schedule_ends_after_sixteen_attempts(http: httpx.AsyncClient, rec
     """15 gaps, 24 h 4 min in all; a hundred thousand times as fast."""
     assert (len(RESEND_GAPS_S), sum(RESEND_GAPS_S)) == (15, 24 * 3600 + 4 * 60)
     receiver.answer = lambda _: REFUSED
-    async with running_channel(speed=200_000) as (url, simulation):
+    async with serve_channels(speed=200_000) as (url, simulation):
         channel = Channel(url, simulation, http)
         await http.put(f"{url}/control/accounts", json=[ACCOUNT])
         await paid(channel, receiver, "number-1")
@@ -223,8 +223,8 @@ async def test_wrong_amount_is_well_signed_and_only_told(channel: Channel, recei
 
 def first_is_wrong(channel: Channel, number: str) -> bool:
     """Whether the faults befall the first delivery and spare the second."""
-    strikes = channel.simulation.faults.strikes
-    return [strikes(Fault.WRONG_AMOUNT, number, attempt) for attempt in (1, 2)] == [True, False]
+    applies = channel.simulation.faults.applies
+    return [applies(Fault.WRONG_AMOUNT, number, attempt) for attempt in (1, 2)] == [True, False]
 
 
 async def test_wrong_amount_is_true_again_when_resent(channel: Channel, receiver: Receiver) -> None:

@@ -19,8 +19,8 @@ def test_every_fault_is_a_share_of_the_profile() -> None:
 
 
 def test_same_seed_decides_the_same_in_any_order() -> None:
-    forwards = [faults(lost=0.3).strikes(Fault.LOST, number) for number in NUMBERS]
-    backwards = [faults(lost=0.3).strikes(Fault.LOST, number) for number in reversed(NUMBERS)]
+    forwards = [faults(lost=0.3).applies(Fault.LOST, number) for number in NUMBERS]
+    backwards = [faults(lost=0.3).applies(Fault.LOST, number) for number in reversed(NUMBERS)]
     assert forwards == backwards[::-1]
 
 
@@ -29,43 +29,43 @@ def test_another_seed_decides_otherwise() -> None:
 
 
 def test_share_is_kept() -> None:
-    struck = sum(faults(lost=0.2).strikes(Fault.LOST, number) for number in NUMBERS)
-    assert 700 < struck < 900
+    applied = sum(faults(lost=0.2).applies(Fault.LOST, number) for number in NUMBERS)
+    assert 700 < applied < 900
 
 
 def test_raising_a_share_only_adds() -> None:
     few, many = faults(lost=0.1), faults(lost=0.5)
-    assert all(many.strikes(Fault.LOST, n) for n in NUMBERS if few.strikes(Fault.LOST, n))
+    assert all(many.applies(Fault.LOST, n) for n in NUMBERS if few.applies(Fault.LOST, n))
 
 
 def test_another_share_moves_no_decision() -> None:
     alone, together = faults(lost=0.2), faults(lost=0.2, late=0.9, cut=0.5)
-    assert [alone.strikes(Fault.LOST, n) for n in NUMBERS] == [together.strikes(Fault.LOST, n) for n in NUMBERS]
+    assert [alone.applies(Fault.LOST, n) for n in NUMBERS] == [together.applies(Fault.LOST, n) for n in NUMBERS]
 
 
 def test_occasions_are_decided_apart() -> None:
-    decided = {faults(cut=0.5).strikes(Fault.CUT, "number-1", nth) for nth in range(20)}
+    decided = {faults(cut=0.5).applies(Fault.CUT, "number-1", nth) for nth in range(20)}
     assert decided == {True, False}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_none_and_all_are_exact(share: float) -> None:
-    assert {faults(lost=share).strikes(Fault.LOST, number) for number in NUMBERS} == {share == 1.0}
+    assert {faults(lost=share).applies(Fault.LOST, number) for number in NUMBERS} == {share == 1.0}
 
 
 def test_forced_fault_excludes_the_others_of_its_kind_only() -> None:
     found = faults(lost=1, cut=1)
     found.force("number-1", AtFault(callback="late"))
-    assert not found.strikes(Fault.LOST, "number-1")
-    assert found.strikes(Fault.LATE, "number-1")
-    assert found.strikes(Fault.CUT, "number-1")
-    assert found.strikes(Fault.LOST, "number-2")
+    assert not found.applies(Fault.LOST, "number-1")
+    assert found.applies(Fault.LATE, "number-1")
+    assert found.applies(Fault.CUT, "number-1")
+    assert found.applies(Fault.LOST, "number-2")
 
 
 def test_payment_can_be_spared() -> None:
     found = faults(lost=1)
     found.force("number-1", AtFault(callback="none"))
-    assert not found.strikes(Fault.LOST, "number-1")
+    assert not found.applies(Fault.LOST, "number-1")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from core.errors import RedisUnavailable
 from core.jobs import Job
 from core.order import OrderState, PendingKind
 from runtime.resources import Resources
-from storage.postgres.door import (
+from storage.postgres.door.transition import (
     Armed,
     Committed,
     Decide,

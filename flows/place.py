@@ -40,7 +40,7 @@ from flows.create import create_at_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
-from storage.postgres.door import Committed
+from storage.postgres.door.transition import Committed
 from storage.postgres.orders import find_now, find_state
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ import msgspec
 
 from core.order import PaymentKey, PendingKind
 from storage.postgres.database import Database
-from storage.postgres.door import Armed
+from storage.postgres.door.transition import Armed
 from storage.postgres.leases import FREE, NOW, walk, walk_statement
 
 

@@ -38,8 +38,8 @@ CALLBACK = {
     "leased": "flows.callback.wait_for_lease:after",
     "before_asking": "channels.transport.Transport.call:before",
     "after_answer": "channels.transport.Transport.call:after",
-    "before_commit": "storage.postgres.door._commit:before",
-    "after_commit_before_arming": "storage.postgres.door._commit:after",
+    "before_commit": "storage.postgres.door.transition._commit:before",
+    "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
     "before_marking_handled": "storage.postgres.callbacks.finish:before",
     "after_marking_handled": "storage.postgres.callbacks.finish:after",
     "before_acknowledgement": "channels.sandbox.adapter.Sandbox.acknowledge:before",
@@ -49,8 +49,8 @@ QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
     "leased": "storage.postgres.pending.claim:after",
     "after_answer": "flows.ask._ask:after",
-    "before_commit": "storage.postgres.door._commit:before",
-    "after_commit_before_arming": "storage.postgres.door._commit:after",
+    "before_commit": "storage.postgres.door.transition._commit:before",
+    "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
     "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
 }
 COMPENSATION = {
@@ -128,7 +128,7 @@ async def test_worker_killed_between_an_attempt_and_the_next(dying_scene: Scene,
     scene = dying_scene
     async with scene.frozen_workers():
         order = await scene.place()
-        async with dying(scene, "worker", "storage.postgres.door._commit:after", tmp_path / "worker.log"):
+        async with dying(scene, "worker", "storage.postgres.door.transition._commit:after", tmp_path / "worker.log"):
             pass
     await scene.pay(order, "lost")
 

@@ -23,7 +23,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door import TransactionClaimed, transition, transition_many
+from storage.postgres.door.transition import TransactionClaimed, transition, transition_many
 from storage.postgres.orders import find_state, timeline
 from tests.storage.postgres.tools import (
     RULES,

@@ -18,7 +18,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door import CONFLICTS_MAX, transition, transition_many
+from storage.postgres.door.transition import CONFLICTS_MAX, transition, transition_many
 from tests.storage.postgres.tools import (
     closed,
     count,

@@ -8,8 +8,8 @@ from core.decision import Outcome
 from core.errors import DatabaseUnavailable
 from core.order import OrderStatus
 from demo.embedded import free_port
-from storage.postgres import door as transitions
 from storage.postgres.database import Database
+from storage.postgres.door.transition import transition as transitions
 from storage.postgres.orders import find_state
 from tests.servers import eventually
 from tests.storage.cutting_proxy import Cut, cutting_proxy

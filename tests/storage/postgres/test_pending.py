@@ -6,7 +6,7 @@ import pytest
 
 from core.order import PaymentKey, PendingKind, deadline_key
 from storage.postgres.database import Database
-from storage.postgres.door import Armed
+from storage.postgres.door.transition import Armed
 from storage.postgres.pending import claim, claim_overdue, find_last_query, release, reschedule, walk_due
 from tests.servers import eventually
 from tests.storage.postgres.tools import (

@@ -14,7 +14,7 @@ from core.order import CaseReason, Origin, PaymentKey, PaymentStatus, RefundReas
 from storage.postgres.backlog import read_backlog
 from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
-from storage.postgres.door import Committed, transition
+from storage.postgres.door.transition import Committed, transition
 from storage.postgres.leases import DueRow
 from storage.postgres.refunds import (
     LeasedRefund,

@@ -13,7 +13,7 @@ from core.evidence import Closed, Evidence, Paid, Source, Unpaid
 from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place, start_payment
 from core.order import OrderState, PaymentKey
 from storage.postgres.database import Database, read_address
-from storage.postgres.door import Committed, Decide, transition
+from storage.postgres.door.transition import Committed, Decide, transition
 from storage.postgres.orders import find_now, find_state
 
 RULES = Rules()

@@ -13,6 +13,7 @@
     ├── StorageError
     │   ├── DatabaseUnavailable
     │   ├── RedisUnavailable
+    │   ├── TransactionClaimed
     │   └── ConflictsExhausted
     └── ConfigurationError   stops the process at its start, and names what to set
 
@@ -143,6 +144,10 @@ class DatabaseUnavailable(StorageError):
 
 class RedisUnavailable(StorageError):
     """Redis cannot be reached or does not answer."""
+
+
+class TransactionClaimed(StorageError):
+    """Another payment of the account already has this channel transaction."""
 
 
 class ConflictsExhausted(StorageError):

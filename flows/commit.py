@@ -14,19 +14,18 @@ import structlog
 
 from core import jobs
 from core.decision import Change, Decision
-from core.errors import RedisUnavailable
+from core.errors import RedisUnavailable, TransactionClaimed
 from core.jobs import Job
 from core.order import OrderState, PendingKind
 from runtime.resources import Resources
 from storage.postgres.door.transition import (
-    Armed,
     Committed,
     Decide,
     DecideExisting,
-    TransactionClaimed,
     of_existing,
     transition,
 )
+from storage.postgres.pending import PendingRow
 
 ARM_TIMEOUT_S = 1.0
 """The longest that a request or a callback waits for a Redis that hangs."""
@@ -95,7 +94,7 @@ def _jobs_of(committed: Committed) -> tuple[list[Job], list[Job]]:
     return scheduled, [job_of(row) for row in committed.cancelled]
 
 
-def job_of(armed: Armed) -> Job:
+def job_of(armed: PendingRow) -> Job:
     """The job of a pending row."""
     if armed.kind is PendingKind.DEADLINE:
         return jobs.close_order(armed.order_no, armed.arm_no, armed.delay_s)

@@ -1,4 +1,4 @@
-"""Reading orders. Nothing here writes: an order changes only through `storage.postgres.door`."""
+"""Reading orders. Nothing here writes: an order changes only through the door."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from storage.postgres.database import Database
 from storage.postgres.rows import STATE, order_state
 
 _FIND = f"SELECT {STATE} FROM orders o WHERE o.order_no = $1"
-_FIND_MANY = f"SELECT {STATE} FROM orders o WHERE o.order_no = ANY($1::text[])"
+# LIMIT keeps the planner from joining the whole table with as many numbers as it expects: each is looked up by its key.
+_FIND_MANY = f"""
+SELECT {STATE}
+  FROM unnest($1::text[]) AS wanted(order_no)
+ CROSS JOIN LATERAL (SELECT * FROM orders WHERE orders.order_no = wanted.order_no LIMIT 1) AS o"""
 _FIND_BY_PAYMENT = f"""
 SELECT {STATE}
   FROM payments k JOIN orders o ON o.order_no = k.order_no

@@ -13,7 +13,6 @@ import msgspec
 
 from core.order import PaymentKey, PendingKind
 from storage.postgres.database import Database
-from storage.postgres.door.transition import Armed
 from storage.postgres.leases import FREE, NOW, walk, walk_statement
 
 
@@ -25,6 +24,16 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     order_no: str
     arm_no: int
     leased_at: datetime
+
+
+class PendingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that is due in `delay_s` seconds: what its job is made of."""
+
+    key: PaymentKey
+    kind: PendingKind
+    order_no: str
+    arm_no: int
+    delay_s: float
 
 
 class LastQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,10 +140,10 @@ async def find_last_query(db: Database, key: PaymentKey) -> LastQuery | None:
     return None if row is None else LastQuery(**dict(row))
 
 
-async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[Armed]]:
+async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[PendingRow]]:
     """Rows due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
     async for rows in walk(db, _WALK, ("", ""), from_s=from_s, until_s=until_s):
-        yield [_armed(row) for row in rows]
+        yield [_pending_row(row) for row in rows]
 
 
 def _leased(row: object) -> Leased:
@@ -143,8 +152,8 @@ def _leased(row: object) -> Leased:
     return Leased(key=key, kind=PendingKind(fields.pop("kind")), **fields)
 
 
-def _armed(row: object) -> Armed:
+def _pending_row(row: object) -> PendingRow:
     fields = dict(row)  # type: ignore[call-overload]  # as above
     del fields["due_at"]
     key = PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no"))
-    return Armed(key=key, kind=PendingKind(fields.pop("kind")), **fields)
+    return PendingRow(key=key, kind=PendingKind(fields.pop("kind")), **fields)

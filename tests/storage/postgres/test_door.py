@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.decision import Change, Decision, Event, Observation, Outcome
-from core.errors import NumberTaken
+from core.errors import NumberTaken, TransactionClaimed
 from core.evidence import Source, Unclear
 from core.lifecycle import on_close_requested, on_created, on_deadline, start_payment
 from core.order import (
@@ -23,7 +23,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door.transition import TransactionClaimed, transition, transition_many
+from storage.postgres.door.transition import transition, transition_many
 from storage.postgres.orders import find_state, timeline
 from tests.storage.postgres.tools import (
     RULES,

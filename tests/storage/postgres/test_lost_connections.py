@@ -33,7 +33,7 @@ MARK = '{"orders":['
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses after a lost connection are for a restart of Postgres; here it is there all the time."""
-    monkeypatch.setattr(transitions, "_LOST_PAUSES_S", (0.01,) * 4)
+    monkeypatch.setattr(transitions, "_RETRY_PAUSES_S", (0.01,) * 4)
 
 
 @pytest.mark.parametrize("cut", Cut)

@@ -6,8 +6,7 @@ import pytest
 
 from core.order import PaymentKey, PendingKind, deadline_key
 from storage.postgres.database import Database
-from storage.postgres.door.transition import Armed
-from storage.postgres.pending import claim, claim_overdue, find_last_query, release, reschedule, walk_due
+from storage.postgres.pending import PendingRow, claim, claim_overdue, find_last_query, release, reschedule, walk_due
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
     connected,
@@ -210,7 +209,7 @@ async def test_a_row_that_is_locked_by_a_writer_is_skipped(db: Database, databas
 # -- reminding Redis ---------------------------------------------------------------------------------------------------
 
 
-async def walked(db: Database, from_s: float, until_s: float) -> list[Armed]:
+async def walked(db: Database, from_s: float, until_s: float) -> list[PendingRow]:
     return [armed async for batch in walk_due(db, from_s=from_s, until_s=until_s) for armed in batch]
 
 

@@ -1,0 +1,181 @@
+"""The one statement of the door: all decisions of a turn, committed together.
+
+`$1` is the JSON document that `document` builds, with a list of rows for each table. `changed_orders` is the
+compare-and-set: the parts that belong to a change join it, so an order that has another version by then writes nothing.
+
+The planner takes every `jsonb_to_recordset` for 100 rows, and would join a table with so many by reading all of it; the
+plan stays when the table grows. A comparison with one value of a column counts as a hundredth: so each row names its
+`operation`, a part expects one row, and finds its target by the key.
+"""
+
+from __future__ import annotations
+
+STATEMENT = """
+WITH document AS MATERIALIZED (SELECT $1::text::jsonb AS d),
+order_rows AS MATERIALIZED (
+    SELECT r.*
+      FROM document, jsonb_to_recordset(d->'orders') AS r(
+           operation text, order_no text, amount bigint, currency text, subject text, status text, version integer,
+           page_token text, created_at timestamptz, expires_at timestamptz, handed_off_at timestamptz,
+           paid_by_account text, paid_by_out_trade_no text, paid_at timestamptz, closed_at timestamptz,
+           notify_url text, return_url text, metadata jsonb)
+),
+inserted_orders AS (
+    INSERT INTO orders (order_no, amount, currency, subject, status, version, page_token, created_at, expires_at,
+                        handed_off_at, notify_url, return_url, metadata)
+    SELECT order_no, amount, currency, subject, status, version, page_token, created_at, expires_at,
+           handed_off_at, notify_url, return_url, metadata
+      FROM order_rows
+     WHERE operation = 'insert'
+    ON CONFLICT (order_no) DO NOTHING
+    RETURNING order_no, version
+),
+updated_orders AS (
+    UPDATE orders o
+       SET version = r.version, status = r.status, expires_at = r.expires_at, handed_off_at = r.handed_off_at,
+           paid_by_account = r.paid_by_account, paid_by_out_trade_no = r.paid_by_out_trade_no, paid_at = r.paid_at,
+           closed_at = r.closed_at, updated_at = now()
+      FROM order_rows r
+     WHERE r.operation = 'update' AND o.order_no = r.order_no AND o.version = r.version - 1
+    RETURNING o.order_no, o.version
+),
+changed_orders AS (SELECT * FROM inserted_orders UNION ALL SELECT * FROM updated_orders),
+inserted_payments AS (
+    INSERT INTO payments (channel_account, out_trade_no, order_no, attempt_no, method, origin, amount, currency, status,
+                          channel_reference, payable_until, created_at)
+    SELECT r.channel_account, r.out_trade_no, r.order_no, r.attempt_no, r.method, r.origin, r.amount, r.currency,
+           r.status, r.channel_reference, r.payable_until, r.created_at
+      FROM document, jsonb_to_recordset(d->'payments') AS r(
+           operation text, channel_account text, out_trade_no text, order_no text, attempt_no integer, method text,
+           origin text, amount bigint, currency text, status text, channel_reference text, payable_until timestamptz,
+           created_at timestamptz)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'insert'
+),
+updated_payments AS (
+    UPDATE payments p
+       SET status = r.status, checkout = r.checkout, channel_reference = r.channel_reference,
+           channel_transaction_id = r.channel_transaction_id, payable_until = r.payable_until, paid_at = r.paid_at,
+           refunded_amount = r.refunded_amount, close_attempted_at = r.close_attempted_at, refused_at = r.refused_at
+      FROM document, jsonb_to_recordset(d->'payments') AS r(
+           operation text, channel_account text, out_trade_no text, order_no text, status text, checkout jsonb,
+           channel_reference text, channel_transaction_id text, payable_until timestamptz, paid_at timestamptz,
+           refunded_amount bigint, close_attempted_at timestamptz, refused_at timestamptz)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+),
+-- Pending rows may also move without a change of their order: those are guarded by their arm numbers alone.
+pending_rows AS MATERIALIZED (
+    SELECT r.*, coalesce(r.at, now() + make_interval(secs => r.delay_s)) AS due_at
+      FROM document, jsonb_to_recordset(d->'pending') AS r(
+           operation text, channel_account text, out_trade_no text, kind text, order_no text, attempt integer,
+           at timestamptz, delay_s double precision, expected_arm_no integer, needs_change boolean)
+     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
+),
+inserted_pending AS (
+    INSERT INTO pending (channel_account, out_trade_no, kind, order_no, attempt, arm_no, due_at)
+    SELECT channel_account, out_trade_no, kind, order_no, attempt, 1, due_at
+      FROM pending_rows
+     WHERE operation = 'insert'
+    RETURNING json_build_array(channel_account, out_trade_no) AS key, kind, order_no, arm_no,
+              greatest(0, extract(epoch FROM due_at - now())) AS delay_s
+),
+updated_pending AS (
+    UPDATE pending p
+       SET attempt = r.attempt, arm_no = p.arm_no + 1, leased_at = NULL, leased_until = NULL, due_at = r.due_at,
+           answered_from = coalesce(p.leased_at, p.answered_from)
+      FROM pending_rows r
+     WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+       AND p.arm_no = r.expected_arm_no
+    RETURNING json_build_array(p.channel_account, p.out_trade_no) AS key, p.kind, p.order_no, p.arm_no,
+              greatest(0, extract(epoch FROM p.due_at - now())) AS delay_s
+),
+deleted_pending AS (
+    DELETE FROM pending p
+     USING pending_rows r
+     WHERE r.operation = 'delete' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+    RETURNING json_build_array(p.channel_account, p.out_trade_no) AS key, p.kind, p.order_no, p.arm_no, 0 AS delay_s
+),
+inserted_events AS (
+    INSERT INTO order_events (order_no, version, kind, by, channel_account, out_trade_no, evidence, note)
+    SELECT r.order_no, changed_orders.version, r.kind, r.by, r.channel_account, r.out_trade_no, r.evidence, r.note
+      FROM document, jsonb_to_recordset(d->'events') AS r(
+           order_no text, kind text, by text, channel_account text, out_trade_no text, evidence jsonb, note text)
+      JOIN changed_orders USING (order_no)
+),
+inserted_cases AS (
+    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
+    SELECT r.order_no, r.channel_account, r.out_trade_no, r.reason, r.detail
+      FROM document, jsonb_to_recordset(d->'cases') AS r(
+           operation text, order_no text, channel_account text, out_trade_no text, reason text, detail text)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'insert'
+    ON CONFLICT DO NOTHING
+),
+updated_cases AS (
+    UPDATE cases c
+       SET resolved_at = now(), resolution = r.resolution, by = r.by
+      FROM document, jsonb_to_recordset(d->'cases') AS r(
+           operation text, order_no text, channel_account text, out_trade_no text, reason text, resolution text,
+           by text)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'update' AND c.order_no = r.order_no AND c.channel_account = r.channel_account
+       AND c.out_trade_no = r.out_trade_no AND c.reason = r.reason AND c.resolved_at IS NULL
+),
+inserted_refunds AS (
+    INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,
+                         requested_at)
+    SELECT r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.currency, r.reason, r.status,
+           r.requested_at
+      FROM document, jsonb_to_recordset(d->'refunds') AS r(
+           operation text, refund_no text, channel_account text, out_trade_no text, order_no text, amount bigint,
+           currency text, reason text, status text, requested_at timestamptz)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'insert'
+    RETURNING order_no, refund_no
+),
+updated_refunds AS (
+    UPDATE refunds t
+       SET status = r.status, settled_at = r.settled_at, last_error = r.last_error,
+           leased_until = CASE WHEN r.settled_at IS NULL THEN t.leased_until END
+      FROM document, jsonb_to_recordset(d->'refunds') AS r(
+           operation text, refund_no text, order_no text, status text, settled_at timestamptz, last_error text)
+      JOIN changed_orders USING (order_no)
+     WHERE r.operation = 'update' AND t.refund_no = r.refund_no
+),
+notification_rows AS MATERIALIZED (
+    SELECT r.*
+      FROM document, jsonb_to_recordset(d->'notifications') AS r(
+           id text, order_no text, version integer, type text, url text, body text)
+      JOIN changed_orders USING (order_no, version)
+),
+superseded_notifications AS (
+    -- A notification of money is never superseded: the merchant must hear of it, whatever came after.
+    UPDATE notifications n
+       SET superseded_at = now()
+      FROM notification_rows r
+     WHERE n.order_no = r.order_no AND n.type = 'order.closed' AND n.delivered_at IS NULL AND n.superseded_at IS NULL
+),
+inserted_notifications AS (
+    INSERT INTO notifications (id, order_no, version, type, url, body)
+    SELECT id, order_no, version, type, url, decode(body, 'base64')
+      FROM notification_rows
+    RETURNING order_no, id
+),
+inserted_observations AS (
+    INSERT INTO observations (order_no, kind, by, channel_account, out_trade_no, note)
+    SELECT r.order_no, r.kind, r.by, r.channel_account, r.out_trade_no, r.note
+      FROM document, jsonb_to_recordset(d->'observations') AS r(
+           order_no text, kind text, by text, channel_account text, out_trade_no text, note text)
+),
+scheduled_pending AS (SELECT * FROM inserted_pending UNION ALL SELECT * FROM updated_pending)
+SELECT json_build_object(
+    'changed_orders', coalesce((SELECT json_object_agg(order_no, version) FROM changed_orders), '{}'),
+    'scheduled_pending', coalesce((SELECT json_object_agg(order_no, rows) FROM (
+        SELECT order_no, json_agg(s) AS rows FROM scheduled_pending s GROUP BY order_no) g), '{}'),
+    'deleted_pending', coalesce((SELECT json_object_agg(order_no, rows) FROM (
+        SELECT order_no, json_agg(d) AS rows FROM deleted_pending d GROUP BY order_no) g), '{}'),
+    'inserted_notifications', coalesce((SELECT json_object_agg(order_no, id) FROM inserted_notifications), '{}'),
+    'inserted_refunds', coalesce((SELECT json_object_agg(order_no, numbers) FROM (
+        SELECT order_no, json_agg(refund_no) AS numbers FROM inserted_refunds GROUP BY order_no) g), '{}'))::text
+"""

@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     is_leased: bool
 
 
-class Desk:
+class FlowHarness:
     """One process's resources, the far side of its accounts, and what a test does to both."""
 
     def __init__(self, resources: Resources, far_side: Simulation, url: str) -> None:
@@ -205,10 +205,10 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(resources: Resources, running: tuple[str, Simulation]) -> Desk:
+async def harness(resources: Resources, running: tuple[str, Simulation]) -> FlowHarness:
     """With one account, `main`, and a channel that does everything right."""
     url, far_side = running
     await far_side.reset(7)
-    opened = Desk(resources, far_side, url)
+    opened = FlowHarness(resources, far_side, url)
     await opened.add_account("main")
     return opened

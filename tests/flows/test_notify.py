@@ -30,7 +30,7 @@ from flows.query import query_scheduled
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing, resend_dead_letters
 from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request
-from tests.flows.conftest import NOTIFY_SECRETS, Desk
+from tests.flows.conftest import NOTIFY_SECRETS, FlowHarness
 from tests.flows.test_egress import stub_resolver
 from tests.servers import eventually
 
@@ -290,22 +290,22 @@ async def merchant(*answers: bytes) -> AsyncIterator[Peer]:
         yield peer
 
 
-async def paid_order(desk: Desk, url: str) -> str:
+async def paid_order(harness: FlowHarness, url: str) -> str:
     """Paid, and the merchant has not heard of it; the id of the notification."""
-    state = await desk.placed(notify_url=url)
-    desk.pay(state.payments[0])
-    await query_scheduled(desk.resources, state.payments[0].key, 1)
-    found = await desk.one("SELECT id FROM notifications WHERE order_no = $1", state.order.order_no)
+    state = await harness.placed(notify_url=url)
+    harness.pay(state.payments[0])
+    await query_scheduled(harness.resources, state.payments[0].key, 1)
+    found = await harness.one("SELECT id FROM notifications WHERE order_no = $1", state.order.order_no)
     assert isinstance(found, str)
     return found
 
 
-async def row_of(desk: Desk, notification_id: str) -> dict[str, Any]:
+async def row_of(harness: FlowHarness, notification_id: str) -> dict[str, Any]:
     sql = """SELECT attempt, arm_no, extract(epoch FROM due_at - now())::float8 AS due_in_s, last_status,
                     delivered_at IS NOT NULL AS is_delivered, dead_at IS NOT NULL AS is_dead,
                     superseded_at IS NOT NULL AS is_superseded
                FROM notifications WHERE id = $1"""
-    return dict(await desk.resources.db.fetchrow(sql, notification_id) or {})
+    return dict(await harness.resources.db.fetchrow(sql, notification_id) or {})
 
 
 @pytest.fixture
@@ -314,75 +314,77 @@ async def notifier(settings: Settings) -> AsyncIterator[Notifier]:
         yield opened
 
 
-async def push(desk: Desk, notifier: Notifier, notification_id: str) -> str:
-    arm_no = (await row_of(desk, notification_id))["arm_no"]
-    return await push_notification(desk.resources, notifier, notification_id, arm_no)
+async def push(harness: FlowHarness, notifier: Notifier, notification_id: str) -> str:
+    arm_no = (await row_of(harness, notification_id))["arm_no"]
+    return await push_notification(harness.resources, notifier, notification_id, arm_no)
 
 
 async def test_every_delivery_has_the_same_id_and_the_same_bytes_and_n_squared_gaps(
-    desk: Desk, notifier: Notifier
+    harness: FlowHarness, notifier: Notifier
 ) -> None:
     async with merchant(http_answer(Answered(500, {}, b"")), http_answer(Answered(302, {}, b"")), OK) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        assert await push(desk, notifier, notification_id) == "500"
-        second = await row_of(desk, notification_id)
-        assert await push(desk, notifier, notification_id) == "302"
-        third = await row_of(desk, notification_id)
-        assert await push(desk, notifier, notification_id) == "200"
+        notification_id = await paid_order(harness, peer.url)
+        assert await push(harness, notifier, notification_id) == "500"
+        second = await row_of(harness, notification_id)
+        assert await push(harness, notifier, notification_id) == "302"
+        third = await row_of(harness, notification_id)
+        assert await push(harness, notifier, notification_id) == "200"
     assert (second["attempt"], 235 < second["due_in_s"] <= 240) == (2, True)
     assert (third["attempt"], 535 < third["due_in_s"] <= 540) == (3, True)
     assert len({(asked.headers["webhook-id"], asked.body) for asked in peer.asked}) == 1
     assert msgspec.json.decode(peer.asked[0].body)["type"] == "order.paid"
-    assert (await row_of(desk, notification_id))["is_delivered"]
+    assert (await row_of(harness, notification_id))["is_delivered"]
 
 
-async def test_what_was_heard_is_not_sent_again(desk: Desk, notifier: Notifier) -> None:
+async def test_what_was_heard_is_not_sent_again(harness: FlowHarness, notifier: Notifier) -> None:
     async with merchant(OK) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        await push(desk, notifier, notification_id)
-        assert await push(desk, notifier, notification_id) == "stale"
+        notification_id = await paid_order(harness, peer.url)
+        await push(harness, notifier, notification_id)
+        assert await push(harness, notifier, notification_id) == "stale"
         assert len(peer.asked) == 1
 
 
-async def test_a_job_of_an_older_scheduling_sends_nothing(desk: Desk, notifier: Notifier) -> None:
+async def test_a_job_of_an_older_scheduling_sends_nothing(harness: FlowHarness, notifier: Notifier) -> None:
     async with merchant(http_answer(Answered(500, {}, b""))) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        await push(desk, notifier, notification_id)
-        assert await push_notification(desk.resources, notifier, notification_id, 1) == "stale"
+        notification_id = await paid_order(harness, peer.url)
+        await push(harness, notifier, notification_id)
+        assert await push_notification(harness.resources, notifier, notification_id, 1) == "stale"
         assert len(peer.asked) == 1
 
 
-async def test_retry_after_is_waited_for_when_it_is_longer_than_the_back_off(desk: Desk, notifier: Notifier) -> None:
+async def test_retry_after_is_waited_for_when_it_is_longer_than_the_back_off(
+    harness: FlowHarness, notifier: Notifier
+) -> None:
     async with merchant(http_answer(Answered(429, {"Retry-After": "3600"}, b""))) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        await push(desk, notifier, notification_id)
-    assert 3590 < (await row_of(desk, notification_id))["due_in_s"] <= 3600
+        notification_id = await paid_order(harness, peer.url)
+        await push(harness, notifier, notification_id)
+    assert 3590 < (await row_of(harness, notification_id))["due_in_s"] <= 3600
 
 
-async def test_410_buries_it_and_an_operator_can_send_it_again(desk: Desk, notifier: Notifier) -> None:
+async def test_410_buries_it_and_an_operator_can_send_it_again(harness: FlowHarness, notifier: Notifier) -> None:
     async with merchant(http_answer(Answered(410, {}, b"")), OK) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        await push(desk, notifier, notification_id)
-        assert (await row_of(desk, notification_id))["is_dead"]
-        assert await push(desk, notifier, notification_id) == "stale"
-        ((again, arm_no),) = await resend_dead_letters(desk.resources.db, notification_id)
-        assert await push_notification(desk.resources, notifier, again, arm_no) == "200"
+        notification_id = await paid_order(harness, peer.url)
+        await push(harness, notifier, notification_id)
+        assert (await row_of(harness, notification_id))["is_dead"]
+        assert await push(harness, notifier, notification_id) == "stale"
+        ((again, arm_no),) = await resend_dead_letters(harness.resources.db, notification_id)
+        assert await push_notification(harness.resources, notifier, again, arm_no) == "200"
         assert peer.asked[0].body == peer.asked[1].body
 
 
-async def test_after_the_last_attempt_it_is_a_dead_letter(desk: Desk, notifier: Notifier) -> None:
+async def test_after_the_last_attempt_it_is_a_dead_letter(harness: FlowHarness, notifier: Notifier) -> None:
     async with merchant(http_answer(Answered(500, {}, b""))) as peer:
-        notification_id = await paid_order(desk, peer.url)
-        await desk.resources.db.execute("UPDATE notifications SET attempt = 15")
-        await push(desk, notifier, notification_id)
-        assert (await row_of(desk, notification_id))["attempt"] == 16
-        await push(desk, notifier, notification_id)
-    row = await row_of(desk, notification_id)
+        notification_id = await paid_order(harness, peer.url)
+        await harness.resources.db.execute("UPDATE notifications SET attempt = 15")
+        await push(harness, notifier, notification_id)
+        assert (await row_of(harness, notification_id))["attempt"] == 16
+        await push(harness, notifier, notification_id)
+    row = await row_of(harness, notification_id)
     assert (row["is_dead"], row["last_status"]) == (True, "500")
 
 
 async def test_beyond_the_limit_of_a_host_a_delivery_is_postponed_and_uses_no_attempt(
-    desk: Desk, notifier: Notifier
+    harness: FlowHarness, notifier: Notifier
 ) -> None:
     """One endpoint that hangs must not take the whole lane, nor lose its notifications for it."""
     free = asyncio.Event()
@@ -394,18 +396,18 @@ async def test_beyond_the_limit_of_a_host_a_delivery_is_postponed_and_uses_no_at
         await writer.drain()
 
     async with listening(hang) as peer, merchant(OK) as other:
-        notification_id = await paid_order(desk, peer.url)
-        others_id = await paid_order(desk, other.url.replace("127.0.0.1", "localhost"))
+        notification_id = await paid_order(harness, peer.url)
+        others_id = await paid_order(harness, other.url.replace("127.0.0.1", "localhost"))
         held = [asyncio.create_task(notifier.deliver(outgoing(peer.url))) for _ in range(PER_HOST_MAX)]
         await eventually(lambda: notifier.is_busy(peer.url))
-        claimed = await notifications.claim(desk.resources.db, notification_id, 20, arm_no=1)
+        claimed = await notifications.claim(harness.resources.db, notification_id, 20, arm_no=1)
         assert claimed is not None
-        assert await push_claimed(desk.resources, notifier, claimed) == "busy"
+        assert await push_claimed(harness.resources, notifier, claimed) == "busy"
         assert notifier.is_busy(f"http://localhost:{other.port}") is False
-        assert (await row_of(desk, others_id))["attempt"] == 1
+        assert (await row_of(harness, others_id))["attempt"] == 1
         free.set()
         assert all(heard.ok for heard in await asyncio.gather(*held))
-        row = await row_of(desk, notification_id)
+        row = await row_of(harness, notification_id)
         assert (row["attempt"], row["arm_no"], 0 < row["due_in_s"] <= 2) == (1, 2, True)
         assert notifier.is_busy(peer.url) is False
-        assert await push(desk, notifier, notification_id) == "200"
+        assert await push(harness, notifier, notification_id) == "200"

@@ -20,16 +20,16 @@ from simulator.kernel.simulation import Simulation
 from storage.postgres import pending
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.orders import timeline
-from tests.flows.conftest import Desk, order_terms
+from tests.flows.conftest import FlowHarness, order_terms
 
 
 class Elsewhere:
-    """An account at another channel than the desk's."""
+    """An account at another channel than the harness's."""
 
-    def __init__(self, desk: Desk, channel: str, name: str, **credentials: Any) -> None:
-        self.desk = desk
+    def __init__(self, harness: FlowHarness, channel: str, name: str, **credentials: Any) -> None:
+        self.harness = harness
         self.name = name
-        self._far_side: Simulation = desk.far_side
+        self._far_side: Simulation = harness.far_side
         opened = self._far_side.channels[channel].open_account(name, f"http://127.0.0.1:9/callbacks/{name}")
         self._far_side.accounts[opened.account.merchant_id] = opened.account
         self.merchant_id = opened.account.merchant_id
@@ -41,12 +41,12 @@ class Elsewhere:
         )
 
     async def add(self) -> "Elsewhere":
-        await put_account(self.desk.resources.db, self.desk.sealer, self.config)
+        await put_account(self.harness.resources.db, self.harness.sealer, self.config)
         return self
 
     async def placed(self) -> OrderState:
         terms, payment = order_terms(currency="USD"), PaymentRequest(account=self.name)
-        state = (await place_order(self.desk.resources, terms, payment, expires_in_s=3600)).state
+        state = (await place_order(self.harness.resources, terms, payment, expires_in_s=3600)).state
         assert state.payments[0].checkout is not None
         return state
 
@@ -56,21 +56,21 @@ class Elsewhere:
 
 
 @pytest.fixture
-def stripe(desk: Desk) -> Elsewhere:
-    return Elsewhere(desk, "stripe", "cards")
+def stripe(harness: FlowHarness) -> Elsewhere:
+    return Elsewhere(harness, "stripe", "cards")
 
 
 async def test_a_payment_whose_callback_was_not_delivered_becomes_paid_by_its_list(stripe: Elsewhere) -> None:
     await stripe.add()
     lost, open_still = await stripe.placed(), await stripe.placed()
     stripe.pay(lost)
-    assert await ask_undelivered(stripe.desk.resources) == 1
-    paid = await stripe.desk.state(lost)
+    assert await ask_undelivered(stripe.harness.resources) == 1
+    paid = await stripe.harness.state(lost)
     assert paid.order.status is OrderStatus.PAID
-    entries = await timeline(stripe.desk.resources.db, paid.order.order_no)
+    entries = await timeline(stripe.harness.resources.db, paid.order.order_no)
     assert Source.UNDELIVERED in [entry.by for entry in entries if entry.kind == "paid"]
-    assert (await stripe.desk.state(open_still)).order.status is OrderStatus.PAYING
-    assert await ask_undelivered(stripe.desk.resources) == 0, "what is paid is not asked about again"
+    assert (await stripe.harness.state(open_still)).order.status is OrderStatus.PAYING
+    assert await ask_undelivered(stripe.harness.resources) == 0, "what is paid is not asked about again"
 
 
 async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None:
@@ -79,10 +79,10 @@ async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None
     state = await stripe.placed()
     stripe.pay(state)
     number = state.payments[0].out_trade_no
-    stripe.desk.far_side.faults.force(number, AtFault(callback="lost", call="wrong_amount_in_query"))
-    await ask_undelivered(stripe.desk.resources)
-    assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
-    assert "amount_mismatch" in await stripe.desk.cases(state.order.order_no)
+    stripe.harness.far_side.faults.force(number, AtFault(callback="lost", call="wrong_amount_in_query"))
+    await ask_undelivered(stripe.harness.resources)
+    assert (await stripe.harness.state(state)).order.status is OrderStatus.PAYING
+    assert "amount_mismatch" in await stripe.harness.cases(state.order.order_no)
 
 
 async def test_a_rate_of_one_a_second_is_enough(stripe: Elsewhere) -> None:
@@ -91,17 +91,17 @@ async def test_a_rate_of_one_a_second_is_enough(stripe: Elsewhere) -> None:
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    assert await ask_undelivered(stripe.desk.resources) == 1
-    assert (await stripe.desk.state(state)).order.status is OrderStatus.PAID
+    assert await ask_undelivered(stripe.harness.resources) == 1
+    assert (await stripe.harness.state(state)).order.status is OrderStatus.PAID
 
 
 async def test_a_payment_that_somebody_is_asking_about_is_left_to_them(stripe: Elsewhere) -> None:
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    assert await pending.claim(stripe.desk.resources.db, state.payments[0].key, 20.0) is not None
-    assert await ask_undelivered(stripe.desk.resources) == 0
-    assert (await stripe.desk.state(state)).order.status is OrderStatus.PAYING
+    assert await pending.claim(stripe.harness.resources.db, state.payments[0].key, 20.0) is not None
+    assert await ask_undelivered(stripe.harness.resources) == 0
+    assert (await stripe.harness.state(state)).order.status is OrderStatus.PAYING
 
 
 async def test_events_of_payments_that_are_not_ours_are_passed_over(stripe: Elsewhere) -> None:
@@ -109,30 +109,30 @@ async def test_events_of_payments_that_are_not_ours_are_passed_over(stripe: Else
     await stripe.add()
     other = await stripe.placed()
     stripe.pay(other)
-    await stripe.desk.resources.db.execute("TRUNCATE orders, payments, pending CASCADE")
-    assert await ask_undelivered(stripe.desk.resources) == 0
+    await stripe.harness.resources.db.execute("TRUNCATE orders, payments, pending CASCADE")
+    assert await ask_undelivered(stripe.harness.resources) == 0
 
 
 async def test_one_account_that_cannot_be_asked_does_not_keep_the_others_from_it(stripe: Elsewhere) -> None:
     await stripe.add()
-    await put_account(stripe.desk.resources.db, stripe.desk.sealer, _gone(stripe, "gone"))
+    await put_account(stripe.harness.resources.db, stripe.harness.sealer, _gone(stripe, "gone"))
     state = await stripe.placed()
     stripe.pay(state)
     with capture_logs() as lines:
-        assert await ask_undelivered(stripe.desk.resources) == 1
+        assert await ask_undelivered(stripe.harness.resources) == 1
     (told,) = [line for line in lines if line["event"] == "undelivered_not_fetched"]
     assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")
-    assert (await stripe.desk.state(state)).order.status is OrderStatus.PAID
+    assert (await stripe.harness.state(state)).order.status is OrderStatus.PAID
 
 
 async def test_an_account_that_is_switched_off_is_not_asked_for_its_list(stripe: Elsewhere) -> None:
     await stripe.add()
     state = await stripe.placed()
     stripe.pay(state)
-    await enable_account(stripe.desk.resources.db, "cards", enabled=False)
-    stripe.desk.resources.accounts._read_at = -60.0
-    assert await ask_undelivered(stripe.desk.resources) == 0
-    assert stripe.desk.calls("undelivered") == 0
+    await enable_account(stripe.harness.resources.db, "cards", enabled=False)
+    stripe.harness.resources.accounts._read_at = -60.0
+    assert await ask_undelivered(stripe.harness.resources) == 0
+    assert stripe.harness.calls("undelivered") == 0
 
 
 def _gone(stripe: Elsewhere, name: str) -> AccountConfig:
@@ -144,24 +144,24 @@ def _gone(stripe: Elsewhere, name: str) -> AccountConfig:
 # -- keeping current ---------------------------------------------------------------------------------------------------
 
 
-async def test_certificates_are_fetched_before_a_callback_needs_them_and_not_again(desk: Desk) -> None:
-    account = await Elsewhere(desk, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
-    assert await desk.resources.accounts.keep_current() == 0
-    assert desk.calls("certificates") == 1
-    assert await desk.resources.accounts.keep_current() == 0
-    assert desk.calls("certificates") == 1, "twice a day is enough"
+async def test_certificates_are_fetched_before_a_callback_needs_them_and_not_again(harness: FlowHarness) -> None:
+    account = await Elsewhere(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
+    assert await harness.resources.accounts.keep_current() == 0
+    assert harness.calls("certificates") == 1
+    assert await harness.resources.accounts.keep_current() == 0
+    assert harness.calls("certificates") == 1, "twice a day is enough"
     assert account.name == "cn"
 
 
-async def test_an_account_that_cannot_be_renewed_does_not_keep_the_others_from_it(desk: Desk) -> None:
-    gone = Elsewhere(desk, "wechatpay", "gone", public_keys={}, download_certificates=True)
+async def test_an_account_that_cannot_be_renewed_does_not_keep_the_others_from_it(harness: FlowHarness) -> None:
+    gone = Elsewhere(harness, "wechatpay", "gone", public_keys={}, download_certificates=True)
     config = AccountConfig(
         name="gone", channel="wechatpay", base_url="http://127.0.0.1:9", credentials=gone.config.credentials
     )
-    await put_account(desk.resources.db, desk.sealer, config)
-    await Elsewhere(desk, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
+    await put_account(harness.resources.db, harness.sealer, config)
+    await Elsewhere(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
     with capture_logs() as lines:
-        assert await desk.resources.accounts.keep_current() == 1
-    assert desk.calls("certificates") == 1
+        assert await harness.resources.accounts.keep_current() == 1
+    assert harness.calls("certificates") == 1
     (told,) = [line for line in lines if line["event"] == "account_not_kept_current"]
     assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")

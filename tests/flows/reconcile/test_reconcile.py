@@ -31,7 +31,7 @@ from simulator.kernel.faults import AtFault, FaultProfile
 from storage.postgres import pending
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, begin, claim_day, list_reconciliations, save
-from tests.flows.conftest import AMOUNT, Desk
+from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.servers import eventually
 
 TODAY = datetime.now(UTC).date()
@@ -45,21 +45,21 @@ def noon(day: date = YESTERDAY) -> datetime:
 
 
 class Books:
-    """The desk, with an eye on one account's statement."""
+    """The harness, with an eye on one account's statement."""
 
-    def __init__(self, desk: Desk, account: Account) -> None:
-        self.desk = desk
-        self.resources = desk.resources
+    def __init__(self, harness: FlowHarness, account: Account) -> None:
+        self.harness = harness
+        self.resources = harness.resources
         self.account = account
 
     def pay(self, payment: Payment, at: datetime | None = None) -> None:
         """The buyer paid then, and the channel called nobody."""
-        self.desk.far_side.faults.force(payment.out_trade_no, AtFault(callback="event_never_generated"))
-        self.desk.far_side.ledger.pay(self.desk.key_of(payment), at or noon())
+        self.harness.far_side.faults.force(payment.out_trade_no, AtFault(callback="event_never_generated"))
+        self.harness.far_side.ledger.pay(self.harness.key_of(payment), at or noon())
 
     async def open(self, name: str, **config: Any) -> str:
         """Another account, as soon as accounts are read again, whose statements these are from now on."""
-        await self.desk.add_account(name, **config)
+        await self.harness.add_account(name, **config)
         await eventually(lambda: self._find(name))
         return name
 
@@ -71,7 +71,7 @@ class Books:
 
     async def lost(self, at: datetime | None = None) -> OrderState:
         """Paid there and not here."""
-        state = await self.desk.placed()
+        state = await self.harness.placed()
         self.pay(state.payments[0], at)
         return state
 
@@ -83,7 +83,7 @@ class Books:
         return state
 
     def faults(self, **profile: Any) -> None:
-        self.desk.far_side.faults.profile = FaultProfile(**profile)
+        self.harness.far_side.faults.profile = FaultProfile(**profile)
 
     async def run(self, day: date = YESTERDAY, **more: Any) -> Reconciliation:
         run = await reconcile_day(self.resources, self.account, day, **more)
@@ -107,7 +107,7 @@ class Books:
         fields: dict[str, object] = {
             "type": "payment",
             "out_trade_no": payment.out_trade_no,
-            "transaction_id": self.desk.transaction_of(payment),
+            "transaction_id": self.harness.transaction_of(payment),
             "refund_no": "",
             "amount": payment.amount,
             "currency": payment.currency,
@@ -116,17 +116,17 @@ class Books:
         return ",".join(str(value) for value in (fields | changes).values()) + "\n"
 
     async def status(self, state: OrderState) -> OrderStatus:
-        return (await self.desk.state(state)).order.status
+        return (await self.harness.state(state)).order.status
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def books(desk: Desk) -> AsyncIterator[Books]:
-    await desk.resources.db.execute("TRUNCATE reconciliations CASCADE")
-    yield Books(desk, await desk.resources.accounts.get("main"))
+async def books(harness: FlowHarness) -> AsyncIterator[Books]:
+    await harness.resources.db.execute("TRUNCATE reconciliations CASCADE")
+    yield Books(harness, await harness.resources.accounts.get("main"))
 
 
-async def by(desk: Desk, state: OrderState) -> object:
-    return await desk.one(
+async def by(harness: FlowHarness, state: OrderState) -> object:
+    return await harness.one(
         "SELECT by FROM order_events WHERE order_no = $1 AND kind IN ('paid', 'paid_late')", state.order.order_no
     )
 
@@ -135,43 +135,43 @@ async def by(desk: Desk, state: OrderState) -> object:
 
 
 async def test_an_order_that_is_paid_there_only_is_repaired_and_the_merchant_is_told(books: Books) -> None:
-    lost = (await books.desk.place(notify_url="http://127.0.0.1:9/n")).state
+    lost = (await books.harness.place(notify_url="http://127.0.0.1:9/n")).state
     books.pay(lost.payments[0])
     here = await books.paid()
 
     assert await books.counts() == {"repaired": 1, "agrees": 1}
 
     assert await books.status(lost) is OrderStatus.PAID
-    assert await by(books.desk, lost) == "reconciliation"
-    assert await by(books.desk, here) == "refresh"
+    assert await by(books.harness, lost) == "reconciliation"
+    assert await by(books.harness, here) == "refresh"
     sql = "SELECT count(*) FROM notifications WHERE order_no = $1 AND type = 'order.paid'"
-    assert await books.desk.one(sql, lost.order.order_no) == 1
-    assert await books.desk.row("main", lost.payments[0].out_trade_no) is None
-    assert await books.desk.cases() == []
+    assert await books.harness.one(sql, lost.order.order_no) == 1
+    assert await books.harness.row("main", lost.payments[0].out_trade_no) is None
+    assert await books.harness.cases() == []
 
 
 async def test_a_second_run_finds_the_same_and_changes_nothing(books: Books) -> None:
     lost = await books.lost()
     books.faults(statement_wrong_amount=1.0)
     assert await books.counts() == {"repaired": 1, "amount": 1}
-    version = (await books.desk.state(lost)).order.version
+    version = (await books.harness.state(lost)).order.version
 
     assert await books.counts() == {"amount": 1}
 
-    assert (await books.desk.state(lost)).order.version == version
-    assert await books.desk.cases() == ["statement_amount"]
+    assert (await books.harness.state(lost)).order.version == version
+    assert await books.harness.cases() == ["statement_amount"]
 
 
 async def test_a_statement_alone_never_pays_an_order(books: Books, tmp_path: Path) -> None:
     """A row, in an unsigned file, of a payment that the channel calls unpaid."""
-    state = await books.desk.placed()
+    state = await books.harness.placed()
     [payment] = state.payments
 
     run = await books.file(tmp_path / "s.csv", HEADER + books.row(payment, transaction_id="t" * 24))
 
     assert run.counts["status"] == 1
     assert await books.status(state) is OrderStatus.PAYING
-    assert await books.desk.cases() == ["statement_status"]
+    assert await books.harness.cases() == ["statement_status"]
     assert needs_person(run.counts)
 
 
@@ -180,28 +180,28 @@ async def test_a_statement_alone_never_pays_an_order(books: Books, tmp_path: Pat
 )
 async def test_money_for_a_closed_order_goes_by_the_door(books: Books, policy: str, status: OrderStatus) -> None:
     name = await books.open(f"late-{policy}", late_policy=policy)
-    state = await books.desk.placed(name)
+    state = await books.harness.placed(name)
     sql = """WITH gone AS (DELETE FROM pending WHERE order_no = $1), closed AS (
                  UPDATE payments SET status = 'closed' WHERE order_no = $1)
              UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1"""
-    await books.desk.resources.db.execute(sql, state.order.order_no)
+    await books.harness.resources.db.execute(sql, state.order.order_no)
     books.pay(state.payments[0])
 
     assert await books.counts() == {"repaired": 1, "door_cases": 1}
 
     assert await books.status(state) is status
-    assert await books.desk.cases() == ["paid_late"]
+    assert await books.harness.cases() == ["paid_late"]
 
 
 async def test_evidence_that_does_not_fit_repairs_nothing(books: Books) -> None:
     """The channel, asked, tells another amount: the door has made a case of that, and the row stays a difference."""
     state = await books.lost()
-    books.desk.call_fault(state.payments[0], "wrong_amount_in_query")
+    books.harness.call_fault(state.payments[0], "wrong_amount_in_query")
 
     assert await books.counts() == {"paid_there_only": 1}
 
     assert await books.status(state) is OrderStatus.PAYING
-    assert await books.desk.cases() == ["amount_mismatch"]
+    assert await books.harness.cases() == ["amount_mismatch"]
 
 
 async def test_a_wrong_amount_in_the_statement_does_not_keep_the_order_from_being_repaired(books: Books) -> None:
@@ -209,13 +209,13 @@ async def test_a_wrong_amount_in_the_statement_does_not_keep_the_order_from_bein
     books.faults(statement_wrong_amount=1.0)
     assert await books.counts() == {"repaired": 1, "amount": 1}
     assert await books.status(state) is OrderStatus.PAID
-    assert await books.desk.cases() == ["statement_amount"]
+    assert await books.harness.cases() == ["statement_amount"]
 
 
 async def test_a_row_without_our_number_is_found_by_the_channels(books: Books, tmp_path: Path) -> None:
     paid, watched = await books.paid(), await books.lost()
     sql = "UPDATE payments SET channel_reference = 'ref-1' WHERE out_trade_no = $1"
-    await books.desk.resources.db.execute(sql, watched.payments[0].out_trade_no)
+    await books.harness.resources.db.execute(sql, watched.payments[0].out_trade_no)
     rows = (
         books.row(paid.payments[0], out_trade_no=""),
         books.row(watched.payments[0], out_trade_no="", transaction_id="ref-1"),
@@ -230,11 +230,11 @@ async def test_a_row_without_our_number_is_found_by_the_channels(books: Books, t
 
 async def test_a_number_of_another_account_is_unknown(books: Books, tmp_path: Path) -> None:
     main = books.account
-    state = await books.desk.placed(await books.open("other"))
+    state = await books.harness.placed(await books.open("other"))
     books.account = main
     run = await books.file(tmp_path / "s.csv", HEADER + books.row(state.payments[0], transaction_id="t" * 24))
     assert (run.counts["unknown"], run.counts["rows"]) == (1, 1)
-    assert books.desk.calls() == 0
+    assert books.harness.calls() == 0
 
 
 # -- queries that tell nothing -----------------------------------------------------------------------------------------
@@ -242,33 +242,33 @@ async def test_a_number_of_another_account_is_unknown(books: Books, tmp_path: Pa
 
 async def test_an_unclear_answer_is_asked_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     state = await books.lost()
-    books.desk.call_fault(state.payments[0], "html_error")
+    books.harness.call_fault(state.payments[0], "html_error")
     once = query_now
 
     async def mended_after(*args: Any, **more: Any) -> object:
         told = await once(*args, **more)
-        books.desk.call_fault(state.payments[0], "none")
+        books.harness.call_fault(state.payments[0], "none")
         return told
 
     monkeypatch.setattr(reconcile_rows, "query_now", mended_after)
     assert await books.counts() == {"repaired": 1}
-    assert books.desk.calls() == 2
+    assert books.harness.calls() == 2
 
 
 async def test_what_stays_unclear_is_unconfirmed_and_a_case(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is answered by the run that finds it paid."""
     monkeypatch.setattr(reconcile_rows, "ATTEMPTS_MAX", 2)
     state = await books.lost()
-    books.desk.call_fault(state.payments[0], "html_error")
+    books.harness.call_fault(state.payments[0], "html_error")
     assert await books.counts() == {"unconfirmed": 1}
-    assert await books.desk.cases() == ["statement_unconfirmed"]
-    assert books.desk.calls() == 2
+    assert await books.harness.cases() == ["statement_unconfirmed"]
+    assert books.harness.calls() == 2
     assert await books.status(state) is OrderStatus.PAYING
 
-    books.desk.call_fault(state.payments[0], "none")
+    books.harness.call_fault(state.payments[0], "none")
 
     assert await books.counts() == {"repaired": 1}
-    assert await books.desk.cases() == []
+    assert await books.harness.cases() == []
 
 
 async def test_a_channel_that_answers_nothing_stops_the_run_where_it_is(
@@ -286,7 +286,7 @@ async def test_a_channel_that_answers_nothing_stops_the_run_where_it_is(
 
     [run] = await list_reconciliations(books.resources.db)
     assert (run.status, run.next_row, run.attempt) == ("failed", 1, 2)
-    assert await books.desk.cases() == []
+    assert await books.harness.cases() == []
     books.faults()
     assert await books.counts() == {"repaired": 3}
     assert {await books.status(state) for state in states} == {OrderStatus.PAID}
@@ -324,16 +324,16 @@ async def test_a_difference_of_a_paid_payment_is_a_case_and_nobody_is_asked(
 ) -> None:
     changes, detail = DIFFERENT[kind]
     state = await books.paid()
-    before = books.desk.calls()
+    before = books.harness.calls()
 
     run = await books.file(tmp_path / "s.csv", HEADER + books.row(state.payments[0], **changes))
 
     assert run.counts[kind] == 1
-    assert await books.desk.cases(state.order.order_no) == [f"statement_{kind}"]
+    assert await books.harness.cases(state.order.order_no) == [f"statement_{kind}"]
     [found] = await list_differences(books.resources.db, run.id)
     assert (found.row_no, found.kind, found.order_no) == (1, kind, state.order.order_no)
     assert detail in found.detail
-    assert books.desk.calls() == before
+    assert books.harness.calls() == before
 
 
 async def test_a_row_that_comes_twice_is_a_duplicate(books: Books, tmp_path: Path) -> None:
@@ -345,20 +345,20 @@ async def test_a_row_that_comes_twice_is_a_duplicate(books: Books, tmp_path: Pat
     run = await books.file(tmp_path / "s.csv", HEADER + row + row + far_apart + row)
 
     assert (run.counts["agrees"], run.counts["duplicate"], run.counts["unknown"]) == (1, 2, BATCH)
-    assert await books.desk.cases() == ["statement_duplicate"]
+    assert await books.harness.cases() == ["statement_duplicate"]
 
 
 async def test_malformed_rows_are_one_question_and_the_others_count(books: Books) -> None:
     lost = [await books.lost() for _ in range(3)]
     books.faults(statement_malformed=0.5)
     malformed = sum(
-        books.desk.far_side.faults.applies("statement_malformed", each.payments[0].out_trade_no)  # type: ignore[arg-type]
+        books.harness.far_side.faults.applies("statement_malformed", each.payments[0].out_trade_no)  # type: ignore[arg-type]
         for each in lost
     )
     counts = await books.counts()
     assert counts.get("malformed", 0) == malformed
     assert counts.get("repaired", 0) == len(lost) - malformed
-    assert await books.desk.cases() == (["statement_malformed"] if malformed else [])
+    assert await books.harness.cases() == (["statement_malformed"] if malformed else [])
 
 
 async def test_a_statement_that_is_none_has_no_effect(books: Books, tmp_path: Path) -> None:
@@ -392,8 +392,8 @@ async def test_a_refund_that_nodrop_does_not_know_is_asked_about(books: Books) -
     counts = await books.counts()
 
     assert counts == {"agrees": 2, "refund": 1}, "the second row agrees with what the first one brought to light"
-    assert (await books.desk.state(state)).payments[0].refunded_amount == 130
-    assert await books.desk.cases() == ["refunded_outside"]
+    assert (await books.harness.state(state)).payments[0].refunded_amount == 130
+    assert await books.harness.cases() == ["refunded_outside"]
 
 
 async def test_a_refund_that_the_channel_denies_is_a_case(books: Books, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ async def test_a_refund_that_the_channel_denies_is_a_case(books: Books, tmp_path
     run = await books.file(tmp_path / "s.csv", HEADER + rows)
 
     assert run.counts["refund"] == 1
-    assert await books.desk.cases() == ["statement_refund"]
+    assert await books.harness.cases() == ["statement_refund"]
 
 
 async def test_a_payment_that_was_paid_and_given_back_there_only_is_repaired(books: Books) -> None:
@@ -413,19 +413,19 @@ async def test_a_payment_that_was_paid_and_given_back_there_only_is_repaired(boo
     assert await books.counts() == {"repaired": 1, "agrees": 1, "door_cases": 1}
 
     assert await books.status(state) is OrderStatus.PAID
-    assert await books.desk.cases() == ["refunded_outside"]
+    assert await books.harness.cases() == ["refunded_outside"]
 
 
 def refund(books: Books, payment: Payment, number: str, amount: int) -> None:
     """The merchant gave money back in the channel's console."""
-    ledger, key = books.desk.far_side.ledger, books.desk.key_of(payment)
+    ledger, key = books.harness.far_side.ledger, books.harness.key_of(payment)
     ledger.refund(key, number, amount, noon())
     ledger.settle_refund(key._replace(number=number), noon(), succeeds=True)
 
 
 async def ask(books: Books, state: OrderState) -> None:
     """Somebody asked the channel about it meanwhile."""
-    [payment] = (await books.desk.state(state)).payments
+    [payment] = (await books.harness.state(state)).payments
     await query_now(books.resources, books.account, payment, by=Source.QUERY, urgency=Urgency.SCHEDULED, leased=None)
 
 
@@ -436,7 +436,7 @@ async def test_what_is_paid_here_only_is_a_case(books: Books) -> None:
     state = await books.paid()
     books.faults(statement_omits=1.0)
     assert await books.counts() == {"paid_here_only": 1}
-    assert await books.desk.cases(state.order.order_no) == ["statement_paid_here_only"]
+    assert await books.harness.cases(state.order.order_no) == ["statement_paid_here_only"]
 
 
 async def test_a_day_on_which_the_channel_says_nothing_happened_is_an_empty_one(
@@ -456,7 +456,7 @@ async def test_a_case_is_answered_when_the_statement_tells_of_the_payment_after_
     await books.run()
     books.faults()
     assert await books.counts() == {"agrees": 1}
-    assert await books.desk.cases() == []
+    assert await books.harness.cases() == []
 
 
 async def test_a_question_that_was_answered_is_not_asked_again(books: Books) -> None:
@@ -465,7 +465,7 @@ async def test_a_question_that_was_answered_is_not_asked_again(books: Books) -> 
     await books.run()
     await books.resources.db.execute("UPDATE cases SET resolved_at = now(), resolution = 'seen', by = 'alice'")
     assert await books.counts() == {"paid_here_only": 1}
-    assert await books.desk.cases() == []
+    assert await books.harness.cases() == []
 
 
 async def test_a_payment_near_midnight_may_stand_in_the_statement_of_the_next_day(books: Books) -> None:
@@ -496,7 +496,7 @@ async def test_a_payment_near_midnight_that_stands_in_neither_is_a_case(books: B
     books.faults(statement_omits=1.0)
     assert "paid_here_only" not in await books.counts(BEFORE)
     assert (await books.counts())["paid_here_only"] == 1
-    assert await books.desk.cases() == ["statement_paid_here_only"]
+    assert await books.harness.cases() == ["statement_paid_here_only"]
 
 
 async def test_a_payment_near_midnight_that_was_seen_is_not_asked_about_by_the_day_beside(books: Books) -> None:
@@ -506,11 +506,11 @@ async def test_a_payment_near_midnight_that_was_seen_is_not_asked_about_by_the_d
 
 
 async def test_the_day_that_is_not_over_is_repaired_and_not_judged(books: Books) -> None:
-    lost, here = await books.desk.placed(), await books.desk.placed()
-    books.desk.pay(lost.payments[0])
-    books.desk.pay(here.payments[0])
+    lost, here = await books.harness.placed(), await books.harness.placed()
+    books.harness.pay(lost.payments[0])
+    books.harness.pay(here.payments[0])
     await refresh_order(books.resources, here.order.order_no, trailing=True)
-    books.desk.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
+    books.harness.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
     books.faults()
     assert await books.counts(TODAY) == {"repaired": 1, "agrees": 1}
 
@@ -527,7 +527,7 @@ async def test_a_file_is_whole_between_its_first_and_its_last_row(books: Books, 
     run = await books.file(tmp_path / "s.csv", HEADER + rows)
 
     assert (run.counts["agrees"], run.counts["paid_here_only"]) == (2, 1)
-    assert await books.desk.cases(states[2].order.order_no) == ["statement_paid_here_only"]
+    assert await books.harness.cases(states[2].order.order_no) == ["statement_paid_here_only"]
 
 
 async def put_back(books: Books, state: OrderState, at: datetime) -> None:
@@ -540,7 +540,7 @@ async def put_back(books: Books, state: OrderState, at: datetime) -> None:
 
 
 async def test_unknown_payments_are_told_and_no_order_is_invented(books: Books, tmp_path: Path) -> None:
-    state = await books.desk.placed()
+    state = await books.harness.placed()
     told: list[StatementRow] = []
     rows = books.row(state.payments[0], out_trade_no="elsewhere-1", transaction_id="t-1")
 
@@ -549,23 +549,23 @@ async def test_unknown_payments_are_told_and_no_order_is_invented(books: Books, 
     assert [row.out_trade_no for row in told] == ["elsewhere-1"]
     assert run.counts["unknown"] == 1
     assert not needs_person(run.counts)
-    assert await books.desk.one("SELECT count(*) FROM orders") == 1
+    assert await books.harness.one("SELECT count(*) FROM orders") == 1
 
 
 async def test_a_dry_run_lists_and_changes_nothing(books: Books) -> None:
     lost, here = await books.lost(), await books.paid()
-    books.desk.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
+    books.harness.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
     books.faults(statement_wrong_amount=1.0)
-    before, asked = await books.desk.state(lost), books.desk.calls()
+    before, asked = await books.harness.state(lost), books.harness.calls()
 
     run = await books.run(dry_run=True)
 
     assert (run.counts["paid_there_only"], run.counts["amount"], run.dry_run) == (1, 2, True)
     assert len(await list_differences(books.resources.db, run.id)) == 3
-    assert (await books.desk.state(lost)).order == before.order
-    assert await books.desk.cases() == []
-    assert books.desk.calls() == asked
-    assert await books.desk.one("SELECT count(*) FROM reconciliation_rows") == 0
+    assert (await books.harness.state(lost)).order == before.order
+    assert await books.harness.cases() == []
+    assert books.harness.calls() == asked
+    assert await books.harness.one("SELECT count(*) FROM reconciliation_rows") == 0
 
 
 # -- resuming, two at once ---------------------------------------------------------------------------------------------
@@ -613,7 +613,7 @@ async def test_a_batch_that_was_half_done_is_done_again_without_effect(
 ) -> None:
     """Killed between what a batch did and the note that it is done: nothing is a duplicate of itself."""
     lost, here = await books.lost(), await books.paid()
-    books.desk.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
+    books.harness.far_side.faults.force(here.payments[0].out_trade_no, AtFault())
     books.faults(statement_wrong_amount=1.0)
     real = save
 
@@ -628,7 +628,7 @@ async def test_a_batch_that_was_half_done_is_done_again_without_effect(
 
     assert await books.counts() == {"amount": 2}
 
-    assert await books.desk.cases() == ["statement_amount", "statement_amount"]
+    assert await books.harness.cases() == ["statement_amount", "statement_amount"]
 
 
 async def test_another_statement_of_the_day_is_begun_at_its_first_row(books: Books) -> None:
@@ -652,7 +652,7 @@ async def test_two_at_once_are_one(books: Books) -> None:
     done = [run for run in runs if run is not None]
     assert len(done) == 1
     assert done[0].counts["repaired"] == 1
-    assert books.desk.calls("statement") == 1
+    assert books.harness.calls("statement") == 1
     assert await books.status(state) is OrderStatus.PAID
 
 
@@ -670,7 +670,7 @@ async def test_a_long_run_keeps_its_lease(books: Books, monkeypatch: pytest.Monk
     monkeypatch.setattr(reconcile_rows, "query_now", slow)
     running = asyncio.create_task(reconcile_day(resources, books.account, YESTERDAY))
     sql = "SELECT count(*) FROM reconciliations WHERE leased_at < clock_timestamp() - interval '0.9 s'"
-    await eventually(lambda: books.desk.one(sql))
+    await eventually(lambda: books.harness.one(sql))
     assert await asyncio.wait_for(reconcile_day(resources, books.account, YESTERDAY), 5) is None
     waits.set()
     assert await running is not None
@@ -718,14 +718,14 @@ async def test_a_day_that_fails_is_tried_again_after_n_squared_units_and_keeps_n
     runs = await list_reconciliations(daily.resources.db)
     assert [(run.status, run.attempt) for run in runs] == [("failed", 2)] * 7
     sql = "SELECT min(extract(epoch FROM due_at - now())) FROM reconciliations"
-    assert 50 < float(str(await daily.desk.one(sql))) <= 60
+    assert 50 < float(str(await daily.harness.one(sql))) <= 60
     daily.faults()
     assert not await reconcile_due(daily.resources), "not due yet"
 
     await daily.resources.db.execute("UPDATE reconciliations SET due_at = now()")
     daily.faults(affected=("statement",), html_error=1.0)
     assert not await reconcile_due(daily.resources)
-    assert 230 < float(str(await daily.desk.one(sql))) <= 240
+    assert 230 < float(str(await daily.harness.one(sql))) <= 240
 
 
 async def test_a_day_that_was_read_before_it_was_over_is_due_all_the_same(daily: Books) -> None:

@@ -9,7 +9,7 @@ from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
-from cli.config.settings import Finding, Level
+from cli.config.variables import Finding, Level
 from cli.output import Stop
 from core.account import AccountConfig
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ConfigurationError

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import click
 
-from cli.config.settings import Finding, Level, check_settings
+from cli.config.variables import Finding, Level, check_settings
 from cli.environment import log_to_stderr, settings
 from cli.output import json_option, print_json, print_table
 from core.settings import Settings

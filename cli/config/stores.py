@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from channels.adapters import open_channel
 from channels.transport import Transport
-from cli.config.settings import Finding, Level, first_key_id
+from cli.config.variables import Finding, Level, first_key_id
 from cli.environment import stop_for
 from core.errors import ConfigurationError, NodropError
 from core.settings import Settings

@@ -15,7 +15,7 @@ from cli.output import Wrong, json_option, print_json
 if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
     from channels.base import Channel
     from channels.transport import Response
-    from cli.explain.evidence import Told
+    from cli.explain.explanation import Told
     from core.account import AccountConfig
     from core.order import Payment
 
@@ -65,7 +65,7 @@ def callback(
     order. 3: rejected. 4: genuine, and not of the order. FILE may be - for standard input.
     """
     from cli.explain import inputs
-    from cli.explain.evidence import compared, explain_callback
+    from cli.explain.explanation import compared, explain_callback
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -101,7 +101,7 @@ def answer(
     As `nodrop explain callback`, for what a channel answered to the query about one payment.
     """
     from cli.explain import inputs
-    from cli.explain.evidence import compared, explain_answer, without_amount
+    from cli.explain.explanation import compared, explain_answer, without_amount
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from channels.kit.trace import SignatureCheck
-from cli.explain.evidence import Told
+from cli.explain.explanation import Told
 from cli.orders.text import money
 from cli.output import instant, print_table, printable
 from core.evidence import Evidence, Refunded

@@ -89,7 +89,7 @@ async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop) -> None:
     ],
 )
 def test_what_is_mostly_not_meant_is_warned_of(environ: dict[str, str], env: dict[str, str], what: str) -> None:
-    from cli.config.settings import Level, check_settings
+    from cli.config.variables import Level, check_settings
 
     usual = {"CHANNEL_TIMEOUT_S": "10"}
     assert [finding for finding in check_settings({**environ, **usual})[1] if finding.level is not Level.OK] == []

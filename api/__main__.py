@@ -15,7 +15,7 @@ from api.http.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from runtime.logs import configure_logs
-from runtime.process_exit import leave
+from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, open_resources
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"api: {error.detail}", err=True)
         sys.exit(2)
-    leave()
+    end_process()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import click
 
 from cli.environment import stop_for
-from runtime.process_exit import leave
+from runtime.process_exit import end_process
 
 
 class Lazy(NamedTuple):
@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
-        "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never heard."),
+        "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never received."),
     }
 )
 
@@ -91,7 +91,7 @@ def main() -> None:
     except SystemExit as ended:
         if not isinstance(ended.code, int | None):
             raise
-        leave(ended.code or 0)
+        end_process(ended.code or 0)
 
 
 if __name__ == "__main__":

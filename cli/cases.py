@@ -29,9 +29,9 @@ def cases() -> None:
 @json_option
 def list_(*, with_resolved: bool, reason: str | None, order_no: str | None, limit: int, as_json: bool) -> None:
     """List cases, newest first."""
-    wanted = None if reason is None else CaseReason(reason)
+    of_reason = None if reason is None else CaseReason(reason)
     rows, more = with_database(
-        lambda db: list_cases(db, open_only=not with_resolved, reason=wanted, order_no=order_no, limit=limit)
+        lambda db: list_cases(db, open_only=not with_resolved, reason=of_reason, order_no=order_no, limit=limit)
     )
     if as_json:
         print_json(rows)
@@ -48,12 +48,12 @@ def list_(*, with_resolved: bool, reason: str | None, order_no: str | None, limi
 
 @cases.command(epilog='Example: nodrop cases resolve 12 --resolution "refunded at the channel" --by alice')
 @click.argument("case_id", metavar="ID", type=click.IntRange(1, ID_MAX))
-@click.option("--resolution", required=True, help="What was found, and what was done about it.")
+@click.option("--resolution", required=True, help="The cause, and what was done about it.")
 @click.option("--by", required=True, help="Who did it.")
 def resolve(case_id: int, *, resolution: str, by: str) -> None:
     """Write down the answer to a case.
 
-    This changes no order and moves no money: it tells those who come later that somebody has seen to it.
+    This changes no order and moves no money: it records for others that the case was handled.
     """
     if not resolution.strip() or not by.strip():
         raise click.UsageError("--resolution and --by say what was done and by whom: neither may be empty")

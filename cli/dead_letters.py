@@ -1,4 +1,4 @@
-"""`nodrop dead-letters`: what the merchant's order service never heard, and sending it again."""
+"""`nodrop dead-letters`: notifications that the merchant's order service never received, and sending them again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.environment import with_database, with_parts
+from cli.environment import with_database, with_resources
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core import jobs
 from storage.postgres.notifications import list_dead_letters, resend_dead_letters
@@ -19,7 +19,7 @@ LIMIT_MAX = 1000
 
 @click.group("dead-letters", epilog="Example: nodrop dead-letters resend --all")
 def dead_letters() -> None:
-    """Notifications that the merchant never heard."""
+    """Notifications that the merchant never received."""
 
 
 @dead_letters.command("list", epilog="Example: nodrop dead-letters list --limit 200")
@@ -51,7 +51,7 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
     """
     if (notification_id is None) is not is_all:
         raise click.UsageError("name one notification by its ID, or all of them by --all")
-    sent = with_parts(lambda resources: _resend(resources, notification_id))
+    sent = with_resources(lambda resources: _resend(resources, notification_id))
     if notification_id is not None and not sent:
         raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
     if as_json:

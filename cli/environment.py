@@ -29,7 +29,7 @@ _SQLSTATES = {
     "42P01": "a table is missing in the database: run `nodrop migrate`",
     "42703": "a column is missing in the database: run `nodrop migrate`",
     "42501": "Postgres does not let the user in DATABASE_URL do this: it needs to own the tables",
-    "55P03": "a table was locked for too long by somebody else's statement: try again",
+    "55P03": "a table was locked for too long by another statement: try again",
 }
 
 
@@ -45,7 +45,7 @@ def settings() -> Settings:
 
 
 def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
-    """Do it with a database alone: for what reads, and for what needs no channel and no Redis."""
+    """The result of `work` on the database: for commands that need no channel and no Redis."""
     from core.settings import require
     from storage.postgres.database import Database
 
@@ -64,8 +64,8 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
     return asyncio.run(run())
 
 
-def with_parts(work: Callable[[Resources], Awaitable[_T]]) -> _T:
-    """Do it with all that a worker has: for what asks a channel or arms a job."""
+def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
+    """The result of `work` with the resources of a worker: for commands that call a channel or arm a job."""
     from runtime.resources import open_resources
 
     given = settings()
@@ -79,16 +79,16 @@ def with_parts(work: Callable[[Resources], Awaitable[_T]]) -> _T:
 
 
 def log_to_stderr(level: str = "warning") -> None:
-    """Standard output is the command's, so what the flows log goes to standard error, from `level` on."""
+    """Send log lines from `level` on to standard error: standard output belongs to the command."""
     from runtime.logs import configure_logs
 
     configure_logs(level, sys.stderr.buffer)
 
 
 def stop_for(error: Exception) -> Stop | None:
-    """The line for a fault that was to be expected; None for a bug, which keeps its trace."""
+    """The line about an expected fault; None for a bug, which keeps its trace."""
     for fault in (error, error.__cause__):
-        # asyncpg's errors have it; this way nobody imports asyncpg to ask
+        # asyncpg's errors have it; so this need not import asyncpg
         sqlstate = getattr(fault, "sqlstate", None)
         if sqlstate in _SQLSTATES:
             return Wrong(_SQLSTATES[sqlstate])

@@ -71,8 +71,8 @@ def revoke(key_id: str) -> None:
 def master(*, as_json: bool) -> None:
     """Make an entry for NODROP_MASTER_KEYS.
 
-    The credentials of accounts are sealed under it, and nobody can read them again without it: keep it where the
-    backups of the database are not. docs/operations.md tells how to change over to a new one.
+    The credentials of accounts are sealed under it, and cannot be read without it: keep it where the
+    backups of the database are not. docs/operations.md shows how to change to a new one.
     """
     _secret("master_key", new_master_key(f"k{token_hex(3)}"), as_json=as_json)
 

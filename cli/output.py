@@ -1,4 +1,4 @@
-"""What a command prints: tables for people, JSON for programs, and one line on standard error when it cannot go on.
+"""Output of commands: tables for people, JSON for programs, and one line on standard error when it cannot go on.
 
 Texts of merchants and channels may hold anything, so whatever could steer a terminal is replaced before it is printed.
 """
@@ -37,7 +37,7 @@ class Stop(click.ClickException):
 
 
 class Wrong(Stop):
-    """What was typed or configured is wrong: exit code 2, as click's own for usage."""
+    """The arguments or the configuration are wrong: exit code 2, as click's own for usage."""
 
     exit_code = 2
 
@@ -60,7 +60,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table that fits the terminal; elsewhere aligned columns without a frame. `empty` is said of no rows."""
+    """A table that fits the terminal; elsewhere aligned columns without a frame. Without rows, `empty`."""
     if not rows:
         click.echo(empty)
         return

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
 
-from cli.environment import with_database, with_parts
+from cli.environment import with_database, with_resources
 from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
 from cli.progress import Progress
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
@@ -33,7 +33,7 @@ LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1
 
 BUSY_S = 1.5
-"""Times the lease: a run that was killed is free by then, and one that lives is not."""
+"""Times the lease: the lease of a run that was killed has ended by then, that of a live one has not."""
 
 MEANINGS: Mapping[Finding, str] = MappingProxyType(
     {
@@ -48,15 +48,15 @@ MEANINGS: Mapping[Finding, str] = MappingProxyType(
         Finding.TRANSACTION: "other money than that which paid here",
         Finding.DUPLICATE: "the same money twice",
         Finding.REFUND: "given back there, and nodrop did not do it",
-        Finding.STATUS: "paid there, but the channel, asked, says no",
-        Finding.UNCONFIRMED: "paid there, and the channel, asked, gave no clear answer",
+        Finding.STATUS: "paid there, but the channel says no when it is asked",
+        Finding.UNCONFIRMED: "paid there, and the channel gives no clear answer when it is asked",
         Finding.MALFORMED: "could not be read",
     }
 )
 
 
-class Wanted(NamedTuple):
-    """What to reconcile: a file, or a day (None: yesterday in the channel's calendar)."""
+class Scope(NamedTuple):
+    """The statement to reconcile: a file, or a day (None: yesterday in the channel's calendar)."""
 
     account: str
     day: date | None
@@ -79,7 +79,7 @@ class Wanted(NamedTuple):
     required=False,
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
 )
-@click.option("--dry-run", is_flag=True, help="Compare and list; ask nobody, change nothing, open no case.")
+@click.option("--dry-run", is_flag=True, help="Compare and list; query nothing, change nothing, open no case.")
 @click.option("--all", "is_all", is_flag=True, help=f"List all differences, not the first {SHOWN}.")
 @click.option(
     "--unknown",
@@ -112,10 +112,10 @@ def reconcile(
         raise click.UsageError("give --date or FILE: a file is of the days that it is of")
     if file is not None and file.stat().st_size == 0:
         raise Wrong(f"{file} is empty: a statement has a header at least")
-    wanted = Wanted(account=account, day=None if day is None else day.date(), file=file, dry_run=dry_run)
+    scope = Scope(account=account, day=None if day is None else day.date(), file=file, dry_run=dry_run)
     limit = DIFFERENCES_MAX if is_all else SHOWN
-    run, found = with_parts(lambda resources: _reconcile(resources, wanted, unknown, limit))
-    _print(run, found, as_json=as_json, limit=limit)
+    run, differences = with_resources(lambda resources: _reconcile(resources, scope, unknown, limit))
+    _print(run, differences, as_json=as_json, limit=limit)
     from flows.reconcile.run import needs_person
 
     if needs_person(run.counts):
@@ -123,12 +123,12 @@ def reconcile(
 
 
 async def _reconcile(
-    resources: Resources, wanted: Wanted, unknown: IO[bytes] | None, limit: int
+    resources: Resources, scope: Scope, unknown: IO[bytes] | None, limit: int
 ) -> tuple[Reconciliation, list[Difference]]:
-    account = await resources.accounts.get(wanted.account)
+    account = await resources.accounts.get(scope.account)
     try:
         with Progress() as progress:
-            run = await _run(resources, account, wanted, progress, _writer(account, unknown))
+            run = await _run(resources, account, scope, progress, _writer(account, unknown))
     except ChannelUnreadable as error:
         raise Stop(f"the statement is not of the form of channel {account.config.channel}: {error}") from None
     except ChannelUnavailable as error:
@@ -139,7 +139,7 @@ async def _reconcile(
 
 
 async def _run(
-    resources: Resources, account: Account, wanted: Wanted, progress: Progress, on_unknown: OnUnknown | None
+    resources: Resources, account: Account, scope: Scope, progress: Progress, on_unknown: OnUnknown | None
 ) -> Reconciliation:
     from flows.reconcile.run import Watching, reconcile_file
 
@@ -147,41 +147,41 @@ async def _run(
         progress.update("rows", done, total, "")
 
     watching = Watching(on_progress=show, on_unknown=on_unknown)
-    day = await _day(resources, account, wanted)
+    day = await _day(resources, account, scope)
     deadline = asyncio.get_running_loop().time() + BUSY_S * resources.settings.lease_s
-    is_told = False
+    is_announced = False
     while True:
-        if wanted.file is not None:
-            run = await reconcile_file(resources, account, wanted.file, dry_run=wanted.dry_run, watching=watching)
+        if scope.file is not None:
+            run = await reconcile_file(resources, account, scope.file, dry_run=scope.dry_run, watching=watching)
         else:
-            run = await _fetch(resources, account, day, wanted, progress, watching)
+            run = await _fetch(resources, account, day, scope, progress, watching)
         if run is not None:
             return run
         if asyncio.get_running_loop().time() > deadline:
             raise Stop("another process is reconciling this very statement; `nodrop reconciliations list` shows it")
-        if not is_told:
+        if not is_announced:
             progress.say("another process is at it, or was killed; looking again")
-            is_told = True
+            is_announced = True
         await asyncio.sleep(0.5)
 
 
 async def _fetch(
-    resources: Resources, account: Account, day: date, wanted: Wanted, progress: Progress, watching: Watching
+    resources: Resources, account: Account, day: date, scope: Scope, progress: Progress, watching: Watching
 ) -> Reconciliation | None:
     from flows.reconcile.run import reconcile_day
 
     progress.say(f"{account.config.name}: the statement of {day}")
-    return await reconcile_day(resources, account, day, dry_run=wanted.dry_run, watching=watching)
+    return await reconcile_day(resources, account, day, dry_run=scope.dry_run, watching=watching)
 
 
-async def _day(resources: Resources, account: Account, wanted: Wanted) -> date:
-    """By the channel's calendar and the database's clock. Today may be asked for: what is there already is repaired."""
+async def _day(resources: Resources, account: Account, scope: Scope) -> date:
+    """The day by the channel's calendar and the database's clock. Of today, the statement so far is compared."""
     from storage.postgres.orders import find_now
 
     today = (await find_now(resources.db)).astimezone(account.channel.statement_zone).date()
-    if wanted.day is not None and wanted.day > today:
-        raise Wrong(f"{wanted.day} has not come yet; today is {today} in the channel's calendar")
-    return wanted.day or today - timedelta(days=1)
+    if scope.day is not None and scope.day > today:
+        raise Wrong(f"{scope.day} has not come yet; today is {today} in the channel's calendar")
+    return scope.day or today - timedelta(days=1)
 
 
 def _writer(account: Account, unknown: IO[bytes] | None) -> OnUnknown | None:
@@ -191,7 +191,7 @@ def _writer(account: Account, unknown: IO[bytes] | None) -> OnUnknown | None:
     import msgspec
 
     if account.channel.queries_by_reference:
-        warn("this channel is asked by its own number: add watch.channel_reference to what is written")
+        warn("this channel is queried by its own number: add watch.channel_reference to what is written")
 
     def write(row: StatementRow) -> None:
         is_one = OUT_TRADE_NO.fullmatch(row.out_trade_no) and ORDER_NO.fullmatch(row.out_trade_no)
@@ -250,10 +250,10 @@ def _row(run: Reconciliation) -> tuple[object, ...]:
     return (run.id, run.account, _of(run), status, run.started_at, *counted, differences)
 
 
-def _print(run: Reconciliation, found: Sequence[Difference], *, as_json: bool, limit: int) -> None:
-    shown = found[:limit]
+def _print(run: Reconciliation, differences: Sequence[Difference], *, as_json: bool, limit: int) -> None:
+    shown = differences[:limit]
     if as_json:
-        print_json({"run": run, "differences": shown, "more": len(found) > limit})
+        print_json({"run": run, "differences": shown, "more": len(differences) > limit})
         return
     click.echo(f"run {run.id} of account {run.account} over {_of(run)}: {run.counts.get('rows', 0)} rows\n")
     counted = [(kind, run.counts[kind], meaning) for kind, meaning in MEANINGS.items() if run.counts.get(kind, 0)]
@@ -263,7 +263,7 @@ def _print(run: Reconciliation, found: Sequence[Difference], *, as_json: bool, l
         columns = ("row", "what", "order", "payment", "detail")
         table = [(each.row_no or None, each.kind, each.order_no, each.out_trade_no, each.detail) for each in shown]
         print_table(columns, table, empty="")
-    if len(found) > limit:
+    if len(differences) > limit:
         warn(f"there are more than these {limit}: --all lists up to {DIFFERENCES_MAX}")
 
 

@@ -85,7 +85,7 @@ class UnknownAccount(CallerError):
 
 
 class TooManyRequests(CallerError):
-    """Asked too often."""
+    """Too many requests."""
 
     def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Logs of every process: JSON lines with allow-listed fields, so that no secret and nobody's data get in by mistake.
+"""Logs of every process: JSON lines with allow-listed fields, so that no secret and no personal data get in by mistake.
 
 A line names what happened and which order; exceptions are a type and a place in the code, never their message, which
 may hold a value. Lines of libraries keep their level and place and lose their text for the same reason.
@@ -47,7 +47,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 def configure_logs(level: str, stream: BinaryIO | None = None) -> None:
-    """Send our lines and the libraries' to `stream`, standard output unless told. Called once, before anything logs."""
+    """Send our lines and the libraries' to `stream`, else standard output. Called once, before anything logs."""
     number = _LEVELS.get(level.lower(), logging.INFO)
     out = stream or sys.stdout.buffer
     structlog.configure(
@@ -65,7 +65,7 @@ def configure_logs(level: str, stream: BinaryIO | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers = [_LibraryHandler()]
-    # Libraries say at info what they do; what we do is said by us.
+    # At info, libraries log each of their steps; our own lines cover those.
     root.setLevel(max(number, logging.WARNING) if number > logging.DEBUG else logging.INFO)
 
 
@@ -95,7 +95,7 @@ def keep_allowed(*, is_debug: bool) -> Callable[[object, str, EventDict], EventD
 
 
 def _plain(value: object) -> str | int | float | bool:
-    """Numbers, short texts, words of ours; anything else as its type alone: nobody knows what its repr shows."""
+    """Numbers, short texts, words of ours; anything else as its type alone, for its repr may show a secret."""
     match value:
         case Enum():
             return _plain(value.value)
@@ -122,8 +122,8 @@ def _where(trace: TracebackType | None) -> str:
     """`api/v1/orders.py:45 place < api/http/asgi.py:88 _handle`: where it was raised, and our own frames above it."""
     frames = list(walk_tb(trace))
     ours = [(frame, line) for frame, line in frames[:-1] if _is_ours(frame.f_code.co_filename)]
-    told = [*ours[1 - FRAMES_MAX :], *frames[-1:]]
-    return " < ".join(f"{_file(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in told[::-1])
+    shown = [*ours[1 - FRAMES_MAX :], *frames[-1:]]
+    return " < ".join(f"{_file(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in shown[::-1])
 
 
 def _is_ours(name: str) -> bool:
@@ -153,7 +153,7 @@ def _printable(value: object) -> object:
 
 
 class _LibraryHandler(logging.Handler):
-    """What libraries log: level, logger and place. Their text may hold a URL, values of SQL or a job's arguments."""
+    """Library lines by level, logger and place. Their text may hold a URL, values of SQL or a job's arguments."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()

@@ -23,7 +23,7 @@ from core.settings import Settings, read_settings, require
 from flows.notify import Notifier
 from runtime.logs import configure_logs
 from runtime.loop import run_periodically
-from runtime.process_exit import leave
+from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
@@ -94,7 +94,7 @@ def main(lane: str | None) -> None:
     except ConfigurationError as error:
         click.echo(f"worker: {error.detail}", err=True)
         sys.exit(2)
-    leave()
+    end_process()
 
 
 if __name__ == "__main__":

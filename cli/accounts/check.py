@@ -1,4 +1,4 @@
-"""What can be told of an account: every key that is missing or malformed, what will expire, and whether it works."""
+"""Checks of an account: keys that are missing or malformed, certificates that expire, and a query to the channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
-from cli.config.variables import Finding, Level
+from cli.findings import Finding, Level, has_error
 from cli.output import Stop
 from core.account import AccountConfig
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ConfigurationError
@@ -24,18 +24,18 @@ from storage.postgres.sealing import Sealer
 ONLINE_TIMEOUT_S = 10.0
 
 
-Found = list[tuple[str, Finding]]
+AccountFindings = list[tuple[str, Finding]]
 """Findings, each with the name of its account."""
 
 
-async def check_file(name: str, source: str, public_url: str, *, is_online: bool) -> Found:
-    """An account that is not added yet. What is wrong with the file as a whole leaves nothing else to look at."""
+async def check_file(name: str, source: str, public_url: str, *, is_online: bool) -> AccountFindings:
+    """Check an account that is not added yet. With a file that cannot be read nothing else is checked."""
     draft = draft_account(name, source, content_of(source))
     return [(name, finding) for finding in await _check_draft(name, draft, public_url, is_online=is_online)]
 
 
-async def check_stored(db: Database, settings: Settings, name: str | None, *, is_online: bool) -> Found:
-    """One account, or all. One that does not open is a finding, and the others are looked at.
+async def check_stored(db: Database, settings: Settings, name: str | None, *, is_online: bool) -> AccountFindings:
+    """Check one account, or all. One that does not open is a finding, and the others are checked.
 
     Raises:
         Stop: there is none with this name.
@@ -44,61 +44,62 @@ async def check_stored(db: Database, settings: Settings, name: str | None, *, is
     rows = [row for row in await sealed_accounts(db) if name in (None, row.name)]
     if name is not None and not rows:
         raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
-    found: Found = []
+    findings: AccountFindings = []
     for row in rows:
         try:
             account = open_account(row, sealer)
         except ConfigurationError as error:
-            found.append((row.name, Finding("account", Level.ERROR, error.detail)))
+            findings.append((row.name, Finding("account", Level.ERROR, error.detail)))
             continue
-        told = await check_account(account, settings.public_url, is_online=is_online)
-        found += [(row.name, finding) for finding in told]
-    return found
+        checked = await check_account(account, settings.public_url, is_online=is_online)
+        findings += [(row.name, finding) for finding in checked]
+    return findings
 
 
 async def _check_draft(name: str, draft: Draft, public_url: str, *, is_online: bool) -> list[Finding]:
-    found = [Finding(key or draft.source, Level.ERROR, says) for key, says in draft.problems]
+    findings = [Finding(key or draft.source, Level.ERROR, says) for key, says in draft.problems]
     if draft.account is not None:
-        return found + await check_account(draft.account, public_url, is_online=is_online)
+        return findings + await check_account(draft.account, public_url, is_online=is_online)
     channel, credentials = draft.given.get("channel"), draft.given.get("credentials")
     if channel in ADAPTERS and isinstance(credentials, dict):
-        found += _keys(str(channel), credentials, said={finding.what for finding in found})
-    return [*found, _callback_address(name, public_url)]
+        findings += _keys(str(channel), credentials, reported={finding.what for finding in findings})
+    return [*findings, _callback_address(name, public_url)]
 
 
 async def check_account(account: AccountConfig, public_url: str, *, is_online: bool) -> list[Finding]:
-    """Of an account that has the form of one."""
+    """Check an account that has the form of one."""
     if account.channel not in ADAPTERS:
         return [Finding("channel", Level.ERROR, f"{account.channel} is none of {', '.join(ADAPTERS)}")]
-    found = _keys(account.channel, account.credentials, said=set())
+    findings = _keys(account.channel, account.credentials, reported=set())
     async with Transport(timeout_s=ONLINE_TIMEOUT_S) as transport:
         try:
             open_channel(account, transport)
         except ConfigurationError as error:
-            found += _not_opened(account, error, found)
+            findings += _not_opened(account, error, findings)
         else:
-            if not found:
-                found.append(Finding("credentials", Level.OK, f"of the form that {account.channel} wants"))
-            found.append(_world(account))
-        found += [*_expiring(account), _callback_address(account.name, public_url)]
-        if is_online and not any(finding.level is Level.ERROR for finding in found):
-            found.append(await _ask(account, transport))
-    return found
+            if not findings:
+                findings.append(Finding("credentials", Level.OK, f"of the form that {account.channel} wants"))
+            findings.append(_world(account))
+        findings += [*_expiring(account), _callback_address(account.name, public_url)]
+        if is_online and not has_error(findings):
+            findings.append(await _query_unknown(account, transport))
+    return findings
 
 
-def _keys(channel: str, credentials: dict[str, object], *, said: set[str]) -> list[Finding]:
-    """Each key by itself; of one that stands in a file that cannot be read, that has been said."""
-    from_files = {what.removesuffix("s").removesuffix("_file") for what in said}
+def _keys(channel: str, credentials: dict[str, object], *, reported: set[str]) -> list[Finding]:
+    """A finding for each key, except those whose file cannot be read, which are `reported`."""
+    from_files = {what.removesuffix("s").removesuffix("_file") for what in reported}
     problems = [(f"credentials.{key}", says) for key, says in key_problems(channel, credentials)]
     return [Finding(what, Level.ERROR, says) for what, says in problems if what not in from_files]
 
 
-def _not_opened(account: AccountConfig, error: ConfigurationError, found: list[Finding]) -> list[Finding]:
-    """What the adapter stopped at, unless it has been said of the very key."""
+def _not_opened(account: AccountConfig, error: ConfigurationError, findings: list[Finding]) -> list[Finding]:
+    """The fault of the adapter, unless there is a finding about the same key."""
     says = error.detail.removeprefix(f"account {account.name}: ")
-    if any(finding.what.removeprefix("credentials.").partition("[")[0].partition(".")[0] in says for finding in found):
+    keys = (finding.what.removeprefix("credentials.").partition("[")[0].partition(".")[0] for finding in findings)
+    if any(key in says for key in keys):
         return []
-    if found and "`$" in says:  # the struct as a whole: each of its keys has been looked at
+    if findings and "`$" in says:  # the struct as a whole: each of its keys has been checked
         return []
     what, _, rest = says.partition(": ")
     named = rest and " " not in what
@@ -113,18 +114,18 @@ def _world(account: AccountConfig) -> Finding:
 
 
 def _expiring(account: AccountConfig) -> list[Finding]:
-    found = []
+    findings = []
     for key, until in expiries(account.channel, account.credentials):
         left = until - datetime.now(UTC)
         day = until.date().isoformat()
         if left <= timedelta():
-            found.append(Finding(f"credentials.{key}", Level.ERROR, f"expired on {day}: `nodrop accounts rotate`"))
+            findings.append(Finding(f"credentials.{key}", Level.ERROR, f"expired on {day}: `nodrop accounts rotate`"))
         elif left <= timedelta(days=EXPIRES_SOON_DAYS):
             says = f"expires on {day}, in {left.days} days: `nodrop accounts rotate`"
-            found.append(Finding(f"credentials.{key}", Level.WARNING, says))
+            findings.append(Finding(f"credentials.{key}", Level.WARNING, says))
         else:
-            found.append(Finding(f"credentials.{key}", Level.OK, f"valid until {day}"))
-    return found
+            findings.append(Finding(f"credentials.{key}", Level.OK, f"valid until {day}"))
+    return findings
 
 
 def _callback_address(name: str, public_url: str) -> Finding:
@@ -132,27 +133,28 @@ def _callback_address(name: str, public_url: str) -> Finding:
     return Finding("callback address", Level.OK, f"{address}; enter it where the channel wants it registered")
 
 
-# -- asking ------------------------------------------------------------------------------------------------------------
+# -- online ------------------------------------------------------------------------------------------------------------
 
 
-async def _ask(account: AccountConfig, transport: Transport) -> Finding:
-    """One query for a payment that does not exist: harmless, and whoever answers *missing* has understood us."""
+async def _query_unknown(account: AccountConfig, transport: Transport) -> Finding:
+    """One query for a payment that does not exist: harmless, and the answer *missing* proves that the keys work."""
     channel, described = open_channel(account, transport), ADAPTERS[account.channel].description
     number = new_number()
-    with recorded_checks() as heard:
+    with recorded_checks() as checks:
         try:
             await channel.keep_current()
-            told = await channel.query_payment(_nothing(account, number, described.unknown_reference))
+            evidence = await channel.query_payment(_unknown_payment(account, number, described.unknown_reference))
         except ChannelUnavailable as error:
-            return Finding("online", Level.ERROR, f"nobody answered ({error.detail}): base_url, or the network")
+            return Finding("online", Level.ERROR, f"no answer ({error.detail}): base_url, or the network")
         except ChannelError as error:
-            return Finding("online", Level.ERROR, _blame(account, error, heard))
-    if not isinstance(told, Missing):
-        return Finding("online", Level.ERROR, f"{kind_of(told)} of {number}, which nobody has created: another service")
-    return Finding("online", Level.OK, _proved(account, heard))
+            return Finding("online", Level.ERROR, _blame(account, error, checks))
+    if not isinstance(evidence, Missing):
+        says = f"{kind_of(evidence)} of {number}, a payment that was never created: another service"
+        return Finding("online", Level.ERROR, says)
+    return Finding("online", Level.OK, _proved(account, checks))
 
 
-def _nothing(account: AccountConfig, number: str, reference: str | None) -> Payment:
+def _unknown_payment(account: AccountConfig, number: str, reference: str | None) -> Payment:
     now = datetime.now(UTC)
     return Payment(
         channel_account=account.name,
@@ -168,26 +170,26 @@ def _nothing(account: AccountConfig, number: str, reference: str | None) -> Paym
     )
 
 
-def _blame(account: AccountConfig, error: ChannelError, heard: list[SignatureCheck]) -> str:
+def _blame(account: AccountConfig, error: ChannelError, checks: list[SignatureCheck]) -> str:
     """The channel's keys, if its answer did not verify; ours, if it refused to answer."""
     described, code = ADAPTERS[account.channel].description, error.detail or type(error).__name__
     if isinstance(error, ChannelRefused):
         code = error.code
-    wrong = next((check for check in heard if not check.is_good), None)
-    if wrong is not None and not any(check.is_good for check in heard):
+    wrong = next((check for check in checks if not check.is_good), None)
+    if wrong is not None and not any(check.is_good for check in checks):
         return f"the answer does not verify with {_named(account, described.response_keys)} (it names key {wrong.key})"
     return f"the channel does not take what we send ({code}): look at {_named(account, described.request_keys)}"
 
 
-def _proved(account: AccountConfig, heard: list[SignatureCheck]) -> str:
+def _proved(account: AccountConfig, checks: list[SignatureCheck]) -> str:
     described = ADAPTERS[account.channel].description
     says = f"the channel knows no such payment, as it should: {_named(account, described.request_keys)} work"
-    left = described.callback_keys
-    if any(check.is_good for check in heard):
+    not_used = described.callback_keys
+    if any(check.is_good for check in checks):
         says += f", and {_named(account, described.response_keys)} verified its answer"
     else:
-        left = (*described.response_keys, *left)
-    unproved = _named(account, left)
+        not_used = (*described.response_keys, *not_used)
+    unproved = _named(account, not_used)
     return says + (f". Proved by the first callback only: {unproved}" if unproved else "")
 
 

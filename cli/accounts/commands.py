@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from cli.environment import log_to_stderr, settings, with_database
+from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
@@ -60,11 +61,11 @@ def rotate(name: str, source: str, *, as_json: bool) -> None:
     given = settings()
     require(given, "database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(given.nodrop_master_keys)
-    gone = with_database(lambda db: rotate_account(db, sealer, name, source))
-    for key in gone:
+    not_kept = with_database(lambda db: rotate_account(db, sealer, name, source))
+    for key in not_kept:
         warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
     if as_json:
-        print_json({"name": name, "not_kept": gone})
+        print_json({"name": name, "not_kept": not_kept})
         return
     click.echo(f"rotated the credentials of {name}; in force within ten seconds")
 
@@ -75,9 +76,9 @@ def rotate(name: str, source: str, *, as_json: bool) -> None:
 @click.option("--online", "is_online", is_flag=True, help="Ask the channel about a payment that does not exist.")
 @json_option
 def check(name: str | None, source: str | None, *, is_online: bool, as_json: bool) -> None:
-    """Tell what is wrong with accounts, key by key.
+    """Check accounts, key by key.
 
-    Without NAME and FILE all accounts are looked at. Nothing is stored, and without --online nobody is called. Exit
+    Without NAME and FILE all accounts are checked. Nothing is stored, and without --online no channel is called. Exit
     code 2 when something is wrong or does not work, 0 when there are warnings at most.
     """
     from cli.accounts.check import check_file, check_stored
@@ -85,18 +86,19 @@ def check(name: str | None, source: str | None, *, is_online: bool, as_json: boo
     log_to_stderr()
     given = settings()
     if source is not None:
-        found = asyncio.run(check_file(name or "NAME", source, given.public_url, is_online=is_online))
+        findings = asyncio.run(check_file(name or "NAME", source, given.public_url, is_online=is_online))
     else:
         require(given, "database_url", "nodrop_master_keys")
-        found = with_database(lambda db: check_stored(db, given, name, is_online=is_online))
+        findings = with_database(lambda db: check_stored(db, given, name, is_online=is_online))
     if as_json:
-        print_json([{"account": account, **finding._asdict()} for account, finding in found])
-    elif len({account for account, _ in found}) > 1:
-        print_table(("account", "what", "state", "says"), [(account, *finding) for account, finding in found], empty="")
+        print_json([{"account": account, **finding._asdict()} for account, finding in findings])
+    elif len({account for account, _ in findings}) > 1:
+        rows = [(account, *finding) for account, finding in findings]
+        print_table(("account", "what", "state", "says"), rows, empty="")
     else:
         empty = "no accounts; `nodrop accounts add` adds one"
-        print_table(("what", "state", "says"), [finding for _, finding in found], empty=empty)
-    raise SystemExit(2 if any(finding.level == "error" for _, finding in found) else 0)
+        print_table(("what", "state", "says"), [finding for _, finding in findings], empty=empty)
+    raise SystemExit(2 if has_error(finding for _, finding in findings) else 0)
 
 
 @accounts.command("list", epilog="Example: nodrop accounts list --json")
@@ -125,10 +127,10 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Let no payment be started at an account any more.
 
-    Those that it has are asked about until they are definite, and its callbacks are taken.
+    Its payments are queried until they are definite, and its callbacks are accepted.
     """
     _switch(name, enabled=False)
-    click.echo(f"disabled {name}; in force within ten seconds. Payments under way are looked after to their end")
+    click.echo(f"disabled {name}; in force within ten seconds. Payments under way continue to their end")
 
 
 @accounts.command(epilog="Example: nodrop accounts reseal")
@@ -136,7 +138,7 @@ def disable(name: str) -> None:
 def reseal(*, as_json: bool) -> None:
     """Seal all accounts anew, under the first of NODROP_MASTER_KEYS.
 
-    Afterwards the older keys are not needed any more. docs/operations.md tells how to change keys step by step.
+    Afterwards the older keys are not needed any more. docs/operations.md shows how to change keys step by step.
     """
     given = settings()
     require(given, "database_url", "nodrop_master_keys")
@@ -157,30 +159,30 @@ def _read(name: str, source: str) -> AccountConfig:
         raise click.BadParameter(shape, param_hint="NAME")
     account = read_account(name, source, content_of(source))
     if is_plain_elsewhere(account):
-        warn("base_url is plain http:// to another machine: whoever is in between can read and change what is said")
+        warn("base_url is plain http:// to another machine: others can read and change it on the way")
 
     asyncio.run(open_once(account))
     return account
 
 
 async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace: bool) -> bool:
-    there = next((row for row in await list_accounts(db) if row.name == account.name), None)
-    if there is not None:
-        _check_replaceable(there, account, replace=replace)
+    existing = next((row for row in await list_accounts(db) if row.name == account.name), None)
+    if existing is not None:
+        _check_replaceable(existing, account, replace=replace)
     return await put_account(db, sealer, account)
 
 
-def _check_replaceable(there: AccountRow, account: AccountConfig, *, replace: bool) -> None:
-    """Credentials that are written over are gone, and payments are asked about where they were started.
+def _check_replaceable(existing: AccountRow, account: AccountConfig, *, replace: bool) -> None:
+    """Check that nothing is lost: overwritten credentials are gone, and payments are queried where they were started.
 
     Raises:
         Stop: says what to do instead.
     """
     if not replace:
         raise Stop(f"there is an account {account.name} already: use --replace to change it, or another name")
-    if there.channel != account.channel:
+    if existing.channel != account.channel:
         raise Stop(
-            f"{account.name} is an account at {there.channel}, and its payments are there: "
+            f"{account.name} is an account at {existing.channel}, and its payments are there: "
             f"add the one at {account.channel} under another name"
         )
 

@@ -67,7 +67,7 @@ def _one(given: object, folder: Path) -> str:
             raise Unread(f"{given} is no file")
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
-    except (OSError, RuntimeError) as error:  # RuntimeError: `~` of nobody
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~` of an unknown user
         raise Unread(f"{given}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
     if len(content) > FILE_BYTES_MAX:
         raise Unread(f"{given} is larger than {FILE_BYTES_MAX // 1024} KiB, which no key is")

@@ -1,4 +1,4 @@
-"""Other keys to the same account: its payments, its callback address and its settings stay what they are."""
+"""New keys for an account: its payments, its callback address and its settings stay as they are."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ async def rotate_account(db: Database, sealer: Sealer, name: str, source: str) -
     row = next((row for row in await sealed_accounts(db) if row.name == name), None)
     if row is None:
         raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
-    there = open_account(row, sealer)
-    kept = {key: value for key, value in asdict(there).items() if key not in ("name", "credentials", "enabled")}
+    current = open_account(row, sealer)
+    kept = {key: value for key, value in asdict(current).items() if key not in ("name", "credentials", "enabled")}
     account = draft_account(name, source, content_of(source), kept).complete()
-    _check_rotation(there, account, changed_identity(there.channel, there.credentials, account.credentials))
+    _check_rotation(current, account, changed_identity(current.channel, current.credentials, account.credentials))
     await open_once(account)
     if not await replace_account(db, sealer, row, account):
-        raise Stop(f"{name} was changed by somebody else just now: look, and do it again")
-    return fully_replaced(there.channel, there.credentials, account.credentials)
+        raise Stop(f"{name} was changed at the same time: look at it, and run this again")
+    return fully_replaced(current.channel, current.credentials, account.credentials)
 
 
-def _check_rotation(there: AccountConfig, account: AccountConfig, moved_keys: list[str]) -> None:
+def _check_rotation(current: AccountConfig, account: AccountConfig, moved_keys: list[str]) -> None:
     """Raises Stop for what is more than other keys to the same account."""
-    if there.channel != account.channel:
-        raise Stop(f"{there.name} is an account at {there.channel}; another channel's is added under another name")
+    if current.channel != account.channel:
+        raise Stop(f"{current.name} is an account at {current.channel}; another channel's is added under another name")
     if moved_keys:
         says = "is" if len(moved_keys) == 1 else "are"
         raise Stop(
             f"{' and '.join(moved_keys)} {says} another's, so it is another account: add it under another name, for "
-            f"{there.name}'s payments are where they were started"
+            f"{current.name}'s payments are where they were started"
         )
-    settings_of = (replace(one, credentials={}, enabled=True) for one in (there, account))
+    settings_of = (replace(one, credentials={}, enabled=True) for one in (current, account))
     if len({msgspec.json.encode(one) for one in settings_of}) > 1:
         raise Stop("the file has other settings too: `nodrop accounts add --replace` changes those")

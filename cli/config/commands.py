@@ -1,4 +1,4 @@
-"""`nodrop config`: what the processes read from this environment, and whether it works. Secrets are never shown."""
+"""`nodrop config`: the settings that processes read from this environment, and checks of them. No secret is shown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import click
 
-from cli.config.variables import Finding, Level, check_settings
+from cli.config.variables import check_settings
 from cli.environment import log_to_stderr, settings
+from cli.findings import has_error
 from cli.output import json_option, print_json, print_table
 from core.settings import Settings
 
 MASKED = "***"
 PLAIN = ("REDIS_SENTINELS", "REDIS_SENTINEL_MASTER", "PUBLIC_URL", "HOST", "NOTIFY_ALLOW_NETS", "LOG_LEVEL")
-"""Texts that hold no secret; a setting that is not thought of here is masked."""
+"""Texts that hold no secret; any other text is masked."""
 
 PUBLIC_PARAMETERS = ("sslmode", "channel_binding", "application_name")
 
@@ -29,23 +30,23 @@ def config() -> None:
 @click.option("--offline", is_flag=True, help="Look at the variables alone; connect to nothing.")
 @json_option
 def check(*, offline: bool, as_json: bool) -> None:
-    """Tell what is wrong with this environment, and what to set.
+    """Check this environment, and name what to set.
 
     Reads it as every process does, then connects to Postgres and to Redis and opens every account. Exit code 2 when a
     variable is wrong or missing, 1 when something does not work, 0 when there are warnings at most.
     """
     given, findings = check_settings(os.environ)
-    is_wrong = _has_error(findings)
+    is_wrong = has_error(findings)
     if not offline:
         from cli.config.stores import check_stores
 
-        log_to_stderr("error")  # what is said there is said in the table
+        log_to_stderr("error")  # the table says the same
         findings += asyncio.run(check_stores(given))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
         print_table(("what", "state", "says"), findings, empty="")
-    raise SystemExit(2 if is_wrong else 1 if _has_error(findings) else 0)
+    raise SystemExit(2 if is_wrong else 1 if has_error(findings) else 0)
 
 
 @config.command(epilog="Example: nodrop config show --json")
@@ -105,7 +106,3 @@ def _masked_url(url: str) -> str:
 
 def _source(name: str) -> str:
     return "environment" if os.environ.get(name, "").strip() else "default"
-
-
-def _has_error(findings: list[Finding]) -> bool:
-    return any(finding.level is Level.ERROR for finding in findings)

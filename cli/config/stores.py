@@ -1,4 +1,4 @@
-"""What can be told of a configuration by using it: Postgres, Redis, the accounts, and the API keys."""
+"""Checks of a configuration that use it: Postgres, Redis, the accounts, and the API keys."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from channels.adapters import open_channel
 from channels.transport import Transport
-from cli.config.variables import Finding, Level, first_key_id
+from cli.config.variables import first_key_id
 from cli.environment import stop_for
+from cli.findings import Finding, Level
 from core.errors import ConfigurationError, NodropError
 from core.settings import Settings
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
@@ -34,16 +35,16 @@ SELECT current_setting('server_version') AS version,
 
 
 async def check_stores(settings: Settings) -> list[Finding]:
-    """A finding for each thing that was looked at; what cannot be reached is an error, and the rest is looked at."""
-    found = [finding async for finding in _postgres(settings)] if settings.database_url else []
-    return found + ([finding async for finding in _redis(settings)] if settings.redis_url else [])
+    """A finding for each thing that was checked. A store that cannot be reached is an error; the rest is checked."""
+    findings = [finding async for finding in _postgres(settings)] if settings.database_url else []
+    return findings + ([finding async for finding in _redis(settings)] if settings.redis_url else [])
 
 
 async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
     try:
         db = Database.from_settings(settings)
     except ConfigurationError:
-        return  # said of the variable already
+        return  # a finding of the variable already
     await db.open()
     try:
         yield await _server(db, settings)
@@ -58,7 +59,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         for finding in await _accounts(db, settings):
             yield finding
     except Exception as error:  # noqa: BLE001 - a bug is raised again
-        yield Finding("Postgres", Level.ERROR, _said(error))
+        yield Finding("Postgres", Level.ERROR, _message(error))
     finally:
         await db.close()
 
@@ -85,14 +86,14 @@ async def _redis(settings: Settings) -> AsyncIterator[Finding]:
     try:
         redis = open_redis(redis_address(settings))
     except ConfigurationError:
-        return  # said of the variable already
+        return  # a finding of the variable already
     try:
         await check_redis(redis)
         with redis_errors():
             info = cast("Mapping[str, Any]", await redis.info())
         yield _redis_server(info, settings)
     except NodropError as error:
-        yield Finding("Redis", Level.ERROR, _said(error))
+        yield Finding("Redis", Level.ERROR, _message(error))
     finally:
         await redis.aclose()
 
@@ -137,8 +138,8 @@ def _account(row: SealedAccount, sealer: Sealer, transport: Transport, settings:
     return Finding(what, Level.OK, f"{account.channel} at {account.base_url}" + (", live" if account.live else ""))
 
 
-def _said(error: Exception) -> str:
-    """What to do about a fault that was to be expected; anything else is a bug and keeps its trace."""
+def _message(error: Exception) -> str:
+    """The line about an expected fault; any other error is a bug and keeps its trace."""
     stop = stop_for(error)
     if stop is None:
         raise error

@@ -1,12 +1,11 @@
-"""What can be told of a configuration without connecting to anything: which variables are wrong, missing or unusual."""
+"""Checks of a configuration that connect to nothing: variables that are wrong, missing or unusual."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from enum import StrEnum
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from cli.findings import Finding, Level
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from storage.postgres.database import read_address
@@ -19,22 +18,8 @@ CONFIRM_S_MAX = 4.0
 """WeChat Pay sends a callback again when it has not been answered within 5 seconds."""
 
 
-class Level(StrEnum):
-    OK = "OK"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Finding(NamedTuple):
-    """What was looked at (a variable, a store, an account), how it is, and what to do where it is not well."""
-
-    what: str
-    level: Level
-    says: str
-
-
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """Every finding, and the settings without the variables that cannot be read: so that the rest can be looked at."""
+    """Every finding, and the settings without the variables that cannot be read, so that the others can be checked."""
     readable, findings = {}, []
     for name in Settings.__struct_encode_fields__:
         if name in environ:
@@ -63,7 +48,7 @@ def _check(name: str, settings: Settings) -> Finding:
 
 
 def _without(what: str, error: ConfigurationError) -> str:
-    """The message without the variable that it begins with: that is in the column before."""
+    """The message without the variable that it begins with, which is in the column before."""
     return error.detail.removeprefix(what).removeprefix(":").strip()
 
 
@@ -124,11 +109,11 @@ _READERS: Mapping[str, Callable[[Settings], str]] = {
 }
 
 
-# -- what can be meant, and mostly is not ------------------------------------------------------------------------------
+# -- values that are rarely intended ---------------------------------------------------------------------------------
 
 
 def _unusual(settings: Settings) -> Iterator[Finding]:
-    said = (
+    warnings = (
         ("LEASE_S", settings.lease_s <= settings.channel_timeout_s, _LEASE),
         ("CALLBACK_CONFIRM_S", settings.callback_confirm_s > CONFIRM_S_MAX, _CONFIRM),
         ("BACKOFF_UNIT_S", settings.backoff_unit_s != UNIT_S, _UNIT),
@@ -139,7 +124,7 @@ def _unusual(settings: Settings) -> Iterator[Finding]:
         ("DATABASE_TLS", _is_weak(settings, _database_tls), _WEAK),
         ("REDIS_TLS", _is_weak(settings, _redis_tls), _WEAK),
     )
-    return (Finding(name, Level.WARNING, text) for name, is_so, text in said if is_so)
+    return (Finding(name, Level.WARNING, text) for name, applies, text in warnings if applies)
 
 
 _LEASE = "it should be longer than CHANNEL_TIMEOUT_S, or two processes may ask about one payment at a time"

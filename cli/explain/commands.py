@@ -1,4 +1,4 @@
-"""`nodrop explain`: what a callback or an answer proves. The service's own code reads it; nothing is stored."""
+"""`nodrop explain`: the proof in a callback or an answer. The service's own code reads it; nothing is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.output import Wrong, json_option, print_json
 if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
     from channels.base import Channel
     from channels.transport import Response
-    from cli.explain.explanation import Told
+    from cli.explain.explanation import Explanation
     from core.account import AccountConfig
     from core.order import Payment
 
@@ -33,7 +33,7 @@ def explain() -> None:
 
 
 def _common(command: _F) -> _F:
-    """What both commands take."""
+    """The options of both commands."""
     for option in (
         click.option("--at", metavar="TIME", help="When it was received: RFC 3339 or Unix seconds. Default: now."),
         click.option("--order", "order_file", metavar="FILE", help="Its order, in JSON. Default: the database."),
@@ -65,22 +65,23 @@ def callback(
     order. 3: rejected. 4: genuine, and not of the order. FILE may be - for standard input.
     """
     from cli.explain import inputs
-    from cli.explain.explanation import compared, explain_callback
+    from cli.explain.explanation import compare, explain_callback, with_note
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
     headers, body = inputs.read_headers(headers_file), inputs.read_body(body_file)
     account = _account(name, accounts_file)
     expected = _expected(account, order_file)
-    told = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
-    if expected is None and accounts_file is None and told.evidence is not None:
-        expected, told = _found(account, told.evidence.out_trade_no, told)
-    _show(compared(told, expected, name), account, expected, headers, as_json=as_json)
+    explanation = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
+    if expected is None and accounts_file is None and explanation.evidence is not None:
+        expected = _in_database(account, explanation.evidence.out_trade_no)
+        explanation = explanation if expected else with_note(explanation, _UNKNOWN)
+    _show(compare(explanation, expected, name), account, expected, headers, as_json=as_json)
 
 
 @explain.command(epilog="Example: nodrop explain answer --account main --out-trade-no 019aaf3c1a2b --body answer.json")
 @_common
-@click.option("--out-trade-no", "number", required=True, metavar="NO", help="The payment that was asked about.")
+@click.option("--out-trade-no", "number", required=True, metavar="NO", help="The payment that was queried.")
 @click.option("--headers", "headers_file", metavar="FILE", help="The headers, a JSON object of texts.")
 @click.option("--status", type=click.IntRange(100, 599), help="The HTTP status. Default: the body's own, or 200.")
 @json_option
@@ -101,7 +102,7 @@ def answer(
     As `nodrop explain callback`, for what a channel answered to the query about one payment.
     """
     from cli.explain import inputs
-    from cli.explain.explanation import compared, explain_answer, without_amount
+    from cli.explain.explanation import compare, explain_answer, with_note, without_amount
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -111,18 +112,18 @@ def answer(
     expected = _expected(account, order_file)
     if expected is not None and expected.out_trade_no != number:
         raise Wrong(f"{order_file}: it is of {expected.out_trade_no}, and --out-trade-no says another number")
-    note = ""
     if expected is None and accounts_file is None:
         expected = _in_database(account, number)
-        note = "" if expected is not None else _UNKNOWN
-    asked = expected or inputs.payment_of(name, number, datetime.now(UTC))
+    payment = expected or inputs.payment_of(name, number, datetime.now(UTC))
 
-    async def read(channel: Channel) -> Told:
-        return explain_answer(channel, asked, _answer(channel, headers, body, status), received_at)
+    async def read(channel: Channel) -> Explanation:
+        return explain_answer(channel, payment, _response(channel, headers, body, status), received_at)
 
-    told = _with_note(_with_channel(account, read), note)
-    payment = expected or without_amount(asked, told)
-    _show(compared(told, payment, name), account, expected, headers, as_json=as_json)
+    explanation = _with_channel(account, read)
+    if expected is None and accounts_file is None:
+        explanation = with_note(explanation, _UNKNOWN)
+    compared = compare(explanation, expected or without_amount(payment, explanation), name)
+    _show(compared, account, expected, headers, as_json=as_json)
 
 
 _UNKNOWN = "no payment with this number is known at this account: there is nothing to compare it with"
@@ -157,12 +158,6 @@ def _expected(account: AccountConfig, source: str | None) -> Payment | None:
     return None if source is None else read_order(source, account.name, datetime.now(UTC))
 
 
-def _found(account: AccountConfig, number: str, told: Told) -> tuple[Payment | None, Told]:
-    """The payment that the evidence names, as the database has it."""
-    payment = _in_database(account, number)
-    return payment, _with_note(told, _UNKNOWN if payment is None else "")
-
-
 def _in_database(account: AccountConfig, number: str) -> Payment | None:
     from core.order import PaymentKey
     from storage.postgres.orders import find_state_by_payment
@@ -172,7 +167,7 @@ def _in_database(account: AccountConfig, number: str) -> Payment | None:
     return None if state is None else state.payment(key)
 
 
-def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Response:
+def _response(channel: Channel, headers: dict[str, str], body: bytes, status: int | None) -> Response:
     """The answer; its status, if it was not kept, is what the channel gives such a body."""
     from channels.base import ReadsResponses
     from channels.transport import Response
@@ -182,12 +177,12 @@ def _answer(channel: Channel, headers: dict[str, str], body: bytes, status: int 
     return Response(status=status, headers=headers, body=body)
 
 
-def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Told]]) -> Told:
+def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Explanation]]) -> Explanation:
     """With the account's adapter, opened as the service opens it."""
     from channels.adapters import open_channel
     from channels.transport import Transport
 
-    async def run() -> Told:
+    async def run() -> Explanation:
         async with Transport(timeout_s=CHANNEL_TIMEOUT_S) as transport:
             return await work(open_channel(account, transport))
 
@@ -195,24 +190,23 @@ def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[To
     return asyncio.run(run())
 
 
-def _with_note(told: Told, note: str) -> Told:
-    from msgspec.structs import replace
-
-    return replace(told, notes=(*told.notes, note)) if note else told
-
-
 def _show(
-    told: Told, account: AccountConfig, expected: Payment | None, headers: dict[str, str], *, as_json: bool
+    explanation: Explanation,
+    account: AccountConfig,
+    expected: Payment | None,
+    headers: dict[str, str],
+    *,
+    as_json: bool,
 ) -> None:
     from channels.credentials import secrets_of
-    from cli.explain.text import Mask, print_told
+    from cli.explain.text import Mask, print_explanation
     from cli.explain.text import as_json as object_of
 
     mask = Mask(secrets_of(account.channel, account.credentials))
     if as_json:
         order_no = expected.order_no or None if expected is not None else None
         context = {"account": account.name, "channel": account.channel, "order_no": order_no}
-        print_json(object_of(told, mask, context))
+        print_json(object_of(explanation, mask, context))
     else:
-        print_told(told, mask, expected, headers)
-    raise SystemExit({"rejected": REJECTED, "mismatch": MISMATCH}.get(told.verdict, 0))
+        print_explanation(explanation, mask, expected, headers)
+    raise SystemExit({"rejected": REJECTED, "mismatch": MISMATCH}.get(explanation.verdict, 0))

@@ -1,9 +1,9 @@
-"""Runs a callback or an answer through the very code of the service, and keeps what each step said."""
+"""Explanations: a callback or a response, read by the code of the service, with the result of each step."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,8 +27,8 @@ from core.order import Payment
 TOO_MANY, BROKEN = 429, 500
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it: evidence, or why there is none, and every signature that was checked on the way.
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence, or the reason why there is none, and every signature that was checked.
 
     `reason` is one word for programs; `detail` is the adapter's own code. `notes` are for people.
     """
@@ -42,120 +42,128 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-async def explain_callback(channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime | None) -> Told:
-    """As `flows.callback` verifies it. `at` None: it is judged as if it came now."""
+_JUDGED_NOW = "it is judged as if it came now: --at says when it was received"
+_REFERENCE_NOT_COMPARED = "whether it is the payment that was queried is not compared: no channel_reference was given"
+_NO_EVIDENCE = "it says nothing about money: the payment stays as it is, and is queried again"
+
+
+def with_note(explanation: Explanation, note: str) -> Explanation:
+    return replace(explanation, notes=(*explanation.notes, note))
+
+
+async def explain_callback(
+    channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime | None
+) -> Explanation:
+    """Verify as `flows.callback` does. `at` None: it is judged as if it came now."""
     now = datetime.now(UTC)
-    told = await _verified(channel, headers, body, at or now)
-    notes = list(told.notes)
-    if told.reason == "stale" and at is None:
-        notes.append("it is judged as if it came now: --at says when it was received")
-    elif told.verdict == "rejected" and at is not None:
-        again = await _verified(channel, headers, body, now)
-        if again.verdict != "rejected":
+    explanation = await _verify(channel, headers, body, at or now)
+    notes = list(explanation.notes)
+    if explanation.reason == "stale" and at is None:
+        notes.append(_JUDGED_NOW)
+    elif explanation.verdict == "rejected" and at is not None:
+        other = await _verify(channel, headers, body, now)
+        if other.verdict != "rejected":
             notes.append(f"only because of --at: now, at {now:%Y-%m-%dT%H:%M:%SZ}, it would be taken")
-    if told.reason == "forged" and body != body.rstrip(b"\r\n"):
-        again = await _verified(channel, headers, body.rstrip(b"\r\n"), at or now)
-        if again.reason != "forged":
+    if explanation.reason == "forged" and body != body.rstrip(b"\r\n"):
+        other = await _verify(channel, headers, body.rstrip(b"\r\n"), at or now)
+        if other.reason != "forged":
             notes.append("without the line break at the end of the body it verifies: an editor has put it there")
-    return replace(told, notes=tuple(notes))
+    return replace(explanation, notes=tuple(notes))
 
 
-async def _verified(channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime) -> Told:
-    with recorded_checks() as heard:
+async def _verify(channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime) -> Explanation:
+    with recorded_checks() as checks:
         try:
             callback = await channel.verify_callback(headers, body, received_at=at)
         except CallbackForged as error:
-            return _rejected("forged", error, heard)
+            return _rejected("forged", error, checks)
         except CallbackStale as error:
-            return _rejected("stale", error, heard)
+            return _rejected("stale", error, checks)
         except ChannelUnreadable as error:
-            return _rejected("unreadable", error, heard)
+            return _rejected("unreadable", error, checks)
         except ChannelUnavailable as error:
-            return _rejected("not_verifiable", error, heard, _needed(error))
+            return _rejected("not_verifiable", error, checks, _needed(error))
     if callback.evidence is None:
-        notes = ("it is genuine and concerns no payment: it is acknowledged, and that is all",)
-        told = Told(verdict="unclear", reason="no_payment", checks=tuple(heard), notes=notes)
+        notes = ("it is genuine and concerns no payment: it is acknowledged and has no effect",)
+        explanation = Explanation(verdict="unclear", reason="no_payment", checks=tuple(checks), notes=notes)
     else:
-        told = _of_evidence(callback.evidence, heard)
-    return replace(told, notification_id=callback.notification_id)
+        explanation = _of_evidence(callback.evidence, checks)
+    return replace(explanation, notification_id=callback.notification_id)
 
 
-def explain_answer(channel: Channel, payment: Payment, answer: Response, at: datetime | None) -> Told:
-    """As a query reads it. `at` None: it is judged as if it came now."""
+def explain_answer(channel: Channel, payment: Payment, response: Response, at: datetime | None) -> Explanation:
+    """Read as a query does. `at` None: it is judged as if it came now."""
     if channel.queries_by_reference and payment.channel_reference is None:
-        told = _read(channel, replace(payment, channel_reference=_id_in(answer.body)), answer, at or datetime.now(UTC))
-        note = "whether it is the payment that was asked for is not compared: no channel_reference was given"
-        return replace(told, notes=(*told.notes, note))
-    told = _read(channel, payment, answer, at or datetime.now(UTC))
-    if told.verdict != "rejected" or "stale" not in told.detail:
-        return told
+        payment = replace(payment, channel_reference=_id_in(response.body))
+        explanation = _read(channel, payment, response, at or datetime.now(UTC))
+        return with_note(explanation, _REFERENCE_NOT_COMPARED)
+    explanation = _read(channel, payment, response, at or datetime.now(UTC))
+    if explanation.verdict != "rejected" or "stale" not in explanation.detail:
+        return explanation
     if at is None:
-        return replace(told, notes=(*told.notes, "it is judged as if it came now: --at says when it was received"))
-    if _read(channel, payment, answer, datetime.now(UTC)).verdict != "rejected":
-        return replace(told, notes=(*told.notes, "only because of --at: now it would be taken"))
-    return told
+        return with_note(explanation, _JUDGED_NOW)
+    if _read(channel, payment, response, datetime.now(UTC)).verdict != "rejected":
+        return with_note(explanation, "only because of --at: now it would be taken")
+    return explanation
 
 
-def _read(channel: Channel, payment: Payment, answer: Response, at: datetime) -> Told:
-    if answer.status == TOO_MANY or answer.status >= BROKEN:  # as the transport has it: nothing is read
-        return Told(verdict="unclear", reason=f"status_{answer.status}", notes=(_NOTHING_LEARNT,))
+def _read(channel: Channel, payment: Payment, response: Response, at: datetime) -> Explanation:
+    if response.status == TOO_MANY or response.status >= BROKEN:  # as the transport has it: nothing is read
+        return Explanation(verdict="unclear", reason=f"status_{response.status}", notes=(_NO_EVIDENCE,))
     if not isinstance(channel, ReadsResponses):
-        return Told(verdict="rejected", reason="unreadable", detail="answer_bound_to_its_question")
-    with recorded_checks() as heard:
+        return Explanation(verdict="rejected", reason="unreadable", detail="answer_bound_to_its_question")
+    with recorded_checks() as checks:
         try:
-            return _of_evidence(channel.read_response(payment, answer, received_at=at), heard)
+            return _of_evidence(channel.read_response(payment, response, received_at=at), checks)
         except ChannelUnreadable as error:
-            return _rejected("unreadable", error, heard)
+            return _rejected("unreadable", error, checks)
         except ChannelRefused as error:
             reason = f"refused_{error.code}"
-            return Told(verdict="unclear", reason=reason, checks=tuple(heard), notes=(_NOTHING_LEARNT,))
+            return Explanation(verdict="unclear", reason=reason, checks=tuple(checks), notes=(_NO_EVIDENCE,))
         except ChannelUnavailable as error:
             reason = error.detail or "unavailable"
-            return Told(verdict="unclear", reason=reason, checks=tuple(heard), notes=(_NOTHING_LEARNT,))
+            return Explanation(verdict="unclear", reason=reason, checks=tuple(checks), notes=(_NO_EVIDENCE,))
 
 
-_NOTHING_LEARNT = "it says nothing about money: the payment stays as it is, and is asked about again"
-
-
-def compared(told: Told, payment: Payment | None, account: str) -> Told:
-    """With the payment that it should be of; without one, still with the account."""
-    evidence = told.evidence
+def compare(explanation: Explanation, payment: Payment | None, account: str) -> Explanation:
+    """The explanation compared with the expected payment; without one, with the account alone."""
+    evidence = explanation.evidence
     if evidence is None:
-        return told
+        return explanation
     if payment is None:
         differs = evidence.channel_account != account
-        found = f"account_mismatch: evidence of {evidence.channel_account}" if differs else ""
+        difference = f"account_mismatch: evidence of {evidence.channel_account}" if differs else ""
     else:
         case = mismatch(payment, evidence)
-        found = "" if case is None else f"{case[0].value}: {case[1]}"
-    if not found:
-        return told
+        difference = "" if case is None else f"{case[0].value}: {case[1]}"
+    if not difference:
+        return explanation
     note = f"it is genuine and says {kind_of(evidence)}, of something else: a case opens, and nothing becomes paid"
-    return replace(told, verdict="mismatch", reason=found, notes=(*told.notes, note))
+    return replace(with_note(explanation, note), verdict="mismatch", reason=difference)
 
 
-def without_amount(payment: Payment, told: Told) -> Payment:
-    """Of a payment of which only the number is known, the amount is what the evidence says: nothing is compared."""
-    if told.evidence is None:
+def without_amount(payment: Payment, explanation: Explanation) -> Payment:
+    """The payment with the amount of the evidence, so that a payment known by its number alone is no mismatch."""
+    evidence = explanation.evidence
+    if evidence is None:
         return payment
-    return replace(payment, amount=told.evidence.amount or 0, currency=told.evidence.currency or payment.currency)
+    return replace(payment, amount=evidence.amount or 0, currency=evidence.currency or payment.currency)
 
 
-def _of_evidence(evidence: Evidence, heard: list[SignatureCheck]) -> Told:
+def _of_evidence(evidence: Evidence, checks: Sequence[SignatureCheck]) -> Explanation:
+    explanation = Explanation(verdict=kind_of(evidence), evidence=evidence, checks=tuple(checks))
     match evidence:
         case Approved():
             note = "the buyer has agreed, and the money is taken only when the channel is asked to"
-            return Told(verdict="unpaid", reason="approved", evidence=evidence, checks=tuple(heard), notes=(note,))
+            return replace(explanation, verdict="unpaid", reason="approved", notes=(note,))
         case Unclear(reason=reason):
-            return Told(
-                verdict="unclear", reason=reason, evidence=evidence, checks=tuple(heard), notes=(_NOTHING_LEARNT,)
-            )
-    return Told(verdict=kind_of(evidence), evidence=evidence, checks=tuple(heard))
+            return replace(explanation, verdict="unclear", reason=reason, notes=(_NO_EVIDENCE,))
+    return explanation
 
 
-def _rejected(reason: str, error: ChannelError, heard: list[SignatureCheck], *notes: str) -> Told:
+def _rejected(reason: str, error: ChannelError, checks: Sequence[SignatureCheck], *notes: str) -> Explanation:
     detail = "" if error.detail == reason else error.detail
-    return Told(verdict="rejected", reason=reason, detail=detail, checks=tuple(heard), notes=notes)
+    return Explanation(verdict="rejected", reason=reason, detail=detail, checks=tuple(checks), notes=notes)
 
 
 def _needed(error: ChannelUnavailable) -> str:
@@ -169,8 +177,8 @@ def _needed(error: ChannelUnavailable) -> str:
 
 def _id_in(body: bytes) -> str | None:
     try:
-        told = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    found = told.get("id") if isinstance(told, dict) else None
-    return found if isinstance(found, str) else None
+    id_ = value.get("id") if isinstance(value, dict) else None
+    return id_ if isinstance(id_, str) else None

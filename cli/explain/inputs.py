@@ -78,16 +78,16 @@ def read_order(source: str, account: str, now: datetime) -> Payment:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Wrong(f"{source}: an order is a JSON object with out_trade_no, amount and currency") from None
     try:
-        told = msgspec.convert(given, OrderInFile)
+        order = msgspec.convert(given, OrderInFile)
     except msgspec.ValidationError as error:
         raise Wrong(f"{source}: {_explained(str(error))}") from None
-    amounts = {amount for amount in (told.amount, told.amount_minor) if amount is not None}
+    amounts = {amount for amount in (order.amount, order.amount_minor) if amount is not None}
     if not amounts:
         raise Wrong(f"{source}: amount is missing; it is {_SHAPES['amount']}")
     if len(amounts) > 1:
         raise Wrong(f"{source}: amount and amount_minor are two names of one thing, and differ")
-    payment = payment_of(account, told.out_trade_no, now, amount=amounts.pop(), currency=told.currency)
-    return replace(payment, order_no=told.order_no or "", channel_reference=told.channel_reference)
+    payment = payment_of(account, order.out_trade_no, now, amount=amounts.pop(), currency=order.currency)
+    return replace(payment, order_no=order.order_no or "", channel_reference=order.channel_reference)
 
 
 def payment_of(account: str, number: str, now: datetime, *, amount: int = 0, currency: str = "") -> Payment:

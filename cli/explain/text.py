@@ -1,4 +1,4 @@
-"""What was proved, in words and as JSON. Whatever is printed has gone through the mask first."""
+"""An explanation in words and as JSON. Every text goes through the mask first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from channels.kit.trace import SignatureCheck
-from cli.explain.explanation import Told
+from cli.explain.explanation import Explanation
 from cli.orders.text import money
 from cli.output import instant, print_table, printable
 from core.evidence import Evidence, Refunded
@@ -39,18 +39,18 @@ _BECAUSE = {
     "forged": "no key of the account has signed these bytes",
     "stale": "the signature is good, and its time is outside the channel's tolerance",
     "unreadable": "it could not be verified, or it is not what the protocol says",
-    "not_verifiable": "what it is to be verified with could not be had",
+    "not_verifiable": "the key or certificate that verifies it could not be fetched",
 }
 
 
 class Mask:
-    """Replaces every secret of the account, wherever it stands; of a key in PEM, each line."""
+    """Replaces every secret of the account in any text; of a key in PEM, each line."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         lines = {line for secret in secrets for line in secret.splitlines() if not line.startswith("-----")}
-        found = sorted((line for line in lines if len(line) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
-        self._texts = found
-        self._bytes = [secret.encode() for secret in found]
+        texts = sorted((line for line in lines if len(line) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
+        self._texts = texts
+        self._bytes = [text.encode() for text in texts]
 
     def text(self, text: str) -> str:
         for secret in self._texts:
@@ -63,21 +63,21 @@ class Mask:
         return raw
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Of credentials that a proxy or a client put there, nothing."""
+        """The headers, without credentials that a proxy or a client put there."""
         return {
             self.text(name): MASKED if _SECRET_HEADER.search(name) else self.text(value)
             for name, value in headers.items()
         }
 
 
-def as_json(told: Told, mask: Mask, context: Mapping[str, Any]) -> dict[str, Any]:
-    """One flat object. Amounts are in minor units; None is: it was not said."""
-    evidence = told.evidence
+def as_json(explanation: Explanation, mask: Mask, context: Mapping[str, Any]) -> dict[str, Any]:
+    """One flat object. Amounts are in minor units; None: not in the evidence."""
+    evidence = explanation.evidence
     return {
         **context,
-        "verdict": told.verdict,
-        "reason": told.reason,
-        "detail": mask.text(told.detail),
+        "verdict": explanation.verdict,
+        "reason": explanation.reason,
+        "detail": mask.text(explanation.detail),
         "amount_minor": None if evidence is None else evidence.amount,
         "currency": None if evidence is None else evidence.currency,
         "refunded_amount": _refunded(evidence),
@@ -85,34 +85,36 @@ def as_json(told: Told, mask: Mask, context: Mapping[str, Any]) -> dict[str, Any
         "channel_transaction_id": None if evidence is None else evidence.channel_transaction_id,
         "channel_account": None if evidence is None else evidence.channel_account,
         "at": None if evidence is None else evidence.at,
-        "notification_id": told.notification_id,
-        "checks": [_check(check, mask) for check in told.checks],
-        "notes": [mask.text(note) for note in told.notes],
+        "notification_id": explanation.notification_id,
+        "checks": [_check(check, mask) for check in explanation.checks],
+        "notes": [mask.text(note) for note in explanation.notes],
     }
 
 
-def print_told(told: Told, mask: Mask, payment: Payment | None, headers: Mapping[str, str]) -> None:
-    """For people: the verdict, what it says, and each check with the very string."""
-    click.echo(f"{told.verdict}: {_SAYS[told.verdict]}" + _why(told, mask))
-    if told.evidence is not None:
+def print_explanation(
+    explanation: Explanation, mask: Mask, payment: Payment | None, headers: Mapping[str, str]
+) -> None:
+    """For people: the verdict, its meaning, and each check with the exact string."""
+    click.echo(f"{explanation.verdict}: {_SAYS[explanation.verdict]}" + _why(explanation, mask))
+    if explanation.evidence is not None:
         click.echo()
-        print_table(("what", "channel says", "expected"), _facts(told.evidence, payment), empty="")
-    for check in told.checks:
+        print_table(("what", "channel says", "expected"), _facts(explanation.evidence, payment), empty="")
+    for check in explanation.checks:
         _print_check(check, mask)
-    if not told.checks:
-        unsigned = "" if told.evidence is None else ": the channel signs no such answer"
+    if not explanation.checks:
+        unsigned = "" if explanation.evidence is None else ": the channel signs no such answer"
         click.echo(f"\nno signature was checked{unsigned}")
-    if not any(check.is_good for check in told.checks) and headers:
+    if not any(check.is_good for check in explanation.checks) and headers:
         click.echo("\nthe headers that were given")
         for name, value in mask.headers(headers).items():
             click.echo(f"    {printable(name)}: {printable(value)}")
-    for note in told.notes:
+    for note in explanation.notes:
         click.echo(f"\n{printable(mask.text(note))}")
 
 
-def _why(told: Told, mask: Mask) -> str:
-    because = _BECAUSE.get(told.reason, told.reason)
-    detail = f" ({told.detail})" if told.detail else ""
+def _why(explanation: Explanation, mask: Mask) -> str:
+    because = _BECAUSE.get(explanation.reason, explanation.reason)
+    detail = f" ({explanation.detail})" if explanation.detail else ""
     return printable(mask.text(f"; {because}{detail}")) if because or detail else ""
 
 
@@ -157,7 +159,7 @@ def _check(check: SignatureCheck, mask: Mask) -> dict[str, object]:
 
 
 def _string(check: SignatureCheck, mask: Mask) -> tuple[str, str]:
-    """Masked, as text if it is some, else in base64."""
+    """The signed bytes, masked: as text if they are UTF-8, else in base64."""
     raw = mask.raw(check.string)
     try:
         return raw.decode(), "text"

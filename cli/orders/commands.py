@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from api.v1.views import view_order
-from cli.environment import settings, with_database, with_parts
+from cli.environment import settings, with_database, with_resources
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.errors import NotFound
@@ -34,8 +34,8 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 DIGITS_MAX = 6
 
 
-class Found(NamedTuple):
-    """An order with what belongs to it, read one after the other: for people, not for decisions."""
+class OrderHistory(NamedTuple):
+    """An order with its open cases and its timeline, read one after the other: for people, not for decisions."""
 
     state: OrderState
     cases: Sequence[CaseRow]
@@ -43,11 +43,11 @@ class Found(NamedTuple):
 
 
 class Refreshed(NamedTuple):
-    """An order after its channels were asked. `asked`: whether any payment was open; `learnt`: what came of it."""
+    """An order after its channels were queried, unless no payment was open; `entries` are new in its timeline."""
 
     state: OrderState
-    asked: bool
-    learnt: Sequence[TimelineEntry]
+    is_queried: bool
+    entries: Sequence[TimelineEntry]
 
 
 class Since(click.ParamType[timedelta | datetime]):
@@ -85,8 +85,8 @@ def list_(
 
     async def read(db: Database) -> tuple[list[OrderState], str | None]:
         after = await find_now(db) - since if isinstance(since, timedelta) else since
-        wanted = None if status is None else OrderStatus(status)
-        return await list_orders(db, status=wanted, account=account, created_after=after, limit=limit)
+        of_status = None if status is None else OrderStatus(status)
+        return await list_orders(db, status=of_status, account=account, created_after=after, limit=limit)
 
     states, more = with_database(read)
     if as_json:
@@ -106,11 +106,11 @@ def show(order_no: str, *, as_json: bool) -> None:
     Its payments, what is scheduled, the questions that are open, and its timeline: what changed it (with a version) and
     what was only seen (without one).
     """
-    found = with_database(lambda db: find(db, order_no))
+    history = with_database(lambda db: find(db, order_no))
     if as_json:
-        print_json(_document(found))
+        print_json(_document(history))
         return
-    for title, columns, rows in sections(found.state, found.cases, found.timeline, settings().public_url):
+    for title, columns, rows in sections(history.state, history.cases, history.timeline, settings().public_url):
         click.echo(f"{title}:" if rows else f"{title}: none")
         if rows:
             print_table(columns, rows, empty="")
@@ -123,21 +123,21 @@ def show(order_no: str, *, as_json: bool) -> None:
 def refresh(order_no: str, *, as_json: bool) -> None:
     """Ask the channels about an order's open payments now.
 
-    Under the account's rate limit, as every query is; what the channel says is committed as always. Prints what was
-    learnt. Exit code 1 when the channel was not asked or did not tell.
+    Under the account's rate limit, as every query; what the channel says is committed as always. Prints the new entries
+    of the timeline. Exit code 1 when the channel was not asked or gave no clear answer.
     """
-    refreshed = with_parts(lambda resources: _refresh(resources, order_no))
+    refreshed = with_resources(lambda resources: _refresh(resources, order_no))
     if as_json:
         order = view_order(refreshed.state, settings().public_url)
-        print_json({"order": order, "timeline": refreshed.learnt})
+        print_json({"order": order, "timeline": refreshed.entries})
     else:
-        for entry in refreshed.learnt:
+        for entry in refreshed.entries:
             click.echo("  ".join(timeline_row(entry)))
         click.echo(headline(refreshed.state))
-    if not refreshed.asked:
+    if not refreshed.is_queried:
         warn("none of its payments is open, so there was nothing to ask")
-    elif all(entry.kind == "unclear_seen" for entry in refreshed.learnt):
-        raise Stop(_not_learnt(refreshed.learnt))
+    elif all(entry.kind == "unclear_seen" for entry in refreshed.entries):
+        raise Stop(_no_answer(refreshed.entries))
 
 
 @orders.command(epilog="Example: nodrop orders close 2026-1123-0001")
@@ -147,11 +147,11 @@ def close(order_no: str, *, as_json: bool) -> None:
     """End an order now, as its deadline would.
 
     Its channels are asked, told to close, and asked again; only what they say to be unpaid is closed. Exit code 1 when
-    the order is paid, or not closed yet because a channel did not tell: then the worker carries on.
+    the order is paid, or not closed yet because a channel gave no clear answer: then the worker carries on.
     """
     from flows.close import request_close
 
-    state = with_parts(lambda resources: request_close(resources, order_no))
+    state = with_resources(lambda resources: request_close(resources, order_no))
     if as_json:
         print_json(view_order(state, settings().public_url))
     else:
@@ -174,7 +174,7 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
 
     if not by.strip():
         raise click.UsageError("--by says who decides: it may not be empty")
-    state = with_parts(lambda resources: accept_late(resources, order_no, by=by.strip()))
+    state = with_resources(lambda resources: accept_late(resources, order_no, by=by.strip()))
     if as_json:
         print_json(view_order(state, settings().public_url))
     else:
@@ -183,7 +183,7 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
 
 @orders.command(epilog="Example: nodrop orders refund 2026-1123-0001 --out-trade-no 019aaf3c1a2b00112233445566778899")
 @click.argument("order_no")
-@click.option("--out-trade-no", required=True, help="Which payment: its number, as `nodrop orders show` tells it.")
+@click.option("--out-trade-no", required=True, help="Which payment: its number, as in `nodrop orders show`.")
 @click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
 @click.option("--yes", is_flag=True, help="Do not ask: the money goes back.")
 @json_option
@@ -201,15 +201,15 @@ def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: boo
     if not yes:
         before = with_database(lambda db: find(db, order_no)).state
         click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
-    state = with_parts(lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()))
-    wanted = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
+    state = with_resources(lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()))
+    refunds = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
     if as_json:
-        print_json(wanted[-1])
+        print_json(refunds[-1])
     else:
         click.echo(refund_line(state, out_trade_no))
 
 
-async def find(db: Database, order_no: str) -> Found:
+async def find(db: Database, order_no: str) -> OrderHistory:
     """The order with its open cases and its timeline.
 
     Raises:
@@ -219,36 +219,36 @@ async def find(db: Database, order_no: str) -> Found:
     if state is None:
         raise NotFound(f"there is no order {order_no}")
     cases, _ = await list_cases(db, order_no=order_no, limit=CASES_MAX)
-    return Found(state, cases, await timeline(db, order_no))
+    return OrderHistory(state, cases, await timeline(db, order_no))
 
 
 async def _refresh(resources: Resources, order_no: str) -> Refreshed:
-    """Ask until something was learnt, by whomever, a few times."""
+    """Query a few times, until the timeline has a new entry, from this process or another."""
     from core.evidence import Source
     from flows.refresh import refresh_order
 
     before = await find(resources.db, order_no)
     if not before.state.open_payments():
-        return Refreshed(before.state, asked=False, learnt=())
-    after, learnt = before.state, list[TimelineEntry]()
+        return Refreshed(before.state, is_queried=False, entries=())
+    after, entries = before.state, list[TimelineEntry]()
     for number in range(REFRESH_TRIES):
         if number:
             await asyncio.sleep(REFRESH_GAP_S)
         after = await refresh_order(resources, order_no, trailing=True, by=Source.OPERATOR)
-        learnt = [entry for entry in await timeline(resources.db, order_no) if entry not in before.timeline]
-        if learnt:
+        entries = [entry for entry in await timeline(resources.db, order_no) if entry not in before.timeline]
+        if entries:
             break
-    return Refreshed(after, asked=True, learnt=learnt)
+    return Refreshed(after, is_queried=True, entries=entries)
 
 
-def _not_learnt(learnt: Sequence[TimelineEntry]) -> str:
-    if not learnt:
+def _no_answer(entries: Sequence[TimelineEntry]) -> str:
+    if not entries:
         return "the channel was not asked: its rate is used up, its breaker is open, or another process is asking it"
-    reasons = ", ".join(sorted({entry.note for entry in learnt}))
-    return f"the channel did not tell ({reasons}), and the order is as it was: ask again later"
+    reasons = ", ".join(sorted({entry.note for entry in entries}))
+    return f"the channel gave no clear answer ({reasons}), and the order is as it was: ask again later"
 
 
-def _document(found: Found) -> dict[str, object]:
+def _document(history: OrderHistory) -> dict[str, object]:
     """As the API shows an order, with what it does not show beside it."""
     pending = [
         {
@@ -258,7 +258,7 @@ def _document(found: Found) -> dict[str, object]:
             "attempt": row.attempt,
             "due_at": row.due_at,
         }
-        for row in found.state.pending
+        for row in history.state.pending
     ]
-    order = view_order(found.state, settings().public_url)
-    return {"order": order, "pending": pending, "cases": found.cases, "timeline": found.timeline}
+    order = view_order(history.state, settings().public_url)
+    return {"order": order, "pending": pending, "cases": history.cases, "timeline": history.timeline}

@@ -35,7 +35,7 @@ def headline(state: OrderState) -> str:
 
 
 def refund_question(state: OrderState, out_trade_no: str) -> str:
-    """What is asked before money goes back."""
+    """The question before money goes back."""
     payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
     left = "" if payment is None else f" {money(payment.amount - payment.refunded_amount, payment.currency)}"
     return printable(f"give back{left} of payment {out_trade_no}, order {state.order.order_no}?")
@@ -132,7 +132,7 @@ def _case_row(case: CaseRow) -> Sequence[object]:
 
 
 def _evidence(evidence: dict[str, Any] | None) -> str:
-    """What the channel said, in a few words."""
+    """The evidence in a few words."""
     if not evidence:
         return ""
     words = [f"channel says {evidence.get('kind')}"]

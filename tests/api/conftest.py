@@ -30,14 +30,14 @@ MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
 
 
 class Channel:
-    """The far side: where it is, and the buyer's hand."""
+    """The simulated channels: their address, and the actions of buyers there."""
 
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         self.url = url
         self._http = http
 
     async def pay(self, out_trade_no: str, callback: str = "lost") -> None:
-        """The buyer pays. The callback is lost unless told otherwise."""
+        """The buyer pays. The callback is lost by default."""
         body = {"at_fault": {"callback": callback}}
         response = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay", json=body)
         assert response.status_code == 200, response.text
@@ -47,7 +47,7 @@ class Channel:
         assert response.status_code == 200, response.text
 
     async def open(self, channel: str, name: str) -> dict[str, Any]:
-        """What its operator writes down of a new account there."""
+        """The credentials of a new account there."""
         response = await self._http.post(f"{self.url}/control/accounts", json={"name": name, "channel": channel})
         assert response.status_code == 200, response.text
         opened: dict[str, Any] = response.json()
@@ -97,7 +97,7 @@ def draining() -> asyncio.Event:
 
 @pytest.fixture
 async def app(resources: Resources, draining: asyncio.Event) -> AsyncIterator[App[Context]]:
-    """With a short deadline for bodies: nobody waits for 15 s."""
+    """With a short deadline for bodies, so that no test waits for 15 s."""
     async with open_application(resources, draining, body_timeout_s=0.2) as application:
         yield application
 

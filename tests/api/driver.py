@@ -68,7 +68,7 @@ class Client:
             if not left and gone:
                 return {"type": "http.disconnect"}
             if not left:
-                if sent:  # answered already: what is still taken is thrown away
+                if sent:  # after the response: the rest of the body is discarded
                     return {"type": "http.disconnect"}
                 await asyncio.Event().wait()
             piece = left.pop(0)

@@ -1,4 +1,4 @@
-"""POST /callbacks/{account}: what is acknowledged, what is refused, and what a store that is down means."""
+"""POST /callbacks/{account}: callbacks that are acknowledged, callbacks that are refused, and stores that are down."""
 
 import hmac
 import time

@@ -35,7 +35,7 @@ ACCOUNT = 'channel = "sandbox"\nbase_url = "http://127.0.0.1:9"\n'
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """An account, readable by nobody else."""
+    """An account file that no other user can read."""
     path = tmp_path / "main.toml"
     path.touch(mode=0o600)
     path.write_text(ACCOUNT + CREDENTIALS)
@@ -145,7 +145,7 @@ async def test_without_master_keys_nothing_is_stored(nodrop: Nodrop, file: Path)
         ("channel = sandbox\n", "not TOML: "),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_of_its_key(toml: str, says: str) -> None:
+def test_a_fault_in_a_file_is_named_by_its_key(toml: str, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_account("main", "main.toml", toml.encode())
     assert caught.value.detail.startswith(f"main.toml: {says}")
@@ -409,10 +409,10 @@ async def test_a_wrong_key_of_theirs_is_named(far_side: Simulation, bare: Nodrop
     assert "does not verify with alipay_public_keys" in online["says"]
 
 
-async def test_a_channel_that_is_not_there_is_said(bare: Nodrop, file: Path) -> None:
+async def test_a_channel_that_is_not_there_is_a_finding(bare: Nodrop, file: Path) -> None:
     ran = await bare("accounts", "check", "--from", str(file), "--online", "--json")
     (online,) = [row for row in ran.json if row["what"] == "online"]
-    assert (ran.code, "nobody answered" in online["says"]) == (2, True)
+    assert (ran.code, "no answer" in online["says"]) == (2, True)
 
 
 async def test_all_accounts_are_checked_and_one_that_does_not_open_is_a_finding(

@@ -24,7 +24,7 @@ async def checked(nodrop: Nodrop, *options: str, **env: str) -> tuple[int, dict[
 # -- check -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deployment_that_works_is_told_so(nodrop: Nodrop, place: Place) -> None:
+async def test_a_deployment_that_works_has_no_other_finding(nodrop: Nodrop, place: Place) -> None:
     await nodrop("keys", "create", "shop")
     code, found = await checked(nodrop, PROCESSES="2")
     assert code == 0
@@ -89,7 +89,8 @@ async def test_everything_that_is_wrong_is_named_at_once(bare: Nodrop) -> None:
     ],
 )
 def test_what_is_mostly_not_meant_is_warned_of(environ: dict[str, str], env: dict[str, str], what: str) -> None:
-    from cli.config.variables import Level, check_settings
+    from cli.config.variables import check_settings
+    from cli.findings import Level
 
     usual = {"CHANNEL_TIMEOUT_S": "10"}
     assert [finding for finding in check_settings({**environ, **usual})[1] if finding.level is not Level.OK] == []

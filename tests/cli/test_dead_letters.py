@@ -52,6 +52,6 @@ async def test_what_is_no_dead_letter_is_not_sent(nodrop: Nodrop, buried: list[s
 
 
 @pytest.mark.parametrize("wrong", [(), ("msg_1", "--all")])
-async def test_one_or_all_has_to_be_said(bare: Nodrop, wrong: tuple[str, ...]) -> None:
+async def test_one_or_all_has_to_be_named(bare: Nodrop, wrong: tuple[str, ...]) -> None:
     ran = await bare("dead-letters", "resend", *wrong)
     assert (ran.code, "name one notification by its ID, or all of them by --all" in ran.err) == (2, True)

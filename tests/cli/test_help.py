@@ -1,4 +1,4 @@
-"""What a person meets first: the list of commands, the help of each, and what is said to wrong input."""
+"""The list of commands, the help of each, and the messages about wrong input and stores that are away."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ HEAVY = ("rich", "asyncpg", "redis", "arq", "httpx", "pyreqwest", "structlog", "
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command and group by what is typed; those whose module is not there are left out."""
+    """Every command and group by its words; those whose module is not there are left out."""
     found: dict[str, click.Command] = {"": nodrop}
     for name, lazy in COMMANDS.items():
         if find_spec(lazy.where.partition(":")[0]):

@@ -20,7 +20,7 @@ async def is_valid(url: str, key: str) -> bool:
 
 
 async def test_a_key_is_printed_alone_and_opens_until_it_is_revoked(nodrop: Nodrop, database_url: str) -> None:
-    """A shell takes the key from standard output; what a person is told beside it goes to standard error."""
+    """A shell takes the key from standard output; the advice to a person goes to standard error."""
     made = await nodrop("keys", "create", "shop backend")
     key = made.out.strip()
     assert made.code == 0

@@ -12,7 +12,7 @@ def empty(empty_database_url: str) -> Nodrop:
     return Nodrop({"DATABASE_URL": empty_database_url})
 
 
-async def test_what_is_missing_is_applied_once_and_told(empty: Nodrop) -> None:
+async def test_what_is_missing_is_applied_once_and_listed(empty: Nodrop) -> None:
     first = await empty("migrate")
     assert first.code == 0
     assert first.out.splitlines()[: len(NAMES)] == [f"applied {name}" for name in NAMES]

@@ -25,7 +25,7 @@ def number_of(state: OrderState) -> str:
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-async def test_orders_are_listed_newest_first_and_more_is_told(nodrop: Nodrop, place: Place) -> None:
+async def test_orders_are_listed_newest_first_and_more_is_reported(nodrop: Nodrop, place: Place) -> None:
     for order_no in ("A-1", "A-2", "A-3"):
         await place(order_no)
     ran = await nodrop("orders", "list", "--limit", "2")
@@ -123,16 +123,18 @@ async def test_a_refresh_tells_what_the_channel_said_also_when_it_changes_nothin
     assert [entry["kind"] for entry in ran.json["timeline"]] == ["unpaid_seen"]
 
 
-async def test_a_channel_that_does_not_tell_is_no_conclusion(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+async def test_a_channel_without_a_clear_answer_is_no_conclusion(
+    nodrop: Nodrop, place: Place, channel: Channel
+) -> None:
     await place("A-1")
     await channel.faults(answered_5xx=1.0)
     ran = await nodrop("orders", "refresh", "A-1")
-    assert (ran.code, ran.line.startswith("the channel did not tell (status_5")) == (1, True)
+    assert (ran.code, ran.line.startswith("the channel gave no clear answer (status_5")) == (1, True)
     assert "order A-1: paying" in ran.out
 
 
 async def test_a_refresh_works_without_redis(nodrop: Nodrop, place: Place, channel: Channel) -> None:
-    """It is said on standard error, as a log line, and that is all: Postgres remembers."""
+    """A log line on standard error reports it, and nothing more: Postgres remembers."""
     await channel.pay(number_of(await place("A-1")))
     ran = await nodrop("orders", "refresh", "A-1", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
     assert ran.code == 0, ran
@@ -167,7 +169,9 @@ async def test_a_paid_order_is_never_closed(nodrop: Nodrop, place: Place, channe
     assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["status"] == "paid"
 
 
-async def test_what_a_channel_does_not_tell_is_not_closed(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+async def test_an_order_is_not_closed_while_its_channel_gives_no_clear_answer(
+    nodrop: Nodrop, place: Place, channel: Channel
+) -> None:
     await place("A-1")
     await channel.faults(answered_5xx=1.0)
     ran = await nodrop("orders", "close", "A-1")
@@ -204,15 +208,15 @@ async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, 
 async def test_flagged_money_goes_back_by_an_operators_decision(
     nodrop: Nodrop, place: Place, resources: Resources
 ) -> None:
-    """Requested once, however often it is asked for; the worker does the rest."""
+    """Requested once, however often the command runs; the worker does the rest."""
     state = await place("A-1")
     await pay_after_close(resources, state)
     number = number_of(state)
     command = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "alice", "--yes")
     ran = await nodrop(*command)
     assert ran == (0, f"refund r{number}: 88.88 CNY of payment {number}, requested\n", "")
-    asked = (await nodrop(*command, "--json")).json
-    assert (asked["refund_no"], asked["amount"], asked["status"]) == (f"r{number}", 8888, "requested")
+    refund = (await nodrop(*command, "--json")).json
+    assert (refund["refund_no"], refund["amount"], refund["status"]) == (f"r{number}", 8888, "requested")
 
     document = (await nodrop("orders", "show", "A-1", "--json")).json
     assert [refund["refund_no"] for refund in document["order"]["refunds"]] == [f"r{number}"]

@@ -31,7 +31,7 @@ def test_a_table_in_a_pipe_is_aligned_and_has_no_frame(capsys: pytest.CaptureFix
     )
 
 
-def test_no_rows_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_rows_are_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("order",), [], empty="no such orders")
     assert capsys.readouterr().out == "no such orders\n"
 
@@ -56,7 +56,7 @@ def test_a_fault_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "nodrop: first second\ufffd[31m\n"
 
 
-def test_exit_codes_tell_what_could_not_be_done_from_what_was_typed_wrongly() -> None:
+def test_exit_codes_differ_for_failures_and_for_wrong_arguments() -> None:
     assert (Stop("x").exit_code, Wrong("x").exit_code) == (1, click.UsageError("x").exit_code) == (1, 2)
 
 
@@ -75,7 +75,7 @@ def test_instants_are_utc_to_the_second() -> None:
         (400_000, "in 5 days"),
     ],
 )
-def test_distances_are_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+def test_distances_are_printed_in_the_unit_that_fits(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 
@@ -97,7 +97,7 @@ async def test_in_a_narrow_terminal_a_row_is_printed_line_by_line(nodrop: Nodrop
 
 
 async def in_terminal(nodrop: Nodrop, columns: int, *arguments: str) -> str:
-    """What a person reads: standard output is a terminal of so many columns."""
+    """The output of a process whose standard output is a terminal of so many columns."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, pack("HHHH", 50, columns, 0, 0))
     env = {**nodrop.env, "TERM": "xterm", "NO_COLOR": "1"}
@@ -115,7 +115,7 @@ async def in_terminal(nodrop: Nodrop, columns: int, *arguments: str) -> str:
 
 
 def read_all(descriptor: int) -> bytes:
-    """Until the far side closes, which Linux tells as an error."""
+    """Until the far side closes, which is an error on Linux."""
     chunks = []
     with suppress(OSError):
         while chunk := os.read(descriptor, 65_536):

@@ -1,4 +1,4 @@
-"""`nodrop reconcile`: what it prints, how it ends, and what is said to wrong input."""
+"""`nodrop reconcile`: its output, its exit codes, and its messages about wrong input."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ HEADER = "type,out_trade_no,transaction_id,refund_no,amount,currency,at\n"
 
 
 async def paid_yesterday(channel: Channel, state: OrderState) -> str:
-    """The buyer paid, and nobody here has heard of it."""
+    """The buyer paid, and no callback came."""
     number = state.payments[0].out_trade_no
     noon = datetime.combine(YESTERDAY, datetime.min.time(), UTC) + timedelta(hours=12)
     channel.far_side.ledger.pay(Key(MERCHANT_ID, number), noon)
@@ -122,7 +122,7 @@ async def test_what_was_killed_is_carried_on(
     assert await resources.db.fetchval("SELECT count(*) FROM reconciliations") == 1
 
 
-async def test_two_at_once_are_told(nodrop: Nodrop, channel: Channel, place: Place, resources: Resources) -> None:
+async def test_two_at_once_are_refused(nodrop: Nodrop, channel: Channel, place: Place, resources: Resources) -> None:
     await place("A-1")
     sql = """INSERT INTO reconciliations (channel_account, day, dry_run, leased_until)
              VALUES ('main', $1, false, now() + interval '1 h')"""
@@ -133,7 +133,7 @@ async def test_two_at_once_are_told(nodrop: Nodrop, channel: Channel, place: Pla
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("--date", "2999-01-01"), 2, "has not come yet"),
         (("--date", "22.11.2026"), 2, "does not match the format '%Y-%m-%d'"),
@@ -142,16 +142,16 @@ async def test_two_at_once_are_told(nodrop: Nodrop, channel: Channel, place: Pla
         ((__file__,), 1, "is not of the form of channel sandbox"),
     ],
 )
-async def test_wrong_input_is_said(
-    nodrop: Nodrop, place: Place, arguments: tuple[str, ...], code: int, said: str
+async def test_wrong_input_is_named(
+    nodrop: Nodrop, place: Place, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     await place("A-1")
     ran = await nodrop("reconcile", "--account", "main", *arguments)
-    assert (ran.code, said in ran.err) == (code, True), ran.err
+    assert (ran.code, message in ran.err) == (code, True), ran.err
     assert "Traceback" not in ran.err
 
 
-async def test_an_empty_file_and_an_unknown_account_are_said(nodrop: Nodrop, place: Place, tmp_path: Path) -> None:
+async def test_an_empty_file_and_an_unknown_account_are_named(nodrop: Nodrop, place: Place, tmp_path: Path) -> None:
     await place("A-1")
     (tmp_path / "empty.csv").touch()
     ran = await nodrop("reconcile", "--account", "main", str(tmp_path / "empty.csv"))

@@ -1,4 +1,4 @@
-"""Log lines hold what they may and nothing else, whatever somebody passes (I10)."""
+"""Log lines hold allowed fields and nothing else, whatever is passed (I10)."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""What reaches a handler and what does not: routes, keys, bodies, JSON. Everything wrong is a problem, never a 500."""
+"""The way to a handler: routes, keys, bodies, JSON. Every fault of a client is a problem, never a 500."""
 
 import json
 import re
@@ -84,7 +84,7 @@ async def test_head_is_get(client: Client) -> None:
     assert (await client.call("HEAD", "/healthz")).status == 200
 
 
-async def test_beyond_its_room_it_says_503_at_once_and_still_tells_how_it_does(client: Client) -> None:
+async def test_beyond_its_room_it_says_503_at_once_and_health_is_still_readable(client: Client) -> None:
     client.app._open = REQUESTS_MAX
     refused = await client.get("/v1/orders")
     assert (refused.status, refused.problem, refused.headers["retry-after"]) == (503, "unavailable", "2")
@@ -122,7 +122,7 @@ async def test_a_body_that_never_ends_is_408_at_its_deadline(client: Client) -> 
     assert (response.status, response.problem) == (408, "body_too_slow")
 
 
-async def test_nobody_is_answered_when_the_client_has_gone(client: Client) -> None:
+async def test_no_response_is_sent_when_the_client_has_gone(client: Client) -> None:
     response = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], gone=True)
     assert response.status == 0
 
@@ -133,11 +133,11 @@ async def test_only_json_is_taken_as_json(client: Client) -> None:
         assert (response.status, response.problem) == (415, "unsupported_body"), media_type
 
 
-# -- poison ------------------------------------------------------------------------------------------------------------
+# -- malformed ---------------------------------------------------------------------------------------------------------
 
 ORDER = b'"order_no":"A-1","amount":1,"currency":"CNY"'
 METADATA_21 = msgspec.json.encode({str(number): "" for number in range(21)})
-POISON: Mapping[str, bytes] = {
+MALFORMED: Mapping[str, bytes] = {
     "nothing": b"",
     "not json": b"order_no=A-1",
     "not an object": b"[1]",
@@ -189,8 +189,8 @@ POISON: Mapping[str, bytes] = {
 }  # fmt: skip
 
 
-async def test_poison_is_refused_and_the_next_request_is_served(client: Client) -> None:
-    for name, body in POISON.items():
+async def test_a_malformed_order_is_refused_and_the_next_request_is_served(client: Client) -> None:
+    for name, body in MALFORMED.items():
         response = await client.call("POST", "/v1/orders", body=body, headers={"content-type": "application/json"})
         assert (response.status, response.problem) == (400, "invalid_request"), (name, response.body)
     assert (await client.post("/v1/orders", terms())).status == 201

@@ -1,4 +1,4 @@
-"""`python -m api` as a process: its start, its limits on the wire, its drain, and what its log tells."""
+"""`python -m api` as a process: its start, its limits on the wire, its drain, and its log."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a buyer may see with a page token, and what nobody sees without one."""
+"""The pages of an order: visible with its token, and not without it."""
 
 import asyncio
 import re
@@ -98,12 +98,12 @@ async def test_the_language_is_the_readers(client: Client, buyer: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "accepted", "lang"),
+    ("requested", "accepted", "lang"),
     [("", "", "en"), ("zh", "en", "zh"), ("xx", "zh", "zh"), ("", "fr,zh;q=0.5,en;q=0.4", "zh"), ("", "zh;q=0", "en"),
      ("", "ZH-hans-CN", "zh"), ("", "en;q=0.9,zh;q=1.0", "zh"), ("", ";;q=,,zh;q=nan," * 50, "en")],
 )  # fmt: skip
-def test_a_language_is_always_chosen(asked: str, accepted: str, lang: str) -> None:
-    assert choose(asked, accepted) == lang
+def test_a_language_is_always_chosen(requested: str, accepted: str, lang: str) -> None:
+    assert choose(requested, accepted) == lang
 
 
 def test_both_languages_say_everything_and_nothing_that_frightens() -> None:
@@ -133,7 +133,7 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
 
 
 async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, resources: Resources) -> None:
-    """Malformed, unknown and expired cannot be told apart, whatever is asked for."""
+    """Malformed, unknown and expired get the same response at each address."""
     order = await place(client)
     await expire_tokens(resources)
     wrong = ("x", "%00", "a%2Fb", "z" * 22, "z" * 200, token_of(order), token_of(order)[:-1], order["order_no"])

@@ -1,4 +1,4 @@
-"""Server-sent events: what is sent, what wakes them, and everything that ends them."""
+"""Server-sent events: their content, their wake-ups, and everything that ends them."""
 
 import asyncio
 
@@ -50,7 +50,7 @@ async def test_a_change_made_by_another_process_ends_the_stream_with_paid(
 async def test_a_lost_wake_up_is_made_good_at_the_next_heart_beat(
     client: Client, buyer: Client, resources: Resources, quick_heart: None
 ) -> None:
-    """The order changes in Postgres and nobody publishes it."""
+    """The order changes in Postgres and the change is not published."""
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events") as stream:
         await stream.until(lambda now: "event: beat" in now.text)
@@ -72,7 +72,9 @@ async def test_a_forged_message_only_makes_it_read_again(client: Client, buyer: 
     assert [state["status"] for state in stream.states] == ["created"]
 
 
-async def test_who_comes_back_with_the_last_event_id_hears_only_what_is_new(client: Client, buyer: Client) -> None:
+async def test_a_client_that_returns_with_the_last_event_id_receives_only_newer_states(
+    client: Client, buyer: Client
+) -> None:
     order = (await client.post("/v1/orders", terms())).json
     async with buyer.stream(f"/o/{token_of(order)}/events", last_event_id="1") as stream:
         await stream.until(lambda now: "event: beat" in now.text)

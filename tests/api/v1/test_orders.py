@@ -41,7 +41,7 @@ async def test_placing_with_an_account_hands_out_a_checkout(client: Client, acco
     assert response.json["handed_off_at"] is not None
 
 
-async def test_unknown_account_is_told_by_its_type(client: Client) -> None:
+async def test_an_unknown_account_has_a_problem_type_of_its_own(client: Client) -> None:
     response = await client.post("/v1/orders", terms(account="nobody"))
     assert (response.status, response.problem) == (404, "unknown_account")
 
@@ -155,7 +155,7 @@ OPENID = "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"
 CLIENT_IP = "2001:db8::1428:57ab"
 
 
-async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
+async def test_data_about_the_payer_is_neither_kept_nor_shown_nor_logged(
     client: Client, account: str, resources: Resources
 ) -> None:
     payer = {"openid": OPENID, "client_ip": CLIENT_IP}
@@ -170,11 +170,11 @@ async def test_what_is_told_of_the_payer_is_neither_kept_nor_shown_nor_logged(
         await resources.db.fetch(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - Postgres's own
         for (table,) in tables
     ]
-    seen = repr((kept, lines, placed.json, started.json))
+    everything = repr((kept, lines, placed.json, started.json))
     assert placed.json["order_no"] in repr(kept)
     assert "order_placed" in [line["event"] for line in lines]
-    assert OPENID not in seen
-    assert CLIENT_IP not in seen
+    assert OPENID not in everything
+    assert CLIENT_IP not in everything
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ async def test_a_payer_that_is_none_is_refused_and_not_repeated(client: Client, 
     ):
         response = await client.post(path, body)
         assert (response.status, response.problem) == (400, "invalid_request"), path
-        told = next(iter(payer.values())) if isinstance(payer, dict) else payer
-        assert not told or str(told) not in response.json["detail"]
+        value = next(iter(payer.values())) if isinstance(payer, dict) else payer
+        assert not value or str(value) not in response.json["detail"]
 
 
 async def test_a_payer_without_a_payment_is_refused(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""A callback or an answer in files, as whoever integrates has them, and `nodrop explain` run on it."""
+"""A callback or an answer in files, as integrators have them, and `nodrop explain` run on it."""
 
 import json
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Case:
         self.put("accounts.toml", account_toml(self.account, "main"))
 
     def put(self, name: str, content: str | bytes | object) -> str:
-        """A file; what is no text and no bytes is JSON. Its path."""
+        """Write a file, as JSON unless it is text or bytes, and return its path."""
         path = self.folder / name
         path.touch(mode=0o600)
         raw = content if isinstance(content, bytes | str) else json.dumps(content)
@@ -64,8 +64,8 @@ class Case:
     def answered(self, said: Said | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> Answered:
         driver = self.driver
         headers = {"sandbox-signature": "v1=" + "0" * 64}
-        asked = Asked("POST", "/gateway.do?method=alipay.trade.query", headers, b"", b"")
-        return driver.answer(asked, 200, driver.render(said or Said()), at=at.timestamp(), key=key)
+        request = Asked("POST", "/gateway.do?method=alipay.trade.query", headers, b"", b"")
+        return driver.answer(request, 200, driver.render(said or Said()), at=at.timestamp(), key=key)
 
     async def answer(self, answered: Answered, *more: str, at: datetime | None = AT, number: str = NUMBER) -> Ran:
         files = (

@@ -39,7 +39,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, bare: Nodrop) -> Case:
 
 
 @pytest.fixture(params=ANSWERING, ids=lambda driver: driver.channel)
-def asked(request: pytest.FixtureRequest, tmp_path: Path, bare: Nodrop) -> Case:
+def queried(request: pytest.FixtureRequest, tmp_path: Path, bare: Nodrop) -> Case:
     return Case(tmp_path, bare, request.param)
 
 
@@ -58,12 +58,12 @@ def driver_of(channel: str) -> Driver:
 async def test_a_genuine_callback_of_the_order_is_paid_and_shows_what_was_signed(case: Case) -> None:
     ran = await case.callback(case.sent(), *case.order())
     assert ran.code == 0, ran
-    told = ran.json
-    assert (told["verdict"], told["reason"]) == ("paid", "")
-    assert (told["out_trade_no"], told["amount_minor"]) == (NUMBER, AMOUNT)
-    assert told["currency"] == case.driver.payment().currency
-    assert told["channel_transaction_id"]
-    good = [check for check in told["checks"] if check["good"]]
+    explanation = ran.json
+    assert (explanation["verdict"], explanation["reason"]) == ("paid", "")
+    assert (explanation["out_trade_no"], explanation["amount_minor"]) == (NUMBER, AMOUNT)
+    assert explanation["currency"] == case.driver.payment().currency
+    assert explanation["channel_transaction_id"]
+    good = [check for check in explanation["checks"] if check["good"]]
     assert good
     assert good[0]["string"]
     assert good[0]["encoding"] in ("text", "base64")
@@ -83,10 +83,10 @@ async def test_a_callback_of_another_amount_or_number_is_a_mismatch(case: Case) 
 async def test_a_forged_callback_is_rejected_with_the_string_that_did_not_verify(case: Case) -> None:
     ran = await case.callback(case.sent(key=Key.STRANGER), *case.order())
     assert ran.code == 3, ran
-    told = ran.json
-    assert (told["verdict"], told["reason"], told["amount_minor"]) == ("rejected", "forged", None)
-    assert told["checks"]
-    assert not any(check["good"] for check in told["checks"])
+    explanation = ran.json
+    assert (explanation["verdict"], explanation["reason"], explanation["amount_minor"]) == ("rejected", "forged", None)
+    assert explanation["checks"]
+    assert not any(check["good"] for check in explanation["checks"])
 
 
 async def test_no_secret_is_shown_whatever_comes_of_it(case: Case) -> None:
@@ -165,29 +165,29 @@ async def test_people_read_the_verdict_and_the_very_string(sandbox: Case) -> Non
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_genuine_answer_is_evidence_with_and_without_an_order(asked: Case) -> None:
-    reference = asked.driver.payment().channel_reference
-    answered = asked.answered(Said(status="unpaid"))
-    ran = await asked.answer(answered)
+async def test_a_genuine_answer_is_evidence_with_and_without_an_order(queried: Case) -> None:
+    reference = queried.driver.payment().channel_reference
+    answered = queried.answered(Said(status="unpaid"))
+    ran = await queried.answer(answered)
     assert (ran.code, ran.json["verdict"]) == (0, "unpaid"), ran
     assert ran.json["out_trade_no"] == NUMBER
     more = {"channel_reference": reference} if reference else {}
-    ran = await asked.answer(answered, *asked.order(**more))
+    ran = await queried.answer(answered, *queried.order(**more))
     assert (ran.code, ran.json["verdict"]) == (0, "unpaid"), ran
-    assert any(check["good"] for check in ran.json["checks"]) is asked.driver.answers_are_signed
+    assert any(check["good"] for check in ran.json["checks"]) is queried.driver.answers_are_signed
 
 
-async def test_an_answer_about_other_money_is_a_mismatch(asked: Case) -> None:
-    reference = asked.driver.payment().channel_reference
-    ran = await asked.answer(asked.answered(), *asked.order(amount=AMOUNT + 1, channel_reference=reference))
+async def test_an_answer_about_other_money_is_a_mismatch(queried: Case) -> None:
+    reference = queried.driver.payment().channel_reference
+    ran = await queried.answer(queried.answered(), *queried.order(amount=AMOUNT + 1, channel_reference=reference))
     assert (ran.code, ran.json["verdict"], ran.json["amount_minor"]) == (4, "mismatch", AMOUNT), ran
     assert ran.json["reason"].startswith("amount_mismatch")
 
 
-async def test_an_answer_that_a_stranger_signed_is_rejected(asked: Case) -> None:
-    if not asked.driver.answers_are_signed:
+async def test_an_answer_that_a_stranger_signed_is_rejected(queried: Case) -> None:
+    if not queried.driver.answers_are_signed:
         pytest.skip("only TLS says who answers")
-    ran = await asked.answer(asked.answered(key=Key.STRANGER), *asked.order())
+    ran = await queried.answer(queried.answered(key=Key.STRANGER), *queried.order())
     assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (3, "rejected", "unreadable")
     assert not any(check["good"] for check in ran.json["checks"])
 
@@ -197,8 +197,8 @@ async def test_an_answer_of_the_sandbox_cannot_be_verified_without_its_question(
     assert (ran.code, ran.json["detail"]) == (3, "answer_bound_to_its_question")
 
 
-async def test_a_broken_channels_answer_says_nothing(asked: Case) -> None:
-    ran = await asked.answer(asked.answered(), "--status", "503")
+async def test_a_broken_channels_answer_says_nothing(queried: Case) -> None:
+    ran = await queried.answer(queried.answered(), "--status", "503")
     assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (0, "unclear", "status_503")
 
 

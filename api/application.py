@@ -17,8 +17,8 @@ from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S
 from api.limits import RefreshLimits
 from api.refreshes import Refreshes
-from core.errors import NodropError
 from runtime.accounts import KEEP_CURRENT_S
+from runtime.loop import run_periodically
 from runtime.resources import Resources
 
 REFRESHES_WAIT_S = 1.0
@@ -49,7 +49,9 @@ async def open_application(
         openapi=openapi.document(table, routes.PARAMETERS),
     )
     keys, hops = ApiKeys(resources.db), resources.settings.trusted_proxy_hops
-    beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(_keep_current(resources))]
+    # Without it callbacks could not be verified any more once their channel has changed its keys.
+    keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
+    beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(keep_current)]
     try:
         yield App(table, context, keys, draining, trusted_proxy_hops=hops, body_timeout_s=body_timeout_s)
         await context.refreshes.close(REFRESHES_WAIT_S)
@@ -73,15 +75,3 @@ async def _listen(resources: Resources) -> None:
         except Exception:  # a bug there must not make every page slow for ever
             log.exception("changes_listener_broke")
         await asyncio.sleep(LISTEN_AGAIN_S)
-
-
-async def _keep_current(resources: Resources) -> None:
-    """For ever: without it callbacks could not be verified any more once their channel has changed its keys."""
-    while True:
-        try:
-            await resources.accounts.keep_current()
-        except NodropError as error:
-            log.warning("accounts_not_kept_current", reason=type(error).__name__)
-        except Exception:  # a bug there must not keep this process from trying again
-            log.exception("keep_current_broke")
-        await asyncio.sleep(KEEP_CURRENT_S)

@@ -117,19 +117,21 @@ class Changes:
                 await asyncio.sleep(self._listening.lost(error))
 
     async def _listen_until_it_breaks(self) -> None:
-        loop = asyncio.get_running_loop()
+        message: dict[str, Any] | None
+        is_pinged = False
         with redis_errors():
             async with self._redis.pubsub() as pubsub:
                 await pubsub.subscribe(CHANNEL)
-                heard_at = loop.time()
-                while loop.time() - heard_at < 2 * SILENCE_S:
-                    message: dict[str, Any] | None = await pubsub.get_message(timeout=SILENCE_S)
-                    if message is None:
-                        await pubsub.ping()
-                    else:
-                        heard_at = loop.time()
+                while True:
+                    with redis_errors():  # each turn: it also notices that the task is to end
+                        message = await pubsub.get_message(timeout=SILENCE_S)
+                        if message is None and not is_pinged:
+                            await pubsub.ping()
+                    if message is not None:
                         self._hear(message)
-        raise RedisUnavailable("Redis has fallen silent")
+                    elif is_pinged:
+                        raise RedisUnavailable("Redis has fallen silent")
+                    is_pinged = message is None
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":  # also after the client reconnected by itself: messages may have been lost

@@ -6,6 +6,7 @@ Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +126,20 @@ def redis_errors() -> Iterator[None]:
 
     Raises:
         RedisUnavailable: what was asked may have been done or not.
+        CancelledError: the task was cancelled meanwhile, and redis-py swallowed it: Python's `wait_for`, before 3.12,
+            drops a cancellation that comes as its call ends, and a loop around this would go on for ever.
     """
+    cancelled_before = _cancellations()
+    try:
+        with _as_unavailable():
+            yield
+    finally:
+        if _cancellations() > cancelled_before:
+            raise asyncio.CancelledError
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
@@ -135,6 +149,15 @@ def redis_errors() -> Iterator[None]:
         if not isinstance(error.__context__, RedisError | OSError):
             raise
         raise RedisUnavailable("Redis cannot be reached or does not answer (closed)") from error
+
+
+def _cancellations() -> int:
+    """How often the running task was cancelled; 0 outside of one."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return 0
+    return 0 if task is None else task.cancelling()
 
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]

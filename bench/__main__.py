@@ -14,7 +14,7 @@ from types import MappingProxyType
 import click
 import msgspec
 
-from bench import callbacks, channels, footprint, orders, queries, rearm, reconcile, sweep
+from bench import callbacks, channels, door, footprint, orders, queries, rearm, reconcile, sweep
 from bench.buyer import Unexpected
 from bench.machine import describe
 from bench.report import Report, Result, lines
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "rearm": rearm.measure,
         "footprint": footprint.measure,
         "sweep": sweep.measure,
+        "door": door.measure,
         "reconcile": reconcile.measure,
         "channels": channels.measure,
     }
@@ -55,7 +56,7 @@ _USUAL = Sizes()
     type=click.IntRange(100, 1_000_000),
     default=_USUAL.rows,
     show_default=True,
-    help="Pending rows of rearm and sweep, pending payments of footprint, rows of the statement of reconcile.",
+    help="Pending rows of rearm and sweep, pending payments of footprint, orders of door, statement rows of reconcile.",
 )
 @click.option(
     "--clients",
@@ -77,9 +78,9 @@ _USUAL = Sizes()
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
-    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, reconcile or channels; without any, all of them,
-    in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit code 1
-    when something did not do what was to be measured.
+    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, door, reconcile or channels; without any, all of
+    them, in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit
+    code 1 when something did not do what was to be measured.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

@@ -37,11 +37,12 @@ FIGURES = {
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
     "channels": {f"{name}_{what}" for name in ADAPTERS for what in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
+    "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
     "sweep": {f"{name}_{which}" for name in ("idle", "busy") for which in LATENCIES} | {"behind_leases"},
 }
 
 
-ON_THE_STACK = FIGURES.keys() - {"channels"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "door"}
 """Those that measure all processes together."""
 
 

@@ -9,7 +9,6 @@ from core.errors import DatabaseUnavailable
 from core.order import OrderStatus
 from demo.embedded import free_port
 from storage.postgres.database import Database
-from storage.postgres.door.transition import transition as transitions
 from storage.postgres.orders import find_state
 from tests.servers import eventually
 from tests.storage.cutting_proxy import Cut, cutting_proxy
@@ -33,7 +32,7 @@ MARK = '{"orders":['
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses after a lost connection are for a restart of Postgres; here it is there all the time."""
-    monkeypatch.setattr(transitions, "_RETRY_PAUSES_S", (0.01,) * 4)
+    monkeypatch.setattr("storage.postgres.door.transition._RETRY_PAUSES_S", (0.01,) * 4)
 
 
 @pytest.mark.parametrize("cut", Cut)

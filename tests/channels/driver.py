@@ -19,7 +19,7 @@ from core.errors import CallbackRejected, ChannelError, ChannelUnreadable
 from core.order import Payment, PaymentStatus
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
-from tests.channels.said import (
+from tests.channels.reports import (
     AMOUNT,
     NUMBER,
     OFFLINE_URL,

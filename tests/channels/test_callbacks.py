@@ -17,10 +17,10 @@ from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
 from tests.channels import garbage
-from tests.channels.called_back import AT, NOW, sent, signed, verify
 from tests.channels.conftest import Far, assert_tells_no_secret, opened_offline
 from tests.channels.driver import AMOUNT, OFFLINE_URL, OTHER_NUMBER, PAID_AT, Driver, Key, Said
 from tests.channels.expected import expected
+from tests.channels.signed_callbacks import AT, NOW, sent, signed, verify
 from tests.servers import eventually
 
 

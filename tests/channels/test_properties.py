@@ -14,10 +14,10 @@ from core.errors import ChannelError
 from core.evidence import Evidence, Paid, Refunded
 from simulator.kernel.faults import CallKind
 from tests.channels import garbage
-from tests.channels.called_back import sent, signed, verify
 from tests.channels.conftest import PRECEDING, as_asked, as_response, each_driver, known, opened_offline
 from tests.channels.driver import OFFLINE_URL, Driver, Form, Said, Sent
 from tests.channels.expected import expected
+from tests.channels.signed_callbacks import sent, signed, verify
 from tests.channels.wire import Answered, Asked
 
 statuses = st.sampled_from([200, 201, 204, 302, 400, 401, 404, 409, 429, 500, 503])

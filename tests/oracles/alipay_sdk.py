@@ -4,7 +4,7 @@ from typing import Any
 
 from alipay import AliPay
 
-from tests.oracles.told import serve
+from tests.oracles.library_server import serve
 
 its: dict[str, AliPay] = {}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import stripe
 
-from tests.oracles.told import serve
+from tests.oracles.library_server import serve
 
 its: dict[str, Any] = {}
 loop = asyncio.new_event_loop()

@@ -29,7 +29,7 @@ from simulator.alipay.channel import Alipay
 from simulator.kernel.base import Opened
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
-from tests.oracles.witness import Witness, witness
+from tests.oracles.library import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 

@@ -23,7 +23,7 @@ from core.order import Payment, PaymentStatus
 from demo.embedded import free_port
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
-from tests.oracles.witness import ROOT, python_of
+from tests.oracles.library import ROOT, python_of
 from tests.servers import eventually
 
 SECRET_KEY = "sk_test_12345678"

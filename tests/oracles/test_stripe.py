@@ -10,7 +10,7 @@ from simulator.kernel.base import Message, Opened
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
 from simulator.stripe.channel import Stripe
-from tests.oracles.witness import Witness, witness
+from tests.oracles.library import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 

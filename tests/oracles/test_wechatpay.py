@@ -15,7 +15,7 @@ from simulator.kernel.base import Event, Message
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
 from simulator.wechatpay.channel import WechatPay
-from tests.oracles.witness import Witness, witness
+from tests.oracles.library import Witness, witness
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 BEIJING = timezone(timedelta(hours=8))

@@ -7,7 +7,7 @@ from typing import Any
 
 from wechatpayv3 import WeChatPay, WeChatPayType
 
-from tests.oracles.told import serve
+from tests.oracles.library_server import serve
 
 its: dict[str, WeChatPay] = {}
 

@@ -25,7 +25,7 @@ from core.errors import CallbackRejected, ChannelUnavailable, ChannelUnreadable
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
 from tests.channels.driver import Driver
-from tests.channels.said import (
+from tests.channels.reports import (
     AMOUNT,
     NUMBER,
     OFFLINE_URL,

@@ -41,7 +41,7 @@ from tests.channels.paypal.driver import (
     money,
     signature_headers,
 )
-from tests.channels.said import AMOUNT, NUMBER, OFFLINE_URL, OTHER_NUMBER, PAID_AT, REFUND_NO, Key, Said, Sent
+from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, OTHER_NUMBER, PAID_AT, REFUND_NO, Key, Said, Sent
 from tests.channels.wire import Answered, Asked
 
 DRIVER = PaypalDriver()

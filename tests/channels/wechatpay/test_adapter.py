@@ -36,7 +36,7 @@ from core.errors import (
 )
 from core.evidence import Closed, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import mismatch
-from tests.channels.said import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, Key, Said, Sent
+from tests.channels.reports import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, Key, Said, Sent
 from tests.channels.wechatpay.driver import (
     APIV3_KEY,
     APPID,

@@ -1,4 +1,4 @@
-"""Each channel's adapter against its simulated far side over HTTP, with a middleman who alters what passes."""
+"""Fixtures: each channel's adapter against its simulator over HTTP, with a proxy that alters responses."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from tests.channels.alipay.driver import AlipayDriver
-from tests.channels.driver import NUMBER, OFFLINE_URL, REFUND_NO, Driver, Key, Said
+from tests.channels.driver import Driver
 from tests.channels.paypal.driver import PaypalDriver
+from tests.channels.reports import NUMBER, OFFLINE_URL, REFUND_NO, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
 from tests.channels.stripe.driver import StripeDriver
 from tests.channels.wechatpay.driver import WechatPayDriver
-from tests.channels.wire import Answered, Asked, Middleman, listening
+from tests.channels.wire import Proxy, WireRequest, WireResponse, serving
 
 DRIVERS: tuple[Driver, ...] = (SandboxDriver(), AlipayDriver(), PaypalDriver(), WechatPayDriver(), StripeDriver())
-"""A further channel is one more entry."""
+"""A further channel adds one entry."""
 
 HERE = Path(__file__).parent
 CALLBACK_URL = "http://127.0.0.1:9/callbacks/main"
 PRECEDING = (CallKind.TOKEN, CallKind.CERTIFICATES)
 
 each_driver = pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.channel)
-"""For tests to which hypothesis gives examples, and which a fixture would give only one driver for all of them."""
+"""For hypothesis tests, where a fixture would give one driver to all examples."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,44 +52,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Running(NamedTuple):
-    """What serves the whole session: the far side of every channel, and a middleman and an adapter before each."""
+    """The session's servers: the simulator of every channel, with a proxy and an adapter for each."""
 
     far_side: Simulation
-    middlemen: dict[str, tuple[Middleman, str]]
+    proxies: dict[str, tuple[Proxy, str]]
     transport: Transport
     adapters: dict[str, Channel]
 
 
-class Far:
-    """One account, from both sides: its adapter and its row here, its ledger there, and the middleman between them."""
+class Env:
+    """One account's environment: adapter and payment row on our side, the simulator's ledger, the proxy between."""
 
     def __init__(self, driver: Driver, running: Running) -> None:
         self.driver = driver
         self.far_side = running.far_side
-        self.middleman, self.url = running.middlemen[driver.channel]
+        self.proxy, self.url = running.proxies[driver.channel]
         self.transport = running.transport
-        self.account = driver.far_account(CALLBACK_URL)
+        self.account = driver.simulator_account(CALLBACK_URL)
         self.adapter = running.adapters.get(driver.channel) or self.open(Key.NEW, Key.OLD)
         running.adapters[driver.channel] = self.adapter
         self.row = known(driver)
 
     def open(self, *keys: Key, transport: Transport | None = None) -> Channel:
-        """The account with these keys, the first of which signs."""
+        """The adapter with these keys, the first of which signs."""
         return open_channel(self.driver.account(self.url, *keys), transport or self.transport)
 
     async def create(self, row: Payment | None = None, *, callback_url: str = CALLBACK_URL) -> Created:
-        """Create it, and keep the reference that came back in our row."""
-        asked = row or self.driver.payment()
-        created = await self.adapter.create_payment(create(asked, callback_url))
-        self.row = replace(asked, channel_reference=created.channel_reference)
+        """Create the payment and store the returned reference in our row."""
+        requested = row or self.driver.payment()
+        created = await self.adapter.create_payment(create(requested, callback_url))
+        self.row = replace(requested, channel_reference=created.channel_reference)
         return created
 
     def see(self) -> None:
-        """The buyer looks at the pay page: from then on every channel knows the payment."""
+        """Open the pay page as the buyer: from then on every channel knows the payment."""
         self.far_side.open(self._key)
 
     async def pay(self) -> LedgerPayment:
-        """The buyer pays, and where the channel waits to be asked for the money, it is asked."""
+        """Pay as the buyer, and capture where the channel needs it."""
         self.agree()
         if self.driver.needs_capture:
             await self.adapter.capture_payment(self.row)
@@ -97,7 +98,7 @@ class Far:
         return paid
 
     def agree(self) -> None:
-        """The buyer does the own part, with which most channels take the money."""
+        """Do the buyer's part; most channels take the money with it."""
         self.see()
         agreed = self.far_side.pay(self._key)
         assert isinstance(agreed, LedgerPayment)
@@ -106,43 +107,47 @@ class Far:
         return await self.adapter.query_payment(self.row)
 
     async def buy(self) -> LedgerPayment:
-        """Created, paid, and our row paid by what a query told."""
+        """Create and pay the payment, and mark our row as paid by the query's evidence."""
         await self.create()
         paid = await self.pay()
-        told = await self.query()
-        assert isinstance(told, Paid)
+        evidence = await self.query()
+        assert isinstance(evidence, Paid)
         self.row = replace(
             self.row,
             status=PaymentStatus.PAID,
-            channel_transaction_id=told.channel_transaction_id,
-            paid_at=told.at,
+            channel_transaction_id=evidence.channel_transaction_id,
+            paid_at=evidence.at,
         )
         return paid
 
     def refund(self, amount: int, refund_no: str = REFUND_NO) -> None:
-        """Given back in the channel's console, not by us."""
+        """Refund in the channel's console, not by us."""
         self.far_side.refund(self.account, self._key.number, refund_no, amount, self.far_side.now())
 
     def payments(self) -> list[LedgerPayment]:
         return list(self.far_side.ledger.payments(self.far_side.now()))
 
-    def says(self, said: Said, *, key: Key = Key.NEW) -> None:
-        """From now on queries are answered with this, well signed."""
-        self.answers(lambda asked: self.driver.answer(asked, 200, self.driver.render(said), key=key))
+    def set_report(self, report: PaymentReport, *, key: Key = Key.NEW) -> None:
+        """Answer every query from now on with this report, correctly signed."""
+        self.set_response(
+            lambda request: self.driver.signed_response(request, 200, self.driver.render(report), key=key)
+        )
 
-    def answers(self, answer: Callable[[Asked], Answered | bytes | None], *, to: CallKind = CallKind.QUERY) -> None:
-        """From now on calls of this kind, and no others, are answered with this."""
-        made_as = self.driver.asked_as.get(to, to)
+    def set_response(
+        self, answer: Callable[[WireRequest], WireResponse | bytes | None], *, to: CallKind = CallKind.QUERY
+    ) -> None:
+        """Answer every call of this kind, and no other, from now on with this response."""
+        made_as = self.driver.sent_as.get(to, to)
 
-        def spoil(asked: Asked, answered: Answered) -> Answered | bytes | None:
-            return answer(asked) if self.driver.kind(asked) is made_as else answered
+        def alter(request: WireRequest, response: WireResponse) -> WireResponse | bytes | None:
+            return answer(request) if self.driver.kind(request) is made_as else response
 
-        self.middleman.spoil = spoil
+        self.proxy.alter = alter
 
-    def asked(self, kind: CallKind) -> list[Asked]:
-        """The calls of this kind that have been made."""
-        made_as = self.driver.asked_as.get(kind, kind)
-        return [asked for asked, _ in self.middleman.passed if self.driver.kind(asked) is made_as]
+    def calls(self, kind: CallKind) -> list[WireRequest]:
+        """Requests of this kind so far."""
+        made_as = self.driver.sent_as.get(kind, kind)
+        return [request for request, _ in self.proxy.exchanges if self.driver.kind(request) is made_as]
 
     @property
     def _key(self) -> LedgerKey:
@@ -150,7 +155,7 @@ class Far:
 
 
 def known(driver: Driver, number: str = NUMBER) -> Payment:
-    """Our row of a payment that the channel knows, without having been asked to create it."""
+    """Our row of a payment that the channel knows without a creation call."""
     reference = driver.reference if number == NUMBER else driver.other_reference
     return replace(driver.payment(number), channel_reference=reference)
 
@@ -165,24 +170,24 @@ def create(row: Payment, callback_url: str = CALLBACK_URL) -> Create:
     )
 
 
-def needs_signatures(far: Far) -> None:
-    if not far.driver.answers_are_signed:
-        pytest.skip("this channel does not sign its answers: TLS says who answers")
+def needs_signatures(env: Env) -> None:
+    if not env.driver.responses_are_signed:
+        pytest.skip("this channel does not sign its responses: TLS authenticates it")
 
 
-async def rows_of(far: Far, day: date) -> list[StatementRow | MalformedRow]:
-    """The statement of the day, fetched and read."""
+async def rows_of(env: Env, day: date) -> list[StatementRow | MalformedRow]:
+    """Rows of the day's statement, fetched and parsed."""
     with TemporaryFile() as file:
-        await far.adapter.fetch_statement(day, file)
+        await env.adapter.fetch_statement(day, file)
         file.seek(0)
-        return list(far.adapter.parse_statement(file))
+        return list(env.adapter.parse_statement(file))
 
 
 _offline: dict[tuple[str, tuple[Key, ...]], Channel] = {}
 
 
 def opened_offline(driver: Driver, *keys: Key) -> Channel:
-    """One adapter for the session: what it fetches in order to verify the driver answers, and nothing else."""
+    """One adapter for the session; the driver serves what it fetches in order to verify, and nothing else."""
     opened = _offline.get((driver.channel, keys))
     if opened is None:
         opened = _offline[driver.channel, keys] = _open_offline(driver, *keys)
@@ -190,37 +195,37 @@ def opened_offline(driver: Driver, *keys: Key) -> Channel:
 
 
 def _open_offline(driver: Driver, *keys: Key) -> Channel:
-    def told(request: httpx.Request) -> httpx.Response:
-        asked = as_asked(request)
-        if driver.kind(asked) not in PRECEDING:
+    def respond(http_request: httpx.Request) -> httpx.Response:
+        request = wire_request(http_request)
+        if driver.kind(request) not in PRECEDING:
             return httpx.Response(500)
-        return as_response(driver.aside(asked))
+        return httpx_response(driver.preceding_response(request))
 
-    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(told))
+    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(respond))
     return open_channel(driver.account(OFFLINE_URL, *keys), nobody)
 
 
-def as_asked(request: httpx.Request) -> Asked:
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    return Asked(request.method, request.url.raw_path.decode(), headers, request.content, b"")
+def wire_request(http_request: httpx.Request) -> WireRequest:
+    headers = {name.lower(): value for name, value in http_request.headers.items()}
+    return WireRequest(http_request.method, http_request.url.raw_path.decode(), headers, http_request.content, b"")
 
 
-def as_response(answered: Answered) -> httpx.Response:
-    status, headers, body = answered
+def httpx_response(response: WireResponse) -> httpx.Response:
+    status, headers, body = response
     return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
 
-def assert_tells_no_secret(told: object, credentials: object) -> None:
-    """No text of the credentials that is long enough to be a secret is in it, nor a line of one."""
+def assert_without_secrets(text: object, credentials: object) -> None:
+    """Assert that the text contains no line of the credentials that is long enough to be a secret."""
     if isinstance(credentials, dict):
         for value in credentials.values():
-            assert_tells_no_secret(told, value)
+            assert_without_secrets(text, value)
     elif isinstance(credentials, list | tuple):
         for value in credentials:
-            assert_tells_no_secret(told, value)
+            assert_without_secrets(text, value)
     else:
         lines = [line for line in str(credentials).splitlines() if len(line) >= 32]
-        assert not [line for line in lines if line in str(told)]
+        assert not [line for line in lines if line in str(text)]
 
 
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.channel)
@@ -231,7 +236,7 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 @pytest.fixture
 def offline(driver: Driver) -> Channel:
-    """The adapter for what needs no wire: callbacks, acknowledgements, statements."""
+    """The adapter for everything without a connection: callbacks, acknowledgements, statements."""
     return opened_offline(driver, Key.NEW, Key.OLD)
 
 
@@ -239,19 +244,19 @@ def offline(driver: Driver) -> Channel:
 async def running() -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         _, far_side = await stack.enter_async_context(serve_channels(seed=7))
-        middlemen = {}
+        proxies = {}
         for channel, url in far_side.urls.items():
-            middleman = Middleman(url)
-            peer = await stack.enter_async_context(listening(middleman.talk))
-            middlemen[channel] = middleman, peer.url
-        yield Running(far_side, middlemen, await stack.enter_async_context(Transport(timeout_s=2.0)), {})
+            proxy = Proxy(url)
+            peer = await stack.enter_async_context(serving(proxy.talk))
+            proxies[channel] = proxy, peer.url
+        yield Running(far_side, proxies, await stack.enter_async_context(Transport(timeout_s=2.0)), {})
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def far(driver: Driver, running: Running) -> Far:
-    """Empty books, nobody altering anything."""
+async def env(driver: Driver, running: Running) -> Env:
+    """An environment with an empty ledger and unaltered responses."""
     await running.far_side.reset(7)
-    found = Far(driver, running)
+    found = Env(driver, running)
     running.far_side.accounts[found.account.merchant_id] = found.account
-    found.middleman.spoil, found.middleman.passed = lambda _, answered: answered, []
+    found.proxy.alter, found.proxy.exchanges = lambda _, response: response, []
     return found

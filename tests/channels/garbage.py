@@ -1,4 +1,4 @@
-"""What a channel could send in the place of a callback's content, in the form of the genuine one."""
+"""Garbage in place of a callback's content, in the same form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from hypothesis import strategies as st
 
-from tests.channels.driver import Form
+from tests.channels.reports import Form
 
 BLANKS = b" " * (10 << 20)
 
@@ -32,21 +32,21 @@ NAMES = tuple(_ANY)
 
 
 def instead_of(form: Form, good: bytes, name: str) -> bytes:
-    """The garbage of this name; what is made of the genuine content is made of `good`."""
+    """The garbage of this name, some of it derived from the genuine content `good`."""
     cut = good[: len(good) // 2] if form is Form.JSON else good.partition(b"&")[0]
-    made = {"truncated": cut, "twice": good + good}
+    variants = {"truncated": cut, "twice": good + good}
     if form is Form.JSON:
         deep = b"[" * 100_000 + b"]" * 100_000
-        made["every name twice"] = good[:-1] + b"," + good[1:]
-        made["nested 100,000 deep in an unknown field"] = good[:-1] + b',"more":' + deep + b"}"
+        variants["every name twice"] = good[:-1] + b"," + good[1:]
+        variants["nested 100,000 deep in an unknown field"] = good[:-1] + b',"more":' + deep + b"}"
     else:
-        made["every name twice"] = good + b"&" + good
-        made["nested 100,000 deep in an unknown field"] = good + b"&=&" * 100_000
-    return made.get(name, _ANY[name])
+        variants["every name twice"] = good + b"&" + good
+        variants["nested 100,000 deep in an unknown field"] = good + b"&=&" * 100_000
+    return variants.get(name, _ANY[name])
 
 
 def without_value(form: Form, content: bytes, text: str) -> bytes:
-    """The content without the fields that have this value, wherever they are."""
+    """The content without every field that has this value."""
     if form is Form.FORM:
         return urlencode([field for field in parse_qsl(content.decode()) if field[1] != text]).encode()
     return msgspec.json.encode(_without(msgspec.json.decode(content), text))
@@ -69,14 +69,14 @@ contents = st.binary(max_size=400) | json_values.map(msgspec.json.encode)
 
 @st.composite
 def with_another_value(draw: st.DrawFn, form: Form, good: bytes) -> bytes:
-    """The content with any value in the place of one of its own, wherever that is."""
+    """The content with one of its values replaced by any value."""
     if form is Form.FORM:
         fields = parse_qsl(good.decode(), keep_blank_values=True)
         at = draw(st.integers(0, len(fields) - 1))
         fields[at] = (fields[at][0], draw(words | st.text(max_size=20)))
         return urlencode(fields).encode()
-    told = msgspec.json.decode(good)
-    place: Any = told
+    value = msgspec.json.decode(good)
+    place: Any = value
     while True:
         name = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
         inner = place[name]
@@ -84,4 +84,4 @@ def with_another_value(draw: st.DrawFn, form: Form, good: bytes) -> bytes:
             place = inner
             continue
         place[name] = draw(json_values | words)
-        return msgspec.json.encode(told)
+        return msgspec.json.encode(value)

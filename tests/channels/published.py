@@ -1,4 +1,4 @@
-"""Signature vectors that the channels and their SDKs have published: proof of our reading that nobody here wrote."""
+"""Signature vectors published by the channels and their SDKs: independent proof of how we read the protocols."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BESIDE = Path(__file__).parents[3] / "shared" / "vectors"
 
 
 def published(name: str) -> dict[str, Any]:
-    """A file of them, by its name without `.json`, from the directory in CHANNEL_VECTORS or from beside the checkout.
+    """One file of vectors by its name without `.json`, from CHANNEL_VECTORS or from beside the checkout.
 
-    They are other people's, so the checkout does not hold them: the test is skipped where they are not there.
+    They belong to others, so the checkout does not contain them; without them the test is skipped.
     """
     file = Path(os.environ.get("CHANNEL_VECTORS", BESIDE)) / f"{name}.json"
     if not file.is_file():

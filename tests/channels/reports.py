@@ -1,4 +1,4 @@
-"""What channels say and send, in no channel's words: the values between the conformance suite and its drivers."""
+"""Channel-independent values that the conformance suite hands to its drivers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PAID_AT = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 TODAY = date(2026, 11, 23)
 
 OFFLINE_URL = "http://127.0.0.1:9"
-"""The account's address in tests that need no wire. What an adapter fetches from there, `Driver.aside` answers."""
+"""The account's address in offline tests; `Driver.preceding_response` serves what an adapter fetches from it."""
 
 
 class Key(StrEnum):
-    """Signing keys of an account. Both of its own verify; the stranger's, under the name of one of them, does not.
+    """Signing keys of an account. NEW and OLD verify; STRANGER, under the id of one of them, does not.
 
-    Where two sides have keys of their own, NEW and OLD are a pair of each: ours for calls, the channel's for the rest.
+    Where both sides have keys, NEW and OLD are pairs: ours sign calls, the channel's sign everything else.
     """
 
     NEW = "new"
@@ -33,12 +33,12 @@ class Key(StrEnum):
     STRANGER = "stranger"
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What the channel says of a payment, in no channel's words.
+class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The channel's state of a payment, independent of the channel.
 
-    `status` is unpaid, agreed (to be captured), paid, refunded or closed; any other text is told as it is. `currency`,
-    `merchant`, `app` and `transaction` None: the driver's own. A payment that is refunded has been paid; what is paid
-    was paid at PAID_AT.
+    `status` is unpaid, agreed (to be captured), paid, refunded or closed; any other text is sent unchanged. None in
+    `currency`, `merchant`, `app` or `transaction` stands for the driver's value. A refunded payment was paid; a paid
+    one was paid at PAID_AT.
     """
 
     status: str = "paid"
@@ -55,12 +55,12 @@ def _as_it_is(refunded: int) -> int | None:
     return refunded
 
 
-class Tells(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel is able to tell in one place: in the answer to a query, or in a callback.
+class Reportable(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a `PaymentReport` that one kind of message contains: a query's response, or a callback.
 
-    `statuses` can be told there. `never` names the fields of `Said` (and "at") that are not told whatever the status,
-    `unpaid_not` those that are told only when there is money. `merchant` and `app` in neither of them: another one is
-    another account. `refunded` maps an amount given back to the `refunded_amount` of the evidence, None to `Paid`.
+    `never` names the fields (and "at") that no status contains, `unpaid_not` those that only a paid status contains.
+    Where `merchant` or `app` is contained, another one is another account. `refunded` maps a refunded amount to the
+    `refunded_amount` of the evidence, or to None for `Paid`.
     """
 
     statuses: frozenset[str] = frozenset({"unpaid", "paid", "closed", "refunded"})
@@ -68,20 +68,20 @@ class Tells(msgspec.Struct, frozen=True, kw_only=True):
     unpaid_not: frozenset[str] = frozenset()
     refunded: Callable[[int], int | None] = _as_it_is
 
-    def can_tell(self, said: Said) -> bool:
-        """Whether all in which it differs from the payment as it should be can be told here."""
-        if said.status not in self.statuses:
+    def includes(self, report: PaymentReport) -> bool:
+        """Whether the message contains every field in which the report differs from the default."""
+        if report.status not in self.statuses:
             return False
-        differs = {name for name in ("number", "amount", "currency", "merchant", "app") if _differs(said, name)}
-        untold = self.never if said.status in ("paid", "refunded") else self.never | self.unpaid_not
-        return not differs & untold
+        differs = {name for name in ("number", "amount", "currency", "merchant", "app") if _differs(report, name)}
+        omitted = self.never if report.status in ("paid", "refunded") else self.never | self.unpaid_not
+        return not differs & omitted
 
 
-def _differs(said: Said, name: str) -> bool:
-    return bool(getattr(said, name) != getattr(Said(), name))
+def _differs(report: PaymentReport, name: str) -> bool:
+    return bool(getattr(report, name) != getattr(PaymentReport(), name))
 
 
-class Sent(NamedTuple):
+class CallbackRequest(NamedTuple):
     """A callback on the wire; header names are lower-case."""
 
     headers: dict[str, str]
@@ -89,16 +89,16 @@ class Sent(NamedTuple):
 
 
 class Form(StrEnum):
-    """In what form the content of a callback is: garbage is made to match."""
+    """Form of a callback's content; garbage is made to match it."""
 
     JSON = "json"
     FORM = "form"
 
 
-class Wrong(NamedTuple):
-    """A value under `key` of the credentials that no account can be opened with; the message has `named` in it.
+class BadCredential(NamedTuple):
+    """An invalid value of one credentials key; the error message contains `named`.
 
-    A value that is secret has the word `canary` in it, and the message must not.
+    A secret value contains the word `canary`, and the message must not.
     """
 
     key: str

@@ -9,8 +9,9 @@ from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import ConfigurationError
-from tests.channels.conftest import DRIVERS, assert_tells_no_secret
-from tests.channels.driver import OFFLINE_URL, Driver
+from tests.channels.conftest import DRIVERS, assert_without_secrets
+from tests.channels.driver import Driver
+from tests.channels.reports import OFFLINE_URL
 
 NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 
@@ -20,13 +21,13 @@ def test_every_adapter_passes_the_conformance_suite() -> None:
     assert sorted(ADAPTERS) == sorted(driver.channel for driver in DRIVERS)
 
 
-def test_a_channel_that_is_none_is_named(driver: Driver) -> None:
+def test_an_unknown_channel_is_named_in_the_error(driver: Driver) -> None:
     account = replace(driver.account(OFFLINE_URL), channel="barter")
     with pytest.raises(ConfigurationError, match="barter"):
         open_channel(account, NOBODY)
 
 
-def test_an_adapter_says_how_it_is_used(driver: Driver, offline: Channel) -> None:
+def test_an_adapter_declares_its_methods_and_queries(driver: Driver, offline: Channel) -> None:
     """Its methods, and whether there is anything to ask by before it was created."""
     assert offline.methods == driver.methods
     assert driver.method in ("", *offline.methods)
@@ -36,13 +37,13 @@ def test_an_adapter_says_how_it_is_used(driver: Driver, offline: Channel) -> Non
 @pytest.mark.parametrize(
     "credentials", [{}, {"api_key": "canary"}, {"merchant_id": 7, "keys": "canary"}], ids=["none", "other", "shape"]
 )
-def test_credentials_of_another_form_are_a_configuration_error(driver: Driver, credentials: dict[str, object]) -> None:
+def test_credentials_of_another_type_are_a_configuration_error(driver: Driver, credentials: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match="account main") as caught:
         open_channel(with_credentials(driver, credentials), NOBODY)
     assert "canary" not in str(caught.value)
 
 
-def test_a_credential_that_is_missing_is_named(driver: Driver) -> None:
+def test_a_missing_credential_is_named(driver: Driver) -> None:
     credentials = driver.account(OFFLINE_URL).credentials
     assert driver.required
     for name in driver.required:
@@ -50,10 +51,10 @@ def test_a_credential_that_is_missing_is_named(driver: Driver) -> None:
         assert len(rest) < len(credentials)
         with pytest.raises(ConfigurationError, match=name) as caught:
             open_channel(with_credentials(driver, rest), NOBODY)
-        assert_tells_no_secret(caught.value, rest)
+        assert_without_secrets(caught.value, rest)
 
 
-def test_a_credential_too_many_is_named(driver: Driver) -> None:
+def test_an_unknown_credential_is_named(driver: Driver) -> None:
     """It is a name that was mistyped."""
     credentials = driver.account(OFFLINE_URL).credentials | {"secret_kye": "canary"}
     with pytest.raises(ConfigurationError, match="secret_kye") as caught:
@@ -61,10 +62,10 @@ def test_a_credential_too_many_is_named(driver: Driver) -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_a_credential_that_is_malformed_is_named_and_not_shown(driver: Driver) -> None:
+def test_a_malformed_credential_is_named_and_its_value_is_hidden(driver: Driver) -> None:
     """Such a one would make every call fail later, in words that help nobody."""
-    assert driver.wrong
-    for key, value, named in driver.wrong:
+    assert driver.bad_credentials
+    for key, value, named in driver.bad_credentials:
         credentials = driver.account(OFFLINE_URL).credentials | {key: value}
         with pytest.raises(ConfigurationError, match="account main") as caught:
             pytest.fail(f"{key}={value!r} opened {open_channel(with_credentials(driver, credentials), NOBODY)}")
@@ -78,7 +79,7 @@ def test_an_account_that_mixes_test_and_live_does_not_open(driver: Driver) -> No
     for name, account in driver.mixed_accounts().items():
         with pytest.raises(ConfigurationError, match="account main") as caught:
             pytest.fail(f"{name}: {open_channel(account, NOBODY)}")
-        assert_tells_no_secret(caught.value, account.credentials)
+        assert_without_secrets(caught.value, account.credentials)
 
 
 def test_an_account_in_a_log_line_shows_no_credentials(driver: Driver) -> None:
@@ -89,7 +90,7 @@ def test_an_account_in_a_log_line_shows_no_credentials(driver: Driver) -> None:
 
 
 def test_an_adapter_in_a_log_line_shows_no_credentials(driver: Driver, offline: Channel) -> None:
-    assert_tells_no_secret(repr(offline), driver.account(OFFLINE_URL).credentials)
+    assert_without_secrets(repr(offline), driver.account(OFFLINE_URL).credentials)
 
 
 def with_credentials(driver: Driver, credentials: dict[str, object]) -> AccountConfig:

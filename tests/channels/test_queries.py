@@ -12,213 +12,219 @@ from core.evidence import Approved, Closed, Missing, Paid, Refunded, Unpaid
 from core.lifecycle import mismatch
 from core.order import CaseReason
 from simulator.kernel.faults import CallKind, FaultProfile
-from tests.channels.conftest import Far, known, needs_signatures
-from tests.channels.driver import AMOUNT, NUMBER, OTHER_NUMBER, Key, Said
+from tests.channels.conftest import Env, known, needs_signatures
 from tests.channels.expected import expected
+from tests.channels.reports import AMOUNT, NUMBER, OTHER_NUMBER, Key, PaymentReport
 
 
-async def test_a_payment_that_was_created_and_not_paid_is_unpaid(far: Far) -> None:
-    await far.create()
-    assert isinstance(await far.query(), Missing if far.driver.missing_until_seen else Unpaid)
-    far.see()
-    told = await far.query()
-    assert isinstance(told, Unpaid)
-    assert mismatch(far.row, told) is None
+async def test_a_created_payment_is_unpaid(env: Env) -> None:
+    await env.create()
+    assert isinstance(await env.query(), Missing if env.driver.missing_until_seen else Unpaid)
+    env.see()
+    evidence = await env.query()
+    assert isinstance(evidence, Unpaid)
+    assert mismatch(env.row, evidence) is None
 
 
-async def test_a_paid_payment_is_paid_with_amount_currency_and_transaction(far: Far) -> None:
-    await far.create()
-    paid = await far.pay()
-    told = await far.query()
-    assert isinstance(told, Paid)
-    assert (told.amount, told.currency, bool(told.channel_transaction_id)) == (AMOUNT, far.driver.currency, True)
-    if "at" not in far.driver.queries.never:
-        assert told.at is not None
+async def test_paid_evidence_has_amount_currency_and_transaction(env: Env) -> None:
+    await env.create()
+    paid = await env.pay()
+    evidence = await env.query()
+    assert isinstance(evidence, Paid)
+    assert (evidence.amount, evidence.currency, bool(evidence.channel_transaction_id)) == (
+        AMOUNT,
+        env.driver.currency,
+        True,
+    )
+    if "at" not in env.driver.queries.never:
+        assert evidence.at is not None
         assert paid.paid_at is not None
-        assert told.at.replace(microsecond=0) == paid.paid_at.replace(microsecond=0)
-    assert mismatch(far.row, told) is None
+        assert evidence.at.replace(microsecond=0) == paid.paid_at.replace(microsecond=0)
+    assert mismatch(env.row, evidence) is None
 
 
-async def test_what_the_buyer_agreed_to_is_approved_and_paid_once_it_is_captured(far: Far) -> None:
+async def test_an_agreed_payment_is_approved_and_paid_after_its_capture(env: Env) -> None:
     """An approval taken for money would ship goods that nobody paid; one that is never captured lapses."""
-    if not far.driver.needs_capture:
-        await far.create()
-        await far.adapter.capture_payment(far.row)
-        assert far.asked(CallKind.CAPTURE) == [], "there is nothing to capture at this channel"
+    if not env.driver.needs_capture:
+        await env.create()
+        await env.adapter.capture_payment(env.row)
+        assert env.calls(CallKind.CAPTURE) == [], "there is nothing to capture at this channel"
         return
-    await far.create()
-    far.agree()
-    told = await far.query()
-    assert isinstance(told, Approved)
-    assert mismatch(far.row, told) is None
+    await env.create()
+    env.agree()
+    evidence = await env.query()
+    assert isinstance(evidence, Approved)
+    assert mismatch(env.row, evidence) is None
     for _ in range(2):
-        await far.adapter.capture_payment(far.row)
-    assert isinstance(await far.query(), Paid)
-    assert [one.status.was_paid for one in far.payments()] == [True]
+        await env.adapter.capture_payment(env.row)
+    assert isinstance(await env.query(), Paid)
+    assert [one.status.was_paid for one in env.payments()] == [True]
 
 
-async def test_a_refusal_to_capture_is_told(far: Far) -> None:
-    if not far.driver.needs_capture:
+async def test_a_refused_capture_raises_the_refusal(env: Env) -> None:
+    if not env.driver.needs_capture:
         pytest.skip("this channel takes the money by itself")
-    await far.create()
-    far.agree()
-    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code), to=CallKind.CAPTURE)
-    with pytest.raises(ChannelRefused, match=far.driver.refusal_code):
-        await far.adapter.capture_payment(far.row)
+    await env.create()
+    env.agree()
+    env.set_response(lambda request: env.driver.refusal_response(request, env.driver.refusal_code), to=CallKind.CAPTURE)
+    with pytest.raises(ChannelRefused, match=env.driver.refusal_code):
+        await env.adapter.capture_payment(env.row)
 
 
-async def test_money_that_is_under_way_is_not_there(far: Far) -> None:
+async def test_a_payment_under_way_is_unpaid(env: Env) -> None:
     """By a slow method the buyer is done today, and the money comes next week or never."""
-    far.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
-    await far.create()
-    far.agree()
-    told = await far.query()
-    assert isinstance(told, Approved if far.driver.needs_capture else Unpaid)
-    assert getattr(told, "under_way", False) == far.driver.tells_under_way
-    assert mismatch(far.row, told) is None
+    env.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
+    await env.create()
+    env.agree()
+    evidence = await env.query()
+    assert isinstance(evidence, Approved if env.driver.needs_capture else Unpaid)
+    assert getattr(evidence, "under_way", False) == env.driver.reports_under_way
+    assert mismatch(env.row, evidence) is None
 
 
-async def test_a_closed_payment_is_closed(far: Far) -> None:
-    await far.create()
-    far.see()
-    await far.adapter.close_payment(far.row)
-    assert isinstance(await far.query(), Closed if far.driver.closes else Unpaid)
+async def test_a_closed_payment_is_closed(env: Env) -> None:
+    await env.create()
+    env.see()
+    await env.adapter.close_payment(env.row)
+    assert isinstance(await env.query(), Closed if env.driver.closes else Unpaid)
 
 
-async def test_a_payment_that_is_not_there_is_missing_and_that_is_not_a_failure(far: Far) -> None:
-    assert await far.query() == Missing(channel_account="main", out_trade_no=NUMBER)
+async def test_a_payment_that_does_not_exist_is_missing_and_no_failure(env: Env) -> None:
+    assert await env.query() == Missing(channel_account="main", out_trade_no=NUMBER)
 
 
-async def test_the_channels_answer_that_there_is_none_is_missing(far: Far) -> None:
-    far.answers(far.driver.missing)
-    assert await far.query() == Missing(channel_account="main", out_trade_no=NUMBER)
+async def test_the_channels_not_found_response_is_missing(env: Env) -> None:
+    env.set_response(env.driver.missing_response)
+    assert await env.query() == Missing(channel_account="main", out_trade_no=NUMBER)
 
 
 @pytest.mark.parametrize("given_back", [1, 1000, AMOUNT])
-async def test_a_refund_in_part_or_in_whole_was_paid(far: Far, given_back: int) -> None:
+async def test_a_refund_in_part_or_in_whole_was_paid(env: Env, given_back: int) -> None:
     """Read as closed or as failed it would be a lost order."""
-    await far.create()
-    await far.pay()
-    far.refund(given_back)
-    told = await far.query()
-    refunded = far.driver.queries.refunded(given_back)
-    assert isinstance(told, Paid if refunded is None else Refunded)
-    assert (told.amount, getattr(told, "refunded_amount", None)) == (AMOUNT, refunded)
-    assert mismatch(far.row, told) is None
+    await env.create()
+    await env.pay()
+    env.refund(given_back)
+    evidence = await env.query()
+    refunded = env.driver.queries.refunded(given_back)
+    assert isinstance(evidence, Paid if refunded is None else Refunded)
+    assert (evidence.amount, getattr(evidence, "refunded_amount", None)) == (AMOUNT, refunded)
+    assert mismatch(env.row, evidence) is None
 
 
 @pytest.mark.parametrize("status", ["unpaid", "agreed", "paid", "closed", "refunded"])
-async def test_evidence_says_all_that_the_channel_said_and_nothing_else(far: Far, status: str) -> None:
-    if status not in far.driver.queries.statuses:
+async def test_evidence_has_every_field_of_the_response_and_no_other(env: Env, status: str) -> None:
+    if status not in env.driver.queries.statuses:
         pytest.skip("this channel has no such status")
     for refunded in (1, 1000, AMOUNT) if status == "refunded" else (0,):
-        said = Said(status=status, refunded=refunded)
-        far.says(said)
-        told, wanted = await far.query(), expected(far.driver, said, far.driver.queries)
+        report = PaymentReport(status=status, refunded=refunded)
+        env.set_report(report)
+        evidence, expected_evidence = await env.query(), expected(env.driver, report, env.driver.queries)
         if status not in ("paid", "refunded"):
-            told = replace(told, at=None, channel_transaction_id=None)
-        assert told == wanted
+            evidence = replace(evidence, at=None, channel_transaction_id=None)
+        assert evidence == expected_evidence
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("report", "reason"),
     [
-        (Said(amount=AMOUNT + 1), CaseReason.AMOUNT_MISMATCH),
-        (Said(amount=AMOUNT - 1), CaseReason.AMOUNT_MISMATCH),
-        (Said(amount=0), CaseReason.AMOUNT_MISMATCH),
-        (Said(amount=AMOUNT * 100), CaseReason.AMOUNT_MISMATCH),
-        (Said(currency="JPY"), CaseReason.CURRENCY_MISMATCH),
-        (Said(currency="HKD"), CaseReason.CURRENCY_MISMATCH),
-        (Said(merchant="other"), CaseReason.ACCOUNT_MISMATCH),
-        (Said(app="other"), CaseReason.ACCOUNT_MISMATCH),
-        (Said(number=OTHER_NUMBER), CaseReason.NUMBER_MISMATCH),
-        (Said(status="refunded", refunded=1, amount=1), CaseReason.AMOUNT_MISMATCH),
-        (Said(status="unpaid", amount=1), CaseReason.AMOUNT_MISMATCH),
-        (Said(status="agreed", amount=1), CaseReason.AMOUNT_MISMATCH),
-        (Said(status="closed", number=OTHER_NUMBER), CaseReason.NUMBER_MISMATCH),
+        (PaymentReport(amount=AMOUNT + 1), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(amount=AMOUNT - 1), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(amount=0), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(amount=AMOUNT * 100), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(currency="JPY"), CaseReason.CURRENCY_MISMATCH),
+        (PaymentReport(currency="HKD"), CaseReason.CURRENCY_MISMATCH),
+        (PaymentReport(merchant="other"), CaseReason.ACCOUNT_MISMATCH),
+        (PaymentReport(app="other"), CaseReason.ACCOUNT_MISMATCH),
+        (PaymentReport(number=OTHER_NUMBER), CaseReason.NUMBER_MISMATCH),
+        (PaymentReport(status="refunded", refunded=1, amount=1), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(status="unpaid", amount=1), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(status="agreed", amount=1), CaseReason.AMOUNT_MISMATCH),
+        (PaymentReport(status="closed", number=OTHER_NUMBER), CaseReason.NUMBER_MISMATCH),
     ],
     ids=str,
 )
-async def test_an_answer_about_something_else_is_evidence_of_something_else(
-    far: Far, said: Said, reason: CaseReason
+async def test_a_response_about_another_payment_is_a_mismatch(
+    env: Env, report: PaymentReport, reason: CaseReason
 ) -> None:
     """The adapter reports what the channel said and compares nothing; the comparison is one function for all."""
-    if not far.driver.queries.can_tell(said):
+    if not env.driver.queries.includes(report):
         pytest.skip("this channel does not tell that in an answer")
-    far.says(far.driver.meant(said))
-    found = mismatch(far.row, await far.query())
+    env.set_report(env.driver.with_others(report))
+    found = mismatch(env.row, await env.query())
     assert found is not None
     assert found[0] is reason
 
 
-async def test_answers_of_the_old_and_of_the_new_key_verify_while_both_are_valid(far: Far) -> None:
+async def test_responses_of_the_old_and_of_the_new_key_verify_while_both_are_valid(env: Env) -> None:
     for key in (Key.OLD, Key.NEW):
-        far.says(Said(), key=key)
-        assert isinstance(await far.query(), Paid)
+        env.set_report(PaymentReport(), key=key)
+        assert isinstance(await env.query(), Paid)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [((Key.OLD,), Key.NEW), ((Key.NEW,), Key.OLD), ((Key.NEW,), Key.STRANGER)])
-async def test_an_answer_of_a_key_that_is_not_ours_proves_nothing(far: Far, ours: tuple[Key, ...], theirs: Key) -> None:
-    needs_signatures(far)
-    if theirs is not Key.STRANGER and not far.driver.answer_keys_are_pinned:
+async def test_a_response_signed_with_a_foreign_key_is_unreadable(env: Env, ours: tuple[Key, ...], theirs: Key) -> None:
+    needs_signatures(env)
+    if theirs is not Key.STRANGER and not env.driver.response_keys_are_pinned:
         pytest.skip("an account of this channel holds no keys: it fetches those that are valid")
-    far.says(Said(), key=theirs)
+    env.set_report(PaymentReport(), key=theirs)
     with pytest.raises(ChannelUnreadable):
-        await far.open(*ours).query_payment(far.row)
+        await env.open(*ours).query_payment(env.row)
 
 
-async def test_a_call_signed_with_either_key_is_answered_while_both_are_valid(far: Far) -> None:
-    await far.create()
-    far.see()
+async def test_the_channel_accepts_either_of_our_keys_while_both_are_valid(env: Env) -> None:
+    await env.create()
+    env.see()
     for keys in ((Key.NEW, Key.OLD), (Key.OLD, Key.NEW)):
-        assert isinstance(await far.open(*keys).query_payment(far.row), Unpaid)
+        assert isinstance(await env.open(*keys).query_payment(env.row), Unpaid)
 
 
 @pytest.mark.parametrize("side", [-1, 1], ids=["future", "past"])
-async def test_an_answer_signed_outside_the_tolerance_is_unreadable(far: Far, side: int) -> None:
+async def test_a_response_signed_outside_the_tolerance_is_unreadable(env: Env, side: int) -> None:
     """Both sides of it: a clock that is ahead is as wrong as one that is behind."""
-    tolerance_s = far.driver.answer_tolerance_s
+    tolerance_s = env.driver.response_tolerance_s
     if tolerance_s is None:
         pytest.skip("this channel does not say when it signed an answer")
-    body, now = far.driver.render(Said()), far.far_side.now().timestamp()
+    body, now = env.driver.render(PaymentReport()), env.far_side.now().timestamp()
     for age_s in (tolerance_s + 2, 86_400):
         at = now - side * age_s
-        far.answers(lambda asked, at=at: far.driver.answer(asked, 200, body, at=at))  # type: ignore[misc]
+        env.set_response(lambda request, at=at: env.driver.signed_response(request, 200, body, at=at))  # type: ignore[misc]
         with pytest.raises(ChannelUnreadable):
-            await far.query()
-    far.answers(lambda asked: far.driver.answer(asked, 200, body, at=now - side * (tolerance_s - 5)))
-    assert isinstance(await far.query(), Paid)
+            await env.query()
+    env.set_response(lambda request: env.driver.signed_response(request, 200, body, at=now - side * (tolerance_s - 5)))
+    assert isinstance(await env.query(), Paid)
 
 
-@pytest.mark.parametrize("what", ["paid", "missing"])
-async def test_an_answer_to_another_question_is_never_an_answer_to_this_one(far: Far, what: str) -> None:
+@pytest.mark.parametrize("status", ["paid", "missing"])
+async def test_a_response_to_another_query_is_never_evidence_for_this_one(env: Env, status: str) -> None:
     """Recorded when another order was asked about, played back for this one.
 
     Where answers do not name their question, the number in them is another one, and is compared.
     """
-    far.says(Said(number=OTHER_NUMBER))
-    await far.adapter.query_payment(known(far.driver, OTHER_NUMBER))
-    asked = far.asked(CallKind.QUERY)[-1]
-    body = far.driver.render(Said(number=OTHER_NUMBER))
-    recorded = far.driver.answer(asked, 200, body) if what == "paid" else far.driver.missing(asked)
-    far.answers(lambda _: recorded)
-    if far.driver.answers_are_bound:
+    env.set_report(PaymentReport(number=OTHER_NUMBER))
+    await env.adapter.query_payment(known(env.driver, OTHER_NUMBER))
+    request = env.calls(CallKind.QUERY)[-1]
+    body = env.driver.render(PaymentReport(number=OTHER_NUMBER))
+    recorded = (
+        env.driver.signed_response(request, 200, body) if status == "paid" else env.driver.missing_response(request)
+    )
+    env.set_response(lambda _: recorded)
+    if env.driver.responses_cover_requests:
         with pytest.raises(ChannelUnreadable):
-            await far.query()
-    elif what == "paid":
-        assert mismatch(far.row, await far.query()) is not None
+            await env.query()
+    elif status == "paid":
+        assert mismatch(env.row, await env.query()) is not None
 
 
-async def test_the_second_half_of_a_query_reads_what_the_whole_reads(far: Far) -> None:
+async def test_a_stored_response_reads_as_the_query_does(env: Env) -> None:
     """`nodrop explain` is given an answer that somebody kept; one bound to its question proves nothing alone."""
-    far.says(Said())
-    told = await far.query()
-    answered = far.driver.answer(far.asked(CallKind.QUERY)[-1], 200, far.driver.render(Said()))
-    kept = Response(status=200, headers=answered.headers, body=answered.body)
+    env.set_report(PaymentReport())
+    evidence = await env.query()
+    response = env.driver.signed_response(env.calls(CallKind.QUERY)[-1], 200, env.driver.render(PaymentReport()))
+    kept = Response(status=200, headers=response.headers, body=response.body)
     now = datetime.now(UTC)
-    assert isinstance(far.adapter, ReadsResponses) is not far.driver.answers_are_bound
-    if not isinstance(far.adapter, ReadsResponses):
+    assert isinstance(env.adapter, ReadsResponses) is not env.driver.responses_cover_requests
+    if not isinstance(env.adapter, ReadsResponses):
         return
-    assert far.adapter.read_response(far.row, kept, received_at=now) == told
+    assert env.adapter.read_response(env.row, kept, received_at=now) == evidence
     with pytest.raises(ChannelError):
-        far.adapter.read_response(far.row, replace(kept, body=b"<html>"), received_at=now)
+        env.adapter.read_response(env.row, replace(kept, body=b"<html>"), received_at=now)

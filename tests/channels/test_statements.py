@@ -10,8 +10,9 @@ import pytest
 from channels.base import Channel, MalformedRow, StatementRow
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from simulator.kernel.faults import CallKind
-from tests.channels.conftest import Far, rows_of
-from tests.channels.driver import AMOUNT, NUMBER, REFUND_NO, Driver
+from tests.channels.conftest import Env, rows_of
+from tests.channels.driver import Driver
+from tests.channels.reports import AMOUNT, NUMBER, REFUND_NO
 
 ROWS = 10_000
 BYTES_MAX = 1 << 20
@@ -27,29 +28,29 @@ def parsed(channel: Channel, statement: bytes) -> list[StatementRow | MalformedR
     return list(channel.parse_statement(BytesIO(statement)))
 
 
-async def test_a_statement_tells_what_was_paid_and_what_was_refunded(far: Far) -> None:
+async def test_a_statement_lists_payments_and_refunds(env: Env) -> None:
     """With the channel's number that the query told, by which the two are compared."""
-    paid = await far.buy()
-    await far.adapter.refund_payment(far.row, REFUND_NO, 1000)
+    paid = await env.buy()
+    await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     assert paid.paid_at is not None
-    rows = await rows_of(far, paid.paid_at.astimezone(far.adapter.statement_zone).date())
+    rows = await rows_of(env, paid.paid_at.astimezone(env.adapter.statement_zone).date())
     assert all(isinstance(row, StatementRow) for row in rows)
-    wanted = {
+    expected_rows = {
         (row.kind, NUMBER if row.out_trade_no else "", AMOUNT if row.kind == "payment" else 1000)
-        for row in far.driver.statement_rows
+        for row in env.driver.statement_rows
     }
-    assert {(row.kind, row.out_trade_no, row.amount) for row in rows if isinstance(row, StatementRow)} == wanted
+    assert {(row.kind, row.out_trade_no, row.amount) for row in rows if isinstance(row, StatementRow)} == expected_rows
     (payment,) = [row for row in rows if isinstance(row, StatementRow) and row.kind == "payment"]
-    assert payment.channel_transaction_id == far.row.channel_transaction_id
-    assert payment.currency == far.driver.currency
+    assert payment.channel_transaction_id == env.row.channel_transaction_id
+    assert payment.currency == env.driver.currency
     assert payment.at.replace(microsecond=0) == paid.paid_at.replace(microsecond=0)
     assert len(rows) == 2
 
 
-async def test_a_day_without_payments_has_no_rows_or_no_statement(far: Far) -> None:
-    await far.buy()
+async def test_a_day_without_payments_has_no_rows_or_no_statement(env: Env) -> None:
+    await env.buy()
     try:
-        assert await rows_of(far, LONG_AGO) == []
+        assert await rows_of(env, LONG_AGO) == []
     except ChannelRefused as refused:
         code = refused.code
     else:
@@ -57,31 +58,33 @@ async def test_a_day_without_payments_has_no_rows_or_no_statement(far: Far) -> N
     assert code == "no_statement"
 
 
-async def test_a_statement_that_breaks_off_is_unavailable(far: Far) -> None:
-    paid = await far.buy()
+async def test_a_statement_that_breaks_off_is_unavailable(env: Env) -> None:
+    paid = await env.buy()
     assert paid.paid_at is not None
-    far.answers(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", to=CallKind.STATEMENT)
+    env.set_response(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", to=CallKind.STATEMENT)
     with pytest.raises(ChannelUnavailable):
-        await rows_of(far, paid.paid_at.astimezone(far.adapter.statement_zone).date())
+        await rows_of(env, paid.paid_at.astimezone(env.adapter.statement_zone).date())
 
 
-async def test_a_refusal_of_a_statement_is_told(far: Far) -> None:
-    far.answers(lambda asked: far.driver.refusal(asked, far.driver.refusal_code), to=CallKind.STATEMENT)
+async def test_a_refused_statement_raises_the_refusal(env: Env) -> None:
+    env.set_response(
+        lambda request: env.driver.refusal_response(request, env.driver.refusal_code), to=CallKind.STATEMENT
+    )
     with pytest.raises(ChannelRefused) as caught:
-        await rows_of(far, LONG_AGO)
-    assert caught.value.code == far.driver.refusal_code
+        await rows_of(env, LONG_AGO)
+    assert caught.value.code == env.driver.refusal_code
 
 
-def test_rows_of_a_statement_are_read_exactly(offline: Channel, driver: Driver) -> None:
+def test_statement_rows_are_read_exactly(offline: Channel, driver: Driver) -> None:
     assert tuple(parsed(offline, driver.statement)) == driver.statement_rows
     assert [row.kind for row in driver.statement_rows] == ["payment", "refund"]
 
 
-def test_a_row_that_is_not_of_the_form_is_told_and_the_others_still_count(offline: Channel, driver: Driver) -> None:
+def test_a_malformed_row_is_reported_and_the_others_still_count(offline: Channel, driver: Driver) -> None:
     payment, refund = driver.statement_rows
-    spoilt = driver.malformed_statements()
-    assert spoilt
-    for name, statement in spoilt.items():
+    altered = driver.malformed_statements()
+    assert altered
+    for name, statement in altered.items():
         assert statement != driver.statement, name
         malformed, good = parsed(offline, statement)
         assert isinstance(malformed, MalformedRow), name
@@ -92,18 +95,18 @@ def test_a_row_that_is_not_of_the_form_is_told_and_the_others_still_count(offlin
 @pytest.mark.parametrize(
     "statement", [b"", b"\n", b"<!doctype html><h1>Back soon</h1>", b'{"code":"SYSTEM_ERROR"}', b"\xff", b"\x1f\x8b"]
 )
-def test_what_is_no_statement_is_not_read_as_a_day_without_payments(offline: Channel, statement: bytes) -> None:
+def test_garbage_is_not_read_as_an_empty_statement(offline: Channel, statement: bytes) -> None:
     with pytest.raises(ChannelUnreadable):
         parsed(offline, statement)
 
 
-def test_what_is_no_statement_of_this_channels_is_unreadable(offline: Channel, driver: Driver) -> None:
+def test_another_channels_statement_is_unreadable(offline: Channel, driver: Driver) -> None:
     for name, statement in driver.no_statements().items():
         with pytest.raises(ChannelUnreadable):
             pytest.fail(f"{name}: {parsed(offline, statement)}")
 
 
-def test_a_long_statement_is_read_in_memory_that_does_not_grow_with_it(offline: Channel, driver: Driver) -> None:
+def test_a_long_statement_is_read_in_constant_memory(offline: Channel, driver: Driver) -> None:
     short, long = peak_of_reading(offline, driver, ROWS // 5), peak_of_reading(offline, driver, ROWS)
     assert long < BYTES_MAX
     assert long < short + MORE_BYTES_MAX
@@ -116,9 +119,11 @@ def peak_of_reading(channel: Channel, driver: Driver, rows: int) -> int:
         file.seek(0)
         tracemalloc.start()
         try:
-            told = sum(row.kind == "payment" for row in channel.parse_statement(file) if isinstance(row, StatementRow))
+            payments = sum(
+                row.kind == "payment" for row in channel.parse_statement(file) if isinstance(row, StatementRow)
+            )
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert told == rows
+    assert payments == rows
     return most

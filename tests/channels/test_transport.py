@@ -11,12 +11,12 @@ import pytest
 from channels import transport as transport_module
 from channels.transport import Response, Transport
 from core.errors import ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
-from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request, reset_connection
+from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, reset_connection, respond_with, serving
 from tests.servers import eventually
 
 TIMEOUT_S = 1.0
 
-OK = http_answer(Answered(200, {}, b"{}"))
+OK = http_bytes(WireResponse(200, {}, b"{}"))
 
 
 @pytest.fixture
@@ -29,18 +29,18 @@ async def get(transport: Transport, url: str, **headers: str) -> Response:
     return await transport.call("GET", f"{url}/v1/x", headers=headers)
 
 
-async def test_exactly_the_given_bytes_are_sent_and_the_raw_answer_comes_back(transport: Transport) -> None:
+async def test_exactly_the_given_bytes_are_sent_and_the_raw_response_is_returned(transport: Transport) -> None:
     body = b'{"a" :\t1}\n\xff\x00'
-    told = Answered(404, {"Sandbox-Signature": "t=1"}, b'\xff{"b": 2}\r\n')
-    async with listening(answering(http_answer(told))) as peer:
+    prepared = WireResponse(404, {"Sandbox-Signature": "t=1"}, b'\xff{"b": 2}\r\n')
+    async with serving(respond_with(http_bytes(prepared))) as peer:
         answer = await transport.call("POST", f"{peer.url}/a%7Cb?c=%20d", headers={"X-One": "1"}, body=body)
-    assert (answer.status, answer.body) == (404, told.body)
+    assert (answer.status, answer.body) == (404, prepared.body)
     assert answer.headers["sandbox-signature"] == "t=1"
-    assert (peer.asked[0].method, peer.asked[0].target, peer.asked[0].body) == ("POST", "/a%7Cb?c=%20d", body)
-    assert peer.asked[0].headers["x-one"] == "1"
+    assert (peer.requests[0].method, peer.requests[0].target, peer.requests[0].body) == ("POST", "/a%7Cb?c=%20d", body)
+    assert peer.requests[0].headers["x-one"] == "1"
 
 
-async def test_an_answer_in_a_log_line_shows_neither_headers_nor_body() -> None:
+async def test_a_response_in_a_log_line_shows_neither_headers_nor_body() -> None:
     answer = Response(status=200, headers={"sandbox-signature": "canary"}, body=b"canary")
     assert repr(answer) == "Response(200, 6 bytes)"
 
@@ -57,7 +57,7 @@ async def test_a_drip_of_bytes_does_not_stretch_the_deadline(transport: Transpor
             await asyncio.wait([asyncio.ensure_future(peer.over.wait())], timeout=0.05)
 
     began = time.monotonic()
-    async with listening(drip) as peer:
+    async with serving(drip) as peer:
         with pytest.raises(ChannelUnavailable, match="timed_out"):
             await get(transport, peer.url)
         assert time.monotonic() - began < 2 * TIMEOUT_S
@@ -73,41 +73,41 @@ async def test_a_drip_of_header_bytes_does_not_stretch_the_deadline_either(trans
             await asyncio.wait([asyncio.ensure_future(peer.over.wait())], timeout=0.05)
 
     began = time.monotonic()
-    async with listening(drip) as peer:
+    async with serving(drip) as peer:
         with pytest.raises(ChannelUnavailable, match="timed_out"):
             await get(transport, peer.url)
         assert time.monotonic() - began < 2 * TIMEOUT_S
 
 
-async def test_silence_is_a_time_out(transport: Transport) -> None:
+async def test_no_response_is_a_time_out(transport: Transport) -> None:
     async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.over.wait()
 
-    async with listening(silent) as peer:
+    async with serving(silent) as peer:
         with pytest.raises(ChannelUnavailable, match="timed_out"):
             await get(transport, peer.url)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_unreadable_and_never_followed(transport: Transport, status: int) -> None:
-    async with listening(answering(OK)) as elsewhere:
-        told = Answered(status, {"Location": f"{elsewhere.url}/elsewhere"}, b"")
-        async with listening(answering(http_answer(told))) as peer:
+    async with serving(respond_with(OK)) as elsewhere:
+        prepared = WireResponse(status, {"Location": f"{elsewhere.url}/elsewhere"}, b"")
+        async with serving(respond_with(http_bytes(prepared))) as peer:
             with pytest.raises(ChannelUnreadable, match=f"status_{status}"):
                 await get(transport, peer.url)
         assert elsewhere.connections == 0
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
-async def test_429_and_5xx_are_unavailable_whatever_they_say(transport: Transport, status: int) -> None:
-    async with listening(answering(http_answer(Answered(status, {}, b'{"status":"paid"}')))) as peer:
+async def test_429_and_5xx_are_unavailable_with_any_body(transport: Transport, status: int) -> None:
+    async with serving(respond_with(http_bytes(WireResponse(status, {}, b'{"status":"paid"}')))) as peer:
         with pytest.raises(ChannelUnavailable, match=f"status_{status}"):
             await get(transport, peer.url)
 
 
 async def test_proxy_variables_are_not_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read when a client is made, so it is made after they are set."""
-    async with listening(answering(OK)) as proxy, listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as proxy, serving(respond_with(OK)) as peer:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.delenv("NO_PROXY", raising=False)
@@ -119,58 +119,58 @@ async def test_proxy_variables_are_not_honoured(monkeypatch: pytest.MonkeyPatch)
 
 async def test_no_cookie_is_kept(transport: Transport) -> None:
     """All accounts share the client: what the channel wants to know one by would be told of the others too."""
-    told = Answered(200, {"Set-Cookie": "session=one; Path=/"}, b"{}")
-    async with listening(answering(http_answer(told))) as peer:
+    prepared = WireResponse(200, {"Set-Cookie": "session=one; Path=/"}, b"{}")
+    async with serving(respond_with(http_bytes(prepared))) as peer:
         for _ in range(2):
             await get(transport, peer.url)
-    assert [asked.headers.get("cookie") for asked in peer.asked] == [None, None]
+    assert [request.headers.get("cookie") for request in peer.requests] == [None, None]
 
 
-async def test_an_uncompressed_answer_is_asked_for(transport: Transport) -> None:
-    async with listening(answering(OK)) as peer:
+async def test_requests_accept_no_compression(transport: Transport) -> None:
+    async with serving(respond_with(OK)) as peer:
         await get(transport, peer.url)
-    assert peer.asked[0].headers["accept-encoding"] == "identity"
-    assert peer.asked[0].headers["user-agent"].startswith("nodrop/")
+    assert peer.requests[0].headers["accept-encoding"] == "identity"
+    assert peer.requests[0].headers["user-agent"].startswith("nodrop/")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip"])
-async def test_a_compressed_answer_is_refused_without_unpacking_it(transport: Transport, encoding: str) -> None:
+async def test_a_compressed_response_is_refused_without_unpacking_it(transport: Transport, encoding: str) -> None:
     bomb = gzip.compress(bytes(1 << 20))
-    async with listening(answering(http_answer(Answered(200, {"Content-Encoding": encoding}, bomb)))) as peer:
+    async with serving(respond_with(http_bytes(WireResponse(200, {"Content-Encoding": encoding}, bomb)))) as peer:
         with pytest.raises(ChannelUnreadable, match="compressed"):
             await get(transport, peer.url)
 
 
-async def test_an_answer_over_the_cap_is_refused_while_it_streams(transport: Transport) -> None:
+async def test_a_response_over_the_cap_is_refused_while_it_streams(transport: Transport) -> None:
     """The far side gets rid of the cap and what lies in buffers on the way, not of the gigabyte that it promised."""
-    sent = 0
+    sent_bytes = 0
 
     async def endless(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
+        nonlocal sent_bytes
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
         while not peer.over.is_set():
             writer.write(bytes(65_536))
             await writer.drain()
-            sent += 65_536
+            sent_bytes += 65_536
 
-    async with listening(endless) as peer:
+    async with serving(endless) as peer:
         with pytest.raises(ChannelUnreadable, match="oversized"):
             await transport.call("GET", peer.url, headers={}, response_bytes_max=100_000)
-    assert sent < 32 << 20
+    assert sent_bytes < 32 << 20
 
 
-async def test_an_answer_of_exactly_the_cap_is_read(transport: Transport) -> None:
-    async with listening(answering(http_answer(Answered(200, {}, bytes(1000))))) as peer:
+async def test_a_response_of_exactly_the_cap_is_read(transport: Transport) -> None:
+    async with serving(respond_with(http_bytes(WireResponse(200, {}, bytes(1000))))) as peer:
         answer = await transport.call("GET", peer.url, headers={}, response_bytes_max=1000)
     assert len(answer.body) == 1000
-    async with listening(answering(http_answer(Answered(200, {}, bytes(1001))))) as peer:
+    async with serving(respond_with(http_bytes(WireResponse(200, {}, bytes(1001))))) as peer:
         with pytest.raises(ChannelUnreadable, match="oversized"):
             await transport.call("GET", peer.url, headers={}, response_bytes_max=1000)
 
 
 async def test_a_refused_connection_is_unavailable(transport: Transport) -> None:
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         pass
     with pytest.raises(ChannelUnavailable, match="not_connected"):
         await get(transport, peer.url)
@@ -181,44 +181,44 @@ async def test_a_host_that_has_no_address_is_unavailable(transport: Transport) -
         await get(transport, "http://no-such-host.invalid")
 
 
-async def test_a_far_side_without_tls_is_unavailable(transport: Transport) -> None:
-    async with listening(answering(OK)) as peer:
+async def test_a_server_without_tls_is_unavailable(transport: Transport) -> None:
+    async with serving(respond_with(OK)) as peer:
         with pytest.raises(ChannelUnavailable):
             await get(transport, peer.url.replace("http:", "https:"))
 
 
 CUT: dict[str, Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = {
-    "closed before a byte": answering(b""),
-    "reset before a byte": answering(b"", reset=True),
-    "closed in the headers": answering(b"HTTP/1.1 200 OK\r\nContent-Le"),
-    "closed in the body": answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b'"status"'),
-    "reset in the body": answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b'"status"', reset=True),
-    "closed within a chunk": answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"),
-    "closed before the last chunk": answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
-    "a chunk of no size": answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"),
-    "a length that is no number": answering(b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n{}"),
-    "another protocol": answering(b"220 mail.example ESMTP ready\r\n"),
-    "HTTP/2 unasked": answering(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    "two megabytes of headers": answering(b"HTTP/1.1 200 OK\r\nX: " + b"a" * (2 << 20) + b"\r\n\r\n{}"),
-    "a header that is no text": answering(
+    "closed before a byte": respond_with(b""),
+    "reset before a byte": respond_with(b"", reset=True),
+    "closed in the headers": respond_with(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "closed in the body": respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b'"status"'),
+    "reset in the body": respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b'"status"', reset=True),
+    "closed within a chunk": respond_with(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"),
+    "closed before the last chunk": respond_with(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+    "a chunk of no size": respond_with(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"),
+    "a length that is no number": respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n{}"),
+    "another protocol": respond_with(b"220 mail.example ESMTP ready\r\n"),
+    "HTTP/2 unasked": respond_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "two megabytes of headers": respond_with(b"HTTP/1.1 200 OK\r\nX: " + b"a" * (2 << 20) + b"\r\n\r\n{}"),
+    "a header that is no text": respond_with(
         b"HTTP/1.1 200 OK\r\nSandbox-Signature: v1=\xe9\r\nContent-Length: 0\r\n\r\n"
     ),
-    "a header in UTF-8": answering("HTTP/1.1 200 OK\r\nSandbox-Signature: v1=é\r\nContent-Length: 0\r\n\r\n".encode()),
+    "a header in UTF-8": respond_with(
+        "HTTP/1.1 200 OK\r\nSandbox-Signature: v1=é\r\nContent-Length: 0\r\n\r\n".encode()
+    ),
 }
 
 
 @pytest.mark.parametrize("cut", CUT)
-async def test_a_broken_answer_is_an_unknown_outcome_and_no_other_error(transport: Transport, cut: str) -> None:
+async def test_a_broken_response_is_an_unknown_outcome_and_no_other_error(transport: Transport, cut: str) -> None:
     """Neither httpx nor pyreqwest below it shows its own exceptions."""
-    async with listening(CUT[cut]) as peer:
+    async with serving(CUT[cut]) as peer:
         with pytest.raises(OutcomeUnknown):
             await get(transport, peer.url)
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-async def test_a_long_answer_that_breaks_off_after_its_first_bytes_were_read_is_unavailable(
-    transport: Transport, ending: str
-) -> None:
+async def test_a_long_response_that_breaks_off_midway_is_unavailable(transport: Transport, ending: str) -> None:
     """By then the headers have been handed over, and errors come from reading the body."""
 
     async def breaks_off(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,14 +231,14 @@ async def test_a_long_answer_that_breaks_off_after_its_first_bytes_were_read_is_
         if ending == "reset":
             reset_connection(writer)
 
-    async with listening(breaks_off) as peer:
+    async with serving(breaks_off) as peer:
         with pytest.raises(ChannelUnavailable):
             await get(transport, peer.url)
 
 
 async def test_a_body_longer_than_its_length_is_cut_at_the_length(transport: Transport) -> None:
     """And what is left over is not taken for the next answer."""
-    async with listening(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n")) as peer:
+    async with serving(respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n")) as peer:
         assert (await get(transport, peer.url)).body == b"{}"
         assert (await get(transport, peer.url)).body == b"{}"
         assert peer.connections == 2
@@ -248,7 +248,7 @@ async def test_a_body_longer_than_its_length_is_cut_at_the_length(transport: Tra
     "url",
     ["ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://[::1/", "nonsense", "http://exa mple/", "http://\x00/"],
 )
-async def test_an_address_that_is_none_is_an_unknown_outcome_too(transport: Transport, url: str) -> None:
+async def test_an_invalid_address_is_an_unknown_outcome(transport: Transport, url: str) -> None:
     with pytest.raises(OutcomeUnknown):
         await transport.call("GET", url, headers={})
 
@@ -262,26 +262,26 @@ async def test_no_more_connections_are_opened_than_the_limit(monkeypatch: pytest
         writer.write(OK)
         await writer.drain()
 
-    async with Transport(timeout_s=5) as transport, listening(slow) as peer:
+    async with Transport(timeout_s=5) as transport, serving(slow) as peer:
         answers = await asyncio.gather(*(get(transport, peer.url) for _ in range(12)))
         assert [answer.status for answer in answers] == [200] * 12
         assert peer.open_most <= 3
 
 
-async def test_a_cancelled_call_gives_its_connection_back_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_call_returns_its_connection_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise callbacks that were given up after their budget would leave no connection for the next ones."""
     monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 2)
 
     async def silent_first(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.asked.append(await read_request(reader))
-        if peer.asked[-1].target == "/silent":
+        peer.requests.append(await read_request(reader))
+        if peer.requests[-1].target == "/silent":
             await peer.over.wait()
         writer.write(OK)
         await writer.drain()
 
-    async with listening(silent_first) as peer, Transport(timeout_s=TIMEOUT_S) as transport:
+    async with serving(silent_first) as peer, Transport(timeout_s=TIMEOUT_S) as transport:
         calls = [asyncio.create_task(transport.call("GET", f"{peer.url}/silent", headers={})) for _ in range(2)]
-        await eventually(lambda: len(peer.asked) == 2)
+        await eventually(lambda: len(peer.requests) == 2)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)

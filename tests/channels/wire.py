@@ -1,4 +1,4 @@
-"""The far side of a connection, byte by byte: what a test wants is what is sent."""
+"""HTTP servers that send exactly the bytes of a test, and a proxy that alters responses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 
-class Asked(NamedTuple):
-    """A request as it came: the target exactly as sent, header names in lower case."""
+class WireRequest(NamedTuple):
+    """A received request: the target exactly as sent, header names in lower case."""
 
     method: str
     target: str
@@ -22,8 +22,8 @@ class Asked(NamedTuple):
     raw: bytes
 
 
-class Answered(NamedTuple):
-    """An answer. `Content-Length` is added when it is written."""
+class WireResponse(NamedTuple):
+    """A response. `Content-Length` is added when it is written."""
 
     status: int
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Peer:
     connections: int = 0
     open_now: int = 0
     open_most: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[WireRequest] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -50,7 +50,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def listening(
+async def serving(
     talk: Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[Peer]:
     """Listens on 127.0.0.1 until the block ends."""
@@ -83,13 +83,13 @@ async def listening(
         await asyncio.wait_for(asyncio.gather(*talks), 5)
 
 
-def answering(
+def respond_with(
     *parts: bytes, reset: bool = False
 ) -> Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """Reads one request, sends these bytes, and hangs up, or resets the connection."""
+    """Read one request, send these bytes, and close or reset the connection."""
 
     async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.asked.append(await read_request(reader))
+        peer.requests.append(await read_request(reader))
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -100,17 +100,17 @@ def answering(
 
 
 def reset_connection(writer: asyncio.StreamWriter) -> None:
-    """RST instead of FIN."""
+    """Send RST instead of FIN."""
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def read_request(reader: asyncio.StreamReader) -> Asked:
+async def read_request(reader: asyncio.StreamReader) -> WireRequest:
     head = await reader.readuntil(b"\r\n\r\n")
     method, target, headers = _read_head(head)
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(method, target, headers, body, head + body)
+    return WireRequest(method, target, headers, body, head + body)
 
 
 def _read_head(head: bytes) -> tuple[str, str, dict[str, str]]:
@@ -120,50 +120,50 @@ def _read_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     return one, two, {name.lower(): value.strip() for name, value in pairs}
 
 
-def http_answer(answered: Answered) -> bytes:
-    """On the wire, with the connection closed after it. A header that is not ASCII goes out as UTF-8."""
-    lines = [f"HTTP/1.1 {answered.status} Told", f"content-length: {len(answered.body)}", "connection: close"]
-    lines += [f"{name}: {value}" for name, value in answered.headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + answered.body
+def http_bytes(response: WireResponse) -> bytes:
+    """The response as bytes, with the connection closed after it. Headers that are not ASCII are UTF-8."""
+    lines = [f"HTTP/1.1 {response.status} Status", f"content-length: {len(response.body)}", "connection: close"]
+    lines += [f"{name}: {value}" for name, value in response.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + response.body
 
 
-Spoil = Callable[[Asked, Answered], Answered | bytes | None]
-"""What is answered instead: another answer, raw bytes, or None for silence until the caller hangs up."""
+Alter = Callable[[WireRequest, WireResponse], WireResponse | bytes | None]
+"""Replacement of a response: another response, raw bytes, or None for silence until the caller hangs up."""
 
 
-def untouched(_: Asked, answered: Answered) -> Answered:
-    return answered
+def untouched(_: WireRequest, response: WireResponse) -> WireResponse:
+    return response
 
 
-class Middleman:
-    """Between an adapter and the simulated channel: keeps what passes, and alters the answers as it is told."""
+class Proxy:
+    """A proxy between an adapter and the simulated channel that records exchanges and alters responses."""
 
     def __init__(self, behind: str) -> None:
         parts = urlsplit(behind)
         self._behind = (parts.hostname, parts.port)
-        self.spoil: Spoil = untouched
-        self.passed: list[tuple[Asked, Answered]] = []
+        self.alter: Alter = untouched
+        self.exchanges: list[tuple[WireRequest, WireResponse]] = []
 
     async def talk(self, _: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await read_request(reader)
-        answered, was_cut = await self._ask(asked)
-        self.passed.append((asked, answered))
-        told = b"" if was_cut else self.spoil(asked, answered)
+        request = await read_request(reader)
+        response, was_cut = await self._ask(request)
+        self.exchanges.append((request, response))
+        told = b"" if was_cut else self.alter(request, response)
         if told is None:
             await reader.read()
             return
-        writer.write(told if isinstance(told, bytes) else http_answer(told))
+        writer.write(told if isinstance(told, bytes) else http_bytes(told))
         await writer.drain()
 
-    async def _ask(self, asked: Asked) -> tuple[Answered, bool]:
-        """The true channel's answer, and whether it was cut off."""
+    async def _ask(self, request: WireRequest) -> tuple[WireResponse, bool]:
+        """The simulated channel's response, and whether it was cut off."""
         reader, writer = await asyncio.open_connection(*self._behind)
         try:
-            writer.write(asked.raw.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            writer.write(request.raw.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
             raw = await reader.read()
         finally:
             writer.close()
         head, _, body = raw.partition(b"\r\n\r\n")
         _, status, headers = _read_head(head)
         kept = {name: headers[name] for name in headers if name not in ("content-length", "connection", "date")}
-        return Answered(int(status), kept, body), len(body) < int(headers.get("content-length", "0"))
+        return WireResponse(int(status), kept, body), len(body) < int(headers.get("content-length", "0"))

@@ -22,7 +22,8 @@ from storage.postgres.accounts import enable_account, get_accounts
 from storage.postgres.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.conftest import DRIVERS
-from tests.channels.driver import Driver, Key
+from tests.channels.driver import Driver
+from tests.channels.reports import Key
 from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.cli.conftest import Channel
 from tests.cli.explain.case import account_toml, toml_of

@@ -29,7 +29,7 @@ from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state
 from storage.postgres.sealing import Sealer
-from tests.channels.driver import Key, Said, Sent
+from tests.channels.reports import CallbackRequest, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ class FlowHarness:
         account = replace(self.driver.account(self.url), name=name, **config)
         credentials = account.credentials | {"merchant_id": f"m-{name}"}
         await put_account(self.resources.db, self.sealer, replace(account, credentials=credentials))
-        far = self.driver.far_account()
+        far = self.driver.simulator_account()
         self.far_side.accounts[f"m-{name}"] = Account(name=name, merchant_id=f"m-{name}", keys=far.keys)
         return name
 
@@ -116,16 +116,18 @@ class FlowHarness:
         """How many calls of this kind have arrived."""
         return self.far_side.traffic.counters[f"calls_{kind}"]
 
-    def callback(self, payment: Payment, *, age_s: float = 0.0, key: Key = Key.NEW, **said: Any) -> Sent:
+    def callback(self, payment: Payment, *, age_s: float = 0.0, key: Key = Key.NEW, **report: Any) -> CallbackRequest:
         """A callback, genuine unless the key is a stranger's, that says what a test wants to have said."""
         merchant = f"m-{payment.channel_account}"
-        told = Said(**{"number": payment.out_trade_no, "merchant": merchant, "transaction": "t" * 24, **said})
+        told = PaymentReport(
+            **{"number": payment.out_trade_no, "merchant": merchant, "transaction": "t" * 24, **report}
+        )
         notification_id = f"cb_{uuid4().hex[:24]}"
         body = self.driver.render_callback(told, notification_id)
         self.driver.merchant_id = merchant
         return self.driver.sign_callback(body, notification_id, at=time.time() - age_s, key=key)
 
-    async def receive(self, account: str, sent: Sent) -> Acknowledgement:
+    async def receive(self, account: str, sent: CallbackRequest) -> Acknowledgement:
         """A callback comes in."""
         return await receive_callback(self.resources, account, sent.headers, sent.body)
 

@@ -28,7 +28,7 @@ from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
 from storage.redis.parked_callbacks import ParkedCallback
-from tests.channels.driver import Key, Sent
+from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
 
 
@@ -366,7 +366,7 @@ async def no_database(settings: Settings, harness: FlowHarness) -> AsyncIterator
         yield resources
 
 
-def park(harness: FlowHarness, sent: Sent, *, account: str = "main", ago_s: float = 0.0) -> ParkedCallback:
+def park(harness: FlowHarness, sent: CallbackRequest, *, account: str = "main", ago_s: float = 0.0) -> ParkedCallback:
     received_at = datetime.now(UTC) - timedelta(seconds=ago_s)
     return ParkedCallback(account=account, headers=sent.headers, body=sent.body, received_at=received_at)
 

@@ -29,12 +29,12 @@ from flows.notify import (
 from flows.query import query_scheduled
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing, resend_dead_letters
-from tests.channels.wire import Answered, Peer, answering, http_answer, listening, read_request
+from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, respond_with, serving
 from tests.flows.conftest import NOTIFY_SECRETS, FlowHarness
 from tests.flows.test_egress import stub_resolver
 from tests.servers import eventually
 
-OK = http_answer(Answered(200, {}, b"ok"))
+OK = http_bytes(WireResponse(200, {}, b"ok"))
 PLAIN = Settings(notify_secrets=NOTIFY_SECRETS[0], notify_allow_nets="127.0.0.1/32", notify_timeout_s=1.0)
 
 
@@ -51,8 +51,8 @@ async def deliver(url: str, settings: Settings = PLAIN) -> Delivery:
 
 async def told(status: int, **headers: str) -> Delivery:
     """What comes of it when the merchant answers this."""
-    answer = http_answer(Answered(status, {name.replace("_", "-"): text for name, text in headers.items()}, b""))
-    async with listening(answering(answer)) as peer:
+    answer = http_bytes(WireResponse(status, {name.replace("_", "-"): text for name, text in headers.items()}, b""))
+    async with serving(respond_with(answer)) as peer:
         return await deliver(peer.url)
 
 
@@ -60,26 +60,26 @@ async def told(status: int, **headers: str) -> Delivery:
 
 
 async def test_a_merchant_verifies_it_with_the_standard_webhooks_library() -> None:
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         assert (await deliver(f"{peer.url}/hook?a=b%20c")).ok
-    (asked,) = peer.asked
-    Webhook(NOTIFY_SECRETS[0]).verify(asked.body, asked.headers)
-    assert (asked.method, asked.target, asked.body) == ("POST", "/hook?a=b%20c", outgoing("").body)
-    assert asked.headers["content-type"] == "application/json"
-    assert asked.headers["webhook-id"] == "msg_1"
-    assert asked.headers["accept-encoding"] == "identity"
-    assert asked.headers["host"] == f"127.0.0.1:{peer.port}"
-    assert abs(int(asked.headers["webhook-timestamp"]) - time.time()) < 5
+    (request,) = peer.requests
+    Webhook(NOTIFY_SECRETS[0]).verify(request.body, request.headers)
+    assert (request.method, request.target, request.body) == ("POST", "/hook?a=b%20c", outgoing("").body)
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["webhook-id"] == "msg_1"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["host"] == f"127.0.0.1:{peer.port}"
+    assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 5
 
 
 async def test_with_two_active_secrets_it_verifies_under_either() -> None:
     """So a merchant changes over without missing a notification."""
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         await deliver(peer.url, replace(PLAIN, notify_secrets=",".join(NOTIFY_SECRETS)))
-    (asked,) = peer.asked
-    assert len(asked.headers["webhook-signature"].split(" ")) == 2
+    (request,) = peer.requests
+    assert len(request.headers["webhook-signature"].split(" ")) == 2
     for secret in NOTIFY_SECRETS:
-        Webhook(secret).verify(asked.body, asked.headers)
+        Webhook(secret).verify(request.body, request.headers)
 
 
 @pytest.mark.parametrize("secrets", ["whsec_", "whsec_not base64!", "canary", "whsec_Y2FuYXJ5"])
@@ -90,7 +90,7 @@ def test_a_secret_that_is_none_stops_the_start_and_is_not_shown(secrets: str) ->
 
 
 async def test_no_proxy_variable_sends_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(answering(OK)) as proxy, listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as proxy, serving(respond_with(OK)) as peer:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         assert (await deliver(peer.url)).ok
@@ -102,16 +102,16 @@ async def test_no_proxy_variable_sends_it_elsewhere(monkeypatch: pytest.MonkeyPa
 
 async def test_the_connection_goes_to_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the name has another address as soon as it was looked at. It is looked at once."""
-    async with listening(answering(OK)) as peer:
-        asked = stub_resolver(monkeypatch, ["127.0.0.1"], ["10.0.0.5"])
+    async with serving(respond_with(OK)) as peer:
+        request = stub_resolver(monkeypatch, ["127.0.0.1"], ["10.0.0.5"])
         heard = await deliver(f"http://merchant.example:{peer.port}/hook")
-        assert asked == ["merchant.example"]
+        assert request == ["merchant.example"]
     assert heard.ok
-    assert peer.asked[0].headers["host"] == f"merchant.example:{peer.port}"
+    assert peer.requests[0].headers["host"] == f"merchant.example:{peer.port}"
 
 
 async def test_a_name_that_turns_private_is_refused_and_nothing_connects(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         stub_resolver(monkeypatch, ["127.0.0.1"], ["127.0.0.2"], ["169.254.169.254"], ["93.184.215.14", "127.0.0.2"])
         url = f"http://merchant.example:{peer.port}/hook"
         assert (await deliver(url)).ok
@@ -122,7 +122,7 @@ async def test_a_name_that_turns_private_is_refused_and_nothing_connects(monkeyp
 
 
 async def test_without_opened_networks_loopback_is_refused() -> None:
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         heard = await deliver("https://localhost/hook", replace(PLAIN, notify_allow_nets=""))
         assert (heard.ok, heard.status) == (False, "address_refused")
         heard = await deliver(peer.url, replace(PLAIN, notify_allow_nets=""))
@@ -158,7 +158,7 @@ async def test_nothing_else_is_heard_and_none_of_it_is_final(status: int) -> Non
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_a_failure_and_never_followed(status: int) -> None:
-    async with listening(answering(OK)) as elsewhere:
+    async with serving(respond_with(OK)) as elsewhere:
         heard = await told(status, location=f"{elsewhere.url}/hook")
         assert (heard.ok, elsewhere.connections) == (False, 0)
 
@@ -214,7 +214,7 @@ async def test_a_body_that_is_slow_after_200_is_heard_all_the_same() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
         await peer.over.wait()
 
-    async with listening(late) as peer:
+    async with serving(late) as peer:
         assert (await deliver(peer.url, replace(PLAIN, notify_timeout_s=0.6))).ok
 
 
@@ -230,7 +230,7 @@ async def test_an_endless_body_is_not_read_to_its_end() -> None:
             await writer.drain()
             sent += 65_536
 
-    async with listening(endless) as peer:
+    async with serving(endless) as peer:
         assert (await deliver(peer.url)).ok
     assert sent < 32 << 20
 
@@ -245,29 +245,29 @@ async def test_an_endpoint_that_hangs_is_given_up_after_the_deadline_in_all() ->
             await asyncio.wait([asyncio.ensure_future(peer.over.wait())], timeout=0.05)
 
     began = time.monotonic()
-    async with listening(drip) as peer:
+    async with serving(drip) as peer:
         assert (await deliver(peer.url)).status == "timed_out"
         assert time.monotonic() - began < 2.0
 
 
 BROKEN: dict[str, Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = {
-    "closed at once": answering(b""),
-    "reset": answering(b"", reset=True),
-    "no HTTP": answering(b"220 mail.example ESMTP ready\r\n"),
-    "headers without end": answering(b"HTTP/1.1 200 OK\r\nX: " + b"a" * (1 << 20)),
-    "a header that is no text": answering(b"HTTP/1.1 500 No\r\nRetry-After: \xff\xfe\r\nContent-Length: 0\r\n\r\n"),
+    "closed at once": respond_with(b""),
+    "reset": respond_with(b"", reset=True),
+    "no HTTP": respond_with(b"220 mail.example ESMTP ready\r\n"),
+    "headers without end": respond_with(b"HTTP/1.1 200 OK\r\nX: " + b"a" * (1 << 20)),
+    "a header that is no text": respond_with(b"HTTP/1.1 500 No\r\nRetry-After: \xff\xfe\r\nContent-Length: 0\r\n\r\n"),
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_whatever_the_other_side_does_a_delivery_raises_nothing(broken: str) -> None:
-    async with listening(BROKEN[broken]) as peer:
+    async with serving(BROKEN[broken]) as peer:
         heard = await deliver(peer.url)
     assert (heard.ok, heard.is_final) == (False, False)
 
 
 async def test_a_refused_connection_is_tried_again() -> None:
-    async with listening(answering(OK)) as peer:
+    async with serving(respond_with(OK)) as peer:
         pass
     heard = await deliver(peer.url)
     assert (heard.ok, heard.is_final) == (False, False)
@@ -282,11 +282,11 @@ async def merchant(*answers: bytes) -> AsyncIterator[Peer]:
     left = list(answers)
 
     async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.asked.append(await read_request(reader))
+        peer.requests.append(await read_request(reader))
         writer.write(left.pop(0) if len(left) > 1 else left[0])
         await writer.drain()
 
-    async with listening(talk) as peer:
+    async with serving(talk) as peer:
         yield peer
 
 
@@ -322,7 +322,7 @@ async def push(harness: FlowHarness, notifier: Notifier, notification_id: str) -
 async def test_every_delivery_has_the_same_id_and_the_same_bytes_and_n_squared_gaps(
     harness: FlowHarness, notifier: Notifier
 ) -> None:
-    async with merchant(http_answer(Answered(500, {}, b"")), http_answer(Answered(302, {}, b"")), OK) as peer:
+    async with merchant(http_bytes(WireResponse(500, {}, b"")), http_bytes(WireResponse(302, {}, b"")), OK) as peer:
         notification_id = await paid_order(harness, peer.url)
         assert await push(harness, notifier, notification_id) == "500"
         second = await row_of(harness, notification_id)
@@ -331,8 +331,8 @@ async def test_every_delivery_has_the_same_id_and_the_same_bytes_and_n_squared_g
         assert await push(harness, notifier, notification_id) == "200"
     assert (second["attempt"], 235 < second["due_in_s"] <= 240) == (2, True)
     assert (third["attempt"], 535 < third["due_in_s"] <= 540) == (3, True)
-    assert len({(asked.headers["webhook-id"], asked.body) for asked in peer.asked}) == 1
-    assert msgspec.json.decode(peer.asked[0].body)["type"] == "order.paid"
+    assert len({(request.headers["webhook-id"], request.body) for request in peer.requests}) == 1
+    assert msgspec.json.decode(peer.requests[0].body)["type"] == "order.paid"
     assert (await row_of(harness, notification_id))["is_delivered"]
 
 
@@ -341,39 +341,39 @@ async def test_what_was_heard_is_not_sent_again(harness: FlowHarness, notifier: 
         notification_id = await paid_order(harness, peer.url)
         await push(harness, notifier, notification_id)
         assert await push(harness, notifier, notification_id) == "stale"
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
 
 
 async def test_a_job_of_an_older_scheduling_sends_nothing(harness: FlowHarness, notifier: Notifier) -> None:
-    async with merchant(http_answer(Answered(500, {}, b""))) as peer:
+    async with merchant(http_bytes(WireResponse(500, {}, b""))) as peer:
         notification_id = await paid_order(harness, peer.url)
         await push(harness, notifier, notification_id)
         assert await push_notification(harness.resources, notifier, notification_id, 1) == "stale"
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
 
 
 async def test_retry_after_is_waited_for_when_it_is_longer_than_the_back_off(
     harness: FlowHarness, notifier: Notifier
 ) -> None:
-    async with merchant(http_answer(Answered(429, {"Retry-After": "3600"}, b""))) as peer:
+    async with merchant(http_bytes(WireResponse(429, {"Retry-After": "3600"}, b""))) as peer:
         notification_id = await paid_order(harness, peer.url)
         await push(harness, notifier, notification_id)
     assert 3590 < (await row_of(harness, notification_id))["due_in_s"] <= 3600
 
 
 async def test_410_buries_it_and_an_operator_can_send_it_again(harness: FlowHarness, notifier: Notifier) -> None:
-    async with merchant(http_answer(Answered(410, {}, b"")), OK) as peer:
+    async with merchant(http_bytes(WireResponse(410, {}, b"")), OK) as peer:
         notification_id = await paid_order(harness, peer.url)
         await push(harness, notifier, notification_id)
         assert (await row_of(harness, notification_id))["is_dead"]
         assert await push(harness, notifier, notification_id) == "stale"
         ((again, arm_no),) = await resend_dead_letters(harness.resources.db, notification_id)
         assert await push_notification(harness.resources, notifier, again, arm_no) == "200"
-        assert peer.asked[0].body == peer.asked[1].body
+        assert peer.requests[0].body == peer.requests[1].body
 
 
 async def test_after_the_last_attempt_it_is_a_dead_letter(harness: FlowHarness, notifier: Notifier) -> None:
-    async with merchant(http_answer(Answered(500, {}, b""))) as peer:
+    async with merchant(http_bytes(WireResponse(500, {}, b""))) as peer:
         notification_id = await paid_order(harness, peer.url)
         await harness.resources.db.execute("UPDATE notifications SET attempt = 15")
         await push(harness, notifier, notification_id)
@@ -390,12 +390,12 @@ async def test_beyond_the_limit_of_a_host_a_delivery_is_postponed_and_uses_no_at
     free = asyncio.Event()
 
     async def hang(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.asked.append(await read_request(reader))
+        peer.requests.append(await read_request(reader))
         await free.wait()
         writer.write(OK)
         await writer.drain()
 
-    async with listening(hang) as peer, merchant(OK) as other:
+    async with serving(hang) as peer, merchant(OK) as other:
         notification_id = await paid_order(harness, peer.url)
         others_id = await paid_order(harness, other.url.replace("127.0.0.1", "localhost"))
         held = [asyncio.create_task(notifier.deliver(outgoing(peer.url))) for _ in range(PER_HOST_MAX)]

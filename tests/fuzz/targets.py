@@ -22,9 +22,10 @@ from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
 from core.money import AMOUNT_MAX, minor_units
 from simulator.kernel.faults import CallKind
-from tests.channels.conftest import DRIVERS, as_asked, as_response, known, opened_offline
-from tests.channels.driver import OFFLINE_URL, Driver, Said, Sent
-from tests.channels.wire import Asked
+from tests.channels.conftest import DRIVERS, httpx_response, known, opened_offline, wire_request
+from tests.channels.driver import Driver
+from tests.channels.reports import OFFLINE_URL, CallbackRequest, PaymentReport
+from tests.channels.wire import WireRequest
 
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
 ROWS_MAX = 1_000
@@ -43,7 +44,7 @@ def names() -> list[str]:
     """Of all targets: `money`, and for every channel what it may be sent."""
     found = ["money"]
     for driver in DRIVERS:
-        kinds = ["callback", "signed_callback", "statement"] + ([] if driver.answers_are_bound else ["answer"])
+        kinds = ["callback", "signed_callback", "statement"] + ([] if driver.responses_cover_requests else ["answer"])
         found += [f"{driver.channel}_{kind}" for kind in kinds]
     return found
 
@@ -89,31 +90,31 @@ def _of_statement(name: str, driver: Driver) -> Target:
 
 def _of_answer(name: str, driver: Driver) -> Target:
     adapter, question = opened_offline(driver), asyncio.run(_question(driver))
-    seeds = tuple(b"\0" + driver.render(Said(status=status)) for status in sorted(driver.queries.statuses))
+    seeds = tuple(b"\0" + driver.render(PaymentReport(status=status)) for status in sorted(driver.queries.statuses))
     return Target(name, seeds, lambda data: _answer(driver, adapter, question, data))
 
 
 def _contents(driver: Driver) -> list[bytes]:
-    said = [Said(status=status) for status in sorted(driver.callbacks.statuses)]
-    return [driver.render_callback(one, driver.notification_id) for one in said]
+    report = [PaymentReport(status=status) for status in sorted(driver.callbacks.statuses)]
+    return [driver.render_callback(one, driver.notification_id) for one in report]
 
 
-def _genuine(driver: Driver) -> list[Sent]:
+def _genuine(driver: Driver) -> list[CallbackRequest]:
     return [driver.sign_callback(one, driver.notification_id, at=NOW.timestamp()) for one in _contents(driver)]
 
 
-async def _question(driver: Driver) -> Asked:
+async def _question(driver: Driver) -> WireRequest:
     """A query as the adapter asks it."""
-    came: list[Asked] = []
+    requests: list[WireRequest] = []
 
-    def told(request: httpx.Request) -> httpx.Response:
-        came.append(as_asked(request))
-        return as_response(driver.aside(came[-1]))
+    def respond(http_request: httpx.Request) -> httpx.Response:
+        requests.append(wire_request(http_request))
+        return httpx_response(driver.preceding_response(requests[-1]))
 
-    transport = Transport(timeout_s=1, transport=httpx.MockTransport(told))
+    transport = Transport(timeout_s=1, transport=httpx.MockTransport(respond))
     with suppress(ChannelError):
         await open_channel(driver.account(OFFLINE_URL), transport).query_payment(known(driver))
-    return next(asked for asked in came if driver.kind(asked) is CallKind.QUERY)
+    return next(request for request in requests if driver.kind(request) is CallKind.QUERY)
 
 
 def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str, str], body: bytes) -> None:
@@ -126,14 +127,14 @@ def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str
         _check(callback.evidence)
 
 
-def _answer(driver: Driver, adapter: Channel, question: Asked, data: bytes) -> None:
+def _answer(driver: Driver, adapter: Channel, question: WireRequest, data: bytes) -> None:
     """The first byte chooses the status."""
     status = (200, 204, 400, 404, 422)[data[0] % 5] if data else 200
-    told = driver.answer(question, status, data[1:])
-    headers = {name.lower(): value for name, value in told.headers.items()}
+    signed = driver.signed_response(question, status, data[1:])
+    headers = {name.lower(): value for name, value in signed.headers.items()}
     try:
         assert isinstance(adapter, ReadsResponses)
-        answer = Response(status=told.status, headers=headers, body=told.body)
+        answer = Response(status=signed.status, headers=headers, body=signed.body)
         evidence = adapter.read_response(known(driver), answer, received_at=datetime.now(UTC))
     except ChannelError:
         return

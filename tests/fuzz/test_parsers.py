@@ -19,7 +19,7 @@ SECONDS_MAX = 6
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.exists(), reason="there is no .oracles/atheris: make oracles")
 @pytest.mark.parametrize("name", names())
-def test_nothing_but_declared_errors_comes_out(name: str, tmp_path: Path) -> None:
+def test_parsers_raise_declared_errors_only(name: str, tmp_path: Path) -> None:
     if subprocess.run([PYTHON, "-c", "import atheris"], check=False, capture_output=True).returncode:
         pytest.skip("there is no atheris for this machine")
     options = [f"-atheris_runs={RUNS}", f"-max_total_time={SECONDS_MAX}", "-seed=7", "-max_len=4096"]

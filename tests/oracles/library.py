@@ -24,41 +24,41 @@ def python_of(environment: str) -> str:
     return str(python)
 
 
-class Witness:
+class Library:
     """A library that does what it is told."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def do(self, what: str, **arguments: Any) -> Any:
+    async def do(self, action: str, **arguments: Any) -> Any:
         """What the library returned.
 
         Raises:
             AssertionError: it raised; with its words.
         """
-        told = await self._exchange(what, arguments)
-        assert "raised" not in told, told
-        return told["returned"]
+        reply = await self._exchange(action, arguments)
+        assert "raised" not in reply, reply
+        return reply["returned"]
 
-    async def fail(self, what: str, **arguments: Any) -> str:
+    async def fail(self, action: str, **arguments: Any) -> str:
         """The name of what the library raised."""
-        told = await self._exchange(what, arguments)
-        assert "raised" in told, told
-        raised: str = told["raised"]
+        reply = await self._exchange(action, arguments)
+        assert "raised" in reply, reply
+        raised: str = reply["raised"]
         return raised
 
-    async def _exchange(self, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _exchange(self, action: str, arguments: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+        self._process.stdin.write(json.dumps({"do": action, **arguments}).encode() + b"\n")
         line = await asyncio.wait_for(self._process.stdout.readline(), ANSWER_S)
         assert line, "the witness ended"
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
 
 @asynccontextmanager
-async def witness(library: str, **about: Any) -> AsyncIterator[Witness]:
+async def open_library(library: str, **about: Any) -> AsyncIterator[Library]:
     """A library, as the module of this name uses it, told `about` the account first."""
     process = await asyncio.create_subprocess_exec(
         python_of("sdks"),
@@ -70,7 +70,7 @@ async def witness(library: str, **about: Any) -> AsyncIterator[Witness]:
         cwd=ROOT,
     )
     try:
-        one = Witness(process)
+        one = Library(process)
         await one.do("begin", **about)
         yield one
     finally:

@@ -9,9 +9,9 @@ from typing import Any
 def serve(acts: Mapping[str, Callable[..., Any]]) -> None:
     """Does what each line says, until there are no more lines."""
     for line in sys.stdin:
-        wanted = json.loads(line)
+        request = json.loads(line)
         try:
-            told = {"returned": acts[wanted.pop("do")](**wanted)}
+            reply = {"returned": acts[request.pop("do")](**request)}
         except Exception as error:  # noqa: BLE001 - whatever the library raises is its testimony
-            told = {"raised": type(error).__name__, "words": str(error)[:500]}
-        print(json.dumps(told), flush=True)
+            reply = {"raised": type(error).__name__, "words": str(error)[:500]}
+        print(json.dumps(reply), flush=True)

@@ -44,8 +44,8 @@ def construct_event(body: str, signature: str, secret: str) -> Any:
     return _plain(stripe.Webhook.construct_event(body, signature, secret))
 
 
-def _plain(told: Any) -> Any:
-    return json.loads(str(told))
+def _plain(value: Any) -> Any:
+    return json.loads(str(value))
 
 
 serve({act.__name__: act for act in (begin, call, call_async, all_of, construct_event)})

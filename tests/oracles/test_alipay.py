@@ -29,7 +29,7 @@ from simulator.alipay.channel import Alipay
 from simulator.kernel.base import Opened
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
-from tests.oracles.library import Witness, witness
+from tests.oracles.library import Library, open_library
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
@@ -42,10 +42,10 @@ async def opened(far_side: Simulation) -> Opened:
 
 
 @pytest_asyncio.fixture
-async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Library]:
     theirs = opened.credentials
     public_keys = theirs["alipay_public_keys"]
-    async with witness(
+    async with open_library(
         "alipay_sdk",
         base_url=f"{far_side.urls['alipay']}/gateway.do",
         appid=theirs["app_id"],
@@ -57,7 +57,7 @@ async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Witness
 
 
 async def test_library_creates_queries_refunds_and_closes(
-    library: Witness, far_side: Simulation, opened: Opened
+    library: Library, far_side: Simulation, opened: Opened
 ) -> None:
     key = Key(opened.account.merchant_id, NUMBER)
     terms = {"subject": "Tea, 250 g", "out_trade_no": NUMBER, "total_amount": "88.88"}
@@ -79,8 +79,8 @@ async def test_library_creates_queries_refunds_and_closes(
     assert closed["code"] == "40004", "what has been paid is not closed"
 
 
-async def test_library_verifies_our_callbacks_and_no_others(
-    library: Witness, far_side: Simulation, opened: Opened
+async def test_library_verifies_the_simulators_callbacks_and_no_others(
+    library: Library, far_side: Simulation, opened: Opened
 ) -> None:
     terms = {"subject": "Tea + 茶", "out_trade_no": NUMBER, "total_amount": "88.88"}
     await library.do("call", method="api_alipay_trade_precreate", **terms)
@@ -99,7 +99,7 @@ async def test_library_verifies_our_callbacks_and_no_others(
         assert await library.do("verify", data=fields, signature=signature) is is_genuine
 
 
-async def test_our_adapter_takes_what_the_library_signs(library: Witness, opened: Opened) -> None:
+async def test_our_adapter_verifies_the_librarys_signatures(library: Library, opened: Opened) -> None:
     """The library signs with its private key, so the public half of that one plays the channel's."""
     theirs = opened.credentials
     signing = load_pem_private_key(theirs["private_key"].encode(), None)

@@ -85,9 +85,9 @@ async def created(http: httpx.AsyncClient, **more: str) -> Payment:
 
 
 async def test_intent_is_unpaid_at_first(adapter: Stripe, http: httpx.AsyncClient) -> None:
-    told = await adapter.query_payment(await created(http))
-    assert isinstance(told, Unpaid)
-    assert (told.out_trade_no, told.amount, told.currency) == (NUMBER, 8888, "USD")
+    evidence = await adapter.query_payment(await created(http))
+    assert isinstance(evidence, Unpaid)
+    assert (evidence.out_trade_no, evidence.amount, evidence.currency) == (NUMBER, 8888, "USD")
 
 
 async def test_cancelled_intent_is_closed(adapter: Stripe, http: httpx.AsyncClient) -> None:
@@ -96,13 +96,13 @@ async def test_cancelled_intent_is_closed(adapter: Stripe, http: httpx.AsyncClie
     assert isinstance(await adapter.query_payment(payment), Closed)
 
 
-async def test_declined_card_is_called_back_about_and_ends_nothing(adapter: Stripe, http: httpx.AsyncClient) -> None:
+async def test_a_declined_cards_callback_leaves_the_payment_unpaid(adapter: Stripe, http: httpx.AsyncClient) -> None:
     """The status goes back to requires_payment_method: the buyer may try another card."""
-    came: list[Request] = []
+    received: list[Request] = []
 
     async def receive(request: Request) -> Reply:
         if b'"payment_intent.payment_failed"' in request.body:
-            came.append(request)
+            received.append(request)
         return Response(body=b"{}")
 
     card = {"type": "card", "card[number]": "4000000000000341", "card[exp_month]": "12", "card[exp_year]": "2030"}
@@ -113,8 +113,8 @@ async def test_declined_card_is_called_back_about_and_ends_nothing(adapter: Stri
         payment = await created(http, payment_method=method["id"])
         declined = await http.post(f"/v1/payment_intents/{payment.channel_reference}/confirm")
         assert declined.status_code == 402, declined.text
-        await eventually(lambda: len(came) == 1)
-    headers, body = came[0].headers, came[0].body
+        await eventually(lambda: len(received) == 1)
+    headers, body = received[0].headers, received[0].body
     callback = await adapter.verify_callback(headers, body, received_at=datetime.now(UTC))
     assert isinstance(callback.evidence, Unpaid)
     assert callback.evidence.out_trade_no == NUMBER

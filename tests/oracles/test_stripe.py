@@ -10,7 +10,7 @@ from simulator.kernel.base import Message, Opened
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
 from simulator.stripe.channel import Stripe
-from tests.oracles.library import Witness, witness
+from tests.oracles.library import Library, open_library
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
@@ -23,9 +23,9 @@ async def opened(far_side: Simulation) -> Opened:
 
 
 @pytest_asyncio.fixture
-async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Library]:
     url, secret_key = far_side.urls["stripe"], opened.credentials["secret_key"]
-    async with witness("stripe_sdk", base_url=url, secret_key=secret_key) as one:
+    async with open_library("stripe_sdk", base_url=url, secret_key=secret_key) as one:
         yield one
 
 
@@ -43,18 +43,20 @@ def session(number: str = NUMBER) -> dict[str, Any]:
     }
 
 
-async def test_library_sells_by_a_checkout_session(library: Witness, far_side: Simulation, opened: Opened) -> None:
+async def test_library_takes_a_payment_by_checkout_session(
+    library: Library, far_side: Simulation, opened: Opened
+) -> None:
     created = await library.do("call", service="checkout.sessions", method="create", params=session())
     assert (created["status"], created["payment_status"]) == ("open", "unpaid")
     assert created["amount_total"] == 8888
     paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
     assert isinstance(paid, Payment)
     expanded = {"expand": ["payment_intent.latest_charge"]}
-    told = await library.do(
+    retrieved = await library.do(
         "call", service="checkout.sessions", method="retrieve", ids=[created["id"]], params=expanded
     )
-    assert (told["status"], told["payment_status"]) == ("complete", "paid")
-    intent = told["payment_intent"]
+    assert (retrieved["status"], retrieved["payment_status"]) == ("complete", "paid")
+    intent = retrieved["payment_intent"]
     assert (intent["status"], intent["amount_received"]) == ("succeeded", 8888)
     assert intent["latest_charge"]["paid"] is True
 
@@ -66,7 +68,7 @@ async def test_library_sells_by_a_checkout_session(library: Witness, far_side: S
     assert [row["type"] for row in await library.do("all_of", service="balance_transactions")] != []
 
 
-async def test_library_expires_a_session_and_cancels_an_intent(library: Witness) -> None:
+async def test_library_expires_a_session_and_cancels_an_intent(library: Library) -> None:
     created = await library.do("call", service="checkout.sessions", method="create", params=session())
     expired = await library.do("call", service="checkout.sessions", method="expire", ids=[created["id"]])
     assert expired["status"] == "expired"
@@ -78,13 +80,13 @@ async def test_library_expires_a_session_and_cancels_an_intent(library: Witness)
     assert cancelled["status"] == "canceled"
 
 
-async def test_asynchronous_half_of_the_library_sells_as_well(library: Witness) -> None:
+async def test_the_librarys_asynchronous_calls_take_a_payment(library: Library) -> None:
     created = await library.do("call_async", service="checkout.sessions", method="create", params=session())
-    told = await library.do("call_async", service="checkout.sessions", method="retrieve", ids=[created["id"]])
-    assert told["url"] == created["url"]
+    retrieved = await library.do("call_async", service="checkout.sessions", method="retrieve", ids=[created["id"]])
+    assert retrieved["url"] == created["url"]
 
 
-async def test_library_meets_the_errors_that_it_knows(library: Witness) -> None:
+async def test_library_raises_its_own_error_for_each_refusal(library: Library) -> None:
     assert (
         await library.fail("call", service="payment_intents", method="retrieve", ids=["pi_nobody"])
         == "InvalidRequestError"
@@ -102,22 +104,20 @@ async def test_library_meets_the_errors_that_it_knows(library: Witness) -> None:
     )
 
 
-async def test_library_walks_the_events_that_were_not_delivered(
-    library: Witness, far_side: Simulation, opened: Opened
-) -> None:
+async def test_library_lists_undelivered_events(library: Library, far_side: Simulation, opened: Opened) -> None:
     """Nobody listens where the callbacks go: all of them are on the list, page after page."""
     numbers = [f"{NUMBER}{index:03d}" for index in range(5)]
     for number in numbers:
         await library.do("call", service="checkout.sessions", method="create", params=session(number))
         assert isinstance(far_side.pay(Key(opened.account.merchant_id, number)), Payment)
     events = await library.do("all_of", service="events", params={"delivery_success": False, "limit": 2})
-    told = [event["data"]["object"]["client_reference_id"] for event in events]
-    assert sorted(told) == numbers
+    numbers = [event["data"]["object"]["client_reference_id"] for event in events]
+    assert sorted(numbers) == numbers
     assert {event["type"] for event in events} == {"checkout.session.completed"}
 
 
-async def test_library_reads_our_callbacks_and_no_others(
-    library: Witness, far_side: Simulation, opened: Opened
+async def test_library_reads_the_simulators_callbacks_and_no_others(
+    library: Library, far_side: Simulation, opened: Opened
 ) -> None:
     await library.do("call", service="checkout.sessions", method="create", params=session())
     paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))
@@ -137,7 +137,7 @@ async def test_library_reads_our_callbacks_and_no_others(
 
 
 async def test_library_reads_callbacks_with_the_old_and_the_new_secret_while_it_is_rolled(
-    library: Witness, far_side: Simulation, opened: Opened
+    library: Library, far_side: Simulation, opened: Opened
 ) -> None:
     await library.do("call", service="checkout.sessions", method="create", params=session())
     paid = far_side.pay(Key(opened.account.merchant_id, NUMBER))

@@ -15,14 +15,14 @@ from simulator.kernel.base import Event, Message
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
 from simulator.wechatpay.channel import WechatPay
-from tests.oracles.library import Witness, witness
+from tests.oracles.library import Library, open_library
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 BEIJING = timezone(timedelta(hours=8))
 
 
 @pytest_asyncio.fixture(params=["public key", "certificates"])
-async def library(far_side: Simulation, request: pytest.FixtureRequest) -> AsyncIterator[Witness]:
+async def library(far_side: Simulation, request: pytest.FixtureRequest) -> AsyncIterator[Library]:
     opened = WechatPay().open_account("main", "")
     far_side.accounts[opened.account.merchant_id] = opened.account
     theirs = opened.credentials
@@ -38,7 +38,7 @@ async def library(far_side: Simulation, request: pytest.FixtureRequest) -> Async
     }
     if request.param == "public key":
         about |= {"public_key": public_key, "public_key_id": public_key_id}
-    async with witness("wechatpay_sdk", base_url=far_side.urls["wechatpay"], **about) as one:
+    async with open_library("wechatpay_sdk", base_url=far_side.urls["wechatpay"], **about) as one:
         yield one
 
 
@@ -47,7 +47,7 @@ def key_of(far_side: Simulation) -> Key:
     return Key(merchant_id, NUMBER)
 
 
-async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Witness, far_side: Simulation) -> None:
+async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Library, far_side: Simulation) -> None:
     status, created = await library.do(
         "pay", description="Tea", out_trade_no=NUMBER, amount={"total": 8888, "currency": "CNY"}
     )
@@ -58,10 +58,10 @@ async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Witnes
 
     paid = far_side.pay(key_of(far_side))
     assert isinstance(paid, Payment)
-    status, told = await library.do("query", out_trade_no=NUMBER)
-    assert (told["trade_state"], told["amount"]["total"]) == ("SUCCESS", 8888)
-    _, by_id = await library.do("query", transaction_id=told["transaction_id"])
-    assert by_id == told
+    status, body = await library.do("query", out_trade_no=NUMBER)
+    assert (body["trade_state"], body["amount"]["total"]) == ("SUCCESS", 8888)
+    _, by_id = await library.do("query", transaction_id=body["transaction_id"])
+    assert by_id == body
 
     terms = {"out_trade_no": NUMBER, "out_refund_no": "R-000001"}
     status, refund = await library.do("refund", **terms, amount={"refund": 1000, "total": 8888, "currency": "CNY"})
@@ -74,7 +74,7 @@ async def test_library_pays_queries_refunds_and_fetches_the_bill(library: Witnes
     assert (status, bill["hash_type"]) == (200, "SHA1")
 
 
-async def test_library_closes_and_learns_of_what_is_not_there(library: Witness) -> None:
+async def test_library_closes_and_gets_not_found(library: Library) -> None:
     await library.do("pay", description="Tea", out_trade_no=NUMBER, amount={"total": 1, "currency": "CNY"})
     assert (await library.do("close", out_trade_no=NUMBER))[0] == 204
     assert (await library.do("query", out_trade_no=NUMBER))[1]["trade_state"] == "CLOSED"
@@ -82,7 +82,7 @@ async def test_library_closes_and_learns_of_what_is_not_there(library: Witness) 
     assert (status, missing["code"]) == (404, "ORDER_NOT_EXIST")
 
 
-async def test_library_reads_our_callbacks_and_no_others(library: Witness, far_side: Simulation) -> None:
+async def test_library_reads_the_simulators_callbacks_and_no_others(library: Library, far_side: Simulation) -> None:
     await library.do("pay", description="Tea", out_trade_no=NUMBER, amount={"total": 8888, "currency": "CNY"})
     paid = far_side.pay(key_of(far_side))
     assert isinstance(paid, Payment)

@@ -23,8 +23,20 @@ from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelUnreadable
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
-from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Form, Key, Said, Sent, Tells, Wrong
-from tests.channels.wire import Answered, Asked
+from tests.channels.driver import Driver
+from tests.channels.reports import (
+    AMOUNT,
+    NUMBER,
+    PAID_AT,
+    REFUND_NO,
+    BadCredential,
+    CallbackRequest,
+    Form,
+    Key,
+    PaymentReport,
+    Reportable,
+)
+from tests.channels.wire import WireRequest, WireResponse
 
 LIVE = "https://openapi.alipay.com/gateway.do"
 SANDBOX = "https://openapi-sandbox.dl.alipaydev.com/gateway.do"
@@ -89,8 +101,8 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 def signature(message: bytes, key: Key = Key.NEW, algorithm: HashAlgorithm | None = None) -> str:
-    made = pair(key).theirs.sign(message, padding.PKCS1v15(), algorithm or SHA256())
-    return base64.b64encode(made).decode()
+    signed = pair(key).theirs.sign(message, padding.PKCS1v15(), algorithm or SHA256())
+    return base64.b64encode(signed).decode()
 
 
 def zipped(
@@ -113,9 +125,9 @@ def details(*rows: str, header: str = HEADER) -> bytes:
     return "".join(f"{line}\r\n" for line in (*PREAMBLE, header, *rows, *FOOTER)).encode("gbk")
 
 
-def yuan(said: Said, amount: int) -> str:
+def yuan(report: PaymentReport, amount: int) -> str:
     """In the currency that is told: yen have no places."""
-    if said.currency == "JPY":
+    if report.currency == "JPY":
         return str(amount)
     sign, minor = ("-", -amount) if amount < 0 else ("", amount)
     return f"{sign}{minor // 100}.{minor % 100:02d}"
@@ -134,41 +146,41 @@ class AlipayDriver(Driver):
     other_app = "2021000000000002"
     methods = ("precreate", "page", "wap")
     required = ("app_id", "seller_id", "private_key", "alipay_public_keys")
-    wrong = (
-        Wrong("app_id", "wx2021", "app_id"),
-        Wrong("app_id", 2021000000000001, "app_id"),
-        Wrong("seller_id", "1088000000000001", "seller_id"),
-        Wrong("seller_id", "2088canary", "seller_id"),
-        Wrong("private_key", "canary", "private_key"),
-        Wrong("private_key", "", "private_key"),
-        Wrong("alipay_public_keys", {}, "alipay_public_keys"),
-        Wrong("alipay_public_keys", [], "alipay_public_keys"),
-        Wrong("alipay_public_keys", ["canary"], "alipay_public_keys 1"),
-        Wrong("alipay_public_keys", {"k1": "canary"}, "alipay_public_keys k1"),
-        Wrong("alipay_public_keys", "canary", "alipay_public_keys"),
-        Wrong("app_certificate", "canary", "not both"),
-        Wrong("app_auth_token", "canary with\nlines", "app_auth_token"),
+    bad_credentials = (
+        BadCredential("app_id", "wx2021", "app_id"),
+        BadCredential("app_id", 2021000000000001, "app_id"),
+        BadCredential("seller_id", "1088000000000001", "seller_id"),
+        BadCredential("seller_id", "2088canary", "seller_id"),
+        BadCredential("private_key", "canary", "private_key"),
+        BadCredential("private_key", "", "private_key"),
+        BadCredential("alipay_public_keys", {}, "alipay_public_keys"),
+        BadCredential("alipay_public_keys", [], "alipay_public_keys"),
+        BadCredential("alipay_public_keys", ["canary"], "alipay_public_keys 1"),
+        BadCredential("alipay_public_keys", {"k1": "canary"}, "alipay_public_keys k1"),
+        BadCredential("alipay_public_keys", "canary", "alipay_public_keys"),
+        BadCredential("app_certificate", "canary", "not both"),
+        BadCredential("app_auth_token", "canary with\nlines", "app_auth_token"),
     )
     numbers = ("ab_cd_EF_12",)
 
-    answers_are_signed = True
+    responses_are_signed = True
     refusals_are_signed = True
     refusal_code = "ACQ.INVALID_PARAMETER"
-    queries = Tells(
+    queries = Reportable(
         never=frozenset({"app", "merchant"}), refunded=lambda refunded: AMOUNT if refunded >= AMOUNT else None
     )
     missing_until_seen = True
-    tells_success_of_refunds_only = True
+    reports_only_successful_refunds = True
     checkout_kind = "qr"
-    created_tells = frozenset({"number"})
+    created_fields = frozenset({"number"})
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain", body=b"success")
-    callbacks = Tells(never=frozenset())
+    callbacks = Reportable(never=frozenset())
     form = Form.FORM
     notification_id = "2026112300222120000000000000000001"
     tolerance_s = None
     spellings_vary = True
-    nonsense = (ChannelUnreadable, CallbackForged)
+    nonsense_errors = (ChannelUnreadable, CallbackForged)
     bad_signatures = ("%%%", "QQ", "QQ==", "A" * 343, "A" * 344, "A" * 1400)
 
     statement_rows = (
@@ -206,7 +218,7 @@ class AlipayDriver(Driver):
         }
         return AccountConfig(name="main", channel=self.channel, base_url=base_url, credentials=credentials)
 
-    def far_account(self, callback_url: str = "") -> Account:
+    def simulator_account(self, callback_url: str = "") -> Account:
         both = (pair(Key.NEW), pair(Key.OLD))
         wire = {
             "seller_id": self.seller_id,
@@ -231,53 +243,53 @@ class AlipayDriver(Driver):
 
     # -- calls and answers ---------------------------------------------------------------------------------------------
 
-    def kind(self, asked: Asked) -> CallKind:
-        return _KINDS[parameters(asked)["method"]]
+    def kind(self, request: WireRequest) -> CallKind:
+        return _KINDS[parameters(request)["method"]]
 
-    def render(self, said: Said) -> bytes:
-        was_paid = said.status in ("paid", "refunded")
-        told = {
+    def render(self, report: PaymentReport) -> bytes:
+        was_paid = report.status in ("paid", "refunded")
+        fields = {
             "code": "10000",
             "msg": "Success",
             "buyer_logon_id": "t***@example.com",
-            "out_trade_no": said.number,
+            "out_trade_no": report.number,
             "point_amount": "0.00",
             "receipt_amount": "0.01",
-            "total_amount": yuan(said, said.amount),
-            "trade_no": self._transaction(said),
-            "trade_status": _trade_status(said),
+            "total_amount": yuan(report, report.amount),
+            "trade_no": self._transaction(report),
+            "trade_status": _trade_status(report),
         }
-        told |= {"send_pay_date": in_china(PAID_AT)} if was_paid else {}
-        told |= {} if said.currency is None else {"trans_currency": said.currency}
-        return compact(told)
+        fields |= {"send_pay_date": in_china(PAID_AT)} if was_paid else {}
+        fields |= {} if report.currency is None else {"trans_currency": report.currency}
+        return compact(fields)
 
-    def render_created(self, said: Said, checkout: str) -> bytes:
-        return compact({"code": "10000", "msg": "Success", "out_trade_no": said.number, "qr_code": checkout})
+    def render_created(self, report: PaymentReport, checkout: str) -> bytes:
+        return compact({"code": "10000", "msg": "Success", "out_trade_no": report.number, "qr_code": checkout})
 
-    def answer(
-        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Answered:
+    def signed_response(
+        self, request: WireRequest, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> WireResponse:
         del at  # nothing in an answer says when it was signed
-        node = parameters(asked)["method"].replace(".", "_").encode() + b"_response"
+        node = parameters(request)["method"].replace(".", "_").encode() + b"_response"
         signed = signature(body, key).encode()
         return _page(status, b'{"%b":%b,"sign":"%b"}' % (node, body, signed))
 
-    def missing(self, asked: Asked) -> Answered:
-        number = json.loads(parameters(asked)["biz_content"])["out_trade_no"]
-        return self.answer(asked, 200, refused("ACQ.TRADE_NOT_EXIST", out_trade_no=number))
+    def missing_response(self, request: WireRequest) -> WireResponse:
+        number = json.loads(parameters(request)["biz_content"])["out_trade_no"]
+        return self.signed_response(request, 200, refused("ACQ.TRADE_NOT_EXIST", out_trade_no=number))
 
-    def refusal(self, asked: Asked, code: str) -> Answered:
-        return self.answer(asked, 200, refused(code))
+    def refusal_response(self, request: WireRequest, code: str) -> WireResponse:
+        return self.signed_response(request, 200, refused(code))
 
-    def unsigned_answer(self, answered: Answered) -> Answered:
-        return answered._replace(body=answered.body.rpartition(b',"sign":')[0] + b"}")
+    def unsigned_response(self, response: WireResponse) -> WireResponse:
+        return response._replace(body=response.body.rpartition(b',"sign":')[0] + b"}")
 
-    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
-        unsigned = answered.body.rpartition(b',"sign":')[0]
-        return answered._replace(body=unsigned + b',"sign":' + json.dumps(text).encode() + b"}")
+    def with_response_signature(self, response: WireResponse, text: str) -> WireResponse:
+        unsigned = response.body.rpartition(b',"sign":')[0]
+        return response._replace(body=unsigned + b',"sign":' + json.dumps(text).encode() + b"}")
 
-    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
-        unpaid, paid = self.render(Said(status="unpaid")), self.render(Said())
+    def unclear_responses(self, request: WireRequest) -> Mapping[str, WireResponse]:
+        unpaid, paid = self.render(PaymentReport(status="unpaid")), self.render(PaymentReport())
         node = b"alipay_trade_query_response"
         signs = {body: signature(body).encode() for body in (unpaid, paid)}
         bodies = {
@@ -304,14 +316,14 @@ class AlipayDriver(Driver):
         sha1 = signature(paid, algorithm=SHA1()).encode()  # noqa: S303 - to be refused
         return (
             {name: _page(200, body) for name, body in bodies.items()}
-            | {name: self.answer(asked, 200, body) for name, body in errors.items()}
+            | {name: self.signed_response(request, 200, body) for name, body in errors.items()}
             | {"signed with SHA-1": _page(200, b'{"%b":%b,"sign":"%b"}' % (node, paid, sha1))}
         )
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    def fields(self, said: Said, notification_id: str) -> dict[str, str]:
-        was_paid = said.status in ("paid", "refunded")
+    def fields(self, report: PaymentReport, notification_id: str) -> dict[str, str]:
+        was_paid = report.status in ("paid", "refunded")
         fields = {
             "gmt_create": "2026-11-23 11:59:30",
             "charset": "utf-8",
@@ -322,79 +334,79 @@ class AlipayDriver(Driver):
             "notify_id": notification_id,
             "fund_bill_list": '[{"amount":"88.88","fundChannel":"ALIPAYACCOUNT"}]',
             "notify_type": "trade_status_sync",
-            "out_trade_no": said.number,
-            "total_amount": yuan(said, said.amount),
-            "trade_status": _trade_status(said),
-            "trade_no": self._transaction(said),
+            "out_trade_no": report.number,
+            "total_amount": yuan(report, report.amount),
+            "trade_status": _trade_status(report),
+            "trade_no": self._transaction(report),
             "receipt_amount": "0.01",
-            "app_id": self.merchant_id if said.app is None else said.app,
-            "seller_id": self.seller_id if said.merchant is None else said.merchant,
+            "app_id": self.merchant_id if report.app is None else report.app,
+            "seller_id": self.seller_id if report.merchant is None else report.merchant,
         }
         fields |= {"gmt_payment": in_china(PAID_AT)} if was_paid else {"gmt_close": "2026-11-23 12:30:00"}
-        if said.status == "refunded":
-            fields |= {"refund_fee": yuan(said, said.refunded), "gmt_refund": "2026-11-23 12:20:00.320"}
-        return fields | ({} if said.currency is None else {"trans_currency": said.currency})
+        if report.status == "refunded":
+            fields |= {"refund_fee": yuan(report, report.refunded), "gmt_refund": "2026-11-23 12:20:00.320"}
+        return fields | ({} if report.currency is None else {"trans_currency": report.currency})
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
-        return urlencode(self.fields(said, notification_id)).encode()
+    def render_callback(self, report: PaymentReport, notification_id: str) -> bytes:
+        return urlencode(self.fields(report, notification_id)).encode()
 
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Sent:
+    ) -> CallbackRequest:
         del notification_id, at  # the first is a field, and of the second nothing is told
         fields = dict(parse_qsl(content.decode("latin-1"), True, errors="surrogateescape"))
         return posted(content, signature(signed_string(fields), key))
 
-    def unsigned(self, sent: Sent) -> Mapping[str, Sent]:
-        content, sign = sent.body.rsplit(b"&sign=", 1)
+    def without_signature(self, callback: CallbackRequest) -> Mapping[str, CallbackRequest]:
+        content, sign = callback.body.rsplit(b"&sign=", 1)
         return {
-            "without sign": sent._replace(body=content),
-            "sign empty": sent._replace(body=content.replace(b"sign=", b"") + b"&sign="),
-            "without sign_type": sent._replace(body=content.replace(b"&sign_type=RSA2", b"") + b"&sign=" + sign),
-            "sign_type empty": sent._replace(body=sent.body.replace(b"=RSA2", b"=")),
-            "nothing": sent._replace(body=b""),
+            "without sign": callback._replace(body=content),
+            "sign empty": callback._replace(body=content.replace(b"sign=", b"") + b"&sign="),
+            "without sign_type": callback._replace(body=content.replace(b"&sign_type=RSA2", b"") + b"&sign=" + sign),
+            "sign_type empty": callback._replace(body=callback.body.replace(b"=RSA2", b"=")),
+            "nothing": callback._replace(body=b""),
         }
 
-    def with_signature(self, sent: Sent, text: str) -> Mapping[str, Sent]:
-        content = sent.body.rsplit(b"&sign=", 1)[0]
-        return {"sign": sent._replace(body=content + b"&sign=" + quote_plus(text).encode())}
+    def with_signature(self, callback: CallbackRequest, text: str) -> Mapping[str, CallbackRequest]:
+        content = callback.body.rsplit(b"&sign=", 1)[0]
+        return {"sign": callback._replace(body=content + b"&sign=" + quote_plus(text).encode())}
 
-    def doubled(self, sent: Sent) -> Sent:
-        return sent._replace(body=sent.body + b"&sign=" + sent.body.rsplit(b"&sign=", 1)[1])
+    def doubled(self, callback: CallbackRequest) -> CallbackRequest:
+        return callback._replace(body=callback.body + b"&sign=" + callback.body.rsplit(b"&sign=", 1)[1])
 
-    def reserialised(self, sent: Sent) -> None:
+    def reserialised(self, callback: CallbackRequest) -> None:
         """Another spelling of the same form is the same form."""
-        del sent
+        del callback
 
-    def forged(self, *, at: float) -> Mapping[str, Sent]:
+    def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
         del at
-        fields = self.fields(Said(), self.notification_id)
+        fields = self.fields(PaymentReport(), self.notification_id)
         good, content = signature(signed_string(fields)), urlencode(fields).encode()
-        sent = posted(content, good)
+        callback = posted(content, good)
         paid_less = urlencode(fields | {"total_amount": "0.01"}).encode()
         return {
             "another amount": posted(paid_less, good),
             "a field more": posted(content + b"&evil=1", good),
             "a field twice": posted(content + b"&total_amount=0.01", good),
             "a field twice, spelt in two ways": posted(content + b"&total%5Famount=0.01", good),
-            "RSA with SHA-1, as it says": sent._replace(
+            "RSA with SHA-1, as it says": callback._replace(
                 body=posted(content, signature(signed_string(fields), algorithm=SHA1())).body.replace(b"=RSA2", b"=RSA")  # noqa: S303 - to be refused
             ),
             "RSA with SHA-1, under the name of RSA2": posted(
                 content,
                 signature(signed_string(fields), algorithm=SHA1()),  # noqa: S303 - to be refused
             ),
-            "sign_type lowered": sent._replace(body=sent.body.replace(b"=RSA2", b"=RSA")),
+            "sign_type lowered": callback._replace(body=callback.body.replace(b"=RSA2", b"=RSA")),
             "values decoded twice": posted(
                 content, signature(signed_string({name: value.replace("50%", "50") for name, value in fields.items()}))
             ),
             "percent signs that are none": posted(content + b"&note=50%", good),
         }
 
-    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
+    def unreadable(self, *, at: float) -> Mapping[str, CallbackRequest]:
         del at
-        fields = self.fields(Said(), self.notification_id)
-        told = {
+        fields = self.fields(PaymentReport(), self.notification_id)
+        changes = {
             "no notify_id": {name: value for name, value in fields.items() if name != "notify_id"},
             "no trade_status": {name: value for name, value in fields.items() if name != "trade_status"},
             "no app_id": {name: value for name, value in fields.items() if name != "app_id"},
@@ -406,9 +418,11 @@ class AlipayDriver(Driver):
             "a time that is none": fields | {"gmt_payment": "2026-02-30 12:00:00"},
             "a refund below nothing": fields | {"refund_fee": "-1.00"},
         }
-        return {name: posted(urlencode(form).encode(), signature(signed_string(form))) for name, form in told.items()}
+        return {
+            name: posted(urlencode(form).encode(), signature(signed_string(form))) for name, form in changes.items()
+        }
 
-    def unrelated(self, *, at: float) -> Mapping[str, Sent]:
+    def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
         """A message of another kind, and one of the service market, which signs `sign_type` as well."""
         del at
         form = {
@@ -428,7 +442,7 @@ class AlipayDriver(Driver):
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def malformed_statements(self) -> Mapping[str, bytes]:
-        spoilt = {
+        altered = {
             "full-width digits": ("88.88", "８８.８８"),
             "an exponent": ("88.88", "8.888E1"),
             "a plus": ("88.88", "+88.88"),
@@ -447,7 +461,7 @@ class AlipayDriver(Driver):
             "a quote that never ends": ("茶叶", '"茶叶'),
         }
         found = {}
-        for name, (old, new) in spoilt.items():
+        for name, (old, new) in altered.items():
             assert old in PAYMENT_LINE, name
             found[name] = zipped(details(PAYMENT_LINE.replace(old, new, 1), REFUND_LINE))
         not_gbk = details(PAYMENT_LINE, REFUND_LINE).replace("茶叶".encode("gbk"), b"\xff\xff\xff", 1)
@@ -480,13 +494,13 @@ class AlipayDriver(Driver):
             for _ in range(rows):
                 file.write(row)
 
-    def _transaction(self, said: Said) -> str:
-        return self.transaction if said.transaction is None else said.transaction
+    def _transaction(self, report: PaymentReport) -> str:
+        return self.transaction if report.transaction is None else report.transaction
 
 
-def parameters(asked: Asked) -> dict[str, str]:
+def parameters(request: WireRequest) -> dict[str, str]:
     """Of the address and the body together."""
-    found = parse_qs(urlsplit(asked.target).query) | parse_qs(asked.body.decode())
+    found = parse_qs(urlsplit(request.target).query) | parse_qs(request.body.decode())
     return {name: values[0] for name, values in found.items()}
 
 
@@ -494,29 +508,29 @@ def signed_string(fields: Mapping[str, str], charset: str = "utf-8") -> bytes:
     return "&".join(f"{name}={fields[name]}" for name in sorted(fields)).encode(charset, "surrogateescape")
 
 
-def posted(content: bytes, sign: str) -> Sent:
+def posted(content: bytes, sign: str) -> CallbackRequest:
     ends = b"&" if content else b""
     body = content + ends + b"sign_type=RSA2&sign=" + quote_plus(sign).encode()
-    return Sent({"content-type": "application/x-www-form-urlencoded; charset=utf-8"}, body)
+    return CallbackRequest({"content-type": "application/x-www-form-urlencoded; charset=utf-8"}, body)
 
 
 def refused(sub_code: str, *, code: str = "40004", **more: str) -> bytes:
     return compact({"code": code, "msg": "Business Failed", "sub_code": sub_code, "sub_msg": "业务失败"} | more)
 
 
-def compact(told: Mapping[str, object]) -> bytes:
+def compact(fields: Mapping[str, object]) -> bytes:
     """As Alipay writes JSON: slashes escaped, Chinese as it is."""
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).replace("/", r"\/").encode()
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).replace("/", r"\/").encode()
 
 
-def _trade_status(said: Said) -> str:
-    if said.status == "refunded":
-        return "TRADE_CLOSED" if said.refunded >= said.amount else "TRADE_SUCCESS"
-    return _STATUSES.get(said.status, said.status)
+def _trade_status(report: PaymentReport) -> str:
+    if report.status == "refunded":
+        return "TRADE_CLOSED" if report.refunded >= report.amount else "TRADE_SUCCESS"
+    return _STATUSES.get(report.status, report.status)
 
 
-def _page(status: int, body: bytes) -> Answered:
-    return Answered(status, {"content-type": "text/html;charset=utf-8"}, body)
+def _page(status: int, body: bytes) -> WireResponse:
+    return WireResponse(status, {"content-type": "text/html;charset=utf-8"}, body)
 
 
 def _claiming_to_unpack_to(statement: bytes, size: int) -> bytes:

@@ -46,13 +46,13 @@ from tests.channels.alipay.driver import (
     zipped,
 )
 from tests.channels.conftest import Running, create, opened_offline
-from tests.channels.driver import AMOUNT, NUMBER, OFFLINE_URL, PAID_AT, Key, Said
-from tests.channels.wire import Asked, untouched
+from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, PAID_AT, Key, PaymentReport
+from tests.channels.wire import WireRequest, untouched
 
 DRIVER = AlipayDriver()
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
-ASKED = Asked("POST", "/gateway.do", {}, urlencode({"method": "alipay.trade.query"}).encode(), b"")
-FIELDS = DRIVER.fields(Said(), DRIVER.notification_id)
+ASKED = WireRequest("POST", "/gateway.do", {}, urlencode({"method": "alipay.trade.query"}).encode(), b"")
+FIELDS = DRIVER.fields(PaymentReport(), DRIVER.notification_id)
 
 
 def offline() -> Alipay:
@@ -61,27 +61,27 @@ def offline() -> Alipay:
     return channel
 
 
-def read(node: bytes, *, sign: str | None = None) -> Evidence:
+def read_node(node: bytes, *, sign: str | None = None) -> Evidence:
     """What the adapter makes of an answer with this node."""
-    made = signature(node) if sign is None else sign
-    body = b'{"alipay_trade_query_response":%b,"sign":"%b"}' % (node, made.encode())
+    sign_text = signature(node) if sign is None else sign
+    body = b'{"alipay_trade_query_response":%b,"sign":"%b"}' % (node, sign_text.encode())
     return offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
-def answer(**changed: object) -> Evidence:
+def query_evidence(**changed: object) -> Evidence:
     """What it makes of a paid trade with other fields; None takes a field away."""
-    told = json.loads(DRIVER.render(Said())) | changed
-    return read(compact({name: value for name, value in told.items() if value is not None}))
+    fields = json.loads(DRIVER.render(PaymentReport())) | changed
+    return read_node(compact({name: value for name, value in fields.items() if value is not None}))
 
 
 async def receive(fields: Mapping[str, str], *, charset: str = "utf-8", sign: str | None = None) -> Callback:
     """What it makes of a callback with these fields."""
-    made = signature(signed_string(fields, charset)) if sign is None else sign
-    body = urlencode({**fields, "sign_type": "RSA2"}, encoding=charset) + f"&sign={quote_plus(made)}"
+    sign_text = signature(signed_string(fields, charset)) if sign is None else sign
+    body = urlencode({**fields, "sign_type": "RSA2"}, encoding=charset) + f"&sign={quote_plus(sign_text)}"
     return await offline().verify_callback({}, body.encode(), received_at=NOW)
 
 
-async def called_back(**changed: str) -> Evidence:
+async def callback_evidence(**changed: str) -> Evidence:
     evidence = (await receive({name: value for name, value in {**FIELDS, **changed}.items() if value})).evidence
     assert evidence is not None
     return evidence
@@ -102,20 +102,20 @@ async def called_back(**changed: str) -> Evidence:
         b'{"sign":"x","code":"10000","out_trade_no":"N","total_amount":"1.00","trade_status":"WAIT_BUYER_PAY"}',
     ],
 )
-def test_an_answer_is_verified_over_the_raw_bytes_of_its_node(node: bytes) -> None:
+def test_a_response_is_verified_over_the_raw_bytes_of_its_node(node: bytes) -> None:
     """Parsed and written again they would be others: escaped slashes, white space, order, Chinese."""
-    assert isinstance(read(node), Unpaid)
+    assert isinstance(read_node(node), Unpaid)
 
 
 @pytest.mark.parametrize("envelope", [b'{"sign":"%b","%b":%b}', b'{ "sign" : "%b" ,\r\n "%b"\n:\t%b }\n'])
-def test_the_signature_may_stand_before_the_node_and_white_space_around_it(envelope: bytes) -> None:
-    node = DRIVER.render(Said())
+def test_the_signature_may_precede_the_node_with_white_space(envelope: bytes) -> None:
+    node = DRIVER.render(PaymentReport())
     body = envelope % (signature(node).encode(), b"alipay_trade_query_response", node)
-    told = offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
-    assert isinstance(told, Paid)
+    evidence = offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
+    assert isinstance(evidence, Paid)
 
 
-def test_a_signed_error_node_is_read_where_the_methods_own_is_missing() -> None:
+def test_a_signed_error_response_node_is_read() -> None:
     node = refused("isv.invalid-app-id", code="40002")
     body = b'{"error_response":%b,"sign":"%b"}' % (node, signature(node).encode())
     with pytest.raises(ChannelUnreadable, match=r"isv\.invalid-app-id"):
@@ -130,7 +130,7 @@ def test_a_rejection_without_a_signature_is_neither_paid_nor_failed_nor_missing(
         offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
-def test_a_signature_that_is_nested_however_deep_is_unreadable() -> None:
+def test_a_nested_signature_is_unreadable() -> None:
     """Also where the depth is just what the answer can be taken apart with, and reading it once more one too many."""
     for depth in range(700, 1000):
         sign = b"[" * depth + b"]" * depth
@@ -141,16 +141,16 @@ def test_a_signature_that_is_nested_however_deep_is_unreadable() -> None:
 async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(running: Running) -> None:
     """The far side verifies the first; with the same string for both one of the two directions would never verify."""
     far_side, transport = running.far_side, running.transport
-    middleman, url = running.middlemen["alipay"]
-    far_side.accounts[DRIVER.merchant_id] = DRIVER.far_account()
-    middleman.spoil, middleman.passed = untouched, []
+    proxy, url = running.proxies["alipay"]
+    far_side.accounts[DRIVER.merchant_id] = DRIVER.simulator_account()
+    proxy.alter, proxy.exchanges = untouched, []
     assert isinstance(
         await open_channel(DRIVER.account(url), transport).query_payment(DRIVER.payment("not-there")), Missing
     )
-    ((asked, _),) = middleman.passed
-    sent = dict(parse_qsl(urlsplit(asked.target).query) + parse_qsl(asked.body.decode()))
-    assert sent["sign_type"] == "RSA2"
-    assert isinstance(await called_back(), Paid)
+    ((request, _),) = proxy.exchanges
+    parameters = dict(parse_qsl(urlsplit(request.target).query) + parse_qsl(request.body.decode()))
+    assert parameters["sign_type"] == "RSA2"
+    assert isinstance(await callback_evidence(), Paid)
     without = signature(signed_string({name: value for name, value in FIELDS.items() if name != "charset"}))
     with pytest.raises(CallbackForged):
         await receive(FIELDS, sign=without)
@@ -159,7 +159,7 @@ async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(runni
 @pytest.mark.parametrize("subject", ["100% 茶", "100%25", "%E8%8C%B6", "a+b", "a b", "a&b=c", "%", "100%2B"])
 async def test_values_of_a_callback_are_decoded_once(subject: str) -> None:
     """A second time would turn `%25` into `%` and `%2B` into a plus, and the signature would not verify."""
-    assert isinstance(await called_back(subject=subject), Paid)
+    assert isinstance(await callback_evidence(subject=subject), Paid)
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "gbk"])
@@ -171,7 +171,7 @@ async def test_a_callback_is_verified_in_the_charset_that_it_names(charset: str)
         await receive(fields, charset=charset, sign=signature(signed_string(fields, other)))
 
 
-async def test_what_was_signed_cannot_be_cut_into_other_fields() -> None:
+async def test_a_signed_value_cannot_be_split_into_other_fields() -> None:
     """Joined with `&` and `=` a text with both in it may read as another amount, and its signature still verifies."""
     cheap = {**FIELDS, "subject": "Tea&total_amount=88.88&totalx=", "total_amount": "0.01"}
     sign = signature(signed_string(cheap))
@@ -188,25 +188,28 @@ async def test_a_payment_signed_with_its_sign_type_verifies_too() -> None:
     assert isinstance((await receive(FIELDS, sign=sign)).evidence, Paid)
 
 
-async def test_every_check_of_a_signature_can_be_seen_with_its_exact_string() -> None:
-    with trace.recorded_checks() as heard:
-        read(DRIVER.render(Said()))
-        await called_back()
-    assert [(one.what, one.algorithm, one.key, one.is_good) for one in heard] == [
+async def test_every_signature_check_is_recorded_with_its_exact_string() -> None:
+    with trace.recorded_checks() as checks:
+        read_node(DRIVER.render(PaymentReport()))
+        await callback_evidence()
+    assert [(one.what, one.algorithm, one.key, one.is_good) for one in checks] == [
         ("answer", "SHA256withRSA", "new", True),
         ("callback", "SHA256withRSA", "new", True),
     ]
-    assert [one.string for one in heard] == [DRIVER.render(Said()), signed_string(FIELDS)]
+    assert [one.string for one in checks] == [DRIVER.render(PaymentReport()), signed_string(FIELDS)]
 
 
 # -- what a trade's status means ---------------------------------------------------------------------------------------
 
 
-async def test_finished_is_paid() -> None:
+async def test_trade_finished_is_paid() -> None:
     """It only takes no refund any more."""
-    for told in (answer(trade_status="TRADE_FINISHED"), await called_back(trade_status="TRADE_FINISHED")):
-        assert isinstance(told, Paid)
-        assert (told.amount, told.at) == (AMOUNT, PAID_AT)
+    for evidence in (
+        query_evidence(trade_status="TRADE_FINISHED"),
+        await callback_evidence(trade_status="TRADE_FINISHED"),
+    ):
+        assert isinstance(evidence, Paid)
+        assert (evidence.amount, evidence.at) == (AMOUNT, PAID_AT)
 
 
 @pytest.mark.parametrize(
@@ -214,37 +217,37 @@ async def test_finished_is_paid() -> None:
     [{"send_pay_date": "2026-11-23 12:00:00"}, {"gmt_refund": "2026-11-23 12:20:00"}, {"refund_fee": "88.88"}],
     ids=lambda fields: next(iter(fields)),
 )
-def test_closed_after_a_refund_of_the_whole_was_paid(paid: dict[str, str]) -> None:
+def test_trade_closed_after_a_full_refund_was_paid_in_a_query(paid: dict[str, str]) -> None:
     """Read as never paid it would be an order that is lost and given back both."""
-    told = answer(**{"trade_status": "TRADE_CLOSED", "send_pay_date": None, **paid})
-    assert isinstance(told, Refunded)
-    assert (told.amount, told.refunded_amount) == (AMOUNT, AMOUNT)
+    evidence = query_evidence(**{"trade_status": "TRADE_CLOSED", "send_pay_date": None, **paid})
+    assert isinstance(evidence, Refunded)
+    assert (evidence.amount, evidence.refunded_amount) == (AMOUNT, AMOUNT)
 
 
-async def test_closed_after_a_refund_of_the_whole_was_paid_in_a_callback_too() -> None:
+async def test_trade_closed_after_a_full_refund_was_paid_in_a_callback() -> None:
     for changed in ({"refund_fee": "88.88", "gmt_refund": "2026-11-23 12:20:00.320"}, {}):
-        told = await called_back(trade_status="TRADE_CLOSED", **changed)
-        assert isinstance(told, Refunded)
-        assert (told.refunded_amount, told.at) == (AMOUNT, PAID_AT)
+        evidence = await callback_evidence(trade_status="TRADE_CLOSED", **changed)
+        assert isinstance(evidence, Refunded)
+        assert (evidence.refunded_amount, evidence.at) == (AMOUNT, PAID_AT)
 
 
-async def test_closed_without_a_payment_is_closed() -> None:
-    assert isinstance(answer(trade_status="TRADE_CLOSED", send_pay_date=None), Closed)
-    closed = await called_back(trade_status="TRADE_CLOSED", gmt_payment="", refund_fee="0.00")
+async def test_trade_closed_without_a_payment_is_closed() -> None:
+    assert isinstance(query_evidence(trade_status="TRADE_CLOSED", send_pay_date=None), Closed)
+    closed = await callback_evidence(trade_status="TRADE_CLOSED", gmt_payment="", refund_fee="0.00")
     assert isinstance(closed, Closed)
 
 
-async def test_a_refund_of_a_part_is_told_by_a_callback_and_by_no_query() -> None:
-    told = await called_back(refund_fee="10.00", gmt_refund="2026-11-23 12:20:00.320")
-    assert isinstance(told, Refunded)
-    assert (told.amount, told.refunded_amount) == (AMOUNT, 1000)
-    assert isinstance(answer(), Paid)
+async def test_a_partial_refund_is_in_callbacks_and_not_in_queries() -> None:
+    evidence = await callback_evidence(refund_fee="10.00", gmt_refund="2026-11-23 12:20:00.320")
+    assert isinstance(evidence, Refunded)
+    assert (evidence.amount, evidence.refunded_amount) == (AMOUNT, 1000)
+    assert isinstance(query_evidence(), Paid)
 
 
-def test_a_trade_that_is_not_there_is_missing_whatever_its_prefix() -> None:
+def test_trade_not_exist_is_missing_with_any_prefix() -> None:
     for sub_code in ("ACQ.TRADE_NOT_EXIST", "aop.ACQ.TRADE_NOT_EXIST"):
-        assert read(refused(sub_code)) == Missing(channel_account="main", out_trade_no=NUMBER)
-    other = read(refused("ACQ.TRADE_NOT_EXIST", out_trade_no="another-number"))
+        assert read_node(refused(sub_code)) == Missing(channel_account="main", out_trade_no=NUMBER)
+    other = read_node(refused("ACQ.TRADE_NOT_EXIST", out_trade_no="another-number"))
     assert mismatch(DRIVER.payment(), other) is not None, "the answer to another question ends nothing"
 
 
@@ -258,16 +261,16 @@ def test_a_trade_that_is_not_there_is_missing_whatever_its_prefix() -> None:
         ("40005", "isv.app-call-limited"),
     ],
 )
-def test_the_gateways_own_trouble_is_an_unknown_outcome(code: str, sub_code: str) -> None:
+def test_a_gateway_system_error_is_an_unknown_outcome(code: str, sub_code: str) -> None:
     with pytest.raises(ChannelUnavailable):
-        read(refused(sub_code, code=code))
+        read_node(refused(sub_code, code=code))
 
 
 async def test_a_trade_before_the_code_is_scanned_is_missing_and_may_be_paid_still(running: Running) -> None:
     """Closing it says the same and raises nothing; money that comes afterwards is seen."""
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
-    far_side.accounts[DRIVER.merchant_id] = DRIVER.far_account()
+    far_side.accounts[DRIVER.merchant_id] = DRIVER.simulator_account()
     channel = open_channel(DRIVER.account(far_side.urls["alipay"]), transport)
     created = await channel.create_payment(create(DRIVER.payment()))
     assert created.checkout.kind == "qr"
@@ -304,26 +307,26 @@ async def test_a_trade_before_the_code_is_scanned_is_missing_and_may_be_paid_sti
 def test_an_amount_that_is_not_plain_yuan_as_text_is_unreadable(amount: object) -> None:
     """Never a float: 88.88 is none, and 8888 would be a hundred times as much."""
     with pytest.raises(ChannelUnreadable):
-        answer(total_amount=amount)
+        query_evidence(total_amount=amount)
 
 
 @pytest.mark.parametrize(("text", "fen"), [("0.01", 1), ("88.88", 8888), ("88.8", 8880), ("88", 8800), ("0.29", 29)])
 def test_yuan_become_fen_exactly(text: str, fen: int) -> None:
-    assert answer(total_amount=text).amount == fen
+    assert query_evidence(total_amount=text).amount == fen
 
 
-def test_what_the_buyer_really_paid_is_not_compared() -> None:
+def test_the_amount_after_discounts_is_not_compared() -> None:
     """`receipt_amount` and `buyer_pay_amount` are smaller with a coupon, and the order is paid all the same."""
-    told = answer(receipt_amount="0.01", buyer_pay_amount="0.01", invoice_amount="0.01")
-    assert mismatch(DRIVER.payment(), told) is None
+    evidence = query_evidence(receipt_amount="0.01", buyer_pay_amount="0.01", invoice_amount="0.01")
+    assert mismatch(DRIVER.payment(), evidence) is None
 
 
 @pytest.mark.parametrize(
     "changed", [{"app_id": "2021000000000002"}, {"seller_id": "2088000000000002"}], ids=["application", "seller"]
 )
 async def test_another_merchants_genuine_callback_is_evidence_of_another_account(changed: dict[str, str]) -> None:
-    told = await called_back(**changed)
-    assert told.channel_account == f"other:{next(iter(changed.values()))}"
+    evidence = await callback_evidence(**changed)
+    assert evidence.channel_account == f"other:{next(iter(changed.values()))}"
 
 
 async def test_a_forged_callback_of_another_merchant_is_forged_first() -> None:
@@ -333,8 +336,13 @@ async def test_a_forged_callback_of_another_merchant_is_forged_first() -> None:
 
 
 def test_the_acknowledgement_is_seven_bytes() -> None:
-    told = offline().acknowledge()
-    assert (told.status, told.content_type, told.body, len(told.body)) == (200, "text/plain", b"success", 7)
+    acknowledgement = offline().acknowledge()
+    assert (acknowledgement.status, acknowledgement.content_type, acknowledgement.body, len(acknowledgement.body)) == (
+        200,
+        "text/plain",
+        b"success",
+        7,
+    )
 
 
 # -- creating ----------------------------------------------------------------------------------------------------------
@@ -344,7 +352,7 @@ def test_the_acknowledgement_is_seven_bytes() -> None:
     ("method", "name", "product_code"),
     [("page", "alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"), ("wap", "alipay.trade.wap.pay", "QUICK_WAP_WAY")],
 )
-async def test_a_page_is_an_address_signed_here_and_nobody_is_called(method: str, name: str, product_code: str) -> None:
+async def test_a_page_payment_is_a_signed_address_without_a_call(method: str, name: str, product_code: str) -> None:
     until = datetime(2026, 11, 23, 4, 30, tzinfo=UTC)
     row = replace(DRIVER.payment(payable_until=until), method=method)
     nobody = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: pytest.fail("was called")))
@@ -352,21 +360,21 @@ async def test_a_page_is_an_address_signed_here_and_nobody_is_called(method: str
     assert (created.checkout.kind, created.channel_reference) == ("redirect", None)
     parts = urlsplit(created.checkout.value)
     assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{OFFLINE_URL}/gateway.do"
-    sent = dict(parse_qsl(parts.query))
-    assert (sent["method"], sent["charset"], sent["version"]) == (name, "utf-8", "1.0")
-    assert sent["notify_url"] == "http://127.0.0.1:9/callbacks/main"
-    assert sent["return_url"] == "http://127.0.0.1:9/o/token/return"
-    body = json.loads(sent["biz_content"])
+    parameters = dict(parse_qsl(parts.query))
+    assert (parameters["method"], parameters["charset"], parameters["version"]) == (name, "utf-8", "1.0")
+    assert parameters["notify_url"] == "http://127.0.0.1:9/callbacks/main"
+    assert parameters["return_url"] == "http://127.0.0.1:9/o/token/return"
+    body = json.loads(parameters["biz_content"])
     assert body["product_code"] == product_code
     assert (body["out_trade_no"], body["total_amount"]) == (NUMBER, "88.88")
     assert body["time_expire"] == "2026-11-23 12:30:00", "by Alipay's clock"
     assert ("quit_url" in body) == (method == "wap")
 
 
-async def test_a_page_that_nobody_has_opened_is_missing_and_the_browser_brings_it_into_being(running: Running) -> None:
+async def test_an_unopened_page_is_missing_and_the_browser_creates_the_trade(running: Running) -> None:
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
-    far_side.accounts[DRIVER.merchant_id] = DRIVER.far_account()
+    far_side.accounts[DRIVER.merchant_id] = DRIVER.simulator_account()
     channel = open_channel(DRIVER.account(far_side.urls["alipay"]), transport)
     row = replace(DRIVER.payment(), method="page")
     created = await channel.create_payment(create(row))
@@ -383,12 +391,12 @@ async def test_a_page_that_nobody_has_opened_is_missing_and_the_browser_brings_i
 async def test_a_creation_refused_because_the_number_is_known_is_an_unknown_outcome(sub_code: str) -> None:
     """It may be ours, and paid, from a try whose answer was lost; a refusal would say that no money can come."""
     with pytest.raises(ChannelUnreadable):
-        await answered(refused(sub_code)).create_payment(create(DRIVER.payment()))
+        await channel_answering(refused(sub_code)).create_payment(create(DRIVER.payment()))
 
 
 async def test_a_creation_refused_for_another_reason_is_definite() -> None:
     with pytest.raises(ChannelRefused) as caught:
-        await answered(refused("ACQ.ACCESS_FORBIDDEN")).create_payment(create(DRIVER.payment()))
+        await channel_answering(refused("ACQ.ACCESS_FORBIDDEN")).create_payment(create(DRIVER.payment()))
     assert caught.value.code == "ACQ.ACCESS_FORBIDDEN"
 
 
@@ -412,41 +420,41 @@ async def test_other_currencies_and_other_methods_are_refused_before_anything_is
         "ACQ.TRADE_HAS_CLOSE",
     ],
 )
-async def test_closing_what_does_not_wait_for_money_raises_nothing(sub_code: str) -> None:
-    await answered(refused(sub_code)).close_payment(DRIVER.payment())
+async def test_closing_a_trade_that_is_not_payable_raises_nothing(sub_code: str) -> None:
+    await channel_answering(refused(sub_code)).close_payment(DRIVER.payment())
 
 
-async def test_a_refund_that_moved_no_money_is_asked_about_again() -> None:
+async def test_a_refund_without_a_fund_change_is_processing() -> None:
     """`fund_change` N is what a repeated refund is answered, and is neither success nor failure."""
     for change, state in (("Y", RefundState.SUCCEEDED), ("N", RefundState.PROCESSING)):
         node = compact({"code": "10000", "out_trade_no": NUMBER, "fund_change": change, "refund_fee": "10.00"})
-        assert await answered(node).refund_payment(DRIVER.payment(), "R-000001", 1000) is state
+        assert await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000) is state
 
 
 @pytest.mark.parametrize("code", ["10003", "20001"])
-async def test_a_refund_is_refused_by_a_refusal_alone(code: str) -> None:
+async def test_only_a_refusal_refuses_a_refund(code: str) -> None:
     """Every other code leaves open what became of it, and money that may have gone back is not given back again."""
     node = compact({"code": code, "msg": "in process", "out_trade_no": NUMBER})
     with pytest.raises(ChannelUnreadable, match=f"code_{code}"):
-        await answered(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
+        await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
 
 
 async def test_a_refund_without_a_status_is_none() -> None:
-    told = {"code": "10000", "msg": "Success", "out_trade_no": NUMBER, "out_request_no": "R-000001"}
+    fields = {"code": "10000", "msg": "Success", "out_trade_no": NUMBER, "out_request_no": "R-000001"}
     for node, state in (
-        (compact(told), None),
+        (compact(fields), None),
         (compact({"code": "10000", "msg": "Success"}), None),
         (refused("TRADE_NOT_EXIST"), None),
-        (compact(told | {"refund_status": "REFUND_SUCCESS"}), RefundState.SUCCEEDED),
+        (compact(fields | {"refund_status": "REFUND_SUCCESS"}), RefundState.SUCCEEDED),
     ):
-        assert await answered(node).query_refund(DRIVER.payment(), "R-000001") is state
+        assert await channel_answering(node).query_refund(DRIVER.payment(), "R-000001") is state
 
 
 # -- statements --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("gateway", "told", "fetched"),
+    ("gateway", "download_url", "fetched"),
     [
         (LIVE, "http://dwbillcenter.alipay.com/f?x=1", "https://dwbillcenter.alipay.com/f?x=1"),
         (LIVE, "https://dwbillcenter.alipay.com/f", "https://dwbillcenter.alipay.com/f"),
@@ -462,32 +470,34 @@ async def test_a_refund_without_a_status_is_none() -> None:
         ("http://127.0.0.1:9", "http://169.254.169.254/f", None),
     ],
 )
-async def test_a_statement_is_fetched_from_alipay_only_and_by_tls(gateway: str, told: str, fetched: str | None) -> None:
+async def test_a_statement_is_fetched_from_alipay_only_and_by_tls(
+    gateway: str, download_url: str, fetched: str | None
+) -> None:
     """The address comes in an answer; followed anywhere it would lead into the network behind us."""
-    asked: list[str] = []
+    urls: list[str] = []
 
-    def answering(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+    def respond_with(request: httpx.Request) -> httpx.Response:
+        urls.append(str(request.url))
         if "gateway.do" not in request.url.path:
             return httpx.Response(200, stream=httpx.ByteStream(b"a zip"))
-        node = compact({"code": "10000", "msg": "Success", "bill_download_url": told})
+        node = compact({"code": "10000", "msg": "Success", "bill_download_url": download_url})
         return envelope(request, node)
 
     account = replace(DRIVER.account(gateway), live=gateway == LIVE)
-    channel = open_channel(account, Transport(timeout_s=1, transport=httpx.MockTransport(answering)))
+    channel = open_channel(account, Transport(timeout_s=1, transport=httpx.MockTransport(respond_with)))
     into = BytesIO()
     if fetched is None:
         with pytest.raises(ChannelUnreadable):
             await channel.fetch_statement(date(2026, 11, 22), into)
-        assert len(asked) == 1
+        assert len(urls) == 1
     else:
         await channel.fetch_statement(date(2026, 11, 22), into)
-        assert (asked[1], into.getvalue()) == (fetched, b"a zip")
+        assert (urls[1], into.getvalue()) == (fetched, b"a zip")
 
 
 async def test_a_day_without_trades_has_no_statement() -> None:
     with pytest.raises(ChannelRefused) as caught:
-        await answered(refused("isp.bill_not_exist")).fetch_statement(date(2026, 11, 22), BytesIO())
+        await channel_answering(refused("isp.bill_not_exist")).fetch_statement(date(2026, 11, 22), BytesIO())
     assert caught.value.code == "no_statement"
 
 
@@ -526,7 +536,7 @@ def test_keys_are_taken_as_pem_as_bare_base64_and_in_a_list() -> None:
     opened(private_key=bare["o"], alipay_public_keys=[bare["t"], public_pem(pair(Key.OLD).theirs)])
 
 
-def test_the_applications_own_public_key_in_the_place_of_alipays_is_found_at_once() -> None:
+def test_the_applications_own_key_in_place_of_alipays_is_refused() -> None:
     """The console shows both beside each other; with the wrong one no answer would ever verify."""
     with pytest.raises(ConfigurationError, match="own key"):
         opened(alipay_public_keys=[public_pem(pair(Key.NEW).ours)])
@@ -554,7 +564,7 @@ def account_of(opened: Opened, url: str) -> AccountConfig:
     return AccountConfig(name="main", channel="alipay", base_url=url, credentials=opened.credentials)
 
 
-async def test_an_account_with_certificates_names_them_and_verifies_by_the_one_that_is_named(
+async def test_certificate_mode_sends_its_serials_and_verifies_by_the_named_certificate(
     running: Running, certified: Opened
 ) -> None:
     """The far side refuses a call without the two serial numbers, and names its own certificate in each answer."""
@@ -566,15 +576,13 @@ async def test_an_account_with_certificates_names_them_and_verifies_by_the_one_t
     key = LedgerKey(certified.account.merchant_id, NUMBER)
     far_side.open(key)
     far_side.pay(key)
-    with trace.recorded_checks() as heard:
-        told = await channel.query_payment(DRIVER.payment())
-    assert isinstance(told, Paid)
-    assert [(len(one.key), one.is_good) for one in heard] == [(32, True)]
+    with trace.recorded_checks() as checks:
+        evidence = await channel.query_payment(DRIVER.payment())
+    assert isinstance(evidence, Paid)
+    assert [(len(one.key), one.is_good) for one in checks] == [(32, True)]
 
 
-async def test_an_answer_that_names_a_certificate_we_do_not_hold_proves_nothing(
-    running: Running, certified: Opened
-) -> None:
+async def test_a_response_with_an_unknown_certificate_serial_is_unreadable(running: Running, certified: Opened) -> None:
     """Until the new one is configured beside the old one; after that both are good."""
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
@@ -587,7 +595,7 @@ async def test_an_answer_that_names_a_certificate_we_do_not_hold_proves_nothing(
     assert isinstance(await after.query_payment(DRIVER.payment()), Missing)
 
 
-def test_of_the_root_file_only_what_is_signed_with_rsa_is_named(certified: Opened) -> None:
+def test_only_rsa_certificates_of_the_root_file_are_named(certified: Opened) -> None:
     """It also holds what no library reads; parsed as one file it could not be read at all."""
     roots: str = certified.credentials["alipay_root_certificate"]
     stray, root = (f"{block}-----END CERTIFICATE-----\n" for block in roots.split("-----END CERTIFICATE-----\n")[:2])
@@ -611,7 +619,7 @@ def test_of_the_root_file_only_what_is_signed_with_rsa_is_named(certified: Opene
     ],
     ids=["root not PEM", "root empty", "own empty", "none of theirs", "theirs not PEM", "own of another key"],
 )
-def test_certificates_that_cannot_work_are_named_and_not_shown(
+def test_unusable_certificates_are_named_and_their_content_is_hidden(
     certified: Opened, changed: dict[str, object], named: str
 ) -> None:
     account = account_of(replace(certified, credentials=certified.credentials | changed), OFFLINE_URL)
@@ -630,7 +638,7 @@ def envelope(request: httpx.Request, node: bytes) -> httpx.Response:
     return httpx.Response(200, stream=httpx.ByteStream(body))
 
 
-def answered(node: bytes) -> Channel:
+def channel_answering(node: bytes) -> Channel:
     """An account whose every call is answered with this node, well signed."""
     transport = Transport(timeout_s=1, transport=httpx.MockTransport(lambda request: envelope(request, node)))
     return open_channel(DRIVER.account(OFFLINE_URL), transport)

@@ -21,8 +21,8 @@ from channels.transport import Transport
 from core.errors import CallbackForged, ChannelUnreadable
 from core.evidence import Paid
 from tests.channels.alipay.driver import AlipayDriver
-from tests.channels.driver import OFFLINE_URL
 from tests.channels.published import published
+from tests.channels.reports import OFFLINE_URL
 
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
 NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
@@ -57,9 +57,9 @@ async def receive(vector: dict[str, Any], body: str) -> Callback:
 
 async def test_the_official_sdks_callback_is_paid() -> None:
     vector = published("alipay_notify_node_sdk")
-    with trace.recorded_checks() as heard:
+    with trace.recorded_checks() as checks:
         callback = await receive(vector, vector["raw_form_body"])
-    assert [one.string.decode() for one in heard] == [vector["string_to_verify"]]
+    assert [one.string.decode() for one in checks] == [vector["string_to_verify"]]
     assert callback.notification_id == vector["params"]["notify_id"]
     assert callback.evidence == Paid(
         channel_account="main",
@@ -103,7 +103,7 @@ def test_a_plus_that_is_decoded_twice_does_not_verify() -> None:
     assert rsa.is_signed(key, negative["signature"], vector["notify"]["string_to_verify"].encode())
 
 
-async def test_a_return_address_is_genuine_and_no_evidence() -> None:
+async def test_a_published_return_address_verifies_and_is_no_evidence() -> None:
     """It names no status of the trade: whoever reads it as paid believes what a browser carries."""
     vector = published("alipay_notify_yansongda")
     query = urlsplit(vector["return_url"]["url"]).query
@@ -119,7 +119,7 @@ async def test_a_return_address_is_genuine_and_no_evidence() -> None:
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_published_answers_verify_in_both_orders_of_the_envelope() -> None:
+def test_published_responses_verify_in_both_orders_of_the_envelope() -> None:
     for case in published("alipay_response_verify")["cases"]:
         key = public_key(case["public_key_pem"])
         for raw in (case["raw_response"], case["raw_response_sign_first"]):
@@ -129,7 +129,7 @@ def test_published_answers_verify_in_both_orders_of_the_envelope() -> None:
             assert rsa.is_signed(key, sign, node), case["id"]
 
 
-def test_published_answers_that_were_altered_or_written_again_do_not_verify() -> None:
+def test_altered_or_reserialised_published_responses_do_not_verify() -> None:
     vector = published("alipay_response_verify")
     cases = {case["id"]: case for case in vector["cases"]}
     for name in ("pretty_printed", "amount_changed"):
@@ -141,7 +141,7 @@ def test_published_answers_that_were_altered_or_written_again_do_not_verify() ->
     assert read_envelope(unsigned, "alipay_trade_pay_response").sign is None
 
 
-def test_the_signed_part_of_published_answers_is_cut_out_exactly() -> None:
+def test_the_signed_part_of_published_responses_is_extracted_exactly() -> None:
     checked = 0
     for case in published("alipay_response_extraction")["cases"]:
         if "expected_substring" not in case or case["id"] == "encrypted_string_node":
@@ -155,7 +155,7 @@ def test_the_signed_part_of_published_answers_is_cut_out_exactly() -> None:
 REJECTED = ("fzlee_illegal_unclosed", "fzlee_illegal_scalar", "attack_duplicate_root_after", "encrypted_string_node")
 
 
-def test_broken_and_doubled_answers_are_unreadable() -> None:
+def test_broken_and_repeated_responses_are_unreadable() -> None:
     """Content that was encrypted is never asked for, so a node that is a text is not for us."""
     cases = {case["id"]: case for case in published("alipay_response_extraction")["cases"]}
     for name in REJECTED:

@@ -32,13 +32,13 @@ from tests.channels.reports import (
     OTHER_NUMBER,
     PAID_AT,
     REFUND_NO,
+    BadCredential,
+    CallbackRequest,
     Key,
-    Said,
-    Sent,
-    Tells,
-    Wrong,
+    PaymentReport,
+    Reportable,
 )
-from tests.channels.wire import Answered, Asked
+from tests.channels.wire import WireRequest, WireResponse
 
 CERTIFICATES = "/v1/notifications/certs/"
 SANDBOX_NAME = "messageverificationcerts.sandbox.paypal.com"
@@ -69,7 +69,7 @@ def certificate(
     """A signing certificate; without an issuer an authority of its own. From long before the day that tests play on."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or name)])
     signing = issuer_key or key
-    made = (
+    issued = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject if issuer is None else issuer.subject)
@@ -82,12 +82,12 @@ def certificate(
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if issuer is None:
-        made = made.add_extension(_usage(is_authority=True), critical=True)
+        issued = issued.add_extension(_usage(is_authority=True), critical=True)
     else:
-        made = made.add_extension(_usage(is_authority=False), critical=True)
-        made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    return made.sign(signing, SHA256())
+        issued = issued.add_extension(_usage(is_authority=False), critical=True)
+        issued = issued.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        issued = issued.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return issued.sign(signing, SHA256())
 
 
 def _usage(*, is_authority: bool) -> x509.KeyUsage:
@@ -104,8 +104,8 @@ def _usage(*, is_authority: bool) -> x509.KeyUsage:
     )
 
 
-def pem(made: x509.Certificate) -> str:
-    return made.public_bytes(serialization.Encoding.PEM).decode()
+def pem(issued: x509.Certificate) -> str:
+    return issued.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def key_pem(key: rsa.RSAPrivateKey) -> str:
@@ -158,12 +158,12 @@ def signature_headers(
     when = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
     id_, time = "dfb3be50-0000-11e4-8bf3-77339302725b", when.strftime("%Y-%m-%dT%H:%M:%SZ")
     checksum = (zlib.crc32(body) & 0xFFFFFFFF) if crc32 is None else crc32
-    made = key.sign(f"{id_}|{time}|{webhook_id}|{checksum}".encode(), padding.PKCS1v15(), hashed or SHA256())
+    signed = key.sign(f"{id_}|{time}|{webhook_id}|{checksum}".encode(), padding.PKCS1v15(), hashed or SHA256())
     return {
         "paypal-auth-algo": "SHA256withRSA",
         "paypal-cert-url": url,
         "paypal-transmission-id": id_,
-        "paypal-transmission-sig": base64.b64encode(made).decode(),
+        "paypal-transmission-sig": base64.b64encode(signed).decode(),
         "paypal-transmission-time": time,
     }
 
@@ -190,37 +190,37 @@ class PaypalDriver(Driver):
     other_reference = order_id(OTHER_NUMBER)
     methods = ("checkout",)
     required = ("client_id", "client_secret", "webhook_id", "merchant_id")
-    wrong = (
-        Wrong("client_id", "a:canary, not an id", "client_id"),
-        Wrong("client_secret", "canary\r\nX: y", "client_secret"),
-        Wrong("client_secret", "canary", "client_secret"),
-        Wrong("webhook_id", "a|b", "webhook_id"),
-        Wrong("webhook_id", "", "webhook_id"),
-        Wrong("merchant_id", "seller@shop.example", "merchant_id"),
-        Wrong("verify_webhooks", "never", "verify_webhooks"),
-        Wrong("ca_certificates", ["canary"], "ca_certificates"),
-        Wrong("ca_certificates", "canary", "ca_certificates"),
-        Wrong("certificate_hosts", ["https://canary.example/"], "certificate_hosts"),
+    bad_credentials = (
+        BadCredential("client_id", "a:canary, not an id", "client_id"),
+        BadCredential("client_secret", "canary\r\nX: y", "client_secret"),
+        BadCredential("client_secret", "canary", "client_secret"),
+        BadCredential("webhook_id", "a|b", "webhook_id"),
+        BadCredential("webhook_id", "", "webhook_id"),
+        BadCredential("merchant_id", "seller@shop.example", "merchant_id"),
+        BadCredential("verify_webhooks", "never", "verify_webhooks"),
+        BadCredential("ca_certificates", ["canary"], "ca_certificates"),
+        BadCredential("ca_certificates", "canary", "ca_certificates"),
+        BadCredential("certificate_hosts", ["https://canary.example/"], "certificate_hosts"),
     )
     numbers = ("ab|cd*ef_gh-12",)
 
-    answers_are_signed = False
+    responses_are_signed = False
     refusals_are_signed = False
     idempotency_header = "paypal-request-id"
     refusal_code = "INVALID_PARAMETER_VALUE"
-    queries = Tells(statuses=frozenset({"unpaid", "agreed", "paid", "closed", "refunded"}))
+    queries = Reportable(statuses=frozenset({"unpaid", "agreed", "paid", "closed", "refunded"}))
     needs_capture = True
     closes = False
-    asked_as: Mapping[CallKind, CallKind] = {CallKind.QUERY_REFUND: CallKind.QUERY}
+    sent_as: Mapping[CallKind, CallKind] = {CallKind.QUERY_REFUND: CallKind.QUERY}
     checkout_kind = "redirect"
-    created_tells = frozenset({"number", "merchant", "amount", "currency"})
+    created_fields = frozenset({"number", "merchant", "amount", "currency"})
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")
-    callbacks = Tells(statuses=frozenset({"unpaid", "agreed", "paid"}))
+    callbacks = Reportable(statuses=frozenset({"unpaid", "agreed", "paid"}))
     tolerance_s = None
     keys_are_pinned = False
     rejections = (CallbackRejected, ChannelUnavailable)
-    nonsense = (ChannelUnreadable,)
+    nonsense_errors = (ChannelUnreadable,)
     signature_headers = (
         "paypal-transmission-sig",
         "paypal-transmission-id",
@@ -284,10 +284,10 @@ class PaypalDriver(Driver):
             },
         )
 
-    def far_account(self, callback_url: str = "") -> Account:
-        made = keys()
+    def simulator_account(self, callback_url: str = "") -> Account:
+        own = keys()
         certificates = [
-            {"id": IDS[key], "pem": pem(made.served[IDS[key]]), "key": key_pem(made.signing[key])}
+            {"id": IDS[key], "pem": pem(own.served[IDS[key]]), "key": key_pem(own.signing[key])}
             for key in (Key.NEW, Key.OLD)
         ]
         wire = {
@@ -295,7 +295,7 @@ class PaypalDriver(Driver):
             "client_secret": CLIENT_SECRET,
             "webhook_id": WEBHOOK_ID,
             "token_key": "what seals the tokens of tests",
-            "ca": {"id": "CA", "pem": pem(made.authority), "key": key_pem(made.authority_key)},
+            "ca": {"id": "CA", "pem": pem(own.authority), "key": key_pem(own.authority_key)},
             "certificates": certificates,
         }
         return Account(
@@ -316,111 +316,111 @@ class PaypalDriver(Driver):
 
     # -- calls and answers ---------------------------------------------------------------------------------------------
 
-    def kind(self, asked: Asked) -> CallKind:
-        path = asked.target.partition("?")[0]
+    def kind(self, request: WireRequest) -> CallKind:
+        path = request.target.partition("?")[0]
         if path == "/v1/oauth2/token":
             return CallKind.TOKEN
         if path.startswith("/v1/notifications/"):
             return CallKind.CERTIFICATES
         if path == "/v1/reporting/transactions":
             return CallKind.STATEMENT
-        if asked.method == "GET":
+        if request.method == "GET":
             return CallKind.QUERY
         ends = {"capture": CallKind.CAPTURE, "refund": CallKind.REFUND}
         return ends.get(path.rpartition("/")[2], CallKind.CREATE)
 
-    def aside(self, asked: Asked) -> Answered:
-        if self.kind(asked) is CallKind.TOKEN:
-            return Answered(200, {}, b'{"access_token":"a-token","token_type":"Bearer","expires_in":32400}')
-        found = keys().served.get(asked.target.removeprefix(CERTIFICATES))
-        return Answered(404, {}, b"") if found is None else Answered(200, {}, pem(found).encode())
+    def preceding_response(self, request: WireRequest) -> WireResponse:
+        if self.kind(request) is CallKind.TOKEN:
+            return WireResponse(200, {}, b'{"access_token":"a-token","token_type":"Bearer","expires_in":32400}')
+        found = keys().served.get(request.target.removeprefix(CERTIFICATES))
+        return WireResponse(404, {}, b"") if found is None else WireResponse(200, {}, pem(found).encode())
 
-    def render(self, said: Said) -> bytes:
-        return msgspec.json.encode(self.order(said))
+    def render(self, report: PaymentReport) -> bytes:
+        return msgspec.json.encode(self.order(report))
 
-    def render_created(self, said: Said, checkout: str) -> bytes:
-        return msgspec.json.encode(self.order(said) | {"links": [{"href": checkout, "rel": "payer-action"}]})
+    def render_created(self, report: PaymentReport, checkout: str) -> bytes:
+        return msgspec.json.encode(self.order(report) | {"links": [{"href": checkout, "rel": "payer-action"}]})
 
-    def answer(
-        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Answered:
-        del asked, at, key
-        return Answered(status, {"content-type": "application/json"}, body)
+    def signed_response(
+        self, request: WireRequest, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> WireResponse:
+        del request, at, key
+        return WireResponse(status, {"content-type": "application/json"}, body)
 
-    def missing(self, asked: Asked) -> Answered:
-        return self.answer(asked, 404, error("RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID"))
+    def missing_response(self, request: WireRequest) -> WireResponse:
+        return self.signed_response(request, 404, error("RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID"))
 
-    def refusal(self, asked: Asked, code: str) -> Answered:
-        return self.answer(asked, 422, error("UNPROCESSABLE_ENTITY", code))
+    def refusal_response(self, request: WireRequest, code: str) -> WireResponse:
+        return self.signed_response(request, 422, error("UNPROCESSABLE_ENTITY", code))
 
-    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
-        raise AssertionError(f"{answered} has no signature to be {text!r}")
+    def with_response_signature(self, response: WireResponse, text: str) -> WireResponse:
+        raise AssertionError(f"{response} has no signature to be {text!r}")
 
-    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
-        order = self.order(Said())
+    def unclear_responses(self, request: WireRequest) -> Mapping[str, WireResponse]:
+        order = self.order(PaymentReport())
         unit = order["purchase_units"][0]
         capture = unit["payments"]["captures"][0]
 
-        def told(**changed: object) -> Answered:
-            return self.answer(asked, 200, msgspec.json.encode(order | changed))
+        def changed_order(**changed: object) -> WireResponse:
+            return self.signed_response(request, 200, msgspec.json.encode(order | changed))
 
         return {
-            "another order of the same number": told(id=self.other_reference),
-            "completed, and no capture": told(purchase_units=[unit | {"payments": {}}]),
-            "two captures": told(purchase_units=[unit | {"payments": {"captures": [capture, capture]}}]),
-            "two units": told(purchase_units=[unit, unit]),
-            "no unit": told(purchase_units=[]),
-            "not allowed": self.answer(asked, 403, error("NOT_AUTHORIZED", "PERMISSION_DENIED")),
-            "no debug id": self.answer(asked, 404, b'{"name":"RESOURCE_NOT_FOUND"}'),
-            "another request under way": self.answer(asked, 409, error("RESOURCE_CONFLICT")),
+            "another order of the same number": changed_order(id=self.other_reference),
+            "completed, and no capture": changed_order(purchase_units=[unit | {"payments": {}}]),
+            "two captures": changed_order(purchase_units=[unit | {"payments": {"captures": [capture, capture]}}]),
+            "two units": changed_order(purchase_units=[unit, unit]),
+            "no unit": changed_order(purchase_units=[]),
+            "not allowed": self.signed_response(request, 403, error("NOT_AUTHORIZED", "PERMISSION_DENIED")),
+            "no debug id": self.signed_response(request, 404, b'{"name":"RESOURCE_NOT_FOUND"}'),
+            "another request under way": self.signed_response(request, 409, error("RESOURCE_CONFLICT")),
         }
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
-        if said.status == "agreed":
-            return event(notification_id, "CHECKOUT.ORDER.APPROVED", self.order(said))
+    def render_callback(self, report: PaymentReport, notification_id: str) -> bytes:
+        if report.status == "agreed":
+            return event(notification_id, "CHECKOUT.ORDER.APPROVED", self.order(report))
         names = {"paid": "COMPLETED", "unpaid": "PENDING"}
-        capture = self.capture(said) | {"status": names.get(said.status, said.status)}
-        type_ = "PAYMENT.CAPTURE.PENDING" if said.status == "unpaid" else "PAYMENT.CAPTURE.COMPLETED"
+        capture = self.capture(report) | {"status": names.get(report.status, report.status)}
+        type_ = "PAYMENT.CAPTURE.PENDING" if report.status == "unpaid" else "PAYMENT.CAPTURE.COMPLETED"
         return event(notification_id, type_, capture)
 
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Sent:
+    ) -> CallbackRequest:
         del notification_id
         url = f"{OFFLINE_URL}{CERTIFICATES}{IDS[key]}"
-        return Sent(signature_headers(content, key=keys().signing[key], url=url, at=at), content)
+        return CallbackRequest(signature_headers(content, key=keys().signing[key], url=url, at=at), content)
 
-    def at_another_time(self, sent: Sent, at: float) -> Sent:
+    def at_another_time(self, callback: CallbackRequest, at: float) -> CallbackRequest:
         text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return sent._replace(headers=sent.headers | {"paypal-transmission-time": text})
+        return callback._replace(headers=callback.headers | {"paypal-transmission-time": text})
 
-    def forged(self, *, at: float) -> Mapping[str, Sent]:
+    def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
         """The ids of certificates are anybody's to name; what they are is not."""
-        content, signing = self.render_callback(Said(), self.notification_id), keys().signing[Key.NEW]
+        content, signing = self.render_callback(PaymentReport(), self.notification_id), keys().signing[Key.NEW]
         at_paypal = f"{OFFLINE_URL}{CERTIFICATES}"
 
-        def sent(id_: str = IDS[Key.NEW], **how: Any) -> Sent:
-            return Sent(signature_headers(content, key=signing, url=at_paypal + id_, at=at, **how), content)
+        def callback(id_: str = IDS[Key.NEW], **how: Any) -> CallbackRequest:
+            return CallbackRequest(signature_headers(content, key=signing, url=at_paypal + id_, at=at, **how), content)
 
         crc32 = zlib.crc32(content)
         return {
-            "another webhook's": sent(webhook_id="4JH86294D6297924X"),
-            "signed with SHA-1": sent(hashed=SHA1()),  # noqa: S303 - what must not verify
-            "that says SHA-1": sent()._replace(headers=sent().headers | {"paypal-auth-algo": "SHA1withRSA"}),
-            "the checksum of another body": sent(crc32=crc32 ^ 1),
-            "a checksum with a sign": sent(crc32=crc32 - (1 << 32)),
-            "a certificate of another authority": sent(OTHER_AUTHORITY),
-            "a certificate that is over": sent(EXPIRED),
-            "a certificate of another name": sent(OTHER_NAME),
-            "a certificate whose subject is somebody else": sent(OTHER_SUBJECT),
-            "a certificate that is not there": sent("CERT-none"),
+            "another webhook's": callback(webhook_id="4JH86294D6297924X"),
+            "signed with SHA-1": callback(hashed=SHA1()),  # noqa: S303 - what must not verify
+            "that says SHA-1": callback()._replace(headers=callback().headers | {"paypal-auth-algo": "SHA1withRSA"}),
+            "the checksum of another body": callback(crc32=crc32 ^ 1),
+            "a checksum with a sign": callback(crc32=crc32 - (1 << 32)),
+            "a certificate of another authority": callback(OTHER_AUTHORITY),
+            "a certificate that is over": callback(EXPIRED),
+            "a certificate of another name": callback(OTHER_NAME),
+            "a certificate whose subject is somebody else": callback(OTHER_SUBJECT),
+            "a certificate that is not there": callback("CERT-none"),
         }
 
-    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
-        pending = self.capture(Said()) | {"status": "PENDING"}
-        bare = self.capture(Said()) | {"create_time": "2026-11-23T04:00:00"}
+    def unreadable(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        pending = self.capture(PaymentReport()) | {"status": "PENDING"}
+        bare = self.capture(PaymentReport()) | {"create_time": "2026-11-23T04:00:00"}
         contents = {
             "completed and pending at once": event("WH-1", "PAYMENT.CAPTURE.COMPLETED", pending),
             "a time without a zone": event("WH-1", "PAYMENT.CAPTURE.COMPLETED", bare),
@@ -428,10 +428,10 @@ class PaypalDriver(Driver):
         }
         return {name: self.sign_callback(content, "WH-1", at=at) for name, content in contents.items()}
 
-    def unrelated(self, *, at: float) -> Mapping[str, Sent]:
-        elsewhere = self.capture(Said()) | {"custom_id": "user 42", "invoice_id": "2026/42"}
-        unnamed = {name: self.capture(Said())[name] for name in ("id", "status", "amount", "create_time")}
-        approved = self.order(Said(status="agreed"))
+    def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        elsewhere = self.capture(PaymentReport()) | {"custom_id": "user 42", "invoice_id": "2026/42"}
+        unnamed = {name: self.capture(PaymentReport())[name] for name in ("id", "status", "amount", "create_time")}
+        approved = self.order(PaymentReport(status="agreed"))
         several = approved | {"purchase_units": approved["purchase_units"] * 2}
         contents = {
             "another shop's order of two units": event("WH-1", "CHECKOUT.ORDER.APPROVED", several),
@@ -446,7 +446,7 @@ class PaypalDriver(Driver):
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def malformed_statements(self) -> Mapping[str, bytes]:
-        spoilt = {
+        altered = {
             "full-width digits": (b"88.88", "８８.８８".encode()),
             "an underscore": (b"88.88", b"8_8.88"),
             "a plus": (b"88.88", b"+88.88"),
@@ -461,7 +461,7 @@ class PaypalDriver(Driver):
             "a code that is none": (b"T0006", b"T06"),
             "cut off": (b'"transaction_status":"S",', b""),
         }
-        return {name: self.statement.replace(old, new, 1) for name, (old, new) in spoilt.items()}
+        return {name: self.statement.replace(old, new, 1) for name, (old, new) in altered.items()}
 
     def no_statements(self) -> Mapping[str, bytes]:
         return {"a list": b"[" + self.statement, "another object": b'{"transactions":[]}\n' + self.statement}
@@ -473,37 +473,37 @@ class PaypalDriver(Driver):
 
     # -- what both tell ------------------------------------------------------------------------------------------------
 
-    def order(self, said: Said) -> dict[str, Any]:
+    def order(self, report: PaymentReport) -> dict[str, Any]:
         unit: dict[str, Any] = {
             "reference_id": "default",
-            "amount": money(said.amount, said.currency or self.currency),
-            "payee": {"merchant_id": said.merchant or self.merchant_id},
-            "custom_id": said.number,
-            "invoice_id": said.number,
+            "amount": money(report.amount, report.currency or self.currency),
+            "payee": {"merchant_id": report.merchant or self.merchant_id},
+            "custom_id": report.number,
+            "invoice_id": report.number,
         }
-        if said.status in ("paid", "refunded"):
-            unit["payments"] = {"captures": [self.capture(said)], "refunds": self._refunds(said)}
-        status = {"closed": "VOIDED", **_ORDER}.get(said.status, said.status)
-        reference = self.other_reference if said.number == OTHER_NUMBER else self.reference
+        if report.status in ("paid", "refunded"):
+            unit["payments"] = {"captures": [self.capture(report)], "refunds": self._refunds(report)}
+        status = {"closed": "VOIDED", **_ORDER}.get(report.status, report.status)
+        reference = self.other_reference if report.number == OTHER_NUMBER else self.reference
         link = {"href": "https://www.sandbox.paypal.com/checkoutnow?token=1", "rel": "payer-action", "method": "GET"}
         return {"id": reference, "intent": "CAPTURE", "status": status, "purchase_units": [unit], "links": [link]}
 
-    def capture(self, said: Said) -> dict[str, Any]:
-        whole = "REFUNDED" if said.refunded >= said.amount else "PARTIALLY_REFUNDED"
+    def capture(self, report: PaymentReport) -> dict[str, Any]:
+        whole = "REFUNDED" if report.refunded >= report.amount else "PARTIALLY_REFUNDED"
         return {
-            "id": self.transaction if said.transaction is None else said.transaction,
-            "status": whole if said.status == "refunded" else "COMPLETED",
-            "amount": money(said.amount, said.currency or self.currency),
-            "payee": {"merchant_id": said.merchant or self.merchant_id},
-            "custom_id": said.number,
-            "invoice_id": said.number,
+            "id": self.transaction if report.transaction is None else report.transaction,
+            "status": whole if report.status == "refunded" else "COMPLETED",
+            "amount": money(report.amount, report.currency or self.currency),
+            "payee": {"merchant_id": report.merchant or self.merchant_id},
+            "custom_id": report.number,
+            "invoice_id": report.number,
             "create_time": "2026-11-23T04:00:00Z",
         }
 
-    def _refunds(self, said: Said) -> list[dict[str, Any]]:
-        if said.status != "refunded":
+    def _refunds(self, report: PaymentReport) -> list[dict[str, Any]]:
+        if report.status != "refunded":
             return []
-        given_back = money(said.refunded, said.currency or self.currency)
+        given_back = money(report.refunded, report.currency or self.currency)
         return [{"id": "1RF", "status": "COMPLETED", "amount": given_back, "invoice_id": REFUND_NO}]
 
 

@@ -42,9 +42,11 @@ class Webhook:
         received_at: datetime = RECEIVED_AT,
         **headers: str,
     ) -> Callback:
-        told: dict[str, str] = {name.lower(): text for name, text in self.vector["headers"].items()}
+        published_headers: dict[str, str] = {name.lower(): text for name, text in self.vector["headers"].items()}
         raw = (body or self.vector["raw_body"]).encode()
-        return await (adapter or self.adapter()).verify_callback(told | headers, raw, received_at=received_at)
+        return await (adapter or self.adapter()).verify_callback(
+            published_headers | headers, raw, received_at=received_at
+        )
 
     def negative(self, id_: str) -> dict[str, Any]:
         found: dict[str, Any] = next(one for one in self.vector["negatives"] if one["id"] == id_)
@@ -62,11 +64,11 @@ def webhook() -> Webhook:
 
 async def test_the_published_webhook_verifies(webhook: Webhook) -> None:
     """Its checksum is over two to the thirty-first. It tells of a sale of the older API: no payment of ours."""
-    with trace.recorded_checks() as heard:
+    with trace.recorded_checks() as checks:
         callback = await webhook.verify()
     assert callback.evidence is None
     assert callback.notification_id in webhook.vector["raw_body"]
-    assert [one.string.decode() for one in heard] == [webhook.vector["string_to_verify"]]
+    assert [one.string.decode() for one in checks] == [webhook.vector["string_to_verify"]]
     assert webhook.fetched == [webhook.vector["headers"]["PAYPAL-CERT-URL"]]
 
 
@@ -99,14 +101,14 @@ async def test_every_published_address_that_is_not_paypals_is_forged_before_anyt
     assert webhook.fetched == []
 
 
-async def test_after_its_certificate_has_ended_it_is_forged(webhook: Webhook) -> None:
+async def test_a_webhook_after_its_certificates_end_is_forged(webhook: Webhook) -> None:
     at = datetime.fromisoformat(webhook.negative("expired_certificate")["now"])
     with pytest.raises(CallbackForged, match="certificate_not_trusted"):
         await webhook.verify(received_at=at)
     assert (await webhook.verify(received_at=at - timedelta(days=10))).evidence is None
 
 
-async def test_a_certificate_that_does_not_chain_to_what_is_trusted_is_forged(webhook: Webhook) -> None:
+async def test_a_certificate_outside_the_trusted_chain_is_forged(webhook: Webhook) -> None:
     adapter = webhook.adapter(ca_certificates=[pem(keys().authority)])
     with pytest.raises(CallbackForged, match="certificate_not_trusted"):
         await webhook.verify(adapter)

@@ -15,8 +15,19 @@ from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
-from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Key, Said, Sent, Tells, Wrong
-from tests.channels.wire import Answered, Asked
+from tests.channels.driver import Driver
+from tests.channels.reports import (
+    AMOUNT,
+    NUMBER,
+    PAID_AT,
+    REFUND_NO,
+    BadCredential,
+    CallbackRequest,
+    Key,
+    PaymentReport,
+    Reportable,
+)
+from tests.channels.wire import WireRequest, WireResponse
 
 _SECRETS = {
     Key.NEW: "a secret for tests, long enough to be one",
@@ -31,30 +42,30 @@ class SandboxDriver(Driver):
     merchant_id = "m-1001"
     methods = ("page",)
     required = ("merchant_id", "keys")
-    wrong = (
-        Wrong("merchant_id", 7, "merchant_id"),
-        Wrong("merchant_id", "m é", "merchant_id"),
-        Wrong("merchant_id", "m\r\nX: y", "merchant_id"),
-        Wrong("merchant_id", "", "merchant_id"),
-        Wrong("keys", "canary", "keys"),
-        Wrong("keys", {}, "keys"),
-        Wrong("keys", {"k1": "canary"}, "k1"),
-        Wrong("keys", {"k 1": "canary, long enough to be a secret"}, "keys"),
-        Wrong("keys", {"": "canary, long enough to be a secret"}, "keys"),
+    bad_credentials = (
+        BadCredential("merchant_id", 7, "merchant_id"),
+        BadCredential("merchant_id", "m é", "merchant_id"),
+        BadCredential("merchant_id", "m\r\nX: y", "merchant_id"),
+        BadCredential("merchant_id", "", "merchant_id"),
+        BadCredential("keys", "canary", "keys"),
+        BadCredential("keys", {}, "keys"),
+        BadCredential("keys", {"k1": "canary"}, "k1"),
+        BadCredential("keys", {"k 1": "canary, long enough to be a secret"}, "keys"),
+        BadCredential("keys", {"": "canary, long enough to be a secret"}, "keys"),
     )
     numbers = ("ab|cd*ef_gh-12",)
 
-    answers_are_signed = True
+    responses_are_signed = True
     refusals_are_signed = True
-    answers_are_bound = True
-    answer_tolerance_s = 300
+    responses_cover_requests = True
+    response_tolerance_s = 300
     refusal_code = "INVALID_PARAMETER"
-    queries = Tells()
+    queries = Reportable()
     checkout_kind = "redirect"
-    created_tells = frozenset({"number", "merchant", "amount", "currency"})
+    created_fields = frozenset({"number", "merchant", "amount", "currency"})
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
-    callbacks = Tells()
+    callbacks = Reportable()
     signature_headers = ("sandbox-signature", "sandbox-callback-id")
     bad_signatures = (
         "v1=é",
@@ -100,76 +111,78 @@ class SandboxDriver(Driver):
         credentials = {"merchant_id": self.merchant_id, "keys": secrets}
         return AccountConfig(name="main", channel=self.channel, base_url=base_url, credentials=credentials)
 
-    def far_account(self, callback_url: str = "") -> Account:
+    def simulator_account(self, callback_url: str = "") -> Account:
         keys = {_IDS[key]: _SECRETS[key] for key in (Key.NEW, Key.OLD)}
         return Account(name="main", merchant_id=self.merchant_id, keys=keys, callback_url=callback_url)
 
-    def kind(self, asked: Asked) -> CallKind:
-        path = asked.target.partition("?")[0]
+    def kind(self, request: WireRequest) -> CallKind:
+        path = request.target.partition("?")[0]
         if path == "/v1/statement":
             return CallKind.STATEMENT
-        if asked.method == "GET":
+        if request.method == "GET":
             return CallKind.QUERY_REFUND if path.startswith("/v1/refunds/") else CallKind.QUERY
         ends = {"close": CallKind.CLOSE, "refunds": CallKind.REFUND}
         return ends.get(path.rpartition("/")[2], CallKind.CREATE)
 
-    def render(self, said: Said) -> bytes:
-        return msgspec.json.encode(self._payment(said))
+    def render(self, report: PaymentReport) -> bytes:
+        return msgspec.json.encode(self._payment(report))
 
-    def render_created(self, said: Said, checkout: str) -> bytes:
-        return msgspec.json.encode(self._payment(said) | {"pay_url": checkout})
+    def render_created(self, report: PaymentReport, checkout: str) -> bytes:
+        return msgspec.json.encode(self._payment(report) | {"pay_url": checkout})
 
-    def answer(
-        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Answered:
-        question = asked.headers["sandbox-signature"].rpartition("v1=")[2]
-        made = _signature(key, at, b"ANSWER", question.encode(), str(status).encode(), body)
-        return Answered(status, {"sandbox-signature": made, "content-type": "application/json"}, body)
+    def signed_response(
+        self, request: WireRequest, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> WireResponse:
+        question = request.headers["sandbox-signature"].rpartition("v1=")[2]
+        signed = _signature(key, at, b"ANSWER", question.encode(), str(status).encode(), body)
+        return WireResponse(status, {"sandbox-signature": signed, "content-type": "application/json"}, body)
 
-    def missing(self, asked: Asked) -> Answered:
-        return self.answer(asked, 404, _error("PAYMENT_NOT_EXIST"))
+    def missing_response(self, request: WireRequest) -> WireResponse:
+        return self.signed_response(request, 404, _error("PAYMENT_NOT_EXIST"))
 
-    def refusal(self, asked: Asked, code: str) -> Answered:
-        return self.answer(asked, 400, _error(code))
+    def refusal_response(self, request: WireRequest, code: str) -> WireResponse:
+        return self.signed_response(request, 400, _error(code))
 
-    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
-        return answered._replace(headers=answered.headers | {"sandbox-signature": text})
+    def with_response_signature(self, response: WireResponse, text: str) -> WireResponse:
+        return response._replace(headers=response.headers | {"sandbox-signature": text})
 
-    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
+    def unclear_responses(self, request: WireRequest) -> Mapping[str, WireResponse]:
         return {
-            "status altered": self.missing(asked)._replace(status=200),
-            "a refusal that is no word": self.refusal(asked, "no\r\nhow"),
-            "a currency in small letters": self.answer(asked, 200, self.render(Said(currency="cny"))),
+            "status altered": self.missing_response(request)._replace(status=200),
+            "a refusal that is no word": self.refusal_response(request, "no\r\nhow"),
+            "a currency in small letters": self.signed_response(
+                request, 200, self.render(PaymentReport(currency="cny"))
+            ),
         }
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
+    def render_callback(self, report: PaymentReport, notification_id: str) -> bytes:
         body = {"id": notification_id, "type": "payment.paid", "created_at": "2026-11-23T04:00:00Z"}
-        return msgspec.json.encode({**body, "payment": self._payment(said)})
+        return msgspec.json.encode({**body, "payment": self._payment(report)})
 
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Sent:
+    ) -> CallbackRequest:
         return self._signed_for(self.merchant_id, content, notification_id, at, key)
 
-    def at_another_time(self, sent: Sent, at: float) -> Sent:
-        _, comma, rest = sent.headers["sandbox-signature"].partition(",")
-        return sent._replace(headers=sent.headers | {"sandbox-signature": f"t={int(at)}{comma}{rest}"})
+    def at_another_time(self, callback: CallbackRequest, at: float) -> CallbackRequest:
+        _, comma, rest = callback.headers["sandbox-signature"].partition(",")
+        return callback._replace(headers=callback.headers | {"sandbox-signature": f"t={int(at)}{comma}{rest}"})
 
-    def forged(self, *, at: float) -> Mapping[str, Sent]:
+    def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
         """Two merchants may share a key in a test environment."""
-        content = self.render_callback(Said(), self.notification_id)
+        content = self.render_callback(PaymentReport(), self.notification_id)
         return {"another merchant's": self._signed_for("m-2002", content, self.notification_id, at, Key.NEW)}
 
-    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
-        other = self.render_callback(Said(), "cb_another_one")
-        small = self.render_callback(Said(currency="cny"), self.notification_id)
+    def unreadable(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        other = self.render_callback(PaymentReport(), "cb_another_one")
+        small = self.render_callback(PaymentReport(currency="cny"), self.notification_id)
         return {
             "another id than the header's": self.sign_callback(other, self.notification_id, at=at),
             "a currency in small letters": self.sign_callback(small, self.notification_id, at=at),
         }
 
     def malformed_statements(self) -> Mapping[str, bytes]:
-        spoilt = {
+        altered = {
             "full-width digits": (b"8888", "８８".encode()),
             "an underscore": (b"8888", b"8_888"),
             "a plus": (b"8888", b"+8888"),
@@ -181,7 +194,7 @@ class SandboxDriver(Driver):
             "too few columns": (b",CNY,2026", b"2026"),
             "another kind": (b"payment,0", b"pension,0"),
         }
-        return {name: self.statement.replace(old, new, 1) for name, (old, new) in spoilt.items()}
+        return {name: self.statement.replace(old, new, 1) for name, (old, new) in altered.items()}
 
     def no_statements(self) -> Mapping[str, bytes]:
         header, _, rows = self.statement.partition(b"\n")
@@ -198,28 +211,30 @@ class SandboxDriver(Driver):
         for _ in range(rows):
             into.write(row + b"\n")
 
-    def _signed_for(self, merchant_id: str, content: bytes, notification_id: str, at: float | None, key: Key) -> Sent:
-        made = _signature(key, at, b"CALLBACK", notification_id.encode(), merchant_id.encode(), content)
+    def _signed_for(
+        self, merchant_id: str, content: bytes, notification_id: str, at: float | None, key: Key
+    ) -> CallbackRequest:
+        signed = _signature(key, at, b"CALLBACK", notification_id.encode(), merchant_id.encode(), content)
         headers = {
             "content-type": "application/json",
             "sandbox-merchant": merchant_id,
             "sandbox-callback-id": notification_id,
-            "sandbox-signature": made,
+            "sandbox-signature": signed,
         }
-        return Sent(headers, content)
+        return CallbackRequest(headers, content)
 
-    def _payment(self, said: Said) -> dict[str, object]:
-        was_paid = said.status in ("paid", "refunded")
-        transaction = self.transaction if said.transaction is None else said.transaction
+    def _payment(self, report: PaymentReport) -> dict[str, object]:
+        was_paid = report.status in ("paid", "refunded")
+        transaction = self.transaction if report.transaction is None else report.transaction
         return {
-            "merchant_id": self.merchant_id if said.merchant is None else said.merchant,
-            "out_trade_no": said.number,
+            "merchant_id": self.merchant_id if report.merchant is None else report.merchant,
+            "out_trade_no": report.number,
             "transaction_id": transaction if was_paid else None,
-            "amount": said.amount,
-            "currency": self.currency if said.currency is None else said.currency,
+            "amount": report.amount,
+            "currency": self.currency if report.currency is None else report.currency,
             "subject": "Tea, 250 g",
-            "status": said.status,
-            "refunded_amount": said.refunded,
+            "status": report.status,
+            "refunded_amount": report.refunded,
             "paid_at": "2026-11-23T04:00:00Z" if was_paid else None,
             "expires_at": "2038-01-19T03:14:07Z",
             "pay_url": "https://channel.example/pay/1",
@@ -233,5 +248,5 @@ def _error(code: str) -> bytes:
 def _signature(key: Key, at: float | None, kind: bytes, *lines: bytes) -> str:
     signed_at = str(int(time.time() if at is None else at))
     string = b"\n".join((kind, signed_at.encode(), *lines))
-    made = hmac.new(_SECRETS[key].encode(), string, hashlib.sha256).hexdigest()
-    return f"t={signed_at},k={_IDS[key]},v1={made}"
+    signed = hmac.new(_SECRETS[key].encode(), string, hashlib.sha256).hexdigest()
+    return f"t={signed_at},k={_IDS[key]},v1={signed}"

@@ -17,21 +17,21 @@ from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
-from tests.channels.driver import (
+from tests.channels.driver import Driver
+from tests.channels.reports import (
     AMOUNT,
     NUMBER,
     OFFLINE_URL,
     OTHER_NUMBER,
     PAID_AT,
     REFUND_NO,
-    Driver,
+    BadCredential,
+    CallbackRequest,
     Key,
-    Said,
-    Sent,
-    Tells,
-    Wrong,
+    PaymentReport,
+    Reportable,
 )
-from tests.channels.wire import Answered, Asked
+from tests.channels.wire import WireRequest, WireResponse
 
 _MERCHANT = f"acct_{token_hex(8)}"
 _SECRETS = {key: f"whsec_{token_hex(24)}" for key in Key}
@@ -50,34 +50,34 @@ class StripeDriver(Driver):
     other_reference = f"cs_test_{OTHER_NUMBER.encode().hex()}"
     methods = ("checkout", "payment_intent")
     required = ("secret_key", "webhook_secrets")
-    wrong = (
-        Wrong("secret_key", 7, "secret_key"),
-        Wrong("secret_key", "", "secret_key"),
-        Wrong("secret_key", "canary", "secret_key"),
-        Wrong("secret_key", "pk_test_canarycanary", "secret_key"),
-        Wrong("secret_key", "sk_test_canary\r\nX: y", "secret_key"),
-        Wrong("secret_key", "whsec_canarycanarycanary", "secret_key"),
-        Wrong("webhook_secrets", "whsec_canarycanarycanary", "webhook_secrets"),
-        Wrong("webhook_secrets", [], "webhook_secrets"),
-        Wrong("webhook_secrets", [""], "webhook_secrets"),
-        Wrong("webhook_secrets", ["canarycanarycanarycanary"], "webhook_secrets"),
-        Wrong("account_id", "canary", "account_id"),
-        Wrong("api_version", "canary", "api_version"),
+    bad_credentials = (
+        BadCredential("secret_key", 7, "secret_key"),
+        BadCredential("secret_key", "", "secret_key"),
+        BadCredential("secret_key", "canary", "secret_key"),
+        BadCredential("secret_key", "pk_test_canarycanary", "secret_key"),
+        BadCredential("secret_key", "sk_test_canary\r\nX: y", "secret_key"),
+        BadCredential("secret_key", "whsec_canarycanarycanary", "secret_key"),
+        BadCredential("webhook_secrets", "whsec_canarycanarycanary", "webhook_secrets"),
+        BadCredential("webhook_secrets", [], "webhook_secrets"),
+        BadCredential("webhook_secrets", [""], "webhook_secrets"),
+        BadCredential("webhook_secrets", ["canarycanarycanarycanary"], "webhook_secrets"),
+        BadCredential("account_id", "canary", "account_id"),
+        BadCredential("api_version", "canary", "api_version"),
     )
     numbers = ("ab|cd*ef_gh-12",)
 
-    answers_are_signed = False
+    responses_are_signed = False
     refusals_are_signed = False
     idempotency_header = "idempotency-key"
     refusal_code = "parameter_invalid_integer"
-    queries = Tells(never=frozenset({"merchant", "app"}))
-    tells_undelivered = True
-    tells_under_way = True
+    queries = Reportable(never=frozenset({"merchant", "app"}))
+    lists_undelivered = True
+    reports_under_way = True
     checkout_kind = "redirect"
-    created_tells = frozenset({"number", "amount", "currency"})
+    created_fields = frozenset({"number", "amount", "currency"})
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
-    callbacks = Tells()
+    callbacks = Reportable()
     notification_id = "evt_1NG8Du2eZvKYlo2CUI79vXWy"
     spellings_vary = True  # what stands under another scheme than v1 is ignored
     signature_headers = ("stripe-signature",)
@@ -97,7 +97,7 @@ class StripeDriver(Driver):
     )
 
     def __init__(self) -> None:
-        lines = (self._transaction("charge", self._charge(Said())), self._refund_transaction())
+        lines = (self._transaction("charge", self._charge(PaymentReport())), self._refund_transaction())
         self.statement = b"".join(_json(line) + b"\n" for line in lines)
         payment = StatementRow(
             line=1,
@@ -122,7 +122,7 @@ class StripeDriver(Driver):
         }
         return AccountConfig(name="main", channel=self.channel, base_url=base_url, credentials=credentials)
 
-    def far_account(self, callback_url: str = "") -> Account:
+    def simulator_account(self, callback_url: str = "") -> Account:
         keys = (Key.NEW, Key.OLD)
         wire = {
             "secret_keys": [_SECRET_KEYS[key] for key in keys],
@@ -144,9 +144,9 @@ class StripeDriver(Driver):
 
     # -- calls and answers ---------------------------------------------------------------------------------------------
 
-    def kind(self, asked: Asked) -> CallKind:
-        path = asked.target.partition("?")[0]
-        if asked.method == "GET":
+    def kind(self, request: WireRequest) -> CallKind:
+        path = request.target.partition("?")[0]
+        if request.method == "GET":
             lists = {
                 "/v1/refunds": CallKind.QUERY_REFUND,
                 "/v1/events": CallKind.UNDELIVERED,
@@ -156,70 +156,70 @@ class StripeDriver(Driver):
         ends = {"expire": CallKind.CLOSE, "cancel": CallKind.CLOSE, "refunds": CallKind.REFUND}
         return ends.get(path.rpartition("/")[2], CallKind.CREATE)
 
-    def render(self, said: Said) -> bytes:
-        return _json(self._session(said))
+    def render(self, report: PaymentReport) -> bytes:
+        return _json(self._session(report))
 
-    def render_created(self, said: Said, checkout: str) -> bytes:
-        return _json(self._session(said) | {"url": checkout})
+    def render_created(self, report: PaymentReport, checkout: str) -> bytes:
+        return _json(self._session(report) | {"url": checkout})
 
-    def answer(
-        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Answered:
-        del asked, at, key  # nothing is signed
-        return Answered(status, {"content-type": "application/json"}, body)
+    def signed_response(
+        self, request: WireRequest, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> WireResponse:
+        del request, at, key  # nothing is signed
+        return WireResponse(status, {"content-type": "application/json"}, body)
 
-    def missing(self, asked: Asked) -> Answered:
-        return self.answer(asked, 404, _error("resource_missing"))
+    def missing_response(self, request: WireRequest) -> WireResponse:
+        return self.signed_response(request, 404, _error("resource_missing"))
 
-    def refusal(self, asked: Asked, code: str) -> Answered:
-        return self.answer(asked, 400, _error(code))
+    def refusal_response(self, request: WireRequest, code: str) -> WireResponse:
+        return self.signed_response(request, 400, _error(code))
 
-    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
+    def with_response_signature(self, response: WireResponse, text: str) -> WireResponse:
         raise NotImplementedError("there is none")
 
-    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
-        session = self._session(Said())
-        told = {
+    def unclear_responses(self, request: WireRequest) -> Mapping[str, WireResponse]:
+        session = self._session(PaymentReport())
+        changes = {
             "of the live world": session | {"livemode": True},
             "of no world": {name: value for name, value in session.items() if name != "livemode"},
             "another kind of object": session["payment_intent"],
-            "expired, and its payment not expanded": self._session(Said(status="closed"))
+            "expired, and its payment not expanded": self._session(PaymentReport(status="closed"))
             | {"payment_intent": self.transaction},
             "paid without a payment": session | {"payment_intent": None},
-            "paid, and the payment is not": session | {"payment_intent": self._intent(Said(status="unpaid"))},
+            "paid, and the payment is not": session | {"payment_intent": self._intent(PaymentReport(status="unpaid"))},
         }
-        found = {name: self.answer(asked, 200, _json(value)) for name, value in told.items()}
+        found = {name: self.signed_response(request, 200, _json(value)) for name, value in changes.items()}
         return found | {
-            "not found, for another reason": self.answer(asked, 404, _error("account_invalid")),
-            "a key that was rolled": self.answer(asked, 401, _error("api_key_expired")),
-            "a refusal that is no word": self.refusal(asked, "no\r\nhow"),
+            "not found, for another reason": self.signed_response(request, 404, _error("account_invalid")),
+            "a key that was rolled": self.signed_response(request, 401, _error("api_key_expired")),
+            "a refusal that is no word": self.refusal_response(request, "no\r\nhow"),
         }
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
+    def render_callback(self, report: PaymentReport, notification_id: str) -> bytes:
         names = {"paid": "completed", "unpaid": "completed", "closed": "expired"}
-        if said.status == "refunded":
-            return _json(_event(notification_id, "charge.refunded", self._charge(said), said))
-        session = self._session(said)
-        if said.status == "paid":
+        if report.status == "refunded":
+            return _json(_event(notification_id, "charge.refunded", self._charge(report), report))
+        session = self._session(report)
+        if report.status == "paid":
             session["payment_intent"] = session["payment_intent"]["id"]
-        name = f"checkout.session.{names.get(said.status, 'completed')}"
-        return _json(_event(notification_id, name, session, said))
+        name = f"checkout.session.{names.get(report.status, 'completed')}"
+        return _json(_event(notification_id, name, session, report))
 
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Sent:
+    ) -> CallbackRequest:
         del notification_id  # it is in the content alone
         header = signature(content, _SECRETS[key], int(time.time() if at is None else at))
-        return Sent({"content-type": "application/json; charset=utf-8", "stripe-signature": header}, content)
+        return CallbackRequest({"content-type": "application/json; charset=utf-8", "stripe-signature": header}, content)
 
-    def at_another_time(self, sent: Sent, at: float) -> Sent:
-        _, comma, rest = sent.headers["stripe-signature"].partition(",")
-        return sent._replace(headers=sent.headers | {"stripe-signature": f"t={int(at)}{comma}{rest}"})
+    def at_another_time(self, callback: CallbackRequest, at: float) -> CallbackRequest:
+        _, comma, rest = callback.headers["stripe-signature"].partition(",")
+        return callback._replace(headers=callback.headers | {"stripe-signature": f"t={int(at)}{comma}{rest}"})
 
-    def forged(self, *, at: float) -> Mapping[str, Sent]:
-        body = self.render_callback(Said(), self.notification_id)
+    def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        body = self.render_callback(PaymentReport(), self.notification_id)
         good, time_ = signature(body, _SECRETS[Key.NEW], int(at)), f"t={int(at)}"
         v1 = good.split(",")[1].removeprefix("v1=")
         bare = signature(body, _SECRETS[Key.NEW].removeprefix("whsec_"), int(at))
@@ -231,21 +231,21 @@ class StripeDriver(Driver):
             "without whsec_": bare,
             "of no secret": signature(body, "", int(at)),
         }
-        return {name: Sent({"stripe-signature": header}, body) for name, header in headers.items()}
+        return {name: CallbackRequest({"stripe-signature": header}, body) for name, header in headers.items()}
 
-    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
-        session = self._session(Said()) | {"payment_intent": self.transaction}
-        event = _event(self.notification_id, "checkout.session.completed", session, Said())
+    def unreadable(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        session = self._session(PaymentReport()) | {"payment_intent": self.transaction}
+        event = _event(self.notification_id, "checkout.session.completed", session, PaymentReport())
         bodies = {
             "of the live world": event | {"livemode": True},
             "without an id": event | {"id": ""},
             "a currency in capitals": event | {"data": {"object": session | {"currency": "CNY"}}},
-            "another kind of object": event | {"data": {"object": self._charge(Said())}},
+            "another kind of object": event | {"data": {"object": self._charge(PaymentReport())}},
         }
         return {name: self._sent(body, at) for name, body in bodies.items()}
 
-    def unrelated(self, *, at: float) -> Mapping[str, Sent]:
-        session = self._session(Said()) | {"mode": "subscription", "payment_intent": None}
+    def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        session = self._session(PaymentReport()) | {"mode": "subscription", "payment_intent": None}
         thin = {
             "id": self.notification_id,
             "object": "v2.core.event",
@@ -255,8 +255,10 @@ class StripeDriver(Driver):
             "related_object": {"id": self.transaction, "type": "payment_intent", "url": "/v1/x"},
         }
         bodies = {
-            "a payout": _event(self.notification_id, "payout.paid", {"id": "po_1", "object": "payout"}, Said()),
-            "a subscription": _event(self.notification_id, "checkout.session.completed", session, Said()),
+            "a payout": _event(
+                self.notification_id, "payout.paid", {"id": "po_1", "object": "payout"}, PaymentReport()
+            ),
+            "a subscription": _event(self.notification_id, "checkout.session.completed", session, PaymentReport()),
             "a thin event": thin,
         }
         return {name: self._sent(body, at) for name, body in bodies.items()}
@@ -265,17 +267,17 @@ class StripeDriver(Driver):
 
     def malformed_statements(self) -> Mapping[str, bytes]:
         first, second = self.statement.splitlines(keepends=True)
-        spoilt = {
+        altered = {
             "a text": (b'"amount_captured": 8888', b'"amount_captured": "8888"'),
             "a minus": (b'"amount_captured": 8888', b'"amount_captured": -8888'),
             "a decimal point": (b'"amount_captured": 8888', b'"amount_captured": 88.88'),
             "no instant": (b'"created": %d' % _PAID_AT, b'"created": "yesterday"'),
             "an instant past all calendars": (b'"created": %d' % _PAID_AT, b'"created": 999999999999'),
             "a currency in capitals": (b'"cny"', b'"CNY"'),
-            "not expanded": (_json(self._charge(Said())), b'"ch_1"'),
+            "not expanded": (_json(self._charge(PaymentReport())), b'"ch_1"'),
             "a key twice": (b'"source":', b'"source": null, "source":'),
         }
-        return {name: first.replace(old, new) + second for name, (old, new) in spoilt.items()}
+        return {name: first.replace(old, new) + second for name, (old, new) in altered.items()}
 
     def no_statements(self) -> Mapping[str, bytes]:
         first, _ = self.statement.splitlines(keepends=True)
@@ -293,52 +295,52 @@ class StripeDriver(Driver):
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
-    def _session(self, said: Said) -> Object:
-        was_paid = said.status in ("paid", "refunded")
+    def _session(self, report: PaymentReport) -> Object:
+        was_paid = report.status in ("paid", "refunded")
         statuses = {"unpaid": "open", "closed": "expired"}
         known = {"unpaid": "unpaid", "closed": "unpaid", "paid": "paid", "refunded": "paid"}
         return {
-            "id": f"cs_test_{said.number.encode().hex()}",
+            "id": f"cs_test_{report.number.encode().hex()}",
             "object": "checkout.session",
-            "amount_total": said.amount,
-            "client_reference_id": said.number,
-            "currency": _lower(self, said),
+            "amount_total": report.amount,
+            "client_reference_id": report.number,
+            "currency": _lower(self, report),
             "expires_at": 2147483647,
             "livemode": False,
-            "metadata": {"out_trade_no": said.number},
+            "metadata": {"out_trade_no": report.number},
             "mode": "payment",
-            "payment_intent": self._intent(said) if was_paid else None,
-            "payment_status": known.get(said.status, said.status),
-            "status": statuses.get(said.status, "complete"),
+            "payment_intent": self._intent(report) if was_paid else None,
+            "payment_status": known.get(report.status, report.status),
+            "status": statuses.get(report.status, "complete"),
             "url": "https://channel.example/pay/1",
         }
 
-    def _intent(self, said: Said) -> Object:
-        was_paid = said.status in ("paid", "refunded")
+    def _intent(self, report: PaymentReport) -> Object:
+        was_paid = report.status in ("paid", "refunded")
         return {
-            "id": self.transaction if said.transaction is None else said.transaction,
+            "id": self.transaction if report.transaction is None else report.transaction,
             "object": "payment_intent",
-            "amount": said.amount,
-            "amount_received": said.amount if was_paid else 0,
-            "currency": _lower(self, said),
-            "latest_charge": self._charge(said) if was_paid else None,
+            "amount": report.amount,
+            "amount_received": report.amount if was_paid else 0,
+            "currency": _lower(self, report),
+            "latest_charge": self._charge(report) if was_paid else None,
             "livemode": False,
-            "metadata": {"out_trade_no": said.number},
+            "metadata": {"out_trade_no": report.number},
             "status": "succeeded" if was_paid else "requires_payment_method",
         }
 
-    def _charge(self, said: Said) -> Object:
+    def _charge(self, report: PaymentReport) -> Object:
         return {
             "id": "ch_3MmlLrLkdIwHu7ix0snN0B15",
             "object": "charge",
-            "amount": said.amount,
-            "amount_captured": said.amount,
-            "amount_refunded": said.refunded,
+            "amount": report.amount,
+            "amount_captured": report.amount,
+            "amount_refunded": report.refunded,
             "created": _PAID_AT,
-            "currency": _lower(self, said),
+            "currency": _lower(self, report),
             "livemode": False,
-            "metadata": {"out_trade_no": said.number},
-            "payment_intent": self.transaction if said.transaction is None else said.transaction,
+            "metadata": {"out_trade_no": report.number},
+            "payment_intent": self.transaction if report.transaction is None else report.transaction,
         }
 
     def _refund_transaction(self) -> Object:
@@ -358,7 +360,7 @@ class StripeDriver(Driver):
         common = {"object": "balance_transaction", "amount": 1234, "currency": "usd", "net": 1200}
         return {"id": f"txn_{type_}", **common, "type": type_, "created": _PAID_AT, "source": source}
 
-    def _sent(self, body: Object, at: float) -> Sent:
+    def _sent(self, body: Object, at: float) -> CallbackRequest:
         return self.sign_callback(_json(body), self.notification_id, at=at)
 
 
@@ -368,25 +370,25 @@ def signature(body: bytes, secret: str, at: int) -> str:
     return f"t={at},v1={v1},v0={hashlib.sha256(body).hexdigest()}"
 
 
-def _event(id_: str, type_: str, told: Object, said: Said) -> Object:
+def _event(id_: str, type_: str, object_: Object, report: PaymentReport) -> Object:
     event = {
         "id": id_,
         "object": "event",
         "created": _PAID_AT,
-        "data": {"object": told},
+        "data": {"object": object_},
         "livemode": False,
         "type": type_,
     }
-    return event if said.merchant is None else event | {"account": said.merchant}
+    return event if report.merchant is None else event | {"account": report.merchant}
 
 
-def _lower(driver: Driver, said: Said) -> str:
-    return (driver.currency if said.currency is None else said.currency).lower()
+def _lower(driver: Driver, report: PaymentReport) -> str:
+    return (driver.currency if report.currency is None else report.currency).lower()
 
 
 def _error(code: str) -> bytes:
     return _json({"error": {"type": "invalid_request_error", "code": code, "message": "no"}})
 
 
-def _json(told: object) -> bytes:
-    return json.dumps(told).encode()
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

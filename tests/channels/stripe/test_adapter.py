@@ -35,8 +35,8 @@ from core.evidence import Closed, Evidence, Missing, Paid, Unclear, Unpaid
 from core.order import Origin, Payment
 from simulator.kernel.faults import FaultProfile
 from simulator.kernel.ledger import Key as LedgerKey
-from tests.channels.conftest import Far, Running, create
-from tests.channels.driver import AMOUNT, NUMBER, OFFLINE_URL, Key, Said
+from tests.channels.conftest import Env, Running, create
+from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, Key, PaymentReport
 from tests.channels.stripe.driver import StripeDriver, signature
 from tests.servers import ROOT
 
@@ -51,48 +51,55 @@ class Server:
     """Stripe as a test wants it: answers with what it is told to, and keeps what it was asked."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
-        self.asked: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
         self._answer = answer
-        transport = Transport(timeout_s=1, transport=httpx.MockTransport(self._told))
+        transport = Transport(timeout_s=1, transport=httpx.MockTransport(self._respond))
         self.channel = open_channel(DRIVER.account(OFFLINE_URL), transport)
 
-    def _told(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
         return self._answer(request)
 
     def form(self) -> dict[str, str]:
-        return dict(parse_qsl(self.asked[-1].content.decode()))
+        return dict(parse_qsl(self.requests[-1].content.decode()))
 
 
-def answering(told: object, status: int = 200) -> Server:
-    body = json.dumps(told).encode()
+def respond_with(body: object, status: int = 200) -> Server:
+    body = json.dumps(body).encode()
     return Server(lambda _: httpx.Response(status, stream=httpx.ByteStream(body)))
 
 
 def session(**changed: object) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(DRIVER.render(Said()))
-    return told | changed
+    fields: dict[str, Any] = json.loads(DRIVER.render(PaymentReport()))
+    return fields | changed
 
 
 def intent(status: str, **changed: object) -> dict[str, Any]:
-    told: dict[str, Any] = session()["payment_intent"]
-    return told | {"status": status, "amount_received": 0, "latest_charge": None} | changed
+    fields: dict[str, Any] = session()["payment_intent"]
+    return fields | {"status": status, "amount_received": 0, "latest_charge": None} | changed
 
 
 def row(reference: str | None = None, **changed: Any) -> Payment:
     return replace(DRIVER.payment(), channel_reference=reference or DRIVER.reference, **changed)
 
 
-async def evidence_of(told: object, payment: Payment | None = None) -> Evidence:
-    return await answering(told).channel.query_payment(payment or row())
+async def evidence_of(body: object, payment: Payment | None = None) -> Evidence:
+    return await respond_with(body).channel.query_payment(payment or row())
 
 
-def event(type_: str, told: object, **changed: object) -> bytes:
-    body = {"id": "evt_1", "object": "event", "created": AT, "livemode": False, "type": type_, "data": {"object": told}}
+def event(type_: str, object_: object, **changed: object) -> bytes:
+    body = {
+        "id": "evt_1",
+        "object": "event",
+        "created": AT,
+        "livemode": False,
+        "type": type_,
+        "data": {"object": object_},
+    }
     return json.dumps(body | changed).encode()
 
 
-async def called_back(body: bytes, header: str = "", *keys: Key, channel: Channel | None = None) -> Callback:
+async def verify_body(body: bytes, header: str = "", *keys: Key, channel: Channel | None = None) -> Callback:
     used = channel or open_channel(DRIVER.account(OFFLINE_URL, *keys), NOBODY)
     good = DRIVER.sign_callback(body, "", at=AT).headers["stripe-signature"]
     return await used.verify_callback({"stripe-signature": header or good}, body, received_at=NOW)
@@ -108,45 +115,45 @@ def secret_of(key: Key) -> str:
 
 async def test_a_completed_session_is_not_paid_before_its_payment_status_says_so() -> None:
     """A bank debit completes the session at once and pays days later, or never."""
-    told = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
-    assert isinstance((await called_back(event("checkout.session.completed", told))).evidence, Unpaid)
+    fields = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
+    assert isinstance((await verify_body(event("checkout.session.completed", fields))).evidence, Unpaid)
     later = (
-        await called_back(event("checkout.session.async_payment_succeeded", told | {"payment_status": "paid"}))
+        await verify_body(event("checkout.session.async_payment_succeeded", fields | {"payment_status": "paid"}))
     ).evidence
     assert isinstance(later, Paid)
-    assert isinstance((await called_back(event("checkout.session.async_payment_failed", told))).evidence, Unpaid)
+    assert isinstance((await verify_body(event("checkout.session.async_payment_failed", fields))).evidence, Unpaid)
 
 
 @pytest.mark.parametrize("type_", ["checkout.session.completed", "checkout.session.expired"])
-async def test_a_session_that_needs_no_payment_is_not_paid(type_: str) -> None:
+async def test_a_session_without_a_required_payment_is_not_paid(type_: str) -> None:
     """A coupon over everything, or a trial: no money came."""
-    told = session(payment_intent=None, payment_status="no_payment_required", status="complete")
-    assert isinstance((await called_back(event(type_, told))).evidence, Unpaid)
-    assert isinstance(await evidence_of(told), Unpaid)
+    fields = session(payment_intent=None, payment_status="no_payment_required", status="complete")
+    assert isinstance((await verify_body(event(type_, fields))).evidence, Unpaid)
+    assert isinstance(await evidence_of(fields), Unpaid)
 
 
-async def test_a_decline_is_no_end_of_the_payment() -> None:
+async def test_a_decline_does_not_end_the_payment() -> None:
     """The buyer may try another card, and the same PaymentIntent is paid a minute later."""
     declined = intent("requires_payment_method", last_payment_error={"code": "card_declined"})
-    told = (await called_back(event("payment_intent.payment_failed", declined))).evidence
-    assert isinstance(told, Unpaid)
+    evidence = (await verify_body(event("payment_intent.payment_failed", declined))).evidence
+    assert isinstance(evidence, Unpaid)
     assert isinstance(await evidence_of(declined | {"id": "pi_1"}, row("pi_1")), Unpaid)
     assert isinstance(
         await evidence_of(session(status="open", payment_status="unpaid", payment_intent=declined)), Unpaid
     )
 
 
-async def test_the_webhook_secret_is_used_as_it_is_shown() -> None:
+async def test_the_webhook_secret_is_used_with_its_prefix() -> None:
     """It looks like Standard Webhooks' secret, of which the base64 behind the prefix is decoded."""
     body = event("checkout.session.completed", session(payment_intent="pi_1"))
     secret = f"whsec_{base64.b64encode(b'a key of twenty-four bytes').decode()}"
     credentials = DRIVER.account(OFFLINE_URL).credentials | {"webhook_secrets": [secret]}
     channel = open_channel(replace(DRIVER.account(OFFLINE_URL), credentials=credentials), NOBODY)
-    assert isinstance((await called_back(body, signature(body, secret, AT), channel=channel)).evidence, Paid)
+    assert isinstance((await verify_body(body, signature(body, secret, AT), channel=channel)).evidence, Paid)
     string = b"%d." % AT + body
     for key in (base64.b64decode(secret.removeprefix("whsec_")), secret.removeprefix("whsec_").encode()):
         with pytest.raises(CallbackForged):
-            await called_back(body, f"t={AT},v1={hmac.digest(key, string, 'sha256').hex()}", channel=channel)
+            await verify_body(body, f"t={AT},v1={hmac.digest(key, string, 'sha256').hex()}", channel=channel)
 
 
 async def test_any_v1_of_several_verifies_and_v0_never() -> None:
@@ -154,10 +161,10 @@ async def test_any_v1_of_several_verifies_and_v0_never() -> None:
     body = event("checkout.session.completed", session(payment_intent="pi_1"))
     v1 = signature(body, secret_of(Key.OLD), AT).split(",")[1].removeprefix("v1=")
     for rest in (f"v1={'0' * 64},v1={v1}", f"v1={v1},v1={'0' * 64}", f"v0={'0' * 64},v1=bad,v1={v1}"):
-        assert isinstance((await called_back(body, f"t={AT},{rest}", Key.OLD)).evidence, Paid)
+        assert isinstance((await verify_body(body, f"t={AT},{rest}", Key.OLD)).evidence, Paid)
     for rest in (f"v0={v1}", f"v1={'0' * 64},v0={v1}", f"v2={v1}", f"v1={v1}0", f"v1={v1.upper()}"):
         with pytest.raises(CallbackForged):
-            await called_back(body, f"t={AT},{rest}", Key.OLD)
+            await verify_body(body, f"t={AT},{rest}", Key.OLD)
 
 
 @pytest.mark.parametrize(
@@ -180,19 +187,19 @@ def test_amounts_are_integers_in_stripes_own_minor_units(currency: str, ours: in
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("KWD", 5124), ("TND", 1), ("MGA", 501)])
-async def test_an_amount_that_stripe_has_no_number_for_is_refused_before_it_is_sent(currency: str, amount: int) -> None:
+async def test_an_amount_that_stripe_cannot_express_is_refused_before_it_is_sent(currency: str, amount: int) -> None:
     """Rounded, the user would pay another amount than the order's, and every such order would be a case."""
-    server = answering(session())
+    server = respond_with(session())
     with pytest.raises(InvalidRequest, match=currency):
         await server.channel.create_payment(create(row(currency=currency, amount=amount)))
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("isk", 501), ("mga", 10**13)])
-async def test_an_amount_that_we_have_no_number_for_is_unreadable(currency: str, amount: int) -> None:
-    told = intent("succeeded", currency=currency, amount=amount, amount_received=amount)
+async def test_an_amount_that_minor_units_cannot_express_is_unreadable(currency: str, amount: int) -> None:
+    fields = intent("succeeded", currency=currency, amount=amount, amount_received=amount)
     with pytest.raises(ChannelUnreadable):
-        await evidence_of(session(payment_intent=told))
+        await evidence_of(session(payment_intent=fields))
 
 
 # -- what a payment's objects say --------------------------------------------------------------------------------------
@@ -202,23 +209,23 @@ async def test_an_amount_that_we_have_no_number_for_is_unreadable(currency: str,
     "status",
     ["requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture"],
 )
-async def test_an_intent_that_has_not_succeeded_is_unpaid_whatever_amount_it_received(status: str) -> None:
-    told = intent(status, id="pi_1", amount_received=AMOUNT)
-    assert isinstance(await evidence_of(told, row("pi_1")), Unpaid)
+async def test_an_intent_that_has_not_succeeded_is_unpaid_with_any_amount_received(status: str) -> None:
+    fields = intent(status, id="pi_1", amount_received=AMOUNT)
+    assert isinstance(await evidence_of(fields, row("pi_1")), Unpaid)
     assert isinstance(
-        await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=told)), Unpaid
+        await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=fields)), Unpaid
     )
 
 
-async def test_what_was_received_is_what_was_paid() -> None:
-    told = intent("succeeded", amount_received=AMOUNT - 1)
-    found = await evidence_of(session(payment_intent=told))
+async def test_the_paid_amount_is_the_amount_received() -> None:
+    fields = intent("succeeded", amount_received=AMOUNT - 1)
+    found = await evidence_of(session(payment_intent=fields))
     assert isinstance(found, Paid)
     assert found.amount == AMOUNT - 1
 
 
 @pytest.mark.parametrize(
-    ("status", "wanted"),
+    ("status", "expected_type"),
     [
         (None, Closed),
         ("canceled", Closed),
@@ -228,10 +235,13 @@ async def test_what_was_received_is_what_was_paid() -> None:
         ("succeeded", Paid),
     ],
 )
-async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(status: str | None, wanted: type) -> None:
-    told = None if status is None else intent(status)
+async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(
+    status: str | None, expected_type: type
+) -> None:
+    payment_intent = None if status is None else intent(status)
     assert isinstance(
-        await evidence_of(session(status="expired", payment_status="unpaid", payment_intent=told)), wanted
+        await evidence_of(session(status="expired", payment_status="unpaid", payment_intent=payment_intent)),
+        expected_type,
     )
 
 
@@ -245,12 +255,12 @@ async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(stat
         ("requires_capture", True),
     ],
 )
-async def test_money_is_under_way_once_there_is_nothing_left_for_the_buyer_to_do(status: str, under_way: bool) -> None:
+async def test_a_payment_is_under_way_after_the_buyers_last_step(status: str, under_way: bool) -> None:
     """A check by the bank that was walked away from is none, or nobody could choose another way to pay."""
-    told = intent(status, id="pi_1")
-    in_open = session(status="open", payment_status="unpaid", payment_intent=told)
-    event_told = (await called_back(event("payment_intent.processing", told))).evidence
-    for found in (await evidence_of(told, row("pi_1")), await evidence_of(in_open), event_told):
+    fields = intent(status, id="pi_1")
+    in_open = session(status="open", payment_status="unpaid", payment_intent=fields)
+    event_evidence = (await verify_body(event("payment_intent.processing", fields))).evidence
+    for found in (await evidence_of(fields, row("pi_1")), await evidence_of(in_open), event_evidence):
         assert isinstance(found, Unpaid)
         assert found.under_way is under_way
 
@@ -258,9 +268,7 @@ async def test_money_is_under_way_once_there_is_nothing_left_for_the_buyer_to_do
 @pytest.mark.parametrize(
     ("status", "under_way"), [("requires_payment_method", False), ("requires_action", True), ("processing", True)]
 )
-async def test_a_completed_session_is_waited_for_until_its_money_is_told_to_have_failed(
-    status: str, under_way: bool
-) -> None:
+async def test_a_completed_session_is_under_way_until_its_payment_fails(status: str, under_way: bool) -> None:
     """With a voucher in hand the buyer has done everything on the page, and pays at a counter days later."""
     found = await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=intent(status)))
     assert isinstance(found, Unpaid)
@@ -271,23 +279,21 @@ async def test_a_completed_session_is_waited_for_until_its_money_is_told_to_have
     ("type_", "under_way"),
     [("checkout.session.completed", True), ("checkout.session.async_payment_failed", False)],
 )
-async def test_an_event_of_a_completed_session_says_whether_its_money_may_still_come(
-    type_: str, under_way: bool
-) -> None:
-    told = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
-    found = (await called_back(event(type_, told))).evidence
+async def test_an_event_of_a_completed_session_shows_whether_it_is_under_way(type_: str, under_way: bool) -> None:
+    fields = session(payment_intent="pi_1", payment_status="unpaid", status="complete")
+    found = (await verify_body(event(type_, fields))).evidence
     assert isinstance(found, Unpaid)
     assert found.under_way is under_way
 
 
-async def test_a_session_that_needed_no_payment_is_not_waited_for() -> None:
+async def test_a_session_without_a_required_payment_is_not_under_way() -> None:
     """Nothing is under way, so nothing would ever end it: the payment would be asked about for ever."""
     found = await evidence_of(session(payment_intent=None, payment_status="no_payment_required", status="complete"))
     assert isinstance(found, Unpaid)
     assert not found.under_way
 
 
-async def test_a_cancelled_intent_in_an_open_session_is_not_its_end() -> None:
+async def test_a_cancelled_intent_does_not_end_an_open_session() -> None:
     found = await evidence_of(session(status="open", payment_status="unpaid", payment_intent=intent("canceled")))
     assert isinstance(found, Unpaid)
     assert not found.under_way
@@ -295,13 +301,13 @@ async def test_a_cancelled_intent_in_an_open_session_is_not_its_end() -> None:
 
 async def test_a_session_of_the_other_world_is_not_missing() -> None:
     """Since the account was switched over nobody here can see it: whether it was paid is as unknown as before."""
-    told = error("invalid_request_error", "resource_missing")
-    assert isinstance(await answering(told, 404).channel.query_payment(row("cs_test_1")), Missing)
+    fields = error("invalid_request_error", "resource_missing")
+    assert isinstance(await respond_with(fields, 404).channel.query_payment(row("cs_test_1")), Missing)
     with pytest.raises(ChannelUnreadable, match="livemode"):
-        await answering(told, 404).channel.query_payment(row("cs_live_1"))
+        await respond_with(fields, 404).channel.query_payment(row("cs_live_1"))
 
 
-async def test_an_answer_about_another_object_is_evidence_of_another_number() -> None:
+async def test_a_response_about_another_object_is_evidence_of_another_number() -> None:
     """Even when it carries our number: metadata can be given to any object."""
     found = await evidence_of(session(id="cs_test_other"))
     assert found.out_trade_no == "cs_test_other"
@@ -309,22 +315,22 @@ async def test_an_answer_about_another_object_is_evidence_of_another_number() ->
 
 async def test_an_object_made_elsewhere_is_known_by_its_id() -> None:
     """A watched payment is registered under the id, or, a session, under its maker's reference."""
-    told = session(metadata={"their_order": "7"}, client_reference_id=None)
+    fields = session(metadata={"their_order": "7"}, client_reference_id=None)
     watched = row(out_trade_no="pi_number_1", origin=Origin.WATCHED)
-    assert (await evidence_of(told, watched)).out_trade_no == "pi_number_1"
-    assert (await evidence_of(told | {"client_reference_id": "order-77"}, watched)).out_trade_no == "pi_number_1"
+    assert (await evidence_of(fields, watched)).out_trade_no == "pi_number_1"
+    assert (await evidence_of(fields | {"client_reference_id": "order-77"}, watched)).out_trade_no == "pi_number_1"
     alone = intent("succeeded", id="pi_1", amount_received=AMOUNT, metadata={})
-    found = (await called_back(event("payment_intent.succeeded", alone))).evidence
+    found = (await verify_body(event("payment_intent.succeeded", alone))).evidence
     assert found is not None
     assert found.out_trade_no == "pi_1"
     named = session(payment_intent="pi_1", metadata={}, client_reference_id="order-77")
-    found = (await called_back(event("checkout.session.completed", named))).evidence
+    found = (await verify_body(event("checkout.session.completed", named))).evidence
     assert found is not None
     assert found.out_trade_no == "order-77"
 
 
 @pytest.mark.parametrize("captured", [None, 0])
-async def test_an_authorisation_that_was_let_go_was_never_money(captured: int | None) -> None:
+async def test_a_released_authorisation_was_never_paid(captured: int | None) -> None:
     """Up to 2025-03-31 Stripe calls that a refund of everything, of a charge without a captured amount."""
     charge = {
         "id": "ch_1",
@@ -339,13 +345,13 @@ async def test_an_authorisation_that_was_let_go_was_never_money(captured: int | 
         "metadata": {"out_trade_no": NUMBER},
         "payment_intent": "pi_1",
     }
-    found = (await called_back(event("charge.refunded", charge))).evidence
+    found = (await verify_body(event("charge.refunded", charge))).evidence
     assert found == Unclear(channel_account="main", out_trade_no=NUMBER, reason="not_captured")
 
 
 async def test_an_event_of_a_connected_account_is_of_that_account() -> None:
     body = event("checkout.session.completed", session(payment_intent="pi_1"), account="acct_of_another")
-    found = (await called_back(body)).evidence
+    found = (await verify_body(body)).evidence
     assert found is not None
     assert found.channel_account == "other:acct_of_another"
 
@@ -353,10 +359,10 @@ async def test_an_event_of_a_connected_account_is_of_that_account() -> None:
 # -- creating ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_is_asked_for_with_our_number_in_every_place() -> None:
-    server = answering(session(status="open", payment_status="unpaid"))
+async def test_a_session_is_created_with_our_number_in_every_place() -> None:
+    server = respond_with(session(status="open", payment_status="unpaid"))
     await server.channel.create_payment(create(row()))
-    form, headers, price = server.form(), server.asked[-1].headers, "line_items[0][price_data]"
+    form, headers, price = server.form(), server.requests[-1].headers, "line_items[0][price_data]"
     places = ("metadata[out_trade_no]", "payment_intent_data[metadata][out_trade_no]", "client_reference_id")
     assert {form[name] for name in places} == {NUMBER} == {headers["idempotency-key"]}
     assert (form[f"{price}[currency]"], form[f"{price}[unit_amount]"]) == (
@@ -367,7 +373,7 @@ async def test_a_session_is_asked_for_with_our_number_in_every_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payable", "asked"),
+    ("payable", "requested"),
     [
         (timedelta(minutes=5), timedelta(minutes=40)),
         (timedelta(minutes=45), timedelta(minutes=45)),
@@ -375,20 +381,20 @@ async def test_a_session_is_asked_for_with_our_number_in_every_place() -> None:
         (timedelta(hours=25), None),
     ],
 )
-async def test_a_session_ends_within_what_stripe_allows_and_the_payment_is_told(
-    payable: timedelta, asked: timedelta | None
+async def test_a_sessions_end_is_within_stripes_limits_and_returned(
+    payable: timedelta, requested: timedelta | None
 ) -> None:
     """Whatever the clock says, for asked again with another parameter the same key is an error."""
-    server = answering(session(expires_at=AT))
+    server = respond_with(session(expires_at=AT))
     created = await server.channel.create_payment(create(row(payable_until=CREATED_AT + payable)))
-    wanted = None if asked is None else str(int((CREATED_AT + asked).timestamp()))
-    assert server.form().get("expires_at") == wanted
+    expected_text = None if requested is None else str(int((CREATED_AT + requested).timestamp()))
+    assert server.form().get("expires_at") == expected_text
     assert created.payable_until == NOW
 
 
-async def test_an_intent_takes_money_until_it_is_cancelled_and_the_payment_is_told() -> None:
-    told = intent("requires_payment_method", client_secret="pi_1_secret_2")
-    created = await answering(told).channel.create_payment(create(row(method="payment_intent")))
+async def test_an_intents_end_is_far_ahead_and_returned() -> None:
+    fields = intent("requires_payment_method", client_secret="pi_1_secret_2")
+    created = await respond_with(fields).channel.create_payment(create(row(method="payment_intent")))
     assert (created.checkout.kind, created.checkout.value) == ("client", "pi_1_secret_2")
     assert created.payable_until is not None
     assert created.payable_until > CREATED_AT + timedelta(days=3000)
@@ -399,7 +405,7 @@ def error(type_: str, code: str | None = None) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "wanted"),
+    ("status", "body", "expected_error"),
     [
         (400, error("invalid_request_error", "amount_too_small"), ChannelRefused),
         (401, error("invalid_request_error"), ChannelRefused),
@@ -411,12 +417,12 @@ def error(type_: str, code: str | None = None) -> dict[str, object]:
         (500, error("api_error"), ChannelUnavailable),
     ],
 )
-async def test_what_stripe_says_no_to_is_definite_only_where_it_did_nothing(
-    status: int, told: object, wanted: type[Exception]
+async def test_a_stripe_refusal_is_definite_only_where_nothing_was_created(
+    status: int, body: object, expected_error: type[Exception]
 ) -> None:
     """Used with other parameters, or at work: there may be something under the key that is not known here."""
-    with pytest.raises(wanted) as caught:
-        await answering(told, status).channel.create_payment(create(row()))
+    with pytest.raises(expected_error) as caught:
+        await respond_with(body, status).channel.create_payment(create(row()))
     assert "canary" not in repr(caught.value)
 
 
@@ -438,7 +444,7 @@ def test_a_key_is_only_ever_sent_over_tls() -> None:
             open_channel(wrong, NOBODY)
 
 
-def test_a_key_kept_for_another_use_is_told_by_its_prefix_and_not_shown() -> None:
+def test_a_key_with_another_prefix_is_refused_and_hidden() -> None:
     wrong = DRIVER.account("").credentials | {"secret_key": "sk_live_canarycanary"}
     with pytest.raises(ConfigurationError, match="live is False") as caught:
         open_channel(replace(DRIVER.account(""), credentials=wrong), NOBODY)
@@ -448,24 +454,24 @@ def test_a_key_kept_for_another_use_is_told_by_its_prefix_and_not_shown() -> Non
 # -- the rest ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_body_that_was_kept_without_its_status_tells_it() -> None:
-    channel: Any = answering({}).channel
+def test_the_status_of_a_stored_body_is_found() -> None:
+    channel: Any = respond_with({}).channel
     bodies = {404: error("invalid_request_error", "resource_missing"), 400: error("card_error"), 200: session()}
     assert [channel.status_of(json.dumps(body).encode()) for body in bodies.values()] == list(bodies)
     assert channel.status_of(b"<html>") == 200
 
 
-async def test_every_check_of_a_signature_is_told_to_who_listens() -> None:
+async def test_every_signature_check_is_recorded() -> None:
     body = event("payout.paid", {})
-    with trace.recorded_checks() as heard:
-        await called_back(body, signature(body, secret_of(Key.OLD), AT), Key.NEW, Key.OLD)
-    assert [(one.key, one.is_good) for one in heard] == [("webhook_secrets[0]", False), ("webhook_secrets[1]", True)]
-    assert {one.string for one in heard} == {b"%d." % AT + body}
-    assert not [one for one in heard if secret_of(Key.OLD) in repr(one)]
+    with trace.recorded_checks() as checks:
+        await verify_body(body, signature(body, secret_of(Key.OLD), AT), Key.NEW, Key.OLD)
+    assert [(one.key, one.is_good) for one in checks] == [("webhook_secrets[0]", False), ("webhook_secrets[1]", True)]
+    assert {one.string for one in checks} == {b"%d." % AT + body}
+    assert not [one for one in checks if secret_of(Key.OLD) in repr(one)]
 
 
-async def test_a_refund_is_found_on_a_later_page_and_the_pages_end() -> None:
-    def told(request: httpx.Request) -> httpx.Response:
+async def test_a_refund_is_found_on_a_later_page_and_pages_are_limited() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
         after = request.url.params.get("starting_after")
         item = {"object": "refund", "amount": 1, "currency": "cny", "status": "pending", "payment_intent": "pi_1"}
         number = 0 if after is None else int(after.removeprefix("re_")) + 1
@@ -473,16 +479,16 @@ async def test_a_refund_is_found_on_a_later_page_and_the_pages_end() -> None:
         body = json.dumps({"object": "list", "data": [found], "has_more": True}).encode()
         return httpx.Response(200, stream=httpx.ByteStream(body))
 
-    server = Server(told)
+    server = Server(respond)
     payment = row(channel_transaction_id="pi_1")
     assert await server.channel.query_refund(payment, "R-000003") is not None
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     with pytest.raises(ChannelUnreadable, match="without_end"):
         await server.channel.query_refund(payment, "R-999999")
 
 
-async def test_a_list_that_says_more_and_shows_nothing_is_unreadable() -> None:
-    server = answering({"object": "list", "data": [], "has_more": True})
+async def test_an_empty_page_with_more_to_come_is_unreadable() -> None:
+    server = respond_with({"object": "list", "data": [], "has_more": True})
     with pytest.raises(ChannelUnreadable):
         await server.channel.fetch_statement(CREATED_AT.date(), BytesIO())
 
@@ -490,17 +496,17 @@ async def test_a_list_that_says_more_and_shows_nothing_is_unreadable() -> None:
 async def test_one_event_that_cannot_be_read_does_not_hide_the_others() -> None:
     good = json.loads(event("checkout.session.completed", session(payment_intent="pi_1")))
     listed = [{"id": "evt_0"}, good | {"livemode": True}, good | {"type": "payout.paid"}, good]
-    server = answering({"object": "list", "data": listed, "has_more": False})
+    server = respond_with({"object": "list", "data": listed, "has_more": False})
     assert isinstance(server.channel, ListsUndelivered)
     (found,) = await server.channel.fetch_undelivered()
     assert isinstance(found, Paid)
-    query = server.asked[-1].url.params
+    query = server.requests[-1].url.params
     assert query["delivery_success"] == "false"
     assert len(query.get_list("types[]")) <= 20, "Stripe takes no more types in one call"
 
 
-async def test_a_statement_tells_the_charges_amount_and_not_the_converted_one() -> None:
-    row_ = next(answering({}).channel.parse_statement(BytesIO(DRIVER.statement)))
+async def test_a_statement_has_the_charges_amount_and_not_the_converted_one() -> None:
+    row_ = next(respond_with({}).channel.parse_statement(BytesIO(DRIVER.statement)))
     assert (getattr(row_, "amount", None), getattr(row_, "currency", None)) == (AMOUNT, "CNY")
 
 
@@ -508,45 +514,45 @@ async def test_a_statement_tells_the_charges_amount_and_not_the_converted_one() 
 
 
 @asynccontextmanager
-async def far_side(running: Running) -> AsyncIterator[Far]:
+async def far_side(running: Running) -> AsyncIterator[Env]:
     await running.far_side.reset(7)
-    far = Far(DRIVER, running)
-    running.far_side.accounts[far.account.merchant_id] = far.account
-    far.middleman.spoil, far.middleman.passed = lambda _, answered: answered, []
-    yield far
+    env = Env(DRIVER, running)
+    running.far_side.accounts[env.account.merchant_id] = env.account
+    env.proxy.alter, env.proxy.exchanges = lambda _, response: response, []
+    yield env
 
 
-async def test_an_intent_is_created_paid_cancelled_and_asked_by_its_own_id(running: Running) -> None:
-    async with far_side(running) as far:
-        await far.create(replace(DRIVER.payment(), method="payment_intent"))
-        assert (far.row.channel_reference or "").startswith("pi_")
-        assert isinstance(await far.query(), Unpaid)
-        paid = await far.pay()
-        told = await far.query()
-        assert isinstance(told, Paid)
-        assert told.channel_transaction_id == paid.transaction_id == far.row.channel_reference
-        await far.adapter.close_payment(far.row)
+async def test_an_intent_is_created_paid_cancelled_and_queried_by_its_id(running: Running) -> None:
+    async with far_side(running) as env:
+        await env.create(replace(DRIVER.payment(), method="payment_intent"))
+        assert (env.row.channel_reference or "").startswith("pi_")
+        assert isinstance(await env.query(), Unpaid)
+        paid = await env.pay()
+        evidence = await env.query()
+        assert isinstance(evidence, Paid)
+        assert evidence.channel_transaction_id == paid.transaction_id == env.row.channel_reference
+        await env.adapter.close_payment(env.row)
         other = replace(DRIVER.payment(f"{NUMBER[:-1]}7"), method="payment_intent")
-        await far.create(other)
-        await far.adapter.close_payment(far.row)
-        assert isinstance(await far.query(), Closed)
+        await env.create(other)
+        await env.adapter.close_payment(env.row)
+        assert isinstance(await env.query(), Closed)
 
 
-async def test_a_slow_method_is_unpaid_until_its_money_is_there(running: Running) -> None:
-    async with far_side(running) as far:
+async def test_a_slow_method_is_unpaid_until_the_money_arrives(running: Running) -> None:
+    async with far_side(running) as env:
         running.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
-        await far.create()
-        far.agree()
-        assert isinstance(await far.query(), Unpaid)
-        await far.adapter.close_payment(far.row)
-        assert isinstance(await far.query(), Unpaid), "a session that is complete cannot be expired"
+        await env.create()
+        env.agree()
+        assert isinstance(await env.query(), Unpaid)
+        await env.adapter.close_payment(env.row)
+        assert isinstance(await env.query(), Unpaid), "a session that is complete cannot be expired"
         running.far_side.ledger.pay(LedgerKey(DRIVER.merchant_id, NUMBER), running.far_side.now())
-        assert isinstance(await far.query(), Paid)
+        assert isinstance(await env.query(), Paid)
 
 
 async def test_a_reference_that_stripe_does_not_know_is_missing(running: Running) -> None:
-    async with far_side(running) as far:
+    async with far_side(running) as env:
         for reference in ("cs_test_nothing", "pi_nothing"):
-            assert isinstance(await far.adapter.query_payment(row(reference)), Missing)
+            assert isinstance(await env.adapter.query_payment(row(reference)), Missing)
     with pytest.raises(ChannelUnreadable, match="no_channel_reference"):
-        await answering({}).channel.query_payment(DRIVER.payment())
+        await respond_with({}).channel.query_payment(DRIVER.payment())

@@ -25,8 +25,19 @@ from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
-from tests.channels.driver import AMOUNT, NUMBER, PAID_AT, REFUND_NO, Driver, Key, Said, Sent, Tells, Wrong
-from tests.channels.wire import Answered, Asked
+from tests.channels.driver import Driver
+from tests.channels.reports import (
+    AMOUNT,
+    NUMBER,
+    PAID_AT,
+    REFUND_NO,
+    BadCredential,
+    CallbackRequest,
+    Key,
+    PaymentReport,
+    Reportable,
+)
+from tests.channels.wire import WireRequest, WireResponse
 
 APPID = "wx0000000000000001"
 PUBLIC_KEY_ID = "PUB_KEY_ID_0100000000000000000000000001"
@@ -88,12 +99,12 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 @cache
-def certificate_pem(made: x509.Certificate) -> str:
-    return made.public_bytes(serialization.Encoding.PEM).decode()
+def certificate_pem(issued: x509.Certificate) -> str:
+    return issued.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def serial_of(made: x509.Certificate) -> str:
-    return f"{made.serial_number:040X}"
+def serial_of(issued: x509.Certificate) -> str:
+    return f"{issued.serial_number:040X}"
 
 
 def signature_headers(
@@ -106,12 +117,12 @@ def signature_headers(
 ) -> dict[str, str]:
     timestamp, nonce = str(int(time.time() if at is None else at)), "00112233445566778899aabbccddeeff"
     string = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
-    made = key.sign(string, padding.PKCS1v15(), hashed or SHA256())
+    signed = key.sign(string, padding.PKCS1v15(), hashed or SHA256())
     return {
         "wechatpay-timestamp": timestamp,
         "wechatpay-nonce": nonce,
         "wechatpay-serial": serial,
-        "wechatpay-signature": base64.b64encode(made).decode(),
+        "wechatpay-signature": base64.b64encode(signed).decode(),
     }
 
 
@@ -148,34 +159,34 @@ class WechatPayDriver(Driver):
     methods = ("native", "h5", "jsapi")
     payer_needed: Mapping[str, str] = {"h5": "client_ip", "jsapi": "openid"}
     required = ("appid", "mchid", "merchant_serial", "private_key", "apiv3_key")
-    wrong = (
-        Wrong("appid", "", "appid"),
-        Wrong("mchid", 7, "mchid"),
-        Wrong("mchid", "m é", "mchid"),
-        Wrong("mchid", 'm",x="', "mchid"),
-        Wrong("merchant_serial", "not hexadecimal", "merchant_serial"),
-        Wrong("private_key", "canary", "private_key"),
-        Wrong("apiv3_key", "canary of 16 bys", "apiv3_key"),
-        Wrong("apiv3_key", "canary of twenty-four by", "apiv3_key"),
-        Wrong("apiv3_key", "canary of 33 bytes, one too many!", "apiv3_key"),
-        Wrong("apiv3_key", "canary: 32 characters are more é", "apiv3_key"),
-        Wrong("public_keys", {PUBLIC_KEY_ID: "canary"}, "public_keys"),
-        Wrong("public_keys", {"another name": "canary"}, "public_keys"),
-        Wrong("platform_certificates", ["canary"], "platform_certificates"),
-        Wrong("download_certificates", "canary", "download_certificates"),
+    bad_credentials = (
+        BadCredential("appid", "", "appid"),
+        BadCredential("mchid", 7, "mchid"),
+        BadCredential("mchid", "m é", "mchid"),
+        BadCredential("mchid", 'm",x="', "mchid"),
+        BadCredential("merchant_serial", "not hexadecimal", "merchant_serial"),
+        BadCredential("private_key", "canary", "private_key"),
+        BadCredential("apiv3_key", "canary of 16 bys", "apiv3_key"),
+        BadCredential("apiv3_key", "canary of twenty-four by", "apiv3_key"),
+        BadCredential("apiv3_key", "canary of 33 bytes, one too many!", "apiv3_key"),
+        BadCredential("apiv3_key", "canary: 32 characters are more é", "apiv3_key"),
+        BadCredential("public_keys", {PUBLIC_KEY_ID: "canary"}, "public_keys"),
+        BadCredential("public_keys", {"another name": "canary"}, "public_keys"),
+        BadCredential("platform_certificates", ["canary"], "platform_certificates"),
+        BadCredential("download_certificates", "canary", "download_certificates"),
     )
     numbers = ("ab|cd*ef_gh-12",)
 
-    answers_are_signed = True
+    responses_are_signed = True
     refusals_are_signed = False
-    answer_tolerance_s = 300
+    response_tolerance_s = 300
     refusal_code = "PARAM_ERROR"
-    queries = Tells(never=frozenset(), refunded=lambda _: 0)
+    queries = Reportable(never=frozenset(), refunded=lambda _: 0)
     checkout_kind = "qr"
-    created_tells: frozenset[str] = frozenset()
+    created_fields: frozenset[str] = frozenset()
 
     acknowledgement = Acknowledgement(status=200, content_type="application/json", body=b"")
-    callbacks = Tells(statuses=frozenset({"paid"}), never=frozenset(), refunded=lambda _: 0)
+    callbacks = Reportable(statuses=frozenset({"paid"}), never=frozenset(), refunded=lambda _: 0)
     notification_id = "00000000-0000-4000-8000-000000000001"
     signature_headers = ("wechatpay-signature", "wechatpay-timestamp", "wechatpay-nonce", "wechatpay-serial")
     bad_signatures = (
@@ -241,7 +252,7 @@ class WechatPayDriver(Driver):
             "platform_certificates": [certificate_pem(keys().certificate)] if Key.OLD in named else [],
         }
 
-    def far_account(self, callback_url: str = "") -> Account:
+    def simulator_account(self, callback_url: str = "") -> Account:
         wire = {
             "appid": APPID,
             "apiv3_key": APIV3_KEY,
@@ -268,67 +279,70 @@ class WechatPayDriver(Driver):
 
     # -- calls and answers ---------------------------------------------------------------------------------------------
 
-    def kind(self, asked: Asked) -> CallKind:
-        path = asked.target.partition("?")[0]
+    def kind(self, request: WireRequest) -> CallKind:
+        path = request.target.partition("?")[0]
         if path == "/v3/certificates":
             return CallKind.CERTIFICATES
         if path in ("/v3/bill/tradebill", "/v3/billdownload/file"):
             return CallKind.STATEMENT
         if path.startswith("/v3/refund/"):
-            return CallKind.REFUND if asked.method == "POST" else CallKind.QUERY_REFUND
-        if asked.method == "GET":
+            return CallKind.REFUND if request.method == "POST" else CallKind.QUERY_REFUND
+        if request.method == "GET":
             return CallKind.QUERY
         return CallKind.CLOSE if path.endswith("/close") else CallKind.CREATE
 
-    def render(self, said: Said) -> bytes:
-        was_paid = said.status in ("paid", "refunded")
-        told: dict[str, Any] = {
-            "appid": APPID if said.app is None else said.app,
-            "mchid": self.merchant_id if said.merchant is None else said.merchant,
-            "out_trade_no": said.number,
-            "trade_state": _STATES.get(said.status, said.status),
+    def render(self, report: PaymentReport) -> bytes:
+        was_paid = report.status in ("paid", "refunded")
+        fields: dict[str, Any] = {
+            "appid": APPID if report.app is None else report.app,
+            "mchid": self.merchant_id if report.merchant is None else report.merchant,
+            "out_trade_no": report.number,
+            "trade_state": _STATES.get(report.status, report.status),
             "trade_state_desc": "",
             "attach": "",
             "payer": {"openid": "openid-of-a-buyer"} if was_paid else {},
-            "amount": {"total": said.amount, "currency": self.currency if said.currency is None else said.currency},
+            "amount": {
+                "total": report.amount,
+                "currency": self.currency if report.currency is None else report.currency,
+            },
         }
         if was_paid:
-            told["transaction_id"] = self.transaction if said.transaction is None else said.transaction
-            told["success_time"] = "2026-11-23T12:00:00+08:00"
-            told["trade_type"] = "NATIVE"
-            told["amount"]["payer_total"] = max(0, said.amount - 888)
-            told["amount"]["payer_currency"] = "CNY"
-        return msgspec.json.encode(told)
+            fields["transaction_id"] = self.transaction if report.transaction is None else report.transaction
+            fields["success_time"] = "2026-11-23T12:00:00+08:00"
+            fields["trade_type"] = "NATIVE"
+            fields["amount"]["payer_total"] = max(0, report.amount - 888)
+            fields["amount"]["payer_currency"] = "CNY"
+        return msgspec.json.encode(fields)
 
-    def render_created(self, said: Said, checkout: str) -> bytes:
-        del said  # a code is all that is told
+    def render_created(self, report: PaymentReport, checkout: str) -> bytes:
+        del report  # a code is all that is told
         return msgspec.json.encode({"code_url": checkout})
 
-    def answer(
-        self, asked: Asked, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Answered:
-        del asked
+    def signed_response(
+        self, request: WireRequest, status: int, body: bytes, *, at: float | None = None, key: Key = Key.NEW
+    ) -> WireResponse:
+        del request
         headers = signature_headers(body, serial=self._serial(key), key=keys().theirs[key], at=at)
-        return Answered(status, {"content-type": "application/json", **headers}, body)
+        return WireResponse(status, {"content-type": "application/json", **headers}, body)
 
-    def missing(self, asked: Asked) -> Answered:
-        del asked
+    def missing_response(self, request: WireRequest) -> WireResponse:
+        del request
         return error(404, "ORDER_NOT_EXIST")
 
-    def refusal(self, asked: Asked, code: str) -> Answered:
-        del asked
+    def refusal_response(self, request: WireRequest, code: str) -> WireResponse:
+        del request
         return error(400, code)
 
-    def with_answer_signature(self, answered: Answered, text: str) -> Answered:
-        return answered._replace(headers=answered.headers | {"wechatpay-signature": text})
+    def with_response_signature(self, response: WireResponse, text: str) -> WireResponse:
+        return response._replace(headers=response.headers | {"wechatpay-signature": text})
 
-    def unclear(self, asked: Asked) -> Mapping[str, Answered]:
-        good = self.answer(asked, 200, self.render(Said()))
+    def unclear_responses(self, request: WireRequest) -> Mapping[str, WireResponse]:
+        good = self.signed_response(request, 200, self.render(PaymentReport()))
         theirs = keys().theirs[Key.NEW]
 
-        def with_headers(**headers: str) -> Answered:
-            told = {f"wechatpay-{name.replace('_', '-')}": value for name, value in headers.items()}
-            return good._replace(headers=good.headers | told)
+        def with_headers(**headers: str) -> WireResponse:
+            changed = {f"wechatpay-{name.replace('_', '-')}": value for name, value in headers.items()}
+            return good._replace(headers=good.headers | changed)
 
         return {
             "system error": error(500, "SYSTEM_ERROR"),
@@ -337,53 +351,57 @@ class WechatPayDriver(Driver):
             "no permission": error(403, "NO_AUTH"),
             "no such address": error(404, "NOT_FOUND"),
             "not there, with another status": error(400, "ORDER_NOT_EXIST"),
-            "not there, signed as an answer": self.answer(asked, 200, error(404, "ORDER_NOT_EXIST").body),
+            "not there, signed as an answer": self.signed_response(request, 200, error(404, "ORDER_NOT_EXIST").body),
             "unknown serial": with_headers(serial="0C" * 20),
             "a serial that is not hexadecimal": with_headers(serial="not-hex"),
             "another algorithm": with_headers(signature_type="WECHATPAY2-SM2-WITH-SM3"),
             "a probe": with_headers(signature="WECHATPAY/SIGNTEST/" + good.headers["wechatpay-signature"][19:]),
-            "signed with SHA-1": Answered(
+            "signed with SHA-1": WireResponse(
                 200,
                 signature_headers(good.body, serial=PUBLIC_KEY_ID, key=theirs, hashed=WEAK),
                 good.body,
             ),
-            "no body": self.answer(asked, 204, b""),
-            "paid without an amount": self.answer(asked, 200, self._without("amount")),
-            "paid without a time": self.answer(asked, 200, self._without("success_time")),
-            "a currency in small letters": self.answer(asked, 200, self.render(Said(currency="cny"))),
+            "no body": self.signed_response(request, 204, b""),
+            "paid without an amount": self.signed_response(request, 200, self._without("amount")),
+            "paid without a time": self.signed_response(request, 200, self._without("success_time")),
+            "a currency in small letters": self.signed_response(
+                request, 200, self.render(PaymentReport(currency="cny"))
+            ),
         }
 
     def _without(self, name: str) -> bytes:
-        told = msgspec.json.decode(self.render(Said()))
-        return msgspec.json.encode({key: value for key, value in told.items() if key != name})
+        fields = msgspec.json.decode(self.render(PaymentReport()))
+        return msgspec.json.encode({key: value for key, value in fields.items() if key != name})
 
     def _serial(self, key: Key) -> str:
         return serial_of(keys().certificate) if key is Key.OLD else PUBLIC_KEY_ID
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    def render_callback(self, said: Said, notification_id: str) -> bytes:
+    def render_callback(self, report: PaymentReport, notification_id: str) -> bytes:
         del notification_id  # it is outside of what is sealed
-        return self.render(said)
+        return self.render(report)
 
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
-    ) -> Sent:
-        return self.sent(envelope(seal(content), notification_id), at=at, key=key)
+    ) -> CallbackRequest:
+        return self.callback(envelope(seal(content), notification_id), at=at, key=key)
 
-    def sent(self, body: bytes, *, at: float | None = None, key: Key = Key.NEW) -> Sent:
+    def callback(self, body: bytes, *, at: float | None = None, key: Key = Key.NEW) -> CallbackRequest:
         """Signed as it is, whatever it is."""
         headers = signature_headers(body, serial=self._serial(key), key=keys().theirs[key], at=at)
-        return Sent({"content-type": "application/json", "wechatpay-signature-type": SIGNATURE_TYPE, **headers}, body)
+        return CallbackRequest(
+            {"content-type": "application/json", "wechatpay-signature-type": SIGNATURE_TYPE, **headers}, body
+        )
 
-    def at_another_time(self, sent: Sent, at: float) -> Sent:
-        return sent._replace(headers=sent.headers | {"wechatpay-timestamp": str(int(at))})
+    def at_another_time(self, callback: CallbackRequest, at: float) -> CallbackRequest:
+        return callback._replace(headers=callback.headers | {"wechatpay-timestamp": str(int(at))})
 
-    def forged(self, *, at: float) -> Mapping[str, Sent]:
-        good = self.sign_callback(self.render_callback(Said(), ""), self.notification_id, at=at)
+    def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        good = self.sign_callback(self.render_callback(PaymentReport(), ""), self.notification_id, at=at)
         theirs = keys().theirs[Key.NEW]
 
-        def with_header(name: str, value: str) -> Sent:
+        def with_header(name: str, value: str) -> CallbackRequest:
             return good._replace(headers=good.headers | {f"wechatpay-{name}": value})
 
         return {
@@ -392,20 +410,20 @@ class WechatPayDriver(Driver):
             "the serial of the other key": with_header("serial", serial_of(keys().certificate)),
             "another algorithm": with_header("signature-type", "WECHATPAY2-SM2-WITH-SM3"),
             "a probe": with_header("signature", "WECHATPAY/SIGNTEST/" + good.headers["wechatpay-signature"][19:]),
-            "signed with SHA-1": Sent(
+            "signed with SHA-1": CallbackRequest(
                 signature_headers(good.body, serial=PUBLIC_KEY_ID, key=theirs, at=at, hashed=WEAK),
                 good.body,
             ),
-            "signed without the last line feed": Sent(
+            "signed without the last line feed": CallbackRequest(
                 _signed_over(good.headers, f"{int(at)}\n{good.headers['wechatpay-nonce']}\n".encode() + good.body),
                 good.body,
             ),
         }
 
-    def unreadable(self, *, at: float) -> Mapping[str, Sent]:
-        content = self.render_callback(Said(), "")
+    def unreadable(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        content = self.render_callback(PaymentReport(), "")
         good = seal(content)
-        spoilt: dict[str, object] = {
+        altered: dict[str, object] = {
             "a nonce of 8 bytes": {**good, "nonce": "01234567"},
             "a nonce of 13 bytes": seal(content, nonce="0123456789abc"),
             "no nonce": {name: value for name, value in good.items() if name != "nonce"},
@@ -420,23 +438,25 @@ class WechatPayDriver(Driver):
             "sealed with another key": seal(content, apiv3_key="another key of thirty-two bytes."),
             "null": None,
         }
-        found = {name: self.sent(envelope(resource, self.notification_id), at=at) for name, resource in spoilt.items()}
+        found = {
+            name: self.callback(envelope(resource, self.notification_id), at=at) for name, resource in altered.items()
+        }
         body = envelope(good, self.notification_id)
-        found["not sealed"] = self.sent(body.replace(b"encrypt-resource", b"plain-resource"), at=at)
-        found["no id"] = self.sent(envelope(good, ""), at=at)
-        found["a key twice"] = self.sent(body[:-1] + b"," + body[1:], at=at)
+        found["not sealed"] = self.callback(body.replace(b"encrypt-resource", b"plain-resource"), at=at)
+        found["no id"] = self.callback(envelope(good, ""), at=at)
+        found["a key twice"] = self.callback(body[:-1] + b"," + body[1:], at=at)
         return found
 
-    def unrelated(self, *, at: float) -> Mapping[str, Sent]:
+    def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
         return {
-            name: self.sent(envelope(seal(b"{}"), self.notification_id, name), at=at)
+            name: self.callback(envelope(seal(b"{}"), self.notification_id, name), at=at)
             for name in ("PAYSCORE.USER_OPEN_SERVICE", "MCHTRANSFER.BILL.FINISHED", "COUPON.USE")
         }
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def malformed_statements(self) -> Mapping[str, bytes]:
-        spoilt = {
+        altered = {
             "full-width digits": ("`88.88,", "`８８.８８,"),
             "an underscore": ("`88.88,", "`8_8.88,"),
             "a plus": ("`88.88,", "`+88.88,"),
@@ -451,7 +471,7 @@ class WechatPayDriver(Driver):
             "another state": ("`SUCCESS,", "`PENSION,"),
             "a currency in small letters": ("`CNY", "`cny"),
         }
-        found = {name: self.statement.replace(old.encode(), new.encode(), 1) for name, (old, new) in spoilt.items()}
+        found = {name: self.statement.replace(old.encode(), new.encode(), 1) for name, (old, new) in altered.items()}
         return {**found, "not UTF-8": self.statement.replace(b"`openid", b"`\xff\xfe", 1)}
 
     def no_statements(self) -> Mapping[str, bytes]:
@@ -476,12 +496,12 @@ class WechatPayDriver(Driver):
         into.write(sums)
 
 
-def error(status: int, code: str) -> Answered:
+def error(status: int, code: str) -> WireResponse:
     """Which the channel does not sign."""
     body = msgspec.json.encode({"code": code, "message": "no"})
-    return Answered(status, {"content-type": "application/json"}, body)
+    return WireResponse(status, {"content-type": "application/json"}, body)
 
 
 def _signed_over(headers: Mapping[str, str], string: bytes) -> dict[str, str]:
-    made = keys().theirs[Key.NEW].sign(string, padding.PKCS1v15(), SHA256())
-    return {**headers, "wechatpay-signature": base64.b64encode(made).decode()}
+    signed = keys().theirs[Key.NEW].sign(string, padding.PKCS1v15(), SHA256())
+    return {**headers, "wechatpay-signature": base64.b64encode(signed).decode()}

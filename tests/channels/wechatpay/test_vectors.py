@@ -71,13 +71,13 @@ def test_a_request_is_signed_as_the_documentation_shows(monkeypatch: pytest.Monk
         merchant_serial=fields["serial_no"],
     )
     monkeypatch.setattr(wechatpay_wire, "token_hex", lambda _: case["nonce_str"])
-    told = ours._headers(case["method"], case["url_path_and_query"], case["body"].encode())["Authorization"]
-    assert told.startswith("WECHATPAY2-SHA256-RSA2048 ")
-    wanted = {f'{name}="{value}"' for name, value in fields.items() if name != "scheme"}
-    assert set(told.partition(" ")[2].split(",")) == wanted
+    authorization = ours._headers(case["method"], case["url_path_and_query"], case["body"].encode())["Authorization"]
+    assert authorization.startswith("WECHATPAY2-SHA256-RSA2048 ")
+    expected_fields = {f'{name}="{value}"' for name, value in fields.items() if name != "scheme"}
+    assert set(authorization.partition(" ")[2].split(",")) == expected_fields
 
 
-def test_a_page_is_handed_the_signature_that_the_documentation_shows() -> None:
+def test_the_page_signature_matches_the_documentation() -> None:
     vectors = published(DOC_SIGNING)
     case = vectors["pay_sign_cases"][0]
     appid, timestamp, nonce, package, _ = case["string_to_sign"].split("\n")
@@ -85,7 +85,7 @@ def test_a_page_is_handed_the_signature_that_the_documentation_shows() -> None:
     assert ours.sign_package(timestamp, nonce, package) == case["expected_signature_base64"]
 
 
-def test_what_is_signed_wrongly_in_the_documentations_examples_is_another_signature() -> None:
+def test_the_documentations_wrong_examples_have_another_signature() -> None:
     vectors = published(DOC_SIGNING)
     key = load_private_key(vectors["private_key_pem"], "private_key")
     for negative in vectors["negatives"]:
@@ -110,15 +110,15 @@ def test_the_go_sdks_string_is_the_one_that_is_signed(monkeypatch: pytest.Monkey
         merchant_serial=case["serial_no"],
     )
     monkeypatch.setattr(wechatpay_wire, "token_hex", lambda _: case["nonce_str"])
-    told = ours._headers(case["method"], case["canonical_url"], case["body"].encode())["Authorization"]
+    authorization = ours._headers(case["method"], case["canonical_url"], case["body"].encode())["Authorization"]
     key = load_private_key(vectors["private_key_pem"], "private_key")
-    assert f'signature="{sign(key, case["string_to_sign"].encode())}"' in told
+    assert f'signature="{sign(key, case["string_to_sign"].encode())}"' in authorization
 
 
 # -- what they sign ----------------------------------------------------------------------------------------------------
 
 
-def test_the_documentations_answer_verifies_and_its_changes_do_not() -> None:
+def test_the_documentations_response_verifies_and_its_changes_do_not() -> None:
     vectors = published(DOC_ANSWER)
     headers = {**lower(vectors["headers"]), "wechatpay-serial": PUBLIC_KEY_ID}
     signed_at = float(vectors["headers"]["Wechatpay-Timestamp"])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core.account import AccountConfig
-from tests.channels.driver import AMOUNT, NUMBER, OFFLINE_URL, Driver, Key, Said, Sent
-from tests.channels.wire import Answered, Asked
+from tests.channels.driver import Driver
+from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, CallbackRequest, Key, PaymentReport
+from tests.channels.wire import WireRequest, WireResponse
 from tests.cli.nodrop import Nodrop, Ran
 
 AT = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
@@ -51,23 +52,23 @@ class Case:
         path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
         return str(path)
 
-    def sent(self, said: Said | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> Sent:
+    def sent(self, said: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> CallbackRequest:
         driver = self.driver
-        content = driver.render_callback(said or Said(), driver.notification_id)
+        content = driver.render_callback(said or PaymentReport(), driver.notification_id)
         return driver.sign_callback(content, driver.notification_id, at=at.timestamp(), key=key)
 
-    async def callback(self, sent: Sent, *more: str, at: datetime | None = AT, as_json: bool = True) -> Ran:
+    async def callback(self, sent: CallbackRequest, *more: str, at: datetime | None = AT, as_json: bool = True) -> Ran:
         headers = {name.title(): value for name, value in sent.headers.items()}
         files = ("--headers", self.put("headers.json", headers), "--body", self.put("body", sent.body))
         return await self._run("callback", *files, *more, at=at, as_json=as_json)
 
-    def answered(self, said: Said | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> Answered:
+    def answered(self, said: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> WireResponse:
         driver = self.driver
         headers = {"sandbox-signature": "v1=" + "0" * 64}
-        request = Asked("POST", "/gateway.do?method=alipay.trade.query", headers, b"", b"")
-        return driver.answer(request, 200, driver.render(said or Said()), at=at.timestamp(), key=key)
+        request = WireRequest("POST", "/gateway.do?method=alipay.trade.query", headers, b"", b"")
+        return driver.signed_response(request, 200, driver.render(said or PaymentReport()), at=at.timestamp(), key=key)
 
-    async def answer(self, answered: Answered, *more: str, at: datetime | None = AT, number: str = NUMBER) -> Ran:
+    async def answer(self, answered: WireResponse, *more: str, at: datetime | None = AT, number: str = NUMBER) -> Ran:
         files = (
             *("--headers", self.put("headers.json", answered.headers)),
             *("--body", self.put("body", answered.body), "--out-trade-no", number),

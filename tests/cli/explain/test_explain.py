@@ -21,7 +21,8 @@ from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.sealing import Sealer
 from tests.channels.conftest import DRIVERS
-from tests.channels.driver import AMOUNT, NUMBER, OTHER_NUMBER, Driver, Key, Said, Sent
+from tests.channels.driver import Driver
+from tests.channels.reports import AMOUNT, NUMBER, OTHER_NUMBER, CallbackRequest, Key, PaymentReport
 from tests.cli.conftest import Channel, Place
 from tests.cli.explain.case import AT, Case, account_toml, secrets_in
 from tests.cli.nodrop import Nodrop, Ran
@@ -132,13 +133,13 @@ async def test_genuine_nonsense_is_unreadable(sandbox: Case) -> None:
 
 
 async def test_a_merchant_that_is_not_the_accounts_is_a_mismatch_without_an_order_too(sandbox: Case) -> None:
-    ran = await sandbox.callback(sandbox.sent(Said(merchant="m-2002")))
+    ran = await sandbox.callback(sandbox.sent(PaymentReport(merchant="m-2002")))
     assert (ran.code, ran.json["verdict"]) == (4, "mismatch")
     assert ran.json["reason"].startswith("account_mismatch")
 
 
 async def test_a_refund_says_how_much_was_given_back(sandbox: Case) -> None:
-    ran = await sandbox.callback(sandbox.sent(Said(status="refunded", refunded=1000)))
+    ran = await sandbox.callback(sandbox.sent(PaymentReport(status="refunded", refunded=1000)))
     assert (ran.code, ran.json["verdict"], ran.json["refunded_amount"]) == (0, "refunded", 1000)
 
 
@@ -167,14 +168,14 @@ async def test_people_read_the_verdict_and_the_very_string(sandbox: Case) -> Non
 
 async def test_a_genuine_answer_is_evidence_with_and_without_an_order(queried: Case) -> None:
     reference = queried.driver.payment().channel_reference
-    answered = queried.answered(Said(status="unpaid"))
+    answered = queried.answered(PaymentReport(status="unpaid"))
     ran = await queried.answer(answered)
     assert (ran.code, ran.json["verdict"]) == (0, "unpaid"), ran
     assert ran.json["out_trade_no"] == NUMBER
     more = {"channel_reference": reference} if reference else {}
     ran = await queried.answer(answered, *queried.order(**more))
     assert (ran.code, ran.json["verdict"]) == (0, "unpaid"), ran
-    assert any(check["good"] for check in ran.json["checks"]) is queried.driver.answers_are_signed
+    assert any(check["good"] for check in ran.json["checks"]) is queried.driver.responses_are_signed
 
 
 async def test_an_answer_about_other_money_is_a_mismatch(queried: Case) -> None:
@@ -185,7 +186,7 @@ async def test_an_answer_about_other_money_is_a_mismatch(queried: Case) -> None:
 
 
 async def test_an_answer_that_a_stranger_signed_is_rejected(queried: Case) -> None:
-    if not queried.driver.answers_are_signed:
+    if not queried.driver.responses_are_signed:
         pytest.skip("only TLS says who answers")
     ran = await queried.answer(queried.answered(key=Key.STRANGER), *queried.order())
     assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (3, "rejected", "unreadable")
@@ -223,7 +224,7 @@ async def test_what_a_channel_sends_of_a_payment_is_paid(name: str, tmp_path: Pa
         case = Case(tmp_path, bare, driver_of(name))
         case.put("accounts.toml", account_toml(account, "main"))
         order = case.order(amount=row.amount, currency=row.currency)
-        ran = await case.callback(Sent(message.headers, message.body), *order, at=now)
+        ran = await case.callback(CallbackRequest(message.headers, message.body), *order, at=now)
     assert (ran.code, ran.json["verdict"]) == (0, "paid"), ran.out
 
 
@@ -329,19 +330,19 @@ async def test_the_payment_is_looked_up_by_account_and_number(
     stored = replace(case.account, credentials=case.account.credentials | {"keys": keys})
     await put_account(resources.db, Sealer.from_setting(resources.settings.nodrop_master_keys), stored)
 
-    async def explain(said: Said, *, account: str = "main") -> Ran:
+    async def explain(said: PaymentReport, *, account: str = "main") -> Ran:
         sent = case.sent(said)
         files = ("--headers", case.put("headers.json", sent.headers), "--body", case.put("body", sent.body))
         at = ("--at", AT.isoformat())
         return await nodrop("explain", "callback", "--account", account, *files, *at, "--json")
 
-    ran = await explain(Said(number=number))
+    ran = await explain(PaymentReport(number=number))
     assert (ran.code, ran.json["verdict"], ran.json["order_no"]) == (0, "paid", "E-1"), ran
-    ran = await explain(Said(number=number, amount=1))
+    ran = await explain(PaymentReport(number=number, amount=1))
     assert (ran.code, ran.json["verdict"]) == (4, "mismatch")
-    ran = await explain(Said(number=OTHER_NUMBER))
+    ran = await explain(PaymentReport(number=OTHER_NUMBER))
     assert (ran.code, ran.json["verdict"], ran.json["order_no"]) == (0, "paid", None)
     assert any("no payment with this number" in note for note in ran.json["notes"])
-    ran = await explain(Said(number=number), account="none")
+    ran = await explain(PaymentReport(number=number), account="none")
     assert (ran.code, ran.line.startswith("there is no account none")) == (1, True)
     assert (await nodrop("orders", "show", "E-1", "--json")).json["order"]["status"] == "paying", "nothing was changed"

@@ -25,7 +25,7 @@ from simulator.kit.rsa_keys import new_key, read_private_key
 from simulator.paypal.wire import VerifyBody, instant
 
 CERTIFICATES = "/v1/notifications/certs/"
-CERTIFICATE_NAME = "messagecheckcerts.sandbox.paypal.com"
+CERTIFICATE_NAME = "messageverificationcerts.sandbox.paypal.com"
 TOKEN_LIFE = timedelta(hours=9)
 
 

@@ -1,4 +1,4 @@
-"""The channel Protocol: what the rest of nodrop calls a payment channel by.
+"""The channel Protocol: the interface between payment channels and the rest of nodrop.
 
 An adapter speaks one channel's protocol for one account: it signs, sends, verifies and translates into evidence. It
 decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third. What only some

@@ -1,8 +1,8 @@
-"""The one HTTP client towards the channels. Every failure comes out as *unavailable* or *unreadable*: outcome unknown.
+"""The one HTTP client towards the channels. Every failure is *unavailable* or *unreadable*: outcome unknown.
 
-Limits everywhere: connections, one total deadline per call (a drip of bytes does not stretch it), bytes of the answer.
-No redirects, no proxy variables or .netrc, no cookies (accounts share the client), no compression (no bombs), no retry:
-a retry is the delay queue's.
+Limits: connections, one total deadline per call (a drip of bytes does not extend it), size of the response. No
+redirects, no proxy variables or .netrc, no cookies (accounts share the client), no compression (no bombs), no retries:
+the delay queue retries.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ USER_AGENT = "nodrop/0.1"
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back: status, header names in lower case, and the raw bytes that a signature is over."""
+    """An HTTP response: status, header names in lower case, and the raw bytes that a signature covers."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def __repr__(self) -> str:
-        """Without headers and body: a response may end in a log line."""
+        """Omit headers and body, for a response may end in a log line."""
         return f"Response({self.status}, {len(self.body)} bytes)"
 
 
 class Transport:
-    """One connection pool for all accounts of a process."""
+    """The connection pool of a process, shared by all accounts."""
 
     def __init__(
         self, *, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None, root_pem: bytes | None = None
     ) -> None:
-        """`timeout_s` is the total deadline of a call; `root_pem` one more root certificate to trust."""
+        """`timeout_s` is the total deadline of a call; `root_pem` an additional trusted root certificate."""
         self.timeout_s = timeout_s
         builder = _reqwest() if root_pem is None else _reqwest().add_root_certificate_pem(root_pem)
         self._client = httpx.AsyncClient(
-            # This line chooses what carries the bytes: six times fewer CPU seconds a call than httpx's own transport.
+            # pyreqwest carries the bytes: six times fewer CPU seconds a call than httpx's own transport.
             transport=transport or HttpxTransport(builder.build()),
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            # pyreqwest takes the sum of the four as the total, and only that ends a call of which nobody waits for the
-            # end any more: a cancelled one keeps its connection until then.
+            # pyreqwest takes the sum of the four as the total, and only that ends a cancelled call, which keeps its
+            # connection until then.
             timeout=httpx.Timeout(None, read=timeout_s),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
@@ -81,16 +81,16 @@ class Transport:
         body: bytes = b"",
         response_bytes_max: int = RESPONSE_BYTES_MAX,
     ) -> Response:
-        """One request with exactly these bytes, and its whole answer within the deadline.
+        """Send one request with exactly these bytes and return the whole response within the deadline.
 
         Raises:
-            ChannelUnavailable: refused, unresolved, timed out, cut off, or answered 429 or 5xx.
-            ChannelUnreadable: a redirect, a compressed or an oversized answer, a header that is not ASCII.
+            ChannelUnavailable: refused, unresolved, timed out, cut off, or status 429 or 5xx.
+            ChannelUnreadable: a redirect, a compressed or an oversized response, a header that is not ASCII.
         """
         return await self._within(self.timeout_s, self._exchange(method, url, headers, body, response_bytes_max))
 
     async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Response]) -> Response:
-        """The answer, and every failure as one of the two that leave the outcome unknown."""
+        """Return the response, or map the failure to one of the two errors of an unknown outcome."""
         try:
             async with asyncio.timeout(timeout_s):
                 response = await exchange
@@ -100,10 +100,10 @@ class Transport:
             raise ChannelUnavailable("timed_out") from None
         except httpx.ConnectError:
             raise ChannelUnavailable("not_connected") from None
-        except (httpx.HTTPError, PyreqwestError, OSError) as error:  # pyreqwest's: what its mapping to httpx leaves out
+        except (httpx.HTTPError, PyreqwestError, OSError) as error:  # PyreqwestError: not mapped to httpx by pyreqwest
             raise ChannelUnavailable(f"cut_off_{type(error).__name__}") from None
         except (ValueError, httpx.InvalidURL):
-            # What pyreqwest and httpx raise for bytes, in a header or in an address, that HTTP does not have.
+            # pyreqwest and httpx raise these for bytes in a header or an address that HTTP does not allow.
             raise ChannelUnreadable("not_http") from None
         if response.status >= httpx.codes.INTERNAL_SERVER_ERROR or response.status == httpx.codes.TOO_MANY_REQUESTS:
             raise ChannelUnavailable(f"status_{response.status}")
@@ -120,7 +120,7 @@ class Transport:
         bytes_max: int = STATEMENT_BYTES_MAX,
         timeout_s: float = DOWNLOAD_TIMEOUT_S,
     ) -> Response:
-        """A GET whose body, if its status is 200, goes to a file as it comes; the answer's own body is empty then.
+        """Stream the body of a GET with status 200 to a file; the returned response has an empty body then.
 
         Raises as `call`, with a deadline of its own.
         """

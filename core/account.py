@@ -1,4 +1,4 @@
-"""One of the merchant's accounts at a channel, as it is configured. The credentials are the channel's own structure."""
+"""Configuration of one of the merchant's accounts at a channel. Each channel has its own structure of credentials."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _Form = TypeVar("_Form")
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an adapter is built from and what the flows must know of the account.
+    """The settings of an account, for its adapter and for the flows.
 
-    `base_url` empty: the channel's own host, the live one or the one for tests as `live` says. `rate_per_s` is how
-    often the channel may be called in any second by all processes together. `trust_callback` lets a callback's signed
-    body count as evidence without asking the channel. `early_queries_s` are the gaps, in seconds, of queries before
+    `base_url` empty: the channel's own host, live or for tests according to `live`. `rate_per_s` is the most calls to
+    the channel in any second by all processes together. `trust_callback` lets a callback's signed
+    body count as evidence without a query. `early_queries_s` are the gaps, in seconds, of queries before
     the first attempt, for methods that have no callback. `late_policy` decides about money that comes after close,
     `double_policy` about the second payment of one order. `live` accounts move real money. An account that is not
-    `enabled` starts no payment; the ones it has are asked about until they are definite.
+    `enabled` starts no payment; its existing ones are queried until they are definite.
     """
 
     name: str
@@ -36,7 +36,7 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     enabled: bool = True
 
     def credentials_as(self, form: type[_Form]) -> _Form:
-        """The credentials as their channel's own structure.
+        """Convert the credentials to the channel's structure.
 
         Raises:
             ConfigurationError: they are not of its form; the message names the key and never a value.
@@ -47,5 +47,5 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ConfigurationError(f"account {self.name}: credentials: {error}") from None
 
     def __repr__(self) -> str:
-        """Without the credentials: an account must be safe to print."""
+        """Omit the credentials: an account must be safe to print."""
         return f"AccountConfig(name={self.name!r}, channel={self.channel!r})"

@@ -1,7 +1,7 @@
-"""What a channel told us about one payment, verified: the only thing that moves a payment.
+"""Evidence: a channel's verified statement about one payment. Only evidence moves a payment.
 
-An adapter makes evidence from a callback or a query answer whose origin it has verified, and from nothing else. It says
-what the channel said and compares nothing: `core.lifecycle` compares amount, currency, account and number with ours.
+An adapter makes it from a callback or a query's response whose origin it has verified, and from nothing else. It
+contains the channel's values and compares nothing: `core.lifecycle` compares amount, currency, account and number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class Source(StrEnum):
-    """Who brought the evidence or asked for the change; recorded with every event as `by`."""
+    """Origin of the evidence or of the change; recorded with every event as `by`."""
 
     API = "api"
     CALLBACK = "callback"
@@ -30,10 +30,10 @@ class Source(StrEnum):
 
 
 class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
-    """What every kind of evidence may carry.
+    """Fields of every kind of evidence.
 
     `channel_account` is our name of the account that the evidence speaks of, or `other:<id>` when the channel names a
-    merchant that is not the account's. `amount` is in minor units. None means: the channel did not say.
+    merchant that is not the account's. `amount` is in minor units. None: not in the message.
     """
 
     channel_account: str
@@ -45,7 +45,7 @@ class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
 
 
 class Paid(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel has the money. `at` is when the channel says it was paid."""
+    """The channel has the money. `at` is the channel's time of payment."""
 
     amount: int
     currency: str
@@ -53,7 +53,7 @@ class Paid(_EvidenceFields, frozen=True, kw_only=True):
 
 
 class Refunded(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel had the money and has given back `refunded_amount` of it: it *was* paid."""
+    """The channel had the money and has refunded `refunded_amount` of it: it *was* paid."""
 
     amount: int
     currency: str
@@ -64,27 +64,27 @@ class Refunded(_EvidenceFields, frozen=True, kw_only=True):
 class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
     """The channel knows the payment and does not have the money yet.
 
-    `under_way`: the buyer has sent it by a slow method (a bank's transfer, a review). It may take days, and until it is
-    told to have failed the payment is not over, whatever its time, and nobody is asked to pay another way.
+    `under_way`: the buyer has sent it by a slow method (a bank transfer, a review). It may take days; until it fails,
+    the payment is not over, even after its time, and the buyer is not offered another way to pay.
     """
 
     under_way: bool = False
 
 
 class Approved(_EvidenceFields, frozen=True, kw_only=True):
-    """The buyer has agreed, and the channel takes the money only when it is asked to: not paid, and to be captured."""
+    """The buyer has agreed, and the channel takes the money only on our capture: not paid yet."""
 
 
 class Closed(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel knows the payment, does not have the money and will not take it any more."""
+    """The channel knows the payment, does not have the money and will no longer take it."""
 
 
 class Missing(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel says, verified, that it knows no such payment. Not a failure: it may not have been created *yet*."""
+    """The channel, verified, knows no such payment. Not a failure: it may not have been created *yet*."""
 
 
 class Unclear(_EvidenceFields, frozen=True, kw_only=True):
-    """Nothing was learnt: a time-out, a broken or unsigned answer. `reason` is a short code for the timeline."""
+    """Nothing is known: a time-out, a broken or unsigned response. `reason` is a short code for the timeline."""
 
     reason: str
 
@@ -94,6 +94,6 @@ EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "miss
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:
-    """The one word for the timeline, the logs and the metrics."""
+    """Word for the evidence in the timeline, the logs and the metrics."""
     kind: EvidenceKind = evidence.__struct_config__.tag  # type: ignore[assignment]  # the tags are these words
     return kind

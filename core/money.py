@@ -1,7 +1,7 @@
-"""Money as integer minor units plus an ISO 4217 currency, and the only way from a channel's decimal text to it.
+"""Money as integer minor units plus an ISO 4217 currency, and the parser of a channel's decimal text.
 
-Python's own parsers take full-width digits, exponents, signs, underscores and white space; a channel never writes
-them, so text is matched against a strict ASCII form first.
+Python's parsers accept full-width digits, exponents, signs, underscores and white space; channels never write them, so
+text is matched against a strict ASCII form first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from core.errors import InvalidRequest
 
 AMOUNT_MAX = 10**14
-"""Largest amount in minor units: far over any payment, far under what int8 and IEEE doubles hold exactly."""
+"""Largest amount in minor units: far above any payment, far below the exact range of int8 and IEEE doubles."""
 
 # ISO 4217 exponents that are not 2. https://www.iso.org/iso-4217-currency-codes.html
 _ZERO = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split())

@@ -1,6 +1,6 @@
 """Alipay's open platform, gateway v2 with RSA2: 当面付 (precreate), 电脑网站支付 (page), 手机网站支付 (wap).
 
-Setting it up, and what bites: docs/channels/alipay.md.
+Set-up and pitfalls: docs/channels/alipay.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _PrecreateBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _RefundBody(msgspec.Struct, frozen=True, kw_only=True):
-    """It does not name the refund. `refund_fee` is all that was given back of the trade so far."""
+    """Without the refund's number. `refund_fee` is the total refunded of the trade so far."""
 
     out_trade_no: Id
     fund_change: Literal["Y", "N"]
@@ -99,7 +99,7 @@ class Alipay:
     # -- payments ------------------------------------------------------------------------------------------------------
 
     async def create_payment(self, create: Create) -> Created:
-        """A code to scan, or an address signed here: at a page the payment comes to be when the buyer opens it."""
+        """Return a code to scan, or an address signed here; a page's trade is created when the buyer opens it."""
         payment = create.payment
         if payment.currency != CURRENCY:
             raise InvalidRequest(f"Alipay takes {CURRENCY} only")
@@ -128,9 +128,9 @@ class Alipay:
         """Alipay takes the money by itself."""
 
     async def close_payment(self, payment: Payment) -> None:
-        """Nothing is raised for what does not wait for money: paid, closed, or not there before the code was scanned.
+        """Close the trade. Raises nothing when it is paid, closed, or does not exist before the code is scanned.
 
-        The last can be paid still, until its code or `time_expire` is over; the next query tells what became of it.
+        The last one can still be paid until its code or `time_expire` ends; the next query shows the outcome.
         """
         try:
             await self._gateway.call("alipay.trade.close", {"out_trade_no": payment.out_trade_no})
@@ -139,7 +139,7 @@ class Alipay:
                 raise
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
-        """`fund_change` N is no failure: no money moved by this very call, as when it was asked before."""
+        """Request a refund. `fund_change` N is no failure: this call moved no money, as when it is repeated."""
         body = {
             "out_trade_no": payment.out_trade_no,
             "out_request_no": refund_no,
@@ -155,7 +155,7 @@ class Alipay:
         return RefundState.SUCCEEDED
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        """None without a `refund_status`: not received, failed or not done. To ask for it once more is safe.
+        """Return None without a `refund_status`: not received, failed or not done. Repeating the refund is safe.
 
         https://opendocs.alipay.com/open/02ekfl
         """
@@ -176,7 +176,7 @@ class Alipay:
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
-        """No time is checked: Alipay signs none that changes with a resend, and resends for a day."""
+        """Verify without a time: Alipay signs none that changes with a resend, and resends for a day."""
         del headers, received_at
         try:
             form = read_form(body)
@@ -187,16 +187,16 @@ class Alipay:
         return self._read_callback(form)
 
     def acknowledge(self) -> Acknowledgement:
-        """These seven bytes; in quotes, in JSON or with a line feed they are none."""
+        """Exactly these seven bytes: quotes, JSON or a line feed are no acknowledgement."""
         return Acknowledgement(status=200, content_type="text/plain", body=b"success")
 
     async def keep_current(self) -> None:
-        """Keys and certificates are configured; nothing is fetched that could grow old."""
+        """Nothing to renew: keys and certificates are configured."""
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
-        """The file's address is good for 30 seconds. It was signed, the file is not: TLS does the rest."""
+        """The file's address is valid for 30 seconds. The address is signed; the file is protected by TLS only."""
         body = {"bill_type": "trade", "bill_date": day.isoformat()}
         try:
             node = await self._gateway.call("alipay.data.dataservice.bill.downloadurl.query", body)
@@ -213,14 +213,14 @@ class Alipay:
     # -- in parts ------------------------------------------------------------------------------------------------------
 
     async def _precreate(self, create: Create) -> str:
-        """The code, which is an address too."""
+        """Return the code, which is an address."""
         method, number = "alipay.trade.precreate", create.payment.out_trade_no
         node = self._gateway.verified_node(
             method, await self._gateway.send(method, _payment_terms(create), notify_url=create.callback_url)
         )
         outcome = read_json(node, Outcome)
         if outcome.short_code in _OUTCOME_UNKNOWN:
-            # Something has this number: ours, of a try whose answer was lost, or another. Only a query can tell.
+            # The number exists: ours, after a lost response, or another's. Only a query can show which.
             raise ChannelUnreadable(f"refused_{outcome.reason}")
         created = read_json(require_success(node), _PrecreateBody)
         if created.out_trade_no != number:
@@ -238,7 +238,7 @@ class Alipay:
         node = self._gateway.verified_node("alipay.trade.query", response)
         outcome = read_json(node, Outcome)
         if (outcome.code, outcome.short_code) == ("40004", _TRADE_MISSING):
-            # The number is in this answer too, so one to another question shows.
+            # This response has the number too, so a response to another query is noticed.
             number = outcome.out_trade_no or payment.out_trade_no
             return Missing(channel_account=self._name, out_trade_no=number)
         try:
@@ -247,7 +247,7 @@ class Alipay:
             raise ChannelUnreadable(f"refused_{refused.code}") from None
 
     def _is_signed(self, form: Mapping[bytes, bytes]) -> bool:
-        """Messages of the service market sign `sign_type` as well, so that is tried second. The algorithm is ours."""
+        """Check the signature. Messages of the service market sign `sign_type` as well, so that is tried second."""
         signature = form.get(b"sign", b"").decode("latin-1")
         cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
         if form.get(b"sign_type") != b"RSA2" or not signature:
@@ -258,7 +258,7 @@ class Alipay:
         return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
 
     def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
-        """Only fields in ASCII are read, which every charset of Alipay's writes alike."""
+        """Read only fields in ASCII, which are the same in every charset of Alipay."""
         try:
             fields = {name: form[name.encode()].decode("ascii") for name in _CALLBACK_FIELDS if name.encode() in form}
             notice = msgspec.convert(fields, _CallbackFields)
@@ -272,7 +272,7 @@ class Alipay:
         return Callback(notification_id=notice.notify_id, evidence=self._evidence(trade))
 
     def _evidence(self, trade: Trade) -> Evidence:
-        """Under our name, unless the trade names another application or another seller."""
+        """Evidence under our account, unless the trade names another application or seller."""
         identities = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
         other = next((named for named, ours in identities if named not in (None, ours)), None)
         return evidence_of(trade, self._name if other is None else f"other:{other}")
@@ -286,7 +286,7 @@ def _refunded_amount(refund: _RefundBody, payment: Payment) -> int:
 
 
 def _payment_terms(create: Create) -> dict[str, str]:
-    """What every way to pay is told of a payment. After `time_expire` Alipay takes no money for it."""
+    """Parameters of a payment for every method. After `time_expire` Alipay takes no money for it."""
     payment = create.payment
     return {
         "out_trade_no": payment.out_trade_no,

@@ -1,7 +1,7 @@
-"""Alipay's gateway: one signed call, and the proof that what came back is Alipay's.
+"""Calls of Alipay's gateway: signed requests and verified responses.
 
-It answers everything with status 200; what it says is the `code` in the signed node. A 4000x without a signature says
-nothing: neither that something is paid nor that it failed.
+The status is always 200; the result is the `code` in the signed node. A 4000x without a signature proves nothing:
+neither payment nor failure.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ TEST_GATEWAY = "https://openapi-sandbox.dl.alipaydev.com/gateway.do"
 LIVE_DOMAIN = "alipay.com"
 TEST_DOMAIN = "alipaydev.com"
 DOMAINS = (LIVE_DOMAIN, "alipayobjects.com", TEST_DOMAIN)
-"""Alipay's own; files of statements lie at hosts below them."""
+"""Alipay's own domains; statement files are on hosts below them."""
 
 _BUSY = ("SYSTEM_ERROR", "SYSTEM_RATE_LIMIT", "USER_RATE_LIMIT")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What every node has: 10000 is success, and what else there is has a `sub_code`.
+    """The result in every node: code 10000 is success, others have a `sub_code`.
 
-    Its prefixes (ACQ., aop.ACQ., isp.) come and go, so what follows the last dot is what is looked at.
+    The prefixes of `sub_code` (ACQ., aop.ACQ., isp.) vary, so only the part after the last dot is compared.
     """
 
     code: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5}\Z")]
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateway:
-    """What one application says to Alipay, and hears from it."""
+    """The gateway calls of one application."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class Gateway:
         self._clock = clock
 
     async def call(self, method: str, body: Mapping[str, str]) -> bytes:
-        """The proved node of what succeeded. Raises as `send`, `verified_node` and `require_success`."""
+        """Return the verified node of a successful call. Raises as `send`, `verified_node` and `require_success`."""
         return require_success(self.verified_node(method, await self.send(method, body)))
 
     async def send(self, method: str, body: Mapping[str, str], *, notify_url: str = "") -> Response:
-        """Only `charset` goes into the address: the gateway needs it before it reads the body, which nobody logs."""
+        """Send a signed request. Only `charset` is in the address, where the gateway needs it and logs may show it."""
         parameters = self._signed(method, body, notify_url=notify_url)
         charset = parameters.pop("charset")
         return await self._transport.call(
@@ -89,15 +89,15 @@ class Gateway:
         )
 
     def page(self, method: str, body: Mapping[str, str], *, notify_url: str, return_url: str) -> str:
-        """The whole call as an address for the buyer's browser."""
+        """Return the whole call as an address for the buyer's browser."""
         parameters = self._signed(method, body, notify_url=notify_url, return_url=return_url)
         return f"{self._url}?{urlencode(parameters)}"
 
     def verified_node(self, method: str, response: Response) -> bytes:
-        """The bytes of the answer's node, once it is certain that they are Alipay's.
+        """Return the bytes of the response's node after verifying its signature.
 
         Raises:
-            ChannelUnreadable: it is not.
+            ChannelUnreadable: it does not verify, or there is no such node.
         """
         if response.status != HTTPStatus.OK:
             raise ChannelUnreadable(f"status_{response.status}")
@@ -110,7 +110,7 @@ class Gateway:
         return envelope.node
 
     def statement_address(self, text: str) -> str:
-        """Where the file is: at Alipay, or where a gateway that is not Alipay's is; a live account's only by TLS."""
+        """Return the file's address: on Alipay's hosts, or on the host of a simulated gateway; live only over TLS."""
         parts = urlsplit(web_address(text))
         if _is_alipay_host(self._host):
             # Alipay still writes http: here, and serves https: at the same place.
@@ -164,11 +164,11 @@ def gateway_url(account: AccountConfig) -> str:
 
 
 def require_success(node: bytes) -> bytes:
-    """The node, if it tells of success.
+    """Return the node if the call succeeded.
 
     Raises:
-        ChannelUnavailable: the gateway's own trouble (20000), or asked too often (40005); the call may be repeated.
-        ChannelUnreadable: neither success nor refusal (10003 is "in process"), so nobody knows what becomes of it.
+        ChannelUnavailable: system error (20000) or rate limit (40005); the call may be repeated.
+        ChannelUnreadable: neither success nor refusal (10003 is "in process"): the outcome is unknown.
         ChannelRefused: definite, with the `sub_code`.
     """
     outcome = read_json(node, Outcome)

@@ -1,6 +1,6 @@
 """Keys of one Alipay account: the private key that signs our requests, and the ring that verifies Alipay's messages.
 
-In certificate mode a certificate is named by its serial number (SN), an MD5 over issuer and serial that is only a name.
+In certificate mode a certificate is identified by its serial number (SN), an MD5 over issuer and serial.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from channels.kit import rsa, trace
 from core.errors import ConfigurationError
 
 KEYS_MAX = 8
-"""Of Alipay's, valid together. A rotation needs two; each one costs a forger's callback two verifications."""
+"""Limit of Alipay's keys that are valid together. A rotation needs two; each costs a callback two verifications."""
 
 RSA_SIGNATURES = "1.2.840.113549.1.1."
-"""The arc of signature algorithms with RSA. Of the published root file only such certificates are named."""
+"""OID prefix of RSA signature algorithms. Only such certificates of the published root file are named."""
 
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 
 
 class KeyRing:
-    """The keys of one account. `request_parameters` are what certificate mode adds to every request."""
+    """The keys of one account. Certificate mode adds `request_parameters` to every request."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._private_key = rsa.load_private_key(credentials.private_key, "private_key")
@@ -44,7 +44,7 @@ class KeyRing:
         return rsa.sign(self._private_key, string)
 
     def verifies(self, message: str, signature: str, string: bytes, cert_sn: str) -> bool:
-        """Whether one of Alipay's keys has signed this. In certificate mode the message may name the certificate."""
+        """Whether one of Alipay's keys signed the string. In certificate mode the message may name the certificate."""
         candidates = self._alipay_keys
         if self._names_certificates and cert_sn:
             candidates = {cert_sn: candidates[cert_sn]} if cert_sn in candidates else {}
@@ -62,7 +62,7 @@ class KeyRing:
         for name, text in named.items():
             key = rsa.load_public_key(text, f"alipay_public_keys {name}")
             if key.public_numbers() == self._private_key.public_key().public_numbers():
-                # The console shows both beside each other, and with the wrong one no answer ever verifies.
+                # The console shows both side by side, and with the wrong one no response ever verifies.
                 raise ConfigurationError(f"alipay_public_keys {name} is the application's own key, not Alipay's")
             self._alipay_keys[name] = key
 
@@ -88,10 +88,10 @@ def certificate_sn(certificate: Certificate) -> str:
 
 
 def root_certificate_sn(bundle: str) -> str:
-    """The SNs of those of the root file's certificates that are signed with RSA, joined by `_`.
+    """The SNs of the root file's certificates that are signed with RSA, joined by `_`.
 
-    The file also holds certificates that are left out: ones signed with SM2, and ones so odd that no library reads
-    them. So each is parsed by itself, and what is no certificate for us is skipped.
+    The file also has certificates that are signed with SM2 or that the library cannot parse. So each is parsed by
+    itself, and those are skipped.
     """
     return "_".join(sn for block in _PEM_BLOCK.findall(bundle) if (sn := _rsa_sn(block)) is not None)
 

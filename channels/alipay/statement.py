@@ -1,7 +1,7 @@
 """Alipay's statement of a day (业务明细): a zip that holds a CSV in GBK, its columns found by their Chinese names.
 
-Beside the details lies a summary (汇总), which is not read. Memory does not grow with the rows, and what the zip says
-of its own size is checked before a byte of it is unpacked.
+The summary (汇总) beside the details is not read. Memory does not grow with the rows, and the size that the zip
+declares is checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from core.money import AMOUNT_MAX, minor_units
 
 ENTRIES_MAX = 64
 UNPACKED_BYTES_MAX = 1 << 30
-"""A million rows are some 300 MB."""
+"""A million rows are about 300 MB."""
 
 LINE_BYTES_MAX = 16 * 1024
 PREAMBLE_LINES_MAX = 50
-"""Before the header stand four or five lines of comment."""
+"""Four or five lines of comment precede the header."""
 
 _TRADE_NO, _OUT_TRADE_NO, _KIND, _AT, _AMOUNT, _REFUND_NO = _NAMES = (
     *("支付宝交易号", "商户订单号", "业务类型", "完成时间", "订单金额", "退款批次号/请求号"),
@@ -36,14 +36,14 @@ _KINDS: dict[str, Literal["payment", "refund"]] = {"交易": "payment", "退款"
 
 
 class _Columns(NamedTuple):
-    """Where each name stands, and how many columns there are."""
+    """Position of each column name, and the number of columns."""
 
     at: dict[str, int]
     width: int
 
 
 def read_statement(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """Its rows, one at a time.
+    """Rows of the statement, one at a time.
 
     Raises:
         ChannelUnreadable: no zip, no details in it, larger than any statement, or without the columns that are needed.
@@ -66,7 +66,7 @@ def _detail_entries(archive: ZipFile) -> list[ZipInfo]:
     if not details:
         raise ChannelUnreadable("statement_without_details")
     if any(entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for entry in details):
-        raise ChannelUnreadable("statement_packing")  # what else zipfile unpacks asks for memory as the file says
+        raise ChannelUnreadable("statement_packing")  # other methods of zipfile allocate memory as the file declares
     return details
 
 
@@ -92,9 +92,9 @@ def _rows(lines: Iterator[bytes]) -> Iterator[StatementRow | MalformedRow]:
 
 
 def _cells(line: bytes) -> list[str] | None:
-    """A line's cells without the tabs and spaces that keep spreadsheets from taking numbers for numbers."""
+    """Cells of a line without the tabs and spaces that make spreadsheets treat numbers as text."""
     try:
-        text = line.decode("gb18030")  # GBK, and the signs that were added to it since
+        text = line.decode("gb18030")  # GBK and its later additions
         return [cell.strip() for cell in next(csv.reader([text.rstrip("\r\n")]))]
     except (UnicodeDecodeError, csv.Error):
         return None
@@ -112,21 +112,26 @@ def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | Malfo
     kind = _KINDS.get(values[_KIND])
     if kind is None:
         return MalformedRow(line=line, reason="kind")
-    # What goes out is written with a minus; of what comes in that would be nonsense, so it is not taken there.
-    amount = values[_AMOUNT].removeprefix("-") if kind == "refund" else values[_AMOUNT]
     refund_no = values[_REFUND_NO] if kind == "refund" else ""
-    if _ID.fullmatch(values[_TRADE_NO]) is None or any(
-        number and _ID.fullmatch(number) is None for number in (values[_OUT_TRADE_NO], refund_no)
-    ):
+    optional_ids = [number for number in (values[_OUT_TRADE_NO], refund_no) if number]
+    if not all(_ID.fullmatch(number) for number in (values[_TRADE_NO], *optional_ids)):
         return MalformedRow(line=line, reason="number")
+    return _money_row(line, kind, values, refund_no)
+
+
+def _money_row(
+    line: int, kind: Literal["payment", "refund"], values: dict[str, str], refund_no: str
+) -> StatementRow | MalformedRow:
+    # Refunds are written with a minus; a payment with a minus is malformed.
+    text = values[_AMOUNT].removeprefix("-") if kind == "refund" else values[_AMOUNT]
     try:
-        minor = minor_units(amount, CURRENCY)
+        amount = minor_units(text, CURRENCY)
         at = read_time(values[_AT])
     except InvalidRequest:
         return MalformedRow(line=line, reason="amount")
     except ValueError:
         return MalformedRow(line=line, reason="time")
-    if minor > AMOUNT_MAX:
+    if amount > AMOUNT_MAX:
         return MalformedRow(line=line, reason="amount")
     return StatementRow(
         line=line,
@@ -134,7 +139,7 @@ def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | Malfo
         out_trade_no=values[_OUT_TRADE_NO],
         channel_transaction_id=values[_TRADE_NO],
         refund_no=refund_no,
-        amount=minor,
+        amount=amount,
         currency=CURRENCY,
         at=at,
     )

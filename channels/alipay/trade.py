@@ -1,4 +1,4 @@
-"""What Alipay says of a trade, in the answer to a query and in a callback, translated into evidence."""
+"""Alipay's trades in query responses and callbacks, translated into evidence."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,64}\Z")]
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of both that matter; amounts are yuan as text.
+    """The relevant fields of a query's response and of a callback; amounts are yuan as text.
 
-    A query has `send_pay_date`, a callback `gmt_payment`. `refund_fee` is all that was given back so far, and only
-    callbacks have it: the answer to alipay.trade.query has no field for it, so after a partial refund a query says
-    TRADE_SUCCESS with the whole amount, and after a full one TRADE_CLOSED.
+    A query has `send_pay_date`, a callback `gmt_payment`. `refund_fee` is the total refunded so far, and only
+    callbacks have it: after a partial refund a query has TRADE_SUCCESS with the whole amount, and after a full one
+    TRADE_CLOSED.
     https://opendocs.alipay.com/open/02ekfh (query), https://opendocs.alipay.com/open/270/105902 (callback)
     """
 
@@ -40,13 +40,13 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evidence_of(trade: Trade, channel_account: str) -> Evidence:
-    """What the trade is evidence of, compared with nothing.
+    """Evidence of the trade, compared with nothing.
 
-    TRADE_FINISHED is paid as TRADE_SUCCESS is: it only takes no refund any more. TRADE_CLOSED has two meanings: never
-    paid and closed, or paid and given back in full, which shows in the times and the sum that only a paid trade has.
+    TRADE_FINISHED is paid like TRADE_SUCCESS, but can no longer be refunded. TRADE_CLOSED has two meanings: closed
+    without payment, or paid and fully refunded, which only the times and the sum of a paid trade show.
 
     Raises:
-        ChannelUnreadable: an amount, a time or a currency is none, or money came under no transaction number.
+        ChannelUnreadable: an amount, a time or a currency is malformed, or a paid trade has no transaction number.
     """
     paid_at = _time(trade.send_pay_date or trade.gmt_payment)
     amount, given_back = _amount(trade.total_amount, trade), _amount(trade.refund_fee, trade)

@@ -1,7 +1,7 @@
-r"""Alipay's gateway on the wire: what is signed, how the signed part is cut out of an answer, how a form is read.
+r"""Alipay's wire format: strings to sign, the signed part of a response, the fields of a form.
 
-Signatures are over bytes as they are: an answer's node is the raw substring that it is, `\/` and white space kept, and
-a callback's values are URL-decoded once and never written again. Nothing here knows a key.
+Signatures cover raw bytes: a response's node is its exact substring, with `\/` and white space, and a callback's values
+are URL-decoded once and never re-encoded. Nothing here knows a key.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from urllib.parse import unquote_to_bytes
 from core.errors import ChannelUnreadable
 
 ZONE = timezone(timedelta(hours=8))
-"""Alipay's clock and calendar everywhere, and China has no other time."""
+"""Time zone of all of Alipay's times and days."""
 
 FORM_FIELDS_MAX = 200
-"""A callback about a payment has some 30."""
+"""A callback about a payment has about 30."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
@@ -29,7 +29,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[
 
 
 class Envelope(NamedTuple):
-    """An answer taken apart: the bytes that are signed, and what they are signed with. `sign` None: unsigned."""
+    """The parts of a response: the signed bytes and their signature. `sign` None: unsigned."""
 
     node: bytes
     sign: str | None
@@ -37,21 +37,21 @@ class Envelope(NamedTuple):
 
 
 def string_to_sign(parameters: Mapping[str, str]) -> bytes:
-    """A request's: all but `sign`, so with `sign_type`; without the empty ones; sorted; values as before encoding."""
+    """String to sign of a request: all parameters but `sign` and empty ones, sorted, values before URL encoding."""
     kept = {name: value for name, value in parameters.items() if value and name != "sign"}
     return "&".join(f"{name}={kept[name]}" for name in sorted(kept)).encode()
 
 
 def callback_string(form: Mapping[bytes, bytes], excluded: Collection[bytes]) -> bytes:
-    """A callback's: all fields that came but these, sorted, in the bytes of its own charset."""
+    """String to sign of a callback: all received fields but `excluded`, sorted, in the callback's charset."""
     return b"&".join(b"%b=%b" % (name, form[name]) for name in sorted(form) if name not in excluded)
 
 
 def read_envelope(body: bytes, node_name: str) -> Envelope:
-    """The node of this name, or else `error_response`, at the top level and nowhere below it.
+    """The node of this name, or else `error_response`, at the top level only.
 
     Raises:
-        ChannelUnreadable: no JSON object, more after it, a key twice (the signature would cover only one of the two),
+        ChannelUnreadable: no JSON object, text after it, a repeated key (of which the signature covers one),
             both nodes or none, or a node that is no object.
     """
     members: dict[str, bytes] = {}
@@ -71,11 +71,10 @@ def read_envelope(body: bytes, node_name: str) -> Envelope:
 
 
 def read_form(body: bytes) -> dict[bytes, bytes]:
-    """The fields of a form, decoded once; they stay bytes, since its charset is one of the fields.
+    """The fields of a form, decoded once; they stay bytes because the charset is one of the fields.
 
     Raises:
-        ValueError: not of the form, too many fields, a name that is no word, or one twice: two readers could take two
-            values.
+        ValueError: malformed, too many fields, an invalid name, or a repeated one, which two parsers read differently.
     """
     form: dict[bytes, bytes] = {}
     pairs = body.split(b"&", FORM_FIELDS_MAX)
@@ -87,29 +86,29 @@ def read_form(body: bytes) -> dict[bytes, bytes]:
             raise ValueError("not a field")
         decoded = _decode(name)
         if decoded in form or not _NAME.fullmatch(decoded):
-            raise ValueError("a field twice, or of no name")
+            raise ValueError("repeated field or invalid name")
         form[decoded] = _decode(value)
     return form
 
 
 def has_embedded_field(form: Mapping[bytes, bytes], names: Collection[bytes]) -> bool:
-    """Whether a value holds what in the signed string reads as one of these fields.
+    """Whether a value contains text that looks like one of these fields in the signed string.
 
-    `subject=a&total_amount=1` is signed as one field or as two: with such a text in it a signature proves neither.
+    `subject=a&total_amount=1` is the same string as one field or as two, so its signature proves neither.
     """
     return any(b"&%b=" % name in value for name in names for value in form.values() if b"&" in value)
 
 
 def time_text(at: datetime) -> str:
-    """`2026-11-23 12:00:00`, by Alipay's clock."""
+    """Format a time in Alipay's zone: `2026-11-23 12:00:00`."""
     return at.astimezone(ZONE).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def read_time(text: str) -> datetime:
-    """The instant of Alipay's text, milliseconds or none.
+    """Parse a time in Alipay's zone, with or without milliseconds.
 
     Raises:
-        ValueError: of another form, or no such time.
+        ValueError: another form, or no valid time.
     """
     if _TIME.fullmatch(text) is None:
         raise ValueError("not a time")
@@ -119,7 +118,7 @@ def read_time(text: str) -> datetime:
 
 
 def _members(text: str) -> Iterator[tuple[str, str]]:
-    """Name and raw text of each member of the object that the text is."""
+    """Name and raw text of each member of a JSON object."""
     at = _after(text, 0, "{")
     while True:
         name, end = _DECODER.raw_decode(text, _skip(text, at))

@@ -1,1 +1,1 @@
-"""Tools that several adapters use, each of which knows no channel."""
+"""Tools that several adapters use; none of them knows a channel."""

@@ -1,6 +1,6 @@
-"""Reading a JSON body whose origin is proved: one meaning or none.
+"""Parse a JSON body whose origin is verified.
 
-Two parsers may take a repeated key differently, so a body that has one is not read at all.
+Two parsers may read a repeated key differently, so a body with one is rejected.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _T = TypeVar("_T")
 
 
 def read_json(body: bytes, type_: type[_T]) -> _T:
-    """The body as `type_`.
+    """Return the body as `type_`.
 
     Raises:
-        ChannelUnreadable: not JSON, not UTF-8, of another shape, nested too deep, or with a key twice.
+        ChannelUnreadable: not JSON, not UTF-8, of another shape, nested too deep, or with a repeated key.
     """
     try:
         value = msgspec.json.decode(body, type=type_)
@@ -31,4 +31,4 @@ def read_json(body: bytes, type_: type[_T]) -> _T:
 
 def _refuse_repeats(pairs: list[tuple[str, object]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("repeated key")

@@ -1,6 +1,6 @@
-"""RSA as the channels use it: SHA256withRSA over PKCS#1 v1.5, signatures in base64, keys in PEM or as bare base64.
+"""RSA of the channels: SHA256withRSA over PKCS#1 v1.5, signatures in base64, keys in PEM or as bare base64.
 
-The algorithm is ours, never the message's: a signature made with SHA-1 does not verify here, whatever it calls itself.
+The algorithm is fixed here and never taken from the message: a signature made with SHA-1 does not verify.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.errors import ConfigurationError
 
 KEY_BITS_MIN = 2048
 SIGNATURE_CHARACTERS_MAX = 1400
-"""Of a key of 8192 bits in base64: far over any that is in use."""
+"""Length in base64 for a key of 8192 bits, far larger than any in use."""
 
 _Key = TypeVar("_Key", rsa.RSAPrivateKey, rsa.RSAPublicKey)
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
@@ -71,7 +71,7 @@ def sign(key: rsa.RSAPrivateKey, message: bytes) -> str:
 
 
 def is_signed(key: rsa.RSAPublicKey, signature: str, message: bytes) -> bool:
-    """Whether this base64 text is the key's signature of these bytes. What is no base64 is simply not."""
+    """Whether this base64 text is the key's signature of these bytes. Invalid base64 returns False."""
     if not signature.isascii() or len(signature) > SIGNATURE_CHARACTERS_MAX:
         return False
     try:
@@ -82,7 +82,7 @@ def is_signed(key: rsa.RSAPublicKey, signature: str, message: bytes) -> bool:
 
 
 def _pem(text: str, kind: str) -> bytes:
-    """PEM as it is, or bare base64 put into PEM's lines."""
+    """PEM unchanged, or bare base64 wrapped as PEM."""
     if text.lstrip().startswith("-----BEGIN"):
         return text.strip().encode()
     bare = "".join(text.split())

@@ -1,4 +1,4 @@
-"""One call for all who need the same result at the same time. Nothing is kept once it has ended."""
+"""One call shared by all callers that need the same result at the same time. Results are not kept."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What an adapter verified, for people who want to see it: the exact string, masked, and what it was checked with.
+"""Record of the signature checks of an adapter: the exact string and the key, for `nodrop explain`.
 
-Nothing is recorded unless somebody listens, as `nodrop explain` does; the service itself never does.
+Nothing is recorded outside of `recorded_checks`; the service itself never uses it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class SignatureCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of a signature. `what` names the message, `key` the key by its id, `string` the bytes."""
+    """One check of a signature. `what` is the kind of message, `key` the key's id, `string` the signed bytes."""
 
     what: str
     algorithm: str
@@ -26,7 +26,7 @@ _recording: ContextVar[list[SignatureCheck] | None] = ContextVar("listening", de
 
 
 def record_check(what: str, *, algorithm: str, key: str, string: bytes, is_good: bool) -> None:
-    """Tell of a check, whatever it came to."""
+    """Record a check and its result."""
     checks = _recording.get()
     if checks is not None:
         checks.append(SignatureCheck(what=what, algorithm=algorithm, key=key, string=string, is_good=is_good))
@@ -34,7 +34,7 @@ def record_check(what: str, *, algorithm: str, key: str, string: bytes, is_good:
 
 @contextmanager
 def recorded_checks() -> Iterator[list[SignatureCheck]]:
-    """Gives the list to which every check within the block is added."""
+    """Yield the list to which every check within the block is added."""
     checks: list[SignatureCheck] = []
     token = _recording.set(checks)
     try:

@@ -1,4 +1,4 @@
-"""Addresses in a channel's answers to which a buyer is sent, or to which we go ourselves."""
+"""Checks of addresses in a channel's responses, to which a buyer is sent or which we open ourselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TLS_ONLY = ("https",)
 
 
 def web_address(text: str, *, schemes: tuple[str, ...] = PLAIN_TOO) -> str:
-    """The text, if a browser reads it as we do: no backslash, nothing but ASCII, a host.
+    """Return the text if browsers read it as we do: no backslash, only ASCII, a host.
 
     Raises:
-        ChannelUnreadable: `javascript:` and its like, or no address at all.
+        ChannelUnreadable: another scheme such as `javascript:`, or no address.
     """
     try:
         parts = urlsplit(text)

@@ -1,7 +1,7 @@
-"""PayPal, Orders v2: the buyer approves at PayPal, and the money is taken when *we* ask for it (capture).
+"""PayPal, Orders v2: the buyer approves at PayPal, and our capture takes the money.
 
-An order that was approved and never captured is PayPal's way to lose a sale: nothing is taken, and after some hours it
-lapses. Our number travels as `custom_id` and `invoice_id`; PayPal is asked by its own order id.
+An order that is approved and never captured is a lost sale: nothing is taken, and it lapses after hours. Our number is
+its `custom_id` and `invoice_id`; PayPal is queried by its own order id.
 https://developer.paypal.com/docs/api/orders/v2/ and https://developer.paypal.com/docs/api/payments/v2/
 """
 
@@ -73,35 +73,11 @@ class Paypal:
         )
 
     async def create_payment(self, create: Create) -> Created:
-        """An order to be captured. PayPal gives it no end of its own: it ends by our not capturing it any more.
+        """Create an order for capture. It has no end at PayPal: it ends when we no longer capture it.
 
-        Payments that take days (a bank's transfer) are not offered to the buyer: the order would be over by then.
+        The buyer is not offered payments that take days (a bank transfer): the order would be closed by then.
         """
-        payment = create.payment
-        value = amount_value(payment.amount, payment.currency)
-        if value is None:
-            raise ChannelRefused("DECIMALS_NOT_SUPPORTED", f"PayPal takes {payment.currency} in whole units only")
-        body = {
-            "intent": "CAPTURE",
-            "purchase_units": [
-                {
-                    "custom_id": payment.out_trade_no,
-                    "invoice_id": payment.out_trade_no,
-                    "description": create.subject[:DESCRIPTION_CHARACTERS_MAX],
-                    "amount": {"currency_code": payment.currency, "value": value},
-                }
-            ],
-            "payment_source": {
-                "paypal": {
-                    "experience_context": {
-                        "user_action": "PAY_NOW",
-                        "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
-                        "return_url": create.return_url,
-                        "cancel_url": create.return_url,
-                    }
-                }
-            },
-        }
+        payment, body = create.payment, _order_body(create)
         headers = {"PayPal-Request-Id": payment.out_trade_no, "Prefer": "return=representation"}
         response = require_success(await self._api.call("POST", "/v2/checkout/orders", _json(body), headers=headers))
         order = read_json(response.body, PaypalOrder)
@@ -117,11 +93,11 @@ class Paypal:
         return self.read_response(payment, response, received_at=datetime.now(UTC))
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        del received_at  # nothing is signed, so nothing is stale
+        del received_at  # unsigned responses have no time
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return Missing(channel_account=self._own.account, out_trade_no=payment.out_trade_no)
         order = read_json(require_success(response).body, PaypalOrder)
-        # An order that does not say what it is for is the one that was asked about, if its id says so.
+        # An order without our number is the queried one if its id matches.
         number = order.unit.number or payment.out_trade_no
         if number == payment.out_trade_no and order.id != payment.channel_reference:
             raise ChannelUnreadable("other_order")
@@ -134,10 +110,10 @@ class Paypal:
         return 404 if not_found else 422
 
     async def capture_payment(self, payment: Payment) -> None:
-        """Without a PayPal-Request-Id: an order is captured once, whoever asks how often (ORDER_ALREADY_CAPTURED).
+        """Capture without a PayPal-Request-Id: an order is captured only once anyway (ORDER_ALREADY_CAPTURED).
 
-        With one, a capture that was declined would be declined for ever: PayPal gives the first answer to a known id
-        again, and the buyer who has taken another card since would never be asked for the money.
+        With one, a declined capture would stay declined: PayPal repeats its first response to a known id, even after
+        the buyer has chosen another card.
         https://developer.paypal.com/reference/guidelines/idempotency/
         """
         try:
@@ -147,16 +123,14 @@ class Paypal:
                 raise
 
     async def close_payment(self, payment: Payment) -> None:
-        """PayPal has no way to end an order that is not captured, and needs none: only our capture takes its money."""
+        """Do nothing: an order that is not captured cannot be ended, and only our capture takes its money."""
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
-        value = amount_value(amount, payment.currency)
-        if value is None:
-            raise ChannelRefused("DECIMALS_NOT_SUPPORTED", f"PayPal takes {payment.currency} in whole units only")
+        money = _money(amount, payment.currency)
         if payment.channel_transaction_id is None:
-            raise ChannelRefused("NOT_CAPTURED", "there is no capture to give back")
+            raise ChannelRefused("NOT_CAPTURED", "there is no capture to refund")
         body = {
-            "amount": {"currency_code": payment.currency, "value": value},
+            "amount": money,
             "invoice_id": refund_no,
             "custom_id": payment.out_trade_no,
         }
@@ -170,7 +144,7 @@ class Paypal:
         return _BY_REFUND_STATUS[refund.status]
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        """Refunds are told with their order; PayPal has no address for one by our number."""
+        """Read the refund from its order; PayPal cannot look one up by our number."""
         response = await self._api.call("GET", _order_path(payment))
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return None
@@ -183,9 +157,9 @@ class Paypal:
         return None
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
-        """PayPal names no tolerance and resends for three days: a callback of any age is taken, and then asked about.
+        """Verify a callback of any age: PayPal names no tolerance and resends for three days; a query follows anyway.
 
-        An event is sent with its own id in each resend, under transmission ids of their own.
+        The event's id is the same in every resend; the transmission id is not.
         """
         transmission = read_headers(headers)
         if self._verifies_at_endpoint:
@@ -208,8 +182,33 @@ class Paypal:
         return paypal_statement.parse(statement)
 
     def _web_address(self, text: str) -> str:
-        """A buyer is sent there: over TLS, unless the whole channel is a stand-in without it."""
+        """Check an address for the buyer: over TLS, unless the whole channel is simulated without it."""
         return web_address(text, schemes=TLS_ONLY if self._base_url.startswith("https:") else PLAIN_TOO)
+
+
+def _order_body(create: Create) -> dict[str, object]:
+    payment = create.payment
+    unit = {
+        "custom_id": payment.out_trade_no,
+        "invoice_id": payment.out_trade_no,
+        "description": create.subject[:DESCRIPTION_CHARACTERS_MAX],
+        "amount": _money(payment.amount, payment.currency),
+    }
+    experience = {
+        "user_action": "PAY_NOW",
+        "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
+        "return_url": create.return_url,
+        "cancel_url": create.return_url,
+    }
+    source = {"paypal": {"experience_context": experience}}
+    return {"intent": "CAPTURE", "purchase_units": [unit], "payment_source": source}
+
+
+def _money(amount: int, currency: str) -> dict[str, str]:
+    value = amount_value(amount, currency)
+    if value is None:
+        raise ChannelRefused("DECIMALS_NOT_SUPPORTED", f"PayPal takes {currency} in whole units only")
+    return {"currency_code": currency, "value": value}
 
 
 def _order_path(payment: Payment) -> str:

@@ -1,7 +1,7 @@
-"""Calls of PayPal's REST API: the access token, the one repeat after a 401, and what an error means.
+"""Calls of PayPal's REST API: access token, one repeat after a 401, meaning of errors.
 
-Nothing is signed in either direction: TLS says who answers. An error counts as PayPal's word only with the `debug_id`
-that each of its errors has; what a router between us says proves nothing.
+Nothing is signed in either direction: TLS authenticates PayPal. An error counts only with the `debug_id` that each of
+PayPal's errors has; an error of a router in between proves nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RENEW_BEFORE_S = 300.0
 """A token is not used in its last five minutes: the call that carries it takes time, and clocks differ."""
 
 KEEP_AHEAD_S = 900.0
-"""`keep_current` renews this long before the end, so that no request ever waits for a token."""
+"""`keep_current` renews this long before the end, so that no request waits for a token."""
 
 _OK = frozenset({200, 201, 202, 204})
 _UNAUTHORIZED = 401
 _UNKNOWN = frozenset({408, 409})
-"""409: another request with the same PayPal-Request-Id is under way, and nobody knows yet what becomes of it."""
+"""409: another request with the same PayPal-Request-Id is still running."""
 
 _CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
 _Code = Annotated[str, msgspec.Meta(pattern=rf"\A{_CODE.pattern}\Z")]
@@ -41,7 +41,7 @@ class _Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Detail(msgspec.Struct, frozen=True, kw_only=True):
-    """Newer calls name an issue by a code, older ones (reporting) by a sentence, which is nothing to act on."""
+    """Newer calls name an issue by a code, older ones (reporting) by a sentence."""
 
     issue: str | None = None
 
@@ -81,13 +81,13 @@ class Api:
         headers: Mapping[str, str] | None = None,
         response_bytes_max: int = RESPONSE_BYTES_MAX,
     ) -> Response:
-        """The answer, of whatever status, but for those that leave the outcome unknown; token and all in one deadline.
+        """Return the response, unless its status leaves the outcome unknown. One deadline covers the token too.
 
-        A 401 is a token that ended early (PayPal may end one at any time): one new token and one repeat, no more.
+        A 401 means that the token ended early (PayPal may do that at any time): one new token and one repeat.
 
         Raises:
             ChannelUnavailable: as the transport, and for 408 and 409.
-            ChannelUnreadable: as the transport, and when no token is given or a new one is refused too.
+            ChannelUnreadable: as the transport, and when no token is granted or a new one is refused too.
         """
         try:
             async with asyncio.timeout(self._transport.timeout_s):
@@ -112,7 +112,7 @@ class Api:
         return response
 
     async def keep_current(self) -> None:
-        """Renew the token ahead of its end. An account that nobody uses has none, and is given none."""
+        """Renew the token ahead of its end. An unused account has none and gets none."""
         if self._token and self._clock() >= self._token_until - KEEP_AHEAD_S:
             await self._token_calls.run("token", self._fetch_token)
 
@@ -164,11 +164,11 @@ class Api:
 
 
 def require_success(response: Response) -> Response:
-    """The answer, if it is no refusal.
+    """Return the response unless it is a refusal.
 
     Raises:
-        ChannelRefused: PayPal has said no; `code` is the issue if one is named, else the error's name.
-        ChannelUnreadable: somebody has said no who does not speak as PayPal does.
+        ChannelRefused: by PayPal; `code` is the issue if one is named, else the error's name.
+        ChannelUnreadable: the error is not of PayPal's form.
     """
     if response.status in _OK:
         return response
@@ -178,7 +178,7 @@ def require_success(response: Response) -> Response:
 
 
 def is_not_found(body: bytes) -> bool | None:
-    """Whether the body is the error that there is no such thing; None when it is no error at all."""
+    """Whether the body is a not-found error; None when it is no error."""
     try:
         return read_json(body, _Error).name == "RESOURCE_NOT_FOUND"
     except ChannelUnreadable:

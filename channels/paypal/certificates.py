@@ -1,7 +1,7 @@
-"""PayPal's signing certificates: whose address may be asked for one, and what makes one trusted.
+"""PayPal's signing certificates: allowed addresses, and the checks that make a certificate trusted.
 
-The address comes with the callback that is yet to be proved, so it is judged before anything is sent to it: it has to
-be, letter for letter, an address at which PayPal serves certificates. No URL is taken apart for that.
+The address comes with the unverified callback, so it is checked before anything is sent to it: it must match, letter
+for letter, an address at which PayPal serves certificates. No URL is parsed for that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEPT_MAX = 8
 """PayPal signs with one certificate at a time, and with two around a change."""
 
 FETCHES_PER_MINUTE_MAX = 10
-"""Anybody can name certificates that do not exist. What cannot be verified now is sent again, for three days."""
+"""Anybody can name certificates that do not exist. PayPal resends an unverified callback for three days."""
 
 CERTIFICATE_BYTES_MAX = 64 * 1024
 CHAIN_MAX = 8
@@ -44,9 +44,9 @@ _OK = 200
 class Certificates:
     """The certificates of one account's callbacks.
 
-    `origins` are scheme and host (`https://api.paypal.com`) from which one may come, `name` is whose it has to be,
-    `roots` are what it has to chain to: authorities, or certificates that are trusted themselves. Without any,
-    addresses are judged and no certificate is trusted.
+    `origins` are the allowed scheme and host (`https://api.paypal.com`), `name` is the required subject, `roots` are
+    the authorities or certificates that it must chain to. Without roots, addresses are checked and no certificate is
+    trusted.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:
     """The certificates of the account's `ca_certificates`; without any, the authorities that this system trusts.
 
     Raises:
-        ConfigurationError: one is no certificate, or the system trusts nobody.
+        ConfigurationError: one is no certificate, or the system has no roots.
     """
     try:
         configured = tuple(certificate for text in texts for certificate in load_pem_x509_certificates(text.encode()))
@@ -162,7 +162,7 @@ def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:
 
 @cache
 def _system_roots() -> tuple[Certificate, ...]:
-    """What Python's own TLS trusts here. One that cannot be read trusts nobody, and is left out."""
+    """Roots that Python's TLS trusts on this system. Unreadable ones are left out."""
     paths = ssl.get_default_verify_paths()
     files = [Path(paths.cafile)] if paths.cafile else []
     if not files and paths.capath:

@@ -1,7 +1,7 @@
-"""PayPal's statement of a day, its transaction search: fetched page by page, kept as one JSON object a line.
+"""PayPal's statement of a day, its transaction search: fetched page by page, stored as one JSON object a line.
 
 https://developer.paypal.com/docs/api/transaction-search/v1/ ; a transaction is listed up to three hours after it was
-made. Of payments only those that came in are read, and of money that went back only what is linked to one.
+made. Only incoming payments and the refunds linked to one are read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import IO, Annotated
 
 import msgspec
@@ -21,11 +22,11 @@ from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
 from core.money import minor_units
 
 PAGE_SIZE = 500
-"""The most that PayPal gives at a time."""
+"""PayPal's maximum."""
 
 PAGE_BYTES_MAX = 8 << 20
 CALLS_MAX = 400
-"""200,000 transactions: more than one account makes in a day, and an end if the pages never do."""
+"""200,000 transactions: more than one account makes in a day; it also ends endless pages."""
 
 LINE_BYTES_MAX = 64 * 1024
 
@@ -40,10 +41,10 @@ _AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-
 _PAYMENT = "T00"
 _REFUND = "T11"
 _HOLDS = frozenset({"T1105", "T1110", "T1111"})
-"""Money held during a dispute and let go again: it has not been given back."""
+"""Money held during a dispute and released again: not refunded."""
 
 _WAS_PAID = frozenset({"S", "F", "V"})
-"""Succeeded; partly and wholly given back since, which says that it was paid. Left out: denied and pending."""
+"""Succeeded, partly refunded and fully refunded: all were paid. Left out: denied and pending."""
 
 _Code = Annotated[str, msgspec.Meta(pattern=r"\AT[0-9]{4}\Z")]
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
@@ -155,33 +156,21 @@ def _is_transaction(text: bytes) -> bool:
 
 
 def _row(line: int, info: _Info) -> StatementRow | None:
-    """None for what is neither a payment that came in nor one that went back."""
+    """Return None for a transaction that is neither an incoming payment nor a refund."""
     sign, text = _split(info.transaction_amount.value)
     amount = minor_units(text, info.transaction_amount.currency_code)
-    at = _instant(info.transaction_initiation_date)
-    is_out = sign == "-"
-    code = info.transaction_event_code
+    at, is_out, code = _instant(info.transaction_initiation_date), sign == "-", info.transaction_event_code
+    row = partial(StatementRow, line=line, amount=amount, currency=info.transaction_amount.currency_code, at=at)
     if code.startswith(_PAYMENT) and not is_out and info.transaction_status in _WAS_PAID:
-        return StatementRow(
-            line=line,
-            kind="payment",
-            out_trade_no=info.custom_field or info.invoice_id,
-            channel_transaction_id=info.transaction_id,
-            amount=amount,
-            currency=info.transaction_amount.currency_code,
-            at=at,
-        )
+        number = info.custom_field or info.invoice_id
+        return row(kind="payment", out_trade_no=number, channel_transaction_id=info.transaction_id)
     if code.startswith(_REFUND) and code not in _HOLDS and is_out and info.transaction_status == "S":
-        return StatementRow(
-            line=line,
+        return row(
             kind="refund",
             out_trade_no=info.custom_field,
             channel_transaction_id=info.paypal_reference_id,
             # One that was made in the console has the payment's own invoice number.
             refund_no=info.invoice_id if info.invoice_id != info.custom_field else "",
-            amount=amount,
-            currency=info.transaction_amount.currency_code,
-            at=at,
         )
     return None
 

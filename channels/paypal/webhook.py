@@ -1,8 +1,8 @@
-"""Proof that a callback is PayPal's: by its signature, or by asking PayPal.
+"""Verification of a callback: by its signature, or by PayPal's endpoint.
 
-What PayPal signs holds a CRC-32 of the body, over the raw bytes and as an unsigned decimal. A checksum keeps accidents
-out and not forgers: who has seen one genuine callback can give another body the same CRC-32. So a callback of this
-channel is a reason to ask and never evidence enough: `trust_callback` is refused.
+The signed string contains only a CRC-32 of the raw body, as an unsigned decimal. A checksum stops accidents, not
+forgers: another body can be given the CRC-32 of a genuine callback. So a callback of this channel only starts a query
+and is never trusted alone: `trust_callback` is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TIME = re.compile(r"[0-9TZ:.+\-]{10,40}", re.ASCII)
 
 
 class Transmission(msgspec.Struct, frozen=True, kw_only=True):
-    """What the headers say of one delivery."""
+    """The signature headers of one delivery."""
 
     id: str
     time: str
@@ -43,10 +43,10 @@ class _Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_headers(headers: Mapping[str, str]) -> Transmission:
-    """The five headers; their names are lower-case. The algorithm is ours: they only have to name the same.
+    """The five signature headers, with lower-case names. The algorithm is fixed; they must name the same one.
 
     Raises:
-        CallbackForged: one is missing or is not of PayPal's form.
+        CallbackForged: one is missing or malformed.
     """
     if headers.get("paypal-auth-algo") != ALGORITHM:
         raise CallbackForged("auth_algo")
@@ -68,7 +68,7 @@ def read_headers(headers: Mapping[str, str]) -> Transmission:
 async def verify_offline(
     certificates: Certificates, webhook_id: str, transmission: Transmission, body: bytes, received_at: datetime
 ) -> None:
-    """Raises as `Channel.verify_callback`."""
+    """Verify the signature with PayPal's certificate. Raises as `Channel.verify_callback`."""
     certificate_id = certificates.id_in(transmission.cert_url)
     key = await certificates.key(transmission.cert_url, received_at)
     string = signed_string(transmission, webhook_id, body)
@@ -86,7 +86,7 @@ def signed_string(transmission: Transmission, webhook_id: str, body: bytes) -> b
 async def verify_at_endpoint(
     api: Api, certificates: Certificates, webhook_id: str, transmission: Transmission, body: bytes
 ) -> None:
-    """Have PayPal verify it. Raises as `Channel.verify_callback`."""
+    """Have PayPal verify the callback. Raises as `Channel.verify_callback`."""
     certificate_id = certificates.id_in(transmission.cert_url)
     request = _verification_request(transmission, webhook_id, body)
     try:
@@ -94,16 +94,16 @@ async def verify_at_endpoint(
         is_good = response.status == _OK and read_json(response.body, _Verdict).verification_status == "SUCCESS"
     except OutcomeUnknown as error:
         raise ChannelUnavailable(f"verification_{error.detail}") from None
-    trace.record_check("callback", algorithm="asked PayPal", key=certificate_id, string=request, is_good=is_good)
+    trace.record_check("callback", algorithm="PayPal's endpoint", key=certificate_id, string=request, is_good=is_good)
     if not is_good:
         raise CallbackForged("verification")
 
 
 def _verification_request(transmission: Transmission, webhook_id: str, body: bytes) -> bytes:
-    """The event goes in as the bytes that came: written anew, it would have another checksum.
+    """The request for PayPal's endpoint, with the event as raw bytes: reserialised, it would have another checksum.
 
-    It has to be one JSON object before that. A body that ended the object early could go on with a `webhook_id` of its
-    sender's, and PayPal would then truthfully say that *that* one is genuine.
+    The body must be one JSON object. One that closed the object early could add a `webhook_id` of the sender, and
+    PayPal would truthfully confirm *that* webhook.
     """
     try:
         read_json(body, dict[str, msgspec.Raw])

@@ -1,6 +1,6 @@
-"""PayPal's orders, captures, refunds and events as they come over the wire, and the evidence that they are.
+"""PayPal's orders, captures, refunds and events, and their evidence.
 
-`COMPLETED` of an order says only that nothing more is asked of the buyer: whether there is money, its capture says.
+An order's `COMPLETED` only means that the buyer has nothing left to do; its capture shows whether there is money.
 https://developer.paypal.com/docs/api/orders/v2/
 """
 
@@ -19,7 +19,7 @@ from core.money import decimal_text, exponent, minor_units
 from core.order import OUT_TRADE_NO
 
 WHOLE_UNITS_ONLY = frozenset({"HUF", "JPY", "TWD"})
-"""Currencies that PayPal takes without decimals; ISO 4217 has two for HUF and TWD.
+"""Currencies that PayPal accepts without decimals; ISO 4217 has two for HUF and TWD.
 https://developer.paypal.com/api/rest/reference/currency-codes/
 """
 
@@ -46,7 +46,7 @@ class Payee(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _WithNumber(msgspec.Struct, frozen=True, kw_only=True):
-    """What carries our number, as both of the ids that PayPal lets a merchant give."""
+    """An object with our number in both of the ids that a merchant may set."""
 
     custom_id: _Text | None = None
     invoice_id: _Text | None = None
@@ -95,14 +95,14 @@ class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unit(self) -> _Unit:
-        """What is bought. Our orders have one unit; of one with several nobody could say what was paid for."""
+        """The one purchase unit. Our orders have one; with several it would be unclear what was paid."""
         if len(self.purchase_units) != 1:
             raise ChannelUnreadable("purchase_units")
         return self.purchase_units[0]
 
     @property
     def approve_url(self) -> str:
-        """Where the buyer goes; `approve` is what older orders call it."""
+        """Address for the buyer; older orders call it `approve`."""
         return next((link.href for link in self.links if link.rel in ("payer-action", "approve")), "")
 
 
@@ -113,7 +113,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """How evidence names the account: our name of it, or the merchant that PayPal names instead."""
+    """Our account's name and merchant id, for the evidence's `channel_account`."""
 
     account: str
     merchant_id: str
@@ -123,7 +123,7 @@ class OwnAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def amount_value(amount: int, currency: str) -> str | None:
-    """Minor units as PayPal writes them: (1250, "USD") → "12.50", (1200, "HUF") → "12"; None when it cannot be said."""
+    """Minor units as PayPal writes them: (1250, "USD") → "12.50", (1200, "HUF") → "12"; None when impossible."""
     text = decimal_text(amount, currency)
     if currency not in WHOLE_UNITS_ONLY or exponent(currency) == 0:
         return text
@@ -132,11 +132,10 @@ def amount_value(amount: int, currency: str) -> str | None:
 
 
 def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence:
-    """What the order says, compared with nothing. `number` is what its unit says it is for.
+    """Evidence of the order, compared with nothing. `number` is the payment number of its unit.
 
-    Money that was taken counts first, whatever the order is called. A capture that failed or was declined is the end of
-    a completed order, which takes no second one: *closed*. One that is pending (a bank's transfer, a review) is not
-    there yet.
+    Captured money counts first, with any order status. A failed or declined capture ends a completed order, which takes
+    no second one: *closed*. A pending one (a bank transfer, a review) is *unpaid* and under way.
     """
     unit = order.unit
     captures = unit.payments.captures
@@ -162,9 +161,9 @@ def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence
 
 
 def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
-    """What an event says of a payment; None when it is about none of ours.
+    """Evidence of an event; None when it is about no payment of ours.
 
-    An event about a refund does not tell what the payment amounted to, so it only says that there is something to ask.
+    An event about a refund lacks the payment's amount, so it is `Unclear` and only starts a query.
     """
     if event.event_type == "CHECKOUT.ORDER.APPROVED":
         order = read_json(bytes(event.resource), PaypalOrder)
@@ -197,7 +196,7 @@ _OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"}
 
 
 def _our_number(resource: _WithNumber) -> str | None:
-    """What it is for, if that can be a number of ours: an app's events tell of everything that the app sells."""
+    """The payment number, if it has the form of ours: an app's events cover everything that the app sells."""
     return resource.number if resource.number is not None and OUT_TRADE_NO.fullmatch(resource.number) else None
 
 
@@ -225,7 +224,7 @@ def _money_evidence(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Ev
     if capture.status == "COMPLETED":
         return Paid(**fields)
     refunded = _refunded_amount(unit.payments.refunds, capture.amount.currency_code)
-    if capture.status == "REFUNDED":  # as a whole, also where no refund is told: a dispute was lost
+    if capture.status == "REFUNDED":  # fully, also without a refund in the list: a lost dispute
         refunded = max(refunded, capture.amount.minor)
     return Refunded(**fields, refunded_amount=refunded)
 

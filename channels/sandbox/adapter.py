@@ -1,7 +1,7 @@
 """The sandbox channel: the shortest complete adapter, and the one to read first. Protocol: docs/sandbox-protocol.md.
 
-JSON over HTTP, HMAC-SHA256 both ways. An answer's signature covers the request it answers, so an answer to another
-question does not verify; the numbers in it are compared by `core.lifecycle` all the same.
+JSON over HTTP, HMAC-SHA256 in both directions. A response's signature covers its request, so a response to another
+request does not verify; `core.lifecycle` still compares the numbers in it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Sandbox:
         try:
             await self._call("POST", f"/v1/payments/{quote(payment.out_trade_no, safe='')}/close", {})
         except ChannelRefused as refused:
-            # Paid meanwhile, or not there yet: both are answers, and the next query tells what they mean.
+            # Already paid, or not there yet: the next query shows which.
             if refused.code not in ("ALREADY_PAID", "PAYMENT_NOT_EXIST"):
                 raise
 
@@ -167,7 +167,7 @@ class Sandbox:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
 
     async def keep_current(self) -> None:
-        """Nothing here grows old."""
+        """Nothing to renew."""
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
         response = await self._call(
@@ -189,33 +189,33 @@ class Sandbox:
         *,
         response_bytes_max: int = 1 << 20,
     ) -> Response:
-        """Sign, send, verify. A signed 4xx is a refusal; an unsigned one proves nothing."""
+        """Sign, send and verify. A signed 4xx is a refusal; an unsigned one proves nothing."""
         raw = b"" if body is None else msgspec.json.encode(body)
         now = int(self._clock())
         string = _lines("REQUEST", now, method, self._base_path + path, self._merchant_id, raw)
         v1 = hmac.new(self._keys[self._signing_key], string, sha256).hexdigest()
+        signature = f"t={now},k={self._signing_key},v1={v1}"
+        own = {"Sandbox-Merchant": self._merchant_id, "Sandbox-Signature": signature}
         response = await self._transport.call(
             method,
             self._base_url + path,
-            headers={
-                **(headers or {}),
-                "Content-Type": "application/json",
-                "Sandbox-Merchant": self._merchant_id,
-                "Sandbox-Signature": f"t={now},k={self._signing_key},v1={v1}",
-            },
+            headers={**(headers or {}), "Content-Type": "application/json", **own},
             body=raw,
             response_bytes_max=response_bytes_max,
         )
+        self._verify_response(response, v1)
+        if response.status >= 400:  # noqa: PLR2004 - the classes of errors
+            raise ChannelRefused(read_json(response.body, _ErrorObject).code)
+        return response
+
+    def _verify_response(self, response: Response, request_v1: str) -> None:
         signed_at = self._verify(
             response.headers.get("sandbox-signature", ""),
-            lambda t: _lines("ANSWER", t, v1, response.status, response.body),
+            lambda t: _lines("ANSWER", t, request_v1, response.status, response.body),
             ChannelUnreadable,
         )
         if abs(self._clock() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
-        if response.status >= 400:  # noqa: PLR2004 - the classes of errors
-            raise ChannelRefused(read_json(response.body, _ErrorObject).code)
-        return response
 
     def _verify(
         self,
@@ -223,7 +223,7 @@ class Sandbox:
         string: Callable[[int], bytes],
         error: type[CallbackForged | ChannelUnreadable],
     ) -> int:
-        """When it was signed. The algorithm is ours, never the message's; bytes are compared in constant time."""
+        """Return the signature's time. The algorithm is fixed here; bytes are compared in constant time."""
         match = _SIGNATURE.fullmatch(header)
         key = None if match is None else self._keys.get(match[2])
         if match is None or key is None:
@@ -243,7 +243,7 @@ class Sandbox:
         raise ChannelUnreadable(f"refused_{code}")
 
     def _evidence(self, payment: _PaymentObject) -> Evidence:
-        """What the payment object says, compared with nothing."""
+        """Evidence of the payment object, compared with nothing."""
         is_ours = payment.merchant_id == self._merchant_id
         common: dict[str, Any] = {
             "channel_account": self._name if is_ours else f"other:{payment.merchant_id}",

@@ -1,7 +1,7 @@
-"""Stripe: its pay page (Checkout) and PaymentIntents, for which the merchant's own page does the asking.
+"""Stripe: its pay page (Checkout), and PaymentIntents for a merchant's own page.
 
-https://docs.stripe.com/api ; forms out, JSON in. It is asked by its own ids, `cs_…` and `pi_…`, and carries our number
-in its metadata. Answers are not signed, so the object that was asked for has to be the one that is told of.
+https://docs.stripe.com/api ; requests are forms, responses JSON. Payments are queried by Stripe's ids, `cs_…` and
+`pi_…`, and have our number in their metadata. Responses are not signed, so the object must be the requested one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Stripe:
         self._api = Api(transport, base_url(account), credentials.secret_key, credentials.api_version)
 
     async def create_payment(self, create: Create) -> Created:
-        """Nothing can be paid whose creation was not answered: nobody but Stripe knows its address, or its secret.
+        """Create a session or an intent. Without its response nobody can pay it: nobody knows its address or secret.
 
-        So 401 and 403 are definite too: whatever an earlier request may have created takes no money.
+        So 401 and 403 are definite too: an object that an earlier request created takes no money.
         """
         is_intent = create.payment.method == "payment_intent"
         form = intent_form(create) if is_intent else session_form(create)
@@ -70,7 +70,7 @@ class Stripe:
         return self._read_response(payment, await self._api.get(path, [("expand[]", expanded)]))
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        """Nothing is signed here, so there is no time to compare `received_at` with."""
+        """Read the response; it is unsigned, so `received_at` is compared with nothing."""
         del received_at
         return self._read_response(payment, response)
 
@@ -82,22 +82,22 @@ class Stripe:
         return _STATUS_MISSING if refusal.code == "resource_missing" else _STATUS_ERROR
 
     async def capture_payment(self, payment: Payment) -> None:
-        """Stripe takes the money by itself, for nothing is created here that waits to be asked."""
+        """Stripe takes the money by itself: no object is created with manual capture."""
 
     async def close_payment(self, payment: Payment) -> None:
-        """A session is expired, and with it the PaymentIntent of a buyer who has begun."""
+        """Expire a session, and with it a PaymentIntent that the buyer has begun; cancel an intent."""
         path, _ = _address(payment)
         try:
             await self._api.post(f"{path}/{'expire' if path.startswith(_SESSIONS) else 'cancel'}")
         except Refused as refused:
-            # Paid, under way, or over already: all are answers, and the next query tells which. Stripe has no code for
-            # a session that is not open; and the request has nothing else that could be wrong.
+            # Paid, under way, or over already: the next query shows which. Stripe has no code for a session that is not
+            # open, and nothing else in the request can be wrong.
             is_over = refused.refusal.code in (None, "payment_intent_unexpected_state")
             if not refused.is_missing and not (refused.status == _STATUS_ERROR and is_over):
                 raise
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
-        """Stripe forgets `refund_no` as a key after a day: whoever asks again later has to query the refund first."""
+        """Request a refund. Stripe forgets the idempotency key after a day: query the refund before a later repeat."""
         intent_id = await self._intent_id(payment)
         if intent_id is None:
             raise ChannelRefused("not_paid")
@@ -141,8 +141,8 @@ class Stripe:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
 
     async def fetch_undelivered(self) -> tuple[Evidence, ...]:
-        """Events of the last 30 days that some endpoint has not acknowledged. What of them cannot be read is left out:
-        the payment's own query will tell.
+        """Evidence of events of the last 30 days that some endpoint has not acknowledged. Unreadable ones are left out:
+        the payment's own query follows anyway.
         """
         query = [("delivery_success", "false"), *(("types[]", name) for name in EVENTS)]
         undelivered: list[Evidence] = []
@@ -157,7 +157,7 @@ class Stripe:
         return tuple(undelivered)
 
     async def keep_current(self) -> None:
-        """Nothing here grows old."""
+        """Nothing to renew."""
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
         await stripe_statement.fetch(self._api, day, into)
@@ -165,7 +165,7 @@ class Stripe:
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
         return stripe_statement.parse(statement)
 
-    # -- what was told -------------------------------------------------------------------------------------------------
+    # -- responses -----------------------------------------------------------------------------------------------------
 
     def _read_response(self, payment: Payment, response: Response) -> Evidence:
         try:
@@ -173,7 +173,7 @@ class Stripe:
         except Refused as refused:
             reference = payment.channel_reference or payment.out_trade_no
             if refused.is_missing and reference.startswith("cs_test_" if self._live else "cs_live_"):
-                # Nobody sees it with keys of the other world, to which the account was switched over meanwhile.
+                # Keys of the other world, to which the account was switched meanwhile, cannot see it.
                 raise ChannelUnreadable("livemode") from None
             if refused.is_missing:
                 return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)
@@ -183,12 +183,12 @@ class Stripe:
             return intent_evidence(intent, account=self._name, number=self._number_of(payment, intent))
         session = read_json(body, Session)
         if isinstance(session.payment_intent, str) and session.payment_status != "paid":
-            # Expired it may be, and its payment under way all the same: only the payment itself tells.
+            # An expired session may still have a payment under way: only the expanded payment shows it.
             raise ChannelUnreadable("not_expanded")
         return session_evidence(session, account=self._name, number=self._number_of(payment, session))
 
     def _number_of(self, payment: Payment, object_: Session | Intent) -> str:
-        """Whose payment this is. An object made elsewhere names no number, or its maker's own: then its id decides."""
+        """Payment number of the object. One made elsewhere has none or a foreign one; then its id decides."""
         if object_.livemode is not self._live:
             raise ChannelUnreadable("livemode")
         named_number = object_.named_number
@@ -202,7 +202,7 @@ class Stripe:
         return event_evidence(event, account=self._name, account_id=self._account_id)
 
     async def _intent_id(self, payment: Payment) -> str | None:
-        """What a refund is of: the PaymentIntent, which a session has only once the buyer has begun."""
+        """Id of the PaymentIntent to refund; a session has one only after the buyer has begun."""
         if payment.channel_transaction_id is not None:
             return payment.channel_transaction_id
         if (reference := _reference(payment)).startswith("pi_"):
@@ -220,7 +220,7 @@ class Stripe:
 
 
 def _reference(payment: Payment) -> str:
-    """What the payment is asked by; a watched one may be known by nothing but that."""
+    """Stripe's id of the payment; a watched payment may have it as its number."""
     reference = payment.channel_reference or payment.out_trade_no
     if not reference.startswith(("cs_", "pi_")):
         raise ChannelUnreadable("no_channel_reference")
@@ -228,7 +228,7 @@ def _reference(payment: Payment) -> str:
 
 
 def _address(payment: Payment) -> tuple[str, str]:
-    """Where the payment is asked about, and what of it is to be told as a whole and not as an id."""
+    """Path of the payment, and its field to expand from an id to an object."""
     reference = quote(_reference(payment), safe="")
     if reference.startswith("cs_"):
         return f"{_SESSIONS}/{reference}", "payment_intent.latest_charge"

@@ -1,6 +1,6 @@
-"""Stripe's API as a client sees it: keys, forms, refusals and lists. https://docs.stripe.com/api
+"""Calls of Stripe's API: keys, forms, refusals and lists. https://docs.stripe.com/api
 
-Answers are not signed. That Stripe gave them is known from TLS alone, hence no plain HTTP beyond this machine.
+Responses are not signed. Only TLS authenticates Stripe, hence no plain HTTP beyond this machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from channels.transport import Response, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
 PAGE_SIZE = 100
-"""The most that Stripe gives at a time."""
+"""Stripe's maximum."""
 
 PAGE_BYTES_MAX = 4 << 20
-"""A hundred events with the objects in them come to about half a megabyte."""
+"""A hundred events with their objects are about half a megabyte."""
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class Refused(ChannelRefused):
-    """Stripe understood the request and refused it, with this status and in these words."""
+    """Stripe understood the request and refused it, with this status and refusal."""
 
     def __init__(self, status: int, refusal: Refusal) -> None:
         super().__init__(refusal.code_or_type)
@@ -53,19 +53,19 @@ class Api:
         self._headers = {"Authorization": f"Bearer {secret_key}", "Stripe-Version": version}
 
     async def get(self, path: str, query: Fields = (), *, response_bytes_max: int = 1 << 20) -> Response:
-        """The answer as it came, a refusal too."""
+        """Return the response of a GET, even if it is a refusal."""
         url = f"{self._base_url}{path}?{urlencode(query)}" if query else self._base_url + path
         return await self._transport.call("GET", url, headers=self._headers, response_bytes_max=response_bytes_max)
 
     async def post(self, path: str, form: Fields = (), *, idempotency_key: str = "") -> Response:
-        """One change.
+        """Send a change and return its response.
 
         Raises:
             Refused: definite.
-            ChannelUnavailable: the same key is at work (409). Stripe keeps the first answer to a key for a day at
-                least, and repeats it even when it was a 500: such a creation stays unknown however often it is asked
-                for, and nothing can be queried, for its id was never told. Nor can it be paid: nobody has its address.
-                When the key is forgotten, the creation is done again, or refused because its time is over.
+            ChannelUnavailable: a request with the same key is running (409). Stripe keeps the first response to a key
+                for at least a day and repeats even a 500. Such a creation stays unknown: without its id it cannot be
+                queried, and without its address it cannot be paid. Once the key is forgotten, the creation is done
+                again, or refused because its time is over.
         """
         headers = self._headers | {"Content-Type": "application/x-www-form-urlencoded"}
         if idempotency_key:
@@ -74,10 +74,10 @@ class Api:
         return require_success(await self._transport.call("POST", url, headers=headers, body=urlencode(form).encode()))
 
     async def pages(self, path: str, query: Fields, *, pages_max: int) -> AsyncIterator[list[msgspec.Raw]]:
-        """A list, page by page, newest first; after `pages_max` pages it ends, whatever there is more.
+        """Pages of a list, newest first, at most `pages_max` of them.
 
         Raises:
-            ChannelUnreadable: a page is none, or says that there is more and shows nothing.
+            ChannelUnreadable: a page is malformed, or empty although more should follow.
         """
         after: Fields = ()
         for _ in range(pages_max):
@@ -93,13 +93,13 @@ class Api:
 
 
 def require_success(response: Response) -> Response:
-    """The answer, unless it refuses.
+    """Return the response unless it is a refusal.
 
     Raises:
-        Refused: in Stripe's own words.
-        ChannelUnavailable: the same idempotency key is at work.
-        ChannelUnreadable: in nobody's words; or the key was used with other parameters, so that there may be something
-            under it that is not known here.
+        Refused: by Stripe.
+        ChannelUnavailable: a request with the same idempotency key is running.
+        ChannelUnreadable: an error that is not Stripe's, or the key was used with other parameters, so an unknown
+            object may exist under it.
     """
     if response.status < _ERRORS:
         return response
@@ -112,7 +112,7 @@ def require_success(response: Response) -> Response:
 
 
 def read_raw(raw: msgspec.Raw, type_: type[_T]) -> _T:
-    """A part of a body that was read before, by `read_json`, so that nothing in it has a key twice."""
+    """Decode a part of a body that `read_json` has read, so it has no repeated key."""
     try:
         return msgspec.json.decode(raw, type=type_)
     except (msgspec.DecodeError, ValueError):

@@ -1,4 +1,4 @@
-"""Creating a payment at Stripe: what is asked for, and whether the answer is about it."""
+"""Creation of a payment at Stripe: the request's form and the check of its response."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.errors import ChannelUnreadable
 from core.order import Checkout, Payment
 
 SESSION_LIVES_MIN = timedelta(minutes=40)
-"""Stripe wants 30 minutes from when it is asked. Ten more: a creation whose answer was lost is asked for again, word by
-word or it is an error, after 1 minute and after 5."""
+"""Stripe's minimum is 30 minutes from the request. Ten more, because a creation with a lost response is repeated, in
+the same words, after 1 minute and after 5."""
 
 SESSION_LIVES_MAX = timedelta(hours=24)
 INTENT_LIVES = timedelta(days=3650)
@@ -22,7 +22,7 @@ INTENT_LIVES = timedelta(days=3650)
 
 
 def session_form(create: Create) -> list[tuple[str, str]]:
-    """Made of what does not change, the clock least of all: asking again has to be word for word the same."""
+    """Form of a session. It depends on no clock, because a repeated request must be identical."""
     payment, price = create.payment, "line_items[0][price_data]"
     form = [
         ("mode", "payment"),
@@ -36,8 +36,8 @@ def session_form(create: Create) -> list[tuple[str, str]]:
         ("success_url", create.return_url),
         ("cancel_url", create.return_url),
     ]
-    # A session that may not live as long, or as short, as the payment lives by Stripe's own rule. It is told to the
-    # payment either way, and expired by us at the order's deadline.
+    # Outside Stripe's limits the session's end differs from the payment's. It is returned either way, and we expire the
+    # session at the order's deadline.
     if payment.payable_until <= payment.created_at + SESSION_LIVES_MAX:
         until = max(payment.payable_until, payment.created_at + SESSION_LIVES_MIN)
         form.append(("expires_at", str(int(until.timestamp()))))
@@ -56,10 +56,10 @@ def intent_form(create: Create) -> list[tuple[str, str]]:
 
 
 def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
-    """The pay page, and until when it takes money.
+    """The pay page and its end.
 
     Raises:
-        ChannelUnreadable: it is not the session that was asked for.
+        ChannelUnreadable: the response is not about the requested session.
     """
     session = read_json(body, Session)
     if session.livemode is not live or (session.named_number, session.amount_total, session.currency) != _expected(
@@ -74,7 +74,7 @@ def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
 
 
 def created_intent(payment: Payment, body: bytes, *, live: bool) -> Created:
-    """The secret with which the merchant's page pays. Raises as `created_session`."""
+    """The client secret for the merchant's page. Raises as `created_session`."""
     intent = read_json(body, Intent)
     if intent.livemode is not live or (intent.named_number, intent.amount, intent.currency) != _expected(payment):
         raise ChannelUnreadable("other_payment")

@@ -1,6 +1,6 @@
-"""Stripe's events: what a callback carries, and what is listed of those that could not be delivered.
+"""Stripe's events, in callbacks and in the list of undelivered ones.
 
-https://docs.stripe.com/api/events/types ; each has a snapshot of its object, as it was when the event came about.
+https://docs.stripe.com/api/events/types ; each has a snapshot of its object at the time of the event.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What a callback carries. `account` is told of accounts that are connected to ours, never of ours.
+    """The body of a callback. `account` is set only for accounts that are connected to ours.
 
-    An event of Stripe's second API, `v2.core.event`, is thin: it carries no object, and its time is text.
+    An event of Stripe's second API, `v2.core.event`, is thin: it has no object, and its time is text.
     """
 
     id: Id
@@ -62,10 +62,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evidence | None:
-    """What an event says of a payment, if of any. `account` is our name for the account, `account_id` Stripe's.
+    """Evidence of an event, if it is about a payment. `account` is our name for the account, `account_id` Stripe's.
 
-    A thin event names an object and tells nothing of it, not even our number, so it is no evidence; the payment is
-    found by its query. An object made elsewhere that names no number is known by its own id.
+    A thin event has nothing of its object, not even our number, so it is no evidence; the payment's query follows. An
+    object made elsewhere without a number is identified by its own id.
     """
     if event.data is None or not isinstance(event.created, int):
         return None
@@ -79,7 +79,7 @@ def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evi
         if session.mode != "payment":
             return None
         evidence = session_evidence(session, account=named_account, number=session.named_number or session.id, at=at)
-        # The session stays complete and unpaid, as it was while the money was awaited.
+        # The session stays complete and unpaid, as it was while the payment was under way.
         has_failed = event.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
         return replace(evidence, under_way=False) if has_failed else evidence
     if event.type == _REFUND_EVENT:

@@ -1,7 +1,7 @@
-"""Stripe's objects as far as nodrop reads them, and the evidence that each of them is.
+"""Stripe's objects, as far as they are read, and their evidence.
 
-A PaymentIntent that succeeded is money, and nothing else is: a decline takes it back to `requires_payment_method`, and
-a session that is `complete` may be waiting for a bank. https://docs.stripe.com/payments/paymentintents/lifecycle
+Only a PaymentIntent that succeeded is money: a decline takes it back to `requires_payment_method`, and a session
+that is `complete` may be waiting for a bank. https://docs.stripe.com/payments/paymentintents/lifecycle
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 """Since 1970, up to the last second that a datetime holds."""
 
 _UNDER_WAY = ("processing", "requires_capture")
-"""The buyer has nothing left to do. `requires_action` is not among them: a check by the bank can be walked away from,
-and a PaymentIntent that waits for it is cancelled by us at the deadline."""
+"""The buyer has nothing left to do. `requires_action` is not among them: the buyer may abandon the bank's check, and we
+cancel such a PaymentIntent at the deadline."""
 
 
 class _Object(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +37,10 @@ class _Object(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def named_number(self) -> str | None:
-        """The number that we gave it; None when it was made elsewhere, and then it may have any other metadata.
+        """Our number in the metadata; None for an object made elsewhere.
 
         Raises:
-            ChannelUnreadable: there is one, and it is none of ours.
+            ChannelUnreadable: the number is not of our form.
         """
         number = (self.metadata or {}).get("out_trade_no")
         if number is not None and OUT_TRADE_NO.fullmatch(number) is None:
@@ -51,7 +51,7 @@ class _Object(msgspec.Struct, frozen=True, kw_only=True):
 class Charge(_Object, frozen=True, kw_only=True):
     """One movement of money towards us; a PaymentIntent has a charge for each attempt, and the latest one counts.
 
-    It may be an authorisation alone. Let go, that is *refunded* up to 2025-03-31, by all of it and without having been
+    It may be an authorisation only. Released, it counts as fully *refunded* up to 2025-03-31, although it was never
     money: https://docs.stripe.com/changelog/basil/2025-03-31/remove-refund-from-partial-capture-and-payment-cancellation-flow
     """
 
@@ -67,14 +67,14 @@ class Charge(_Object, frozen=True, kw_only=True):
 
     @property
     def captured(self) -> int:
-        """What was taken, which may be less than what was authorised."""
+        """Captured amount, which may be less than the authorised one."""
         if not self.is_captured:
             return 0
         return self.amount if self.amount_captured is None else self.amount_captured
 
 
 class Intent(_Object, frozen=True, kw_only=True):
-    """A payment. `latest_charge` is an id unless it was asked to be expanded, and always so in events."""
+    """A payment. `latest_charge` is an id unless the request expands it; in events it is always an id."""
 
     object: Literal["payment_intent"]
     livemode: bool
@@ -95,9 +95,9 @@ class Intent(_Object, frozen=True, kw_only=True):
 
 
 class Session(_Object, frozen=True, kw_only=True):
-    """A visit to Stripe's pay page. It has a PaymentIntent from when the buyer begins to pay.
+    """A visit to Stripe's pay page. Its PaymentIntent exists once the buyer begins to pay.
 
-    `mode` is not `payment` for what others use the account for: subscriptions, cards kept for later.
+    `mode` is not `payment` for other uses of the account: subscriptions, saved cards.
     """
 
     object: Literal["checkout.session"]
@@ -114,7 +114,7 @@ class Session(_Object, frozen=True, kw_only=True):
 
     @property
     def named_number(self) -> str | None:
-        """As of any object; sessions made elsewhere often have the shop's number in a field of its own."""
+        """As for any object; sessions made elsewhere often have the number in `client_reference_id`."""
         reference = self.client_reference_id or ""
         return super().named_number or (reference if OUT_TRADE_NO.fullmatch(reference) else None)
 
@@ -128,7 +128,7 @@ class Refund(_Object, frozen=True, kw_only=True):
 
     @property
     def refund_no(self) -> str:
-        """Empty when it was not ours."""
+        """Empty for a refund that is not ours."""
         number = (self.metadata or {}).get("refund_no", "")
         return number if OUT_TRADE_NO.fullmatch(number) else ""
 
@@ -145,7 +145,7 @@ class Refund(_Object, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of a list; what is in it is read one by one."""
+    """One page of a list; its items are decoded one by one."""
 
     object: Literal["list"]
     data: list[msgspec.Raw]
@@ -153,7 +153,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """Whatever is in a list has an id, by which the next page is asked for."""
+    """Any item of a list; the next page starts after its id."""
 
     id: Id
 
@@ -174,18 +174,18 @@ class _Errors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_refusal(body: bytes) -> Refusal:
-    """An error as Stripe tells it.
+    """Parse an error of Stripe.
 
     Raises:
-        ChannelUnreadable: somebody else's: a router or a proxy between the two can answer 404 as well.
+        ChannelUnreadable: not Stripe's: a router or a proxy in between can send a 404 as well.
     """
     return read_json(body, _Errors).error
 
 
 def intent_evidence(intent: Intent, *, account: str, number: str, at: datetime | None = None) -> Evidence:
-    """What a PaymentIntent says. `at`: when it was paid, should its charge not be expanded.
+    """Evidence of a PaymentIntent. `at` is the time of payment if its charge is not expanded.
 
-    A decline leaves `requires_payment_method`, which is no end: the buyer may try another card.
+    A decline leaves `requires_payment_method`, which does not end it: the buyer may try another card.
     """
     currency = intent.currency.upper()
     common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
@@ -205,7 +205,7 @@ def intent_evidence(intent: Intent, *, account: str, number: str, at: datetime |
 
 
 def session_evidence(session: Session, *, account: str, number: str, at: datetime | None = None) -> Evidence:
-    """What a session says, and its PaymentIntent instead of it wherever that is expanded and knows better."""
+    """Evidence of a session, or of its expanded PaymentIntent where that is more definite."""
     intent = session.payment_intent
     if isinstance(intent, Intent) and (intent.status == "succeeded" or _is_over(session, intent)):
         return intent_evidence(intent, account=account, number=number, at=at)
@@ -222,7 +222,7 @@ def session_evidence(session: Session, *, account: str, number: str, at: datetim
         if not isinstance(intent, str) or common["amount"] is None:
             raise ChannelUnreadable("paid_without_transaction")
         return Paid(**common, channel_transaction_id=intent, at=at)
-    # Expired, and with a payment that was begun all the same: that one may yet bring money.
+    # An expired session with a payment that was begun may still bring money.
     is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
     if session.status == "expired" and is_idle:
         return Closed(**common)
@@ -230,7 +230,7 @@ def session_evidence(session: Session, *, account: str, number: str, at: datetim
 
 
 def charge_evidence(charge: Charge, *, account: str, number: str) -> Evidence:
-    """What a charge says that was refunded, in part or in whole. That nothing was captured is no more than a hint."""
+    """Evidence of a refunded charge. Without a captured amount it is `Unclear` and only starts a query."""
     if charge.captured == 0:
         return Unclear(channel_account=account, out_trade_no=number, reason="not_captured")
     currency = charge.currency.upper()
@@ -250,9 +250,9 @@ def instant(seconds: int) -> datetime:
 
 
 def _is_under_way(session: Session) -> bool:
-    """A session is complete once its buyer has done everything on the page. Then what is left of its payment is a
-    bank's, or, with a voucher, a counter's, until it fails and wants another method. One that needed no payment waits
-    for none.
+    """Whether money may still come. A session is complete once the buyer has done everything on the page; then a bank
+    or a voucher's counter finishes the payment, until it fails and needs another method. A session without a required
+    payment waits for none.
     """
     intent, is_complete = session.payment_intent, session.status == "complete"
     if isinstance(intent, Intent):
@@ -261,5 +261,5 @@ def _is_under_way(session: Session) -> bool:
 
 
 def _is_over(session: Session, intent: Intent) -> bool:
-    """Cancelled, in a session in which no other payment can begin."""
+    """Whether the intent is cancelled in a session where no other payment can begin."""
     return intent.status == "canceled" and session.status != "open"

@@ -1,9 +1,9 @@
-"""The header `Stripe-Signature`: who may have signed these bytes, and when. https://docs.stripe.com/webhooks/signature
+"""Verification of the header `Stripe-Signature`. https://docs.stripe.com/webhooks/signature
 
     t=1533204620,v1=<64 hex>[,v1=<64 hex>][,v0=<64 hex>]
 
 HMAC-SHA256 over the time, a full stop and the raw body. While a secret is rolled there is one `v1` for each secret.
-`v0` is Stripe's own scheme for tests: whoever counts it lets anybody in.
+`v0` is Stripe's scheme for tests; accepting it would accept forgeries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.errors import CallbackForged, CallbackStale
 
 TOLERANCE_S = 300
 HEADER_CHARACTERS_MAX = 2048
-"""Over twenty signatures: a roll has two."""
+"""More than twenty signatures; a roll has two."""
 
 _PART = re.compile(r"([a-z][a-z0-9]*)=([^,]*)", re.ASCII)
 _TIME = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -32,13 +32,13 @@ class _Header(NamedTuple):
 
 
 def verify(header: str, body: bytes, secrets: Sequence[str], *, received_at: datetime) -> None:
-    """Prove that one of the secrets signed this body, within the tolerance of when it was received, on both sides.
+    """Verify that one of the secrets signed this body, within the tolerance of its receipt, on both sides.
 
-    A secret is used as it is shown, in raw UTF-8 and with its `whsec_`: it is no base64, as Standard Webhooks has it.
+    A secret is used in raw UTF-8 with its `whsec_`; it is not base64 as in Standard Webhooks.
 
     Raises:
-        CallbackForged: no secret did.
-        CallbackStale: one did, at another time.
+        CallbackForged: no secret signed it.
+        CallbackStale: one signed it, at another time.
     """
     parsed = _parse(header)
     string = f"{parsed.time}.".encode() + body
@@ -49,7 +49,7 @@ def verify(header: str, body: bytes, secrets: Sequence[str], *, received_at: dat
 
 
 def _parse(header: str) -> _Header:
-    """Strictly: one time, and parts that are all of the form name=value."""
+    """Parse strictly: exactly one time, and every part of the form name=value."""
     if len(header) > HEADER_CHARACTERS_MAX:
         raise CallbackForged("signature_header")
     parts = [_PART.fullmatch(part) for part in header.split(",")]
@@ -62,7 +62,7 @@ def _parse(header: str) -> _Header:
 
 
 def _named(secrets: Sequence[str]) -> list[tuple[str, str]]:
-    """By their place in the configuration; an empty one, which anybody can sign with, is left out."""
+    """Secrets with their place in the configuration; an empty one, with which anybody can sign, is left out."""
     return [(f"webhook_secrets[{at}]", secret) for at, secret in enumerate(secrets) if secret]
 
 

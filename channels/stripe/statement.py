@@ -1,7 +1,7 @@
-"""Stripe's statement of a day: its balance transactions, kept as one JSON object a line.
+"""Stripe's statement of a day: its balance transactions, stored as one JSON object a line.
 
-https://docs.stripe.com/reports/balance-transaction-types ; amounts are those of the charge and the refund behind each
-transaction, for the transaction itself is in the currency that the money was converted to.
+https://docs.stripe.com/reports/balance-transaction-types ; amounts are those of the charge or the refund behind each
+transaction, because the transaction itself is in the converted currency.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from channels.transport import DOWNLOAD_TIMEOUT_S, STATEMENT_BYTES_MAX
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
 PAGES_MAX = 1000
-"""100,000 transactions a day; what is more cannot be fetched within the deadline either."""
+"""100,000 transactions a day; more could not be fetched within the deadline."""
 
 LINE_BYTES_MAX = 64 << 10
 """A transaction with its charge takes about 4 KB."""
@@ -36,7 +36,7 @@ class _Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Transaction(_Kind, frozen=True, kw_only=True):
-    """`source` is an id where it was not expanded, and then nothing can be told of it."""
+    """`source` is an id where it was not expanded."""
 
     type: str
     created: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
@@ -55,7 +55,7 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
 
     Raises, besides what every call raises:
         ChannelRefused: with `code` "no_statement" when there are none.
-        ChannelUnreadable: there are more than can be kept.
+        ChannelUnreadable: there are more than the limits allow.
     """
     start = int(datetime.combine(day, time(), UTC).timestamp())
     end = start + int(timedelta(days=1).total_seconds())
@@ -77,7 +77,7 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
 
 
 def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """Its payments and refunds; payouts, fees and adjustments are left out.
+    """Payments and refunds of a statement; payouts, fees and adjustments are left out.
 
     Raises:
         ChannelUnreadable: it does not begin with a balance transaction.
@@ -97,7 +97,7 @@ def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
 
 
 def _line(raw: msgspec.Raw) -> bytes:
-    """On one line, whatever Stripe's own line breaks are."""
+    """The transaction on one line, without Stripe's line breaks."""
     return msgspec.json.format(bytes(raw), indent=-1) + b"\n"
 
 

@@ -21,7 +21,7 @@ _KeyId = Annotated[str, msgspec.Meta(pattern=r"\APUB_KEY_ID_[0-9A-Za-z]{1,64}\Z"
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`private_key` and `merchant_serial` are ours and sign; everything below `apiv3_key` verifies what comes.
+    """`private_key` and `merchant_serial` are ours and sign; all keys below `apiv3_key` verify messages.
 
     `public_keys`: id (`PUB_KEY_ID_…`) → PEM; responses signed with the first one are requested.
     `download_certificates`: the platform certificates are fetched and renewed.

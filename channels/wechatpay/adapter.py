@@ -1,8 +1,7 @@
-"""WeChat Pay, API v3, for one merchant number: native (二维码), h5 and jsapi. Set up as in docs/channels/wechatpay.md.
+"""WeChat Pay, API v3, for one merchant number: native (二维码), h5 and jsapi. Set-up: docs/channels/wechatpay.md.
 
-Both sides sign with RSA. Answers with 200 and 204 are signed, errors are not: an error is at most a refusal or a
-*missing*, never money and never the end of a payment. Calls and signatures are in `wechatpay_wire`, what is said in
-`wechatpay_bodies`, the statement in `wechatpay_bill`.
+Both sides sign with RSA. Responses with 200 and 204 are signed, errors are not: an error is at most a refusal or a
+*missing*, never money and never the end of a payment.
 """
 
 from __future__ import annotations
@@ -81,10 +80,10 @@ class WechatPay:
     # -- payments ------------------------------------------------------------------------------------------------------
 
     async def create_payment(self, create: Create) -> Created:
-        """No money is taken after `time_expire`: https://pay.weixin.qq.com/doc/v3/merchant/4012791877.
+        """Create it; no money is taken after `time_expire`: https://pay.weixin.qq.com/doc/v3/merchant/4012791877.
 
-        A code or link lives shorter (native and jsapi 2 h, h5 5 min), but the same number gives a fresh one until then,
-        so it is this end that is told.
+        A code or link is valid for less (native and jsapi 2 h, h5 5 min), but the same number gets a fresh one until
+        then, so `payable_until` is this end.
         """
         method = create.payment.method or self.methods[0]
         ends_at = create.payment.payable_until.replace(microsecond=0)
@@ -101,7 +100,7 @@ class WechatPay:
         return self.read_response(payment, response, received_at=self._wire.now())
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
-        """The status decides: 200 must verify; 404 with the one code that says so is *missing*, and never more."""
+        """Read by status: 200 must verify; 404 with exactly one code is *missing*."""
         if response.status == OK:
             return self._evidence(self._wire.read(response, Transaction, received_at))
         code = _code(response)
@@ -122,7 +121,7 @@ class WechatPay:
             self._wire.verify(response, self._wire.now())
             return
         code = _code(response)
-        # Paid or closed meanwhile, or not there: all are answers, and the next query tells what they mean.
+        # Paid or closed meanwhile, or not there: the next query shows which.
         if code not in _NOTHING_TO_CLOSE:
             raise refusal(code)
 
@@ -160,17 +159,17 @@ class WechatPay:
         return Callback(notification_id=callback.id, evidence=self._callback_evidence(callback))
 
     def acknowledge(self) -> Acknowledgement:
-        """The status alone counts, 200 or 204: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_3_5.shtml.
+        """Only the status counts, 200 or 204: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_3_5.shtml.
 
-        200, for a 204 must not have the Content-Length that servers and routers put on it.
+        200, because a 204 must not have the Content-Length that servers and routers add.
         """
         return Acknowledgement(status=200, content_type="application/json", body=b"")
 
     async def keep_current(self) -> None:
-        """Platform certificates, twice a day and when a message named one that is not here. A failure changes nothing.
+        """Fetch platform certificates twice a day, and after an unknown serial. A failure changes nothing.
 
-        The answer is verified with a key that is known, or with a certificate that was in it: that it could be
-        unsealed proves by the APIv3 key where it comes from.
+        The response is verified with a known key or with a certificate in it: the APIv3 key, which unseals the list,
+        proves its origin.
         """
         at, ring = self._wire.now(), self._wire.ring
         if self._renewal is None or not self._renewal.is_due(at, ring):
@@ -186,7 +185,7 @@ class WechatPay:
     # -- statements ----------------------------------------------------------------------------------------------------
 
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
-        """The file is not signed; its hash is in the answer that is, so it is kept only when that is right."""
+        """Fetch the file, which is unsigned; it is kept only if it has the hash in the signed response."""
         path = f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL&tar_type=GZIP"
         response = await self._wire.call("GET", path)
         if response.status != OK and _code(response) == NO_STATEMENT:
@@ -202,10 +201,10 @@ class WechatPay:
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
         return wechatpay_bill.rows(statement)
 
-    # -- what is asked and what is told --------------------------------------------------------------------------------
+    # -- requests and responses ----------------------------------------------------------------------------------------
 
     async def _call(self, method: str, path: str, body: object | None = None) -> Response:
-        """The answer of a call that was not refused; it is not verified yet."""
+        """Return the response of a call that was not refused; it is not verified yet."""
         return _require_success(await self._wire.call(method, path, body))
 
     def _order_fields(self, create: Create, ends_at: datetime) -> dict[str, Any]:
@@ -234,7 +233,7 @@ class WechatPay:
         return Checkout(kind="client", value=self._bridge(self._wire.read(response, JsapiBody).prepay_id))
 
     def _bridge(self, prepay_id: str) -> str:
-        """What the page hands to `WeixinJSBridge`."""
+        """Parameters that the page passes to `WeixinJSBridge`."""
         timestamp, nonce, package = str(int(self._wire.now().timestamp())), token_hex(16), f"prepay_id={prepay_id}"
         return json.dumps(
             {
@@ -256,7 +255,7 @@ class WechatPay:
             return self._evidence(read_json(plain, Transaction))
         notice = read_json(plain, RefundNotice)
         account = self._name if notice.mchid == self._wire.mchid else f"other:{notice.mchid}"
-        # It tells the sum of this one refund, not of all, and no currency: a query has to follow.
+        # It has the amount of this one refund, not of all, and no currency: a query must follow.
         return Unclear(channel_account=account, out_trade_no=notice.out_trade_no, reason="refund_notice")
 
     def _evidence(self, transaction: Transaction) -> Evidence:
@@ -264,10 +263,10 @@ class WechatPay:
 
 
 def _method_fields(method: str, create: Create) -> dict[str, Any]:
-    """What only this method is asked with.
+    """Fields that only this method has.
 
     Raises:
-        InvalidRequest: it is not known of the payer, or there is no such method.
+        InvalidRequest: the payer lacks them, or there is no such method.
     """
     payer = create.payer
     match method:
@@ -297,7 +296,7 @@ def _code(response: Response) -> str:
 
 
 def _with_redirect(h5_url: str, return_url: str) -> str:
-    """Where a buyer is sent, with the way back to us; it is for the browser and needs no signature."""
+    """The buyer's address with our return address; it is for the browser and needs no signature."""
     parts = urlsplit(web_address(h5_url))
     return f"{h5_url}{'&' if parts.query else '?'}redirect_url={quote(return_url, safe='')}"
 

@@ -1,7 +1,7 @@
 """The statement of a day (交易账单): packed with gzip, one transaction a line, each cell behind a backquote.
 
 https://pay.weixin.qq.com/docs/merchant/apis/native-payment/get-trade-bill.html. Nothing is quoted, and a subject may
-hold commas, so cells end where the next backquote begins. Columns are found by name: new ones are added now and then.
+contain commas, so a cell ends where the next backquote begins. Columns are found by name: new ones are added at times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.money import is_currency, minor_units
 
 ZONE = timezone(timedelta(hours=8))
 UNPACKED_BYTES_MAX = 1 << 30
-"""Two million transactions at half a kilobyte: what is larger is a bomb."""
+"""Two million transactions at half a kilobyte; a larger file is taken for a bomb."""
 
 LINE_BYTES_MAX = 16 * 1024
 _CHUNK_BYTES = 1 << 16
@@ -36,12 +36,12 @@ _CURRENCY = "货币种类"
 _REFUND_NUMBER = "商户退款单号"
 _REFUND_STATE = "退款状态"
 _REFUND_AMOUNT = "退款金额"
-# What was asked to be given back, coupons included, as in 订单金额; bills of old accounts do not have it.
+# Requested refund, coupons included, as in 订单金额; bills of old accounts do not have it.
 _REFUND_REQUESTED = "申请退款金额"
 _COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _AMOUNT, _CURRENCY, _REFUND_NUMBER, _REFUND_STATE, _REFUND_AMOUNT)
 
 _SUMS = "总交易单数".encode()
-"""How the line above the sums begins, which are the end."""
+"""Start of the line above the sums, which end the file."""
 
 _GZIP = b"\x1f\x8b"
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
@@ -50,10 +50,10 @@ _NONE = ("", "0")
 
 
 def check_hash(statement: IO[bytes], sha1_hex: str) -> None:
-    """Prove the file by the hash that the signed answer told; it is over the *unpacked* bytes.
+    """Check the file against the hash in the signed response, which covers the *unpacked* bytes.
 
     Raises:
-        ChannelUnreadable: it is another file, or none that can be unpacked.
+        ChannelUnreadable: it is another file, or cannot be unpacked.
     """
     digest = sha1(usedforsecurity=False)
     unpacked = _unpacked(statement)
@@ -69,10 +69,10 @@ def check_hash(statement: IO[bytes], sha1_hex: str) -> None:
 
 
 def rows(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """Money that came and money that was given back; the sums at the end are left out.
+    """Payments and refunds of the statement, without the sums at its end.
 
     Raises:
-        ChannelUnreadable: it does not begin with the columns, or ends before its sums: then it was cut off.
+        ChannelUnreadable: it does not begin with the columns, or ends before its sums, so it was cut off.
     """
     lines = _lines(statement)
     _, first = next(lines, (0, b""))
@@ -93,7 +93,7 @@ def _unpacked(statement: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
 
 
 def _lines(statement: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1, without their ends; never more than a line in memory."""
+    """Numbered lines without their ends; never more than one line in memory."""
     unpacked, size, number = _unpacked(statement), 0, 0
     try:
         while line := unpacked.readline(LINE_BYTES_MAX + 1):
@@ -117,7 +117,7 @@ def _columns(line: bytes) -> dict[str, int]:
 
 
 def _row(number: int, line: bytes, columns: dict[str, int]) -> StatementRow | MalformedRow | None:
-    """None: a line about no money that moved."""
+    """Row of a line; None when it moved no money."""
     try:
         cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
     except UnicodeDecodeError:
@@ -134,7 +134,7 @@ def _row(number: int, line: bytes, columns: dict[str, int]) -> StatementRow | Ma
 
 
 def _money(number: int, cell: dict[str, str], *, is_refund: bool) -> StatementRow | MalformedRow:
-    """A refund that is still under way has left the merchant's balance: its money has moved."""
+    """Row of a payment or refund. A refund under way has already left the merchant's balance."""
     refund_no = "" if cell[_REFUND_NUMBER] in _NONE or not is_refund else cell[_REFUND_NUMBER]
     ids = [cell[_NUMBER], cell[_TRANSACTION], *([refund_no] if refund_no else [])]
     if not all(_ID.fullmatch(text) for text in ids):

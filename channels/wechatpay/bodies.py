@@ -1,4 +1,4 @@
-"""The shapes of what WeChat Pay says, and the evidence that is in a transaction. Nothing here is verified any more."""
+"""Bodies of WeChat Pay's messages, and the evidence of a transaction. The caller has verified them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
 from core.money import AMOUNT_MAX
 
 CURRENCY = "CNY"
-"""Of every account with a Chinese merchant number; an amount that does not name its currency means it."""
+"""The currency of every Chinese merchant number, and of an amount that names none."""
 
 NOT_EXIST = "ORDER_NOT_EXIST"
 NO_REFUND = "RESOURCE_NOT_EXISTS"
 NO_STATEMENT = "NO_STATEMENT_EXIST"
 
-# Of https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its sisters. No error is signed, so only a code that is
-# named here is definite: nothing was created, and the same request would be refused again. ORDERPAID and
-# OUT_TRADE_NO_USED are left out on purpose: there *is* something under our number, and a query tells what.
+# Of https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its sisters. No error is signed, so only the codes here
+# are definite: nothing was created, and the same request would be refused again. ORDERPAID and OUT_TRADE_NO_USED are
+# left out on purpose: something exists under our number, and a query shows what.
 _DEFINITE = frozenset(
     {
         "ACCOUNT_ERROR",
@@ -63,7 +63,7 @@ _OLDER_SPELLINGS = {
     "ORDERNOTEXIST": NOT_EXIST,
     "RULELIMIT": "RULE_LIMIT",
 }
-"""https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_4_2.shtml has the ones, the pages of today the others."""
+"""https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_4_2.shtml has these, the current pages the newer spelling."""
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 
@@ -74,14 +74,14 @@ _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class Amount(msgspec.Struct, frozen=True, kw_only=True):
-    """`total` is what the order is for. `payer_total` is what is left of it after coupons and is not even read."""
+    """`total` is the order's amount. `payer_total`, the rest after coupons, is not read."""
 
     total: _Minor
     currency: _Currency = CURRENCY
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """What a query and a callback tell of a payment; an unpaid one has no transaction and perhaps no amount."""
+    """A payment in a query's response and in a callback; an unpaid one has no transaction id and perhaps no amount."""
 
     appid: _Id
     mchid: _Id
@@ -100,7 +100,7 @@ class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sealed in a callback about a refund; of its sums none is the one that evidence needs."""
+    """The sealed content of a callback about a refund; none of its sums is the total that evidence needs."""
 
     mchid: _Id
     out_trade_no: _Id
@@ -148,16 +148,16 @@ REFUND_STATES = {
     "SUCCESS": RefundState.SUCCEEDED,
     "PROCESSING": RefundState.PROCESSING,
     "CLOSED": RefundState.FAILED,
-    # The user's card is gone: it stays like this until somebody pays it out by hand in the console.
+    # The user's card is closed: a person must pay the refund out by hand in the console.
     "ABNORMAL": RefundState.FAILED,
 }
 
 
 def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: str) -> Evidence:
-    """What the transaction says, compared with nothing but the account that it names.
+    """Evidence of the transaction; only its account is compared.
 
     Raises:
-        ChannelUnreadable: it says that it was paid, and not as what, when or how much.
+        ChannelUnreadable: it is paid, but without transaction id, time or amount.
     """
     common: dict[str, Any] = {
         "channel_account": _account(transaction, account, appid, mchid),
@@ -179,8 +179,8 @@ def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: st
         raise ChannelUnreadable("paid_without_transaction") from None
     if transaction.trade_state == "SUCCESS":
         return Paid(**common)
-    # It was paid, and something was given back. How much, the channel tells of each refund by its own number and
-    # nowhere in sum, so 0 it is: "paid" to the order, and no refund that was not seen. The statement knows the sum.
+    # Paid, and something was refunded. The channel has the amount of each refund by its number and no total, so 0: the
+    # order is paid, and no unseen refund is recorded. The statement has the amounts.
     return Refunded(**common, refunded_amount=0)
 
 
@@ -201,7 +201,7 @@ def error_code(response: Response) -> str:
     """The code of an error, which is not signed: https://pay.weixin.qq.com/doc/v3/merchant/4013053420.
 
     Raises:
-        ChannelUnreadable: it is no error of the channel's form; a router on the way may have answered.
+        ChannelUnreadable: another form than the channel's errors; a router in between may have sent it.
     """
     code = read_json(response.body, _ErrorBody).code
     if _CODE.fullmatch(code) is None:
@@ -210,19 +210,19 @@ def error_code(response: Response) -> str:
 
 
 def refusal(code: str) -> ChannelRefused | ChannelUnavailable | ChannelUnreadable:
-    """What an error means for what was asked to be done."""
+    """The error to raise for a refused operation."""
     if code in _RETRYABLE:
         return ChannelUnavailable(f"refused_{code}")
     return ChannelRefused(code) if code in _DEFINITE else ChannelUnreadable(f"refused_{code}")
 
 
 def query_error(code: str) -> ChannelUnavailable | ChannelUnreadable:
-    """What an error means for a question: nothing about money."""
+    """The error to raise for a refused query, which says nothing about money."""
     return ChannelUnavailable(f"refused_{code}") if code in _RETRYABLE else ChannelUnreadable(f"refused_{code}")
 
 
 def status_of(body: bytes) -> int:
-    """The status that the channel gives such a body, for one that was captured without it."""
+    """HTTP status that the channel sends with such a body."""
     try:
         code = msgspec.json.decode(body, type=_ErrorBody).code
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

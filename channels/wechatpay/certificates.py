@@ -1,8 +1,8 @@
-"""Platform certificates (平台证书): when they are fetched anew, and how the list of them is read.
+"""Platform certificates (平台证书): when the list is fetched, and how it is read.
 
-A new one is in the list 24 hours before it signs, and the channel asks to look at least every 12 hours
-(https://pay.weixin.qq.com/doc/v3/merchant/4012068814). Never by a request: whoever sends callbacks with made-up serials
-would decide how often we call the channel.
+A new one is in the list 24 hours before it signs, and the channel recommends a fetch at least every 12 hours
+(https://pay.weixin.qq.com/doc/v3/merchant/4012068814). A callback never causes a fetch at once: otherwise invented
+serials would decide how often we call the channel.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from core.errors import ChannelUnreadable, ConfigurationError
 
 RENEW = timedelta(hours=11)
 RETRY = timedelta(minutes=10)
-"""After a failure, and for a serial that is not known: at most this often."""
+"""Shortest interval after a failure, or for an unknown serial."""
 
 
 class Renewal:
-    """When the list is due."""
+    """Schedule of the fetches."""
 
     def __init__(self) -> None:
         self._attempted_at: datetime | None = None
         self._renewed_at: datetime | None = None
 
     def is_due(self, now: datetime, ring: KeyRing) -> bool:
-        """At the start, eleven hours later, and when a message named a certificate that is not there.
+        """Whether a fetch is due: at the start, every eleven hours, and after a message with an unknown serial.
 
-        An account that has no key at all cannot verify anything, so it does not wait after a failure.
+        An account without any key cannot verify anything, so it does not wait after a failure.
         """
         if self._attempted_at is None or ring.is_empty:
             return True
@@ -49,7 +49,7 @@ class Renewal:
 
 
 def read_certificates(body: bytes, key: AESGCM, at: datetime) -> list[Certificate]:
-    """The certificates of an answer that are valid at this moment. Its signature is the caller's to verify.
+    """Certificates of a response that are valid at `at`. The caller verifies its signature.
 
     Raises:
         ChannelUnreadable: it is no list of certificates sealed for this account.

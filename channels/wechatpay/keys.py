@@ -1,7 +1,7 @@
-"""Whose words they are: WeChat Pay's keys by serial, its signatures, and what it seals with the APIv3 key.
+"""WeChat Pay's keys by serial, its signatures, and content sealed with the APIv3 key.
 
-While a merchant changes from platform certificates to the public key, both kinds sign side by side for up to a week, so
-a key is found by the serial that a message names and by nothing else.
+While a merchant changes from platform certificates to the public key, both sign side by side for up to a week, so a key
+is found only by the serial in the message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SEAL_NONCE_BYTES = 12
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _HEX = re.compile(r"[0-9A-Fa-f]{1,64}", re.ASCII)
-# No line feed: it would move the border between nonce and body in the string that is signed.
+# No line feed: it would move the border between nonce and body in the signed string.
 _NONCE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _SERIAL = re.compile(r"[0-9A-Za-z_]{1,128}", re.ASCII)
 
@@ -36,7 +36,7 @@ _SERIAL = re.compile(r"[0-9A-Za-z_]{1,128}", re.ASCII)
 class KeyRing:
     """The keys that verify: public keys by id, and platform certificates by serial, each until it expires.
 
-    `has_unknown_serial`: a message named a certificate that is not here; whoever renews the ring resets it.
+    `has_unknown_serial`: a message named an unknown certificate; the renewal resets it.
     """
 
     def __init__(self, public_keys: Mapping[str, RSAPublicKey], certificates: Iterable[Certificate] = ()) -> None:
@@ -51,7 +51,7 @@ class KeyRing:
         return not self._keys
 
     def add(self, certificates: Iterable[Certificate]) -> None:
-        """Beside the ones that are there: during a rotation the old and the new one sign."""
+        """Add certificates to the existing ones: during a rotation the old and the new one sign."""
         for certificate in certificates:
             key = certificate.public_key()
             assert isinstance(key, RSAPublicKey), "channels.kit.rsa loads no other certificate"
@@ -61,16 +61,16 @@ class KeyRing:
         self._keys = {serial: (key, until) for serial, (key, until) in self._keys.items() if not until or now <= until}
 
     def joined(self, certificates: Iterable[Certificate]) -> KeyRing:
-        """Another ring with these certificates as well; this one stays as it is."""
+        """A new ring with these certificates added; this one does not change."""
         other = KeyRing({}, certificates)
         other._keys = {**other._keys, **self._keys}
         return other
 
     def signed_at(self, message: str, headers: Mapping[str, str], body: bytes, at: datetime) -> int | None:
-        """When these bytes were signed, in Unix seconds, if one of the keys has; None if none has.
+        """Unix time of the signature if one of the keys made it, else None.
 
         https://pay.weixin.qq.com/doc/v3/merchant/4013053420. Probes, whose signatures begin with `WECHATPAY/SIGNTEST/`,
-        fail as any other wrong signature does. Freshness is the caller's to judge.
+        fail as any other wrong signature does. The caller checks freshness.
         """
         timestamp, nonce = headers.get("wechatpay-timestamp", ""), headers.get("wechatpay-nonce", "")
         signature, serial = headers.get("wechatpay-signature", ""), headers.get("wechatpay-serial", "")
@@ -93,20 +93,20 @@ class KeyRing:
 
 
 def serial_of(certificate: Certificate) -> str:
-    """Its serial number as WeChat Pay writes it: hexadecimal, upper case."""
+    """Serial number in WeChat Pay's form: hexadecimal, upper case."""
     return f"{certificate.serial_number:040X}"
 
 
 def _normal(serial: str) -> str:
-    """One spelling of a serial number: leading zeros and the case of its letters mean nothing. Ids stay as they are."""
+    """Normalise a serial number: leading zeros and case mean nothing. Key ids do not change."""
     return serial.upper().lstrip("0") if _HEX.fullmatch(serial) else serial
 
 
-# -- what is sealed ----------------------------------------------------------------------------------------------------
+# -- sealed content ----------------------------------------------------------------------------------------------------
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """A ciphertext as it stands in callbacks and in the list of certificates."""
+    """A ciphertext in a callback or in the list of certificates."""
 
     algorithm: str
     ciphertext: str
@@ -121,15 +121,15 @@ def seal_key(apiv3_key: str, name: str) -> AESGCM:
         ConfigurationError: it has not exactly 32 bytes.
     """
     if len(apiv3_key.encode()) != SEAL_KEY_BYTES:
-        raise ConfigurationError(f"{name} has not exactly {SEAL_KEY_BYTES} bytes, as the console demands")
+        raise ConfigurationError(f"{name} has not exactly {SEAL_KEY_BYTES} bytes, as the console requires")
     return AESGCM(apiv3_key.encode())
 
 
 def unseal(key: AESGCM, sealed: Sealed) -> bytes:
-    """The plain bytes.
+    """Decrypt the content.
 
     Raises:
-        ChannelUnreadable: of another algorithm, malformed, or sealed with another key.
+        ChannelUnreadable: another algorithm, malformed, or sealed with another key.
     """
     if sealed.algorithm != SEAL:
         raise ChannelUnreadable("seal_algorithm")

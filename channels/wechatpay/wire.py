@@ -1,6 +1,6 @@
-"""Calling WeChat Pay: every request signed by us, every answer that the channel signs proved before it is read.
+"""Calls of WeChat Pay: every request is signed, every signed response is verified before it is read.
 
-https://pay.weixin.qq.com/doc/v3/merchant/4012365336 (what we sign) and …/4013053420 (what they sign).
+https://pay.weixin.qq.com/doc/v3/merchant/4012365336 (our signature) and …/4013053420 (the channel's).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Body = TypeVar("_Body")
 
 
 class Wire:
-    """The account's keys and the way to the channel."""
+    """The account's keys and its calls."""
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = read_credentials(account)
@@ -60,8 +60,8 @@ class Wire:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     async def call(self, method: str, path: str, body: object | None = None) -> Response:
-        """Sign and send; nothing of the answer is verified yet. A question that finds the first host unconnectable is
-        put to the second one: nobody has heard it yet.
+        """Sign and send; the response is not verified yet. A query that cannot connect to the first host, and so has
+        not reached it, goes to the second one.
         """
         raw = b"" if body is None else msgspec.json.encode(body)
         headers = self._headers(method, self._base_path + path, raw)
@@ -73,7 +73,7 @@ class Wire:
         return await self._transport.call(method, SECOND_HOST + path, headers=headers, body=raw)
 
     def verify(self, response: Response, at: datetime, ring: KeyRing | None = None) -> None:
-        """Prove that the answer, an empty body included, is the channel's, and of now.
+        """Verify that the response, even with an empty body, is the channel's and fresh.
 
         Raises:
             ChannelUnreadable: it is not.
@@ -85,12 +85,12 @@ class Wire:
             raise ChannelUnreadable("answer_stale")
 
     def read(self, response: Response, type_: type[_Body], at: datetime | None = None) -> _Body:
-        """The body of an answer, once that is verified."""
+        """Verify the response and decode its body."""
         self.verify(response, at or self.now())
         return read_json(response.body, type_)
 
     async def download(self, url: str, into: IO[bytes]) -> None:
-        """A file of the channel's, which is not signed. What is signed for it goes to no other host than ours."""
+        """Download an unsigned file of the channel. The signed request goes to no host but the account's."""
         target = self._target_here(url)
         address = f"{self._base_url.removesuffix(self._base_path)}{target}"
         response = await self._transport.download(address, headers=self._headers("GET", target, b""), into=into)
@@ -98,11 +98,11 @@ class Wire:
             raise ChannelUnreadable(f"download_status_{response.status}")
 
     def sign_package(self, timestamp: str, nonce: str, package: str) -> str:
-        """What a page hands to the buyer's WeChat, four lines, each ended."""
+        """Sign the parameters for the buyer's WeChat: four lines, each ended."""
         return sign(self._private_key, f"{self.appid}\n{timestamp}\n{nonce}\n{package}\n".encode())
 
     def _headers(self, method: str, target: str, raw: bytes) -> dict[str, str]:
-        """Five lines are signed, each ended: the address as it is sent, the bytes; an empty body is an empty line."""
+        """Headers of a request. The signed string has five lines, each ended; an empty body is an empty line."""
         timestamp, nonce = str(int(self._clock())), token_hex(16)
         string = f"{method}\n{target}\n{timestamp}\n{nonce}\n".encode() + raw + b"\n"
         fields = {

@@ -1,4 +1,4 @@
-"""Opening an account: what is wrong with its credentials is said at once, and never with the credentials in it."""
+"""Opening an account: errors name the wrong credential and never contain its value."""
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ def test_an_unknown_channel_is_named_in_the_error(driver: Driver) -> None:
 
 
 def test_an_adapter_declares_its_methods_and_queries(driver: Driver, offline: Channel) -> None:
-    """Its methods, and whether there is anything to ask by before it was created."""
+    """Its methods, and whether a query needs the channel's reference."""
     assert offline.methods == driver.methods
     assert driver.method in ("", *offline.methods)
     assert offline.queries_by_reference == (driver.reference is not None)
@@ -55,7 +55,7 @@ def test_a_missing_credential_is_named(driver: Driver) -> None:
 
 
 def test_an_unknown_credential_is_named(driver: Driver) -> None:
-    """It is a name that was mistyped."""
+    """It is a mistyped name."""
     credentials = driver.account(OFFLINE_URL).credentials | {"secret_kye": "canary"}
     with pytest.raises(ConfigurationError, match="secret_kye") as caught:
         open_channel(with_credentials(driver, credentials), NOBODY)
@@ -63,7 +63,7 @@ def test_an_unknown_credential_is_named(driver: Driver) -> None:
 
 
 def test_a_malformed_credential_is_named_and_its_value_is_hidden(driver: Driver) -> None:
-    """Such a one would make every call fail later, in words that help nobody."""
+    """Otherwise every later call would fail with an unhelpful error."""
     assert driver.bad_credentials
     for key, value, named in driver.bad_credentials:
         credentials = driver.account(OFFLINE_URL).credentials | {key: value}
@@ -75,7 +75,7 @@ def test_a_malformed_credential_is_named_and_its_value_is_hidden(driver: Driver)
 
 
 def test_an_account_that_mixes_test_and_live_does_not_open(driver: Driver) -> None:
-    """Its money would be play money in one of two places."""
+    """Part of it would move no real money."""
     for name, account in driver.mixed_accounts().items():
         with pytest.raises(ConfigurationError, match="account main") as caught:
             pytest.fail(f"{name}: {open_channel(account, NOBODY)}")

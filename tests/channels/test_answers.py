@@ -1,4 +1,4 @@
-"""Answers that are not what they should be: what is not the channel's, or cannot be read, teaches nothing."""
+"""Responses that are not the channel's or cannot be read: they are no evidence."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def _page(status: int) -> WireResponse:
 
 
 def _with_other_body(env: Env, request: WireRequest) -> WireResponse:
-    """An unpaid answer, altered on its way."""
+    """An unpaid response, altered on its way."""
     unpaid, paid = env.driver.render(PaymentReport(status="unpaid")), env.driver.render(PaymentReport())
     response = _answer(env, request, unpaid)
     assert unpaid in response.body
@@ -110,7 +110,7 @@ async def test_a_response_that_the_channel_did_not_sign_is_unreadable(env: Env, 
 
 @pytest.mark.parametrize("altered", UNSIGNED_REFUSALS)
 async def test_an_unsigned_refusal_is_unreadable_where_refusals_are_signed(env: Env, altered: str) -> None:
-    """Or whoever is on the way could end a payment with a 404."""
+    """Otherwise a proxy in between could end a payment with a 404."""
     if not env.driver.refusals_are_signed:
         pytest.skip("this channel does not sign its refusals")
     env.set_response(lambda request: UNSIGNED_REFUSALS[altered](env, request))
@@ -137,7 +137,7 @@ async def test_a_refund_beyond_the_largest_amount_is_unreadable_or_omitted(env: 
 
 
 async def test_a_paid_response_without_a_transaction_id_is_unreadable(env: Env) -> None:
-    """Two orders could claim it, and nobody could find it in the statement."""
+    """Two orders could claim it, and it could not be found in the statement."""
     rendered = env.driver.render(PaymentReport())
     unnamed = garbage.without_value(Form.JSON, rendered, env.driver.transaction)
     assert len(unnamed) < len(rendered)
@@ -202,7 +202,7 @@ async def test_no_response_is_unavailable_within_the_time_out(env: Env) -> None:
 
 
 async def test_a_refused_query_is_no_evidence(env: Env) -> None:
-    """It is definite for a creation; of a query it says nothing about money."""
+    """It is definite for a creation; for a query it says nothing about money."""
     code = env.driver.refusal_code
     env.set_response(lambda request: env.driver.refusal_response(request, code))
     with pytest.raises(NO_EVIDENCE):
@@ -213,7 +213,7 @@ async def test_a_refused_query_is_no_evidence(env: Env) -> None:
 
 
 async def test_unknown_fields_of_a_response_are_ignored(env: Env) -> None:
-    """Channels add fields without asking anybody."""
+    """Channels add fields without notice."""
     body = json.dumps(json.loads(env.driver.render(PaymentReport())) | {"brand_new": {"a": [1, None]}}).encode()
     env.set_response(lambda request: _answer(env, request, body))
     assert await env.query() == expected(env.driver, PaymentReport(), env.driver.queries)
@@ -228,7 +228,7 @@ async def test_errors_show_neither_body_nor_signature_of_a_response(env: Env) ->
 
 
 async def test_request_addresses_contain_no_secrets_and_no_keys(env: Env) -> None:
-    """Addresses end in the logs of every proxy on the way."""
+    """Every proxy on the way logs addresses."""
     await env.create()
     await env.query()
     secrets = [text for text in _texts(env.driver.account(env.url).credentials) if len(text) >= 32]

@@ -1,4 +1,4 @@
-"""Callbacks: proved over their raw bytes, and only then read. Whatever else comes ends in a declared error."""
+"""Callbacks are verified over their raw bytes and only then read. Anything else ends in a declared error."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ from tests.servers import eventually
 
 @asynccontextmanager
 async def receiving_callbacks(env: Env) -> AsyncIterator[list[Callback]]:
-    """A payment created with a callback address that answers, and what was verified there."""
+    """The callbacks that are verified at the address of a new payment."""
     received: list[Callback] = []
 
     async def receive(request: Request) -> Reply:
@@ -43,7 +43,7 @@ async def receiving_callbacks(env: Env) -> AsyncIterator[list[Callback]]:
 
 
 async def all_is_acknowledged(env: Env, paid: LedgerPayment) -> None:
-    """Nothing will be sent any more, and nothing was refused."""
+    """Wait until every callback is acknowledged, without a refusal."""
     tally = env.far_side.sender.tally(paid.key)
     await eventually(lambda: tally.acknowledged and env.far_side.sender.under_way == 0)
     assert (tally.last_status, tally.refused) == (env.adapter.acknowledge().status, 0)
@@ -60,7 +60,7 @@ async def test_the_simulators_callback_verifies_and_takes_the_acknowledgement(en
 
 
 async def test_the_simulators_callback_about_a_refund_is_never_unpaid(env: Env) -> None:
-    """Given back in part in the console: told with its sum, or as a reason to ask, or not at all."""
+    """A partial refund in the console has its amount, or is unclear, or causes no callback."""
     async with receiving_callbacks(env) as received:
         paid = await env.pay()
         await all_is_acknowledged(env, paid)
@@ -127,7 +127,7 @@ async def test_a_genuine_callback_about_another_payment_is_a_mismatch(
 
 
 async def test_a_resend_has_the_same_notification_id_whenever_it_was_signed(driver: Driver, offline: Channel) -> None:
-    """By which the inbox knows a replay."""
+    """The inbox recognises a replay by it."""
     first, again = (
         await verify(offline, signed_callback(driver, age_s=200)),
         await verify(offline, signed_callback(driver, age_s=-10)),
@@ -166,7 +166,7 @@ async def test_the_tolerance_holds_on_both_sides_to_the_second(driver: Driver, o
 
 
 async def test_freshness_is_judged_by_the_time_of_receipt(driver: Driver, offline: Channel) -> None:
-    """Freshness is judged by `received_at` alone: an adapter that reads the clock would drop it after an outage."""
+    """Freshness depends on `received_at` only: judged by the clock, it would be dropped after an outage."""
     long_ago = NOW - timedelta(days=3)
     callback = signed_callback(driver, age_s=timedelta(days=3).total_seconds())
     assert isinstance((await verify(offline, callback, received_at=long_ago)).evidence, Paid)
@@ -176,7 +176,7 @@ async def test_freshness_is_judged_by_the_time_of_receipt(driver: Driver, offlin
 
 
 async def test_a_stale_callback_is_not_called_forged(driver: Driver, offline: Channel) -> None:
-    """A wrong clock here must not look like an attack, nor an attack like a wrong clock."""
+    """A wrong clock must not look like an attack, nor an attack like a wrong clock."""
     if driver.tolerance_s is not None:
         with pytest.raises(CallbackStale):
             await verify(offline, signed_callback(driver, age_s=driver.tolerance_s + 3600))
@@ -188,7 +188,7 @@ async def test_the_signature_covers_the_time(driver: Driver, offline: Channel) -
     """Otherwise an old callback could be made fresh."""
     fresh = driver.at_another_time(signed_callback(driver, age_s=999), AT)
     if fresh is None:
-        assert driver.tolerance_s is None, "a time that is checked is told somewhere"
+        assert driver.tolerance_s is None, "a time that is checked must be in the callback"
         return
     assert fresh != signed_callback(driver, age_s=999), "another time was claimed"
     with pytest.raises(CallbackRejected):
@@ -196,7 +196,7 @@ async def test_the_signature_covers_the_time(driver: Driver, offline: Channel) -
 
 
 async def test_a_callback_without_its_signature_is_forged(driver: Driver, offline: Channel) -> None:
-    """Each part of it away, each part empty, and all of them away."""
+    """Each part removed, each part empty, and all parts removed."""
     ways = driver.without_signature(signed_callback(driver))
     assert len(ways) > 1
     for name, callback in ways.items():
@@ -218,7 +218,7 @@ async def test_a_malformed_signature_of_a_callback_is_forged_and_no_type_error(
 
 
 async def test_a_repeated_signature_header_is_forged(driver: Driver, offline: Channel) -> None:
-    """A header that was sent twice arrives joined by a comma."""
+    """A repeated header arrives joined by a comma."""
     doubled = driver.doubled(signed_callback(driver))
     if doubled is None:
         pytest.skip("this channel sends several signatures in one header")
@@ -258,7 +258,7 @@ async def test_unreadable_callbacks_special_to_this_channel_are_unreadable(drive
 async def test_a_genuine_callback_that_concerns_no_payment_carries_no_evidence(
     driver: Driver, offline: Channel
 ) -> None:
-    """It is acknowledged, or the channel would send it for days."""
+    """It is acknowledged; otherwise the channel would send it for days."""
     for name, callback in driver.unrelated(at=AT).items():
         verified = await verify(offline, callback)
         assert (verified.evidence, bool(verified.notification_id)) == (None, True), name
@@ -307,7 +307,7 @@ async def test_a_paid_callback_without_a_transaction_id_is_unreadable(driver: Dr
 
 
 async def test_a_genuine_callback_without_our_number_has_no_evidence_of_ours(driver: Driver, offline: Channel) -> None:
-    """Where our number is a note that others leave empty it concerns no payment of ours; elsewhere it is nonsense."""
+    """Where our number is optional the callback is about no payment of ours; elsewhere it is unreadable."""
     callback = signed_callback(driver, PaymentReport(number=""))
     try:
         verified = await verify(offline, callback)
@@ -317,7 +317,7 @@ async def test_a_genuine_callback_without_our_number_has_no_evidence_of_ours(dri
 
 
 async def test_the_acknowledgement_is_exact_to_the_byte(driver: Driver, offline: Channel) -> None:
-    """In quotes, as JSON or with a line feed it is none, and the channel sends for a day."""
+    """In quotes, as JSON or with a line feed it does not count, and the channel sends for a day."""
     assert offline.acknowledge() == driver.acknowledgement
 
 
@@ -329,7 +329,7 @@ async def test_a_rejection_shows_nothing_of_the_callback(driver: Driver, offline
 
 
 async def test_each_signature_check_is_recorded_with_its_string_and_no_secret(driver: Driver, offline: Channel) -> None:
-    """For the person who asks why a callback was not believed."""
+    """For people who want to know why a callback was rejected."""
     with recorded_checks() as checks:
         await verify(offline, signed_callback(driver))
     assert checks

@@ -1,4 +1,4 @@
-"""Creating and closing: asked twice they happen once, and only a refusal that the channel stands for is definite."""
+"""Creating and closing: a repeat happens once, and only a verified refusal is definite."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ async def test_every_method_returns_a_checkout(env: Env) -> None:
 
 
 async def test_a_method_without_its_required_payer_sends_nothing(env: Env) -> None:
-    """The caller is told what to give, instead of the channel refusing it in its own words."""
+    """The error names the missing detail, instead of a refusal by the channel."""
     for method, needed in env.driver.payer_needed.items():
         row = replace(env.driver.payment(), method=method)
         with pytest.raises(InvalidRequest, match=needed):
@@ -72,7 +72,7 @@ async def test_a_repeated_creation_with_other_terms_is_refused(env: Env) -> None
 async def test_a_creation_carries_the_payments_end(env: Env) -> None:
     """Otherwise an order could be closed here while it can still be paid there."""
     if env.driver.needs_capture:
-        pytest.skip("this channel takes money when it is asked to and not by itself")
+        pytest.skip("this channel takes money only by our capture")
     now = datetime.now(UTC).replace(microsecond=0)
     until = now + timedelta(minutes=45)
     created = await env.create(env.driver.payment(payable_until=until, created_at=now))
@@ -88,7 +88,7 @@ async def test_a_refusal_of_a_creation_carries_the_channels_code(env: Env) -> No
 
 
 async def test_a_malformed_error_code_is_not_repeated(env: Env) -> None:
-    """It would go into log lines and answers."""
+    """It would appear in log lines and responses."""
     env.set_response(lambda request: env.driver.refusal_response(request, "canary\r\nX: y"), to=CallKind.CREATE)
     with pytest.raises(ChannelError) as caught:
         await env.create()
@@ -96,7 +96,7 @@ async def test_a_malformed_error_code_is_not_repeated(env: Env) -> None:
 
 
 async def test_an_unsigned_refusal_of_a_creation_is_not_definite_where_refusals_are_signed(env: Env) -> None:
-    """A router between the two can answer 404; with a refusal a payment would be given up."""
+    """A router in between can send a 404; as a refusal it would give the payment up."""
     if not env.driver.refusals_are_signed:
         pytest.skip("this channel does not sign its refusals")
     code = env.driver.refusal_code
@@ -109,7 +109,7 @@ async def test_an_unsigned_refusal_of_a_creation_is_not_definite_where_refusals_
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413])
 async def test_a_refusal_in_another_form_is_not_definite(env: Env, status: int) -> None:
-    """A router's page, of which the channel itself may never have heard."""
+    """A router's page; the channel may not have received the request."""
     for body in (b"<!doctype html><h1>Not here</h1>", b"", b"{}", b"null", b'{"code":"", "message":""}'):
         env.set_response(lambda _, body=body: WireResponse(status, {}, body), to=CallKind.CREATE)  # type: ignore[misc]
         with pytest.raises(ChannelUnreadable):
@@ -135,7 +135,7 @@ async def test_the_checkout_of_another_payment_is_not_returned(env: Env, field: 
 
 
 async def test_the_checkout_named_by_the_channel_is_returned(env: Env) -> None:
-    """The counterpart of the ones that are not: an answer of the same making is believed."""
+    """The counterpart of the rejected ones: the same kind of response is accepted."""
     checkout = CHECKOUTS[env.driver.checkout_kind]
     body = env.driver.render_created(PaymentReport(status="unpaid"), checkout)
     env.set_response(lambda request: env.driver.signed_response(request, 200, body), to=CallKind.CREATE)
@@ -144,7 +144,7 @@ async def test_the_checkout_named_by_the_channel_is_returned(env: Env) -> None:
 
 @pytest.mark.parametrize("address", NO_WEB_ADDRESSES)
 async def test_a_user_is_sent_to_web_addresses_only(env: Env, address: str) -> None:
-    """And something to pay with is never nothing."""
+    """An empty checkout is rejected too."""
     if address and env.driver.checkout_kind != "redirect":
         pytest.skip("nobody is sent anywhere")
     body = env.driver.render_created(PaymentReport(status="unpaid"), address)
@@ -244,7 +244,7 @@ CALLS: dict[CallKind, Callable[[Env], Awaitable[object]]] = {
 
 
 async def ready(env: Env, call: CallKind) -> None:
-    """A payment on which the call makes sense; skips what the channel does not have."""
+    """Prepare a payment for the call; skip calls that the channel does not have."""
     driver = env.driver
     has = {CallKind.CAPTURE: driver.needs_capture, CallKind.CLOSE: driver.closes}
     if not has.get(call, call is not CallKind.UNDELIVERED or driver.lists_undelivered):
@@ -310,7 +310,7 @@ async def test_every_call_with_429_or_5xx_is_an_unknown_outcome(env: Env, call: 
 
 @pytest.mark.parametrize("preceding", PRECEDING)
 async def test_a_call_whose_preceding_call_fails_is_an_unknown_outcome(env: Env, preceding: CallKind) -> None:
-    """Without a token, or without the key to verify with, nothing was learnt."""
+    """Without a token or a key to verify with, nothing is known."""
     await env.query()
     if not env.calls(preceding):
         pytest.skip("this channel has no such call")

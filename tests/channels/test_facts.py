@@ -1,4 +1,4 @@
-"""What is most often done wrong with these channels, and which tests fail when an adapter does it."""
+"""The most common mistakes with these channels, and the tests that fail when an adapter makes them."""
 
 from importlib import import_module
 
@@ -77,7 +77,7 @@ FACTS = {
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_each_fact_names_tests_that_exist(fact: str) -> None:
-    """A test that is renamed is renamed here."""
+    """Rename a test here too."""
     for where in FACTS[fact]:
         name, _, test = where.partition(":")
         module = import_module(name if name.startswith("tests.") else f"tests.channels.{name}")

@@ -1,4 +1,4 @@
-"""Evidence is never invented: of all bytes that could come in the place of genuine ones, only those are believed."""
+"""Properties: only genuine bytes become evidence, whatever comes in their place."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ Answering = Callable[[WireRequest], WireResponse]
 
 
 class Asking:
-    """One adapter for the session, for to read its keys takes longer than a query. Nothing but queries is asked."""
+    """One adapter for the session, because loading its keys takes longer than a query. It only sends queries."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -45,7 +45,7 @@ class Asking:
         )
 
     async def __call__(self, respond_with: Answering) -> Evidence | None:
-        """What a query makes of an answer; None for a declared error, anything else raises."""
+        """Evidence of a query with this response; None for a declared error, anything else raises."""
         self._answering = respond_with
         try:
             return await self._channel.query_payment(self._row)
@@ -74,9 +74,9 @@ async def test_a_genuine_response_is_evidence(driver: Driver) -> None:
 async def test_a_changed_response_is_never_other_evidence(
     driver: Driver, status: int, start: float, length: int, put: bytes
 ) -> None:
-    """Bytes in the place of others: an error, or, where a signature does not cover them, what was said before.
+    """Replaced bytes: an error, or, where no signature covers them, the evidence of before.
 
-    What is not signed at all can be changed by whoever breaks TLS; then nothing but the shape protects.
+    An unsigned response can be changed by an attacker who breaks TLS; then only its form is checked.
     """
     rendered = driver.render(PaymentReport())
     genuine: list[WireResponse] = []
@@ -96,7 +96,7 @@ async def test_a_changed_response_is_never_other_evidence(
 
 
 def changed_nothing_signed(genuine: WireResponse, start: float, length: int, put: bytes, signed_content: bytes) -> bool:
-    """Whether the bytes that were replaced lie outside of those that are signed, or were replaced by the same."""
+    """Whether the replaced bytes are unsigned, or equal to the original ones."""
     at = int(start * len(genuine.body))
     first = genuine.body.index(signed_content)
     is_same = genuine.body[at : at + length] == put
@@ -106,7 +106,7 @@ def changed_nothing_signed(genuine: WireResponse, start: float, length: int, put
 @each_driver
 @given(status=statuses, body=garbage.contents)
 async def test_signed_nonsense_in_a_response_is_no_evidence(driver: Driver, status: int, body: bytes) -> None:
-    """Well signed, and not the protocol."""
+    """Correctly signed bytes that are not the protocol."""
     evidence = await ask(driver, lambda request: driver.signed_response(request, status, body))
     assert evidence is None
 
@@ -116,7 +116,7 @@ async def test_signed_nonsense_in_a_response_is_no_evidence(driver: Driver, stat
 async def test_a_response_with_any_field_value_is_evidence_of_it_or_an_error(
     driver: Driver, data: st.DataObject
 ) -> None:
-    """And what is evidence can be stored, and is money only if it says whose, how much and when in an aware time."""
+    """Evidence can be stored, and *paid* has an account, an amount and an aware time."""
     body = data.draw(garbage.with_another_value(Form.JSON, driver.render(PaymentReport())))
     evidence = await ask(driver, lambda request: driver.signed_response(request, 200, body))
     if evidence is None:
@@ -145,9 +145,9 @@ async def test_unsigned_bytes_are_never_evidence(driver: Driver, data: st.DataOb
 @each_driver
 @given(data=st.data())
 async def test_no_change_of_a_genuine_callback_is_other_evidence(driver: Driver, data: st.DataObject) -> None:
-    """Any bytes put in the place of any others, in the body or in a header that is signed.
+    """Any bytes replaced in the body or in a signed header.
 
-    Where a channel lets one thing be spelt in several ways, another spelling is the very same callback.
+    Where a channel allows several spellings, another spelling is the same callback.
     """
     channel, callback = opened_offline(driver), signed_callback(driver)
     where = data.draw(st.sampled_from(["body", *driver.signature_headers]))
@@ -182,7 +182,7 @@ async def test_signed_nonsense_in_a_callback_is_unreadable(driver: Driver, conte
 async def test_a_callback_with_any_field_value_is_evidence_of_it_or_unreadable(
     driver: Driver, data: st.DataObject
 ) -> None:
-    """And what is evidence can be stored: it survives the way through JSON into the inbox and out of it."""
+    """Evidence can be stored: it survives JSON into the inbox and out of it."""
     good = driver.render_callback(PaymentReport(), driver.notification_id)
     content = data.draw(garbage.with_another_value(driver.form, good))
     try:

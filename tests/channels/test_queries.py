@@ -1,4 +1,4 @@
-"""What a channel answers, and what an adapter makes of it: evidence from what is verified, an error from all else."""
+"""Queries: verified responses become evidence, everything else an error."""
 
 from datetime import UTC, datetime
 
@@ -44,7 +44,7 @@ async def test_paid_evidence_has_amount_currency_and_transaction(env: Env) -> No
 
 
 async def test_an_agreed_payment_is_approved_and_paid_after_its_capture(env: Env) -> None:
-    """An approval taken for money would ship goods that nobody paid; one that is never captured lapses."""
+    """An approval is not money, and one that is never captured lapses."""
     if not env.driver.needs_capture:
         await env.create()
         await env.adapter.capture_payment(env.row)
@@ -72,7 +72,7 @@ async def test_a_refused_capture_raises_the_refusal(env: Env) -> None:
 
 
 async def test_a_payment_under_way_is_unpaid(env: Env) -> None:
-    """By a slow method the buyer is done today, and the money comes next week or never."""
+    """With a slow method the buyer finishes today, and the money comes next week or never."""
     env.far_side.faults.profile = FaultProfile(settles_later=1.0, settle_after_s=3600.0)
     await env.create()
     env.agree()
@@ -100,7 +100,7 @@ async def test_the_channels_not_found_response_is_missing(env: Env) -> None:
 
 @pytest.mark.parametrize("given_back", [1, 1000, AMOUNT])
 async def test_a_refund_in_part_or_in_whole_was_paid(env: Env, given_back: int) -> None:
-    """Read as closed or as failed it would be a lost order."""
+    """Read as closed or failed, it would be a lost order."""
     await env.create()
     await env.pay()
     env.refund(given_back)
@@ -146,7 +146,7 @@ async def test_evidence_has_every_field_of_the_response_and_no_other(env: Env, s
 async def test_a_response_about_another_payment_is_a_mismatch(
     env: Env, report: PaymentReport, reason: CaseReason
 ) -> None:
-    """The adapter reports what the channel said and compares nothing; the comparison is one function for all."""
+    """The adapter compares nothing; one function compares for all channels."""
     if not env.driver.queries.includes(report):
         pytest.skip("this channel does not tell that in an answer")
     env.set_report(env.driver.with_others(report))
@@ -180,7 +180,7 @@ async def test_the_channel_accepts_either_of_our_keys_while_both_are_valid(env: 
 
 @pytest.mark.parametrize("side", [-1, 1], ids=["future", "past"])
 async def test_a_response_signed_outside_the_tolerance_is_unreadable(env: Env, side: int) -> None:
-    """Both sides of it: a clock that is ahead is as wrong as one that is behind."""
+    """On both sides: a clock may be ahead or behind."""
     tolerance_s = env.driver.response_tolerance_s
     if tolerance_s is None:
         pytest.skip("this channel does not say when it signed an answer")
@@ -196,9 +196,9 @@ async def test_a_response_signed_outside_the_tolerance_is_unreadable(env: Env, s
 
 @pytest.mark.parametrize("status", ["paid", "missing"])
 async def test_a_response_to_another_query_is_never_evidence_for_this_one(env: Env, status: str) -> None:
-    """Recorded when another order was asked about, played back for this one.
+    """A recorded response to the query of another order, replayed for this one.
 
-    Where answers do not name their question, the number in them is another one, and is compared.
+    Where responses do not name their request, the number in them differs and is compared.
     """
     env.set_report(PaymentReport(number=OTHER_NUMBER))
     await env.adapter.query_payment(known(env.driver, OTHER_NUMBER))
@@ -216,7 +216,7 @@ async def test_a_response_to_another_query_is_never_evidence_for_this_one(env: E
 
 
 async def test_a_stored_response_reads_as_the_query_does(env: Env) -> None:
-    """`nodrop explain` is given an answer that somebody kept; one bound to its question proves nothing alone."""
+    """`nodrop explain` reads stored responses; one that is bound to its request proves nothing alone."""
     env.set_report(PaymentReport())
     evidence = await env.query()
     response = env.driver.signed_response(env.calls(CallKind.QUERY)[-1], 200, env.driver.render(PaymentReport()))

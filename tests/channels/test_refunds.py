@@ -1,4 +1,4 @@
-"""Giving money back: once for each refund number, told as it stands, and never guessed."""
+"""Refunds: one for each refund number, with the channel's state, never guessed."""
 
 import pytest
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from tests.channels.wire import WireResponse
 
 
 def _again(env: Env) -> RefundState:
-    """What a refund that was made before is called when it is asked for once more."""
+    """State of a repeated refund request."""
     return RefundState.PROCESSING if env.driver.reports_only_successful_refunds else RefundState.SUCCEEDED
 
 
@@ -26,7 +26,7 @@ async def test_one_refund_number_requested_twice_is_one_refund(env: Env) -> None
 
 
 async def test_a_refund_is_known_to_the_channel_by_its_number(env: Env) -> None:
-    """A channel that goes by a header gives back twice what was asked for twice without it."""
+    """A channel that uses a header would refund twice without it."""
     await env.buy()
     await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     (request,) = env.calls(CallKind.REFUND)
@@ -46,7 +46,7 @@ async def test_two_refund_numbers_are_two_refunds(env: Env) -> None:
 
 
 async def test_one_refund_number_with_another_amount_refunds_nothing_more(env: Env) -> None:
-    """Whatever the channel calls it, the money goes back once."""
+    """With any result of the channel, the money is refunded once."""
     await env.buy()
     await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     with pytest.raises((ChannelRefused, ChannelUnreadable)):
@@ -103,7 +103,7 @@ async def test_a_refusal_of_a_refund_carries_the_channels_code(env: Env) -> None
 
 
 async def test_a_missing_refund_is_none(env: Env) -> None:
-    """Of a payment that is there, with another refund and without."""
+    """For an existing payment, with another refund and without."""
     await env.buy()
     assert await env.adapter.query_refund(env.row, "R-000404") is None
     await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
@@ -111,7 +111,7 @@ async def test_a_missing_refund_is_none(env: Env) -> None:
 
 
 async def test_a_refused_refund_query_does_not_mean_missing(env: Env) -> None:
-    """Or it would be asked for again under another number."""
+    """Otherwise it would be requested again under another number."""
     await env.buy()
     await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     code = env.driver.refusal_code
@@ -136,7 +136,7 @@ async def test_a_refund_of_another_payment_is_unreadable(env: Env) -> None:
 
 
 async def recorded(env: Env, kind: CallKind) -> WireResponse:
-    """What was answered when another refund was asked for, and asked about."""
+    """Recorded responses to the request and the query of another refund."""
     await env.buy()
     await env.adapter.refund_payment(env.row, "R-000002", 500)
     await env.adapter.query_refund(env.row, "R-000002")
@@ -155,7 +155,7 @@ async def test_a_response_about_another_refund_is_not_accepted(env: Env) -> None
 
 
 async def test_another_refunds_success_does_not_confirm_this_one(env: Env) -> None:
-    """With another number, or where the answer does not name it, with another sum."""
+    """With another number or, where the response has none, with another amount."""
     response = await recorded(env, CallKind.REFUND)
     env.set_response(lambda _: response, to=CallKind.REFUND)
     with pytest.raises(ChannelUnreadable):

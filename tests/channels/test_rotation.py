@@ -1,4 +1,4 @@
-"""Accounts as the simulated channels open them: with what they hand out a merchant gets on, also while keys change."""
+"""Accounts opened at the simulated channels work, also while their keys are rotated."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from tests.channels.conftest import CALLBACK_URL, Env
 
 
 class Merchant:
-    """One that has just opened an account at the channel behind `env`."""
+    """A merchant with a new account at the channel of `env`."""
 
     def __init__(self, env: Env) -> None:
         self.env = env
@@ -27,7 +27,7 @@ class Merchant:
         self.is_told(self.opened)
 
     def is_told(self, opened: Opened) -> None:
-        """What the channel hands out is what both sides use from now on."""
+        """Use the credentials that the channel issued on both sides from now on."""
         self.env.far_side.accounts[opened.account.merchant_id] = opened.account
         credentials: dict[str, Any] = opened.credentials
         name = self.env.driver.channel
@@ -50,14 +50,14 @@ class Merchant:
 
     @property
     def account(self) -> Account:
-        """As the channel knows it now."""
+        """The account in the channel's current state."""
         return self.env.far_side.accounts[self.opened.account.merchant_id]
 
     def rotate(self) -> None:
         self.is_told(self.channel.rotated(self.account))
 
     def message(self, paid: Payment, account: Account | None = None) -> Message:
-        """What the channel calls back about it, signed with the account's first key."""
+        """The channel's callback, signed with the account's first key."""
         far_side = self.env.far_side
         pay_url = far_side.pay_url(paid)
         message = self.channel.callback(far_side.paid_event(paid), account or self.account, datetime.now(UTC), pay_url)
@@ -81,7 +81,7 @@ async def test_a_new_account_takes_payments_and_callbacks(merchant: Merchant) ->
 
 
 async def test_callbacks_signed_before_and_after_a_rotation_verify(merchant: Merchant) -> None:
-    """A callback signed with the old key may be under way for a day."""
+    """A callback signed with the old key may arrive a day later."""
     paid = await merchant.buy("0190a7c3d1f2a1b2c3d4e5f60002")
     before = merchant.message(paid)
     merchant.rotate()

@@ -1,4 +1,4 @@
-"""A channel's statement: fetched into a file, read row by row, and one bad row does not hide the others."""
+"""Statements: fetched into a file and read row by row; one bad row does not hide the others."""
 
 import tracemalloc
 from datetime import date
@@ -29,7 +29,7 @@ def parsed(channel: Channel, statement: bytes) -> list[StatementRow | MalformedR
 
 
 async def test_a_statement_lists_payments_and_refunds(env: Env) -> None:
-    """With the channel's number that the query told, by which the two are compared."""
+    """Rows have the channel's number of the query, by which the two are compared."""
     paid = await env.buy()
     await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     assert paid.paid_at is not None
@@ -113,7 +113,7 @@ def test_a_long_statement_is_read_in_constant_memory(offline: Channel, driver: D
 
 
 def peak_of_reading(channel: Channel, driver: Driver, rows: int) -> int:
-    """Bytes of memory at the most, while a statement of so many payments is read."""
+    """Peak memory in bytes while a statement with this many payments is read."""
     with TemporaryFile() as file:
         driver.write_statement(file, rows)
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Whatever a network and a far side can do, a call ends within its deadline as *unavailable* or *unreadable*."""
+"""The transport: any network or server fault ends within the deadline as *unavailable* or *unreadable*."""
 
 import asyncio
 import gzip
@@ -46,7 +46,7 @@ async def test_a_response_in_a_log_line_shows_neither_headers_nor_body() -> None
 
 
 async def test_a_drip_of_bytes_does_not_stretch_the_deadline(transport: Transport) -> None:
-    """Each byte comes well within any time-out of a read; all of them together never end."""
+    """Each byte comes within the read time-out, but the response never ends."""
 
     async def drip(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -106,7 +106,7 @@ async def test_429_and_5xx_are_unavailable_with_any_body(transport: Transport, s
 
 
 async def test_proxy_variables_are_not_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read when a client is made, so it is made after they are set."""
+    """A client reads them when it is made, so it is made after they are set."""
     async with serving(respond_with(OK)) as proxy, serving(respond_with(OK)) as peer:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -118,7 +118,7 @@ async def test_proxy_variables_are_not_honoured(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_no_cookie_is_kept(transport: Transport) -> None:
-    """All accounts share the client: what the channel wants to know one by would be told of the others too."""
+    """All accounts share the client, so a cookie of one would be sent for the others."""
     prepared = WireResponse(200, {"Set-Cookie": "session=one; Path=/"}, b"{}")
     async with serving(respond_with(http_bytes(prepared))) as peer:
         for _ in range(2):
@@ -142,7 +142,7 @@ async def test_a_compressed_response_is_refused_without_unpacking_it(transport: 
 
 
 async def test_a_response_over_the_cap_is_refused_while_it_streams(transport: Transport) -> None:
-    """The far side gets rid of the cap and what lies in buffers on the way, not of the gigabyte that it promised."""
+    """The server sends the cap and the network buffers, not the promised gigabyte."""
     sent_bytes = 0
 
     async def endless(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +211,7 @@ CUT: dict[str, Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awai
 
 @pytest.mark.parametrize("cut", CUT)
 async def test_a_broken_response_is_an_unknown_outcome_and_no_other_error(transport: Transport, cut: str) -> None:
-    """Neither httpx nor pyreqwest below it shows its own exceptions."""
+    """No exception of httpx or pyreqwest gets out."""
     async with serving(CUT[cut]) as peer:
         with pytest.raises(OutcomeUnknown):
             await get(transport, peer.url)
@@ -219,7 +219,7 @@ async def test_a_broken_response_is_an_unknown_outcome_and_no_other_error(transp
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
 async def test_a_long_response_that_breaks_off_midway_is_unavailable(transport: Transport, ending: str) -> None:
-    """By then the headers have been handed over, and errors come from reading the body."""
+    """The headers have arrived by then, and errors come from reading the body."""
 
     async def breaks_off(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -237,7 +237,7 @@ async def test_a_long_response_that_breaks_off_midway_is_unavailable(transport: 
 
 
 async def test_a_body_longer_than_its_length_is_cut_at_the_length(transport: Transport) -> None:
-    """And what is left over is not taken for the next answer."""
+    """The rest is not taken for the next response."""
     async with serving(respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n")) as peer:
         assert (await get(transport, peer.url)).body == b"{}"
         assert (await get(transport, peer.url)).body == b"{}"
@@ -269,7 +269,7 @@ async def test_no_more_connections_are_opened_than_the_limit(monkeypatch: pytest
 
 
 async def test_a_cancelled_call_returns_its_connection_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise callbacks that were given up after their budget would leave no connection for the next ones."""
+    """Otherwise callbacks over their budget would leave no connection for the next ones."""
     monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 2)
 
     async def silent_first(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -35,7 +35,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Peer:
-    """A server of the test's own. `over` is set at its end, for a talk that waits."""
+    """A server for one test. `over` is set at its end, for a talk that waits."""
 
     port: int = 0
     connections: int = 0
@@ -53,7 +53,7 @@ class Peer:
 async def serving(
     talk: Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[Peer]:
-    """Listens on 127.0.0.1 until the block ends."""
+    """Serve on 127.0.0.1 until the block ends."""
     peer = Peer()
     talks: set[asyncio.Task[None]] = set()
 
@@ -148,11 +148,11 @@ class Proxy:
         request = await read_request(reader)
         response, was_cut = await self._ask(request)
         self.exchanges.append((request, response))
-        told = b"" if was_cut else self.alter(request, response)
-        if told is None:
+        altered = b"" if was_cut else self.alter(request, response)
+        if altered is None:
             await reader.read()
             return
-        writer.write(told if isinstance(told, bytes) else http_bytes(told))
+        writer.write(altered if isinstance(altered, bytes) else http_bytes(altered))
         await writer.drain()
 
     async def _ask(self, request: WireRequest) -> tuple[WireResponse, bool]:

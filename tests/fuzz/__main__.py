@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz TARGET [libFuzzer's options]`: look for input that brings out anything but a declared error.
+"""`python -m tests.fuzz TARGET [libFuzzer's options]`: look for input that raises anything but a declared error.
 
 `make fuzz` runs it in the environment that has atheris, for as long as `ARGS` says.
 """
@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["channels", "core"]):
 
 
 def main() -> None:
-    """Begins with what the parser reads on a good day; findings are written below the directory for artifacts."""
+    """Start from valid input; findings are written below the directory for artifacts."""
     if len(sys.argv) < 2 or sys.argv[1] not in names():
         sys.exit(f"python -m tests.fuzz TARGET [libFuzzer's options]; targets: {', '.join(names())}")
     fuzzed = target(sys.argv.pop(1))

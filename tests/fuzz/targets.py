@@ -1,6 +1,6 @@
-"""What is fuzzed: every parser that reads what comes from outside, fed with any bytes, signed well where it matters.
+"""Fuzz targets: every parser of outside data, fed with any bytes, correctly signed where it matters.
 
-Out of each come evidence that stores can hold, or one of the declared errors; anything else is a finding.
+Each returns evidence that the stores accept, or raises a declared error; anything else is a finding.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEXT_MAX = 256
 
 
 class Target(NamedTuple):
-    """A parser under one name, with what it reads on a good day."""
+    """A parser with its name and valid input."""
 
     name: str
     seeds: tuple[bytes, ...]
@@ -41,7 +41,7 @@ class Target(NamedTuple):
 
 
 def names() -> list[str]:
-    """Of all targets: `money`, and for every channel what it may be sent."""
+    """Names of all targets: `money`, and the inputs of every channel."""
     found = ["money"]
     for driver in DRIVERS:
         kinds = ["callback", "signed_callback", "statement"] + ([] if driver.responses_cover_requests else ["answer"])
@@ -50,7 +50,7 @@ def names() -> list[str]:
 
 
 def target(name: str) -> Target:
-    """The target of this name; only its channel's keys are made, for that takes long."""
+    """The target of this name; only its channel's keys are made, because that takes long."""
     if name == "money":
         return Target(name, (b"88.88 CNY", b"100 JPY", b"1.234 KWD"), _money)
     channel, _, kind = name.partition("_")
@@ -60,7 +60,7 @@ def target(name: str) -> Target:
 
 
 def _unsigned(name: str, driver: Driver) -> Target:
-    """Whoever knows the address may send this: headers, NUL, the body."""
+    """Unsigned callbacks, which anybody can send: headers, NUL, the body."""
     adapter, loop, sent = opened_offline(driver), asyncio.new_event_loop(), _genuine(driver)
 
     def read(data: bytes) -> None:
@@ -73,7 +73,7 @@ def _unsigned(name: str, driver: Driver) -> Target:
 
 
 def _signed(name: str, driver: Driver) -> Target:
-    """Only the channel can send this; it may have a bad day."""
+    """Signed callbacks with any content."""
     adapter, loop = opened_offline(driver), asyncio.new_event_loop()
 
     def read(data: bytes) -> None:
@@ -104,7 +104,7 @@ def _genuine(driver: Driver) -> list[CallbackRequest]:
 
 
 async def _question(driver: Driver) -> WireRequest:
-    """A query as the adapter asks it."""
+    """A query request of the adapter."""
     requests: list[WireRequest] = []
 
     def respond(http_request: httpx.Request) -> httpx.Response:
@@ -128,7 +128,7 @@ def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str
 
 
 def _answer(driver: Driver, adapter: Channel, question: WireRequest, data: bytes) -> None:
-    """The first byte chooses the status."""
+    """Read a response; the first byte chooses its status."""
     status = (200, 204, 400, 404, 422)[data[0] % 5] if data else 200
     signed = driver.signed_response(question, status, data[1:])
     headers = {name.lower(): value for name, value in signed.headers.items()}
@@ -159,7 +159,7 @@ def _money(data: bytes) -> None:
 
 
 def _check(evidence: Evidence) -> None:
-    """What Postgres takes: bounded numbers, bounded texts without NUL."""
+    """Assert that Postgres can store it: bounded numbers, bounded texts without NUL."""
     assert evidence.amount is None or 0 <= evidence.amount <= AMOUNT_MAX
     for text in (evidence.out_trade_no, evidence.channel_account, evidence.channel_transaction_id or ""):
         assert len(text) <= TEXT_MAX

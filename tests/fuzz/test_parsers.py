@@ -1,4 +1,4 @@
-"""A short look by the fuzzer at every parser; a long one is `make fuzz`."""
+"""A short fuzzer run for every parser; a long one is `make fuzz`."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""python-alipay-sdk as a witness: signs for our verifier, verifies what we sign, and calls the simulated gateway."""
+"""python-alipay-sdk: signs for our verifier, verifies our signatures, and calls the simulated gateway."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def begin(base_url: str, **account: Any) -> None:
 
 
 def sign(data: dict[str, str]) -> str:
-    """A signature over a request's parameters, or over a callback's."""
+    """Sign the parameters of a request or of a callback."""
     client = its["own"]
     string = "&".join(f"{name}={value}" for name, value in client._ordered_data(data))
     signature: str = client._sign(string)
@@ -23,12 +23,12 @@ def sign(data: dict[str, str]) -> str:
 
 
 def verify(data: dict[str, str], signature: str) -> bool:
-    """As its users verify a callback."""
+    """Verify a callback as the library's users do."""
     return bool(its["own"].verify(data, signature))
 
 
 def call(method: str, **arguments: Any) -> Any:
-    """`api_alipay_trade_query` and its like: signs, calls, verifies the answer."""
+    """Call `api_alipay_trade_query` or a similar method: it signs, calls and verifies the response."""
     return getattr(its["own"], method)(**arguments)
 
 

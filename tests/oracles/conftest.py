@@ -1,4 +1,4 @@
-"""The simulated channels, for other people's libraries to work with."""
+"""The simulated channels, for third-party libraries."""
 
 from collections.abc import AsyncIterator
 

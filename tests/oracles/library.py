@@ -1,4 +1,4 @@
-"""Talking to somebody else's library in a process of its own: a JSON line there, a JSON line back."""
+"""A third-party library in a process of its own: one JSON line for each call and each result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_BYTES_MAX = 8 << 20
 
 
 def python_of(environment: str) -> str:
-    """The interpreter of an environment below .oracles; skips the test, saying so, when it was not made."""
+    """The interpreter of an environment below .oracles; skips the test when the environment is missing."""
     python = ROOT / ".oracles" / environment / "bin" / "python"
     if not python.exists():
         pytest.skip(f"there is no .oracles/{environment}: make oracles")
@@ -25,23 +25,23 @@ def python_of(environment: str) -> str:
 
 
 class Library:
-    """A library that does what it is told."""
+    """A running library."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def do(self, action: str, **arguments: Any) -> Any:
-        """What the library returned.
+        """The library's result.
 
         Raises:
-            AssertionError: it raised; with its words.
+            AssertionError: the library raised; with its message.
         """
         reply = await self._exchange(action, arguments)
         assert "raised" not in reply, reply
         return reply["returned"]
 
     async def fail(self, action: str, **arguments: Any) -> str:
-        """The name of what the library raised."""
+        """The name of the exception that the library raised."""
         reply = await self._exchange(action, arguments)
         assert "raised" in reply, reply
         raised: str = reply["raised"]
@@ -59,7 +59,7 @@ class Library:
 
 @asynccontextmanager
 async def open_library(library: str, **about: Any) -> AsyncIterator[Library]:
-    """A library, as the module of this name uses it, told `about` the account first."""
+    """Run the library of this module and pass it `about` the account first."""
     process = await asyncio.create_subprocess_exec(
         python_of("sdks"),
         "-m",

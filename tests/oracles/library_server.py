@@ -1,4 +1,4 @@
-"""The witness's side of the conversation. Runs in .oracles/sdks and imports nothing of ours but this."""
+"""The library's process. It runs in .oracles/sdks and imports nothing else of ours."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def serve(acts: Mapping[str, Callable[..., Any]]) -> None:
-    """Does what each line says, until there are no more lines."""
+    """Run the action of each line until the input ends."""
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -1,4 +1,4 @@
-"""localstripe's own command, kept on 127.0.0.1: by itself it listens on every address. Runs in .oracles/localstripe."""
+"""localstripe's command, bound to 127.0.0.1; by default it listens on every address. Runs in .oracles/localstripe."""
 
 import runpy
 import socket
@@ -7,9 +7,9 @@ LOOPBACK = "::ffff:127.0.0.1"
 
 
 class _Loopback(socket.socket):
-    """A socket of both worlds that is bound to loopback wherever it was to be bound."""
+    """A socket that is always bound to loopback."""
 
-    def bind(self, address: tuple[str, int], /) -> None:  # type: ignore[override]  # only ever asked like this
+    def bind(self, address: tuple[str, int], /) -> None:  # type: ignore[override]  # localstripe passes this form only
         super().bind((LOOPBACK, address[1]))
 
 

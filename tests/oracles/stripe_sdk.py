@@ -1,4 +1,4 @@
-"""Stripe's own library as a witness."""
+"""Stripe's own library."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ def begin(base_url: str, secret_key: str) -> None:
 
 
 def call(service: str, method: str, *, ids: list[str] | None = None, **options: Any) -> Any:
-    """`service` as in the library, such as `checkout.sessions`; `ids` come before the parameters."""
+    """Call a `service` of the library, such as `checkout.sessions`; `ids` come before the parameters."""
     found = its["client"].v1
     for name in service.split("."):
         found = getattr(found, name)
@@ -25,7 +25,7 @@ def call(service: str, method: str, *, ids: list[str] | None = None, **options: 
 
 
 def call_async(service: str, method: str, *, ids: list[str] | None = None, **options: Any) -> Any:
-    """The same, by the library's asynchronous half."""
+    """Call a service with the library's asynchronous client."""
     found = its["client"].v1
     for name in service.split("."):
         found = getattr(found, name)
@@ -33,7 +33,7 @@ def call_async(service: str, method: str, *, ids: list[str] | None = None, **opt
 
 
 def all_of(service: str, **options: Any) -> list[Any]:
-    """Every object of a list, page after page, as the library walks it."""
+    """Every object of a list, page by page, as the library iterates."""
     found = its["client"].v1
     for name in service.split("."):
         found = getattr(found, name)

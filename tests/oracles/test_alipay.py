@@ -100,7 +100,7 @@ async def test_library_verifies_the_simulators_callbacks_and_no_others(
 
 
 async def test_our_adapter_verifies_the_librarys_signatures(library: Library, opened: Opened) -> None:
-    """The library signs with its private key, so the public half of that one plays the channel's."""
+    """The library signs with its private key, so its public half stands for the channel's key."""
     theirs = opened.credentials
     signing = load_pem_private_key(theirs["private_key"].encode(), None)
     public = signing.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

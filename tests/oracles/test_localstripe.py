@@ -33,7 +33,7 @@ NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
 @pytest_asyncio.fixture
 async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A fresh one on loopback; it keeps its state where it is started."""
+    """A new localstripe on loopback; it stores its state in its working directory."""
     python, port = python_of("localstripe"), free_port()
     script = ROOT / "tests" / "oracles" / "localstripe_server.py"
     command = [python, str(script), "--port", str(port), "--from-scratch"]
@@ -126,7 +126,7 @@ async def test_a_declined_cards_callback_leaves_the_payment_unpaid(adapter: Stri
 async def test_404_without_the_code_that_stripe_documents_proves_nothing(
     adapter: Stripe, http: httpx.AsyncClient
 ) -> None:
-    """Stripe tells `resource_missing` (https://docs.stripe.com/error-codes); here there is no code, so no evidence."""
+    """Stripe sends `resource_missing` (https://docs.stripe.com/error-codes); without the code there is no evidence."""
     payment = await created(http)
     with pytest.raises(ChannelUnreadable):
         await adapter.query_payment(replace(payment, channel_reference="pi_nobody"))

@@ -1,4 +1,4 @@
-"""Stripe's own Python library works at the simulated Stripe as it does at the real one, and reads its callbacks."""
+"""Stripe's Python library works with the simulated Stripe and reads its callbacks."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -30,7 +30,7 @@ async def library(far_side: Simulation, opened: Opened) -> AsyncIterator[Library
 
 
 def session(number: str = NUMBER) -> dict[str, Any]:
-    """The parameters of a checkout session, as a shop would write them."""
+    """Parameters of a checkout session, as a shop writes them."""
     price = {"currency": "usd", "unit_amount": 8888, "product_data": {"name": "Tea, 250 g"}}
     return {
         "mode": "payment",
@@ -105,7 +105,7 @@ async def test_library_raises_its_own_error_for_each_refusal(library: Library) -
 
 
 async def test_library_lists_undelivered_events(library: Library, far_side: Simulation, opened: Opened) -> None:
-    """Nobody listens where the callbacks go: all of them are on the list, page after page."""
+    """Nothing listens at the callback address, so every event is listed, page by page."""
     numbers = [f"{NUMBER}{index:03d}" for index in range(5)]
     for number in numbers:
         await library.do("call", service="checkout.sessions", method="create", params=session(number))

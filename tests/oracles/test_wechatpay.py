@@ -1,7 +1,7 @@
 """wechatpayv3 pays, queries, closes and refunds at the simulated WeChat Pay, and reads its callbacks.
 
-Where it and the protocol differ, the channel's documentation decides: it accepts timestamps a year old, which is said
-nowhere, so nothing here relies on what it calls genuine being fresh.
+Where it and the protocol differ, the channel's documentation decides: it accepts timestamps a year old, which is
+documented nowhere, so nothing here relies on the freshness of a genuine message.
 """
 
 from collections.abc import AsyncIterator
@@ -103,7 +103,7 @@ async def test_library_reads_the_simulators_callbacks_and_no_others(library: Lib
 
 
 def composed(channel: WechatPay, event: Event, far_side: Simulation) -> Message:
-    """As it is sent while the public key is in use."""
+    """The callback as it is sent while the public key is in use."""
     (account,) = far_side.accounts.values()
     message = channel.callback(replace(event), account, far_side.now(), "")
     assert message is not None
@@ -111,5 +111,5 @@ def composed(channel: WechatPay, event: Event, far_side: Simulation) -> Message:
 
 
 def named(message: Message) -> dict[str, str]:
-    """In the spelling in which the library looks for them."""
+    """Headers in the spelling that the library expects."""
     return {"-".join(part.capitalize() for part in name.split("-")): text for name, text in message.headers.items()}

@@ -1,4 +1,4 @@
-"""wechatpayv3 as a witness."""
+"""The library wechatpayv3."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ its: dict[str, WeChatPay] = {}
 
 
 def begin(base_url: str, certificates: list[str], **account: Any) -> None:
-    """Its first certificates come from files: where it would fetch them from cannot be told before it has."""
+    """Its first certificates come from files: the address to fetch them from can be set only later."""
     with TemporaryDirectory() as directory:
         for number, pem in enumerate(certificates):
             Path(directory, f"{number}.pem").write_text(pem)

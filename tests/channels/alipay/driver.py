@@ -1,4 +1,4 @@
-"""Alipay's side, played from its documentation alone: the gateway's signed nodes, forms as callbacks, a zip of GBK."""
+"""Alipay's side, written from its documentation only: the gateway's signed nodes, form callbacks, a zip of GBK."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ FOOTER = (
 
 
 class Pair(NamedTuple):
-    """Of one generation: the application's key, with which we sign, and Alipay's."""
+    """Keys of one generation: the application's, with which we sign, and Alipay's."""
 
     ours: rsa.RSAPrivateKey
     theirs: rsa.RSAPrivateKey
@@ -112,7 +112,7 @@ def zipped(
     others: Mapping[str, bytes] = MappingProxyType({}),
     packing: int = zipfile.ZIP_DEFLATED,
 ) -> bytes:
-    """The details, beside the summary that is always there."""
+    """A zip of the details and the summary."""
     into = BytesIO()
     with zipfile.ZipFile(into, "w", packing) as archive:
         archive.writestr("20880000000000010156_20261123_业务明细(汇总).csv", "#支付宝业务汇总查询\r\n".encode("gbk"))
@@ -126,7 +126,7 @@ def details(*rows: str, header: str = HEADER) -> bytes:
 
 
 def yuan(report: PaymentReport, amount: int) -> str:
-    """In the currency that is told: yen have no places."""
+    """The amount in the report's currency; yen have no decimals."""
     if report.currency == "JPY":
         return str(amount)
     sign, minor = ("-", -amount) if amount < 0 else ("", amount)
@@ -353,7 +353,7 @@ class AlipayDriver(Driver):
     def sign_callback(
         self, content: bytes, notification_id: str, *, at: float | None = None, key: Key = Key.NEW
     ) -> CallbackRequest:
-        del notification_id, at  # the first is a field, and of the second nothing is told
+        del notification_id, at  # `fields` has the first, and the second is not sent
         fields = dict(parse_qsl(content.decode("latin-1"), True, errors="surrogateescape"))
         return posted(content, signature(signed_string(fields), key))
 
@@ -375,7 +375,7 @@ class AlipayDriver(Driver):
         return callback._replace(body=callback.body + b"&sign=" + callback.body.rsplit(b"&sign=", 1)[1])
 
     def reserialised(self, callback: CallbackRequest) -> None:
-        """Another spelling of the same form is the same form."""
+        """None: a form in another spelling is the same form."""
         del callback
 
     def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
@@ -423,7 +423,7 @@ class AlipayDriver(Driver):
         }
 
     def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
-        """A message of another kind, and one of the service market, which signs `sign_type` as well."""
+        """A message of another type, and one of the service market, which signs `sign_type` as well."""
         del at
         form = {
             "notify_id": "2026112300000000000000000000000002",
@@ -499,7 +499,7 @@ class AlipayDriver(Driver):
 
 
 def parameters(request: WireRequest) -> dict[str, str]:
-    """Of the address and the body together."""
+    """Parameters of the address and the body together."""
     found = parse_qs(urlsplit(request.target).query) | parse_qs(request.body.decode())
     return {name: values[0] for name, values in found.items()}
 
@@ -519,7 +519,7 @@ def refused(sub_code: str, *, code: str = "40004", **more: str) -> bytes:
 
 
 def compact(fields: Mapping[str, object]) -> bytes:
-    """As Alipay writes JSON: slashes escaped, Chinese as it is."""
+    """JSON in Alipay's form: slashes escaped, Chinese unescaped."""
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).replace("/", r"\/").encode()
 
 
@@ -534,6 +534,6 @@ def _page(status: int, body: bytes) -> WireResponse:
 
 
 def _claiming_to_unpack_to(statement: bytes, size: int) -> bytes:
-    """A zip whose directory says so of its last entry."""
+    """A zip whose directory declares this size for its last entry."""
     at = statement.rindex(b"PK\x01\x02") + 24
     return statement[:at] + size.to_bytes(4, "little") + statement[at + 4 :]

@@ -1,4 +1,4 @@
-"""Alipay's own traps, one test each: what is done wrong most often, and what no other channel has."""
+"""Alipay's pitfalls and the features that only Alipay has."""
 
 import json
 from collections.abc import Mapping
@@ -62,20 +62,20 @@ def offline() -> Alipay:
 
 
 def read_node(node: bytes, *, sign: str | None = None) -> Evidence:
-    """What the adapter makes of an answer with this node."""
+    """Evidence of a response with this node."""
     sign_text = signature(node) if sign is None else sign
     body = b'{"alipay_trade_query_response":%b,"sign":"%b"}' % (node, sign_text.encode())
     return offline().read_response(DRIVER.payment(), Response(status=200, headers={}, body=body), received_at=NOW)
 
 
 def query_evidence(**changed: object) -> Evidence:
-    """What it makes of a paid trade with other fields; None takes a field away."""
+    """Evidence of a query for a paid trade with changed fields; None removes a field."""
     fields = json.loads(DRIVER.render(PaymentReport())) | changed
     return read_node(compact({name: value for name, value in fields.items() if value is not None}))
 
 
 async def receive(fields: Mapping[str, str], *, charset: str = "utf-8", sign: str | None = None) -> Callback:
-    """What it makes of a callback with these fields."""
+    """The verified callback with these fields."""
     sign_text = signature(signed_string(fields, charset)) if sign is None else sign
     body = urlencode({**fields, "sign_type": "RSA2"}, encoding=charset) + f"&sign={quote_plus(sign_text)}"
     return await offline().verify_callback({}, body.encode(), received_at=NOW)
@@ -103,7 +103,7 @@ async def callback_evidence(**changed: str) -> Evidence:
     ],
 )
 def test_a_response_is_verified_over_the_raw_bytes_of_its_node(node: bytes) -> None:
-    """Parsed and written again they would be others: escaped slashes, white space, order, Chinese."""
+    """Reserialised bytes differ: escaped slashes, white space, order, Chinese."""
     assert isinstance(read_node(node), Unpaid)
 
 
@@ -131,7 +131,7 @@ def test_a_rejection_without_a_signature_is_neither_paid_nor_failed_nor_missing(
 
 
 def test_a_nested_signature_is_unreadable() -> None:
-    """Also where the depth is just what the answer can be taken apart with, and reading it once more one too many."""
+    """Also at the depth at which the envelope can be parsed and the signature cannot."""
     for depth in range(700, 1000):
         sign = b"[" * depth + b"]" * depth
         with pytest.raises(ChannelUnreadable):
@@ -139,7 +139,7 @@ def test_a_nested_signature_is_unreadable() -> None:
 
 
 async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(running: Running) -> None:
-    """The far side verifies the first; with the same string for both one of the two directions would never verify."""
+    """The simulator verifies the request; with one string for both, one direction would never verify."""
     far_side, transport = running.far_side, running.transport
     proxy, url = running.proxies["alipay"]
     far_side.accounts[DRIVER.merchant_id] = DRIVER.simulator_account()
@@ -158,7 +158,7 @@ async def test_requests_are_signed_with_sign_type_and_callbacks_without_it(runni
 
 @pytest.mark.parametrize("subject", ["100% 茶", "100%25", "%E8%8C%B6", "a+b", "a b", "a&b=c", "%", "100%2B"])
 async def test_values_of_a_callback_are_decoded_once(subject: str) -> None:
-    """A second time would turn `%25` into `%` and `%2B` into a plus, and the signature would not verify."""
+    """A second decoding turns `%25` into `%` and `%2B` into a plus, and the signature fails."""
     assert isinstance(await callback_evidence(subject=subject), Paid)
 
 
@@ -172,7 +172,7 @@ async def test_a_callback_is_verified_in_the_charset_that_it_names(charset: str)
 
 
 async def test_a_signed_value_cannot_be_split_into_other_fields() -> None:
-    """Joined with `&` and `=` a text with both in it may read as another amount, and its signature still verifies."""
+    """A text with `&` and `=` may read as another amount in the joined string while its signature verifies."""
     cheap = {**FIELDS, "subject": "Tea&total_amount=88.88&totalx=", "total_amount": "0.01"}
     sign = signature(signed_string(cheap))
     dear = {**FIELDS, "subject": "Tea", "total_amount": "88.88"}
@@ -183,7 +183,7 @@ async def test_a_signed_value_cannot_be_split_into_other_fields() -> None:
 
 
 async def test_a_payment_signed_with_its_sign_type_verifies_too() -> None:
-    """As messages of the service market are."""
+    """Messages of the service market are signed like this."""
     sign = signature(signed_string({**FIELDS, "sign_type": "RSA2"}))
     assert isinstance((await receive(FIELDS, sign=sign)).evidence, Paid)
 
@@ -203,7 +203,7 @@ async def test_every_signature_check_is_recorded_with_its_exact_string() -> None
 
 
 async def test_trade_finished_is_paid() -> None:
-    """It only takes no refund any more."""
+    """It can only no longer be refunded."""
     for evidence in (
         query_evidence(trade_status="TRADE_FINISHED"),
         await callback_evidence(trade_status="TRADE_FINISHED"),
@@ -218,7 +218,7 @@ async def test_trade_finished_is_paid() -> None:
     ids=lambda fields: next(iter(fields)),
 )
 def test_trade_closed_after_a_full_refund_was_paid_in_a_query(paid: dict[str, str]) -> None:
-    """Read as never paid it would be an order that is lost and given back both."""
+    """Read as never paid, the order would be lost although its money was refunded."""
     evidence = query_evidence(**{"trade_status": "TRADE_CLOSED", "send_pay_date": None, **paid})
     assert isinstance(evidence, Refunded)
     assert (evidence.amount, evidence.refunded_amount) == (AMOUNT, AMOUNT)
@@ -267,7 +267,7 @@ def test_a_gateway_system_error_is_an_unknown_outcome(code: str, sub_code: str) 
 
 
 async def test_a_trade_before_the_code_is_scanned_is_missing_and_may_be_paid_still(running: Running) -> None:
-    """Closing it says the same and raises nothing; money that comes afterwards is seen."""
+    """Closing it raises nothing; money that comes afterwards is found by the query."""
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
     far_side.accounts[DRIVER.merchant_id] = DRIVER.simulator_account()
@@ -305,7 +305,7 @@ async def test_a_trade_before_the_code_is_scanned_is_missing_and_may_be_paid_sti
     ],
 )
 def test_an_amount_that_is_not_plain_yuan_as_text_is_unreadable(amount: object) -> None:
-    """Never a float: 88.88 is none, and 8888 would be a hundred times as much."""
+    """88.88 is no float, and 8888 would be a hundred times the amount."""
     with pytest.raises(ChannelUnreadable):
         query_evidence(total_amount=amount)
 
@@ -316,7 +316,7 @@ def test_yuan_become_fen_exactly(text: str, fen: int) -> None:
 
 
 def test_the_amount_after_discounts_is_not_compared() -> None:
-    """`receipt_amount` and `buyer_pay_amount` are smaller with a coupon, and the order is paid all the same."""
+    """`receipt_amount` and `buyer_pay_amount` are smaller with a coupon; the order is still paid."""
     evidence = query_evidence(receipt_amount="0.01", buyer_pay_amount="0.01", invoice_amount="0.01")
     assert mismatch(DRIVER.payment(), evidence) is None
 
@@ -330,7 +330,7 @@ async def test_another_merchants_genuine_callback_is_evidence_of_another_account
 
 
 async def test_a_forged_callback_of_another_merchant_is_forged_first() -> None:
-    """Nothing is read before it is proved."""
+    """Nothing is read before it is verified."""
     with pytest.raises(CallbackForged):
         await receive({**FIELDS, "app_id": "2021000000000002"}, sign=signature(signed_string(FIELDS)))
 
@@ -389,7 +389,7 @@ async def test_an_unopened_page_is_missing_and_the_browser_creates_the_trade(run
 
 @pytest.mark.parametrize("sub_code", ["ACQ.TRADE_HAS_SUCCESS", "ACQ.CONTEXT_INCONSISTENT"])
 async def test_a_creation_refused_because_the_number_is_known_is_an_unknown_outcome(sub_code: str) -> None:
-    """It may be ours, and paid, from a try whose answer was lost; a refusal would say that no money can come."""
+    """It may be ours and paid, after a lost response; a refusal would mean that no money can come."""
     with pytest.raises(ChannelUnreadable):
         await channel_answering(refused(sub_code)).create_payment(create(DRIVER.payment()))
 
@@ -425,7 +425,7 @@ async def test_closing_a_trade_that_is_not_payable_raises_nothing(sub_code: str)
 
 
 async def test_a_refund_without_a_fund_change_is_processing() -> None:
-    """`fund_change` N is what a repeated refund is answered, and is neither success nor failure."""
+    """A repeated refund has `fund_change` N, which is neither success nor failure."""
     for change, state in (("Y", RefundState.SUCCEEDED), ("N", RefundState.PROCESSING)):
         node = compact({"code": "10000", "out_trade_no": NUMBER, "fund_change": change, "refund_fee": "10.00"})
         assert await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000) is state
@@ -433,7 +433,7 @@ async def test_a_refund_without_a_fund_change_is_processing() -> None:
 
 @pytest.mark.parametrize("code", ["10003", "20001"])
 async def test_only_a_refusal_refuses_a_refund(code: str) -> None:
-    """Every other code leaves open what became of it, and money that may have gone back is not given back again."""
+    """With every other code the outcome is open, and money that may be refunded is not refunded again."""
     node = compact({"code": code, "msg": "in process", "out_trade_no": NUMBER})
     with pytest.raises(ChannelUnreadable, match=f"code_{code}"):
         await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
@@ -473,7 +473,7 @@ async def test_a_refund_without_a_status_is_none() -> None:
 async def test_a_statement_is_fetched_from_alipay_only_and_by_tls(
     gateway: str, download_url: str, fetched: str | None
 ) -> None:
-    """The address comes in an answer; followed anywhere it would lead into the network behind us."""
+    """The address comes in a response; an unchecked one could lead into our own network."""
     urls: list[str] = []
 
     def respond_with(request: httpx.Request) -> httpx.Response:
@@ -502,7 +502,7 @@ async def test_a_day_without_trades_has_no_statement() -> None:
 
 
 def test_the_columns_of_a_statement_are_found_by_name() -> None:
-    """Alipay has added columns before, and brackets of either width stand around the unit."""
+    """Alipay has added columns before, and the unit is in brackets of either width."""
     header = "备注,新的一列,退款批次号/请求号,订单金额(元),完成时间,业务类型,商户订单号,支付宝交易号"
     row = f'"茶, 250克",x,,88.88,2026-11-23 12:00:00,交易,{NUMBER},2026112322001400000000000001'
     (found,) = offline().parse_statement(BytesIO(zipped(details(row, header=header))))
@@ -528,7 +528,7 @@ def test_without_an_address_the_account_is_at_alipays_own_gateway() -> None:
 
 
 def test_keys_are_taken_as_pem_as_bare_base64_and_in_a_list() -> None:
-    """The console shows them bare."""
+    """The console shows keys as bare base64."""
     ours, theirs = pair(Key.NEW)
     bare = {
         name: "".join(pem.splitlines()[1:-1]) for name, pem in (("o", private_pem(ours)), ("t", public_pem(theirs)))
@@ -537,13 +537,13 @@ def test_keys_are_taken_as_pem_as_bare_base64_and_in_a_list() -> None:
 
 
 def test_the_applications_own_key_in_place_of_alipays_is_refused() -> None:
-    """The console shows both beside each other; with the wrong one no answer would ever verify."""
+    """The console shows both side by side; with the wrong one no response would ever verify."""
     with pytest.raises(ConfigurationError, match="own key"):
         opened(alipay_public_keys=[public_pem(pair(Key.NEW).ours)])
 
 
 def page_of(channel: Channel) -> str:
-    """Where a buyer would be sent; nothing is called for that."""
+    """The buyer's address, made without a call."""
     creating = channel.create_payment(create(replace(DRIVER.payment(), method="page")))
     try:
         creating.send(None)  # a coroutine that never waits
@@ -567,7 +567,7 @@ def account_of(opened: Opened, url: str) -> AccountConfig:
 async def test_certificate_mode_sends_its_serials_and_verifies_by_the_named_certificate(
     running: Running, certified: Opened
 ) -> None:
-    """The far side refuses a call without the two serial numbers, and names its own certificate in each answer."""
+    """The simulator refuses a call without the two serial numbers and names its own certificate in each response."""
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
     far_side.accounts[certified.account.merchant_id] = certified.account
@@ -583,7 +583,7 @@ async def test_certificate_mode_sends_its_serials_and_verifies_by_the_named_cert
 
 
 async def test_a_response_with_an_unknown_certificate_serial_is_unreadable(running: Running, certified: Opened) -> None:
-    """Until the new one is configured beside the old one; after that both are good."""
+    """Until the new certificate is configured beside the old one; then both verify."""
     far_side, transport = running.far_side, running.transport
     await far_side.reset(7)
     rotated = rotated_account(certified.account)
@@ -596,7 +596,7 @@ async def test_a_response_with_an_unknown_certificate_serial_is_unreadable(runni
 
 
 def test_only_rsa_certificates_of_the_root_file_are_named(certified: Opened) -> None:
-    """It also holds what no library reads; parsed as one file it could not be read at all."""
+    """It also contains certificates that no library parses, so it cannot be parsed as one file."""
     roots: str = certified.credentials["alipay_root_certificate"]
     stray, root = (f"{block}-----END CERTIFICATE-----\n" for block in roots.split("-----END CERTIFICATE-----\n")[:2])
     unreadable = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
@@ -632,13 +632,13 @@ def test_unusable_certificates_are_named_and_their_content_is_hidden(
 
 
 def envelope(request: httpx.Request, node: bytes) -> httpx.Response:
-    """The node, signed, as the answer to this call."""
+    """The response to this call with this node, signed."""
     method = dict(parse_qsl(request.content.decode()))["method"].replace(".", "_").encode()
     body = b'{"%b_response":%b,"sign":"%b"}' % (method, node, signature(node).encode())
     return httpx.Response(200, stream=httpx.ByteStream(body))
 
 
 def channel_answering(node: bytes) -> Channel:
-    """An account whose every call is answered with this node, well signed."""
+    """A channel whose every call gets this node, correctly signed."""
     transport = Transport(timeout_s=1, transport=httpx.MockTransport(lambda request: envelope(request, node)))
     return open_channel(DRIVER.account(OFFLINE_URL), transport)

@@ -1,4 +1,4 @@
-"""What Alipay's own SDKs, and others much used, test themselves with: real answers, callbacks and certificates."""
+"""Test vectors of Alipay's SDKs and of other common ones: real responses, callbacks and certificates."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +40,7 @@ def negatives(vector: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def adapter(vector: dict[str, Any], **credentials: str) -> Alipay:
-    """An account that believes the published key."""
+    """An account with the published key."""
     account = AlipayDriver().account(OFFLINE_URL)
     keys = {"alipay_public_keys": [vector["public_key_pem"]]}
     return Alipay(replace(account, credentials=account.credentials | keys | credentials), NOBODY)
@@ -104,7 +104,7 @@ def test_a_plus_that_is_decoded_twice_does_not_verify() -> None:
 
 
 async def test_a_published_return_address_verifies_and_is_no_evidence() -> None:
-    """It names no status of the trade: whoever reads it as paid believes what a browser carries."""
+    """It has no trade status: reading it as paid would trust the browser."""
     vector = published("alipay_notify_yansongda")
     query = urlsplit(vector["return_url"]["url"]).query
     form = read_form(query.encode())
@@ -156,7 +156,7 @@ REJECTED = ("fzlee_illegal_unclosed", "fzlee_illegal_scalar", "attack_duplicate_
 
 
 def test_broken_and_repeated_responses_are_unreadable() -> None:
-    """Content that was encrypted is never asked for, so a node that is a text is not for us."""
+    """Encrypted content is never requested, so a node that is a text is unreadable."""
     cases = {case["id"]: case for case in published("alipay_response_extraction")["cases"]}
     for name in REJECTED:
         with pytest.raises(ChannelUnreadable):
@@ -197,7 +197,7 @@ def test_published_requests_are_signed_byte_for_byte() -> None:
 
 
 def test_a_published_signature_with_sha1_does_not_verify() -> None:
-    """Libraries that read the hash from the signature believe it."""
+    """Libraries that take the hash from the signature accept it."""
     vector = published("alipay_request_sign")
     negative = negatives(vector)["sha1_signature_must_not_pass_as_RSA2"]
     key = public_key(vector["sign_cases"]["public_key_pem"])
@@ -214,6 +214,6 @@ def test_published_certificates_have_the_published_serial_numbers() -> None:
 
 
 def test_the_published_root_file_has_the_published_serial_number() -> None:
-    """Two of its four certificates are left out: one is signed with SM2, and one cannot be parsed."""
+    """Two of its four certificates are left out: one is signed with SM2, one cannot be parsed."""
     root = published("alipay_cert_sn")["root_case"]
     assert root_certificate_sn(root["root_file_pem"]) == root["expected_sn"]

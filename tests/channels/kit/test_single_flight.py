@@ -1,4 +1,4 @@
-"""One call for all who wait, whatever becomes of the waiters."""
+"""One call shared by all waiters, also when waiters are cancelled or the call fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PayPal, played from its documentation alone. Its answers are not signed, and its callbacks by a certificate's key.
+"""PayPal's side, written from its documentation only. Responses are not signed, callbacks by a certificate's key.
 
 Both keys of an account are certificates of the same authority: an account pins the authority and not the key.
 """
@@ -114,7 +114,7 @@ def key_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 class Keys(NamedTuple):
-    """All of a session. `served` are the certificates at PayPal's address, by their ids."""
+    """All keys of a session. `served` are the certificates at PayPal's address, by id."""
 
     authority: x509.Certificate
     authority_key: rsa.RSAPrivateKey
@@ -154,7 +154,7 @@ def signature_headers(
     hashed: HashAlgorithm | None = None,
     at: float | None = None,
 ) -> dict[str, str]:
-    """As PayPal signs a delivery; `crc32` is what it signs instead of the body's."""
+    """PayPal's signature headers of a delivery; `crc32` replaces the body's checksum."""
     when = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
     id_, time = "dfb3be50-0000-11e4-8bf3-77339302725b", when.strftime("%Y-%m-%dT%H:%M:%SZ")
     checksum = (zlib.crc32(body) & 0xFFFFFFFF) if crc32 is None else crc32
@@ -176,7 +176,7 @@ def money(amount: int, currency: str) -> dict[str, str]:
 
 
 def order_id(number: str) -> str:
-    """As the simulated PayPal makes them."""
+    """An order id in the simulated PayPal's form."""
     return base64.b32encode(number.encode()).decode().rstrip("=")
 
 
@@ -397,7 +397,7 @@ class PaypalDriver(Driver):
         return callback._replace(headers=callback.headers | {"paypal-transmission-time": text})
 
     def forged(self, *, at: float) -> Mapping[str, CallbackRequest]:
-        """The ids of certificates are anybody's to name; what they are is not."""
+        """Forged deliveries: another webhook, certificate, address or algorithm."""
         content, signing = self.render_callback(PaymentReport(), self.notification_id), keys().signing[Key.NEW]
         at_paypal = f"{OFFLINE_URL}{CERTIFICATES}"
 

@@ -1,4 +1,4 @@
-"""What only PayPal has: access tokens, capture, certificates that callbacks name themselves, a signed checksum."""
+"""Features that only PayPal has: access tokens, capture, certificates named by callbacks, a signed checksum."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ AT = NOW.timestamp()
 
 
 class FakePaypal:
-    """PayPal as far as these tests ask it; `answers` are given by path, in turn, the last one for ever."""
+    """A PayPal for these tests; `answers` has the responses of each path in turn, the last one for ever."""
 
     def __init__(self) -> None:
         self.requests: list[WireRequest] = []
@@ -111,7 +111,7 @@ def order_path(end: str = "") -> str:
 def genuine(
     content: bytes | None = None, *, url: str = "", crc32: int | None = None, key: Key = Key.NEW
 ) -> CallbackRequest:
-    """A callback as PayPal sends it, of a paid payment unless told; `url` is where it says that its certificate is."""
+    """A genuine callback, by default of a paid payment; `url` is the certificate's address in it."""
     body = DRIVER.render_callback(PaymentReport(), "WH-1") if content is None else content
     at_paypal = f"{OFFLINE_URL}{CERTIFICATES}{IDS[key]}"
     return CallbackRequest(
@@ -206,7 +206,7 @@ async def test_a_token_refused_early_is_renewed_and_the_call_repeated_once(paypa
 
 
 async def test_a_token_and_the_call_after_it_share_one_deadline(paypal: FakePaypal) -> None:
-    """A lease outlives one deadline: of four in a row it would know nothing."""
+    """A lease outlasts one deadline, but not four in a row."""
     paypal.answers[order_path()] = [response_of(200, DRIVER.render(PaymentReport()))]
     paypal.latency_s = 0.3
     async with Transport(timeout_s=0.5, transport=httpx.MockTransport(paypal._answer)) as hasty:
@@ -217,7 +217,7 @@ async def test_a_token_and_the_call_after_it_share_one_deadline(paypal: FakePayp
 
 
 async def test_a_new_token_refused_too_ends_in_an_unknown_outcome(paypal: FakePaypal) -> None:
-    """A loop of new tokens is what an account that was switched off must not make."""
+    """A disabled account must not cause a loop of new tokens."""
     adapter = paypal.open()
     paypal.answers[order_path()] = [response_of(401, error("AUTHENTICATION_FAILURE"))]
     with pytest.raises(ChannelUnreadable, match="unauthorized"):
@@ -229,7 +229,7 @@ async def test_a_new_token_refused_too_ends_in_an_unknown_outcome(paypal: FakePa
 
 
 async def created(paypal: FakePaypal, payment: Payment, answer: dict[str, Any]) -> dict[str, Any]:
-    """What PayPal was asked to create."""
+    """The body of the creation request."""
     paypal.answers["/v2/checkout/orders"] = [response_of(201, answer)]
     await paypal.open().create_payment(create(payment))
     body: dict[str, Any] = json.loads(paypal.requests[-1].body)
@@ -259,14 +259,14 @@ async def test_a_long_subject_is_cut_to_what_paypal_takes(paypal: FakePaypal) ->
 async def test_an_amount_is_written_as_paypal_writes_this_currency(
     paypal: FakePaypal, currency: str, amount: int, value: str
 ) -> None:
-    """Fact 20: the exponent is the currency's, and PayPal's differs from ISO 4217 for HUF and TWD."""
+    """The exponent depends on the currency, and PayPal's differs from ISO 4217 for HUF and TWD."""
     report = PaymentReport(status="unpaid", currency=currency, amount=amount)
     body = await created(paypal, replace(DRIVER.payment(), currency=currency, amount=amount), DRIVER.order(report))
     assert body["purchase_units"][0]["amount"] == {"currency_code": currency, "value": value}
 
 
 async def test_a_response_in_whole_forints_is_read_in_minor_units(paypal: FakePaypal) -> None:
-    """Fact 20, the other way round: "1200" HUF are 120,000 minor units, and never a float."""
+    """A value of "1200" HUF is 120,000 minor units, and never a float."""
     order = DRIVER.order(PaymentReport(status="unpaid"))
     order["purchase_units"][0]["amount"] = {"currency_code": "HUF", "value": "1200"}
     assert (await queried(paypal, order)).amount == 120_000
@@ -334,7 +334,7 @@ async def test_each_order_status_maps_to_its_evidence(paypal: FakePaypal, status
 async def test_a_completed_order_is_judged_by_its_capture(
     paypal: FakePaypal, statuses: list[str], kind: type[Evidence]
 ) -> None:
-    """`COMPLETED` alone would ship goods for a transfer that is pending, or was declined."""
+    """`COMPLETED` alone would also accept a transfer that is pending or declined."""
     order = DRIVER.order(PaymentReport())
     capture = DRIVER.capture(PaymentReport())
     captures = [capture | {"id": f"C{at}", "status": status} for at, status in enumerate(statuses)]
@@ -358,7 +358,7 @@ async def test_the_amount_is_the_captures_and_not_the_orders(paypal: FakePaypal)
 async def test_captured_money_counts_with_any_order_status(
     paypal: FakePaypal, status: str, of_capture: str, kind: type[Evidence]
 ) -> None:
-    """As *closed* it would be lost, as *approved* it would be asked for again."""
+    """As *closed* it would be lost, as *approved* it would be captured again."""
     order = DRIVER.order(PaymentReport()) | {"status": status}
     order["purchase_units"][0]["payments"]["captures"][0]["status"] = of_capture
     evidence = await queried(paypal, order)
@@ -382,7 +382,7 @@ async def test_only_completed_refunds_count_and_a_reversal_is_the_whole_amount(p
 
 
 async def test_an_order_without_our_number_is_matched_by_its_id(paypal: FakePaypal) -> None:
-    """One that was made elsewhere and is watched has no number of ours in it."""
+    """A watched order that was made elsewhere does not have our number."""
     order = DRIVER.order(PaymentReport())
     for name in ("custom_id", "invoice_id"):
         del order["purchase_units"][0][name]
@@ -420,7 +420,7 @@ async def test_a_404_without_a_debug_id_is_not_missing(paypal: FakePaypal) -> No
 
 
 async def test_a_capture_after_a_declined_one_is_a_new_capture(paypal: FakePaypal) -> None:
-    """As PayPal does for a key that it knows: the buyer has taken another card, and would never be captured."""
+    """With a known key PayPal would repeat the decline although the buyer has chosen another card."""
     declined = response_of(422, error("UNPROCESSABLE_ENTITY", "INSTRUMENT_DECLINED"))
     paypal.answers[order_path("/capture")] = [declined, response_of(201, DRIVER.order(PaymentReport()))]
     adapter = paypal.open()
@@ -490,7 +490,7 @@ async def test_a_refund_is_made_on_the_capture_and_found_by_our_number(
 
 
 async def test_a_reserialised_event_is_forged(paypal: FakePaypal) -> None:
-    """Fact 1: parsed and written again, a genuine event has another checksum, and a forged one might have the same."""
+    """Reserialised, a genuine event has another checksum, and a forged one might have the same."""
     content = b'{ "id":"WH-1",\r\n "event_type" : "CUSTOMER.DISPUTE.CREATED", "resource":{"a":1.10} }'
     written_again = json.dumps(json.loads(content)).encode()
     assert zlib.crc32(content) != zlib.crc32(written_again)
@@ -500,7 +500,7 @@ async def test_a_reserialised_event_is_forged(paypal: FakePaypal) -> None:
 
 
 async def test_a_checksum_above_2_to_the_31_is_unsigned(paypal: FakePaypal) -> None:
-    """Fact 16: half of all bodies have one, so half of all callbacks would be refused."""
+    """Half of all bodies have such a checksum, so half of all callbacks would be refused."""
     bodies = (event(f"WH-{at}", "CUSTOMER.DISPUTE.CREATED", {}) for at in range(100))
     high = next(body for body in bodies if zlib.crc32(body) >= 1 << 31)
     assert (await verify(paypal.open(), genuine(high))).evidence is None
@@ -539,7 +539,7 @@ CERT_URLS = (
 async def test_an_address_that_is_not_paypals_is_refused_before_anything_is_sent(
     paypal: FakePaypal, url: str, how: str
 ) -> None:
-    """Fact 16: whoever is let choose where the key comes from is let choose the key."""
+    """The source of the key decides the key."""
     adapter = paypal.open(base_url="", verify_webhooks=how)
     with pytest.raises(CallbackForged):
         await verify(adapter, genuine(url=url))
@@ -548,14 +548,14 @@ async def test_an_address_that_is_not_paypals_is_refused_before_anything_is_sent
 
 @pytest.mark.parametrize("host", ["api.sandbox.paypal.com", "api-m.sandbox.paypal.com"])
 async def test_certificates_are_fetched_from_paypals_own_addresses(paypal: FakePaypal, host: str) -> None:
-    """The counterpart of those that are not, letter for letter the same otherwise."""
+    """The counterpart of the refused addresses, otherwise the same letter for letter."""
     url = f"https://{host}{CERTIFICATES}{IDS[Key.NEW]}"
     assert (await verify(paypal.open(base_url=""), genuine(url=url))).evidence is not None
     assert [request.headers["host"] for request in paypal.requests] == [host]
 
 
 async def test_a_live_account_takes_no_certificate_of_the_sandbox(paypal: FakePaypal) -> None:
-    """Neither from its host nor in its name: whoever has a sandbox can have it sign."""
+    """Neither from its host nor in its name: anybody with a sandbox account can have it sign."""
     adapter = paypal.open(live=True, base_url="")
     with pytest.raises(CallbackForged, match="certificate_url"):
         await verify(adapter, genuine(url=f"https://api.sandbox.paypal.com{CERTIFICATES}{IDS[Key.NEW]}"))
@@ -583,7 +583,7 @@ async def test_a_certificate_is_fetched_once_for_all_waiters_and_kept(paypal: Fa
 
 
 async def test_a_kept_certificate_is_dropped_when_it_expires(paypal: FakePaypal) -> None:
-    """And is judged by when the callback was received: one that was parked is not too late."""
+    """It is judged at the callback's receipt, so a parked callback is not too late."""
     adapter = paypal.open()
     assert (await verify(adapter, genuine())).evidence is not None
     with pytest.raises(CallbackForged, match="certificate_not_trusted"):
@@ -592,7 +592,7 @@ async def test_a_kept_certificate_is_dropped_when_it_expires(paypal: FakePaypal)
 
 
 async def test_invented_certificate_names_cost_a_few_calls_a_minute(paypal: FakePaypal) -> None:
-    """And keep nobody from being verified by a certificate that is known."""
+    """Callbacks with a known certificate still verify."""
     adapter = paypal.open()
     await verify(adapter, genuine())
     refused: list[type[ChannelError]] = []
@@ -636,7 +636,7 @@ async def test_signature_checks_are_recorded(paypal: FakePaypal) -> None:
 
 
 def test_trust_callback_is_refused() -> None:
-    """Its signature covers a CRC-32, and for that another body is found in no time."""
+    """The signature covers a CRC-32, for which another body is quickly found."""
     with pytest.raises(ConfigurationError, match="trust_callback"):
         Paypal(replace(config(), trust_callback=True), FakePaypal().transport)
 
@@ -647,7 +647,7 @@ VERIFY = "/v1/notifications/verify-webhook-signature"
 
 
 async def test_paypal_verifies_the_received_bytes(paypal: FakePaypal) -> None:
-    """Fact 1, at the other way to verify: PayPal takes the checksum of what stands in the question."""
+    """PayPal computes the checksum of the event in the request."""
     content = b'{ "id":"WH-1",\r\n "event_type" : "CUSTOMER.DISPUTE.CREATED", "resource":{"a":1.10} }'
     paypal.answers[VERIFY] = [response_of(200, {"verification_status": "SUCCESS"})]
     callback = genuine(content)
@@ -667,7 +667,7 @@ async def test_paypal_verifies_the_received_bytes(paypal: FakePaypal) -> None:
 
 
 async def test_a_body_cannot_inject_another_webhook_id(paypal: FakePaypal) -> None:
-    """PayPal would truthfully answer SUCCESS: the event is genuine, and another merchant's."""
+    """PayPal would truthfully return SUCCESS: the event is genuine, but another merchant's."""
     paypal.answers[VERIFY] = [response_of(200, {"verification_status": "SUCCESS"})]
     event_of_ours = DRIVER.render_callback(PaymentReport(), "WH-1")
     adapter = paypal.open(verify_webhooks="endpoint")
@@ -730,7 +730,7 @@ def test_without_configured_authorities_the_systems_are_trusted() -> None:
 
 @pytest.mark.parametrize("type_", ["PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"])
 async def test_an_event_about_a_refund_is_unclear(paypal: FakePaypal, type_: str) -> None:
-    """It tells what went back, and not what had come."""
+    """It has the refunded amount, and not the payment's."""
     refund = {"id": "1R", "status": "COMPLETED", "amount": money(1000, "USD"), "custom_id": NUMBER}
     callback = await verify(paypal.open(), genuine(event("WH-1", type_, refund)))
     assert callback.evidence == Unclear(channel_account="main", out_trade_no=NUMBER, reason="refund_told")
@@ -832,7 +832,7 @@ async def test_endless_pages_are_cut_off(paypal: FakePaypal) -> None:
 async def test_payments_and_refunds_are_told_apart_by_code_sign_and_status(
     paypal: FakePaypal, changed: dict[str, Any], kind: str | None
 ) -> None:
-    """Fees, withdrawals, what we paid ourselves and what is held are none of our payments."""
+    """Fees, withdrawals, our own payments and holds are not payments of ours."""
     paypal.answers[REPORT] = [page(1, transaction(**changed))]
     rows = await fetched(paypal)
     assert [one.kind for one in rows if isinstance(one, StatementRow)] == ([] if kind is None else [kind])

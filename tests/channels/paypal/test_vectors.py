@@ -1,4 +1,4 @@
-"""The webhook that PayPal's own SDKs test themselves with: genuine, and in every way in which it is not."""
+"""The webhook of PayPal's SDK tests: genuine, and with every kind of change."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ RECEIVED_AT = datetime(2015, 5, 18, 15, 45, 14, tzinfo=UTC)
 
 
 class Webhook:
-    """The published one. Its certificate was the sandbox's and ended in 2017; here it is trusted itself."""
+    """The published webhook. Its sandbox certificate ended in 2017; here it is trusted itself."""
 
     def __init__(self) -> None:
         self.vector = published("paypal_webhook")
@@ -63,7 +63,7 @@ def webhook() -> Webhook:
 
 
 async def test_the_published_webhook_verifies(webhook: Webhook) -> None:
-    """Its checksum is over two to the thirty-first. It tells of a sale of the older API: no payment of ours."""
+    """Its checksum is above 2 to the 31. It is about a sale of the older API: no payment of ours."""
     with trace.recorded_checks() as checks:
         callback = await webhook.verify()
     assert callback.evidence is None

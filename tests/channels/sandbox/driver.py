@@ -1,4 +1,4 @@
-"""The sandbox channel, played from docs/sandbox-protocol.md alone."""
+"""The sandbox channel's side, written from docs/sandbox-protocol.md only."""
 
 from __future__ import annotations
 

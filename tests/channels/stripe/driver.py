@@ -1,4 +1,4 @@
-"""Stripe, played from https://docs.stripe.com/api and https://docs.stripe.com/webhooks alone."""
+"""Stripe's side, written from https://docs.stripe.com/api and https://docs.stripe.com/webhooks only."""
 
 from __future__ import annotations
 
@@ -356,7 +356,7 @@ class StripeDriver(Driver):
         return self._transaction("refund", refund) | {"created": _PAID_AT + 1}
 
     def _transaction(self, type_: str, source: Object) -> Object:
-        """Settled in another currency than it was paid in: its own amount is not the payment's."""
+        """A balance transaction settled in another currency: its amount is not the payment's."""
         common = {"object": "balance_transaction", "amount": 1234, "currency": "usd", "net": 1200}
         return {"id": f"txn_{type_}", **common, "type": type_, "created": _PAID_AT, "source": source}
 
@@ -365,7 +365,7 @@ class StripeDriver(Driver):
 
 
 def signature(body: bytes, secret: str, at: int) -> str:
-    """With a v0 that no secret has made."""
+    """A signature header, with a v0 that no secret made."""
     v1 = hmac.new(secret.encode(), b"%d." % at + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={v1},v0={hashlib.sha256(body).hexdigest()}"
 

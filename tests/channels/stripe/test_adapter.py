@@ -1,4 +1,4 @@
-"""What is done wrong most often with Stripe, each as a test; the rest is in the suite that all channels pass."""
+"""Stripe's pitfalls; the rest is in the conformance suite."""
 
 import base64
 import hmac
@@ -48,7 +48,7 @@ CREATED_AT = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 
 
 class Server:
-    """Stripe as a test wants it: answers with what it is told to, and keeps what it was asked."""
+    """A Stripe with one fixed response; it records the requests."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
         self.requests: list[httpx.Request] = []
@@ -126,7 +126,7 @@ async def test_a_completed_session_is_not_paid_before_its_payment_status_says_so
 
 @pytest.mark.parametrize("type_", ["checkout.session.completed", "checkout.session.expired"])
 async def test_a_session_without_a_required_payment_is_not_paid(type_: str) -> None:
-    """A coupon over everything, or a trial: no money came."""
+    """A coupon over the whole amount, or a trial: no money came."""
     fields = session(payment_intent=None, payment_status="no_payment_required", status="complete")
     assert isinstance((await verify_body(event(type_, fields))).evidence, Unpaid)
     assert isinstance(await evidence_of(fields), Unpaid)
@@ -144,7 +144,7 @@ async def test_a_decline_does_not_end_the_payment() -> None:
 
 
 async def test_the_webhook_secret_is_used_with_its_prefix() -> None:
-    """It looks like Standard Webhooks' secret, of which the base64 behind the prefix is decoded."""
+    """It looks like a Standard Webhooks secret, whose base64 after the prefix is decoded."""
     body = event("checkout.session.completed", session(payment_intent="pi_1"))
     secret = f"whsec_{base64.b64encode(b'a key of twenty-four bytes').decode()}"
     credentials = DRIVER.account(OFFLINE_URL).credentials | {"webhook_secrets": [secret]}
@@ -188,7 +188,7 @@ def test_amounts_are_integers_in_stripes_own_minor_units(currency: str, ours: in
 
 @pytest.mark.parametrize(("currency", "amount"), [("KWD", 5124), ("TND", 1), ("MGA", 501)])
 async def test_an_amount_that_stripe_cannot_express_is_refused_before_it_is_sent(currency: str, amount: int) -> None:
-    """Rounded, the user would pay another amount than the order's, and every such order would be a case."""
+    """Rounded, the user would pay another amount than the order's, and every such order would open a case."""
     server = respond_with(session())
     with pytest.raises(InvalidRequest, match=currency):
         await server.channel.create_payment(create(row(currency=currency, amount=amount)))
@@ -256,7 +256,7 @@ async def test_an_expired_session_is_closed_unless_its_payment_is_under_way(
     ],
 )
 async def test_a_payment_is_under_way_after_the_buyers_last_step(status: str, under_way: bool) -> None:
-    """A check by the bank that was walked away from is none, or nobody could choose another way to pay."""
+    """An abandoned check by the bank is not under way; otherwise no other method could be chosen."""
     fields = intent(status, id="pi_1")
     in_open = session(status="open", payment_status="unpaid", payment_intent=fields)
     event_evidence = (await verify_body(event("payment_intent.processing", fields))).evidence
@@ -269,7 +269,7 @@ async def test_a_payment_is_under_way_after_the_buyers_last_step(status: str, un
     ("status", "under_way"), [("requires_payment_method", False), ("requires_action", True), ("processing", True)]
 )
 async def test_a_completed_session_is_under_way_until_its_payment_fails(status: str, under_way: bool) -> None:
-    """With a voucher in hand the buyer has done everything on the page, and pays at a counter days later."""
+    """With a voucher the buyer has finished the page and pays at a counter days later."""
     found = await evidence_of(session(status="complete", payment_status="unpaid", payment_intent=intent(status)))
     assert isinstance(found, Unpaid)
     assert found.under_way is under_way
@@ -287,7 +287,7 @@ async def test_an_event_of_a_completed_session_shows_whether_it_is_under_way(typ
 
 
 async def test_a_session_without_a_required_payment_is_not_under_way() -> None:
-    """Nothing is under way, so nothing would ever end it: the payment would be asked about for ever."""
+    """Nothing is under way, so nothing would end it, and the payment would be queried for ever."""
     found = await evidence_of(session(payment_intent=None, payment_status="no_payment_required", status="complete"))
     assert isinstance(found, Unpaid)
     assert not found.under_way
@@ -300,7 +300,7 @@ async def test_a_cancelled_intent_does_not_end_an_open_session() -> None:
 
 
 async def test_a_session_of_the_other_world_is_not_missing() -> None:
-    """Since the account was switched over nobody here can see it: whether it was paid is as unknown as before."""
+    """After the account was switched it cannot be seen: whether it was paid is still unknown."""
     fields = error("invalid_request_error", "resource_missing")
     assert isinstance(await respond_with(fields, 404).channel.query_payment(row("cs_test_1")), Missing)
     with pytest.raises(ChannelUnreadable, match="livemode"):
@@ -308,7 +308,7 @@ async def test_a_session_of_the_other_world_is_not_missing() -> None:
 
 
 async def test_a_response_about_another_object_is_evidence_of_another_number() -> None:
-    """Even when it carries our number: metadata can be given to any object."""
+    """Even with our number: any object can have any metadata."""
     found = await evidence_of(session(id="cs_test_other"))
     assert found.out_trade_no == "cs_test_other"
 
@@ -331,7 +331,7 @@ async def test_an_object_made_elsewhere_is_known_by_its_id() -> None:
 
 @pytest.mark.parametrize("captured", [None, 0])
 async def test_a_released_authorisation_was_never_paid(captured: int | None) -> None:
-    """Up to 2025-03-31 Stripe calls that a refund of everything, of a charge without a captured amount."""
+    """Up to 2025-03-31 Stripe reports it as a full refund of a charge without a captured amount."""
     charge = {
         "id": "ch_1",
         "object": "charge",
@@ -384,7 +384,7 @@ async def test_a_session_is_created_with_our_number_in_every_place() -> None:
 async def test_a_sessions_end_is_within_stripes_limits_and_returned(
     payable: timedelta, requested: timedelta | None
 ) -> None:
-    """Whatever the clock says, for asked again with another parameter the same key is an error."""
+    """Independent of the clock, because a repeat with another parameter under the same key is an error."""
     server = respond_with(session(expires_at=AT))
     created = await server.channel.create_payment(create(row(payable_until=CREATED_AT + payable)))
     expected_text = None if requested is None else str(int((CREATED_AT + requested).timestamp()))
@@ -420,14 +420,14 @@ def error(type_: str, code: str | None = None) -> dict[str, object]:
 async def test_a_stripe_refusal_is_definite_only_where_nothing_was_created(
     status: int, body: object, expected_error: type[Exception]
 ) -> None:
-    """Used with other parameters, or at work: there may be something under the key that is not known here."""
+    """With other parameters, or with a running request, an unknown object may exist under the key."""
     with pytest.raises(expected_error) as caught:
         await respond_with(body, status).channel.create_payment(create(row()))
     assert "canary" not in repr(caught.value)
 
 
 def test_the_account_in_the_documentation_opens() -> None:
-    """As it stands there, for it is copied."""
+    """Unchanged, for users copy it."""
     text = (ROOT / "docs/channels/stripe.md").read_text()
     (toml,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     account = read_account("main", "main.toml", toml.encode())

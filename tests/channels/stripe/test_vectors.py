@@ -1,4 +1,4 @@
-"""The signature that Stripe's own SDK is tested with, against ours."""
+"""The signature of Stripe's SDK tests, against our verification."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,7 @@ STALE = {"age_400s", "future_400s"}
 
 
 def test_every_published_case_has_its_published_result(vector: dict[str, Any]) -> None:
-    """A time in the future is refused like one in the past: the SDKs disagree about it."""
+    """A time in the future is refused like one in the past; the SDKs disagree about it."""
     assert len(vector["cases"]) > len(VALID | STALE)
     for case in vector["cases"]:
         arguments = {"now": case["now"], "secret": case.get("secret")}

@@ -1,7 +1,7 @@
-"""WeChat Pay, played from its documentation alone: RSA both ways, callbacks sealed with AES-256-GCM.
+"""WeChat Pay's side, written from its documentation only: RSA both ways, callbacks sealed with AES-256-GCM.
 
-Its two keys are of its two kinds: NEW is a public key, OLD a platform certificate, as with a merchant who is changing
-from the one to the other.
+Its two keys are of its two kinds: NEW is a public key, OLD a platform certificate, as while a merchant changes from one
+to the other.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STATES = {"unpaid": "NOTPAY", "paid": "SUCCESS", "refunded": "REFUND", "closed"
 
 
 class Keys(NamedTuple):
-    """All of a session; `theirs` OLD belongs to `certificate`."""
+    """All keys of a session; `theirs` OLD belongs to `certificate`."""
 
     ours: dict[Key, rsa.RSAPrivateKey]
     theirs: dict[Key, rsa.RSAPrivateKey]
@@ -315,7 +315,7 @@ class WechatPayDriver(Driver):
         return msgspec.json.encode(fields)
 
     def render_created(self, report: PaymentReport, checkout: str) -> bytes:
-        del report  # a code is all that is told
+        del report  # the response has only a code
         return msgspec.json.encode({"code_url": checkout})
 
     def signed_response(
@@ -388,7 +388,7 @@ class WechatPayDriver(Driver):
         return self.callback(envelope(seal(content), notification_id), at=at, key=key)
 
     def callback(self, body: bytes, *, at: float | None = None, key: Key = Key.NEW) -> CallbackRequest:
-        """Signed as it is, whatever it is."""
+        """The callback with this body, signed."""
         headers = signature_headers(body, serial=self._serial(key), key=keys().theirs[key], at=at)
         return CallbackRequest(
             {"content-type": "application/json", "wechatpay-signature-type": SIGNATURE_TYPE, **headers}, body
@@ -497,7 +497,7 @@ class WechatPayDriver(Driver):
 
 
 def error(status: int, code: str) -> WireResponse:
-    """Which the channel does not sign."""
+    """An error, which the channel does not sign."""
     body = msgspec.json.encode({"code": code, "message": "no"})
     return WireResponse(status, {"content-type": "application/json"}, body)
 

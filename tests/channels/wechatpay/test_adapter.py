@@ -1,4 +1,4 @@
-"""What WeChat Pay has of its own: three methods, two kinds of keys, unsigned errors, certificates, its bill."""
+"""Features that only WeChat Pay has: three methods, two kinds of keys, unsigned errors, certificates, its bill."""
 
 import base64
 import gzip
@@ -63,7 +63,7 @@ Respond = Callable[[WireRequest], WireResponse]
 
 
 class Played:
-    """The adapter with a far side that says what the test wants; every call is kept. `now` is its clock."""
+    """The adapter with a fixed response; calls are recorded. `now` is its clock."""
 
     def __init__(
         self, respond: Respond | None = None, *, base_url: str = "http://127.0.0.1:9", **credentials: Any
@@ -106,7 +106,7 @@ def create(method: str = "", **changes: Any) -> Create:
 
 
 def saying(body: object) -> Played:
-    """Every call is answered with this, signed."""
+    """A channel that sends this body, signed, for every call."""
     played = Played()
     played.respond = lambda _: played.signed(body)
     return played
@@ -120,7 +120,7 @@ def genuine(report: PaymentReport | None = None) -> bytes:
     return envelope(seal(DRIVER.render(report or PaymentReport())), DRIVER.notification_id)
 
 
-# -- what is asked -----------------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_call_has_the_required_headers() -> None:
@@ -137,7 +137,7 @@ async def test_a_call_has_the_required_headers() -> None:
 
 @pytest.mark.parametrize("call", ["query", "close"])
 async def test_five_lines_are_signed_also_when_the_body_is_empty(call: str) -> None:
-    """The last line is the body, ended by a line feed as the others are: of a GET it is an empty line."""
+    """The last line is the body, ended by a line feed like the others; for a GET it is empty."""
     played = Played()
     played.respond = lambda _: played.signed(DRIVER.render(PaymentReport(status="unpaid")) if call == "query" else b"")
     await (played.adapter.query_payment(ROW) if call == "query" else played.adapter.close_payment(ROW))
@@ -188,7 +188,7 @@ async def test_a_long_description_is_cut_by_characters_and_not_by_bytes() -> Non
 
 @pytest.mark.parametrize("url", ["https://shop.example/callbacks/main?a=1", "https://shop.example/callbacks/main?"])
 async def test_a_callback_url_with_a_query_string_is_refused(url: str) -> None:
-    """The channel takes the order and never calls such an address."""
+    """The channel accepts the order and never calls such an address."""
     played = saying({"code_url": "weixin://x"})
     with pytest.raises(InvalidRequest):
         await played.adapter.create_payment(create(callback_url=url))
@@ -266,7 +266,7 @@ async def test_a_query_that_was_received_is_not_sent_to_the_second_host() -> Non
     assert played.hosts == ["api.mch.weixin.qq.com"]
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- evidence --------------------------------------------------------------------------------------------------------
 
 
 async def test_the_amount_of_the_order_counts_and_not_what_the_payer_paid_after_a_coupon() -> None:
@@ -279,7 +279,7 @@ async def test_the_amount_of_the_order_counts_and_not_what_the_payer_paid_after_
 
 
 async def test_trade_state_refund_was_paid() -> None:
-    """The answer does not say how much went back: 0, so that no sum is invented."""
+    """The response has no refunded amount: 0, so that none is invented."""
     evidence = await saying(DRIVER.render(PaymentReport(status="refunded"))).adapter.query_payment(ROW)
     assert isinstance(evidence, Refunded)
     assert (evidence.amount, evidence.refunded_amount, evidence.at) == (AMOUNT, 0, PAID_AT)
@@ -291,7 +291,7 @@ async def test_trade_state_refund_was_paid() -> None:
     [("NOTPAY", Unpaid), ("USERPAYING", Unpaid), ("PAYERROR", Unpaid), ("CLOSED", Closed), ("REVOKED", Closed)],
 )
 async def test_states_without_money_need_no_amount(state: str, kind: type[Unpaid | Closed]) -> None:
-    """A failed attempt leaves NOTPAY and can be followed by another one."""
+    """A failed attempt leaves NOTPAY, and another may follow."""
     fields = json.loads(DRIVER.render(PaymentReport(status=state)))
     del fields["amount"]
     assert isinstance(await saying(fields).adapter.query_payment(ROW), kind)
@@ -322,7 +322,7 @@ async def test_a_404_with_order_not_exist_is_missing_although_unsigned() -> None
 
 
 async def test_older_spellings_of_codes_mean_the_same() -> None:
-    """Else nothing that was never there would ever be missing, and no refund without a balance refused."""
+    """Otherwise a missing payment would not be missing, and a refund without balance not refused."""
     missing = error(404, "ORDERNOTEXIST")
     assert isinstance(await Played(lambda _: missing).adapter.query_payment(ROW), Missing)
     assert Played().adapter.status_of(missing.body) == 404
@@ -338,7 +338,7 @@ async def test_older_spellings_of_codes_mean_the_same() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
 @pytest.mark.parametrize("report", ["paid", "closed", "refunded"])
 async def test_an_unsigned_error_is_neither_paid_nor_closed(status: int, report: str) -> None:
-    """Whatever is in its body."""
+    """With any body."""
     body = json.dumps({**json.loads(DRIVER.render(PaymentReport(status=report))), "code": "ORDER_CLOSED"}).encode()
     with pytest.raises(ChannelUnreadable):
         await Played(lambda _: WireResponse(status, {}, body)).adapter.query_payment(ROW)
@@ -361,7 +361,7 @@ async def test_a_creation_is_refused_by_definite_codes(code: str) -> None:
 
 @pytest.mark.parametrize("code", ["ORDERPAID", "OUT_TRADE_NO_USED", "SIGN_ERROR", "NOT_FOUND", "A_NEW_ONE"])
 async def test_a_creation_refused_with_another_code_is_an_unknown_outcome(code: str) -> None:
-    """There is something under our number, or nobody knows: only a query may follow."""
+    """A payment may exist under our number: only a query may follow."""
     with pytest.raises(ChannelUnreadable):
         await Played(lambda _: error(400, code)).adapter.create_payment(create())
 
@@ -433,7 +433,7 @@ def test_the_status_of_a_stored_body_is_found(body: bytes, status: int) -> None:
 
 
 async def test_a_callback_with_escaped_slashes_and_spaces_verifies_over_its_raw_bytes() -> None:
-    """Parsed and written again it would have other bytes, and no signature of anybody."""
+    """Reserialised, its bytes would differ and the signature fail."""
     raw = genuine().replace(b'":', b'" : ').replace(b"/", b"\\/")
     callback, adapter = callback_request(raw), Played().adapter
     verified = await adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
@@ -452,7 +452,7 @@ async def test_a_probe_with_a_wrong_signature_fails_as_any_other() -> None:
 
 
 async def test_callbacks_of_both_kinds_of_keys_verify_side_by_side() -> None:
-    """For as long as a merchant changes from certificates to the public key, both come."""
+    """Both come while a merchant changes from certificates to the public key."""
     adapter = Played().adapter
     for key in (Key.NEW, Key.OLD, Key.NEW):
         callback = callback_request(genuine(), key=key)
@@ -504,7 +504,7 @@ async def test_freshness_is_checked_after_the_signature() -> None:
 
 
 async def test_a_callback_about_a_refund_is_unclear() -> None:
-    """It tells the sum of one refund; what the payment is in all, only the query tells."""
+    """It has the amount of one refund; only the query has the payment's state."""
     notice = {"mchid": DRIVER.merchant_id, "out_trade_no": NUMBER, "refund_status": "SUCCESS", "amount": {"refund": 1}}
     for event_type in ("REFUND.SUCCESS", "REFUND.ABNORMAL", "REFUND.CLOSED"):
         callback = callback_request(envelope(seal(json.dumps(notice).encode()), "id-1", event_type))
@@ -540,7 +540,7 @@ async def test_every_signature_check_is_recorded_with_its_string() -> None:
 
 @pytest.mark.parametrize("length", [0, 16, 24, 31, 33, 64])
 def test_an_apiv3_key_of_another_length_opens_no_account(length: int) -> None:
-    """16 and 24 bytes are keys that AES would take."""
+    """AES accepts keys of 16 and 24 bytes too."""
     with pytest.raises(ConfigurationError, match="32 bytes"):
         Played(apiv3_key="k" * length)
 
@@ -562,7 +562,7 @@ def test_a_live_account_opens_at_the_channels_own_host_without_naming_it() -> No
 
 
 class Certificates:
-    """The far side's list, which a test may change."""
+    """The channel's certificate list, which a test may change."""
 
     def __init__(self, *, days: float = 365) -> None:
         self.key = new_key()
@@ -602,7 +602,7 @@ async def test_the_first_list_of_certificates_is_proved_by_the_certificate_in_it
 
 
 async def test_a_callback_before_the_first_certificate_is_unavailable() -> None:
-    """Refused as forged it would be a callback that was lost to an alarm."""
+    """Rejected as forged, it would raise a false alarm and be lost."""
     with pytest.raises(ChannelUnavailable):
         await Certificates().verify()
 
@@ -646,7 +646,7 @@ async def test_old_and_new_certificates_are_both_kept_also_after_a_failure() -> 
 
 
 async def test_an_unknown_serial_triggers_a_fetch_at_most_every_ten_minutes() -> None:
-    """Never while a callback waits: whoever makes up serials would decide how often the channel is called."""
+    """Never while a callback waits: otherwise invented serials would decide how often the channel is called."""
     env = Certificates()
     await env.played.adapter.keep_current()
     for minutes in range(30):
@@ -730,7 +730,7 @@ async def test_only_a_404_with_its_code_means_a_missing_refund() -> None:
 
 
 class Bill:
-    """A far side with a bill to fetch; what it tells of it may be changed."""
+    """A channel with a bill; its description may be changed."""
 
     def __init__(self, content: bytes = DRIVER.statement, *, packed: bool = True, **respond: str) -> None:
         self.file = gzip.compress(content) if packed else content
@@ -793,7 +793,7 @@ async def test_a_bill_with_another_hash_is_rejected() -> None:
     ],
 )
 async def test_a_bill_is_fetched_from_our_host_and_from_no_other(url: str) -> None:
-    """What is signed for it would be good for two minutes of anybody's."""
+    """The signed request would be valid for two minutes on another host."""
     bill = Bill(download_url=url)
     with pytest.raises(ChannelUnreadable):
         await bill.fetch()
@@ -821,7 +821,7 @@ def test_yuan_become_fen_exactly(yuan: str, fen: int) -> None:
 
 
 def test_columns_are_found_by_name() -> None:
-    """New ones come now and then; here each row begins with one."""
+    """New columns appear at times; here each row begins with one."""
     header, *rows = DRIVER.statement.removeprefix(b"\xef\xbb\xbf").split(b"\r\n")
     moved = [b"\xef\xbb\xbf" + "新列,".encode() + header, *(b"`new," + row for row in rows[:2]), *rows[2:]]
     assert tuple(Played().adapter.parse_statement(io.BytesIO(b"\r\n".join(moved)))) == DRIVER.statement_rows
@@ -844,7 +844,7 @@ def test_rows_about_no_money_are_left_out(old: str, new: str) -> None:
 
 @pytest.mark.parametrize("text", ["Tea\r\n250 g", "Tea\n\n250 g", "Tea\n总计"])
 def test_a_broken_line_does_not_hide_the_following_lines(text: str) -> None:
-    """The sums are known by their name: taken for them, the rest of a row would be the end of the statement."""
+    """The sums are recognised by their name; the rest of a broken row must not end the statement."""
     first, second = DRIVER.statement_rows
     statement = DRIVER.statement.replace(b"Tea, 250 g", text.encode(), 1)
     *broken, last = Played().adapter.parse_statement(io.BytesIO(statement))

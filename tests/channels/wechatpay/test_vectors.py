@@ -1,4 +1,4 @@
-"""Signatures and ciphertexts that WeChat Pay's documentation and other people's SDKs have published."""
+"""Signatures and ciphertexts published by WeChat Pay's documentation and by SDKs."""
 
 import base64
 from datetime import UTC, datetime
@@ -216,7 +216,7 @@ def test_the_java_sdks_list_of_certificates_is_read() -> None:
 
 
 def test_the_go_sdks_callback_unseals_and_its_short_key_opens_no_account() -> None:
-    """Of 16 bytes, which would make a working and weaker AES key."""
+    """It has 16 bytes, which would be a valid and weaker AES key."""
     vectors = published(GO_CALLBACK)
     key, resource = AESGCM(vectors["apiv3_key_ascii"].encode()), vectors["body"].partition('"resource":')[2]
     fields = {name: resource.partition(f'"{name}":"')[2].partition('"')[0] for name in Sealed.__struct_fields__}

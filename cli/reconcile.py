@@ -23,7 +23,7 @@ from storage.postgres.reconciliation.runs import Reconciliation, list_reconcilia
 if TYPE_CHECKING:
     from channels.base import StatementRow
     from flows.reconcile.rows import OnUnknown
-    from flows.reconcile.run import Watching
+    from flows.reconcile.run import Hooks
     from runtime.accounts import Account
     from runtime.resources import Resources
 
@@ -141,20 +141,20 @@ async def _reconcile(
 async def _run(
     resources: Resources, account: Account, scope: Scope, progress: Progress, on_unknown: OnUnknown | None
 ) -> Reconciliation:
-    from flows.reconcile.run import Watching, reconcile_file
+    from flows.reconcile.run import Hooks, reconcile_file
 
     def show(done: int, total: int) -> None:
         progress.update("rows", done, total, "")
 
-    watching = Watching(on_progress=show, on_unknown=on_unknown)
+    hooks = Hooks(on_progress=show, on_unknown=on_unknown)
     day = await _day(resources, account, scope)
     deadline = asyncio.get_running_loop().time() + BUSY_S * resources.settings.lease_s
     is_announced = False
     while True:
         if scope.file is not None:
-            run = await reconcile_file(resources, account, scope.file, dry_run=scope.dry_run, watching=watching)
+            run = await reconcile_file(resources, account, scope.file, dry_run=scope.dry_run, hooks=hooks)
         else:
-            run = await _fetch(resources, account, day, scope, progress, watching)
+            run = await _fetch(resources, account, day, scope, progress, hooks)
         if run is not None:
             return run
         if asyncio.get_running_loop().time() > deadline:
@@ -166,12 +166,12 @@ async def _run(
 
 
 async def _fetch(
-    resources: Resources, account: Account, day: date, scope: Scope, progress: Progress, watching: Watching
+    resources: Resources, account: Account, day: date, scope: Scope, progress: Progress, hooks: Hooks
 ) -> Reconciliation | None:
     from flows.reconcile.run import reconcile_day
 
     progress.say(f"{account.config.name}: the statement of {day}")
-    return await reconcile_day(resources, account, day, dry_run=scope.dry_run, watching=watching)
+    return await reconcile_day(resources, account, day, dry_run=scope.dry_run, hooks=hooks)
 
 
 async def _day(resources: Resources, account: Account, scope: Scope) -> date:

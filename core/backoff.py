@@ -1,4 +1,4 @@
-"""When to try again: n² units after attempt n, for queries, compensation, notifications and refunds alike.
+"""The next try: n² units after attempt n, for queries, compensation, notifications and refunds alike.
 
     attempt                     1   2   3   4  …   16      beyond
     gap before it (minutes)     1   4   9  16  …  256      1440 (once a day)
@@ -29,7 +29,7 @@ class NextTry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """How long to wait before an attempt.
+    """Gaps between attempts.
 
     `unit_s` is the length of one unit in seconds (60 in production), `attempts_max` how many n² attempts there are,
     `jitter` the largest share (0 to 0.1) by which a gap is lengthened, `early_s` extra first gaps in seconds.

@@ -1,4 +1,4 @@
-"""What the merchant's order service hears: one body per version of an order, made once and sent as it is until heard.
+"""Notifications for the merchant's order service: one body per version of an order, made once and sent unchanged.
 
 The body carries the order's version and its whole state, so the receiver can drop what is older than what it has.
 """

@@ -1,4 +1,4 @@
-"""The order, its payments and what is pending: frozen data, the legal moves of their states, what the public reads.
+"""The order, its payments and pending rows: frozen data, the legal moves of their states, the status on a page.
 
 One order has many payments: the user may open Alipay and then pay by WeChat Pay. `Order.version` is the optimistic lock
 of the order *and* of its payments, and the number of its newest event.
@@ -54,7 +54,7 @@ PAYMENT_MOVES: Mapping[PaymentStatus, frozenset[PaymentStatus]] = MappingProxyTy
 
 
 class RefundStatus(StrEnum):
-    """requested: the channel is to be asked. processing: it has said that it will. succeeded, failed: final."""
+    """requested: to be requested at the channel. processing: the channel has accepted it. succeeded, failed: final."""
 
     REQUESTED = "requested"
     PROCESSING = "processing"
@@ -95,21 +95,21 @@ class Origin(StrEnum):
 
 
 class PaymentKey(NamedTuple):
-    """What identifies a payment: our name of the account, and the number we gave the channel. Unique for ever."""
+    """Identity of a payment: our name of the account, and our number at the channel. Unique for ever."""
 
     channel_account: str
     out_trade_no: str
 
 
 class Checkout(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user needs to pay: `redirect` (a URL), `qr` (text to draw) or `client` (a token for a client SDK)."""
+    """The user's way to pay: `redirect` (a URL), `qr` (text to draw) or `client` (a token for a client SDK)."""
 
     kind: str
     value: str
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the merchant wants to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay."""
+    """An order to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay."""
 
     order_no: str
     amount: int
@@ -145,9 +145,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to pay an order at one account.
 
-    `channel_reference` is what to query by when it is not our number. `payable_until` is the last moment at which the
-    channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it answered
-    a request to close it.
+    `channel_reference` is the id to query by where that is not our number. `payable_until` is the last moment at which
+    the channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it
+    answered a request to close it.
     """
 
     channel_account: str
@@ -182,8 +182,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Money of one payment that goes back, requested once: all that is left of it, in minor units.
 
-    `refund_no` is our number for it at the channel, and its idempotency key there. `attempt` counts how often the
-    channel was asked for or about it. `last_error` is why it failed, or what kept the last attempt from an answer.
+    `refund_no` is our number for it at the channel, and its idempotency key there. `attempt` counts requests and
+    queries from 1. `last_error` is why it failed, or why the last attempt had no result.
     """
 
     refund_no: str
@@ -205,7 +205,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingKind(StrEnum):
-    """query: a payment to be asked about. deadline: an order to be closed at `expires_at` unless it is paid."""
+    """query: a payment to be queried. deadline: an order to be closed at `expires_at` unless it is paid."""
 
     QUERY = "query"
     DEADLINE = "deadline"
@@ -236,7 +236,7 @@ def deadline_key(order_no: str) -> PaymentKey:
 
 
 class CaseReason(StrEnum):
-    """Why a person has to look. Doubt is a case beside the status, never a status."""
+    """Reason of a case, which a person must decide. Doubt is a case beside the status, never a status."""
 
     AMOUNT_MISMATCH = "amount_mismatch"
     CURRENCY_MISMATCH = "currency_mismatch"
@@ -263,7 +263,7 @@ class CaseReason(StrEnum):
 
 
 class OrderState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a decision looks at, read in one statement; `now` is the database's clock at that moment."""
+    """Everything that a decision reads, from one SQL statement; `now` is the database's clock at that moment."""
 
     order: Order
     now: datetime
@@ -289,7 +289,7 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublicStatus(StrEnum):
-    """What a page may say. An order is never called unpaid or failed while money may be under way."""
+    """Status on a page. An order is never called unpaid or failed while money may be under way."""
 
     CREATED = "created"
     PROCESSING = "processing"
@@ -304,16 +304,16 @@ class PublicStatus(StrEnum):
 
 
 def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
-    """What the public reads: *processing* once the user could pay; *review* when money came for a closed order, and
+    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order, and
     *refunded* when all of it has gone back.
     """
     if order.status is OrderStatus.PAID:
         return PublicStatus.PAID
     if order.status is OrderStatus.CLOSED:
-        came = [payment for payment in payments if payment.status is PaymentStatus.PAID]
-        if not came:
+        paid = [payment for payment in payments if payment.status is PaymentStatus.PAID]
+        if not paid:
             return PublicStatus.CLOSED
-        has_money = any(payment.refunded_amount < payment.amount for payment in came)
+        has_money = any(payment.refunded_amount < payment.amount for payment in paid)
         return PublicStatus.REVIEW if has_money else PublicStatus.REFUNDED
     return PublicStatus.CREATED if order.handed_off_at is None else PublicStatus.PROCESSING
 

@@ -1,4 +1,4 @@
-"""Comparing a channel's statement with our payments: what each row comes to, and what a query made of it. All pure.
+"""Compare a channel's statement with our payments: the findings of a row, and the judgement after a query. All pure.
 
 A statement is no evidence: nobody signed a single row of it, and it tells of yesterday. So a row never pays an order.
 It says where to look, a query finds out, and the one door decides as for any other evidence.
@@ -19,7 +19,7 @@ from core.order import CaseReason, Payment, PaymentStatus
 
 
 class Finding(StrEnum):
-    """What a row, or a payment without one, came to. The first four want nobody; all others are differences.
+    """Finding about a row, or about a payment without one. The first four need nobody; all others are differences.
 
     agrees: here as there. unknown: of no payment that nodrop knows, so there is nothing to repair. repaired: paid or
     refunded there only, confirmed by a query, and here as well since then. waiting: paid here near midnight, and the
@@ -46,8 +46,8 @@ class Finding(StrEnum):
         return self not in (Finding.AGREES, Finding.UNKNOWN, Finding.REPAIRED, Finding.WAITING)
 
     @property
-    def is_asked_about(self) -> bool:
-        """Money moved there and not here: only the channel itself can tell, so it is asked."""
+    def is_queried(self) -> bool:
+        """Whether money moved only there: then the channel is queried, for only it can confirm that."""
         return self in (Finding.PAID_THERE_ONLY, Finding.REFUND)
 
 
@@ -64,11 +64,11 @@ CASES: Mapping[Finding, CaseReason] = MappingProxyType(
         Finding.MALFORMED: CaseReason.STATEMENT_MALFORMED,
     }
 )
-"""The question that a difference asks. Of what is paid there only the door has made a case itself."""
+"""The case that a difference opens. For a payment that is paid only there the door opens its own."""
 
 
 class Row(Protocol):
-    """What is looked at of a row, whichever channel's statement it stands in; `channels.base.StatementRow` is one."""
+    """The fields of a row that are compared, of any channel's statement; `channels.base.StatementRow` is one."""
 
     @property
     def kind(self) -> str: ...
@@ -96,7 +96,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """What a query made of a row that was asked about. `door_cases`: the door has opened that many cases with it."""
+    """Judgement about a row after a query. `door_cases`: the number of cases that the door has opened with it."""
 
     finding: Finding
     detail: str = ""
@@ -105,13 +105,13 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(row: Row, payment: Payment, *, repeats: bool, refunded: int) -> tuple[tuple[Finding, str], ...]:
-    """Every way in which the row differs from our payment, with its detail; none: it agrees.
+    """Every difference between the row and our payment, with its detail; none: it agrees.
 
-    `repeats`: an earlier row of this statement tells of the same money. `refunded` is what the statement has given back
+    `repeats`: an earlier row of this statement is about the same money. `refunded` is what the statement has given back
     of this payment so far, this row included.
 
-    A row with a wrong amount of a payment that is unpaid here is both: the payment has to be asked about all the same,
-    for the error may be the statement's.
+    A row with a wrong amount of a payment that is unpaid here is both: the payment is queried all the same, for the
+    error may be the statement's.
     """
     if row.kind == "refund":
         return _compare_refund(row, payment, repeats=repeats, refunded=refunded)
@@ -131,7 +131,7 @@ def compare(row: Row, payment: Payment, *, repeats: bool, refunded: int) -> tupl
 
 
 def _compare_refund(row: Row, payment: Payment, *, repeats: bool, refunded: int) -> tuple[tuple[Finding, str], ...]:
-    """More may have gone back than one day's statement tells, never less."""
+    """One day's statement may show less refunded than is known here, never more."""
     if repeats:
         return ((Finding.DUPLICATE, f"refund of {row.amount} {row.currency} stands there twice"),)
     if row.currency != payment.currency:
@@ -142,27 +142,27 @@ def _compare_refund(row: Row, payment: Payment, *, repeats: bool, refunded: int)
 
 
 def _other_transaction(row: Row, payment: Payment) -> str | None:
-    """Money under our number that is not the money which paid here; a statement need not name the transaction."""
+    """Detail if the row is about other money than the money that paid here; a row may lack the transaction."""
     here, there = payment.channel_transaction_id, row.channel_transaction_id
     return f"{there} there, {here} here" if here is not None and there and there != here else None
 
 
 def judge(finding: Finding, detail: str, evidence: Evidence, decision: Decision, *, refunded: int) -> Judged:
-    """What the answer to the query, and what the door did with it, make of a row that was asked about.
+    """The judgement about a row from the query's evidence and the decision that was committed with it.
 
-    `refunded` is what the statement says was given back so far, 0 for a row of money that came.
+    `refunded` is the amount refunded so far according to the statement, 0 for a row of a payment.
     """
     if isinstance(evidence, Unclear):
-        return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; asked: {evidence.reason}")
+        return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; query: {evidence.reason}")
     given_back = evidence.refunded_amount if isinstance(evidence, Refunded) else 0
     if given_back < refunded:
-        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; asked: {given_back}")
+        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; query: {given_back}")
     if not isinstance(evidence, Paid | Refunded):
-        return Judged(finding=Finding.STATUS, detail=f"paid there; asked: {kind_of(evidence)}")
+        return Judged(finding=Finding.STATUS, detail=f"paid there; query: {kind_of(evidence)}")
     opened = () if decision.change is None else decision.change.cases
     if decision.outcome in (Outcome.MISMATCH, Outcome.NUMBER_REUSED):
-        # The door has made a case of what does not fit, now or when it saw it first.
-        return Judged(finding=finding, detail=f"{detail}; asked: {decision.outcome}", has_case=True)
+        # The door has opened a case for the mismatch, now or earlier.
+        return Judged(finding=finding, detail=f"{detail}; query: {decision.outcome}", has_case=True)
     if decision.outcome is Outcome.REFUND_SEEN and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
         return Judged(finding=Finding.REFUND, detail=detail, has_case=True)
     return Judged(finding=Finding.REPAIRED, detail=detail, door_cases=len(opened))

@@ -132,7 +132,7 @@ async def ask_and_commit(
     return QueryResult(
         evidence=evidence,
         decision=committed.decision,
-        # as it was decided on: before, it may not have had the reference that its channel is asked by
+        # as it was decided on: before, it may not have had its channel reference
         payment=(None if state is None else state.payment(payment.key)) or payment,
         is_row_gone=committed.has_resolved(payment.key),
     )

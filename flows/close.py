@@ -1,6 +1,6 @@
-"""The end of an order that nobody paid: query, close at the channel, query again, and only then closed.
+"""Close an unpaid order: query its payments, close them at their channels, query again, and only then close.
 
-Nothing is closed here that its channel has not told to be definite; what stays unclear is tried again after n² units.
+A payment is closed only on verified evidence; while one is unclear, the order is tried again after n² units.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def close_scheduled(resources: Resources, order_no: str, arm_no: int) -> O
 
 
 async def close_leased(resources: Resources, leased: Leased) -> Outcome:
-    """An order whose deadline row is ours: make its payments definite, then decide again on fresh state."""
+    """Make the payments of an order definite, then decide again on fresh state. The lease of its deadline is ours."""
     state = await find_state(resources.db, leased.order_no)
     if state is None:
         return Outcome.STALE
@@ -59,7 +59,7 @@ async def settle_payment(resources: Resources, payment: Payment, *, closes: bool
     try:
         account = await resources.accounts.get(payment.channel_account)
     except UnknownAccount:
-        # Removed, or its credentials do not open: nobody can be asked, and nothing is definite without being asked.
+        # Removed, or its credentials do not open: without a query nothing is definite.
         log.error("payment_not_settled", account=payment.channel_account, out_trade_no=payment.out_trade_no)
         return
     leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
@@ -73,7 +73,7 @@ async def settle_payment(resources: Resources, payment: Payment, *, closes: bool
 
 
 async def close_payment(resources: Resources, account: Account, payment: Payment) -> None:
-    """Ask the channel to take no money for it any more; what came of that is told by the query that follows."""
+    """Close the payment at its channel, so that it takes no more money; the query that follows brings the result."""
     try:
         closed = await call_channel(resources, account, Urgency.SCHEDULED, account.channel.close_payment, payment)
     except ChannelError as error:
@@ -90,9 +90,9 @@ async def close_payment(resources: Resources, account: Account, payment: Payment
 
 
 async def request_close(resources: Resources, order_no: str) -> OrderState:
-    """The merchant ends an order now: its deadline is moved to now and worked off at once, as any deadline is.
+    """The merchant ends an order: its deadline moves to now and is worked off at once, like any deadline.
 
-    Returns the order as it is then: closed, or not yet when a channel could not tell.
+    Returns the order as it is then: closed, or not yet if a payment is still unclear.
 
     Raises:
         NotFound: there is no such order.

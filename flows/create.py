@@ -1,7 +1,7 @@
-"""Creating a payment at its channel, so that there is something to hand to the user; our number makes it idempotent.
+"""Create a payment at its channel, which returns the user's checkout. Our number makes it idempotent.
 
-A channel that is asked by its own id has to be told of the payment before it can be asked about it: when the answer to
-the creation was lost, it is created once more, which gives the same payment back.
+A channel that is queried by its own id must know the payment before it can be queried: if the response to the creation
+was lost, the payment is created once more, which returns the same payment.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ log = structlog.get_logger()
 async def create_at_channel(
     resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NO_PAYER
 ) -> OrderState | Deferred:
-    """Create it and keep what the channel returned. Gives the order after that.
+    """Create the payment and store the channel's response. Returns the order after that.
 
     Raises:
-        ChannelRefused: written down; the payment ends once the channel, asked, does not know it.
-        OutcomeUnknown: it may be there; the pending row that was armed before carries on.
+        ChannelRefused: recorded; the payment ends once a query says that the channel does not know it.
+        OutcomeUnknown: it may exist; the pending row that was armed before carries on.
         InvalidRequest: the method needs something of the payer that was not given.
     """
     wanted = _create(resources, state.order, payment, payer)

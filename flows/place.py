@@ -1,8 +1,8 @@
-"""Placing an order and starting its payments: arm before you call.
+"""Place an order and start its payments: arm before you call.
 
-The pending row is committed before the channel is asked to create the payment, so whatever happens between the two, the
-delayed query knows of it. A replay of the request whose checkout is still empty asks the channel again: our number is
-its idempotency key.
+The pending row is committed before the channel creates the payment, so whatever happens between the two, the delayed
+query knows of it. A replay of the request whose checkout is still empty creates again: our number is the channel's
+idempotency key.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 
 class PaymentRequest(Struct, frozen=True, kw_only=True):
-    """How the merchant wants it to be paid. `payer` is passed on to the channel and kept nowhere."""
+    """The merchant's request for a payment. `payer` is passed to the channel and stored nowhere."""
 
     account: str
     method: str = ""
@@ -73,7 +73,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 async def place_order(
     resources: Resources, order: OrderTerms, payment: PaymentRequest | None, *, expires_in_s: float | None
 ) -> Placed:
-    """Place it, or find it: the order number is the idempotency key.
+    """Place the order, or find it: the order number is the idempotency key.
 
     Raises:
         OrderConflict: there is an order with this number and other terms.
@@ -92,16 +92,16 @@ async def place_order(
     committed = await commit(resources, order.order_no, decide)
     if committed.decision.outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
-    state = await _hand_off(resources, committed, account, payment)
+    state = await _create_checkout(resources, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
 async def start_payment(resources: Resources, order_no: str, payment: PaymentRequest) -> Placed:
-    """Another attempt to pay an order. The earlier ones are queried first: a user who has paid is not asked again.
+    """Start another payment of an order. Earlier ones are queried first, so that nobody pays twice.
 
     Raises:
         NotFound, OrderPaid, OrderClosed: the order cannot be paid this way.
-        PaymentUnclear: an earlier payment may have the money, and its channel does not tell.
+        PaymentUnclear: an earlier payment may have the money, and its channel gives no clear result.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
     account = await resources.accounts.get_enabled(payment.account)
@@ -119,7 +119,7 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
             raise OrderClosed(f"order {order_no} has ended")
         case Outcome.UNCLEAR:
             raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
-    state = await _hand_off(resources, committed, account, payment)
+    state = await _create_checkout(resources, committed, account, payment)
     return Placed(state=state, outcome=committed.decision.outcome)
 
 
@@ -138,10 +138,10 @@ async def _query_earlier(resources: Resources, state: OrderState) -> tuple[Payme
     return tuple(unclear)
 
 
-async def _hand_off(
+async def _create_checkout(
     resources: Resources, placed: Committed, account: Account | None, payment: PaymentRequest | None
 ) -> OrderState:
-    """Create at the channel what has no checkout yet. Outcome unknown: the order is answered as it is, and queried."""
+    """Create the payment at its channel if it has no checkout yet. If the outcome is unknown, it is queried later."""
     state = placed.state_after
     if state is None:
         raise NotFound
@@ -164,7 +164,7 @@ async def _hand_off(
 
 
 async def _confirm_refusal(resources: Resources, account: Account, row: Payment) -> None:
-    """A refusal ends the payment once the channel, asked, says that it does not know it."""
+    """Query a refused payment: the refusal ends it once the channel does not know it."""
     leased = await pending.claim(resources.db, row.key, resources.settings.lease_s)
     state = await find_state(resources.db, row.order_no)
     refused = None if state is None else state.payment(row.key)
@@ -173,7 +173,7 @@ async def _confirm_refusal(resources: Resources, account: Account, row: Payment)
 
 
 def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
-    """The newest payment of this kind that is ours, open, not refused, and has nothing to hand to the user yet."""
+    """The newest payment of this request that is ours, open, not refused, and has no checkout yet."""
     rows = [
         row
         for row in state.payments
@@ -186,16 +186,16 @@ def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
 
 
 def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
-    """How it is to be paid, if this account can be paid so.
+    """Terms of the payment, checked against the account's channel.
 
     Raises:
-        InvalidRequest: its channel does not know the method, or cannot be asked about the watched payment.
+        InvalidRequest: its channel does not know the method, or cannot query the watched payment.
     """
     channel = account.channel
     if payment.method not in ("", *channel.methods):
         raise InvalidRequest(f"method is none of those of {account.config.channel}: {', '.join(channel.methods)}")
     if payment.watch is not None and payment.watch.channel_reference is None and channel.queries_by_reference:
-        raise InvalidRequest(f"watch.channel_reference is missing: {account.config.channel} is asked by its own id")
+        raise InvalidRequest(f"watch.channel_reference is missing: {account.config.channel} is queried by its own id")
     if payment.watch is None:
         return PaymentTerms(account=payment.account, method=payment.method, out_trade_no=new_number())
     return PaymentTerms(

@@ -76,7 +76,7 @@ async def _capture(resources: Resources, account: Account, result: QueryResult, 
 
 
 async def _commit_unanswered(resources: Resources, leased: Leased, *, by: Source) -> Outcome:
-    """The account was removed, or its credentials do not open: nobody can be asked, which is no evidence either.
+    """Without an account (removed, or its credentials do not open) no channel can be queried, which is no evidence.
 
     The payment is queried again after n² units like any other, so that in the end a case opens.
     """

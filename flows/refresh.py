@@ -1,7 +1,7 @@
-"""Somebody looks: one query per payment at a time across all processes, however many ask for it.
+"""Refresh an order: query its open payments, one query of a payment at a time across all processes.
 
-The lease of the pending row decides who asks the channel; everybody else waits for the answer. Within the cool-down an
-answer is shared; somebody who must know what is true *now* (the user comes back from paying) gets a trailing query.
+The lease of the pending row decides which process queries; the others wait for the result. A result is shared within
+the cool-down; a trailing refresh (the user returns from paying) takes none that began before it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from storage.postgres import pending
 from storage.postgres.orders import find_state
 
 WAIT_S = 5.0
-"""How long a refresh waits for somebody else's query before it is answered with the order as it is."""
+"""The longest wait for another process's query; then the order is returned as it is."""
 
 
 async def refresh_order(
     resources: Resources, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
 ) -> OrderState:
-    """Ask about every open payment of the order and return what is known then; `by` goes into its history.
+    """Query every open payment of the order and return the order as it is then; `by` goes into its history.
 
-    `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down will do.
+    `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down counts.
 
     Raises:
         NotFound: there is no such order.
@@ -46,18 +46,18 @@ async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_
     for key in on_refresh(state).query:
         payment = state.payment(key)
         if payment is not None:
-            await _ask_or_wait(resources, payment, by, cooldown_s)
+            await _query_or_wait(resources, payment, by, cooldown_s)
     return await find_state(resources.db, order_no) or state
 
 
-async def _ask_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> None:
-    """Until a query that began after `now − cooldown_s` is answered: ours, or somebody else's."""
+async def _query_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> None:
+    """Return once a query that began after `now − cooldown_s` has its result: ours, or another process's."""
     last_query = await pending.find_last_query(resources.db, payment.key)
     if last_query is None:
         return
     try:
         account = await resources.accounts.get(payment.channel_account)
-    except UnknownAccount:  # removed, or its credentials do not open: there is nobody to ask
+    except UnknownAccount:  # removed, or its credentials do not open: nobody can be asked
         return
     since = last_query.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S

@@ -1,4 +1,4 @@
-"""The second net: what is overdue in Postgres and nobody looks after, whatever became of Redis and of the workers.
+"""The sweep: rows in Postgres that are overdue and not leased, whatever happened to Redis and to the workers.
 
 Reads the temporary table, the inbox, the outbox and the refunds; never `orders`. Rows are claimed by lease with SKIP
 LOCKED, so any number of sweeps work side by side, oldest first and without a look-back limit.
@@ -30,14 +30,14 @@ from storage.postgres.pending import Leased
 from storage.postgres.refunds import LeasedRefund
 
 CONCURRENCY = 32
-"""Rows under way at once: enough to keep a channel busy, few enough that a hanging one is not asked by a crowd."""
+"""Rows under way at once: enough to keep a channel busy, few enough to spare one that hangs."""
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
 class Swept(Struct, frozen=True, kw_only=True):
-    """How many rows one sweep took care of."""
+    """Number of rows that one sweep has worked on, by table."""
 
     pending: int = 0
     callbacks: int = 0
@@ -50,7 +50,7 @@ class Swept(Struct, frozen=True, kw_only=True):
 
     @property
     def most(self) -> int:
-        """Of the kind that there was most of: a full batch means that there is more."""
+        """The largest of these numbers: a full batch means that there is more."""
         return max(self.pending, self.callbacks, self.notifications, self.refunds)
 
 
@@ -91,7 +91,7 @@ async def sweep_once(resources: Resources, notifier: Notifier) -> Swept:
 
 
 async def _each(rows: Sequence[_T], work: Callable[[_T], Awaitable[object]]) -> None:
-    """All rows, some at a time. A row that fails keeps its lease until it ends, and is found again."""
+    """Work on all rows, some at a time. A row that fails keeps its lease until it ends, and is claimed again."""
     slots = asyncio.Semaphore(CONCURRENCY)
 
     async def one(row: _T) -> None:
@@ -100,7 +100,7 @@ async def _each(rows: Sequence[_T], work: Callable[[_T], Awaitable[object]]) -> 
                 await work(row)
             except NodropError as error:
                 log.warning("sweep_row_failed", reason=type(error).__name__)
-            except Exception:  # our own bug in one row must not keep the sweep from all the others
+            except Exception:  # a bug of ours in one row must not keep the sweep from the others
                 log.exception("sweep_row_broke")
 
     await asyncio.gather(*(one(row) for row in rows))

@@ -1,7 +1,7 @@
-"""One more net: what a channel itself knows that it could not call back about, where a channel tells such things.
+"""Callbacks that a channel could not deliver and lists itself, where a channel keeps such a list.
 
-Whatever is listed there is only a reason to ask: an event that waited for days may have been overtaken. So the payment
-is queried now, and the answer goes through the one door, like every other answer.
+An event on the list is only a reason to query: it may be days old. The payment is queried now, and the result goes
+through the one door like any other.
 """
 
 from __future__ import annotations
@@ -26,73 +26,73 @@ from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
 
 EVENTS_MAX = 1000
-"""Of one account at one turn, the newest; the others are asked about on time, or at the next turn."""
+"""Events of one account in one turn, the newest first; the others are queried on schedule, or in the next turn."""
 
 WAIT_S_MAX = 10.0
-"""A call that finds the rate used up is told when to come back, behind the others who wait; this net has the time."""
+"""The longest wait for the account's rate. This safeguard has time, so it waits behind all others."""
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
 async def ask_undelivered(resources: Resources) -> int:
-    """Every enabled account, side by side; how many payments were asked about.
+    """Query the listed payments of every enabled account, side by side. Returns how many were queried.
 
     Raises:
         DatabaseUnavailable: the accounts are not known.
     """
     accounts = await resources.accounts.all_enabled()
-    asked = await asyncio.gather(*(_of_account(resources, account) for account in accounts))
-    if any(asked):
-        log.info("undelivered_asked", count=sum(asked))
-    return sum(asked)
+    counts = await asyncio.gather(*(_query_account(resources, account) for account in accounts))
+    if any(counts):
+        log.info("undelivered_asked", count=sum(counts))
+    return sum(counts)
 
 
-async def _of_account(resources: Resources, account: Account) -> int:
-    """What fails for one account is told, and is no reason to leave the others out."""
+async def _query_account(resources: Resources, account: Account) -> int:
+    """The listed payments of one account. A fault of one account is logged and does not end the others."""
     name, channel = account.config.name, account.channel
     if not isinstance(channel, ListsUndelivered):
         return 0
     try:
         fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, channel.fetch_undelivered)
         listed = await _when_admitted(fetch)
-        return 0 if isinstance(listed, Deferred) else await _ask_about(resources, account, listed[:EVENTS_MAX])
+        return 0 if isinstance(listed, Deferred) else await _query_listed(resources, account, listed[:EVENTS_MAX])
     except NodropError as error:
         log.warning("undelivered_not_fetched", account=name, reason=type(error).__name__)
-    except Exception:  # our own bug with one account must not keep the others from being asked
+    except Exception:  # a bug of ours with one account must not keep the others from being queried
         log.exception("undelivered_broke", account=name)
     return 0
 
 
-async def _ask_about(resources: Resources, account: Account, listed: tuple[Evidence, ...]) -> int:
-    """Each payment once, one after the other: the rate is others' too."""
-    told_of = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
-    asked = 0
-    for number, newest in told_of.items():
+async def _query_listed(resources: Resources, account: Account, listed: tuple[Evidence, ...]) -> int:
+    """Each payment once, by its newest event, one after the other: the rate is shared with other calls."""
+    newest = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
+    count = 0
+    for number, evidence in newest.items():
         key = PaymentKey(account.config.name, number)
-        told = await _when_admitted(partial(_ask_one, resources, account, key, newest))
-        if isinstance(told, Deferred):  # others use up the rate, or nobody answers: the next turn begins here again
+        result = await _when_admitted(partial(_query_one, resources, account, key, evidence))
+        if isinstance(result, Deferred):  # other calls use up the rate, or the channel is down: begin here next turn
             break
-        asked += told is not None
-    return asked
+        count += result is not None
+    return count
 
 
-async def _when_admitted(ask: Callable[[], Awaitable[_T | Deferred]]) -> _T | Deferred:
-    """Once more at the time that was told, if that is soon."""
-    told = await ask()
-    if isinstance(told, Deferred) and told.seconds <= WAIT_S_MAX:
-        await asyncio.sleep(told.seconds)
-        told = await ask()
-    return told
+async def _when_admitted(call: Callable[[], Awaitable[_T | Deferred]]) -> _T | Deferred:
+    """The call, repeated once if it is deferred for a short time."""
+    result = await call()
+    if isinstance(result, Deferred) and result.seconds <= WAIT_S_MAX:
+        await asyncio.sleep(result.seconds)
+        result = await call()
+    return result
 
 
-async def _ask_one(
-    resources: Resources, account: Account, key: PaymentKey, told: Evidence
+async def _query_one(
+    resources: Resources, account: Account, key: PaymentKey, listed: Evidence
 ) -> QueryResult | Deferred | None:
-    """What came of asking; None if it is unknown here or paid, or if somebody is asking already."""
+    """The result of a query; None if the payment is unknown here, is paid, or is queried by another process."""
     state = await find_state_by_payment(resources.db, key)
     payment = None if state is None else state.payment(key)
-    if payment is None or not _may_be_news(payment, told):
+    if payment is None or not _is_news(payment, listed):
         return None
     leased = await pending.claim(resources.db, key, resources.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
@@ -102,9 +102,9 @@ async def _ask_one(
     )
 
 
-def _may_be_news(payment: Payment, told: Evidence) -> bool:
-    """A failed try to pay leaves a payment as open as it was; money for one that is closed here is late."""
-    match told:
+def _is_news(payment: Payment, listed: Evidence) -> bool:
+    """Whether a listed event can change the payment: a failed attempt to pay cannot, money after close can."""
+    match listed:
         case Paid() | Refunded():
             return payment.status is not PaymentStatus.PAID
         case Approved() | Closed():

@@ -27,7 +27,7 @@ UNKNOWN_RELOAD_S = 1.0
 """A name that is not known is looked up in Postgres at most once a second, however many ask for it."""
 
 KEEP_CURRENT_S = 60.0
-"""How often each process lets its accounts renew what grows old. They decide themselves whether anything is due."""
+"""Interval at which each process lets its accounts renew certificates; the adapters decide what is due."""
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class Accounts:
 
         Raises:
             UnknownAccount: there is none.
-            DatabaseUnavailable: it is not known here, and Postgres cannot be asked.
+            DatabaseUnavailable: it is not known here, and Postgres cannot be read.
         """
         await self._refresh(is_missed=name not in self._opened)
         account = self._opened.get(name)
@@ -95,7 +95,7 @@ class Accounts:
         """Those that are switched on and can be opened, in no order that matters.
 
         Raises:
-            DatabaseUnavailable: none is known here, and Postgres cannot be asked.
+            DatabaseUnavailable: none is known here, and Postgres cannot be read.
         """
         await self._refresh(is_missed=False)
         if self._is_out_of_reach and not self._opened:
@@ -108,9 +108,11 @@ class Accounts:
         Raises as `all_enabled`.
         """
         accounts = await self.all_enabled()
-        told = await asyncio.gather(*(account.channel.keep_current() for account in accounts), return_exceptions=True)
+        results = await asyncio.gather(
+            *(account.channel.keep_current() for account in accounts), return_exceptions=True
+        )
         failed = 0
-        for account, error in zip(accounts, told, strict=True):
+        for account, error in zip(accounts, results, strict=True):
             if isinstance(error, NodropError):
                 log.warning("account_not_kept_current", account=account.config.name, reason=type(error).__name__)
             elif isinstance(error, Exception):  # our own bug in one adapter must not keep the others from theirs
@@ -138,7 +140,7 @@ class Accounts:
                 self._missed_at = self._read_at
 
     def _is_due(self, *, is_missed: bool) -> bool:
-        """What was read a moment ago for another reason does not keep a new account from being found at once."""
+        """Whether to read again. A recent reading for another reason does not delay finding a new account."""
         if is_missed:
             return self._clock() - self._missed_at >= UNKNOWN_RELOAD_S
         return self._clock() - self._read_at >= RELOAD_S
@@ -166,8 +168,9 @@ class Accounts:
 
 
 def _for_adapter(config: AccountConfig) -> AccountConfig:
-    """What an adapter is built from. The rest is read by the flows alone, and a change of it keeps the adapter with
-    what it has fetched: certificates, tokens.
+    """The part of the configuration that an adapter is built from.
+
+    A change of the rest, which only flows read, keeps the adapter with its fetched certificates and tokens.
     """
     return replace(
         config,

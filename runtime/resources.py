@@ -1,4 +1,4 @@
-"""What a process works with, wired up in one place for api, worker and tools."""
+"""Resources of a process, opened in one place for api, worker and cli."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Resources:
     compensation_delay_s: float
     """Delay until a stored callback is handled again if it was not handled in its request: the first gap of n²."""
     confirm_slots: asyncio.Semaphore
-    """How many callbacks may be confirmed inside their requests at once; the others are left to their compensation."""
+    """Slots for callbacks that are confirmed within their requests; the others are left to their compensation."""
     refreshing: SingleFlight[str, OrderState] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by order number."""
 

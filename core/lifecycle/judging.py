@@ -47,8 +47,8 @@ def on_query(
 
     A payment that is still open although its order is resolved (another one paid it) is to be closed at its channel.
 
-    `after_capture`: the channel was told to take the money just before. *Approved* then means that it has not taken it
-    yet, or was declined: it counts as unpaid, and the next query captures again, so that nothing runs in a circle.
+    `after_capture`: a capture was requested just before. *Approved* then means that the money is not taken yet, or was
+    declined: it counts as unpaid, and the next query captures again, so that nothing runs in a circle.
     """
     if after_capture and isinstance(evidence, Approved):
         evidence = _unpaid(evidence)
@@ -70,7 +70,7 @@ def on_refresh(state: OrderState) -> Decision:
 
 
 def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
-    """The first difference between the payment as we asked for it and the evidence, or None."""
+    """The first difference between the payment and the evidence, or None."""
     if evidence.channel_account != payment.channel_account:
         return CaseReason.ACCOUNT_MISMATCH, f"evidence of {evidence.channel_account}"
     if evidence.out_trade_no != payment.out_trade_no:
@@ -95,7 +95,7 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
     """Whether the evidence says that this payment has no money and never will have.
 
     A verified *missing* or *unpaid* says so only when the channel can no longer take money (`payable_until` and the
-    margin have passed, and we have asked it to close), or when the channel had refused to create it. Money that is
+    margin have passed, and a close was attempted), or when the channel had refused to create it. Money that is
     under way is waited for however long it takes.
     """
     match evidence:
@@ -115,7 +115,7 @@ def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now
 
 
 class CallbackPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps for a stored callback. `commits`: its own evidence goes through the door. `queries`: the channel is asked.
+    """Steps for a stored callback. `commits`: its own evidence is committed. `queries`: the channel is queried.
     `differs`: it speaks of another amount, currency, account or number than the payment's.
     """
 
@@ -137,8 +137,8 @@ class CallbackResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool) -> CallbackPlan:
     """A callback's evidence is committed without a query if the account trusts signed callbacks or the payment is paid
-    already; a mismatch is committed too (it opens a case), and the channel is asked all the same. `Unclear` only says
-    that there is something to ask about.
+    already; a mismatch is committed too (it opens a case), and the channel is queried all the same. `Unclear` is
+    only a reason to query.
     """
     differs = mismatch(payment, evidence) is not None
     is_enough = not isinstance(evidence, Unclear) and (payment.status is PaymentStatus.PAID or trusts_callback)
@@ -146,7 +146,7 @@ def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool
 
 
 def callback_result(plan: CallbackPlan, callback: Evidence, answer: Evidence, outcome: Outcome) -> CallbackResult:
-    """The result of a callback that the channel was asked about. `callback` is its own evidence, `answer` the query's,
+    """The result of a callback after a query. `callback` is its own evidence, `answer` the query's,
     `outcome` of the query's decision.
 
     A callback is done when the query was clear and does not contradict it. A genuine *paid* that the channel does not
@@ -221,7 +221,7 @@ def _may_capture(state: OrderState, payment: Payment) -> bool:
 
 
 def _capture(state: OrderState, payment: Payment, evidence: Approved, by: Source) -> Decision:
-    """The buyer agreed, and the channel takes the money when it is told to.
+    """The buyer agreed, and the channel takes the money on request.
 
     The decision is written first, under the order's version: a payment or a close that is faster wins, and then nothing
     is captured.
@@ -274,7 +274,7 @@ def _open_case(
 
 
 def _is_left_over(state: OrderState, payment: Payment, decision: Decision) -> bool:
-    """Whether it is open and ours, its order is resolved, and its channel has not been asked to close it."""
+    """Whether it is open and ours, its order is resolved, and no close was attempted at its channel."""
     return (
         decision.outcome is Outcome.STILL_OPEN
         and state.order.is_resolved

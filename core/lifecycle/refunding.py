@@ -29,7 +29,7 @@ from core.order import (
 )
 
 REFUND_NO_MAX = 64
-"""What every channel takes: WeChat Pay's `out_refund_no` is 1 to 64 of [0-9A-Za-z_-|*@]."""
+"""The length that every channel takes: WeChat Pay's `out_refund_no` is 1 to 64 of [0-9A-Za-z_-|*@]."""
 
 SETTLED_BY_REFUND = (
     CaseReason.PAID_LATE,

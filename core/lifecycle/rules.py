@@ -64,7 +64,7 @@ class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """How it is to be paid. A watched payment brings its number, and may bring what to query by and until when."""
+    """Terms of a payment. A watched payment brings its number, and may bring its channel reference and its end."""
 
     account: str
     method: str = ""

@@ -1,4 +1,4 @@
-"""The merchant wants an order, or another attempt to pay it; and what the channel said to the creation of a payment."""
+"""An order is placed, another payment is started, and the channel responds to the creation of a payment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from core.order import (
 )
 
 PAYABLE_MAX = timedelta(days=3650)
-"""Nobody may pay for longer; and a year 9999 elsewhere is a year 10000 in UTC, which Python cannot read back."""
+"""The longest time to pay. Without it a year 9999 could be a year 10000 in UTC, which Python cannot read."""
 
 
 def place(
@@ -73,10 +73,10 @@ def place(
 def start_payment(
     state: OrderState, terms: PaymentTerms, rules: Rules, *, unclear: tuple[PaymentKey, ...] = ()
 ) -> Decision:
-    """Another attempt to pay. The flow has queried the earlier ones; `unclear` are those that the channel did not tell.
+    """Start another payment. The flow has queried the earlier ones; `unclear` are those without a clear result.
 
-    A user who has paid is never asked again: paid → nothing is started; unclear → refused; same account and method →
-    the open payment is used again.
+    Nobody pays twice: paid → nothing is started; unclear → refused; same account and method → the open payment is used
+    again.
     """
     order = state.order
     if order.status is OrderStatus.PAID:
@@ -111,7 +111,7 @@ def on_created(
     channel_reference: str | None,
     payable_until: datetime | None,
 ) -> Decision:
-    """The channel created the payment: keep what the user needs to pay. From now on the public reads *processing*."""
+    """The channel created the payment: store its checkout. From now on the page shows *processing*."""
     payment = state.payment(key)
     if payment is None:
         return Decision(outcome=Outcome.UNKNOWN_PAYMENT)

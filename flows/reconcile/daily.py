@@ -1,4 +1,4 @@
-"""Every account's statement of yesterday, once a day by whichever worker comes first, and of days that were missed."""
+"""The daily reconciliation of every account: yesterday's statement, and days that were missed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from storage.postgres.orders import find_now
 from storage.postgres.reconciliation.runs import finished_days
 
 DAYS_MAX = 7
-"""How far back days are caught up: a service that was down for longer wants an operator, who can name any day."""
+"""Days that are caught up by themselves. After a longer outage an operator names the days."""
 
 
 async def reconcile_due(resources: Resources) -> bool:
-    """One day of each account that has one due; whether there was any. Also of accounts that are switched off: what was
-    paid there is still owed to the merchant.
+    """Reconcile one due day of each account. Returns whether there was any.
+
+    Accounts that are switched off are included: their payments still count.
     """
     ready_at = resources.settings.reconcile_time()
     if ready_at is None:
@@ -29,13 +30,13 @@ async def reconcile_due(resources: Resources) -> bool:
 
 
 async def _reconcile_account(resources: Resources, row: AccountRow, ready_at: time, now: datetime) -> bool:
-    """The oldest day that is due. One that fails keeps neither the days after it nor the other accounts waiting."""
+    """The oldest day that is due. A day that fails does not hold back later days or other accounts."""
     for _ in range(DAYS_MAX):
         try:
             return await _reconcile_next(resources, row, ready_at, now)
-        except UnknownAccount:  # its credentials do not open, which is said where they are opened
+        except UnknownAccount:  # logged where its credentials do not open
             return False
-        except ChannelError:  # said by the run; it is not due again for a while
+        except ChannelError:  # logged by the run; it is not due again for a while
             continue
     return False
 

@@ -1,4 +1,4 @@
-"""The rows of a statement against our payments, a batch at a time; what is paid there only is asked about.
+"""Compare the rows of a statement with our payments, batch by batch, and query payments that are paid only there.
 
 One query per payment at a time across all processes, by the lease of its pending row, and all of them under the
 account's rate. Deferred for either uses nothing up: a row is never skipped because somebody else was faster.
@@ -27,13 +27,13 @@ from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
 
 CONCURRENCY = 8
-"""Queries under way at once. The account's rate is the limit; this keeps a slow channel from being asked by a crowd."""
+"""Queries under way at once. The account's rate is the limit; this one protects a slow channel."""
 
 ATTEMPTS_MAX = 3
-"""Clear answers are the rule. Between attempts 1 and 4 seconds pass; what is unclear then is a person's question."""
+"""Queries of one payment, with pauses of 1 and 4 seconds between them. After the last one a difference is kept."""
 
 SILENCE_S_MAX = 300.0
-"""A channel that gave no clear answer for so long is down: the run stops where it is, and is carried on later."""
+"""A channel without a clear result for so long is down: the run stops, and continues later."""
 
 WAIT_S_MAX = 5.0
 LOOK_AGAIN_S = 0.1
@@ -42,7 +42,7 @@ OnUnknown = Callable[[StatementRow], None]
 
 
 class Compared(Struct, frozen=True, kw_only=True):
-    """What a batch came to: how many rows of each finding, the differences, and the cases that the door has opened."""
+    """Result of a batch: rows by finding, the differences, and the number of cases that the door has opened."""
 
     counts: Counter[str]
     differences: list[Difference]
@@ -50,7 +50,7 @@ class Compared(Struct, frozen=True, kw_only=True):
 
 
 class _Known(Struct, frozen=True, kw_only=True):
-    """A row of a payment that we know."""
+    """A row of a payment that is known here."""
 
     row_no: int
     row: StatementRow
@@ -58,7 +58,7 @@ class _Known(Struct, frozen=True, kw_only=True):
 
 
 class RowComparer:
-    """Compares the rows of one run. `dry_run`: nothing is asked, so nothing changes."""
+    """Compares the rows of one run. `dry_run`: no channel is queried, so nothing changes."""
 
     def __init__(self, resources: Resources, account: Account, run_id: int, *, dry_run: bool) -> None:
         self._resources = resources
@@ -75,37 +75,37 @@ class RowComparer:
         return [row for _, row in rows if isinstance(row, StatementRow)]
 
     async def compare(self, batch: Sequence[Numbered], on_unknown: OnUnknown) -> Compared:
-        """Every row of the batch. Comparing it again gives the same, but for what is repaired by now.
+        """Compare every row of the batch. A second comparison gives the same, except for payments repaired by then.
 
         Raises:
-            ChannelUnavailable: the channel tells nothing any more.
-            StorageError: it has to be compared again.
+            ChannelUnavailable: the channel gives no results any more.
+            StorageError: the batch must be compared again.
         """
         counts: Counter[str] = Counter()
-        found = []
+        differences = []
         payments = await self._payments_of(batch)
         for row_no, row in batch:
             if isinstance(row, MalformedRow):
-                found.append(Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason))
+                differences.append(Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason))
             elif row_no not in payments:
                 counts[Finding.UNKNOWN] += 1
                 on_unknown(row)
         known = await self._see(batch, payments)
-        told = await _all([self._compare_payment(payments[rows[0].row_no], rows) for rows in known])
-        found += [difference for each in told for difference in each.differences]
-        for each in told:
-            counts.update(each.counts)
-        counts.update(each.kind for each in found)
+        results = await _all([self._compare_payment(payments[rows[0].row_no], rows) for rows in known])
+        differences += [difference for result in results for difference in result.differences]
+        for result in results:
+            counts.update(result.counts)
+        counts.update(difference.kind for difference in differences)
         return Compared(
             counts=counts,
-            differences=sorted(found, key=lambda each: each.row_no),
-            door_cases=sum(each.door_cases for each in told),
+            differences=sorted(differences, key=lambda difference: difference.row_no),
+            door_cases=sum(result.door_cases for result in results),
         )
 
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     async def _payments_of(self, batch: Sequence[Numbered]) -> dict[int, Payment]:
-        """By row. A row without our number is found by the channel's."""
+        """Payments by row number. A row without our number is found by the channel's."""
         name = self._account.config.name
         rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
         numbers = [row.out_trade_no for row in rows.values() if row.out_trade_no]
@@ -119,7 +119,7 @@ class RowComparer:
         return {row_no: payment for row_no, payment in found.items() if payment is not None}
 
     async def _see(self, batch: Sequence[Numbered], payments: dict[int, Payment]) -> list[list[_Known]]:
-        """The rows of known payments, payment by payment, each with what the statement told of it before."""
+        """The rows of known payments, payment by payment, each with the earlier rows of the same payment."""
         rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow) and row_no in payments}
         seen = [
             Seen(
@@ -141,7 +141,7 @@ class RowComparer:
     # -- one payment ---------------------------------------------------------------------------------------------------
 
     async def _compare_payment(self, payment: Payment, rows: Sequence[_Known]) -> Compared:
-        """One row after the other: what the first one had repaired, the next one agrees with."""
+        """One row after the other: a payment that the first row repairs agrees with the next one."""
         counts: Counter[str] = Counter()
         differences: list[Difference] = []
         door_cases = 0
@@ -151,8 +151,8 @@ class RowComparer:
                 counts[Finding.AGREES] += 1
             for finding, detail in findings:
                 judged = Judged(finding=finding, detail=detail)
-                if finding.is_asked_about and not self._dry_run:
-                    judged, payment = await self._ask_about(payment, finding, detail, each.before.refunded)
+                if finding.is_queried and not self._dry_run:
+                    judged, payment = await self._query_payment(payment, finding, detail, each.before.refunded)
                 if judged.finding.is_difference:
                     differences.append(_difference(each, payment, judged))
                 else:
@@ -160,48 +160,50 @@ class RowComparer:
                 door_cases += judged.door_cases
         return Compared(counts=counts, differences=differences, door_cases=door_cases)
 
-    async def _ask_about(
+    async def _query_payment(
         self, payment: Payment, finding: Finding, detail: str, refunded: int
     ) -> tuple[Judged, Payment]:
-        """Ask the channel, and hand its answer to the door: what came of it, and the payment as it is then."""
-        if self._cannot_be_asked(payment):
-            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
+        """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
+        if self._cannot_be_queried(payment):
+            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to query by"), payment
         async with self._slots:
-            answered = await self._ask(payment)
-        judged = judge(finding, detail, answered.evidence, answered.decision, refunded=refunded)
-        change = answered.decision.change
+            result = await self._query_until_clear(payment)
+        judged = judge(finding, detail, result.evidence, result.decision, refunded=refunded)
+        change = result.decision.change
         moved = () if change is None else change.payments
         return judged, next((each for each in moved if each.key == payment.key), payment)
 
-    def _cannot_be_asked(self, payment: Payment) -> bool:
+    def _cannot_be_queried(self, payment: Payment) -> bool:
         by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
         return by_reference and payment.origin is Origin.WATCHED
 
-    async def _ask(self, payment: Payment) -> QueryResult:
-        """Until the answer is clear, three times at most.
+    async def _query_until_clear(self, payment: Payment) -> QueryResult:
+        """The result of a query that is clear, or of the third one.
 
         Raises:
-            ChannelUnavailable: not one clear answer in this run for `SILENCE_S_MAX`.
+            ChannelUnavailable: no clear result in this run for `SILENCE_S_MAX`.
         """
         loop = asyncio.get_running_loop()
         attempt = 1
         while True:
-            told = await self._ask_once(payment)
-            if isinstance(told, QueryResult) and not isinstance(told.evidence, Unclear):
+            result = await self._query_once(payment)
+            if isinstance(result, QueryResult) and not isinstance(result.evidence, Unclear):
                 self._silent_since = None
-                return told
-            if isinstance(told, QueryResult):
+                return result
+            if isinstance(result, QueryResult):
                 if attempt == ATTEMPTS_MAX:
-                    return told
+                    return result
                 pause_s, attempt = float(attempt**2), attempt + 1
             else:
-                pause_s = min(max(told.seconds, LOOK_AGAIN_S), WAIT_S_MAX)
+                pause_s = min(max(result.seconds, LOOK_AGAIN_S), WAIT_S_MAX)
             self._silent_since = self._silent_since or loop.time()
             if loop.time() - self._silent_since > SILENCE_S_MAX:
-                raise ChannelUnavailable(f"account {self._account.config.name} answers no query: run it again later")
+                raise ChannelUnavailable(
+                    f"account {self._account.config.name} gives no clear result: run it again later"
+                )
             await asyncio.sleep(pause_s)
 
-    async def _ask_once(self, payment: Payment) -> QueryResult | Deferred:
+    async def _query_once(self, payment: Payment) -> QueryResult | Deferred:
         leased = await wait_for_lease(self._resources, payment.key, self._resources.settings.callback_confirm_s)
         if leased is NoLease.BUSY:
             return Deferred(seconds=LOOK_AGAIN_S, reason="asked_by_another")
@@ -210,7 +212,7 @@ class RowComparer:
             self._account,
             payment,
             by=Source.RECONCILIATION,
-            urgency=Urgency.REFRESH,  # it may wait: what others keep for themselves is theirs
+            urgency=Urgency.REFRESH,  # it may wait: the kept shares are for others
             leased=None if isinstance(leased, NoLease) else leased,
         )
 
@@ -228,7 +230,7 @@ def _difference(known: _Known, payment: Payment, judged: Judged) -> Difference:
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Compared]]) -> list[Compared]:
-    """All of them at once; when one fails the others end with it, and its own error comes out."""
+    """Run all at once; if one fails, the others end with it and its error is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)

@@ -1,7 +1,7 @@
-"""A channel's statement on its way through: fetched into a temporary file, looked over once, then read in batches.
+"""A channel's statement: fetched into a temporary file, checked once from beginning to end, then read in batches.
 
-It is never in memory as a whole. It is looked over before anything is done with it, so that one that is not of the
-channel's form is refused before its first row has had an effect.
+It is never in memory as a whole. It is checked first, so that a file that is not of the channel's form is refused
+before its first row has an effect.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 
 BATCH = 500
-"""Rows whose payments are looked up in one statement."""
+"""Rows whose payments are read in one SQL statement."""
 
 WAITS_MAX = 600
 WAIT_S_MAX = 1.0
-"""For the account's rate or its breaker, which opens for a minute at most: ten minutes, then it is tried later."""
+"""Waits for the account's rate or its breaker, which opens for a minute at most: ten minutes in all."""
 
 
 class Numbered(NamedTuple):
@@ -51,10 +51,10 @@ class Statement(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def fetched(resources: Resources, account: Account, day: date) -> AsyncIterator[Path]:
-    """The channel's statement of one day, in a file that goes with the block. "There is none" is an empty one.
+    """The channel's statement of one day, in a file that is deleted after the block; empty if there is none.
 
     Raises:
-        ChannelError: it could not be had.
+        ChannelError: it could not be fetched.
     """
     with NamedTemporaryFile(prefix="nodrop-", suffix=".statement") as file:  # only we may read it
         await _fetch(resources, account, day, file)
@@ -65,21 +65,21 @@ async def fetched(resources: Resources, account: Account, day: date) -> AsyncIte
 async def _fetch(resources: Resources, account: Account, day: date, file: IO[bytes]) -> None:
     for _ in range(WAITS_MAX):
         try:
-            told = await call_channel(
-                resources, account, Urgency.SCHEDULED, lambda: account.channel.fetch_statement(day, file)
+            response = await call_channel(
+                resources, account, Urgency.SCHEDULED, account.channel.fetch_statement, day, file
             )
         except ChannelRefused as refused:
             if refused.code == "no_statement":
                 return
             raise
-        if not isinstance(told, Deferred):
+        if not isinstance(response, Deferred):
             return
-        await asyncio.sleep(min(told.seconds, WAIT_S_MAX))
-    raise ChannelUnavailable(f"account {account.config.name} was not to be called for ten minutes")
+        await asyncio.sleep(min(response.seconds, WAIT_S_MAX))
+    raise ChannelUnavailable(f"account {account.config.name} could not be called for ten minutes")
 
 
-async def look_over(account: Account, path: Path) -> Statement:
-    """Read it to its end once.
+async def check_statement(account: Account, path: Path) -> Statement:
+    """Read the statement once to its end.
 
     Raises:
         ChannelUnreadable: it is not of the channel's form.
@@ -98,7 +98,7 @@ async def look_over(account: Account, path: Path) -> Statement:
 
 
 async def batches(account: Account, path: Path) -> AsyncIterator[list[Numbered]]:
-    """All rows in order, so many at a time; others have their turn between two batches. Raises as `look_over`."""
+    """All rows in order, in batches; other tasks run between two batches. Raises as `check_statement`."""
     with path.open("rb") as file, closing(_numbered(account, file)) as rows:
         if not file.peek(1):
             return

@@ -1,7 +1,7 @@
-"""The other direction: what was paid here on the days of a statement, and in no row of it.
+"""Payments that are paid here on the day of a statement and stand in no row of it.
 
-A payment at 23:59:59 here may stand in the next day's statement. So one that near to midnight is judged only when the
-statements of both days have been read, and a run keeps what it has seen there for the days beside it.
+A payment at 23:59:59 here may stand in the next day's statement. So a payment close to midnight is judged only when the
+statements of both days have been read, and a run keeps the rows near midnight for the days beside it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from storage.postgres.reconciliation.differences import PaidHere, find_paid_here
 from storage.postgres.reconciliation.runs import Reconciliation, finished_days
 
 EDGE = timedelta(hours=1)
-"""How near to midnight that is: far more than clocks and bookings differ by."""
+"""Distance from midnight that counts as close: far more than clocks and bookings differ by."""
 
 PAGE = 1000
-"""Payments looked through by one statement."""
+"""Payments read by one SQL statement."""
 
 Times = tuple[datetime, datetime]
 """From the first instant until before the second one."""
 
 
 class Span(Struct, frozen=True, kw_only=True):
-    """What a run can judge: payments from `since` until before `until`, unless one of `seen_by` has seen their rows.
+    """The time in which a run judges payments: from `since` until before `until`, by the rows that `seen_by` have read.
 
-    Those of the `edges` are judged by the run over the day beside. `inner` is the part of the day whose rows no other
-    run asks for; None: nobody asks for any.
+    Payments of the `edges` are judged by the run of the day beside. `inner` is the part of the day whose rows no other
+    run needs; None: no other run needs any.
     """
 
     since: datetime
@@ -42,9 +42,9 @@ class Span(Struct, frozen=True, kw_only=True):
 
 
 async def find_span(resources: Resources, account: Account, run: Reconciliation, statement: Statement) -> Span | None:
-    """None: there is nothing to be told yet, for the day was not over when the run began.
+    """The span of a run; None if nothing can be judged yet, because the day was not over when the run began.
 
-    Of a file nobody knows where its day begins and ends; between its first and its last row it is whole.
+    A file does not say where its day begins and ends; it is complete between its first and its last row.
     """
     if run.day is None:
         first, last = statement.span or (None, None)
@@ -67,8 +67,10 @@ async def find_span(resources: Resources, account: Account, run: Reconciliation,
     )
 
 
-async def unseen(resources: Resources, account: Account, span: Span, times: Times) -> AsyncIterator[list[PaidHere]]:
-    """Payments that were paid here in these times and that no row tells of, some at a time."""
+async def find_unlisted(
+    resources: Resources, account: Account, span: Span, times: Times
+) -> AsyncIterator[list[PaidHere]]:
+    """Payments that were paid here in these times and stand in no row, in batches."""
     since, until = times
     after: tuple[datetime, str] | None = (since, "")
     while after is not None:
@@ -80,7 +82,7 @@ async def unseen(resources: Resources, account: Account, span: Span, times: Time
 
 
 def day_bounds(day: date, zone: tzinfo) -> Times:
-    """From one midnight of the channel's calendar to the next; 23 or 25 hours where clocks are put forward or back."""
+    """Midnight to midnight of the channel's calendar; 23 or 25 hours where clocks change."""
     midnights = (datetime.combine(each, time.min, zone) for each in (day, day + timedelta(days=1)))
     start, end = (midnight.astimezone(UTC) for midnight in midnights)
     return start, end

@@ -22,7 +22,7 @@ from flows.reconcile import rows as reconcile_rows
 from flows.reconcile import run as reconcile
 from flows.reconcile.daily import reconcile_due
 from flows.reconcile.rows import OnUnknown
-from flows.reconcile.run import Watching, needs_person, reconcile_day, reconcile_file
+from flows.reconcile.run import Hooks, needs_person, reconcile_day, reconcile_file
 from flows.reconcile.statement import BATCH, Numbered
 from flows.refresh import refresh_order
 from runtime.accounts import Account
@@ -544,7 +544,7 @@ async def test_unknown_payments_are_told_and_no_order_is_invented(books: Books, 
     told: list[StatementRow] = []
     rows = books.row(state.payments[0], out_trade_no="elsewhere-1", transaction_id="t-1")
 
-    run = await books.file(tmp_path / "s.csv", HEADER + rows, watching=Watching(on_unknown=told.append))
+    run = await books.file(tmp_path / "s.csv", HEADER + rows, hooks=Hooks(on_unknown=told.append))
 
     assert [row.out_trade_no for row in told] == ["elsewhere-1"]
     assert run.counts["unknown"] == 1
@@ -595,7 +595,7 @@ async def test_a_run_is_carried_on_where_it_was_left(
     assert (left.status, left.next_row) == ("running", BATCH + 1)
     told: list[StatementRow] = []
 
-    run = await books.file(tmp_path / "s.csv", text, watching=Watching(on_unknown=told.append))
+    run = await books.file(tmp_path / "s.csv", text, hooks=Hooks(on_unknown=told.append))
 
     assert run.id == left.id
     assert compared == [BATCH, 2, 2]

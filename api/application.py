@@ -68,7 +68,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _listen(resources: Resources) -> None:
-    """For ever: without it pages hear of a change only at the next heartbeat."""
+    """Run for ever: without it pages hear of a change only at the next heartbeat."""
     while True:
         try:
             await resources.changes.listen()

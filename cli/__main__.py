@@ -17,7 +17,7 @@ from runtime.process_exit import end_process
 
 
 class Lazy(NamedTuple):
-    """Where a command is, `module:attribute`, and the line about it in the list of commands."""
+    """The place of a command, `module:attribute`, and the line about it in the list of commands."""
 
     where: str
     help: str
@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "config": Lazy("cli.config.commands:config", "Check and show the configuration."),
         "keys": Lazy("cli.keys:keys", "API keys, master keys and notification secrets."),
         "accounts": Lazy("cli.accounts.commands:accounts", "Accounts at payment channels."),
-        "explain": Lazy("cli.explain.commands:explain", "What a callback or an answer proves, check by check."),
+        "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),
         "orders": Lazy("cli.orders.commands:orders", "Look at orders; ask about one, end one."),
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
@@ -55,7 +55,7 @@ class Nodrop(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        """From the table: click would import every command to ask for its first line."""
+        """Print the lines of the table: click would import every command for its first line."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
 

@@ -33,27 +33,27 @@ _SQLSTATES = {
 }
 
 
-def settings() -> Settings:
-    """The settings of this environment, as every process reads them.
+def current_settings(*required: str) -> Settings:
+    """The settings of this environment, as every process reads them. Those in `required` are set.
 
     Raises:
         ConfigurationError: names the variable and what to set.
     """
-    from core.settings import read_settings
+    from core.settings import read_settings, require
 
-    return read_settings(os.environ)
+    settings = read_settings(os.environ)
+    require(settings, *required)
+    return settings
 
 
 def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
     """The result of `work` on the database: for commands that need no channel and no Redis."""
-    from core.settings import require
     from storage.postgres.database import Database
 
-    given = settings()
-    require(given, "database_url")
+    settings = current_settings("database_url")
 
     async def run() -> _T:
-        db = Database.from_settings(given)
+        db = Database.from_settings(settings)
         await db.open()
         try:
             return await work(db)
@@ -68,10 +68,10 @@ def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
     """The result of `work` with the resources of a worker: for commands that call a channel or arm a job."""
     from runtime.resources import open_resources
 
-    given = settings()
+    settings = current_settings()
 
     async def run() -> _T:
-        async with open_resources(given) as resources:
+        async with open_resources(settings) as resources:
             return await work(resources)
 
     log_to_stderr()

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from cli.environment import settings
+from cli.environment import current_settings
 from cli.output import json_option, print_json
 from core.settings import require
 from storage.postgres.database import read_address
@@ -26,30 +26,30 @@ def migrate(*, check: bool, as_json: bool) -> None:
     url, tls = address()
     if check:
         names = asyncio.run(missing_migrations(url, tls))
-        _tell("missing", names, "nothing is missing", as_json=as_json)
+        _print("missing", names, "nothing is missing", as_json=as_json)
         raise SystemExit(1 if names else 0)
-    _tell("applied", asyncio.run(apply_missing(url, tls)), "nothing to do", as_json=as_json)
+    _print("applied", asyncio.run(apply_missing(url, tls)), "nothing to do", as_json=as_json)
 
 
 def address() -> tuple[str, str]:
-    """Where to migrate, and its TLS.
+    """The address to migrate, and its TLS.
 
     Raises:
         ConfigurationError: names the variable and what to set.
     """
-    given = settings()
-    if given.direct_database_url:
-        read_address(given.direct_database_url, given.database_tls, variable="DIRECT_DATABASE_URL")
-        return given.direct_database_url, given.database_tls
-    require(given, "database_url")
-    return given.database_url, given.database_tls
+    settings = current_settings()
+    if settings.direct_database_url:
+        read_address(settings.direct_database_url, settings.database_tls, variable="DIRECT_DATABASE_URL")
+        return settings.direct_database_url, settings.database_tls
+    require(settings, "database_url")
+    return settings.database_url, settings.database_tls
 
 
-def _tell(what: str, names: list[str], nothing: str, *, as_json: bool) -> None:
+def _print(state: str, names: list[str], nothing: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({what: names})
+        print_json({state: names})
         return
     for name in names:
-        click.echo(f"{what} {name}")
+        click.echo(f"{state} {name}")
     if not names:
         click.echo(nothing)

@@ -119,7 +119,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """For a terminal that is too narrow for so many columns: one below the other."""
+    """Print the columns one below the other, on a terminal that is too narrow for a table."""
     width = max(map(_width, columns))
     for row in rows:
         for name, text in zip(columns, row, strict=True):

@@ -79,7 +79,7 @@ def event(id_: int, data: bytes) -> bytes:
 
 
 def reconnect_hint() -> bytes:
-    """How long a client waits before it reconnects, in ms."""
+    """The time that a client waits before it reconnects, in ms."""
     return b"retry: %d\n\n" % random.randint(1000, 3000)  # noqa: S311 - spread, not a secret
 
 

@@ -1,4 +1,4 @@
-"""From a fault to RFC 9457 problem details, by one table, and the page that explains each type.
+"""RFC 9457 problem details of faults, by one table, and the page that explains each type.
 
 A problem says what the caller can act upon and nothing else: never a stack, a value of ours or another order's name.
 """

@@ -65,7 +65,7 @@ class Body:
         self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
     async def read(self, bytes_max: int) -> bytes:
-        """All of it.
+        """The whole body.
 
         Raises:
             UnsupportedBody: it has a Content-Encoding, so the size that it unpacks to has no known bound.

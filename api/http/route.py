@@ -27,7 +27,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Auth(StrEnum):
-    """Who may call. A page token and a callback's signature are verified by the handler."""
+    """The callers that are allowed. A page token and a callback's signature are verified by the handler."""
 
     ANYONE = "anyone"
     API_KEY = "api_key"

@@ -11,7 +11,7 @@ from core.order import OrderState, PublicStatus, public_status
 
 
 class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order's page may know. `retry_after_s`: seconds for which its refresh button stays off."""
+    """The state that an order's page may know. `retry_after_s`: seconds for which its refresh button stays off."""
 
     status: PublicStatus
     version: int

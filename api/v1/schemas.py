@@ -86,7 +86,7 @@ class PayerInput(_Input, frozen=True, kw_only=True):
 
 
 class PaymentInput(_Input, frozen=True, kw_only=True):
-    """How the order is to be paid. `method` is one of the channel's own; without it, the channel's first."""
+    """A payment to start. `method` is one of the channel's own; without it, the channel's first."""
 
     account: AccountName
     method: Method = ""
@@ -95,7 +95,7 @@ class PaymentInput(_Input, frozen=True, kw_only=True):
 
 
 class OrderInput(_Input, frozen=True, kw_only=True):
-    """What is to be paid. `order_no` is the idempotency key; without `account` nothing is started yet."""
+    """An order to place. `order_no` is the idempotency key; without `account` no payment is started yet."""
 
     order_no: OrderNo
     amount: Amount

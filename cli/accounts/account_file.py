@@ -44,17 +44,17 @@ WITHOUT_HOST = ("sandbox",)
 
 
 class Problem(NamedTuple):
-    """What is wrong with one key of the file; `key` is empty for the file as a whole. Never with a value in it."""
+    """A fault in one key of the file; `key` is empty for the file as a whole. It never holds a value."""
 
     key: str
     says: str
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as far as it could be read: the account, unless something is wrong, and everything that is."""
+    """A file as far as it could be read: the account, unless there are problems, and all problems."""
 
     source: str
-    given: dict[str, Any]
+    table: dict[str, Any]
     problems: list[Problem]
     account: AccountConfig | None = None
 
@@ -80,21 +80,21 @@ def read_account(name: str, source: str, content: bytes) -> AccountConfig:
 
 
 def draft_account(name: str, source: str, content: bytes, defaults: Mapping[str, Any] = MappingProxyType({})) -> Draft:
-    """As `read_account`, with all that is wrong in it. `defaults` stand for what is not in the file."""
+    """As `read_account`, with all faults. `defaults` are for keys that are not in the file."""
     try:
         in_file = _decode(content)
     except _NotRead as error:
-        return Draft(source=source, given={}, problems=[Problem("", str(error))])
+        return Draft(source=source, table={}, problems=[Problem("", str(error))])
     return _draft(name, source, {**defaults, **in_file}, _folder_of(source))
 
 
-def draft_of_table(name: str, source: str, given: dict[str, Any]) -> Draft:
+def draft_of_table(name: str, source: str, table: dict[str, Any]) -> Draft:
     """An account that is one of several tables in a file."""
-    return _draft(name, source, given, _folder_of(source))
+    return _draft(name, source, table, _folder_of(source))
 
 
 def decode_tables(source: str, content: bytes) -> dict[str, Any]:
-    """What a file holds, whatever that is.
+    """The tables and values of a file.
 
     Raises:
         ConfigurationError: it is too large, or not TOML.
@@ -105,24 +105,24 @@ def decode_tables(source: str, content: bytes) -> dict[str, Any]:
         raise ConfigurationError(f"{source}: {error}") from None
 
 
-def _draft(name: str, source: str, given: dict[str, Any], folder: Path) -> Draft:
-    problems = [Problem(key, _unknown(key)) for key in given if key not in SHAPES]
-    problems += [Problem(key, f"is missing; it is {SHAPES[key]}") for key in REQUIRED if key not in given]
-    if isinstance(given.get("credentials"), dict):
-        credentials, unread = with_files(given["credentials"], folder)
-        given = {**given, "credentials": credentials}
+def _draft(name: str, source: str, table: dict[str, Any], folder: Path) -> Draft:
+    problems = [Problem(key, _unknown(key)) for key in table if key not in SHAPES]
+    problems += [Problem(key, f"is missing; it is {SHAPES[key]}") for key in REQUIRED if key not in table]
+    if isinstance(table.get("credentials"), dict):
+        credentials, unread = with_files(table["credentials"], folder)
+        table = {**table, "credentials": credentials}
         problems += [Problem(f"credentials.{key}", f"is {says}") for key, says in unread]
     for field in msgspec.structs.fields(AccountConfig):
-        if field.name in given and field.name in SHAPES:
+        if field.name in table and field.name in SHAPES:
             try:
-                msgspec.convert(given[field.name], field.type)
+                msgspec.convert(table[field.name], field.type)
             except msgspec.ValidationError:
                 problems.append(Problem(field.name, f"is not {SHAPES[field.name]}"))
     if problems:
-        return Draft(source=source, given=given, problems=problems)
-    account = msgspec.convert({**given, "name": name}, AccountConfig)
+        return Draft(source=source, table=table, problems=problems)
+    account = msgspec.convert({**table, "name": name}, AccountConfig)
     problems = _about_base_url(account)
-    return Draft(source=source, given=given, problems=problems, account=None if problems else account)
+    return Draft(source=source, table=table, problems=problems, account=None if problems else account)
 
 
 class _NotRead(Exception):
@@ -133,12 +133,12 @@ def _decode(content: bytes) -> dict[str, Any]:
     if len(content) > FILE_BYTES_MAX:
         raise _NotRead(f"larger than {FILE_BYTES_MAX // 1024} KiB, which no account is")
     try:
-        given: dict[str, Any] = msgspec.toml.decode(content, type=dict[str, Any])
+        table: dict[str, Any] = msgspec.toml.decode(content, type=dict[str, Any])
     except UnicodeDecodeError:
         raise _NotRead("not UTF-8, so not TOML") from None
     except msgspec.DecodeError as error:
         raise _NotRead(f"not TOML: {error}") from None
-    return given
+    return table
 
 
 def _folder_of(source: str) -> Path:
@@ -197,7 +197,7 @@ async def open_once(account: AccountConfig) -> None:
 
 
 def is_plain_elsewhere(account: AccountConfig) -> bool:
-    """Whether credentials would leave this machine in the clear."""
+    """True if credentials would leave this machine in the clear."""
     parts = urlsplit(account.base_url)
     if not account.base_url or parts.scheme == "https" or parts.hostname == "localhost":
         return False

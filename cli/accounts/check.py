@@ -60,7 +60,7 @@ async def _check_draft(name: str, draft: Draft, public_url: str, *, is_online: b
     findings = [Finding(key or draft.source, Level.ERROR, says) for key, says in draft.problems]
     if draft.account is not None:
         return findings + await check_account(draft.account, public_url, is_online=is_online)
-    channel, credentials = draft.given.get("channel"), draft.given.get("credentials")
+    channel, credentials = draft.table.get("channel"), draft.table.get("credentials")
     if channel in ADAPTERS and isinstance(credentials, dict):
         findings += _keys(str(channel), credentials, reported={finding.what for finding in findings})
     return [*findings, _callback_address(name, public_url)]

@@ -6,12 +6,11 @@ import asyncio
 
 import click
 
-from cli.environment import log_to_stderr, settings, with_database
+from cli.environment import current_settings, log_to_stderr, with_database
 from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
-from core.settings import require
 from storage.postgres.accounts import AccountRow, enable_account, list_accounts, put_account, reseal_accounts
 from storage.postgres.database import Database
 from storage.postgres.sealing import Sealer
@@ -34,16 +33,15 @@ def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
     secrets: keep it from others, and delete it afterwards. docs/channels.md shows one.
     """
     account = _read(name, source)
-    given = settings()
-    require(given, "database_url", "nodrop_master_keys")
-    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    settings = current_settings("database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
     is_new = with_database(lambda db: _put(db, sealer, account, replace=replace))
-    callback_url = f"{given.public_url.rstrip('/')}/callbacks/{name}"
+    callback_url = f"{settings.public_url.rstrip('/')}/callbacks/{name}"
     if as_json:
         print_json({"name": name, "channel": account.channel, "is_new": is_new, "callback_url": callback_url})
         return
     click.echo(f"{'added' if is_new else 'replaced'} {name} ({account.channel}); in force within ten seconds")
-    click.echo(f"its callbacks arrive at {callback_url}" + ("" if given.public_url else ", below PUBLIC_URL"))
+    click.echo(f"its callbacks arrive at {callback_url}" + ("" if settings.public_url else ", below PUBLIC_URL"))
 
 
 @accounts.command(epilog="Example: nodrop accounts rotate main --from main.toml")
@@ -58,9 +56,8 @@ def rotate(name: str, source: str, *, as_json: bool) -> None:
     """
     from cli.accounts.rotation import rotate_account
 
-    given = settings()
-    require(given, "database_url", "nodrop_master_keys")
-    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    settings = current_settings("database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
     not_kept = with_database(lambda db: rotate_account(db, sealer, name, source))
     for key in not_kept:
         warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
@@ -84,12 +81,12 @@ def check(name: str | None, source: str | None, *, is_online: bool, as_json: boo
     from cli.accounts.check import check_file, check_stored
 
     log_to_stderr()
-    given = settings()
+    settings = current_settings()
     if source is not None:
-        findings = asyncio.run(check_file(name or "NAME", source, given.public_url, is_online=is_online))
+        findings = asyncio.run(check_file(name or "NAME", source, settings.public_url, is_online=is_online))
     else:
-        require(given, "database_url", "nodrop_master_keys")
-        findings = with_database(lambda db: check_stored(db, given, name, is_online=is_online))
+        current_settings("database_url", "nodrop_master_keys")
+        findings = with_database(lambda db: check_stored(db, settings, name, is_online=is_online))
     if as_json:
         print_json([{"account": account, **finding._asdict()} for account, finding in findings])
     elif len({account for account, _ in findings}) > 1:
@@ -140,9 +137,8 @@ def reseal(*, as_json: bool) -> None:
 
     Afterwards the older keys are not needed any more. docs/operations.md shows how to change keys step by step.
     """
-    given = settings()
-    require(given, "database_url", "nodrop_master_keys")
-    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    settings = current_settings("database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
     names = with_database(lambda db: reseal_accounts(db, sealer))
     if as_json:
         print_json({"resealed": names})

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 
 from cli.config.variables import check_settings
-from cli.environment import log_to_stderr, settings
+from cli.environment import current_settings, log_to_stderr
 from cli.findings import has_error
 from cli.output import json_option, print_json, print_table
 from core.settings import Settings
@@ -35,13 +35,13 @@ def check(*, offline: bool, as_json: bool) -> None:
     Reads it as every process does, then connects to Postgres and to Redis and opens every account. Exit code 2 when a
     variable is wrong or missing, 1 when something does not work, 0 when there are warnings at most.
     """
-    given, findings = check_settings(os.environ)
+    settings, findings = check_settings(os.environ)
     is_wrong = has_error(findings)
     if not offline:
         from cli.config.stores import check_stores
 
         log_to_stderr("error")  # the table says the same
-        findings += asyncio.run(check_stores(given))
+        findings += asyncio.run(check_stores(settings))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -56,17 +56,17 @@ def show(*, as_json: bool) -> None:
 
     docs/configuration.md explains each.
     """
-    given = settings()
-    rows = [(name, masked(name, given), _source(name)) for name in Settings.__struct_encode_fields__]
+    settings = current_settings()
+    rows = [(name, masked(name, settings), _source(name)) for name in Settings.__struct_encode_fields__]
     if as_json:
         print_json([{"name": name, "value": value, "from": source} for name, value, source in rows])
     else:
         print_table(("name", "value", "from"), rows, empty="")
 
 
-def masked(name: str, given: Settings) -> object:
+def masked(name: str, settings: Settings) -> object:
     """A setting as it may be shown: no password, no key, and of a certificate only that there is one."""
-    value: object = getattr(given, name.lower())
+    value: object = getattr(settings, name.lower())
     if not value or not isinstance(value, str) or name in PLAIN:
         return value
     match name:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from cli.environment import log_to_stderr, settings, with_database
+from cli.environment import current_settings, log_to_stderr, with_database
 from cli.output import Wrong, json_option, print_json
 
 if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
@@ -29,7 +29,7 @@ _F = TypeVar("_F", bound=Callable[..., None])
 
 @click.group(epilog="Example: nodrop explain callback --account main --headers headers.json --body body.bin")
 def explain() -> None:
-    """What a callback or an answer proves, check by check."""
+    """Show what a callback or an answer proves, check by check."""
 
 
 def _common(command: _F) -> _F:
@@ -130,7 +130,7 @@ _UNKNOWN = "no payment with this number is known at this account: there is nothi
 
 
 def _account(name: str, source: str | None) -> AccountConfig:
-    """From the file, or from the database."""
+    """The account in the file, or in the database."""
     from cli.explain.inputs import account_in_file
     from core.order import ACCOUNT_NAME
 
@@ -139,13 +139,11 @@ def _account(name: str, source: str | None) -> AccountConfig:
     if source is not None:
         return account_in_file(name, source)
     from cli.output import Stop
-    from core.settings import require
     from storage.postgres.accounts import open_account, sealed_accounts
     from storage.postgres.sealing import Sealer
 
-    given = settings()
-    require(given, "database_url", "nodrop_master_keys")
-    sealer = Sealer.from_setting(given.nodrop_master_keys)
+    settings = current_settings("database_url", "nodrop_master_keys")
+    sealer = Sealer.from_setting(settings.nodrop_master_keys)
     row = next((row for row in with_database(sealed_accounts) if row.name == name), None)
     if row is None:
         raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
@@ -178,7 +176,7 @@ def _response(channel: Channel, headers: dict[str, str], body: bytes, status: in
 
 
 def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Explanation]]) -> Explanation:
-    """With the account's adapter, opened as the service opens it."""
+    """The result of `work` with the account's adapter, opened as the service opens it."""
     from channels.adapters import open_channel
     from channels.transport import Transport
 

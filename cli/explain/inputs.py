@@ -1,4 +1,4 @@
-"""What `nodrop explain` is given: files, or standard input for one of them, each within a limit."""
+"""The inputs of `nodrop explain`: files, or standard input for one of them, each within a limit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHAPES = {
 
 
 class OrderInFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What it should be of. `amount_minor` is another name of `amount`; `status` is read and changes nothing."""
+    """The expected payment. `amount_minor` is another name of `amount`; `status` is read and changes nothing."""
 
     out_trade_no: Annotated[str, msgspec.Meta(pattern=rf"\A{OUT_TRADE_NO.pattern}\Z")]
     currency: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
@@ -55,13 +55,13 @@ def read_headers(source: str) -> dict[str, str]:
     """
     content = _read(source, HEADERS_BYTES_MAX, "headers")
     try:
-        given = msgspec.json.decode(content, type=dict[str, str])
+        fields = msgspec.json.decode(content, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Wrong(f'{source}: headers are a JSON object of texts, {{"Content-Type": "application/json"}}') from None
-    if len(given) > HEADERS_MAX:
+    if len(fields) > HEADERS_MAX:
         raise Wrong(f"{source}: more than {HEADERS_MAX} headers")
-    headers = {name.lower(): value for name, value in given.items()}
-    if len(headers) < len(given):
+    headers = {name.lower(): value for name, value in fields.items()}
+    if len(headers) < len(fields):
         raise Wrong(f"{source}: a header is there twice; join its values with a comma, as HTTP does")
     return headers
 
@@ -74,11 +74,11 @@ def read_order(source: str, account: str, now: datetime) -> Payment:
     """
     content = _read(source, ORDER_BYTES_MAX, "an order")
     try:
-        given = msgspec.json.decode(content, type=dict[str, Any])
+        fields = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Wrong(f"{source}: an order is a JSON object with out_trade_no, amount and currency") from None
     try:
-        order = msgspec.convert(given, OrderInFile)
+        order = msgspec.convert(fields, OrderInFile)
     except msgspec.ValidationError as error:
         raise Wrong(f"{source}: {_explained(str(error))}") from None
     amounts = {amount for amount in (order.amount, order.amount_minor) if amount is not None}
@@ -127,12 +127,12 @@ def account_in_file(name: str, source: str) -> AccountConfig:
         ConfigurationError: names the file, the key and what it should look like.
         Wrong: there is no such account in it.
     """
-    given = decode_tables(source, content_of(source))
-    if isinstance(given.get("channel"), str):
-        return draft_of_table(name, source, given).complete()
-    table = given.get(name)
+    tables = decode_tables(source, content_of(source))
+    if isinstance(tables.get("channel"), str):
+        return draft_of_table(name, source, tables).complete()
+    table = tables.get(name)
     if not isinstance(table, dict):
-        names = ", ".join(sorted(key for key, value in given.items() if isinstance(value, dict))) or "none"
+        names = ", ".join(sorted(key for key, value in tables.items() if isinstance(value, dict))) or "none"
         raise Wrong(f"{source}: there is no account {name} in it; there is: {names}")
     draft: Draft = draft_of_table(name, f"{source}: {name}", table)
     return draft.complete()

@@ -94,7 +94,7 @@ def as_json(explanation: Explanation, mask: Mask, context: Mapping[str, Any]) ->
 def print_explanation(
     explanation: Explanation, mask: Mask, payment: Payment | None, headers: Mapping[str, str]
 ) -> None:
-    """For people: the verdict, its meaning, and each check with the exact string."""
+    """Print the verdict, its meaning, and each check with the exact string."""
     click.echo(f"{explanation.verdict}: {_SAYS[explanation.verdict]}" + _why(explanation, mask))
     if explanation.evidence is not None:
         click.echo()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from api.v1.schemas import OrderView
 from api.v1.views import view_order
-from cli.environment import settings, with_database, with_resources
+from cli.environment import current_settings, with_database, with_resources
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.errors import NotFound
@@ -90,7 +91,7 @@ def list_(
 
     states, more = with_database(read)
     if as_json:
-        print_json([view_order(state, settings().public_url) for state in states])
+        print_json([_view(state) for state in states])
     else:
         print_table(COLUMNS, [order_row(state) for state in states], empty="no such orders")
     if more:
@@ -110,7 +111,7 @@ def show(order_no: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(history))
         return
-    for title, columns, rows in sections(history.state, history.cases, history.timeline, settings().public_url):
+    for title, columns, rows in sections(history.state, history.cases, history.timeline, current_settings().public_url):
         click.echo(f"{title}:" if rows else f"{title}: none")
         if rows:
             print_table(columns, rows, empty="")
@@ -128,7 +129,7 @@ def refresh(order_no: str, *, as_json: bool) -> None:
     """
     refreshed = with_resources(lambda resources: _refresh(resources, order_no))
     if as_json:
-        order = view_order(refreshed.state, settings().public_url)
+        order = _view(refreshed.state)
         print_json({"order": order, "timeline": refreshed.entries})
     else:
         for entry in refreshed.entries:
@@ -146,14 +147,15 @@ def refresh(order_no: str, *, as_json: bool) -> None:
 def close(order_no: str, *, as_json: bool) -> None:
     """End an order now, as its deadline would.
 
-    Its channels are asked, told to close, and asked again; only what they say to be unpaid is closed. Exit code 1 when
-    the order is paid, or not closed yet because a channel gave no clear answer: then the worker carries on.
+    Each channel is queried, asked to close the payment, and queried again. Only a payment that is unpaid there is
+    closed. Exit code 1 when the order is paid, or not closed yet because a channel gave no clear answer: then the
+    worker carries on.
     """
     from flows.close import request_close
 
     state = with_resources(lambda resources: request_close(resources, order_no))
     if as_json:
-        print_json(view_order(state, settings().public_url))
+        print_json(_view(state))
     else:
         click.echo(headline(state))
     if not state.order.is_resolved:
@@ -176,7 +178,7 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
         raise click.UsageError("--by says who decides: it may not be empty")
     state = with_resources(lambda resources: accept_late(resources, order_no, by=by.strip()))
     if as_json:
-        print_json(view_order(state, settings().public_url))
+        print_json(_view(state))
     else:
         click.echo(headline(state))
 
@@ -202,7 +204,7 @@ def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: boo
         before = with_database(lambda db: find(db, order_no)).state
         click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
     state = with_resources(lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()))
-    refunds = [row for row in view_order(state, settings().public_url).refunds if row.out_trade_no == out_trade_no]
+    refunds = [row for row in _view(state).refunds if row.out_trade_no == out_trade_no]
     if as_json:
         print_json(refunds[-1])
     else:
@@ -248,8 +250,13 @@ def _no_answer(entries: Sequence[TimelineEntry]) -> str:
     return f"the channel gave no clear answer ({reasons}), and the order is as it was: ask again later"
 
 
+def _view(state: OrderState) -> OrderView:
+    """The order as the API shows it."""
+    return view_order(state, current_settings().public_url)
+
+
 def _document(history: OrderHistory) -> dict[str, object]:
-    """As the API shows an order, with what it does not show beside it."""
+    """The order as the API shows it, with its pending rows, cases and timeline beside it."""
     pending = [
         {
             "kind": row.kind,
@@ -260,5 +267,5 @@ def _document(history: OrderHistory) -> dict[str, object]:
         }
         for row in history.state.pending
     ]
-    order = view_order(history.state, settings().public_url)
+    order = _view(history.state)
     return {"order": order, "pending": pending, "cases": history.cases, "timeline": history.timeline}

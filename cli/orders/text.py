@@ -51,7 +51,7 @@ def refund_line(state: OrderState, out_trade_no: str) -> str:
 def sections(
     state: OrderState, cases: Sequence[CaseRow], timeline: Sequence[TimelineEntry], public_url: str
 ) -> list[Section]:
-    """Everything about one order, part by part."""
+    """All sections about one order."""
     return [
         ("order", ("what", "value"), _facts(state, public_url)),
         ("payments", _PAYMENT_COLUMNS, [_payment_row(payment) for payment in state.payments]),

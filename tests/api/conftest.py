@@ -54,7 +54,7 @@ class Channel:
         return opened
 
     async def queries(self) -> int:
-        """How many queries have arrived so far."""
+        """The number of queries that have arrived."""
         response = await self._http.get(f"{self.url}/control/arrivals")
         return sum(kind == "query" for _, _, kind, _ in response.json()["arrivals"])
 

@@ -1,4 +1,4 @@
-"""How often a buyer may ask, counted on a clock that the test turns."""
+"""Limits on refreshes, with a clock that the test sets."""
 
 import pytest
 

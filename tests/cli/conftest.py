@@ -22,7 +22,7 @@ MERCHANT_ID = "m-1001"
 
 
 class Channel:
-    """The sandbox channel, and what the buyer and the tests do there."""
+    """The sandbox channel, with the actions of the buyer and of the tests."""
 
     def __init__(self, url: str, far_side: Simulation, http: httpx.AsyncClient) -> None:
         self.url = url
@@ -66,7 +66,7 @@ async def channel() -> AsyncIterator[Channel]:
 
 @pytest.fixture
 def environ(database_url: str, redis_url: str) -> dict[str, str]:
-    """What a deployment sets, and nothing more."""
+    """The variables of a deployment, and no others."""
     return {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,

@@ -60,10 +60,10 @@ def test_the_account_on_a_channels_page_has_every_needed_key_and_no_unknown_one(
     toml = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
     draft = draft_account("main", "main.toml", toml.encode())
     assert [problem for problem in draft.problems if "No such file" not in problem.says] == []
-    assert draft.given["channel"] == channel
+    assert draft.table["channel"] == channel
     in_files = {problem.key.removeprefix("credentials.") for problem in draft.problems}
     of_files = {re.sub("_files?$", "", key): "" for key in in_files}
-    problems = key_problems(channel, draft.given["credentials"] | of_files)
+    problems = key_problems(channel, draft.table["credentials"] | of_files)
     assert not [problem for problem in problems if "missing" in problem.says or "no key of" in problem.says]
     assert f"channels/{channel}.md" in read("docs/channels.md")
 

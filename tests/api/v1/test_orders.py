@@ -1,4 +1,4 @@
-"""What a merchant's backend does with /v1, through the flows, against Postgres, Redis and a sandbox channel."""
+"""The API for the merchant's backend, through the flows, against Postgres, Redis and a sandbox channel."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""`python -m bench`, which is `make bench`: chosen benchmarks one after another, JSON on standard output."""
+"""The command `python -m bench` and `make bench`: benchmarks one after another, JSON on standard output."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench import callbacks, channels, door, footprint, orders, queries, rearm, 
 from bench.buyer import Unexpected
 from bench.machine import describe
 from bench.report import Report, Result, lines
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from cli.progress import Progress
 from demo.embedded import EmbeddedError, temporary_directory
 
-Measure = Callable[[Sizes, Say], Awaitable[Result]]
+Measure = Callable[[Sizes, ShowProgress], Awaitable[Result]]
 
 BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
     {
@@ -56,31 +56,31 @@ _USUAL = Sizes()
     type=click.IntRange(100, 1_000_000),
     default=_USUAL.rows,
     show_default=True,
-    help="Pending rows of rearm and sweep, pending payments of footprint, orders of door, statement rows of reconcile.",
+    help="Rows of rearm, sweep and of the statement of reconcile; payments of footprint; orders of door.",
 )
 @click.option(
     "--clients",
     type=click.IntRange(1, 256),
     default=_USUAL.clients,
     show_default=True,
-    help="Of the closed loops of orders and callbacks. From 33 on some callbacks are left to their compensation.",
+    help="Clients of orders and callbacks. From 33 on, compensation handles some of the callbacks.",
 )
 @click.option(
-    "--repeats", type=click.IntRange(1, 20), default=_USUAL.repeats, show_default=True, help="Of what is cheap: rearm."
+    "--repeats", type=click.IntRange(1, 20), default=_USUAL.repeats, show_default=True, help="Repeats of rearm."
 )
 @click.option(
     "--limit-s",
     type=click.FloatRange(0.1, 600),
     default=_USUAL.limit_s,
     show_default=True,
-    help="How long one measured stretch may take; what was done by then counts.",
+    help="Time limit of one measurement in seconds; its work up to then counts.",
 )
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
-    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, door, reconcile or channels; without any, all of
+    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, door, reconcile or channels; by default all of
     them, in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit
-    code 1 when something did not do what was to be measured.
+    code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:
@@ -96,7 +96,9 @@ async def _run(names: Sequence[str], sizes: Sizes) -> Report:
     with temporary_directory() as directory:
         machine = describe(directory)
     with Progress() as progress:
-        results = [await BENCHMARKS[name](sizes, partial(_say, progress, name)) for name in dict.fromkeys(names)]
+        results = [
+            await BENCHMARKS[name](sizes, partial(_show_progress, progress, name)) for name in dict.fromkeys(names)
+        ]
     return Report(
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         began_at=began_at,
@@ -106,12 +108,12 @@ async def _run(names: Sequence[str], sizes: Sizes) -> Report:
     )
 
 
-def _say(progress: Progress, name: str, text: str) -> None:
-    progress.say(f"{name}: {text}")
+def _show_progress(progress: Progress, name: str, text: str) -> None:
+    progress.write(f"{name}: {text}")
 
 
 def _reason(error: BaseException) -> str:
-    """Clients run in a group: the first thing that one of them met."""
+    """Return the first error of a group of clients."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__

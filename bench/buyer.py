@@ -1,7 +1,7 @@
-"""The far side's hand: places orders over HTTP, pays them by the simulator's control API, has it call back.
+"""A buyer: places orders over HTTP, pays them by the simulator's control API, and requests their callbacks.
 
-A payment's own callback is lost on purpose and another one asked for, because the control API answers that one when
-nodrop has acknowledged it: so a client knows without polling when its order is through.
+A payment's own callback is lost on purpose. The buyer requests another one, because the control API responds to that
+request when nodrop has acknowledged the callback: a client knows the end of its order without polling.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from simulator.kit.http_client import exchange, http_client
 from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
 
 TIMEOUT_S = 30.0
-ANSWER_BYTES_MAX = 4096
+RESPONSE_BYTES_MAX = 4096
 _LOST = msgspec.json.encode({"at_fault": {"callback": "lost"}})
 
 
 class Unexpected(Exception):
-    """The system under measurement did not do what is measured; the figure would be of something else."""
+    """The system did not do what is measured; the figure would be wrong."""
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """One order on its way through; seconds."""
+    """Times of one order in seconds."""
 
     placed_s: float
     acknowledged_s: float
@@ -33,7 +33,7 @@ class Purchase(msgspec.Struct, frozen=True):
 
 
 class Buyer:
-    """One HTTP client for all who buy. To be entered before use."""
+    """One HTTP client for all orders. Enter it before use."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
@@ -49,14 +49,14 @@ class Buyer:
 
     @property
     def requests(self) -> int:
-        """How many requests the orders took: more than there are orders, if some had to be repeated."""
+        """Number of requests for all orders: more than the orders if some were repeated."""
         return self._shop.attempts
 
     async def place(self, order_no: str) -> ShopOrder:
-        """A new order with a payment to be paid.
+        """Place an order with an open payment.
 
         Raises:
-            Unexpected: it was refused.
+            Unexpected: the order was refused.
         """
         placed = await self._shop.place(
             OrderRequest(
@@ -73,7 +73,7 @@ class Buyer:
         return placed
 
     async def buy(self, order_no: str) -> Purchase:
-        """Place it, pay it, and have the channel call back until nodrop has acknowledged."""
+        """Place an order, pay it, and request its callback until nodrop has acknowledged it."""
         began = time.perf_counter()
         order = await self.place(order_no)
         placed = time.perf_counter()
@@ -85,19 +85,19 @@ class Buyer:
         return Purchase(placed - began, ended - paid, ended - began)
 
     async def pay(self, out_trade_no: str) -> None:
-        """At the channel; its callback is lost."""
+        """Pay at the channel; the callback is lost."""
         await self.control(out_trade_no, "pay", _LOST)
 
-    async def control(self, out_trade_no: str, what: str, body: bytes = b"") -> None:
-        """`pay` or `callback`.
+    async def control(self, out_trade_no: str, action: str, body: bytes = b"") -> None:
+        """Call the control API: `action` is `pay` or `callback`.
 
         Raises:
-            Unexpected: it was not paid, or the callback was not acknowledged.
+            Unexpected: the payment was not paid, or the callback not acknowledged.
         """
-        url = f"{self._rig.stack.channel_url}/control/payments/{out_trade_no}/{what}"
-        answer = await exchange(
-            self._client, "POST", url, headers={}, body=body, within_s=TIMEOUT_S, body_bytes_max=ANSWER_BYTES_MAX
+        url = f"{self._rig.stack.channel_url}/control/payments/{out_trade_no}/{action}"
+        response = await exchange(
+            self._client, "POST", url, headers={}, body=body, within_s=TIMEOUT_S, body_bytes_max=RESPONSE_BYTES_MAX
         )
-        told = msgspec.json.decode(answer.body)
-        if told.get("status") != "paid" and not told.get("acknowledged"):
-            raise Unexpected(f"{what} of {out_trade_no} came to {told}")
+        result = msgspec.json.decode(response.body)
+        if result.get("status") != "paid" and not result.get("acknowledged"):
+            raise Unexpected(f"{action} of {out_trade_no}: {result}")

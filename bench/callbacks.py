@@ -1,4 +1,4 @@
-"""Callbacks from arriving to acknowledged, which is after they are stored and, mostly, after the order is paid."""
+"""Callbacks, from arrival to acknowledgement: after they are stored and, mostly, after the order is paid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.cpu import CpuMeter
 from bench.loops import closed_loop, open_loop, wait_until
 from bench.report import Figure, Result, figure, latencies
 from bench.rig import ACCOUNT, Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from simulator.kernel.base import Account, Event, EventType
 from simulator.kernel.ledger import Payment, Terms
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
@@ -26,7 +26,7 @@ from storage.postgres.sealing import Sealer
 HOW = (
     "first half: closed loop, each client sends a callback of a paid payment and waits for the acknowledgement; second "
     "half: open loop at half the rate of the first, latency from when a callback was due; each is confirmed with the "
-    "channel inside its request; CPU until the merchant has heard of each"
+    "channel inside its request; CPU until every notification is delivered"
 )
 LATER_S = 1200.0
 OPEN_SHARE = 0.5
@@ -34,11 +34,11 @@ OPEN_SHARE = 0.5
 SETTLE_S = 30.0
 
 _PAID = "SELECT count(*) FROM orders WHERE status = 'paid'"
-_UNHEARD = "SELECT count(*) FROM notifications WHERE delivered_at IS NULL"
+_UNDELIVERED = "SELECT count(*) FROM notifications WHERE delivered_at IS NULL"
 
 
 class Sender:
-    """Signs callbacks as the channel does, for payments that it has been paid for."""
+    """Sends callbacks of paid payments, signed as the channel does."""
 
     def __init__(self, rig: Rig, account: Account, payments: list[LedgerPayment], client: Client) -> None:
         self._url = f"{rig.stack.api_url}/callbacks/{ACCOUNT}"
@@ -48,16 +48,16 @@ class Sender:
         self._channel = Sandbox()
 
     async def send(self, number: int) -> float:
-        """The callback of one payment; the seconds until it was acknowledged.
+        """Send the callback of one payment; return the seconds until its acknowledgement.
 
         Raises:
-            Unexpected: it was not.
+            Unexpected: it was not acknowledged.
         """
         event = _event(self._payments[number], self._account)
         message = self._channel.callback(event, self._account, datetime.now(UTC), self._payments[number].pay_url)
-        assert message is not None, "the channel calls back about money"
+        assert message is not None, "a paid payment has a callback"
         began = time.perf_counter()
-        answer = await exchange(
+        response = await exchange(
             self._client,
             "POST",
             self._url,
@@ -67,21 +67,21 @@ class Sender:
             body_bytes_max=64,
         )
         seconds = time.perf_counter() - began
-        if not self._channel.acknowledges(answer.status, answer.body):
-            raise Unexpected(f"a callback was answered {answer.status}")
+        if not self._channel.acknowledges(response.status, response.body):
+            raise Unexpected(f"a callback got the status {response.status}")
         return seconds
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Callbacks per second and their latency, closed and open loop."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure callbacks per second and their latency, in a closed and in an open loop."""
     began = time.monotonic()
     async with open_rig() as rig:
-        say(f"{sizes.callbacks} paid payments whose callbacks were lost")
+        show_progress(f"{sizes.callbacks} paid payments whose callbacks were lost")
         payments = await _pay_many(rig, sizes.callbacks)
         client = http_client()
         try:
             sender = Sender(rig, await _account(rig), payments, client)
-            figures = await _send_all(rig, sender, sizes, say)
+            figures = await _send_all(rig, sender, sizes, show_progress)
         finally:
             await client.close()
         return Result(
@@ -93,17 +93,17 @@ async def measure(sizes: Sizes, say: Say) -> Result:
         )
 
 
-async def _send_all(rig: Rig, sender: Sender, sizes: Sizes, say: Say) -> tuple[Figure, ...]:
+async def _send_all(rig: Rig, sender: Sender, sizes: Sizes, show_progress: ShowProgress) -> tuple[Figure, ...]:
     half = sizes.callbacks // 2
-    say(f"{half} callbacks from {sizes.clients} clients")
+    show_progress(f"{half} callbacks from {sizes.clients} clients")
     meter, started = CpuMeter(rig.stack), time.perf_counter()
     closed = await closed_loop(sender.send, half, sizes.clients, sizes.limit_s)
     n, per_s = len(closed), len(closed) / (time.perf_counter() - started)
     paid = await rig.db.fetchval(_PAID)
-    await wait_until(lambda: _is_heard(rig), SETTLE_S)
+    await wait_until(lambda: _are_delivered(rig), SETTLE_S)
     cpu = meter.figures(n, "callback")
     arrivals = min(sizes.callbacks - half, max(1, int(sizes.limit_s * per_s * OPEN_SHARE)))
-    say(f"{arrivals} callbacks, {per_s * OPEN_SHARE:.0f} a second")
+    show_progress(f"{arrivals} callbacks, {per_s * OPEN_SHARE:.0f} a second")
     opened = await open_loop(lambda i: sender.send(half + i), arrivals, per_s * OPEN_SHARE)
     return (
         figure("callbacks_per_s", per_s, "callbacks/s", n),
@@ -115,49 +115,49 @@ async def _send_all(rig: Rig, sender: Sender, sizes: Sizes, say: Say) -> tuple[F
     )
 
 
-async def _is_heard(rig: Rig) -> bool:
-    return bool(await rig.db.fetchval(_UNHEARD) == 0)
+async def _are_delivered(rig: Rig) -> bool:
+    return bool(await rig.db.fetchval(_UNDELIVERED) == 0)
 
 
 async def _pay_many(rig: Rig, count: int) -> list[LedgerPayment]:
-    """Pending here and paid at the channel, which has not told."""
+    """Return payments that are paid at the channel, pending here, and without a callback."""
     first = await place_first(rig)
     await copy_orders(rig, count, from_s=LATER_S, until_s=LATER_S)
     numbers = await create_at_channel(rig, first)
     async with Buyer(rig) as buyer:
         await closed_loop(lambda i: buyer.pay(numbers[i]), count, CREATORS, TIMEOUT_S)
-    told = await rig.stack.control("GET", "channel", "/control/ledger")
-    ledger = msgspec.convert(told, LedgerSnapshot, strict=False)
+    document = await rig.stack.control("GET", "channel", "/control/ledger")
+    ledger = msgspec.convert(document, LedgerSnapshot, strict=False)
     return [payment for payment in ledger.payments if payment.status.was_paid]
 
 
 async def _account(rig: Rig) -> Account:
-    """The account as the channel has it: what nodrop keeps sealed holds the same keys."""
+    """Return the account as the channel has it; nodrop's sealed credentials have the same keys."""
     configs = await get_accounts(rig.db, Sealer.from_setting(rig.stack.master_key))
     credentials = next(config.credentials for config in configs if config.name == ACCOUNT)
     return Account(name=ACCOUNT, merchant_id=credentials["merchant_id"], keys=credentials["keys"])
 
 
-def _event(told: LedgerPayment, account: Account) -> Event:
-    assert told.created_at is not None, "the ledger tells it"
-    assert told.expires_at is not None, "as well"
+def _event(paid: LedgerPayment, account: Account) -> Event:
+    assert paid.created_at is not None, "the ledger has it"
+    assert paid.expires_at is not None, "the ledger has it"
     payment = Payment(
         merchant_id=account.merchant_id,
         terms=Terms(
-            out_trade_no=told.out_trade_no,
-            amount=told.amount,
-            currency=told.currency,
-            subject=told.subject,
-            expires_at=told.expires_at,
-            callback_url=told.callback_url,
+            out_trade_no=paid.out_trade_no,
+            amount=paid.amount,
+            currency=paid.currency,
+            subject=paid.subject,
+            expires_at=paid.expires_at,
+            callback_url=paid.callback_url,
         ),
         token="",
-        created_at=told.created_at,
-        status=told.status,
-        transaction_id=told.transaction_id,
-        paid_at=told.paid_at,
+        created_at=paid.created_at,
+        status=paid.status,
+        transaction_id=paid.transaction_id,
+        paid_at=paid.paid_at,
     )
-    created_at = told.paid_at or told.created_at
+    created_at = paid.paid_at or paid.created_at
     return Event(
-        callback_id=f"cb_{told.out_trade_no}", type=EventType.PAYMENT_PAID, created_at=created_at, payment=payment
+        callback_id=f"cb_{paid.out_trade_no}", type=EventType.PAYMENT_PAID, created_at=created_at, payment=payment
     )

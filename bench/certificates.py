@@ -1,4 +1,4 @@
-"""A root and a server's certificate for 127.0.0.1, made for one run."""
+"""Root and server certificate for 127.0.0.1, made for one run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALID_FOR = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """Where the server's files are, and what a client trusts."""
+    """Files of the server, and the root that a client trusts."""
 
     certificate: Path
     key: Path
@@ -27,7 +27,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """RSA keys of 2048 bits, as most channels' hosts have."""
+    """Make certificates with RSA keys of 2048 bits, as most channels' hosts have."""
     root_key, key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
     root_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nodrop bench root")])
     root = _builder(root_name, root_name, root_key.public_key()).add_extension(

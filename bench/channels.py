@@ -1,7 +1,7 @@
-"""What a query and a verified callback cost the client, channel by channel: sign, HTTP with TLS, verify, read.
+"""Cost of a query and of a verified callback for each channel: sign, HTTP with TLS, verify, read.
 
-The adapter runs in this process and nothing else does; the channel is another process. CPU is this process's own, with
-the threads of the HTTP library. Plain HTTP is measured beside TLS, so that what TLS adds can be told.
+Only the adapter runs in this process; the channel is another process. CPU is that of this process, with the threads of
+the HTTP library. Plain HTTP is measured beside TLS, so that the cost of TLS shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from bench.buyer import Unexpected
 from bench.certificates import Certificates, make_certificates
 from bench.report import MS, Figure, Result, figure
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel, Create
 from channels.transport import Transport
@@ -44,19 +44,19 @@ WARM_UP = 32
 READY_S = 20.0
 CURRENCIES = {"paypal": "USD", "stripe": "USD"}
 METHODS = {"stripe": "payment_intent"}
-"""Where the first method is not the one with the most to verify; everything else takes its first."""
+"""Methods with the most to verify; a channel that is not named uses its first method."""
 
 
 class Captured(msgspec.Struct, frozen=True):
-    """A callback as it came over the wire, and when."""
+    """A received callback and its time."""
 
     headers: dict[str, str]
     body: bytes
     at: datetime
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """CPU and wall time of a query over TLS and over plain HTTP, and of a verified callback, for every channel."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure the CPU of a query over TLS and over plain HTTP, and of a verified callback, for every channel."""
     began = time.monotonic()
     figures: list[Figure] = []
     with temporary_directory() as directory:
@@ -65,7 +65,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
             tls = certificates if scheme == "https" else None
             async with _channel_process(directory, tls) as channel_process:
                 for name in ADAPTERS:
-                    say(f"{name} over {scheme}")
+                    show_progress(f"{name} over {scheme}")
                     figures += await _measure(channel_process, name, sizes, tls)
     return Result(
         benchmark="channels",
@@ -77,7 +77,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
 
 
 class _ChannelProcess:
-    """The channel's process, seen through its control API."""
+    """Client of the control API of the channels' process."""
 
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         self._url = url
@@ -86,8 +86,8 @@ class _ChannelProcess:
     async def control(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         response = await self._http.post(f"{self._url}{path}", json=body)
         response.raise_for_status()
-        told: dict[str, Any] = response.json()
-        return told
+        document: dict[str, Any] = response.json()
+        return document
 
 
 @asynccontextmanager
@@ -152,8 +152,8 @@ async def _measure(channel_process: _ChannelProcess, name: str, sizes: Sizes, tl
 
 async def _account(channel_process: _ChannelProcess, name: str, receiver: str) -> AccountConfig:
     wanted = {"name": "bench", "channel": name, "callback_url": f"{receiver}/callbacks/bench"}
-    told = await channel_process.control("/control/accounts", wanted)
-    return AccountConfig(name="bench", channel=name, base_url=told["base_url"], credentials=told["credentials"])
+    opened = await channel_process.control("/control/accounts", wanted)
+    return AccountConfig(name="bench", channel=name, base_url=opened["base_url"], credentials=opened["credentials"])
 
 
 async def _created(channel: Channel, name: str, receiver: str) -> Payment:
@@ -182,11 +182,11 @@ async def _created(channel: Channel, name: str, receiver: str) -> Payment:
 
 
 async def _query_cost(channel: Channel, payment: Payment, sizes: Sizes) -> float:
-    """CPU seconds a query."""
+    """Return the CPU seconds of a query."""
 
     async def query() -> None:
         if isinstance(await channel.query_payment(payment), Unclear):
-            raise Unexpected("a query was not answered")
+            raise Unexpected("a query was unclear")
 
     await _repeat(query, WARM_UP)
     began = time.process_time()
@@ -195,16 +195,16 @@ async def _query_cost(channel: Channel, payment: Payment, sizes: Sizes) -> float
 
 
 async def _callback_cost(channel: Channel, captured: list[Captured], sizes: Sizes) -> float:
-    """CPU seconds a verified callback."""
+    """Return the CPU seconds of a verified callback."""
     deadline = time.monotonic() + READY_S
     while not captured:
         if time.monotonic() > deadline:
             raise Unexpected("the channel did not call back")
         await asyncio.sleep(0.02)
-    came = captured[0]
+    callback = captured[0]
 
     async def verify() -> None:
-        await channel.verify_callback(came.headers, came.body, received_at=came.at)
+        await channel.verify_callback(callback.headers, callback.body, received_at=callback.at)
 
     await verify()
     began = time.process_time()
@@ -214,13 +214,13 @@ async def _callback_cost(channel: Channel, captured: list[Captured], sizes: Size
 
 
 async def _repeat(act: Callable[[], Awaitable[None]], times: int) -> None:
-    """So many times, `AT_ONCE` at a time."""
+    """Run `act` a number of times, `AT_ONCE` at a time."""
     left = iter(range(times))
 
-    async def one_after_another() -> None:
+    async def client() -> None:
         for _ in left:
             await act()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
-            group.create_task(one_after_another())
+            group.create_task(client())

@@ -1,7 +1,7 @@
-"""Many pending payments at once: one order is placed through the API, and its rows are copied in Postgres.
+"""Many pending payments: one order is placed by the API, and its rows are copied in Postgres.
 
-So a copy is what the code of today writes, whatever columns there are, under numbers of its own. It differs in one
-thing: written once, it leaves no dead row versions behind, where a real order has been updated.
+A copy has all columns that the current code writes, with numbers of its own. Unlike a real order it was never updated,
+so it leaves no dead row versions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from storage.postgres.sealing import Sealer
 
 FIRST = "first-0000000000"
 CHUNK = 5000
-"""Orders copied by one statement, well within the time-out of a statement."""
+"""Orders copied by one statement, within its time-out."""
 
 CREATORS = 32
 CREATE_TIMEOUT_S = 15.0
@@ -58,18 +58,18 @@ _NUMBERS = "SELECT out_trade_no FROM payments WHERE order_no LIKE 'clone-%' ORDE
 
 
 async def place_first(rig: Rig) -> OrderState:
-    """The order that is copied."""
+    """Place the order to be copied."""
     async with Buyer(rig) as buyer:
         await buyer.place(FIRST)
     state = await find_state(rig.db, FIRST)
-    assert state is not None, "it has just been placed"
+    assert state is not None, "the order was just placed"
     return state
 
 
 async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float, with_deadlines: bool = False) -> None:
-    """`count` copies, each with a query due between these seconds from now, and a deadline.
+    """Make `count` copies, each with a query due between these seconds from now, and a deadline.
 
-    The deadline is due when the first order's is, or `with_deadlines` in the same instant as the query.
+    The deadline is that of the first order, or with `with_deadlines` the instant of the query.
     """
     for start in range(1, count + 1, CHUNK):
         end = min(start + CHUNK - 1, count)
@@ -81,7 +81,7 @@ async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float, wi
 
 
 async def create_at_channel(rig: Rig, first: OrderState) -> list[str]:
-    """Make the copies known to the channel, as `create_payment` does; their numbers."""
+    """Create the copies at the channel; return their numbers."""
     numbers = [row["out_trade_no"] for row in await rig.db.fetch(_NUMBERS)]
     configs = await get_accounts(rig.db, Sealer.from_setting(rig.stack.master_key))
     payment = first.payments[0]
@@ -104,7 +104,7 @@ async def create_at_channel(rig: Rig, first: OrderState) -> list[str]:
 
 
 async def arm_copies(rig: Rig, *, until_s: float, only: PendingKind | None = None) -> int:
-    """Remind Redis of what is due within so many seconds, as the API does when an order is placed; how many jobs."""
+    """Arm in Redis what is due within `until_s`, as the API does for a new order; return the number of jobs."""
     count = 0
     async for batch in pending.walk_due(rig.db, from_s=0.0, until_s=until_s):
         count += await rig.queue.arm([job_of(armed) for armed in batch if only in (None, armed.kind)])

@@ -1,4 +1,4 @@
-"""CPU seconds by process, from the kernel's own books in /proc. Where there is no /proc there are no such figures."""
+"""CPU seconds of each process, from /proc. Without /proc there are no such figures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from demo.embedded.child import children_of
 from demo.stack import Stack
 
 OURS = ("api", "worker", "postgres", "redis")
-"""What a deployment pays for. The simulator and the client are shown beside it, for they share the cores."""
+"""Processes of a deployment. The simulator and the client are shown apart; they share the cores."""
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _OWN, _REAPED = slice(11, 13), slice(13, 15)
-"""Of what follows the name in proc(5)'s stat: user and system, its own and of its ended children, fields 14 to 17."""
+"""Fields 14 to 17 of proc(5)'s stat, counted after the name: user and system time, own and of ended children."""
 
 
 class CpuMeter:
-    """Counts from its making on."""
+    """CPU since the meter was made."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._before = used(stack)
 
     def figures(self, n: int, per: str) -> tuple[Figure, ...]:
-        """CPU milliseconds for each of `n` orders, callbacks …, by process; `cpu_ours` is the sum of `OURS`."""
+        """Return CPU milliseconds for each of `n` orders, callbacks …, by process; `cpu_ours` is the sum of `OURS`."""
         now = used(self._stack)
         spent = {name: now[name] - self._before[name] for name in now}
         if not spent or n == 0:
@@ -36,7 +36,7 @@ class CpuMeter:
 
 
 def used(stack: Stack) -> dict[str, float]:
-    """CPU seconds that each part has used since it started; empty where there is no /proc."""
+    """Return CPU seconds of each part since its start; empty without /proc."""
     if not Path("/proc/self/stat").exists():
         return {}
     return {
@@ -54,7 +54,7 @@ def _sum(pids: Iterable[int | None]) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Its own and that of the children it has reaped: a connection's backend that ended still counts."""
+    """Return the CPU of a process and of its reaped children: an ended backend of Postgres still counts."""
     try:
         fields: Sequence[str] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What a pending payment takes up: bytes of Redis for its jobs, bytes of Postgres for its rows, indexes included."""
+"""Size of a pending payment: bytes in Redis for its jobs, bytes in Postgres for its rows with indexes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from bench.clones import COPIED, arm_copies, copy_orders, place_first
 from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 
 HOW = (
     "many pending payments, each with a query and a deadline armed in Redis: used_memory and pg_total_relation_size "
@@ -20,17 +20,17 @@ _SIZE = "SELECT pg_total_relation_size($1::regclass)"
 _HEAP = "SELECT pg_table_size($1::regclass)"
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Bytes for each pending payment, by store and table."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure bytes for each pending payment, by store and table."""
     began = time.monotonic()
     async with open_rig(workers=0) as rig:
-        say(f"{sizes.rows} pending payments")
+        show_progress(f"{sizes.rows} pending payments")
         await place_first(rig)
         redis_before, tables_before = await _redis_bytes(rig), await _table_bytes(rig, _SIZE)
         heaps_before = await _table_bytes(rig, _HEAP)
         await copy_orders(rig, sizes.rows, from_s=FROM_S, until_s=UNTIL_S)
         tables, heaps = await _table_bytes(rig, _SIZE), await _table_bytes(rig, _HEAP)
-        say("arming them")
+        show_progress("arming them")
         jobs = await arm_copies(rig, until_s=HORIZON_S)
         in_redis = await _redis_bytes(rig) - redis_before
         grown = {name: tables[name] - tables_before[name] for name in COPIED}

@@ -1,4 +1,4 @@
-"""How load is made: clients that wait for their answers, arrivals that do not, and waiting until something is so."""
+"""Load: a closed loop of clients that wait for responses, an open loop of arrivals, and a wait for a condition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLL_S = 0.05
 
 
 async def closed_loop(work: Callable[[int], Awaitable[T]], count: int, clients: int, limit_s: float) -> list[T]:
-    """`count` pieces of work by so many clients, each of which begins its next when its last is done."""
+    """Run `work` `count` times by `clients`, each of which begins the next one after its last."""
     numbers = iter(range(count))
     ends_at = time.monotonic() + limit_s
     done: list[T] = []
@@ -31,9 +31,9 @@ async def closed_loop(work: Callable[[int], Awaitable[T]], count: int, clients: 
 
 
 async def open_loop(work: Callable[[int], Awaitable[object]], count: int, per_s: float) -> list[float]:
-    """`count` arrivals at a fixed rate, whether or not earlier ones have been answered; the seconds each one took.
+    """Start `count` arrivals at a fixed rate, without waiting for earlier ones; return the seconds of each.
 
-    They are counted from when an arrival was due: whoever is sent late because everything is slow has waited too.
+    The seconds count from the due time of an arrival, so a late start counts as waiting.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -52,7 +52,7 @@ async def open_loop(work: Callable[[int], Awaitable[object]], count: int, per_s:
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], limit_s: float, poll_s: float = POLL_S) -> bool:
-    """Whether it came to hold in time."""
+    """Return whether the condition became true in time."""
     ends_at = time.monotonic() + limit_s
     while not await condition():
         if time.monotonic() > ends_at:

@@ -1,4 +1,4 @@
-"""Where it was measured: a figure without its machine says nothing. No name of the machine and no path of it."""
+"""Facts of the machine for the report, without its name and paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAGE = bytes(8192)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a figure depends on. `synced_write_ms` is the median of 8 KiB and fdatasync where the data are kept."""
+    """Facts on which figures depend. `synced_write_ms`: median of 8 KiB and fdatasync in the data directory."""
 
     cores: int
     cpu: str
@@ -41,7 +41,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(directory: Path) -> Machine:
-    """This machine, now; `directory` is where the servers will keep their data."""
+    """Describe this machine; `directory` is the servers' data directory."""
     return Machine(
         cores=_cores(),
         cpu=_cpu(),
@@ -53,34 +53,34 @@ def describe(directory: Path) -> Machine:
         python=platform.python_version(),
         libraries={name: version(name) for name in LIBRARIES},
         servers={
-            "postgres": _said(str(find_postgres_binaries() / "postgres"), "--version"),
-            "redis": _said(str(find_redis_binary()), "--version"),
+            "postgres": _first_line(str(find_postgres_binaries() / "postgres"), "--version"),
+            "redis": _first_line(str(find_redis_binary()), "--version"),
         },
         commit=_commit(),
     )
 
 
 def _cores() -> int:
-    """Those that this process may use; a container often has fewer than the machine."""
+    """Return the cores of this process; a container often has fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "unknown")
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _file_system(directory: Path) -> str:
-    """The type of the innermost mount that holds it. On tmpfs a synced write costs nothing, and means nothing."""
+    """Return the type of the innermost mount. On tmpfs a synced write costs nothing."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
         return ""
-    holding = [(len(where), kind) for where, kind in mounts if directory.resolve().is_relative_to(where)]
-    return max(holding, default=(0, ""))[1]
+    parents = [(len(path), kind) for path, kind in mounts if directory.resolve().is_relative_to(path)]
+    return max(parents, default=(0, ""))[1]
 
 
 def _synced_write_s(directory: Path) -> float:
@@ -98,15 +98,15 @@ def _synced_write_s(directory: Path) -> float:
 
 
 def _commit() -> str:
-    """Short, with a plus where files differ from it; empty outside a repository."""
+    """Return the short commit, with a plus if files differ from it; empty outside a repository."""
     git = shutil.which("git")
     if git is None:
         return ""
-    commit = _said(git, "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
-    return commit + ("+" if commit and _said(git, "-C", str(ROOT), "status", "--porcelain") else "")
+    commit = _first_line(git, "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    return commit + ("+" if commit and _first_line(git, "-C", str(ROOT), "status", "--porcelain") else "")
 
 
-def _said(*command: str) -> str:
-    """The first line that a program printed; nothing if it failed."""
+def _first_line(*command: str) -> str:
+    """Return the first line of a program's output; empty if it failed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 -- found above
     return next(iter(done.stdout.splitlines()), "") if done.returncode == 0 else ""

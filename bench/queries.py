@@ -1,4 +1,4 @@
-"""Delayed queries that are all due at once, as after an outage: how fast the worker is through, and what one costs."""
+"""Delayed queries that are all due at once, as after an outage: the worker's throughput and the cost of a query."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bench.cpu import CpuMeter
 from bench.loops import wait_until
 from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from core.order import PendingKind
 
 HOW = (
-    "unpaid payments are made due in the same instant and armed in Redis; from then until the worker has asked the "
-    "channel about every one and scheduled its next attempt; the sweep is kept out of it"
+    "unpaid payments are made due in the same instant and armed in Redis; from then until the worker has queried "
+    "every one at the channel and scheduled its next attempt; the sweep is off"
 )
 LATER_S = 1200.0
 LEAD_S = 3.0
-"""From arming to the instant when all are due."""
+"""Seconds from arming to the due time of all."""
 
 NO_SWEEP_S = 3600.0
 
@@ -33,15 +33,15 @@ SELECT extract(epoch FROM max(at) - $1::timestamptz)::float8
   FROM observations WHERE order_no LIKE 'clone-%' AND at >= $1"""
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Queries per second, CPU for each, and how often the channel was really asked."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure queries per second, CPU of a query, and calls to the channel."""
     began = time.monotonic()
     async with open_rig(env={"SWEEP_GRACE_S": str(NO_SWEEP_S)}) as rig:
-        say(f"{sizes.queries} unpaid payments, here and at the channel")
+        show_progress(f"{sizes.queries} unpaid payments, here and at the channel")
         first = await place_first(rig)
         await copy_orders(rig, sizes.queries, from_s=LATER_S, until_s=LATER_S)
         await create_at_channel(rig, first)
-        say(f"{sizes.queries} queries due at once")
+        show_progress(f"{sizes.queries} queries due at once")
         figures = await _query_all(rig, sizes)
         return Result(
             benchmark="queries",
@@ -62,7 +62,7 @@ async def _query_all(rig: Rig, sizes: Sizes) -> tuple[Figure, ...]:
     await wait_until(is_done, LEAD_S + sizes.limit_s, poll_s=0.25)
     done = await rig.db.fetchval(_DONE)
     if done == 0:
-        raise Unexpected(f"not one of {armed} queries was made within {sizes.limit_s:g} s")
+        raise Unexpected(f"none of {armed} queries was made within {sizes.limit_s:g} s")
     cpu = meter.figures(done, "query")
     seconds = await rig.db.fetchval(_SECONDS, due_at)
     calls = await rig.stack.control("GET", "channel", "/control/counters")

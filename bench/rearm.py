@@ -1,4 +1,4 @@
-"""Redis is flushed while many payments are pending: how long until that is noticed, and until all are armed again."""
+"""A flush of Redis with many pending payments: time until it is noticed, and until all are armed again."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from bench.cpu import CpuMeter
 from bench.loops import wait_until
 from bench.report import Figure, Result, of_repeats
 from bench.rig import Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from core.jobs import Lane
 
 HOW = (
     "FLUSHALL while every row of the table is due within the next half hour: until the worker's first job is back, and "
-    "until it says that all are"
+    "until its epoch key says that all are"
 )
 FROM_S, UNTIL_S = 600.0, 1700.0
 POLL_S = 0.01
 NOTICE_LIMIT_S = 30.0
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Seconds to notice and to arm, jobs per second, CPU for each."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure seconds to notice and to arm, jobs per second, and CPU of a row."""
     began = time.monotonic()
     async with open_rig() as rig:
         orders = max(1, sizes.rows // 2)
-        say(f"{orders} orders with a query and a deadline each")
+        show_progress(f"{orders} orders with a query and a deadline each")
         await place_first(rig)
         await copy_orders(rig, orders - 1, from_s=FROM_S, until_s=UNTIL_S)
         runs = []
         for repeat in range(1, sizes.repeats + 1):
-            say(f"flush {repeat} of {sizes.repeats}")
+            show_progress(f"flush {repeat} of {sizes.repeats}")
             runs.append(await _flush(rig, orders * 2, sizes.limit_s))
         return Result(
             benchmark="rearm",
@@ -44,7 +44,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
 
 
 _Run = dict[str, tuple[float, str]]
-"""Value and unit by name, of one flush."""
+"""Figures of one flush: value and unit by name."""
 
 
 async def _flush(rig: Rig, rows: int, limit_s: float) -> _Run:

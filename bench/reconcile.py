@@ -1,4 +1,4 @@
-"""A day's statement against a day's payments: rows a second of `nodrop reconcile`, and its memory at most."""
+"""Reconciliation of a day: rows per second of `nodrop reconcile`, and its peak memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.clones import copy_orders, place_first
 from bench.cpu import CpuMeter
 from bench.report import MS, Figure, Result, figure
 from bench.rig import ACCOUNT, Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from demo.embedded import temporary_directory
 from demo.service import ROOT
 
 HOW = (
-    "a statement file with a row for every payment, all of them paid here as well, so that nothing has to be asked: "
+    "a statement file with a row for every payment, all of them paid here as well, so that no query is needed: "
     "`nodrop reconcile` as its own process, from its start to its end"
 )
 LATER_S = 3600.0
@@ -52,11 +52,11 @@ class _Ran(NamedTuple):
     counts: dict[str, int]
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Rows a second, CPU and peak memory of one run over `rows` rows."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure rows per second, CPU and peak memory of one run over `rows` rows."""
     began = time.monotonic()
     async with open_rig(workers=0) as rig:
-        say(f"{sizes.rows} payments that are paid here")
+        show_progress(f"{sizes.rows} payments that are paid here")
         await place_first(rig)
         await copy_orders(rig, sizes.rows, from_s=LATER_S, until_s=LATER_S)
         while await rig.db.execute(_PAY, CHUNK, ACCOUNT):
@@ -64,7 +64,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
         with temporary_directory() as directory:
             path = directory / "statement.csv"
             await _write(rig, path)
-            say(f"a statement of {sizes.rows} rows")
+            show_progress(f"a statement of {sizes.rows} rows")
             meter = CpuMeter(rig.stack)
             ran = await asyncio.to_thread(_run, rig.stack.environ, path)
         if ran.counts.get("agrees") != sizes.rows:
@@ -91,7 +91,7 @@ def _figures(ran: _Ran, rows: int, meter: CpuMeter) -> tuple[Figure, ...]:
 async def _write(rig: Rig, path: Path) -> None:
     rows = [row["row"] for row in await rig.db.fetch(_ROWS)]
     header = "type,out_trade_no,transaction_id,refund_no,amount,currency,at"
-    path.write_text("\n".join([header, *rows, ""]))  # noqa: ASYNC240 - nobody waits for this loop
+    path.write_text("\n".join([header, *rows, ""]))  # noqa: ASYNC240 - nothing else runs in this loop
 
 
 def _run(environ: dict[str, str], path: Path) -> _Ran:

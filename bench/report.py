@@ -1,4 +1,4 @@
-"""What a run comes to: figures with their unit and their count, as JSON for programs and as lines for people."""
+"""Report of a run: figures with unit and count, as JSON and as lines for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIGITS = 4
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One number. `n` is how many things it was taken from; `repeats` are the single values whose median it is."""
+    """A figure. `n` is the number of measured things; `repeats` are the values whose median it is."""
 
     name: str
     value: float
@@ -25,7 +25,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One benchmark. `settings` are those in force, so that a reader sees that none of them is what was measured."""
+    """Result of a benchmark. `settings` are those in force: a reader sees that none of them limited it."""
 
     benchmark: str
     how: str
@@ -35,7 +35,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run."""
+    """Report of a run."""
 
     command: str
     began_at: datetime
@@ -45,17 +45,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def figure(name: str, value: float, unit: str, n: int) -> Figure:
-    """One value, to four significant digits: no run is more exact than that."""
+    """Return a figure with four significant digits, which is the precision of a run."""
     return Figure(name=name, value=_rounded(value), unit=unit, n=n)
 
 
 def of_repeats(name: str, values: Sequence[float], unit: str, n: int) -> Figure:
-    """The median of repeats of the same thing, each taken from `n`."""
+    """Return the median of repeats, each of `n` things."""
     return Figure(name=name, value=_rounded(median(values)), unit=unit, n=n, repeats=tuple(map(_rounded, values)))
 
 
 def latencies(name: str, seconds: Sequence[float]) -> tuple[Figure, ...]:
-    """p50, p99 and the longest, in milliseconds."""
+    """Return p50, p99 and the maximum, in milliseconds."""
     if not seconds:
         return ()
     cuts = quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 99
@@ -64,7 +64,7 @@ def latencies(name: str, seconds: Sequence[float]) -> tuple[Figure, ...]:
 
 
 def lines(report: Report) -> list[str]:
-    """The report for a person."""
+    """Return the report as lines for people."""
     machine = report.machine
     out = [
         f"{report.command}    {report.seconds} s",

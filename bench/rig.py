@@ -1,7 +1,7 @@
-"""What is measured: the real processes on a Postgres that syncs and a Redis, with production's intervals.
+"""The measured system: the real processes, Postgres with fsync and Redis, with production's intervals.
 
-Limits are set where they cannot be what is measured: the account may be called 10,000 times a second, a minute is a
-minute, and the sweep comes as in production. Everything else is as it is by default.
+Limits are high enough not to be measured: 10,000 calls a second for the account. A minute is a minute, the sweep runs
+as in production, and all other settings have their defaults.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SELECT string_agg(name || ' ' || setting, ', ' ORDER BY name)
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """The running stack, and a look into its stores from outside."""
+    """The running stack, with access to its stores from outside."""
 
     stack: Stack
     settings: Settings
@@ -39,7 +39,7 @@ class Rig:
     durability: str
 
     def in_force(self) -> dict[str, str | int | float]:
-        """The limits and intervals that a reader of the figures may ask about."""
+        """Return the limits and intervals in force, for the report."""
         settings = self.settings
         return {
             "processes": f"{len(self.stack.apis)} api, {len(self.stack.workers)} worker",
@@ -59,7 +59,7 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(*, workers: int = 1, env: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
-    """A stack of its own for every benchmark, so that none begins with what another one left."""
+    """Start a stack for one benchmark, without data of another one."""
     usual = Settings()
     as_in_production = {"SWEEP_INTERVAL_S": str(usual.sweep_interval_s), "SWEEP_GRACE_S": str(usual.sweep_grace_s)}
     with temporary_directory() as directory:

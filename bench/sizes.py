@@ -1,4 +1,4 @@
-"""How much is measured: bounded in count and, by `limit_s`, in time."""
+"""Sizes of the benchmarks, limited in count and, by `limit_s`, in time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
-Say = Callable[[str], None]
-"""What goes on, for whoever waits."""
+ShowProgress = Callable[[str], None]
+"""Shows a line of progress."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of each benchmark. No measured stretch goes on for longer than `limit_s`; what was done by then counts."""
+    """Counts of each benchmark. A measurement ends after `limit_s`; its work up to then counts."""
 
     orders: int = 1500
     clients: int = 16

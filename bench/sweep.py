@@ -1,4 +1,4 @@
-"""The statement with which the sweep finds and leases what is overdue, over a large table."""
+"""The sweep's claim of overdue rows in a large table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from bench.clones import copy_orders, place_first
 from bench.report import Result, figure, latencies
 from bench.rig import Rig, open_rig
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from storage.postgres import pending
 from storage.postgres.pending import Leased
 
@@ -20,20 +20,20 @@ IDLE_GRACE_S = 10 * OVERDUE_S
 PUT_OFF_S = 1200.0
 CLAIMS = 200
 LEASED_SHARE = 10
-"""One in so many rows is under way for `behind_leases`: as when a whole fleet of workers was killed."""
+"""One of this many rows is leased for `behind_leases`, as after the end of many workers."""
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
-    """Milliseconds of a claim, by how much is overdue."""
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
+    """Measure milliseconds of a claim, by the number of overdue rows."""
     began = time.monotonic()
     async with open_rig(workers=0) as rig:
         orders = max(1, sizes.rows // 2)
-        say(f"{orders} orders with a query and a deadline each")
+        show_progress(f"{orders} orders with a query and a deadline each")
         await place_first(rig)
         await copy_orders(rig, orders, from_s=-2 * OVERDUE_S, until_s=-OVERDUE_S, with_deadlines=True)
         batch = rig.settings.sweep_batch
         claims = min(CLAIMS, max(1, orders // batch))
-        say(f"{claims} claims of {batch} rows")
+        show_progress(f"{claims} claims of {batch} rows")
         idle = [(await _claim(rig, IDLE_GRACE_S, batch))[0] for _ in range(CLAIMS)]
         busy = [await _claim_and_put_off(rig, batch) for _ in range(claims)]
         await _claim(rig, 0.0, 2 * orders // LEASED_SHARE)

@@ -12,7 +12,7 @@ _BAR = 30
 
 
 class Progress:
-    """Says what is happening. On a terminal the last line is the bar; what is said appears above it."""
+    """Shows messages and a progress bar. On a terminal the bar is the last line, below the messages."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
@@ -27,16 +27,16 @@ class Progress:
     ) -> None:
         self._clear()
 
-    def say(self, text: str) -> None:
-        """One line that stays."""
+    def write(self, text: str) -> None:
+        """Print a line that stays."""
         self._clear()
         print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=sys.stderr, flush=True)
         self._draw()
 
-    def update(self, what: str, done: int, total: int, note: str) -> None:
-        """How far it is."""
+    def update(self, label: str, done: int, total: int, note: str) -> None:
+        """Show the bar at `done` of `total`."""
         filled = _BAR * done // max(1, total)
-        self._line = f"          {what} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {note}"
+        self._line = f"          {label} [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}  {note}"
         now = time.monotonic()
         if self._is_terminal:
             self._clear()

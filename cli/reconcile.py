@@ -160,7 +160,7 @@ async def _run(
         if asyncio.get_running_loop().time() > deadline:
             raise Stop("another process is reconciling this very statement; `nodrop reconciliations list` shows it")
         if not is_announced:
-            progress.say("another process is at it, or was killed; looking again")
+            progress.write("another process is at it, or was killed; looking again")
             is_announced = True
         await asyncio.sleep(0.5)
 
@@ -170,7 +170,7 @@ async def _fetch(
 ) -> Reconciliation | None:
     from flows.reconcile.run import reconcile_day
 
-    progress.say(f"{account.config.name}: the statement of {day}")
+    progress.write(f"{account.config.name}: the statement of {day}")
     return await reconcile_day(resources, account, day, dry_run=scope.dry_run, hooks=hooks)
 
 

@@ -29,7 +29,7 @@ class Accidents:
         name, accident = self._plan[count]
 
         async def run() -> None:
-            self._progress.say(name)
+            self._progress.write(name)
             await accident()
             self.done.append(name)
 

@@ -74,17 +74,17 @@ HARSH = FaultProfile(
 async def run_demo(orders: int, seed: int, profile: FaultProfile, *, chaos: bool) -> Report:
     began, began_at = time.monotonic(), datetime.now(UTC)
     with temporary_directory() as directory, Progress() as progress:
-        progress.say("Starting Postgres, Redis, the API, a worker, five channels and the merchant")
+        progress.write("Starting Postgres, Redis, the API, a worker, five channels and the merchant")
         async with Stack(directory, unit_s=UNIT_S, seed=seed, accounts={name: name for name in CURRENCIES}) as stack:
             await stack.control("PUT", "channel", "/control/faults", profile)
-            progress.say(f"Placing {orders} orders; {profile.lost:.0%} of their callbacks are lost")
+            progress.write(f"Placing {orders} orders; {profile.lost:.0%} of their callbacks are lost")
             accidents = Accidents(stack, orders, progress) if chaos else None
             visits = await _shop(stack, orders, seed, accidents, progress)
             db = await stack.open_database()
             try:
-                progress.say(f"The demo ran {orders} orders; waiting until each of them is settled")
+                progress.write(f"The demo ran {orders} orders; waiting until each of them is settled")
                 await _settle(db, progress)
-                progress.say("Reconciling with the channels' statements of the day")
+                progress.write("Reconciling with the channels' statements of the day")
                 await asyncio.sleep(profile.settle_after_s + LATE_MONEY_S)
                 await asyncio.gather(*(_reconcile(stack, name, began_at) for name in CURRENCIES))
                 await _settle(db, progress)

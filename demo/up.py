@@ -54,14 +54,14 @@ async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     with ExitStack() as stack_of_files, Progress() as progress:
         directory: Path = stack_of_files.enter_context(temporary_directory())
-        progress.say("Starting all processes; Ctrl-C stops them")
+        progress.write("Starting all processes; Ctrl-C stops them")
         accounts = {name: name for name in CURRENCIES}
         async with Stack(directory, unit_s=unit_s, ports=ports, accounts=accounts) as stack:
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
             page = await _first_order(stack)
             click.echo(_addresses(stack, page, unit_s, lost))
             await stop.wait()
-            progress.say("Stopping all processes")
+            progress.write("Stopping all processes")
 
 
 async def _first_order(stack: Stack) -> str:

@@ -1,4 +1,4 @@
-"""Each benchmark with sizes so small that it only shows that it works; what it measures is nobody's test."""
+"""Each benchmark with tiny sizes: it works, and its figures are complete. Their values are not tested."""
 
 import math
 import sys
@@ -35,7 +35,7 @@ FIGURES = {
     "queries": {"queries_per_s", "jobs_armed", "last_one_late", "channel_calls"} | CPU,
     "rearm": {"notice", "rearm", "rows_per_s"} | CPU,
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
-    "channels": {f"{name}_{what}" for name in ADAPTERS for what in ("query_tls", "query_http", "callback")},
+    "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
     "sweep": {f"{name}_{which}" for name in ("idle", "busy") for which in LATENCIES} | {"behind_leases"},
@@ -43,15 +43,15 @@ FIGURES = {
 
 
 ON_THE_STACK = FIGURES.keys() - {"channels", "door"}
-"""Those that measure all processes together."""
+"""Benchmarks of all processes together."""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU figures come from /proc")
 @pytest.mark.parametrize("name", BENCHMARKS)
 async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str) -> None:
-    said: list[str] = []
-    result = await BENCHMARKS[name](TINY, said.append)
+    progress: list[str] = []
+    result = await BENCHMARKS[name](TINY, progress.append)
     figures = {figure.name: figure for figure in result.figures}
     assert len(figures) == len(result.figures), "a name stands twice"
     assert FIGURES[name] <= set(figures)
@@ -61,7 +61,7 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str) -
         assert math.isfinite(figure.value)
     assert result.benchmark == name
     assert result.how
-    assert said
+    assert progress
     if name in ON_THE_STACK:
         assert result.settings["account_rate_per_s"] == 10_000
         assert "fsync on" in str(result.settings["postgres"])
@@ -70,7 +70,7 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str) -
 
 
 def _check_counts(name: str, figures: dict[str, tuple[float, int]]) -> None:
-    """What does not depend on the machine: that so much was done as was asked for."""
+    """Check the counts, which do not depend on the machine."""
     match name:
         case "orders":
             assert figures["orders_per_s"][1] == TINY.orders

@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_output_is_json_alone_and_people_read_standard_error() -> None:
+def test_standard_output_is_only_json_and_the_table_is_on_standard_error() -> None:
     done = run("sweep", "--rows", "200")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -29,12 +29,12 @@ def test_output_is_json_alone_and_people_read_standard_error() -> None:
 
 
 def test_help_names_every_benchmark_and_size() -> None:
-    said = run("--help").stdout
+    text = run("--help").stdout
     for name in (*BENCHMARKS, *(f"--{name.replace('_', '-')}" for name in Sizes.__struct_fields__)):
-        assert name in said
+        assert name in text
 
 
 @pytest.mark.parametrize("arguments", [("speed",), ("--orders", "0"), ("--limit-s", "1e9")])
-def test_what_cannot_be_measured_is_refused(arguments: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_refused(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")

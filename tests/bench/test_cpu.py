@@ -21,11 +21,11 @@ def test_cpu_of_this_process_grows_with_its_work() -> None:
 
 
 def test_child_that_ended_still_counts() -> None:
-    """As a backend of Postgres whose connection was closed on the way."""
+    """A backend of Postgres ends with its connection during a measurement."""
     before = cpu_seconds(os.getpid())
     subprocess.run([sys.executable, "-I", "-S", "-c", BURN], check=True, timeout=30)
     assert cpu_seconds(os.getpid()) - before >= 0.15
 
 
-def test_process_that_is_gone_has_used_nothing() -> None:
+def test_ended_process_has_used_nothing() -> None:
     assert cpu_seconds(2**22 + 1) == 0.0

@@ -25,7 +25,7 @@ MACHINE = Machine(
 
 
 def spin(seconds: float) -> None:
-    """Work that lets nobody else run."""
+    """Block the event loop."""
     ends_at = time.perf_counter() + seconds
     while time.perf_counter() < ends_at:
         pass
@@ -37,19 +37,19 @@ def test_figure_has_four_significant_digits() -> None:
 
 
 def test_repeats_are_kept_beside_their_median() -> None:
-    made = of_repeats("notice", [0.9, 0.1, 0.5], "s", 100)
-    assert (made.value, made.repeats, made.n) == (0.5, (0.9, 0.1, 0.5), 100)
+    result = of_repeats("notice", [0.9, 0.1, 0.5], "s", 100)
+    assert (result.value, result.repeats, result.n) == (0.5, (0.9, 0.1, 0.5), 100)
 
 
 def test_latencies_are_in_milliseconds() -> None:
-    made = {each.name: each.value for each in latencies("place", [number / 1000 for number in range(1, 102)])}
-    assert made == {"place_p50": 51.0, "place_p99": 100.0, "place_max": 101.0}
+    result = {each.name: each.value for each in latencies("place", [number / 1000 for number in range(1, 102)])}
+    assert result == {"place_p50": 51.0, "place_p99": 100.0, "place_max": 101.0}
 
 
 @pytest.mark.parametrize(("seconds", "count"), [([], 0), ([0.25], 3)])
 def test_latencies_of_few_are_what_they_are(seconds: list[float], count: int) -> None:
-    made = latencies("place", seconds)
-    assert [each.value for each in made] == [250.0] * count
+    result = latencies("place", seconds)
+    assert [each.value for each in result] == [250.0] * count
 
 
 def test_table_shows_value_unit_and_count() -> None:
@@ -100,7 +100,7 @@ async def test_closed_loop_ends_in_time_and_keeps_what_was_done() -> None:
 
 
 async def test_open_loop_counts_the_time_from_when_an_arrival_was_due() -> None:
-    """One slow answer that blocks the sender is the waiting of all those that were due meanwhile."""
+    """A slow response that blocks the sender delays all arrivals that are due meanwhile."""
 
     async def work(number: int) -> None:
         if number == 0:

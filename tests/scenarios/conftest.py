@@ -1,4 +1,4 @@
-"""Two stacks: one is shared by all scenarios that leave it as it was, in the other one processes die at every step."""
+"""Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,16 +9,16 @@ import pytest
 import pytest_asyncio
 
 from demo.stack import Stack
-from tests.scenarios.faulty_proxy import CrookedProxy
+from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.router import Router
-from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scene, add_account, port_of
+from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, add_account, port_of
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scenarios share processes, so they share an event loop."""
+    """Give all scenarios one event loop, since they share processes."""
     for item in items:
         if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -26,15 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def crooked() -> AsyncIterator[CrookedProxy]:
-    """What stands between nodrop and the channel of the account of the same name."""
-    async with CrookedProxy() as channel:
+async def faulty_proxy() -> AsyncIterator[FaultyProxy]:
+    """A proxy between nodrop and the channel of the account `proxied`."""
+    async with FaultyProxy() as channel:
         yield channel
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stack]:
-    """Two web processes, two workers, and everything around them."""
+async def stack(servers_home: Path, faulty_proxy: FaultyProxy) -> AsyncIterator[Stack]:
+    """A stack with two web processes and two workers."""
     stack = Stack(
         servers_home / "scenarios",
         unit_s=UNIT_S,
@@ -46,8 +46,8 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
     )
     async with stack:
         db = await stack.open_database()
-        crooked.in_front_of(stack.channel_url)
-        await add_account(stack, db, "crooked", base_url=crooked.url)
+        faulty_proxy.forward_to(stack.channel_url)
+        await add_account(stack, db, "proxied", base_url=faulty_proxy.url)
         await add_account(stack, db, "flag", late_policy="flag")
         await add_account(stack, db, "refund", late_policy="refund", double_policy="refund")
         await add_account(stack, db, "trusting", trust_callback=True)
@@ -57,45 +57,45 @@ async def stack(servers_home: Path, crooked: CrookedProxy) -> AsyncIterator[Stac
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def scene(stack: Stack) -> AsyncIterator[Scene]:
-    """The shared stack. Every scenario ends with the invariants, checked from outside."""
-    async with staged(stack) as staged_scene:
-        yield staged_scene
+async def scenario(stack: Stack) -> AsyncIterator[Scenario]:
+    """A scenario on the shared stack. It ends with a check of the invariants."""
+    async with running_scenario(stack) as scenario:
+        yield scenario
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def router() -> AsyncIterator[Router]:
-    """The public address of the stack in which processes die."""
+    """The public address of the stack in which processes are killed."""
     async with Router() as running:
         yield running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def dying_stack(servers_home: Path, router: Router) -> AsyncIterator[Stack]:
-    """One web process and one worker that live on, for others to die beside them."""
+async def kill_stack(servers_home: Path, router: Router) -> AsyncIterator[Stack]:
+    """A stack with one web process and one worker that keep running while others are killed."""
     environment = ENVIRONMENT | {"PUBLIC_URL": router.url, "CHANNEL_TIMEOUT_S": "1", "LEASE_S": "1.5"}
-    async with Stack(servers_home / "dying", unit_s=UNIT_S, fsync=False, env=environment) as stack:
+    async with Stack(servers_home / "kills", unit_s=UNIT_S, fsync=False, env=environment) as stack:
         await router.lead_to(port_of(stack.api_url))
         yield stack
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def dying_scene(dying_stack: Stack, router: Router) -> AsyncIterator[Scene]:
-    """For processes that die at a named step. It ends with the invariants as well."""
-    async with staged(dying_stack) as staged_scene:
-        staged_scene.public_url = router.url
-        yield staged_scene
-        await router.lead_to(port_of(dying_stack.api_url))
+async def kill_scenario(kill_stack: Stack, router: Router) -> AsyncIterator[Scenario]:
+    """A scenario for processes that are killed at a named step. It ends with a check of the invariants."""
+    async with running_scenario(kill_stack) as scenario:
+        scenario.public_url = router.url
+        yield scenario
+        await router.lead_to(port_of(kill_stack.api_url))
 
 
 @asynccontextmanager
-async def staged(stack: Stack) -> AsyncIterator[Scene]:
-    """A scenario on this stack, with the end that every scenario has."""
+async def running_scenario(stack: Stack) -> AsyncIterator[Scenario]:
+    """Run a scenario on this stack, settle it, and check the invariants."""
     db = await stack.open_database()
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http:
-            scene = Scene(stack, db, http)
-            yield scene
-            await scene.settle()
+            scenario = Scenario(stack, db, http)
+            yield scenario
+            await scenario.settle()
     finally:
         await db.close()

@@ -1,4 +1,4 @@
-"""What a network can do to an answer, byte by byte: a proxy between nodrop and the simulated channel or merchant."""
+"""A proxy between nodrop and the simulated channel or merchant that breaks responses, byte by byte."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from demo.embedded import free_port
 _ENDLESS = b"x" * (3 << 20)
 
 
-class Way(StrEnum):
-    """How a call ends."""
+class ProxyFault(StrEnum):
+    """Faults of a response."""
 
-    STRAIGHT = "straight"
+    NO_FAULT = "no_fault"
     REFUSED = "refused"
     RESET = "reset"
     BLACK_HOLE = "black_hole"
@@ -36,15 +36,15 @@ class Way(StrEnum):
     UNSIGNED_MISSING = "unsigned_missing"
 
 
-class CrookedProxy:
-    """One address for good, whatever is done there. Tell it what it is `in_front_of` before it is used."""
+class FaultyProxy:
+    """A proxy with one fixed address. Call `forward_to` before it is used."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.calls = 0
-        self._way = Way.STRAIGHT
-        self._behind = ("127.0.0.1", 0)
+        self._fault = ProxyFault.NO_FAULT
+        self._target = ("127.0.0.1", 0)
         self._server: asyncio.Server | None = None
         self._held: set[asyncio.Task[None]] = set()
 
@@ -55,15 +55,15 @@ class CrookedProxy:
     async def __aexit__(self, *_: object) -> None:
         await self._hang_up()
 
-    def in_front_of(self, url: str) -> None:
+    def forward_to(self, url: str) -> None:
         parts = urlsplit(url)
-        self._behind = (parts.hostname or "", parts.port or 80)
+        self._target = (parts.hostname or "", parts.port or 80)
 
-    async def go(self, way: Way) -> None:
-        """From now on every call ends this way, also those on connections that are open."""
+    async def set_fault(self, fault: ProxyFault) -> None:
+        """Apply this fault to every call from now on; open connections are closed."""
         await self._hang_up()
-        self._way, self.calls = way, 0
-        if way is not Way.REFUSED:
+        self._fault, self.calls = fault, 0
+        if fault is not ProxyFault.REFUSED:
             await self._listen()
 
     async def _listen(self) -> None:
@@ -88,75 +88,75 @@ class CrookedProxy:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._way is Way.RESET:
+        if self._fault is ProxyFault.RESET:
             _reset(writer)
             return
-        question = await _read_request(reader)
+        request = await _read_request(reader)
         self.calls += 1
-        await self._answer(question, writer)
+        await self._answer(request, writer)
         await writer.drain()
 
-    async def _answer(self, question: bytes, writer: asyncio.StreamWriter) -> None:
-        match self._way:
-            case Way.STRAIGHT:
-                writer.write(await self._ask(question))
-            case Way.BLACK_HOLE:
+    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+        match self._fault:
+            case ProxyFault.NO_FAULT:
+                writer.write(await self._forward(request))
+            case ProxyFault.BLACK_HOLE:
                 await asyncio.Event().wait()
-            case Way.RESET_IN_BODY:
-                writer.write((await self._ask(question))[:-20])
+            case ProxyFault.RESET_IN_BODY:
+                writer.write((await self._forward(request))[:-20])
                 await writer.drain()
                 _reset(writer)
-            case Way.CUT_IN_BODY:
-                writer.write((await self._ask(question))[:-20])
-            case Way.TRUNCATED:
-                head, _, body = (await self._ask(question)).partition(b"\r\n\r\n")
+            case ProxyFault.CUT_IN_BODY:
+                writer.write((await self._forward(request))[:-20])
+            case ProxyFault.TRUNCATED:
+                head, _, body = (await self._forward(request)).partition(b"\r\n\r\n")
                 writer.write(_with_length(head, len(body) - 20) + body[:-20])
-            case Way.LENGTH_TOO_SMALL:
-                head, _, body = (await self._ask(question)).partition(b"\r\n\r\n")
+            case ProxyFault.LENGTH_TOO_SMALL:
+                head, _, body = (await self._forward(request)).partition(b"\r\n\r\n")
                 writer.write(_with_length(head, len(body) - 20) + body)
-            case Way.DRIP:
-                for byte in await self._ask(question):
+            case ProxyFault.DRIP:
+                for byte in await self._forward(request):
                     writer.write(bytes([byte]))
                     await writer.drain()
                     await asyncio.sleep(0.1)
-            case way:
-                writer.write(_instead(way, self._behind, question))
+            case fault:
+                writer.write(_invented_response(fault, self._target, request))
 
-    async def _ask(self, question: bytes) -> bytes:
-        """The whole answer of what is behind."""
-        reader, writer = await asyncio.open_connection(*self._behind)
+    async def _forward(self, request: bytes) -> bytes:
+        """Return the whole response of the target."""
+        reader, writer = await asyncio.open_connection(*self._target)
         try:
-            writer.write(question.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            writer.write(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
             return await reader.read()
         finally:
             writer.close()
 
 
-def _instead(way: Way, behind: tuple[str, int], question: bytes) -> bytes:
-    """An answer that nobody gave."""
-    path = question.split(b" ", 2)[1]
+def _invented_response(fault: ProxyFault, target: tuple[str, int], request: bytes) -> bytes:
+    """Return a response that is not the target's."""
+    path = request.split(b" ", 2)[1]
     number = path.split(b"/")[3]
-    elsewhere = b"Location: http://%s:%d%s\r\n" % (behind[0].encode(), behind[1], path)
-    match way:
-        case Way.HTML_PAGE:
+    location = b"Location: http://%s:%d%s\r\n" % (target[0].encode(), target[1], path)
+    match fault:
+        case ProxyFault.HTML_PAGE:
             return _http(b"200 OK", b"<!doctype html><h1>Back soon</h1>", b"text/html")
-        case Way.NO_CONTENT:
+        case ProxyFault.NO_CONTENT:
             return b"HTTP/1.1 204 No Content\r\n\r\n"
-        case Way.REDIRECT:
-            return _http(b"302 Found", b"", b"text/plain", elsewhere)
-        case Way.NOT_HTTP:
+        case ProxyFault.REDIRECT:
+            return _http(b"302 Found", b"", b"text/plain", location)
+        case ProxyFault.NOT_HTTP:
             return b"220 mail.example ESMTP ready\r\n"
-        case Way.ENDLESS:
+        case ProxyFault.ENDLESS:
             return _http(b"200 OK", _ENDLESS)
-        case Way.UNSIGNED_MISSING:
+        case ProxyFault.UNSIGNED_MISSING:
             return _http(b"404 Not Found", b'{"code":"PAYMENT_NOT_EXIST","message":"no such payment"}')
-        case Way.UNSIGNED_PAID:
+        case ProxyFault.UNSIGNED_PAID:
             return _http(b"200 OK", _PAID.replace(b"NUMBER", number))
-    raise AssertionError(way)
+    raise AssertionError(fault)
 
 
 _PAID = (
-    b'{"merchant_id":"m-crooked","out_trade_no":"NUMBER","transaction_id":"000000000000000000000000","amount":8888,'
+    b'{"merchant_id":"m-proxied","out_trade_no":"NUMBER","transaction_id":"000000000000000000000000","amount":8888,'
     b'"currency":"CNY","subject":"Tea, 250 g","status":"paid","refunded_amount":0,"paid_at":"2026-11-23T04:00:00Z",'
     b'"expires_at":"2038-01-19T03:14:07Z","pay_url":"http://127.0.0.1:9/pay"}'
 )

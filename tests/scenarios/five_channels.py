@@ -1,4 +1,4 @@
-"""Five channels at once: an order at each, whose buyer has opened the pay page, and what is told of each by channel."""
+"""Orders at five channels at once, each with an opened pay page, and their states by channel."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from core.order import PaymentKey
 from simulator.kernel.deliveries import Tally
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state_by_payment
-from tests.scenarios.scenario import Scene, add_account, number_of
+from tests.scenarios.scenario import Scenario, add_account, number_of
 from tests.servers import eventually
 
 CURRENCIES = {"sandbox": "CNY", "alipay": "CNY", "wechatpay": "CNY", "stripe": "USD", "paypal": "USD"}
-"""An account at every channel, named like its channel, and what it is paid in here."""
+"""The currency of each account. There is one account at every channel, with the channel's name."""
 
 CHANNELS = tuple(CURRENCIES)
 CLOSED_ON_REQUEST = tuple(channel for channel in CHANNELS if channel != "paypal")
-"""PayPal has no way to end an order: it lapses, for only our capture takes its money."""
+"""PayPal cannot close an order: it expires without our capture."""
 
 BY_CALLBACK = {"callback", "compensation"}
-"""Within the callback's own request, or after it on a machine that is too busy for its budget."""
+"""In the callback's request, or after it on a machine that is too busy for its budget."""
 
 T = TypeVar("T")
 
@@ -33,104 +33,104 @@ Orders = dict[str, ShopOrder]
 """By channel."""
 
 
-async def add_accounts(scene: Scene, names: str, **config: Any) -> None:
-    """One at every channel; `names` holds the channel's in braces: `{}-refund`."""
+async def add_accounts(scenario: Scenario, names: str, **config: Any) -> None:
+    """Add an account at every channel; `names` has `{}` for the channel: `{}-refund`."""
     for channel in CHANNELS:
-        await add_account(scene.stack, scene.db, names.format(channel), channel=channel, **config)
+        await add_account(scenario.stack, scenario.db, names.format(channel), channel=channel, **config)
 
 
-async def place_at(scene: Scene, channel: str, *, account: str = "", **terms: Any) -> ShopOrder:
-    """An order whose buyer has opened the pay page: at Alipay there is no trade before that."""
-    order = await scene.place(account or channel, **{"currency": CURRENCIES[channel], **terms})
-    await open_page(scene, order)
+async def place_at(scenario: Scenario, channel: str, *, account: str = "", **terms: Any) -> ShopOrder:
+    """Place an order and open its pay page: Alipay has no trade before that."""
+    order = await scenario.place(account or channel, **{"currency": CURRENCIES[channel], **terms})
+    await open_page(scenario, order)
     return order
 
 
-async def open_page(scene: Scene, order: ShopOrder) -> None:
-    """The buyer looks at the channel's page."""
+async def open_page(scenario: Scenario, order: ShopOrder) -> None:
+    """Open the channel's page as the buyer."""
     url = order.payments[0].pay_url
     assert url is not None
-    page = await scene.http.get(url, follow_redirects=True)
+    page = await scenario.http.get(url, follow_redirects=True)
     assert 'data-status="unpaid"' in page.text
 
 
-async def place_everywhere(
-    scene: Scene, channels: tuple[str, ...] = CHANNELS, *, accounts: str = "{}", **terms: Any
+async def place_at_all(
+    scenario: Scenario, channels: tuple[str, ...] = CHANNELS, *, accounts: str = "{}", **terms: Any
 ) -> Orders:
-    """An order at each of them, of the account that `accounts` names as in `add_accounts`."""
-    placing = (place_at(scene, channel, account=accounts.format(channel), **terms) for channel in channels)
+    """Place an order at each channel; `accounts` names the account as in `add_accounts`."""
+    placing = (place_at(scenario, channel, account=accounts.format(channel), **terms) for channel in channels)
     return dict(zip(channels, await asyncio.gather(*placing), strict=True))
 
 
-async def pay_everywhere(scene: Scene, orders: Orders, callback: str = "lost") -> None:
-    """The buyers press Pay, all at once."""
-    await asyncio.gather(*(scene.pay(order, callback) for order in orders.values()))
+async def pay_all(scenario: Scenario, orders: Orders, callback: str = "lost") -> None:
+    """Pay all orders at once."""
+    await asyncio.gather(*(scenario.pay(order, callback) for order in orders.values()))
 
 
-async def of_each(orders: Orders, tell: Callable[[ShopOrder], Awaitable[T]]) -> dict[str, T]:
-    """What is told of each order, by channel."""
-    return {channel: await tell(order) for channel, order in orders.items()}
+async def of_each(orders: Orders, read: Callable[[ShopOrder], Awaitable[T]]) -> dict[str, T]:
+    """Return the result of `read` for each order, by channel."""
+    return {channel: await read(order) for channel, order in orders.items()}
 
 
-async def calls_about(scene: Scene, order: ShopOrder) -> list[str]:
-    """What the channel was asked to do with the order's first payment, oldest first."""
-    return [call.kind for call in await scene.calls() if call.number == number_of(order)]
+async def calls_about(scenario: Scenario, order: ShopOrder) -> list[str]:
+    """Return the kinds of calls with the order's first payment, oldest first."""
+    return [call.kind for call in await scenario.calls() if call.number == number_of(order)]
 
 
-async def steps(scene: Scene, order: ShopOrder) -> list[str]:
-    """The same without repeats: a query is asked again until something has changed."""
-    return [kind for kind, _ in groupby(await calls_about(scene, order))]
+async def steps(scenario: Scenario, order: ShopOrder) -> list[str]:
+    """Return the kinds of calls without repeats: a query is repeated until the state changes."""
+    return [kind for kind, _ in groupby(await calls_about(scenario, order))]
 
 
-async def tally(scene: Scene, order: ShopOrder) -> Tally:
-    """How the callbacks of the order's first payment fared."""
-    return (await scene.at_channel(order)).callbacks
+async def tally(scenario: Scenario, order: ShopOrder) -> Tally:
+    """Return the counts of callbacks of the order's first payment."""
+    return (await scenario.ledger_payment(order)).callbacks
 
 
-async def there(scene: Scene, order: ShopOrder) -> str:
-    """The status of the order's first payment in the channel's own books."""
-    return str((await scene.at_channel(order)).status)
+async def ledger_status(scenario: Scenario, order: ShopOrder) -> str:
+    """Return the status of the order's first payment in the channel's ledger."""
+    return str((await scenario.ledger_payment(order)).status)
 
 
-async def told_once(scene: Scene, *orders: ShopOrder, type_: str = "order.paid") -> None:
-    """The merchant has heard this of each order, once."""
+async def notified_once(scenario: Scenario, *orders: ShopOrder, type_: str = "order.paid") -> None:
+    """Check that the merchant has received this notification of each order, once."""
     for order in orders:
-        await eventually(partial(scene.was_told, order, type_))
-        told = [delivery.answered for delivery in await scene.deliveries(order) if delivery.type == type_]
-        assert told == ["200"], order
+        await eventually(partial(scenario.was_notified, order, type_))
+        statuses = [delivery.answered for delivery in await scenario.deliveries(order) if delivery.type == type_]
+        assert statuses == ["200"], order
 
 
-async def is_ended(scene: Scene, order: ShopOrder) -> bool:
-    """The merchant ends it, once more if need be; whether it has come to its end."""
-    await scene.close(order)
-    return await scene.status(order) == "closed"
+async def is_closed(scenario: Scenario, order: ShopOrder) -> bool:
+    """Close the order as the merchant; return whether it is closed."""
+    await scenario.close(order)
+    return await scenario.status(order) == "closed"
 
 
-async def capture_elsewhere(scene: Scene, order: ShopOrder, account: str) -> None:
-    """Another system of the merchant takes the money that the buyer has agreed to."""
-    state = await find_state_by_payment(scene.db, PaymentKey(account, number_of(order)))
+async def capture_outside(scenario: Scenario, order: ShopOrder, account: str) -> None:
+    """Capture an approved payment as another system of the merchant."""
+    state = await find_state_by_payment(scenario.db, PaymentKey(account, number_of(order)))
     assert state is not None
     async with Transport(timeout_s=10) as transport:
-        channel = open_channel(await scene.stack.open_account(account), transport)
+        channel = open_channel(await scenario.stack.open_account(account), transport)
         await channel.capture_payment(state.payments[0])
 
 
-async def late_money(scene: Scene, channel: str, account: str = "") -> ShopOrder:
-    """An order that has come to its end without money, and whose money then arrives all the same.
+async def late_money(scenario: Scenario, channel: str, account: str = "") -> ShopOrder:
+    """Return a closed order whose money then arrives.
 
-    PayPal's arrives when somebody else captures what the buyer had agreed to, for we never do that any more.
+    PayPal's money arrives when another system captures the approved payment: nodrop does not do that after the close.
     """
     account = account or channel
     if channel in CLOSED_ON_REQUEST:
-        order = await place_at(scene, channel, account=account)
-        await scene.put_off(order)
-        await scene.close(order)
-        await scene.until("closed", order)
+        order = await place_at(scenario, channel, account=account)
+        await scenario.put_off(order)
+        await scenario.close(order)
+        await scenario.until("closed", order)
         return order
-    order = await place_at(scene, channel, account=account, expires_in_s=2)
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
-    await eventually(partial(is_ended, scene, order), 20, 0.2)
-    await capture_elsewhere(scene, order, account)
-    assert await scene.call_back(order) == 200
+    order = await place_at(scenario, channel, account=account, expires_in_s=2)
+    await scenario.put_off(order)
+    await scenario.pay(order, "lost")
+    await eventually(partial(is_closed, scenario, order), 20, 0.2)
+    await capture_outside(scenario, order, account)
+    assert await scenario.request_callback(order) == 200
     return order

@@ -1,4 +1,4 @@
-"""One public address, and behind it whichever process takes the connection: what a platform's router does."""
+"""One public address in front of several processes, like a platform's router."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demo.embedded import free_port
 
 
 class Router:
-    """TCP, byte for byte. A process that dies cuts its clients off; the next connection goes to one that lives."""
+    """A TCP proxy. The end of a process closes its connections; the next one goes to a running process."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -29,7 +29,7 @@ class Router:
         await self._cut()
 
     async def lead_to(self, *ports: int) -> None:
-        """From now on to the first of them that takes the connection; whoever is connected has to come again."""
+        """Route new connections to the first port that accepts them; open connections are closed."""
         self._targets = ports
         await self._cut()
 

@@ -1,5 +1,5 @@
-"""A running stack and what a scenario does with it, all of it from outside: as the merchant, the buyer, the channel and
-the operator. What nodrop made of it is read with SQL.
+"""Actions of a scenario on a running stack, from outside: as merchant, buyer, channel and operator. Nodrop's state is
+read with SQL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.servers import eventually
 
 UNIT_S = 0.1
 LEASE_S = 3.0
-"""Longer than the deadlines of what is done under a lease, as in production, and short enough to wait for."""
+"""Longer than the deadlines of the work under a lease, as in production, and short enough for a test."""
 
 ENVIRONMENT = {
     "LEASE_S": str(LEASE_S),
@@ -56,16 +56,16 @@ ENVIRONMENT = {
 }
 
 QUIET_S = 40.0
-"""Until the dust has settled, on a busy machine too. What takes longer is stuck."""
+"""Limit until all work is done, also on a busy machine."""
 
 OVERDUE_S = 2 * LEASE_S
 AMOUNT = 8888
 SLOW_RATE_PER_S = 40
-"""Of the account `slow`, in any second, by all processes together."""
+"""Rate of the account `slow` in any second, for all processes together."""
 
 _LEFT = """
 WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)
-SELECT 'pending' AS what, order_no AS of FROM pending JOIN ours USING (order_no)
+SELECT 'pending' AS kind, order_no AS reference FROM pending JOIN ours USING (order_no)
 UNION ALL
 SELECT 'refund', order_no FROM refunds JOIN ours USING (order_no) WHERE status IN ('requested', 'processing')
 UNION ALL
@@ -89,7 +89,7 @@ SELECT count(*) FROM pending
  WHERE order_no = ANY($1::text[]) AND kind = 'query' AND out_trade_no <> ALL($2::text[])"""
 
 AnOrder = ShopOrder | str
-"""As the API told it, or its number."""
+"""An order of the API's response, or an order number."""
 
 
 class Event(NamedTuple):
@@ -98,8 +98,8 @@ class Event(NamedTuple):
     by: str
 
 
-class Scene:
-    """One scenario on a stack. `settle` ends it: everything becomes definite, and the invariants hold."""
+class Scenario:
+    """One scenario on a stack. `settle` ends it: all work is done, and the invariants hold."""
 
     def __init__(self, stack: Stack, db: Database, http: httpx.AsyncClient) -> None:
         self.stack = stack
@@ -113,7 +113,7 @@ class Scene:
     # -- the merchant --------------------------------------------------------------------------------------------------
 
     async def place(self, account: str = "sandbox", **terms: Any) -> ShopOrder:
-        """Placed, again and again until there is something to pay, as a shop does it."""
+        """Place an order, with retries until it has a checkout, as a shop does."""
         order = OrderRequest(**self.terms(account=account, **terms))
         async with Shop(self.public_url, self.stack.api_key) as shop:
             placed = await shop.place(order)
@@ -124,49 +124,49 @@ class Scene:
         return list(await asyncio.gather(*(self.place(account, **terms) for _ in range(count))))
 
     def terms(self, **more: Any) -> dict[str, Any]:
-        """An order of this scenario, which ends it if it is still open then."""
+        """Return the terms of a new order, which `settle` closes if it is still open."""
         order_no = more.pop("order_no", None) or f"S-{uuid4().hex[:16]}"
         self._placed.append(order_no)
         terms = {"amount": AMOUNT, "currency": "CNY", "subject": "Tea, 250 g", "notify_url": self.stack.notify_url}
         return {"order_no": order_no, "expires_in_s": 600, **terms, **more}
 
     async def post(self, path: str, body: object = None, *, api: int = 0) -> httpx.Response:
-        """To the API, with the merchant's key."""
+        """Send a POST to the API, with the merchant's key."""
         headers = {"authorization": f"Bearer {self.stack.api_key}", "content-type": "application/json"}
         content = b"" if body is None else msgspec.json.encode(body)
         return await self.http.post(self.stack.api_urls[api] + path, content=content, headers=headers)
 
-    async def pay_elsewhere(self, order: ShopOrder, account: str) -> ShopOrder:
-        """The order with another payment beside those that it has."""
+    async def add_payment(self, order: ShopOrder, account: str) -> ShopOrder:
+        """Add a payment at another account; return the order."""
         async with Shop(self.public_url, self.stack.api_key) as shop:
             started = await shop.add_payment(order.order_no, account)
         assert isinstance(started, ShopOrder), started
         return started
 
     async def refresh(self, order: AnOrder) -> str:
-        """The status that the merchant is told after the channel was asked."""
-        answer = await self.post(f"/v1/orders/{order_no_of(order)}/refresh")
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["status"])
+        """Refresh the order as the merchant; return its status."""
+        response = await self.post(f"/v1/orders/{order_no_of(order)}/refresh")
+        assert response.status_code == 200, response.text
+        return str(response.json()["status"])
 
     async def close(self, order: AnOrder) -> httpx.Response:
         return await self.post(f"/v1/orders/{order_no_of(order)}/close")
 
     async def deliveries(self, order: AnOrder) -> list[Delivery]:
-        """What the merchant's order service was sent for this order, oldest first."""
-        told = msgspec.convert(await self.stack.control("GET", "merchant", "/control/deliveries"), list[Delivery])
-        return [delivery for delivery in told if delivery.order_no == order_no_of(order)]
+        """Return the notifications that the merchant received for this order, oldest first."""
+        documents = msgspec.convert(await self.stack.control("GET", "merchant", "/control/deliveries"), list[Delivery])
+        return [delivery for delivery in documents if delivery.order_no == order_no_of(order)]
 
-    async def was_told(self, order: AnOrder, type_: str) -> bool:
-        """Whether the merchant has heard this of the order."""
-        heard = [delivery.type for delivery in await self.deliveries(order) if delivery.answered == "200"]
-        return type_ in heard
+    async def was_notified(self, order: AnOrder, type_: str) -> bool:
+        """Return whether the merchant has acknowledged a notification of this type."""
+        types = [delivery.type for delivery in await self.deliveries(order) if delivery.answered == "200"]
+        return type_ in types
 
     async def effects(self) -> Effects:
         return msgspec.convert(await self.stack.control("GET", "merchant", "/control/effects"), Effects)
 
     async def effect_of(self, order: AnOrder) -> Effect | None:
-        """What the merchant did for the order because it was told that it is paid."""
+        """Return the effect of the paid order at the merchant."""
         effects = (await self.effects()).effects
         return next((effect for effect in effects if effect.order_no == order_no_of(order)), None)
 
@@ -175,46 +175,46 @@ class Scene:
 
     # -- the buyer -----------------------------------------------------------------------------------------------------
 
-    async def come_back(self, order: ShopOrder) -> httpx.Response:
-        """From the channel to the order's page, which the channel's `return_url` leads to."""
+    async def return_from_channel(self, order: ShopOrder) -> httpx.Response:
+        """Follow the channel's `return_url` to the order's page as the buyer."""
         return await self.http.get(f"{order.order_page}/return", follow_redirects=True)
 
     # -- the channel ---------------------------------------------------------------------------------------------------
 
     async def pay(self, order: ShopOrder, callback: str | None = "lost", *, nth: int = 1) -> None:
-        """The buyer pays at the channel. The callback is lost, or fares as told; None: as the profile says."""
+        """Pay at the channel. `callback` is the fault of the callback; None: the profile decides."""
         body = None if callback is None else {"at_fault": {"callback": callback}}
         await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/pay", body)
 
-    async def call_back(self, order: ShopOrder, *, nth: int = 1) -> int | None:
-        """One more genuine callback of a paid payment; the status that it is answered with, None for no answer."""
-        told = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/callback")
-        status: int | None = told["status"]
+    async def request_callback(self, order: ShopOrder, *, nth: int = 1) -> int | None:
+        """Request one more genuine callback of a paid payment; return its HTTP status, None without a response."""
+        documents = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/callback")
+        status: int | None = documents["status"]
         return status
 
     async def faults(self, **profile: object) -> None:
-        """From now on the channel does this wrong, and everything else right."""
+        """Set the faults of the channel; all others are off."""
         await self.stack.control("PUT", "channel", "/control/faults", profile)
 
     async def calls(self) -> list[Arrival]:
-        """Every call that has arrived at the channel in this scenario, oldest first."""
-        told = await self.stack.control("GET", "channel", f"/control/arrivals?since={self._began}")
-        return msgspec.convert(told["arrivals"], list[Arrival])
+        """Return the calls that arrived at the channel in this scenario, oldest first."""
+        documents = await self.stack.control("GET", "channel", f"/control/arrivals?since={self._began}")
+        return msgspec.convert(documents["arrivals"], list[Arrival])
 
-    async def asked(self, order: ShopOrder) -> list[float]:
-        """When queries about the order's first payment arrived at the channel."""
+    async def query_times(self, order: ShopOrder) -> list[float]:
+        """Return the times of queries for the order's first payment."""
         number = number_of(order)
         return [call.at for call in await self.calls() if (call.kind, call.number) == ("query", number)]
 
     async def ledger(self) -> LedgerSnapshot:
         return msgspec.convert(await self.stack.control("GET", "channel", "/control/ledger"), LedgerSnapshot)
 
-    async def at_channel(self, order: ShopOrder) -> LedgerPayment:
-        """The truth about the order's first payment."""
+    async def ledger_payment(self, order: ShopOrder) -> LedgerPayment:
+        """Return the order's first payment in the channel's ledger."""
         return next(row for row in (await self.ledger()).payments if row.out_trade_no == number_of(order))
 
-    async def create_elsewhere(self, number: str, account: str = "sandbox") -> None:
-        """A payment that another system of the merchant creates, and whose callbacks it has sent to us."""
+    async def create_outside(self, number: str, account: str = "sandbox") -> None:
+        """Create a payment as another system of the merchant, with callbacks to us."""
         payment = Payment(
             channel_account=account,
             out_trade_no=number,
@@ -236,9 +236,9 @@ class Scene:
             await Sandbox(await self.stack.open_account(account), transport).create_payment(create)
 
     def signed_callback(
-        self, order: ShopOrder | str, *, account: str = "sandbox", **said: Any
+        self, order: ShopOrder | str, *, account: str = "sandbox", **fields: Any
     ) -> tuple[dict[str, str], bytes]:
-        """Headers and body of a genuine callback that says what no simulator would: `said` replaces its fields."""
+        """Return headers and body of a genuine callback; `fields` replaces fields of its payment."""
         number = order if isinstance(order, str) else number_of(order)
         payment = {
             "merchant_id": f"m-{account}",
@@ -254,11 +254,11 @@ class Scene:
             "pay_url": "http://127.0.0.1:9/pay",
         }
         callback_id = f"cb_{uuid4().hex[:24]}"
-        body = msgspec.json.encode({"id": callback_id, "type": "payment.paid", "payment": payment | said})
+        body = msgspec.json.encode({"id": callback_id, "type": "payment.paid", "payment": payment | fields})
         return self.sign(body, account=account, callback_id=callback_id), body
 
     def sign(self, body: bytes, *, callback_id: str, account: str = "sandbox", ago_s: float = 0.0) -> dict[str, str]:
-        """The channel's own signature over whatever bytes these are."""
+        """Return the channel's signature over these bytes."""
         merchant_id, at = f"m-{account}", str(int(time.time() - ago_s))
         signed = f"CALLBACK\n{at}\n{callback_id}\n{merchant_id}\n".encode() + body
         mac = hmac.digest(secret_of(self.stack, account).encode(), signed, "sha256").hex()
@@ -272,19 +272,19 @@ class Scene:
     async def deliver(
         self, headers: dict[str, str], body: bytes, *, account: str = "sandbox", api: int = 0
     ) -> httpx.Response:
-        """A callback, from whoever sends it."""
+        """Send a callback to the API."""
         return await self.http.post(f"{self.stack.api_urls[api]}/callbacks/{account}", content=body, headers=headers)
 
     # -- the operator --------------------------------------------------------------------------------------------------
 
     async def make_due(self, *orders: AnOrder, ago_s: float = 0.0, attempt: int | None = None) -> None:
-        """Let time pass for the queries of these orders: due since `ago_s`. What was armed in Redis is of before."""
+        """Make the queries of these orders due since `ago_s`; jobs that are armed in Redis become outdated."""
         order_nos = [order_no_of(order) for order in orders]
 
         moved: list[str] = []
 
         async def are_moved() -> bool:
-            """All but those that somebody is asking about at this moment: they have to wait."""
+            """Move all rows that are not leased; the others follow after their lease."""
             rows = await self.db.fetch(_MAKE_DUE, order_nos, ago_s, attempt, moved)
             moved.extend(row["out_trade_no"] for row in rows)
             return bool(moved and await self.db.fetchval(_NOT_MOVED, order_nos, moved) == 0)
@@ -292,18 +292,18 @@ class Scene:
         await eventually(are_moved)
 
     async def put_off(self, *orders: AnOrder) -> None:
-        """Keep scheduled queries of these orders out of the scenario, for an hour."""
+        """Postpone scheduled queries of these orders by an hour."""
         await self.make_due(*orders, ago_s=-3600.0)
 
     async def make_callback_due(self, number: str, *, attempt: int) -> None:
-        """The same for a callback in the inbox."""
+        """Make a callback in the inbox due."""
         sql = """UPDATE callbacks SET due_at = now(), arm_no = arm_no + 1, attempt = $2
                   WHERE out_trade_no = $1 AND handled_at IS NULL"""
         assert await self.db.execute(sql, number, attempt) == 1
 
     @asynccontextmanager
     async def frozen_workers(self) -> AsyncIterator[None]:
-        """No worker does anything, as if the machine had stopped them."""
+        """Stop all workers with SIGSTOP, and continue them afterwards."""
         for worker in self.stack.workers:
             signal(worker, SIGSTOP)
         try:
@@ -314,7 +314,7 @@ class Scene:
 
     @asynccontextmanager
     async def no_workers(self) -> AsyncIterator[None]:
-        """All workers are killed with whatever they were doing, and started again afterwards."""
+        """Kill all workers, and start them again afterwards."""
         await asyncio.gather(*(worker.kill() for worker in self.stack.workers))
         try:
             yield
@@ -323,7 +323,7 @@ class Scene:
 
     @asynccontextmanager
     async def no_redis(self) -> AsyncIterator[None]:
-        """Redis is gone with all that was in it, and comes back empty."""
+        """Kill Redis, and start it empty afterwards."""
         await asyncio.to_thread(self.stack.redis.kill)
         try:
             yield
@@ -332,28 +332,28 @@ class Scene:
 
     @asynccontextmanager
     async def no_postgres(self) -> AsyncIterator[None]:
-        """Postgres is killed, and recovers afterwards."""
+        """Kill Postgres, and start it again afterwards."""
         await asyncio.to_thread(self.stack.postgres.kill)
         try:
             yield
         finally:
             await asyncio.to_thread(self.stack.postgres.start)
 
-    # -- what nodrop made of it ----------------------------------------------------------------------------------------
+    # -- nodrop's state ------------------------------------------------------------------------------------------------
 
     async def status(self, order: AnOrder) -> str | None:
-        """None when there is no such order."""
+        """Return the status of the order; None if there is none."""
         sql = "SELECT status FROM orders WHERE order_no = $1"
         status: str | None = await self.db.fetchval(sql, order_no_of(order))
         return status
 
     async def payment_status(self, order: ShopOrder) -> str:
-        """Of its first payment."""
+        """Return the status of its first payment."""
         status: str = await self.db.fetchval("SELECT status FROM payments WHERE out_trade_no = $1", number_of(order))
         return status
 
     async def until(self, status: str, *orders: AnOrder, timeout_s: float = QUIET_S) -> None:
-        """Until all these orders have this status."""
+        """Wait until all these orders have this status."""
         order_nos = [order_no_of(order) for order in orders]
         sql = "SELECT count(*) FROM orders WHERE order_no = ANY($1::text[]) AND status = $2"
 
@@ -363,36 +363,36 @@ class Scene:
         await eventually(have_it, timeout_s)
 
     async def events(self, order: AnOrder) -> list[Event]:
-        """The order's history by version."""
+        """Return the order's events by version."""
         sql = "SELECT version, kind, by FROM order_events WHERE order_no = $1 ORDER BY version"
         return [Event(*row) for row in await self.db.fetch(sql, order_no_of(order))]
 
     async def paid_by(self, order: AnOrder) -> str:
-        """Which of the triggers made the order paid."""
+        """Return the source of the event that made the order paid."""
         [by] = [event.by for event in await self.events(order) if event.kind in ("paid", "paid_late")]
         return by
 
     async def cases(self, number: str) -> list[str]:
-        """Reasons of the open cases of a payment."""
+        """Return the reasons of the payment's open cases."""
         sql = "SELECT reason FROM cases WHERE out_trade_no = $1 AND resolved_at IS NULL ORDER BY id"
         return [row["reason"] for row in await self.db.fetch(sql, number)]
 
     async def callbacks(self, number: str) -> list[dict[str, Any]]:
-        """The inbox of a payment."""
+        """Return the inbox rows of a payment."""
         sql = """SELECT copies, attempt, outcome, handled_at IS NOT NULL AS is_handled, dead_at IS NOT NULL AS is_dead
                    FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at, id"""
         return [dict(row) for row in await self.db.fetch(sql, number)]
 
     async def observed(self, order: AnOrder, kind: str) -> int:
-        """How often this was seen without changing anything."""
+        """Return the count of observations of this kind."""
         sql = "SELECT count(*) FROM observations WHERE order_no = $1 AND kind = $2"
         return int(await self.db.fetchval(sql, order_no_of(order), kind))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """All faults stop, the merchant ends what is still open, everything becomes definite: then I1 to I7 hold, and
-        no process has met a bug of its own.
+        """Stop all faults, close open orders, and wait for the end of all work: then I1 to I7 hold, and no process has
+        logged an unexpected error.
         """
         await self.faults()
         await self.merchant_faults()
@@ -401,19 +401,19 @@ class Scene:
                 await self.close(order_no)
         await eventually(self._is_quiet, QUIET_S, 0.1)
         assert await self.violations() == []
-        assert self._broken() == set()
+        assert self._unexpected_errors() == set()
 
     async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
-        """What the channel's books, the merchant's effects and our rows contradict each other in."""
+        """Return contradictions between the channel's ledger, the merchant's effects and our rows."""
         ledger, effects = await self.ledger(), await self.effects()
         books, now = await read_books(self.db)
         return check(ledger, effects, books, now=now, overdue_s=overdue_s)
 
-    def _broken(self) -> set[str]:
-        """What the web processes and the workers have logged of exceptions that none of them expects."""
+    def _unexpected_errors(self) -> set[str]:
+        """Return the unexpected exceptions in the logs of the web processes and the workers."""
         new = (log.read_bytes()[size:].splitlines() for log, size in self._logs.items())
-        told = (msgspec.json.decode(line) for lines in new for line in lines if b"_broke" in line)
-        return {f"{line['event']}: {line.get('error')} at {line.get('where')}" for line in told}
+        documents = (msgspec.json.decode(line) for lines in new for line in lines if b"_broke" in line)
+        return {f"{line['event']}: {line.get('error')} at {line.get('where')}" for line in documents}
 
     async def _is_quiet(self) -> bool:
         return not await self.db.fetch(_LEFT, self._placed)
@@ -428,24 +428,24 @@ def port_of(url: str) -> int:
 
 
 def number_of(order: ShopOrder, nth: int = 1) -> str:
-    """The number of its first payment, or of the nth."""
+    """Return the number of its first payment, or of the nth."""
     return order.payments[nth - 1].out_trade_no
 
 
 def secret_of(stack: Stack, account: str) -> str:
-    """What this account signs with, here and at the channel."""
+    """Return the account's signing secret, here and at the channel."""
     keys: dict[str, str] = stack._opened[account].credentials["keys"]
     return keys["k1"]
 
 
 async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:
-    """Another account beside the stack's own, here and at the channel. Processes learn of it within seconds."""
+    """Add an account here and at the channel. Processes read it within seconds."""
     account = await stack.open_account(name, **config)
     await put_account(db, Sealer.from_setting(stack.master_key), account)
 
 
 def signal(service: Service, signum: int) -> None:
-    """To a process of the stack that runs."""
+    """Send a signal to a running process of the stack."""
     pid = service.pid
     assert pid is not None
     assert is_alive(pid), f"{service.name} has ended"
@@ -453,5 +453,5 @@ def signal(service: Service, signum: int) -> None:
 
 
 def gaps(times: Sequence[float]) -> list[float]:
-    """The seconds between one and the next."""
+    """Return the seconds between consecutive times."""
     return [later - earlier for earlier, later in pairwise(times)]

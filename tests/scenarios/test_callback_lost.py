@@ -2,40 +2,40 @@
 
 import time
 
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 from tests.servers import eventually
 
 
-async def test_every_lost_callback_is_recovered_by_the_delayed_query(scene: Scene) -> None:
-    orders = await scene.place_many(20)
+async def test_every_lost_callback_is_recovered_by_the_delayed_query(scenario: Scenario) -> None:
+    orders = await scenario.place_many(20)
     for order in orders:
-        await scene.pay(order, "lost")
+        await scenario.pay(order, "lost")
 
-    await scene.until("paid", *orders)
+    await scenario.until("paid", *orders)
 
-    assert {await scene.paid_by(order) for order in orders} == {"query"}
+    assert {await scenario.paid_by(order) for order in orders} == {"query"}
 
 
-async def test_a_callback_that_was_never_made_is_recovered_and_the_merchant_told_once(scene: Scene) -> None:
-    order = await scene.place()
-    await scene.pay(order, "event_never_generated")
+async def test_a_callback_that_was_never_made_is_recovered_and_the_merchant_told_once(scenario: Scenario) -> None:
+    order = await scenario.place()
+    await scenario.pay(order, "event_never_generated")
 
-    await scene.until("paid", order)
-    await eventually(lambda: scene.deliveries(order))
+    await scenario.until("paid", order)
+    await eventually(lambda: scenario.deliveries(order))
 
-    [delivery] = await scene.deliveries(order)
+    [delivery] = await scenario.deliveries(order)
     assert (delivery.type, delivery.answered) == ("order.paid", "200")
 
 
-async def test_who_comes_back_from_the_channel_sees_paid_at_once(scene: Scene) -> None:
+async def test_who_comes_back_from_the_channel_sees_paid_at_once(scenario: Scenario) -> None:
     """Within three seconds, although no query is due for an hour."""
-    order = await scene.place()
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
+    order = await scenario.place()
+    await scenario.put_off(order)
+    await scenario.pay(order, "lost")
     began = time.monotonic()
 
-    page = await scene.come_back(order)
+    page = await scenario.return_from_channel(order)
 
     assert time.monotonic() - began < 3.0
     assert 'data-status="paid"' in page.text
-    assert await scene.paid_by(order) == "refresh"
+    assert await scenario.paid_by(order) == "refresh"

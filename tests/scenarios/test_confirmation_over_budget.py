@@ -2,19 +2,19 @@
 
 import time
 
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 
 
-async def test_a_callback_is_acknowledged_within_its_budget_and_pays_by_compensation(scene: Scene) -> None:
-    order = await scene.place()
-    await scene.put_off(order)
-    await scene.faults(affected=["query"], slow=1.0, slow_s=1.8)
-    await scene.pay(order, "lost")
+async def test_a_callback_is_acknowledged_within_its_budget_and_pays_by_compensation(scenario: Scenario) -> None:
+    order = await scenario.place()
+    await scenario.put_off(order)
+    await scenario.faults(affected=["query"], slow=1.0, slow_s=1.8)
+    await scenario.pay(order, "lost")
     began = time.monotonic()
 
-    assert await scene.call_back(order) == 200
+    assert await scenario.request_callback(order) == 200
 
     assert time.monotonic() - began < 3.0
-    assert await scene.status(order) == "paying"
-    await scene.until("paid", order)
-    assert await scene.paid_by(order) == "compensation"
+    assert await scenario.status(order) == "paying"
+    await scenario.until("paid", order)
+    assert await scenario.paid_by(order) == "compensation"

@@ -1,4 +1,4 @@
-"""The connection to Postgres is cut between a COMMIT and its reply: nobody can know whether it happened."""
+"""The connection to Postgres is cut between a COMMIT and its reply: the result of the commit is unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.embedded import free_port
-from tests.scenarios.scenario import Scene, number_of
+from tests.scenarios.scenario import Scenario, number_of
 from tests.servers import Process, eventually
 
 PAID = b'"paid_by_account":"sandbox"'
@@ -27,7 +27,7 @@ class CuttingProxy:
     def __init__(self, behind: int, marker: bytes, *, reaches: bool) -> None:
         self.port = free_port()
         self.was_cut = False
-        self._behind = behind
+        self._target = behind
         self._marker = marker
         self._reaches = reaches
         self._server: asyncio.Server | None = None
@@ -48,7 +48,7 @@ class CuttingProxy:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._behind)
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         replying = asyncio.create_task(_copy(server, writer))
         try:
             with suppress(OSError):
@@ -78,12 +78,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def behind_proxy(scene: Scene, marker: bytes, log: Path, *, reaches: bool) -> AsyncIterator[str]:
+async def behind_proxy(scenario: Scenario, marker: bytes, log: Path, *, reaches: bool) -> AsyncIterator[str]:
     """The address of a web process whose way to Postgres is cut at that statement."""
-    database_url, port = scene.stack.database_url, free_port()
+    database_url, port = scenario.stack.database_url, free_port()
     postgres = urlsplit(database_url).port or 0
     async with CuttingProxy(postgres, marker, reaches=reaches) as proxy:
-        environ = scene.stack.environ | {"PORT": str(port)}
+        environ = scenario.stack.environ | {"PORT": str(port)}
         environ["DATABASE_URL"] = database_url.replace(f":{postgres}/", f":{proxy.port}/")
         async with Process("api", env=environ, log=log) as api:
             await api.wait_for_port(port)
@@ -93,32 +93,32 @@ async def behind_proxy(scene: Scene, marker: bytes, log: Path, *, reaches: bool)
 
 @pytest.mark.parametrize("reaches", [True, False], ids=["committed", "never_arrived"])
 async def test_an_order_is_paid_once_when_the_reply_to_its_commit_is_lost(
-    scene: Scene, reaches: bool, tmp_path: Path
+    scenario: Scenario, reaches: bool, tmp_path: Path
 ) -> None:
-    order = await scene.place()
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
-    headers, body = scene.signed_callback(order)
-    async with behind_proxy(scene, PAID, tmp_path / "api.log", reaches=reaches) as url:
-        answer = await scene.http.post(f"{url}/callbacks/sandbox", content=body, headers=headers)
-        assert answer.status_code == 200
-        await scene.until("paid", order)
+    order = await scenario.place()
+    await scenario.put_off(order)
+    await scenario.pay(order, "lost")
+    headers, body = scenario.signed_callback(order)
+    async with behind_proxy(scenario, PAID, tmp_path / "api.log", reaches=reaches) as url:
+        response = await scenario.http.post(f"{url}/callbacks/sandbox", content=body, headers=headers)
+        assert response.status_code == 200
+        await scenario.until("paid", order)
 
-    await eventually(lambda: scene.deliveries(order))
-    assert [event.kind for event in await scene.events(order)].count("paid") == 1
-    assert len(await scene.deliveries(order)) == 1
-    assert len(await scene.callbacks(number_of(order))) == 1
+    await eventually(lambda: scenario.deliveries(order))
+    assert [event.kind for event in await scenario.events(order)].count("paid") == 1
+    assert len(await scenario.deliveries(order)) == 1
+    assert len(await scenario.callbacks(number_of(order))) == 1
 
 
 @pytest.mark.parametrize("reaches", [True, False], ids=["committed", "never_arrived"])
 async def test_an_order_is_placed_once_when_the_reply_to_its_commit_is_lost(
-    scene: Scene, reaches: bool, tmp_path: Path
+    scenario: Scenario, reaches: bool, tmp_path: Path
 ) -> None:
-    terms = scene.terms(account="sandbox")
-    async with behind_proxy(scene, NEW, tmp_path / "api.log", reaches=reaches) as url:
-        scene.public_url = url
-        order = await scene.place(**terms)
+    terms = scenario.terms(account="sandbox")
+    async with behind_proxy(scenario, NEW, tmp_path / "api.log", reaches=reaches) as url:
+        scenario.public_url = url
+        order = await scenario.place(**terms)
 
     assert len(order.payments) == 1
-    await scene.pay(order, "lost")
-    await scene.until("paid", order)
+    await scenario.pay(order, "lost")
+    await scenario.until("paid", order)

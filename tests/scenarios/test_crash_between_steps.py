@@ -1,7 +1,7 @@
-"""SIGKILL between every two steps of placing, of a callback, of a query, of closing and of telling the merchant.
+"""SIGKILL between the steps of placing, of a callback, of a query, of closing and of a notification.
 
-A process dies at the named step, beside others that live on: whatever it had done until then, no order is lost, none is
-paid twice, and nothing stays stuck. Steps are functions where they are used; see `crashing`.
+A process is killed at the named step while others keep running: no order is lost, none is paid twice, and no work stays
+stuck. A step is a function where it is used; see `kill_at_step`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from demo.embedded import free_port
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.router import Router
-from tests.scenarios.scenario import Scene, number_of, port_of
+from tests.scenarios.scenario import Scenario, number_of, port_of
 from tests.servers import Process, eventually
 from tests.storage.redis.tools import client_of
 
@@ -73,178 +73,186 @@ NOTIFY = {
 
 
 @asynccontextmanager
-async def dying(scene: Scene, what: str, step: str, log: Path, router: Router | None = None) -> AsyncIterator[None]:
-    """A process that dies at this step, which it has to reach before the block is left."""
+async def killed_at(
+    scenario: Scenario, process_name: str, step: str, log: Path, router: Router | None = None
+) -> AsyncIterator[None]:
+    """Run a process that is killed at this step, which it must reach before the end of the block."""
     port = free_port()
-    environ = scene.stack.environ | {"PORT": str(port)}
-    async with Process("tests.scenarios.crashing", what, "--at", step, env=environ, log=log) as process:
+    environ = scenario.stack.environ | {"PORT": str(port)}
+    async with Process("tests.scenarios.kill_at_step", process_name, "--at", step, env=environ, log=log) as process:
         if router is not None:
             await process.wait_for_port(port)
-            await router.lead_to(port, port_of(scene.stack.api_url))
+            await router.lead_to(port, port_of(scenario.stack.api_url))
         yield
         assert await process.wait(15) == -SIGKILL
 
 
 @pytest.mark.parametrize("step", PLACE.values(), ids=PLACE.keys())
-async def test_web_process_killed_while_placing(dying_scene: Scene, router: Router, step: str, tmp_path: Path) -> None:
+async def test_web_process_killed_while_placing(
+    kill_scenario: Scenario, router: Router, step: str, tmp_path: Path
+) -> None:
     """The merchant sends the same request again, and there is one order with one payment."""
-    scene = dying_scene
-    async with dying(scene, "api", step, tmp_path / "api.log", router):
-        order = await scene.place()
+    scenario = kill_scenario
+    async with killed_at(scenario, "api", step, tmp_path / "api.log", router):
+        order = await scenario.place()
 
     assert len(order.payments) == 1
-    await scene.pay(order, "lost")
-    await scene.until("paid", order)
+    await scenario.pay(order, "lost")
+    await scenario.until("paid", order)
 
 
 @pytest.mark.parametrize("step", CALLBACK.values(), ids=CALLBACK.keys())
 async def test_web_process_killed_during_a_callback(
-    dying_scene: Scene, router: Router, step: str, tmp_path: Path
+    kill_scenario: Scenario, router: Router, step: str, tmp_path: Path
 ) -> None:
     """No query is due: either the compensation finds it, or the channel, without an acknowledgement, sends it again."""
-    scene = dying_scene
-    order = await scene.place()
-    await scene.put_off(order)
-    async with dying(scene, "api", step, tmp_path / "api.log", router):
-        await scene.pay(order, "none")
+    scenario = kill_scenario
+    order = await scenario.place()
+    await scenario.put_off(order)
+    async with killed_at(scenario, "api", step, tmp_path / "api.log", router):
+        await scenario.pay(order, "none")
 
-    await scene.until("paid", order)
+    await scenario.until("paid", order)
 
 
 @pytest.mark.parametrize("step", QUERY.values(), ids=QUERY.keys())
-async def test_worker_killed_during_a_query(dying_scene: Scene, step: str, tmp_path: Path) -> None:
-    scene = dying_scene
-    async with scene.frozen_workers():
-        order = await scene.place()
-        await scene.pay(order, "lost")
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+async def test_worker_killed_during_a_query(kill_scenario: Scenario, step: str, tmp_path: Path) -> None:
+    scenario = kill_scenario
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        await scenario.pay(order, "lost")
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await scene.until("paid", order)
+    await scenario.until("paid", order)
 
 
-async def test_worker_killed_between_an_attempt_and_the_next(dying_scene: Scene, tmp_path: Path) -> None:
+async def test_worker_killed_between_an_attempt_and_the_next(kill_scenario: Scenario, tmp_path: Path) -> None:
     """The next attempt stands in Postgres, and its job was never armed."""
-    scene = dying_scene
-    async with scene.frozen_workers():
-        order = await scene.place()
-        async with dying(scene, "worker", "storage.postgres.door.transition._commit:after", tmp_path / "worker.log"):
+    scenario = kill_scenario
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        async with killed_at(scenario, "worker", "storage.postgres.door.transition._commit:after", tmp_path / "worker.log"):
             pass
-    await scene.pay(order, "lost")
+    await scenario.pay(order, "lost")
 
-    await scene.until("paid", order)
+    await scenario.until("paid", order)
 
 
 @pytest.mark.parametrize("step", COMPENSATION.values(), ids=COMPENSATION.keys())
-async def test_worker_killed_during_the_compensation(dying_scene: Scene, step: str, tmp_path: Path) -> None:
-    scene = dying_scene
-    order = await scene.place()
-    await scene.put_off(order)
-    async with scene.frozen_workers():
-        await scene.faults(affected=["query"], html_error=1.0)
-        await scene.pay(order, "none")
-        await eventually(lambda: _is_acknowledged(scene, order))
-        await scene.faults()
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+async def test_worker_killed_during_the_compensation(kill_scenario: Scenario, step: str, tmp_path: Path) -> None:
+    scenario = kill_scenario
+    order = await scenario.place()
+    await scenario.put_off(order)
+    async with scenario.frozen_workers():
+        await scenario.faults(affected=["query"], html_error=1.0)
+        await scenario.pay(order, "none")
+        await eventually(lambda: _is_acknowledged(scenario, order))
+        await scenario.faults()
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await scene.until("paid", order)
-    await eventually(lambda: _is_handled(scene, order))
+    await scenario.until("paid", order)
+    await eventually(lambda: _is_handled(scenario, order))
 
 
 @pytest.mark.parametrize("step", CLOSE.values(), ids=CLOSE.keys())
-async def test_web_process_killed_while_closing(dying_scene: Scene, router: Router, step: str, tmp_path: Path) -> None:
+async def test_web_process_killed_while_closing(
+    kill_scenario: Scenario, router: Router, step: str, tmp_path: Path
+) -> None:
     """The merchant is not answered; the deadline, which was moved to now, is worked off by the worker."""
-    scene = dying_scene
-    order = await scene.place()
-    await scene.put_off(order)
-    async with dying(scene, "api", step, tmp_path / "api.log", router):
+    scenario = kill_scenario
+    order = await scenario.place()
+    await scenario.put_off(order)
+    async with killed_at(scenario, "api", step, tmp_path / "api.log", router):
         with pytest.raises(httpx.RemoteProtocolError):
-            await scene.http.post(
+            await scenario.http.post(
                 f"{router.url}/v1/orders/{order.order_no}/close",
-                headers={"authorization": f"Bearer {scene.stack.api_key}"},
+                headers={"authorization": f"Bearer {scenario.stack.api_key}"},
             )
 
-    await scene.until("closed", order)
-    assert (await scene.at_channel(order)).status == "closed"
+    await scenario.until("closed", order)
+    assert (await scenario.ledger_payment(order)).status == "closed"
 
 
 @pytest.mark.parametrize("step", NOTIFY.values(), ids=NOTIFY.keys())
-async def test_worker_killed_while_telling_the_merchant(dying_scene: Scene, step: str, tmp_path: Path) -> None:
-    """Whatever is told again has the same id and the same body, for that is all by which a merchant can know it."""
-    scene = dying_scene
-    async with scene.frozen_workers():
-        order = await scene.place()
-        await scene.pay(order, "none")
-        await scene.until("paid", order)
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+async def test_worker_killed_while_telling_the_merchant(kill_scenario: Scenario, step: str, tmp_path: Path) -> None:
+    """A repeated notification has the same id and body, by which the merchant recognizes it."""
+    scenario = kill_scenario
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        await scenario.pay(order, "none")
+        await scenario.until("paid", order)
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await eventually(lambda: scene.was_told(order, "order.paid"))
-    await eventually(lambda: _is_marked(scene, order))
-    told = await scene.deliveries(order)
-    assert len({(delivery.webhook_id, delivery.body_sha256) for delivery in told}) == 1
-    assert len(told) == (2 if step == NOTIFY["after_the_merchants_200"] else 1)
+    await eventually(lambda: scenario.was_notified(order, "order.paid"))
+    await eventually(lambda: _is_marked(scenario, order))
+    deliveries = await scenario.deliveries(order)
+    assert len({(delivery.webhook_id, delivery.body_sha256) for delivery in deliveries}) == 1
+    assert len(deliveries) == (2 if step == NOTIFY["after_the_merchants_200"] else 1)
 
 
-async def test_worker_killed_in_the_middle_of_a_sweep(dying_scene: Scene, tmp_path: Path) -> None:
-    scene = dying_scene
-    orders = await scene.place_many(5)
-    await scene.put_off(*orders)
+async def test_worker_killed_in_the_middle_of_a_sweep(kill_scenario: Scenario, tmp_path: Path) -> None:
+    scenario = kill_scenario
+    orders = await scenario.place_many(5)
+    await scenario.put_off(*orders)
     for order in orders:
-        await scene.pay(order, "lost")
-    async with scene.frozen_workers():
-        await scene.make_due(*orders, ago_s=60)
-        async with dying(scene, "worker", "storage.postgres.pending.claim_overdue:after", tmp_path / "worker.log"):
+        await scenario.pay(order, "lost")
+    async with scenario.frozen_workers():
+        await scenario.make_due(*orders, ago_s=60)
+        async with killed_at(
+            scenario, "worker", "storage.postgres.pending.claim_overdue:after", tmp_path / "worker.log"
+        ):
             pass
 
-    await scene.until("paid", *orders)
+    await scenario.until("paid", *orders)
 
 
-async def test_worker_killed_while_draining_parked_callbacks(dying_scene: Scene, tmp_path: Path) -> None:
+async def test_worker_killed_while_draining_parked_callbacks(kill_scenario: Scenario, tmp_path: Path) -> None:
     """It is in the inbox and still parked: the inbox absorbs the second."""
-    scene = dying_scene
-    order = await scene.place()
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
-    headers, body = scene.signed_callback(order)
-    received_at = await scene.db.fetchval("SELECT now()")
-    async with scene.frozen_workers(), client_of(scene.stack.redis.url) as redis:
+    scenario = kill_scenario
+    order = await scenario.place()
+    await scenario.put_off(order)
+    await scenario.pay(order, "lost")
+    headers, body = scenario.signed_callback(order)
+    received_at = await scenario.db.fetchval("SELECT now()")
+    async with scenario.frozen_workers(), client_of(scenario.stack.redis.url) as redis:
         await ParkedCallbacks(redis).park(
             ParkedCallback(account="sandbox", headers=headers, body=body, received_at=received_at)
         )
         step = "storage.redis.parked_callbacks.ParkedCallbacks.unpark:before"
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await scene.until("paid", order)
-    [stored] = await scene.callbacks(number_of(order))
+    await scenario.until("paid", order)
+    [stored] = await scenario.callbacks(number_of(order))
     assert stored["copies"] == 2
 
 
-async def test_worker_killed_while_arming_again_after_a_flush(dying_scene: Scene, tmp_path: Path) -> None:
-    scene = dying_scene
-    orders = await scene.place_many(3)
+async def test_worker_killed_while_arming_again_after_a_flush(kill_scenario: Scenario, tmp_path: Path) -> None:
+    scenario = kill_scenario
+    orders = await scenario.place_many(3)
     for order in orders:
-        await scene.pay(order, "lost")
-    async with scene.frozen_workers():
-        await scene.stack.flush_redis()
+        await scenario.pay(order, "lost")
+    async with scenario.frozen_workers():
+        await scenario.stack.flush_redis()
         step = "storage.redis.delay_queue.DelayQueue.mark_rearmed:before"
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await scene.until("paid", *orders)
+    await scenario.until("paid", *orders)
 
 
-async def _is_acknowledged(scene: Scene, order: ShopOrder) -> bool:
-    return (await scene.at_channel(order)).callbacks.acknowledged > 0
+async def _is_acknowledged(scenario: Scenario, order: ShopOrder) -> bool:
+    return (await scenario.ledger_payment(order)).callbacks.acknowledged > 0
 
 
-async def _is_handled(scene: Scene, order: ShopOrder) -> bool:
-    [stored] = await scene.callbacks(number_of(order))
+async def _is_handled(scenario: Scenario, order: ShopOrder) -> bool:
+    [stored] = await scenario.callbacks(number_of(order))
     return bool(stored["is_handled"])
 
 
-async def _is_marked(scene: Scene, order: ShopOrder) -> bool:
+async def _is_marked(scenario: Scenario, order: ShopOrder) -> bool:
     sql = "SELECT bool_and(delivered_at IS NOT NULL) FROM notifications WHERE order_no = $1"
-    return bool(await scene.db.fetchval(sql, order.order_no))
+    return bool(await scenario.db.fetchval(sql, order.order_no))

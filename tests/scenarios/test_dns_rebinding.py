@@ -19,21 +19,21 @@ Resolver = Callable[[dict[str, list[list[str]]]], list[str]]
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
-    """In place of the system's: to each name its answers one after the other, the last for ever. Names, as asked."""
+    """Replace the system's resolver: each name has a list of responses, the last one repeated. Return the lookups."""
 
-    def install(answers: dict[str, list[list[str]]]) -> list[str]:
-        asked: list[str] = []
+    def install(responses: dict[str, list[list[str]]]) -> list[str]:
+        lookups: list[str] = []
         loop = asyncio.get_running_loop()
 
         async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
-            asked.append(host)
-            if host not in answers:
+            lookups.append(host)
+            if host not in responses:
                 raise socket.gaierror
-            found = answers[host].pop(0) if len(answers[host]) > 1 else answers[host][0]
+            found = responses[host].pop(0) if len(responses[host]) > 1 else responses[host][0]
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
         monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-        return asked
+        return lookups
 
     return install
 
@@ -43,13 +43,13 @@ async def merchant() -> AsyncIterator[tuple[int, list[bytes]]]:
     """Answers 200 on 127.0.0.1; the heads of the requests it got."""
     heads: list[bytes] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(response, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1], heads
 
@@ -61,17 +61,17 @@ def outgoing(url: str) -> Outgoing:
 async def deliver(url: str) -> tuple[bool, str]:
     settings = Settings(notify_secrets=SECRET, notify_allow_nets="127.0.0.1/32", notify_timeout_s=2.0)
     async with Notifier(settings) as notifier:
-        heard = await notifier.deliver(outgoing(url))
-    return heard.ok, heard.status
+        delivery = await notifier.deliver(outgoing(url))
+    return delivery.ok, delivery.status
 
 
 async def test_the_address_that_was_checked_is_the_one_connected_to(resolver: Resolver) -> None:
-    """The second answer would lead to the inside; nobody asks for it, and the name goes into Host all the same."""
-    asked = resolver({"merchant.example": [["127.0.0.1"], ["127.0.0.9"]]})
+    """The second response would be an internal address; there is no second lookup, and Host still has the name."""
+    lookups = resolver({"merchant.example": [["127.0.0.1"], ["127.0.0.9"]]})
     async with merchant() as (port, heads):
         assert await deliver(f"http://merchant.example:{port}/hook") == (True, "200")
 
-    assert asked.count("merchant.example") == 1
+    assert lookups.count("merchant.example") == 1
     assert len(heads) == 1
     assert f"host: merchant.example:{port}".encode() in heads[0].lower()
 

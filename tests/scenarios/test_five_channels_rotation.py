@@ -21,18 +21,18 @@ from tests.scenarios.five_channels import (
     CHANNELS,
     Orders,
     add_accounts,
+    notified_once,
     of_each,
-    pay_everywhere,
-    place_everywhere,
+    pay_all,
+    place_at_all,
     tally,
-    told_once,
 )
-from tests.scenarios.scenario import Scene, number_of
+from tests.scenarios.scenario import Scenario, number_of
 from tests.servers import eventually
 
 ACCOUNTS = "{}-rotating"
 IN_FORCE_S = 10.0
-"""Within which a change is in force everywhere, as the command line says."""
+"""Time until all processes use a change, as the command's text says."""
 
 SLACK_S = 5.0
 """For a request under way and a busy machine."""
@@ -45,74 +45,74 @@ class Message(NamedTuple):
     body: bytes
 
 
-async def test_keys_change_while_orders_are_being_paid(scene: Scene) -> None:
-    await add_accounts(scene, ACCOUNTS)
-    before = await _paid_by_callback(scene)
-    signed_before = await of_each(before, partial(_message, scene))
-    under_way = await place_everywhere(scene, accounts=ACCOUNTS)
-    await scene.put_off(*under_way.values())
+async def test_keys_change_while_orders_are_being_paid(scenario: Scenario) -> None:
+    await add_accounts(scenario, ACCOUNTS)
+    before = await _paid_by_callback(scenario)
+    signed_before = await of_each(before, partial(_message, scenario))
+    under_way = await place_at_all(scenario, accounts=ACCOUNTS)
+    await scenario.put_off(*under_way.values())
 
-    await _rotate(scene, before)
+    await _rotate(scenario, before)
     changed_at = time.monotonic()
-    await pay_everywhere(scene, under_way, "none")
-    placed_meanwhile = await place_everywhere(scene, accounts=ACCOUNTS)
+    await pay_all(scenario, under_way, "none")
+    placed_meanwhile = await place_at_all(scenario, accounts=ACCOUNTS)
 
     async def is_reloaded() -> bool:
         """What the old keys signed is never refused, neither before the reload nor after it."""
         for api in (0, 1):
-            assert await _takes(scene, signed_before, api=api)
-        return await _are_all_taken(scene, under_way)
+            assert await _takes(scenario, signed_before, api=api)
+        return await _are_all_taken(scenario, under_way)
 
     await eventually(is_reloaded, RELOAD_S + SLACK_S, 0.1)
-    await scene.until("paid", *under_way.values())
-    signed_after = await of_each(under_way, partial(_message, scene))
-    await eventually(partial(_takes, scene, signed_after, api=1), RELOAD_S + SLACK_S)
+    await scenario.until("paid", *under_way.values())
+    signed_after = await of_each(under_way, partial(_message, scenario))
+    await eventually(partial(_takes, scenario, signed_after, api=1), RELOAD_S + SLACK_S)
     assert time.monotonic() - changed_at < IN_FORCE_S + SLACK_S
 
-    await pay_everywhere(scene, placed_meanwhile, "none")
-    after = await _paid_by_callback(scene)
-    await scene.until("paid", *placed_meanwhile.values())
+    await pay_all(scenario, placed_meanwhile, "none")
+    after = await _paid_by_callback(scenario)
+    await scenario.until("paid", *placed_meanwhile.values())
     for orders in (placed_meanwhile, after):
-        fared = await of_each(orders, partial(tally, scene))
-        assert {channel: told.refused for channel, told in fared.items()} == dict.fromkeys(CHANNELS, 0)
-    await told_once(scene, *(order for orders in (before, under_way, after) for order in orders.values()))
+        tallies = await of_each(orders, partial(tally, scenario))
+        assert {channel: tally.refused for channel, tally in tallies.items()} == dict.fromkeys(CHANNELS, 0)
+    await notified_once(scenario, *(order for orders in (before, under_way, after) for order in orders.values()))
 
 
-async def _paid_by_callback(scene: Scene) -> Orders:
+async def _paid_by_callback(scenario: Scenario) -> Orders:
     """One order at each channel, of which only its callback can tell that it is paid."""
-    orders = await place_everywhere(scene, accounts=ACCOUNTS)
-    await scene.put_off(*orders.values())
-    await pay_everywhere(scene, orders, "none")
-    await scene.until("paid", *orders.values())
+    orders = await place_at_all(scenario, accounts=ACCOUNTS)
+    await scenario.put_off(*orders.values())
+    await pay_all(scenario, orders, "none")
+    await scenario.until("paid", *orders.values())
     return orders
 
 
-async def _rotate(scene: Scene, orders: Orders) -> None:
+async def _rotate(scenario: Scenario, orders: Orders) -> None:
     """At each channel, and then here, as `nodrop accounts rotate` does it."""
     for channel, order in orders.items():
-        merchant_id = (await scene.at_channel(order)).merchant_id
-        told = await scene.stack.control("POST", "channel", f"/control/accounts/{merchant_id}/rotate")
-        account = await scene.stack.open_account(ACCOUNTS.format(channel))
-        changed = replace(account, credentials=told["credentials"])
-        await put_account(scene.db, Sealer.from_setting(scene.stack.master_key), changed)
+        merchant_id = (await scenario.ledger_payment(order)).merchant_id
+        rotated = await scenario.stack.control("POST", "channel", f"/control/accounts/{merchant_id}/rotate")
+        account = await scenario.stack.open_account(ACCOUNTS.format(channel))
+        changed = replace(account, credentials=rotated["credentials"])
+        await put_account(scenario.db, Sealer.from_setting(scenario.stack.master_key), changed)
 
 
-async def _message(scene: Scene, order: ShopOrder) -> Message:
+async def _message(scenario: Scenario, order: ShopOrder) -> Message:
     """The callback of this order that was taken first, with its headers and its raw bytes."""
     sql = "SELECT headers::text, body FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at LIMIT 1"
-    [row] = await scene.db.fetch(sql, number_of(order))
+    [row] = await scenario.db.fetch(sql, number_of(order))
     return Message(json.decode(row["headers"]), row["body"])
 
 
-async def _takes(scene: Scene, messages: dict[str, Message], *, api: int) -> bool:
+async def _takes(scenario: Scenario, messages: dict[str, Message], *, api: int) -> bool:
     """Whether this web process takes all of them."""
     statuses = {
-        channel: (await scene.deliver(*message, account=ACCOUNTS.format(channel), api=api)).status_code
+        channel: (await scenario.deliver(*message, account=ACCOUNTS.format(channel), api=api)).status_code
         for channel, message in messages.items()
     }
     return statuses == dict.fromkeys(CHANNELS, 200)
 
 
-async def _are_all_taken(scene: Scene, orders: Orders) -> bool:
+async def _are_all_taken(scenario: Scenario, orders: Orders) -> bool:
     """Whether one more callback of each, signed now, is taken."""
-    return {await scene.call_back(order) for order in orders.values()} == {200}
+    return {await scenario.request_callback(order) for order in orders.values()} == {200}

@@ -1,4 +1,4 @@
-"""A callback that the channel never sent: nothing is stored, looked up, queued or asked because of it."""
+"""A callback that the channel never sent causes no row, no query of the database, no job and no call."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,10 @@ import pytest
 
 from core.jobs import Lane
 from storage.redis.delay_queue import DelayQueue
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 from tests.storage.redis.tools import client_of
 
+DIGEST = "SELECT md5(coalesce(string_agg(t::text, ';' ORDER BY t::text), '')) FROM {table} t"
 TABLES = (
     "orders",
     "payments",
@@ -45,37 +46,34 @@ def other_id(headers: dict[str, str], body: bytes) -> Message:
 
 @pytest.mark.parametrize("forge", [altered, unsigned, other_key, guessed, other_id])
 async def test_a_forged_callback_changes_nothing(
-    scene: Scene, forge: Callable[[dict[str, str], bytes], Message]
+    scenario: Scenario, forge: Callable[[dict[str, str], bytes], Message]
 ) -> None:
-    order = await scene.place("trusting")
-    await scene.put_off(order)
-    before = await _everything(scene)
+    order = await scenario.place("trusting")
+    await scenario.put_off(order)
+    before = await _state(scenario)
 
-    answer = await scene.deliver(*forge(*scene.signed_callback(order, account="trusting")), account="trusting")
+    response = await scenario.deliver(*forge(*scenario.signed_callback(order, account="trusting")), account="trusting")
 
-    assert answer.status_code == 401
-    assert await _everything(scene) == before
-
-
-async def test_a_genuine_callback_sent_an_hour_later_by_somebody_else_changes_nothing(scene: Scene) -> None:
-    order = await scene.place("trusting")
-    await scene.put_off(order)
-    before = await _everything(scene)
-    headers, body = scene.signed_callback(order, account="trusting")
-    stale = scene.sign(body, account="trusting", callback_id=headers["sandbox-callback-id"], ago_s=3600)
-
-    answer = await scene.deliver(stale, body, account="trusting")
-
-    assert answer.status_code == 400
-    assert await _everything(scene) == before
+    assert response.status_code == 401
+    assert await _state(scenario) == before
 
 
-async def _everything(scene: Scene) -> tuple[object, ...]:
-    """All rows, what is queued for callbacks, and what the channel was asked for this account."""
-    rows = [
-        await scene.db.fetchval(f"SELECT md5(coalesce(string_agg(t::text, ';' ORDER BY t::text), '')) FROM {table} t")  # noqa: S608 - names of tables
-        for table in TABLES
-    ]
-    async with client_of(scene.stack.redis.url) as redis:
+async def test_a_genuine_callback_sent_an_hour_later_by_somebody_else_changes_nothing(scenario: Scenario) -> None:
+    order = await scenario.place("trusting")
+    await scenario.put_off(order)
+    before = await _state(scenario)
+    headers, body = scenario.signed_callback(order, account="trusting")
+    stale = scenario.sign(body, account="trusting", callback_id=headers["sandbox-callback-id"], ago_s=3600)
+
+    response = await scenario.deliver(stale, body, account="trusting")
+
+    assert response.status_code == 400
+    assert await _state(scenario) == before
+
+
+async def _state(scenario: Scenario) -> tuple[object, ...]:
+    """Return digests of all tables, the depth of the callbacks' queue, and the calls to the channel."""
+    rows = [await scenario.db.fetchval(DIGEST.format(table=table)) for table in TABLES]
+    async with client_of(scenario.stack.redis.url) as redis:
         queued = (await DelayQueue(redis).depth(Lane.FRESH)).queued
-    return *rows, queued, sum(call.merchant_id == "m-trusting" for call in await scene.calls())
+    return *rows, queued, sum(call.merchant_id == "m-trusting" for call in await scenario.calls())

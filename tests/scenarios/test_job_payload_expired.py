@@ -2,16 +2,16 @@
 
 from core.jobs import Lane
 from storage.redis.delay_queue import queue_name
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 from tests.storage.redis.tools import client_of
 
 
-async def test_an_order_whose_job_lost_its_payload_is_asked_about_all_the_same(scene: Scene) -> None:
-    async with scene.frozen_workers():
-        order = await scene.place()
-        await scene.pay(order, "lost")
-        async with client_of(scene.stack.redis.url) as redis:
+async def test_an_order_whose_job_lost_its_payload_is_asked_about_all_the_same(scenario: Scenario) -> None:
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        await scenario.pay(order, "lost")
+        async with client_of(scenario.stack.redis.url) as redis:
             queued = await redis.zrange(queue_name(Lane.QUERIES), 0, -1)
             assert await redis.delete(*(f"arq:job:{name.decode()}" for name in queued)) > 0
 
-    await scene.until("paid", order)
+    await scenario.until("paid", order)

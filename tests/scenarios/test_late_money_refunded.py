@@ -6,8 +6,8 @@ import pytest
 
 from simulator.kernel.snapshot import LedgerRefund
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scenario import Scene, add_account, number_of
-from tests.scenarios.test_crash_between_steps import dying
+from tests.scenarios.scenario import Scenario, add_account, number_of
+from tests.scenarios.test_crash_between_steps import killed_at
 from tests.servers import eventually
 
 STEPS = {
@@ -21,92 +21,94 @@ STEPS = {
 }
 
 
-async def late_money(scene: Scene, account: str) -> ShopOrder:
+async def late_money(scenario: Scenario, account: str) -> ShopOrder:
     """An order that was closed at its channel, and whose money is on its way."""
-    await scene.faults(settles_after_close=1.0, settle_after_s=0.3)
-    order = await scene.place(account)
-    await scene.close(order)
-    await scene.until("closed", order)
-    await eventually(lambda: _is_requested(scene, order))
+    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3)
+    order = await scenario.place(account)
+    await scenario.close(order)
+    await scenario.until("closed", order)
+    await eventually(lambda: _is_requested(scenario, order))
     return order
 
 
-async def refunds(scene: Scene, order: ShopOrder) -> list[LedgerRefund]:
+async def refunds(scenario: Scenario, order: ShopOrder) -> list[LedgerRefund]:
     """What the channel's own ledger has of this order."""
     numbers = {payment.out_trade_no for payment in order.payments}
-    return [refund for refund in (await scene.ledger()).refunds if refund.out_trade_no in numbers]
+    return [refund for refund in (await scenario.ledger()).refunds if refund.out_trade_no in numbers]
 
 
-async def refund_status(scene: Scene, order: ShopOrder) -> str:
+async def refund_status(scenario: Scenario, order: ShopOrder) -> str:
     sql = "SELECT string_agg(status, ',') FROM refunds WHERE order_no = $1"
-    return str(await scene.db.fetchval(sql, order.order_no))
+    return str(await scenario.db.fetchval(sql, order.order_no))
 
 
-async def has_gone_back(scene: Scene, order: ShopOrder) -> None:
+async def has_gone_back(scenario: Scenario, order: ShopOrder) -> None:
     """Here, in the channel's ledger, and at the merchant: once."""
-    await eventually(lambda: _is_refunded(scene, order))
-    await eventually(lambda: scene.was_told(order, "order.refunded"))
-    [made] = await refunds(scene, order)
-    assert (made.amount, made.status) == ((await scene.at_channel(order)).amount, "succeeded")
-    assert await scene.status(order) == "closed"
-    assert await scene.cases(number_of(order)) == []
-    told = [delivery for delivery in await scene.deliveries(order) if delivery.type == "order.refunded"]
-    assert len({delivery.webhook_id for delivery in told}) == 1
+    await eventually(lambda: _is_refunded(scenario, order))
+    await eventually(lambda: scenario.was_notified(order, "order.refunded"))
+    [made] = await refunds(scenario, order)
+    assert (made.amount, made.status) == ((await scenario.ledger_payment(order)).amount, "succeeded")
+    assert await scenario.status(order) == "closed"
+    assert await scenario.cases(number_of(order)) == []
+    deliveries = [delivery for delivery in await scenario.deliveries(order) if delivery.type == "order.refunded"]
+    assert len({delivery.webhook_id for delivery in deliveries}) == 1
 
 
-async def test_late_money_goes_back_and_the_merchant_hears_of_it(scene: Scene) -> None:
-    order = await late_money(scene, "refund")
-    await has_gone_back(scene, order)
-    assert await scene.was_told(order, "order.paid_late")
-    assert 'data-status="refunded"' in (await scene.http.get(order.order_page)).text
+async def test_late_money_goes_back_and_the_merchant_hears_of_it(scenario: Scenario) -> None:
+    order = await late_money(scenario, "refund")
+    await has_gone_back(scenario, order)
+    assert await scenario.was_notified(order, "order.paid_late")
+    assert 'data-status="refunded"' in (await scenario.http.get(order.order_page)).text
 
 
-async def test_a_channel_that_takes_its_time_and_loses_its_answers_gives_back_once(scene: Scene) -> None:
-    order = await scene.place("refund")
-    await scene.faults(settles_after_close=1.0, settle_after_s=0.3, affected=["refund"], cut=1.0, refund_settles_s=2.0)
-    await scene.close(order)
-    await scene.until("closed", order)
-    await has_gone_back(scene, order)
+async def test_a_channel_that_takes_its_time_and_loses_its_answers_gives_back_once(scenario: Scenario) -> None:
+    order = await scenario.place("refund")
+    await scenario.faults(
+        settles_after_close=1.0, settle_after_s=0.3, affected=["refund"], cut=1.0, refund_settles_s=2.0
+    )
+    await scenario.close(order)
+    await scenario.until("closed", order)
+    await has_gone_back(scenario, order)
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
-async def test_worker_killed_in_the_middle_of_a_refund(dying_scene: Scene, step: str, tmp_path: Path) -> None:
-    """It dies beside another one that lives on: whatever the channel had heard by then, the money goes back once."""
-    scene = dying_scene
-    await _with_account(scene)
-    async with scene.frozen_workers():
-        order = await late_money(scene, "refund")
-        async with dying(scene, "worker", step, tmp_path / "worker.log"):
+async def test_worker_killed_in_the_middle_of_a_refund(kill_scenario: Scenario, step: str, tmp_path: Path) -> None:
+    """A worker is killed beside another one: whatever calls the channel got, the money goes back once."""
+    scenario = kill_scenario
+    await _with_account(scenario)
+    async with scenario.frozen_workers():
+        order = await late_money(scenario, "refund")
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
 
-    await has_gone_back(scene, order)
+    await has_gone_back(scenario, order)
 
 
-async def test_all_workers_killed_while_the_channel_is_processing_a_refund(dying_scene: Scene) -> None:
-    scene = dying_scene
-    await _with_account(scene)
-    await scene.faults(settles_after_close=1.0, settle_after_s=0.3, refund_settles_s=1.5)
-    order = await scene.place("refund")
-    await scene.close(order)
-    await scene.until("closed", order)
-    await eventually(lambda: _is_processing(scene, order))
-    async with scene.no_workers():
+async def test_all_workers_killed_while_the_channel_is_processing_a_refund(kill_scenario: Scenario) -> None:
+    scenario = kill_scenario
+    await _with_account(scenario)
+    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3, refund_settles_s=1.5)
+    order = await scenario.place("refund")
+    await scenario.close(order)
+    await scenario.until("closed", order)
+    await eventually(lambda: _is_processing(scenario, order))
+    async with scenario.no_workers():
         pass
 
-    await has_gone_back(scene, order)
+    await has_gone_back(scenario, order)
 
 
-async def _with_account(scene: Scene) -> None:
-    await add_account(scene.stack, scene.db, "refund", late_policy="refund")
+async def _with_account(scenario: Scenario) -> None:
+    await add_account(scenario.stack, scenario.db, "refund", late_policy="refund")
 
 
-async def _is_requested(scene: Scene, order: ShopOrder) -> bool:
-    return await refund_status(scene, order) != "None"
+async def _is_requested(scenario: Scenario, order: ShopOrder) -> bool:
+    return await refund_status(scenario, order) != "None"
 
 
-async def _is_processing(scene: Scene, order: ShopOrder) -> bool:
-    return await refund_status(scene, order) == "processing"
+async def _is_processing(scenario: Scenario, order: ShopOrder) -> bool:
+    return await refund_status(scenario, order) == "processing"
 
 
-async def _is_refunded(scene: Scene, order: ShopOrder) -> bool:
-    return await refund_status(scene, order) == "succeeded"
+async def _is_refunded(scenario: Scenario, order: ShopOrder) -> bool:
+    return await refund_status(scenario, order) == "succeeded"

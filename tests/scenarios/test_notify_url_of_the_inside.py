@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 from tests.servers import Process, eventually
 
 PORT = 8443
@@ -49,22 +49,22 @@ async def listening() -> AsyncIterator[list[str]]:
         yield connected
 
 
-async def test_no_host_of_the_inside_is_connected_to(scene: Scene, tmp_path: Path) -> None:
+async def test_no_host_of_the_inside_is_connected_to(scenario: Scenario, tmp_path: Path) -> None:
     """Orders that are closed, so the merchant is to hear of it; by a worker to which no network is opened."""
-    closed = scene.stack.environ | {"NOTIFY_ALLOW_NETS": ""}
-    async with listening() as connected, scene.frozen_workers():
+    closed = scenario.stack.environ | {"NOTIFY_ALLOW_NETS": ""}
+    async with listening() as connected, scenario.frozen_workers():
         for host in HOSTS:
-            placed = await scene.post("/v1/orders", scene.terms(notify_url=f"https://{host}:{PORT}/hook"))
+            placed = await scenario.post("/v1/orders", scenario.terms(notify_url=f"https://{host}:{PORT}/hook"))
             assert placed.status_code == 201, placed.text
-            await scene.close(placed.json()["order_no"])
+            await scenario.close(placed.json()["order_no"])
         async with Process("worker", env=closed, log=tmp_path / "worker.log"):
-            told = await eventually(lambda: _told(scene), 20)
-        assert set(told.values()) <= {"address_refused", "bad_url"}
+            statuses = await eventually(lambda: _last_statuses(scenario), 20)
+        assert set(statuses.values()) <= {"address_refused", "bad_url"}
         assert connected == []
-        await scene.db.execute("UPDATE notifications SET dead_at = now() WHERE url LIKE $1", f"%:{PORT}/hook")
+        await scenario.db.execute("UPDATE notifications SET dead_at = now() WHERE url LIKE $1", f"%:{PORT}/hook")
 
 
-async def test_a_port_of_the_inside_is_not_knocked_at(scene: Scene, tmp_path: Path) -> None:
+async def test_a_port_of_the_inside_is_not_knocked_at(scenario: Scenario, tmp_path: Path) -> None:
     """Without an opened network only https at its ports is taken, also for an order placed when one was open."""
     knocks = 0
 
@@ -76,21 +76,21 @@ async def test_a_port_of_the_inside_is_not_knocked_at(scene: Scene, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = await asyncio.start_server(note, sock=listener)
         url = f"http://localhost:{listener.getsockname()[1]}/hook"
-        async with server, scene.frozen_workers():
-            placed = await scene.post("/v1/orders", scene.terms(notify_url=url))
-            await scene.close(placed.json()["order_no"])
-            closed = scene.stack.environ | {"NOTIFY_ALLOW_NETS": ""}
+        async with server, scenario.frozen_workers():
+            placed = await scenario.post("/v1/orders", scenario.terms(notify_url=url))
+            await scenario.close(placed.json()["order_no"])
+            closed = scenario.stack.environ | {"NOTIFY_ALLOW_NETS": ""}
             async with Process("worker", env=closed, log=tmp_path / "worker.log"):
-                await eventually(lambda: _is_dead(scene, url), 20)
+                await eventually(lambda: _is_dead(scenario, url), 20)
     assert knocks == 0
 
 
-async def _told(scene: Scene) -> dict[str, str]:
+async def _last_statuses(scenario: Scenario) -> dict[str, str]:
     """What came of each delivery by address, once all have been tried."""
-    rows = await scene.db.fetch("SELECT url, last_status FROM notifications WHERE url LIKE $1", f"%:{PORT}/hook")
-    told = {row["url"]: row["last_status"] for row in rows}
-    return told if len(told) == len(HOSTS) and None not in told.values() else {}
+    rows = await scenario.db.fetch("SELECT url, last_status FROM notifications WHERE url LIKE $1", f"%:{PORT}/hook")
+    statuses = {row["url"]: row["last_status"] for row in rows}
+    return statuses if len(statuses) == len(HOSTS) and None not in statuses.values() else {}
 
 
-async def _is_dead(scene: Scene, url: str) -> bool:
-    return bool(await scene.db.fetchval("SELECT dead_at IS NOT NULL FROM notifications WHERE url = $1", url))
+async def _is_dead(scenario: Scenario, url: str) -> bool:
+    return bool(await scenario.db.fetchval("SELECT dead_at IS NOT NULL FROM notifications WHERE url = $1", url))

@@ -1,42 +1,42 @@
-"""After an outage everything is due at once: the channel must not be asked more often than the account may ask it."""
+"""After an outage all queries are due at once: the calls must stay within the account's rate."""
 
 import asyncio
 import time
 
 from simulator.oracle.invariants import bounded_load
-from tests.scenarios.scenario import SLOW_RATE_PER_S, Scene
+from tests.scenarios.scenario import SLOW_RATE_PER_S, Scenario
 from tests.servers import eventually
 
 BACKLOG = 160
 
 
-async def test_a_backlog_is_worked_off_at_the_accounts_rate_while_callbacks_go_first(scene: Scene) -> None:
+async def test_a_backlog_is_worked_off_at_the_accounts_rate_while_callbacks_go_first(scenario: Scenario) -> None:
     """Two workers and two web processes share the rate, in every single second."""
-    orders = await scene.place_many(BACKLOG, "slow")
-    fresh = await scene.place_many(3, "slow")
-    async with scene.no_workers():
+    orders = await scenario.place_many(BACKLOG, "slow")
+    fresh = await scenario.place_many(3, "slow")
+    async with scenario.no_workers():
         for order in orders:
-            await scene.pay(order, "lost")
-        await scene.put_off(*fresh)
-        await scene.make_due(*orders)
+            await scenario.pay(order, "lost")
+        await scenario.put_off(*fresh)
+        await scenario.make_due(*orders)
     began = time.time()
-    await eventually(lambda: _is_under_way(scene))
+    await eventually(lambda: _is_under_way(scenario))
 
-    await asyncio.gather(*(scene.pay(order, "none") for order in fresh))
-    await scene.until("paid", *fresh)
+    await asyncio.gather(*(scenario.pay(order, "none") for order in fresh))
+    await scenario.until("paid", *fresh)
 
-    assert await _left(scene) > 0, "the callbacks came after the backlog"
-    await scene.until("paid", *orders)
-    calls = [call.at for call in await scene.calls() if call.merchant_id == "m-slow"]
+    assert await _left(scenario) > 0, "the callbacks came after the backlog"
+    await scenario.until("paid", *orders)
+    calls = [call.at for call in await scenario.calls() if call.merchant_id == "m-slow"]
     assert list(bounded_load(calls, limit_per_s=SLOW_RATE_PER_S)) == []
     assert len([at for at in calls if at >= began]) >= BACKLOG
 
 
-async def _left(scene: Scene) -> int:
-    """How many of the backlog are still to be asked about."""
+async def _left(scenario: Scenario) -> int:
+    """Return the number of queries that are left."""
     sql = "SELECT count(*) FROM pending WHERE channel_account = 'slow' AND due_at < now()"
-    return int(await scene.db.fetchval(sql))
+    return int(await scenario.db.fetchval(sql))
 
 
-async def _is_under_way(scene: Scene) -> bool:
-    return await _left(scene) < BACKLOG
+async def _is_under_way(scenario: Scenario) -> bool:
+    return await _left(scenario) < BACKLOG

@@ -6,7 +6,7 @@ import pytest
 
 from core.admission import UNANSWERED_MAX
 from simulator.shoppers.shop import ShopOrder
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 from tests.servers import eventually
 
 OUTAGES: dict[str, dict[str, Any]] = {
@@ -17,21 +17,21 @@ OUTAGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_everything_is_caught_up_after_a_long_outage(scene: Scene, outage: str) -> None:
-    orders = await scene.place_many(12)
-    await scene.faults(**OUTAGES[outage])
+async def test_everything_is_caught_up_after_a_long_outage(scenario: Scenario, outage: str) -> None:
+    orders = await scenario.place_many(12)
+    await scenario.faults(**OUTAGES[outage])
     for order in orders:
-        await scene.pay(order, None)
+        await scenario.pay(order, None)
     if outage != "callbacks":
-        await eventually(lambda: _were_tried(scene, orders), 30)
-        assert "paid" not in {await scene.status(order) for order in orders}
+        await eventually(lambda: _were_tried(scenario, orders), 30)
+        assert "paid" not in {await scenario.status(order) for order in orders}
 
-    await scene.faults()
+    await scenario.faults()
 
-    await scene.until("paid", *orders)
+    await scenario.until("paid", *orders)
 
 
-async def _were_tried(scene: Scene, orders: list[ShopOrder]) -> bool:
-    """Whether the channel was asked in vain as often as its breaker lets it be when it answers nothing at all."""
-    tried = [await scene.observed(order, "unclear_seen") for order in orders]
+async def _were_tried(scenario: Scenario, orders: list[ShopOrder]) -> bool:
+    """Return whether the channel got as many calls as its breaker allows without any response."""
+    tried = [await scenario.observed(order, "unclear_seen") for order in orders]
     return sum(tried) >= UNANSWERED_MAX

@@ -25,8 +25,8 @@ from demo.stack import Stack
 from simulator.servers import CHANNELS
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state
-from tests.scenarios.conftest import staged
-from tests.scenarios.scenario import AMOUNT, ENVIRONMENT, Scene
+from tests.scenarios.conftest import running_scenario
+from tests.scenarios.scenario import AMOUNT, ENVIRONMENT, Scenario
 from tests.servers import ROOT, eventually
 
 HOURS_S = "7200"
@@ -48,7 +48,7 @@ BIG = "big"
 GROWTH_MAX_MB = 24
 """Of a run over 100,000 rows beside one over a few: held in memory they would take over a hundred."""
 
-# Paid here long ago, as the statement says below: what is written once is enough, nobody looks at their history.
+# Paid here long ago, as in the statement below; their events are not needed.
 _BULK_ORDERS = """
 INSERT INTO orders (order_no, amount, currency, subject, status, version, page_token, created_at, expires_at, paid_at,
                     paid_by_account, paid_by_out_trade_no)
@@ -83,12 +83,12 @@ async def alone_stack(servers_home: Path) -> AsyncIterator[Stack]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def alone(alone_stack: Stack) -> AsyncIterator[Scene]:
-    async with staged(alone_stack) as scene:
-        yield scene
+async def alone(alone_stack: Stack) -> AsyncIterator[Scenario]:
+    async with running_scenario(alone_stack) as scenario:
+        yield scenario
 
 
-async def test_every_order_is_repaired_by_reconciliation_alone(alone: Scene) -> None:
+async def test_every_order_is_repaired_by_reconciliation_alone(alone: Scenario) -> None:
     orders = {name: await lost(alone, name, 3) for name in alone.stack.accounts}
     everything = [order for of_account in orders.values() for order in of_account]
     assert {await alone.status(order) for order in everything} == {"paying"}
@@ -104,10 +104,10 @@ async def test_every_order_is_repaired_by_reconciliation_alone(alone: Scene) -> 
     await eventually(lambda: everybody_was_told(alone, everything), 20)
 
 
-async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: Scene, tmp_path: Path) -> None:
+async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: Scenario, tmp_path: Path) -> None:
     """100,000 rows: what is paid there only is repaired, every other kind is reported, and memory stays flat."""
     orders = await lost(alone, BIG, 4)
-    paid = {order.order_no: await alone.at_channel(order) for order in orders}
+    paid = {order.order_no: await alone.ledger_payment(order) for order in orders}
     await alone.faults(**NO_CALLBACKS)
     at = datetime.fromisoformat("2026-01-15T12:00:00+00:00")
     for start in range(1, ROWS + 1, 20_000):
@@ -155,36 +155,36 @@ async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: 
     await alone.db.execute(_FORGET_BULK)
 
 
-async def lost(scene: Scene, account: str, count: int) -> list[ShopOrder]:
-    """Paid there, and here nobody has heard of it nor can."""
-    await scene.faults(**NO_CALLBACKS, **NO_QUERIES)
+async def lost(scenario: Scenario, account: str, count: int) -> list[ShopOrder]:
+    """Paid at the channel, with no callback and no possible query here."""
+    await scenario.faults(**NO_CALLBACKS, **NO_QUERIES)
     currency = CURRENCIES.get(account, ("CNY",))[0]
-    orders = await scene.place_many(count, account, currency=currency, expires_in_s=3600)
+    orders = await scenario.place_many(count, account, currency=currency, expires_in_s=3600)
     for order in orders:
-        await scene.pay(order, None)
+        await scenario.pay(order, None)
         if account in CAPTURES:
-            await captured_elsewhere(scene, account, order)
+            await captured_outside(scenario, account, order)
     return orders
 
 
-async def captured_elsewhere(scene: Scene, account: str, order: ShopOrder) -> None:
-    state = await find_state(scene.db, order.order_no)
+async def captured_outside(scenario: Scenario, account: str, order: ShopOrder) -> None:
+    state = await find_state(scenario.db, order.order_no)
     assert state is not None
     async with Transport(timeout_s=5.0) as transport:
-        await open_channel(await scene.stack.open_account(account), transport).capture_payment(state.payments[0])
+        await open_channel(await scenario.stack.open_account(account), transport).capture_payment(state.payments[0])
 
 
-async def day_of(scene: Scene, account: str, order: ShopOrder) -> str:
+async def day_of(scenario: Scenario, account: str, order: ShopOrder) -> str:
     """On which day of its channel's calendar it was paid: a test may run around midnight."""
-    paid_at = (await scene.at_channel(order)).paid_at
+    paid_at = (await scenario.ledger_payment(order)).paid_at
     assert paid_at is not None
-    config = await scene.stack.open_account(account)
+    config = await scenario.stack.open_account(account)
     async with Transport(timeout_s=1.0) as transport:
         return paid_at.astimezone(open_channel(config, transport).statement_zone).date().isoformat()
 
 
-async def everybody_was_told(scene: Scene, orders: list[ShopOrder]) -> bool:
-    return all([await scene.was_told(order, "order.paid") for order in orders])
+async def everybody_was_told(scenario: Scenario, orders: list[ShopOrder]) -> bool:
+    return all([await scenario.was_notified(order, "order.paid") for order in orders])
 
 
 def bulk_row(number: int, **changes: object) -> str:
@@ -206,9 +206,9 @@ def write(path: Path, rows: list[str]) -> None:
     path.write_text("\n".join([header, *rows, ""]))
 
 
-async def reconcile(scene: Scene, account: str, *arguments: str) -> Ran:
+async def reconcile(scenario: Scenario, account: str, *arguments: str) -> Ran:
     """`nodrop reconcile` as an operator types it."""
-    return await asyncio.to_thread(_reconcile, scene.stack.environ, account, arguments)
+    return await asyncio.to_thread(_reconcile, scenario.stack.environ, account, arguments)
 
 
 def _reconcile(environ: dict[str, str], account: str, arguments: tuple[str, ...]) -> Ran:
@@ -223,16 +223,16 @@ def _reconcile(environ: dict[str, str], account: str, arguments: tuple[str, ...]
     return Ran(process.returncode, counts, out, usage.ru_maxrss / 1024)
 
 
-async def killed_in_mid_file(scene: Scene, path: Path, log: Path) -> None:
+async def killed_in_mid_file(scenario: Scenario, path: Path, log: Path) -> None:
     """SIGKILL when it has done some of its rows."""
     sql = "SELECT next_row FROM reconciliations WHERE finished_at IS NULL AND next_row > 20000"
     argv = (sys.executable, "-m", "cli", "reconcile", "--account", BIG, str(path))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *argv, cwd=ROOT, env=scene.stack.environ, stdout=output, stderr=output
+            *argv, cwd=ROOT, env=scenario.stack.environ, stdout=output, stderr=output
         )
         try:
-            next_row = await eventually(lambda: scene.db.fetchval(sql), 30)
+            next_row = await eventually(lambda: scenario.db.fetchval(sql), 30)
         finally:
             process.kill()
             await process.wait()

@@ -8,30 +8,30 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 
-from tests.scenarios.scenario import Scene, number_of
+from tests.scenarios.scenario import Scenario, number_of
 from tests.storage.redis.tools import client_of
 
 
 @asynccontextmanager
-async def killed(scene: Scene) -> AsyncIterator[None]:
-    async with scene.no_redis():
+async def killed(scenario: Scenario) -> AsyncIterator[None]:
+    async with scenario.no_redis():
         yield
 
 
 @asynccontextmanager
-async def frozen(scene: Scene) -> AsyncIterator[None]:
+async def frozen(scenario: Scenario) -> AsyncIterator[None]:
     """It takes connections and never answers."""
-    os.kill(scene.stack.redis.pid, SIGSTOP)
+    os.kill(scenario.stack.redis.pid, SIGSTOP)
     try:
         yield
     finally:
-        os.kill(scene.stack.redis.pid, SIGCONT)
+        os.kill(scenario.stack.redis.pid, SIGCONT)
 
 
 @asynccontextmanager
-async def read_only(scene: Scene) -> AsyncIterator[None]:
+async def read_only(scenario: Scenario) -> AsyncIterator[None]:
     """As after a failover that went to a replica."""
-    async with client_of(scene.stack.redis.url) as redis:
+    async with client_of(scenario.stack.redis.url) as redis:
         await redis.replicaof("127.0.0.1", "1")
         try:
             yield
@@ -40,8 +40,8 @@ async def read_only(scene: Scene) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def full(scene: Scene) -> AsyncIterator[None]:
-    async with client_of(scene.stack.redis.url) as redis:
+async def full(scenario: Scenario) -> AsyncIterator[None]:
+    async with client_of(scenario.stack.redis.url) as redis:
         await redis.config_set("maxmemory", "1")
         try:
             yield
@@ -49,30 +49,30 @@ async def full(scene: Scene) -> AsyncIterator[None]:
             await redis.config_set("maxmemory", "0")
 
 
-Broken = Callable[[Scene], AbstractAsyncContextManager[None]]
+Broken = Callable[[Scenario], AbstractAsyncContextManager[None]]
 
 
 @pytest.mark.parametrize("broken", [killed, frozen, read_only, full])
-async def test_callbacks_are_acknowledged_and_orders_paid_without_redis(scene: Scene, broken: Broken) -> None:
+async def test_callbacks_are_acknowledged_and_orders_paid_without_redis(scenario: Scenario, broken: Broken) -> None:
     """Within the five seconds after which a channel gives up waiting, or it would be no acknowledgement."""
-    called, uncalled = await scene.place_many(2)
-    await scene.put_off(called)
-    async with broken(scene):
-        await scene.pay(called, "lost")
-        await scene.pay(uncalled, "lost")
+    called, uncalled = await scenario.place_many(2)
+    await scenario.put_off(called)
+    async with broken(scenario):
+        await scenario.pay(called, "lost")
+        await scenario.pay(uncalled, "lost")
 
-        assert await scene.call_back(called) == 200
+        assert await scenario.request_callback(called) == 200
 
-        assert len(await scene.callbacks(number_of(called))) == 1
-        await scene.until("paid", called, uncalled)
+        assert len(await scenario.callbacks(number_of(called))) == 1
+        await scenario.until("paid", called, uncalled)
 
 
-async def test_a_restart_of_redis_under_load_loses_nothing(scene: Scene) -> None:
-    orders = await scene.place_many(10)
+async def test_a_restart_of_redis_under_load_loses_nothing(scenario: Scenario) -> None:
+    orders = await scenario.place_many(10)
     paying = [
-        asyncio.create_task(scene.pay(order, None if number % 2 else "lost")) for number, order in enumerate(orders)
+        asyncio.create_task(scenario.pay(order, None if number % 2 else "lost")) for number, order in enumerate(orders)
     ]
-    await asyncio.to_thread(scene.stack.redis.restart)
+    await asyncio.to_thread(scenario.stack.redis.restart)
     await asyncio.gather(*paying)
 
-    await scene.until("paid", *orders)
+    await scenario.until("paid", *orders)

@@ -1,15 +1,15 @@
 """The user looks again, and the database is read again: nothing can have changed there."""
 
-from tests.scenarios.scenario import Scene
+from tests.scenarios.scenario import Scenario
 
 
-async def test_a_refresh_asks_the_channel_and_answers_paid(scene: Scene) -> None:
-    order = await scene.place()
-    await scene.put_off(order)
-    await scene.pay(order, "lost")
-    asked = len(await scene.asked(order))
+async def test_a_refresh_asks_the_channel_and_answers_paid(scenario: Scenario) -> None:
+    order = await scenario.place()
+    await scenario.put_off(order)
+    await scenario.pay(order, "lost")
+    queries = len(await scenario.query_times(order))
 
-    assert await scene.refresh(order) == "paid"
+    assert await scenario.refresh(order) == "paid"
 
-    assert len(await scene.asked(order)) == asked + 1
-    assert await scene.paid_by(order) == "refresh"
+    assert len(await scenario.query_times(order)) == queries + 1
+    assert await scenario.paid_by(order) == "refresh"

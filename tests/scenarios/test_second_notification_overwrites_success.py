@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.scenario import AMOUNT, Scene, number_of
+from tests.scenarios.scenario import AMOUNT, Scenario, number_of
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {"status": "closed", "transaction_id": None, "paid_at": None},
         {"status": "unpaid", "transaction_id": None, "paid_at": None},
@@ -17,37 +17,39 @@ from tests.scenarios.scenario import AMOUNT, Scene, number_of
     ],
     ids=["closed", "unpaid", "another_amount", "another_transaction"],
 )
-async def test_a_later_callback_does_not_change_what_was_paid(scene: Scene, said: dict[str, Any]) -> None:
+async def test_a_later_callback_does_not_change_what_was_paid(scenario: Scenario, fields: dict[str, Any]) -> None:
     """Well signed, and the account trusts its callbacks: nothing but the rules stands in its way."""
-    order = await scene.place("trusting")
-    await scene.pay(order, "none")
-    await scene.until("paid", order)
-    before = await _payment(scene, number_of(order))
+    order = await scenario.place("trusting")
+    await scenario.pay(order, "none")
+    await scenario.until("paid", order)
+    before = await _payment(scenario, number_of(order))
 
-    answer = await scene.deliver(*scene.signed_callback(order, account="trusting", **said), account="trusting")
+    response = await scenario.deliver(
+        *scenario.signed_callback(order, account="trusting", **fields), account="trusting"
+    )
 
-    assert answer.status_code == 200
-    assert await scene.status(order) == "paid"
-    assert await _payment(scene, number_of(order)) == before
+    assert response.status_code == 200
+    assert await scenario.status(order) == "paid"
+    assert await _payment(scenario, number_of(order)) == before
 
 
-async def test_a_closed_that_was_not_heard_never_holds_back_paid(scene: Scene) -> None:
+async def test_a_closed_that_was_not_heard_never_holds_back_paid(scenario: Scenario) -> None:
     """The merchant refuses to hear "closed"; money comes late; then it hears "paid", and "closed" no more."""
-    await scene.merchant_faults(answered_500=1.0)
-    await scene.faults(settles_after_close=1.0, settle_after_s=0.3)
-    order = await scene.place()
-    await scene.close(order)
-    await scene.until("paid", order)
-    await scene.merchant_faults()
+    await scenario.merchant_faults(answered_500=1.0)
+    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3)
+    order = await scenario.place()
+    await scenario.close(order)
+    await scenario.until("paid", order)
+    await scenario.merchant_faults()
 
-    await scene.settle()
+    await scenario.settle()
 
-    heard = [delivery.type for delivery in await scene.deliveries(order) if delivery.answered == "200"]
-    assert heard == ["order.paid"]
+    types = [delivery.type for delivery in await scenario.deliveries(order) if delivery.answered == "200"]
+    assert types == ["order.paid"]
 
 
-async def _payment(scene: Scene, number: str) -> tuple[object, ...]:
+async def _payment(scenario: Scenario, number: str) -> tuple[object, ...]:
     sql = "SELECT status, amount, channel_transaction_id, paid_at FROM payments WHERE out_trade_no = $1"
-    row = await scene.db.fetchrow(sql, number)
+    row = await scenario.db.fetchrow(sql, number)
     assert row is not None
     return tuple(row)

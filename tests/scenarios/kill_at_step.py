@@ -1,10 +1,11 @@
-"""Run the api or the worker and kill it with SIGKILL at a named step, without a hook in production code:
+"""Run the api or the worker and kill it with SIGKILL at a named step, without hooks in production code:
 
-    python -m tests.scenarios.crashing worker --at flows.ask._ask:after --nth 2
+    python -m tests.scenarios.kill_at_step worker --at flows.ask._ask:after --nth 2
 
-The function is wrapped before the process begins. It is named where it is *used*: whoever imported a name keeps what it
-got, so `flows.callback.insert_callback` dies in that flow alone, and `storage.postgres.callbacks.insert_callback`
-nowhere. A function that is used as `callbacks.finish` is named in its own module, and dies in every flow.
+The function is wrapped before the process begins. Name it where it is *used*: a module keeps the function that it
+imported, so `flows.callback.insert_callback` is killed in that flow only, and
+`storage.postgres.callbacks.insert_callback` nowhere. A function that is used as `callbacks.finish` is named in its own
+module, and is killed in every flow.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def die_at(step: str, nth: int) -> None:
-    """Wrap the function of `module.function:before` or `…:after` so that its `nth` call is this process's last."""
+def kill_at_step(step: str, nth: int) -> None:
+    """Wrap the function of `module.function:before` or `…:after`: its `nth` call kills this process."""
     name, _, when = step.rpartition(":")
     if when not in ("before", "after"):
         raise click.BadParameter("a step is module.function:before or module.function:after")
@@ -36,46 +37,46 @@ def die_at(step: str, nth: int) -> None:
     function = getattr(owner, attribute)
     calls = count(1)
 
-    def die() -> None:
+    def kill() -> None:
         if next(calls) == nth:
             os.write(2, f"killed {step}\n".encode())
             os.kill(os.getpid(), SIGKILL)
 
-    before, after = (die, _live) if when == "before" else (_live, die)
-    mortal = _mortal_coroutine if iscoroutinefunction(function) else _mortal
-    setattr(owner, attribute, mortal(function, before=before, after=after))
+    before, after = (kill, _do_nothing) if when == "before" else (_do_nothing, kill)
+    wrap = _wrapped_coroutine if iscoroutinefunction(function) else _wrapped
+    setattr(owner, attribute, wrap(function, before=before, after=after))
 
 
-def _live() -> None:
-    """Not at this side of the call."""
+def _do_nothing() -> None:
+    """The other side of the call."""
 
 
-def _mortal(function: Callable[P, T], *, before: Callable[[], None], after: Callable[[], None]) -> Callable[P, T]:
+def _wrapped(function: Callable[P, T], *, before: Callable[[], None], after: Callable[[], None]) -> Callable[P, T]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         before()
-        answer = function(*args, **kwargs)
+        result = function(*args, **kwargs)
         after()
-        return answer
+        return result
 
     return wrapped
 
 
-def _mortal_coroutine(
+def _wrapped_coroutine(
     function: Callable[P, Awaitable[T]], *, before: Callable[[], None], after: Callable[[], None]
 ) -> Callable[P, Awaitable[T]]:
     @wraps(function)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         before()
-        answer = await function(*args, **kwargs)
+        result = await function(*args, **kwargs)
         after()
-        return answer
+        return result
 
     return wrapped
 
 
 def _place_of(name: str) -> tuple[ModuleType | type, str]:
-    """The module, or the class in it, that holds the function, and the function's name there."""
+    """Return the module or class that has the function, and the function's name in it."""
     path = name.split(".")
     for length in range(len(path) - 1, 0, -1):
         try:
@@ -85,15 +86,15 @@ def _place_of(name: str) -> tuple[ModuleType | type, str]:
         for part in path[length:-1]:
             owner = getattr(owner, part)
         return owner, path[-1]
-    raise click.BadParameter(f"{name} is in no module")
+    raise click.BadParameter(f"no module has {name}")
 
 
 @click.command(help=__doc__)
 @click.argument("process", type=click.Choice(["api", "worker"]))
 @click.option("--at", "step", required=True, help="module.function:before or :after, where it is used.")
-@click.option("--nth", type=click.IntRange(1), default=1, help="Which call of it is the last.")
+@click.option("--nth", type=click.IntRange(1), default=1, help="Number of the call that kills the process.")
 def main(process: str, step: str, nth: int) -> None:
-    die_at(step, nth)
+    kill_at_step(step, nth)
     sys.argv[1:] = []
     runpy.run_module(process, run_name="__main__")
 

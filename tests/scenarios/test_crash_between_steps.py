@@ -130,9 +130,10 @@ async def test_worker_killed_during_a_query(kill_scenario: Scenario, step: str, 
 async def test_worker_killed_between_an_attempt_and_the_next(kill_scenario: Scenario, tmp_path: Path) -> None:
     """The next attempt stands in Postgres, and its job was never armed."""
     scenario = kill_scenario
+    step = "storage.postgres.door.transition._commit:after"
     async with scenario.frozen_workers():
         order = await scenario.place()
-        async with killed_at(scenario, "worker", "storage.postgres.door.transition._commit:after", tmp_path / "worker.log"):
+        async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
     await scenario.pay(order, "lost")
 

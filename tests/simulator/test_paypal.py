@@ -285,6 +285,8 @@ async def test_approval_and_money_are_called_back_about_signed_by_the_certificat
     assert (capture["custom_id"], capture["amount"]) == (NUMBER, {"currency_code": "USD", "value": "88.88"})
     for _, request in receiver.came:
         certificate = await fetched(shop, request.headers)
+        (name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        assert name.value == "messageverificationcerts.sandbox.paypal.com", "PayPal's own, which adapters check"
         assert is_signed(shop, request.headers, request.body, certificate)
         assert not is_signed(shop, request.headers, request.body + b" ", certificate)
 

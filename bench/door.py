@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from bench.cpu import cpu_seconds
 from bench.report import MS, Figure, Result, figure
-from bench.sizes import Say, Sizes
+from bench.sizes import ShowProgress, Sizes
 from core.decision import Decision
 from core.evidence import Paid, Source
 from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place
@@ -51,7 +51,7 @@ _CHANGES = {
 _SCANS = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname = ANY($1)"
 
 
-async def measure(sizes: Sizes, say: Say) -> Result:
+async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     """CPU milliseconds and sequential scans of an order behind few, some and many others."""
     began = time.monotonic()
     figures: list[Figure] = []
@@ -65,7 +65,7 @@ async def measure(sizes: Sizes, say: Say) -> Result:
                 await db.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             there = 0
             for size in (0, sizes.rows // 4, sizes.rows):
-                say(f"{ORDERS} orders behind {size}")
+                show_progress(f"{ORDERS} orders behind {size}")
                 await _copy(db, there, size)
                 there = max(there, size)
                 figures += await _pay(db, server, size, sizes.limit_s)

@@ -9,7 +9,7 @@ WORKERS ?= 2
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up test lint types imports check fuzz rehearse bench lock clean
+.PHONY: help setup oracles demo up unit quick test coverage format lint types imports check fuzz rehearse bench lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,11 +26,33 @@ demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED
 up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
 	@$(IN_VENV) -m cli up $(ARGS)
 
-test: oracles ## Run the tests, two files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
-	@$(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+# Processes that are killed and waited for, the browser and the fuzzer take most of the time of `make test`.
+QUICK := -m "not (scenario or slow or browser)" --ignore=tests/oracles
+PYTEST = $(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile
 
-lint: setup ## Ruff
+unit: setup ## Run the tests that need no server and no other process: seconds
+	@$(PYTEST) -m "not servers" $(ARGS)
+
+quick: setup ## Run all tests but the slow ones, whole processes and the browser: under three minutes
+	@$(PYTEST) $(QUICK) $(ARGS)
+
+# A selection that names folders needs the oracles' environments only if it names one of these two.
+NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz%,$(ARGS)),yes)
+
+test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, two files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
+	@$(PYTEST) $(ARGS)
+
+coverage: setup ## Run the quick tests and hold the floor of coverage: every branch of core
+	@$(PYTEST) $(QUICK) --cov --cov-report= $(ARGS)
+	@$(IN_VENV) -m coverage report --include='core/*' --skip-covered --show-missing --fail-under=100
+
+format: setup ## Format the code and put imports in order
+	@$(IN_VENV) -m ruff check --quiet --select I --fix .
+	@$(IN_VENV) -m ruff format .
+
+lint: setup ## Ruff: rules and format
 	@$(IN_VENV) -m ruff check .
+	@$(IN_VENV) -m ruff format --check .
 
 types: setup ## Mypy, strict
 	@$(IN_VENV) -m mypy
@@ -61,5 +83,5 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock#*/}.txt $${lock#*/}.in) || exit 1; done
 
 clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays
-	@rm -rf .venv .oracles .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	@rm -rf .venv .oracles .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

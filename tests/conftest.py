@@ -1,8 +1,9 @@
-"""Real servers for every test that asks for them, and a database of its own for each."""
+"""Real servers for every test that asks for them, a database of its own for each, and which tests are unit tests."""
 
 import asyncio
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +22,37 @@ settings.register_profile(
     "deep", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+TESTS = Path(__file__).parent
+UNIT_FOLDERS = frozenset({"api", "core", "docs", "flows", "packaging", "runtime", "storage", "worker"})
+"""A test in one of these is a unit test unless it uses a server or is marked so. All other folders start processes, or
+serve the channels' side over HTTP."""
+
+SERVER_FIXTURES = frozenset({"servers_home", "chromium"})
+"""Every fixture of a server, a database or a browser uses one of these."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `servers` on every test that is no unit test, so that nobody keeps a list."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder not in UNIT_FOLDERS or not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A unit test that starts a process fails: it belongs to the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("servers") is None:
+            patch.setattr(subprocess.Popen, "__init__", _refuse_process)
+        return (yield)
+
+
+def _refuse_process(_process: object, command: object, *_: object, **__: object) -> None:
+    pytest.fail(f"a unit test started a process ({command!r}): mark it `servers`")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from core.account import AccountConfig
+from core.errors import ConfigurationError
 
 GIVEN = {"name": "alipay", "channel": "alipay", "base_url": "https://openapi.test", "credentials": {"key": "s3cret"}}
 
@@ -38,3 +39,14 @@ def test_an_account_moves_no_real_money_and_asks_the_channel_unless_told_otherwi
 def test_a_setting_out_of_bounds_or_misspelt_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         read(**wrong)
+
+
+class KeyOnly(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+
+
+def test_credentials_are_read_as_their_channels_form_and_a_wrong_one_is_named_without_its_value() -> None:
+    assert read().credentials_as(KeyOnly) == KeyOnly("s3cret")
+    with pytest.raises(ConfigurationError, match=r"^account alipay: credentials: .*`keys`") as caught:
+        read(credentials={"keys": "s3cret"}).credentials_as(KeyOnly)
+    assert "s3cret" not in str(caught.value)

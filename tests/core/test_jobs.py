@@ -1,7 +1,16 @@
 import itertools
 import re
 
-from core.jobs import Job, JobName, Lane, close_order, compensate_callback, push_notification, query_payment
+from core.jobs import (
+    Job,
+    JobName,
+    Lane,
+    close_order,
+    compensate_callback,
+    push_notification,
+    query_payment,
+    refund_payment,
+)
 from core.order import PaymentKey
 
 KEY = PaymentKey("alipay", "n-000001")
@@ -11,6 +20,7 @@ def all_kinds(arm_no: int) -> list[Job]:
     return [
         query_payment(KEY, arm_no),
         close_order("A-1", arm_no),
+        refund_payment("r-1", arm_no),
         compensate_callback("7c0f", arm_no),
         push_notification("msg_1", arm_no),
     ]
@@ -21,6 +31,7 @@ def test_a_job_is_named_for_its_function_and_runs_in_its_lane() -> None:
     assert [(job.name, job.lane) for job in all_kinds(1)] == [
         (JobName.QUERY_PAYMENT, Lane.QUERIES),
         (JobName.CLOSE_ORDER, Lane.QUERIES),
+        (JobName.REFUND_PAYMENT, Lane.QUERIES),
         (JobName.COMPENSATE_CALLBACK, Lane.FRESH),
         (JobName.PUSH_NOTIFICATION, Lane.NOTIFICATIONS),
     ]

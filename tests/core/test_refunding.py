@@ -363,6 +363,13 @@ def test_used_up_attempts_open_a_case_once_and_move_nothing_else(told: RefundSta
     assert answered(told_before, told, "timeout", rules).change is None
 
 
+def test_the_last_attempt_may_find_it_processing_and_open_the_case_at_once() -> None:
+    state = late_state(a_refund(attempt=3))
+    decision = answered(state, RefundStatus.PROCESSING, rules=Rules(backoff=Backoff(attempts_max=3)))
+    assert [refund.status for refund in refunds_in(decision)] == [RefundStatus.PROCESSING]
+    assert reasons_in(decision) == [CaseReason.ATTEMPTS_EXHAUSTED]
+
+
 @pytest.mark.parametrize("status", [status for status in RefundStatus if status.is_final])
 @pytest.mark.parametrize("told", [*RefundStatus, None])
 def test_what_is_definite_stays_so(status: RefundStatus, told: RefundStatus | None) -> None:

@@ -116,6 +116,7 @@ def with_headers(delivery: Delivery, **changes: str) -> Delivery:
     return Delivery(delivery.headers | {f"webhook-{name}": text for name, text in changes.items()}, delivery.body)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("language", ["python", "node"])
 async def test_a_verifier_takes_what_the_worker_sends_and_nothing_else(language: str) -> None:
     old, new, other = new_secret(), new_secret(), new_secret()

@@ -146,6 +146,7 @@ async def test_another_authority_is_refused(port: int) -> None:
         await answers(port, f"ca:{self_signed('localhost').pem}")
 
 
+@pytest.mark.servers
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path, port: int) -> None:
     stranger = self_signed("elsewhere.example.com")
     with tls_redis(tmp_path / "server", stranger) as strange_port:

@@ -103,6 +103,7 @@ async def test_requests_under_way_are_answered_during_a_drain(process: Process, 
     writer.close()
 
 
+@pytest.mark.servers
 async def test_missing_configuration_is_named_and_nothing_starts(tmp_path: Path) -> None:
     process = Process("api", env={"PORT": "0"}, log=tmp_path / "api.log")
     async with process:

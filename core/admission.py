@@ -1,7 +1,7 @@
-"""Who may call a channel now: what is asked of an account's rate limit and circuit breaker, and what they answer.
+"""Admission of calls to a channel: the rule of an account's rate limit, the numbers of its breaker, their interface.
 
-Implemented in `storage.redis.admission.shared` over Redis, shared by all processes; handed by the entry points to
-`flows`, which asks before every call of a channel.
+`storage.redis.admission.shared` implements it over Redis for all processes together. `flows` reserves each call of a
+channel through it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class Urgency(StrEnum):
-    """Who wants to call the channel. Shares of an account's rate are kept for fresh and for scheduled calls."""
+    """Kind of a call. Shares of an account's rate are kept for fresh and for scheduled calls."""
 
     FRESH = "fresh"
     SCHEDULED = "scheduled"
@@ -25,7 +25,7 @@ WITH_SHARES = (Urgency.FRESH, Urgency.SCHEDULED)
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """Call now; what comes of it is to be told to `Admission.report`."""
+    """Call now, and report the result to `Admission.report`."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -36,21 +36,21 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Admission(Protocol):
-    """The account's rate limit and circuit breaker, shared by all processes; reserved before the channel is asked."""
+    """Rate limit and circuit breaker of an account, shared by all processes. Reserve first, then call the channel."""
 
     async def admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
-        """Reserve one call in this very second. Never raises: without Redis each process has its part of the rate."""
+        """Reserve one call in the current second. Never raises: without Redis each process has its part of the rate."""
         ...
 
     async def report(self, account: str, *, answered: bool) -> None:
-        """Tell the breaker whether the channel answered (a refusal is an answer; a time-out or a 5xx is none)."""
+        """Report to the breaker whether the channel answered. A refusal is an answer; a time-out or a 5xx is none."""
         ...
 
 
 RATE_WITH_SHARES_MIN = 3
 
 # The breaker of an account opens after so many unanswered calls in a row within so many seconds, first for 5, then 10,
-# 20, 40 and 60 s. Then one call probes whether the channel answers again; if nothing is heard of it, another may.
+# 20, 40 and 60 s. Then one call probes whether the channel answers again; if it never reports, another may.
 UNANSWERED_MAX = 10
 UNANSWERED_WITHIN_S = 60.0
 OPEN_S = 5.0
@@ -59,19 +59,19 @@ PROBE_S = 20.0
 
 
 def kept_share(rate_per_s: int) -> int:
-    """How many calls of every second are kept for fresh calls, and as many for scheduled ones: a fifth of the rate.
+    """Number of calls per second kept for fresh calls, and the same number for scheduled calls: a fifth of the rate.
 
-    So neither starves, whatever the others do. Below three calls a second nothing is kept: with two shares of one call
-    each there would be no call left that everybody may make, and of one call a second there is nothing to divide.
+    So neither starves. Below three calls per second nothing is kept: two shares of one call would leave no call for
+    refreshes.
     """
     return max(1, rate_per_s // 5) if rate_per_s >= RATE_WITH_SHARES_MIN else 0
 
 
 def is_within_rate(rate_per_s: int, urgency: Urgency, made: Mapping[Urgency, int]) -> bool:
-    """Whether one more call fits beside the calls `made` in the last second, without touching what is kept for others.
+    """Whether one more call fits beside the calls `made` in the last second, without using shares kept for others.
 
-    What is kept for an urgency and not yet used up counts as used by it. So as long as every call was admitted by this
-    rule, an urgency that has not used up its own share is always admitted.
+    The unused part of a kept share counts as used. So as long as every call was admitted by this rule, an urgency that
+    has not used up its own share is always admitted.
     """
     share = kept_share(rate_per_s)
     kept = sum(max(0, share - made.get(other, 0)) for other in WITH_SHARES if other is not urgency)

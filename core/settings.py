@@ -1,4 +1,6 @@
-"""The configuration: one frozen struct, read from the environment, checked at start with errors that say what to set.
+"""The configuration: one frozen struct, read from the environment and checked at start.
+
+Every error names the variable and a correct value.
 
 No setting has a default secret. Times say their unit in their name.
 """
@@ -17,7 +19,7 @@ from core.backoff import Backoff
 from core.errors import ConfigurationError
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
-"""A year at most, in seconds: "inf" is a number to Python and no time to anybody else."""
+"""A year at most, in seconds: "inf" is a number to Python, but no duration."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
@@ -83,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     log_level: str = "info"
 
     def __repr__(self) -> str:
-        """Without what they say: addresses hold passwords, and settings must be safe to print."""
+        """Without the values: addresses hold passwords, and settings must be safe to print."""
         return "Settings(…)"
 
     def backoff(self, early_s: tuple[float, ...] = ()) -> Backoff:
@@ -96,11 +98,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         )
 
     def allowed_nets(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified all the same."""
+        """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified nevertheless."""
         return tuple(ip_network(text.strip()) for text in self.notify_allow_nets.split(",") if text.strip())
 
     def reconcile_time(self) -> time | None:
-        """`RECONCILE_AT`: the time of day, in the channel's calendar, from which on yesterday's statement is asked for;
+        """`RECONCILE_AT`: the time of day, in the channel's time zone, after which yesterday's statement is fetched;
         None: never.
 
         Raises:
@@ -113,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         return time.fromisoformat(self.reconcile_at)
 
     def notify_keys(self) -> tuple[str, ...]:
-        """`NOTIFY_SECRETS`: every one signs, so that the merchant can change over without missing a notification."""
+        """`NOTIFY_SECRETS`: every key signs, so that the merchant can change keys without missing a notification."""
         return tuple(text.strip() for text in self.notify_secrets.split(",") if text.strip())
 
 
@@ -121,7 +123,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings of this environment; empty variables count as unset.
 
     Raises:
-        ConfigurationError: names the variable and what it should look like.
+        ConfigurationError: names the variable and its form.
     """
     names = Settings.__struct_encode_fields__
     given = {name: environ[name].strip() for name in names if environ.get(name, "").strip()}
@@ -137,7 +139,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def require(settings: Settings, *names: str) -> None:
-    """Stop at once when a setting that this process cannot do without is empty.
+    """Refuse to start when a setting that this process needs is empty.
 
     Raises:
         ConfigurationError: names every missing variable and what to set.
@@ -158,5 +160,5 @@ _HINTS = {
 
 def _explain(message: str) -> str:
     """`Expected `int` - at `$.PORT`` → `PORT: expected `int``."""
-    what, _, where = message.partition(" - at `$.")
-    return f"{where.rstrip('`')}: {what[0].lower()}{what[1:]}" if where else message
+    reason, _, variable = message.partition(" - at `$.")
+    return f"{variable.rstrip('`')}: {reason[0].lower()}{reason[1:]}" if variable else message

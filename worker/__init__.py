@@ -1,1 +1,1 @@
-"""The worker process: lanes of jobs, the sweep, and what supervises them."""
+"""The worker process: lanes of jobs, periodic work, and their supervision."""

@@ -1,8 +1,8 @@
 """`WorkerSettings` for the stock `arq` command: `arq worker.arq_settings.QueriesSettings`, `arq --check
 worker.arq_settings.FreshSettings`.
 
-They run the same jobs on the same queues. What `python -m worker` adds (the sweep, reconnecting, one process for all
-lanes) they do not have: run at least one `python -m worker` beside them.
+They run the same jobs on the same queues, without the sweep and without reconnecting: run at least one
+`python -m worker` beside them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _address = redis_address(_settings)
 
 
 def _settings_for_check() -> RedisSettings | None:
-    """What `arq --check` connects with; None where arq cannot connect as safely as we do. Workers use `redis_pool`."""
+    """Connection of `arq --check`; None if arq cannot connect as safely as we do. Workers use `redis_pool`."""
     try:
         return redis_settings(_address)
     except ConfigurationError:

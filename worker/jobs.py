@@ -1,4 +1,4 @@
-"""The jobs, lane by lane: thin functions from arq's arguments to the flows. What they return nobody reads."""
+"""Jobs by lane: thin functions from arq's arguments to the flows. Their results are not used."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from worker.lane import JobFunction
 
 
 async def query_payment(ctx: dict[str, Any], channel_account: str, out_trade_no: str, arm_no: int) -> None:
-    """Ask the channel about one payment; if that tells nothing definite, it is due again in (attempt + 1)² units."""
+    """Query the channel about one payment; without a definite result it is due again in (attempt + 1)² units."""
     await query_scheduled(ctx["resources"], PaymentKey(channel_account, out_trade_no), arm_no)
 
 
 async def close_order(ctx: dict[str, Any], order_no: str, arm_no: int) -> None:
-    """The order's deadline: query, close at the channel, query again, and only then closed."""
+    """Close an order at its deadline: query, close at the channel, query again, and only then close it here."""
     await close_scheduled(ctx["resources"], order_no, arm_no)
 
 
 async def refund_payment(ctx: dict[str, Any], refund_no: str, arm_no: int) -> None:
-    """Have the channel give money back, or ask how that stands, until it is definite."""
+    """Request a refund from the channel, or query its state, until it is definite."""
     await refund_scheduled(ctx["resources"], refund_no, arm_no)
 
 
 async def compensate_callback(ctx: dict[str, Any], callback_id: str, arm_no: int) -> None:
-    """Carry on with a stored callback whose synchronous update did not happen."""
+    """Continue with a stored callback whose synchronous update did not happen."""
     await compensate(ctx["resources"], callback_id, arm_no)
 
 
 async def push_notification(ctx: dict[str, Any], notification_id: str, arm_no: int) -> None:
-    """Tell the merchant's order service."""
+    """Send a notification to the merchant's order service."""
     await push(ctx["resources"], ctx["notifier"], notification_id, arm_no)
 
 
@@ -49,4 +49,4 @@ FUNCTIONS: Mapping[Lane, Mapping[str, JobFunction]] = {
     },
     Lane.NOTIFICATIONS: {JobName.PUSH_NOTIFICATION: push_notification},
 }
-"""Every job by name, for a rolling deploy: a function is added here one deploy before anything enqueues it."""
+"""Every job by lane and name. For a rolling deploy, add a function here one deploy before anything enqueues it."""

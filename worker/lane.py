@@ -1,8 +1,9 @@
-"""One lane's arq worker, with what stock arq lacks: it outlives a break of its Redis connection, takes what is due by
-Redis's clock and not by its own, loses no job it cannot run, and gives back what it holds when it is told to stop.
+"""The arq worker of one lane. Unlike stock arq it survives the loss of its connection, claims what is due by Redis's
+clock and not by its own, loses no job that it cannot run, and gives back its leases when it stops.
 
-It names no key and holds no Lua: that is `storage.redis.delay_queue`. A job that raises is not run again from here: its
-row in Postgres is still due, and the sweep finds it. arq's own logger prints arguments at INFO: keep it at WARNING.
+It names no key and holds no Lua: those are in `storage.redis.delay_queue`. A job that raises is not run again from
+here: its row in Postgres is still due, and the sweep finds it. arq's logger prints arguments at INFO: keep it at
+WARNING.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from storage.redis.link import RedisLink
 POLL_DELAY_S = 0.05
 JOB_TIMEOUT_S = 20.0
 TRIES_MAX = 1_000_000
-"""Attempts are counted in Postgres. To arq a crash, a deploy and a time-out are tries as well, and it drops what is
-past its maximum."""
+"""Attempts are counted in Postgres. arq also counts a crash, a deploy and a time-out, and drops a job past its
+maximum."""
 
 LOOK_MAX = 2000
-"""Due jobs to look at for one that nobody runs: running ones stand at the head, so twice the fleet's `max_jobs`."""
+"""Due jobs to look at in one claim. Running ones stand at the head, so this is twice the fleet's `max_jobs`."""
 
 HEALTH_INTERVAL_S = 10.0
 FINISH_S = 1.0
-"""What a job that has ended may take to tell Redis, when the worker stops: one round trip."""
+"""Time for an ended job to remove itself from Redis when the worker stops: one round trip."""
 
 log = structlog.get_logger()
 
 JobFunction = Callable[..., Awaitable[None]]
-"""Called with arq's context (`job_id` and what was given as `ctx`) and the arguments of the job."""
+"""Called with arq's context (`job_id` and the values of `ctx`) and the arguments of the job."""
 
 
 class LaneWorker(Worker):
-    """Runs the jobs of one lane until `stop_claiming`; then `drain` it. Signals are its owner's business."""
+    """Worker of one lane until `stop_claiming`; then call `drain`. It handles no signals."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class LaneWorker(Worker):
             redis_pool=redis,
             handle_signals=False,
             max_jobs=max_jobs,
-            job_timeout=job_timeout_s + 1,  # the guard's comes first
+            job_timeout=job_timeout_s + 1,  # later than the timeout of `_guarded`
             keep_result=0,
             poll_delay=POLL_DELAY_S,
             queue_read_limit=max(2 * max_jobs, LOOK_MAX),
@@ -90,7 +91,7 @@ class LaneWorker(Worker):
     # -- running
 
     async def run_forever(self) -> None:
-        """Claim and start jobs until `stop_claiming`, through every break of the connection."""
+        """Claim and start jobs until `stop_claiming`, and reconnect after every loss of the connection."""
         while not self._stopping.is_set():
             try:
                 await self.run_once()
@@ -103,7 +104,7 @@ class LaneWorker(Worker):
                 await asyncio.wait_for(self._stopping.wait(), gap_s)
 
     async def run_once(self) -> int:
-        """Start what is due as far as there is room; return how many."""
+        """Start due jobs up to `max_jobs` running ones; return the number started."""
         self._forget_ended()
         started = 0
         async with self._claiming:
@@ -114,7 +115,7 @@ class LaneWorker(Worker):
         return started
 
     async def _poll_iteration(self) -> None:
-        """What arq's own main loop calls: stock `Worker.async_run` works too, it only ends with the connection."""
+        """One turn of arq's own main loop: stock `Worker.async_run` works too, but ends with the connection."""
         await self.run_once()
 
     async def _claim(self, free: int) -> int:
@@ -127,7 +128,7 @@ class LaneWorker(Worker):
         return len(claimed)
 
     async def record_health(self) -> None:
-        """As arq does, but by a clock that is never put back, and also under the lane's name, for `arq --check`."""
+        """Write arq's health record, by a monotonic clock, and a second one for the lane, which `arq --check` reads."""
         now = self.loop.time()
         if now < self._healthy_until:
             return
@@ -142,18 +143,18 @@ class LaneWorker(Worker):
     # -- one job
 
     async def run_job(self, job_id: str, score: int) -> None:
-        """As arq does, but a break of the connection ends this job alone: its lease runs out and it comes up again."""
+        """Run it as arq does. A lost connection ends this job alone: its lease ends and it is claimed again."""
         try:
             with redis_errors():
                 await super().run_job(job_id, score)
         except RedisUnavailable as error:
             log.warning("job_left", lane=self._lane, job_id=job_id, error=type(error.__cause__).__name__)
-            if type(error.__cause__) is ResponseError:  # keys of another kind under its name: it would come up for ever
+            if type(error.__cause__) is ResponseError:  # a key of another type: it would be claimed for ever
                 with suppress(RedisUnavailable):
                     await self._park(job_id, "unreadable")
 
     async def finish_job(self, *args: Any) -> None:
-        """As arq does. It shields this from being cancelled, in a task of its own: `drain` has to know of it."""
+        """Finish it as arq does, in a task of its own that cancelling does not reach: `drain` waits for it."""
         task = asyncio.current_task()
         assert task is not None
         self._finishing.add(task)
@@ -163,7 +164,7 @@ class LaneWorker(Worker):
             self._finishing.discard(task)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """Arq calls this for what it could not start, and would delete it: no payload, unreadable, unknown function."""
+        """Park a job that arq could not start (no payload, unreadable, unknown function) instead of deleting it."""
         result = msgspec.json.decode(result_data) if result_data else {}
         await self._park(job_id, str(result.get("r", "unknown")))
 
@@ -181,16 +182,16 @@ class LaneWorker(Worker):
     # -- stopping
 
     def stop_claiming(self) -> None:
-        """From now on nothing new is started."""
+        """Start no more jobs."""
         self._stopping.set()
 
     async def drain(self, timeout_s: float) -> int:
-        """Let running jobs end for `timeout_s`, cancel the rest, and give back every lease; return how many were left.
+        """Let running jobs end for `timeout_s`, cancel the rest, and end every lease; return the number cancelled.
 
-        What was cancelled is run by another worker at once, as if it had never begun.
+        Another worker runs the cancelled jobs at once.
         """
         self.stop_claiming()
-        async with self._claiming:  # a claim under way gets its answer, and its jobs are among the tasks
+        async with self._claiming:  # a claim in flight gets its answer, and its jobs are among the tasks
             running = set(self.tasks.values())
         left: set[asyncio.Task[Any]] = set()
         if running:
@@ -201,7 +202,7 @@ class LaneWorker(Worker):
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=FINISH_S)
         self._forget_ended()
-        with suppress(RedisUnavailable):  # then they come up when their leases run out
+        with suppress(RedisUnavailable):  # then the jobs are claimed again when their leases end
             await self._queue.give_back(self._lane, owner=self.process, look_max=self.queue_read_limit)
             with redis_errors():
                 await self.pool.delete(self.health_check_key)
@@ -210,20 +211,20 @@ class LaneWorker(Worker):
 
 
 def _guarded(name: str, function: JobFunction, timeout_s: float) -> Function:
-    """The function as arq is to see it: it never raises, for arq would log the message, which may hold anything."""
+    """Wrap a job so that it never raises: arq would log the message, which may hold secrets."""
 
     async def run(ctx: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 await function(ctx, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 -- the edge of every job: one must not end the others
-            what = {"error": type(error).__name__, "where": _where(error)}
-            log.error("job_failed", job=name, job_id=ctx["job_id"], **what)
+        except Exception as error:  # noqa: BLE001 -- one job must not end the others
+            place = {"error": type(error).__name__, "where": _where(error)}
+            log.error("job_failed", job=name, job_id=ctx["job_id"], **place)
 
     return func(run, name=name)
 
 
 def _where(error: BaseException) -> str:
-    """Module and line in which it was raised, in place of its message."""
+    """Module and line in which it was raised, instead of its message."""
     *_, (frame, line) = walk_tb(error.__traceback__)
     return f"{frame.f_globals.get('__name__')}:{line}"

@@ -1,4 +1,4 @@
-"""Where Redis is: `REDIS_URL` as platforms hand it out, with `REDIS_TLS` and the sentinels beside it."""
+"""The address of Redis: `REDIS_URL` in the forms that platforms use, with `REDIS_TLS` and the sentinels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATABASE_DIGITS_MAX = 4
 
 
 class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Redis is. With `sentinels`, (host, port) each, they tell where; then host and port are not used."""
+    """Address of Redis. With `sentinels` (host and port of each) these name the master; host and port are not used."""
 
     host: str
     port: int
@@ -29,8 +29,8 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Without the passwords."""
-        where = ",".join(f"{host}:{port}" for host, port in self.sentinels) or f"{self.host}:{self.port}"
-        return f"RedisAddress({where}/{self.database}, tls={self.tls!r})"
+        hosts = ",".join(f"{host}:{port}" for host, port in self.sentinels) or f"{self.host}:{self.port}"
+        return f"RedisAddress({hosts}/{self.database}, tls={self.tls!r})"
 
 
 def redis_address(settings: Settings) -> RedisAddress:
@@ -49,26 +49,27 @@ def read_redis_address(
 ) -> RedisAddress:
     """`REDIS_URL` with `REDIS_TLS` and, for Sentinel, `REDIS_SENTINELS` (host:port,host:port) beside it.
 
-    User, password and database come from the URL in either case: `/2` or `?db=2`, percent-encoded where needed. All
-    else in its query is ignored, so nothing there weakens TLS. rediss:// is `verify-full` unless `REDIS_TLS` says
-    otherwise; a mode with TLS means TLS, also for redis://. Sentinels are spoken to as Redis itself.
+    User, password and database come from the URL in either case: `/2` or `?db=2`, percent-encoded where needed. The
+    rest of its query is ignored, so nothing there weakens TLS. rediss:// is `verify-full` unless `REDIS_TLS` is set; a
+    mode with TLS means TLS, also for redis://. Connections to sentinels use the same mode.
 
     Raises:
         ConfigurationError: names the variable and what to set.
     """
     parts = _split(url)
     port = _port(parts, "REDIS_URL")
-    watchers = _read_sentinels(sentinels)
+    sentinel_addresses = _read_sentinels(sentinels)
     host = parts.hostname or ""
     is_tls = parts.scheme == "rediss"
-    # The sentinels decide where the password goes, so the farthest of them decides whether plaintext is good enough.
-    farthest = next((name for name, _ in watchers if not is_loopback(name)), watchers[0][0] if watchers else host)
+    # The sentinels decide which server gets the password, so one that is not loopback forbids plaintext by default.
+    hosts = [name for name, _ in sentinel_addresses] or [host]
+    remote = next((name for name in hosts if not is_loopback(name)), hosts[0])
     mode = tls_mode(
-        tls or ("verify-full" if is_tls else ""), variable="REDIS_TLS", host=farthest, default_plain=not is_tls
+        tls or ("verify-full" if is_tls else ""), variable="REDIS_TLS", host=remote, default_plain=not is_tls
     )
     if is_tls and mode.context is None:
         raise ConfigurationError(
-            "REDIS_TLS: REDIS_URL begins with rediss://, where nobody answers plaintext; set it to verify-full, "
+            "REDIS_TLS: REDIS_URL begins with rediss://, so the server takes no plaintext; set it to verify-full, "
             "ca:<PEM text or path>, pin:<SHA-256 of the certificate> or encrypt-only"
         )
     return RedisAddress(
@@ -78,7 +79,7 @@ def read_redis_address(
         password=unquote(parts.password) if parts.password else None,
         database=_database(parts),
         tls=mode,
-        sentinels=watchers,
+        sentinels=sentinel_addresses,
         sentinel_master=sentinel_master,
         sentinel_password=sentinel_password or None,
     )
@@ -109,16 +110,16 @@ def _port(parts: SplitResult, variable: str) -> int:
 def _database(parts: SplitResult) -> int:
     text = parse_qs(parts.query).get("db", [unquote(parts.path).strip("/")])[-1] or "0"
     if not (text.isascii() and text.isdigit() and len(text) <= _DATABASE_DIGITS_MAX):
-        raise ConfigurationError("REDIS_URL: its path is the number of a database, /0 mostly")
+        raise ConfigurationError("REDIS_URL: its path is the number of a database, usually /0")
     return int(text)
 
 
 def _read_sentinels(text: str) -> tuple[tuple[str, int], ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    watchers = []
+    addresses = []
     for name in names[:SENTINELS_MAX]:
         parts = urlsplit(f"//{name}")
         if not parts.hostname or parts.path or parts.username:
             raise ConfigurationError("REDIS_SENTINELS: set it to host:26379,host:26379,host:26379")
-        watchers.append((parts.hostname, _port(parts, "REDIS_SENTINELS")))
-    return tuple(watchers)
+        addresses.append((parts.hostname, _port(parts, "REDIS_SENTINELS")))
+    return tuple(addresses)

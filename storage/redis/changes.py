@@ -1,7 +1,7 @@
-"""Who waits for an order hears that it changed, whichever process changed it: Redis pub/sub, a hint and nothing more.
+"""Messages between processes that an order changed, over Redis pub/sub: a hint and nothing more.
 
-A message can be lost, repeated or forged, so a listener that hears one reads the order from Postgres, and now and then
-it reads it unasked. All streams of a process share one connection.
+A message can be lost, repeated or forged, so a listener reads the order from Postgres, and now and then it reads
+without a message. All streams of a process share one connection.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from storage.redis.link import RedisLink
 
 CHANNEL = "nodrop:changes"
 PAIRS_MAX = 1000
-"""Changes in one message; more are sent as several."""
+"""Changes in one message; more are split into several."""
 
 LISTENERS_MAX = 10_000
 PUBLISH_TIMEOUT_S = 0.5
 PUBLISH_PAUSE_S = 1.0
-"""After a failure: who changes orders must not wait for a Redis that is down, time after time."""
+"""Pause after a failure, so that not every change of an order waits for a Redis that is down."""
 
 SILENCE_S = 15.0
-"""Without a message for so long the far side is asked for a sign of life, for twice as long it counts as gone."""
+"""After this time without a message a ping is sent; after twice this time the connection counts as lost."""
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Subscription:
         self._changed = asyncio.Event()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Whether the order may have changed since the last call, or does within `timeout_s`."""
+        """Return whether the order may have changed since the last call, or changes within `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
@@ -56,7 +56,7 @@ class Subscription:
 
 
 class Changes:
-    """Publishing and hearing changes of orders."""
+    """Publisher of and listener to changes of orders."""
 
     def __init__(self, redis: Redis, *, listeners_max: int = LISTENERS_MAX) -> None:
         self._redis = redis
@@ -67,10 +67,10 @@ class Changes:
         self._publishing = RedisLink("publishing changes")
         self._listening = RedisLink("listening to changes")
 
-    # -- telling
+    # -- publishing
 
     async def publish(self, pairs: Sequence[tuple[str, int]]) -> None:
-        """Tell all processes that these orders have these versions now. One round trip; never raises."""
+        """Publish to all processes that these orders have these versions now. One round trip; never raises."""
         now = asyncio.get_running_loop().time()
         if not pairs or now < self._mute_until:
             return
@@ -86,17 +86,17 @@ class Changes:
         else:
             self._publishing.up()
 
-    # -- hearing
+    # -- listening
 
     @contextmanager
     def subscribe(self, order_no: str) -> Iterator[Subscription]:
-        """Hear of one order until the block ends. Subscribe first, then read it: nothing falls in between.
+        """Receive changes of one order until the block ends. Subscribe first, then read it: no change is missed.
 
         Raises:
-            TooManyRequests: this process has as many listeners as it may.
+            TooManyRequests: this process already has the maximum of listeners.
         """
         if self._count >= self._listeners_max:
-            raise TooManyRequests("as many pages listen as this process can serve", retry_after_s=SILENCE_S)
+            raise TooManyRequests("this process already serves the maximum of listening pages", retry_after_s=SILENCE_S)
         subscription = Subscription()
         self._listeners[order_no].add(subscription)
         self._count += 1
@@ -109,32 +109,32 @@ class Changes:
                 del self._listeners[order_no]
 
     async def listen(self) -> None:
-        """Wake listeners as messages come, for ever; one task a process. A lost connection is made anew."""
+        """Wake listeners as messages arrive, for ever, and reconnect after a loss. Run one task per process."""
         while True:
             try:
-                await self._listen_until_it_breaks()
+                await self._listen_until_lost()
             except RedisUnavailable as error:
                 await asyncio.sleep(self._listening.lost(error))
 
-    async def _listen_until_it_breaks(self) -> None:
+    async def _listen_until_lost(self) -> None:
         message: dict[str, Any] | None
         is_pinged = False
         with redis_errors():
             async with self._redis.pubsub() as pubsub:
                 await pubsub.subscribe(CHANNEL)
                 while True:
-                    with redis_errors():  # each turn: it also notices that the task is to end
+                    with redis_errors():  # each turn also notices that the task was cancelled
                         message = await pubsub.get_message(timeout=SILENCE_S)
                         if message is None and not is_pinged:
                             await pubsub.ping()
                     if message is not None:
-                        self._hear(message)
+                        self._handle(message)
                     elif is_pinged:
-                        raise RedisUnavailable("Redis has fallen silent")
+                        raise RedisUnavailable("Redis sends nothing")
                     is_pinged = message is None
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # also after the client reconnected by itself: messages may have been lost
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":  # also after the client's own reconnect: messages may be lost
             self._listening.up()
             self._wake(list(self._listeners))
         elif message["type"] == "message":

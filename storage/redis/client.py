@@ -1,6 +1,6 @@
-"""The clients of Redis, with a limit on everything, and the one place where foreign exceptions become ours.
+"""Clients of Redis with a limit on everything, and the one place where foreign exceptions become ours.
 
-Redis reminds and Postgres remembers: whatever is lost here comes late, so callers treat `RedisUnavailable` as a delay.
+Postgres keeps all work, so whatever is lost in Redis comes late: callers treat `RedisUnavailable` as a delay.
 Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 """
 
@@ -29,7 +29,7 @@ from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 from storage.tls import TlsName, explain_tls
 
 CONNECTIONS_MAX = 4
-"""Per process: small plans of hosted Redis allow twenty connections in all. Whoever comes fifth waits for one."""
+"""Per process: small plans of hosted Redis allow twenty connections in all. A fifth user waits for one."""
 
 CONNECT_TIMEOUT_S = 2.0
 SOCKET_TIMEOUT_S = 5.0
@@ -39,21 +39,21 @@ VERSION_MIN = (6, 2)
 log = structlog.get_logger()
 
 JobRedis = ArqRedis
-"""The client of `open_job_redis`, by a name of ours: only storage and worker know arq."""
+"""Client of `open_job_redis` under a name of ours: only storage and worker know arq."""
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
 
 
 def open_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
-    """A client; it connects when it is first used. To be closed with `aclose()`."""
+    """Return a client that connects at its first use. Close it with `aclose()`."""
     return Redis.from_pool(_pool(address, connections_max))
 
 
 def open_job_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> ArqRedis:
-    """The same for arq, and good for everything else: one a process. Its jobs are JSON, never pickle.
+    """Return the one client of a process, for arq and everything else. Its jobs are JSON, never pickle.
 
-    `WorkerSettings` of the stock `arq` command take it as `redis_pool`: then they have all modes of TLS and our limits.
+    `WorkerSettings` of the stock `arq` command take it as `redis_pool`, and so have all modes of TLS and our limits.
     """
     client = ArqRedis(
         _pool(address, connections_max),
@@ -61,20 +61,20 @@ def open_job_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_
         job_deserializer=decode_job,
         expires_extra_ms=EXPIRES_EXTRA_MS,
     )
-    client.auto_close_connection_pool = True  # the pool is nobody else's
+    client.auto_close_connection_pool = True  # no other client uses this pool
     return client
 
 
 def redis_settings(address: RedisAddress) -> RedisSettings:
-    """For `arq --check` alone, which takes nothing else. In mode `ca` it trusts the system's authorities as well.
+    """Settings for `arq --check`, which takes nothing else. In mode `ca` it also trusts the system's authorities.
 
     Raises:
-        ConfigurationError: arq can neither pin a certificate nor check one behind Sentinel.
+        ConfigurationError: arq can neither pin a certificate nor verify one behind Sentinel.
     """
     name = address.tls.name
     if name is TlsName.PIN or (address.sentinels and address.tls.context):
         raise ConfigurationError(
-            "REDIS_TLS: the command `arq --check` knows neither pin: nor TLS behind Sentinel; "
+            "REDIS_TLS: the command `arq --check` supports neither pin: nor TLS behind Sentinel; "
             "set REDIS_TLS=ca:<PEM text or path> for it"
         )
     return RedisSettings(
@@ -94,11 +94,11 @@ def redis_settings(address: RedisAddress) -> RedisSettings:
 
 
 async def check_redis(redis: Redis) -> None:
-    """Ask for a sign of life at start, when a wrong setting is still somebody's to mend.
+    """Check certificate, password, version and eviction policy at start, when a wrong setting is easily corrected.
 
     Raises:
-        ConfigurationError: the certificate, the password or the version will not do; names what to set.
-        RedisUnavailable: it may come up later.
+        ConfigurationError: certificate, password or version is wrong; names the variable to set.
+        RedisUnavailable: Redis may come up later.
     """
     try:
         with redis_errors():
@@ -106,14 +106,14 @@ async def check_redis(redis: Redis) -> None:
     except RedisUnavailable as error:
         if isinstance(error.__cause__, AuthenticationError):
             raise ConfigurationError("REDIS_URL: Redis refused the user or the password in it") from error
-        if wanted := explain_tls(error, variable="REDIS_TLS"):
-            raise ConfigurationError(wanted) from error
+        if advice := explain_tls(error, variable="REDIS_TLS"):
+            raise ConfigurationError(advice) from error
         raise
     version = str(info.get("redis_version", ""))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < VERSION_MIN:
-        raise ConfigurationError(f"REDIS_URL: Redis {version} is too old, 6.2 is the oldest that will do")
+        raise ConfigurationError(f"REDIS_URL: Redis {version} is too old; 6.2 is the oldest that works")
     policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":  # jobs carry an expiry, so every other policy may throw them away before they are due
+    if policy != "noeviction":  # jobs carry an expiry, so any other policy may evict them before they are due
         log.warning("redis_may_evict_jobs", policy=policy, wanted="noeviction")
 
 
@@ -122,10 +122,10 @@ async def check_redis(redis: Redis) -> None:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """The one place where what Redis, its client and the network raise becomes ours.
+    """Turn the errors of Redis, of its client and of the network into ours.
 
     Raises:
-        RedisUnavailable: what was asked may have been done or not.
+        RedisUnavailable: the command may have been executed or not.
         CancelledError: the task was cancelled meanwhile, and redis-py swallowed it: Python's `wait_for`, before 3.12,
             drops a cancellation that comes as its call ends, and a loop around this would go on for ever.
     """
@@ -145,14 +145,14 @@ def _as_unavailable() -> Iterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         raise RedisUnavailable(f"Redis cannot be reached or does not answer ({type(error).__name__})") from error
     except RuntimeError as error:
-        # uvloop's, when a connection that has just been found lost is touched once more: still the same loss.
+        # uvloop raises it when a connection that was just found lost is used once more: the same loss.
         if not isinstance(error.__context__, RedisError | OSError):
             raise
         raise RedisUnavailable("Redis cannot be reached or does not answer (closed)") from error
 
 
 def _cancellations() -> int:
-    """How often the running task was cancelled; 0 outside of one."""
+    """Return the number of times the running task was cancelled; 0 outside of a task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop runs
@@ -165,9 +165,9 @@ Call = tuple[Sequence[str], Sequence[str | int | bytes]]
 
 
 class Script:
-    """A Lua script, sent by its hash, and by its text to a server that does not know it (new, restarted, failed over).
+    """A Lua script, sent by its hash, or by its text to a server that does not know it (new, restarted, failed over).
 
-    Whoever loses an answer asks again, so each script must be such that running it twice does no harm.
+    A call whose answer was lost is repeated, so every script must be safe to run twice.
     """
 
     def __init__(self, text: str) -> None:
@@ -175,14 +175,14 @@ class Script:
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, call: Call, *, if_unknown: Call | None = None) -> Any:
-        """Run it once, in one round trip; with `if_unknown` in place of `call` where it was not known."""
+        """Run it once, in one round trip; with `if_unknown` instead of `call` if the server did not know it."""
         try:
             return (await self._send(redis, [call], by_hash=True))[0]
         except NoScriptError:
             return (await self._send(redis, [if_unknown or call], by_hash=False))[0]
 
     async def run_all(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
-        """Run it for each of the calls, all in one round trip."""
+        """Run it for each call, all in one round trip."""
         try:
             return await self._send(redis, calls, by_hash=True)
         except NoScriptError:
@@ -196,12 +196,12 @@ class Script:
                     pipe.evalsha(self.sha, len(keys), *keys, *args)
                 else:
                     pipe.eval(self.text, len(keys), *keys, *args)
-            answers: list[Any] = await pipe.execute()
-            return answers
+            results: list[Any] = await pipe.execute()
+            return results
 
 
 class _TlsConnection(Connection):
-    """redis-py makes a context of its own from single settings, which can express neither a pin nor one CA alone."""
+    """Connection with a TLS context of ours: redis-py's settings can express neither a pin nor one CA alone."""
 
     def __init__(self, *, tls: Any, **kwargs: Any) -> None:
         self._tls = tls
@@ -212,11 +212,11 @@ class _TlsConnection(Connection):
 
 
 class _SentinelTlsConnection(SentinelManagedConnection, _TlsConnection):
-    """To the master that the sentinels name."""
+    """Connection to the master that the sentinels name."""
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """redis-py's pool for Sentinel fails a burst instead of letting it wait, and leaves the sentinels connected."""
+    """Pool that lets a burst wait and disconnects from the sentinels; redis-py's own does neither."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 -- redis-py's signature
         await super().disconnect(inuse_connections)
@@ -240,7 +240,7 @@ def _pool(address: RedisAddress, connections_max: int) -> BlockingConnectionPool
     return _SentinelPool(address.sentinel_master, manager, **arguments)  # type: ignore[no-untyped-call]  # as above
 
 
-# A router forgets an idle connection after some minutes: ask after 30 s, and every 10 s, give up after three times.
+# Routers forget an idle connection after some minutes: probe after 30 s, then every 10 s, give up after three.
 _KEEPALIVE = (
     {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3} if sys.platform == "linux" else {}
 )
@@ -251,10 +251,10 @@ def _connection(address: RedisAddress) -> dict[str, Any]:
     return {
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        # Not redis-py's `health_check_interval`: where a password is missing it connects again and again, recursively.
+        # Not redis-py's `health_check_interval`: with a missing password it reconnects recursively.
         "socket_keepalive": True,
         "socket_keepalive_options": _KEEPALIVE,
-        # Once: a pooled connection that the far side has closed in the meantime is only found out by using it.
+        # Once: that a pooled connection was closed by the server is noticed only when it is used.
         "retry": Retry(NoBackoff(), 1),
         "retry_on_error": [RedisConnectionError],
         **tls,

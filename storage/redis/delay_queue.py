@@ -1,13 +1,13 @@
 """The delay queue in Redis, in arq's keys and format: every key and all Lua of the queue are here and nowhere else.
 
-Redis reminds, Postgres remembers. All of this may be flushed at any moment: what is due is then found by the sweep, and
-the epoch tells whoever looks that the jobs of the next half hour have to be armed again.
+Redis may be flushed at any moment: the sweep then finds due work in Postgres, and a new epoch shows that the jobs of
+the next half hour have to be armed again.
 
     arq:queue:{queries-0}               sorted set: job id → when it is due, Unix milliseconds by Redis's own clock
     arq:job:{queries-0}q:…              payload; expires a year after it was due
-    arq:in-progress:{queries-0}q:…      who runs it; expires when the lease ends
+    arq:in-progress:{queries-0}q:…      worker process that runs it; expires when the lease ends
     arq:queue:{queries-0}:parked-jobs   hash: job id → payload that no worker could run
-    nodrop:{epoch}:…                    which epoch this is, which one is armed completely, who is arming it
+    nodrop:{epoch}:…                    current epoch, the last one armed completely, lock of the process arming it
 
 The hash tag keeps a lane's shard in one slot of a cluster; more shards would be {queries-1} and so on.
 """
@@ -29,13 +29,13 @@ from storage.redis.job_payload import EXPIRES_EXTRA_MS, encode_job
 
 HORIZON_S = 1800.0
 BATCH_MAX = 500
-"""Jobs in one run of a script: Redis does nothing else meanwhile, about two milliseconds for as many."""
+"""Jobs in one run of a script. Redis does nothing else meanwhile: about two milliseconds."""
 
 PARKED_JOBS_MAX = 10_000
 
 
 class LaneDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """How full a lane is. Running jobs count as queued and as due until they end. `oldest_due_ms` 0: nothing is due."""
+    """Jobs in a lane. Running jobs count as queued and due until they end. `oldest_due_ms` 0: nothing is due."""
 
     queued: int
     due: int
@@ -43,7 +43,7 @@ class LaneDepth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
-    """The time since Redis was last found empty. Not `armed`: the jobs of the next half hour may be missing."""
+    """Period since Redis was last found empty. Not `armed`: the jobs of the next half hour may be missing."""
 
     id: str
     armed: bool
@@ -57,22 +57,22 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def queue_name(lane: Lane) -> str:
-    """The queue of a lane, for arq: `arq:queue:{queries-0}`."""
+    """Return arq's name of a lane's queue: `arq:queue:{queries-0}`."""
     return f"arq:queue:{_tag(lane)}"
 
 
 def job_id(job: Job) -> str:
-    """The id under which arq knows a job: `{queries-0}q:…`."""
+    """Return arq's id of a job: `{queries-0}q:…`."""
     return f"{_tag(job.lane)}{job.id}"
 
 
 def health_key(lane: Lane, process: str = "") -> str:
-    """The sign of life of one worker process; without a name that of the lane, which `arq --check` reads."""
+    """Key of the health record of one worker process, or of the whole lane, which `arq --check` reads."""
     return f"{queue_name(lane)}:health-check" + (f":{process}" if process else "")
 
 
 class DelayQueue:
-    """The lanes' queues. Jobs due later than `horizon_s` from now are left to Postgres: Redis is kept small.
+    """Queues of all lanes. Jobs due later than `horizon_s` from now stay in Postgres alone: Redis is kept small.
 
     Every method takes one round trip and raises RedisUnavailable when Redis does not answer, is read-only or full.
     """
@@ -82,46 +82,46 @@ class DelayQueue:
         self._horizon_s = horizon_s
 
     async def arm(self, jobs: Sequence[Job]) -> int:
-        """Enqueue what is due within the horizon; return how many were not there yet.
+        """Enqueue the jobs due within the horizon; return the number of new ones.
 
-        A job that is there already is left alone. Where half of one was lost (a payload evicted, an entry removed) the
-        other half is put back, which counts as new.
+        A queued job is left alone. If half of it was lost (a payload evicted, an entry removed) that half is written
+        again, which counts as new.
         """
         near = [job for job in jobs if job.delay_s <= self._horizon_s]
         return await self._run_all(_ARM, (_arm_call(lane, batch) for lane, batch in _batches(near)))
 
     async def cancel(self, jobs: Sequence[Job]) -> int:
-        """Remove queued jobs; return how many there were. A running one is left to find out by itself."""
+        """Remove queued jobs; return their number. A running job is left alone: it finds nothing to do."""
         return await self._run_all(_CANCEL, (_cancel_call(lane, batch) for lane, batch in _batches(jobs)))
 
     async def claim(self, lane: Lane, count: int, *, owner: str, lease_ms: int, look_max: int) -> list[Claimed]:
-        """Take up to `count` due jobs, oldest first, among the first `look_max` due ones: running ones stand there too.
+        """Lease up to `count` of the first `look_max` due jobs, oldest first. Running jobs count among the `look_max`.
 
-        Stock arq workers see the lease and leave these jobs alone until it ends.
+        Stock arq workers respect the lease until it ends.
         """
         call: Call = ([queue_name(lane)], [in_progress_key_prefix, count, look_max, owner, lease_ms])
         with redis_errors():
             claimed = [(bytes(name), int(due_ms)) for name, due_ms in await _CLAIM.run(self._redis, call)]
         unreadable = [name for name, _ in claimed if not _is_text(name)]
-        for name in unreadable:  # arq cannot name them: they would come up for ever
+        for name in unreadable:  # arq cannot name them: they would be claimed for ever
             await self.park_job(lane, name)
         return [Claimed(id=name.decode(), due_ms=due_ms) for name, due_ms in claimed if name not in unreadable]
 
     async def give_back(self, lane: Lane, *, owner: str, look_max: int) -> int:
-        """End all of the owner's leases among the first `look_max` due jobs, also such as it never heard of."""
+        """End all leases of `owner` among the first `look_max` due jobs, also of claims whose answer was lost."""
         call: Call = ([queue_name(lane)], [in_progress_key_prefix, look_max, owner])
         with redis_errors():
             return int(await _GIVE_BACK.run(self._redis, call))
 
     async def park_job(self, lane: Lane, name: str | bytes) -> bool:
-        """Move a job that cannot be run out of the queue, to be looked at; False when it had no payload any more."""
+        """Move a job that cannot be run out of the queue, for a person; return False if its payload had expired."""
         keys = [queue_name(lane), f"{queue_name(lane)}:parked-jobs"]
         prefixes = [job_key_prefix, in_progress_key_prefix, retry_key_prefix]
         with redis_errors():
             return bool(await _PARK.run(self._redis, (keys, [name, PARKED_JOBS_MAX, *prefixes])))
 
     async def due(self, lane: Lane, count: int) -> list[bytes]:
-        """The ids of the first `count` due jobs, oldest first, running ones among them."""
+        """Return the ids of the first `count` due jobs, oldest first, including running ones."""
         with redis_errors():
             return [bytes(name) for name in await _DUE.run(self._redis, ([queue_name(lane)], [count]))]
 
@@ -131,7 +131,7 @@ class DelayQueue:
         return LaneDepth(queued=int(queued), due=int(due), oldest_due_ms=int(oldest))
 
     async def epoch(self) -> Epoch:
-        """Which epoch this is. Whoever first finds none, because Redis was flushed or is new, begins one."""
+        """Return the current epoch. If there is none, because Redis was flushed or is new, begin one."""
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(_EPOCH, token_hex(8), nx=True)
@@ -140,14 +140,14 @@ class DelayQueue:
         return Epoch(id=bytes(epoch).decode(errors="replace"), armed=epoch == armed)
 
     async def mark_rearmed(self, epoch: Epoch) -> None:
-        """All that is due within the horizon has been armed since `epoch` began. A later epoch is not concerned."""
+        """Record that all jobs due within the horizon were armed in `epoch`. A later epoch stays unarmed."""
         with redis_errors():
             await self._redis.set(_ARMED_EPOCH, epoch.id)
 
     async def claim_rearm(self, ttl_s: float) -> bool:
-        """Whether it is for this process to walk the table. After `ttl_s` it is for another: this one may have died.
+        """Return True if this process is to walk the table. After `ttl_s` another may: this one may have died.
 
-        Two walking at once do no harm, since what is armed is left alone.
+        Two walks at once do no harm, since armed jobs are left alone.
         """
         with redis_errors():
             return bool(await self._redis.set(_REARM_LOCK, token_hex(8), nx=True, px=max(1, round(ttl_s * 1000))))
@@ -183,7 +183,7 @@ def _batches(jobs: Iterable[Job]) -> list[tuple[Lane, list[Job]]]:
 
 
 def _arm_call(lane: Lane, jobs: Sequence[Job]) -> Call:
-    enqueued_ms = time.time_ns() // 1_000_000  # only shown
+    enqueued_ms = time.time_ns() // 1_000_000  # shown, never compared
     args: list[str | int | bytes] = [EXPIRES_EXTRA_MS]
     for job in jobs:
         payload = encode_job({"t": None, "f": job.name, "a": job.args, "k": {}, "et": enqueued_ms})
@@ -212,7 +212,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: the queue, then a payload's key for each job. ARGV: expiry beyond the due time, then id, delay, payload of each
+# KEYS: the queue, then a payload's key for each job. ARGV: expiry after the due time, then id, delay, payload of each
 _ARM = Script(
     _NOW
     + """
@@ -245,7 +245,7 @@ end
 return removed
 """)
 
-# ARGV: prefix of leases, how many, how many to look at, owner, lease in ms. Returns id and due time of each
+# ARGV: prefix of leases, jobs to claim, jobs to look at, owner, lease in ms. Returns id and due time of each
 _CLAIM = Script(
     _NOW
     + """
@@ -263,7 +263,7 @@ return claimed
 """
 )
 
-# ARGV: prefix of leases, how many to look at, owner
+# ARGV: prefix of leases, jobs to look at, owner
 _GIVE_BACK = Script(
     _NOW
     + """
@@ -277,7 +277,7 @@ return ended
 """
 )
 
-# KEYS: the queue, the hash of parked jobs. ARGV: id, how many may be parked, prefixes of payloads, of leases, of tries
+# KEYS: the queue, the hash of parked jobs. ARGV: id, size limit of the hash, prefixes of payloads, of leases, of tries
 _PARK = Script("""
 local payload = redis.pcall('GET', ARGV[3] .. ARGV[1])
 if type(payload) == 'table' then -- not even a string

@@ -1,9 +1,9 @@
-"""How a job stands in Redis: arq's own dictionary, as JSON. Never pickle: who reads that runs what a writer wants.
+"""Payload of a job in Redis: arq's own dictionary as JSON. Never pickle: reading that runs code of its writer.
 
     t   try it starts from, or null       a   arguments          et  when it was enqueued, Unix milliseconds
-    f   name of the function              k   named arguments        (the enqueuer's clock; only shown, never compared)
+    f   name of the function              k   named arguments        (the enqueuer's clock; shown, never compared)
 
-A payload that is not exactly this cannot be decoded, so whoever forges one gets at most one of our own idempotent jobs.
+Any other payload cannot be decoded, so a forged one runs at most one of our own idempotent jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 EXPIRES_EXTRA_MS = 365 * 86_400_000
-"""How long a payload outlives its due time: a year, since an expired payload is a lost job."""
+"""Time from the due time to the expiry of a payload: a year, since an expired payload is a lost job."""
 
 PAYLOAD_BYTES_MAX = 65_536
 _YEAR_9999_MS = 253_402_300_799_000
@@ -22,7 +22,7 @@ _Argument = str | int
 
 
 class _Payload(msgspec.Struct, forbid_unknown_fields=True):
-    """Bounded where arq, or Python's datetime, would raise in a place that ends the worker's loop."""
+    """Bounded where arq or Python's datetime would raise and end the worker's loop."""
 
     f: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     a: Annotated[list[_Argument], msgspec.Meta(max_length=20)]
@@ -32,7 +32,7 @@ class _Payload(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def encode_job(job: dict[str, Any]) -> bytes:
-    """The `job_serializer` of arq. Of an exception, which arq puts into its results, only the type is written."""
+    """The `job_serializer` of arq. Exceptions, which arq puts into its results, are written as their type."""
     return _encoder.encode(job)
 
 
@@ -40,7 +40,7 @@ def decode_job(payload: bytes) -> dict[str, Any]:
     """The `job_deserializer` of arq.
 
     Raises:
-        ValueError: it is not a payload of ours; arq makes an undecodable job of it.
+        ValueError: not a payload of ours; arq treats the job as undecodable.
     """
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError("the payload is too large")

@@ -1,11 +1,11 @@
-"""The payment-success queue: raw callbacks in Redis while Postgres is down, until the worker puts them in the inbox.
+"""The payment-success queue: raw callbacks in Redis while Postgres is down, until the worker puts them into the inbox.
 
-The channel is answered 503 all the same and sends again: this only shortens the wait. So it is bounded, and what does
-not fit is refused.
+The channel gets a 503 nevertheless and sends again; parking only shortens the wait. So the space is bounded, and a
+callback that does not fit is refused.
 
     nodrop:{parked}:callbacks   hash: fingerprint → the callback as JSON, its body in base64
-    nodrop:{parked}:bytes       how many bytes of JSON the hash holds
-    nodrop:{parked}:quarantine  hash: what could not be read
+    nodrop:{parked}:bytes       size of the JSON in the hash, in bytes
+    nodrop:{parked}:quarantine  hash: entries that could not be read
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class ParkedCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A callback as it came, header names in lower case. Its freshness is judged by `received_at`, not by the clock."""
+    """A callback as received, header names in lower case. Its freshness is judged by `received_at`."""
 
     account: str
     headers: dict[str, str]
@@ -43,7 +43,7 @@ class ParkedCallback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParkedCallbacks:
-    """All callbacks that wait for Postgres. Every method takes one round trip and may raise RedisUnavailable."""
+    """Callbacks that wait for Postgres. Every method takes one round trip and may raise RedisUnavailable."""
 
     def __init__(self, redis: Redis, *, parked_max: int = PARKED_MAX, bytes_max: int = PARKED_BYTES_MAX) -> None:
         self._redis = redis
@@ -51,10 +51,10 @@ class ParkedCallbacks:
         self._bytes_max = bytes_max
 
     async def park(self, parked: ParkedCallback) -> None:
-        """Keep it; ten copies of one are one, with the time of the first.
+        """Keep it. Copies of one callback are kept once, with the time of the first.
 
         Raises:
-            RedisUnavailable: it was not kept, also because there is no room.
+            RedisUnavailable: it was not kept, for example because there is no room.
         """
         call: Call = (
             [_CALLBACKS, _BYTES],
@@ -63,13 +63,13 @@ class ParkedCallbacks:
         with redis_errors():
             is_kept = await _PARK.run(self._redis, call)
         if not is_kept:
-            raise RedisUnavailable("as many callbacks are parked as there is room for")
+            raise RedisUnavailable("there is no room for another parked callback")
 
     async def parked(self, count: int) -> list[tuple[bytes, ParkedCallback]]:
-        """Up to `count` of them, each with the field to unpark it by.
+        """Return up to `count` callbacks, each with the field to unpark it by.
 
-        They come in no order, so one that cannot be dealt with does not stand in the way of the others. What cannot be
-        read is put into quarantine.
+        Their order is random, so one that cannot be handled does not block the others. Entries that cannot be read move
+        to the quarantine.
         """
         with redis_errors():
             pairs = await self._redis.hrandfield(_CALLBACKS, count, True)
@@ -85,12 +85,12 @@ class ParkedCallbacks:
         return readable
 
     async def unpark(self, fields: Sequence[bytes]) -> None:
-        """Remove what Postgres has committed, and nothing before that."""
+        """Remove callbacks that Postgres has committed."""
         if fields:
             await self._remove(fields, quarantine_max=0)
 
     async def count(self) -> int:
-        """How many wait."""
+        """Return the number of parked callbacks."""
         with redis_errors():
             return int(await self._redis.hlen(_CALLBACKS))  # type: ignore[misc]  # annotated for both
 
@@ -103,9 +103,9 @@ _CALLBACKS = "nodrop:{parked}:callbacks"
 _BYTES = "nodrop:{parked}:bytes"
 _QUARANTINE = "nodrop:{parked}:quarantine"
 
-# Set by the hops between the channel and us, different in every copy. All other headers count, whatever their names:
-# a signature left out would let a forged copy take the place of the genuine one, one more header only costs a copy.
-_OF_HOPS = frozenset(
+# Headers set between the channel and us, different in every copy. All others are part of the fingerprint: without the
+# signature a forged copy could replace the genuine one; an unknown header only costs one more copy.
+_HOP_HEADERS = frozenset(
     "accept accept-encoding cdn-loop cf-connecting-ip cf-ray connection content-length date fly-request-id forwarded"
     " host keep-alive traceparent tracestate true-client-ip user-agent via x-amzn-trace-id x-cloud-trace-context"
     " x-correlation-id x-real-ip x-request-id x-request-start".split()
@@ -116,14 +116,14 @@ def _fingerprint(parked: ParkedCallback) -> str:
     signed = sorted(
         (name, value)
         for name, value in parked.headers.items()
-        if name not in _OF_HOPS and not name.startswith("x-forwarded-")
+        if name not in _HOP_HEADERS and not name.startswith("x-forwarded-")
     )
     return sha256(msgspec.json.encode((parked.account, signed, parked.body))).hexdigest()
 
 
 _decoder = msgspec.json.Decoder(ParkedCallback)
 
-# KEYS: callbacks, bytes. ARGV: fingerprint, JSON, how many may be parked, how many bytes. Returns whether it is there
+# KEYS: callbacks, bytes. ARGV: fingerprint, JSON, maximum of callbacks, of bytes. Returns whether it is parked
 _PARK = Script("""
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   return 1
@@ -138,7 +138,7 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """)
 
-# KEYS: callbacks, bytes, quarantine. ARGV: how many the quarantine may hold, then the field of each
+# KEYS: callbacks, bytes, quarantine. ARGV: maximum of the quarantine, then the field of each
 _REMOVE = Script("""
 for i = 2, #ARGV do
   local value = redis.call('HGET', KEYS[1], ARGV[i])

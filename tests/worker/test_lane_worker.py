@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from arq.connections import ArqRedis
 from arq.worker import Worker, async_check_health, func
+from fakeredis import FakeServer
 from structlog.testing import capture_logs
 
 from core.errors import RedisUnavailable
@@ -20,7 +21,7 @@ from storage.redis.client import redis_settings
 from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
 from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
-from tests.storage.redis.tools import Connect, job_client_of
+from tests.storage.redis.tools import Connect, fake_client_of, job_client_of
 from worker.lane import JobFunction, LaneWorker
 
 LANE = Lane.QUERIES
@@ -61,8 +62,8 @@ def query(number: int, *, arm_no: int = 1, delay_s: float = 0.0) -> Job:
     return query_payment(PaymentKey("shop", f"trade-{number}"), arm_no, delay_s)
 
 
-async def left_in(redis: ArqRedis) -> int:
-    """What still belongs to jobs: entries, payloads, leases, tries."""
+async def remaining_keys(redis: ArqRedis) -> int:
+    """Count the keys of jobs: entries, payloads, leases, tries."""
     return len([key async for key in redis.scan_iter() if b"health" not in key and key != PARKED.encode()])
 
 
@@ -79,7 +80,7 @@ async def test_due_jobs_run_once_and_leave_nothing_behind(redis: ArqRedis, queue
 
 
 async def is_empty(redis: ArqRedis) -> bool:
-    return await left_in(redis) == 0
+    return await remaining_keys(redis) == 0
 
 
 @pytest.mark.parametrize("skew_s", [-3600.0, -600.0, 600.0, 3600.0])
@@ -149,17 +150,17 @@ async def test_the_process_and_its_lane_show_that_they_are_alive(real_redis: Arq
 # -- what cannot be run ------------------------------------------------------------------------------------------------
 
 
-class Bomb:
+class CodeWhenUnpickled:
     """Runs code wherever it is unpickled."""
 
-    went_off = False
+    has_run = False
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return setattr, (Bomb, "went_off", True)
+        return setattr, (CodeWhenUnpickled, "has_run", True)
 
 
-POISON = {
-    "pickled": pickle.dumps({"t": None, "f": "query_payment", "a": (Bomb(),), "k": {}, "et": 1}),
+UNRUNNABLE = {
+    "pickled": pickle.dumps({"t": None, "f": "query_payment", "a": (CodeWhenUnpickled(),), "k": {}, "et": 1}),
     "cut off": b'{"t":null,"f":"query_pay',
     "deep": b"[" * 10_000,
     "five thousand digits": b'{"t":null,"f":"query_payment","a":[' + b"9" * 5000 + b'],"k":{},"et":1e5}',
@@ -169,8 +170,8 @@ POISON = {
 }
 
 
-@pytest.mark.parametrize("payload", POISON.values(), ids=POISON)
-async def test_what_cannot_be_run_is_parked_with_its_payload_and_holds_nobody_up(
+@pytest.mark.parametrize("payload", UNRUNNABLE.values(), ids=UNRUNNABLE)
+async def test_a_job_that_cannot_run_is_parked_with_its_payload_and_delays_no_other(
     redis: ArqRedis, queue: DelayQueue, payload: bytes
 ) -> None:
     ran = Ran()
@@ -182,12 +183,12 @@ async def test_what_cannot_be_run_is_parked_with_its_payload_and_holds_nobody_up
             await eventually(lambda: ran.jobs == [("trade-2", 1)])
     assert await redis.hgetall(PARKED) == {job_id(query(1)).encode(): payload}  # type: ignore[misc]
     assert await is_empty(redis)
-    assert not Bomb.went_off
+    assert not CodeWhenUnpickled.has_run
     (line,) = [line for line in lines if line["event"] == "job_parked"]
     assert line["job_id"] == job_id(query(1))
 
 
-async def test_a_job_whose_payload_expired_is_dropped_and_told(redis: ArqRedis, queue: DelayQueue) -> None:
+async def test_a_job_whose_payload_expired_is_dropped_and_logged(redis: ArqRedis, queue: DelayQueue) -> None:
     ran = Ran()
     await queue.arm([query(1), query(2)])
     await redis.delete("arq:job:" + job_id(query(1)))
@@ -198,7 +199,7 @@ async def test_a_job_whose_payload_expired_is_dropped_and_told(redis: ArqRedis, 
     assert [line["event"] for line in lines if "job_id" in line] == ["job_expired"]
 
 
-async def test_keys_of_another_kind_do_not_come_up_for_ever(redis: ArqRedis, queue: DelayQueue) -> None:
+async def test_a_payload_key_of_another_type_is_parked(redis: ArqRedis, queue: DelayQueue) -> None:
     await queue.arm([query(1), query(2)])
     await redis.delete("arq:job:" + job_id(query(1)))
     await redis.rpush("arq:job:" + job_id(query(1)), "x")  # type: ignore[misc]
@@ -209,7 +210,7 @@ async def test_keys_of_another_kind_do_not_come_up_for_ever(redis: ArqRedis, que
         assert await redis.zcard(QUEUE) == 0
 
 
-async def test_a_job_that_raises_is_told_by_name_alone(redis: ArqRedis, queue: DelayQueue) -> None:
+async def test_a_job_that_raises_is_logged_without_its_message(redis: ArqRedis, queue: DelayQueue) -> None:
     async def raising(_ctx: dict[str, Any], _account: str, out_trade_no: str, _arm_no: int) -> None:
         if out_trade_no == "trade-1":
             raise ValueError("sk_live_secret")
@@ -238,6 +239,21 @@ async def test_a_job_that_hangs_is_ended_after_its_time_out(redis: ArqRedis, que
 # -- Redis goes away ---------------------------------------------------------------------------------------------------
 
 
+async def test_a_worker_runs_jobs_again_after_its_link_was_lost() -> None:
+    server = FakeServer(version=(7,))
+    ran = Ran()
+    async with fake_client_of(server) as redis:
+        worker = worker_of(redis, ran)
+        await DelayQueue(redis).arm([query(1)])
+        server.connected = False
+        with pytest.raises(RedisUnavailable):
+            await worker.run_once()
+        server.connected = True
+        assert await worker.run_once() == 1
+        await worker.drain(1)
+    assert ran.jobs == [("trade-1", 1)]
+
+
 async def test_a_worker_outlives_the_death_of_redis(server_directory: Path) -> None:
     with EmbeddedRedis(server_directory, appendonly=True) as server, capture_logs() as lines:
         async with job_client_of(server.url) as redis:
@@ -250,8 +266,8 @@ async def test_a_worker_outlives_the_death_of_redis(server_directory: Path) -> N
                 server.start()
                 await arm_when_back(redis, query(2))
                 await eventually(lambda: len(ran.jobs) == 2)
-    told = [line["event"] for line in lines if line["event"].startswith("redis_link") and line["of"] == "lane"]
-    assert told == ["redis_link_lost", "redis_link_restored"]  # one line for each change, none for each try
+    events = [line["event"] for line in lines if line["event"].startswith("redis_link") and line["of"] == "lane"]
+    assert events == ["redis_link_lost", "redis_link_restored"]  # one line for each change, none for each try
 
 
 async def arm_when_back(redis: ArqRedis, job: Job) -> None:
@@ -264,7 +280,7 @@ async def arm_when_back(redis: ArqRedis, job: Job) -> None:
     await eventually(armed)
 
 
-async def test_a_job_whose_end_redis_did_not_hear_of_comes_up_again(server_directory: Path) -> None:
+async def test_a_job_whose_end_did_not_reach_redis_runs_again(server_directory: Path) -> None:
     """It finds another arm number in Postgres then, and does nothing."""
     with EmbeddedRedis(server_directory, appendonly=True) as server, capture_logs() as lines:
         async with job_client_of(server.url) as redis:
@@ -309,7 +325,7 @@ async def test_running_jobs_may_end_and_nothing_new_begins(redis: ArqRedis, queu
     assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(2)).encode()]
 
 
-async def test_what_is_cancelled_at_the_end_is_given_back_at_once(redis: ArqRedis, queue: DelayQueue) -> None:
+async def test_a_job_cancelled_at_the_end_is_given_back_at_once(redis: ArqRedis, queue: DelayQueue) -> None:
     worker = worker_of(redis, lambda *_: asyncio.Event().wait())  # type: ignore[arg-type]
     await queue.arm([query(number) for number in range(5)])
     async with running(worker):
@@ -318,7 +334,7 @@ async def test_what_is_cancelled_at_the_end_is_given_back_at_once(redis: ArqRedi
         assert len(await queue.claim(LANE, 10, owner="next", lease_ms=1000, look_max=10)) == 5
 
 
-async def test_what_was_claimed_and_not_begun_is_given_back(redis: ArqRedis, queue: DelayQueue) -> None:
+async def test_a_job_claimed_and_not_started_is_given_back(redis: ArqRedis, queue: DelayQueue) -> None:
     """Also what Redis claimed for us in an answer that never came."""
     ran = Ran()
     worker = worker_of(redis, ran)
@@ -330,7 +346,7 @@ async def test_what_was_claimed_and_not_begun_is_given_back(redis: ArqRedis, que
     assert len(await queue.claim(LANE, 10, owner="next", lease_ms=1000, look_max=10)) == 5
 
 
-async def test_a_job_that_has_just_ended_tells_redis_before_the_worker_is_drained(
+async def test_a_job_that_has_just_ended_is_removed_before_the_worker_is_drained(
     redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, ended, may_finish = Worker.finish_job, asyncio.Event(), asyncio.Event()
@@ -377,11 +393,11 @@ async def test_a_stock_worker_and_ours_share_a_queue_without_running_a_job_twice
 
 
 async def no_info(*_: Any) -> None:
-    """In place of the line that arq logs about the server."""
+    """Replace the line that arq logs about the server."""
 
 
-async def test_a_redis_that_never_was_there_is_waited_for() -> None:
-    async with job_client_of("redis://127.0.0.1:1") as nowhere:
+async def test_the_worker_waits_for_a_redis_that_is_not_there_at_start() -> None:
+    async with job_client_of("redis://127.0.0.1:1") as unreachable:
         with capture_logs() as lines:
-            async with running(worker_of(nowhere, Ran())):
+            async with running(worker_of(unreachable, Ran())):
                 await eventually(lambda: [line for line in lines if line["event"] == "redis_link_lost"])

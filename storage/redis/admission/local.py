@@ -1,8 +1,8 @@
-"""The rate limit and the breaker of one process on its own, for as long as Redis cannot be asked.
+"""Rate limit and breaker of one process on its own, while Redis is not available.
 
-Every process takes its part of an account's rate, so that all of them together stay within it. With fewer calls a
-second than processes each makes one in so many seconds that the rate is kept on average; that several make theirs in
-the same second cannot be ruled out without asking one another.
+Every process takes its part of an account's rate, so that all of them together stay within it. If the rate is lower
+than the number of processes, each makes one call per several seconds and the rate is kept on average: processes that
+cannot communicate may call in the same second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.admission import (
 )
 
 WINDOW_S = 1.1
-"""A second, and 100 ms by which two calls may arrive closer together than they were admitted."""
+"""A second, and 100 ms because two calls may arrive closer together than they were admitted."""
 
 
 class LocalAdmission:
@@ -46,11 +46,11 @@ class LocalAdmission:
             self._account(account).breaker.unanswered(self._clock())
 
     def try_admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
-        """Reserve one call now, or tell how long not to ask again."""
+        """Reserve one call now, or return the time to wait before the next try."""
         now = self._clock()
         state = self._account(account)
-        if (closed_s := state.breaker.wait_s(now)) > 0:
-            return Wait(closed_s, "breaker")
+        if (open_s := state.breaker.wait_s(now)) > 0:
+            return Wait(open_s, "breaker")
         if (full_s := state.wait_s(now, urgency, *_part(rate_per_s, self._processes))) > 0:
             return Wait(full_s, "rate")
         state.calls.append((now, urgency))
@@ -62,21 +62,21 @@ class LocalAdmission:
 
 
 def _part(rate_per_s: int, processes: int) -> tuple[int, float]:
-    """How many calls one process may make within how many seconds."""
+    """Return the calls that one process may make, and within how many seconds."""
     if rate_per_s >= processes:
         return rate_per_s // processes, WINDOW_S
     return 1, WINDOW_S * ceil(processes / max(1, rate_per_s))
 
 
 class _Account:
-    """What this process asked of one account of late."""
+    """Recent calls of this process to one account, and their breaker."""
 
     def __init__(self) -> None:
         self.calls: deque[tuple[float, Urgency]] = deque()
         self.breaker = Breaker()
 
     def wait_s(self, now: float, urgency: Urgency, rate: int, window_s: float) -> float:
-        """0 when one more call fits, else until the oldest leaves the window."""
+        """Return 0 if one more call fits, else the time until the oldest leaves the window."""
         while self.calls and self.calls[0][0] <= now - window_s:
             self.calls.popleft()
         made = Counter(by for _, by in self.calls)
@@ -86,7 +86,7 @@ class _Account:
 
 
 class Breaker:
-    """Closed, open until a time, or half open: then one call probes. An answer puts a new one in its place."""
+    """Closed, open until a time, or half open: then one call probes. After an answer a new breaker replaces it."""
 
     def __init__(self) -> None:
         self._unanswered: deque[float] = deque(maxlen=UNANSWERED_MAX)
@@ -95,7 +95,7 @@ class Breaker:
         self._probe_until = 0.0
 
     def wait_s(self, now: float) -> float:
-        """0 when a call may be made."""
+        """Return the seconds until a call may be made; 0 for now."""
         if self._open_until is None:
             return 0.0
         if now < self._open_until:
@@ -103,12 +103,12 @@ class Breaker:
         return min(max(0.0, self._probe_until - now), OPEN_S)
 
     def admitted(self, now: float) -> None:
-        """A call is made; if the breaker is half open it is the probe."""
+        """Note that a call is made; if the breaker is half open it is the probe."""
         if self._open_until is not None:
             self._probe_until = now + PROBE_S
 
     def unanswered(self, now: float) -> None:
-        """A call was not answered. While the breaker is open, those made before it opened tell nothing new."""
+        """Note an unanswered call. While the breaker is open, calls made before it opened do not count."""
         if self._open_until is None:
             self._unanswered.append(now)
             if len(self._unanswered) == UNANSWERED_MAX and now - self._unanswered[0] <= UNANSWERED_WITHIN_S:

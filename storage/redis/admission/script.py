@@ -1,12 +1,12 @@
-"""Keys and Lua of `storage.redis.admission.shared`: each account's log of calls, and its breaker.
+"""Keys and Lua of `storage.redis.admission.shared`: log of calls and breaker of each account.
 
-    nodrop:{admission}:generation         when Redis was last found empty
-    nodrop:{admission}:quiet              exists while nobody may call
-    nodrop:{admission}:<account>:fresh    sorted set: reservation → when it was made, Unix milliseconds by Redis's clock
+    nodrop:{admission}:generation         time when Redis was last found empty
+    nodrop:{admission}:quiet              exists while no call is admitted
+    nodrop:{admission}:<account>:fresh    sorted set: reservation → its time, Unix milliseconds by Redis's clock
                                           (…:scheduled and …:refresh likewise)
-    nodrop:{admission}:<account>:line     when the next refused scheduled call is to come back
-    nodrop:{admission}:<account>:breaker  hash: until, length, probe; not there: closed
-    nodrop:{admission}:<account>:unanswered  list: when the last unanswered calls in a row were reported
+    nodrop:{admission}:<account>:line     time at which the next refused scheduled call may return
+    nodrop:{admission}:<account>:breaker  hash: until, length, probe; missing: closed
+    nodrop:{admission}:<account>:unanswered  list: times of the last unanswered calls in a row
 
 One hash tag for all: they stay in one slot of a cluster.
 """
@@ -25,11 +25,11 @@ from core.admission import (
 from storage.redis.admission.local import WINDOW_S
 from storage.redis.client import Call, Script
 
-LOOK_GAP_S = 1.0
-"""While Redis is down each process looks for it at most this often: nobody else pays for a time-out."""
+PROBE_GAP_S = 1.0
+"""Least time between two probes for a Redis that is down, so that only one call per gap waits for a time-out."""
 
-RETURN_S = WINDOW_S + LOOK_GAP_S
-"""Until the calls of others, who may find out a second later that Redis is back, are older than a second."""
+RETURN_S = WINDOW_S + PROBE_GAP_S
+"""Time until the calls of other processes, which may notice a second later that Redis is back, leave the window."""
 
 LINE_S = 300.0
 
@@ -39,15 +39,15 @@ _URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
 def admit_call(
     account: str, rate: int, urgency: Urgency, *, reservation: str, forget: str, generation: str, is_lost: bool
 ) -> Call:
-    """For `ADMIT`. `forget` is an earlier reservation that was not used, `generation` the last one heard of; or ''."""
+    """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
     names = ("breaker", "line", *_URGENCIES)
     keys = [_PREFIX + "generation", _PREFIX + "quiet", *(f"{_PREFIX}{account}:{name}" for name in names)]
-    which = _URGENCIES.index(urgency) + 1
-    return keys, [which, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
+    urgency_number = _URGENCIES.index(urgency) + 1
+    return keys, [urgency_number, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
 
 
 def report_call(account: str, *, answered: bool) -> Call:
-    """For `REPORT`."""
+    """Keys and arguments of `REPORT`."""
     return [f"{_PREFIX}{account}:{name}" for name in ("breaker", "unanswered")], [int(answered)]
 
 
@@ -57,13 +57,13 @@ _HEAD = f"""
 local WINDOW, RETURN, LINE = {WINDOW_S * 1000:.0f}, {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
 local UNANSWERED, WITHIN = {UNANSWERED_MAX}, {UNANSWERED_WITHIN_S * 1000:.0f}
 local OPEN, OPEN_MAX, PROBE = {OPEN_S * 1000:.0f}, {OPEN_S_MAX * 1000:.0f}, {PROBE_S * 1000:.0f}
-local KEPT = 600000 -- what nobody has touched for ten minutes is forgotten
+local KEPT = 600000 -- a breaker without reports expires after ten minutes
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # KEYS: generation, quiet; of the account: breaker, line, log of fresh, of scheduled, of refresh
-# ARGV: which of the three, rate, share, reservation, one to forget or '', generation known or '', whether data was lost
+# ARGV: number of the urgency, rate, share, reservation, one to forget or '', known generation or '', was data lost
 # Returns the reason for a refusal or '', the wait in ms, the generation
 ADMIT = Script(
     _HEAD
@@ -77,7 +77,7 @@ if not generation then
   redis.call('SET', KEYS[1], generation)
 end
 
--- A scheduled call comes back when it is told to: each is told another time, so that a backlog does not come at once.
+-- Every refused scheduled call gets another time to return at, so that a backlog does not return at once.
 local function refuse(reason, wait)
   if urgency == 2 then
     local slot = math.max(tonumber(redis.call('GET', KEYS[4]) or 0), now + wait)
@@ -90,8 +90,8 @@ local function refuse(reason, wait)
   return {reason, math.ceil(wait), generation}
 end
 
--- Calls made before a flush or a restart are not in the log. Who remembers an older generation, or was known to the
--- server's scripts before, tells everybody to wait.
+-- Calls made before a flush or a restart are not in the log. A process that knows an older generation, or whose script
+-- the server has lost, makes all processes wait.
 local age = now - generation
 if ARGV[7] == '1' then
   redis.call('SET', KEYS[2], 1, 'PX', RETURN)
@@ -103,7 +103,7 @@ if quiet > 0 then
   return refuse('redis_forgot', quiet)
 end
 
--- Times too far in the future were written before the clock was put back.
+-- Times too far in the future were written before the clock was set back.
 local breaker = redis.call('HMGET', KEYS[3], 'until', 'length', 'probe')
 local is_half_open = false
 if breaker[1] then
@@ -136,7 +136,7 @@ end
 if used >= rate then
   local oldest = now
   for i = 1, 3 do
-    if made[i] > (i == urgency and 0 or kept[i]) then -- one that leaves makes room for this call
+    if made[i] > (i == urgency and 0 or kept[i]) then -- when this one leaves the window, the call fits
       oldest = math.min(oldest, redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')[2])
     end
   end
@@ -170,7 +170,7 @@ if not breaker[1] then
   end
   redis.call('DEL', KEYS[2])
   redis.call('HSET', KEYS[1], 'until', now + OPEN, 'length', OPEN)
-elseif now >= tonumber(breaker[1]) then -- the probe; calls made before it opened tell nothing new
+elseif now >= tonumber(breaker[1]) then -- the probe failed; calls made before it opened do not count
   local length = math.min(2 * breaker[2], OPEN_MAX)
   redis.call('HSET', KEYS[1], 'until', now + length, 'length', length)
   redis.call('HDEL', KEYS[1], 'probe')

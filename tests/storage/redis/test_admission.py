@@ -57,7 +57,7 @@ async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: i
 
 
 @given(rate=st.integers(1, 60), wanted=st.lists(st.sampled_from(Urgency), max_size=200))
-def test_the_rate_is_never_exceeded_and_whoever_has_not_used_its_share_is_admitted(
+def test_the_rate_is_never_exceeded_and_an_unused_share_is_always_admitted(
     rate: int, wanted: Sequence[Urgency]
 ) -> None:
     made: Counter[Urgency] = Counter()
@@ -94,7 +94,7 @@ async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int
 
 
 async def test_two_processes_together_keep_the_rate_in_every_second(redis_url: str) -> None:
-    """Also when nobody waits for as long as it was told."""
+    """Also when no caller waits for as long as it should."""
     rate, made = 20, list[float]()
     end = monotonic() + 2.6
 
@@ -131,12 +131,25 @@ async def test_scheduled_calls_leave_room_for_fresh_ones(shared: SharedAdmission
     assert await admitted(shared, FRESH, tries=2) == 2
 
 
+async def test_a_call_leaves_the_window_after_a_second_and_a_tenth_and_not_before(
+    redis: Redis, shared: SharedAdmission
+) -> None:
+    assert await admitted(shared, FRESH, rate=1, tries=1) == 1
+    (reservation,) = await redis.zrange(KEY + "fresh", 0, -1)
+    made_ms = await server_ms(redis)
+    await redis.zadd(KEY + "fresh", {reservation: made_ms})
+    wait_ms = (await wait_of(shared, rate=1)).seconds * 1000
+    assert made_ms + 1101 - await server_ms(redis) <= wait_ms <= 1101
+    await redis.zadd(KEY + "fresh", {reservation: made_ms - 1101})
+    assert await admitted(shared, SCHEDULED, rate=1, tries=1) == 1
+
+
 async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
     assert await admitted(shared, SCHEDULED, rate=1) == 1
     assert isinstance(await shared.admit("other", 1, SCHEDULED), Admitted)
 
 
-async def test_a_refused_backlog_is_told_one_time_after_another(shared: SharedAdmission) -> None:
+async def test_a_refused_backlog_gets_one_time_after_another(shared: SharedAdmission) -> None:
     """At the rate that is left beside the fresh share: 8 in 1.1 s."""
     await admitted(shared, SCHEDULED, tries=8)
     waits = [(await wait_of(shared)).seconds for _ in range(100)]
@@ -144,7 +157,9 @@ async def test_a_refused_backlog_is_told_one_time_after_another(shared: SharedAd
     assert all(0.1 < later - earlier < 0.2 for earlier, later in pairwise(waits))
 
 
-async def test_a_short_wait_is_slept_for_a_person_and_never_for_a_job(redis: Redis, shared: SharedAdmission) -> None:
+async def test_a_short_wait_happens_inside_for_a_person_and_never_for_a_job(
+    redis: Redis, shared: SharedAdmission
+) -> None:
     await shared.admit("shop", 1, REFRESH)
     await redis.zadd(KEY + "refresh", {"made before": await server_ms(redis) - 1000})
     await redis.zremrangebyrank(KEY + "refresh", 1, -1)  # what is left leaves the window within 0.1 s
@@ -153,13 +168,13 @@ async def test_a_short_wait_is_slept_for_a_person_and_never_for_a_job(redis: Red
     assert (await wait_of(shared, FRESH, rate=1)).seconds > 0.25
 
 
-async def test_calls_refused_together_come_back_apart(shared: SharedAdmission) -> None:
+async def test_calls_refused_together_return_at_different_times(shared: SharedAdmission) -> None:
     await admitted(shared, FRESH)
     waits = [(await wait_of(shared, FRESH)).seconds for _ in range(10)]
     assert len({round(wait, 2) for wait in waits}) >= 5
 
 
-async def test_a_clock_put_back_by_an_hour_blocks_nobody_for_an_hour(redis: Redis, shared: SharedAdmission) -> None:
+async def test_a_clock_set_back_by_an_hour_blocks_no_call_for_an_hour(redis: Redis, shared: SharedAdmission) -> None:
     await admitted(shared, FRESH)
     calls = await redis.zrange(KEY + "fresh", 0, -1)
     await redis.zadd(KEY + "fresh", dict.fromkeys(calls, await server_ms(redis) + 3_600_000))
@@ -169,13 +184,13 @@ async def test_a_clock_put_back_by_an_hour_blocks_nobody_for_an_hour(redis: Redi
     )
 
 
-async def test_a_reservation_that_came_back_late_is_thrown_away(redis: Redis) -> None:
+async def test_a_reservation_that_arrives_late_is_discarded(redis: Redis) -> None:
     late = SharedAdmission(redis, processes=4, clock=Clock(0, 0, 0, 0.2))
     assert isinstance(await late.admit("shop", 10, FRESH), Admitted)
     assert await redis.zcard(KEY + "fresh") == 1
 
 
-async def test_a_redis_too_slow_for_reservations_counts_as_none(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_too_slow_for_reservations_counts_as_down(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.redis.admission.shared.SLOW_S", -1.0)
     clock = Clock()
     slow = SharedAdmission(redis, processes=4, clock=clock)
@@ -269,19 +284,19 @@ async def test_a_refused_call_is_no_probe(redis: Redis, shared: SharedAdmission)
 # -- Redis forgets -----------------------------------------------------------------------------------------------------
 
 
-async def test_after_a_flush_nobody_calls_until_what_was_forgotten_is_old(
+async def test_after_a_flush_no_call_is_admitted_until_the_forgotten_ones_are_old(
     redis: Redis, shared: SharedAdmission
 ) -> None:
     other = SharedAdmission(redis, processes=4)
     await admitted(shared, SCHEDULED, rate=3, tries=2)
     await redis.flushall()
-    assert await admitted(other, FRESH, rate=3, tries=1) == 1  # new here, it cannot know
+    assert await admitted(other, FRESH, rate=3, tries=1) == 1  # it has seen no generation before
     assert (await wait_of(shared, FRESH, rate=3)).reason == "redis_forgot"
     assert (await wait_of(other, FRESH, rate=3)).reason == "redis_forgot"
     assert 1.5 < await redis.pttl("nodrop:{admission}:quiet") / 1000 <= 2.1
 
 
-async def test_after_a_restart_nobody_calls_until_what_was_forgotten_is_old(
+async def test_after_a_restart_no_call_is_admitted_until_the_forgotten_ones_are_old(
     redis: Redis, shared: SharedAdmission
 ) -> None:
     """Its data may come back from a file that misses the last second; its scripts never do."""
@@ -308,8 +323,8 @@ async def test_a_process_back_after_hours_does_not_stop_the_others_for_an_old_fl
 
 async def test_without_redis_each_process_has_its_part_of_the_rate_after_one_window() -> None:
     clock = Clock()
-    async with client_of("redis://127.0.0.1:1") as nowhere:
-        alone = SharedAdmission(nowhere, processes=4, clock=clock)
+    async with client_of("redis://127.0.0.1:1") as unreachable:
+        alone = SharedAdmission(unreachable, processes=4, clock=clock)
         with capture_logs() as lines:
             first = await wait_of(alone, FRESH)
             assert first.reason == "changing_over"
@@ -322,21 +337,21 @@ async def test_without_redis_each_process_has_its_part_of_the_rate_after_one_win
     assert [line["event"] for line in lines] == ["redis_link_lost"]
 
 
-async def test_while_it_is_down_redis_is_looked_for_once_a_second(real_redis: Redis) -> None:
+async def test_while_it_is_down_redis_is_probed_once_a_second(real_redis: Redis) -> None:
     clock = Clock()
     alone = SharedAdmission(real_redis, processes=4, clock=clock)
     alone._link.lost(ConnectionError())
-    asked = await calls_of(real_redis, "evalsha")
-    alone._look_at = clock.now + 1
+    calls_before = await calls_of(real_redis, "evalsha")
+    alone._probe_at = clock.now + 1
     for _ in range(50):
         await alone.admit("shop", 1, SCHEDULED)
-    assert await calls_of(real_redis, "evalsha") == asked
+    assert await calls_of(real_redis, "evalsha") == calls_before
     clock.now += 1
     await asyncio.gather(*(alone.admit("shop", 1, SCHEDULED) for _ in range(50)))
-    assert await calls_of(real_redis, "evalsha") == asked + 1
+    assert await calls_of(real_redis, "evalsha") == calls_before + 1
 
 
-async def test_there_and_back_the_shared_log_and_the_own_part_never_add_up(server_directory: Path) -> None:
+async def test_shared_and_local_calls_never_add_up_when_redis_goes_and_returns(server_directory: Path) -> None:
     clock = Clock()
     with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
         async with client_of(server.url) as client:
@@ -358,7 +373,7 @@ async def test_there_and_back_the_shared_log_and_the_own_part_never_add_up(serve
 
 
 @pytest.mark.parametrize("fault", ["read-only", "full"])
-async def test_a_redis_that_takes_no_reservations_is_as_good_as_none(server_directory: Path, fault: str) -> None:
+async def test_a_redis_that_takes_no_reservations_counts_as_down(server_directory: Path, fault: str) -> None:
     """It answers, so it must not be taken for one that is back."""
     clock = Clock()
     with EmbeddedRedis(server_directory) as server:
@@ -382,7 +397,7 @@ async def test_many_calls_at_once_do_not_look_like_a_slow_redis(real_redis: Redi
     assert lines == []
 
 
-async def test_a_frozen_redis_holds_up_nobody_for_long(server_directory: Path) -> None:
+async def test_a_frozen_redis_delays_no_call_for_long(server_directory: Path) -> None:
     with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
         async with client_of(server.url) as client:
             admission = SharedAdmission(client, processes=4)
@@ -396,8 +411,8 @@ async def test_a_frozen_redis_holds_up_nobody_for_long(server_directory: Path) -
 
 async def test_the_breaker_works_without_redis_and_reports_never_raise() -> None:
     clock = Clock()
-    async with client_of("redis://127.0.0.1:1") as nowhere:
-        alone = SharedAdmission(nowhere, processes=1, clock=clock)
+    async with client_of("redis://127.0.0.1:1") as unreachable:
+        alone = SharedAdmission(unreachable, processes=1, clock=clock)
         await unanswered(alone)
         clock.now += WINDOW_S
         assert (await wait_of(alone)).reason == "breaker"

@@ -39,7 +39,7 @@ async def has_listeners(client: Redis) -> bool:
     return bool(count)
 
 
-async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(redis: Redis, connect: Connect) -> None:
+async def test_a_change_reaches_every_process_and_only_listeners_of_that_order(redis: Redis, connect: Connect) -> None:
     async with listening(connect) as here, listening(connect) as there:
         with here.subscribe("A-1") as one, there.subscribe("A-1") as two, there.subscribe("A-2") as other:
             await other.wait(0.01)  # the subscription itself may wake it
@@ -47,7 +47,7 @@ async def test_a_change_reaches_every_process_and_only_who_waits_for_that_order(
             assert await one.wait(LONG_S)
             assert await two.wait(LONG_S)
             assert not await other.wait(0.05)
-            assert not await one.wait(0.01)  # told once
+            assert not await one.wait(0.01)  # woken once
 
 
 async def test_what_came_before_the_wait_is_not_lost(redis: Redis, connect: Connect) -> None:
@@ -107,7 +107,7 @@ async def test_all_listeners_look_again_when_the_client_reconnected(real_redis: 
             assert await one.wait(LONG_S)
 
 
-async def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_that_sends_nothing_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """TCP alone would believe in it for hours."""
     monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.02)
 
@@ -130,21 +130,21 @@ async def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyP
                 await task
 
 
-async def test_a_quiet_redis_is_not_given_up(
+async def test_a_redis_without_changes_does_not_count_as_lost(
     real_redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storage.redis.changes.SILENCE_S", 0.5)  # longer than a busy machine keeps an answer waiting
     with capture_logs() as lines:
         async with listening(partial(job_client_of, redis_url)) as changes:
             before = await calls_of(real_redis, "ping")
-            await eventually(lambda: has_been_pinged(real_redis, before + 2), 60)
+            await eventually(lambda: has_pings(real_redis, before + 2), 60)
             with changes.subscribe("A-1") as one:
                 await Changes(real_redis).publish([("A-1", 1)])
                 assert await one.wait(LONG_S)
     assert lines == []
 
 
-async def has_been_pinged(redis: Redis, pings: int) -> bool:
+async def has_pings(redis: Redis, pings: int) -> bool:
     return await calls_of(redis, "ping") >= pings
 
 
@@ -170,7 +170,7 @@ async def test_a_listener_ends_although_the_client_swallows_its_cancellation(
     assert listener.cancelled()
 
 
-async def test_publishing_never_raises_and_holds_up_nobody_while_redis_is_down(
+async def test_publishing_never_raises_and_delays_no_caller_while_redis_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("storage.redis.changes.PUBLISH_TIMEOUT_S", 0.05)

@@ -50,7 +50,7 @@ def test_an_address_is_read_as_platforms_write_it(url: str, expected: tuple[obje
     "url",
     ["", "localhost:6379", "http://localhost", "redis://", "redis:///0", "redis://u:p#w@localhost", "redis://[::1"],
 )
-def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
+def test_text_that_is_no_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^REDIS_URL: set it to rediss://"):
         read_redis_address(url)
 
@@ -132,7 +132,7 @@ def test_arqs_own_settings_are_as_strict_as_ours(tls: str, expected: tuple[str, 
 
 
 @pytest.mark.parametrize("given", [{"tls": "pin:" + "0" * 64}, {"tls": "encrypt-only", "sentinels": "a:1"}])
-def test_what_arqs_own_settings_cannot_express_is_said(given: Mapping[str, str]) -> None:
+def test_a_mode_that_arqs_own_settings_lack_is_an_error(given: Mapping[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=r"^REDIS_TLS: .*arq --check"):
         redis_settings(read_redis_address("rediss://redis.internal", **given))
 
@@ -170,7 +170,7 @@ async def test_a_connection_that_breaks_under_a_command_is_made_anew_once() -> N
         assert connections == 3
 
 
-async def test_a_frozen_redis_is_given_up(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frozen_redis_counts_as_unavailable(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.redis.client.SOCKET_TIMEOUT_S", 0.1)
     with EmbeddedRedis(server_directory) as server:
         async with client_of(server.url) as redis:
@@ -199,7 +199,7 @@ async def test_a_redis_that_is_not_there_may_come_later(redis_url: str) -> None:
         await check_redis(redis)
 
 
-async def test_a_redis_that_may_evict_jobs_is_told_of_at_start(server_directory: Path) -> None:
+async def test_a_redis_that_may_evict_jobs_is_logged_at_start(server_directory: Path) -> None:
     with EmbeddedRedis(server_directory) as server, capture_logs() as lines:
         async with client_of(server.url) as redis:
             await check_redis(redis)

@@ -83,7 +83,7 @@ async def test_the_lost_half_of_a_job_is_put_back(redis: Redis, queue: DelayQueu
     assert await redis.exists("arq:job:" + job_id(query(1)))
 
 
-async def test_what_is_due_beyond_the_horizon_is_left_to_postgres(redis: Redis) -> None:
+async def test_jobs_due_beyond_the_horizon_stay_in_postgres(redis: Redis) -> None:
     queue = DelayQueue(redis, horizon_s=60)
     assert await queue.arm([query(1, delay_s=60), query(2, delay_s=60.5)]) == 1
     assert await queue.arm([query(2, delay_s=60.5)]) == 0
@@ -138,14 +138,14 @@ async def test_only_the_leases_of_the_owner_are_given_back(queue: DelayQueue) ->
     assert len(await claim(queue, 5, "third")) == 1
 
 
-async def test_an_id_that_is_no_text_is_parked_and_does_not_come_up_again(redis: Redis, queue: DelayQueue) -> None:
+async def test_an_id_that_is_no_text_is_parked_and_not_claimed_again(redis: Redis, queue: DelayQueue) -> None:
     await redis.zadd(QUEUE, {b"\xff": 1})
     await queue.arm([query(1)])
     assert await claim(queue, 5) == [job_id(query(1))]
     assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(1)).encode()]
 
 
-async def test_depth_tells_what_is_queued_due_and_overdue(redis: Redis, queue: DelayQueue) -> None:
+async def test_depth_counts_queued_due_and_overdue_jobs(redis: Redis, queue: DelayQueue) -> None:
     assert msgspec.structs.astuple(await queue.depth(LANE)) == (0, 0, 0)
     await queue.arm([query(1), query(2, delay_s=60)])
     await redis.zincrby(QUEUE, -5000, job_id(query(1)))
@@ -157,19 +157,19 @@ async def test_depth_tells_what_is_queued_due_and_overdue(redis: Redis, queue: D
 # -- payloads ----------------------------------------------------------------------------------------------------------
 
 
-class Bomb:
+class CodeWhenUnpickled:
     """Runs code wherever it is unpickled."""
 
-    went_off = False
+    has_run = False
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return setattr, (Bomb, "went_off", True)
+        return setattr, (CodeWhenUnpickled, "has_run", True)
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        pickle.dumps({"t": None, "f": "query_payment", "a": (Bomb(),), "k": {}, "et": 1}),
+        pickle.dumps({"t": None, "f": "query_payment", "a": (CodeWhenUnpickled(),), "k": {}, "et": 1}),
         b"\xff\xfe",
         b"[" * 10_000,
         b'{"f":"f","a":[],"k":{},"et":1,"t":null,"x":' + b"[" * 10_000,
@@ -185,13 +185,13 @@ class Bomb:
 def test_a_payload_that_is_not_ours_is_undecodable_and_runs_no_code(payload: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
         decode_job(payload)
-    assert not Bomb.went_off
+    assert not CodeWhenUnpickled.has_run
 
 
-def test_the_bomb_of_these_tests_goes_off_when_unpickled() -> None:
-    pickle.loads(pickle.dumps(Bomb()))  # noqa: S301
-    assert Bomb.went_off
-    Bomb.went_off = False
+def test_the_payload_of_these_tests_runs_code_when_unpickled() -> None:
+    pickle.loads(pickle.dumps(CodeWhenUnpickled()))  # noqa: S301
+    assert CodeWhenUnpickled.has_run
+    CodeWhenUnpickled.has_run = False
 
 
 def test_a_payload_survives_the_way_there_and_back() -> None:
@@ -202,9 +202,7 @@ def test_a_payload_survives_the_way_there_and_back() -> None:
 # -- the epoch ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_flush_is_noticed_and_what_is_armed_again_is_exactly_what_was_lost(
-    redis: Redis, queue: DelayQueue
-) -> None:
+async def test_a_flush_is_noticed_and_exactly_the_lost_jobs_are_armed_again(redis: Redis, queue: DelayQueue) -> None:
     jobs = [query(number) for number in range(20)]
     first = await queue.epoch()
     assert not first.armed
@@ -231,7 +229,7 @@ async def test_a_flush_in_the_middle_of_arming_again_is_not_forgotten(redis: Red
     assert not (await queue.epoch()).armed
 
 
-async def test_everybody_sees_the_same_epoch(redis: Redis, queue: DelayQueue) -> None:
+async def test_all_processes_see_the_same_epoch(redis: Redis, queue: DelayQueue) -> None:
     assert await queue.epoch() == await DelayQueue(redis).epoch()
 
 
@@ -246,7 +244,7 @@ async def test_one_process_arms_again_and_another_takes_over_when_it_died(redis:
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_redis_raises_becomes_ours(queue: DelayQueue, redis: Redis) -> None:
+async def test_errors_of_redis_become_ours(queue: DelayQueue, redis: Redis) -> None:
     await redis.set(QUEUE, "of another kind")
     with pytest.raises(RedisUnavailable, match="ResponseError"):
         await queue.arm([query(1)])
@@ -255,8 +253,8 @@ async def test_what_redis_raises_becomes_ours(queue: DelayQueue, redis: Redis) -
 
 
 async def test_arming_nothing_sends_nothing() -> None:
-    async with client_of("redis://127.0.0.1:1") as nowhere:
-        assert await DelayQueue(nowhere).arm([]) == 0
-        assert await DelayQueue(nowhere).cancel([]) == 0
+    async with client_of("redis://127.0.0.1:1") as unreachable:
+        assert await DelayQueue(unreachable).arm([]) == 0
+        assert await DelayQueue(unreachable).cancel([]) == 0
         with pytest.raises(RedisUnavailable, match="ConnectionError"):
-            await DelayQueue(nowhere).arm([query(1)])
+            await DelayQueue(unreachable).arm([query(1)])

@@ -79,7 +79,7 @@ async def test_it_is_read_in_bounded_pieces(parked: ParkedCallbacks) -> None:
     assert await parked.parked(0) == []
 
 
-async def test_what_does_not_fit_is_refused_and_copies_of_what_is_there_are_not(redis: Redis) -> None:
+async def test_a_callback_without_room_is_refused_and_a_copy_of_a_parked_one_is_not(redis: Redis) -> None:
     parked = ParkedCallbacks(redis, parked_max=2)
     await parked.park(callback(b"1"))
     await parked.park(callback(b"2"))
@@ -106,7 +106,9 @@ async def test_a_flush_frees_the_room(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"junk", b"{}", b"\xff", b'{"account":1}', b"[" * 10_000])
-async def test_what_cannot_be_read_is_put_aside_once(redis: Redis, parked: ParkedCallbacks, junk: bytes) -> None:
+async def test_an_unreadable_entry_moves_to_the_quarantine_once(
+    redis: Redis, parked: ParkedCallbacks, junk: bytes
+) -> None:
     await parked.park(callback())
     await redis.hset(CALLBACKS, b"\xfe field", junk)  # type: ignore[arg-type,misc]
     with capture_logs() as lines:
@@ -123,7 +125,7 @@ def test_a_parked_callback_is_safe_to_print() -> None:
     assert "secret" not in shown
 
 
-async def test_without_redis_it_is_said_that_nothing_was_kept() -> None:
-    async with client_of("redis://127.0.0.1:1") as nowhere:
+async def test_without_redis_parking_raises() -> None:
+    async with client_of("redis://127.0.0.1:1") as unreachable:
         with pytest.raises(RedisUnavailable):
-            await ParkedCallbacks(nowhere).park(callback())
+            await ParkedCallbacks(unreachable).park(callback())

@@ -1,4 +1,4 @@
-"""Clients of a real Redis and of one in this process, and what a server was asked."""
+"""Clients of a real Redis and of one in this process, and the statistics of a server."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -62,20 +62,20 @@ async def job_client_of(url: str) -> AsyncIterator[ArqRedis]:
 
 
 async def calls_of(redis: Redis, *commands: str) -> int:
-    """How often the server has been asked to run one of these commands, since it was started."""
+    """Count the calls of these commands since the server was started."""
     stats: dict[str, Any] = await redis.info("commandstats")
     return sum(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"] for command in commands)
 
 
 async def server_ms(redis: Redis) -> int:
-    """The server's own clock."""
+    """Time of the server's own clock."""
     seconds, microseconds = await redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """The process does nothing and says nothing for as long as the block lasts."""
+    """Stop the process without ending it until the block ends."""
     os.kill(pid, SIGSTOP)
     try:
         yield

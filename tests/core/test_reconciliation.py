@@ -158,7 +158,7 @@ def test_what_a_query_makes_of_a_refund_that_is_there_only(
 
 
 def test_only_money_that_moved_there_alone_is_confirmed_by_a_query() -> None:
-    assert {finding for finding in Finding if finding.is_asked_about} == {Finding.PAID_THERE_ONLY, Finding.REFUND}
+    assert {finding for finding in Finding if finding.is_queried} == {Finding.PAID_THERE_ONLY, Finding.REFUND}
 
 
 def test_every_difference_is_somebodys_question() -> None:

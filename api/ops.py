@@ -16,7 +16,7 @@ from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
 from storage.postgres.backlog import read_backlog
-from storage.postgres.reconciliation.runs import last_reconciled
+from storage.postgres.reconciliation.runs import find_last_reconciliations
 
 PING_TIMEOUT_S = 2.0
 
@@ -52,7 +52,7 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz says that it is down."""
     with suppress(DatabaseUnavailable):
         store_metrics.show_backlog(await read_backlog(context.resources.db))
-        store_metrics.show_reconciled(await last_reconciled(context.resources.db))
+        store_metrics.show_reconciled(await find_last_reconciliations(context.resources.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
             store_metrics.show_lane(lane, await context.resources.queue.depth(lane))

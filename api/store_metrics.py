@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 from core.jobs import Lane
 from core.reconciliation import Finding
 from storage.postgres.backlog import Backlog
-from storage.postgres.reconciliation.runs import Reconciled
+from storage.postgres.reconciliation.runs import LastReconciliation
 from storage.redis.delay_queue import LaneDepth
 
 _open = Gauge("nodrop_open", "Rows that are not definite yet.", ("kind",))
@@ -40,7 +40,7 @@ def show_backlog(backlog: Backlog) -> None:
         _cases.labels(reason).set(count)
 
 
-def show_reconciled(accounts: Sequence[Reconciled]) -> None:
+def show_reconciled(accounts: Sequence[LastReconciliation]) -> None:
     """The last reconciliation of each account; an account that never was reconciled is left out."""
     _reconciled_age.clear()
     _differences.clear()

@@ -1,3 +1,1 @@
-"""What outlives a process. Postgres remembers, Redis reminds: flush Redis and nothing acknowledged is lost, only
-late.
-"""
+"""State that outlives a process. Postgres holds it, Redis holds reminders; without Redis work is late and not lost."""

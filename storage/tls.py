@@ -1,10 +1,10 @@
-"""What `DATABASE_TLS` and `REDIS_TLS` mean: which certificate of a server is good enough to send it a password.
+"""The modes of `DATABASE_TLS` and `REDIS_TLS`: which certificate a server must show before it is sent a password.
 
     verify-full     chain to a public authority, and the certificate names the host; the default outside loopback
     ca:PEM          the same against an authority of one's own; the PEM text, or the path of a file that holds it
-    pin:SHA256      exactly this certificate (its DER's hash, as `openssl x509 -fingerprint -sha256` prints it), whoever
-                    signed it; several, separated by commas, while it is being changed
-    encrypt-only    any certificate: safe from listeners, not from somebody in between
+    pin:SHA256      exactly this certificate (its DER's hash, as `openssl x509 -fingerprint -sha256` prints it), signed
+                    by any authority; several, separated by commas, while it is being changed
+    encrypt-only    any certificate: safe from listeners, not from a man in the middle
     private         plaintext, because the network is private
 
 A pin is checked inside the handshake, before the client sends its first byte, so no caller can forget it.
@@ -83,7 +83,7 @@ def tls_mode(text: str, *, variable: str, host: str, default_plain: bool) -> Tls
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to this host never leaves the machine. Judged by the text: no name but localhost is."""
+    """Whether data sent to this host stay on the machine. Judged by the text: localhost is the only name that is."""
     if host.lower() == "localhost":
         return True
     try:
@@ -93,7 +93,7 @@ def is_loopback(host: str) -> bool:
 
 
 def explain_tls(error: BaseException, *, variable: str) -> str | None:
-    """What to set, when `error` comes from a handshake that failed; None when it comes from elsewhere."""
+    """The setting to change, if `error` comes from a failed handshake; None if it does not."""
     found = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
     if found is None:
         return None
@@ -104,7 +104,7 @@ def explain_tls(error: BaseException, *, variable: str) -> str | None:
     return f"{variable}: the server's certificate is not trusted ({why}); set it to {choices}"
 
 
-# -- how each mode is made ---------------------------------------------------------------------------------------------
+# -- making the modes --------------------------------------------------------------------------------------------------
 
 
 def _default(variable: str, host: str, *, default_plain: bool) -> TlsMode:
@@ -158,7 +158,7 @@ def _read_pins(text: str, variable: str) -> frozenset[bytes]:
 
 
 class _PinnedObject(ssl.SSLObject):
-    """What asyncio and uvloop speak TLS with."""
+    """TLS of asyncio and uvloop."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -166,7 +166,7 @@ class _PinnedObject(ssl.SSLObject):
 
 
 class _PinnedSocket(ssl.SSLSocket):
-    """What blocking code speaks TLS with."""
+    """TLS of blocking code."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 -- the signature of ssl.SSLSocket
         super().do_handshake(block)

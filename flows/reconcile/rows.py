@@ -24,7 +24,13 @@ from flows.channel_call import Deferred
 from flows.reconcile.statement import Numbered
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.reconciliation.differences import Before, Seen, find_payments, find_payments_by_channel_id, see
+from storage.postgres.reconciliation.differences import (
+    EarlierRows,
+    RecordedRow,
+    find_payments,
+    find_payments_by_channel_id,
+    record_rows,
+)
 
 CONCURRENCY = 8
 """Queries under way at once. The account's rate is the limit; this one protects a slow channel."""
@@ -54,7 +60,7 @@ class _Known(Struct, frozen=True, kw_only=True):
 
     row_no: int
     row: StatementRow
-    before: Before
+    before: EarlierRows
 
 
 class RowComparer:
@@ -122,7 +128,7 @@ class RowComparer:
         """The rows of known payments, payment by payment, each with the earlier rows of the same payment."""
         rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow) and row_no in payments}
         seen = [
-            Seen(
+            RecordedRow(
                 row_no=row_no,
                 is_refund=row.kind == "refund",
                 out_trade_no=payments[row_no].out_trade_no,
@@ -131,7 +137,7 @@ class RowComparer:
             )
             for row_no, row in rows.items()
         ]
-        before = await see(self._resources.db, self._run_id, seen)
+        before = await record_rows(self._resources.db, self._run_id, seen)
         known: dict[str, list[_Known]] = {}
         for row_no, row in rows.items():
             of_payment = known.setdefault(payments[row_no].out_trade_no, [])

@@ -29,11 +29,11 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import (
     DIFFERENCES_MAX,
-    PaidHere,
+    UnlistedPayment,
     add_differences,
-    answer_cases,
-    forget,
+    delete_rows,
     open_cases,
+    resolve_settled_cases,
 )
 from storage.postgres.reconciliation.runs import (
     Reconciliation,
@@ -157,9 +157,11 @@ class _Run:
         await self._open_malformed_case()
         span = await self._compare_unlisted(statement)
         if not run.dry_run:
-            await answer_cases(self._resources.db, run.id, run.account, f"the statement of {_of(run)} lists it")
+            await resolve_settled_cases(
+                self._resources.db, run.id, run.account, f"the statement of {_of(run)} lists it"
+            )
         finished = await finish(self._resources.db, run, self._counts)
-        await forget(self._resources.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
+        await delete_rows(self._resources.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
         log.info(
             "reconciliation_finished",
             account=run.account,
@@ -221,7 +223,7 @@ class _Run:
         return span
 
 
-def _unlisted(paid: PaidHere) -> Difference:
+def _unlisted(paid: UnlistedPayment) -> Difference:
     at = paid.paid_at.isoformat(timespec="seconds")
     return Difference(
         kind=Finding.PAID_HERE_ONLY,

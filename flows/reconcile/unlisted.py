@@ -14,7 +14,7 @@ from msgspec import Struct
 from flows.reconcile.statement import Statement
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.reconciliation.differences import PaidHere, find_paid_here
+from storage.postgres.reconciliation.differences import UnlistedPayment, find_unlisted_payments
 from storage.postgres.reconciliation.runs import Reconciliation, finished_days
 
 EDGE = timedelta(hours=1)
@@ -69,12 +69,12 @@ async def find_span(resources: Resources, account: Account, run: Reconciliation,
 
 async def find_unlisted(
     resources: Resources, account: Account, span: Span, times: Times
-) -> AsyncIterator[list[PaidHere]]:
+) -> AsyncIterator[list[UnlistedPayment]]:
     """Payments that were paid here in these times and stand in no row, in batches."""
     since, until = times
     after: tuple[datetime, str] | None = (since, "")
     while after is not None:
-        found, after = await find_paid_here(
+        found, after = await find_unlisted_payments(
             resources.db, account.config.name, after=after, until=until, run_ids=span.seen_by, limit=PAGE
         )
         if found:

@@ -32,7 +32,7 @@ class SealedAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be shown of an account."""
+    """The fields of an account that may be shown."""
 
     name: str
     channel: str
@@ -100,5 +100,5 @@ async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
 
 
 def _belongs_to(name: str) -> str:
-    """What an account's sealed value is bound to."""
+    """The name that an account's sealed value is bound to."""
     return f"account {name}"

@@ -25,7 +25,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKeyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be shown of a key."""
+    """The fields of a key that may be shown."""
 
     id: str
     name: str
@@ -34,7 +34,7 @@ class ApiKeyRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def digest_of(key: str) -> bytes:
-    """What is stored and looked up instead of the key."""
+    """The digest that is stored and looked up instead of the key."""
     return sha256(key.encode()).digest()
 
 

@@ -1,4 +1,4 @@
-"""What is open and how long it has been due: the figures that tell whether nodrop keeps up, cheap to read."""
+"""Counts of open rows and the age of the oldest due one: whether nodrop keeps up, cheap to read."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ SELECT json_build_object(
 
 
 async def read_backlog(db: Database) -> Backlog:
-    """All of it at one moment.
+    """All figures of one moment.
 
     Raises:
-        DatabaseUnavailable: it cannot be told.
+        DatabaseUnavailable: it cannot be read.
     """
     return msgspec.json.decode(await db.fetchval(_BACKLOG), type=Backlog)

@@ -73,10 +73,10 @@ async def list_cases(
 
 
 async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str) -> bool:
-    """A person has answered the question. False: there is no such open case."""
+    """Resolve one case for a person. False: there is no such open case."""
     return await db.execute(_RESOLVE, case_id, resolution, by) == 1
 
 
 async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:
-    """All open cases of an order with this reason; how many."""
+    """Resolve all open cases of an order with this reason; return how many."""
     return await db.execute(_RESOLVE_ALL, order_no, reason, resolution, by)

@@ -26,11 +26,11 @@ STATEMENT_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
 
-# What a client cannot tell apart from "not there": nothing, everything or something in between was done.
+# Faults after which the outcome is unknown: nothing, everything or a part was done.
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # told of its end between two statements, asyncpg knows no state to be in
+    asyncpg.InternalClientError,  # the server ended between two statements
     asyncpg.OperatorInterventionError,  # shut down, started up, a statement cancelled
     asyncpg.InvalidAuthorizationSpecificationError,  # its password is being changed
     asyncpg.InvalidCatalogNameError,
@@ -43,7 +43,7 @@ _UNAVAILABLE = (
     TimeoutError,
 )
 
-# What Postgres cannot hold, whoever asks: NUL in a text, a number beyond its type, a key too long for its index.
+# Values that Postgres cannot hold: NUL in a text, a number beyond its type, a key too long for its index.
 _NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 
@@ -63,8 +63,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_address(url: str, tls: str, *, variable: str = "DATABASE_URL") -> Address:
-    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and the like are what other drivers want:
-    ignored.
+    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and other parameters of other
+    drivers are ignored.
 
     Raises:
         ConfigurationError: names the variable and what to set.
@@ -181,7 +181,7 @@ class Database:
             return await connection.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: object) -> int:
-        """How many rows it changed. Raises as `fetch`."""
+        """The number of rows that it changed. Raises as `fetch`."""
         async with self._connection() as connection:
             tag: str = await connection.execute(sql, *args)
             return int(tag.rsplit(" ", 1)[-1]) if tag[-1:].isdigit() else 0
@@ -221,7 +221,7 @@ def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str,
 
 
 def _reason(error: BaseException, address: Address) -> str:
-    """For people: what to look at, without user or password."""
+    """The reason for a person, without user or password."""
     where = f"Postgres at {address.host}:{address.port}"
     if "rejected SSL upgrade" in str(error):
         return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"

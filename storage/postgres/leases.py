@@ -35,7 +35,7 @@ SELECT coalesce(now + make_interval(secs => $1), '-infinity') AS since, now + ma
 
 
 class DueRow(NamedTuple):
-    """A row that is due in `delay_s` seconds: what its job is made of."""
+    """The arguments of a row's job, due in `delay_s` seconds."""
 
     id: str
     arm_no: int
@@ -59,7 +59,7 @@ async def walk(
 ) -> AsyncIterator[list[asyncpg.Record]]:
     """Rows in batches along (due_at, key), without a snapshot; `first` is a key before all others.
 
-    A row that is rescheduled meanwhile may come twice or not at all: whoever reschedules it arms Redis.
+    A row that is rescheduled meanwhile may come twice or not at all; its rescheduling has armed Redis.
     """
     window = await db.fetchrow(_WINDOW, from_s, until_s)
     assert window is not None, "a statement without WHERE has a row"

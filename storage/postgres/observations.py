@@ -1,4 +1,4 @@
-"""What was seen without changing anything: made by the door with its decisions, kept in one partition for each day.
+"""Observations that changed no order: written by the door, kept in one partition for each day.
 
 Partitions are made ahead and dropped whole when they are old, so nothing is ever deleted row by row.
 """
@@ -14,12 +14,12 @@ from storage.postgres.orders import find_now
 
 DAYS_AHEAD = 3
 
-# DDL here locks the table against every order's statement, and waits for whoever reads it (a dump, for hours): what
-# waits longer than this is given up and tried again by the next turn. One string is one transaction, for a pooler too.
+# DDL here locks the table against every order's statement, and waits for its readers (a dump, for hours): after this
+# wait it is given up, and the next turn tries again. One string is one transaction, for a pooler too.
 _SOON = "SET LOCAL lock_timeout = '2s'; "
 
-# What a drop takes anyway, taken before the partition is looked up by its name: of two who drop the same one at once,
-# the second could otherwise find the partition and no parent to it any more.
+# The lock that a drop takes anyway, taken before the partition is looked up by name: of two processes that drop it, the
+# second could otherwise find it without its parent.
 _ALONE = f"{_SOON}LOCK TABLE observations IN ACCESS EXCLUSIVE MODE; "
 _PARTITIONS = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -46,7 +46,7 @@ async def keep_partitions(db: Database, *, keep_days: int) -> tuple[int, int]:
 
 
 _FASTER = (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError)
-"""How Postgres says that another process has made the same table, just now or in this very moment."""
+"""Errors of Postgres when another process has made, or is making, the same table."""
 
 
 async def _make(db: Database, day: date) -> int:

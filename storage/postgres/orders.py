@@ -81,7 +81,7 @@ async def find_states(db: Database, order_nos: list[str]) -> dict[str, OrderStat
 
 
 async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | None:
-    """The order of one payment, looked up by account *and* number: a number of another account is nobody's."""
+    """The order of one payment, by account *and* number: the same number at another account is another payment."""
     text = await db.fetchval(_FIND_BY_PAYMENT, key.channel_account, key.out_trade_no)
     return None if text is None else order_state(text)
 
@@ -115,9 +115,7 @@ async def list_orders(
 
 
 async def timeline(db: Database, order_no: str) -> list[TimelineEntry]:
-    """Everything that happened to an order and everything that was seen, oldest first, at most `TIMELINE_MAX`
-    entries.
-    """
+    """Events and observations of an order, oldest first, at most `TIMELINE_MAX`."""
     rows = await db.fetch(_TIMELINE, order_no, TIMELINE_MAX)
     return [
         TimelineEntry(

@@ -27,7 +27,7 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is due in `delay_s` seconds: what its job is made of."""
+    """The arguments of a row's job, due in `delay_s` seconds."""
 
     key: PaymentKey
     kind: PendingKind

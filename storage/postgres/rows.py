@@ -1,7 +1,7 @@
 """Rows of Postgres as the frozen data of `core`, and back as JSON documents for the one statement of the door.
 
-Postgres holds neither NUL nor half a surrogate pair in a text, and both can come from the far side. Another character
-takes their place, so that no text of anybody's keeps an order from being paid.
+Postgres holds neither NUL nor half a surrogate pair in a text, and a channel can send both. Another character takes
+their place, so that no text keeps an order from being paid.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ jsonb_build_object(
 
 
 def order_state(text: str) -> OrderState:
-    """What `STATE` built."""
+    """The `OrderState` that `STATE` built."""
     row = _state_decoder.decode(text)
     cases = frozenset(
         (None if account is None or number is None else PaymentKey(account, number), reason)

@@ -1,7 +1,7 @@
 """Secrets at rest: AES-256-GCM under the keys of `NODROP_MASTER_KEYS`, the first of which seals and all of which open.
 
-A sealed value is `key id, NUL, 12-byte nonce, ciphertext with its tag`; what it belongs to is authenticated with it, so
-a sealed value copied to another row does not open.
+A sealed value is `key id, NUL, 12-byte nonce, ciphertext with its tag`. The name of its row is authenticated with it,
+so a sealed value copied to another row does not open.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_\-]{1,32}", re.ASCII)
 
 
 class Sealer:
-    """Seals with the first key, opens with whichever key sealed: so keys are changed without stopping anything."""
+    """Seals with the first key, opens with the key that sealed: keys can be changed while processes run."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = {key_id: AESGCM(key) for key_id, key in keys.items()}

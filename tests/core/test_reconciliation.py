@@ -15,7 +15,7 @@ from core.decision import Case, Change, Decision, Event, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.order import CaseReason, Payment, PaymentStatus
 from core.reconciliation import CASES, Finding, compare, judge
-from storage.postgres.reconciliation.runs import Reconciled
+from storage.postgres.reconciliation.runs import LastReconciliation
 from tests.core.states import a_payment, an_order
 
 NOW = datetime(2026, 11, 23, 4, tzinfo=UTC)
@@ -172,7 +172,7 @@ def test_every_difference_is_somebodys_question() -> None:
 def test_metrics_tell_how_each_account_stands() -> None:
     try:
         store_metrics.show_reconciled(
-            [Reconciled(account="main", age_s=90.0, counts={"rows": 9, "amount": 2, "agrees": 7})]
+            [LastReconciliation(account="main", age_s=90.0, counts={"rows": 9, "amount": 2, "agrees": 7})]
         )
         shown = metrics.exposition().decode()
     finally:

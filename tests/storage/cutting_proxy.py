@@ -20,7 +20,7 @@ class Cut(StrEnum):
 
 
 class CuttingProxy:
-    """Forwards what is said in both directions until a client's bytes hold `mark`; then it cuts that connection.
+    """Forwards both directions until a client's bytes hold `mark`; then it cuts that connection.
 
     With `Cut.AFTER` the statement is forwarded, its answer is held back, and the connection is cut once `is_done` says
     that the server has done it.
@@ -47,7 +47,7 @@ class CuttingProxy:
                     return
                 up_writer.write(chunk)
                 await up_writer.drain()
-        except OSError:  # whoever it was has gone
+        except OSError:  # the client has gone
             return
         finally:
             down.cancel()

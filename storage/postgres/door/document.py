@@ -87,7 +87,7 @@ def _refund(refund: Refund) -> Row:
 
 
 def _notification(change: Change) -> Row:
-    assert change.notification is not None, "asked for only if there is one"
+    assert change.notification is not None, "called only for changes that have one"
     row = msgspec.structs.asdict(change.notification)
     return row | {"order_no": change.order.order_no, "version": change.order.version}
 

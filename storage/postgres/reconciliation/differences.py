@@ -1,6 +1,6 @@
-"""What a run works with besides itself: our payments, the rows that it has seen, and the differences that it found.
+"""Data of a run: our payments, the statement rows read so far, and the differences found.
 
-A statement is read once and never held: what has to be known of its earlier rows is in Postgres while the run lasts.
+A statement is read once and not kept in memory: its earlier rows are recorded in Postgres while the run lasts.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from storage.postgres.database import Database
 from storage.postgres.rows import storable
 
 DIFFERENCES_MAX = 10_000
-"""Listed, and asked a person about, of one run: with more it is not the payments that differ but the statement."""
+"""The most differences and cases of one run: with more it is the statement that is wrong, not the payments."""
 
-FORGET_BATCH = 20_000
+DELETE_BATCH = 20_000
 """Rows deleted by one statement, well within its time-out."""
 
 _payment_decoder = msgspec.json.Decoder(Payment)
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of a payment that we know. `refund_no` may be empty, and is not looked at for money that came."""
+class RecordedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement row of a payment that we know. `refund_no` may be empty, and is read for refunds only."""
 
     row_no: int
     is_refund: bool
@@ -35,23 +35,23 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def part(self) -> str:
-        """What it tells of, within its payment: two refunds without a number of ours are two refunds."""
+        """The part of its payment: empty for the money that came. Two refunds without our number are two parts."""
         if not self.is_refund:
             return ""
         return f"refund {storable(self.refund_no)}" if self.refund_no else f"row {self.row_no}"
 
 
-class Before(msgspec.Struct, frozen=True, kw_only=True):
-    """What the statement has told up to a row's batch: of the same money already, and how much was given back of this
-    payment, in minor units, the batch included.
+class EarlierRows(msgspec.Struct, frozen=True, kw_only=True):
+    """A row's relation to the rows before it: whether it repeats one, and the sum refunded of its payment up to and
+    including its batch, in minor units.
     """
 
     repeats: bool
     refunded: int
 
 
-class PaidHere(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment that is paid here and that no row tells of."""
+class UnlistedPayment(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment that is paid here and has no row in the statement."""
 
     order_no: str
     out_trade_no: str
@@ -71,29 +71,30 @@ UNION ALL
 SELECT channel_reference, to_jsonb(p)::text
   FROM payments p WHERE p.channel_account = $1 AND p.channel_reference = ANY($2::text[])"""
 
-# An upsert finds by the index whatever the planner takes the table for, which was empty when the run began. A refund is
-# added to its payment's sum by the statement that sees it first, so a batch that is seen again adds nothing.
-_SEE = """
-WITH seen AS (
+# An upsert uses the index whatever the planner takes the table for, which was empty when the run began. A refund is
+# added to its payment's sum when its row is new, so a batch that is recorded again adds nothing.
+_RECORD = """
+WITH recorded AS (
     INSERT INTO reconciliation_rows AS r (reconciliation_id, out_trade_no, part, row_no)
     SELECT $1, * FROM unnest($2::text[], $3::text[], $4::int[])
     ON CONFLICT (reconciliation_id, out_trade_no, part) DO UPDATE SET row_no = least(r.row_no, excluded.row_no)
     RETURNING out_trade_no, part, row_no, xmax = 0 AS is_new
 ), refunded AS (
     INSERT INTO reconciliation_refunded AS t (reconciliation_id, out_trade_no, amount)
-    SELECT $1, g.out_trade_no, coalesce(sum(g.amount) FILTER (WHERE seen.is_new), 0)
+    SELECT $1, g.out_trade_no, coalesce(sum(g.amount) FILTER (WHERE recorded.is_new), 0)
       FROM unnest($2::text[], $3::text[], $5::bigint[]) AS g(out_trade_no, part, amount)
-      JOIN seen USING (out_trade_no, part)
+      JOIN recorded USING (out_trade_no, part)
      WHERE g.part <> ''
      GROUP BY g.out_trade_no
     ON CONFLICT (reconciliation_id, out_trade_no) DO UPDATE SET amount = t.amount + excluded.amount
     RETURNING out_trade_no, amount
 )
-SELECT out_trade_no, part, row_no, coalesce(amount, 0) AS refunded FROM seen LEFT JOIN refunded USING (out_trade_no)"""
+SELECT out_trade_no, part, row_no, coalesce(amount, 0) AS refunded
+  FROM recorded LEFT JOIN refunded USING (out_trade_no)"""
 
-# A page of payments, not of what is missing: otherwise a day on which nothing is would be one long statement.
-_PAID_HERE = """
-SELECT page.*, seen.yes IS NOT NULL AS is_seen
+# A page of all payments, not of unlisted ones: a day without unlisted payments would otherwise be one long statement.
+_UNLISTED = """
+SELECT page.*, recorded.yes IS NOT NULL AS is_listed
   FROM (SELECT p.order_no, p.out_trade_no, p.channel_transaction_id, p.amount, p.currency, p.paid_at
           FROM payments p
          WHERE p.channel_account = $1 AND p.paid_at IS NOT NULL AND (p.paid_at, p.out_trade_no) > ($2, $3::text)
@@ -103,10 +104,10 @@ SELECT page.*, seen.yes IS NOT NULL AS is_seen
   LEFT JOIN LATERAL (SELECT true AS yes FROM reconciliation_rows r
                       WHERE r.reconciliation_id = ANY($5::bigint[]) AND r.out_trade_no = page.out_trade_no
                         AND r.part = ''
-                      LIMIT 1) AS seen ON true
+                      LIMIT 1) AS recorded ON true
  ORDER BY page.paid_at, page.out_trade_no"""
 
-_FORGET = f"""
+_DELETE = f"""
 DELETE FROM reconciliation_rows
  WHERE ctid = ANY(ARRAY(
     SELECT r.ctid FROM reconciliation_rows r
@@ -115,8 +116,8 @@ DELETE FROM reconciliation_rows
                SELECT FROM payments p
                 WHERE p.channel_account = $2 AND p.out_trade_no = r.out_trade_no
                   AND p.paid_at >= $3 AND p.paid_at < $4))
-     LIMIT {FORGET_BATCH}))"""
-_FORGET_REFUNDED = "DELETE FROM reconciliation_refunded WHERE reconciliation_id = $1"
+     LIMIT {DELETE_BATCH}))"""
+_DELETE_REFUNDED = "DELETE FROM reconciliation_refunded WHERE reconciliation_id = $1"
 
 _ADD = f"""
 INSERT INTO reconciliation_differences
@@ -131,7 +132,7 @@ SELECT row_no, kind, order_no, out_trade_no, channel_transaction_id, detail
  ORDER BY row_no = 0, row_no, kind, out_trade_no
  LIMIT $2"""
 
-# A question that a person has answered is not asked again as long as it is the very same.
+# A case that a person has resolved is not opened again with the same detail.
 _OPEN = """
 INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
 SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail
@@ -143,7 +144,7 @@ SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail
            SELECT FROM cases c
             WHERE c.order_no IS NULL AND c.channel_account = $1 AND c.reason = n.reason AND c.detail = n.detail))
 ON CONFLICT DO NOTHING"""
-_ANSWER = f"""
+_RESOLVE_SETTLED = f"""
 UPDATE cases c
    SET resolved_at = now(), resolution = $3, by = 'reconciliation'
  WHERE c.channel_account = $2 AND c.resolved_at IS NULL
@@ -156,65 +157,66 @@ UPDATE cases c
 
 
 async def find_payments(db: Database, account: str, numbers: Iterable[str]) -> dict[str, Payment]:
-    """Payments of this account by our number; a number of another account is nobody's."""
+    """Payments of this account by our number; the same number at another account is another payment."""
     rows = await db.fetch(_BY_NUMBER, account, list({storable(number) for number in numbers}))
     found = [_payment_decoder.decode(row["payment"]) for row in rows]
     return {payment.out_trade_no: payment for payment in found}
 
 
 async def find_payments_by_channel_id(db: Database, account: str, ids: Iterable[str]) -> dict[str, Payment]:
-    """The same by the channel's number of the money or of the payment, for rows that do not hold ours."""
+    """Payments of this account by the channel's transaction id or reference, for rows without our number."""
     rows = await db.fetch(_BY_CHANNEL_ID, account, list({storable(id_) for id_ in ids}))
     return {row["id"]: _payment_decoder.decode(row["payment"]) for row in rows}
 
 
-async def see(db: Database, run_id: int, rows: Sequence[Seen]) -> dict[int, Before]:
-    """Remember these rows, and tell of each what came before it. Seeing them again changes nothing."""
-    first: dict[tuple[str, str], Seen] = {}
+async def record_rows(db: Database, run_id: int, rows: Sequence[RecordedRow]) -> dict[int, EarlierRows]:
+    """Record these rows; return each row's relation to the earlier ones. Recording them again changes nothing."""
+    first: dict[tuple[str, str], RecordedRow] = {}
     for row in rows:
         first.setdefault((row.out_trade_no, row.part), row)
     if not first:
         return {}
-    told = await db.fetch(
-        _SEE,
+    recorded = await db.fetch(
+        _RECORD,
         run_id,
         [number for number, _ in first],
         [part for _, part in first],
         [row.row_no for row in first.values()],
         [row.amount for row in first.values()],
     )
-    known = {(row["out_trade_no"], row["part"]): (row["row_no"], int(row["refunded"])) for row in told}
+    known = {(row["out_trade_no"], row["part"]): (row["row_no"], int(row["refunded"])) for row in recorded}
     before = {}
     for row in rows:
         row_no, refunded = known[row.out_trade_no, row.part]
-        before[row.row_no] = Before(repeats=row_no < row.row_no, refunded=refunded if row.is_refund else 0)
+        before[row.row_no] = EarlierRows(repeats=row_no < row.row_no, refunded=refunded if row.is_refund else 0)
     return before
 
 
-async def find_paid_here(
+async def find_unlisted_payments(
     db: Database, account: str, *, after: tuple[datetime, str], until: datetime, run_ids: Sequence[int], limit: int
-) -> tuple[list[PaidHere], tuple[datetime, str] | None]:
-    """Of the next `limit` payments that were paid here until `until`, those of which none of these runs has seen a row;
-    and where to go on, None at the end. It begins at (an instant, "").
+) -> tuple[list[UnlistedPayment], tuple[datetime, str] | None]:
+    """Unlisted ones among the next `limit` payments that were paid here until `until`: none of these runs recorded a
+    row of them. Also returns the `after` of the next page, None at the end; the first is (an instant, "").
     """
-    rows = await db.fetch(_PAID_HERE, account, *after, until, list(run_ids), limit)
-    unseen = [dict(row) for row in rows if not row["is_seen"]]
-    for fields in unseen:
-        del fields["is_seen"]
+    rows = await db.fetch(_UNLISTED, account, *after, until, list(run_ids), limit)
+    unlisted = [dict(row) for row in rows if not row["is_listed"]]
+    for fields in unlisted:
+        del fields["is_listed"]
     last = rows[-1] if len(rows) == limit else None
-    return [PaidHere(**fields) for fields in unseen], None if last is None else (last["paid_at"], last["out_trade_no"])
+    after_page = None if last is None else (last["paid_at"], last["out_trade_no"])
+    return [UnlistedPayment(**fields) for fields in unlisted], after_page
 
 
-async def forget(db: Database, run_id: int, account: str, inner: tuple[datetime, datetime] | None) -> None:
-    """Forget the rows of payments that were paid here within `inner`, and all refunds; None: everything."""
+async def delete_rows(db: Database, run_id: int, account: str, inner: tuple[datetime, datetime] | None) -> None:
+    """Delete the recorded rows of payments that were paid here within `inner`, and all refunds; None: all rows."""
     since, until = inner or (None, None)
-    while await db.execute(_FORGET, run_id, account, since, until) == FORGET_BATCH:
+    while await db.execute(_DELETE, run_id, account, since, until) == DELETE_BATCH:
         pass
-    await db.execute(_FORGET_REFUNDED, run_id)
+    await db.execute(_DELETE_REFUNDED, run_id)
 
 
 async def add_differences(db: Database, run_id: int, found: Sequence[Difference]) -> None:
-    """Keep them with the run, up to `DIFFERENCES_MAX`. Adding them again changes nothing."""
+    """Store them with the run, up to `DIFFERENCES_MAX`. Adding them again changes nothing."""
     if found:
         await db.execute(
             _ADD,
@@ -229,25 +231,25 @@ async def add_differences(db: Database, run_id: int, found: Sequence[Difference]
 
 
 async def list_differences(db: Database, run_id: int, limit: int = DIFFERENCES_MAX) -> list[Difference]:
-    """In the order of the statement, and then what it has no row for."""
+    """Differences in the order of the statement, then those without a row."""
     return [msgspec.convert(dict(row), Difference) for row in await db.fetch(_DIFFERENCES, run_id, limit)]
 
 
 async def open_cases(db: Database, account: str, found: Sequence[Difference]) -> int:
-    """Ask a person about those that have a case; how many questions are new."""
-    asked = [each for each in found if each.case is not None]
-    if not asked:
+    """Open the cases of these differences; return how many are new."""
+    with_case = [each for each in found if each.case is not None]
+    if not with_case:
         return 0
     return await db.execute(
         _OPEN,
         account,
-        [each.order_no for each in asked],
-        [storable(each.out_trade_no) or None for each in asked],
-        [each.case.value for each in asked if each.case is not None],
-        [storable(each.detail) for each in asked],
+        [each.order_no for each in with_case],
+        [storable(each.out_trade_no) or None for each in with_case],
+        [each.case.value for each in with_case if each.case is not None],
+        [storable(each.detail) for each in with_case],
     )
 
 
-async def answer_cases(db: Database, run_id: int, account: str, resolution: str) -> int:
-    """Questions of earlier runs that this one answers: the row is there after all, the payment is paid by now."""
-    return await db.execute(_ANSWER, run_id, account, resolution)
+async def resolve_settled_cases(db: Database, run_id: int, account: str, resolution: str) -> int:
+    """Resolve cases of earlier runs that this run settles: the row exists after all, or the payment is paid by now."""
+    return await db.execute(_RESOLVE_SETTLED, run_id, account, resolution)

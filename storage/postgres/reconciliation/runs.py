@@ -1,7 +1,7 @@
 """Runs of the reconciliation: one at a time for each day or file, carried on after a crash, kept with their counts.
 
-Whoever has the lease is at it; the lease ends by itself. A run is carried on only over the very statement that it was
-begun with: another one, told by its hash, is begun at its first row.
+The process with the lease works on the run; the lease ends by itself. A run continues only over the statement that it
+began with: over another one, recognised by its hash, it begins at the first row.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     leased_at: datetime | None = None
 
 
-class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+class LastReconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """The last finished run of an account over a day, for metrics."""
 
     account: str
@@ -71,7 +71,7 @@ _CLAIM_FILE = _CLAIM.format(
     conflict="(channel_account, statement_sha256, dry_run) WHERE finished_at IS NULL AND day IS NULL"
 )
 
-# What was seen of another statement of this day is worth nothing.
+# Rows recorded of another statement of this day are worthless.
 _BEGIN = f"""
 WITH other AS (
     SELECT id FROM reconciliations WHERE id = $1 AND leased_at = $2 AND statement_sha256 IS DISTINCT FROM $3
@@ -144,7 +144,7 @@ SELECT DISTINCT ON (r.channel_account)
 async def claim_day(
     db: Database, account: str, day: date, *, dry_run: bool, lease_s: float, only_due: bool = False
 ) -> Reconciliation | None:
-    """The run over this day, a new one or one that was not finished, leased; None: somebody is at it.
+    """The run over this day, a new one or one that was not finished, leased; None: another process has it.
 
     `only_due`: also None while a failed one is not yet due again.
     """
@@ -164,41 +164,41 @@ async def begin(db: Database, run: Reconciliation, sha256: bytes) -> Reconciliat
     """The run over this very statement: at the row where it was left, or at the first one of another statement.
 
     Raises:
-        ConflictsExhausted: the lease has ended, and somebody else has carried on.
+        ConflictsExhausted: the lease has ended, and another process continues the run.
     """
     row = await db.fetchrow(_BEGIN, run.id, run.leased_at, sha256)
     if row is None:
-        raise _lost(run)
+        raise _lease_lost(run)
     return _run(row)
 
 
 async def renew(db: Database, run: Reconciliation, lease_s: float) -> bool:
-    """Keep the lease. False: it is somebody else's by now."""
+    """Keep the lease. False: another process has it by now."""
     return await db.execute(_RENEW, run.id, run.leased_at, lease_s) == 1
 
 
 async def save(db: Database, run: Reconciliation, next_row: int, counts: Mapping[str, int]) -> None:
     """Everything before `next_row` is done. Raises as `begin`."""
     if await db.execute(_SAVE, run.id, run.leased_at, next_row, document(dict(counts))) == 0:
-        raise _lost(run)
+        raise _lease_lost(run)
 
 
 async def finish(db: Database, run: Reconciliation, counts: Mapping[str, int]) -> Reconciliation:
-    """It is done, and nobody's. Raises as `begin`."""
+    """Mark it finished and give the lease back. Raises as `begin`."""
     row = await db.fetchrow(_FINISH, run.id, run.leased_at, document(dict(counts)))
     if row is None:
-        raise _lost(run)
+        raise _lease_lost(run)
     await db.execute(_CLEAN, run.account, run.id, run.day)
     return _run(row)
 
 
 async def fail(db: Database, run: Reconciliation, error: str, delay_s: float) -> None:
-    """It stays where it is; the daily job carries on in `delay_s` seconds, an operator at once."""
+    """Record the failure. The run can continue: by the daily job in `delay_s` seconds, by an operator at once."""
     await db.execute(_FAIL, run.id, run.leased_at, storable(error[:200]), delay_s)
 
 
 async def release(db: Database, run: Reconciliation) -> None:
-    """Somebody else may carry on."""
+    """Give the lease back: another process may continue."""
     await db.execute(_RELEASE, run.id, run.leased_at)
 
 
@@ -215,10 +215,10 @@ async def list_reconciliations(
     return [_run(row) for row in await db.fetch(_LIST, account, run_id, limit)]
 
 
-async def last_reconciled(db: Database) -> list[Reconciled]:
-    """When each account was last reconciled, and what came of it; one that never was is left out."""
+async def find_last_reconciliations(db: Database) -> list[LastReconciliation]:
+    """The last finished run of each account that has one."""
     rows = await db.fetch(_RECONCILED)
-    return [Reconciled(account=row["account"], age_s=row["age_s"], counts=_counts(row)) for row in rows]
+    return [LastReconciliation(account=row["account"], age_s=row["age_s"], counts=_counts(row)) for row in rows]
 
 
 def _run(row: object) -> Reconciliation:
@@ -230,5 +230,5 @@ def _counts(fields: Mapping[str, object]) -> dict[str, int]:
     return msgspec.json.decode(str(fields["counts"]), type=dict[str, int])
 
 
-def _lost(run: Reconciliation) -> ConflictsExhausted:
-    return ConflictsExhausted(f"somebody else has carried on with run {run.id}")
+def _lease_lost(run: Reconciliation) -> ConflictsExhausted:
+    return ConflictsExhausted(f"another process continues run {run.id}")

@@ -155,7 +155,7 @@ async def test_a_repeat_after_a_failed_handling_is_work(db: Database) -> None:
     assert await claim(db, again.id, 30.0, arm_no=again.arm_no) is not None
 
 
-async def test_of_many_who_would_handle_it_one_does(db: Database) -> None:
+async def test_one_of_many_claims_succeeds(db: Database) -> None:
     callback = await stored(db)
     claims = await asyncio.gather(*(claim(db, callback.id, 30.0, arm_no=1) for _ in range(20)))
     [claimed] = [found for found in claims if found is not None]
@@ -181,7 +181,7 @@ async def test_what_could_not_be_done_is_scheduled_anew_under_another_number(db:
     assert (row["outcome"], row["handled_at"]) == ("unclear", None)
 
 
-# -- what nobody is looking after --------------------------------------------------------------------------------------
+# -- overdue callbacks -------------------------------------------------------------------------------------------------
 
 
 async def test_the_oldest_unhandled_come_first_and_none_is_too_old(db: Database) -> None:

@@ -7,14 +7,14 @@ from core.order import CaseReason
 from storage.postgres.cases import list_cases, resolve_case, resolve_cases
 from storage.postgres.database import Database
 from storage.postgres.orders import encode_cursor, find_now
-from tests.storage.postgres.tools import count, number, paid, placed, rows, told
+from tests.storage.postgres.tools import commit_evidence, count, number, paid, placed, rows
 
 
 async def with_cases(db: Database, orders: int) -> None:
     """A-1, A-2, …: each with a mismatch of its amount."""
     for n in range(1, orders + 1):
         await placed(db, f"A-{n}")
-        await told(db, f"A-{n}", paid(f"A-{n}", amount=n))
+        await commit_evidence(db, f"A-{n}", paid(f"A-{n}", amount=n))
 
 
 async def test_a_case_says_what_it_is_about(db: Database) -> None:
@@ -45,14 +45,14 @@ async def test_pages_hold_every_case_once_newest_first(db: Database, limit: int)
 async def test_a_case_opened_meanwhile_moves_no_other_to_another_page(db: Database) -> None:
     await with_cases(db, 4)
     first, cursor = await list_cases(db, limit=2)
-    await told(db, "A-1", paid("A-1", currency="USD"))
+    await commit_evidence(db, "A-1", paid("A-1", currency="USD"))
     second, _ = await list_cases(db, cursor=cursor, limit=2)
     assert [case.order_no for case in (*first, *second)] == ["A-4", "A-3", "A-2", "A-1"]
 
 
 async def test_cases_are_found_by_reason_and_order(db: Database) -> None:
     await with_cases(db, 3)
-    await told(db, "A-2", paid("A-2", currency="USD"))
+    await commit_evidence(db, "A-2", paid("A-2", currency="USD"))
     by_order, _ = await list_cases(db, order_no="A-2")
     assert {case.reason for case in by_order} == {CaseReason.AMOUNT_MISMATCH, CaseReason.CURRENCY_MISMATCH}
     by_reason, _ = await list_cases(db, reason=CaseReason.CURRENCY_MISMATCH)
@@ -74,7 +74,7 @@ async def test_a_case_is_resolved_once(db: Database) -> None:
 
 async def test_all_open_cases_of_an_order_with_one_reason_are_resolved(db: Database) -> None:
     await with_cases(db, 2)
-    await told(db, "A-1", paid("A-1", currency="USD"))
+    await commit_evidence(db, "A-1", paid("A-1", currency="USD"))
     resolved = await resolve_cases(db, "A-1", CaseReason.AMOUNT_MISMATCH, resolution="accepted", by="anna")
     assert resolved == 1
     assert await count(db, "cases", "resolved_at IS NULL") == 2

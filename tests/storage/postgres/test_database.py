@@ -142,7 +142,7 @@ async def test_the_session_is_in_utc_and_says_who_it_is(db: Database) -> None:
 
 
 async def test_behind_a_pooler_nothing_is_asked_of_the_session(database_url: str) -> None:
-    """It refuses start-up parameters that it does not know, and statements prepared for somebody else."""
+    """It refuses start-up parameters that it does not know, and statements prepared on another connection."""
     async with opened(database_url, statement_cache_size=0) as db:
         assert await db.fetchval("SHOW application_name") == ""
         for n in range(20):
@@ -216,7 +216,7 @@ async def test_a_connection_that_is_ended_is_unavailable_once_and_then_replaced(
 async def test_a_fault_of_the_server_is_unavailable(
     database_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, sql: str
 ) -> None:
-    """Whether the statement was done is not known: whoever asks decides again."""
+    """Whether the statement was done is not known: the caller decides again."""
     monkeypatch.setattr("storage.postgres.database.STATEMENT_TIMEOUT_S", 0.3)
     async with opened(database_url) as db:
         if "read-only" in fault:
@@ -240,7 +240,7 @@ async def test_a_fault_of_the_server_is_unavailable(
     ],
 )
 async def test_what_postgres_cannot_hold_is_the_callers_fault(db: Database, sql: str, value: object) -> None:
-    """Refused, instead of crashing whoever asked; the value stands in no message."""
+    """Refused, instead of crashing the caller; the value stands in no message."""
     with pytest.raises((InvalidRequest, DatabaseUnavailable)) as refused:
         await db.fetchval(sql, value)
     assert "s3cret" not in str(refused.value)

@@ -29,8 +29,9 @@ from tests.storage.postgres.tools import (
     RULES,
     DecideThere,
     closed,
+    commit_evidence,
     count,
-    deciding,
+    decide_evidence,
     get_state,
     if_there,
     moved,
@@ -41,7 +42,6 @@ from tests.storage.postgres.tools import (
     rows,
     started,
     terms_of,
-    told,
     unpaid,
     versions,
 )
@@ -91,7 +91,7 @@ async def test_what_was_decided_is_what_is_read(db: Database) -> None:
 async def test_paying_resolves_its_rows_and_tells_the_merchant_in_the_same_statement(db: Database) -> None:
     at = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
     await placed(db)
-    committed = await told(db, "A-1", paid(at=at))
+    committed = await commit_evidence(db, "A-1", paid(at=at))
     state = await get_state(db)
     assert (state.order.status, state.order.paid_by, state.order.paid_at) == (OrderStatus.PAID, number("A-1"), at)
     assert (state.payments[0].status, state.payments[0].channel_transaction_id) == (PaymentStatus.PAID, "t-alipay-A-1")
@@ -108,9 +108,9 @@ async def test_paying_resolves_its_rows_and_tells_the_merchant_in_the_same_state
 
 async def test_the_timeline_is_events_and_observations_together(db: Database) -> None:
     await placed(db)
-    await told(db, "A-1", unpaid())
-    await told(db, "A-1", Unclear(**number("A-1")._asdict(), reason="timeout"))
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", unpaid())
+    await commit_evidence(db, "A-1", Unclear(**number("A-1")._asdict(), reason="timeout"))
+    await commit_evidence(db, "A-1", paid())
     entries = await timeline(db, "A-1")
     assert [(entry.version, entry.kind, entry.note) for entry in entries] == [
         (1, "placed", ""),
@@ -126,7 +126,7 @@ async def test_the_timeline_is_events_and_observations_together(db: Database) ->
 async def test_an_observation_takes_no_version(db: Database) -> None:
     await placed(db)
     for _ in range(3):
-        assert (await told(db, "A-1", unpaid())).version is None
+        assert (await commit_evidence(db, "A-1", unpaid())).version is None
     assert (await get_state(db)).order.version == 1
     assert await count(db, "observations") == 3
 
@@ -137,13 +137,13 @@ async def test_a_decision_without_effect_writes_nothing(db: Database) -> None:
 
 
 async def test_many_orders_move_in_one_statement(db: Database) -> None:
-    """Each by its own decision; what belongs to one is told of that one alone."""
+    """Each by its own decision, with its own rows in the result."""
     for order_no in ("A-1", "A-2", "A-3"):
         await placed(db, order_no)
     decisions = {
-        "A-1": deciding("A-1", paid("A-1")),
-        "A-2": deciding("A-2", unpaid("A-2"), arm_no=1),
-        "A-3": deciding("A-3", closed("A-3")),
+        "A-1": decide_evidence("A-1", paid("A-1")),
+        "A-2": decide_evidence("A-2", unpaid("A-2"), arm_no=1),
+        "A-3": decide_evidence("A-3", closed("A-3")),
         "A-9": lambda _: Decision(outcome=Outcome.STALE),
     }
     done = await transition_many(db, {key: if_there(decide) for key, decide in decisions.items()})
@@ -160,9 +160,9 @@ async def test_many_orders_move_in_one_statement(db: Database) -> None:
 async def test_a_channel_transaction_pays_one_order(db: Database) -> None:
     await placed(db, "A-1")
     await placed(db, "A-2")
-    await told(db, "A-1", paid("A-1", transaction="t-1"))
+    await commit_evidence(db, "A-1", paid("A-1", transaction="t-1"))
     with pytest.raises(TransactionClaimed):
-        await told(db, "A-2", paid("A-2", transaction="t-1"))
+        await commit_evidence(db, "A-2", paid("A-2", transaction="t-1"))
     state = await get_state(db, "A-2")
     assert (state.order.status, state.order.version, len(state.pending)) == (OrderStatus.PAYING, 1, 2)
 
@@ -172,8 +172,8 @@ async def test_two_orders_that_claim_one_transaction_at_once_are_not_both_paid(d
         for order_no in ("A-1", "A-2"):
             await placed(one, order_no)
         done = await asyncio.gather(
-            told(one, "A-1", paid("A-1", transaction="t-1")),
-            told(two, "A-2", paid("A-2", transaction="t-1")),
+            commit_evidence(one, "A-1", paid("A-1", transaction="t-1")),
+            commit_evidence(two, "A-2", paid("A-2", transaction="t-1")),
             return_exceptions=True,
         )
         assert sum(isinstance(error, TransactionClaimed) for error in done) == 1
@@ -184,8 +184,10 @@ async def test_another_account_may_use_the_same_transaction_number(db: Database)
     key = number("A-2", "wechat")
     await placed(db, "A-1")
     await placed(db, "A-2", payment=terms_of(key))
-    await told(db, "A-1", paid("A-1", transaction="t-1"))
-    assert (await told(db, "A-2", paid(key=key, transaction="t-1"), key=key)).decision.outcome is Outcome.PAID
+    await commit_evidence(db, "A-1", paid("A-1", transaction="t-1"))
+    assert (
+        await commit_evidence(db, "A-2", paid(key=key, transaction="t-1"), key=key)
+    ).decision.outcome is Outcome.PAID
 
 
 @pytest.mark.parametrize("earlier", ["open", "closed", "paid"])
@@ -193,7 +195,7 @@ async def test_a_number_that_is_known_at_the_account_is_taken(db: Database, earl
     """Whatever became of the payment that has it. Nothing of the second order is written."""
     await placed(db, "A-1", payment=terms_of(number("A-1"), origin=Origin.WATCHED))
     if earlier != "open":
-        await told(db, "A-1", closed() if earlier == "closed" else paid())
+        await commit_evidence(db, "A-1", closed() if earlier == "closed" else paid())
     with pytest.raises(NumberTaken):
         await placed(db, "A-2", payment=terms_of(number("A-1"), origin=Origin.WATCHED))
     await placed(db, "A-3", without_payment=True)
@@ -215,7 +217,7 @@ async def test_one_number_wanted_by_two_orders_at_once_goes_to_one(database_url:
 
 async def test_no_code_unpays_an_order(db: Database) -> None:
     await placed(db)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     for status in ("created", "paying", "closed"):
         with pytest.raises(asyncpg.CheckViolationError):
             await moved(db, "A-1", _forced(status))
@@ -246,17 +248,17 @@ async def test_a_scheduling_that_was_replaced_moves_nothing(db: Database) -> Non
     """`arm_no` guards it: the job of an older scheduling, and the second of two that answer at once."""
     await placed(db)
     known = await get_state(db)
-    decide = if_there(deciding("A-1", unpaid(), arm_no=1))
+    decide = if_there(decide_evidence("A-1", unpaid(), arm_no=1))
     armed = [(await transition(db, "A-1", decide, known=known)).armed for _ in range(3)]
     assert [len(scheduled) for scheduled in armed] == [1, 0, 0]
-    assert (await told(db, "A-1", unpaid(), arm_no=1)).armed == ()
+    assert (await commit_evidence(db, "A-1", unpaid(), arm_no=1)).armed == ()
     [row] = await rows(db, "pending", "attempt, arm_no", "kind = 'query'")
     assert row == {"attempt": 2, "arm_no": 2}
 
 
 async def test_every_scheduling_has_a_number_of_its_own(db: Database) -> None:
     await placed(db)
-    schedulings = [await told(db, "A-1", unpaid(), arm_no=arm_no) for arm_no in range(1, 6)]
+    schedulings = [await commit_evidence(db, "A-1", unpaid(), arm_no=arm_no) for arm_no in range(1, 6)]
     armed = [scheduled for committed in schedulings for scheduled in committed.armed]
     assert [scheduled.arm_no for scheduled in armed] == [2, 3, 4, 5, 6]
     assert [round(scheduled.delay_s / 60) for scheduled in armed] == [4, 9, 16, 25, 36]
@@ -266,7 +268,7 @@ async def test_a_row_that_loses_its_order_to_another_writer_is_not_moved(db: Dat
     """A close request that lost the race has not moved the deadline either."""
     await placed(db)
     stale = await get_state(db)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     done = await transition(db, "A-1", if_there(on_close_requested), known=stale)
     assert done.decision.outcome is Outcome.ALREADY_PAID
     assert await count(db, "pending") == 0
@@ -282,7 +284,7 @@ async def test_a_close_request_makes_the_deadline_due_now(db: Database) -> None:
 
 async def test_an_order_is_closed_with_its_row_when_all_is_definite(db: Database) -> None:
     await placed(db, expires_in_s=0.0)
-    await told(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed())
     committed = await moved(db, "A-1", lambda state: on_deadline(state, RULES, arm_no=1))
     assert committed.decision.outcome is Outcome.CLOSED
     assert (await count(db, "pending"), (await get_state(db)).order.status) == (0, OrderStatus.CLOSED)
@@ -300,7 +302,7 @@ async def test_the_other_payments_of_a_paid_order_are_due_at_once(db: Database) 
     second = number("A-1", "wechat")
     await placed(db)
     await started(db, "A-1", second)
-    committed = await told(db, "A-1", paid())
+    committed = await commit_evidence(db, "A-1", paid())
     [armed] = committed.armed
     assert (armed.key, armed.delay_s, armed.arm_no) == (second, 0.0, 2)
     assert [row.key for row in (await get_state(db)).pending] == [second]
@@ -312,7 +314,7 @@ async def test_the_other_payments_of_a_paid_order_are_due_at_once(db: Database) 
 async def test_a_case_is_opened_once_while_it_is_open(db: Database) -> None:
     await placed(db)
     for amount in (1, 1, 2):
-        await told(db, "A-1", paid(amount=amount))
+        await commit_evidence(db, "A-1", paid(amount=amount))
     [case] = await rows(db, "cases", "order_no, channel_account, out_trade_no, reason, detail")
     assert case == {
         "order_no": "A-1",
@@ -323,14 +325,14 @@ async def test_a_case_is_opened_once_while_it_is_open(db: Database) -> None:
     }
     assert (await get_state(db)).open_cases == {(number("A-1"), CaseReason.AMOUNT_MISMATCH)}
     await db.execute("UPDATE cases SET resolved_at = now()")
-    await told(db, "A-1", paid(amount=3))
+    await commit_evidence(db, "A-1", paid(amount=3))
     assert await count(db, "cases") == 2
 
 
 async def test_a_newer_version_supersedes_a_close_that_was_not_heard(db: Database) -> None:
     """A "closed" that the merchant's service does not take never holds back "paid"."""
     await close_order(db)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     found = {row["type"]: row["superseded_at"] is not None for row in await rows(db, "notifications")}
     assert found == {"order.closed": True, "order.paid": False}
 
@@ -342,7 +344,7 @@ async def test_news_of_money_is_never_superseded(db: Database) -> None:
     await started(db, "A-1", second)
     await started(db, "A-1", third)
     for key in (number("A-1"), second, third):
-        await told(db, "A-1", paid(key=key), key=key)
+        await commit_evidence(db, "A-1", paid(key=key), key=key)
     found = await rows(db, "notifications", "type, superseded_at")
     assert [row["type"] for row in found] == ["order.paid", "order.double_payment", "order.double_payment"]
     assert [row["superseded_at"] for row in found] == [None, None, None]
@@ -351,20 +353,20 @@ async def test_news_of_money_is_never_superseded(db: Database) -> None:
 async def test_what_was_heard_is_not_superseded(db: Database) -> None:
     await close_order(db)
     await db.execute("UPDATE notifications SET delivered_at = now()")
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert await count(db, "notifications", "superseded_at IS NOT NULL") == 0
 
 
 async def test_notifications_of_other_orders_are_left_alone(db: Database) -> None:
     await close_order(db, "A-1")
     await close_order(db, "A-2")
-    await told(db, "A-2", paid("A-2"))
+    await commit_evidence(db, "A-2", paid("A-2"))
     assert await count(db, "notifications", "superseded_at IS NULL AND order_no = 'A-1'") == 1
 
 
 async def close_order(db: Database, order_no: str = "A-1") -> None:
     await placed(db, order_no, expires_in_s=0.0)
-    await told(db, order_no, closed(order_no))
+    await commit_evidence(db, order_no, closed(order_no))
     committed = await moved(db, order_no, lambda state: on_deadline(state, RULES))
     assert committed.decision.outcome is Outcome.CLOSED
 
@@ -393,9 +395,9 @@ WEIRD = [
 async def test_no_text_of_the_far_side_breaks_the_statement(db: Database, text: str) -> None:
     """In a note, a reason or a case it is kept as well as Postgres can; it never keeps an order from being paid."""
     await placed(db, subject=text[:127])
-    await told(db, "A-1", Unclear(**number("A-1")._asdict(), reason=text))
-    await told(db, "A-1", paid(channel_account=f"other:{text}"))
-    await told(db, "A-1", paid(transaction=f"t-{_whole(text)[:100]}"))
+    await commit_evidence(db, "A-1", Unclear(**number("A-1")._asdict(), reason=text))
+    await commit_evidence(db, "A-1", paid(channel_account=f"other:{text}"))
+    await commit_evidence(db, "A-1", paid(transaction=f"t-{_whole(text)[:100]}"))
     entries = await timeline(db, "A-1")
     assert (await get_state(db)).order.status is OrderStatus.PAID
     kept = _whole(text).replace("\0", "\ufffd")
@@ -422,8 +424,8 @@ async def test_the_door_needs_no_prepared_statement(database_url: str) -> None:
     """As pgbouncer in transaction mode wants it: `STATEMENT_CACHE_SIZE=0`, no session state, no start-up parameters."""
     async with opened(database_url, statement_cache_size=0) as db:
         await placed(db)
-        await told(db, "A-1", unpaid(), arm_no=1)
-        assert (await told(db, "A-1", paid())).decision.outcome is Outcome.PAID
+        await commit_evidence(db, "A-1", unpaid(), arm_no=1)
+        assert (await commit_evidence(db, "A-1", paid())).decision.outcome is Outcome.PAID
         assert await versions(db, "A-1") == [1, 2]
 
 

@@ -21,8 +21,9 @@ from storage.postgres.database import Database
 from storage.postgres.door.transition import CONFLICTS_MAX, transition, transition_many
 from tests.storage.postgres.tools import (
     closed,
+    commit_evidence,
     count,
-    deciding,
+    decide_evidence,
     get_state,
     if_there,
     moved,
@@ -34,7 +35,6 @@ from tests.storage.postgres.tools import (
     rows,
     started,
     terms_of,
-    told,
     versions,
 )
 
@@ -46,7 +46,7 @@ async def test_true_callbacks_at_once_are_one_version_and_one_notification(datab
     async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
         await placed(one)
         processes = [one, two, three]
-        done = await asyncio.gather(*(told(processes[n % 3], "A-1", paid()) for n in range(WRITERS)))
+        done = await asyncio.gather(*(commit_evidence(processes[n % 3], "A-1", paid()) for n in range(WRITERS)))
         outcomes = sorted(committed.decision.outcome for committed in done)
         assert outcomes == [Outcome.NOTHING_NEW] * (WRITERS - 1) + [Outcome.PAID]
         assert await versions(one, "A-1") == [1, 2]
@@ -78,8 +78,8 @@ async def test_of_two_decisions_on_one_state_one_wins_and_the_other_decides_agai
         await started(one, "A-1", second)
         known = await get_state(one)
         done = await asyncio.gather(
-            transition(one, "A-1", if_there(deciding("A-1", paid())), known=known),
-            transition(two, "A-1", if_there(deciding("A-1", paid(key=second), key=second)), known=known),
+            transition(one, "A-1", if_there(decide_evidence("A-1", paid())), known=known),
+            transition(two, "A-1", if_there(decide_evidence("A-1", paid(key=second), key=second)), known=known),
         )
         outcomes = {committed.decision.outcome for committed in done}
         assert outcomes == {Outcome.PAID, Outcome.DOUBLE_PAYMENT}
@@ -93,7 +93,7 @@ async def test_a_decision_on_a_state_that_has_moved_on_writes_nothing_of_it(db: 
     """Not its payments, rows, cases, event or notification: everything hangs on the version."""
     await placed(db)
     stale = await get_state(db)
-    await told(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed())
     tries = counting(1)
 
     def decide(state: OrderState | None) -> Decision:

@@ -13,7 +13,7 @@ from storage.postgres import callbacks, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.leases import WALK_BATCH
 from tests.servers import eventually
-from tests.storage.postgres.tools import closed, connected, count, moved, number, paid, placed, told
+from tests.storage.postgres.tools import closed, commit_evidence, connected, count, moved, number, paid, placed
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -50,14 +50,14 @@ async def insert_callback(db: Database) -> str:
 
 async def insert_notification(db: Database) -> str:
     await placed(db)
-    notification_id = (await told(db, "A-1", paid())).notification_id
+    notification_id = (await commit_evidence(db, "A-1", paid())).notification_id
     assert notification_id is not None
     return notification_id
 
 
 async def insert_refund(db: Database) -> str:
     await placed(db)
-    await told(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed())
     await db.execute("UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1")
     rules = Rules(late_policy=LatePolicy.REFUND)
     committed = await moved(db, "A-1", lambda state: on_query(state, number("A-1"), paid(), rules, Source.QUERY))

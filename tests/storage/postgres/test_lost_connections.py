@@ -13,6 +13,7 @@ from storage.postgres.orders import find_state
 from tests.servers import eventually
 from tests.storage.cutting_proxy import Cut, cutting_proxy
 from tests.storage.postgres.tools import (
+    commit_evidence,
     connected,
     count,
     get_state,
@@ -20,7 +21,6 @@ from tests.storage.postgres.tools import (
     paid,
     placed,
     rows,
-    told,
     unpaid,
     versions,
 )
@@ -49,7 +49,7 @@ async def test_a_connection_lost_around_the_commit_is_one_effect(
     async with cutting_proxy(database_url) as (proxy, url), opened(url) as far:
         for _ in range(times):
             proxy.cut_once(MARK, cut, is_paid)
-        committed = await told(far, "A-1", paid())
+        committed = await commit_evidence(far, "A-1", paid())
         assert proxy.done == times
     assert committed.decision.outcome is (Outcome.PAID if cut is Cut.BEFORE else Outcome.NOTHING_NEW)
     assert await versions(db, "A-1") == [1, 2]
@@ -82,7 +82,7 @@ async def test_a_scheduled_query_whose_reply_is_lost_uses_one_attempt(
 
     async with cutting_proxy(database_url) as (proxy, url), opened(url) as far:
         proxy.cut_once(MARK, Cut.AFTER, is_rearmed)
-        await told(far, "A-1", unpaid(), arm_no=1)
+        await commit_evidence(far, "A-1", unpaid(), arm_no=1)
     [row] = await rows(db, "pending", "attempt, arm_no", "kind = 'query'")
     assert row == {"attempt": 2, "arm_no": 2}
 
@@ -92,7 +92,7 @@ async def test_a_backend_killed_in_mid_statement_is_one_effect(db: Database, dat
     await placed(db)
     async with connected(database_url) as blocker, blocker.transaction():
         await blocker.execute("SELECT FROM orders WHERE order_no = 'A-1' FOR UPDATE")
-        paying = asyncio.create_task(told(db, "A-1", paid()))
+        paying = asyncio.create_task(commit_evidence(db, "A-1", paid()))
         async with connected(database_url) as operator:
 
             async def ended() -> int:
@@ -111,8 +111,8 @@ async def test_a_backend_killed_in_mid_statement_is_one_effect(db: Database, dat
 
 
 async def test_a_database_that_stays_away_is_said_to_be_away(quick: None) -> None:
-    """Tried once and after every pause; then it is left to whoever looks after the order next."""
+    """Tried once and after every pause; then it is left to the sweep."""
     port = free_port()
     async with opened(f"postgres://nodrop@127.0.0.1:{port}/nodrop") as far:
         with pytest.raises(DatabaseUnavailable, match=rf"^Postgres at 127\.0\.0\.1:{port}: ConnectionRefusedError$"):
-            await told(far, "A-1", paid())
+            await commit_evidence(far, "A-1", paid())

@@ -1,4 +1,4 @@
-"""Migrations: once, in order, by whoever comes first."""
+"""Migrations: once, in order, by the first process."""
 
 import asyncio
 from pathlib import Path
@@ -64,7 +64,7 @@ async def test_a_new_migration_is_applied_alone(empty_database_url: str, of_the_
 
 
 async def test_an_edited_migration_is_refused(empty_database_url: str, of_the_test: Path) -> None:
-    """What a database has is not what the file says any more: nobody may build upon that."""
+    """What a database has is not what the file says any more: nothing may build upon that."""
     await migrate(empty_database_url)
     (of_the_test / "0001_first.sql").write_text("CREATE TABLE first (id int, text text);")
     (of_the_test / "0003_third.sql").write_text("CREATE TABLE third ();")

@@ -17,13 +17,24 @@ from storage.postgres.notifications import (
     walk_due,
 )
 from tests.servers import eventually
-from tests.storage.postgres.tools import RULES, closed, count, moved, opened, paid, pass_time, placed, rows, told
+from tests.storage.postgres.tools import (
+    RULES,
+    closed,
+    commit_evidence,
+    count,
+    moved,
+    opened,
+    paid,
+    pass_time,
+    placed,
+    rows,
+)
 
 
 async def to_deliver(db: Database, order_no: str = "A-1") -> str:
     """The id of what a merchant has to hear of a paid order."""
     await placed(db, order_no)
-    committed = await told(db, order_no, paid(order_no))
+    committed = await commit_evidence(db, order_no, paid(order_no))
     assert committed.notification_id is not None
     return committed.notification_id
 
@@ -47,7 +58,7 @@ async def dead(db: Database, order_no: str = "A-1") -> str:
 # -- delivering --------------------------------------------------------------------------------------------------------
 
 
-async def test_of_many_who_would_deliver_it_one_does(database_url: str) -> None:
+async def test_one_of_many_claims_succeeds(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as two:
         notification_id = await to_deliver(one)
         claims = await asyncio.gather(*(claim([one, two][n % 2], notification_id, 30.0, arm_no=1) for n in range(20)))
@@ -57,7 +68,7 @@ async def test_of_many_who_would_deliver_it_one_does(database_url: str) -> None:
 
 
 async def test_every_delivery_is_the_same_bytes(db: Database) -> None:
-    """The merchant may have heard the first although nobody marked it."""
+    """The merchant may have received the first although it was not marked."""
     notification_id = await to_deliver(db)
     first = await claimed(db, notification_id, lease_s=0.0)
     second = await claimed(db, notification_id, lease_s=0.0)
@@ -99,7 +110,7 @@ async def test_a_notification_is_due_at_once(db: Database) -> None:
     assert await due_within(db, 0.0) == [(notification_id, 1, 0.0)]
 
 
-# -- what nobody is delivering -----------------------------------------------------------------------------------------
+# -- overdue notifications ---------------------------------------------------------------------------------------------
 
 
 async def test_the_oldest_come_first_also_those_that_were_never_tried(db: Database) -> None:
@@ -162,8 +173,8 @@ async def test_all_dead_letters_or_one_are_sent_again(db: Database) -> None:
     assert await resend_dead_letters(db, "msg_unknown") == []
 
 
-async def test_what_was_sent_again_is_not_buried_by_whoever_tried_before(db: Database) -> None:
-    """He hung for longer than his claim lasted, and comes back after the operator."""
+async def test_a_resent_notification_is_not_given_up_by_an_older_attempt(db: Database) -> None:
+    """The older attempt outlasts its lease and ends after the operator's resend."""
     notification_id = await to_deliver(db)
     late = await claimed(db, notification_id, lease_s=0.0)
     await give_up(db, await claimed(db, notification_id), "500")
@@ -176,11 +187,11 @@ async def test_what_was_sent_again_is_not_buried_by_whoever_tried_before(db: Dat
 async def test_a_dead_letter_that_a_newer_version_made_pointless_is_not_sent(db: Database) -> None:
     """A "closed" of an order that is paid by now."""
     await placed(db, expires_in_s=0.0)
-    await told(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed())
     committed = await moved(db, "A-1", lambda state: on_deadline(state, RULES))
     assert committed.notification_id is not None
     await give_up(db, await claimed(db, committed.notification_id), "500")
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert await list_dead_letters(db) == []
     assert await resend_dead_letters(db, None) == []
     assert await count(db, "notifications", "dead_at IS NOT NULL AND superseded_at IS NOT NULL") == 1

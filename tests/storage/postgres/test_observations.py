@@ -9,7 +9,7 @@ from core.errors import DatabaseUnavailable
 from storage.postgres.database import Database
 from storage.postgres.observations import DAYS_AHEAD, keep_partitions
 from storage.postgres.orders import find_now
-from tests.storage.postgres.tools import connected, count, opened, placed, told, unpaid
+from tests.storage.postgres.tools import commit_evidence, connected, count, opened, placed, unpaid
 
 
 async def partitions(db: Database) -> list[str]:
@@ -47,7 +47,7 @@ async def test_partitions_are_made_ahead_once(db: Database) -> None:
 async def test_what_is_seen_goes_into_the_partition_of_its_day(db: Database) -> None:
     await keep_partitions(db, keep_days=90)
     await placed(db)
-    await told(db, "A-1", unpaid())
+    await commit_evidence(db, "A-1", unpaid())
     assert await count(db, named(await today(db))) == await count(db, "observations") == 1
     assert await count(db, "observations_default") == 0
 
@@ -55,9 +55,9 @@ async def test_what_is_seen_goes_into_the_partition_of_its_day(db: Database) -> 
 async def test_what_is_seen_before_its_partition_is_there_is_kept_all_the_same(db: Database) -> None:
     """In the default one; its day has no other then, the days after have."""
     await placed(db)
-    await told(db, "A-1", unpaid())
+    await commit_evidence(db, "A-1", unpaid())
     assert await keep_partitions(db, keep_days=90) == (DAYS_AHEAD, 0)
-    await told(db, "A-1", unpaid())
+    await commit_evidence(db, "A-1", unpaid())
     assert await count(db, "observations_default") == await count(db, "observations") == 2
 
 
@@ -85,7 +85,7 @@ async def test_upkeep_waits_for_nobody_who_reads_for_hours(db: Database, databas
     async with connected(database_url) as dump, dump.transaction():
         await dump.execute("LOCK TABLE observations IN ACCESS SHARE MODE")
         keeping = asyncio.create_task(keep_partitions(db, keep_days=90))
-        await asyncio.wait_for(told(db, "A-1", unpaid()), 5.0)
+        await asyncio.wait_for(commit_evidence(db, "A-1", unpaid()), 5.0)
         with pytest.raises(DatabaseUnavailable):
             await asyncio.wait_for(keeping, 5.0)
     assert await keep_partitions(db, keep_days=90) != (0, 0)

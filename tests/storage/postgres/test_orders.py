@@ -19,7 +19,7 @@ from storage.postgres.orders import (
     list_orders,
     timeline,
 )
-from tests.storage.postgres.tools import closed, get_state, number, paid, placed, started, terms_of, told
+from tests.storage.postgres.tools import closed, commit_evidence, get_state, number, paid, placed, started, terms_of
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -59,7 +59,7 @@ async def test_many_are_found_by_their_numbers(db: Database) -> None:
 
 
 async def test_an_order_is_found_by_account_and_number(db: Database) -> None:
-    """A number of another account is nobody's, even if it is the same."""
+    """The same number at another account is another payment."""
     await placed(db)
     state = await find_state_by_payment(db, number("A-1"))
     assert state is not None
@@ -135,7 +135,7 @@ async def test_orders_are_found_by_status_account_and_time(db: Database) -> None
     await placed(db, "A-1")
     await placed(db, "A-2", payment=terms_of(number("A-2", "wechat")))
     await placed(db, "A-3", without_payment=True)
-    await told(db, "A-1", paid("A-1"))
+    await commit_evidence(db, "A-1", paid("A-1"))
     await started(db, "A-3", number("A-3", "wechat"))
     now = await find_now(db)
     assert await listed(db, status=OrderStatus.PAID) == ["A-1"]
@@ -187,7 +187,7 @@ async def test_a_cursor_made_up_with_a_time_of_no_calendar_is_refused(db: Databa
 async def test_the_timeline_is_the_orders_own_and_oldest_first(db: Database) -> None:
     for order_no in ("A-1", "A-2"):
         await placed(db, order_no)
-        await told(db, order_no, closed(order_no))
+        await commit_evidence(db, order_no, closed(order_no))
     entries = await timeline(db, "A-1")
     assert [entry.kind for entry in entries] == ["placed", "payment_closed"]
     assert [entry.version for entry in entries] == [1, 2]
@@ -199,5 +199,5 @@ async def test_the_timeline_has_an_end(db: Database, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("storage.postgres.orders.TIMELINE_MAX", 3)
     await placed(db)
     for _ in range(5):
-        await told(db, "A-1", paid(amount=1))
+        await commit_evidence(db, "A-1", paid(amount=1))
     assert len(await timeline(db, "A-1")) == 3

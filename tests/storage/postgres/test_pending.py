@@ -1,4 +1,4 @@
-"""The temporary table: who may ask about a payment now, and what nobody is looking after."""
+"""The temporary table: leases, reschedulings, overdue rows and the walk."""
 
 import asyncio
 
@@ -9,6 +9,7 @@ from storage.postgres.database import Database
 from storage.postgres.pending import PendingRow, claim, claim_overdue, find_last_query, release, reschedule, walk_due
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
+    commit_evidence,
     connected,
     count,
     number,
@@ -18,7 +19,6 @@ from tests.storage.postgres.tools import (
     placed,
     rows,
     started,
-    told,
     unpaid,
 )
 
@@ -29,7 +29,7 @@ QUERY = "kind = 'query'"
 # -- the lease ---------------------------------------------------------------------------------------------------------
 
 
-async def test_of_fifty_who_ask_at_once_one_gets_the_lease(database_url: str) -> None:
+async def test_one_of_fifty_claims_at_once_gets_the_lease(database_url: str) -> None:
     """Across processes: one query per payment at a time."""
     async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
         await placed(one)
@@ -61,7 +61,7 @@ async def test_a_lease_ends_by_itself(db: Database) -> None:
     assert await eventually(lambda: claim(db, KEY, 30.0)) is not None
 
 
-async def test_whoever_comes_back_too_late_gives_nobody_elses_lease_back(db: Database) -> None:
+async def test_an_ended_lease_does_not_release_the_next_one(db: Database) -> None:
     await placed(db)
     late = await claim(db, KEY, 0.0)
     held = await claim(db, KEY, 30.0)
@@ -73,7 +73,7 @@ async def test_whoever_comes_back_too_late_gives_nobody_elses_lease_back(db: Dat
     assert row == {"leased_at": held.leased_at, "answered_from": None}
 
 
-async def test_there_is_nothing_to_lease_of_another_scheduling_or_of_nobody(db: Database) -> None:
+async def test_another_arm_number_or_account_has_no_lease(db: Database) -> None:
     await placed(db)
     assert await claim(db, KEY, 30.0, arm_no=2) is None
     assert await claim(db, PaymentKey("wechat", KEY.out_trade_no), 30.0) is None
@@ -83,14 +83,14 @@ async def test_there_is_nothing_to_lease_of_another_scheduling_or_of_nobody(db: 
 async def test_a_resolved_payment_has_no_lease_and_nothing_to_give_back(db: Database) -> None:
     await placed(db)
     held = await claim(db, KEY, 30.0)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert held is not None
     await release(db, held)
     assert await claim(db, KEY, 30.0) is None
     assert await find_last_query(db, KEY) is None
 
 
-async def test_everybody_who_asked_before_a_query_began_has_what_there_was_to_learn(db: Database) -> None:
+async def test_a_release_records_when_the_query_began(db: Database) -> None:
     await placed(db)
     before = await find_last_query(db, KEY)
     held = await claim(db, KEY, 30.0)
@@ -106,12 +106,12 @@ async def test_everybody_who_asked_before_a_query_began_has_what_there_was_to_le
     assert after.began_at == held.leased_at
 
 
-async def test_a_scheduled_query_that_learnt_nothing_has_answered_too(db: Database) -> None:
+async def test_a_rescheduled_query_counts_as_the_last_query(db: Database) -> None:
     """Its row is moved by the door, which ends the lease with it."""
     await placed(db)
     held = await claim(db, KEY, 30.0, arm_no=1)
     assert held is not None
-    await told(db, "A-1", unpaid(), arm_no=1)
+    await commit_evidence(db, "A-1", unpaid(), arm_no=1)
     last = await find_last_query(db, KEY)
     assert last is not None
     assert last.began_at == held.leased_at
@@ -134,13 +134,13 @@ async def test_what_was_scheduled_anew_is_not_postponed(db: Database) -> None:
     await placed(db)
     held = await claim(db, KEY, 30.0)
     assert held is not None
-    await told(db, "A-1", unpaid(), arm_no=1)
+    await commit_evidence(db, "A-1", unpaid(), arm_no=1)
     assert await reschedule(db, held, delay_s=5.0) is None
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert await reschedule(db, held, delay_s=5.0) is None
 
 
-# -- what nobody is looking after --------------------------------------------------------------------------------------
+# -- overdue rows ------------------------------------------------------------------------------------------------------
 
 
 async def overdue_orders(db: Database, orders: int) -> None:
@@ -176,7 +176,7 @@ async def test_what_is_due_is_left_to_redis_for_the_time_of_grace(db: Database) 
     assert (leased.key, leased.order_no, leased.arm_no) == (KEY, "A-1", 1)
 
 
-async def test_what_somebody_is_asking_about_is_left_to_him(db: Database) -> None:
+async def test_a_leased_row_is_not_claimed_as_overdue(db: Database) -> None:
     await placed(db)
     await pass_time(db, "pending", 3600.0)
     assert await claim(db, KEY, 30.0) is not None

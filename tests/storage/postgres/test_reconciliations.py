@@ -13,16 +13,16 @@ from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
 from storage.postgres.reconciliation.differences import (
     DIFFERENCES_MAX,
-    Seen,
+    RecordedRow,
     add_differences,
-    answer_cases,
-    find_paid_here,
+    delete_rows,
     find_payments,
     find_payments_by_channel_id,
-    forget,
+    find_unlisted_payments,
     list_differences,
     open_cases,
-    see,
+    record_rows,
+    resolve_settled_cases,
 )
 from storage.postgres.reconciliation.runs import (
     Reconciliation,
@@ -30,15 +30,15 @@ from storage.postgres.reconciliation.runs import (
     claim_day,
     claim_file,
     fail,
+    find_last_reconciliations,
     finish,
     finished_days,
-    last_reconciled,
     list_reconciliations,
     release,
     renew,
     save,
 )
-from tests.storage.postgres.tools import count, paid, placed, told
+from tests.storage.postgres.tools import commit_evidence, count, paid, placed
 
 DAY = date(2026, 11, 22)
 SHA = b"s" * 32
@@ -55,9 +55,9 @@ async def begun(db: Database, day: date = DAY) -> Reconciliation:
     return await begin(db, await claimed(db, day), SHA)
 
 
-def seen(row_no: int, number: str = "alipay-A-1", **more: Any) -> Seen:
+def recorded(row_no: int, number: str = "alipay-A-1", **more: Any) -> RecordedRow:
     fields: dict[str, Any] = {"is_refund": False, "out_trade_no": number, "refund_no": "", "amount": 8888}
-    return Seen(row_no=row_no, **fields | more)
+    return RecordedRow(row_no=row_no, **fields | more)
 
 
 def difference(row_no: int, **more: Any) -> Difference:
@@ -102,7 +102,7 @@ async def test_a_run_whose_lease_has_ended_is_carried_on_over_the_same_statement
 
 async def test_over_another_statement_it_begins_at_the_first_row(db: Database) -> None:
     run = await begun(db)
-    await see(db, run.id, [seen(1)])
+    await record_rows(db, run.id, [recorded(1)])
     await add_differences(db, run.id, [difference(1)])
     await save(db, run, 501, {"rows": 500})
     await release(db, run)
@@ -164,11 +164,11 @@ async def test_finished_days_are_the_last_runs_that_were_not_dry(db: Database) -
 
 async def test_metrics_tell_of_accounts_that_are_there(db: Database) -> None:
     await finish(db, await begun(db), {"amount": 2})
-    assert await last_reconciled(db) == []
+    assert await find_last_reconciliations(db) == []
     await db.execute("INSERT INTO accounts (name, channel, sealed) VALUES ('alipay', 'alipay', '')")
-    [told_] = await last_reconciled(db)
-    assert (told_.account, told_.counts) == ("alipay", {"amount": 2})
-    assert 0 <= told_.age_s < 60
+    [last] = await find_last_reconciliations(db)
+    assert (last.account, last.counts) == ("alipay", {"amount": 2})
+    assert 0 <= last.age_s < 60
 
 
 # -- its rows ----------------------------------------------------------------------------------------------------------
@@ -177,7 +177,11 @@ async def test_metrics_tell_of_accounts_that_are_there(db: Database) -> None:
 async def test_what_came_before_a_row_is_known_across_batches(db: Database) -> None:
     run = await begun(db)
     back: dict[str, Any] = {"is_refund": True, "amount": 100}
-    first = await see(db, run.id, [seen(1), seen(2), seen(3, **back), seen(4, **back), seen(5, refund_no="r", **back)])
+    first = await record_rows(
+        db,
+        run.id,
+        [recorded(1), recorded(2), recorded(3, **back), recorded(4, **back), recorded(5, refund_no="r", **back)],
+    )
     assert [(row_no, each.repeats, each.refunded) for row_no, each in sorted(first.items())] == [
         (1, False, 0),
         (2, True, 0),
@@ -185,29 +189,34 @@ async def test_what_came_before_a_row_is_known_across_batches(db: Database) -> N
         (4, False, 300),
         (5, False, 300),
     ]
-    second = await see(db, run.id, [seen(6), seen(7, refund_no="r", **back), seen(8, "alipay-A-2")])
+    second = await record_rows(db, run.id, [recorded(6), recorded(7, refund_no="r", **back), recorded(8, "alipay-A-2")])
     assert {row_no: each.repeats for row_no, each in second.items()} == {6: True, 7: True, 8: False}
     assert second[7].refunded == 300, "the same refund twice is one"
 
 
 async def test_seeing_a_batch_again_makes_no_row_a_duplicate_of_itself(db: Database) -> None:
     run = await begun(db)
-    rows = [seen(1), seen(2, "alipay-A-2"), seen(3, is_refund=True, amount=5), seen(4, is_refund=True, amount=7)]
-    once = await see(db, run.id, rows)
-    assert await see(db, run.id, rows) == once
+    rows = [
+        recorded(1),
+        recorded(2, "alipay-A-2"),
+        recorded(3, is_refund=True, amount=5),
+        recorded(4, is_refund=True, amount=7),
+    ]
+    once = await record_rows(db, run.id, rows)
+    assert await record_rows(db, run.id, rows) == once
     assert not any(each.repeats for each in once.values())
     assert [once[row_no].refunded for row_no in (1, 2, 3, 4)] == [0, 0, 12, 12]
 
 
 async def test_another_run_has_seen_nothing(db: Database) -> None:
-    await see(db, (await begun(db)).id, [seen(1)])
+    await record_rows(db, (await begun(db)).id, [recorded(1)])
     other = await begun(db, DAY - timedelta(days=1))
-    assert not (await see(db, other.id, [seen(2)]))[2].repeats
+    assert not (await record_rows(db, other.id, [recorded(2)]))[2].repeats
 
 
 async def test_payments_are_found_by_number_and_by_the_channels_ids_within_their_account(db: Database) -> None:
     await placed(db)
-    await told(db, "A-1", paid(transaction="t-1"))
+    await commit_evidence(db, "A-1", paid(transaction="t-1"))
     await placed(db, "A-2")
     await db.execute("UPDATE payments SET channel_reference = 'ref-2' WHERE order_no = 'A-2'")
     numbers = ["alipay-A-1", "alipay-A-2", "nobody", "nul\0"]
@@ -222,13 +231,13 @@ async def test_what_was_paid_here_and_not_seen_is_found_page_by_page(db: Databas
     noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
     for number in range(5):
         await placed(db, f"A-{number}")
-        await told(db, f"A-{number}", paid(f"A-{number}", at=noon + timedelta(minutes=number // 2)))
+        await commit_evidence(db, f"A-{number}", paid(f"A-{number}", at=noon + timedelta(minutes=number // 2)))
     run = await begun(db)
-    await see(db, run.id, [seen(1, "alipay-A-3")])
+    await record_rows(db, run.id, [recorded(1, "alipay-A-3")])
     found: list[str] = []
     after: tuple[datetime, str] | None = (noon, "")
     while after is not None:
-        page, after = await find_paid_here(
+        page, after = await find_unlisted_payments(
             db, "alipay", after=after, until=noon + timedelta(minutes=2), run_ids=[run.id], limit=1
         )
         found += [each.order_no for each in page]
@@ -239,22 +248,22 @@ async def test_rows_near_midnight_stay_and_the_others_go(db: Database) -> None:
     start = datetime(2026, 11, 22, tzinfo=UTC)
     for order_no, hours in (("A-1", 12.0), ("A-2", 0.5), ("A-3", 25.0)):
         await placed(db, order_no)
-        await told(db, order_no, paid(order_no, at=start + timedelta(hours=hours)))
+        await commit_evidence(db, order_no, paid(order_no, at=start + timedelta(hours=hours)))
     run = await begun(db)
-    await see(db, run.id, [seen(row_no, f"alipay-A-{row_no}") for row_no in (1, 2, 3)])
+    await record_rows(db, run.id, [recorded(row_no, f"alipay-A-{row_no}") for row_no in (1, 2, 3)])
     finished = await finish(db, run, {})
-    await forget(db, finished.id, "alipay", (start + timedelta(hours=1), start + timedelta(hours=23)))
+    await delete_rows(db, finished.id, "alipay", (start + timedelta(hours=1), start + timedelta(hours=23)))
     assert await count(db, "reconciliation_rows") == 2
-    await forget(db, finished.id, "alipay", None)
+    await delete_rows(db, finished.id, "alipay", None)
     assert await count(db, "reconciliation_rows") == 0
 
 
-async def test_a_later_run_of_the_day_forgets_what_an_earlier_one_saw(db: Database) -> None:
+async def test_a_later_run_of_the_day_deletes_the_rows_of_an_earlier_one(db: Database) -> None:
     first = await begun(db)
-    await see(db, first.id, [seen(1)])
+    await record_rows(db, first.id, [recorded(1)])
     await finish(db, first, {})
     beside = await begun(db, DAY - timedelta(days=1))
-    await see(db, beside.id, [seen(1)])
+    await record_rows(db, beside.id, [recorded(1)])
     await finish(db, beside, {})
     await finish(db, await begun(db), {})
     kept = await db.fetch("SELECT reconciliation_id AS id FROM reconciliation_rows")
@@ -282,15 +291,15 @@ async def test_no_more_differences_are_kept_than_anybody_reads(db: Database) -> 
     assert await count(db, "reconciliation_differences") == DIFFERENCES_MAX
 
 
-async def test_a_question_is_open_once_and_not_asked_again_when_answered(db: Database) -> None:
+async def test_a_question_is_open_once_and_not_differences_again_when_answered(db: Database) -> None:
     malformed = difference(
         0, kind=Finding.MALFORMED, order_no=None, out_trade_no="", case=CaseReason.STATEMENT_MALFORMED, detail="3 rows"
     )
-    asked = [difference(1), difference(9), malformed, difference(2, case=None)]
-    assert await open_cases(db, "alipay", asked) == 2
-    assert await open_cases(db, "alipay", asked) == 0
+    differences = [difference(1), difference(9), malformed, difference(2, case=None)]
+    assert await open_cases(db, "alipay", differences) == 2
+    assert await open_cases(db, "alipay", differences) == 0
     await db.execute("UPDATE cases SET resolved_at = now(), resolution = 'seen', by = 'alice'")
-    assert await open_cases(db, "alipay", asked) == 0
+    assert await open_cases(db, "alipay", differences) == 0
     assert await open_cases(db, "alipay", [difference(1, detail="3 there, 2 here")]) == 1
     rows, _ = await list_cases(db)
     assert [(row.reason, row.out_trade_no, row.account) for row in rows] == [
@@ -301,18 +310,18 @@ async def test_a_question_is_open_once_and_not_asked_again_when_answered(db: Dat
 async def test_questions_that_a_run_answers_are_closed(db: Database) -> None:
     for order_no in ("A-1", "A-2"):
         await placed(db, order_no)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     here_only, unconfirmed = CaseReason.STATEMENT_PAID_HERE_ONLY, CaseReason.STATEMENT_UNCONFIRMED
-    asked = [
+    differences = [
         difference(0, out_trade_no=number, case=case)
         for number in ("alipay-A-1", "alipay-A-2")
         for case in (here_only, unconfirmed)
     ]
-    await open_cases(db, "alipay", asked)
+    await open_cases(db, "alipay", differences)
     run = await begun(db)
-    await see(db, run.id, [seen(1), seen(2, "alipay-A-2", is_refund=True)])
+    await record_rows(db, run.id, [recorded(1), recorded(2, "alipay-A-2", is_refund=True)])
 
-    assert await answer_cases(db, run.id, "alipay", "it is there") == 2
+    assert await resolve_settled_cases(db, run.id, "alipay", "it is there") == 2
 
     rows, _ = await list_cases(db)
     assert {row.out_trade_no for row in rows} == {"alipay-A-2"}

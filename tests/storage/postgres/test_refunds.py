@@ -27,6 +27,7 @@ from tests.servers import eventually
 from tests.storage.postgres.tools import (
     RULES,
     closed,
+    commit_evidence,
     count,
     get_state,
     if_there,
@@ -40,7 +41,6 @@ from tests.storage.postgres.tools import (
     rows,
     started,
     terms_of,
-    told,
     versions,
 )
 
@@ -50,9 +50,9 @@ REFUND_NO = "ralipay-A-1"
 
 
 async def closed_order(db: Database, order_no: str = "A-1", *, origin: Origin = Origin.OURS) -> None:
-    """Nobody paid it, and its channel has said so."""
+    """An unpaid order, closed on its channel's evidence."""
     await placed(db, order_no, payment=terms_of(number(order_no), origin=origin))
-    await told(db, order_no, closed(order_no))
+    await commit_evidence(db, order_no, closed(order_no))
     close = """UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1"""
     assert await db.execute(close, order_no) == 1
 
@@ -151,8 +151,8 @@ async def test_only_the_case_of_this_payment_is_answered(db: Database) -> None:
     other = PaymentKey("wechat", "wechat-A-1")
     await placed(db)
     await started(db, "A-1", other)
-    await told(db, "A-1", closed())
-    await told(db, "A-1", closed(key=other), key=other)
+    await commit_evidence(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed(key=other), key=other)
     await db.execute("UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1")
     await came_late(db)
     late = paid(key=other)
@@ -204,16 +204,16 @@ async def test_refunds_of_a_payment_are_never_more_than_it(db: Database) -> None
 async def test_what_did_not_come_and_what_is_watched_is_not_refunded(db: Database) -> None:
     await placed(db)
     assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
-    await told(db, "A-1", closed())
+    await commit_evidence(db, "A-1", closed())
     assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
     await db.execute("UPDATE payments SET origin = 'watched'")
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
 
 
 async def test_what_paid_an_order_is_not_refunded(db: Database) -> None:
     await placed(db)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_not_of_what_paid"
 
 
@@ -232,7 +232,7 @@ async def test_what_is_definite_stays_so_and_stays_the_same_refund(db: Database,
 # -- whose turn it is --------------------------------------------------------------------------------------------------
 
 
-async def test_of_many_who_would_ask_one_does(database_url: str) -> None:
+async def test_one_of_many_claims_succeeds(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as two:
         refund_no = await wanted(one)
         leases = await asyncio.gather(*(claim([one, two][n % 2], refund_no, 30.0, arm_no=1) for n in range(20)))
@@ -241,7 +241,7 @@ async def test_of_many_who_would_ask_one_does(database_url: str) -> None:
         assert (found.attempt, found.arm_no, found.may_be_known) == (1, 1, False)
 
 
-async def test_whoever_comes_second_knows_that_the_channel_may_have_been_asked(db: Database) -> None:
+async def test_a_second_lease_says_that_the_channel_may_know_the_refund(db: Database) -> None:
     """The first one may have died at any moment after its lease, also after the channel had heard it."""
     refund_no = await wanted(db)
     assert not (await leased(db, lease_s=0.05)).may_be_known
@@ -277,7 +277,7 @@ async def test_what_is_scheduled_anew_leaves_older_jobs_and_answers_with_nothing
 
 
 @pytest.mark.parametrize("status", [RefundStatus.SUCCEEDED, RefundStatus.FAILED])
-async def test_what_is_definite_is_nobodys_work(db: Database, status: RefundStatus) -> None:
+async def test_a_definite_refund_is_not_claimed(db: Database, status: RefundStatus) -> None:
     await wanted(db)
     held = await leased(db)
     await answered(db, status)

@@ -8,7 +8,7 @@ import pytest
 
 from core.order import ORDER_MOVES, PAYMENT_MOVES, OrderStatus, PaymentStatus
 from storage.postgres.database import Database
-from tests.storage.postgres.tools import closed, count, paid, placed, told
+from tests.storage.postgres.tools import closed, commit_evidence, count, paid, placed
 
 ORDER_FIELDS = {
     OrderStatus.PAID: "paid_at = now(), paid_by_account = 'alipay', paid_by_out_trade_no = 'alipay-A-1'",
@@ -99,7 +99,7 @@ async def test_a_version_moves_by_one(db: Database, step: int) -> None:
 )
 async def test_what_a_paid_order_cannot_be(db: Database, sql: str) -> None:
     await placed(db)
-    await told(db, "A-1", paid())
+    await commit_evidence(db, "A-1", paid())
     with pytest.raises(asyncpg.CheckViolationError):
         await db.execute(sql)
 
@@ -136,7 +136,7 @@ async def test_an_order_with_a_history_is_not_deleted_by_mistake(db: Database, t
 async def test_two_payments_cannot_have_one_transaction_of_an_account(db: Database) -> None:
     for order_no in ("A-1", "A-2"):
         await placed(db, order_no)
-    await told(db, "A-1", paid("A-1", transaction="t-1"))
+    await commit_evidence(db, "A-1", paid("A-1", transaction="t-1"))
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
         await db.execute(
             "UPDATE payments SET status = 'paid', paid_at = now(), channel_transaction_id = 't-1' WHERE status = 'open'"
@@ -147,5 +147,5 @@ async def test_two_payments_cannot_have_one_transaction_of_an_account(db: Databa
 async def test_payments_without_a_transaction_are_in_nobodys_way(db: Database) -> None:
     for order_no in ("A-1", "A-2"):
         await placed(db, order_no)
-        await told(db, order_no, closed(order_no))
+        await commit_evidence(db, order_no, closed(order_no))
     assert await count(db, "payments", "channel_transaction_id IS NULL") == 2

@@ -7,7 +7,7 @@ from core.order import OrderStatus
 from storage.postgres import callbacks, notifications, pending
 from storage.postgres.database import Database
 from storage.postgres.orders import find_state, find_state_by_payment
-from tests.storage.postgres.tools import number, opened, paid, placed, told
+from tests.storage.postgres.tools import commit_evidence, number, opened, paid, placed
 
 TABLES = (
     "orders",
@@ -49,7 +49,7 @@ async def pay_one(db: Database, order_no: str) -> None:
     )
     assert await find_state_by_payment(db, key) is not None
     assert await pending.claim(db, key, 20.0) is not None
-    committed = await told(db, order_no, paid(order_no))
+    committed = await commit_evidence(db, order_no, paid(order_no))
     assert await callbacks.finish(db, stored.id, "paid")
     assert committed.notification_id is not None
     assert await notifications.claim(db, committed.notification_id, 20.0, arm_no=1) is not None

@@ -36,7 +36,7 @@ async def opened(url: str, *, statement_cache_size: int = 100) -> AsyncIterator[
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    """A connection beside the pool: an operator's, a dump's, or somebody's who holds a lock."""
+    """A connection beside the pool, as of an operator, a dump or the holder of a lock."""
     connection = await asyncpg.connect(url, ssl=False)
     try:
         yield connection
@@ -62,7 +62,7 @@ async def placed(
     expires_in_s: float = 1800.0,
     **changes: Any,
 ) -> Committed:
-    """An order that is there, with its first payment unless told otherwise."""
+    """An order, placed with its first payment or `without_payment`."""
     now = await find_now(db)
     terms = None if without_payment else payment or terms_of(number(order_no))
 
@@ -95,17 +95,17 @@ def if_there(decide: DecideThere) -> Decide:
     return lambda state: Decision(outcome=Outcome.STALE) if state is None else decide(state)
 
 
-async def told(
+async def commit_evidence(
     db: Database, order_no: str, evidence: Evidence, *, key: PaymentKey | None = None, arm_no: int | None = None
 ) -> Committed:
-    """The answer to a query, through the door."""
-    return await moved(db, order_no, deciding(order_no, evidence, key=key, arm_no=arm_no))
+    """Commit the result of a query through the door."""
+    return await moved(db, order_no, decide_evidence(order_no, evidence, key=key, arm_no=arm_no))
 
 
-def deciding(
+def decide_evidence(
     order_no: str, evidence: Evidence, *, key: PaymentKey | None = None, arm_no: int | None = None
 ) -> DecideThere:
-    """What `told` decides, for a test that goes through the door in its own way."""
+    """The decision of `commit_evidence`, for a test that calls the door itself."""
     of = key or number(order_no)
     return lambda state: on_query(state, of, evidence, RULES, Source.QUERY, arm_no=arm_no)
 

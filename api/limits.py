@@ -75,7 +75,7 @@ class RefreshLimits:
         now = self._clock()
         wait_s = max(self._orders.wait_s(order_no, now), self._addresses.wait_s(address, now))
         if wait_s > 0:
-            raise TooManyRequests("this payment was asked about just now", retry_after_s=wait_s)
+            raise TooManyRequests("this order was refreshed just now", retry_after_s=wait_s)
         self._orders.take(order_no, now)
         self._addresses.take(address, now)
 

@@ -27,7 +27,7 @@ class Refreshes:
         self._running: set[asyncio.Task[OrderState]] = set()
 
     async def refresh(self, order_no: str, *, wait_s: float, trailing: bool = False) -> OrderState | None:
-        """The order after its channel was asked; None when that takes longer than `wait_s`, or too many are under way.
+        """The order after a query of its channel; None when that takes longer than `wait_s`, or too many are under way.
 
         Raises:
             NotFound, StorageError: as `refresh_order` within `wait_s`.

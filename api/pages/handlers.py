@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 
 async def show(context: Context, request: Request) -> Response:
-    """The page. When the state cannot be read it says *processing* and keeps asking, as a browser offline does."""
+    """The page. When the state cannot be read it says *processing* and polls, as in a browser that is offline."""
     lang, requested = _language(request)
     try:
         state = await _find(context, request)
@@ -68,14 +68,14 @@ async def show(context: Context, request: Request) -> Response:
 
 
 async def come_from_channel(context: Context, request: Request) -> Response:
-    """The channel's `return_url`: ask it at once, then show the page. Nothing that the URL claims is believed."""
+    """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence."""
     try:
         state = await _find(context, request)
         if context.limits.take_return(state.order.order_no, request.address):
             await context.refreshes.refresh(state.order.order_no, wait_s=RETURN_WAIT_S, trailing=True)
     except NotFound:
         return _html(page_html.missing(*_language(request)), 404)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the buyer is better off on the page
+    except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
         log.warning("return_not_asked", error=type(error).__name__)
     return _to_page(request)
 
@@ -98,7 +98,7 @@ async def serve_asset(_context: Context, request: Request) -> Response:
 
 
 def shell(lang: str) -> bytes:
-    """The page of no order: what a browser shows without a network, filled from what it remembers."""
+    """The page of no order, which a browser without a network fills from its memory."""
     return page_html.render(page_html.Page(lang=lang))
 
 
@@ -110,7 +110,7 @@ async def show_status(context: Context, request: Request) -> Response:
 
 
 async def refresh(context: Context, request: Request) -> Response:
-    """Ask the channel now. The script gets the state; the plain form gets its page again."""
+    """Query the channel now. The script gets the state; the plain form gets its page again."""
     _check_origin(context, request)
     wants_json = "application/json" in request.headers.get("accept", "")
     state = await _find(context, request)
@@ -184,7 +184,7 @@ def _retry_after_s(context: Context, state: OrderState) -> int:
 
 
 def _check_origin(context: Context, request: Request) -> None:
-    """Another site must not press the button. There is no cookie to ride on, so this only backs the token up.
+    """Check that no other site sent the refresh. There is no cookie, so this only supports the token.
 
     `Origin: null` is what our own form sends under `no-referrer`, in browsers that do not know `Sec-Fetch-Site`.
 

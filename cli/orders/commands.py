@@ -159,7 +159,7 @@ def close(order_no: str, *, as_json: bool) -> None:
     else:
         click.echo(headline(state))
     if not state.order.is_resolved:
-        raise Stop("not closed yet: a channel has not said that it is unpaid. The worker carries on with it")
+        raise Stop("not closed yet: a channel has not reported it unpaid. The worker carries on with it")
 
 
 @orders.command(epilog="Example: nodrop orders accept 2026-1123-0001 --by alice")
@@ -170,7 +170,7 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
     """Accept money that came after an order was closed.
 
     For accounts with late_policy "flag": the order becomes paid by the payment that its channel has confirmed, the
-    merchant is told, and the case is resolved. An order that no channel has confirmed cannot be marked paid.
+    merchant is notified, and the case is resolved. An order that no channel has confirmed cannot be marked paid.
     """
     from flows.accept import accept_late
 

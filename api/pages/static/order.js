@@ -1,8 +1,8 @@
-// An order's page: listens, falls back to asking, remembers what is not definite yet, and never says more than it knows.
+// An order's page: it reads a stream, else it polls, and it remembers orders that are not definite yet.
 //
-// States come by server-sent events; when those are blocked or silent the page asks by itself, slower and slower.
-// What is not definite is kept in localStorage and asked about on every page of this site, across reloads. A version
-// lower than the known one is old news and is dropped. Nothing is ever called unpaid because a network did not answer.
+// States come by server-sent events; when those are blocked or silent the page polls, slower and slower.
+// Orders that are not definite are kept in localStorage and polled on every page of this site, across reloads. A version
+// lower than the known one is old and is dropped. A network error never makes an order unpaid.
 "use strict";
 
 (() => {
@@ -62,7 +62,7 @@
     write(localStorage, STORE, Object.fromEntries(newest));
   }
 
-  // -- one order that is asked about -------------------------------------------------------------------------------------
+  // -- one order that is polled -------------------------------------------------------------------------------------------
 
   class Watch {
     constructor(name, known, show) {

@@ -1,4 +1,4 @@
-"""The flows on real stores and against the simulated channel over HTTP; time passes by moving due times in Postgres."""
+"""Fixtures of the flows' tests: real stores and the simulated channel over HTTP. A test moves due times in Postgres."""
 
 import base64
 import time
@@ -39,7 +39,7 @@ AMOUNT = 8888
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The channel serves the whole session, so these tests share its event loop."""
+    """Run these tests on the event loop of the session, because the simulated channel serves the whole session."""
     for item in items:
         if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -50,8 +50,8 @@ TRUNCATE orders, payments, pending, refunds, order_events, observations, cases, 
  CASCADE"""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A pending row as a test looks at it."""
+class PendingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Columns of a pending row that tests compare."""
 
     attempt: int
     arm_no: int
@@ -60,103 +60,103 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowHarness:
-    """One process's resources, the far side of its accounts, and what a test does to both."""
+    """One process's resources, the simulation of its accounts, and the actions of a test on both."""
 
-    def __init__(self, resources: Resources, far_side: Simulation, url: str) -> None:
+    def __init__(self, resources: Resources, simulation: Simulation, url: str) -> None:
         self.resources = resources
-        self.far_side = far_side
+        self.simulation = simulation
         self.url = url
         self.sealer = Sealer.from_setting(MASTER_KEYS)
         self.driver = SandboxDriver()
 
     async def add_account(self, name: str = "main", **config: Any) -> str:
-        """Known here and at the channel. All accounts of these tests share keys; their merchants differ."""
+        """Add an account here and at the channel. The accounts of these tests share keys; their merchants differ."""
         account = replace(self.driver.account(self.url), name=name, **config)
         credentials = account.credentials | {"merchant_id": f"m-{name}"}
         await put_account(self.resources.db, self.sealer, replace(account, credentials=credentials))
-        far = self.driver.simulator_account()
-        self.far_side.accounts[f"m-{name}"] = Account(name=name, merchant_id=f"m-{name}", keys=far.keys)
+        simulated = self.driver.simulator_account()
+        self.simulation.accounts[f"m-{name}"] = Account(name=name, merchant_id=f"m-{name}", keys=simulated.keys)
         return name
 
-    # -- the merchant --------------------------------------------------------------------------------------------------
+    # -- the merchant -------------------------------------------------------------------------------------------------
 
     async def place(self, account: str | None = "main", *, expires_in_s: float = 600.0, **terms: Any) -> Placed:
         payment = None if account is None else PaymentRequest(account=account)
         return await place_order(self.resources, order_terms(**terms), payment, expires_in_s=expires_in_s)
 
-    async def placed(self, account: str = "main", **more: Any) -> OrderState:
-        """An order with something to pay."""
+    async def placed_order(self, account: str = "main", **more: Any) -> OrderState:
+        """Place an order whose payment has a checkout, and return its state."""
         state = (await self.place(account, **more)).state
         assert state.payments[0].checkout is not None
         return state
 
-    # -- the channel ---------------------------------------------------------------------------------------------------
+    # -- the channel --------------------------------------------------------------------------------------------------
 
     def pay(self, payment: Payment) -> None:
-        """The buyer pays; the callback is lost."""
-        self.far_side.pay(self.key_of(payment), AtFault(callback="event_never_generated"))
+        """Pay as the buyer, without a callback."""
+        self.simulation.pay(self.key_of(payment), AtFault(callback="event_never_generated"))
 
     def call_fault(self, payment: Payment, fault: str) -> None:
-        """From now on calls about this payment go wrong like this; `none`: no more."""
-        self.far_side.faults.force(payment.out_trade_no, AtFault(call=fault))
+        """Let calls about this payment fail with this fault from now on; `none` ends it."""
+        self.simulation.faults.force(payment.out_trade_no, AtFault(call=fault))
 
     def status_at_channel(self, payment: Payment) -> str | None:
-        found = self.far_side.ledger.find(self.key_of(payment), self.far_side.now())
-        return None if found is None else str(found.status)
+        payment_at_channel = self.simulation.ledger.find(self.key_of(payment), self.simulation.now())
+        return None if payment_at_channel is None else str(payment_at_channel.status)
 
     def key_of(self, payment: Payment) -> LedgerKey:
         return LedgerKey(f"m-{payment.channel_account}", payment.out_trade_no)
 
     def transaction_of(self, payment: Payment) -> str:
-        found = self.far_side.ledger.find(self.key_of(payment), self.far_side.now())
-        assert found is not None
-        return found.transaction_id or ""
+        payment_at_channel = self.simulation.ledger.find(self.key_of(payment), self.simulation.now())
+        assert payment_at_channel is not None
+        return payment_at_channel.transaction_id or ""
 
-    def calls(self, kind: str = "query") -> int:
-        """How many calls of this kind have arrived."""
-        return self.far_side.traffic.counters[f"calls_{kind}"]
+    def call_count(self, kind: str = "query") -> int:
+        """Number of calls of this kind that reached the channel."""
+        return self.simulation.traffic.counters[f"calls_{kind}"]
 
     def callback(self, payment: Payment, *, age_s: float = 0.0, key: Key = Key.NEW, **report: Any) -> CallbackRequest:
-        """A callback, genuine unless the key is a stranger's, that says what a test wants to have said."""
+        """A callback with this report. It is genuine unless `key` is Key.STRANGER."""
         merchant = f"m-{payment.channel_account}"
-        told = PaymentReport(
+        content = PaymentReport(
             **{"number": payment.out_trade_no, "merchant": merchant, "transaction": "t" * 24, **report}
         )
         notification_id = f"cb_{uuid4().hex[:24]}"
-        body = self.driver.render_callback(told, notification_id)
+        body = self.driver.render_callback(content, notification_id)
         self.driver.merchant_id = merchant
         return self.driver.sign_callback(body, notification_id, at=time.time() - age_s, key=key)
 
-    async def receive(self, account: str, sent: CallbackRequest) -> Acknowledgement:
-        """A callback comes in."""
-        return await receive_callback(self.resources, account, sent.headers, sent.body)
+    async def receive(self, account: str, callback: CallbackRequest) -> Acknowledgement:
+        """Receive a callback as the API does."""
+        return await receive_callback(self.resources, account, callback.headers, callback.body)
 
-    # -- what became of it ---------------------------------------------------------------------------------------------
+    # -- results ------------------------------------------------------------------------------------------------------
 
-    async def state(self, before: OrderState | str) -> OrderState:
-        found = await find_state(self.resources.db, before if isinstance(before, str) else before.order.order_no)
-        assert found is not None
-        return found
+    async def state(self, order: OrderState | str) -> OrderState:
+        state = await find_state(self.resources.db, order if isinstance(order, str) else order.order.order_no)
+        assert state is not None
+        return state
 
     async def cases(self, order_no: str | None = None) -> list[str]:
         rows, _ = await list_cases(self.resources.db, order_no=order_no, limit=200)
         return sorted(row.reason for row in rows)
 
-    async def row(self, account: str, number: str) -> Row | None:
+    async def pending_row(self, account: str, number: str) -> PendingRow | None:
         """The pending row of a payment, or of an order's deadline when the account is empty."""
         sql = """SELECT attempt, arm_no, extract(epoch FROM due_at - now())::float8 AS due_in_s,
                         coalesce(leased_until > now(), false) AS is_leased
                    FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
         row = await self.resources.db.fetchrow(sql, account, number)
-        return None if row is None else Row(**dict(row))
+        return None if row is None else PendingRow(**dict(row))
 
-    async def overdue(self, state: OrderState) -> OrderState:
-        """Let the order's deadline pass. Its history lacks the version that this takes."""
+    async def pass_deadline(self, state: OrderState) -> OrderState:
+        """Move the deadline of the order to now. The history lacks the version that this uses."""
         sql = "UPDATE orders SET expires_at = now(), version = version + 1 WHERE order_no = $1"
         assert await self.resources.db.execute(sql, state.order.order_no) == 1
         return await self.state(state)
 
-    async def one(self, sql: str, *args: object) -> object:
+    async def fetch_value(self, sql: str, *args: object) -> object:
         return await self.resources.db.fetchval(sql, *args)
 
 
@@ -172,7 +172,7 @@ def order_terms(**more: Any) -> OrderTerms:
 
 @pytest.fixture(scope="session")
 def flows_database_url(postgres: EmbeddedPostgres, template_database: str) -> str:
-    """One database for all of these tests, emptied before each: a second cheaper, every time, than a clone."""
+    """URL of one database for all these tests. Emptying it before each test is a second faster than cloning it."""
     postgres.create_database("flows", template_database)
     return postgres.url("flows")
 
@@ -208,9 +208,9 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def harness(resources: Resources, running: tuple[str, Simulation]) -> FlowHarness:
-    """With one account, `main`, and a channel that does everything right."""
-    url, far_side = running
-    await far_side.reset(7)
-    opened = FlowHarness(resources, far_side, url)
-    await opened.add_account("main")
-    return opened
+    """A harness with one account, `main`, and a channel without faults."""
+    url, simulation = running
+    await simulation.reset(7)
+    harness = FlowHarness(resources, simulation, url)
+    await harness.add_account("main")
+    return harness

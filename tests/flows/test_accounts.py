@@ -1,4 +1,4 @@
-"""Accounts of a process: what an operator changes is in force within seconds, and an outage changes nothing."""
+"""Accounts of a process: a change by an operator is used within seconds, and an outage changes nothing."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -23,15 +23,15 @@ from storage.postgres.sealing import Sealer
 from tests.flows.conftest import FlowHarness, order_terms
 
 
-class Flaky(Database):
-    """Postgres, which goes away when it is told to."""
+class InterruptibleDatabase(Database):
+    """A database that counts its reads and fails while `is_down` is set."""
 
-    gone = False
+    is_down = False
     reads = 0
 
     async def fetch(self, sql: str, *args: object) -> list[object]:
         self.reads += 1
-        if self.gone:
+        if self.is_down:
             raise DatabaseUnavailable("gone")
         return await super().fetch(sql, *args)
 
@@ -49,22 +49,22 @@ def clock() -> Clock:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def db(settings: Settings, harness: FlowHarness) -> AsyncIterator[Flaky]:
-    opened = Flaky.from_settings(settings)
-    assert isinstance(opened, Flaky)
+async def db(settings: Settings, harness: FlowHarness) -> AsyncIterator[InterruptibleDatabase]:
+    opened = InterruptibleDatabase.from_settings(settings)
+    assert isinstance(opened, InterruptibleDatabase)
     await opened.open()
     yield opened
     await opened.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def accounts(db: Flaky, harness: FlowHarness, clock: Clock) -> AsyncIterator[Accounts]:
+async def accounts(db: InterruptibleDatabase, harness: FlowHarness, clock: Clock) -> AsyncIterator[Accounts]:
     async with Transport(timeout_s=1) as transport:
         yield Accounts(db, harness.sealer, transport, harness.resources.settings, clock=clock)
 
 
-async def test_a_change_is_in_force_after_the_interval_and_not_read_before(
-    harness: FlowHarness, accounts: Accounts, db: Flaky, clock: Clock
+async def test_a_changed_account_is_used_after_the_reload_interval(
+    harness: FlowHarness, accounts: Accounts, db: InterruptibleDatabase, clock: Clock
 ) -> None:
     assert (await accounts.get("main")).config.rate_per_s == 50
     await harness.add_account("main", rate_per_s=7)
@@ -76,16 +76,16 @@ async def test_a_change_is_in_force_after_the_interval_and_not_read_before(
     assert db.reads == 2
 
 
-async def test_an_account_that_did_not_change_stays_opened(accounts: Accounts, clock: Clock) -> None:
+async def test_an_unchanged_account_stays_open(accounts: Accounts, clock: Clock) -> None:
     opened = await accounts.get("main")
     clock.now += RELOAD_S + 1
     assert await accounts.get("main") is opened
 
 
-async def test_a_change_that_is_the_flows_alone_keeps_what_the_adapter_has_fetched(
+async def test_a_change_that_only_flows_use_keeps_the_open_channel(
     harness: FlowHarness, accounts: Accounts, clock: Clock
 ) -> None:
-    """Certificates and tokens: without them callbacks are turned away until they are fetched again."""
+    """The channel holds certificates and tokens. Without them callbacks are refused until they are fetched again."""
     opened = await accounts.get("main")
     await harness.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,))
     await enable_account(harness.resources.db, "main", enabled=False)
@@ -98,10 +98,10 @@ async def test_a_change_that_is_the_flows_alone_keeps_what_the_adapter_has_fetch
     assert (await accounts.get("main")).channel is not opened.channel
 
 
-async def test_a_new_account_is_found_at_once_and_a_name_that_is_none_is_not_asked_for_by_everybody(
-    harness: FlowHarness, accounts: Accounts, db: Flaky, clock: Clock
+async def test_a_new_account_is_found_and_lookups_of_unknown_names_share_one_read(
+    harness: FlowHarness, accounts: Accounts, db: InterruptibleDatabase, clock: Clock
 ) -> None:
-    """A thousand callbacks to an address that does not exist are one reading a second."""
+    """A thousand callbacks to an unknown address cause one read a second."""
     for _ in range(1000):
         with pytest.raises(UnknownAccount):
             await accounts.get("new")
@@ -111,21 +111,23 @@ async def test_a_new_account_is_found_at_once_and_a_name_that_is_none_is_not_ask
     assert (await accounts.get("new")).config.name == "new"
 
 
-async def test_accounts_are_kept_through_an_outage_of_the_database(accounts: Accounts, db: Flaky, clock: Clock) -> None:
+async def test_known_accounts_are_usable_while_the_database_is_down(
+    accounts: Accounts, db: InterruptibleDatabase, clock: Clock
+) -> None:
     opened = await accounts.get("main")
-    db.gone = True
+    db.is_down = True
     clock.now += 10 * RELOAD_S
     assert await accounts.get("main") is opened
     with pytest.raises(DatabaseUnavailable):
         await accounts.get("unknown")
-    db.gone = False
+    db.is_down = False
     clock.now += RELOAD_S
     with pytest.raises(UnknownAccount):
         await accounts.get("unknown")
 
 
 @pytest.mark.parametrize("change", [{"credentials": {}}, {"channel": "barter"}], ids=["credentials", "channel"])
-async def test_an_account_that_does_not_open_does_not_take_the_others_with_it(
+async def test_a_broken_account_does_not_disable_the_others(
     harness: FlowHarness, accounts: Accounts, change: dict[str, object]
 ) -> None:
     wrong = replace(harness.driver.account(harness.url), name="broken", **change)
@@ -135,13 +137,13 @@ async def test_an_account_that_does_not_open_does_not_take_the_others_with_it(
         await accounts.get("broken")
 
 
-async def test_an_account_that_opens_no_more_does_not_take_the_known_ones_with_it(
+async def test_an_account_sealed_with_an_unknown_key_does_not_disable_the_others(
     harness: FlowHarness, accounts: Accounts, clock: Clock
 ) -> None:
-    """Sealed under a master key that this process was not given."""
+    """The account is sealed with a master key that this process does not have."""
     opened = await accounts.get("main")
-    stranger = Sealer.from_setting(f"other:{base64.urlsafe_b64encode(bytes(32)).decode()}")
-    await put_account(harness.resources.db, stranger, replace(harness.driver.account(harness.url), name="sealed"))
+    other_sealer = Sealer.from_setting(f"other:{base64.urlsafe_b64encode(bytes(32)).decode()}")
+    await put_account(harness.resources.db, other_sealer, replace(harness.driver.account(harness.url), name="sealed"))
     clock.now += RELOAD_S
     assert await accounts.get("main") is opened
     clock.now += RELOAD_S
@@ -149,9 +151,9 @@ async def test_an_account_that_opens_no_more_does_not_take_the_known_ones_with_i
         await accounts.get("sealed")
 
 
-async def test_an_account_that_is_switched_off_starts_no_payment(harness: FlowHarness) -> None:
+async def test_a_disabled_account_starts_no_payment(harness: FlowHarness) -> None:
     await harness.add_account("other")
-    state = await harness.placed()
+    state = await harness.placed_order()
     await enable_account(harness.resources.db, "other", enabled=False)
     harness.resources.accounts._read_at = -RELOAD_S
     with pytest.raises(UnknownAccount):
@@ -160,25 +162,23 @@ async def test_an_account_that_is_switched_off_starts_no_payment(harness: FlowHa
         await place_order(harness.resources, order_terms(), PaymentRequest(account="other"), expires_in_s=600)
 
 
-async def test_an_account_that_is_switched_off_still_asks_receives_and_closes(harness: FlowHarness) -> None:
-    """Otherwise switching an account off would lose whatever is under way."""
-    states = [await harness.placed() for _ in range(3)]
+async def test_a_disabled_account_still_queries_receives_callbacks_and_closes(harness: FlowHarness) -> None:
+    """Otherwise disabling an account would lose its unfinished payments."""
+    states = [await harness.placed_order() for _ in range(3)]
     await enable_account(harness.resources.db, "main", enabled=False)
     harness.resources.accounts._read_at = -RELOAD_S
-    asked, called_back, ended = states
-    harness.pay(asked.payments[0])
-    assert await query_scheduled(harness.resources, asked.payments[0].key, 1) is Outcome.PAID
+    queried, called_back, closed = states
+    harness.pay(queried.payments[0])
+    assert await query_scheduled(harness.resources, queried.payments[0].key, 1) is Outcome.PAID
     harness.pay(called_back.payments[0])
     transaction = harness.transaction_of(called_back.payments[0])
     await harness.receive("main", harness.callback(called_back.payments[0], transaction=transaction))
     assert (await harness.state(called_back)).order.status is OrderStatus.PAID
-    assert (await request_close(harness.resources, ended.order.order_no)).order.status is OrderStatus.CLOSED
+    assert (await request_close(harness.resources, closed.order.order_no)).order.status is OrderStatus.CLOSED
 
 
-async def test_an_account_added_just_after_a_reading_is_found_at_once(harness: FlowHarness, accounts: Accounts) -> None:
-    """Something reads them every few seconds, and a merchant who has just added one must not be told that there is
-    none.
-    """
+async def test_an_account_added_just_after_a_read_is_found_at_once(harness: FlowHarness, accounts: Accounts) -> None:
+    """Accounts are read every few seconds. A merchant who has just added one must not get "unknown account"."""
     assert [account.config.name for account in await accounts.all_enabled()] == ["main"]
     await harness.add_account("new")
     assert (await accounts.get("new")).config.name == "new"

@@ -1,4 +1,4 @@
-"""A callback: proved, stored, confirmed with the channel, acknowledged; and whatever is not, carried on with."""
+"""A callback is verified, stored, confirmed with the channel and acknowledged; its compensation finishes the rest."""
 
 import asyncio
 import time
@@ -32,8 +32,8 @@ from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
 
 
-class Inbox:
-    """The one callback of a test, as it stands in the inbox."""
+class StoredCallback:
+    """The callback of a test in the table `callbacks`."""
 
     def __init__(self, harness: FlowHarness) -> None:
         self._harness = harness
@@ -46,141 +46,149 @@ class Inbox:
         return dict(row)
 
     async def compensate(self) -> Outcome:
-        """The job that is armed now."""
+        """Run the armed compensation job."""
         row = await self.row()
         return await compensate_callback(self._harness.resources, str(row["id"]), int(str(row["arm_no"])))
 
     async def count(self) -> object:
-        return await self._harness.one("SELECT count(*) FROM callbacks")
+        return await self._harness.fetch_value("SELECT count(*) FROM callbacks")
 
 
 @pytest.fixture
-def inbox(harness: FlowHarness) -> Inbox:
-    return Inbox(harness)
+def stored_callback(harness: FlowHarness) -> StoredCallback:
+    return StoredCallback(harness)
 
 
-async def test_a_callback_is_confirmed_with_the_channel_inside_its_request(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_a_callback_is_confirmed_by_a_query_inside_its_request(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    acknowledged = await harness.receive("main", sent)
-    assert (acknowledged.status, acknowledged.body) == (200, b"ok")
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    acknowledgement = await harness.receive("main", callback)
+    assert (acknowledgement.status, acknowledgement.body) == (200, b"ok")
     paid = await harness.state(state)
-    assert (paid.order.status, harness.calls()) == (OrderStatus.PAID, 1)
-    row = await inbox.row()
+    assert (paid.order.status, harness.call_count()) == (OrderStatus.PAID, 1)
+    row = await stored_callback.row()
     assert (row["is_handled"], row["outcome"]) == (True, "paid")
     assert (await harness.resources.queue.depth(Lane.FRESH)).queued == 0
-    assert await harness.one("SELECT by FROM order_events WHERE kind = 'paid'") == "callback"
+    assert await harness.fetch_value("SELECT by FROM order_events WHERE kind = 'paid'") == "callback"
 
 
-async def test_raw_bytes_and_headers_are_stored_before_anything_else(harness: FlowHarness) -> None:
-    """Acknowledged means stored: even the callback of an order that is not there."""
-    state = await harness.placed()
-    sent = harness.callback(state.payments[0], number="0123456789abcdef")
-    await harness.receive("main", sent)
+async def test_raw_body_and_headers_are_stored(harness: FlowHarness) -> None:
+    """An acknowledged callback is stored, also when its order is unknown."""
+    state = await harness.placed_order()
+    callback = harness.callback(state.payments[0], number="0123456789abcdef")
+    await harness.receive("main", callback)
     row = await harness.resources.db.fetchrow("SELECT body, headers->>'sandbox-signature' AS signature FROM callbacks")
     assert row is not None
-    assert (row["body"], row["signature"]) == (sent.body, sent.headers["sandbox-signature"])
+    assert (row["body"], row["signature"]) == (callback.body, callback.headers["sandbox-signature"])
 
 
 @pytest.mark.parametrize("error", [CallbackForged, CallbackStale])
 async def test_a_forged_or_stale_callback_changes_nothing(
-    harness: FlowHarness, inbox: Inbox, error: type[Exception]
+    harness: FlowHarness, stored_callback: StoredCallback, error: type[Exception]
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     forged = harness.callback(state.payments[0], key=Key.STRANGER)
     stale = harness.callback(state.payments[0], age_s=3600)
     with pytest.raises(error):
         await harness.receive("main", forged if error is CallbackForged else stale)
-    assert (await inbox.count(), harness.calls()) == (0, 0)
+    assert (await stored_callback.count(), harness.call_count()) == (0, 0)
     assert (await harness.state(state)).order == state.order
 
 
-async def test_a_genuine_callback_that_is_not_the_protocol_is_not_stored(harness: FlowHarness, inbox: Inbox) -> None:
+async def test_an_unreadable_callback_with_a_valid_signature_is_not_stored(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
     harness.driver.merchant_id = "m-main"
-    sent = harness.driver.sign_callback(b"{}", "cb_1")
+    callback = harness.driver.sign_callback(b"{}", "cb_1")
     with pytest.raises(ChannelUnreadable):
-        await harness.receive("main", sent)
-    assert await inbox.count() == 0
+        await harness.receive("main", callback)
+    assert await stored_callback.count() == 0
 
 
-async def test_a_callback_for_an_account_that_is_none_is_refused(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_callback_for_an_unknown_account_is_refused(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     with pytest.raises(UnknownAccount):
         await harness.receive("nobody", harness.callback(state.payments[0]))
 
 
-async def test_a_callback_of_one_account_means_nothing_at_the_address_of_another(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_callback_sent_to_the_address_of_another_account_is_forged(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    """Each account has its own address and merchant: a number of another account is nobody's."""
+    """Each account has its own address and merchant."""
     await harness.add_account("other")
-    state = await harness.placed()
+    state = await harness.placed_order()
     with pytest.raises(CallbackForged):
         await harness.receive("other", harness.callback(state.payments[0]))
-    assert await inbox.count() == 0
+    assert await stored_callback.count() == 0
 
 
-async def test_ten_copies_at_once_are_one_version_and_one_row(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed(notify_url="https://merchant.example/hook")
-    harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    await asyncio.gather(*(harness.receive("main", sent) for _ in range(10)))
-    while (await harness.state(state)).order.status is not OrderStatus.PAID:
-        await inbox.compensate()
-    assert await harness.one("SELECT count(*) FROM order_events WHERE kind = 'paid'") == 1
-    assert await harness.one("SELECT count(*) FROM notifications") == 1
-    assert (await inbox.row())["copies"] == 10
-
-
-async def test_a_repeat_after_it_was_handled_is_acknowledged_and_asks_nobody(harness: FlowHarness) -> None:
-    state = await harness.placed()
-    harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    await harness.receive("main", sent)
-    before = (await harness.state(state)).order, harness.calls()
-    assert (await harness.receive("main", sent)).body == b"ok"
-    assert ((await harness.state(state)).order, harness.calls()) == before
-
-
-async def test_a_repeat_after_a_failed_handling_is_work(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
-    harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    harness.call_fault(state.payments[0], "answered_5xx")
-    assert (await harness.receive("main", sent)).body == b"ok"
-    assert (await inbox.row())["is_handled"] is False
-    harness.call_fault(state.payments[0], "none")
-    await harness.receive("main", sent)
-    assert (await harness.state(state)).order.status is OrderStatus.PAID
-    assert (await inbox.row())["is_handled"] is True
-
-
-async def test_while_the_channel_cannot_confirm_it_is_acknowledged_and_compensated_later(
-    harness: FlowHarness, inbox: Inbox
+async def test_ten_simultaneous_copies_make_one_paid_event_and_one_notification(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order(notify_url="https://merchant.example/hook")
+    harness.pay(state.payments[0])
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    await asyncio.gather(*(harness.receive("main", callback) for _ in range(10)))
+    while (await harness.state(state)).order.status is not OrderStatus.PAID:
+        await stored_callback.compensate()
+    assert await harness.fetch_value("SELECT count(*) FROM order_events WHERE kind = 'paid'") == 1
+    assert await harness.fetch_value("SELECT count(*) FROM notifications") == 1
+    assert (await stored_callback.row())["copies"] == 10
+
+
+async def test_a_copy_of_a_handled_callback_is_acknowledged_without_a_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    await harness.receive("main", callback)
+    before = (await harness.state(state)).order, harness.call_count()
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert ((await harness.state(state)).order, harness.call_count()) == before
+
+
+async def test_a_copy_of_an_unfinished_callback_is_handled(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    harness.call_fault(state.payments[0], "answered_5xx")
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert (await stored_callback.row())["is_handled"] is False
+    harness.call_fault(state.payments[0], "none")
+    await harness.receive("main", callback)
+    assert (await harness.state(state)).order.status is OrderStatus.PAID
+    assert (await stored_callback.row())["is_handled"] is True
+
+
+async def test_an_unconfirmed_callback_is_acknowledged_and_compensated_later(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], "html_error")
     await harness.receive(
         "main", harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
     )
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
-    first = await inbox.row()
+    first = await stored_callback.row()
     assert 55 < float(str(first["due_in_s"])) <= 60
     assert (await harness.resources.queue.depth(Lane.FRESH)).queued == 1
-    assert await inbox.compensate() is Outcome.UNCLEAR
-    second = await inbox.row()
+    assert await stored_callback.compensate() is Outcome.UNCLEAR
+    second = await stored_callback.row()
     assert (second["attempt"], 235 < float(str(second["due_in_s"])) <= 240) == (2, True)
     harness.call_fault(state.payments[0], "none")
-    assert await inbox.compensate() is Outcome.PAID
-    assert await inbox.compensate() is Outcome.STALE
+    assert await stored_callback.compensate() is Outcome.PAID
+    assert await stored_callback.compensate() is Outcome.STALE
     assert (await harness.state(state)).order.status is OrderStatus.PAID
 
 
-async def test_a_channel_that_hangs_is_waited_for_no_longer_than_the_budget(harness: FlowHarness) -> None:
-    """The acknowledgement must be there within the channel's five seconds, whatever its queries do."""
-    state = await harness.placed()
+async def test_a_hanging_channel_does_not_delay_the_acknowledgement_beyond_its_budget(harness: FlowHarness) -> None:
+    """The channel expects the acknowledgement within five seconds, also when its queries hang."""
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], "timed_out")
     began = time.monotonic()
@@ -188,146 +196,152 @@ async def test_a_channel_that_hangs_is_waited_for_no_longer_than_the_budget(harn
     assert time.monotonic() - began < 3.0
 
 
-async def test_without_a_free_slot_it_is_left_to_its_compensation(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_without_a_free_slot_the_callback_waits_for_its_compensation(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
     slots = harness.resources.settings.callback_confirm_slots
     for _ in range(slots):
         await harness.resources.confirm_slots.acquire()
-    assert (await harness.receive("main", sent)).body == b"ok"
-    assert harness.calls() == 0
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert harness.call_count() == 0
     for _ in range(slots):
         harness.resources.confirm_slots.release()
-    assert await inbox.compensate() is Outcome.PAID
+    assert await stored_callback.compensate() is Outcome.PAID
 
 
-async def test_waiting_for_the_breaker_uses_no_attempt(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_a_callback_that_waits_for_the_breaker_uses_no_attempt(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     for _ in range(UNANSWERED_MAX):
         await harness.resources.admission.report("main", answered=False)
     await harness.receive("main", harness.callback(state.payments[0]))
-    before = await inbox.row()
-    assert await inbox.compensate() is Outcome.NOT_YET
-    after = await inbox.row()
-    assert (after["attempt"], harness.calls()) == (before["attempt"], 0)
+    before = await stored_callback.row()
+    assert await stored_callback.compensate() is Outcome.NOT_YET
+    after = await stored_callback.row()
+    assert (after["attempt"], harness.call_count()) == (before["attempt"], 0)
     assert int(str(after["arm_no"])) > int(str(before["arm_no"]))
 
 
-async def test_while_somebody_else_asks_it_waits_and_uses_no_attempt(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_a_callback_that_waits_for_the_lease_uses_no_attempt(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20) is not None
     await harness.receive("main", harness.callback(state.payments[0]))
-    assert await inbox.compensate() is Outcome.NOT_YET
-    assert ((await inbox.row())["attempt"], harness.calls()) == (1, 0)
+    assert await stored_callback.compensate() is Outcome.NOT_YET
+    assert ((await stored_callback.row())["attempt"], harness.call_count()) == (1, 0)
 
 
-# -- callbacks that do not fit -----------------------------------------------------------------------------------------
+# -- callbacks that do not match the order ---------------------------------------------------------------------------
 
 
-async def test_a_callback_before_its_order_is_retried_and_pays_when_the_order_is_there(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_callback_that_arrives_before_its_order_is_retried_and_pays_it(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    """The channel is quicker than our commit: answered 200 and forgotten, it would be lost."""
-    state = await harness.placed()
+    """The callback arrives before our commit. Answered 200 and dropped, it would be lost."""
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
     await harness.resources.db.execute("UPDATE payments SET channel_account = 'elsewhere'")
-    assert (await harness.receive("main", sent)).body == b"ok"
-    assert await inbox.compensate() is Outcome.UNKNOWN_PAYMENT
-    row = await inbox.row()
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert await stored_callback.compensate() is Outcome.UNKNOWN_PAYMENT
+    row = await stored_callback.row()
     assert (row["is_handled"], row["attempt"]) == (False, 2)
     await harness.resources.db.execute("UPDATE payments SET channel_account = 'main'")
-    assert await inbox.compensate() is Outcome.PAID
+    assert await stored_callback.compensate() is Outcome.PAID
 
 
-async def test_a_callback_for_no_order_becomes_a_case_after_its_last_attempt(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_callback_without_an_order_opens_a_case_after_its_last_attempt(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     await harness.receive("main", harness.callback(state.payments[0], number="0123456789abcdef"))
     await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
-    await inbox.compensate()
+    await stored_callback.compensate()
     assert await harness.cases() == ["unknown_order"]
-    assert (await inbox.row())["is_dead"] is True
-    assert await inbox.compensate() is Outcome.STALE
+    assert (await stored_callback.row())["is_dead"] is True
+    assert await stored_callback.compensate() is Outcome.STALE
 
 
-async def test_a_paid_callback_that_the_channel_contradicts_pays_nothing_and_becomes_a_case(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_paid_callback_that_the_query_contradicts_opens_a_case_and_pays_nothing(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     assert (await harness.receive("main", harness.callback(state.payments[0]))).body == b"ok"
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
-    assert (await inbox.row())["is_handled"] is False
+    assert (await stored_callback.row())["is_handled"] is False
     await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
-    await inbox.compensate()
+    await stored_callback.compensate()
     assert await harness.cases(state.order.order_no) == ["callback_contradicted"]
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
 
-async def test_a_paid_callback_for_what_the_channel_calls_closed_becomes_a_case_too(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_paid_callback_for_a_payment_closed_at_the_channel_opens_a_case(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    """The query may have come from a copy that lags behind; nobody else would ask about a closed payment again."""
-    state = await harness.placed()
-    harness.far_side.ledger.close(harness.key_of(state.payments[0]), harness.far_side.now())
+    """The query may have read a stale replica, and nothing else queries a closed payment again."""
+    state = await harness.placed_order()
+    harness.simulation.ledger.close(harness.key_of(state.payments[0]), harness.simulation.now())
     await harness.receive("main", harness.callback(state.payments[0]))
     assert (await harness.state(state)).payments[0].status is PaymentStatus.CLOSED
-    assert (await inbox.row())["is_handled"] is False
+    assert (await stored_callback.row())["is_handled"] is False
     await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
-    await inbox.compensate()
+    await stored_callback.compensate()
     assert await harness.cases(state.order.order_no) == ["callback_contradicted"]
 
 
-async def test_a_callback_about_something_unpaid_is_done_when_the_channel_says_so(
-    harness: FlowHarness, inbox: Inbox
+async def test_an_unpaid_callback_is_handled_when_the_query_agrees(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     await harness.receive("main", harness.callback(state.payments[0], status="unpaid"))
-    assert (await inbox.row())["is_handled"] is True
+    assert (await stored_callback.row())["is_handled"] is True
     assert await harness.cases() == []
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("fields", "reason"),
     [({"amount": AMOUNT - 1}, "amount_mismatch"), ({"currency": "JPY"}, "currency_mismatch")],
     ids=["amount", "currency"],
 )
-async def test_a_callback_with_another_amount_opens_a_case_and_the_query_still_pays(
-    harness: FlowHarness, inbox: Inbox, said: dict[str, Any], reason: str
+async def test_a_callback_with_a_wrong_amount_opens_a_case_and_the_query_still_pays(
+    harness: FlowHarness, stored_callback: StoredCallback, fields: dict[str, Any], reason: str
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    await harness.receive("main", harness.callback(state.payments[0], **said))
+    await harness.receive("main", harness.callback(state.payments[0], **fields))
     assert await harness.cases(state.order.order_no) == [reason]
     assert (await harness.state(state)).order.status is OrderStatus.PAID
-    assert (await inbox.row())["outcome"] == "mismatch"
+    assert (await stored_callback.row())["outcome"] == "mismatch"
 
 
-@pytest.mark.parametrize("trust", [False, True], ids=["asks", "trusts"])
-async def test_a_callback_with_another_amount_alone_pays_nothing(harness: FlowHarness, *, trust: bool) -> None:
+@pytest.mark.parametrize("trust", [False, True], ids=["query", "trust"])
+async def test_a_callback_with_a_wrong_amount_pays_nothing(harness: FlowHarness, *, trust: bool) -> None:
     """Also at an account whose callbacks are trusted."""
     account = await harness.add_account("trusting", trust_callback=trust)
-    state = await harness.placed(account)
+    state = await harness.placed_order(account)
     await harness.receive(account, harness.callback(state.payments[0], amount=1))
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
     assert await harness.cases(state.order.order_no) == ["amount_mismatch"]
 
 
-async def test_a_callback_that_the_account_trusts_pays_without_asking(harness: FlowHarness, inbox: Inbox) -> None:
+async def test_a_trusted_callback_pays_without_a_query(harness: FlowHarness, stored_callback: StoredCallback) -> None:
     account = await harness.add_account("trusting", trust_callback=True)
-    state = await harness.placed(account)
+    state = await harness.placed_order(account)
     await harness.receive(account, harness.callback(state.payments[0]))
-    assert ((await harness.state(state)).order.status, harness.calls()) == (OrderStatus.PAID, 0)
-    assert (await inbox.row())["is_handled"] is True
+    assert ((await harness.state(state)).order.status, harness.call_count()) == (OrderStatus.PAID, 0)
+    assert (await stored_callback.row())["is_handled"] is True
 
 
 async def test_one_channel_transaction_never_pays_two_orders(harness: FlowHarness) -> None:
     account = await harness.add_account("trusting", trust_callback=True)
-    first, second = await harness.placed(account), await harness.placed(account)
+    first, second = await harness.placed_order(account), await harness.placed_order(account)
     for state in (first, second):
         await harness.receive(account, harness.callback(state.payments[0], transaction="4200000000000001"))
     assert (await harness.state(first)).order.status is OrderStatus.PAID
@@ -335,129 +349,139 @@ async def test_one_channel_transaction_never_pays_two_orders(harness: FlowHarnes
     assert await harness.cases(second.order.order_no) == ["transaction_claimed_twice"]
 
 
-async def test_other_money_under_a_number_that_is_paid_is_a_case(harness: FlowHarness) -> None:
+async def test_a_second_transaction_under_a_paid_number_opens_a_case(harness: FlowHarness) -> None:
     account = await harness.add_account("trusting", trust_callback=True)
-    state = await harness.placed(account)
+    state = await harness.placed_order(account)
     for transaction in ("4200000000000001", "4200000000000002"):
         await harness.receive(account, harness.callback(state.payments[0], transaction=transaction))
     assert await harness.cases(state.order.order_no) == ["number_reused"]
     assert (await harness.state(state)).payments[0].channel_transaction_id == "4200000000000001"
 
 
-async def test_a_callback_after_the_query_has_paid_is_done(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_a_callback_for_a_payment_that_a_query_paid_is_handled(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     await query_scheduled(harness.resources, state.payments[0].key, 1)
     version = (await harness.state(state)).order.version
     transaction = harness.transaction_of(state.payments[0])
     await harness.receive("main", harness.callback(state.payments[0], transaction=transaction))
-    assert ((await inbox.row())["is_handled"], (await harness.state(state)).order.version) == (True, version)
+    assert ((await stored_callback.row())["is_handled"], (await harness.state(state)).order.version) == (True, version)
 
 
-# -- parked ------------------------------------------------------------------------------------------------------------
+# -- parked ----------------------------------------------------------------------------------------------------------
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def no_database(settings: Settings, harness: FlowHarness) -> AsyncIterator[Resources]:
-    """The same process after Postgres has gone: it knows its accounts."""
+async def resources_without_database(settings: Settings, harness: FlowHarness) -> AsyncIterator[Resources]:
+    """Resources of a process that has read its accounts and then lost Postgres."""
     async with open_resources(replace(settings, database_url="postgres://nobody@127.0.0.1:1/gone")) as resources:
         await harness.resources.accounts.get("main")
         resources.accounts._opened = harness.resources.accounts._opened
         yield resources
 
 
-def park(harness: FlowHarness, sent: CallbackRequest, *, account: str = "main", ago_s: float = 0.0) -> ParkedCallback:
-    received_at = datetime.now(UTC) - timedelta(seconds=ago_s)
-    return ParkedCallback(account=account, headers=sent.headers, body=sent.body, received_at=received_at)
+def parked_callback(
+    harness: FlowHarness, callback: CallbackRequest, *, account: str = "main", received_ago_s: float = 0.0
+) -> ParkedCallback:
+    received_at = datetime.now(UTC) - timedelta(seconds=received_ago_s)
+    return ParkedCallback(account=account, headers=callback.headers, body=callback.body, received_at=received_at)
 
 
 async def test_without_postgres_a_callback_is_parked_and_not_acknowledged(
-    harness: FlowHarness, inbox: Inbox, no_database: Resources
+    harness: FlowHarness, stored_callback: StoredCallback, resources_without_database: Resources
 ) -> None:
-    state = await harness.placed()
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
     with pytest.raises(DatabaseUnavailable):
-        await receive_callback(no_database, "main", sent.headers, sent.body)
+        await receive_callback(resources_without_database, "main", callback.headers, callback.body)
     assert await harness.resources.parked.count() == 1
     assert await drain_parked(harness.resources) == 1
     assert await harness.resources.parked.count() == 0
-    assert await inbox.compensate() is Outcome.PAID
+    assert await stored_callback.compensate() is Outcome.PAID
 
 
-async def test_a_forged_callback_is_not_parked(harness: FlowHarness, no_database: Resources) -> None:
-    state = await harness.placed()
-    sent = harness.callback(state.payments[0], key=Key.STRANGER)
+async def test_a_forged_callback_is_not_parked(harness: FlowHarness, resources_without_database: Resources) -> None:
+    state = await harness.placed_order()
+    callback = harness.callback(state.payments[0], key=Key.STRANGER)
     with pytest.raises(CallbackForged):
-        await receive_callback(no_database, "main", sent.headers, sent.body)
+        await receive_callback(resources_without_database, "main", callback.headers, callback.body)
     assert await harness.resources.parked.count() == 0
 
 
-async def test_a_parked_callback_is_as_fresh_as_when_it_was_received(harness: FlowHarness, inbox: Inbox) -> None:
-    """After six hours without Postgres it is not stale: the channel had signed it a moment before we took it."""
-    state = await harness.placed()
+async def test_the_age_of_a_parked_callback_ends_when_it_is_received(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    """After six hours without Postgres it is not stale: the channel signed it just before it was received."""
+    state = await harness.placed_order()
     six_hours = 6 * 3600.0
     await harness.resources.parked.park(
-        park(harness, harness.callback(state.payments[0], age_s=six_hours), ago_s=six_hours)
+        parked_callback(harness, harness.callback(state.payments[0], age_s=six_hours), received_ago_s=six_hours)
     )
     assert await drain_parked(harness.resources) == 1
-    received_at = (await inbox.row())["received_at"]
+    received_at = (await stored_callback.row())["received_at"]
     assert isinstance(received_at, datetime)
     assert datetime.now(UTC) - received_at > timedelta(hours=5)
 
 
-async def test_what_was_stale_when_it_was_received_is_dropped(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
-    await harness.resources.parked.park(park(harness, harness.callback(state.payments[0], age_s=3600)))
+async def test_a_callback_that_was_stale_when_received_is_dropped(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
+    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0], age_s=3600)))
     assert await drain_parked(harness.resources) == 1
-    assert (await harness.resources.parked.count(), await inbox.count()) == (0, 0)
+    assert (await harness.resources.parked.count(), await stored_callback.count()) == (0, 0)
 
 
-async def test_a_parked_callback_that_came_again_meanwhile_is_one_row(harness: FlowHarness, inbox: Inbox) -> None:
-    state = await harness.placed()
+async def test_a_parked_callback_that_arrives_again_has_one_row(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    sent = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    await harness.resources.parked.park(park(harness, sent))
-    await harness.receive("main", sent)
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    await harness.resources.parked.park(parked_callback(harness, callback))
+    await harness.receive("main", callback)
     await drain_parked(harness.resources)
-    row = await inbox.row()
+    row = await stored_callback.row()
     assert (row["copies"], row["is_handled"]) == (2, True)
 
 
-async def test_a_parked_callback_of_an_unknown_account_is_kept_and_in_nobodys_way(
-    harness: FlowHarness, inbox: Inbox
+async def test_a_parked_callback_of_an_unknown_account_is_kept_and_does_not_block_others(
+    harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
-    state = await harness.placed()
-    await harness.resources.parked.park(park(harness, harness.callback(state.payments[0]), account="nobody"))
-    await harness.resources.parked.park(park(harness, harness.callback(state.payments[0])))
+    state = await harness.placed_order()
+    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0]), account="nobody"))
+    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0])))
     assert await drain_parked(harness.resources) == 1
-    assert (await harness.resources.parked.count(), await inbox.count()) == (1, 1)
+    assert (await harness.resources.parked.count(), await stored_callback.count()) == (1, 1)
     assert await drain_parked(harness.resources) == 0
 
 
-async def test_when_postgres_goes_again_in_the_middle_nothing_leaves_redis(
-    harness: FlowHarness, no_database: Resources
+async def test_a_parked_callback_stays_in_redis_when_postgres_fails_again(
+    harness: FlowHarness, resources_without_database: Resources
 ) -> None:
-    state = await harness.placed()
-    await harness.resources.parked.park(park(harness, harness.callback(state.payments[0])))
+    state = await harness.placed_order()
+    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0])))
     with pytest.raises(DatabaseUnavailable):
-        await drain_parked(no_database)
+        await drain_parked(resources_without_database)
     assert await harness.resources.parked.count() == 1
 
 
-async def test_a_bug_of_ours_is_tried_again_and_acknowledged(
-    harness: FlowHarness, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+async def test_a_callback_that_hits_a_bug_is_acknowledged_and_retried(
+    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stored; sending it for a day would help nobody."""
-    state = await harness.placed()
-    harness.far_side.faults.profile = FaultProfile()
+    """The callback is stored, so more copies from the channel would not help."""
+    state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile()
 
-    def broken(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.callback.plan_callback", broken)
+        patched.setattr("flows.callback.plan_callback", fail)
         assert (await harness.receive("main", harness.callback(state.payments[0]))).body == b"ok"
-        await inbox.compensate()
-    row = await inbox.row()
+        await stored_callback.compensate()
+    row = await stored_callback.row()
     assert (row["is_handled"], row["attempt"]) == (False, 2)

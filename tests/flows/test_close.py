@@ -1,4 +1,4 @@
-"""The deadline: query, close at the channel, query again, and only then closed. Money after close is not lost."""
+"""The deadline of an order: query, close at the channel, query again, then close here. Late money is not lost."""
 
 import pytest
 
@@ -14,56 +14,56 @@ from flows.refresh import refresh_order
 from simulator.kernel.faults import CallKind, FaultProfile
 from simulator.kernel.ledger import Payment as LedgerPayment
 from storage.postgres import notifications
-from tests.flows.conftest import FlowHarness, Row
+from tests.flows.conftest import FlowHarness, PendingRow
 
 HOOK = "https://merchant.example/hook"
 
 
-async def deadline(harness: FlowHarness, state: OrderState) -> Row:
-    row = await harness.row("", state.order.order_no)
+async def deadline_row(harness: FlowHarness, state: OrderState) -> PendingRow:
+    row = await harness.pending_row("", state.order.order_no)
     assert row is not None
     return row
 
 
 async def close(harness: FlowHarness, state: OrderState) -> Outcome:
-    return await close_scheduled(harness.resources, state.order.order_no, (await deadline(harness, state)).arm_no)
+    return await close_scheduled(harness.resources, state.order.order_no, (await deadline_row(harness, state)).arm_no)
 
 
-def calls(harness: FlowHarness, state: OrderState) -> list[str]:
-    """What the channel was asked about the order's first payment, in order."""
+def calls_about(harness: FlowHarness, state: OrderState) -> list[str]:
+    """Calls about the first payment of the order, in the order of arrival."""
     number = state.payments[0].out_trade_no
-    return [str(arrival.kind) for arrival in harness.far_side.traffic.since(0.0) if arrival.number == number]
+    return [str(arrival.kind) for arrival in harness.simulation.traffic.since(0.0) if arrival.number == number]
 
 
-async def test_before_its_time_an_order_is_not_closed(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_an_order_is_not_closed_before_its_deadline(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     assert await close(harness, state) is Outcome.NOT_YET
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
-    assert calls(harness, state) == ["create"]
+    assert calls_about(harness, state) == ["create"]
 
 
-async def test_at_the_deadline_the_channel_is_asked_closed_and_asked_again_before_the_order_closes(
+async def test_a_deadline_queries_closes_and_queries_again_before_the_order_closes(
     harness: FlowHarness,
 ) -> None:
-    state = await harness.overdue(await harness.placed(notify_url=HOOK))
+    state = await harness.pass_deadline(await harness.placed_order(notify_url=HOOK))
     assert await close(harness, state) is Outcome.CLOSED
-    assert calls(harness, state) == ["create", "query", "close", "query"]
+    assert calls_about(harness, state) == ["create", "query", "close", "query"]
     closed = await harness.state(state)
     assert (closed.order.status, closed.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.CLOSED)
     assert harness.status_at_channel(state.payments[0]) == "closed"
-    assert await harness.one("SELECT count(*) FROM pending") == 0
-    assert await harness.one("SELECT type FROM notifications") == "order.closed"
+    assert await harness.fetch_value("SELECT count(*) FROM pending") == 0
+    assert await harness.fetch_value("SELECT type FROM notifications") == "order.closed"
 
 
 async def test_money_found_at_the_deadline_pays_the_order(harness: FlowHarness) -> None:
-    """Every callback was lost, and the user paid in the last minute."""
-    state = await harness.placed()
+    """Every callback was lost, and the buyer paid in the last minute."""
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    state = await harness.overdue(state)
+    state = await harness.pass_deadline(state)
     assert await close(harness, state) is Outcome.NOTHING_NEW
     assert (await harness.state(state)).order.status is OrderStatus.PAID
-    assert calls(harness, state) == ["create", "query"]
-    assert await harness.one("SELECT count(*) FROM pending") == 0
+    assert calls_about(harness, state) == ["create", "query"]
+    assert await harness.fetch_value("SELECT count(*) FROM pending") == 0
 
 
 @pytest.mark.parametrize(
@@ -74,72 +74,72 @@ async def test_money_found_at_the_deadline_pays_the_order(harness: FlowHarness) 
         FaultProfile(affected=(CallKind.CLOSE,), answered_5xx=1.0),
         FaultProfile(down=True),
     ],
-    ids=["queries fail", "queries are nonsense", "closing fails", "down"],
+    ids=["queries fail", "queries unreadable", "closing fails", "down"],
 )
-async def test_nothing_is_closed_here_while_the_channel_does_not_tell(
+async def test_an_order_stays_open_while_the_channel_gives_no_clear_result(
     harness: FlowHarness, profile: FaultProfile
 ) -> None:
-    state = await harness.overdue(await harness.placed())
-    harness.far_side.faults.profile = profile
-    before = await deadline(harness, state)
+    state = await harness.pass_deadline(await harness.placed_order())
+    harness.simulation.faults.profile = profile
+    before = await deadline_row(harness, state)
     assert await close(harness, state) is Outcome.NOT_YET
-    row = await deadline(harness, state)
+    row = await deadline_row(harness, state)
     assert (row.attempt, row.arm_no, row.is_leased) == (before.attempt + 1, before.arm_no + 1, False)
     assert 235 < row.due_in_s <= 240
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
-    harness.far_side.faults.profile = FaultProfile()
+    harness.simulation.faults.profile = FaultProfile()
     assert await close(harness, state) is Outcome.CLOSED
 
 
-async def test_a_close_whose_answer_was_lost_closes_by_the_query_that_follows(harness: FlowHarness) -> None:
-    state = await harness.overdue(await harness.placed())
-    harness.far_side.faults.profile = FaultProfile(close_answer_lost=1.0)
+async def test_a_close_without_a_response_is_confirmed_by_the_next_query(harness: FlowHarness) -> None:
+    state = await harness.pass_deadline(await harness.placed_order())
+    harness.simulation.faults.profile = FaultProfile(close_answer_lost=1.0)
     assert await close(harness, state) is Outcome.NOT_YET
     assert await close(harness, state) is Outcome.CLOSED
 
 
-async def test_a_deadlines_job_of_an_older_scheduling_does_nothing(harness: FlowHarness) -> None:
-    state = await harness.overdue(await harness.placed())
-    stale = (await deadline(harness, state)).arm_no
-    harness.far_side.faults.profile = FaultProfile(down=True)
+async def test_a_deadline_job_with_an_old_arm_number_does_nothing(harness: FlowHarness) -> None:
+    state = await harness.pass_deadline(await harness.placed_order())
+    stale = (await deadline_row(harness, state)).arm_no
+    harness.simulation.faults.profile = FaultProfile(down=True)
     await close(harness, state)
-    harness.far_side.faults.profile = FaultProfile()
+    harness.simulation.faults.profile = FaultProfile()
     assert await close_scheduled(harness.resources, state.order.order_no, stale) is Outcome.STALE
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
 
-async def test_one_payment_that_is_unclear_keeps_the_whole_order_open(harness: FlowHarness) -> None:
+async def test_one_unclear_payment_keeps_the_order_open(harness: FlowHarness) -> None:
     await harness.add_account("other")
-    state = await harness.placed()
+    state = await harness.placed_order()
     state = (await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))).state
     harness.call_fault(state.payments[1], "answered_5xx")
-    state = await harness.overdue(state)
+    state = await harness.pass_deadline(state)
     assert await close(harness, state) is Outcome.NOT_YET
     after = await harness.state(state)
     assert after.order.status is OrderStatus.PAYING
     assert [row.status for row in after.payments] == [PaymentStatus.CLOSED, PaymentStatus.OPEN]
 
 
-async def test_an_order_without_a_payment_just_closes(harness: FlowHarness) -> None:
-    state = await harness.overdue((await harness.place(None)).state)
+async def test_an_order_without_a_payment_closes_without_a_query(harness: FlowHarness) -> None:
+    state = await harness.pass_deadline((await harness.place(None)).state)
     assert await close(harness, state) is Outcome.CLOSED
-    assert harness.calls() == 0
+    assert harness.call_count() == 0
 
 
-# -- the merchant ends it ----------------------------------------------------------------------------------------------
+# -- the merchant closes the order -----------------------------------------------------------------------------------
 
 
-async def test_a_merchant_closes_an_order_as_its_deadline_would(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_merchant_closes_an_order_with_the_steps_of_the_deadline(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     assert (await request_close(harness.resources, state.order.order_no)).order.status is OrderStatus.CLOSED
-    assert calls(harness, state) == ["create", "query", "close", "query"]
-    again = await request_close(harness.resources, state.order.order_no)
-    assert again.order.status is OrderStatus.CLOSED
+    assert calls_about(harness, state) == ["create", "query", "close", "query"]
+    repeated = await request_close(harness.resources, state.order.order_no)
+    assert repeated.order.status is OrderStatus.CLOSED
 
 
-async def test_a_merchant_who_closes_what_was_just_paid_is_told_so(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_closing_an_order_that_was_just_paid_raises_order_paid(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     with pytest.raises(OrderPaid):
         await request_close(harness.resources, state.order.order_no)
@@ -148,40 +148,40 @@ async def test_a_merchant_who_closes_what_was_just_paid_is_told_so(harness: Flow
         await request_close(harness.resources, state.order.order_no)
 
 
-async def test_a_merchant_who_closes_while_the_channel_is_down_gets_the_order_as_it_is(harness: FlowHarness) -> None:
-    state = await harness.placed()
-    harness.far_side.faults.profile = FaultProfile(down=True)
+async def test_closing_an_order_while_the_channel_is_down_returns_it_unchanged(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(down=True)
     assert (await request_close(harness.resources, state.order.order_no)).order.status is OrderStatus.PAYING
-    harness.far_side.faults.profile = FaultProfile()
+    harness.simulation.faults.profile = FaultProfile()
     assert await close(harness, state) is Outcome.CLOSED
     with pytest.raises(NotFound):
-        await request_close(harness.resources, "F-nobody")
+        await request_close(harness.resources, "F-unknown")
 
 
-# -- money after close -------------------------------------------------------------------------------------------------
+# -- money after close -----------------------------------------------------------------------------------------------
 
 
-async def closed_and_then_paid(harness: FlowHarness, policy: LatePolicy) -> OrderState:
-    """The channel had closed it, and the money that was under way arrived."""
+async def order_paid_after_close(harness: FlowHarness, policy: LatePolicy) -> OrderState:
+    """State of an order that the channel closed and whose money arrived later."""
     account = await harness.add_account(f"late-{policy}", late_policy=policy)
-    state = await harness.placed(account, notify_url=HOOK)
+    state = await harness.placed_order(account, notify_url=HOOK)
     closed = await request_close(harness.resources, state.order.order_no)
     assert closed.order.status is OrderStatus.CLOSED
-    paid = harness.far_side.ledger.settle_late(harness.key_of(state.payments[0]), harness.far_side.now())
+    paid = harness.simulation.ledger.settle_late(harness.key_of(state.payments[0]), harness.simulation.now())
     assert isinstance(paid, LedgerPayment)
     callback = harness.callback(state.payments[0], transaction=paid.transaction_id)
     await harness.receive(account, callback)
     return await harness.state(state)
 
 
-async def test_late_money_is_accepted_and_the_order_becomes_paid_with_a_case(harness: FlowHarness) -> None:
-    state = await closed_and_then_paid(harness, LatePolicy.ACCEPT)
+async def test_accepted_late_money_pays_the_order_and_opens_a_case(harness: FlowHarness) -> None:
+    state = await order_paid_after_close(harness, LatePolicy.ACCEPT)
     assert (state.order.status, state.payments[0].status) == (OrderStatus.PAID, PaymentStatus.PAID)
     assert await harness.cases(state.order.order_no) == ["paid_late"]
 
 
-async def test_what_says_paid_supersedes_what_said_closed(harness: FlowHarness) -> None:
-    state = await closed_and_then_paid(harness, LatePolicy.ACCEPT)
+async def test_the_paid_notification_supersedes_the_closed_one(harness: FlowHarness) -> None:
+    state = await order_paid_after_close(harness, LatePolicy.ACCEPT)
     rows = await harness.resources.db.fetch("SELECT id, type, superseded_at FROM notifications ORDER BY version")
     assert [(row["type"], row["superseded_at"] is None) for row in rows] == [
         ("order.closed", False),
@@ -192,10 +192,10 @@ async def test_what_says_paid_supersedes_what_said_closed(harness: FlowHarness) 
     assert state.order.version > 1
 
 
-async def test_late_money_that_is_flagged_leaves_the_order_closed_until_an_operator_decides(
+async def test_flagged_late_money_leaves_the_order_closed_until_an_operator_accepts_it(
     harness: FlowHarness,
 ) -> None:
-    state = await closed_and_then_paid(harness, LatePolicy.FLAG)
+    state = await order_paid_after_close(harness, LatePolicy.FLAG)
     assert (state.order.status, state.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.PAID)
     assert public_status(state.order, state.payments) is PublicStatus.REVIEW
     assert await harness.cases(state.order.order_no) == ["paid_late"]
@@ -204,24 +204,24 @@ async def test_late_money_that_is_flagged_leaves_the_order_closed_until_an_opera
     assert (accepted.order.status, accepted.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     assert await harness.cases(state.order.order_no) == []
     sql = "SELECT string_agg(type || ':' || (superseded_at IS NULL), ' ' ORDER BY version) FROM notifications"
-    assert await harness.one(sql) == "order.closed:false order.paid_late:true order.paid:true"
-    again = await accept_late(harness.resources, state.order.order_no, by="ann")
-    assert again.order.version == accepted.order.version
+    assert await harness.fetch_value(sql) == "order.closed:false order.paid_late:true order.paid:true"
+    repeated = await accept_late(harness.resources, state.order.order_no, by="ann")
+    assert repeated.order.version == accepted.order.version
 
 
-async def test_an_operator_cannot_accept_money_that_no_channel_has_confirmed(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_an_operator_cannot_accept_money_that_is_not_confirmed(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     with pytest.raises(InvalidRequest):
         await accept_late(harness.resources, state.order.order_no, by="ann")
     with pytest.raises(NotFound):
-        await accept_late(harness.resources, "F-nobody", by="ann")
+        await accept_late(harness.resources, "F-unknown", by="ann")
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
 
-async def test_nobody_asks_about_a_closed_order_any_more(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_closed_order_is_not_queried(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     await request_close(harness.resources, state.order.order_no)
-    before = harness.calls()
+    before = harness.call_count()
     assert await query_scheduled(harness.resources, state.payments[0].key, 1) is Outcome.STALE
     await refresh_order(harness.resources, state.order.order_no)
-    assert harness.calls() == before
+    assert harness.call_count() == before

@@ -1,4 +1,4 @@
-"""Where a notification may go. Names are resolved by the machine's own resolver; nothing leaves the machine."""
+"""Addresses to which notifications may be sent. The local resolver resolves names; nothing leaves the machine."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ NO_VECTORS = "the published table of addresses is not beside this checkout"
 
 PRIVATE = {
     "loopback": "127.0.0.1",
-    "loopback elsewhere in 127/8": "127.254.254.254",
+    "another loopback address": "127.254.254.254",
     "this host": "0.0.0.0",  # noqa: S104 - an address to be refused
     "private 10/8": "10.254.0.0",
     "private 172.16/12": "172.31.255.255",
@@ -34,7 +34,7 @@ PRIVATE = {
     "protocol assignments": "192.0.0.170",
     "a 6to4 relay": "192.88.99.1",
     "IPv6 loopback": "::1",
-    "IPv6 nobody": "::",
+    "IPv6 unspecified": "::",
     "IPv6 link-local": "fe80::1",
     "IPv6 link-local with its interface": "fe80::1%lo",
     "IPv6 private": "fd00::1",
@@ -56,7 +56,7 @@ PRIVATE = {
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_what_is_not_on_the_public_internet_is_refused(name: str) -> None:
+def test_an_address_outside_the_public_internet_is_refused(name: str) -> None:
     assert is_public(ip_address(PRIVATE[name])) is False
     assert is_allowed(ip_address(PRIVATE[name]), ()) is False
 
@@ -66,7 +66,7 @@ def test_public_addresses_are_allowed(text: str) -> None:
     assert is_public(ip_address(text))
 
 
-def test_every_row_of_the_published_table_is_judged_as_it_says() -> None:
+def test_every_address_of_the_published_table_has_the_expected_result() -> None:
     if not VECTORS.exists():
         pytest.skip(NO_VECTORS)
     rows = json.loads(VECTORS.read_text())["ip_rows"]
@@ -74,15 +74,17 @@ def test_every_row_of_the_published_table_is_judged_as_it_says() -> None:
     assert (len(rows) > 40, wrong) == (True, [])
 
 
-async def test_every_url_of_the_published_table_is_refused_before_or_after_its_resolution() -> None:
+async def test_every_url_of_the_published_table_is_refused() -> None:
     if not VECTORS.exists():
         pytest.skip(NO_VECTORS)
     rows = json.loads(VECTORS.read_text())["url_rows"]
-    reached = [row["url"] for row in rows if "connects only to" not in row["expect"] and await _reaches(row["url"])]
-    assert (len(rows) > 20, reached) == (True, [])
+    accepted = [
+        row["url"] for row in rows if "connects only to" not in row["expect"] and await _is_accepted(row["url"])
+    ]
+    assert (len(rows) > 20, accepted) == (True, [])
 
 
-async def _reaches(url: str) -> bool:
+async def _is_accepted(url: str) -> bool:
     try:
         parts = check_notify_url(url, allow_nets=())
     except InvalidRequest:
@@ -96,8 +98,8 @@ LOOPBACK_IN_DISGUISE = ["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0
 
 
 @pytest.mark.parametrize("host", LOOPBACK_IN_DISGUISE)
-async def test_a_host_is_judged_by_what_it_resolves_to_and_not_by_its_text(host: str) -> None:
-    """The resolver takes these for 127.0.0.1, and `ipaddress` takes none of them for an address."""
+async def test_a_host_is_checked_by_its_resolved_address(host: str) -> None:
+    """The resolver reads these texts as 127.0.0.1; `ipaddress` rejects all of them."""
     assert await resolve(host, 443, allow_nets=()) is None
     assert await resolve(host, 443, allow_nets=(ip_network("127.0.0.0/8"), ip_network("::1/128"))) in (
         "127.0.0.1",
@@ -105,38 +107,38 @@ async def test_a_host_is_judged_by_what_it_resolves_to_and_not_by_its_text(host:
     )
 
 
-async def test_a_name_that_has_no_address_is_nowhere() -> None:
+async def test_a_name_without_an_address_does_not_resolve() -> None:
     assert await resolve("no-such-host.invalid", 443, allow_nets=()) is None
     assert await resolve("a" * 64 + ".example", 443, allow_nets=()) is None
     assert await resolve("a..b", 443, allow_nets=()) is None
 
 
-def test_allowed_networks_open_exactly_what_they_say() -> None:
+def test_allowed_networks_allow_only_their_own_addresses() -> None:
     nets = (ip_network("127.0.0.1/32"), ip_network("10.1.0.0/16"), ip_network("fd00::/64"))
-    opened = ["127.0.0.1", "10.1.0.0", "10.1.255.255", "fd00::1"]
-    shut = ["127.0.0.2", "10.0.255.255", "10.2.0.0", "::ffff:127.0.0.1", "::1", "fd00:0:0:1::1", "169.254.169.254"]
-    assert [text for text in opened if not is_allowed(ip_address(text), nets)] == []
-    assert [text for text in shut if is_allowed(ip_address(text), nets)] == []
+    allowed = ["127.0.0.1", "10.1.0.0", "10.1.255.255", "fd00::1"]
+    refused = ["127.0.0.2", "10.0.255.255", "10.2.0.0", "::ffff:127.0.0.1", "::1", "fd00:0:0:1::1", "169.254.169.254"]
+    assert [text for text in allowed if not is_allowed(ip_address(text), nets)] == []
+    assert [text for text in refused if is_allowed(ip_address(text), nets)] == []
 
 
-def stub_resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Names get these answers, one after the other; returns what was asked for. Addresses are resolved as ever."""
-    asked: list[str] = []
-    left = list(answers)
+def stub_resolver(monkeypatch: pytest.MonkeyPatch, *results: list[str]) -> list[str]:
+    """Replace the resolver by these results, in order, and return the list of the resolved names."""
+    resolved_names: list[str] = []
+    remaining_results = list(results)
 
     async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
-        asked.append(host)
+        resolved_names.append(host)
         return [
             (socket.AF_INET6 if ":" in text else socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, port))
-            for text in left.pop(0)
+            for text in remaining_results.pop(0)
         ]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    return asked
+    return resolved_names
 
 
 async def test_a_name_with_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever chooses among several addresses must not be the one who asks for the connection."""
+    """The client could choose any of the addresses, so one private address is enough to refuse the name."""
     stub_resolver(monkeypatch, ["93.184.215.14", "10.0.0.5"], ["10.0.0.5", "93.184.215.14"], ["93.184.215.14"], [])
     assert await resolve("merchant.example", 443, allow_nets=()) is None
     assert await resolve("merchant.example", 443, allow_nets=()) is None
@@ -144,11 +146,11 @@ async def test_a_name_with_one_private_address_among_public_ones_is_refused(monk
     assert await resolve("merchant.example", 443, allow_nets=()) is None
 
 
-async def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silent(*_: object, **__: object) -> None:
+async def test_a_resolver_without_a_response_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never_respond(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never_respond)
     monkeypatch.setattr("flows.egress.RESOLVE_TIMEOUT_S", 0.05)
     assert await resolve("merchant.example", 443, allow_nets=()) is None
 
@@ -184,7 +186,7 @@ async def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: py
         "",
     ],
 )
-def test_a_url_that_is_not_plainly_a_public_https_address_is_refused_when_it_is_given(url: str) -> None:
+def test_a_url_that_is_not_a_plain_https_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="notify_url"):
         check_notify_url(url, allow_nets=())
 
@@ -199,11 +201,11 @@ def test_a_url_that_is_not_plainly_a_public_https_address_is_refused_when_it_is_
         "https://xn--fsqu00a.example/",
     ],
 )
-def test_plain_https_addresses_are_taken(url: str) -> None:
+def test_plain_https_addresses_are_accepted(url: str) -> None:
     assert (check_notify_url(url, allow_nets=()).hostname or "").endswith(".example")
 
 
-def test_plain_http_and_any_port_need_networks_that_were_opened() -> None:
+def test_plain_http_and_other_ports_need_an_allowed_network() -> None:
     nets = (ip_network("127.0.0.0/8"),)
     assert check_notify_url("http://127.0.0.1:8081/hook", allow_nets=nets).port == 8081
     with pytest.raises(InvalidRequest):

@@ -1,4 +1,4 @@
-"""However many look, the channel is asked once; and whoever must know what is true now is told what is true now."""
+"""Refreshes at the same time share one query; a trailing refresh gets a result from after its request."""
 
 import asyncio
 import time
@@ -14,42 +14,45 @@ from storage.postgres import pending
 from tests.flows.conftest import FlowHarness
 
 
-async def test_a_refresh_asks_the_channel_and_pays(harness: FlowHarness) -> None:
-    """Not only the database: a user who has paid and looks must not be told the old state."""
-    state = await harness.placed()
+async def test_a_refresh_queries_the_channel_and_pays_the_order(harness: FlowHarness) -> None:
+    """Reading only the database would show the old state to a buyer who has paid."""
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     assert (await refresh_order(harness.resources, state.order.order_no)).order.status is OrderStatus.PAID
-    assert await harness.one("SELECT by FROM order_events WHERE kind = 'paid'") == "refresh"
+    assert await harness.fetch_value("SELECT by FROM order_events WHERE kind = 'paid'") == "refresh"
 
 
-async def test_a_thousand_refreshes_at_once_are_one_query(harness: FlowHarness) -> None:
-    state = await harness.placed()
-    answers = await asyncio.gather(*(refresh_order(harness.resources, state.order.order_no) for _ in range(1000)))
-    assert {answer.order.version for answer in answers} == {state.order.version}
-    assert harness.calls() == 1
+async def test_a_thousand_simultaneous_refreshes_make_one_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    states = await asyncio.gather(*(refresh_order(harness.resources, state.order.order_no) for _ in range(1000)))
+    assert {refreshed.order.version for refreshed in states} == {state.order.version}
+    assert harness.call_count() == 1
 
 
-async def test_refreshes_of_several_processes_at_once_are_one_query_a_process_at_most(harness: FlowHarness) -> None:
-    """By the lease in Postgres. Who looked before another one's query ended and leased after it asks once more."""
-    state = await harness.placed()
-    async with open_resources(harness.resources.settings) as other, open_resources(harness.resources.settings) as third:
-        processes: tuple[Resources, ...] = (harness.resources, other, third)
+async def test_simultaneous_refreshes_make_at_most_one_query_per_process(harness: FlowHarness) -> None:
+    """The lease in Postgres limits them. A process that leases after the query of another has ended queries again."""
+    state = await harness.placed_order()
+    async with (
+        open_resources(harness.resources.settings) as second,
+        open_resources(harness.resources.settings) as third,
+    ):
+        processes: tuple[Resources, ...] = (harness.resources, second, third)
         await asyncio.gather(
             *(refresh_order(resources, state.order.order_no) for resources in processes for _ in range(5))
         )
-    assert 1 <= harness.calls() <= len(processes)
+    assert 1 <= harness.call_count() <= len(processes)
 
 
-async def test_within_the_cool_down_an_answer_is_shared(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_refreshes_within_the_cool_down_share_one_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     for _ in range(3):
         await refresh_order(harness.resources, state.order.order_no)
-    assert harness.calls() == 1
+    assert harness.call_count() == 1
 
 
-async def test_a_trailing_refresh_asks_again_within_the_cool_down(harness: FlowHarness) -> None:
-    """The user comes back from paying: an answer from before that is worth nothing."""
-    state = await harness.placed()
+async def test_a_trailing_refresh_queries_again_within_the_cool_down(harness: FlowHarness) -> None:
+    """The buyer comes back after paying: a result from before that is out of date."""
+    state = await harness.placed_order()
     await refresh_order(harness.resources, state.order.order_no)
     harness.pay(state.payments[0])
     assert (await refresh_order(harness.resources, state.order.order_no)).order.status is OrderStatus.PAYING
@@ -58,62 +61,66 @@ async def test_a_trailing_refresh_asks_again_within_the_cool_down(harness: FlowH
     ).order.status is OrderStatus.PAID
 
 
-async def test_a_refresh_advances_no_attempt_and_gives_its_lease_back(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_refresh_keeps_the_attempt_and_releases_its_lease(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     await refresh_order(harness.resources, state.order.order_no)
-    row = await harness.row("main", state.payments[0].out_trade_no)
+    row = await harness.pending_row("main", state.payments[0].out_trade_no)
     assert row is not None
     assert (row.attempt, row.arm_no, row.is_leased) == (1, 1, False)
 
 
 @pytest.mark.parametrize("fault", ["answered_5xx", "html_error", "timed_out"])
-async def test_when_the_channel_does_not_tell_the_order_is_answered_as_it_is(harness: FlowHarness, fault: str) -> None:
-    state = await harness.placed()
+async def test_a_refresh_with_an_unclear_result_returns_the_order_unchanged(harness: FlowHarness, fault: str) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], fault)
     assert (await refresh_order(harness.resources, state.order.order_no)).order.status is OrderStatus.PAYING
-    row = await harness.row("main", state.payments[0].out_trade_no)
+    row = await harness.pending_row("main", state.payments[0].out_trade_no)
     assert row is not None
     assert row.is_leased is False
 
 
-async def test_a_refresh_waits_for_whoever_is_asking_and_shares_the_answer(harness: FlowHarness) -> None:
-    state = await harness.placed()
-    held = await pending.claim(harness.resources.db, state.payments[0].key, 20)
-    assert held is not None
-    waiting = asyncio.create_task(refresh_order(harness.resources, state.order.order_no))
-    await asyncio.wait([waiting], timeout=0.2)
-    assert not waiting.done()
-    await pending.release(harness.resources.db, held)
-    await waiting
-    assert harness.calls() == 0
+async def test_a_refresh_waits_for_the_lease_and_makes_no_second_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    leased = await pending.claim(harness.resources.db, state.payments[0].key, 20)
+    assert leased is not None
+    refresh_task = asyncio.create_task(refresh_order(harness.resources, state.order.order_no))
+    await asyncio.wait([refresh_task], timeout=0.2)
+    assert not refresh_task.done()
+    await pending.release(harness.resources.db, leased)
+    await refresh_task
+    assert harness.call_count() == 0
 
 
-async def test_a_refresh_does_not_wait_for_ever(harness: FlowHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refresh_stops_waiting_after_its_time_limit(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(refresh, "WAIT_S", 0.2)
-    state = await harness.placed()
+    state = await harness.placed_order()
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20) is not None
     began = time.monotonic()
     assert (await refresh_order(harness.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     assert time.monotonic() - began < 2.0
 
 
-async def test_a_page_that_goes_away_takes_the_answer_from_nobody(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_cancelled_refresh_does_not_cancel_the_others(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
-    gone, stays = (asyncio.create_task(refresh_order(harness.resources, state.order.order_no)) for _ in range(2))
-    await asyncio.wait([gone], timeout=0.001)
-    gone.cancel()
-    assert (await stays).order.status is OrderStatus.PAID
+    cancelled_refresh, other_refresh = (
+        asyncio.create_task(refresh_order(harness.resources, state.order.order_no)) for _ in range(2)
+    )
+    await asyncio.wait([cancelled_refresh], timeout=0.001)
+    cancelled_refresh.cancel()
+    assert (await other_refresh).order.status is OrderStatus.PAID
     assert len(harness.resources.refreshing) == 0
 
 
-async def test_a_paid_order_is_answered_without_asking(harness: FlowHarness) -> None:
-    state = await harness.placed()
+async def test_a_refresh_of_a_paid_order_makes_no_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
     harness.pay(state.payments[0])
     await refresh_order(harness.resources, state.order.order_no)
-    before = harness.calls()
+    before = harness.call_count()
     await refresh_order(harness.resources, state.order.order_no, trailing=True)
-    assert harness.calls() == before
+    assert harness.call_count() == before
     with pytest.raises(NotFound):
-        await refresh_order(harness.resources, "F-nobody")
+        await refresh_order(harness.resources, "F-unknown")

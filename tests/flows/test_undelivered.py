@@ -1,4 +1,4 @@
-"""What a channel could not call back about is asked about, and what accounts verify with is renewed in time.
+"""Payments in a channel's list of undelivered events are queried; certificates of accounts are renewed in time.
 
 Stripe is the channel that lists undelivered events, WeChat Pay the one whose certificates are fetched.
 """
@@ -23,28 +23,28 @@ from storage.postgres.orders import timeline
 from tests.flows.conftest import FlowHarness, order_terms
 
 
-class Elsewhere:
-    """An account at another channel than the harness's."""
+class ChannelAccount:
+    """An account of the harness at another channel than the sandbox."""
 
     def __init__(self, harness: FlowHarness, channel: str, name: str, **credentials: Any) -> None:
         self.harness = harness
         self.name = name
-        self._far_side: Simulation = harness.far_side
-        opened = self._far_side.channels[channel].open_account(name, f"http://127.0.0.1:9/callbacks/{name}")
-        self._far_side.accounts[opened.account.merchant_id] = opened.account
-        self.merchant_id = opened.account.merchant_id
+        self._simulation: Simulation = harness.simulation
+        simulated = self._simulation.channels[channel].open_account(name, f"http://127.0.0.1:9/callbacks/{name}")
+        self._simulation.accounts[simulated.account.merchant_id] = simulated.account
+        self.merchant_id = simulated.account.merchant_id
         self.config = AccountConfig(
             name=name,
             channel=channel,
-            base_url=self._far_side.urls[channel],
-            credentials=opened.credentials | credentials,
+            base_url=self._simulation.urls[channel],
+            credentials=simulated.credentials | credentials,
         )
 
-    async def add(self) -> "Elsewhere":
+    async def add(self) -> "ChannelAccount":
         await put_account(self.harness.resources.db, self.harness.sealer, self.config)
         return self
 
-    async def placed(self) -> OrderState:
+    async def placed_order(self) -> OrderState:
         terms, payment = order_terms(currency="USD"), PaymentRequest(account=self.name)
         state = (await place_order(self.harness.resources, terms, payment, expires_in_s=3600)).state
         assert state.payments[0].checkout is not None
@@ -52,116 +52,119 @@ class Elsewhere:
 
     def pay(self, state: OrderState, callback: str = "lost") -> None:
         key = Key(self.merchant_id, state.payments[0].out_trade_no)
-        self._far_side.pay(key, AtFault(callback=callback))
+        self._simulation.pay(key, AtFault(callback=callback))
 
 
 @pytest.fixture
-def stripe(harness: FlowHarness) -> Elsewhere:
-    return Elsewhere(harness, "stripe", "cards")
+def stripe(harness: FlowHarness) -> ChannelAccount:
+    return ChannelAccount(harness, "stripe", "cards")
 
 
-async def test_a_payment_whose_callback_was_not_delivered_becomes_paid_by_its_list(stripe: Elsewhere) -> None:
+async def test_an_undelivered_event_makes_its_order_paid(stripe: ChannelAccount) -> None:
     await stripe.add()
-    lost, open_still = await stripe.placed(), await stripe.placed()
+    lost, unpaid = await stripe.placed_order(), await stripe.placed_order()
     stripe.pay(lost)
     assert await ask_undelivered(stripe.harness.resources) == 1
     paid = await stripe.harness.state(lost)
     assert paid.order.status is OrderStatus.PAID
     entries = await timeline(stripe.harness.resources.db, paid.order.order_no)
     assert Source.UNDELIVERED in [entry.by for entry in entries if entry.kind == "paid"]
-    assert (await stripe.harness.state(open_still)).order.status is OrderStatus.PAYING
-    assert await ask_undelivered(stripe.harness.resources) == 0, "what is paid is not asked about again"
+    assert (await stripe.harness.state(unpaid)).order.status is OrderStatus.PAYING
+    assert await ask_undelivered(stripe.harness.resources) == 0, "a paid payment is not queried again"
 
 
-async def test_a_listed_event_is_only_a_reason_to_ask(stripe: Elsewhere) -> None:
-    """What the list says is not what becomes of the payment: the answer to the query is."""
+async def test_a_listed_event_only_triggers_a_query(stripe: ChannelAccount) -> None:
+    """The list pays nothing; only the result of the query does."""
     await stripe.add()
-    state = await stripe.placed()
+    state = await stripe.placed_order()
     stripe.pay(state)
     number = state.payments[0].out_trade_no
-    stripe.harness.far_side.faults.force(number, AtFault(callback="lost", call="wrong_amount_in_query"))
+    stripe.harness.simulation.faults.force(number, AtFault(callback="lost", call="wrong_amount_in_query"))
     await ask_undelivered(stripe.harness.resources)
     assert (await stripe.harness.state(state)).order.status is OrderStatus.PAYING
     assert "amount_mismatch" in await stripe.harness.cases(state.order.order_no)
 
 
-async def test_a_rate_of_one_a_second_is_enough(stripe: Elsewhere) -> None:
-    """Fetching the list uses up the first second, and asking about each payment another."""
+async def test_a_rate_of_one_call_a_second_is_enough(stripe: ChannelAccount) -> None:
+    """Fetching the list uses the first second, and the query of the payment the next one."""
     stripe.config = replace(stripe.config, rate_per_s=1)
     await stripe.add()
-    state = await stripe.placed()
+    state = await stripe.placed_order()
     stripe.pay(state)
     assert await ask_undelivered(stripe.harness.resources) == 1
     assert (await stripe.harness.state(state)).order.status is OrderStatus.PAID
 
 
-async def test_a_payment_that_somebody_is_asking_about_is_left_to_them(stripe: Elsewhere) -> None:
+async def test_a_leased_payment_is_not_queried(stripe: ChannelAccount) -> None:
     await stripe.add()
-    state = await stripe.placed()
+    state = await stripe.placed_order()
     stripe.pay(state)
     assert await pending.claim(stripe.harness.resources.db, state.payments[0].key, 20.0) is not None
     assert await ask_undelivered(stripe.harness.resources) == 0
     assert (await stripe.harness.state(state)).order.status is OrderStatus.PAYING
 
 
-async def test_events_of_payments_that_are_not_ours_are_passed_over(stripe: Elsewhere) -> None:
+async def test_events_of_unknown_payments_are_ignored(stripe: ChannelAccount) -> None:
     """Another system may use the same account at the channel."""
     await stripe.add()
-    other = await stripe.placed()
+    other = await stripe.placed_order()
     stripe.pay(other)
     await stripe.harness.resources.db.execute("TRUNCATE orders, payments, pending CASCADE")
     assert await ask_undelivered(stripe.harness.resources) == 0
 
 
-async def test_one_account_that_cannot_be_asked_does_not_keep_the_others_from_it(stripe: Elsewhere) -> None:
+async def test_an_unreachable_account_does_not_block_the_lists_of_others(stripe: ChannelAccount) -> None:
     await stripe.add()
-    await put_account(stripe.harness.resources.db, stripe.harness.sealer, _gone(stripe, "gone"))
-    state = await stripe.placed()
+    await put_account(stripe.harness.resources.db, stripe.harness.sealer, unreachable_account(stripe, "unreachable"))
+    state = await stripe.placed_order()
     stripe.pay(state)
     with capture_logs() as lines:
         assert await ask_undelivered(stripe.harness.resources) == 1
-    (told,) = [line for line in lines if line["event"] == "undelivered_not_fetched"]
-    assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")
+    (line,) = [entry for entry in lines if entry["event"] == "undelivered_not_fetched"]
+    assert (line["account"], line["reason"]) == ("unreachable", "ChannelUnavailable")
     assert (await stripe.harness.state(state)).order.status is OrderStatus.PAID
 
 
-async def test_an_account_that_is_switched_off_is_not_asked_for_its_list(stripe: Elsewhere) -> None:
+async def test_the_list_of_a_disabled_account_is_not_fetched(stripe: ChannelAccount) -> None:
     await stripe.add()
-    state = await stripe.placed()
+    state = await stripe.placed_order()
     stripe.pay(state)
     await enable_account(stripe.harness.resources.db, "cards", enabled=False)
     stripe.harness.resources.accounts._read_at = -60.0
     assert await ask_undelivered(stripe.harness.resources) == 0
-    assert stripe.harness.calls("undelivered") == 0
+    assert stripe.harness.call_count("undelivered") == 0
 
 
-def _gone(stripe: Elsewhere, name: str) -> AccountConfig:
-    """Nobody listens there."""
+def unreachable_account(stripe: ChannelAccount, name: str) -> AccountConfig:
+    """An account whose address refuses connections."""
     credentials = stripe.config.credentials
     return AccountConfig(name=name, channel="stripe", base_url="http://127.0.0.1:9", credentials=credentials)
 
 
-# -- keeping current ---------------------------------------------------------------------------------------------------
+# -- certificates ----------------------------------------------------------------------------------------------------
 
 
-async def test_certificates_are_fetched_before_a_callback_needs_them_and_not_again(harness: FlowHarness) -> None:
-    account = await Elsewhere(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
+async def test_certificates_are_fetched_before_a_callback_and_only_once(harness: FlowHarness) -> None:
+    account = await ChannelAccount(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
     assert await harness.resources.accounts.keep_current() == 0
-    assert harness.calls("certificates") == 1
+    assert harness.call_count("certificates") == 1
     assert await harness.resources.accounts.keep_current() == 0
-    assert harness.calls("certificates") == 1, "twice a day is enough"
+    assert harness.call_count("certificates") == 1, "twice a day is enough"
     assert account.name == "cn"
 
 
-async def test_an_account_that_cannot_be_renewed_does_not_keep_the_others_from_it(harness: FlowHarness) -> None:
-    gone = Elsewhere(harness, "wechatpay", "gone", public_keys={}, download_certificates=True)
+async def test_an_unreachable_account_does_not_block_the_certificates_of_others(harness: FlowHarness) -> None:
+    unreachable = ChannelAccount(harness, "wechatpay", "unreachable", public_keys={}, download_certificates=True)
     config = AccountConfig(
-        name="gone", channel="wechatpay", base_url="http://127.0.0.1:9", credentials=gone.config.credentials
+        name="unreachable",
+        channel="wechatpay",
+        base_url="http://127.0.0.1:9",
+        credentials=unreachable.config.credentials,
     )
     await put_account(harness.resources.db, harness.sealer, config)
-    await Elsewhere(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
+    await ChannelAccount(harness, "wechatpay", "cn", public_keys={}, download_certificates=True).add()
     with capture_logs() as lines:
         assert await harness.resources.accounts.keep_current() == 1
-    assert harness.calls("certificates") == 1
-    (told,) = [line for line in lines if line["event"] == "account_not_kept_current"]
-    assert (told["account"], told["reason"]) == ("gone", "ChannelUnavailable")
+    assert harness.call_count("certificates") == 1
+    (line,) = [entry for entry in lines if entry["event"] == "account_not_kept_current"]
+    assert (line["account"], line["reason"]) == ("unreachable", "ChannelUnavailable")

@@ -1,6 +1,6 @@
-"""The door in memory: what `storage.postgres.door` does to Postgres with the decisions on one order, without I/O.
+"""A model of the door in memory: the effects of `storage.postgres.door` on one order, without I/O.
 
-What the constraints and triggers of the schema would refuse fails an assertion here.
+An assertion fails where a constraint or trigger of the schema would refuse the change.
 """
 
 from collections.abc import Callable
@@ -25,21 +25,21 @@ from core.order import (
 )
 
 Decide = Callable[[OrderState | None, bool], Decision]
-"""From the state, and whether the channel transaction was found to be another payment's, to what is to be done."""
+"""A function from the state, and whether another payment has the channel transaction, to a decision."""
 
 CONFLICTS_MAX = 20
 
 
-class Claimed(Exception):
+class TransactionClaimed(Exception):
     """Another payment of the account already has this channel transaction."""
 
 
 class Door:
-    """One order with all that belongs to it. `foreign` are channel transactions that other orders already have."""
+    """One order with its rows. `other_transactions` are channel transactions of other orders."""
 
-    def __init__(self, now: datetime, foreign: frozenset[tuple[str, str]]) -> None:
+    def __init__(self, now: datetime, other_transactions: frozenset[tuple[str, str]]) -> None:
         self.now = now
-        self.foreign = foreign
+        self.other_transactions = other_transactions
         self.order: Order | None = None
         self.payments: dict[PaymentKey, Payment] = {}
         self.pending: dict[PaymentKey, Pending] = {}
@@ -62,7 +62,7 @@ class Door:
         )
 
     def transition(self, decide: Decide, *, loaded: OrderState | None = None) -> Decision:
-        """Load, decide, compare-and-set; a loser decides again. `loaded` is an older state to decide on at first."""
+        """Load, decide, compare-and-set; decide again after a conflict. `loaded` is a stale state to start with."""
         state, claimed = loaded or self.load(), False
         for _ in range(CONFLICTS_MAX):
             decision = decide(state, claimed)
@@ -70,10 +70,10 @@ class Door:
                 if self._commit(decision):
                     return decision
                 self.conflicts += 1
-            except Claimed:
+            except TransactionClaimed:
                 claimed = True
             state = self.load()
-        raise AssertionError("it is decided on fresh state, alone, and still loses")
+        raise AssertionError("a decision on fresh state without competitors still conflicts")
 
     def _commit(self, decision: Decision) -> bool:
         change = decision.change
@@ -95,10 +95,12 @@ class Door:
 
     def _refuse_claimed(self, change: Change) -> None:
         for payment in change.payments:
-            mine = {row.channel_transaction_id for key, row in self.payments.items() if key != payment.key}
+            own_transactions = {row.channel_transaction_id for key, row in self.payments.items() if key != payment.key}
             transaction = payment.channel_transaction_id
-            if transaction and ((payment.channel_account, transaction) in self.foreign or transaction in mine):
-                raise Claimed
+            if transaction and (
+                (payment.channel_account, transaction) in self.other_transactions or transaction in own_transactions
+            ):
+                raise TransactionClaimed
 
     def _change(self, change: Change) -> None:
         self._move_order(change)
@@ -119,7 +121,7 @@ class Door:
         for refund in change.refunds:
             self._move_refund(refund)
         self.cases |= {(case.key, case.reason) for case in change.cases}
-        self.cases -= {(answer.key, answer.reason) for answer in change.resolutions}
+        self.cases -= {(resolution.key, resolution.reason) for resolution in change.resolutions}
         self.events.append(change.event)
         if change.notification is not None:
             self.notifications.append(change.notification)
@@ -134,14 +136,14 @@ class Door:
         self.order = after
 
     def _move_refund(self, refund: Refund) -> None:
-        known, payment = self.refunds.get(refund.refund_no), self.payments[refund.key]
+        existing, payment = self.refunds.get(refund.refund_no), self.payments[refund.key]
         assert (refund.settled_at is not None) == refund.status.is_final
-        if known is None:
+        if existing is None:
             assert refund.status is RefundStatus.REQUESTED
             assert (payment.status, payment.origin) == (PaymentStatus.PAID, Origin.OURS)
         else:
-            assert refund.status in REFUND_MOVES[known.status]
-            assert (refund.key, refund.amount, refund.currency) == (known.key, known.amount, known.currency)
+            assert refund.status in REFUND_MOVES[existing.status]
+            assert (refund.key, refund.amount, refund.currency) == (existing.key, existing.amount, existing.currency)
         self.refunds[refund.refund_no] = refund
         live = [row for row in self.refunds.values() if row.key == refund.key and row.status is not RefundStatus.FAILED]
         assert sum(row.amount for row in live) <= payment.amount

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from core.decision import Decision
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import Rules
 from core.order import (
@@ -73,13 +74,13 @@ def a_payment(key: PaymentKey = ALIPAY, **changes: Any) -> Payment:
 
 
 def paid_payment(key: PaymentKey = ALIPAY, **changes: Any) -> Payment:
-    """Has the money, as transaction t-1."""
-    given = {"status": PaymentStatus.PAID, "channel_transaction_id": "t-1", "paid_at": NOW} | changes
-    return a_payment(key, **given)
+    """Paid, with transaction t-1."""
+    fields = {"status": PaymentStatus.PAID, "channel_transaction_id": "t-1", "paid_at": NOW} | changes
+    return a_payment(key, **fields)
 
 
 def a_row(key: PaymentKey, **changes: Any) -> Pending:
-    """The second query of a payment, or the first look at an order's deadline."""
+    """Pending row of the second query of a payment, or of the first attempt of a deadline."""
     is_deadline = key == DEADLINE
     return replace(
         Pending(
@@ -95,7 +96,7 @@ def a_row(key: PaymentKey, **changes: Any) -> Pending:
 
 
 def a_refund(key: PaymentKey = ALIPAY, **changes: Any) -> Refund:
-    """Of all that came, requested."""
+    """Requested, of the whole amount."""
     return replace(
         Refund(
             refund_no=f"r{key.out_trade_no}",
@@ -118,53 +119,67 @@ def a_state(
     refunds: tuple[Refund, ...] = (),
     now: datetime = NOW,
 ) -> OrderState:
-    """With the pending rows that belong to it: one for every open payment, one for the deadline of an open order."""
+    """State with its pending rows: one for each open payment, and one for the deadline of an open order."""
     rows = [a_row(payment.key) for payment in payments if payment.status is PaymentStatus.OPEN]
     rows += [] if order.is_resolved else [a_row(DEADLINE)]
     return OrderState(order=order, now=now, payments=payments, pending=tuple(rows), refunds=refunds, open_cases=cases)
 
 
 def paid_order(key: PaymentKey = ALIPAY, **changes: Any) -> Order:
-    given = {"status": OrderStatus.PAID, "paid_by": key, "paid_at": NOW} | changes
-    return an_order(**given)
+    fields = {"status": OrderStatus.PAID, "paid_by": key, "paid_at": NOW} | changes
+    return an_order(**fields)
 
 
 def closed_order(**changes: Any) -> Order:
-    given = {"status": OrderStatus.CLOSED, "closed_at": NOW, "expires_at": NOW - timedelta(minutes=1)} | changes
-    return an_order(**given)
+    fields = {"status": OrderStatus.CLOSED, "closed_at": NOW, "expires_at": NOW - timedelta(minutes=1)} | changes
+    return an_order(**fields)
 
 
 # -- evidence of each kind, of the payment above unless changed --------------------------------------------------------
 
 
-def _of(key: PaymentKey, changes: dict[str, Any], **own: Any) -> dict[str, Any]:
+def _fields(key: PaymentKey, changes: dict[str, Any], **own: Any) -> dict[str, Any]:
     return {"channel_account": key.channel_account, "out_trade_no": key.out_trade_no} | own | changes
 
 
 def paid(key: PaymentKey = ALIPAY, **changes: Any) -> Paid:
-    return Paid(**_of(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1"))
+    return Paid(**_fields(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1"))
 
 
 def refunded(key: PaymentKey = ALIPAY, **changes: Any) -> Refunded:
-    return Refunded(**_of(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1", refunded_amount=100))
+    return Refunded(
+        **_fields(key, changes, amount=8888, currency="CNY", channel_transaction_id="t-1", refunded_amount=100)
+    )
 
 
 def unpaid(key: PaymentKey = ALIPAY, **changes: Any) -> Unpaid:
-    return Unpaid(**_of(key, changes))
+    return Unpaid(**_fields(key, changes))
 
 
 def closed(key: PaymentKey = ALIPAY, **changes: Any) -> Closed:
-    return Closed(**_of(key, changes))
+    return Closed(**_fields(key, changes))
 
 
 def missing(key: PaymentKey = ALIPAY, **changes: Any) -> Missing:
-    return Missing(**_of(key, changes))
+    return Missing(**_fields(key, changes))
 
 
 def unclear(key: PaymentKey = ALIPAY, **changes: Any) -> Unclear:
-    return Unclear(**_of(key, changes, reason="timeout"))
+    return Unclear(**_fields(key, changes, reason="timeout"))
 
 
-EVERY_KIND = (paid, refunded, unpaid, closed, missing, unclear)
+EVIDENCE_KINDS = (paid, refunded, unpaid, closed, missing, unclear)
 WITH_MONEY = (paid, refunded)
 WITHOUT_MONEY: tuple[Evidence, ...] = (unpaid(), closed(), missing())
+
+
+# -- parts of a decision -----------------------------------------------------------------------------------------------
+
+
+def case_reasons(decision: Decision) -> list[CaseReason]:
+    return [] if decision.change is None else [case.reason for case in decision.change.cases]
+
+
+def order_after(decision: Decision) -> Order:
+    assert decision.change is not None
+    return decision.change.order

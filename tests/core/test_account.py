@@ -7,21 +7,21 @@ import pytest
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 
-GIVEN = {"name": "alipay", "channel": "alipay", "base_url": "https://openapi.test", "credentials": {"key": "s3cret"}}
+FIELDS = {"name": "alipay", "channel": "alipay", "base_url": "https://openapi.test", "credentials": {"key": "s3cret"}}
 
 
-def read(**changes: Any) -> AccountConfig:
-    return msgspec.convert(GIVEN | changes, AccountConfig)
+def account_with(**changes: Any) -> AccountConfig:
+    return msgspec.convert(FIELDS | changes, AccountConfig)
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
 def test_an_account_is_safe_to_print(show: Callable[[object], str]) -> None:
-    assert "s3cret" not in show(read())
-    assert "s3cret" not in show([read()])
+    assert "s3cret" not in show(account_with())
+    assert "s3cret" not in show([account_with()])
 
 
-def test_an_account_moves_no_real_money_and_asks_the_channel_unless_told_otherwise() -> None:
-    account = read()
+def test_an_account_is_a_test_account_that_queries_the_channel_by_default() -> None:
+    account = account_with()
     assert (account.live, account.trust_callback, account.late_policy) == (False, False, "accept")
 
 
@@ -36,17 +36,17 @@ def test_an_account_moves_no_real_money_and_asks_the_channel_unless_told_otherwi
         {"trust_callbacks": True},
     ],
 )
-def test_a_setting_out_of_bounds_or_misspelt_is_refused(wrong: dict[str, object]) -> None:
+def test_an_invalid_or_unknown_setting_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read(**wrong)
+        account_with(**wrong)
 
 
 class KeyOnly(msgspec.Struct, forbid_unknown_fields=True):
     key: str
 
 
-def test_credentials_are_read_as_their_channels_form_and_a_wrong_one_is_named_without_its_value() -> None:
-    assert read().credentials_as(KeyOnly) == KeyOnly("s3cret")
+def test_invalid_credentials_are_named_without_their_value() -> None:
+    assert account_with().credentials_as(KeyOnly) == KeyOnly("s3cret")
     with pytest.raises(ConfigurationError, match=r"^account alipay: credentials: .*`keys`") as caught:
-        read(credentials={"keys": "s3cret"}).credentials_as(KeyOnly)
+        account_with(credentials={"keys": "s3cret"}).credentials_as(KeyOnly)
     assert "s3cret" not in str(caught.value)

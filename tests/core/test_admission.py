@@ -1,4 +1,4 @@
-"""The rule of the shares; that all processes together keep to it is tested where it is implemented, over Redis."""
+"""Rule of the shares. The tests of the Redis side check that all processes together follow it."""
 
 import pytest
 from hypothesis import given
@@ -10,28 +10,28 @@ rates = st.integers(1, 200)
 
 
 @pytest.mark.parametrize(("rate", "share"), [(1, 0), (2, 0), (3, 1), (5, 1), (9, 1), (10, 2), (50, 10), (100, 20)])
-def test_a_fifth_is_kept_for_each_where_there_is_anything_to_divide(rate: int, share: int) -> None:
+def test_each_urgency_with_a_share_keeps_a_fifth_of_the_rate(rate: int, share: int) -> None:
     assert kept_share(rate) == share
 
 
-def admitted(rate: int, wishes: list[Urgency]) -> dict[Urgency, int]:
-    made = dict.fromkeys(Urgency, 0)
-    for urgency in wishes:
-        made[urgency] += is_within_rate(rate, urgency, made)
-    return made
+def admitted_calls(rate: int, requests: list[Urgency]) -> dict[Urgency, int]:
+    calls = dict.fromkeys(Urgency, 0)
+    for urgency in requests:
+        calls[urgency] += is_within_rate(rate, urgency, calls)
+    return calls
 
 
 @given(rates, st.lists(st.sampled_from(Urgency), max_size=300))
-def test_no_second_sees_more_calls_than_the_rate(rate: int, wishes: list[Urgency]) -> None:
-    assert sum(admitted(rate, wishes).values()) <= rate
+def test_admitted_calls_in_a_second_never_exceed_the_rate(rate: int, requests: list[Urgency]) -> None:
+    assert sum(admitted_calls(rate, requests).values()) <= rate
 
 
 @given(rates, st.lists(st.sampled_from(Urgency), max_size=300), st.sampled_from(WITH_SHARES))
-def test_nobody_uses_up_what_is_kept_for_others(rate: int, wishes: list[Urgency], late: Urgency) -> None:
-    """Whoever has not used up its own share is admitted, whatever the others did."""
-    made = admitted(rate, wishes)
-    if made[late] < kept_share(rate):
-        assert is_within_rate(rate, late, made)
+def test_a_kept_share_is_not_used_by_others(rate: int, requests: list[Urgency], urgency: Urgency) -> None:
+    """A call within its own share is admitted_calls, also when the others use all the rest."""
+    calls = admitted_calls(rate, requests)
+    if calls[urgency] < kept_share(rate):
+        assert is_within_rate(rate, urgency, calls)
 
 
 @pytest.mark.parametrize("urgency", Urgency)
@@ -40,4 +40,4 @@ def test_the_first_call_of_a_second_is_always_admitted(urgency: Urgency) -> None
 
 
 def test_refreshes_alone_leave_two_shares_free() -> None:
-    assert admitted(50, [Urgency.REFRESH] * 100)[Urgency.REFRESH] == 30
+    assert admitted_calls(50, [Urgency.REFRESH] * 100)[Urgency.REFRESH] == 30

@@ -22,7 +22,7 @@ def test_gaps_are_1_4_9_16_minutes() -> None:
 
 
 def test_sixteen_attempts_span_24_hours_56_minutes() -> None:
-    """The window in which WeChat Pay and Alipay resend their own callbacks."""
+    """WeChat Pay and Alipay resend their callbacks during this time."""
     backoff = Backoff()
     attempts = [attempt for attempt in range(1, 100) if not backoff.is_exhausted(attempt)]
     assert len(attempts) == 16
@@ -30,7 +30,7 @@ def test_sixteen_attempts_span_24_hours_56_minutes() -> None:
 
 
 @pytest.mark.parametrize("attempt", [17, 18, 1000])
-def test_beyond_the_last_attempt_it_goes_on_once_a_day(attempt: int) -> None:
+def test_attempts_after_the_last_one_are_daily(attempt: int) -> None:
     assert Backoff().is_exhausted(attempt)
     assert timedelta(seconds=Backoff().gap_s(attempt)) == timedelta(days=1)
 
@@ -55,32 +55,32 @@ def test_without_early_queries_the_first_attempt_is_1() -> None:
 
 @pytest.mark.parametrize("attempt", [-3, -1, 0])
 @pytest.mark.parametrize("early_s", [(), (5.0,), (5.0, 20.0)])
-def test_a_row_of_the_early_queries_outlives_their_setting(attempt: int, early_s: tuple[float, ...]) -> None:
-    """An account's early queries are taken away while its payments are pending: their rows carry on."""
+def test_an_early_attempt_stays_valid_without_its_setting(attempt: int, early_s: tuple[float, ...]) -> None:
+    """An account may lose its early queries while its payments are pending; their rows continue."""
     assert 0 < Backoff(early_s=early_s).gap_s(attempt) <= MINUTE
 
 
 @given(backoffs, st.integers(-5, 200), keys)
-def test_a_gap_is_positive_and_the_same_whoever_computes_it(backoff: Backoff, attempt: int, key: str) -> None:
+def test_a_gap_is_positive_and_deterministic(backoff: Backoff, attempt: int, key: str) -> None:
     assert backoff.gap_s(attempt, key) == backoff.gap_s(attempt, key) > 0
 
 
 @given(backoffs, st.integers(1, 200), keys)
 def test_jitter_lengthens_a_gap_by_at_most_its_share(backoff: Backoff, attempt: int, key: str) -> None:
-    plain = Backoff(unit_s=backoff.unit_s, attempts_max=backoff.attempts_max)
+    exact = Backoff(unit_s=backoff.unit_s, attempts_max=backoff.attempts_max)
     rounding = 1e-12
-    assert 1.0 - rounding <= backoff.gap_s(attempt, key) / plain.gap_s(attempt) <= 1.0 + backoff.jitter + rounding
+    assert 1.0 - rounding <= backoff.gap_s(attempt, key) / exact.gap_s(attempt) <= 1.0 + backoff.jitter + rounding
 
 
 @given(backoffs, keys)
 def test_gaps_grow_until_the_attempts_are_used_up(backoff: Backoff, key: str) -> None:
-    """Ten per cent of spread never turns n² around: 1.1 × 16² < 17²."""
+    """Ten per cent of jitter never changes the order of n²: 1.1 × 16² < 17²."""
     last = min(backoff.attempts_max, 16)
     gaps = [backoff.gap_s(attempt, key) for attempt in range(1, last + 1)]
     assert gaps == sorted(gaps)
 
 
-def test_jitter_spreads_what_was_placed_together() -> None:
+def test_jitter_spreads_payments_placed_at_the_same_time() -> None:
     backoff = Backoff(jitter=0.1)
     shares = sorted(backoff.gap_s(1, f"n-{number}") / MINUTE - 1.0 for number in range(1000))
     assert len(set(shares)) == 1000
@@ -94,7 +94,7 @@ def test_without_jitter_a_gap_is_exact() -> None:
 
 
 @given(backoffs, st.integers(-3, 40), keys)
-def test_the_next_try_is_one_attempt_on_after_its_gap(backoff: Backoff, attempt: int, key: str) -> None:
+def test_the_next_try_is_the_next_attempt_after_its_gap(backoff: Backoff, attempt: int, key: str) -> None:
     next_try = backoff.next_try(attempt, key)
     assert next_try.attempt == attempt + 1
     assert next_try.delay_s == backoff.gap_s(attempt + 1, key)
@@ -102,6 +102,8 @@ def test_the_next_try_is_one_attempt_on_after_its_gap(backoff: Backoff, attempt:
 
 
 @given(backoffs, st.integers(-3, 40), st.floats(0.0, 3600.0), keys)
-def test_waiting_uses_no_attempt_and_never_exhausts(backoff: Backoff, attempt: int, wait_s: float, key: str) -> None:
+def test_waiting_uses_no_attempt_and_never_exhausts_them(
+    backoff: Backoff, attempt: int, wait_s: float, key: str
+) -> None:
     next_try = backoff.next_try(attempt, key, wait_s=wait_s)
     assert (next_try.attempt, next_try.delay_s, next_try.is_exhausted) == (attempt, wait_s, False)

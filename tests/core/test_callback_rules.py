@@ -1,4 +1,4 @@
-"""What a callback leads to: its evidence committed, the channel queried, and when it is done. All as tables."""
+"""Rules of a callback, as tables: whether it is committed, whether the channel is queried, and when it is handled."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ from core.lifecycle import (
 from core.order import PaymentStatus
 from tests.core.states import ALIPAY, RULES, a_payment, a_state, an_order, paid_payment
 
-_NAMED: dict[str, Any] = {"channel_account": "alipay", "out_trade_no": "alipay-000001"}
+_KEY: dict[str, Any] = {"channel_account": "alipay", "out_trade_no": "alipay-000001"}
 _MONEY: dict[str, Any] = {"amount": 8888, "currency": "CNY", "channel_transaction_id": "t-1"}
 
-PAID = Paid(**_NAMED, **_MONEY)
-REFUNDED = Refunded(**_NAMED, **_MONEY, refunded_amount=100)
-UNPAID = Unpaid(**_NAMED)
-UNDER_WAY = Unpaid(**_NAMED, under_way=True)
-APPROVED = Approved(**_NAMED)
-CLOSED = Closed(**_NAMED)
-MISSING = Missing(**_NAMED)
-UNCLEAR = Unclear(**_NAMED, reason="timed_out")
-OTHER_AMOUNT = Paid(**_NAMED, **_MONEY | {"amount": 1})
+PAID = Paid(**_KEY, **_MONEY)
+REFUNDED = Refunded(**_KEY, **_MONEY, refunded_amount=100)
+UNPAID = Unpaid(**_KEY)
+UNDER_WAY = Unpaid(**_KEY, under_way=True)
+APPROVED = Approved(**_KEY)
+CLOSED = Closed(**_KEY)
+MISSING = Missing(**_KEY)
+UNCLEAR = Unclear(**_KEY, reason="timed_out")
+OTHER_AMOUNT = Paid(**_KEY, **_MONEY | {"amount": 1})
 
 COMMIT = CallbackPlan(commits=True, queries=False, differs=False)
 QUERY = CallbackPlan(commits=False, queries=True, differs=False)
@@ -57,7 +57,7 @@ def test_steps_of_a_callback(status: PaymentStatus, evidence: Evidence, trusts: 
 
 
 @pytest.mark.parametrize(
-    ("plan", "callback", "answer", "outcome", "result", "is_done"),
+    ("plan", "callback", "query_result", "outcome", "result", "is_done"),
     [
         (QUERY, PAID, PAID, Outcome.PAID, Outcome.PAID, True),
         (QUERY, PAID, REFUNDED, Outcome.PAID, Outcome.PAID, True),
@@ -65,7 +65,7 @@ def test_steps_of_a_callback(status: PaymentStatus, evidence: Evidence, trusts: 
         (QUERY, UNPAID, UNPAID, Outcome.STILL_OPEN, Outcome.STILL_OPEN, True),
         (QUERY, CLOSED, CLOSED, Outcome.PAYMENT_CLOSED, Outcome.PAYMENT_CLOSED, True),
         (QUERY, UNCLEAR, UNPAID, Outcome.STILL_OPEN, Outcome.STILL_OPEN, True),
-        # nothing was learnt
+        # the query gives no result
         (QUERY, PAID, UNCLEAR, Outcome.UNCLEAR, Outcome.UNCLEAR, False),
         (QUERY, UNPAID, UNCLEAR, Outcome.UNCLEAR, Outcome.UNCLEAR, False),
         (BOTH, OTHER_AMOUNT, UNCLEAR, Outcome.UNCLEAR, Outcome.MISMATCH, False),
@@ -75,15 +75,15 @@ def test_steps_of_a_callback(status: PaymentStatus, evidence: Evidence, trusts: 
         (QUERY, PAID, APPROVED, Outcome.CAPTURE_REQUESTED, Outcome.UNCLEAR, False),
         (QUERY, PAID, CLOSED, Outcome.PAYMENT_CLOSED, Outcome.UNCLEAR, False),
         (QUERY, REFUNDED, CLOSED, Outcome.PAYMENT_CLOSED, Outcome.UNCLEAR, False),
-        # a mismatch has its case; the answer settles the rest
+        # a mismatch opens a case; the query decides the rest
         (BOTH, OTHER_AMOUNT, PAID, Outcome.PAID, Outcome.MISMATCH, True),
         (BOTH, OTHER_AMOUNT, UNPAID, Outcome.STILL_OPEN, Outcome.MISMATCH, True),
     ],
 )
-def test_result_of_a_callback_that_the_channel_was_asked_about(
-    plan: CallbackPlan, callback: Evidence, answer: Evidence, outcome: Outcome, result: Outcome, is_done: bool
+def test_result_of_a_callback_after_its_query(
+    plan: CallbackPlan, callback: Evidence, query_result: Evidence, outcome: Outcome, result: Outcome, is_done: bool
 ) -> None:
-    assert callback_result(plan, callback, answer, outcome) == CallbackResult(outcome=result, is_done=is_done)
+    assert callback_result(plan, callback, query_result, outcome) == CallbackResult(outcome=result, is_done=is_done)
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,15 @@ def test_result_of_a_callback_that_the_channel_was_asked_about(
         (UNCLEAR, False),
         (PAID, False),
         (REFUNDED, False),
-        (Unpaid(**_NAMED, amount=1), False),
-        (Missing(**_NAMED | {"out_trade_no": "other-000001"}), False),
+        (Unpaid(**_KEY, amount=1), False),
+        (Missing(**_KEY | {"out_trade_no": "other-000001"}), False),
     ],
 )
-def test_another_payment_is_started_only_beside_one_that_is_verifiably_unpaid(
-    evidence: Evidence, is_unpaid: bool
-) -> None:
+def test_only_verified_evidence_without_money_allows_another_payment(evidence: Evidence, is_unpaid: bool) -> None:
     assert is_verified_unpaid(a_payment(), evidence) is is_unpaid
 
 
-def test_an_approval_after_our_capture_counts_as_unpaid_and_is_not_captured_again() -> None:
+def test_an_approval_after_our_capture_is_unpaid_and_not_captured_again() -> None:
     state = a_state(an_order(), a_payment())
     decision = on_query(state, ALIPAY, APPROVED, RULES, Source.QUERY, after_capture=True)
     assert (decision.outcome, decision.capture, decision.change) == (Outcome.STILL_OPEN, (), None)
@@ -115,17 +113,17 @@ def test_an_approval_after_our_capture_counts_as_unpaid_and_is_not_captured_agai
     assert decision.observation.kind == "unpaid_seen"
 
 
-def test_an_approval_after_our_capture_is_compared_like_any_other_evidence() -> None:
-    evidence = Approved(**_NAMED, amount=1)
+def test_an_approval_after_our_capture_is_compared_with_the_payment() -> None:
+    evidence = Approved(**_KEY, amount=1)
     decision = on_query(a_state(an_order(), a_payment()), ALIPAY, evidence, RULES, Source.QUERY, after_capture=True)
     assert decision.outcome is Outcome.MISMATCH
 
 
-def test_money_after_our_capture_pays() -> None:
+def test_money_after_our_capture_pays_the_order() -> None:
     state = a_state(an_order(), a_payment())
     assert on_query(state, ALIPAY, PAID, RULES, Source.QUERY, after_capture=True).outcome is Outcome.PAID
 
 
-def test_a_mismatch_of_a_paid_payment_never_counts_as_done_by_trust() -> None:
+def test_a_mismatch_of_a_paid_payment_is_queried_although_callbacks_are_trusted() -> None:
     plan = plan_callback(paid_payment(), OTHER_AMOUNT, trusts_callback=True)
     assert (plan.queries, plan.differs) == (True, True)

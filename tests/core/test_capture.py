@@ -1,4 +1,4 @@
-"""The buyer has agreed: whether the money is taken now. Never for an order that is paid, closed, over or doubted."""
+"""Rules of a capture after the buyer's approval: never for an order that is paid, closed, expired or in doubt."""
 
 from datetime import timedelta
 from typing import Any
@@ -29,17 +29,17 @@ SCHEDULED = a_row(ALIPAY).arm_no
 
 
 def approved(**changes: Any) -> Approved:
-    told = {"channel_account": "alipay", "out_trade_no": "alipay-000001", "amount": 8888, "currency": "CNY"}
-    return Approved(**(told | changes))  # type: ignore[arg-type]
+    defaults = {"channel_account": "alipay", "out_trade_no": "alipay-000001", "amount": 8888, "currency": "CNY"}
+    return Approved(**(defaults | changes))  # type: ignore[arg-type]
 
 
-def asked(state: OrderState, evidence: Approved | None = None, arm_no: int | None = None) -> Decision:
+def decide_query(state: OrderState, evidence: Approved | None = None, arm_no: int | None = None) -> Decision:
     return on_query(state, ALIPAY, evidence or approved(), RULES, Source.QUERY, arm_no=arm_no)
 
 
-def test_what_the_buyer_agreed_to_is_captured_and_written_down_first() -> None:
-    """The event takes a version, so whoever pays or closes the order meanwhile wins."""
-    decision = asked(a_state(an_order(), a_payment()))
+def test_an_approved_payment_is_captured_after_its_event_is_committed() -> None:
+    """The event uses a version, so a payment or close that commits first wins."""
+    decision = decide_query(a_state(an_order(), a_payment()))
     assert (decision.outcome, decision.capture) == (Outcome.CAPTURE_REQUESTED, (ALIPAY,))
     assert decision.change is not None
     assert decision.change.event.kind is Outcome.CAPTURE_REQUESTED
@@ -47,23 +47,23 @@ def test_what_the_buyer_agreed_to_is_captured_and_written_down_first() -> None:
     assert (decision.change.payments, decision.change.resolved, decision.change.notification) == ((), (), None)
 
 
-def test_agreement_is_not_money() -> None:
-    decision = asked(a_state(an_order(), a_payment()))
+def test_an_approval_does_not_pay_the_order() -> None:
+    decision = decide_query(a_state(an_order(), a_payment()))
     assert decision.change is not None
     assert decision.change.order.status is OrderStatus.PAYING
     assert decision.change.order.paid_by is None
 
 
-def test_a_scheduled_query_that_captures_is_due_again() -> None:
-    """What came of the capture may never be told: the query goes on until the channel says paid."""
-    decision = asked(a_state(an_order(), a_payment()), arm_no=SCHEDULED)
+def test_a_scheduled_query_that_captures_is_scheduled_again() -> None:
+    """The result of the capture may get lost, so queries continue until the channel says paid."""
+    decision = decide_query(a_state(an_order(), a_payment()), arm_no=SCHEDULED)
     assert decision.capture == (ALIPAY,)
     (arm,) = decision.rearm
     assert (arm.key, arm.attempt, arm.expected_arm_no) == (ALIPAY, 3, SCHEDULED)
 
 
-def test_a_callback_alone_captures_nothing() -> None:
-    """It may have lain in the inbox for a day, and says what was true when it was sent."""
+def test_a_callback_captures_nothing() -> None:
+    """A callback may be a day old, and its approval out of date."""
     decision = on_callback(a_state(an_order(), a_payment()), ALIPAY, approved(), RULES, Source.CALLBACK)
     assert (decision.outcome, decision.capture, decision.change) == (Outcome.STILL_OPEN, (), None)
 
@@ -79,22 +79,22 @@ def test_a_callback_alone_captures_nothing() -> None:
         a_state(an_order(), a_payment(status=PaymentStatus.CLOSED)),
         a_state(paid_order(), paid_payment()),
     ],
-    ids=["paid by another", "closed", "over", "long over", "watched", "payment closed", "paid"],
+    ids=["paid by another", "closed", "expired", "long expired", "watched", "payment closed", "paid"],
 )
-def test_money_that_nothing_is_owed_for_is_never_taken(state: OrderState) -> None:
-    decision = asked(state)
+def test_a_payment_that_is_not_due_is_never_captured(state: OrderState) -> None:
+    decision = decide_query(state)
     assert (decision.capture, decision.change) == ((), None)
     assert decision.observation is not None
     assert decision.observation.kind == "approved_seen"
 
 
-def test_in_the_last_moment_it_is_still_taken() -> None:
+def test_an_approval_just_before_the_deadline_is_captured() -> None:
     state = a_state(an_order(), a_payment(), now=EXPIRES_AT - timedelta(microseconds=1))
-    assert asked(state).capture == (ALIPAY,)
+    assert decide_query(state).capture == (ALIPAY,)
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("differences", "reason"),
     [
         ({"amount": 8889}, CaseReason.AMOUNT_MISMATCH),
         ({"currency": "USD"}, CaseReason.CURRENCY_MISMATCH),
@@ -102,8 +102,10 @@ def test_in_the_last_moment_it_is_still_taken() -> None:
         ({"out_trade_no": "alipay-000009"}, CaseReason.NUMBER_MISMATCH),
     ],
 )
-def test_what_was_agreed_to_differently_is_a_case_and_not_taken(told: dict[str, Any], reason: CaseReason) -> None:
-    decision = asked(a_state(an_order(), a_payment()), approved(**told))
+def test_a_mismatched_approval_opens_a_case_and_is_not_captured(
+    differences: dict[str, Any], reason: CaseReason
+) -> None:
+    decision = decide_query(a_state(an_order(), a_payment()), approved(**differences))
     assert (decision.outcome, decision.capture) == (Outcome.MISMATCH, ())
     assert decision.change is not None
     assert [case.reason for case in decision.change.cases] == [reason]
@@ -111,19 +113,19 @@ def test_what_was_agreed_to_differently_is_a_case_and_not_taken(told: dict[str, 
 
 @pytest.mark.parametrize("reason", sorted(MISMATCHES))
 @pytest.mark.parametrize("key", [ALIPAY, WECHAT])
-def test_while_anything_of_the_order_is_doubted_nothing_is_taken(reason: CaseReason, key: PaymentKey) -> None:
+def test_an_order_with_an_open_mismatch_is_not_captured(reason: CaseReason, key: PaymentKey) -> None:
     state = a_state(an_order(), a_payment(), cases=frozenset({(key, reason)}))
-    assert asked(state).capture == ()
+    assert decide_query(state).capture == ()
 
 
 @pytest.mark.parametrize("reason", [CaseReason.ATTEMPTS_EXHAUSTED, CaseReason.REFUNDED_OUTSIDE])
-def test_a_case_that_doubts_nothing_keeps_no_money_from_being_taken(reason: CaseReason) -> None:
+def test_a_case_that_is_not_a_mismatch_does_not_prevent_the_capture(reason: CaseReason) -> None:
     state = a_state(an_order(), a_payment(), cases=frozenset({(ALIPAY, reason)}))
-    assert asked(state).capture == (ALIPAY,)
+    assert decide_query(state).capture == (ALIPAY,)
 
 
-def test_what_is_left_over_when_another_payment_has_paid_is_closed_and_not_taken() -> None:
-    decision = asked(a_state(paid_order(WECHAT), a_payment(), paid_payment(WECHAT, attempt_no=2)))
+def test_an_approved_payment_of_a_paid_order_is_closed_and_not_captured() -> None:
+    decision = decide_query(a_state(paid_order(WECHAT), a_payment(), paid_payment(WECHAT, attempt_no=2)))
     assert (decision.close, decision.capture) == ((ALIPAY,), ())
 
 
@@ -135,9 +137,9 @@ def test_what_is_left_over_when_another_payment_has_paid_is_closed_and_not_taken
         (MARGIN, False, False),
     ],
 )
-def test_an_approval_that_was_not_taken_lapses_when_it_can_be_taken_no_more(
+def test_an_uncaptured_approval_is_definitely_unpaid_after_the_margin(
     after: timedelta, is_closed: bool, is_over: bool
 ) -> None:
-    """Only we could have taken it, and a capture asked for in the last moment has had the margin to be told."""
+    """Only nodrop captures, and the margin is long enough to see a capture of the last moment."""
     payment = a_payment(close_attempted_at=EXPIRES_AT if is_closed else None)
     assert is_definitely_unpaid(payment, approved(), RULES, payment.payable_until + after) is is_over

@@ -24,22 +24,22 @@ from tests.core.states import (
 )
 
 SCHEDULED = a_row(DEADLINE).arm_no
-OPEN = a_payment()
-ENDED = a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED)
+OPEN_PAYMENT = a_payment()
+CLOSED_PAYMENT = a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED)
 
 
-def over(*payments: Payment, status: OrderStatus = OrderStatus.PAYING) -> OrderState:
-    """An order whose time is over."""
+def expired_state(*payments: Payment, status: OrderStatus = OrderStatus.PAYING) -> OrderState:
+    """State of an order at its deadline."""
     return a_state(an_order(status=status), *payments, now=EXPIRES_AT)
 
 
 # -- the deadline ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payments", [(), (ENDED,), (ENDED, a_payment(status=PaymentStatus.CLOSED))])
+@pytest.mark.parametrize("payments", [(), (CLOSED_PAYMENT,), (CLOSED_PAYMENT, a_payment(status=PaymentStatus.CLOSED))])
 @pytest.mark.parametrize("status", [OrderStatus.CREATED, OrderStatus.PAYING])
 def test_an_order_closes_once_every_payment_is_definite(payments: tuple[Payment, ...], status: OrderStatus) -> None:
-    decision = on_deadline(over(*payments, status=status), RULES, arm_no=SCHEDULED)
+    decision = on_deadline(expired_state(*payments, status=status), RULES, arm_no=SCHEDULED)
     change = decision.change
     assert change is not None
     assert decision.outcome is Outcome.CLOSED
@@ -52,29 +52,29 @@ def test_an_order_closes_once_every_payment_is_definite(payments: tuple[Payment,
 
 @pytest.mark.parametrize("arm_no", [None, SCHEDULED])
 def test_an_order_with_an_open_payment_stays_open(arm_no: int | None) -> None:
-    """Time is not evidence: ask, close at the channel, ask again."""
-    decision = on_deadline(over(OPEN, ENDED), RULES, arm_no=arm_no)
+    """Time is not evidence: query, close at the channel, query with_case."""
+    decision = on_deadline(expired_state(OPEN_PAYMENT, CLOSED_PAYMENT), RULES, arm_no=arm_no)
     assert (decision.outcome, decision.change) == (Outcome.NOT_YET, None)
     assert (decision.query, decision.close) == ((ALIPAY,), (ALIPAY,))
     assert bool(decision.rearm) is (arm_no is not None)
 
 
-def test_a_watched_payment_is_asked_about_and_never_closed() -> None:
-    decision = on_deadline(over(a_payment(origin=Origin.WATCHED)), RULES)
+def test_a_watched_payment_is_queried_and_never_closed() -> None:
+    decision = on_deadline(expired_state(a_payment(origin=Origin.WATCHED)), RULES)
     assert (decision.query, decision.close) == ((ALIPAY,), ())
 
 
-def test_a_deadline_that_is_not_definite_is_tried_again_after_n_squared_minutes() -> None:
-    [arm] = on_deadline(over(OPEN), RULES, arm_no=SCHEDULED).rearm
+def test_an_indefinite_deadline_is_retried_after_n_squared_minutes() -> None:
+    [arm] = on_deadline(expired_state(OPEN_PAYMENT), RULES, arm_no=SCHEDULED).rearm
     assert (arm.key, arm.attempt, arm.delay_s, arm.expected_arm_no) == (DEADLINE, 2, 240.0, SCHEDULED)
 
 
-def test_a_deadlines_job_of_an_older_scheduling_schedules_nothing() -> None:
-    assert on_deadline(over(OPEN), RULES, arm_no=SCHEDULED - 1).rearm == ()
+def test_a_deadline_job_with_an_old_arm_number_schedules_nothing() -> None:
+    assert on_deadline(expired_state(OPEN_PAYMENT), RULES, arm_no=SCHEDULED - 1).rearm == ()
 
 
 def test_used_up_attempts_at_a_deadline_open_a_case_and_close_nothing() -> None:
-    state = replace(over(OPEN), pending=(a_row(ALIPAY), a_row(DEADLINE, attempt=16)))
+    state = replace(expired_state(OPEN_PAYMENT), pending=(a_row(ALIPAY), a_row(DEADLINE, attempt=16)))
     decision = on_deadline(state, RULES, arm_no=SCHEDULED)
     change = decision.change
     assert change is not None
@@ -83,29 +83,29 @@ def test_used_up_attempts_at_a_deadline_open_a_case_and_close_nothing() -> None:
     assert change.order.status is OrderStatus.PAYING
     assert change.resolved == ()
     assert decision.rearm[0].delay_s == 86_400.0
-    again = replace(state, open_cases=frozenset({(None, CaseReason.ATTEMPTS_EXHAUSTED)}))
-    assert on_deadline(again, RULES, arm_no=SCHEDULED).change is None
+    with_case = replace(state, open_cases=frozenset({(None, CaseReason.ATTEMPTS_EXHAUSTED)}))
+    assert on_deadline(with_case, RULES, arm_no=SCHEDULED).change is None
 
 
-@pytest.mark.parametrize("payments", [(), (OPEN,), (ENDED,)])
-def test_nothing_is_closed_before_its_time(payments: tuple[Payment, ...]) -> None:
-    """The job may come early: Redis has another clock."""
+@pytest.mark.parametrize("payments", [(), (OPEN_PAYMENT,), (CLOSED_PAYMENT,)])
+def test_an_order_is_not_closed_before_its_deadline(payments: tuple[Payment, ...]) -> None:
+    """The job may run early, because Redis has another clock."""
     state = a_state(an_order(), *payments, now=EXPIRES_AT - timedelta(microseconds=1))
     assert on_deadline(state, RULES, arm_no=SCHEDULED) == Decision(outcome=Outcome.NOT_YET)
 
 
 @pytest.mark.parametrize("order", [paid_order(), closed_order()])
-def test_a_deadline_of_a_resolved_order_is_dropped(order: Order) -> None:
+def test_the_deadline_of_a_resolved_order_is_dropped(order: Order) -> None:
     state = replace(a_state(order, paid_payment(), now=EXPIRES_AT), pending=(a_row(DEADLINE),))
     assert on_deadline(state, RULES, arm_no=SCHEDULED) == Decision(outcome=Outcome.NOTHING_NEW, drop=(DEADLINE,))
     assert on_deadline(replace(state, pending=()), RULES) == Decision(outcome=Outcome.NOTHING_NEW)
 
 
-# -- the merchant ends it early ----------------------------------------------------------------------------------------
+# -- a close request of the merchant -----------------------------------------------------------------------------------
 
 
 def test_a_close_request_moves_the_deadline_to_now_and_closes_nothing_itself() -> None:
-    decision = on_close_requested(a_state(an_order(), OPEN))
+    decision = on_close_requested(a_state(an_order(), OPEN_PAYMENT))
     change = decision.change
     assert change is not None
     assert decision.outcome is Outcome.CLOSE_REQUESTED
@@ -116,22 +116,22 @@ def test_a_close_request_moves_the_deadline_to_now_and_closes_nothing_itself() -
 
 
 def test_a_close_request_after_the_deadline_changes_nothing() -> None:
-    assert on_close_requested(over(OPEN)) == Decision(outcome=Outcome.CLOSE_REQUESTED)
+    assert on_close_requested(expired_state(OPEN_PAYMENT)) == Decision(outcome=Outcome.CLOSE_REQUESTED)
 
 
 @pytest.mark.parametrize(
     ("order", "outcome"), [(paid_order(), Outcome.ALREADY_PAID), (closed_order(), Outcome.ALREADY_CLOSED)]
 )
-def test_what_is_resolved_is_not_closed(order: Order, outcome: Outcome) -> None:
+def test_a_resolved_order_is_not_closed(order: Order, outcome: Outcome) -> None:
     assert on_close_requested(a_state(order, paid_payment())) == Decision(outcome=outcome)
 
 
-# -- the channel answered our request to close -------------------------------------------------------------------------
+# -- the response to our close request ---------------------------------------------------------------------------------
 
 
-def test_an_answered_close_ends_nothing_by_itself() -> None:
-    """What came of it is told by the query that follows."""
-    decision = on_close_attempted(over(OPEN), ALIPAY)
+def test_a_close_response_is_recorded_and_closes_nothing() -> None:
+    """The next query gives the result."""
+    decision = on_close_attempted(expired_state(OPEN_PAYMENT), ALIPAY)
     change = decision.change
     assert change is not None
     assert decision.outcome is Outcome.CLOSE_ATTEMPTED
@@ -143,6 +143,6 @@ def test_an_answered_close_ends_nothing_by_itself() -> None:
 @pytest.mark.parametrize(
     "payment", [a_payment(close_attempted_at=NOW), paid_payment(), a_payment(status=PaymentStatus.CLOSED)]
 )
-def test_a_close_told_again_or_too_late_changes_nothing(payment: Payment) -> None:
-    assert on_close_attempted(over(payment), ALIPAY) == Decision(outcome=Outcome.NOTHING_NEW)
-    assert on_close_attempted(over(), ALIPAY) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+def test_a_repeated_or_late_close_response_changes_nothing(payment: Payment) -> None:
+    assert on_close_attempted(expired_state(payment), ALIPAY) == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_close_attempted(expired_state(), ALIPAY) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)

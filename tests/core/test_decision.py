@@ -1,4 +1,4 @@
-"""The state after a change, known without reading it again."""
+"""The state after a change, computed without reading it again."""
 
 from core.decision import Case, Change, Event, Outcome, applied
 from core.evidence import Source
@@ -8,13 +8,13 @@ from tests.core.states import ALIPAY, DEADLINE, NOW, WECHAT, a_payment, a_state,
 PLACED = Event(kind=Outcome.PLACED, by=Source.API)
 
 
-def test_a_new_order_is_there_after_it_was_placed() -> None:
+def test_the_change_of_a_placement_gives_the_new_state() -> None:
     order = an_order(created_at=NOW)
     state = applied(None, Change(order=order, event=PLACED, is_new=True, new_payments=(a_payment(),)))
     assert (state.order, state.payments, state.pending, state.now) == (order, (a_payment(),), (), NOW)
 
 
-def test_what_a_change_moves_is_moved_and_the_rest_is_as_it_was() -> None:
+def test_a_change_is_applied_and_the_rest_of_the_state_stays() -> None:
     before = a_state(
         an_order(),
         a_payment(),
@@ -37,7 +37,7 @@ def test_what_a_change_moves_is_moved_and_the_rest_is_as_it_was() -> None:
     assert after.now == before.now
 
 
-def test_another_attempt_comes_after_those_before() -> None:
+def test_a_new_attempt_comes_after_the_earlier_ones() -> None:
     before = a_state(an_order(), a_payment(status=PaymentStatus.CLOSED))
     started = Event(kind=Outcome.STARTED, by=Source.API)
     change = Change(order=an_order(version=4), event=started, new_payments=(a_payment(WECHAT, attempt_no=2),))

@@ -18,7 +18,7 @@ from core.errors import (
     TooManyRequests,
 )
 
-ALL = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, NodropError)]
+ALL = [member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, NodropError)]
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -28,21 +28,21 @@ def test_the_docstring_is_the_message(error: type[NodropError]) -> None:
     assert error.title().endswith(".")
 
 
-def test_a_detail_takes_the_place_of_the_message() -> None:
+def test_a_detail_replaces_the_message() -> None:
     assert (str(NotFound()), NotFound().detail) == ("There is nothing here under this name.", "")
     assert (str(NotFound("order A-1")), NotFound("order A-1").detail) == ("order A-1", "order A-1")
     assert str(ChannelRefused("CLOSED")) == "CLOSED"
     assert TooManyRequests(retry_after_s=2.5).retry_after_s == 2.5
 
 
-def test_every_fault_is_of_exactly_one_side() -> None:
+def test_every_error_belongs_to_exactly_one_side() -> None:
     sides = (CallerError, ChannelError, StorageError, ConfigurationError)
     for error in set(ALL) - {NodropError}:
         assert sum(issubclass(error, side) for side in sides) == 1, error
 
 
-def test_only_a_refusal_and_a_bad_callback_are_definite() -> None:
-    """Whatever else a channel does leaves the outcome unknown: only a query may follow."""
+def test_only_a_refusal_and_a_rejected_callback_are_definite() -> None:
+    """All other channel errors leave the outcome unknown, so only a query may follow."""
     definite = {error for error in ALL if issubclass(error, ChannelError) and not issubclass(error, OutcomeUnknown)}
     assert definite - {error for error in ALL if issubclass(error, CallbackRejected)} == {ChannelError, ChannelRefused}
     assert issubclass(ChannelUnavailable, OutcomeUnknown)

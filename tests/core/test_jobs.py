@@ -16,7 +16,7 @@ from core.order import PaymentKey
 KEY = PaymentKey("alipay", "n-000001")
 
 
-def all_kinds(arm_no: int) -> list[Job]:
+def jobs_of_each_kind(arm_no: int) -> list[Job]:
     return [
         query_payment(KEY, arm_no),
         close_order("A-1", arm_no),
@@ -26,9 +26,9 @@ def all_kinds(arm_no: int) -> list[Job]:
     ]
 
 
-def test_a_job_is_named_for_its_function_and_runs_in_its_lane() -> None:
+def test_each_job_has_the_name_of_its_function_and_its_lane() -> None:
     """A backlog of queries or of a hanging merchant never delays a callback."""
-    assert [(job.name, job.lane) for job in all_kinds(1)] == [
+    assert [(job.name, job.lane) for job in jobs_of_each_kind(1)] == [
         (JobName.QUERY_PAYMENT, Lane.QUERIES),
         (JobName.CLOSE_ORDER, Lane.QUERIES),
         (JobName.REFUND_PAYMENT, Lane.QUERIES),
@@ -37,9 +37,9 @@ def test_a_job_is_named_for_its_function_and_runs_in_its_lane() -> None:
     ]
 
 
-def test_every_scheduling_is_another_job() -> None:
-    """The queue drops a job whose id it has already: with one id for all attempts the second would never run."""
-    jobs = [job for arm_no in range(1, 13) for job in all_kinds(arm_no)]
+def test_every_arm_number_is_another_job() -> None:
+    """The queue drops a job whose id it holds. With one id for all attempts the second would never run."""
+    jobs = [job for arm_no in range(1, 13) for job in jobs_of_each_kind(arm_no)]
     assert len({job.id for job in jobs}) == len(jobs)
     assert all(re.fullmatch(rf"[a-z]:.*:{job.args[-1]}", job.id) for job in jobs)
 
@@ -50,7 +50,7 @@ def test_the_same_number_at_another_account_is_another_job() -> None:
     assert len({query_payment(key, 1).id for key in keys}) == len(keys)
 
 
-def test_the_arm_number_is_what_a_job_is_judged_by() -> None:
+def test_the_last_argument_of_a_job_is_its_arm_number() -> None:
     assert query_payment(KEY, 3, 60.0).args == ("alipay", "n-000001", 3)
     assert query_payment(KEY, 3, 60.0).delay_s == 60.0
     assert close_order("A-1", 4).args == ("A-1", 4)

@@ -1,8 +1,8 @@
-"""One order against channels that do what channels do, in any order: a model ledger, a model door, real decisions.
+"""A state machine of one order: a model of the channels' ledger, a model of the door, and the real decisions.
 
-Callbacks come true, late, doubled, wrong or never; queries tell the truth or nothing; closes are obeyed, shrugged off
-or fail; money comes after close, twice, and goes back; every decision may be made on a state that is stale by the time
-it is committed. What must hold is in the invariants (I1 to I4 of the design), and at the end nothing may be stuck.
+Callbacks are genuine, late, repeated, mismatched or lost; queries return true evidence or none; closes succeed, are
+ignored or fail; money arrives after the close, twice, and is refunded; a decision may use a state that is stale when it
+is committed. The invariants are I1 to I4 of docs/architecture.md, and at the end nothing may be stuck.
 """
 
 from collections.abc import Mapping
@@ -65,19 +65,19 @@ from tests.core.states import NOW
 TERMS = OrderTerms(order_no="A-1", amount=8888, currency="CNY", subject="Tea", notify_url="https://shop.test/hook")
 EXPIRES_AT = NOW + timedelta(minutes=30)
 CHECKOUT = Checkout(kind="redirect", value="https://pay.test/1")
-FOREIGN = "transaction-of-another-order"
-ANSWER_S_MAX = 15
-"""No call of a channel takes longer, so no answer is older when it is decided on."""
+OTHER_TRANSACTION = "transaction-of-another-order"
+CALL_S_MAX = 15
+"""No channel call takes longer, so no result is older when it is decided on."""
 
-Wrong = Mapping[str, Any]
-"""What a channel did otherwise than it was asked to."""
+Deviation = Mapping[str, Any]
+"""Fields in which a channel deviated from the request."""
 
 PAYMENTS_MAX = 4
 QUIET_DAYS = 6
 
-picks = st.integers(0, PAYMENTS_MAX - 1)
+payment_indexes = st.integers(0, PAYMENTS_MAX - 1)
 lags = st.sampled_from([0, 0, 5, 60, LAG_S_MAX])
-wrongs = st.sampled_from([*[{}] * 16, {"amount": 1}, {"currency": "USD"}, {"account": "x"}, {"number": "x"}])
+deviations = st.sampled_from([*[{}] * 16, {"amount": 1}, {"currency": "USD"}, {"account": "x"}, {"number": "x"}])
 DOUBTS = {
     CaseReason.AMOUNT_MISMATCH,
     CaseReason.CURRENCY_MISMATCH,
@@ -88,69 +88,74 @@ DOUBTS = {
 
 
 @dataclass
-class UnderWay:
-    """A decision on its way to the database, made on a state that others may change meanwhile."""
+class UncommittedDecision:
+    """A decision that is not committed yet; others may change the state that it was made on."""
 
     decide: Decide
     loaded: OrderState
-    seen: Evidence | None = None
+    evidence: Evidence | None = None
 
 
 class OneOrder(RuleBasedStateMachine):
-    """`seen`: payments of which true evidence of their money has been committed. `truthful`: nothing is said that opens
-    a doubt, under which no money goes back by itself.
+    """`confirmed`: payments whose true evidence of money is committed. `without_mismatches`: no evidence opens a
+    mismatch case, which would stop automatic refunds.
     """
 
     @initialize(
         policy=st.sampled_from(LatePolicy),
-        double=st.sampled_from(DoublePolicy),
+        double_policy=st.sampled_from(DoublePolicy),
         early=st.sampled_from([(), (5.0, 20.0)]),
         attempts_max=st.sampled_from([16, 2]),
         first=st.sampled_from([Origin.OURS, Origin.OURS, Origin.WATCHED, None]),
         second=st.booleans(),
         late=st.booleans(),
         accepted=st.booleans(),
-        truthful=st.booleans(),
+        without_mismatches=st.booleans(),
         refundable=st.booleans(),
     )
-    def placed(
+    def order_is_placed(
         self,
         policy: LatePolicy,
-        double: DoublePolicy,
+        double_policy: DoublePolicy,
         early: tuple[float, ...],
         attempts_max: int,
         first: Origin | None,
         second: bool,
         late: bool,
         accepted: bool,
-        truthful: bool,
+        without_mismatches: bool,
         refundable: bool,
     ) -> None:
         backoff = Backoff(early_s=early, attempts_max=attempts_max)
-        self.rules_ = Rules(backoff=backoff, late_policy=policy, double_policy=double)
-        self.door = Door(NOW, frozenset({("alipay", FOREIGN), ("wechat", FOREIGN)}))
+        self.rules_ = Rules(backoff=backoff, late_policy=policy, double_policy=double_policy)
+        self.door = Door(NOW, frozenset({("alipay", OTHER_TRANSACTION), ("wechat", OTHER_TRANSACTION)}))
         self.ledger = Ledger()
         self.callbacks: list[tuple[PaymentKey, Evidence]] = []
-        self.under_way: list[UnderWay] = []
-        self.seen: set[PaymentKey] = set()
+        self.uncommitted: list[UncommittedDecision] = []
+        self.confirmed: set[PaymentKey] = set()
         self.numbers = 0
-        self.late, self.accepted, self.truthful, self.refundable = late, accepted, truthful, refundable
+        self.late, self.accepted, self.without_mismatches, self.refundable = (
+            late,
+            accepted,
+            without_mismatches,
+            refundable,
+        )
         self.first = None if first is None else self._terms("alipay", first)
         assert self._place().outcome is Outcome.PLACED
         if first is Origin.WATCHED:
             self._create(PaymentKey("alipay", "alipay-000001"))
         if second:
-            self._another_attempt("wechat", Origin.OURS, silent=False, conflicting=False)
+            self._start_payment("wechat", Origin.OURS, silent=False, conflicting=False)
 
     # -- the merchant --------------------------------------------------------------------------------------------------
 
-    @rule(does=st.sampled_from(["repeats himself", "changes his mind", "closes", "accepts"]))
-    def the_merchant(self, does: str) -> None:
-        if does == "closes":
-            self._pass(lambda state, _: on_close_requested(_there(state)))
-        elif does == "accepts":
+    @rule(action=st.sampled_from(["repeats the order", "changes the terms", "closes", "accepts"]))
+    def merchant_acts(self, action: str) -> None:
+        if action == "closes":
+            self._commit(lambda state, _: on_close_requested(_existing(state)))
+        elif action == "accepts":
             self._accept_late()
-        elif does == "repeats himself":
+        elif action == "repeats the order":
             assert self._place().outcome is Outcome.SAME
         else:
             assert self._place(replace(TERMS, amount=TERMS.amount + 1)).outcome is Outcome.OTHER_TERMS
@@ -162,143 +167,154 @@ class OneOrder(RuleBasedStateMachine):
         silent=st.booleans(),
         conflicting=st.booleans(),
     )
-    def another_attempt(self, account: str, origin: Origin, silent: bool, conflicting: bool) -> None:
-        self._another_attempt(account, origin, silent=silent, conflicting=conflicting)
+    def merchant_starts_payment(self, account: str, origin: Origin, silent: bool, conflicting: bool) -> None:
+        self._start_payment(account, origin, silent=silent, conflicting=conflicting)
 
     # -- the channel and the user --------------------------------------------------------------------------------------
 
-    @rule(pick=picks, answer=st.sampled_from(["heard", "lost", "refused"]), lag_s=lags, wrong=wrongs)
-    def the_channel_creates(self, pick: int, answer: str, lag_s: int, wrong: Wrong) -> None:
-        payment = self._creatable(pick)
+    @rule(
+        index=payment_indexes, answer=st.sampled_from(["received", "lost", "refused"]), lag_s=lags, deviation=deviations
+    )
+    def channel_creates_payment(self, index: int, answer: str, lag_s: int, deviation: Deviation) -> None:
+        payment = self._creatable(index)
         if payment is None:
             return
         key = payment.key
         if answer == "refused":
             if key not in self.ledger.entries:
-                self._pass(lambda state, _: on_create_refused(_there(state), key, "REFUSED"))
+                self._commit(lambda state, _: on_create_refused(_existing(state), key, "REFUSED"))
             return
-        self._create(key, lag_s, wrong)
-        if answer == "heard":
+        self._create(key, lag_s, deviation)
+        if answer == "received":
             created = partial(on_created, key=key, checkout=CHECKOUT, channel_reference=None, payable_until=None)
-            self._pass(lambda state, _: created(_there(state)))
-
-    @rule(pick=picks, lag_s=lags, foreign=st.sampled_from([*[False] * 9, True]), wrong=wrongs)
-    def the_user_pays(self, pick: int, lag_s: int, foreign: bool, wrong: Wrong) -> None:
-        payment = self._creatable(pick)
-        if payment is not None:
-            self._create(payment.key, 0, wrong)
-        key = self._known(pick)
-        if key is not None and self.ledger.can_take_money(key, self.door.now):
-            self.ledger.pay(key, FOREIGN if foreign else self._transaction(), self.door.now, lag_s)
+            self._commit(lambda state, _: created(_existing(state)))
 
     @rule(
-        pick=picks, what=st.sampled_from(["comes after all", "comes again", "goes back"]), amount=st.integers(1, 8888)
+        index=payment_indexes,
+        lag_s=lags,
+        is_other_transaction=st.sampled_from([*[False] * 9, True]),
+        deviation=deviations,
     )
-    def money(self, pick: int, what: str, amount: int) -> None:
-        """It comes although the channel had said that none would, or again under the same number, or is refunded."""
-        key = self._known(pick)
+    def buyer_pays(self, index: int, lag_s: int, is_other_transaction: bool, deviation: Deviation) -> None:
+        payment = self._creatable(index)
+        if payment is not None:
+            self._create(payment.key, 0, deviation)
+        key = self._payment_key(index)
+        if key is not None and self.ledger.can_take_money(key, self.door.now):
+            self.ledger.pay(
+                key, OTHER_TRANSACTION if is_other_transaction else self._transaction(), self.door.now, lag_s
+            )
+
+    @rule(
+        index=payment_indexes,
+        change=st.sampled_from(["arrives late", "arrives again", "is refunded"]),
+        amount=st.integers(1, 8888),
+    )
+    def money_changes(self, index: int, change: str, amount: int) -> None:
+        """Money arrives after the channel excluded it, or again under the same number, or is refunded."""
+        key = self._payment_key(index)
         entry = None if key is None else self.ledger.entries.get(key)
         if key is None or entry is None:
             return
-        if what == "comes after all" and not entry.has_money and self._order.is_resolved:
+        if change == "arrives late" and not entry.has_money and self._order.is_resolved:
             self.ledger.pay(key, self._transaction(), self.door.now)
-        elif what == "comes again" and entry.has_money:
+        elif change == "arrives again" and entry.has_money:
             entry.transaction = self._transaction()
-        elif what == "goes back" and entry.has_money:
-            self.ledger.give_back_outside(key, amount)
+        elif change == "is refunded" and entry.has_money:
+            self.ledger.refund_outside(key, amount)
 
     # -- refunds -------------------------------------------------------------------------------------------------------
 
-    @rule(pick=picks)
-    def an_operator_gives_back(self, pick: int) -> None:
-        key = self._known(pick)
+    @rule(index=payment_indexes)
+    def operator_requests_refund(self, index: int) -> None:
+        key = self._payment_key(index)
         if key is not None:
-            self._pass(lambda state, _: on_refund_requested(_there(state), key, "anna"))
+            self._commit(lambda state, _: on_refund_requested(_existing(state), key, "anna"))
 
     @precondition(lambda self: self.door.refunds)
     @rule(
-        pick=st.integers(0, 50),
-        answer=st.sampled_from(["heard", "lost", "lost before it arrived"]),
+        index=st.integers(0, 50),
+        answer=st.sampled_from(["received", "lost", "lost before it arrived"]),
         succeeds=st.booleans(),
         settles=st.booleans(),
     )
-    def a_refund_is_worked_off(self, pick: int, answer: str, succeeds: bool, settles: bool) -> None:
-        """By one worker or another: any of them may ask for it again, also when it has long been definite."""
-        refund = list(self.door.refunds.values())[pick % len(self.door.refunds)]
-        told = None
+    def refund_job_runs(self, index: int, answer: str, succeeds: bool, settles: bool) -> None:
+        """Any worker may run the job again, also when the refund is definite."""
+        refund = list(self.door.refunds.values())[index % len(self.door.refunds)]
+        refund_state = None
         if answer != "lost before it arrived":
-            told = self._ask_to_refund(refund, succeeds=succeeds, settles=settles)
-        if answer == "heard":
-            self._answer_refund(refund, told)
+            refund_state = self._request_refund(refund, succeeds=succeeds, settles=settles)
+        if answer == "received":
+            self._commit_refund_state(refund, refund_state)
         else:
             unclear = partial(
                 on_refund, refund_no=refund.refund_no, refund_status=None, rules=self.rules_, note="timeout"
             )
-            self._pass(lambda state, _: unclear(_there(state)))
+            self._commit(lambda state, _: unclear(_existing(state)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    @rule(pick=picks, arrives=st.booleans(), copies=st.integers(1, 3), conflicting=st.booleans())
-    def a_callback_is_sent(self, pick: int, arrives: bool, copies: int, conflicting: bool) -> None:
-        """It says what is true now; it may arrive at once, doubled, much later, or never."""
-        key = self._known(pick)
-        evidence = None if key is None else self._truth(key)
+    @rule(index=payment_indexes, arrives=st.booleans(), copies=st.integers(1, 3), conflicting=st.booleans())
+    def channel_sends_callback(self, index: int, arrives: bool, copies: int, conflicting: bool) -> None:
+        """Send a callback with the current state; it may arrive at once, repeated, much later, or never."""
+        key = self._payment_key(index)
+        evidence = None if key is None else self._true_evidence(key)
         if key is None or evidence is None or (isinstance(evidence, Missing) and key in self.ledger.entries):
             return
         self.callbacks.append((key, evidence))
         for _ in range(copies if arrives else 0):
-            self._begin_or_pass(self._on_callback(key, evidence), conflicting, evidence)
+            self._start_or_commit(self._on_callback(key, evidence), conflicting, evidence)
 
     @precondition(lambda self: self.callbacks)
-    @rule(pick=st.integers(0, 50), conflicting=st.booleans())
-    def an_old_callback_arrives(self, pick: int, conflicting: bool) -> None:
-        key, evidence = self.callbacks[pick % len(self.callbacks)]
-        self._begin_or_pass(self._on_callback(key, evidence), conflicting, evidence)
+    @rule(index=st.integers(0, 50), conflicting=st.booleans())
+    def old_callback_arrives(self, index: int, conflicting: bool) -> None:
+        key, evidence = self.callbacks[index % len(self.callbacks)]
+        self._start_or_commit(self._on_callback(key, evidence), conflicting, evidence)
 
-    @precondition(lambda self: not self.truthful)
+    @precondition(lambda self: not self.without_mismatches)
     @rule(
-        pick=picks,
-        wrong=st.sampled_from(
+        index=payment_indexes,
+        deviation=st.sampled_from(
             [{"amount": 1}, {"currency": "USD"}, {"channel_account": "other:1"}, {"out_trade_no": "another-1"}]
         ),
     )
-    def a_callback_speaks_of_something_else(self, pick: int, wrong: Wrong) -> None:
-        key = self._known(pick)
+    def mismatched_callback_arrives(self, index: int, deviation: Deviation) -> None:
+        key = self._payment_key(index)
         if key is not None:
-            told = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=self._transaction())
-            assert self._pass(self._on_callback(key, replace(told, **wrong))).outcome is Outcome.MISMATCH
+            evidence = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=self._transaction())
+            assert self._commit(self._on_callback(key, replace(evidence, **deviation))).outcome is Outcome.MISMATCH
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
-    @rule(pick=picks, silent=st.booleans(), scheduled=st.booleans())
-    def a_query_is_answered(self, pick: int, silent: bool, scheduled: bool) -> None:
-        """And on its way to the database; what else happens now happens in between."""
-        key = self._known(pick)
+    @rule(index=payment_indexes, silent=st.booleans(), scheduled=st.booleans())
+    def query_gets_response(self, index: int, silent: bool, scheduled: bool) -> None:
+        """Start a decision on the result; other rules may run before it is committed."""
+        key = self._payment_key(index)
         if key is None:
             return
         row = self.door.pending.get(key)
         arm_no = row.arm_no if scheduled and row is not None else None
-        evidence = self._unclear(key) if silent else self._truth(key)
-        self._begin(self._on_query(key, evidence, Source.QUERY, arm_no), evidence)
+        evidence = self._unclear(key) if silent else self._true_evidence(key)
+        self._start(self._on_query(key, evidence, Source.QUERY, arm_no), evidence)
 
-    @precondition(lambda self: self.under_way)
-    @rule(pick=st.integers(0, 50), close=st.sampled_from(["obeys", "shrugs", "fails"]))
-    def it_is_committed(self, pick: int, close: str) -> None:
-        moving = self.under_way.pop(pick % len(self.under_way))
+    @precondition(lambda self: self.uncommitted)
+    @rule(index=st.integers(0, 50), close=st.sampled_from(["obeys", "ignores", "fails"]))
+    def decision_is_committed(self, index: int, close: str) -> None:
+        uncommitted_decision = self.uncommitted.pop(index % len(self.uncommitted))
         before = self.door.conflicts
-        decision = self._pass(moving.decide, moving.seen, moving.loaded)
+        decision = self._commit(uncommitted_decision.decide, uncommitted_decision.evidence, uncommitted_decision.loaded)
         if self.door.conflicts > before:
             event("decided again after a conflict")
         for key in decision.close:
             self._close(key, close)
 
     @rule(silent=st.booleans())
-    def somebody_looks(self, silent: bool) -> None:
+    def refresh_runs(self, silent: bool) -> None:
         for key in on_refresh(self._state()).query:
-            self._answer(key, self._unclear(key) if silent else self._truth(key), Source.REFRESH)
+            self._commit_evidence(key, self._unclear(key) if silent else self._true_evidence(key), Source.REFRESH)
 
-    @rule(close=st.sampled_from(["obeys", "shrugs", "fails"]), silent=st.booleans())
-    def the_deadline_is_worked_off(self, close: str, silent: bool) -> None:
+    @rule(close=st.sampled_from(["obeys", "ignores", "fails"]), silent=st.booleans())
+    def deadline_job_runs(self, close: str, silent: bool) -> None:
         row = self.door.pending.get(deadline_key(TERMS.order_no))
         if row is not None:
             self._work_deadline(row.arm_no, close, silent=silent)
@@ -307,57 +323,57 @@ class OneOrder(RuleBasedStateMachine):
 
     @rule(until=st.sampled_from([1, 5, 10, 60, 300, 7200, EXPIRES_AT - timedelta(seconds=1), EXPIRES_AT]))
     def time_passes(self, until: int | datetime) -> None:
-        """What was on its way for longer than a call may take was given up: a time-out, or a process that died."""
+        """Decisions older than the longest call are dropped, as after a time-out or a killed process."""
         before = self.door.now
         self.door.now = max(before, until) if isinstance(until, datetime) else before + timedelta(seconds=until)
-        if self.door.now - before > timedelta(seconds=ANSWER_S_MAX):
-            self.under_way.clear()
+        if self.door.now - before > timedelta(seconds=CALL_S_MAX):
+            self.uncommitted.clear()
 
-    # -- what must hold after every step -------------------------------------------------------------------------------
+    # -- invariants after every step -----------------------------------------------------------------------------------
 
     @invariant()
-    def money_that_was_seen_has_paid(self) -> None:
-        """I1: true evidence of the order's own money, once committed, has paid its payment, and the order or a case."""
-        for key in self.seen:
+    def confirmed_money_has_paid(self) -> None:
+        """I1: committed true evidence of money has paid its payment, and the order is paid or has a case."""
+        for key in self.confirmed:
             assert self.door.payments[key].status is PaymentStatus.PAID
-        if self.seen and self._order.status is not OrderStatus.PAID:
+        if self.confirmed and self._order.status is not OrderStatus.PAID:
             assert self.rules_.late_policy is not LatePolicy.ACCEPT
             assert self._order.status is OrderStatus.CLOSED
-            for key in self.seen:
-                assert (key, CaseReason.PAID_LATE) in self.door.cases or self._is_given_back(key)
+            for key in self.confirmed:
+                assert (key, CaseReason.PAID_LATE) in self.door.cases or self._is_refunded(key)
 
     @invariant()
-    def nothing_is_paid_that_was_not_paid(self) -> None:
+    def only_real_money_pays(self) -> None:
         """I2: same amount, currency, account and number, and a transaction that no other order has."""
         for payment in self.door.payments.values():
             if payment.status is PaymentStatus.PAID:
                 entry = self.ledger.entries[payment.key]
                 assert entry.has_money
-                assert entry.is_as_asked(payment)
-                assert payment.channel_transaction_id != FOREIGN
+                assert entry.matches(payment)
+                assert payment.channel_transaction_id != OTHER_TRANSACTION
                 assert (payment.amount, payment.currency) == (TERMS.amount, TERMS.currency)
         paid_by = self._order.paid_by
         if paid_by is not None:
             assert self.door.payments[paid_by].status is PaymentStatus.PAID
 
     @invariant()
-    def nothing_is_closed_that_could_still_be_paid(self) -> None:
-        """Except what the channel itself had called over before it took the money."""
+    def nothing_payable_is_closed(self) -> None:
+        """Except payments that the channel reported as closed before it took the money."""
         for payment in self.door.payments.values():
             entry = self.ledger.entries.get(payment.key)
             if payment.status is PaymentStatus.CLOSED and entry is not None:
-                assert entry.came_late or not entry.has_money
+                assert entry.paid_late or not entry.has_money
                 assert not self.ledger.can_take_money(payment.key, self.door.now)
         if public_status(self._order, tuple(self.door.payments.values())) is PublicStatus.CLOSED:
             assert all(payment.status is PaymentStatus.CLOSED for payment in self.door.payments.values())
 
     @invariant()
-    def every_version_has_its_one_event(self) -> None:
-        """I4; that every move is legal is asserted by the door itself."""
+    def every_version_has_one_event(self) -> None:
+        """I4: the model of the door asserts that every move is legal."""
         assert self._order.version == len(self.door.events)
 
     @invariant()
-    def a_row_is_pending_exactly_while_something_is_unresolved(self) -> None:
+    def pending_rows_match_unresolved_work(self) -> None:
         open_ = {key for key, row in self.door.payments.items() if row.status is PaymentStatus.OPEN}
         queries = {key for key, row in self.door.pending.items() if row.kind is PendingKind.QUERY}
         deadlines = set(self.door.pending) - queries
@@ -365,15 +381,15 @@ class OneOrder(RuleBasedStateMachine):
         assert deadlines == (set() if self._order.is_resolved else {deadline_key(TERMS.order_no)})
 
     @invariant()
-    def the_merchant_hears_paid_once(self) -> None:
-        """I3, on our side: one effect, one id."""
-        told = [notification for notification in self.door.notifications if notification.type == "order.paid"]
-        assert len(told) == (self._order.status is OrderStatus.PAID)
+    def merchant_is_notified_of_paid_once(self) -> None:
+        """I3: one paid notification, and one id for each notification."""
+        notifications = [notification for notification in self.door.notifications if notification.type == "order.paid"]
+        assert len(notifications) == (self._order.status is OrderStatus.PAID)
         assert len({notification.id for notification in self.door.notifications}) == len(self.door.notifications)
 
     @invariant()
-    def what_pays_the_order_is_never_given_back(self) -> None:
-        """And of the rest never more than came; what we hold to be given back is, and the merchant has heard of it."""
+    def paying_money_is_never_refunded(self) -> None:
+        """Other refunds never exceed the payment; a succeeded refund is real, and the merchant is notified of it."""
         assert self._order.paid_by not in {refund.key for refund in self.ledger.refunds.values()}
         for refund in self.door.refunds.values():
             assert refund.key != self._order.paid_by or refund.status is RefundStatus.FAILED
@@ -382,28 +398,30 @@ class OneOrder(RuleBasedStateMachine):
                 assert there is not None
                 assert there.status is RefundStatus.SUCCEEDED
         for key, entry in self.ledger.entries.items():
-            assert self.ledger.given_back_by_us(key) <= entry.refunded <= entry.amount
+            assert self.ledger.amount_refunded_by_nodrop(key) <= entry.refunded <= entry.amount
         succeeded = [row for row in self.door.refunds.values() if row.status is RefundStatus.SUCCEEDED]
-        told = [notification for notification in self.door.notifications if notification.type == "order.refunded"]
-        assert len(told) == len(succeeded)
+        notifications = [notice for notice in self.door.notifications if notice.type == "order.refunded"]
+        assert len(notifications) == len(succeeded)
 
-    # -- the end: faults stop, everything due is worked off, everything is asked about once more -----------------------
+    # -- the end: faults stop, due work is done, every payment is queried once more ------------------------------------
 
     def teardown(self) -> None:
         if not hasattr(self, "door"):
             return
-        self.under_way.clear()
+        self.uncommitted.clear()
         for _ in range(QUIET_DAYS):
             self._quiet_day()
         event(f"in the end: {self._order.status}")
         for _, reason in self.door.cases:
             event(f"case: {reason}")
-        left = {key for key in self.door.pending if not self._is_doubtful(key)}
-        assert left <= ({deadline_key(TERMS.order_no)} if self._doubts() else set()), "nothing is stuck but doubt"
+        unresolved = {key for key in self.door.pending if not self._is_doubtful(key)}
+        assert unresolved <= ({deadline_key(TERMS.order_no)} if self._doubts() else set()), (
+            "only an order in doubt may have pending rows"
+        )
         if self.late:
-            self._money_comes_late()
+            self._pay_late()
         for key in list(self.door.payments):
-            self._answer(key, self._truth(key), Source.QUERY)
+            self._commit_evidence(key, self._true_evidence(key), Source.QUERY)
         if self.accepted:
             self._accept_late()
         self._settle_refunds()
@@ -418,7 +436,7 @@ class OneOrder(RuleBasedStateMachine):
                 self._work_deadline(row.arm_no, "obeys")
             elif row.key in self.door.pending:
                 arm_no = self.door.pending[row.key].arm_no
-                decision = self._answer(row.key, self._truth(row.key), Source.QUERY, arm_no)
+                decision = self._commit_evidence(row.key, self._true_evidence(row.key), Source.QUERY, arm_no)
                 for key in decision.close:
                     self._close(key, "obeys")
 
@@ -426,49 +444,49 @@ class OneOrder(RuleBasedStateMachine):
         for refund in list(self.door.refunds.values()):
             if not refund.status.is_final:
                 event(f"refund: {refund.reason}")
-                self._answer_refund(refund, self._ask_to_refund(refund, succeeds=self.refundable, settles=True))
+                self._commit_refund_state(refund, self._request_refund(refund, succeeds=self.refundable, settles=True))
 
-    def _ask_to_refund(self, refund: Refund, *, succeeds: bool, settles: bool) -> RefundStatus:
-        """As `flows.refund` does: what the channel refuses, and does not know when it is asked, has failed."""
-        told = self.ledger.refund(refund.refund_no, refund.key, refund.amount, succeeds=succeeds)
+    def _request_refund(self, refund: Refund, *, succeeds: bool, settles: bool) -> RefundStatus:
+        """As `flows.refund`: a refund that the channel refuses and does not know has failed."""
+        response = self.ledger.refund(refund.refund_no, refund.key, refund.amount, succeeds=succeeds)
         if settles:
             self.ledger.settle(refund.refund_no)
-        known = self.ledger.refunds.get(refund.refund_no)
-        return RefundStatus.FAILED if told is None or known is None else known.status
+        refund_there = self.ledger.refunds.get(refund.refund_no)
+        return RefundStatus.FAILED if response is None or refund_there is None else refund_there.status
 
-    def _answer_refund(self, refund: Refund, told: RefundStatus | None) -> None:
-        decide = partial(on_refund, refund_no=refund.refund_no, refund_status=told, rules=self.rules_)
-        self._pass(lambda state, _: decide(_there(state)))
+    def _commit_refund_state(self, refund: Refund, refund_state: RefundStatus | None) -> None:
+        decide = partial(on_refund, refund_no=refund.refund_no, refund_status=refund_state, rules=self.rules_)
+        self._commit(lambda state, _: decide(_existing(state)))
 
-    def _is_given_back(self, key: PaymentKey) -> bool:
+    def _is_refunded(self, key: PaymentKey) -> bool:
         refunds = (refund for refund in self.door.refunds.values() if refund.key == key)
         return any(refund.status is RefundStatus.SUCCEEDED for refund in refunds)
 
     def _accept_late(self) -> None:
-        """As `flows.accept`: the order follows its payment, and the question is answered."""
-        decision = self._pass(lambda state, _: on_late_accepted(_there(state), "anna"))
+        """As `flows.accept`: the order becomes paid by its payment, and the case is resolved."""
+        decision = self._commit(lambda state, _: on_late_accepted(_existing(state), "anna"))
         if decision.outcome is not Outcome.NOT_ACCEPTABLE:
             self.door.cases = {case for case in self.door.cases if case[1] is not CaseReason.PAID_LATE}
 
-    def _money_comes_late(self) -> None:
-        """For everything that is over, as if a channel had made up its mind."""
+    def _pay_late(self) -> None:
+        """Pay every payment without money late."""
         for key, entry in self.ledger.entries.items():
             if not entry.has_money:
                 self.ledger.pay(key, self._transaction(), self.door.now)
 
     def _check_books(self) -> None:
-        """Every payment with money, asked about once more, is paid here, or a case says why it is not."""
+        """After a last query every payment with money is paid here or has a case with the reason."""
         for key, payment in self.door.payments.items():
             entry = self.ledger.entries.get(key)
             reasons = {reason for of, reason in self.door.cases if of == key}
             if entry is None or not entry.has_money:
                 assert payment.status is PaymentStatus.CLOSED or reasons & DOUBTS
             elif payment.status is not PaymentStatus.PAID:
-                assert not entry.is_as_asked(payment) or entry.transaction == FOREIGN
+                assert not entry.matches(payment) or entry.transaction == OTHER_TRANSACTION
                 assert reasons & DOUBTS
             elif key != self._order.paid_by:
-                asks = {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE, CaseReason.REFUND_FAILED}
-                assert reasons & asks or self._is_given_back(key)
+                open_questions = {CaseReason.DOUBLE_PAYMENT, CaseReason.PAID_LATE, CaseReason.REFUND_FAILED}
+                assert reasons & open_questions or self._is_refunded(key)
             elif entry.refunded:
                 assert reasons & {CaseReason.REFUNDED_OUTSIDE, CaseReason.NUMBER_REUSED}
             if payment.status is PaymentStatus.PAID and entry is not None:
@@ -476,12 +494,12 @@ class OneOrder(RuleBasedStateMachine):
                 assert is_same or CaseReason.NUMBER_REUSED in reasons
 
     def _check_after_every_step(self) -> None:
-        self.money_that_was_seen_has_paid()
-        self.nothing_is_paid_that_was_not_paid()
-        self.every_version_has_its_one_event()
-        self.a_row_is_pending_exactly_while_something_is_unresolved()
-        self.the_merchant_hears_paid_once()
-        self.what_pays_the_order_is_never_given_back()
+        self.confirmed_money_has_paid()
+        self.only_real_money_pays()
+        self.every_version_has_one_event()
+        self.pending_rows_match_unresolved_work()
+        self.merchant_is_notified_of_paid_once()
+        self.paying_money_is_never_refunded()
 
     def _doubts(self) -> bool:
         return any(reason in DOUBTS for _, reason in self.door.cases)
@@ -489,7 +507,7 @@ class OneOrder(RuleBasedStateMachine):
     def _is_doubtful(self, key: PaymentKey) -> bool:
         return any(of == key and reason in DOUBTS for of, reason in self.door.cases)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------
+    # -- helpers -------------------------------------------------------------------------------------------------------
 
     @property
     def _order(self) -> Order:
@@ -497,10 +515,10 @@ class OneOrder(RuleBasedStateMachine):
         return self.door.order
 
     def _state(self) -> OrderState:
-        return _there(self.door.load())
+        return _existing(self.door.load())
 
     def _place(self, terms: OrderTerms = TERMS) -> Decision:
-        return self._pass(
+        return self._commit(
             lambda state, _: place(
                 terms, self.first, state, self.rules_, now=self.door.now, expires_at=EXPIRES_AT, page_token="token"
             )
@@ -514,103 +532,105 @@ class OneOrder(RuleBasedStateMachine):
         self.numbers += 1
         return f"t-{self.numbers}"
 
-    def _known(self, pick: int) -> PaymentKey | None:
+    def _payment_key(self, index: int) -> PaymentKey | None:
         keys = list(self.door.payments)
-        return keys[pick % len(keys)] if keys else None
+        return keys[index % len(keys)] if keys else None
 
-    def _creatable(self, pick: int) -> Payment | None:
-        """What our side would ask a channel to create: open, ours, and neither created nor refused."""
-        key = self._known(pick)
+    def _creatable(self, index: int) -> Payment | None:
+        """A payment that nodrop would create at the channel: open, ours, neither created nor refused."""
+        key = self._payment_key(index)
         payment = None if key is None else self.door.payments[key]
         if payment is None or payment.origin is Origin.WATCHED or payment.status is not PaymentStatus.OPEN:
             return None
         return None if payment.checkout or payment.refused_at or self._order.is_resolved else payment
 
-    def _create(self, key: PaymentKey, lag_s: int = 0, wrong: Wrong = MappingProxyType({})) -> None:
-        """Asked twice with the same number a channel creates once."""
-        payment, said = self.door.payments.get(key), {} if self.truthful else wrong
+    def _create(self, key: PaymentKey, lag_s: int = 0, deviation: Deviation = MappingProxyType({})) -> None:
+        """Create a payment once for each number."""
+        payment, fields = self.door.payments.get(key), {} if self.without_mismatches else deviation
         entry = Entry(
             key=key,
-            amount=said.get("amount", TERMS.amount),
-            currency=said.get("currency", TERMS.currency),
+            amount=fields.get("amount", TERMS.amount),
+            currency=fields.get("currency", TERMS.currency),
             payable_until=self._order.expires_at if payment is None else payment.payable_until,
-            says=PaymentKey(said.get("account", key.channel_account), said.get("number", key.out_trade_no)),
-            seen_from=self.door.now + timedelta(seconds=lag_s),
+            reported_key=PaymentKey(fields.get("account", key.channel_account), fields.get("number", key.out_trade_no)),
+            visible_from=self.door.now + timedelta(seconds=lag_s),
         )
         self.ledger.entries.setdefault(key, entry)
 
-    def _truth(self, key: PaymentKey) -> Evidence:
+    def _true_evidence(self, key: PaymentKey) -> Evidence:
         return self.ledger.evidence(key, self.door.now)
 
     def _unclear(self, key: PaymentKey) -> Unclear:
         return Unclear(**key._asdict(), reason="timeout")
 
-    def _another_attempt(self, account: str, origin: Origin, *, silent: bool, conflicting: bool) -> None:
+    def _start_payment(self, account: str, origin: Origin, *, silent: bool, conflicting: bool) -> None:
         """The earlier payments are queried first, as `flows.place` does."""
         unclear = []
         for payment in self._state().open_payments():
-            evidence = self._unclear(payment.key) if silent else self._truth(payment.key)
-            self._answer(payment.key, evidence, Source.API)
+            evidence = self._unclear(payment.key) if silent else self._true_evidence(payment.key)
+            self._commit_evidence(payment.key, evidence, Source.API)
             if not isinstance(evidence, Unpaid | Missing | Closed):
                 unclear.append(payment.key)
         terms = self._terms(account, origin)
         if origin is Origin.WATCHED:
             self._create(PaymentKey(account, terms.out_trade_no))
-        self._begin_or_pass(
-            lambda state, _: start_payment(_there(state), terms, self.rules_, unclear=tuple(unclear)), conflicting
+        self._start_or_commit(
+            lambda state, _: start_payment(_existing(state), terms, self.rules_, unclear=tuple(unclear)), conflicting
         )
 
     def _on_callback(self, key: PaymentKey, evidence: Evidence) -> Decide:
         return lambda state, claimed: on_callback(
-            _there(state), key, evidence, self.rules_, Source.CALLBACK, claimed=claimed
+            _existing(state), key, evidence, self.rules_, Source.CALLBACK, claimed=claimed
         )
 
     def _on_query(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decide:
         return lambda state, claimed: on_query(
-            _there(state), key, evidence, self.rules_, by, arm_no=arm_no, claimed=claimed
+            _existing(state), key, evidence, self.rules_, by, arm_no=arm_no, claimed=claimed
         )
 
-    def _answer(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decision:
-        return self._pass(self._on_query(key, evidence, by, arm_no), evidence)
+    def _commit_evidence(self, key: PaymentKey, evidence: Evidence, by: Source, arm_no: int | None = None) -> Decision:
+        return self._commit(self._on_query(key, evidence, by, arm_no), evidence)
 
     def _close(self, key: PaymentKey, how: str) -> None:
-        """At the channel, as `flows.close` does: what it answers is an answer also when it does not obey."""
+        """Close at the channel as `flows.close`; the close counts as attempted also when the channel ignores it."""
         if how == "fails":
             return
         if how == "obeys":
             self.ledger.close(key)
-        self._pass(lambda state, _: on_close_attempted(_there(state), key))
-        self._answer(key, self._truth(key), Source.CLOSE)
+        self._commit(lambda state, _: on_close_attempted(_existing(state), key))
+        self._commit_evidence(key, self._true_evidence(key), Source.CLOSE)
 
     def _work_deadline(self, arm_no: int, close: str, *, silent: bool = False) -> None:
-        looked = on_deadline(self._state(), self.rules_)
-        for key in looked.query:
-            told = self._answer(key, self._unclear(key) if silent else self._truth(key), Source.CLOSE)
-            if told.outcome is Outcome.STILL_OPEN and key in looked.close:
+        plan = on_deadline(self._state(), self.rules_)
+        for key in plan.query:
+            decision = self._commit_evidence(
+                key, self._unclear(key) if silent else self._true_evidence(key), Source.CLOSE
+            )
+            if decision.outcome is Outcome.STILL_OPEN and key in plan.close:
                 self._close(key, close)
-        self._pass(lambda state, _: on_deadline(_there(state), self.rules_, arm_no=arm_no))
+        self._commit(lambda state, _: on_deadline(_existing(state), self.rules_, arm_no=arm_no))
 
-    def _begin_or_pass(self, decide: Decide, conflicting: bool, seen: Evidence | None = None) -> None:
+    def _start_or_commit(self, decide: Decide, conflicting: bool, evidence: Evidence | None = None) -> None:
         if conflicting:
-            self._begin(decide, seen)
+            self._start(decide, evidence)
         else:
-            self._pass(decide, seen)
+            self._commit(decide, evidence)
 
-    def _begin(self, decide: Decide, seen: Evidence | None = None) -> None:
-        self.under_way.append(UnderWay(decide=decide, loaded=self._state(), seen=seen))
+    def _start(self, decide: Decide, evidence: Evidence | None = None) -> None:
+        self.uncommitted.append(UncommittedDecision(decide=decide, loaded=self._state(), evidence=evidence))
 
-    def _pass(self, decide: Decide, seen: Evidence | None = None, loaded: OrderState | None = None) -> Decision:
+    def _commit(self, decide: Decide, evidence: Evidence | None = None, loaded: OrderState | None = None) -> Decision:
         decision = self.door.transition(decide, loaded=loaded)
-        if isinstance(seen, Paid | Refunded):
-            key = PaymentKey(seen.channel_account, seen.out_trade_no)
+        if isinstance(evidence, Paid | Refunded):
+            key = PaymentKey(evidence.channel_account, evidence.out_trade_no)
             payment = self.door.payments.get(key)
-            is_own = payment is not None and mismatch(payment, seen) is None
-            if is_own and seen.channel_transaction_id != FOREIGN:
-                self.seen.add(key)
+            is_own = payment is not None and mismatch(payment, evidence) is None
+            if is_own and evidence.channel_transaction_id != OTHER_TRANSACTION:
+                self.confirmed.add(key)
         return decision
 
 
-def _there(state: OrderState | None) -> OrderState:
+def _existing(state: OrderState | None) -> OrderState:
     assert state is not None
     return state
 

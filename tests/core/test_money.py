@@ -32,7 +32,7 @@ def test_decimal_text_becomes_minor_units(text: str, currency: str, amount: int)
 @pytest.mark.parametrize(
     "text",
     [
-        "８８.８８",  # full-width digits: Decimal and int take them
+        "８８.８８",  # full-width digits: Decimal and int accept them
         "٨٨",
         "8.888E1",
         "1e2",
@@ -62,14 +62,14 @@ def test_decimal_text_becomes_minor_units(text: str, currency: str, amount: int)
     ],
 )
 @pytest.mark.parametrize("currency", ["CNY", "JPY", "KWD"])
-def test_what_no_channel_writes_is_refused(text: str, currency: str) -> None:
+def test_a_text_that_is_no_plain_decimal_is_refused(text: str, currency: str) -> None:
     with pytest.raises(InvalidRequest):
         minor_units(text, currency)
 
 
 @pytest.mark.parametrize(("text", "currency"), [("1.0", "JPY"), ("1.001", "CNY"), ("1.000", "USD"), ("0.001", "EUR")])
-def test_more_places_than_the_currency_has_are_refused(text: str, currency: str) -> None:
-    """Also zeros: a channel that writes them counts in another unit than we think."""
+def test_more_decimal_places_than_the_currency_has_are_refused(text: str, currency: str) -> None:
+    """Zeros too: a channel that writes them may use another unit than we expect."""
     with pytest.raises(InvalidRequest, match=f"^{currency} has [02] decimal places$"):
         minor_units(text, currency)
 
@@ -78,12 +78,12 @@ def test_more_places_than_the_currency_has_are_refused(text: str, currency: str)
     ("amount", "currency", "text"),
     [(1, "CNY", "0.01"), (8888, "CNY", "88.88"), (0, "CNY", "0.00"), (100, "JPY", "100"), (5, "KWD", "0.005")],
 )
-def test_text_has_all_places_of_its_currency(amount: int, currency: str, text: str) -> None:
+def test_a_decimal_text_has_all_places_of_its_currency(amount: int, currency: str, text: str) -> None:
     assert decimal_text(amount, currency) == text
 
 
 @pytest.mark.parametrize(("currency", "places"), [("CNY", 2), ("USD", 2), ("JPY", 0), ("KRW", 0), ("KWD", 3)])
-def test_places_of_a_currency(currency: str, places: int) -> None:
+def test_each_currency_has_its_decimal_places(currency: str, places: int) -> None:
     assert exponent(currency) == places
 
 
@@ -94,13 +94,13 @@ def test_a_currency_is_three_upper_case_ascii_letters(text: str) -> None:
 
 
 @given(st.integers(0, AMOUNT_MAX - 1), st.sampled_from(CURRENCIES))
-def test_text_and_back_is_the_same_amount(amount: int, currency: str) -> None:
+def test_an_amount_is_the_same_after_formatting_and_parsing(amount: int, currency: str) -> None:
     assert minor_units(decimal_text(amount, currency), currency) == amount
 
 
 @given(st.text(alphabet=st.sampled_from("0123456789.,-+eE_ \n０１٣"), max_size=8), st.sampled_from(CURRENCIES))
 def test_any_text_is_an_exact_amount_or_refused(text: str, currency: str) -> None:
-    """What is taken is what a person reads: written again it differs by trailing zeros at most."""
+    """An accepted amount, written again, differs from the text only by trailing zeros."""
     try:
         amount = minor_units(text, currency)
     except InvalidRequest:

@@ -24,21 +24,23 @@ FIELDS = {
 }
 
 
-def notice(order: Order | None = None, *, type_: NotificationType = "order.paid", late: bool = False) -> Notification:
-    found = order_notification(type_, order or paid_order(), paid_payment(), now=NOW, late=late)
-    assert found is not None
-    return found
+def paid_notification(
+    order: Order | None = None, *, type_: NotificationType = "order.paid", late: bool = False
+) -> Notification:
+    notification = order_notification(type_, order or paid_order(), paid_payment(), now=NOW, late=late)
+    assert notification is not None
+    return notification
 
 
-def read(notification: Notification) -> dict[str, Any]:
+def body_of(notification: Notification) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.json.decode(notification.body)
     return body
 
 
-def test_the_same_version_is_the_same_id_and_the_same_bytes() -> None:
-    """The receiver drops what it has by the id; a delivery that is made twice must not differ."""
-    assert notice() == notice()
-    assert notice().id == notification_id("A-1", 3)
+def test_the_same_version_has_the_same_id_and_bytes() -> None:
+    """The merchant detects repeated deliveries by the id, so they must be equal."""
+    assert paid_notification() == paid_notification()
+    assert paid_notification().id == notification_id("A-1", 3)
 
 
 def test_another_version_or_order_has_another_id() -> None:
@@ -47,13 +49,17 @@ def test_another_version_or_order_has_another_id() -> None:
     assert all(re.fullmatch(r"msg_[0-9a-f]{32}", id_) for id_ in ids)
 
 
-def test_order_and_version_cannot_run_into_each_other() -> None:
+def test_order_number_and_version_are_separated_in_the_id() -> None:
     assert notification_id("A-1", 12) != notification_id("A-11", 2)
 
 
 def test_the_body_carries_the_whole_state_of_the_order() -> None:
-    body = read(notice(paid_order(metadata={"cart": "7"})))
-    assert (body["id"], body["type"], body["created_at"]) == (notice().id, "order.paid", "2026-03-01T12:00:00Z")
+    body = body_of(paid_notification(paid_order(metadata={"cart": "7"})))
+    assert (body["id"], body["type"], body["created_at"]) == (
+        paid_notification().id,
+        "order.paid",
+        "2026-03-01T12:00:00Z",
+    )
     assert set(body["data"]) == FIELDS
     assert body["data"] | {"payment": None} == {
         "order_no": "A-1",
@@ -81,21 +87,21 @@ def test_the_body_carries_the_whole_state_of_the_order() -> None:
 
 
 def test_the_body_holds_no_secret_of_ours() -> None:
-    """The page's token opens the order's page, and the merchant has no use for it."""
-    assert b"page-token" not in notice().body
+    """The page token opens the order page and is not part of the notification."""
+    assert b"page-token" not in paid_notification().body
 
 
-def test_late_money_is_told_as_late() -> None:
-    assert read(notice(late=True))["data"]["late"] is True
+def test_late_money_is_marked_as_late() -> None:
+    assert body_of(paid_notification(late=True))["data"]["late"] is True
 
 
-def test_a_closed_order_has_no_payment_to_tell_of() -> None:
-    found = order_notification("order.closed", closed_order(), None, now=NOW, late=False)
-    assert found is not None
-    assert (read(found)["data"]["payment"], read(found)["data"]["status"]) == (None, "closed")
+def test_a_closed_order_has_no_payment_in_its_notification() -> None:
+    notification = order_notification("order.closed", closed_order(), None, now=NOW, late=False)
+    assert notification is not None
+    assert (body_of(notification)["data"]["payment"], body_of(notification)["data"]["status"]) == (None, "closed")
 
 
 @pytest.mark.parametrize("type_", get_args(NotificationType))
-def test_who_gave_no_address_hears_nothing(type_: NotificationType) -> None:
+def test_an_order_without_notify_url_has_no_notification(type_: NotificationType) -> None:
     order = an_order(notify_url=None)
     assert order_notification(type_, order, paid_payment(), now=NOW, late=False) is None

@@ -61,7 +61,7 @@ def test_legal_moves_of_a_payment() -> None:
 
 
 def test_every_status_is_in_its_table_and_paid_wins() -> None:
-    """From everywhere to paid, and from paid nowhere."""
+    """Every other status can move to paid, and paid moves nowhere."""
     assert set(ORDER_MOVES) == set(OrderStatus)
     assert set(PAYMENT_MOVES) == set(PaymentStatus)
     assert [status for status in OrderStatus if OrderStatus.PAID not in ORDER_MOVES[status]] == [OrderStatus.PAID]
@@ -72,7 +72,7 @@ def test_every_status_is_in_its_table_and_paid_wins() -> None:
     assert not PAYMENT_MOVES[PaymentStatus.PAID]
 
 
-# -- what the public reads ---------------------------------------------------------------------------------------------
+# -- the public status -------------------------------------------------------------------------------------------------
 
 NOT_HANDED_OFF: dict[str, Any] = {"handed_off_at": None}
 
@@ -98,12 +98,12 @@ NOT_HANDED_OFF: dict[str, Any] = {"handed_off_at": None}
         (paid_order(), (paid_payment(refunded_amount=8888),), PublicStatus.PAID),
     ],
 )
-def test_what_the_public_reads(order: Order, payments: tuple[Payment, ...], public: PublicStatus) -> None:
+def test_public_status_of_an_order(order: Order, payments: tuple[Payment, ...], public: PublicStatus) -> None:
     assert public_status(order, payments) is public
 
 
 def test_no_page_calls_an_order_unpaid_or_failed() -> None:
-    """There is no such word to say, and "created" and "closed" are said only while no money can be under way."""
+    """No status has such a name. "created" and "closed" are shown only while no payment can be in progress."""
     assert set(PublicStatus) == {"created", "processing", "paid", "closed", "review", "refunded"}
     orders = [an_order(status=status) for status in (OrderStatus.CREATED, OrderStatus.PAYING)]
     for order, payment in itertools.product(orders, map(with_status, PaymentStatus)):
@@ -115,7 +115,7 @@ def with_status(status: PaymentStatus) -> Payment:
     return paid_payment() if status is PaymentStatus.PAID else a_payment(status=status)
 
 
-def test_only_paid_closed_and_refunded_end_a_page() -> None:
+def test_only_paid_closed_and_refunded_are_definite_for_a_page() -> None:
     assert {status for status in PublicStatus if status.is_definite} == {
         PublicStatus.PAID,
         PublicStatus.CLOSED,
@@ -127,40 +127,40 @@ def test_only_paid_closed_and_refunded_end_a_page() -> None:
 
 
 @pytest.mark.parametrize("text", ["A", "0", "A-1", "2026_03.01-0001", "a" * 64])
-def test_order_numbers(text: str) -> None:
+def test_valid_order_numbers_are_accepted(text: str) -> None:
     assert ORDER_NO.fullmatch(text)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "_a", ".a", "a" * 65, "a b", "a\n", "a/b", "a:b", "１", "订单", "a\0", "é"])
-def test_what_is_no_order_number(text: str) -> None:
+def test_invalid_order_numbers_are_refused(text: str) -> None:
     assert not ORDER_NO.fullmatch(text)
 
 
 @pytest.mark.parametrize("text", ["123456", "A-1_b|c*", "a" * 64])
-def test_numbers_for_a_channel(text: str) -> None:
+def test_valid_payment_numbers_are_accepted(text: str) -> None:
     assert OUT_TRADE_NO.fullmatch(text)
 
 
 @pytest.mark.parametrize("text", ["12345", "a" * 65, "12345６", "12345\n", "12345:", "12345 "])
-def test_what_is_no_number_for_a_channel(text: str) -> None:
+def test_invalid_payment_numbers_are_refused(text: str) -> None:
     assert not OUT_TRADE_NO.fullmatch(text)
 
 
 @pytest.mark.parametrize("text", ["", "A", "1a", "-a", "a_b", "a:b", "a\n", "a" * 41, "支付"])
-def test_what_is_no_account_name(text: str) -> None:
-    """The empty one least of all: it is the account of the deadlines."""
+def test_invalid_account_names_are_refused(text: str) -> None:
+    """The empty name is reserved for deadlines."""
     assert ACCOUNT_NAME.fullmatch("wechat-cn-2")
     assert not ACCOUNT_NAME.fullmatch(text)
 
 
-def test_a_deadline_is_nobodys_payment() -> None:
+def test_a_deadline_key_has_no_account() -> None:
     assert deadline_key("A-1").channel_account == ""
 
 
 # -- a state -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_finds_by_account_and_number() -> None:
+def test_a_state_finds_payments_by_account_and_number() -> None:
     """The same number at another account is another payment."""
     state = a_state(an_order(), a_payment(), a_payment(WECHAT, attempt_no=2))
     assert state.payment(ALIPAY) is state.payments[0]
@@ -170,14 +170,14 @@ def test_a_state_finds_by_account_and_number() -> None:
     assert state.pending_of(ALIPAY._replace(out_trade_no="other")) is None
 
 
-def test_open_payments_are_those_whose_money_is_not_decided() -> None:
+def test_open_payments_are_neither_paid_nor_closed() -> None:
     state = a_state(paid_order(), paid_payment(), a_payment(WECHAT), a_payment(status=PaymentStatus.CLOSED))
     assert [payment.key for payment in state.open_payments()] == [WECHAT]
 
 
 @pytest.mark.parametrize("before", OrderStatus)
 @pytest.mark.parametrize("after", OrderStatus)
-def test_an_order_makes_legal_moves_alone(before: OrderStatus, after: OrderStatus) -> None:
+def test_an_order_makes_only_legal_moves(before: OrderStatus, after: OrderStatus) -> None:
     order = an_order(status=before)
     if after == before or after in ORDER_MOVES[before]:
         moved = order.next_version(status=after)
@@ -189,7 +189,7 @@ def test_an_order_makes_legal_moves_alone(before: OrderStatus, after: OrderStatu
 
 @pytest.mark.parametrize("before", PaymentStatus)
 @pytest.mark.parametrize("after", PaymentStatus)
-def test_a_payment_makes_legal_moves_alone(before: PaymentStatus, after: PaymentStatus) -> None:
+def test_a_payment_makes_only_legal_moves(before: PaymentStatus, after: PaymentStatus) -> None:
     payment = a_payment(status=before)
     if after == before or after in PAYMENT_MOVES[before]:
         assert payment.moved_to(after).status is after
@@ -200,7 +200,7 @@ def test_a_payment_makes_legal_moves_alone(before: PaymentStatus, after: Payment
 
 @pytest.mark.parametrize("before", RefundStatus)
 @pytest.mark.parametrize("after", RefundStatus)
-def test_a_refund_makes_legal_moves_alone(before: RefundStatus, after: RefundStatus) -> None:
+def test_a_refund_makes_only_legal_moves(before: RefundStatus, after: RefundStatus) -> None:
     refund = a_refund(status=before)
     if after == before or after in REFUND_MOVES[before]:
         assert refund.moved_to(after).status is after

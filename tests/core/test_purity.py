@@ -1,4 +1,4 @@
-"""Nothing in core reads a clock, a socket, a file or a random source: then a decision can be made again, anywhere."""
+"""Modules of core read no clock, socket, file or random source, so a decision can be repeated on any machine."""
 
 import ast
 import sys
@@ -27,7 +27,7 @@ CLOCKS = {"now", "utcnow", "today", "fromtimestamp"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_rule_depends_on_its_arguments_alone(module: Path) -> None:
+def test_a_rule_depends_only_on_its_arguments(module: Path) -> None:
     nodes = list(ast.walk(ast.parse(module.read_text())))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -38,6 +38,6 @@ def test_a_rule_depends_on_its_arguments_alone(module: Path) -> None:
     assert not called & {"open", "input", "print"}
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_the_checked_modules_and_libraries_exist() -> None:
     assert len(MODULES) > 10
     assert PURE - {"core", "msgspec"} <= sys.stdlib_module_names

@@ -1,4 +1,4 @@
-"""Money that goes back: what is requested, once, and what each answer of the channel makes of it."""
+"""Rules of refunds: each is requested once, and each response of the channel has its effect."""
 
 import re
 from datetime import timedelta
@@ -28,7 +28,6 @@ from core.order import (
     OUT_TRADE_NO,
     REFUND_MOVES,
     CaseReason,
-    Order,
     OrderState,
     OrderStatus,
     Origin,
@@ -48,7 +47,9 @@ from tests.core.states import (
     a_refund,
     a_state,
     an_order,
+    case_reasons,
     closed_order,
+    order_after,
     paid,
     paid_order,
     paid_payment,
@@ -58,21 +59,21 @@ from tests.core.states import (
 LATE = Rules(late_policy=LatePolicy.REFUND)
 DOUBLE = Rules(double_policy=DoublePolicy.REFUND)
 BOTH = Rules(late_policy=LatePolicy.REFUND, double_policy=DoublePolicy.REFUND)
-TAKEN = r"[0-9A-Za-z_\-|*@]{1,64}"
-"""What WeChat Pay takes as `out_refund_no`; no channel takes less."""
+REFUND_NO = r"[0-9A-Za-z_\-|*@]{1,64}"
+"""Format of WeChat Pay's `out_refund_no`, the strictest of all channels."""
 
 SECOND = paid(WECHAT, channel_transaction_id="t-2")
 CLOSED_PAYMENT = a_payment(status=PaymentStatus.CLOSED)
 
 
-def came_late(rules: Rules = LATE, evidence: Evidence | None = None, **changes: Any) -> Decision:
-    """Money for a closed order."""
+def decide_late_money(rules: Rules = LATE, evidence: Evidence | None = None, **changes: Any) -> Decision:
+    """Decide on money for a closed order."""
     state = a_state(closed_order(), replace(CLOSED_PAYMENT, **changes))
     return on_callback(state, ALIPAY, evidence or paid(), rules, Source.CALLBACK)
 
 
-def came_twice(rules: Rules = DOUBLE, evidence: Evidence = SECOND, **changes: Any) -> Decision:
-    """Money of the second payment, for an order that the first one has paid."""
+def decide_double_payment(rules: Rules = DOUBLE, evidence: Evidence = SECOND, **changes: Any) -> Decision:
+    """Decide on money of a second payment for an order that the first one has paid."""
     state = a_state(paid_order(), paid_payment(), a_payment(WECHAT, attempt_no=2, **changes))
     return on_callback(state, WECHAT, evidence, rules, Source.CALLBACK)
 
@@ -81,16 +82,7 @@ def refunds_in(decision: Decision) -> list[Refund]:
     return [] if decision.change is None else list(decision.change.refunds)
 
 
-def reasons_in(decision: Decision) -> list[CaseReason]:
-    return [] if decision.change is None else [case.reason for case in decision.change.cases]
-
-
-def order_after(decision: Decision) -> Order:
-    assert decision.change is not None
-    return decision.change.order
-
-
-def notified(decision: Decision) -> dict[str, Any]:
+def notification_body(decision: Decision) -> dict[str, Any]:
     assert decision.change is not None
     assert decision.change.notification is not None
     body: dict[str, Any] = msgspec.json.decode(decision.change.notification.body)
@@ -98,16 +90,18 @@ def notified(decision: Decision) -> dict[str, Any]:
 
 
 def late_state(*refunds: Refund, **changes: Any) -> OrderState:
-    """A closed order whose payment has money, and the case that says so."""
+    """State of a closed order whose payment is paid, with its case."""
     cases = frozenset({(ALIPAY, CaseReason.PAID_LATE)}) | changes.pop("cases", frozenset())
     return a_state(closed_order(), paid_payment(**changes), cases=cases, refunds=refunds)
 
 
-def answered(state: OrderState, told: RefundStatus | None, note: str = "", rules: Rules = RULES) -> Decision:
-    return on_refund(state, state.refunds[-1].refund_no, told, rules, note=note)
+def decide_refund(
+    state: OrderState, refund_state: RefundStatus | None, note: str = "", rules: Rules = RULES
+) -> Decision:
+    return on_refund(state, state.refunds[-1].refund_no, refund_state, rules, note=note)
 
 
-# -- what the policies request -----------------------------------------------------------------------------------------
+# -- refunds by policy -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -118,31 +112,31 @@ def answered(state: OrderState, told: RefundStatus | None, note: str = "", rules
         (LatePolicy.REFUND, OrderStatus.CLOSED, 1),
     ],
 )
-def test_what_late_money_comes_to_is_the_accounts_policy(policy: LatePolicy, status: OrderStatus, refunds: int) -> None:
-    """The payment is paid, and the case open, either way. What a second payment's policy is has no part in it."""
+def test_the_policy_of_the_account_decides_on_late_money(policy: LatePolicy, status: OrderStatus, refunds: int) -> None:
+    """Every policy makes the payment paid and opens a case. The policy for double payments has no effect."""
     for double in DoublePolicy:
-        decision = came_late(Rules(late_policy=policy, double_policy=double))
+        decision = decide_late_money(Rules(late_policy=policy, double_policy=double))
         assert decision.change is not None
-        assert (decision.outcome, reasons_in(decision)) == (Outcome.PAID_LATE, [CaseReason.PAID_LATE])
+        assert (decision.outcome, case_reasons(decision)) == (Outcome.PAID_LATE, [CaseReason.PAID_LATE])
         assert [payment.status for payment in decision.change.payments] == [PaymentStatus.PAID]
         assert (order_after(decision).status, len(refunds_in(decision))) == (status, refunds)
 
 
 @pytest.mark.parametrize(("policy", "refunds"), [(DoublePolicy.FLAG, 0), (DoublePolicy.REFUND, 1)])
-def test_what_a_second_payments_money_comes_to_is_the_accounts_policy(policy: DoublePolicy, refunds: int) -> None:
+def test_the_policy_of_the_account_decides_on_double_payments(policy: DoublePolicy, refunds: int) -> None:
     for late in LatePolicy:
-        decision = came_twice(Rules(late_policy=late, double_policy=policy))
-        assert (decision.outcome, reasons_in(decision)) == (Outcome.DOUBLE_PAYMENT, [CaseReason.DOUBLE_PAYMENT])
+        decision = decide_double_payment(Rules(late_policy=late, double_policy=policy))
+        assert (decision.outcome, case_reasons(decision)) == (Outcome.DOUBLE_PAYMENT, [CaseReason.DOUBLE_PAYMENT])
         assert (order_after(decision).status, order_after(decision).paid_by) == (OrderStatus.PAID, ALIPAY)
         assert len(refunds_in(decision)) == refunds
 
 
-def test_a_refund_is_of_all_that_came_and_the_merchant_hears_of_it_at_once() -> None:
-    decision = came_late()
+def test_a_refund_has_the_whole_amount_and_the_merchant_is_notified_at_once() -> None:
+    decision = decide_late_money()
     assert refunds_in(decision) == [a_refund()]
-    told = notified(decision)
-    assert (told["type"], told["data"]["status"], told["data"]["late"]) == ("order.paid_late", "closed", True)
-    assert told["data"]["refund"] == {
+    body = notification_body(decision)
+    assert (body["type"], body["data"]["status"], body["data"]["late"]) == ("order.paid_late", "closed", True)
+    assert body["data"]["refund"] == {
         "refund_no": "ralipay-000001",
         "amount": 8888,
         "currency": "CNY",
@@ -150,55 +144,55 @@ def test_a_refund_is_of_all_that_came_and_the_merchant_hears_of_it_at_once() -> 
         "status": "requested",
         "settled_at": None,
     }
-    second = came_twice()
+    second = decide_double_payment()
     assert refunds_in(second) == [a_refund(WECHAT, reason=RefundReason.DOUBLE)]
-    assert (notified(second)["type"], notified(second)["data"]["refund"]["reason"]) == (
+    assert (notification_body(second)["type"], notification_body(second)["data"]["refund"]["reason"]) == (
         "order.double_payment",
         "double",
     )
 
 
-def test_only_what_is_left_goes_back() -> None:
-    """Somebody has given back a part at the channel, which is a case of its own."""
-    decision = came_late(evidence=refunded(refunded_amount=100))
+def test_only_the_remaining_amount_is_refunded() -> None:
+    """A part was refunded at the channel itself, which opens another case."""
+    decision = decide_late_money(evidence=refunded(refunded_amount=100))
     assert [refund.amount for refund in refunds_in(decision)] == [8788]
-    assert reasons_in(decision) == [CaseReason.PAID_LATE, CaseReason.REFUNDED_OUTSIDE]
-    assert refunds_in(came_late(evidence=refunded(refunded_amount=8888))) == []
+    assert case_reasons(decision) == [CaseReason.PAID_LATE, CaseReason.REFUNDED_OUTSIDE]
+    assert refunds_in(decide_late_money(evidence=refunded(refunded_amount=8888))) == []
 
 
 def test_a_watched_payment_is_never_refunded() -> None:
-    assert refunds_in(came_late(origin=Origin.WATCHED)) == []
-    assert reasons_in(came_late(origin=Origin.WATCHED)) == [CaseReason.PAID_LATE]
-    assert refunds_in(came_twice(origin=Origin.WATCHED)) == []
+    assert refunds_in(decide_late_money(origin=Origin.WATCHED)) == []
+    assert case_reasons(decide_late_money(origin=Origin.WATCHED)) == [CaseReason.PAID_LATE]
+    assert refunds_in(decide_double_payment(origin=Origin.WATCHED)) == []
 
 
 @pytest.mark.parametrize("reason", sorted(MISMATCHES))
-def test_nothing_goes_back_by_itself_while_anything_of_the_order_is_doubted(reason: CaseReason) -> None:
+def test_an_order_with_an_open_mismatch_has_no_automatic_refund(reason: CaseReason) -> None:
     state = a_state(closed_order(), CLOSED_PAYMENT, cases=frozenset({(ALIPAY, reason)}))
     decision = on_callback(state, ALIPAY, paid(), LATE, Source.CALLBACK)
-    assert (refunds_in(decision), reasons_in(decision)) == ([], [CaseReason.PAID_LATE])
+    assert (refunds_in(decision), case_reasons(decision)) == ([], [CaseReason.PAID_LATE])
 
 
 def test_money_that_pays_an_order_is_never_refunded() -> None:
-    """Also when it comes through the same account and under the same policies."""
+    """The policies of the account refund only late money and double payments."""
     decision = on_callback(a_state(an_order(), a_payment()), ALIPAY, paid(), BOTH, Source.CALLBACK)
     assert (decision.outcome, refunds_in(decision)) == (Outcome.PAID, [])
 
 
-def test_the_same_money_told_again_requests_nothing_more() -> None:
+def test_a_repeated_payment_report_requests_no_second_refund() -> None:
     state = a_state(closed_order(), CLOSED_PAYMENT)
-    decision = came_late()
+    decision = decide_late_money()
     assert decision.change is not None
-    again = on_callback(applied(state, decision.change), ALIPAY, paid(), LATE, Source.CALLBACK)
-    assert (again.outcome, again.change) == (Outcome.NOTHING_NEW, None)
+    repeated = on_callback(applied(state, decision.change), ALIPAY, paid(), LATE, Source.CALLBACK)
+    assert (repeated.outcome, repeated.change) == (Outcome.NOTHING_NEW, None)
 
 
 # -- the number --------------------------------------------------------------------------------------------------------
 
 
 @given(st.from_regex(OUT_TRADE_NO, fullmatch=True), st.integers(1, 99))
-def test_a_refunds_number_is_one_that_every_channel_takes_and_always_the_same(number: str, nth: int) -> None:
-    assert re.fullmatch(TAKEN, refund_number(number, nth), re.ASCII)
+def test_a_refund_number_is_valid_for_every_channel_and_deterministic(number: str, nth: int) -> None:
+    assert re.fullmatch(REFUND_NO, refund_number(number, nth), re.ASCII)
     assert refund_number(number, nth) == refund_number(number, nth)
 
 
@@ -209,27 +203,27 @@ def test_refunds_of_different_payments_or_attempts_have_different_numbers(number
     assert len({refund_number(number) for number in longer}) == len(longer)
 
 
-# -- what an operator requests -----------------------------------------------------------------------------------------
+# -- refunds by an operator --------------------------------------------------------------------------------------------
 
 
-def requested(state: OrderState, key: PaymentKey = ALIPAY) -> Decision:
+def decide_request(state: OrderState, key: PaymentKey = ALIPAY) -> Decision:
     return on_refund_requested(state, key, "anna")
 
 
-def test_an_operator_gives_back_flagged_money_once() -> None:
+def test_an_operator_refunds_flagged_money_once() -> None:
     state = late_state()
-    decision = requested(state)
+    decision = decide_request(state)
     assert refunds_in(decision) == [a_refund(reason=RefundReason.OPERATOR)]
     assert decision.change is not None
     assert (decision.change.event.by, decision.change.event.note) == (Source.OPERATOR, "ralipay-000001 by anna")
     assert order_after(decision).version == state.order.version + 1
-    again = requested(applied(state, decision.change))
-    assert (again.outcome, again.change) == (Outcome.NOTHING_NEW, None)
+    repeated = decide_request(applied(state, decision.change))
+    assert (repeated.outcome, repeated.change) == (Outcome.NOTHING_NEW, None)
 
 
-def test_an_operator_gives_back_a_second_payments_money() -> None:
+def test_an_operator_refunds_a_double_payment() -> None:
     state = a_state(paid_order(), paid_payment(), paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2"))
-    assert [refund.key for refund in refunds_in(requested(state, WECHAT))] == [WECHAT]
+    assert [refund.key for refund in refunds_in(decide_request(state, WECHAT))] == [WECHAT]
 
 
 @pytest.mark.parametrize(
@@ -242,27 +236,27 @@ def test_an_operator_gives_back_a_second_payments_money() -> None:
         a_state(closed_order(), paid_payment(refunded_amount=8888)),
         a_state(closed_order(), paid_payment(WECHAT)),
     ],
-    ids=["open", "closed", "paid the order", "watched", "given back", "of another number"],
+    ids=["open", "closed", "paid the order", "watched", "refunded", "of another number"],
 )
-def test_what_an_operator_cannot_give_back(state: OrderState) -> None:
-    assert requested(state) == Decision(outcome=Outcome.NOT_REFUNDABLE)
+def test_an_operator_cannot_refund_other_payments(state: OrderState) -> None:
+    assert decide_request(state) == Decision(outcome=Outcome.NOT_REFUNDABLE)
 
 
-def test_after_a_failure_another_refund_has_another_number() -> None:
-    """The channel has the first one, and has said that it failed."""
+def test_a_refund_after_a_failed_one_has_another_number() -> None:
+    """The channel has the first refund and reported that it failed."""
     failed = a_refund(status=RefundStatus.FAILED, settled_at=NOW)
-    assert [refund.refund_no for refund in refunds_in(requested(late_state(failed)))] == ["r2_alipay-000001"]
+    assert [refund.refund_no for refund in refunds_in(decide_request(late_state(failed)))] == ["r2_alipay-000001"]
 
 
 @pytest.mark.parametrize("status", [RefundStatus.REQUESTED, RefundStatus.PROCESSING, RefundStatus.SUCCEEDED])
-def test_money_that_is_going_back_cannot_be_accepted(status: RefundStatus) -> None:
-    """Otherwise the order would be paid with money that the buyer has again."""
+def test_money_with_a_live_refund_cannot_be_accepted(status: RefundStatus) -> None:
+    """Otherwise the order would be paid with money that goes back to the buyer."""
     state = late_state(a_refund(status=status))
     assert on_late_accepted(state, "anna") == Decision(outcome=Outcome.NOT_ACCEPTABLE)
     other = paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2")
     accepted = on_late_accepted(replace(state, payments=(*state.payments, other)), "anna")
     assert order_after(accepted).paid_by == WECHAT
-    assert CaseReason.DOUBLE_PAYMENT not in reasons_in(accepted)
+    assert CaseReason.DOUBLE_PAYMENT not in case_reasons(accepted)
 
 
 def test_money_whose_refund_failed_can_be_accepted() -> None:
@@ -270,11 +264,11 @@ def test_money_whose_refund_failed_can_be_accepted() -> None:
     assert order_after(on_late_accepted(late_state(failed), "anna")).paid_by == ALIPAY
 
 
-# -- what the channel says of it ---------------------------------------------------------------------------------------
+# -- responses of the channel ------------------------------------------------------------------------------------------
 
 
-def test_a_refund_that_succeeded_answers_the_case_tells_the_merchant_and_leaves_the_order_closed() -> None:
-    decision = answered(late_state(a_refund(status=RefundStatus.PROCESSING)), RefundStatus.SUCCEEDED)
+def test_a_succeeded_refund_resolves_the_case_and_notifies_the_merchant() -> None:
+    decision = decide_refund(late_state(a_refund(status=RefundStatus.PROCESSING)), RefundStatus.SUCCEEDED)
     assert decision.outcome is Outcome.REFUNDED
     assert decision.change is not None
     [refund], [payment] = decision.change.refunds, decision.change.payments
@@ -283,37 +277,40 @@ def test_a_refund_that_succeeded_answers_the_case_tells_the_merchant_and_leaves_
     assert [(answer.reason, answer.resolution) for answer in decision.change.resolutions] == [
         (CaseReason.PAID_LATE, "refunded")
     ]
-    told = notified(decision)
-    assert (told["type"], told["data"]["status"], told["data"]["late"]) == ("order.refunded", "closed", True)
-    assert (told["data"]["refund"]["status"], told["data"]["payment"]["refunded_amount"]) == ("succeeded", 8888)
+    body = notification_body(decision)
+    assert (body["type"], body["data"]["status"], body["data"]["late"]) == ("order.refunded", "closed", True)
+    assert (body["data"]["refund"]["status"], body["data"]["payment"]["refunded_amount"]) == ("succeeded", 8888)
     assert order_after(decision) == replace(closed_order(), version=closed_order().version + 1)
 
 
-def test_a_refund_never_unpays_an_order() -> None:
-    """The second payment goes back; the first one has paid the order and keeps it paid."""
+def test_a_refund_of_a_double_payment_leaves_the_order_paid() -> None:
+    """The second payment is refunded; the first one paid the order, which stays paid."""
     payments = (paid_payment(), paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2"))
     cases = frozenset({(WECHAT, CaseReason.DOUBLE_PAYMENT)})
     state = a_state(paid_order(), *payments, cases=cases, refunds=(a_refund(WECHAT, reason=RefundReason.DOUBLE),))
-    decision = answered(state, RefundStatus.SUCCEEDED)
+    decision = decide_refund(state, RefundStatus.SUCCEEDED)
     assert decision.change is not None
     after = applied(state, decision.change)
     assert (after.order.status, after.order.paid_by) == (OrderStatus.PAID, ALIPAY)
     assert after.open_cases == frozenset()
-    assert (notified(decision)["data"]["status"], notified(decision)["data"]["late"]) == ("paid", False)
+    assert (notification_body(decision)["data"]["status"], notification_body(decision)["data"]["late"]) == (
+        "paid",
+        False,
+    )
 
 
-def test_a_partial_refund_seen_never_unpays_an_order() -> None:
+def test_a_refund_made_at_the_channel_leaves_the_order_paid() -> None:
     state = a_state(paid_order(), paid_payment())
     for evidence in (refunded(refunded_amount=1), refunded(refunded_amount=8888)):
         decision = on_callback(state, ALIPAY, evidence, BOTH, Source.CALLBACK)
         assert (order_after(decision).status, refunds_in(decision)) == (OrderStatus.PAID, [])
-        assert reasons_in(decision) == [CaseReason.REFUNDED_OUTSIDE]
+        assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
 
 
-def test_a_refund_that_failed_is_a_case_and_the_question_of_the_money_stays_open() -> None:
+def test_a_failed_refund_opens_a_case_beside_the_open_one() -> None:
     state = late_state(a_refund())
-    decision = answered(state, RefundStatus.FAILED, "refused: AMOUNT_EXCEEDED")
-    assert (decision.outcome, reasons_in(decision)) == (Outcome.REFUND_FAILED, [CaseReason.REFUND_FAILED])
+    decision = decide_refund(state, RefundStatus.FAILED, "refused: AMOUNT_EXCEEDED")
+    assert (decision.outcome, case_reasons(decision)) == (Outcome.REFUND_FAILED, [CaseReason.REFUND_FAILED])
     assert decision.change is not None
     assert decision.change.notification is None
     assert "AMOUNT_EXCEEDED" in decision.change.cases[0].detail
@@ -325,65 +322,65 @@ def test_a_refund_that_failed_is_a_case_and_the_question_of_the_money_stays_open
     ]
 
 
-def test_success_after_a_failure_answers_that_too() -> None:
+def test_a_succeeded_refund_resolves_the_case_of_an_earlier_failure() -> None:
     first = a_refund(status=RefundStatus.FAILED, settled_at=NOW)
     second = a_refund(refund_no="r2_alipay-000001")
     state = late_state(first, second, cases=frozenset({(ALIPAY, CaseReason.REFUND_FAILED)}))
-    decision = answered(state, RefundStatus.SUCCEEDED)
+    decision = decide_refund(state, RefundStatus.SUCCEEDED)
     assert decision.change is not None
     assert applied(state, decision.change).open_cases == frozenset()
 
 
-def test_processing_is_written_down_once_and_seen_after_that() -> None:
+def test_processing_is_recorded_once_and_then_only_observed() -> None:
     state = late_state(a_refund())
-    first = answered(state, RefundStatus.PROCESSING)
+    first = decide_refund(state, RefundStatus.PROCESSING)
     assert [refund.status for refund in refunds_in(first)] == [RefundStatus.PROCESSING]
     assert first.change is not None
-    again = answered(applied(state, first.change), RefundStatus.PROCESSING)
-    assert (again.change, again.observation is not None) == (None, True)
+    repeated = decide_refund(applied(state, first.change), RefundStatus.PROCESSING)
+    assert (repeated.change, repeated.observation is not None) == (None, True)
 
 
 @pytest.mark.parametrize("status", [RefundStatus.REQUESTED, RefundStatus.PROCESSING])
-def test_not_being_told_is_never_failure(status: RefundStatus) -> None:
-    decision = answered(late_state(a_refund(status=status)), None, "timeout")
+def test_an_unknown_refund_state_is_unclear(status: RefundStatus) -> None:
+    decision = decide_refund(late_state(a_refund(status=status)), None, "timeout")
     assert (decision.outcome, decision.change) == (Outcome.UNCLEAR, None)
     assert decision.observation is not None
     assert decision.observation.note == "ralipay-000001: timeout"
 
 
-@pytest.mark.parametrize("told", [None, RefundStatus.PROCESSING])
-def test_used_up_attempts_open_a_case_once_and_move_nothing_else(told: RefundStatus | None) -> None:
+@pytest.mark.parametrize("refund_state", [None, RefundStatus.PROCESSING])
+def test_used_up_attempts_open_one_case(refund_state: RefundStatus | None) -> None:
     rules = Rules(backoff=Backoff(attempts_max=3))
     for attempt, cases in ((1, []), (2, []), (3, [CaseReason.ATTEMPTS_EXHAUSTED])):
         state = late_state(a_refund(status=RefundStatus.PROCESSING, attempt=attempt))
-        assert reasons_in(answered(state, told, "timeout", rules)) == cases
-    told_before = late_state(
+        assert case_reasons(decide_refund(state, refund_state, "timeout", rules)) == cases
+    exhausted_before = late_state(
         a_refund(status=RefundStatus.PROCESSING, attempt=9), cases=frozenset({(ALIPAY, CaseReason.ATTEMPTS_EXHAUSTED)})
     )
-    assert answered(told_before, told, "timeout", rules).change is None
+    assert decide_refund(exhausted_before, refund_state, "timeout", rules).change is None
 
 
-def test_the_last_attempt_may_find_it_processing_and_open_the_case_at_once() -> None:
+def test_a_last_attempt_that_finds_processing_opens_the_case() -> None:
     state = late_state(a_refund(attempt=3))
-    decision = answered(state, RefundStatus.PROCESSING, rules=Rules(backoff=Backoff(attempts_max=3)))
+    decision = decide_refund(state, RefundStatus.PROCESSING, rules=Rules(backoff=Backoff(attempts_max=3)))
     assert [refund.status for refund in refunds_in(decision)] == [RefundStatus.PROCESSING]
-    assert reasons_in(decision) == [CaseReason.ATTEMPTS_EXHAUSTED]
+    assert case_reasons(decision) == [CaseReason.ATTEMPTS_EXHAUSTED]
 
 
 @pytest.mark.parametrize("status", [status for status in RefundStatus if status.is_final])
-@pytest.mark.parametrize("told", [*RefundStatus, None])
-def test_what_is_definite_stays_so(status: RefundStatus, told: RefundStatus | None) -> None:
-    assert answered(late_state(a_refund(status=status)), told) == Decision(outcome=Outcome.NOTHING_NEW)
+@pytest.mark.parametrize("refund_state", [*RefundStatus, None])
+def test_a_definite_refund_does_not_change(status: RefundStatus, refund_state: RefundStatus | None) -> None:
+    assert decide_refund(late_state(a_refund(status=status)), refund_state) == Decision(outcome=Outcome.NOTHING_NEW)
 
 
 @pytest.mark.parametrize("status", RefundStatus)
-@pytest.mark.parametrize("told", [*RefundStatus, None])
-def test_every_move_of_a_refund_is_in_the_table(status: RefundStatus, told: RefundStatus | None) -> None:
-    for refund in refunds_in(answered(late_state(a_refund(status=status)), told)):
+@pytest.mark.parametrize("refund_state", [*RefundStatus, None])
+def test_every_move_of_a_refund_is_legal(status: RefundStatus, refund_state: RefundStatus | None) -> None:
+    for refund in refunds_in(decide_refund(late_state(a_refund(status=status)), refund_state)):
         assert refund.status in REFUND_MOVES[status]
 
 
-def test_an_answer_about_a_refund_that_is_none_is_nothing() -> None:
+def test_the_state_of_an_unknown_refund_is_stale() -> None:
     assert on_refund(late_state(), "r-other", RefundStatus.SUCCEEDED, RULES) == Decision(outcome=Outcome.STALE)
 
 
@@ -392,29 +389,29 @@ def test_an_answer_about_a_refund_that_is_none_is_nothing() -> None:
 
 @pytest.mark.parametrize("status", [RefundStatus.REQUESTED, RefundStatus.PROCESSING, RefundStatus.SUCCEEDED])
 @pytest.mark.parametrize("amount", [1, 8888])
-def test_a_refund_of_ours_that_evidence_shows_is_no_case(status: RefundStatus, amount: int) -> None:
-    """Whether the channel's callback or its answer to our request comes first."""
+def test_evidence_of_our_own_refund_opens_no_case(status: RefundStatus, amount: int) -> None:
+    """The callback of the channel may arrive before or after its response to our request."""
     state = late_state(a_refund(status=status))
     decision = on_callback(state, ALIPAY, refunded(refunded_amount=amount), LATE, Source.CALLBACK)
-    assert reasons_in(decision) == []
+    assert case_reasons(decision) == []
     assert decision.change is not None
     after = applied(state, decision.change)
     assert [payment.refunded_amount for payment in after.payments] == [amount]
     if not status.is_final:
-        settled = answered(after, RefundStatus.SUCCEEDED).change
+        settled = decide_refund(after, RefundStatus.SUCCEEDED).change
         assert settled is not None
         assert [payment.refunded_amount for payment in settled.payments] == [8888]
 
 
-def test_a_refund_that_we_hold_to_have_failed_and_evidence_shows_is_a_case() -> None:
+def test_evidence_of_our_failed_refund_opens_a_case() -> None:
     state = late_state(a_refund(status=RefundStatus.FAILED, settled_at=NOW))
     decision = on_callback(state, ALIPAY, refunded(refunded_amount=8888), LATE, Source.CALLBACK)
-    assert reasons_in(decision) == [CaseReason.REFUNDED_OUTSIDE]
+    assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
 
 
-# -- whatever is told, in whatever order -------------------------------------------------------------------------------
+# -- any inputs in any order -------------------------------------------------------------------------------------------
 
-TELLINGS = st.lists(
+INPUTS = st.lists(
     st.one_of(
         st.sampled_from([*RefundStatus, None]),
         st.integers(0, 8888).map(lambda amount: refunded(refunded_amount=amount) if amount else paid()),
@@ -424,25 +421,25 @@ TELLINGS = st.lists(
 )
 
 
-@given(TELLINGS, st.sampled_from(LatePolicy), st.integers(0, 8888))
-def test_never_more_goes_back_than_came_and_never_what_paid(
-    tellings: list[RefundStatus | Evidence | str | None], policy: LatePolicy, given_back: int
+@given(INPUTS, st.sampled_from(LatePolicy), st.integers(0, 8888))
+def test_refunds_never_exceed_the_payment_and_never_touch_the_paying_one(
+    inputs: list[RefundStatus | Evidence | str | None], policy: LatePolicy, refunded_amount: int
 ) -> None:
     rules = Rules(late_policy=policy, backoff=Backoff(attempts_max=2))
     state = a_state(closed_order(), CLOSED_PAYMENT)
-    first = refunded(refunded_amount=given_back) if given_back else paid()
+    first = refunded(refunded_amount=refunded_amount) if refunded_amount else paid()
     state = _after(state, on_callback(state, ALIPAY, first, rules, Source.CALLBACK))
-    for told in tellings:
+    for refund_state in inputs:
         refund_no = state.refunds[-1].refund_no if state.refunds else "r-none"
-        match told:
+        match refund_state:
             case "operator":
-                decision = requested(state)
+                decision = decide_request(state)
             case RefundStatus() | None:
-                decision = on_refund(state, refund_no, told, rules)
+                decision = on_refund(state, refund_no, refund_state, rules)
             case str():
-                raise AssertionError(told)
+                raise AssertionError(refund_state)
             case _:
-                decision = on_callback(state, ALIPAY, told, rules, Source.CALLBACK)
+                decision = on_callback(state, ALIPAY, refund_state, rules, Source.CALLBACK)
         state = _after(state, decision)
         _check(state, policy)
 
@@ -465,7 +462,7 @@ def _check(state: OrderState, policy: LatePolicy) -> None:
     if state.order.paid_by is not None:
         assert state.refunds == ()
     elif not any(refund.status is RefundStatus.SUCCEEDED for refund in live):
-        assert (ALIPAY, CaseReason.PAID_LATE) in state.open_cases, "nobody looks after this money"
+        assert (ALIPAY, CaseReason.PAID_LATE) in state.open_cases, "this money has neither a refund nor a case"
 
 
 def _amount(payment: Payment) -> int:

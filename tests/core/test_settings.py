@@ -29,7 +29,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert read_settings({}) == Settings()
 
 
-def test_variables_are_the_names_in_upper_case_and_others_are_not_ours() -> None:
+def test_variables_are_upper_case_names_and_others_are_ignored() -> None:
     settings = read_settings(ALL_SET | {"PORT": "80", "BACKOFF_UNIT_S": "0.5", "PATH": "/bin", "port": "81"})
     assert (settings.port, settings.backoff_unit_s, settings.public_url) == (80, 0.5, "https://pay.test")
 
@@ -39,7 +39,7 @@ def test_an_empty_variable_is_not_set(empty: str) -> None:
     assert read_settings({"PORT": empty, "LOG_LEVEL": empty}) == Settings()
 
 
-def test_space_around_a_value_is_not_part_of_it() -> None:
+def test_space_around_a_value_is_ignored() -> None:
     assert read_settings({"PORT": " 80\n"}).port == 80
 
 
@@ -68,17 +68,17 @@ def test_a_value_out_of_its_bounds_is_refused(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["10.1.2.3/8", "localhost", "127.0.0.0/8;10.0.0.0/8", "300.0.0.0/8"])
-def test_networks_that_cannot_be_read_are_refused_at_the_start(text: str) -> None:
+def test_invalid_networks_are_refused_at_the_start(text: str) -> None:
     assert refusal({"NOTIFY_ALLOW_NETS": text}).startswith("NOTIFY_ALLOW_NETS: ")
 
 
-def test_networks_may_be_of_both_families() -> None:
+def test_networks_may_be_ipv4_and_ipv6() -> None:
     settings = read_settings({"NOTIFY_ALLOW_NETS": "127.0.0.0/8, ::1/128,"})
     assert settings.allowed_nets() == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert Settings().allowed_nets() == ()
 
 
-def test_every_secret_for_notifications_signs() -> None:
+def test_every_notification_secret_is_a_key() -> None:
     assert Settings(notify_secrets="whsec_new, whsec_old,").notify_keys() == ("whsec_new", "whsec_old")
     assert Settings().notify_keys() == ()
 
@@ -90,12 +90,12 @@ def test_no_secret_and_no_address_has_a_default(name: str) -> None:
         require(read_settings({key: value for key, value in ALL_SET.items() if key != name}), *map(str.lower, ALL_SET))
 
 
-def test_everything_that_is_missing_is_told_at_once() -> None:
+def test_one_error_names_all_missing_variables() -> None:
     with pytest.raises(ConfigurationError, match=r"^DATABASE_URL is not set: .*; REDIS_URL is not set: "):
         require(Settings(), "database_url", "redis_url", "port")
 
 
-def test_what_is_set_is_not_missing() -> None:
+def test_required_variables_that_are_set_raise_nothing() -> None:
     require(read_settings(ALL_SET), *map(str.lower, ALL_SET))
 
 
@@ -114,10 +114,10 @@ def test_settings_are_safe_to_print(show: Callable[[object], str]) -> None:
 @pytest.mark.parametrize(
     ("text", "at"), [("10:30", time(10, 30)), ("00:00", time(0)), ("off", None), ("", time(10, 30))]
 )
-def test_the_time_of_the_reconciliation(text: str, at: time | None) -> None:
+def test_the_reconciliation_time_is_read(text: str, at: time | None) -> None:
     assert read_settings({"RECONCILE_AT": text}).reconcile_time() == at
 
 
 @pytest.mark.parametrize("text", ["24:00", "10:60", "9:30", "1030", "10:30:00", "never", "１0:30"])
-def test_what_is_no_time_of_day_is_refused(text: str) -> None:
+def test_an_invalid_time_of_day_is_refused(text: str) -> None:
     assert refusal({"RECONCILE_AT": text}) == "RECONCILE_AT: set it to a time of day like 10:30, or to off"

@@ -49,7 +49,7 @@ TERMS = OrderTerms(
     notify_url="https://shop.test/hook",
     metadata={"cart": "7"},
 )
-BY_ALIPAY = PaymentTerms(account="alipay", method="page", out_trade_no=ALIPAY.out_trade_no)
+ALIPAY_TERMS = PaymentTerms(account="alipay", method="page", out_trade_no=ALIPAY.out_trade_no)
 WATCHED = PaymentTerms(
     account="wechat",
     out_trade_no=WECHAT.out_trade_no,
@@ -60,14 +60,14 @@ WATCHED = PaymentTerms(
 CHECKOUT = Checkout(kind="redirect", value="https://pay.test/1")
 
 
-def placed(
+def decide_place(
     payment: PaymentTerms | None, existing: OrderState | None = None, terms: OrderTerms = TERMS, rules: Rules = RULES
 ) -> Decision:
     return place(terms, payment, existing, rules, now=NOW, expires_at=EXPIRES_AT, page_token="token")
 
 
 def state_after(decision: Decision) -> OrderState:
-    """What is read once it has been committed."""
+    """State after the commit of this decision."""
     assert decision.change is not None
     return OrderState(order=decision.change.order, now=NOW, payments=decision.change.new_payments)
 
@@ -75,9 +75,9 @@ def state_after(decision: Decision) -> OrderState:
 # -- placing -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_order_is_armed_in_the_statement_that_places_it() -> None:
-    """Before the channel is called: the first query after a minute, and the deadline."""
-    decision = placed(BY_ALIPAY)
+def test_placing_an_order_arms_its_query_and_deadline_in_the_same_change() -> None:
+    """The first query, after a minute, and the deadline are armed before the channel is called."""
+    decision = decide_place(ALIPAY_TERMS)
     change = decision.change
     assert change is not None
     assert (decision.outcome, change.is_new, change.order.version) == (Outcome.PLACED, True, 1)
@@ -90,29 +90,29 @@ def test_an_order_is_armed_in_the_statement_that_places_it() -> None:
     assert (query.at, query.delay_s) == (None, 60.0)
 
 
-def test_a_new_payment_is_open_and_asks_for_what_the_order_asks_for() -> None:
-    change = placed(BY_ALIPAY).change
+def test_a_new_payment_is_open_and_has_the_amount_of_the_order() -> None:
+    change = decide_place(ALIPAY_TERMS).change
     assert change is not None
     [payment] = change.new_payments
     assert payment == a_payment(method="page", created_at=NOW)
 
 
 def test_early_queries_of_the_account_come_first() -> None:
-    change = placed(BY_ALIPAY, rules=Rules(backoff=Backoff(early_s=(5.0, 20.0)))).change
+    change = decide_place(ALIPAY_TERMS, rules=Rules(backoff=Backoff(early_s=(5.0, 20.0)))).change
     assert change is not None
     assert (change.arm[1].attempt, change.arm[1].delay_s) == (-1, 5.0)
 
 
 def test_without_a_payment_only_the_deadline_is_armed() -> None:
-    change = placed(None).change
+    change = decide_place(None).change
     assert change is not None
     assert change.order.status is OrderStatus.CREATED
     assert change.new_payments == ()
     assert [arm.key for arm in change.arm] == [DEADLINE]
 
 
-def test_a_watched_payment_was_handed_to_the_user_elsewhere() -> None:
-    change = placed(WATCHED).change
+def test_an_order_with_a_watched_payment_is_handed_off() -> None:
+    change = decide_place(WATCHED).change
     assert change is not None
     assert change.order.handed_off_at == NOW
     [payment] = change.new_payments
@@ -120,19 +120,19 @@ def test_a_watched_payment_was_handed_to_the_user_elsewhere() -> None:
     assert payment.payable_until == NOW + timedelta(hours=2)
 
 
-@pytest.mark.parametrize("payment", [None, BY_ALIPAY, WATCHED])
-@pytest.mark.parametrize("now_is", [{}, {"status": OrderStatus.CLOSED, "closed_at": NOW}, {"version": 9}])
-def test_a_replay_is_the_same_order_whatever_became_of_it(payment: PaymentTerms | None, now_is: dict[str, Any]) -> None:
-    """Also with a payment number made anew, as every request of ours brings one."""
-    state = state_after(placed(payment))
-    state = replace(state, order=replace(state.order, **now_is))
-    again = payment and (replace(payment, out_trade_no="another-1") if payment.origin is Origin.OURS else payment)
-    assert placed(again, state) == Decision(outcome=Outcome.SAME)
+@pytest.mark.parametrize("payment", [None, ALIPAY_TERMS, WATCHED])
+@pytest.mark.parametrize("order_changes", [{}, {"status": OrderStatus.CLOSED, "closed_at": NOW}, {"version": 9}])
+def test_a_replay_is_the_same_order_in_any_status(payment: PaymentTerms | None, order_changes: dict[str, Any]) -> None:
+    """The payment number differs, because every request creates a new one."""
+    state = state_after(decide_place(payment))
+    state = replace(state, order=replace(state.order, **order_changes))
+    repeated = payment and (replace(payment, out_trade_no="another-1") if payment.origin is Origin.OURS else payment)
+    assert decide_place(repeated, state) == Decision(outcome=Outcome.SAME)
 
 
 def test_a_replay_without_a_payment_finds_the_order_that_got_one_later() -> None:
-    state = replace(state_after(placed(None)), payments=(a_payment(method="page"),))
-    assert placed(None, state).outcome is Outcome.SAME
+    state = replace(state_after(decide_place(None)), payments=(a_payment(method="page"),))
+    assert decide_place(None, state).outcome is Outcome.SAME
 
 
 @pytest.mark.parametrize(
@@ -148,32 +148,32 @@ def test_a_replay_without_a_payment_finds_the_order_that_got_one_later() -> None
         {"metadata": {"cart": "8"}},
     ],
 )
-def test_other_terms_under_the_same_number_are_another_order(changes: dict[str, Any]) -> None:
-    state = state_after(placed(BY_ALIPAY))
-    decision = placed(BY_ALIPAY, state, replace(TERMS, **changes))
+def test_other_terms_under_the_same_number_are_refused(changes: dict[str, Any]) -> None:
+    state = state_after(decide_place(ALIPAY_TERMS))
+    decision = decide_place(ALIPAY_TERMS, state, replace(TERMS, **changes))
     assert decision == Decision(outcome=Outcome.OTHER_TERMS)
 
 
 @pytest.mark.parametrize(
-    ("first", "wanted"),
+    ("first", "other_payment"),
     [
-        (BY_ALIPAY, replace(BY_ALIPAY, account="wechat")),
-        (BY_ALIPAY, replace(BY_ALIPAY, method="qr")),
-        (BY_ALIPAY, replace(BY_ALIPAY, origin=Origin.WATCHED)),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, account="wechat")),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, method="qr")),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, origin=Origin.WATCHED)),
         (WATCHED, replace(WATCHED, out_trade_no="wechat-000009")),
-        (None, BY_ALIPAY),
+        (None, ALIPAY_TERMS),
     ],
 )
-def test_another_first_payment_is_other_terms(first: PaymentTerms | None, wanted: PaymentTerms) -> None:
-    assert placed(wanted, state_after(placed(first))).outcome is Outcome.OTHER_TERMS
+def test_another_first_payment_counts_as_other_terms(first: PaymentTerms | None, other_payment: PaymentTerms) -> None:
+    assert decide_place(other_payment, state_after(decide_place(first))).outcome is Outcome.OTHER_TERMS
 
 
-def test_the_terms_are_all_that_the_merchant_asks_for() -> None:
-    """A term that is kept but not compared would let two orders pass for one."""
+def test_the_terms_are_all_fields_that_the_merchant_sets() -> None:
+    """A term that is stored and not compared would make two orders count as one."""
     assert set(OrderTerms.__struct_fields__) <= set(Order.__struct_fields__)
     ours = {"status", "version", "page_token", "created_at", "expires_at", "handed_off_at"}
-    told = {"paid_by", "paid_at", "closed_at"}
-    assert set(Order.__struct_fields__) - set(OrderTerms.__struct_fields__) == ours | told
+    resolution_fields = {"paid_by", "paid_at", "closed_at"}
+    assert set(Order.__struct_fields__) - set(OrderTerms.__struct_fields__) == ours | resolution_fields
 
 
 # -- another attempt to pay --------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_another_attempt_is_armed_before_the_channel_is_called() -> None:
 
 def test_the_first_attempt_makes_an_order_paying() -> None:
     created = an_order(status=OrderStatus.CREATED, handed_off_at=None)
-    change = start_payment(a_state(created), BY_ALIPAY, RULES).change
+    change = start_payment(a_state(created), ALIPAY_TERMS, RULES).change
     assert change is not None
     assert (change.order.status, change.order.handed_off_at) == (OrderStatus.PAYING, None)
 
@@ -207,16 +207,16 @@ def test_the_first_attempt_makes_an_order_paying() -> None:
         (an_order(expires_at=NOW - timedelta(days=1)), Outcome.ALREADY_CLOSED),
     ],
 )
-def test_what_is_over_takes_no_other_payment(order: Order, outcome: Outcome) -> None:
+def test_a_resolved_or_expired_order_starts_no_payment(order: Order, outcome: Outcome) -> None:
     state = a_state(order, paid_payment(WECHAT))
-    assert start_payment(state, BY_ALIPAY, RULES) == Decision(outcome=outcome)
+    assert start_payment(state, ALIPAY_TERMS, RULES) == Decision(outcome=outcome)
 
 
-def test_the_open_payment_of_the_same_account_and_method_is_used_again() -> None:
-    """Also while the channel does not tell about it: the user goes on with what he has."""
+def test_the_open_payment_of_the_same_account_and_method_is_reused() -> None:
+    """It is used also while its query is unclear: the buyer continues with the same checkout."""
     state = a_state(an_order(), a_payment(method="page"))
     for unclear in ((), (ALIPAY,)):
-        terms = replace(BY_ALIPAY, out_trade_no="alipay-000009")
+        terms = replace(ALIPAY_TERMS, out_trade_no="alipay-000009")
         assert start_payment(state, terms, RULES, unclear=unclear) == Decision(outcome=Outcome.REUSED)
 
 
@@ -230,38 +230,38 @@ def test_the_open_payment_of_the_same_account_and_method_is_used_again() -> None
         a_payment(method="page", status=PaymentStatus.CLOSED),
     ],
 )
-def test_another_payment_is_not_used_again(payment: Payment) -> None:
-    terms = replace(BY_ALIPAY, out_trade_no="alipay-000009")
+def test_a_different_payment_is_not_reused(payment: Payment) -> None:
+    terms = replace(ALIPAY_TERMS, out_trade_no="alipay-000009")
     assert start_payment(a_state(an_order(), payment), terms, RULES).outcome is Outcome.STARTED
 
 
-def test_a_watched_payment_is_used_again_under_its_own_number_alone() -> None:
+def test_a_watched_payment_is_reused_only_under_its_own_number() -> None:
     state = a_state(an_order(), a_payment(WECHAT, origin=Origin.WATCHED))
     assert start_payment(state, WATCHED, RULES).outcome is Outcome.REUSED
     other = replace(WATCHED, out_trade_no="wechat-000009")
     assert start_payment(state, other, RULES).outcome is Outcome.STARTED
 
 
-def test_nobody_is_asked_to_pay_again_while_an_earlier_payment_is_unclear() -> None:
+def test_no_payment_starts_while_an_earlier_one_is_unclear() -> None:
     state = a_state(an_order(), a_payment(WECHAT))
-    assert start_payment(state, BY_ALIPAY, RULES, unclear=(WECHAT,)) == Decision(outcome=Outcome.UNCLEAR)
+    assert start_payment(state, ALIPAY_TERMS, RULES, unclear=(WECHAT,)) == Decision(outcome=Outcome.UNCLEAR)
 
 
-def test_what_was_unclear_and_has_ended_since_keeps_nobody_from_paying() -> None:
-    """The decision is made on fresh state after a conflict, the question to the channel is older."""
+def test_a_payment_that_closed_after_an_unclear_query_blocks_nothing() -> None:
+    """After a conflict the decision uses fresh state, and the query is older than that state."""
     state = a_state(an_order(), a_payment(WECHAT, status=PaymentStatus.CLOSED))
-    assert start_payment(state, BY_ALIPAY, RULES, unclear=(WECHAT,)).outcome is Outcome.STARTED
+    assert start_payment(state, ALIPAY_TERMS, RULES, unclear=(WECHAT,)).outcome is Outcome.STARTED
 
 
-# -- what the channel said to the creation -----------------------------------------------------------------------------
+# -- the response to the creation --------------------------------------------------------------------------------------
 
 
-def created(state: OrderState, **said: Any) -> Decision:
-    given = {"checkout": CHECKOUT, "channel_reference": None, "payable_until": None} | said
-    return on_created(state, ALIPAY, **given)
+def created(state: OrderState, **result: Any) -> Decision:
+    fields = {"checkout": CHECKOUT, "channel_reference": None, "payable_until": None} | result
+    return on_created(state, ALIPAY, **fields)
 
 
-def test_what_the_user_needs_to_pay_is_kept() -> None:
+def test_the_checkout_and_reference_of_a_creation_are_stored() -> None:
     until = NOW + timedelta(hours=2)
     state = a_state(an_order(handed_off_at=None), a_payment(refused_at=NOW))
     change = created(state, channel_reference="prepay-1", payable_until=until).change
@@ -272,7 +272,7 @@ def test_what_the_user_needs_to_pay_is_kept() -> None:
     assert (change.order.handed_off_at, change.order.version) == (NOW, 4)
 
 
-def test_what_the_channel_does_not_say_stays_as_it_was() -> None:
+def test_fields_that_the_creation_does_not_return_stay_unchanged() -> None:
     decision = created(a_state(an_order(), a_payment(channel_reference="prepay-1")))
     assert decision.change is not None
     [payment] = decision.change.payments
@@ -283,12 +283,12 @@ def test_what_the_channel_does_not_say_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     "payment", [a_payment(checkout=CHECKOUT), paid_payment(), a_payment(status=PaymentStatus.CLOSED)]
 )
-def test_a_creation_that_comes_too_late_changes_nothing(payment: Payment) -> None:
+def test_a_late_creation_response_changes_nothing(payment: Payment) -> None:
     state = a_state(an_order(), payment)
     assert created(state) == Decision(outcome=Outcome.NOTHING_NEW)
 
 
-def test_a_refused_creation_is_recorded_and_ends_nothing() -> None:
+def test_a_refused_creation_is_recorded_and_closes_nothing() -> None:
     decision = on_create_refused(a_state(an_order(), a_payment()), ALIPAY, "AMOUNT_TOO_SMALL")
     change = decision.change
     assert change is not None
@@ -298,19 +298,19 @@ def test_a_refused_creation_is_recorded_and_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize("payment", [a_payment(refused_at=NOW), paid_payment(), a_payment(status=PaymentStatus.CLOSED)])
-def test_a_refusal_told_again_or_too_late_changes_nothing(payment: Payment) -> None:
+def test_a_repeated_or_late_refusal_changes_nothing(payment: Payment) -> None:
     state = a_state(an_order(), payment)
     assert on_create_refused(state, ALIPAY, "REFUSED") == Decision(outcome=Outcome.NOTHING_NEW)
 
 
-def test_a_creation_of_a_payment_that_is_not_this_orders_changes_nothing() -> None:
+def test_a_creation_of_a_payment_of_another_order_changes_nothing() -> None:
     state = a_state(an_order(), a_payment(WECHAT))
     assert created(state) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
     assert on_create_refused(state, ALIPAY, "REFUSED") == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
 
 
 def test_decisions_are_made_of_frozen_data() -> None:
-    change = placed(BY_ALIPAY).change
+    change = decide_place(ALIPAY_TERMS).change
     assert change is not None
     for struct in (change, change.order, change.new_payments[0], change.arm[0], change.event):
         assert isinstance(struct, msgspec.Struct)

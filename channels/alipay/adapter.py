@@ -274,7 +274,7 @@ class Alipay:
     def _evidence(self, trade: Trade) -> Evidence:
         """Evidence under our account, unless the trade names another application or seller."""
         identities = ((trade.app_id, self._app_id), (trade.seller_id, self._seller_id))
-        other = next((named for named, ours in identities if named not in (None, ours)), None)
+        other = next((named for named, own in identities if named not in (None, own)), None)
         return evidence_of(trade, self._name if other is None else f"other:{other}")
 
 

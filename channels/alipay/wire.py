@@ -38,8 +38,8 @@ class Envelope(NamedTuple):
 
 def string_to_sign(parameters: Mapping[str, str]) -> bytes:
     """String to sign of a request: all parameters but `sign` and empty ones, sorted, values before URL encoding."""
-    kept = {name: value for name, value in parameters.items() if value and name != "sign"}
-    return "&".join(f"{name}={kept[name]}" for name in sorted(kept)).encode()
+    signed = {name: value for name, value in parameters.items() if value and name != "sign"}
+    return "&".join(f"{name}={signed[name]}" for name in sorted(signed)).encode()
 
 
 def callback_string(form: Mapping[bytes, bytes], excluded: Collection[bytes]) -> bytes:

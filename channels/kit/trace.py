@@ -13,9 +13,9 @@ import msgspec
 
 
 class SignatureCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of a signature. `what` is the kind of message, `key` the key's id, `string` the signed bytes."""
+    """One check of a signature. `message` is the kind of message, `key` the key's id, `string` the signed bytes."""
 
-    what: str
+    message: str
     algorithm: str
     key: str
     string: bytes
@@ -25,11 +25,11 @@ class SignatureCheck(msgspec.Struct, frozen=True, kw_only=True):
 _recording: ContextVar[list[SignatureCheck] | None] = ContextVar("listening", default=None)
 
 
-def record_check(what: str, *, algorithm: str, key: str, string: bytes, is_good: bool) -> None:
+def record_check(message: str, *, algorithm: str, key: str, string: bytes, is_good: bool) -> None:
     """Record a check and its result."""
     checks = _recording.get()
     if checks is not None:
-        checks.append(SignatureCheck(what=what, algorithm=algorithm, key=key, string=string, is_good=is_good))
+        checks.append(SignatureCheck(message=message, algorithm=algorithm, key=key, string=string, is_good=is_good))
 
 
 @contextmanager

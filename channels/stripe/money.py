@@ -48,7 +48,7 @@ def from_stripe(amount: int, currency: str) -> int:
         if amount % 100:
             raise ChannelUnreadable("amount")
         return amount // 100
-    ours = amount * 100 if currency in _NO_PLACES else amount
-    if ours > AMOUNT_MAX:
+    minor = amount * 100 if currency in _NO_PLACES else amount
+    if minor > AMOUNT_MAX:
         raise ChannelUnreadable("amount")
-    return ours
+    return minor

@@ -84,11 +84,11 @@ class KeyRing:
         return int(timestamp) if is_good else None
 
     def _find(self, serial: str, at: datetime) -> RSAPublicKey | None:
-        found = self._keys.get(_normal(serial))
-        if found is None:
+        entry = self._keys.get(_normal(serial))
+        if entry is None:
             self.has_unknown_serial = self.has_unknown_serial or _HEX.fullmatch(serial) is not None
             return None
-        key, until = found
+        key, until = entry
         return key if until is None or at <= until else None
 
 

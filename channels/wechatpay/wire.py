@@ -127,9 +127,9 @@ class Wire:
     def _target_here(self, url: str) -> str:
         """Path and query of an address on our host."""
         try:
-            parts, ours = urlsplit(url), urlsplit(self._base_url)
+            parts, own = urlsplit(url), urlsplit(self._base_url)
         except ValueError:
             raise ChannelUnreadable("download_url") from None
-        if (parts.scheme, parts.netloc) != (ours.scheme, ours.netloc):
+        if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
             raise ChannelUnreadable("download_host")
         return parts.path + (f"?{parts.query}" if parts.query else "")

@@ -135,7 +135,7 @@ def _facts(evidence: Evidence, payment: Payment | None) -> list[tuple[str, objec
 
 def _print_check(check: SignatureCheck, mask: Mask) -> None:
     result = "good" if check.is_good else "WRONG"
-    click.echo(f"\n{check.what}: {check.algorithm} with {printable(mask.text(check.key))}: {result}")
+    click.echo(f"\n{check.message}: {check.algorithm} with {printable(mask.text(check.key))}: {result}")
     text, encoding = _string(check, mask)
     click.echo(f"  over these {len(check.string)} bytes" + (", in base64" if encoding == "base64" else ""))
     shown = text[:STRING_CHARACTERS_MAX]
@@ -149,7 +149,7 @@ def _print_check(check: SignatureCheck, mask: Mask) -> None:
 def _check(check: SignatureCheck, mask: Mask) -> dict[str, object]:
     text, encoding = _string(check, mask)
     return {
-        "what": check.what,
+        "what": check.message,
         "algorithm": check.algorithm,
         "key": mask.text(check.key),
         "string": text,

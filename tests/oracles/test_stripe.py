@@ -111,8 +111,8 @@ async def test_library_lists_undelivered_events(library: Library, far_side: Simu
         await library.do("call", service="checkout.sessions", method="create", params=session(number))
         assert isinstance(far_side.pay(Key(opened.account.merchant_id, number)), Payment)
     events = await library.do("all_of", service="events", params={"delivery_success": False, "limit": 2})
-    numbers = [event["data"]["object"]["client_reference_id"] for event in events]
-    assert sorted(numbers) == numbers
+    listed = [event["data"]["object"]["client_reference_id"] for event in events]
+    assert sorted(listed) == numbers
     assert {event["type"] for event in events} == {"checkout.session.completed"}
 
 

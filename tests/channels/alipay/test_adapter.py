@@ -192,7 +192,7 @@ async def test_every_signature_check_is_recorded_with_its_exact_string() -> None
     with trace.recorded_checks() as checks:
         read_node(DRIVER.render(PaymentReport()))
         await callback_evidence()
-    assert [(one.what, one.algorithm, one.key, one.is_good) for one in checks] == [
+    assert [(one.message, one.algorithm, one.key, one.is_good) for one in checks] == [
         ("answer", "SHA256withRSA", "new", True),
         ("callback", "SHA256withRSA", "new", True),
     ]

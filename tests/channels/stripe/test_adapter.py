@@ -65,8 +65,8 @@ class Server:
 
 
 def respond_with(body: object, status: int = 200) -> Server:
-    body = json.dumps(body).encode()
-    return Server(lambda _: httpx.Response(status, stream=httpx.ByteStream(body)))
+    raw = json.dumps(body).encode()
+    return Server(lambda _: httpx.Response(status, stream=httpx.ByteStream(raw)))
 
 
 def session(**changed: object) -> dict[str, Any]:

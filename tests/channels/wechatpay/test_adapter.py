@@ -62,7 +62,7 @@ ROW = DRIVER.payment()
 Respond = Callable[[WireRequest], WireResponse]
 
 
-class Played:
+class FakeChannel:
     """The adapter with a fixed response; calls are recorded. `now` is its clock."""
 
     def __init__(
@@ -86,8 +86,8 @@ class Played:
             raise httpx.ConnectError("refused")
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append(WireRequest(request.method, request.url.raw_path.decode(), headers, request.content, b""))
-        status, text, body = self.respond(self.requests[-1])
-        return httpx.Response(status, headers=text, stream=httpx.ByteStream(body))
+        status, headers, body = self.respond(self.requests[-1])
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
     def signed(self, body: object, status: int = 200) -> WireResponse:
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -105,11 +105,11 @@ def create(method: str = "", **changes: Any) -> Create:
     return replace(request, **changes)
 
 
-def saying(body: object) -> Played:
+def channel_sending(body: object) -> FakeChannel:
     """A channel that sends this body, signed, for every call."""
-    played = Played()
-    played.respond = lambda _: played.signed(body)
-    return played
+    channel = FakeChannel()
+    channel.respond = lambda _: channel.signed(body)
+    return channel
 
 
 def callback_request(body: bytes, *, at: float = NOW.timestamp(), key: Key = Key.NEW) -> CallbackRequest:
@@ -124,9 +124,9 @@ def genuine(report: PaymentReport | None = None) -> bytes:
 
 
 async def test_a_call_has_the_required_headers() -> None:
-    played = Played()
-    await played.adapter.query_payment(ROW)
-    (request,) = played.requests
+    channel = FakeChannel()
+    await channel.adapter.query_payment(ROW)
+    (request,) = channel.requests
     assert request.target == f"/v3/pay/transactions/out-trade-no/{NUMBER}?mchid={DRIVER.merchant_id}"
     assert request.headers["accept"] == "application/json"
     assert request.headers["user-agent"].startswith("nodrop/")
@@ -138,10 +138,12 @@ async def test_a_call_has_the_required_headers() -> None:
 @pytest.mark.parametrize("call", ["query", "close"])
 async def test_five_lines_are_signed_also_when_the_body_is_empty(call: str) -> None:
     """The last line is the body, ended by a line feed like the others; for a GET it is empty."""
-    played = Played()
-    played.respond = lambda _: played.signed(DRIVER.render(PaymentReport(status="unpaid")) if call == "query" else b"")
-    await (played.adapter.query_payment(ROW) if call == "query" else played.adapter.close_payment(ROW))
-    (request,) = played.requests
+    channel = FakeChannel()
+    channel.respond = lambda _: channel.signed(
+        DRIVER.render(PaymentReport(status="unpaid")) if call == "query" else b""
+    )
+    await (channel.adapter.query_payment(ROW) if call == "query" else channel.adapter.close_payment(ROW))
+    (request,) = channel.requests
     fields = dict(re.findall(r'([a-z_]+)="([^"]*)"', request.headers["authorization"]))
     lines = (request.method, request.target, fields["timestamp"], fields["nonce_str"], request.body.decode(), "")
     public, signature = keys().ours[Key.NEW].public_key(), base64.b64decode(fields["signature"])
@@ -151,23 +153,23 @@ async def test_five_lines_are_signed_also_when_the_body_is_empty(call: str) -> N
 
 
 async def test_the_address_is_signed_as_it_is_sent() -> None:
-    played = Played()
-    await played.adapter.query_payment(replace(ROW, out_trade_no="ab|cd*ef"))
-    assert "/ab%7Ccd%2Aef?" in played.requests[0].target
+    channel = FakeChannel()
+    await channel.adapter.query_payment(replace(ROW, out_trade_no="ab|cd*ef"))
+    assert "/ab%7Ccd%2Aef?" in channel.requests[0].target
 
 
 async def test_a_payment_with_a_reference_is_queried_by_it() -> None:
-    played = Played()
-    await played.adapter.query_payment(replace(ROW, channel_reference=DRIVER.transaction))
-    assert played.requests[0].target == f"/v3/pay/transactions/id/{DRIVER.transaction}?mchid={DRIVER.merchant_id}"
+    channel = FakeChannel()
+    await channel.adapter.query_payment(replace(ROW, channel_reference=DRIVER.transaction))
+    assert channel.requests[0].target == f"/v3/pay/transactions/id/{DRIVER.transaction}?mchid={DRIVER.merchant_id}"
 
 
 async def test_a_creation_request_has_every_field_of_the_payment() -> None:
     until = datetime(2026, 11, 23, 4, 30, 0, 999_999, tzinfo=UTC)
-    played = saying({"code_url": "weixin://wxpay/bizpayurl?pr=a"})
-    created = await played.adapter.create_payment(create(payment=replace(ROW, payable_until=until)))
-    assert played.requests[0].target == "/v3/pay/transactions/native"
-    assert json.loads(played.requests[0].body) == {
+    channel = channel_sending({"code_url": "weixin://wxpay/bizpayurl?pr=a"})
+    created = await channel.adapter.create_payment(create(payment=replace(ROW, payable_until=until)))
+    assert channel.requests[0].target == "/v3/pay/transactions/native"
+    assert json.loads(channel.requests[0].body) == {
         "appid": APPID,
         "mchid": DRIVER.merchant_id,
         "description": "Tea, 250 g",
@@ -181,38 +183,38 @@ async def test_a_creation_request_has_every_field_of_the_payment() -> None:
 
 
 async def test_a_long_description_is_cut_by_characters_and_not_by_bytes() -> None:
-    played = saying({"code_url": "weixin://x"})
-    await played.adapter.create_payment(create(subject="茶" * 200))
-    assert json.loads(played.requests[0].body)["description"] == "茶" * 127
+    channel = channel_sending({"code_url": "weixin://x"})
+    await channel.adapter.create_payment(create(subject="茶" * 200))
+    assert json.loads(channel.requests[0].body)["description"] == "茶" * 127
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/callbacks/main?a=1", "https://shop.example/callbacks/main?"])
 async def test_a_callback_url_with_a_query_string_is_refused(url: str) -> None:
     """The channel accepts the order and never calls such an address."""
-    played = saying({"code_url": "weixin://x"})
+    channel = channel_sending({"code_url": "weixin://x"})
     with pytest.raises(InvalidRequest):
-        await played.adapter.create_payment(create(callback_url=url))
-    assert played.requests == []
+        await channel.adapter.create_payment(create(callback_url=url))
+    assert channel.requests == []
 
 
 async def test_only_cny_is_accepted() -> None:
-    played = saying({"code_url": "weixin://x"})
+    channel = channel_sending({"code_url": "weixin://x"})
     with pytest.raises(InvalidRequest):
-        await played.adapter.create_payment(create(payment=replace(ROW, currency="USD")))
-    assert played.requests == []
+        await channel.adapter.create_payment(create(payment=replace(ROW, currency="USD")))
+    assert channel.requests == []
 
 
 async def test_an_unknown_method_is_refused_before_anything_is_sent() -> None:
-    played = saying({"code_url": "weixin://x"})
+    channel = channel_sending({"code_url": "weixin://x"})
     with pytest.raises(InvalidRequest):
-        await played.adapter.create_payment(create("app"))
-    assert played.requests == []
+        await channel.adapter.create_payment(create("app"))
+    assert channel.requests == []
 
 
 async def test_h5_sends_the_buyer_to_the_channel_and_back() -> None:
-    played = saying({"h5_url": "https://wx.example/checkmweb?prepay_id=wx1&package=2"})
-    checkout = (await played.adapter.create_payment(create("h5"))).checkout
-    scene = json.loads(played.requests[0].body)["scene_info"]
+    channel = channel_sending({"h5_url": "https://wx.example/checkmweb?prepay_id=wx1&package=2"})
+    checkout = (await channel.adapter.create_payment(create("h5"))).checkout
+    scene = json.loads(channel.requests[0].body)["scene_info"]
     assert scene == {"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}}
     assert checkout.kind == "redirect"
     assert parse_qs(urlsplit(checkout.value).query) == {
@@ -225,13 +227,13 @@ async def test_h5_sends_the_buyer_to_the_channel_and_back() -> None:
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "http://[", "weixin://wap/pay", "//evil.example", "http://"])
 async def test_h5_sends_the_buyer_to_web_addresses_only(url: str) -> None:
     with pytest.raises(ChannelUnreadable):
-        await saying({"h5_url": url}).adapter.create_payment(create("h5"))
+        await channel_sending({"h5_url": url}).adapter.create_payment(create("h5"))
 
 
 async def test_jsapi_returns_the_signed_bridge_parameters() -> None:
-    played = saying({"prepay_id": "wx2026112312000000000000000000000001"})
-    checkout = (await played.adapter.create_payment(create("jsapi"))).checkout
-    assert json.loads(played.requests[0].body)["payer"] == {"openid": "openid-of-a-buyer"}
+    channel = channel_sending({"prepay_id": "wx2026112312000000000000000000000001"})
+    checkout = (await channel.adapter.create_payment(create("jsapi"))).checkout
+    assert json.loads(channel.requests[0].body)["payer"] == {"openid": "openid-of-a-buyer"}
     bridge = json.loads(checkout.value)
     assert checkout.kind == "client"
     assert set(bridge) == {"appId", "timeStamp", "nonceStr", "package", "signType", "paySign"}
@@ -245,25 +247,25 @@ async def test_jsapi_returns_the_signed_bridge_parameters() -> None:
 
 
 async def test_a_query_goes_to_the_second_host_when_the_first_cannot_be_connected() -> None:
-    played = Played(base_url=LIVE)
-    played.unconnectable = {"api.mch.weixin.qq.com"}
-    assert isinstance(await played.adapter.query_payment(ROW), Paid)
-    assert played.hosts == ["api.mch.weixin.qq.com", "api2.mch.weixin.qq.com"]
+    channel = FakeChannel(base_url=LIVE)
+    channel.unconnectable = {"api.mch.weixin.qq.com"}
+    assert isinstance(await channel.adapter.query_payment(ROW), Paid)
+    assert channel.hosts == ["api.mch.weixin.qq.com", "api2.mch.weixin.qq.com"]
 
 
 async def test_only_queries_go_to_the_second_host() -> None:
-    played = Played(base_url=LIVE)
-    played.unconnectable = {"api.mch.weixin.qq.com"}
+    channel = FakeChannel(base_url=LIVE)
+    channel.unconnectable = {"api.mch.weixin.qq.com"}
     with pytest.raises(ChannelUnavailable):
-        await played.adapter.create_payment(create())
-    assert played.hosts == ["api.mch.weixin.qq.com"]
+        await channel.adapter.create_payment(create())
+    assert channel.hosts == ["api.mch.weixin.qq.com"]
 
 
 async def test_a_query_that_was_received_is_not_sent_to_the_second_host() -> None:
-    played = Played(lambda _: error(500, "SYSTEM_ERROR"), base_url=LIVE)
+    channel = FakeChannel(lambda _: error(500, "SYSTEM_ERROR"), base_url=LIVE)
     with pytest.raises(ChannelUnavailable):
-        await played.adapter.query_payment(ROW)
-    assert played.hosts == ["api.mch.weixin.qq.com"]
+        await channel.adapter.query_payment(ROW)
+    assert channel.hosts == ["api.mch.weixin.qq.com"]
 
 
 # -- evidence --------------------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ async def test_a_query_that_was_received_is_not_sent_to_the_second_host() -> Non
 async def test_the_amount_of_the_order_counts_and_not_what_the_payer_paid_after_a_coupon() -> None:
     fields = json.loads(DRIVER.render(PaymentReport()))
     fields["amount"]["payer_total"] = 1
-    evidence = await saying(fields).adapter.query_payment(ROW)
+    evidence = await channel_sending(fields).adapter.query_payment(ROW)
     assert isinstance(evidence, Paid)
     assert evidence.amount == AMOUNT
     assert mismatch(ROW, evidence) is None
@@ -280,7 +282,7 @@ async def test_the_amount_of_the_order_counts_and_not_what_the_payer_paid_after_
 
 async def test_trade_state_refund_was_paid() -> None:
     """The response has no refunded amount: 0, so that none is invented."""
-    evidence = await saying(DRIVER.render(PaymentReport(status="refunded"))).adapter.query_payment(ROW)
+    evidence = await channel_sending(DRIVER.render(PaymentReport(status="refunded"))).adapter.query_payment(ROW)
     assert isinstance(evidence, Refunded)
     assert (evidence.amount, evidence.refunded_amount, evidence.at) == (AMOUNT, 0, PAID_AT)
     assert mismatch(ROW, evidence) is None
@@ -294,7 +296,7 @@ async def test_states_without_money_need_no_amount(state: str, kind: type[Unpaid
     """A failed attempt leaves NOTPAY, and another may follow."""
     fields = json.loads(DRIVER.render(PaymentReport(status=state)))
     del fields["amount"]
-    assert isinstance(await saying(fields).adapter.query_payment(ROW), kind)
+    assert isinstance(await channel_sending(fields).adapter.query_payment(ROW), kind)
 
 
 @pytest.mark.parametrize("total", [8888.5, "8888", "88.88", True, None, -8888, 1e30])
@@ -302,37 +304,37 @@ async def test_an_amount_is_an_integer_of_fen_or_it_is_unreadable(total: object)
     fields = json.loads(DRIVER.render(PaymentReport()))
     fields["amount"]["total"] = total
     with pytest.raises(ChannelUnreadable):
-        await saying(fields).adapter.query_payment(ROW)
+        await channel_sending(fields).adapter.query_payment(ROW)
 
 
 async def test_an_amount_without_its_currency_is_in_cny() -> None:
     fields = json.loads(DRIVER.render(PaymentReport()))
     del fields["amount"]["currency"]
-    evidence = await saying(fields).adapter.query_payment(ROW)
+    evidence = await channel_sending(fields).adapter.query_payment(ROW)
     assert evidence.currency == "CNY"
 
 
 async def test_a_404_with_order_not_exist_is_missing_although_unsigned() -> None:
-    played = Played(lambda _: error(404, "ORDER_NOT_EXIST"))
-    assert await played.adapter.query_payment(ROW) == Missing(channel_account="main", out_trade_no=NUMBER)
+    channel = FakeChannel(lambda _: error(404, "ORDER_NOT_EXIST"))
+    assert await channel.adapter.query_payment(ROW) == Missing(channel_account="main", out_trade_no=NUMBER)
     for answer in (error(400, "ORDER_NOT_EXIST"), error(404, "NOT_FOUND"), WireResponse(404, {}, b"")):
-        played.respond = lambda _, answer=answer: answer  # type: ignore[misc]  # bound now
+        channel.respond = lambda _, answer=answer: answer  # type: ignore[misc]  # bound now
         with pytest.raises(ChannelUnreadable):
-            await played.adapter.query_payment(ROW)
+            await channel.adapter.query_payment(ROW)
 
 
 async def test_older_spellings_of_codes_mean_the_same() -> None:
     """Otherwise a missing payment would not be missing, and a refund without balance not refused."""
     missing = error(404, "ORDERNOTEXIST")
-    assert isinstance(await Played(lambda _: missing).adapter.query_payment(ROW), Missing)
-    assert Played().adapter.status_of(missing.body) == 404
+    assert isinstance(await FakeChannel(lambda _: missing).adapter.query_payment(ROW), Missing)
+    assert FakeChannel().adapter.status_of(missing.body) == 404
     for code in ("ORDERNOTEXIST", "ORDERCLOSED"):
-        await Played(lambda _, code=code: error(400, code)).adapter.close_payment(ROW)  # type: ignore[misc]  # bound now
+        await FakeChannel(lambda _, code=code: error(400, code)).adapter.close_payment(ROW)  # type: ignore[misc]  # bound now
     with pytest.raises(ChannelRefused) as caught:
-        await Played(lambda _: error(403, "NOTENOUGH")).adapter.refund_payment(ROW, REFUND_NO, 1000)
+        await FakeChannel(lambda _: error(403, "NOTENOUGH")).adapter.refund_payment(ROW, REFUND_NO, 1000)
     assert caught.value.code == "NOT_ENOUGH"
     with pytest.raises(ChannelUnavailable):
-        await Played(lambda _: error(400, "BANKERROR")).adapter.query_payment(ROW)
+        await FakeChannel(lambda _: error(400, "BANKERROR")).adapter.query_payment(ROW)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
@@ -341,13 +343,13 @@ async def test_an_unsigned_error_is_neither_paid_nor_closed(status: int, report:
     """With any body."""
     body = json.dumps({**json.loads(DRIVER.render(PaymentReport(status=report))), "code": "ORDER_CLOSED"}).encode()
     with pytest.raises(ChannelUnreadable):
-        await Played(lambda _: WireResponse(status, {}, body)).adapter.query_payment(ROW)
+        await FakeChannel(lambda _: WireResponse(status, {}, body)).adapter.query_payment(ROW)
 
 
 @pytest.mark.parametrize("code", ["FREQUENCY_LIMITED", "SYSTEM_ERROR", "BANK_ERROR"])
 async def test_a_retryable_code_is_unavailable_with_any_status(code: str) -> None:
-    played = Played(lambda _: error(403, code))
-    for call in (played.adapter.query_payment(ROW), played.adapter.create_payment(create())):
+    channel = FakeChannel(lambda _: error(403, code))
+    for call in (channel.adapter.query_payment(ROW), channel.adapter.create_payment(create())):
         with pytest.raises(ChannelUnavailable):
             await call
 
@@ -355,7 +357,7 @@ async def test_a_retryable_code_is_unavailable_with_any_status(code: str) -> Non
 @pytest.mark.parametrize("code", ["PARAM_ERROR", "NO_AUTH", "APPID_MCHID_NOT_MATCH", "MCH_NOT_EXISTS", "RULE_LIMIT"])
 async def test_a_creation_is_refused_by_definite_codes(code: str) -> None:
     with pytest.raises(ChannelRefused) as caught:
-        await Played(lambda _: error(400, code)).adapter.create_payment(create())
+        await FakeChannel(lambda _: error(400, code)).adapter.create_payment(create())
     assert caught.value.code == code
 
 
@@ -363,47 +365,47 @@ async def test_a_creation_is_refused_by_definite_codes(code: str) -> None:
 async def test_a_creation_refused_with_another_code_is_an_unknown_outcome(code: str) -> None:
     """A payment may exist under our number: only a query may follow."""
     with pytest.raises(ChannelUnreadable):
-        await Played(lambda _: error(400, code)).adapter.create_payment(create())
+        await FakeChannel(lambda _: error(400, code)).adapter.create_payment(create())
 
 
 async def test_the_empty_response_to_a_close_must_verify_with_its_empty_line() -> None:
-    played = Played()
-    played.respond = lambda _: played.signed(b"", 204)
-    await played.adapter.close_payment(ROW)
-    theirs, at = keys().theirs[Key.NEW], str(int(played.now))
-    without_line = signature_headers(b"", serial=PUBLIC_KEY_ID, key=theirs, at=played.now)
+    channel = FakeChannel()
+    channel.respond = lambda _: channel.signed(b"", 204)
+    await channel.adapter.close_payment(ROW)
+    theirs, at = keys().theirs[Key.NEW], str(int(channel.now))
+    without_line = signature_headers(b"", serial=PUBLIC_KEY_ID, key=theirs, at=channel.now)
     string = f"{at}\n{without_line['wechatpay-nonce']}\n".encode()
     certificate_ = base64.b64encode(theirs.sign(string, padding.PKCS1v15(), SHA256())).decode()
     for headers in ({}, without_line | {"wechatpay-signature": certificate_}):
-        played.respond = lambda _, headers=headers: WireResponse(204, headers, b"")  # type: ignore[misc]  # bound now
+        channel.respond = lambda _, headers=headers: WireResponse(204, headers, b"")  # type: ignore[misc]  # bound now
         with pytest.raises(ChannelUnreadable):
-            await played.adapter.close_payment(ROW)
+            await channel.adapter.close_payment(ROW)
 
 
 @pytest.mark.parametrize("code", ["ORDERPAID", "ORDER_CLOSED", "ORDER_NOT_EXIST"])
 async def test_an_unsigned_refusal_to_close_a_finished_payment_raises_nothing(code: str) -> None:
-    await Played(lambda _: error(400, code)).adapter.close_payment(ROW)
+    await FakeChannel(lambda _: error(400, code)).adapter.close_payment(ROW)
 
 
 async def test_a_close_refused_because_our_signature_is_wrong_is_an_unknown_outcome() -> None:
     with pytest.raises(ChannelUnreadable):
-        await Played(lambda _: error(401, "SIGN_ERROR")).adapter.close_payment(ROW)
+        await FakeChannel(lambda _: error(401, "SIGN_ERROR")).adapter.close_payment(ROW)
 
 
 @pytest.mark.parametrize("skew_s", [-301, 301])
 async def test_a_response_of_another_time_is_unreadable(skew_s: int) -> None:
-    played = Played()
-    played.respond = lambda request: DRIVER.signed_response(
-        request, 200, DRIVER.render(PaymentReport()), at=played.now + skew_s
+    channel = FakeChannel()
+    channel.respond = lambda request: DRIVER.signed_response(
+        request, 200, DRIVER.render(PaymentReport()), at=channel.now + skew_s
     )
     with pytest.raises(ChannelUnreadable, match="answer_stale"):
-        await played.adapter.query_payment(ROW)
+        await channel.adapter.query_payment(ROW)
 
 
 def test_a_stored_response_is_judged_by_its_time_of_receipt() -> None:
     body = DRIVER.render(PaymentReport())
     headers = signature_headers(body, serial=PUBLIC_KEY_ID, key=keys().theirs[Key.NEW], at=NOW.timestamp())
-    answer, adapter = Response(status=200, headers=headers, body=body), Played().adapter
+    answer, adapter = Response(status=200, headers=headers, body=body), FakeChannel().adapter
     assert isinstance(adapter.read_response(ROW, answer, received_at=NOW), Paid)
     with pytest.raises(ChannelUnreadable):
         adapter.read_response(ROW, answer, received_at=NOW + timedelta(seconds=301))
@@ -422,7 +424,7 @@ def test_a_stored_response_is_judged_by_its_time_of_receipt() -> None:
     ],
 )
 def test_the_status_of_a_stored_body_is_found(body: bytes, status: int) -> None:
-    adapter = Played().adapter
+    adapter = FakeChannel().adapter
     assert adapter.status_of(body) == status
     if status == 404:
         answer = Response(status=status, headers={}, body=body)
@@ -435,7 +437,7 @@ def test_the_status_of_a_stored_body_is_found(body: bytes, status: int) -> None:
 async def test_a_callback_with_escaped_slashes_and_spaces_verifies_over_its_raw_bytes() -> None:
     """Reserialised, its bytes would differ and the signature fail."""
     raw = genuine().replace(b'":', b'" : ').replace(b"/", b"\\/")
-    callback, adapter = callback_request(raw), Played().adapter
+    callback, adapter = callback_request(raw), FakeChannel().adapter
     verified = await adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
     assert isinstance(verified.evidence, Paid)
     again = msgspec.json.encode(msgspec.json.decode(raw))
@@ -448,12 +450,12 @@ async def test_a_probe_with_a_wrong_signature_fails_as_any_other() -> None:
     for text in ("WECHATPAY/SIGNTEST/", "WECHATPAY/SIGNTEST/" + callback.headers["wechatpay-signature"]):
         probe = callback.headers | {"wechatpay-signature": text}
         with pytest.raises(CallbackForged):
-            await Played().adapter.verify_callback(probe, callback.body, received_at=NOW)
+            await FakeChannel().adapter.verify_callback(probe, callback.body, received_at=NOW)
 
 
 async def test_callbacks_of_both_kinds_of_keys_verify_side_by_side() -> None:
     """Both come while a merchant changes from certificates to the public key."""
-    adapter = Played().adapter
+    adapter = FakeChannel().adapter
     for key in (Key.NEW, Key.OLD, Key.NEW):
         callback = callback_request(genuine(), key=key)
         assert isinstance(
@@ -465,38 +467,38 @@ async def test_a_callback_names_our_algorithm_or_none() -> None:
     callback = callback_request(genuine())
     for other in ("WECHATPAY2-SM2-WITH-SM3", "WECHATPAY2-SHA1-RSA2048", ""):
         with pytest.raises(CallbackForged):
-            await Played().adapter.verify_callback(
+            await FakeChannel().adapter.verify_callback(
                 callback.headers | {"wechatpay-signature-type": other}, callback.body, received_at=NOW
             )
     headers = {name: value for name, value in callback.headers.items() if name != "wechatpay-signature-type"}
-    assert (await Played().adapter.verify_callback(headers, callback.body, received_at=NOW)).evidence
+    assert (await FakeChannel().adapter.verify_callback(headers, callback.body, received_at=NOW)).evidence
 
 
 async def test_a_certificate_verifies_until_it_expires() -> None:
     key = new_key()
     certificate_ = certificate(key, days=0, now=NOW)
-    played = Played(public_keys={}, platform_certificates=[certificate_pem(certificate_)])
+    channel = FakeChannel(public_keys={}, platform_certificates=[certificate_pem(certificate_)])
     for age, is_good in ((timedelta(seconds=-5), True), (timedelta(seconds=5), False)):
         at = NOW + age
         headers = signature_headers(genuine(), serial=serial_of(certificate_), key=key, at=at.timestamp())
         if is_good:
-            assert (await played.adapter.verify_callback(headers, genuine(), received_at=at)).evidence
+            assert (await channel.adapter.verify_callback(headers, genuine(), received_at=at)).evidence
         else:
             with pytest.raises(CallbackForged):
-                await played.adapter.verify_callback(headers, genuine(), received_at=at)
+                await channel.adapter.verify_callback(headers, genuine(), received_at=at)
 
 
 @pytest.mark.parametrize("spelt", [lambda serial: serial.lower(), lambda serial: serial.lstrip("0")])
 async def test_a_serial_number_is_a_number_however_it_is_spelt(spelt: Callable[[str], str]) -> None:
     key = new_key()
     certificate_ = certificate(key, serial=0x00ABCDEF << 100)
-    played = Played(platform_certificates=[certificate_pem(certificate_)])
+    channel = FakeChannel(platform_certificates=[certificate_pem(certificate_)])
     headers = signature_headers(genuine(), serial=spelt(serial_of(certificate_)), key=key, at=NOW.timestamp())
-    assert (await played.adapter.verify_callback(headers, genuine(), received_at=NOW)).evidence
+    assert (await channel.adapter.verify_callback(headers, genuine(), received_at=NOW)).evidence
 
 
 async def test_freshness_is_checked_after_the_signature() -> None:
-    adapter, callback = Played().adapter, callback_request(genuine(), at=NOW.timestamp() - 301)
+    adapter, callback = FakeChannel().adapter, callback_request(genuine(), at=NOW.timestamp() - 301)
     with pytest.raises(CallbackStale):
         await adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
     with pytest.raises(CallbackForged):
@@ -508,14 +510,14 @@ async def test_a_callback_about_a_refund_is_unclear() -> None:
     notice = {"mchid": DRIVER.merchant_id, "out_trade_no": NUMBER, "refund_status": "SUCCESS", "amount": {"refund": 1}}
     for event_type in ("REFUND.SUCCESS", "REFUND.ABNORMAL", "REFUND.CLOSED"):
         callback = callback_request(envelope(seal(json.dumps(notice).encode()), "id-1", event_type))
-        verified = await Played().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
+        verified = await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
         assert verified.evidence == Unclear(channel_account="main", out_trade_no=NUMBER, reason="refund_notice")
 
 
 async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> None:
     notice = json.dumps({"mchid": "1600000009", "out_trade_no": NUMBER}).encode()
     callback = callback_request(envelope(seal(notice), "id-1", "REFUND.SUCCESS"))
-    verified = await Played().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
+    verified = await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
     assert verified.evidence is not None
     assert verified.evidence.channel_account == "other:1600000009"
 
@@ -523,10 +525,10 @@ async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> No
 async def test_every_signature_check_is_recorded_with_its_string() -> None:
     callback = callback_request(genuine())
     with trace.recorded_checks() as checks:
-        await Played().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
+        await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
         with pytest.raises(CallbackForged):
-            await Played().adapter.verify_callback(callback.headers, callback.body + b" ", received_at=NOW)
-    assert [(check.what, check.is_good) for check in checks] == [
+            await FakeChannel().adapter.verify_callback(callback.headers, callback.body + b" ", received_at=NOW)
+    assert [(check.message, check.is_good) for check in checks] == [
         ("callback", True),
         ("sealed", True),
         ("callback", False),
@@ -542,13 +544,13 @@ async def test_every_signature_check_is_recorded_with_its_string() -> None:
 def test_an_apiv3_key_of_another_length_opens_no_account(length: int) -> None:
     """AES accepts keys of 16 and 24 bytes too."""
     with pytest.raises(ConfigurationError, match="32 bytes"):
-        Played(apiv3_key="k" * length)
+        FakeChannel(apiv3_key="k" * length)
 
 
 def test_an_account_without_any_verifying_key_does_not_open() -> None:
     with pytest.raises(ConfigurationError, match="nothing could be verified"):
-        Played(public_keys={}, platform_certificates=[])
-    Played(public_keys={}, platform_certificates=[], download_certificates=True)
+        FakeChannel(public_keys={}, platform_certificates=[])
+    FakeChannel(public_keys={}, platform_certificates=[], download_certificates=True)
 
 
 def test_a_live_account_opens_at_the_channels_own_host_without_naming_it() -> None:
@@ -568,8 +570,8 @@ class Certificates:
         self.key = new_key()
         self.certificate_ = certificate(self.key, days=days)
         self.apiv3_key = APIV3_KEY
-        self.played = Played(public_keys={}, platform_certificates=[], download_certificates=True)
-        self.played.respond = self.respond
+        self.channel = FakeChannel(public_keys={}, platform_certificates=[], download_certificates=True)
+        self.channel.respond = self.respond
         self.is_broken = False
 
     def respond(self, request: WireRequest) -> WireResponse:
@@ -580,25 +582,25 @@ class Certificates:
         body = msgspec.json.encode(
             {"data": [{"serial_no": serial_of(self.certificate_), "encrypt_certificate": resource}]}
         )
-        headers = signature_headers(body, serial=serial_of(self.certificate_), key=self.key, at=self.played.now)
+        headers = signature_headers(body, serial=serial_of(self.certificate_), key=self.key, at=self.channel.now)
         return WireResponse(200, headers, body)
 
     def callback(self, serial: str = "") -> CallbackRequest:
-        at = self.played.now
+        at = self.channel.now
         return CallbackRequest(
             signature_headers(genuine(), serial=serial or serial_of(self.certificate_), key=self.key, at=at), genuine()
         )
 
     async def verify(self, serial: str = "") -> None:
-        callback, at = self.callback(serial), datetime.fromtimestamp(self.played.now, UTC)
-        verified = await self.played.adapter.verify_callback(callback.headers, callback.body, received_at=at)
+        callback, at = self.callback(serial), datetime.fromtimestamp(self.channel.now, UTC)
+        verified = await self.channel.adapter.verify_callback(callback.headers, callback.body, received_at=at)
         assert isinstance(verified.evidence, Paid)
 
 
 async def test_the_first_list_of_certificates_is_proved_by_the_certificate_in_it() -> None:
-    env = Certificates()
-    await env.played.adapter.keep_current()
-    await env.verify()
+    server = Certificates()
+    await server.channel.adapter.keep_current()
+    await server.verify()
 
 
 async def test_a_callback_before_the_first_certificate_is_unavailable() -> None:
@@ -608,73 +610,73 @@ async def test_a_callback_before_the_first_certificate_is_unavailable() -> None:
 
 
 async def test_a_certificate_list_that_is_altered_or_sealed_with_another_key_is_rejected() -> None:
-    env = Certificates()
-    env.apiv3_key = "another key of thirty-two bytes."
+    server = Certificates()
+    server.apiv3_key = "another key of thirty-two bytes."
     with pytest.raises(ChannelUnreadable):
-        await env.played.adapter.keep_current()
-    env.apiv3_key = APIV3_KEY
-    env.played.respond = lambda request: env.respond(request)._replace(headers={})
+        await server.channel.adapter.keep_current()
+    server.apiv3_key = APIV3_KEY
+    server.channel.respond = lambda request: server.respond(request)._replace(headers={})
     with pytest.raises(ChannelUnreadable):
-        await env.played.adapter.keep_current()
+        await server.channel.adapter.keep_current()
     with pytest.raises(ChannelUnavailable):
-        await env.verify()
+        await server.verify()
 
 
 async def test_the_certificate_list_is_fetched_twice_a_day() -> None:
-    env = Certificates()
+    server = Certificates()
     for minutes in range(0, 24 * 60 + 1, 10):
-        env.played.now = time.time() + minutes * 60
-        await env.played.adapter.keep_current()
-    assert len(env.played.requests) == 3
+        server.channel.now = time.time() + minutes * 60
+        await server.channel.adapter.keep_current()
+    assert len(server.channel.requests) == 3
 
 
 async def test_old_and_new_certificates_are_both_kept_also_after_a_failure() -> None:
-    env = Certificates()
-    await env.played.adapter.keep_current()
-    old = env.key, env.certificate_
-    env.key = new_key()
-    env.certificate_ = certificate(env.key)
-    env.played.now += 12 * 3600
-    await env.played.adapter.keep_current()
-    await env.verify()
-    env.is_broken, env.played.now = True, env.played.now + 12 * 3600
+    server = Certificates()
+    await server.channel.adapter.keep_current()
+    old = server.key, server.certificate_
+    server.key = new_key()
+    server.certificate_ = certificate(server.key)
+    server.channel.now += 12 * 3600
+    await server.channel.adapter.keep_current()
+    await server.verify()
+    server.is_broken, server.channel.now = True, server.channel.now + 12 * 3600
     with pytest.raises(ChannelUnavailable):
-        await env.played.adapter.keep_current()
-    await env.verify()
-    env.key, env.certificate_ = old
-    await env.verify()
+        await server.channel.adapter.keep_current()
+    await server.verify()
+    server.key, server.certificate_ = old
+    await server.verify()
 
 
 async def test_an_unknown_serial_triggers_a_fetch_at_most_every_ten_minutes() -> None:
     """Never while a callback waits: otherwise invented serials would decide how often the channel is called."""
-    env = Certificates()
-    await env.played.adapter.keep_current()
+    server = Certificates()
+    await server.channel.adapter.keep_current()
     for minutes in range(30):
-        env.played.now += 60
+        server.channel.now += 60
         for serial in ("0C" * 20, f"{minutes:040X}"):
             with pytest.raises(CallbackForged):
-                await env.verify(serial)
-        request = len(env.played.requests)
-        await env.played.adapter.keep_current()
-        assert len(env.played.requests) <= request + 1
-    assert len(env.played.requests) == 1 + 3
+                await server.verify(serial)
+        count = len(server.channel.requests)
+        await server.channel.adapter.keep_current()
+        assert len(server.channel.requests) <= count + 1
+    assert len(server.channel.requests) == 1 + 3
 
 
 @pytest.mark.parametrize("serial", ["PUB_KEY_ID_0100000000000000000000000099", "zz" * 20, "1_0", "é", "a" * 5000])
 async def test_an_impossible_serial_triggers_no_fetch(serial: str) -> None:
-    env = Certificates()
-    await env.played.adapter.keep_current()
+    server = Certificates()
+    await server.channel.adapter.keep_current()
     with pytest.raises(CallbackForged):
-        await env.verify(serial)
-    env.played.now += 3600
-    await env.played.adapter.keep_current()
-    assert len(env.played.requests) == 1
+        await server.verify(serial)
+    server.channel.now += 3600
+    await server.channel.adapter.keep_current()
+    assert len(server.channel.requests) == 1
 
 
 async def test_without_download_certificates_nothing_is_fetched() -> None:
-    played = Played()
-    await played.adapter.keep_current()
-    assert played.requests == []
+    channel = FakeChannel()
+    await channel.adapter.keep_current()
+    assert channel.requests == []
 
 
 # -- refunds -----------------------------------------------------------------------------------------------------------
@@ -700,7 +702,7 @@ def _refund(status: str = "SUCCESS", **changes: Any) -> dict[str, Any]:
     ],
 )
 async def test_refund_states_are_mapped(status: str, state: RefundState) -> None:
-    adapter = saying(_refund(status)).adapter
+    adapter = channel_sending(_refund(status)).adapter
     assert await adapter.refund_payment(ROW, REFUND_NO, 1000) is state
     assert await adapter.query_refund(ROW, REFUND_NO) is state
 
@@ -710,20 +712,20 @@ async def test_refund_states_are_mapped(status: str, state: RefundState) -> None
 )
 async def test_a_response_about_another_refund_is_unreadable(changes: dict[str, Any]) -> None:
     with pytest.raises(ChannelUnreadable):
-        await saying(_refund(**changes)).adapter.refund_payment(ROW, REFUND_NO, 1000)
+        await channel_sending(_refund(**changes)).adapter.refund_payment(ROW, REFUND_NO, 1000)
 
 
 async def test_a_refund_without_the_balance_for_it_is_refused() -> None:
     with pytest.raises(ChannelRefused) as caught:
-        await Played(lambda _: error(403, "NOT_ENOUGH")).adapter.refund_payment(ROW, REFUND_NO, 1000)
+        await FakeChannel(lambda _: error(403, "NOT_ENOUGH")).adapter.refund_payment(ROW, REFUND_NO, 1000)
     assert caught.value.code == "NOT_ENOUGH"
 
 
 async def test_only_a_404_with_its_code_means_a_missing_refund() -> None:
-    assert await Played(lambda _: error(404, "RESOURCE_NOT_EXISTS")).adapter.query_refund(ROW, REFUND_NO) is None
+    assert await FakeChannel(lambda _: error(404, "RESOURCE_NOT_EXISTS")).adapter.query_refund(ROW, REFUND_NO) is None
     for answer in (error(404, "NOT_FOUND"), error(400, "RESOURCE_NOT_EXISTS")):
         with pytest.raises(ChannelUnreadable):
-            await Played(lambda _, answer=answer: answer).adapter.query_refund(ROW, REFUND_NO)  # type: ignore[misc]  # bound now
+            await FakeChannel(lambda _, answer=answer: answer).adapter.query_refund(ROW, REFUND_NO)  # type: ignore[misc]  # bound now
 
 
 # -- the bill ----------------------------------------------------------------------------------------------------------
@@ -740,17 +742,17 @@ class Bill:
             "download_url": "http://127.0.0.1:9/v3/billdownload/file?token=a%2Fb",
             **respond,
         }
-        self.played = Played()
-        self.played.respond = self.respond
+        self.channel = FakeChannel()
+        self.channel.respond = self.respond
 
     def respond(self, request: WireRequest) -> WireResponse:
         if request.target.startswith("/v3/billdownload/"):
             return WireResponse(200, {"content-type": "application/octet-stream"}, self.file)
-        return self.played.signed(self.bill)
+        return self.channel.signed(self.bill)
 
     async def fetch(self) -> bytes:
         into = io.BytesIO()
-        await self.played.adapter.fetch_statement(TODAY, into)
+        await self.channel.adapter.fetch_statement(TODAY, into)
         return into.getvalue()
 
 
@@ -759,8 +761,8 @@ async def test_a_bill_is_fetched_verified_by_its_hash_and_read(packed: bool) -> 
     bill = Bill(packed=packed)
     fetched = await bill.fetch()
     assert fetched == bill.file
-    assert tuple(bill.played.adapter.parse_statement(io.BytesIO(fetched))) == DRIVER.statement_rows
-    first, second = bill.played.requests
+    assert tuple(bill.channel.adapter.parse_statement(io.BytesIO(fetched))) == DRIVER.statement_rows
+    first, second = bill.channel.requests
     assert first.target == "/v3/bill/tradebill?bill_date=2026-11-23&bill_type=ALL&tar_type=GZIP"
     assert second.target == "/v3/billdownload/file?token=a%2Fb"
     assert second.headers["authorization"].startswith("WECHATPAY2-SHA256-RSA2048 ")
@@ -778,7 +780,7 @@ async def test_a_bill_with_another_hash_is_rejected() -> None:
     for file in (gzip.compress(DRIVER.statement.replace(b"88.88", b"99.99")), b"", bill.file[:-9], b"\x1f\x8bno"):
         bill.file = file
         with pytest.raises(ChannelUnreadable):
-            await bill.played.adapter.fetch_statement(TODAY, into)
+            await bill.channel.adapter.fetch_statement(TODAY, into)
     assert into.getvalue() == b""
 
 
@@ -797,26 +799,26 @@ async def test_a_bill_is_fetched_from_our_host_and_from_no_other(url: str) -> No
     bill = Bill(download_url=url)
     with pytest.raises(ChannelUnreadable):
         await bill.fetch()
-    assert len(bill.played.requests) == 1
+    assert len(bill.channel.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404])
 async def test_a_day_without_a_bill_is_a_day_without_payments(status: int) -> None:
     with pytest.raises(ChannelRefused) as caught:
-        await Played(lambda _: error(status, "NO_STATEMENT_EXIST")).adapter.fetch_statement(TODAY, io.BytesIO())
+        await FakeChannel(lambda _: error(status, "NO_STATEMENT_EXIST")).adapter.fetch_statement(TODAY, io.BytesIO())
     assert caught.value.code == "no_statement"
 
 
 async def test_a_bill_in_preparation_is_unavailable() -> None:
     with pytest.raises(ChannelUnavailable):
-        await Played(lambda _: error(400, "STATEMENT_CREATING")).adapter.fetch_statement(TODAY, io.BytesIO())
+        await FakeChannel(lambda _: error(400, "STATEMENT_CREATING")).adapter.fetch_statement(TODAY, io.BytesIO())
 
 
 @pytest.mark.parametrize(("yuan", "fen"), [("0.07", 7), ("19.99", 1999), ("1.10", 110), ("999999999.99", 99999999999)])
 def test_yuan_become_fen_exactly(yuan: str, fen: int) -> None:
     """19.99 × 100 is 1998.9999999999998 to a float."""
     statement = DRIVER.statement.replace(b"`88.88,", f"`{yuan},".encode(), 1)
-    first, _ = Played().adapter.parse_statement(io.BytesIO(statement))
+    first, _ = FakeChannel().adapter.parse_statement(io.BytesIO(statement))
     assert first == replace(DRIVER.statement_rows[0], amount=fen)
 
 
@@ -824,13 +826,13 @@ def test_columns_are_found_by_name() -> None:
     """New columns appear at times; here each row begins with one."""
     header, *rows = DRIVER.statement.removeprefix(b"\xef\xbb\xbf").split(b"\r\n")
     moved = [b"\xef\xbb\xbf" + "新列,".encode() + header, *(b"`new," + row for row in rows[:2]), *rows[2:]]
-    assert tuple(Played().adapter.parse_statement(io.BytesIO(b"\r\n".join(moved)))) == DRIVER.statement_rows
+    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(b"\r\n".join(moved)))) == DRIVER.statement_rows
 
 
 def test_without_the_requested_amount_column_the_refunded_amount_counts() -> None:
     old = DRIVER.statement.replace("申请退款金额,费率备注".encode(), "费率备注".encode())
     old = old.replace(b"`88.88,`0.00,`\r\n", b"`88.88,`\r\n").replace(b"`88.88,`10.00,`\r\n", b"`88.88,`\r\n")
-    rows = tuple(Played().adapter.parse_statement(io.BytesIO(old)))
+    rows = tuple(FakeChannel().adapter.parse_statement(io.BytesIO(old)))
     assert rows == (DRIVER.statement_rows[0], replace(DRIVER.statement_rows[1], amount=900))
 
 
@@ -839,7 +841,7 @@ def test_without_the_requested_amount_column_the_refunded_amount_counts() -> Non
 )
 def test_rows_about_no_money_are_left_out(old: str, new: str) -> None:
     statement = DRIVER.statement.replace(old.encode(), new.encode())
-    assert tuple(Played().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows[:1]
+    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows[:1]
 
 
 @pytest.mark.parametrize("text", ["Tea\r\n250 g", "Tea\n\n250 g", "Tea\n总计"])
@@ -847,7 +849,7 @@ def test_a_broken_line_does_not_hide_the_following_lines(text: str) -> None:
     """The sums are recognised by their name; the rest of a broken row must not end the statement."""
     first, second = DRIVER.statement_rows
     statement = DRIVER.statement.replace(b"Tea, 250 g", text.encode(), 1)
-    *broken, last = Played().adapter.parse_statement(io.BytesIO(statement))
+    *broken, last = FakeChannel().adapter.parse_statement(io.BytesIO(statement))
     assert {type(row) for row in broken} == {MalformedRow}
     assert isinstance(first, StatementRow)
     assert last == replace(second, line=len(broken) + 2)
@@ -855,9 +857,9 @@ def test_a_broken_line_does_not_hide_the_following_lines(text: str) -> None:
 
 def test_a_refund_under_way_has_left_the_balance() -> None:
     statement = DRIVER.statement.replace(b"`ORIGINAL,`SUCCESS", b"`ORIGINAL,`PROCESSING")
-    assert tuple(Played().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows
+    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows
 
 
 def test_a_day_is_a_day_in_beijing() -> None:
-    zone = Played().adapter.statement_zone
+    zone = FakeChannel().adapter.statement_zone
     assert datetime(2026, 11, 22, 16, tzinfo=UTC).astimezone(zone).date() == date(2026, 11, 23)

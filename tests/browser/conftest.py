@@ -26,12 +26,12 @@ ARGUMENTS = [
 QUICK = {"BACKOFF_UNIT_S": "0.5", "SWEEP_INTERVAL_S": "0.5", "SWEEP_GRACE_S": "0.5"}
 PHONE = ViewportSize(width=390, height=760)
 
-# What the order's heading, its note and its title ever said, also for a moment, and across reloads.
-LISTEN = """
+# Records every text of title, heading and note, also one shown for a moment, and across reloads.
+RECORD_TEXTS = """
 document.addEventListener("DOMContentLoaded", () => {
-  const tell = () => window.said([document.title, document.querySelector("main")?.innerText ?? ""].join("\\n"));
-  new MutationObserver(tell).observe(document, {subtree: true, childList: true, characterData: true});
-  tell();
+  const record = () => window.recordText([document.title, document.querySelector("main")?.innerText ?? ""].join("\\n"));
+  new MutationObserver(record).observe(document, {subtree: true, childList: true, characterData: true});
+  record();
 });
 """
 
@@ -68,20 +68,20 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 
 
 class Buyer:
-    """A phone with one page, and everything that was ever to be read on it."""
+    """A phone with one page, and all texts shown on it."""
 
-    def __init__(self, context: BrowserContext, page: Page, said: list[str], complaints: list[str]) -> None:
+    def __init__(self, context: BrowserContext, page: Page, shown_texts: list[str], errors: list[str]) -> None:
         self.context = context
         self.page = page
-        self.said = said
-        self.complaints = complaints
+        self.shown_texts = shown_texts
+        self.errors = errors
 
     async def reads(self, title: str, timeout_s: float = 10) -> None:
-        """Until the heading says so."""
+        """Wait until the heading has this text."""
         await self.page.locator("#title", has_text=title).wait_for(timeout=timeout_s * 1000)
 
     async def has_shell(self) -> None:
-        """Until the service worker has what it needs without a network."""
+        """Wait until the service worker controls the page."""
         await self.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         await self.page.wait_for_function("navigator.serviceWorker.controller !== null")
 
@@ -89,13 +89,13 @@ class Buyer:
 @pytest.fixture
 async def buyer(browser: Browser) -> AsyncIterator[Buyer]:
     context = await browser.new_context(viewport=PHONE, locale="en-GB", timezone_id="UTC")
-    said: list[str] = []
-    complaints: list[str] = []
-    await context.expose_binding("said", lambda _, text: said.append(text))
-    await context.add_init_script(LISTEN)
+    shown_texts: list[str] = []
+    errors: list[str] = []
+    await context.expose_binding("recordText", lambda _, text: shown_texts.append(text))
+    await context.add_init_script(RECORD_TEXTS)
     page = await context.new_page()
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
-    yield Buyer(context, page, said, complaints)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
+    yield Buyer(context, page, shown_texts, errors)
     await page.unroute_all(behavior="ignoreErrors")
     await context.close()

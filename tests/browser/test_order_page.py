@@ -13,7 +13,7 @@ from tests.servers import Process, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FRIGHTENING = re.compile(r"unpaid|not paid|fail|error|declined|expired|closed|no internet", re.IGNORECASE)
+WRONG_STATUS = re.compile(r"unpaid|not paid|fail|error|declined|expired|closed|no internet", re.IGNORECASE)
 
 
 HIDE = """state => {
@@ -54,9 +54,9 @@ async def test_lost_callback_and_lost_network_end_on_paid_and_never_frighten(
     await buyer.context.set_offline(False)
     await buyer.reads("Paid")
     assert "You are offline" not in await buyer.page.inner_text("main")
-    assert [text for text in buyer.said if FRIGHTENING.search(text)] == []
+    assert [text for text in buyer.shown_texts if WRONG_STATUS.search(text)] == []
     assert await buyer.page.evaluate("localStorage.getItem('nodrop.orders')") == "{}"
-    assert buyer.complaints == []
+    assert buyer.errors == []
 
 
 async def test_a_server_that_is_gone_is_a_page_that_says_processing(
@@ -74,7 +74,7 @@ async def test_a_server_that_is_gone_is_a_page_that_says_processing(
     await buyer.page.locator("#net:empty").wait_for(state="attached", timeout=20_000)
     await buyer.page.locator("button:enabled", has_text="Check now").click()
     await buyer.reads("Paid")
-    assert [text for text in buyer.said if FRIGHTENING.search(text)] == []
+    assert [text for text in buyer.shown_texts if WRONG_STATUS.search(text)] == []
 
 
 async def test_a_change_reaches_the_page_by_its_stream_within_two_seconds(
@@ -186,17 +186,17 @@ async def test_an_older_version_never_overwrites_a_newer_one(
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
     await buyer.reads("Payment processing")
-    asked = []
+    requests = []
 
     async def stale(route: Route) -> None:
-        asked.append(route.request.url)
+        requests.append(route.request.url)
         await route.fulfill(json={"status": "created", "version": 1, "definite": False, "retry_after_s": 0})
 
     await buyer.page.route("**/events", abort)
     await buyer.page.route("**/status", stale)
     await buyer.page.reload()
-    await eventually(lambda: len(asked) >= 2)
-    assert "Preparing payment" not in "".join(buyer.said)
+    await eventually(lambda: len(requests) >= 2)
+    assert "Preparing payment" not in "".join(buyer.shown_texts)
 
 
 async def test_a_definite_result_survives_a_reload_without_a_network(
@@ -225,8 +225,8 @@ async def test_a_subject_with_markup_is_text_and_the_policy_is_kept(
     other = await place(shop, account=account)
     await buyer.page.goto(other["order_page"])
     await buyer.page.locator("#others li", has_text=evil).wait_for()
-    assert {text.split("\n", 1)[0] for text in buyer.said} == {"Payment processing"}, "the title"
-    assert buyer.complaints == []
+    assert {text.split("\n", 1)[0] for text in buyer.shown_texts} == {"Payment processing"}, "the title"
+    assert buyer.errors == []
 
 
 async def test_without_a_script_the_page_and_its_form_work(

@@ -62,14 +62,14 @@ class Platform:
         return Child(honcho, log=self._log, cwd=self._checkout, env=env, death_signal=SIGTERM)
 
     def output(self) -> str:
-        """All that honcho and its processes have said."""
+        """Return the output of honcho and its processes."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
 def make_environment(directory: Path) -> Path:
     """An environment with the locked packages alone; where its commands are."""
     place = directory / "environment"
-    # Of the whole rehearsal this alone sees our own environment: where packages come from is said there.
+    # Only this step has our own environment, which names the package index.
     run([sys.executable, "-m", "venv", place], "a virtual environment could not be made", env=os.environ)
     pip: list[str | Path] = [place / "bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = [*pip, "install", "--quiet", "--require-hashes", "--requirement", ROOT / LOCK]

@@ -74,12 +74,12 @@ def _deploy(directory: Path) -> None:
         try:
             asyncio.run(_play(platform))
         except Failed as failed:
-            raise Failed(f"{failed}\nWhat the processes said at last:\n{_last_words(platform)}") from None
+            raise Failed(f"{failed}\nLast output of the processes:\n{_last_output(platform)}") from None
 
 
-def _last_words(platform: Platform) -> str:
-    said = [line for line in platform.output().splitlines() if "import time:" not in line]
-    return "\n".join(said[-OUTPUT_LINES_MAX:]) or "nothing"
+def _last_output(platform: Platform) -> str:
+    lines = [line for line in platform.output().splitlines() if "import time:" not in line]
+    return "\n".join(lines[-OUTPUT_LINES_MAX:]) or "nothing"
 
 
 def _variables(database_url: str, redis_url: str) -> dict[str, str]:
@@ -169,7 +169,7 @@ async def _sell(
         if (await client.get(page)).status_code != httpx.codes.OK:
             raise Failed("the order's page is not served")
         await _until(is_paid, SELL_S, "the order was paid at the channel and did not become paid")
-        await _until(is_known, SELL_S, "the order is paid and the merchant was not told")
+        await _until(is_known, SELL_S, "the order is paid and the merchant was not notified")
     say("an order was placed, paid at the channel and became paid, and the merchant was told")
 
 
@@ -195,7 +195,7 @@ def _judge(platform: Platform) -> None:
     say("SIGTERM ended web and worker, both with 0")
     modules = imported(platform.output())
     if not modules >= _SOME_OF_EACH:
-        raise Failed("Python did not write down what it imports, so that nothing can be said about it")
+        raise Failed("the output has no import times, so the imports are unknown")
     wrong = development_only(modules)
     if wrong:
         raise Failed(f"{', '.join(wrong)}: imported in production, and for development alone")

@@ -1,4 +1,4 @@
-"""One channel, one merchant and one receiver of callbacks for the whole session, each emptied before a test."""
+"""One channel, one merchant and one receiver of callbacks for the session, each emptied before a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ OK = Response(body=b"ok", content_type="text/plain")
 
 
 async def until(condition: Callable[[], object], within_s: float = 8.0) -> None:
-    """Polls until the condition holds; fails when it does not in time."""
+    """Wait until the condition is true; fail after `within_s`."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
             await asyncio.sleep(0.003)
@@ -47,26 +47,26 @@ class StoppedClock:
 
 
 class Receiver:
-    """Where callbacks go: keeps what came, with its time, and answers what the test wants, `ok` unless told."""
+    """Receiver of callbacks: stores requests with their times; the default response is `ok`."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.came: list[tuple[float, Request]] = []
-        self.answer: Callable[[Request], Reply] = lambda _: OK
+        self.requests: list[tuple[float, Request]] = []
+        self.response: Callable[[Request], Reply] = lambda _: OK
 
     async def receive(self, request: Request) -> Reply:
-        self.came.append((asyncio.get_running_loop().time(), request))
-        return self.answer(request)
+        self.requests.append((asyncio.get_running_loop().time(), request))
+        return self.response(request)
 
     def bodies(self) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(request.body) for _, request in self.came]
+        return [msgspec.json.decode(request.body) for _, request in self.requests]
 
     def numbers(self) -> list[str]:
         return [body["payment"]["out_trade_no"] for body in self.bodies()]
 
 
 class Channel:
-    """The session's channel as a test uses it: over HTTP, or with a look inside where HTTP would only be longer."""
+    """The session's channel, used over HTTP, or directly where that is shorter."""
 
     def __init__(self, url: str, simulation: Simulation, client: httpx.AsyncClient) -> None:
         self.url = url
@@ -75,16 +75,16 @@ class Channel:
         self.api = SandboxClient(client, url)
 
     async def faults(self, **profile: object) -> None:
-        answer = await self.http.put(f"{self.url}/control/faults", json=profile)
-        assert answer.status_code == 200, answer.text
+        response = await self.http.put(f"{self.url}/control/faults", json=profile)
+        assert response.status_code == 200, response.text
 
     async def pay(self, number: str, **at_fault: str) -> httpx.Response:
         body = {"at_fault": at_fault} if at_fault else {}
         return await self.http.post(f"{self.url}/control/payments/{number}/pay", json=body)
 
     async def ledger(self) -> LedgerSnapshot:
-        answer = await self.http.get(f"{self.url}/control/ledger")
-        return msgspec.json.decode(answer.content, type=LedgerSnapshot)
+        response = await self.http.get(f"{self.url}/control/ledger")
+        return msgspec.json.decode(response.content, type=LedgerSnapshot)
 
     async def payment(self, number: str) -> LedgerPayment:
         return next(row for row in (await self.ledger()).payments if row.out_trade_no == number)
@@ -110,8 +110,8 @@ async def session_receiver() -> AsyncIterator[Receiver]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_channel(http: httpx.AsyncClient) -> AsyncIterator[Channel]:
     async with serve_channels(seed=7, speed=SPEED) as (url, simulation):
-        answer = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
-        assert answer.status_code == 200
+        response = await http.put(f"{url}/control/accounts", json=[ACCOUNT])
+        assert response.status_code == 200
         yield Channel(url, simulation, http)
 
 
@@ -125,15 +125,15 @@ def stopped_clock(session_channel: Channel, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def channel(session_channel: Channel) -> Channel:
-    answer = await session_channel.http.post(f"{session_channel.url}/control/reset", json={"seed": 7})
-    assert answer.status_code == 200
+    response = await session_channel.http.post(f"{session_channel.url}/control/reset", json={"seed": 7})
+    assert response.status_code == 200
     return session_channel
 
 
 @pytest.fixture
 def receiver(session_receiver: Receiver) -> Receiver:
-    session_receiver.came = []
-    session_receiver.answer = lambda _: OK
+    session_receiver.requests = []
+    session_receiver.response = lambda _: OK
     return session_receiver
 
 

@@ -1,6 +1,6 @@
-"""The public API as shoppers use it, as small as can be: places at the channel, and asks it whenever somebody looks.
+"""A minimal public API for shoppers: it creates payments at the channel, and queries it for every page.
 
-Not nodrop and no mock of it: what shoppers do is tested here without what they are for.
+With it the shoppers are tested without nodrop.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from tests.simulator.sandbox_client import SandboxClient
 Problem = tuple[int, str]
 
 
-class SmallNodrop:
-    """Orders in a dictionary. `spoil` may answer instead of it, `told` may change the status that pages tell."""
+class FakeNodrop:
+    """Orders in a dictionary. `fault` can replace a response, `shown_status` the status of a page."""
 
     url = ""
 
     def begin(self, channel: SandboxClient) -> None:
-        """Without orders, and in good health."""
+        """Start without orders and faults."""
         self.orders: dict[str, dict[str, Any]] = {}
         self.numbers: dict[str, list[str]] = {}
-        self.looked: list[str] = []
+        self.page_requests: list[str] = []
         self.keys: list[str] = []
-        self.spoil: Callable[[str], Problem | None] = lambda _: None
-        self.told: Callable[[str], str] = lambda status: status
+        self.fault: Callable[[str], Problem | None] = lambda _: None
+        self.shown_status: Callable[[str], str] = lambda status: status
         self._channel = channel
 
     def routes(self) -> list[Route]:
@@ -45,13 +45,13 @@ class SmallNodrop:
         known = self.orders.setdefault(body["order_no"], body)
         if known != body:
             return problem(409, "order_conflict")
-        return self._spoilt("place") or await self._answer(body["order_no"], f"{body['order_no']}_p1")
+        return self._faulty("place") or await self._order_response(body["order_no"], f"{body['order_no']}_p1")
 
     async def _add(self, request: Request) -> Reply:
         order_no = request.params["order_no"]
-        return self._spoilt("add") or await self._answer(order_no, f"{order_no}_p2")
+        return self._faulty("add") or await self._order_response(order_no, f"{order_no}_p2")
 
-    async def _answer(self, order_no: str, number: str) -> Reply:
+    async def _order_response(self, order_no: str, number: str) -> Reply:
         order, numbers = self.orders[order_no], self.numbers.setdefault(order_no, [])
         back = f"{self.url}/o/{order_no}/return"
         created = await self._channel.create(number, amount=order["amount"], return_url=back)
@@ -74,21 +74,21 @@ class SmallNodrop:
         )
 
     async def _page(self, request: Request) -> Reply:
-        self.looked.append(f"page {request.query}")
+        self.page_requests.append(f"page {request.query}")
         return Response(body=b"<!doctype html><title>Order</title>", content_type=HTML)
 
     async def _status(self, request: Request) -> Reply:
-        self.looked.append(f"{request.target.rpartition('/')[2]} {request.method}")
+        self.page_requests.append(f"{request.target.rpartition('/')[2]} {request.method}")
         numbers = self.numbers[request.params["order_no"]]
         statuses = {(await self._channel.query(number)).json()["status"] for number in numbers}
-        return json_response({"status": self.told("paid" if "paid" in statuses else "processing")})
+        return json_response({"status": self.shown_status("paid" if "paid" in statuses else "processing")})
 
     async def _return(self, request: Request) -> Reply:
-        self.looked.append("return")
+        self.page_requests.append("return")
         return Response(status=303, headers=(("location", f"/o/{request.params['order_no']}?token=abc"),))
 
-    def _spoilt(self, what: str) -> Response | None:
-        spoilt = self.spoil(what)
+    def _faulty(self, operation: str) -> Response | None:
+        spoilt = self.fault(operation)
         return None if spoilt is None else problem(*spoilt)
 
 

@@ -73,7 +73,7 @@ def order(number: str, **terms: Any) -> dict[str, Any]:
 
 
 def is_answer_signed(response: httpx.Response, secret: str = SECRET) -> bool:
-    """Whether the answer is signed, for exactly the question that was asked."""
+    """Return whether the response is signed for exactly this request."""
     given = parts(response.headers.get("sandbox-signature", ""))
     question = parts(response.request.headers["sandbox-signature"])["v1"]
     wanted = mac(

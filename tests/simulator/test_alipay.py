@@ -66,15 +66,15 @@ class Client:
         self.simulation = channel.simulation
         self.account: Account = opened.account
         self.url = f"{channel.simulation.urls['alipay']}/gateway.do"
-        self.told: dict[str, Any] = opened.credentials
-        self.key = private_key(self.told["private_key"])
-        keys = self.told.get("alipay_public_keys", {}).values() or self.told["alipay_certificates"]
+        self.credentials: dict[str, Any] = opened.credentials
+        self.key = private_key(self.credentials["private_key"])
+        keys = self.credentials.get("alipay_public_keys", {}).values() or self.credentials["alipay_certificates"]
         self.theirs = [public_key(pem) for pem in keys]
 
     def signed(self, method: str, body: object, charset: str = "utf-8", **changed: str) -> dict[str, str]:
         """`changed` replaces parameters before they are signed; an empty one is left out."""
         parameters = {
-            "app_id": self.told["app_id"],
+            "app_id": self.credentials["app_id"],
             "method": method,
             "format": "JSON",
             "charset": charset,
@@ -137,17 +137,17 @@ class Client:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_client(session_channel: Channel, session_receiver: Receiver) -> AsyncIterator[Client]:
     body = {"name": "alipay", "channel": "alipay", "callback_url": session_receiver.url}
-    answer = await session_channel.http.post(f"{session_channel.url}/control/accounts", json=body)
-    assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert told["base_url"] == session_channel.simulation.urls["alipay"]
-    account = session_channel.simulation.accounts[told["merchant_id"]]
-    yield Client(session_channel, Opened(account=account, credentials=told["credentials"]))
+    response = await session_channel.http.post(f"{session_channel.url}/control/accounts", json=body)
+    assert response.status_code == 200, response.text
+    fields = response.json()
+    assert fields["base_url"] == session_channel.simulation.urls["alipay"]
+    account = session_channel.simulation.accounts[fields["merchant_id"]]
+    yield Client(session_channel, Opened(account=account, credentials=fields["credentials"]))
 
 
 @pytest.fixture
 def client(session_client: Client, channel: Channel, receiver: Receiver) -> Client:
-    receiver.answer = lambda _: OK
+    receiver.response = lambda _: OK
     return session_client
 
 
@@ -194,10 +194,10 @@ async def test_a_call_that_is_not_of_the_form_is_rejected_without_a_signature(
 ) -> None:
     parameters = client.signed("alipay.trade.query", {"out_trade_no": NUMBER}) | changed
     response = await client.http.get(f"{client.url}?{urlencode(parameters)}")
-    told = response.json()
+    fields = response.json()
     assert response.status_code == 200
-    assert set(told) == {"alipay_trade_query_response"}
-    assert refused(told["alipay_trade_query_response"]) == (code, sub_code)
+    assert set(fields) == {"alipay_trade_query_response"}
+    assert refused(fields["alipay_trade_query_response"]) == (code, sub_code)
 
 
 async def test_a_request_is_verified_with_its_sign_type_and_before_it_is_encoded(client: Client) -> None:
@@ -205,8 +205,8 @@ async def test_a_request_is_verified_with_its_sign_type_and_before_it_is_encoded
     string = "&".join(f"{name}={good[name]}" for name in sorted(good) if name not in ("sign", "sign_type"))
     without = base64.b64encode(client.key.sign(string.encode(), padding.PKCS1v15(), SHA256())).decode()
     for parameters in (good | {"sign": without}, good | {"notify_url": "http://127.0.0.1/x"}, good | {"sign": "QQ=="}):
-        told = (await client.http.get(f"{client.url}?{urlencode(parameters)}")).json()
-        assert refused(told["alipay_trade_query_response"]) == ("40002", "isv.invalid-signature")
+        fields = (await client.http.get(f"{client.url}?{urlencode(parameters)}")).json()
+        assert refused(fields["alipay_trade_query_response"]) == ("40002", "isv.invalid-signature")
 
 
 async def test_a_method_that_is_none_is_told(client: Client) -> None:
@@ -251,9 +251,9 @@ async def test_a_trade_is_there_from_the_scan_on_and_its_code_can_be_paid_before
     assert "88.88 CNY" in shown.text
     assert (await client.query())["trade_status"] == "WAIT_BUYER_PAY"
     await client.http.post(created["qr_code"], data={"action": "pay"})
-    told = await client.query()
-    assert (told["trade_status"], told["total_amount"], len(told["trade_no"])) == ("TRADE_SUCCESS", "88.88", 24)
-    assert "refund_fee" not in told
+    fields = await client.query()
+    assert (fields["trade_status"], fields["total_amount"], len(fields["trade_no"])) == ("TRADE_SUCCESS", "88.88", 24)
+    assert "refund_fee" not in fields
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ async def test_a_full_refund_closes_a_partial_one_does_not(client: Client) -> No
     assert (await client.refund("80.00"))["fund_change"] == "Y"
     assert (await client.query())["trade_status"] == "TRADE_SUCCESS"
     assert (await client.refund("8.88", "r-2"))["refund_fee"] == "88.88"
-    told = await client.query()
-    assert (told["trade_status"], "send_pay_date" in told) == ("TRADE_CLOSED", True)
+    fields = await client.query()
+    assert (fields["trade_status"], "send_pay_date" in fields) == ("TRADE_CLOSED", True)
 
 
 async def test_a_page_is_opened_by_a_browser_and_shows_the_way_back(client: Client) -> None:
@@ -340,8 +340,12 @@ async def test_a_refund_number_is_one_refund_and_says_whether_money_moved_now(cl
     assert (repeated["fund_change"], repeated["refund_fee"]) == ("N", "10.00")
     assert refused(await client.refund("11.00")) == ("40004", "ACQ.DISCORDANT_REPEAT_REQUEST")
     assert refused(await client.refund("78.89", "r-2")) == ("40004", "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL")
-    told = await client.query_refund()
-    assert (told["refund_status"], told["refund_amount"], told["total_amount"]) == ("REFUND_SUCCESS", "10.00", "88.88")
+    fields = await client.query_refund()
+    assert (fields["refund_status"], fields["refund_amount"], fields["total_amount"]) == (
+        "REFUND_SUCCESS",
+        "10.00",
+        "88.88",
+    )
 
 
 async def test_a_refund_that_is_not_there_has_failed_or_is_not_done_has_no_status(
@@ -374,14 +378,18 @@ def read(client: Client, body: bytes, charset: str = "utf-8") -> dict[str, str]:
 async def test_a_payment_is_called_back_as_a_signed_form(client: Client, receiver: Receiver) -> None:
     await client.create()
     client.pay()
-    await until(lambda: receiver.came)
-    request = receiver.came[0][1]
+    await until(lambda: receiver.requests)
+    request = receiver.requests[0][1]
     assert request.headers["content-type"].startswith("application/x-www-form-urlencoded")
-    told = read(client, request.body)
-    assert (told["trade_status"], told["total_amount"], told["subject"]) == ("TRADE_SUCCESS", "88.88", "茶, 250 g")
-    assert (told["app_id"], told["seller_id"]) == (client.told["app_id"], client.told["seller_id"])
-    assert (told["notify_type"], told["out_trade_no"]) == ("trade_status_sync", NUMBER)
-    assert "refund_fee" not in told
+    fields = read(client, request.body)
+    assert (fields["trade_status"], fields["total_amount"], fields["subject"]) == (
+        "TRADE_SUCCESS",
+        "88.88",
+        "茶, 250 g",
+    )
+    assert (fields["app_id"], fields["seller_id"]) == (client.credentials["app_id"], client.credentials["seller_id"])
+    assert (fields["notify_type"], fields["out_trade_no"]) == ("trade_status_sync", NUMBER)
+    assert "refund_fee" not in fields
 
 
 async def test_a_callback_in_gbk_is_signed_in_gbk(client: Client, receiver: Receiver) -> None:
@@ -391,21 +399,21 @@ async def test_a_callback_in_gbk_is_signed_in_gbk(client: Client, receiver: Rece
     try:
         await client.create()
         client.pay()
-        await until(lambda: receiver.came)
+        await until(lambda: receiver.requests)
     finally:
         client.simulation.accounts[plain.merchant_id] = plain
-    told = read(client, receiver.came[0][1].body, "gbk")
-    assert (told["charset"], told["subject"]) == ("GBK", "茶, 250 g")
+    fields = read(client, receiver.requests[0][1].body, "gbk")
+    assert (fields["charset"], fields["subject"]) == ("GBK", "茶, 250 g")
 
 
 @pytest.mark.parametrize("body", [b'"success"', b"SUCCESS", b"success\n", b"ok", b'{"code":"success"}', b""])
 async def test_what_is_almost_an_acknowledgement_is_none(client: Client, receiver: Receiver, body: bytes) -> None:
     """The same bytes come again, in 4, 10 and 10 minutes, then in 1, 2, 6 and 15 hours."""
-    receiver.answer = lambda _: Response(body=body) if len(receiver.came) < 2 else OK
+    receiver.response = lambda _: Response(body=body) if len(receiver.requests) < 2 else OK
     await client.create()
     client.pay()
-    await until(lambda: len(receiver.came) >= 2)
-    first, second = (request.body for _, request in receiver.came[:2])
+    await until(lambda: len(receiver.requests) >= 2)
+    first, second = (request.body for _, request in receiver.requests[:2])
     assert first == second
     assert client.simulation.channels["alipay"].resend_gaps_s == (240, 600, 600, 3600, 7200, 21_600, 54_000)
 
@@ -419,12 +427,12 @@ async def test_success_under_another_status_is_no_acknowledgement(client: Client
 async def test_refunds_are_called_back_with_all_that_was_given_back(client: Client, receiver: Receiver) -> None:
     await client.create()
     client.pay()
-    await until(lambda: len(receiver.came) == 1)
+    await until(lambda: len(receiver.requests) == 1)
     await client.refund("10.00")
-    await until(lambda: len(receiver.came) == 2)
+    await until(lambda: len(receiver.requests) == 2)
     await client.refund("78.88", "r-2")
-    await until(lambda: len(receiver.came) == 3)
-    partial, full = (read(client, request.body) for _, request in receiver.came[1:])
+    await until(lambda: len(receiver.requests) == 3)
+    partial, full = (read(client, request.body) for _, request in receiver.requests[1:])
     assert (partial["trade_status"], partial["refund_fee"], partial["out_biz_no"]) == ("TRADE_SUCCESS", "10.00", "r-1")
     assert (full["trade_status"], full["refund_fee"]) == ("TRADE_CLOSED", "88.88")
     assert full["gmt_payment"] == partial["gmt_payment"]
@@ -436,15 +444,15 @@ async def test_an_agreement_is_not_called_back(client: Client, channel: Channel,
     await client.create()
     client.pay()
     assert (await client.query())["trade_status"] == "WAIT_BUYER_PAY"
-    await until(lambda: receiver.came)
-    assert read(client, receiver.came[0][1].body)["trade_status"] == "TRADE_SUCCESS"
+    await until(lambda: receiver.requests)
+    assert read(client, receiver.requests[0][1].body)["trade_status"] == "TRADE_SUCCESS"
 
 
 async def test_forged_callbacks_do_not_verify(client: Client, channel: Channel, receiver: Receiver) -> None:
     await channel.faults(forged=1.0)
     await client.create()
-    await until(lambda: len(receiver.came) == 2)
-    for _, request in receiver.came:
+    await until(lambda: len(receiver.requests) == 2)
+    for _, request in receiver.requests:
         with pytest.raises(AssertionError):
             read(client, request.body)
 
@@ -499,11 +507,11 @@ async def test_rows_of_a_statement_go_wrong_as_the_profile_says(
     await client.create()
     client.pay()
     address = (await find_statement(client))["bill_download_url"]
-    for fault, told in (("statement_wrong_amount", "88.89"), ("statement_malformed", f"payment,{NUMBER}\r\n")):
+    for fault, fields in (("statement_wrong_amount", "88.89"), ("statement_malformed", f"payment,{NUMBER}\r\n")):
         await channel.faults(**{fault: 1.0})
         response = await client.http.get(address)
         with zipfile.ZipFile(io.BytesIO(response.content), metadata_encoding="gbk") as archive:
-            assert told in archive.read(archive.infolist()[0]).decode("gbk")
+            assert fields in archive.read(archive.infolist()[0]).decode("gbk")
     await channel.faults(statement_omits=1.0)
     assert refused(await find_statement(client)) == ("40004", "isp.bill_not_exist")
 
@@ -529,8 +537,8 @@ async def test_an_account_with_certificates_names_them_on_both_sides(client: Cli
     channel.simulation.accounts[opened.account.merchant_id] = opened.account
     certified = Client(channel, opened)
     response = await certified.send("alipay.trade.query", {"out_trade_no": NUMBER})
-    told = response.json()["alipay_trade_query_response"]
-    assert refused(told) == ("40002", "isv.invalid-app-cert-sn"), "the serial numbers are missing"
+    fields = response.json()["alipay_trade_query_response"]
+    assert refused(fields) == ("40002", "isv.invalid-app-cert-sn"), "the serial numbers are missing"
 
 
 async def test_too_many_calls_are_told_in_the_channels_words(client: Client, channel: Channel) -> None:

@@ -32,12 +32,12 @@ class Stub:
         return await self.http.post(f"{self.url}/notifications", content=body, headers=headers)
 
     async def effects(self) -> Effects:
-        answer = await self.http.get(f"{self.url}/control/effects")
-        return msgspec.json.decode(answer.content, type=Effects)
+        response = await self.http.get(f"{self.url}/control/effects")
+        return msgspec.json.decode(response.content, type=Effects)
 
     async def deliveries(self) -> list[Delivery]:
-        answer = await self.http.get(f"{self.url}/control/deliveries")
-        return msgspec.json.decode(answer.content, type=list[Delivery])
+        response = await self.http.get(f"{self.url}/control/deliveries")
+        return msgspec.json.decode(response.content, type=list[Delivery])
 
     async def faults(self, **profile: object) -> None:
         assert (await self.http.put(f"{self.url}/control/faults", json=profile)).status_code == 200
@@ -93,32 +93,32 @@ async def test_signed_notification_has_one_effect(stub: Stub) -> None:
 async def test_same_notification_again_is_the_same_effect(stub: Stub) -> None:
     for _ in range(3):
         assert (await stub.notify(notification())).status_code == 200
-    told = await stub.effects()
-    assert (len(told.effects), told.effects[0].again, told.violations) == (1, (), ())
+    state = await stub.effects()
+    assert (len(state.effects), state.effects[0].again, state.violations) == (1, (), ())
     assert len(await stub.deliveries()) == 3
 
 
 async def test_another_id_for_a_paid_order_is_a_double_effect(stub: Stub) -> None:
     for webhook_id in ("msg_1", "msg_2", "msg_2"):
         await stub.notify(notification(), webhook_id)
-    told = await stub.effects()
-    assert told.effects[0].again == ("msg_2",)
-    assert [complaint.what for complaint in told.violations] == ["double_effect"]
+    state = await stub.effects()
+    assert state.effects[0].again == ("msg_2",)
+    assert [violation.what for violation in state.violations] == ["double_effect"]
 
 
 async def test_same_id_with_another_body_is_a_violation(stub: Stub) -> None:
     await stub.notify(notification())
     await stub.notify(notification(version=4))
-    told = await stub.effects()
-    assert [(complaint.what, complaint.order_no) for complaint in told.violations] == [
+    state = await stub.effects()
+    assert [(violation.what, violation.order_no) for violation in state.violations] == [
         ("same_id_other_body", "order-1")
     ]
 
 
 async def test_paid_that_does_not_say_paid_is_a_violation(stub: Stub) -> None:
     await stub.notify(notification(status="closed"))
-    told = await stub.effects()
-    assert (told.effects, [complaint.what for complaint in told.violations]) == ((), ["paid_but_not_paid"])
+    state = await stub.effects()
+    assert (state.effects, [violation.what for violation in state.violations]) == ((), ["paid_but_not_paid"])
 
 
 @pytest.mark.parametrize("type_", ["order.closed", "order.paid_late", "order.double_payment"])
@@ -160,14 +160,14 @@ async def test_unverified_notification_has_no_effect(stub: Stub, changed: dict[s
 @pytest.mark.parametrize("skew_s", [-310, 310])
 async def test_notification_of_another_time_is_refused(stub: Stub, skew_s: int) -> None:
     headers = signed(notification(), "msg_1", at=datetime.now(UTC) + timedelta(seconds=skew_s))
-    answer = await stub.http.post(f"{stub.url}/notifications", content=notification(), headers=headers)
-    assert answer.status_code == 401
+    response = await stub.http.post(f"{stub.url}/notifications", content=notification(), headers=headers)
+    assert response.status_code == 401
 
 
 async def test_altered_body_is_refused(stub: Stub) -> None:
     headers = signed(notification(), "msg_1")
-    answer = await stub.http.post(f"{stub.url}/notifications", content=notification(amount=1), headers=headers)
-    assert answer.status_code == 401
+    response = await stub.http.post(f"{stub.url}/notifications", content=notification(amount=1), headers=headers)
+    assert response.status_code == 401
 
 
 async def test_signed_nonsense_is_refused(stub: Stub) -> None:
@@ -176,9 +176,9 @@ async def test_signed_nonsense_is_refused(stub: Stub) -> None:
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_***"])
 async def test_secret_that_is_none_is_refused_and_not_repeated(stub: Stub, secret: str) -> None:
-    answer = await stub.http.put(f"{stub.url}/control/secrets", json={"secrets": [secret]})
-    assert answer.status_code == 400
-    assert "***" not in answer.text
+    response = await stub.http.put(f"{stub.url}/control/secrets", json={"secrets": [secret]})
+    assert response.status_code == 400
+    assert "***" not in response.text
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -197,9 +197,9 @@ async def test_refused_notification_has_no_effect(
     stub: Stub, fault: dict[str, object], status: int, header: dict[str, str]
 ) -> None:
     await stub.faults(**fault)
-    answer = await stub.notify(notification())
-    assert answer.status_code == status
-    assert header.items() <= dict(answer.headers).items()
+    response = await stub.notify(notification())
+    assert response.status_code == status
+    assert header.items() <= dict(response.headers).items()
     assert (await stub.effects()).effects == ()
     assert [delivery.answered for delivery in await stub.deliveries()] == [str(status)]
     await stub.faults()
@@ -215,8 +215,8 @@ async def test_effect_stays_when_its_answer_is_lost(stub: Stub, fault: dict[str,
         await stub.notify(notification())
     await stub.faults()
     await stub.notify(notification())
-    told = await stub.effects()
-    assert (len(told.effects), told.effects[0].again, told.violations) == (1, (), ())
+    state = await stub.effects()
+    assert (len(state.effects), state.effects[0].again, state.violations) == (1, (), ())
 
 
 async def test_who_follows_a_redirect_is_counted(stub: Stub) -> None:
@@ -234,9 +234,9 @@ async def test_same_seed_fails_the_same_deliveries(stub: Stub) -> None:
     async def statuses(order: list[str]) -> dict[str, list[int]]:
         await stub.http.post(f"{stub.url}/control/reset")
         await stub.faults(answered_500=0.4, gone=0.3)
-        told = await asyncio.gather(*(stub.notify(notification(f"order-{one}"), one) for one in order))
+        statuses = await asyncio.gather(*(stub.notify(notification(f"order-{one}"), one) for one in order))
         again = await asyncio.gather(*(stub.notify(notification(f"order-{one}"), one) for one in order))
-        pairs = zip(order, told, again, strict=True)
+        pairs = zip(order, statuses, again, strict=True)
         return {one: [first.status_code, second.status_code] for one, first, second in pairs}
 
     first = await statuses(ids)
@@ -245,5 +245,5 @@ async def test_same_seed_fails_the_same_deliveries(stub: Stub) -> None:
 
 
 async def test_control_is_for_this_machine_only(stub: Stub) -> None:
-    answer = await stub.http.get(f"{stub.url}/control/effects", headers={"host": "merchant.example"})
-    assert answer.status_code == 403
+    response = await stub.http.get(f"{stub.url}/control/effects", headers={"host": "merchant.example"})
+    assert response.status_code == 403

@@ -180,7 +180,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I1, "order-1")},
         ),
         (
-            "paid twice, and nobody was told",
+            "paid twice without a case",
             {
                 "ledger": {"payments": (*GOOD_LEDGER.payments, SECOND)},
                 "books": {"payments": (*GOOD_BOOKS.payments, SECOND_ROW)},
@@ -188,7 +188,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I1, "order-1")},
         ),
         (
-            "other money than asked for, and nobody was told",
+            "a wrong amount without a case",
             {
                 "ledger": {"payments": (ledger_payment(amount=900), GOOD_LEDGER.payments[1])},
                 "books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)},
@@ -232,18 +232,18 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I2, "order-1")},
         ),
         (
-            "merchant told paid, and it is not",
+            "merchant notified of paid, and it is not",
             {"effects": {"effects": (effect(), effect("order-2"))}},
             {(Invariant.I2, "order-2")},
         ),
-        ("merchant never told", {"effects": {"effects": ()}}, {(Invariant.I3, "order-1")}),
+        ("merchant never notified", {"effects": {"effects": ()}}, {(Invariant.I3, "order-1")}),
         (
-            "merchant told twice",
+            "merchant notified twice",
             {"effects": {"effects": (effect(again=("msg_2",)),)}},
             {(Invariant.I3, "order-1")},
         ),
         (
-            "merchant told another amount",
+            "merchant notified of another amount",
             {"effects": {"effects": (effect(amount=1001),)}},
             {(Invariant.I3, "order-1")},
         ),
@@ -393,7 +393,7 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
             },
         ),
         (
-            "merchant said that it listens no more",
+            "merchant returned 410",
             {"books": {"orders": (order(expects_effect=False), CLOSED_ORDER)}, "effects": {"effects": ()}},
         ),
         (

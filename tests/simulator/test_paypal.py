@@ -38,18 +38,21 @@ class Client:
 
     async def new_token(self, **credentials: str) -> httpx.Response:
         known = self.credentials | credentials
-        answer = await self.http.post(
+        response = await self.http.post(
             f"{self.url}/v1/oauth2/token",
             auth=(known["client_id"], known["client_secret"]),
             data={"grant_type": "client_credentials"},
         )
-        self.token = answer.json().get("access_token", "")
-        return answer
+        self.token = response.json().get("access_token", "")
+        return response
 
     async def send(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
-        told = {"authorization": f"Bearer {self.token}", **{name.replace("_", "-"): headers[name] for name in headers}}
+        sent_headers = {
+            "authorization": f"Bearer {self.token}",
+            **{name.replace("_", "-"): headers[name] for name in headers},
+        }
         content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.http.request(method, self.url + path, content=content, headers=told)
+        return await self.http.request(method, self.url + path, content=content, headers=sent_headers)
 
     async def create(self, number: str = NUMBER, value: str = "88.88", currency: str = "USD") -> httpx.Response:
         unit = {
@@ -65,10 +68,10 @@ class Client:
         )
 
     async def order(self, id_: str) -> dict[str, Any]:
-        answer = await self.send("GET", f"/v2/checkout/orders/{id_}")
-        assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        response = await self.send("GET", f"/v2/checkout/orders/{id_}")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
 
     async def capture(self, id_: str, request_id: str = f"{NUMBER}-capture") -> httpx.Response:
         path = f"/v2/checkout/orders/{id_}/capture"
@@ -109,7 +112,7 @@ async def shop(channel: Channel, receiver: Receiver) -> AsyncIterator[Shop]:
     assert opened.status_code == 200, opened.text
     client = Client(channel.http, opened.json())
     await client.new_token()
-    receiver.answer = lambda _: Response(status=200)
+    receiver.response = lambda _: Response(status=200)
     yield Shop(channel, client)
 
 
@@ -125,10 +128,10 @@ def capture_of(order: dict[str, Any]) -> dict[str, Any]:
     return capture
 
 
-def issue_of(answer: httpx.Response) -> str:
-    told = answer.json()
-    assert told["debug_id"]
-    return str(told["details"][0]["issue"]) if told["details"] else str(told["name"])
+def issue_of(response: httpx.Response) -> str:
+    document = response.json()
+    assert document["debug_id"]
+    return str(document["details"][0]["issue"]) if document["details"] else str(document["name"])
 
 
 async def test_an_account_is_opened_with_all_that_the_merchant_configures(shop: Shop) -> None:
@@ -143,9 +146,9 @@ async def test_an_account_is_opened_with_all_that_the_merchant_configures(shop: 
 
 
 async def test_a_token_is_given_to_who_knows_the_secret(shop: Shop) -> None:
-    answer = await shop.client.new_token()
-    assert (answer.status_code, answer.json()["token_type"]) == (200, "Bearer")
-    assert answer.json()["expires_in"] > 3600
+    response = await shop.client.new_token()
+    assert (response.status_code, response.json()["token_type"]) == (200, "Bearer")
+    assert response.json()["expires_in"] > 3600
     wrong = await shop.client.new_token(client_secret="E" + "0" * 40)
     assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")
 
@@ -219,17 +222,17 @@ async def test_the_same_capture_again_is_answered_as_before_and_another_one_come
 
 async def test_an_order_that_is_not_there_is_not_found(shop: Shop) -> None:
     for method, path in (("GET", "/v2/checkout/orders/5O190127TN364715T"), ("POST", "/v2/checkout/orders/X/capture")):
-        answer = await shop.client.send(method, path)
-        assert (answer.status_code, answer.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
-    answer = await shop.client.refund("2GG279541U471931P", "refund-1", "1.00")
-    assert (answer.status_code, answer.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
+        response = await shop.client.send(method, path)
+        assert (response.status_code, response.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
+    response = await shop.client.refund("2GG279541U471931P", "refund-1", "1.00")
+    assert (response.status_code, response.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
 
 
 async def test_a_refund_is_of_a_capture_once_for_each_number_and_told_with_its_order(shop: Shop) -> None:
     id_, capture_id = await shop.captured()
     for _ in range(2):
-        answer = await shop.client.refund(capture_id, "refund-1", "80.00")
-        assert (answer.status_code, answer.json()["status"]) == (201, "COMPLETED")
+        response = await shop.client.refund(capture_id, "refund-1", "80.00")
+        assert (response.status_code, response.json()["status"]) == (201, "COMPLETED")
     order = await shop.client.order(id_)
     assert capture_of(order)["status"] == "PARTIALLY_REFUNDED"
     (refund,) = unit_of(order)["payments"]["refunds"]
@@ -264,8 +267,8 @@ async def fetched(shop: Shop, headers: dict[str, str]) -> x509.Certificate:
     """The certificate that the callback names; it has to be below the authority that the merchant was given."""
     assert headers["paypal-auth-algo"] == "SHA256withRSA"
     assert headers["paypal-cert-url"].startswith(f"{shop.client.url}/v1/notifications/certs/")
-    answer = await shop.client.http.get(headers["paypal-cert-url"])
-    certificate = x509.load_pem_x509_certificate(answer.content)
+    response = await shop.client.http.get(headers["paypal-cert-url"])
+    certificate = x509.load_pem_x509_certificate(response.content)
     (ca_pem,) = shop.client.credentials["ca_certificates"]
     ca_key = x509.load_pem_x509_certificate(ca_pem.encode()).public_key()
     assert isinstance(ca_key, ec.EllipticCurvePublicKey)
@@ -277,13 +280,13 @@ async def test_approval_and_money_are_called_back_about_signed_by_the_certificat
     shop: Shop, receiver: Receiver
 ) -> None:
     await shop.captured()
-    await until(lambda: len(receiver.came) == 2)
+    await until(lambda: len(receiver.requests) == 2)
     events = {body["event_type"]: body["resource"] for body in receiver.bodies()}
     assert list(events) == ["CHECKOUT.ORDER.APPROVED", "PAYMENT.CAPTURE.COMPLETED"]
     assert unit_of(events["CHECKOUT.ORDER.APPROVED"])["custom_id"] == NUMBER
     capture = events["PAYMENT.CAPTURE.COMPLETED"]
     assert (capture["custom_id"], capture["amount"]) == (NUMBER, {"currency_code": "USD", "value": "88.88"})
-    for _, request in receiver.came:
+    for _, request in receiver.requests:
         certificate = await fetched(shop, request.headers)
         (name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         assert name.value == "messageverificationcerts.sandbox.paypal.com", "PayPal's own, which adapters check"
@@ -292,10 +295,10 @@ async def test_approval_and_money_are_called_back_about_signed_by_the_certificat
 
 
 async def test_a_resend_is_the_same_event_signed_anew(shop: Shop, receiver: Receiver) -> None:
-    receiver.answer = lambda _: Response(status=500 if len(receiver.came) < 3 else 204)
+    receiver.response = lambda _: Response(status=500 if len(receiver.requests) < 3 else 204)
     await shop.approved()
-    await until(lambda: len(receiver.came) == 3 and shop.channel.simulation.sender.under_way == 0)
-    requests = [request for _, request in receiver.came]
+    await until(lambda: len(receiver.requests) == 3 and shop.channel.simulation.sender.under_way == 0)
+    requests = [request for _, request in receiver.requests]
     assert len({request.body for request in requests}) == 1
     assert len({request.headers["paypal-transmission-id"] for request in requests}) == 3
 
@@ -308,31 +311,31 @@ async def test_resends_end_after_twenty_five_within_three_days() -> None:
 async def test_forgers_name_a_certificate_whose_key_they_have_not(shop: Shop, receiver: Receiver) -> None:
     await shop.channel.faults(forged=1)
     await shop.client.create()
-    await until(lambda: len(receiver.came) == 2)
-    for _, request in receiver.came:
+    await until(lambda: len(receiver.requests) == 2)
+    for _, request in receiver.requests:
         assert not is_signed(shop, request.headers, request.body, await fetched(shop, request.headers))
 
 
 async def test_a_fresh_certificate_signs_and_the_one_before_is_still_served(shop: Shop, receiver: Receiver) -> None:
     await shop.approved()
-    await until(lambda: receiver.came)
-    old = receiver.came[0][1].headers
+    await until(lambda: receiver.requests)
+    old = receiver.requests[0][1].headers
     rotated = await shop.channel.http.post(f"{shop.channel.url}/control/accounts/{shop.client.merchant_id}/rotate")
     assert rotated.json()["credentials"] == shop.client.credentials, "there is nothing for the merchant to change"
     await shop.client.capture((await shop.client.create()).json()["id"])
-    await until(lambda: len(receiver.came) == 2)
-    new = receiver.came[1][1]
+    await until(lambda: len(receiver.requests) == 2)
+    new = receiver.requests[1][1]
     assert new.headers["paypal-cert-url"] != old["paypal-cert-url"]
     assert is_signed(shop, new.headers, new.body, await fetched(shop, new.headers))
-    assert is_signed(shop, old, receiver.came[0][1].body, await fetched(shop, old))
+    assert is_signed(shop, old, receiver.requests[0][1].body, await fetched(shop, old))
 
 
 async def test_paypal_verifies_the_bytes_that_it_is_given(shop: Shop, receiver: Receiver) -> None:
     await shop.approved()
-    await until(lambda: receiver.came)
-    request = receiver.came[0][1]
+    await until(lambda: receiver.requests)
+    request = receiver.requests[0][1]
 
-    async def asked(event: bytes, **changed: str) -> str:
+    async def verification_status(event: bytes, **changed: str) -> str:
         fields = {
             "auth_algo": request.headers["paypal-auth-algo"],
             "cert_url": request.headers["paypal-cert-url"],
@@ -343,13 +346,13 @@ async def test_paypal_verifies_the_bytes_that_it_is_given(shop: Shop, receiver: 
             **changed,
         }
         body = json.dumps(fields)[:-1].encode() + b',"webhook_event":' + event + b"}"
-        answer = await shop.client.send("POST", "/v1/notifications/verify-webhook-signature", body)
-        return str(answer.json()["verification_status"])
+        response = await shop.client.send("POST", "/v1/notifications/verify-webhook-signature", body)
+        return str(response.json()["verification_status"])
 
-    assert await asked(request.body) == "SUCCESS"
-    assert await asked(json.dumps(json.loads(request.body)).encode()) == "FAILURE"
-    assert await asked(request.body, webhook_id="THEIRS") == "FAILURE"
-    assert await asked(request.body, transmission_id="1") == "FAILURE"
+    assert await verification_status(request.body) == "SUCCESS"
+    assert await verification_status(json.dumps(json.loads(request.body)).encode()) == "FAILURE"
+    assert await verification_status(request.body, webhook_id="THEIRS") == "FAILURE"
+    assert await verification_status(request.body, transmission_id="1") == "FAILURE"
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
@@ -367,8 +370,8 @@ async def test_the_report_tells_what_came_and_with_a_sign_what_went_back(
 ) -> None:
     _, capture_id = await shop.captured()
     await shop.client.refund(capture_id, "refund-1", "8.00")
-    told = (await report(shop)).json()
-    payment, refund = (one["transaction_info"] for one in told["transaction_details"])
+    document = (await report(shop)).json()
+    payment, refund = (one["transaction_info"] for one in document["transaction_details"])
     assert (payment["transaction_id"], payment["transaction_amount"]["value"]) == (capture_id, "88.88")
     assert (payment["custom_field"], payment["transaction_event_code"]) == (NUMBER, "T0006")
     assert (refund["paypal_reference_id"], refund["transaction_amount"]["value"]) == (capture_id, "-8.00")

@@ -14,27 +14,27 @@ from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
 from simulator.shoppers.shop import OrderRequest, Refused, Shop, ShopOrder
 from simulator.shoppers.visits import PageKind, PageView, Visit, run
 from tests.simulator.conftest import Channel
-from tests.simulator.fake_nodrop import SmallNodrop
+from tests.simulator.fake_nodrop import FakeNodrop
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def session_nodrop() -> AsyncIterator[SmallNodrop]:
-    small = SmallNodrop()
+async def session_nodrop() -> AsyncIterator[FakeNodrop]:
+    small = FakeNodrop()
     async with serving(App(small.routes())) as url:
         small.url = url
         yield small
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def nodrop(session_nodrop: SmallNodrop, channel: Channel) -> SmallNodrop:
+async def nodrop(session_nodrop: FakeNodrop, channel: Channel) -> FakeNodrop:
     session_nodrop.begin(channel.api)
     return session_nodrop
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def shop(nodrop: SmallNodrop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+async def shop(nodrop: FakeNodrop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     monkeypatch.setattr("simulator.shoppers.shop.GAP_FIRST_S", 0.001)
     monkeypatch.setattr("simulator.shoppers.shop.GAP_MAX_S", 0.002)
     monkeypatch.setattr("simulator.shoppers.visits.PAY_GAP_S", 0.005)
@@ -105,17 +105,17 @@ async def test_who_has_only_agreed_has_not_paid_and_was_not_refused(shop: Shop, 
     assert {sight.since_paying_s for sight in visit.sights} == {None}
 
 
-async def test_second_payment_may_be_refused(shop: Shop, nodrop: SmallNodrop) -> None:
-    nodrop.spoil = lambda what: (409, "payment_unclear") if what == "add" else None
+async def test_second_payment_may_be_refused(shop: Shop, nodrop: FakeNodrop) -> None:
+    nodrop.fault = lambda what: (409, "payment_unclear") if what == "add" else None
     visit = await only(shop, Kind.PAYS_TWICE)
     assert visit.refused == ("second: 409 payment_unclear",)
     assert len(visit.paid) == 1
 
 
-async def test_who_comes_back_sees_everything(shop: Shop, nodrop: SmallNodrop) -> None:
+async def test_who_comes_back_sees_everything(shop: Shop, nodrop: FakeNodrop) -> None:
     visit = await only(shop, Kind.COMES_BACK)
     assert [where for where, _ in seen(visit)] == ["return", "page", "status", "refresh", "status", "page"]
-    assert nodrop.looked == [
+    assert nodrop.page_requests == [
         "return",
         "page token=abc",
         "page token=abc",
@@ -126,21 +126,23 @@ async def test_who_comes_back_sees_everything(shop: Shop, nodrop: SmallNodrop) -
     ]
 
 
-async def test_who_comes_back_watches_no_longer_than_told(shop: Shop, nodrop: SmallNodrop) -> None:
-    nodrop.told = lambda _: "processing"
+async def test_returning_buyer_watches_for_the_planned_time(shop: Shop, nodrop: FakeNodrop) -> None:
+    nodrop.shown_status = lambda _: "processing"
     visit = await only(shop, Kind.COMES_BACK)
     assert seen(visit).count((PageKind.STATUS, "processing")) == 3
     assert visit.wrong_views == ()
 
 
-@pytest.mark.parametrize("lie", ["unpaid", "failed", "closed", "created"])
-async def test_page_that_denies_what_was_paid_is_reported(shop: Shop, nodrop: SmallNodrop, lie: str) -> None:
-    nodrop.told = lambda _: lie
+@pytest.mark.parametrize("wrong_status", ["unpaid", "failed", "closed", "created"])
+async def test_page_with_a_wrong_status_after_the_payment_is_reported(
+    shop: Shop, nodrop: FakeNodrop, wrong_status: str
+) -> None:
+    nodrop.shown_status = lambda _: wrong_status
     visit = await only(shop, Kind.PAYS_AT_ONCE)
-    assert [sight.status for sight in visit.wrong_views] == [lie]
+    assert [view.status for view in visit.wrong_views] == [wrong_status]
 
 
-async def test_denying_before_paying_is_no_lie() -> None:
+async def test_unpaid_before_the_payment_is_correct() -> None:
     assert not PageView(where=PageKind.STATUS, http_status=200, status="unpaid").is_wrong
 
 
@@ -148,10 +150,10 @@ async def test_buyer_reloads_a_page_that_does_not_open(
     shop: Shop, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is down for the first three times that it is asked for."""
-    asked = iter(range(100))
+    requests = iter(range(100))
 
     def off(_: object) -> Response | None:
-        return Response(status=503) if next(asked) < 3 else None
+        return Response(status=503) if next(requests) < 3 else None
 
     monkeypatch.setattr("simulator.kernel.pay_page.switched_off", off)
     visit = await only(shop, Kind.PAYS_AT_ONCE)
@@ -162,8 +164,8 @@ async def test_buyer_who_presses_in_vain_looks_before_pressing_again(
     shop: Shop, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opened, pressed without an answer, opened again, pressed: four requests of the page."""
-    asked = iter([None, Response(status=502), None, None, None])
-    monkeypatch.setattr("simulator.kernel.pay_page.switched_off", lambda _: next(asked))
+    requests = iter([None, Response(status=502), None, None, None])
+    monkeypatch.setattr("simulator.kernel.pay_page.switched_off", lambda _: next(requests))
     visit = await only(shop, Kind.PAYS_AT_ONCE)
     assert await paid_at_the_channel(channel) == set(visit.paid) != set()
 
@@ -182,30 +184,30 @@ def request() -> OrderRequest:
     return order_of(plan(), 0)
 
 
-async def test_shop_uses_its_key_and_reads_the_order(shop: Shop, nodrop: SmallNodrop) -> None:
+async def test_shop_uses_its_key_and_reads_the_order(shop: Shop, nodrop: FakeNodrop) -> None:
     order = await shop.place(request())
     assert isinstance(order, ShopOrder)
     assert order.payments[0].pay_url is not None
     assert nodrop.keys == ["Bearer key-1"]
 
 
-async def test_shop_asks_again_under_the_same_number_until_it_is_definite(shop: Shop, nodrop: SmallNodrop) -> None:
+async def test_shop_asks_again_under_the_same_number_until_it_is_definite(shop: Shop, nodrop: FakeNodrop) -> None:
     spoilt = iter([(500, "internal_error"), (503, "channel_unavailable"), (429, "too_many_requests"), None])
-    nodrop.spoil = lambda _: next(spoilt)
+    nodrop.fault = lambda _: next(spoilt)
     assert isinstance(await shop.place(request()), ShopOrder)
     assert (shop.attempts, len(nodrop.orders)) == (4, 1)
 
 
-async def test_shop_takes_no_for_an_answer(shop: Shop, nodrop: SmallNodrop) -> None:
-    nodrop.spoil = lambda _: (422, "payment_refused")
+async def test_shop_takes_no_for_an_answer(shop: Shop, nodrop: FakeNodrop) -> None:
+    nodrop.fault = lambda _: (422, "payment_refused")
     refused = await shop.place(request())
     assert refused == Refused(http_status=422, code="payment_refused", is_definite=True)
     assert shop.attempts == 1
 
 
 @pytest.mark.parametrize("status", [500, 503, 408])
-async def test_shop_gives_up_at_last(shop: Shop, nodrop: SmallNodrop, status: int) -> None:
-    nodrop.spoil = lambda _: (status, "unavailable")
+async def test_shop_gives_up_at_last(shop: Shop, nodrop: FakeNodrop, status: int) -> None:
+    nodrop.fault = lambda _: (status, "unavailable")
     refused = await shop.place(request())
     assert refused == Refused(http_status=status, code="unavailable", is_definite=False)
     assert shop.attempts == 12

@@ -44,7 +44,7 @@ class Client:
         return await self.http.request(method, self.url + path, headers=headers, **content)
 
     async def get(self, path: str, **query: object) -> dict[str, Any]:
-        return told(await self.send("GET", path, params=query))
+        return content_of(await self.send("GET", path, params=query))
 
     async def create(self, number: str = NUMBER, *, key: str = "", **changed: str) -> httpx.Response:
         form = {
@@ -58,11 +58,11 @@ class Client:
             "metadata[colour]": "green",
             "success_url": "https://shop.example/done",
         }
-        seen = {name: value for name, value in (form | changed).items() if value}
-        return await self.send("POST", SESSIONS, key=key or number, data=seen)
+        document = {name: value for name, value in (form | changed).items() if value}
+        return await self.send("POST", SESSIONS, key=key or number, data=document)
 
     async def create_intent(self, **form: str) -> dict[str, Any]:
-        return told(await self.send("POST", INTENTS, data={"amount": "500", "currency": "jpy"} | form))
+        return content_of(await self.send("POST", INTENTS, data={"amount": "500", "currency": "jpy"} | form))
 
 
 class Shop:
@@ -86,27 +86,27 @@ class Shop:
 
 async def opened(http: httpx.AsyncClient, url: str, callback_url: str) -> Client:
     body = {"name": "stripe-main", "channel": "stripe", "callback_url": callback_url}
-    answer = await http.post(f"{url}/control/accounts", json=body)
-    assert answer.status_code == 200, answer.text
-    return Client(http, answer.json())
+    response = await http.post(f"{url}/control/accounts", json=body)
+    assert response.status_code == 200, response.text
+    return Client(http, response.json())
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(channel: Channel, receiver: Receiver) -> AsyncIterator[Shop]:
-    receiver.answer = lambda _: NO_CONTENT
+    receiver.response = lambda _: NO_CONTENT
     yield Shop(channel, await opened(channel.http, channel.url, receiver.url))
 
 
-def told(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
+def content_of(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
     return found
 
 
-def error(answer: httpx.Response) -> tuple[int, str, str | None]:
-    wrong = answer.json()["error"]
-    assert re.fullmatch(r"req_[0-9a-f]+", answer.headers["request-id"])
-    return answer.status_code, wrong["type"], wrong.get("code")
+def error(response: httpx.Response) -> tuple[int, str, str | None]:
+    wrong = response.json()["error"]
+    assert re.fullmatch(r"req_[0-9a-f]+", response.headers["request-id"])
+    return response.status_code, wrong["type"], wrong.get("code")
 
 
 def event_of(request: Request) -> dict[str, Any]:
@@ -126,14 +126,14 @@ def is_signed(request: Request, secret: str, scheme: str = "v1") -> bool:
 
 
 async def test_session_has_the_fields_of_the_protocol(shop: Shop) -> None:
-    answer = await shop.client.create()
-    seen = answer.json()
+    response = await shop.client.create()
+    document = response.json()
     wanted = {"object": "checkout.session", "amount_total": 8888, "currency": "usd", "status": "open"}
     wanted |= {"payment_status": "unpaid", "payment_intent": None, "client_reference_id": NUMBER, "livemode": False}
-    assert {name: seen[name] for name in wanted} == wanted
-    assert seen["metadata"] == {"out_trade_no": NUMBER, "colour": "green"}
-    assert (await shop.channel.http.get(seen["url"])).status_code == 200
-    assert b"\n  " in answer.content, "Stripe writes JSON in lines"
+    assert {name: document[name] for name in wanted} == wanted
+    assert document["metadata"] == {"out_trade_no": NUMBER, "colour": "green"}
+    assert (await shop.channel.http.get(document["url"])).status_code == 200
+    assert b"\n  " in response.content, "Stripe writes JSON in lines"
 
 
 async def test_paid_session_is_complete_and_its_payment_is_expanded_as_far_as_asked(shop: Shop) -> None:
@@ -189,8 +189,8 @@ async def test_currencies_with_places_of_their_own_are_kept_in_those_of_iso(
 async def test_wrong_parameter_is_named_and_its_answer_is_not_kept(
     shop: Shop, changed: dict[str, str], param: str
 ) -> None:
-    answer = await shop.client.create(**changed)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    response = await shop.client.create(**changed)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
     assert (await shop.client.create()).status_code == 200
 
 
@@ -199,10 +199,10 @@ async def test_wrong_parameter_is_named_and_its_answer_is_not_kept(
 )
 async def test_session_lives_between_half_an_hour_and_a_day(shop: Shop, minutes: int | None, status: int) -> None:
     until_ = "" if minutes is None else str(int(time.time()) + minutes * 60)
-    answer = await shop.client.create(expires_at=until_)
-    assert answer.status_code == status
+    response = await shop.client.create(expires_at=until_)
+    assert response.status_code == status
     if minutes is None:
-        assert abs(answer.json()["expires_at"] - time.time() - 24 * 3600) < 5
+        assert abs(response.json()["expires_at"] - time.time() - 24 * 3600) < 5
 
 
 # -- once under each key -----------------------------------------------------------------------------------------------
@@ -250,8 +250,8 @@ async def test_kept_500_is_answered_again_and_again_for_a_day(http: httpx.AsyncC
 
 async def test_session_is_expired_once_and_a_paid_one_never(shop: Shop) -> None:
     id_ = (await shop.client.create()).json()["id"]
-    answer = await shop.client.send("POST", f"{SESSIONS}/{id_}/expire")
-    assert (answer.json()["status"], answer.json()["url"]) == ("expired", None)
+    response = await shop.client.send("POST", f"{SESSIONS}/{id_}/expire")
+    assert (response.json()["status"], response.json()["url"]) == ("expired", None)
     assert error(await shop.client.send("POST", f"{SESSIONS}/{id_}/expire")) == (400, "invalid_request_error", None)
     paid = (await shop.paid("number-2"))["id"]
     assert error(await shop.client.send("POST", f"{SESSIONS}/{paid}/expire")) == (400, "invalid_request_error", None)
@@ -269,10 +269,10 @@ async def test_intent_is_cancelled_once_and_the_one_of_a_session_not_at_all(shop
 async def test_opened_sessions_intent_is_cancelled_when_it_expires(shop: Shop) -> None:
     created = (await shop.client.create()).json()
     await shop.channel.http.get(created["url"])
-    seen = await shop.client.get(f"{SESSIONS}/{created['id']}")
-    assert seen["payment_intent"].startswith("pi_")
+    document = await shop.client.get(f"{SESSIONS}/{created['id']}")
+    assert document["payment_intent"].startswith("pi_")
     await shop.client.send("POST", f"{SESSIONS}/{created['id']}/expire")
-    assert (await shop.client.get(f"{INTENTS}/{seen['payment_intent']}"))["status"] == "canceled"
+    assert (await shop.client.get(f"{INTENTS}/{document['payment_intent']}"))["status"] == "canceled"
 
 
 # -- who asks ----------------------------------------------------------------------------------------------------------
@@ -284,8 +284,8 @@ async def test_opened_sessions_intent_is_cancelled_when_it_expires(shop: Shop) -
 async def test_wrong_key_is_nobody(shop: Shop, scheme: str) -> None:
     value = scheme.format(shop.client.credentials["secret_key"]).encode("latin-1")
     headers = [(b"authorization", value)] if value else []
-    answer = await shop.client.http.get(f"{shop.client.url}{SESSIONS}/cs_1", headers=headers)
-    assert error(answer) == (401, "invalid_request_error", None)
+    response = await shop.client.http.get(f"{shop.client.url}{SESSIONS}/cs_1", headers=headers)
+    assert error(response) == (401, "invalid_request_error", None)
 
 
 async def test_payment_of_another_account_is_not_there(shop: Shop, http: httpx.AsyncClient) -> None:
@@ -296,8 +296,8 @@ async def test_payment_of_another_account_is_not_there(shop: Shop, http: httpx.A
 
 async def test_too_many_calls_are_429_with_when_to_come_back(shop: Shop) -> None:
     await shop.channel.faults(rate_limit_per_s=1)
-    answers = [await shop.client.send("GET", f"{SESSIONS}/cs_1") for _ in range(3)]
-    limited = [answer for answer in answers if answer.status_code == 429]
+    responses = [await shop.client.send("GET", f"{SESSIONS}/cs_1") for _ in range(3)]
+    limited = [response for response in responses if response.status_code == 429]
     assert limited
     assert (error(limited[0])[2], limited[0].headers["retry-after"]) == ("rate_limit", "1")
 
@@ -307,11 +307,15 @@ async def test_too_many_calls_are_429_with_when_to_come_back(shop: Shop) -> None
 
 async def test_paid_session_is_called_back_about_once_and_signed(shop: Shop, receiver: Receiver) -> None:
     whole = await shop.paid()
-    await until(lambda: receiver.came and shop.channel.simulation.sender.under_way == 0)
-    (request,) = [request for _, request in receiver.came]
-    seen = event_of(request)
-    assert (seen["object"], seen["type"], seen["livemode"]) == ("event", "checkout.session.completed", False)
-    assert seen["data"]["object"] == whole | {"payment_intent": whole["payment_intent"]["id"]}
+    await until(lambda: receiver.requests and shop.channel.simulation.sender.under_way == 0)
+    (request,) = [request for _, request in receiver.requests]
+    document = event_of(request)
+    assert (document["object"], document["type"], document["livemode"]) == (
+        "event",
+        "checkout.session.completed",
+        False,
+    )
+    assert document["data"]["object"] == whole | {"payment_intent": whole["payment_intent"]["id"]}
     assert is_signed(request, shop.client.credentials["webhook_secrets"][0])
     assert not is_signed(request, shop.client.credentials["webhook_secrets"][0], "v0")
     assert ",v0=" in request.headers["stripe-signature"]
@@ -319,11 +323,11 @@ async def test_paid_session_is_called_back_about_once_and_signed(shop: Shop, rec
 
 async def test_rolled_secret_signs_beside_the_old_one(shop: Shop, receiver: Receiver) -> None:
     old = shop.client.credentials
-    answer = await shop.channel.http.post(f"{shop.channel.url}/control/accounts/{shop.client.merchant_id}/rotate")
-    new = answer.json()["credentials"]
+    response = await shop.channel.http.post(f"{shop.channel.url}/control/accounts/{shop.client.merchant_id}/rotate")
+    new = response.json()["credentials"]
     await shop.paid()
-    await until(lambda: receiver.came)
-    request = receiver.came[0][1]
+    await until(lambda: receiver.requests)
+    request = receiver.requests[0][1]
     assert new["webhook_secrets"][1:] == old["webhook_secrets"]
     assert all(is_signed(request, secret) for secret in new["webhook_secrets"])
     for credentials in (new, old):
@@ -335,9 +339,9 @@ async def test_slow_method_completes_unpaid_and_succeeds_later(shop: Shop, recei
     await shop.channel.faults(settles_later=1.0, settle_after_s=0.05)
     await shop.client.create()
     shop.pay()
-    await until(lambda: len(receiver.came) == 2)
-    seen = [event_of(request) for _, request in receiver.came]
-    assert [(one["type"], one["data"]["object"]["payment_status"]) for one in seen] == [
+    await until(lambda: len(receiver.requests) == 2)
+    document = [event_of(request) for _, request in receiver.requests]
+    assert [(one["type"], one["data"]["object"]["payment_status"]) for one in document] == [
         ("checkout.session.completed", "unpaid"),
         ("checkout.session.async_payment_succeeded", "paid"),
     ]
@@ -349,18 +353,18 @@ async def test_intent_and_refund_have_events_of_their_own(shop: Shop, receiver: 
     form = {"payment_intent": id_, "amount": "200", "metadata[refund_no]": "R-000001"}
     refund = (await shop.client.send("POST", REFUNDS, key="R-000001", data=form)).json()
     assert (refund["status"], refund["amount"], refund["payment_intent"]) == ("succeeded", 200, id_)
-    await until(lambda: len(receiver.came) == 2)
-    seen = {one["type"]: one["data"]["object"] for one in (event_of(request) for _, request in receiver.came)}
-    assert seen["payment_intent.succeeded"]["id"] == id_
-    assert (seen["charge.refunded"]["amount_refunded"], seen["charge.refunded"]["payment_intent"]) == (200, id_)
+    await until(lambda: len(receiver.requests) == 2)
+    document = {one["type"]: one["data"]["object"] for one in (event_of(request) for _, request in receiver.requests)}
+    assert document["payment_intent.succeeded"]["id"] == id_
+    assert (document["charge.refunded"]["amount_refunded"], document["charge.refunded"]["payment_intent"]) == (200, id_)
 
 
 async def test_any_2xx_ends_the_resends_and_nothing_else(shop: Shop, receiver: Receiver) -> None:
-    answers = iter([Response(status=302), Response(status=500), Response(status=202, body=b"whatever")])
-    receiver.answer = lambda _: next(answers)
+    responses = iter([Response(status=302), Response(status=500), Response(status=202, body=b"whatever")])
+    receiver.response = lambda _: next(responses)
     await shop.paid()
-    await until(lambda: len(receiver.came) == 3 and shop.channel.simulation.sender.under_way == 0)
-    assert len({request.body for _, request in receiver.came}) == 1, "the same event each time"
+    await until(lambda: len(receiver.requests) == 3 and shop.channel.simulation.sender.under_way == 0)
+    assert len({request.body for _, request in receiver.requests}) == 1, "the same event each time"
 
 
 async def test_events_are_sent_for_up_to_three_days_with_growing_gaps() -> None:
@@ -371,9 +375,9 @@ async def test_events_are_sent_for_up_to_three_days_with_growing_gaps() -> None:
 async def test_stranger_and_changed_body_do_not_verify(shop: Shop, receiver: Receiver) -> None:
     await shop.channel.faults(forged=1.0)
     await shop.client.create()
-    await until(lambda: len(receiver.came) == 2)
+    await until(lambda: len(receiver.requests) == 2)
     secret = shop.client.credentials["webhook_secrets"][0]
-    assert not [request for _, request in receiver.came if is_signed(request, secret)]
+    assert not [request for _, request in receiver.requests if is_signed(request, secret)]
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
@@ -399,7 +403,7 @@ async def test_undelivered_events_are_listed_until_they_are_acknowledged(shop: S
     assert (await shop.client.get(f"/v1/events/{lost['id']}")) == lost
     assert (await shop.client.get("/v1/events", **{"types[]": "payout.paid"}))["data"] == []
     await shop.channel.http.post(f"{shop.channel.url}/control/payments/{NUMBER}/callback")
-    assert event_of(receiver.came[0][1]) == lost
+    assert event_of(receiver.requests[0][1]) == lost
     assert (await shop.client.get("/v1/events", **query))["data"] == []
     assert [one["id"] for one in (await shop.client.get("/v1/events", delivery_success="true"))["data"]] == [lost["id"]]
 

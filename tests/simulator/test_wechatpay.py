@@ -40,8 +40,8 @@ class Client:
         self.simulation = channel.simulation
         self.url: str = opened["base_url"]
         self.merchant_id: str = opened["merchant_id"]
-        self.told: dict[str, Any] = opened["credentials"]
-        key = serialization.load_pem_private_key(self.told["private_key"].encode(), None)
+        self.credentials: dict[str, Any] = opened["credentials"]
+        key = serialization.load_pem_private_key(self.credentials["private_key"].encode(), None)
         assert isinstance(key, rsa.RSAPrivateKey)
         self.key = key
 
@@ -54,7 +54,7 @@ class Client:
             "nonce_str": nonce,
             "signature": made,
             "timestamp": timestamp,
-            "serial_no": self.told["merchant_serial"],
+            "serial_no": self.credentials["merchant_serial"],
         }
 
     async def send(
@@ -69,8 +69,8 @@ class Client:
     ) -> httpx.Response:
         """`fields` replace some of the header's, `headers` some of the request's; an empty one is left out."""
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
-        told = {**self.authorization(method, target, raw, at=at), **(fields or {})}
-        header = ",".join(f'{name}="{value}"' for name, value in told.items() if value)
+        parameters = {**self.authorization(method, target, raw, at=at), **(fields or {})}
+        header = ",".join(f'{name}="{value}"' for name, value in parameters.items() if value)
         known = {
             "authorization": f"WECHATPAY2-SHA256-RSA2048 {header}",
             "accept": "application/json",
@@ -84,7 +84,7 @@ class Client:
 
     def order(self, number: str, **terms: Any) -> dict[str, Any]:
         known = {
-            "appid": self.told["appid"],
+            "appid": self.credentials["appid"],
             "mchid": self.merchant_id,
             "description": "Tea, 250 g",
             "out_trade_no": number,
@@ -103,8 +103,8 @@ class Client:
         return await self.send("POST", "/v3/refund/domestic/refunds", body)
 
     async def pay(self, number: str) -> None:
-        answer = await self.http.post(f"{self.simulation.base_url}/control/payments/{number}/pay", json={})
-        assert answer.status_code == 200, answer.text
+        response = await self.http.post(f"{self.simulation.base_url}/control/payments/{number}/pay", json={})
+        assert response.status_code == 200, response.text
 
     def tally(self, number: str) -> Tally:
         return self.simulation.sender.tally(Key(self.merchant_id, number))
@@ -113,9 +113,10 @@ class Client:
 
     def keys(self) -> dict[str, Any]:
         found: dict[str, Any] = {
-            key_id: serialization.load_pem_public_key(pem.encode()) for key_id, pem in self.told["public_keys"].items()
+            key_id: serialization.load_pem_public_key(pem.encode())
+            for key_id, pem in self.credentials["public_keys"].items()
         }
-        for pem in self.told["platform_certificates"]:
+        for pem in self.credentials["platform_certificates"]:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             found[f"{certificate.serial_number:040X}"] = certificate.public_key()
         return found
@@ -133,21 +134,23 @@ class Client:
         assert resource["algorithm"] == SEALED
         ciphertext = base64.b64decode(resource["ciphertext"])
         associated = resource["associated_data"].encode()
-        return AESGCM(self.told["apiv3_key"].encode()).decrypt(resource["nonce"].encode(), ciphertext, associated)
+        return AESGCM(self.credentials["apiv3_key"].encode()).decrypt(
+            resource["nonce"].encode(), ciphertext, associated
+        )
 
 
-def told(answer: httpx.Response) -> tuple[int, str]:
+def error_of(response: httpx.Response) -> tuple[int, str]:
     """Status and code of an error, which is never signed."""
-    assert "wechatpay-signature" not in answer.headers
-    return answer.status_code, answer.json()["code"]
+    assert "wechatpay-signature" not in response.headers
+    return response.status_code, response.json()["code"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def opened(session_channel: Channel) -> AsyncIterator[dict[str, Any]]:
     body = {"name": "tenpay", "channel": "wechatpay"}
-    answer = await session_channel.http.post(f"{session_channel.url}/control/accounts", json=body)
-    assert answer.status_code == 200, answer.text
-    yield answer.json()
+    response = await session_channel.http.post(f"{session_channel.url}/control/accounts", json=body)
+    assert response.status_code == 200, response.text
+    yield response.json()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -160,7 +163,7 @@ async def client(channel: Channel, opened: dict[str, Any], monkeypatch: pytest.M
 
 
 async def test_what_opening_an_account_gives_is_all_that_a_merchant_needs(client: Client) -> None:
-    assert set(client.told) == {
+    assert set(client.credentials) == {
         "appid",
         "mchid",
         "merchant_serial",
@@ -170,28 +173,28 @@ async def test_what_opening_an_account_gives_is_all_that_a_merchant_needs(client
         "platform_certificates",
         "download_certificates",
     }
-    assert len(client.told["apiv3_key"]) == 32
-    assert all(key_id.startswith("PUB_KEY_ID_") for key_id in client.told["public_keys"])
+    assert len(client.credentials["apiv3_key"]) == 32
+    assert all(key_id.startswith("PUB_KEY_ID_") for key_id in client.credentials["public_keys"])
 
 
 @pytest.mark.parametrize("field", ["mchid", "nonce_str", "signature", "timestamp", "serial_no"])
 @pytest.mark.parametrize("value", ["", "0123456789"])
 async def test_every_field_of_the_authorization_counts(client: Client, field: str, value: str) -> None:
-    assert told(await client.query("number-1", fields={field: value})) == (401, "SIGN_ERROR")
+    assert error_of(await client.query("number-1", fields={field: value})) == (401, "SIGN_ERROR")
 
 
 @pytest.mark.parametrize("header", ["", "Bearer x", "WECHATPAY2-SHA256-RSA2048", 'WECHATPAY2-SM2-WITH-SM3 mchid="1"'])
 async def test_another_authorization_is_nobodys(client: Client, header: str) -> None:
-    answer = await client.query("number-1", headers={"authorization": header})
-    assert told(answer) == (401, "SIGN_ERROR")
+    response = await client.query("number-1", headers={"authorization": header})
+    assert error_of(response) == (401, "SIGN_ERROR")
 
 
 async def test_a_field_twice_is_nobodys(client: Client) -> None:
     target = f"/v3/pay/transactions/out-trade-no/number-1?mchid={client.merchant_id}"
     fields = client.authorization("GET", target, b"")
     header = ",".join(f'{name}="{value}"' for name, value in [*fields.items(), ("mchid", client.merchant_id)])
-    answer = await client.query("number-1", headers={"authorization": f"WECHATPAY2-SHA256-RSA2048 {header}"})
-    assert told(answer) == (401, "SIGN_ERROR")
+    response = await client.query("number-1", headers={"authorization": f"WECHATPAY2-SHA256-RSA2048 {header}"})
+    assert error_of(response) == (401, "SIGN_ERROR")
 
 
 @pytest.mark.parametrize(("skew_s", "status"), [(-295, 404), (295, 404), (-305, 401), (305, 401)])
@@ -202,39 +205,39 @@ async def test_a_clock_that_is_five_minutes_off_signs_in_vain(client: Client, sk
 async def test_the_body_and_the_query_are_signed(client: Client) -> None:
     fields = client.authorization("POST", "/v3/pay/transactions/native", b"{}")
     body = client.order("number-1")
-    answer = await client.send("POST", "/v3/pay/transactions/native", body, fields=fields)
-    assert told(answer) == (401, "SIGN_ERROR")
+    response = await client.send("POST", "/v3/pay/transactions/native", body, fields=fields)
+    assert error_of(response) == (401, "SIGN_ERROR")
     fields = client.authorization("GET", "/v3/pay/transactions/out-trade-no/number-1", b"")
-    assert told(await client.query("number-1", fields=fields)) == (401, "SIGN_ERROR")
+    assert error_of(await client.query("number-1", fields=fields)) == (401, "SIGN_ERROR")
 
 
 @pytest.mark.parametrize("header", ["user-agent", "accept"])
 async def test_headers_that_the_channel_demands(client: Client, header: str) -> None:
-    assert told(await client.query("number-1", headers={header: ""})) == (400, "PARAM_ERROR")
+    assert error_of(await client.query("number-1", headers={header: ""})) == (400, "PARAM_ERROR")
 
 
 # -- payments ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_code_is_the_address_of_the_pay_page(client: Client, channel: Channel) -> None:
-    answer = await client.create("number-1")
-    assert answer.status_code == 200
-    assert answer.json()["code_url"].startswith(f"{channel.url}/pay/")
-    page = await client.http.get(answer.json()["code_url"])
+    response = await client.create("number-1")
+    assert response.status_code == 200
+    assert response.json()["code_url"].startswith(f"{channel.url}/pay/")
+    page = await client.http.get(response.json()["code_url"])
     assert (page.status_code, "88.88 CNY" in page.text) == (200, True)
 
 
 async def test_a_link_for_a_phone_takes_more_parameters(client: Client) -> None:
     scene = {"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}}
-    answer = await client.create("number-1", "h5", scene_info=scene)
-    assert "?" in answer.json()["h5_url"]
-    page = await client.http.get(answer.json()["h5_url"] + "&redirect_url=https%3A%2F%2Fshop.example%2F")
+    response = await client.create("number-1", "h5", scene_info=scene)
+    assert "?" in response.json()["h5_url"]
+    page = await client.http.get(response.json()["h5_url"] + "&redirect_url=https%3A%2F%2Fshop.example%2F")
     assert page.status_code == 200
 
 
 async def test_a_page_within_wechat_gets_a_prepay_id(client: Client) -> None:
-    answer = await client.create("number-1", "jsapi", payer={"openid": "a-buyer"})
-    assert set(answer.json()) == {"prepay_id"}
+    response = await client.create("number-1", "jsapi", payer={"openid": "a-buyer"})
+    assert set(response.json()) == {"prepay_id"}
 
 
 @pytest.mark.parametrize(
@@ -264,13 +267,13 @@ async def test_a_page_within_wechat_gets_a_prepay_id(client: Client) -> None:
     ids=str,
 )
 async def test_bad_parameter_is_refused(client: Client, method: str, wrong: dict[str, Any], code: str) -> None:
-    assert told(await client.create("number-1", method, **wrong)) == (400, code)
+    assert error_of(await client.create("number-1", method, **wrong)) == (400, code)
 
 
 async def test_create_again_is_the_same_payment_and_with_other_terms_it_is_refused(client: Client) -> None:
     first, again = await client.create("number-1"), await client.create("number-1")
     assert first.json() == again.json()
-    assert told(await client.create("number-1", amount={"total": 1})) == (400, "INVALID_REQUEST")
+    assert error_of(await client.create("number-1", amount={"total": 1})) == (400, "INVALID_REQUEST")
 
 
 async def test_without_an_end_a_payment_can_be_created_again_too(client: Client) -> None:
@@ -281,14 +284,14 @@ async def test_without_an_end_a_payment_can_be_created_again_too(client: Client)
 async def test_what_is_over_is_not_created_again(client: Client) -> None:
     await client.create("number-1")
     await client.pay("number-1")
-    assert told(await client.create("number-1")) == (400, "ORDERPAID")
+    assert error_of(await client.create("number-1")) == (400, "ORDERPAID")
     await client.create("number-2")
     await client.send("POST", "/v3/pay/transactions/out-trade-no/number-2/close", {"mchid": client.merchant_id})
-    assert told(await client.create("number-2")) == (400, "ORDER_CLOSED")
+    assert error_of(await client.create("number-2")) == (400, "ORDER_CLOSED")
 
 
 async def test_what_a_query_tells_before_and_after_the_money(client: Client) -> None:
-    assert told(await client.query("number-1")) == (404, "ORDER_NOT_EXIST")
+    assert error_of(await client.query("number-1")) == (404, "ORDER_NOT_EXIST")
     await client.create("number-1")
     before = (await client.query("number-1")).json()
     assert (before["trade_state"], "transaction_id" in before) == ("NOTPAY", False)
@@ -298,7 +301,7 @@ async def test_what_a_query_tells_before_and_after_the_money(client: Client) -> 
     assert datetime.fromisoformat(after["success_time"]).utcoffset() == timedelta(hours=8)
     by_id = f"/v3/pay/transactions/id/{after['transaction_id']}?mchid={client.merchant_id}"
     assert (await client.send("GET", by_id)).json() == after
-    assert told(await client.send("GET", by_id.partition("?")[0])) == (400, "PARAM_ERROR")
+    assert error_of(await client.send("GET", by_id.partition("?")[0])) == (400, "PARAM_ERROR")
 
 
 async def test_some_buyers_have_a_coupon_and_the_order_is_for_the_same(client: Client) -> None:
@@ -315,14 +318,14 @@ async def test_some_buyers_have_a_coupon_and_the_order_is_for_the_same(client: C
 async def test_a_close_is_answered_with_nothing_signed(client: Client) -> None:
     await client.create("number-1")
     path = "/v3/pay/transactions/out-trade-no/number-1/close"
-    answer = await client.send("POST", path, {"mchid": client.merchant_id})
-    assert (answer.status_code, answer.content) == (204, b"")
-    client.signer(answer.headers, b"")
+    response = await client.send("POST", path, {"mchid": client.merchant_id})
+    assert (response.status_code, response.content) == (204, b"")
+    client.signer(response.headers, b"")
     assert (await client.query("number-1")).json()["trade_state"] == "CLOSED"
     await client.create("number-2")
     await client.pay("number-2")
     paid = await client.send("POST", path.replace("1/close", "2/close"), {"mchid": client.merchant_id})
-    assert told(paid) == (400, "ORDERPAID")
+    assert error_of(paid) == (400, "ORDERPAID")
 
 
 # -- what is signed ----------------------------------------------------------------------------------------------------
@@ -332,29 +335,29 @@ async def test_a_request_chooses_the_kind_of_key_that_signs_its_answer(client: C
     await client.create("number-1")
     plain = await client.query("number-1")
     assert len(client.signer(plain.headers, plain.content)) == 40
-    (key_id,) = client.told["public_keys"]
+    (key_id,) = client.credentials["public_keys"]
     named = await client.query("number-1", headers={"wechatpay-serial": key_id})
     assert client.signer(named.headers, named.content) == key_id
 
 
 async def test_certificates_are_listed_sealed(client: Client) -> None:
-    answer = await client.send("GET", "/v3/certificates")
-    client.signer(answer.headers, answer.content)
-    listed = {row["serial_no"]: client.unsealed(row["encrypt_certificate"]).decode() for row in answer.json()["data"]}
-    assert list(listed.values()) == client.told["platform_certificates"]
+    response = await client.send("GET", "/v3/certificates")
+    client.signer(response.headers, response.content)
+    listed = {row["serial_no"]: client.unsealed(row["encrypt_certificate"]).decode() for row in response.json()["data"]}
+    assert list(listed.values()) == client.credentials["platform_certificates"]
     assert set(listed) < set(client.keys())
 
 
 async def test_rotated_keys_stand_before_the_old_ones_which_stay_valid(channel: Channel) -> None:
     body = {"name": "rotating", "channel": "wechatpay"}
     old = Client(channel, (await channel.http.post(f"{channel.url}/control/accounts", json=body)).json())
-    answer = await channel.http.post(f"{channel.url}/control/accounts/{old.merchant_id}/rotate", json={})
-    new = Client(channel, answer.json())
+    response = await channel.http.post(f"{channel.url}/control/accounts/{old.merchant_id}/rotate", json={})
+    new = Client(channel, response.json())
     await old.create("number-1")
     for client in (old, new):
-        answer = await client.query("number-1")
-        assert answer.status_code == 200
-    serial = new.signer(answer.headers, answer.content)
+        response = await client.query("number-1")
+        assert response.status_code == 200
+    serial = new.signer(response.headers, response.content)
     known, valid = set(old.keys()), set(new.keys())
     assert serial in valid - known
     assert known < valid
@@ -365,11 +368,11 @@ async def test_rotated_keys_stand_before_the_old_ones_which_stay_valid(channel: 
 
 
 async def test_a_callback_tells_what_a_query_tells_sealed_and_signed(client: Client, receiver: Receiver) -> None:
-    receiver.answer = lambda _: OK
+    receiver.response = lambda _: OK
     await client.create("number-1", notify_url=receiver.url)
     await client.pay("number-1")
     await until(lambda: client.tally("number-1").acknowledged == 1)
-    (request,) = [request for _, request in receiver.came]
+    (request,) = [request for _, request in receiver.requests]
     client.signer(request.headers, request.body)
     assert request.headers["wechatpay-signature-type"] == "WECHATPAY2-SHA256-RSA2048"
     body = msgspec.json.decode(request.body)
@@ -378,23 +381,23 @@ async def test_a_callback_tells_what_a_query_tells_sealed_and_signed(client: Cli
 
 
 async def test_both_kinds_of_keys_sign_callbacks(client: Client, receiver: Receiver) -> None:
-    receiver.answer = lambda _: OK
+    receiver.response = lambda _: OK
     for number in range(12):
         await client.create(f"number-{number}", notify_url=receiver.url)
         await client.pay(f"number-{number}")
-    await until(lambda: len(receiver.came) == 12)
-    signers = {client.signer(request.headers, request.body) for _, request in receiver.came}
+    await until(lambda: len(receiver.requests) == 12)
+    signers = {client.signer(request.headers, request.body) for _, request in receiver.requests}
     assert signers == set(client.keys())
 
 
 async def test_every_resend_has_the_same_bytes_and_a_signature_of_its_own(client: Client, receiver: Receiver) -> None:
-    answers = iter([Response(status=500), Response(status=202), Response(status=302), OK])
-    receiver.answer = lambda _: next(answers)
+    responses = iter([Response(status=500), Response(status=202), Response(status=302), OK])
+    receiver.response = lambda _: next(responses)
     await client.create("number-1", notify_url=receiver.url)
     await client.pay("number-1")
     await until(lambda: client.tally("number-1").acknowledged == 1)
-    assert len({request.body for _, request in receiver.came}) == 1
-    assert len({request.headers["wechatpay-nonce"] for _, request in receiver.came}) == 4
+    assert len({request.body for _, request in receiver.requests}) == 1
+    assert len({request.headers["wechatpay-nonce"] for _, request in receiver.requests}) == 4
 
 
 @pytest.mark.parametrize(("status", "acknowledged"), [(200, True), (204, True), (201, False), (400, False)])
@@ -411,11 +414,11 @@ async def test_a_probe_comes_before_the_callback_and_must_not_be_acknowledged(
     client: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client.simulation.channels["wechatpay"], "probed_share", 1.0)
-    receiver.answer = lambda _: OK
+    receiver.response = lambda _: OK
     await client.create("number-1", notify_url=receiver.url)
     await client.pay("number-1")
     await until(lambda: client.tally("number-1").acknowledged == 1)
-    probe, genuine = (request for _, request in receiver.came)
+    probe, genuine = (request for _, request in receiver.requests)
     assert probe.headers["wechatpay-signature"].startswith("WECHATPAY/SIGNTEST/")
     assert probe.body == genuine.body
     with pytest.raises((InvalidSignature, ValueError)):
@@ -430,11 +433,11 @@ async def test_only_a_share_of_the_payments_is_probed(client: Client) -> None:
 
 
 async def test_what_a_stranger_sends_does_not_verify(client: Client, channel: Channel, receiver: Receiver) -> None:
-    receiver.answer = lambda _: Response(status=401)
+    receiver.response = lambda _: Response(status=401)
     await channel.faults(forged=1)
     await client.create("number-1", notify_url=receiver.url)
-    await until(lambda: client.tally("number-1").forged == 2 and len(receiver.came) == 2)
-    for _, request in receiver.came:
+    await until(lambda: client.tally("number-1").forged == 2 and len(receiver.requests) == 2)
+    for _, request in receiver.requests:
         with pytest.raises(InvalidSignature):
             client.signer(request.headers, request.body)
 
@@ -444,29 +447,29 @@ async def test_what_a_stranger_sends_does_not_verify(client: Client, channel: Ch
 
 async def test_a_refund_turns_the_payment_into_one_that_was_paid(client: Client) -> None:
     await client.create("number-1")
-    assert told(await client.refund("number-1", "R-1", 1000)) == (400, "INVALID_REQUEST")
+    assert error_of(await client.refund("number-1", "R-1", 1000)) == (400, "INVALID_REQUEST")
     await client.pay("number-1")
-    answer = await client.refund("number-1", "R-1", 1000)
-    client.signer(answer.headers, answer.content)
-    assert (answer.json()["status"], answer.json()["amount"]["refund"]) == ("SUCCESS", 1000)
+    response = await client.refund("number-1", "R-1", 1000)
+    client.signer(response.headers, response.content)
+    assert (response.json()["status"], response.json()["amount"]["refund"]) == ("SUCCESS", 1000)
     again = await client.refund("number-1", "R-1", 1000)
-    assert again.json() == answer.json() == (await client.send("GET", "/v3/refund/domestic/refunds/R-1")).json()
+    assert again.json() == response.json() == (await client.send("GET", "/v3/refund/domestic/refunds/R-1")).json()
     payment = (await client.query("number-1")).json()
     assert (payment["trade_state"], payment["amount"]["total"]) == ("REFUND", 8888)
 
 
 async def test_refunds_that_are_refused(client: Client) -> None:
-    assert told(await client.refund("number-1", "R-1", 1)) == (404, "RESOURCE_NOT_EXISTS")
+    assert error_of(await client.refund("number-1", "R-1", 1)) == (404, "RESOURCE_NOT_EXISTS")
     await client.create("number-1")
     await client.pay("number-1")
-    assert told(await client.refund("number-1", "R-1", 8889)) == (400, "INVALID_REQUEST")
-    assert told(await client.refund("number-1", "R 1", 1)) == (400, "PARAM_ERROR")
-    assert told(await client.refund("number-1", "R-1", 0)) == (400, "PARAM_ERROR")
+    assert error_of(await client.refund("number-1", "R-1", 8889)) == (400, "INVALID_REQUEST")
+    assert error_of(await client.refund("number-1", "R 1", 1)) == (400, "PARAM_ERROR")
+    assert error_of(await client.refund("number-1", "R-1", 0)) == (400, "PARAM_ERROR")
     other_total = {"refund": 1, "total": 1, "currency": "CNY"}
-    assert told(await client.refund("number-1", "R-1", 1, amount=other_total)) == (400, "INVALID_REQUEST")
+    assert error_of(await client.refund("number-1", "R-1", 1, amount=other_total)) == (400, "INVALID_REQUEST")
     assert (await client.refund("number-1", "R-1", 1)).status_code == 200
-    assert told(await client.refund("number-1", "R-1", 2)) == (400, "INVALID_REQUEST")
-    assert told(await client.send("GET", "/v3/refund/domestic/refunds/R-9")) == (404, "RESOURCE_NOT_EXISTS")
+    assert error_of(await client.refund("number-1", "R-1", 2)) == (400, "INVALID_REQUEST")
+    assert error_of(await client.send("GET", "/v3/refund/domestic/refunds/R-9")) == (404, "RESOURCE_NOT_EXISTS")
 
 
 async def test_the_bill_has_the_days_money_and_its_hash_is_of_the_unpacked_file(
@@ -474,17 +477,17 @@ async def test_the_bill_has_the_days_money_and_its_hash_is_of_the_unpacked_file(
 ) -> None:
     today = stopped_clock.at.astimezone(timezone(timedelta(hours=8))).date().isoformat()
     target = f"/v3/bill/tradebill?bill_date={today}&bill_type=ALL&tar_type=GZIP"
-    assert told(await client.send("GET", target)) == (400, "NO_STATEMENT_EXIST")
+    assert error_of(await client.send("GET", target)) == (400, "NO_STATEMENT_EXIST")
     await client.create("number-1")
     await client.pay("number-1")
     await client.refund("number-1", "R-1", 1000)
-    answer = await client.send("GET", target)
-    client.signer(answer.headers, answer.content)
-    address = answer.json()["download_url"].removeprefix(client.url)
+    response = await client.send("GET", target)
+    client.signer(response.headers, response.content)
+    address = response.json()["download_url"].removeprefix(client.url)
     file = await client.send("GET", address)
     assert "wechatpay-signature" not in file.headers
     plain = gzip.decompress(file.content)
-    assert hashlib.sha1(plain, usedforsecurity=False).hexdigest() == answer.json()["hash_value"]
+    assert hashlib.sha1(plain, usedforsecurity=False).hexdigest() == response.json()["hash_value"]
     header, paid, refunded, _, sums = csv.reader(io.StringIO(plain.decode("utf-8-sig").replace("Tea,", "Tea")))
     assert (len(header), len(paid), len(refunded)) == (27, 27, 27)
     row, back = (dict(zip(header, cells, strict=True)) for cells in (paid, refunded))
@@ -495,14 +498,14 @@ async def test_the_bill_has_the_days_money_and_its_hash_is_of_the_unpacked_file(
 
 @pytest.mark.parametrize("query", ["bill_date=yesterday", "bill_date=2026-13-01", "bill_date=2026-11-23&tar_type=ZIP"])
 async def test_a_bill_that_cannot_be(client: Client, query: str) -> None:
-    assert told(await client.send("GET", f"/v3/bill/tradebill?{query}")) == (400, "PARAM_ERROR")
+    assert error_of(await client.send("GET", f"/v3/bill/tradebill?{query}")) == (400, "PARAM_ERROR")
 
 
 async def test_a_bill_is_downloaded_with_the_address_that_was_told(client: Client) -> None:
-    assert told(await client.send("GET", "/v3/billdownload/file?token=made-up")) == (400, "PARAM_ERROR")
+    assert error_of(await client.send("GET", "/v3/billdownload/file?token=made-up")) == (400, "PARAM_ERROR")
 
 
 async def test_too_many_calls_are_answered_unsigned(client: Client, channel: Channel) -> None:
     await channel.faults(rate_limit_per_s=1)
-    answers = [await client.query("number-1") for _ in range(3)]
-    assert told(answers[-1]) == (429, "FREQUENCY_LIMITED")
+    responses = [await client.query("number-1") for _ in range(3)]
+    assert error_of(responses[-1]) == (429, "FREQUENCY_LIMITED")

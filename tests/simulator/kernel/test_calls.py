@@ -21,14 +21,14 @@ async def is_created(channel: Channel, number: str) -> bool:
 async def outcome(channel: Channel, number: str) -> str:
     """What a client sees of one query: the payment's status, the error's code or status, or how it broke."""
     try:
-        answer = await channel.api.query(number)
+        response = await channel.api.query(number)
     except httpx.HTTPError as error:
         return type(error).__name__
-    if "sandbox-signature" not in answer.headers:
-        return f"unsigned {answer.status_code}"
-    if not is_answer_signed(answer):
+    if "sandbox-signature" not in response.headers:
+        return f"unsigned {response.status_code}"
+    if not is_answer_signed(response):
         return "signature does not fit"
-    body: dict[str, str] = answer.json()
+    body: dict[str, str] = response.json()
     return body.get("status") or body["code"]
 
 
@@ -92,8 +92,8 @@ async def test_lost_answer_is_an_error_or_none_at_all_and_the_effect_stays(chann
     await channel.faults(**{f"{what}_answer_lost": 1})
     for number in numbers:
         try:
-            answer = await (channel.api.create(number) if what == "create" else channel.api.close(number))
-            seen.add(f"unsigned {answer.status_code}" if "sandbox-signature" not in answer.headers else "answered")
+            response = await (channel.api.create(number) if what == "create" else channel.api.close(number))
+            seen.add(f"unsigned {response.status_code}" if "sandbox-signature" not in response.headers else "answered")
         except httpx.RemoteProtocolError:
             seen.add("nothing")
     assert "nothing" in seen
@@ -153,18 +153,18 @@ async def test_wrong_amount_in_query_is_well_signed(channel: Channel) -> None:
     await channel.api.create("number-1")
     await channel.pay("number-1")
     await channel.faults(wrong_amount_in_query=1)
-    answer = await channel.api.query("number-1")
-    assert is_answer_signed(answer)
-    assert (answer.json()["amount"], (await channel.payment("number-1")).amount) == (8889, 8888)
+    response = await channel.api.query("number-1")
+    assert is_answer_signed(response)
+    assert (response.json()["amount"], (await channel.payment("number-1")).amount) == (8889, 8888)
 
 
 async def test_answer_of_another_order_is_right_in_all_but_the_number(channel: Channel) -> None:
     await channel.api.create("number-1")
     await channel.faults(other_order=1)
-    answer = await channel.api.query("number-1")
-    assert is_answer_signed(answer)
-    assert (answer.json()["status"], answer.json()["amount"]) == ("paid", 8888)
-    assert answer.json()["out_trade_no"] != "number-1"
+    response = await channel.api.query("number-1")
+    assert is_answer_signed(response)
+    assert (response.json()["status"], response.json()["amount"]) == ("paid", 8888)
+    assert response.json()["out_trade_no"] != "number-1"
     assert (await channel.payment("number-1")).status == "unpaid"
 
 
@@ -179,7 +179,7 @@ async def test_money_arrives_after_close(channel: Channel, receiver: Receiver) -
     await channel.api.create("number-1", callback_url=receiver.url)
     assert (await channel.api.close("number-1")).json()["status"] == "closed"
     assert (await channel.api.close("number-1")).json()["status"] == "closed"
-    await until(lambda: receiver.came)
+    await until(lambda: receiver.requests)
     payment = await channel.payment("number-1")
     assert (payment.status, payment.settled_late) == ("paid", True)
     assert (await channel.api.close("number-1")).json()["code"] == "ALREADY_PAID"
@@ -192,9 +192,9 @@ async def test_statement_is_spoilt_row_by_row(channel: Channel, stopped_clock: S
         await channel.api.create(number)
         await channel.pay(number)
     await channel.faults(statement_omits=0.3, statement_wrong_amount=0.3, statement_malformed=0.3)
-    answer = await channel.api.send("GET", f"/v1/statement?date={stopped_clock.at:%Y-%m-%d}")
-    rows = [line.split(",") for line in answer.text.splitlines()[1:]]
-    assert is_answer_signed(answer)
+    response = await channel.api.send("GET", f"/v1/statement?date={stopped_clock.at:%Y-%m-%d}")
+    rows = [line.split(",") for line in response.text.splitlines()[1:]]
+    assert is_answer_signed(response)
     assert 0 < len(rows) < 30
     assert {len(row) for row in rows} == {2, 7}
     assert {row[4] for row in rows if len(row) == 7} == {"8888", "8889"}
@@ -207,8 +207,8 @@ async def test_calls_beyond_the_rate_are_refused_and_signed(channel: Channel, mo
     """Within one second, which on a busy machine ends before the last of these calls arrives."""
     monkeypatch.setattr("simulator.kernel.dispatch.steady_s", lambda: 1000.0)
     await channel.faults(rate_limit_per_s=10)
-    answers = await asyncio.gather(*(channel.api.query(f"number-{n}") for n in range(25)))
-    limited = [answer for answer in answers if answer.status_code == 429]
+    responses = await asyncio.gather(*(channel.api.query(f"number-{n}") for n in range(25)))
+    limited = [response for response in responses if response.status_code == 429]
     assert len(limited) == 15
     assert limited[0].json()["code"] == "RATE_LIMITED"
     assert limited[0].headers["retry-after"] == "1"
@@ -221,16 +221,16 @@ async def test_arrivals_are_recorded_whatever_became_of_them(channel: Channel) -
     await channel.api.query("number-1")
     await channel.faults(down=True)
     await channel.api.query("number-2")
-    answer = await channel.http.get(f"{channel.url}/control/arrivals")
-    told = answer.json()
-    assert [tuple(row[1:]) for row in told["arrivals"]] == [
+    response = await channel.http.get(f"{channel.url}/control/arrivals")
+    document = response.json()
+    assert [tuple(row[1:]) for row in document["arrivals"]] == [
         ("m-1001", "create", "number-1"),
         ("m-1001", "query", "number-1"),
         ("m-1001", "query", "number-2"),
     ]
-    assert told["forgotten"] == 0
-    times = [row[0] for row in told["arrivals"]]
-    assert told["busiest_second"] == busiest_second(times)
+    assert document["forgotten"] == 0
+    times = [row[0] for row in document["arrivals"]]
+    assert document["busiest_second"] == busiest_second(times)
     later = (await channel.http.get(f"{channel.url}/control/arrivals?since={times[1]:.9f}")).json()
     assert [row[3] for row in later["arrivals"]][-1] == "number-2"
     assert len(later["arrivals"]) < 3

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 )
 async def test_control_refuses_browsers_and_other_names(channel: Channel, headers: dict[str, str]) -> None:
     """A page in somebody's browser reaches loopback too, but not without an Origin or a name of its own."""
-    answer = await channel.http.post(f"{channel.url}/control/reset", headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (403, "LOOPBACK_ONLY")
+    response = await channel.http.post(f"{channel.url}/control/reset", headers=headers)
+    assert (response.status_code, response.json()["code"]) == (403, "LOOPBACK_ONLY")
 
 
 async def test_health_is_told(channel: Channel) -> None:
@@ -30,8 +30,8 @@ async def test_profile_is_replaced_as_a_whole_while_it_runs(channel: Channel) ->
     await channel.faults(lost=0.5, down=True)
     assert (await channel.http.get(f"{channel.url}/healthz")).status_code == 200
     await channel.faults(late=0.25)
-    told = (await channel.http.get(f"{channel.url}/control/faults")).content
-    assert msgspec.json.decode(told, type=FaultProfile) == FaultProfile(late=0.25)
+    text = (await channel.http.get(f"{channel.url}/control/faults")).content
+    assert msgspec.json.decode(text, type=FaultProfile) == FaultProfile(late=0.25)
 
 
 @pytest.mark.parametrize("wrong", [b"", b"{", b'{"lots":1}', b'{"lost":2}', b"[]"])
@@ -46,22 +46,22 @@ async def test_bad_profile_changes_nothing(channel: Channel, wrong: bytes) -> No
     [{"keys": {}}, {"keys": {"k": "short"}}, {"merchant_id": "a b"}, {"channel": "unheard-of"}, {"more": 1}],
 )
 async def test_account_that_cannot_work_is_refused(channel: Channel, change: dict[str, object]) -> None:
-    answer = await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT | change])
-    assert answer.status_code == 400
-    assert SECRET not in answer.text
+    response = await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT | change])
+    assert response.status_code == 400
+    assert SECRET not in response.text
 
 
 async def test_secrets_are_never_told(channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = [await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT])]
+    responses = [await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT])]
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.pay("number-1")
-    await until(lambda: receiver.came)
-    answers += [
+    await until(lambda: receiver.requests)
+    responses += [
         await channel.http.get(f"{channel.url}/control/{path}") for path in ("ledger", "counters", "arrivals", "faults")
     ]
-    told = "".join(answer.text for answer in answers) + capsys.readouterr().out
-    assert "number-1" in told
-    assert not [secret for secret in ACCOUNT["keys"].values() if secret in told]  # type: ignore[attr-defined]
+    text = "".join(response.text for response in responses) + capsys.readouterr().out
+    assert "number-1" in text
+    assert not [secret for secret in ACCOUNT["keys"].values() if secret in text]  # type: ignore[attr-defined]
 
 
 async def test_ledger_tells_everything_of_a_payment(channel: Channel, receiver: Receiver) -> None:
@@ -112,14 +112,14 @@ async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Re
     await channel.faults(late=1, late_s=0.05)
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.pay("number-1")
-    answer = await channel.http.post(f"{channel.url}/control/reset", json={"seed": 99})
-    assert answer.json() == {"seed": 99}
+    response = await channel.http.post(f"{channel.url}/control/reset", json={"seed": 99})
+    assert response.json() == {"seed": 99}
     ledger = await channel.ledger()
     assert (ledger.payments, ledger.acknowledged) == ((), ())
     assert channel.simulation.faults.profile == FaultProfile()
     await channel.api.create("number-2", callback_url=receiver.url)
     await channel.pay("number-2")
-    await until(lambda: receiver.came)
+    await until(lambda: receiver.requests)
     assert receiver.numbers() == ["number-2"]
 
 

@@ -37,8 +37,10 @@ def ledger_with(status: PaymentStatus) -> Ledger:
 
 
 def refund(ledger: Ledger, number: str, amount: int, *, succeeds: bool = True) -> Refund | Refusal:
-    asked = ledger.refund(KEY, number, amount, LATER)
-    return asked if isinstance(asked, Refusal) else ledger.settle_refund(asked.key, LATER, succeeds=succeeds)
+    requested = ledger.refund(KEY, number, amount, LATER)
+    return (
+        requested if isinstance(requested, Refusal) else ledger.settle_refund(requested.key, LATER, succeeds=succeeds)
+    )
 
 
 def status_of(answer: Payment | Refusal | None) -> PaymentStatus | Refusal | None:

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def pay_url(channel: Channel, number: str = "number-1", **terms: object) -> str:
-    answer = await channel.api.create(number, **terms)
-    url: str = answer.json()["pay_url"]
+    response = await channel.api.create(number, **terms)
+    url: str = response.json()["pay_url"]
     return url
 
 
@@ -42,14 +42,14 @@ async def test_paying_in_the_page_pays_and_shows_the_way_back(channel: Channel, 
     assert (page.http_status, page.url, page.state) == (200, url, "paid")
     assert page.links["return"] == "https://shop.example/done?a=1&b=2"
     assert (await channel.payment("number-1")).status == "paid"
-    await until(lambda: receiver.came)
+    await until(lambda: receiver.requests)
 
 
 async def test_form_answers_with_a_redirect_so_that_a_reload_never_pays(channel: Channel) -> None:
     url = await pay_url(channel)
-    answer = await channel.http.post(url, data={"action": "pay"})
-    assert answer.status_code == 303
-    assert url.endswith(answer.headers["location"])
+    response = await channel.http.post(url, data={"action": "pay"})
+    assert response.status_code == 303
+    assert url.endswith(response.headers["location"])
 
 
 async def test_button_loses_the_callback(channel: Channel, receiver: Receiver) -> None:
@@ -61,8 +61,8 @@ async def test_button_loses_the_callback(channel: Channel, receiver: Receiver) -
 
 async def test_cancel_pays_nothing(channel: Channel) -> None:
     url = await pay_url(channel)
-    answer = await channel.http.post(url, data={"action": "cancel"})
-    assert 'href="https://shop.example/done?a=1&amp;b=2"' in answer.text
+    response = await channel.http.post(url, data={"action": "cancel"})
+    assert 'href="https://shop.example/done?a=1&amp;b=2"' in response.text
     assert (await channel.payment("number-1")).status == "unpaid"
 
 

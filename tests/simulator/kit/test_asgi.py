@@ -45,8 +45,8 @@ async def url() -> AsyncIterator[str]:
 
 
 async def test_target_is_as_sent_and_parameters_are_decoded(http: httpx.AsyncClient, url: str) -> None:
-    answer = await http.get(f"{url}/things/a%7Cb%2Fc?x=%20y")
-    assert answer.text == "GET /things/a%7Cb%2Fc?x=%20y {'name': 'a|b/c'} 0"
+    response = await http.get(f"{url}/things/a%7Cb%2Fc?x=%20y")
+    assert response.text == "GET /things/a%7Cb%2Fc?x=%20y {'name': 'a|b/c'} 0"
 
 
 @pytest.mark.parametrize("path", ["/", "/things", "/things/", "/things/a/b", "/%74hings/a"])
@@ -55,8 +55,8 @@ async def test_unknown_address_is_404(http: httpx.AsyncClient, url: str, path: s
 
 
 async def test_other_method_is_405_and_names_those_that_are(http: httpx.AsyncClient, url: str) -> None:
-    answer = await http.delete(f"{url}/things/a")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    response = await http.delete(f"{url}/things/a")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
 @pytest.mark.parametrize(("size", "status"), [(BODY_BYTES_MAX, 200), (BODY_BYTES_MAX + 1, 413)])

@@ -17,7 +17,7 @@ STOP_S: Final = 20.0  # Postgres's fast shutdown writes a checkpoint
 _POLL_S: Final = 0.005
 _LOG_TAIL_LINES: Final = 25
 
-# Turns into the wanted program once it has asked the kernel for a signal on the parent's death. A fresh interpreter,
+# Requests a signal on the parent's death from the kernel, then executes the program. A fresh interpreter,
 # because code between fork and exec is not safe in a process with threads. A change of user makes the kernel forget the
 # request: the user comes first.
 _LAUNCHER: Final = """

@@ -83,7 +83,7 @@ async def test_a_change_reaches_the_page_by_its_stream_within_two_seconds(
     order = await place(shop, account=account)
     async with buyer.page.expect_response("**/events"):
         await buyer.page.goto(order["order_page"])
-    await buyer.page.route("**/status", abort)  # so that polling cannot have told
+    await buyer.page.route("**/status", abort)  # polling cannot be the source
     await channel.pay(number_of(order), "none")
     await buyer.reads("Paid", timeout_s=2)
 

@@ -170,7 +170,7 @@ async def _sell(
             raise Failed("the order's page is not served")
         await _until(is_paid, SELL_S, "the order was paid at the channel and did not become paid")
         await _until(is_known, SELL_S, "the order is paid and the merchant was not notified")
-    say("an order was placed, paid at the channel and became paid, and the merchant was told")
+    say("an order was placed, paid at the channel and became paid, and the merchant was notified")
 
 
 async def _pay(url: str, api_key: str, simulation: Simulation, notify_url: str) -> str:

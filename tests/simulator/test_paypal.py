@@ -393,7 +393,7 @@ async def test_a_report_that_paypal_does_not_give_is_refused(shop: Shop, wrong: 
 
 
 async def test_faults_strike_by_the_number_of_the_payment(shop: Shop) -> None:
-    """Although an order is asked about by another id."""
+    """The order is queried by another id."""
     id_ = await shop.approved()
     shop.channel.simulation.faults.force(NUMBER, AtFault(call="answered_5xx"))
     assert (await shop.client.send("GET", f"/v2/checkout/orders/{id_}")).status_code >= 500

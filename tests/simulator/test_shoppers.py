@@ -149,7 +149,7 @@ async def test_unpaid_before_the_payment_is_correct() -> None:
 async def test_buyer_reloads_a_page_that_does_not_open(
     shop: Shop, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is down for the first three times that it is asked for."""
+    """The first three requests for the page fail."""
     requests = iter(range(100))
 
     def off(_: object) -> Response | None:

@@ -78,7 +78,7 @@ class Shop:
         return paid
 
     async def paid(self, number: str = NUMBER) -> dict[str, Any]:
-        """A session that was paid, as it is told whole."""
+        """Return a paid session, with nested objects expanded."""
         id_ = (await self.client.create(number)).json()["id"]
         self.pay(number)
         return await self.client.get(f"{SESSIONS}/{id_}", **{"expand[]": "payment_intent.latest_charge"})

@@ -49,6 +49,18 @@ from tests.storage.postgres.tools import (
 # -- what one statement writes -----------------------------------------------------------------------------------------
 
 
+async def test_an_order_and_its_payment_are_stored_as_they_were_decided(db: Database) -> None:
+    placed_order = (await placed(db)).state_after
+    stored = await get_state(db)
+    assert placed_order is not None
+    assert (stored.order, stored.payments) == (placed_order.order, placed_order.payments)
+    assert (stored.order.amount, stored.payments[0].amount) == (8888, 8888)
+    paid_order = (await commit_evidence(db, "A-1", paid())).state_after
+    stored = await get_state(db)
+    assert paid_order is not None
+    assert (stored.order, stored.payments) == (paid_order.order, paid_order.payments)
+
+
 async def test_placing_writes_order_payment_rows_and_event_and_tells_what_it_armed(db: Database) -> None:
     committed = await placed(db, metadata={"cart": "7"}, return_url="https://shop.test/done")
     state = await get_state(db)

@@ -13,16 +13,20 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from channels.base import Acknowledgement
-from core.lifecycle import OrderTerms
-from core.order import OrderState, Payment
+from core.decision import Outcome
+from core.lifecycle import LatePolicy, OrderTerms
+from core.order import OrderState, OrderStatus, Payment
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres
 from flows.callback import receive_callback
+from flows.close import close_scheduled, request_close
 from flows.place import PaymentRequest, Placed, place_order
+from flows.query import query_scheduled
 from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
+from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
@@ -36,6 +40,7 @@ HERE = Path(__file__).parent
 MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
 NOTIFY_SECRETS = tuple("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
 AMOUNT = 8888
+HOOK = "https://merchant.example/hook"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -130,6 +135,29 @@ class FlowHarness:
     async def receive(self, account: str, callback: CallbackRequest) -> Acknowledgement:
         """Receive a callback as the API does."""
         return await receive_callback(self.resources, account, callback.headers, callback.body)
+
+    async def order_with_late_money(self, policy: LatePolicy = LatePolicy.REFUND, **config: Any) -> OrderState:
+        """State of an order that was closed at its channel and whose money arrived later."""
+        account = await self.add_account(f"late-{policy}", late_policy=policy, **config)
+        state = await self.placed_order(account, notify_url=HOOK)
+        assert (await request_close(self.resources, state.order.order_no)).order.status is OrderStatus.CLOSED
+        paid = self.simulation.ledger.settle_late(self.key_of(state.payments[0]), self.simulation.now())
+        assert isinstance(paid, LedgerPayment)
+        await self.receive(account, self.callback(state.payments[0], transaction=paid.transaction_id))
+        return await self.state(state)
+
+    # -- armed jobs ----------------------------------------------------------------------------------------------------
+
+    async def run_query_job(self, state: OrderState, index: int = 0) -> Outcome:
+        payment = state.payments[index]
+        row = await self.pending_row(payment.channel_account, payment.out_trade_no)
+        assert row is not None
+        return await query_scheduled(self.resources, payment.key, row.arm_no)
+
+    async def run_close_job(self, state: OrderState) -> Outcome:
+        row = await self.pending_row("", state.order.order_no)
+        assert row is not None
+        return await close_scheduled(self.resources, state.order.order_no, row.arm_no)
 
     # -- results ------------------------------------------------------------------------------------------------------
 

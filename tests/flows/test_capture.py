@@ -15,9 +15,7 @@ from core.decision import Outcome
 from core.errors import PaymentUnclear
 from core.order import OrderState, OrderStatus, Payment, PaymentStatus
 from flows.callback import receive_callback
-from flows.close import close_scheduled
 from flows.place import PaymentRequest, start_payment
-from flows.query import query_scheduled
 from flows.refresh import refresh_order
 from simulator.kernel.faults import AtFault, CallKind, FaultProfile
 from simulator.kernel.ledger import Key
@@ -70,13 +68,6 @@ class PayPalHarness:
     def capture_count(self) -> int:
         return self.harness.call_count("capture")
 
-    async def query(self, state: OrderState, index: int = 0) -> Outcome:
-        """Run the armed query job."""
-        payment = state.payments[index]
-        row = await self.harness.pending_row(payment.channel_account, payment.out_trade_no)
-        assert row is not None
-        return await query_scheduled(self.harness.resources, payment.key, row.arm_no)
-
     async def status(self, state: OrderState) -> OrderStatus:
         return (await self.harness.state(state)).order.status
 
@@ -98,10 +89,10 @@ async def paypal(harness: FlowHarness) -> AsyncIterator[PayPalHarness]:
 async def test_a_query_captures_an_approved_order_and_pays_it(paypal: PayPalHarness) -> None:
     """The buyer has done everything; without a capture the money would never move."""
     state = await paypal.placed_order()
-    assert await paypal.query(state) is Outcome.STILL_OPEN
+    assert await paypal.harness.run_query_job(state) is Outcome.STILL_OPEN
     paypal.approve(state.payments[0])
     assert paypal.status_at_channel(state.payments[0]) is ChannelStatus.UNPAID
-    assert await paypal.query(state) is Outcome.CAPTURE_REQUESTED
+    assert await paypal.harness.run_query_job(state) is Outcome.CAPTURE_REQUESTED
     paid = await paypal.harness.state(state)
     assert (paid.order.status, paid.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     payment_at_channel = paypal.harness.simulation.ledger.find(
@@ -160,7 +151,7 @@ async def test_a_query_finds_a_capture_whose_response_was_lost(paypal: PayPalHar
     state = await paypal.placed_order()
     paypal.approve(state.payments[0])
     paypal.harness.simulation.faults.profile = profile
-    await paypal.query(state)
+    await paypal.harness.run_query_job(state)
     assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAID, 1)
 
 
@@ -169,12 +160,12 @@ async def test_a_failed_capture_is_requested_again(paypal: PayPalHarness) -> Non
     paypal.approve(state.payments[0])
     paypal.harness.simulation.faults.profile = FaultProfile(affected=(CallKind.CAPTURE,), answered_5xx=1.0)
     for query_count in (1, 2):
-        assert await paypal.query(state) is Outcome.CAPTURE_REQUESTED
+        assert await paypal.harness.run_query_job(state) is Outcome.CAPTURE_REQUESTED
         assert paypal.harness.call_count() == 2 * query_count, "one query before the capture and one after it"
         assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAYING, query_count)
         assert paypal.status_at_channel(state.payments[0]) is ChannelStatus.UNPAID
     paypal.harness.simulation.faults.profile = FaultProfile()
-    await paypal.query(state)
+    await paypal.harness.run_query_job(state)
     assert await paypal.status(state) is OrderStatus.PAID
 
 
@@ -192,7 +183,7 @@ async def test_the_history_shows_the_capture_request_and_the_payment(paypal: Pay
     """The query makes the order paid, not the response to the capture."""
     state = await paypal.placed_order()
     paypal.approve(state.payments[0])
-    await paypal.query(state)
+    await paypal.harness.run_query_job(state)
     sql = """SELECT string_agg(kind || ':' || coalesce(evidence->>'kind', ''), ' ' ORDER BY version)
                FROM order_events WHERE order_no = $1"""
     history = await paypal.harness.fetch_value(sql, state.order.order_no)
@@ -203,19 +194,13 @@ async def test_an_approved_order_closes_after_its_deadline_without_a_capture(pay
     state = await paypal.placed_order()
     paypal.approve(state.payments[0])
     state = await paypal.harness.pass_deadline(state)
-    assert await paypal.query(state) is Outcome.STILL_OPEN
-    assert await close(paypal, state) is Outcome.NOT_YET, "a capture just before may not be visible yet"
+    assert await paypal.harness.run_query_job(state) is Outcome.STILL_OPEN
+    assert await paypal.harness.run_close_job(state) is Outcome.NOT_YET, "a capture just before may not be visible yet"
     sql = "UPDATE payments SET payable_until = now() - interval '1 hour' WHERE order_no = $1"
     await paypal.harness.resources.db.execute(sql, state.order.order_no)
-    assert await close(paypal, state) is Outcome.CLOSED
+    assert await paypal.harness.run_close_job(state) is Outcome.CLOSED
     assert (paypal.capture_count, paypal.status_at_channel(state.payments[0])) == (0, ChannelStatus.UNPAID)
     assert (await paypal.harness.state(state)).payments[0].status is PaymentStatus.CLOSED
-
-
-async def close(paypal: PayPalHarness, state: OrderState) -> Outcome:
-    row = await paypal.harness.pending_row("", state.order.order_no)
-    assert row is not None
-    return await close_scheduled(paypal.harness.resources, state.order.order_no, row.arm_no)
 
 
 async def test_an_order_paid_by_another_payment_is_not_captured(paypal: PayPalHarness) -> None:
@@ -224,9 +209,9 @@ async def test_an_order_paid_by_another_payment_is_not_captured(paypal: PayPalHa
     request = PaymentRequest(account="main")
     state = (await start_payment(paypal.harness.resources, state.order.order_no, request)).state
     paypal.harness.pay(state.payments[1])
-    assert await paypal.query(state, 1) is Outcome.PAID
+    assert await paypal.harness.run_query_job(state, 1) is Outcome.PAID
     paypal.approve(state.payments[0])
-    await paypal.query(state, 0)
+    await paypal.harness.run_query_job(state, 0)
     assert (paypal.capture_count, paypal.status_at_channel(state.payments[0])) == (0, ChannelStatus.UNPAID)
     assert await paypal.harness.cases(state.order.order_no) == []
 
@@ -236,9 +221,9 @@ async def test_an_approval_with_a_wrong_amount_opens_a_case_and_is_not_captured(
     state = await paypal.placed_order()
     paypal.approve(state.payments[0])
     paypal.harness.simulation.faults.profile = FaultProfile(wrong_amount_in_query=1.0)
-    assert await paypal.query(state) is Outcome.MISMATCH
+    assert await paypal.harness.run_query_job(state) is Outcome.MISMATCH
     paypal.harness.simulation.faults.profile = FaultProfile()
-    assert await paypal.query(state) is Outcome.STILL_OPEN
+    assert await paypal.harness.run_query_job(state) is Outcome.STILL_OPEN
     assert paypal.capture_count == 0
     assert await paypal.harness.cases(state.order.order_no) == ["amount_mismatch"]
 
@@ -249,11 +234,11 @@ async def test_a_creation_without_a_response_is_repeated_and_captured_once(paypa
     state = (await paypal.harness.place("paypal")).state
     assert state.payments[0].channel_reference is None
     paypal.harness.simulation.faults.profile = FaultProfile()
-    assert await paypal.query(state) is Outcome.STILL_OPEN
+    assert await paypal.harness.run_query_job(state) is Outcome.STILL_OPEN
     payment = (await paypal.harness.state(state)).payments[0]
     assert (payment.channel_reference is not None, payment.checkout is not None) == (True, True)
     paypal.approve(payment)
-    await paypal.query(state)
+    await paypal.harness.run_query_job(state)
     assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAID, 1)
 
 
@@ -261,7 +246,7 @@ async def test_a_refund_made_in_the_console_is_queried_after_its_callback(paypal
     """The callback says that money was refunded and not how much. The query gives the amount, and a case opens."""
     state = await paypal.placed_order()
     paypal.approve(state.payments[0])
-    await paypal.query(state)
+    await paypal.harness.run_query_job(state)
     simulation = paypal.harness.simulation
     simulation.faults.force(state.payments[0].out_trade_no, AtFault(callback="none"))
     simulation.refund(

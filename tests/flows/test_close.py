@@ -12,21 +12,14 @@ from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.refresh import refresh_order
 from simulator.kernel.faults import CallKind, FaultProfile
-from simulator.kernel.ledger import Payment as LedgerPayment
 from storage.postgres import notifications
-from tests.flows.conftest import FlowHarness, PendingRow
-
-HOOK = "https://merchant.example/hook"
+from tests.flows.conftest import HOOK, FlowHarness, PendingRow
 
 
 async def deadline_row(harness: FlowHarness, state: OrderState) -> PendingRow:
     row = await harness.pending_row("", state.order.order_no)
     assert row is not None
     return row
-
-
-async def close(harness: FlowHarness, state: OrderState) -> Outcome:
-    return await close_scheduled(harness.resources, state.order.order_no, (await deadline_row(harness, state)).arm_no)
 
 
 def calls_about(harness: FlowHarness, state: OrderState) -> list[str]:
@@ -37,7 +30,7 @@ def calls_about(harness: FlowHarness, state: OrderState) -> list[str]:
 
 async def test_an_order_is_not_closed_before_its_deadline(harness: FlowHarness) -> None:
     state = await harness.placed_order()
-    assert await close(harness, state) is Outcome.NOT_YET
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
     assert calls_about(harness, state) == ["create"]
 
@@ -46,7 +39,7 @@ async def test_a_deadline_queries_closes_and_queries_again_before_the_order_clos
     harness: FlowHarness,
 ) -> None:
     state = await harness.pass_deadline(await harness.placed_order(notify_url=HOOK))
-    assert await close(harness, state) is Outcome.CLOSED
+    assert await harness.run_close_job(state) is Outcome.CLOSED
     assert calls_about(harness, state) == ["create", "query", "close", "query"]
     closed = await harness.state(state)
     assert (closed.order.status, closed.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.CLOSED)
@@ -60,7 +53,7 @@ async def test_money_found_at_the_deadline_pays_the_order(harness: FlowHarness) 
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     state = await harness.pass_deadline(state)
-    assert await close(harness, state) is Outcome.NOTHING_NEW
+    assert await harness.run_close_job(state) is Outcome.NOTHING_NEW
     assert (await harness.state(state)).order.status is OrderStatus.PAID
     assert calls_about(harness, state) == ["create", "query"]
     assert await harness.fetch_value("SELECT count(*) FROM pending") == 0
@@ -82,28 +75,28 @@ async def test_an_order_stays_open_while_the_channel_gives_no_clear_result(
     state = await harness.pass_deadline(await harness.placed_order())
     harness.simulation.faults.profile = profile
     before = await deadline_row(harness, state)
-    assert await close(harness, state) is Outcome.NOT_YET
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
     row = await deadline_row(harness, state)
     assert (row.attempt, row.arm_no, row.is_leased) == (before.attempt + 1, before.arm_no + 1, False)
     assert 235 < row.due_in_s <= 240
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
     harness.simulation.faults.profile = FaultProfile()
-    assert await close(harness, state) is Outcome.CLOSED
+    assert await harness.run_close_job(state) is Outcome.CLOSED
 
 
 async def test_a_close_without_a_response_is_confirmed_by_the_next_query(harness: FlowHarness) -> None:
     state = await harness.pass_deadline(await harness.placed_order())
     harness.simulation.faults.profile = FaultProfile(close_answer_lost=1.0)
-    assert await close(harness, state) is Outcome.NOT_YET
-    assert await close(harness, state) is Outcome.CLOSED
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
+    assert await harness.run_close_job(state) is Outcome.CLOSED
 
 
 async def test_a_deadline_job_with_an_old_arm_number_does_nothing(harness: FlowHarness) -> None:
     state = await harness.pass_deadline(await harness.placed_order())
     stale = (await deadline_row(harness, state)).arm_no
     harness.simulation.faults.profile = FaultProfile(down=True)
-    await close(harness, state)
+    await harness.run_close_job(state)
     harness.simulation.faults.profile = FaultProfile()
     assert await close_scheduled(harness.resources, state.order.order_no, stale) is Outcome.STALE
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
@@ -115,7 +108,7 @@ async def test_one_unclear_payment_keeps_the_order_open(harness: FlowHarness) ->
     state = (await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))).state
     harness.call_fault(state.payments[1], "answered_5xx")
     state = await harness.pass_deadline(state)
-    assert await close(harness, state) is Outcome.NOT_YET
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
     after = await harness.state(state)
     assert after.order.status is OrderStatus.PAYING
     assert [row.status for row in after.payments] == [PaymentStatus.CLOSED, PaymentStatus.OPEN]
@@ -123,7 +116,7 @@ async def test_one_unclear_payment_keeps_the_order_open(harness: FlowHarness) ->
 
 async def test_an_order_without_a_payment_closes_without_a_query(harness: FlowHarness) -> None:
     state = await harness.pass_deadline((await harness.place(None)).state)
-    assert await close(harness, state) is Outcome.CLOSED
+    assert await harness.run_close_job(state) is Outcome.CLOSED
     assert harness.call_count() == 0
 
 
@@ -153,7 +146,7 @@ async def test_closing_an_order_while_the_channel_is_down_returns_it_unchanged(h
     harness.simulation.faults.profile = FaultProfile(down=True)
     assert (await request_close(harness.resources, state.order.order_no)).order.status is OrderStatus.PAYING
     harness.simulation.faults.profile = FaultProfile()
-    assert await close(harness, state) is Outcome.CLOSED
+    assert await harness.run_close_job(state) is Outcome.CLOSED
     with pytest.raises(NotFound):
         await request_close(harness.resources, "F-unknown")
 
@@ -161,27 +154,14 @@ async def test_closing_an_order_while_the_channel_is_down_returns_it_unchanged(h
 # -- money after close -----------------------------------------------------------------------------------------------
 
 
-async def order_paid_after_close(harness: FlowHarness, policy: LatePolicy) -> OrderState:
-    """State of an order that the channel closed and whose money arrived later."""
-    account = await harness.add_account(f"late-{policy}", late_policy=policy)
-    state = await harness.placed_order(account, notify_url=HOOK)
-    closed = await request_close(harness.resources, state.order.order_no)
-    assert closed.order.status is OrderStatus.CLOSED
-    paid = harness.simulation.ledger.settle_late(harness.key_of(state.payments[0]), harness.simulation.now())
-    assert isinstance(paid, LedgerPayment)
-    callback = harness.callback(state.payments[0], transaction=paid.transaction_id)
-    await harness.receive(account, callback)
-    return await harness.state(state)
-
-
 async def test_accepted_late_money_pays_the_order_and_opens_a_case(harness: FlowHarness) -> None:
-    state = await order_paid_after_close(harness, LatePolicy.ACCEPT)
+    state = await harness.order_with_late_money(LatePolicy.ACCEPT)
     assert (state.order.status, state.payments[0].status) == (OrderStatus.PAID, PaymentStatus.PAID)
     assert await harness.cases(state.order.order_no) == ["paid_late"]
 
 
 async def test_the_paid_notification_supersedes_the_closed_one(harness: FlowHarness) -> None:
-    state = await order_paid_after_close(harness, LatePolicy.ACCEPT)
+    state = await harness.order_with_late_money(LatePolicy.ACCEPT)
     rows = await harness.resources.db.fetch("SELECT id, type, superseded_at FROM notifications ORDER BY version")
     assert [(row["type"], row["superseded_at"] is None) for row in rows] == [
         ("order.closed", False),
@@ -195,7 +175,7 @@ async def test_the_paid_notification_supersedes_the_closed_one(harness: FlowHarn
 async def test_flagged_late_money_leaves_the_order_closed_until_an_operator_accepts_it(
     harness: FlowHarness,
 ) -> None:
-    state = await order_paid_after_close(harness, LatePolicy.FLAG)
+    state = await harness.order_with_late_money(LatePolicy.FLAG)
     assert (state.order.status, state.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.PAID)
     assert public_status(state.order, state.payments) is PublicStatus.REVIEW
     assert await harness.cases(state.order.order_no) == ["paid_late"]

@@ -23,16 +23,10 @@ async def query_row(harness: FlowHarness, state: OrderState, index: int = 0) -> 
     return row
 
 
-async def query(harness: FlowHarness, state: OrderState, index: int = 0) -> Outcome:
-    """Run the armed query job."""
-    row = await query_row(harness, state, index)
-    return await query_scheduled(harness.resources, state.payments[index].key, row.arm_no)
-
-
 async def test_a_paid_payment_pays_the_order_and_leaves_nothing_pending(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     harness.pay(state.payments[0])
-    assert await query(harness, state) is Outcome.PAID
+    assert await harness.run_query_job(state) is Outcome.PAID
     paid = await harness.state(state)
     assert (paid.order.status, paid.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     assert paid.payments[0].channel_transaction_id == harness.transaction_of(state.payments[0])
@@ -44,7 +38,7 @@ async def test_an_unpaid_payment_is_queried_again_after_n_squared_minutes(harnes
     state = await harness.placed_order()
     gaps = []
     for _ in range(4):
-        assert await query(harness, state) is Outcome.STILL_OPEN
+        assert await harness.run_query_job(state) is Outcome.STILL_OPEN
         row = await query_row(harness, state)
         gaps.append((row.attempt, round(row.due_in_s / 60)))
     assert gaps == [(2, 4), (3, 9), (4, 16), (5, 25)]
@@ -57,20 +51,20 @@ async def test_an_unclear_response_is_not_a_failure_and_is_queried_again(harness
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], fault)
     before = await query_row(harness, state)
-    assert await query(harness, state) is Outcome.UNCLEAR
+    assert await harness.run_query_job(state) is Outcome.UNCLEAR
     row = await query_row(harness, state)
     assert (row.attempt, row.arm_no, row.is_leased) == (before.attempt + 1, before.arm_no + 1, False)
     assert 235 < row.due_in_s <= 240
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
 
     harness.call_fault(state.payments[0], "none")
-    assert await query(harness, state) is Outcome.PAID
+    assert await harness.run_query_job(state) is Outcome.PAID
 
 
 async def test_each_attempt_arms_a_new_job(harness: FlowHarness) -> None:
     """The queue drops a job whose id it still holds, so each id contains the arm number."""
     state = await harness.placed_order()
-    await query(harness, state)
+    await harness.run_query_job(state)
     row, key = await query_row(harness, state), state.payments[0].key
     names = await harness.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
     assert f"{{queries-0}}q:{key.channel_account}:{key.out_trade_no}:{row.arm_no}".encode() in names
@@ -79,7 +73,7 @@ async def test_each_attempt_arms_a_new_job(harness: FlowHarness) -> None:
 async def test_a_job_with_an_old_arm_number_does_nothing(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     stale = (await query_row(harness, state)).arm_no
-    await query(harness, state)
+    await harness.run_query_job(state)
     before, calls = await query_row(harness, state), harness.call_count()
     assert await query_scheduled(harness.resources, state.payments[0].key, stale) is Outcome.STALE
     after = await query_row(harness, state)
@@ -90,7 +84,7 @@ async def test_a_job_with_an_old_arm_number_does_nothing(harness: FlowHarness) -
 async def test_a_leased_payment_is_not_queried_twice(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20) is not None
-    assert await query(harness, state) is Outcome.STALE
+    assert await harness.run_query_job(state) is Outcome.STALE
     assert harness.call_count() == 0
 
 
@@ -99,7 +93,7 @@ async def test_an_open_breaker_postpones_the_query_without_an_attempt(harness: F
     for _ in range(UNANSWERED_MAX):
         await harness.resources.admission.report("main", answered=False)
     before = await query_row(harness, state)
-    assert await query(harness, state) is Outcome.NOT_YET
+    assert await harness.run_query_job(state) is Outcome.NOT_YET
     row = await query_row(harness, state)
     assert (row.attempt, row.arm_no, row.is_leased) == (before.attempt, before.arm_no + 1, False)
     assert 0 < row.due_in_s <= 60
@@ -110,7 +104,7 @@ async def test_a_used_up_rate_postpones_the_query_without_an_attempt(harness: Fl
     """The rate is one call a second, and the first call uses it."""
     await harness.add_account("slow", rate_per_s=1)
     state = (await harness.place("slow")).state
-    outcomes = [await query(harness, state) for _ in range(2)]
+    outcomes = [await harness.run_query_job(state) for _ in range(2)]
     assert Outcome.NOT_YET in outcomes
     row = await query_row(harness, state)
     assert row.attempt == 1 + outcomes.count(Outcome.STILL_OPEN) + outcomes.count(Outcome.UNCLEAR)
@@ -121,24 +115,24 @@ async def test_the_next_query_is_made_after_unreadable_responses(harness: FlowHa
     state = await harness.placed_order()
     for _ in range(UNANSWERED_MAX):
         harness.simulation.faults.profile = FaultProfile(html_error=1.0)
-        assert await query(harness, state) is Outcome.UNCLEAR
+        assert await harness.run_query_job(state) is Outcome.UNCLEAR
     harness.simulation.faults.profile = FaultProfile()
-    assert await query(harness, state) is Outcome.STILL_OPEN
+    assert await harness.run_query_job(state) is Outcome.STILL_OPEN
 
 
 async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(harness: FlowHarness) -> None:
     """Used-up attempts are not evidence: the row stays, and money is found a day later."""
     state = await harness.placed_order()
     await harness.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
-    assert await query(harness, state) is Outcome.EXHAUSTED
+    assert await harness.run_query_job(state) is Outcome.EXHAUSTED
     row = await query_row(harness, state)
     assert (row.attempt, round(row.due_in_s / 3600)) == (17, 24)
     assert await harness.cases(state.order.order_no) == ["attempts_exhausted"]
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
-    await query(harness, state)
+    await harness.run_query_job(state)
     assert await harness.cases(state.order.order_no) == ["attempts_exhausted"]
     harness.pay(state.payments[0])
-    assert await query(harness, state) is Outcome.PAID
+    assert await harness.run_query_job(state) is Outcome.PAID
 
 
 @pytest.mark.parametrize(
@@ -152,11 +146,11 @@ async def test_a_response_with_a_wrong_amount_or_number_opens_one_case_and_never
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], fault)
     for _ in range(2):
-        assert await query(harness, state) is Outcome.MISMATCH
+        assert await harness.run_query_job(state) is Outcome.MISMATCH
     assert await harness.cases(state.order.order_no) == [reason]
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
     harness.call_fault(state.payments[0], "none")
-    assert await query(harness, state) is Outcome.PAID
+    assert await harness.run_query_job(state) is Outcome.PAID
 
 
 async def test_a_refunded_payment_pays_the_order_and_opens_a_case(harness: FlowHarness) -> None:
@@ -166,7 +160,7 @@ async def test_a_refunded_payment_pays_the_order_and_opens_a_case(harness: FlowH
     harness.simulation.refund(
         harness.simulation.accounts[key.merchant_id], key.number, "R-000001", 100, harness.simulation.now()
     )
-    assert await query(harness, state) is Outcome.PAID
+    assert await harness.run_query_job(state) is Outcome.PAID
     assert (await harness.state(state)).payments[0].refunded_amount == 100
     assert await harness.cases(state.order.order_no) == ["refunded_outside"]
 
@@ -177,10 +171,10 @@ async def test_other_payments_of_a_paid_order_are_closed_at_the_channel(harness:
     state = await harness.placed_order()
     state = (await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))).state
     harness.pay(state.payments[1])
-    assert await query(harness, state, 1) is Outcome.PAID
+    assert await harness.run_query_job(state, 1) is Outcome.PAID
     sibling = await query_row(harness, state, 0)
     assert sibling.due_in_s <= 0
-    await query(harness, state, 0)
+    await harness.run_query_job(state, 0)
     assert harness.status_at_channel(state.payments[0]) == "closed"
     done = await harness.state(state)
     assert [row.status for row in done.payments] == [PaymentStatus.CLOSED, PaymentStatus.PAID]
@@ -193,8 +187,8 @@ async def test_a_double_payment_opens_a_case_and_pays_the_order_once(harness: Fl
     state = (await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))).state
     for payment in state.payments:
         harness.pay(payment)
-    assert await query(harness, state, 0) is Outcome.PAID
-    assert await query(harness, state, 1) is Outcome.DOUBLE_PAYMENT
+    assert await harness.run_query_job(state, 0) is Outcome.PAID
+    assert await harness.run_query_job(state, 1) is Outcome.DOUBLE_PAYMENT
     done = await harness.state(state)
     assert done.order.paid_by == state.payments[0].key
     assert await harness.cases(state.order.order_no) == ["double_payment"]
@@ -204,7 +198,7 @@ async def test_a_double_payment_opens_a_case_and_pays_the_order_once(harness: Fl
 
 async def test_jobs_lost_by_a_redis_flush_are_armed_again_from_postgres(harness: FlowHarness) -> None:
     state = await harness.placed_order()
-    assert await query(harness, state) is Outcome.STILL_OPEN
+    assert await harness.run_query_job(state) is Outcome.STILL_OPEN
     await harness.resources.redis.flushall()
     assert await rearm_after_flush(harness.resources) >= 2
     assert (await harness.resources.queue.depth(Lane.QUERIES)).queued == 2

@@ -12,33 +12,17 @@ from core.lifecycle import DoublePolicy, LatePolicy
 from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
 from flows import refund as refund_flow
 from flows.accept import accept_late
-from flows.close import request_close
 from flows.notify import Notifier
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.rearm import arm_window
 from flows.refund import refund_scheduled, request_refund
 from flows.sweep import sweep_once
 from simulator.kernel.faults import CallKind, FaultProfile
-from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.ledger import Refund as LedgerRefund
 from storage.postgres import pending, refunds
-from tests.flows.conftest import AMOUNT, FlowHarness, order_terms
+from tests.flows.conftest import AMOUNT, HOOK, FlowHarness, order_terms
 
-HOOK = "https://merchant.example/hook"
 LEASE_S = 0.05
-
-
-async def order_with_late_money(
-    harness: FlowHarness, policy: LatePolicy = LatePolicy.REFUND, **config: Any
-) -> OrderState:
-    """State of an order that was closed at its channel and whose money arrived later."""
-    account = await harness.add_account(f"late-{policy}", late_policy=policy, **config)
-    state = await harness.placed_order(account, notify_url=HOOK)
-    assert (await request_close(harness.resources, state.order.order_no)).order.status is OrderStatus.CLOSED
-    paid = harness.simulation.ledger.settle_late(harness.key_of(state.payments[0]), harness.simulation.now())
-    assert isinstance(paid, LedgerPayment)
-    await harness.receive(account, harness.callback(state.payments[0], transaction=paid.transaction_id))
-    return await harness.state(state)
 
 
 def refund_of(state: OrderState) -> Refund:
@@ -82,7 +66,7 @@ async def notification_types(harness: FlowHarness) -> list[str]:
 
 
 async def test_late_money_is_refunded_and_its_case_is_resolved(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     assert (refund_of(state).status, refund_of(state).amount) == (RefundStatus.REQUESTED, AMOUNT)
     assert await harness.cases(state.order.order_no) == ["paid_late"]
     assert public_status(state.order, state.payments) is PublicStatus.REVIEW
@@ -122,13 +106,13 @@ async def test_a_double_payment_is_refunded_and_the_order_stays_paid(harness: Fl
 
 
 async def test_the_refund_job_is_armed_after_the_commit(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     queued_jobs = await harness.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
     assert [job for job in queued_jobs if f"r:{refund_of(state).refund_no}:1".encode() in job]
 
 
 async def test_a_refund_job_is_armed_again_after_a_redis_flush(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     await harness.resources.redis.flushdb()
     assert await arm_window(harness.resources, from_s=0.0, until_s=60.0) >= 1
     queued_jobs = await harness.resources.redis.zrange("arq:queue:{queries-0}", 0, -1)
@@ -137,7 +121,7 @@ async def test_a_refund_job_is_armed_again_after_a_redis_flush(harness: FlowHarn
 
 async def test_a_job_with_an_old_arm_number_makes_no_call(harness: FlowHarness) -> None:
     harness.simulation.faults.profile = FaultProfile(refund_settles_s=3600.0)
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     await run_refund_job(harness, state)
     before = refund_calls(harness)
     assert await refund_scheduled(harness.resources, refund_of(state).refund_no, 1) is Outcome.STALE
@@ -149,7 +133,7 @@ async def test_a_job_with_an_old_arm_number_makes_no_call(harness: FlowHarness) 
 
 async def test_a_processing_refund_is_queried_after_n_squared_units(harness: FlowHarness) -> None:
     harness.simulation.faults.profile = FaultProfile(refund_settles_s=3600.0)
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     for attempt, gap_s in ((2, 240), (3, 540), (4, 960)):
         assert await run_refund_job(harness, state) is Outcome.REFUND_PROCESSING
         after = refund_of(await harness.state(state))
@@ -165,7 +149,7 @@ async def test_a_processing_refund_is_queried_after_n_squared_units(harness: Flo
 
 async def test_a_failed_refund_opens_a_case_and_an_operator_can_request_another(harness: FlowHarness) -> None:
     harness.simulation.faults.profile = FaultProfile(refund_fails=1.0)
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     assert await run_refund_job(harness, state) is Outcome.REFUND_FAILED
     assert await harness.cases(state.order.order_no) == ["paid_late", "refund_failed"]
     assert "order.refunded" not in await notification_types(harness)
@@ -181,7 +165,7 @@ async def test_a_failed_refund_opens_a_case_and_an_operator_can_request_another(
 
 async def test_a_refused_refund_that_a_query_does_not_find_has_failed(harness: FlowHarness) -> None:
     """The money was refunded at the channel itself, under another number."""
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     refunded_outside(harness, state)
     assert await run_refund_job(harness, state) is Outcome.REFUND_FAILED
     assert refund_calls(harness) == ["refund", "query_refund"]
@@ -191,7 +175,7 @@ async def test_a_refused_refund_that_a_query_does_not_find_has_failed(harness: F
 
 async def test_a_refused_refund_is_unclear_until_a_query_answers(harness: FlowHarness) -> None:
     """The query for the refund gets no response, so nothing is known."""
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     refunded_outside(harness, state)
     harness.simulation.faults.profile = FaultProfile(affected=(CallKind.QUERY_REFUND,), answered_5xx=1.0)
     assert await run_refund_job(harness, state) is Outcome.UNCLEAR
@@ -217,7 +201,7 @@ def refunded_outside(harness: FlowHarness, state: OrderState) -> None:
     ids=["down", "5xx", "unreadable", "timed out"],
 )
 async def test_a_refund_request_without_a_response_is_unclear(harness: FlowHarness, profile: FaultProfile) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     harness.simulation.faults.profile = profile
     assert await run_refund_job(harness, state) is Outcome.UNCLEAR
     after = refund_of(await harness.state(state))
@@ -242,7 +226,7 @@ async def test_a_refund_request_without_a_response_is_unclear(harness: FlowHarne
 )
 async def test_a_refund_whose_response_was_lost_is_made_once(harness: FlowHarness, profile: FaultProfile) -> None:
     """The channel has made the refund. It is queried before it is requested again."""
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     harness.simulation.faults.profile = profile
     assert await run_refund_job(harness, state) is Outcome.UNCLEAR
     assert await run_refund_job(harness, state) is Outcome.REFUNDED
@@ -251,7 +235,7 @@ async def test_a_refund_whose_response_was_lost_is_made_once(harness: FlowHarnes
 
 
 async def test_used_up_attempts_open_a_case_and_the_refund_is_queried_daily(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     harness.simulation.faults.profile = FaultProfile(down=True)
     await harness.fetch_value("UPDATE refunds SET attempt = 16 RETURNING attempt")
     assert await run_refund_job(harness, state) is Outcome.EXHAUSTED
@@ -266,7 +250,7 @@ async def test_used_up_attempts_open_a_case_and_the_refund_is_queried_daily(harn
 
 
 async def test_a_refund_of_a_deleted_account_is_unclear(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     await harness.fetch_value("DELETE FROM accounts WHERE name <> 'main' RETURNING name")
     harness.resources.accounts._read_at = -1e9
     assert await run_refund_job(harness, state) is Outcome.UNCLEAR
@@ -274,7 +258,7 @@ async def test_a_refund_of_a_deleted_account_is_unclear(harness: FlowHarness) ->
 
 
 async def test_a_refund_that_waits_for_admission_uses_no_attempt(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     for _ in range(10):
         await harness.resources.admission.report("late-refund", answered=False)
     assert await run_refund_job(harness, state) is Outcome.NOT_YET
@@ -290,7 +274,7 @@ async def test_a_worker_killed_before_its_commit_makes_one_refund(
     harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lease ends, and the next worker queries the channel before it requests anything."""
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
 
     async def fail_commit(*_: object, **__: object) -> None:
         raise DatabaseUnavailable("the process ends here")
@@ -311,7 +295,7 @@ async def test_a_worker_killed_before_its_commit_makes_one_refund(
 
 
 async def test_the_sweep_makes_the_refund_of_a_worker_killed_before_its_request(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     assert await refunds.claim(harness.resources.db, refund_of(state).refund_no, LEASE_S, arm_no=1) is not None
     await harness.fetch_value("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
     async with Notifier(harness.resources.settings) as notifier:
@@ -321,7 +305,7 @@ async def test_the_sweep_makes_the_refund_of_a_worker_killed_before_its_request(
 
 
 async def test_simultaneous_workers_make_one_refund(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     outcomes = await asyncio.gather(
         *(refund_scheduled(harness.resources, refund_of(state).refund_no, 1) for _ in range(10))
     )
@@ -331,7 +315,7 @@ async def test_simultaneous_workers_make_one_refund(harness: FlowHarness) -> Non
 
 async def test_a_callback_about_our_own_refund_opens_no_case(harness: FlowHarness) -> None:
     """The callback arrives before the response to our request is committed, and again after it."""
-    state = await order_with_late_money(harness)
+    state = await harness.order_with_late_money()
     callback_fields: dict[str, Any] = {
         "status": "refunded",
         "refunded": AMOUNT,
@@ -360,7 +344,7 @@ async def test_a_callback_about_our_own_refund_opens_no_case(harness: FlowHarnes
 
 
 async def test_an_operator_refunds_flagged_money_once(harness: FlowHarness) -> None:
-    state = await order_with_late_money(harness, LatePolicy.FLAG)
+    state = await harness.order_with_late_money(LatePolicy.FLAG)
     assert state.refunds == ()
     number = state.payments[0].out_trade_no
     request: Callable[[], Awaitable[OrderState]] = lambda: request_refund(  # noqa: E731 - used several times

@@ -19,6 +19,8 @@ SECTION = "## Put it in front of your shop in ten minutes"
 TIMEOUT_S = 90.0
 PORTS = ("8000", "9100", "9200")
 MARK = "-- block --"
+UNTIL_NOTIFIED = r'until effects=$(\1) && [[ $effects == *order_no* ]]; do sleep 0.1; done; echo "$effects"'
+"""The notification is sent by the worker, so the list may be empty at first; `TIMEOUT_S` ends the wait."""
 
 
 def blocks() -> list[str]:
@@ -36,6 +38,8 @@ def script(database_url: str, redis_url: str) -> str:
     for name, value in (("DATABASE_URL", database_url), ("REDIS_URL", redis_url)):
         text, count = re.subn(rf"^export {name}=.*$", f"export {name}={value}", text, flags=re.MULTILINE)
         assert count == 1
+    text, count = re.subn(r"^(curl -sS \S+/control/effects)$", UNTIL_NOTIFIED, text, flags=re.MULTILINE)
+    assert count == 1
     return "set -euo pipefail\n" + text
 
 

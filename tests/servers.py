@@ -25,7 +25,7 @@ T = TypeVar("T")
 async def eventually(condition: Callable[[], Awaitable[T]], timeout_s: float = ..., interval_s: float = ...) -> T: ...
 @overload
 async def eventually(condition: Callable[[], T], timeout_s: float = ..., interval_s: float = ...) -> T: ...
-async def eventually(condition: Callable[[], object], timeout_s: float = 10, interval_s: float = 0.02) -> object:
+async def eventually(condition: Callable[[], object], timeout_s: float = 30, interval_s: float = 0.02) -> object:
     """What `condition` returned as soon as that was truthy. It is asked at least once, also after the deadline.
 
     Raises:
@@ -71,25 +71,25 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    async def wait_for_line(self, text: str, timeout_s: float = 10) -> str:
+    async def wait_for_line(self, text: str, timeout_s: float = 30) -> str:
         """The first line of its output that holds `text`."""
         return await self._while_it_runs(lambda: self._line_with(text), timeout_s)
 
-    async def wait_for_port(self, port: int, timeout_s: float = 10) -> None:
+    async def wait_for_port(self, port: int, timeout_s: float = 30) -> None:
         """Until somebody listens on this port of 127.0.0.1."""
         await self._while_it_runs(lambda: _is_listening(port), timeout_s)
 
-    async def wait_for_http(self, url: str, timeout_s: float = 10) -> None:
+    async def wait_for_http(self, url: str, timeout_s: float = 30) -> None:
         """Until `url`, its /healthz mostly, is answered 200."""
         async with httpx.AsyncClient(timeout=1, trust_env=False) as client:
             await self._while_it_runs(lambda: _answers_200(client, url), timeout_s)
 
-    async def wait(self, timeout_s: float = 10) -> int:
+    async def wait(self, timeout_s: float = 30) -> int:
         """Its exit code, once it has ended by itself."""
         await eventually(lambda: self.exit_code is not None, timeout_s)
         return self._running.wait(0)
 
-    async def terminate(self, timeout_s: float = 10) -> int:
+    async def terminate(self, timeout_s: float = 30) -> int:
         """SIGTERM, as a platform ends it; its exit code. It fails the test not to end in time."""
         self.send(SIGTERM)
         return await self.wait(timeout_s)

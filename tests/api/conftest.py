@@ -17,6 +17,7 @@ from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
 from runtime.resources import Resources, open_resources
+from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -32,8 +33,9 @@ MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
 class Channel:
     """The simulated channels: their address, and the actions of buyers there."""
 
-    def __init__(self, url: str, http: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, simulation: Simulation, http: httpx.AsyncClient) -> None:
         self.url = url
+        self.simulation = simulation
         self._http = http
 
     async def pay(self, out_trade_no: str, callback: str = "lost") -> None:
@@ -62,10 +64,10 @@ class Channel:
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
-    async with serve_channels() as (url, _), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with serve_channels() as (url, simulation), httpx.AsyncClient(trust_env=False, timeout=10) as http:
         response = await http.put(f"{url}/control/accounts", json=[account])
         assert response.status_code == 200, response.text
-        yield Channel(url, http)
+        yield Channel(url, simulation, http)
 
 
 @pytest.fixture

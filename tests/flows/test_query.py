@@ -110,14 +110,29 @@ async def test_a_used_up_rate_postpones_the_query_without_an_attempt(harness: Fl
     assert row.attempt == 1 + outcomes.count(Outcome.STILL_OPEN) + outcomes.count(Outcome.UNCLEAR)
 
 
-async def test_the_next_query_is_made_after_unreadable_responses(harness: FlowHarness) -> None:
-    """Unreadable responses do not open the breaker."""
+async def test_unanswered_queries_open_the_breaker_and_a_response_closes_it(harness: FlowHarness) -> None:
     state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(answered_5xx=1.0)
     for _ in range(UNANSWERED_MAX):
-        harness.simulation.faults.profile = FaultProfile(html_error=1.0)
         assert await harness.run_query_job(state) is Outcome.UNCLEAR
     harness.simulation.faults.profile = FaultProfile()
+    assert await harness.run_query_job(state) is Outcome.NOT_YET
+    assert harness.call_count() == UNANSWERED_MAX
+
+    breaker = "nodrop:{admission}:main:breaker"
+    # Its time is over: the next query is a probe.
+    await harness.resources.redis.execute_command("HSET", breaker, "until", "1")  # type: ignore[no-untyped-call]
     assert await harness.run_query_job(state) is Outcome.STILL_OPEN
+    assert not await harness.resources.redis.exists(breaker)
+
+
+async def test_unreadable_responses_do_not_open_the_breaker(harness: FlowHarness) -> None:
+    """A channel that responds is not down."""
+    state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(html_error=1.0)
+    for _ in range(UNANSWERED_MAX + 1):
+        assert await harness.run_query_job(state) is Outcome.UNCLEAR
+    assert harness.call_count() == UNANSWERED_MAX + 1
 
 
 async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(harness: FlowHarness) -> None:

@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from runtime.resources import Resources
-from tests.api.conftest import Channel, open_elsewhere, terms
+from simulator.kernel.ledger import Key as LedgerKey
+from tests.api.conftest import MERCHANT_ID, Channel, open_elsewhere, terms
 from tests.api.driver import Client
 from tests.servers import eventually
 
@@ -141,12 +142,15 @@ async def test_a_callback_is_acknowledged_in_the_channels_own_words(
     client: Client, account: str, channel: Channel, served: str
 ) -> None:
     placed = (await client.post("/v1/orders", terms(account=account))).json
-    await channel.pay(placed["payments"][0]["out_trade_no"], "none")
+    number = placed["payments"][0]["out_trade_no"]
+    await channel.pay(number, "none")
+    tally = channel.simulation.sender.tally(LedgerKey(MERCHANT_ID, number))
 
-    async def is_paid() -> bool:
-        return bool((await client.get(f"/v1/orders/{placed['order_no']}")).json["status"] == "paid")
+    # The simulator compares status and body with what its channel wants, byte by byte, and sends again otherwise.
+    await eventually(lambda: tally.acknowledged)
 
-    await eventually(is_paid)
+    assert (tally.sent, tally.acknowledged, tally.refused) == (1, 1, 0)
+    assert (await client.get(f"/v1/orders/{placed['order_no']}")).json["status"] == "paid"
 
 
 # -- who pays, and until when ------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from flows.reconcile.statement import BATCH, Numbered
 from flows.refresh import refresh_order
 from runtime.accounts import Account
 from runtime.resources import Resources
-from simulator.kernel.faults import AtFault, FaultProfile
+from simulator.kernel.faults import AtFault, Fault, FaultProfile
 from storage.postgres import pending
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, begin, claim_day, list_reconciliations, save
@@ -370,17 +370,19 @@ async def test_a_repeated_row_is_a_duplicate(reconciliation: ReconciliationHarne
     assert await reconciliation.harness.cases() == ["statement_duplicate"]
 
 
-async def test_malformed_rows_open_one_case_and_the_others_count(reconciliation: ReconciliationHarness) -> None:
-    lost = [await reconciliation.order_paid_at_channel() for _ in range(3)]
-    reconciliation.set_faults(statement_malformed=0.5)
-    malformed = sum(
-        reconciliation.harness.simulation.faults.applies("statement_malformed", state.payments[0].out_trade_no)  # type: ignore[arg-type]
-        for state in lost
-    )
+async def test_malformed_rows_open_one_case_and_the_others_count(
+    reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [await reconciliation.order_paid_at_channel() for _ in range(4)]
+    malformed = {state.payments[0].out_trade_no for state in lost[:2]}
+
+    def applies(fault: Fault, number: str, *_: int) -> bool:
+        return fault is Fault.STATEMENT_MALFORMED and number in malformed
+
+    monkeypatch.setattr(reconciliation.harness.simulation.faults, "applies", applies)
     counts = await reconciliation.counts()
-    assert counts.get("malformed", 0) == malformed
-    assert counts.get("repaired", 0) == len(lost) - malformed
-    assert await reconciliation.harness.cases() == (["statement_malformed"] if malformed else [])
+    assert (counts["malformed"], counts["repaired"]) == (2, 2)
+    assert await reconciliation.harness.cases() == ["statement_malformed"]
 
 
 async def test_an_unreadable_statement_has_no_effect(reconciliation: ReconciliationHarness, tmp_path: Path) -> None:

@@ -391,9 +391,11 @@ async def test_a_redis_that_takes_no_reservations_counts_as_down(server_director
 
 async def test_many_calls_at_once_do_not_look_like_a_slow_redis(real_redis: Redis) -> None:
     shared = SharedAdmission(real_redis, processes=4)
+    began_at = monotonic()
     with capture_logs() as lines:
         answers = await asyncio.gather(*(shared.admit("shop", 10, SCHEDULED) for _ in range(500)))
-    assert sum(isinstance(answer, Admitted) for answer in answers) == 8
+    windows = 1 + int((monotonic() - began_at) / WINDOW_S)  # a busy machine takes longer than one
+    assert 8 <= sum(isinstance(answer, Admitted) for answer in answers) <= 8 * windows
     assert lines == []
 
 

@@ -14,6 +14,8 @@ from storage.redis.client import check_redis, open_job_redis, open_redis
 from storage.tls import TlsMode, TlsName, explain_tls, is_loopback, tls_mode
 from tests.storage.tls_server import PASSWORD, REDIS_SERVER, Certificate, self_signed, tls_redis
 
+pytestmark = pytest.mark.servers
+
 OTHER = "0" * 64
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Protocol
 
 import msgspec
@@ -58,6 +59,7 @@ OPEN_S_MAX = 60.0
 PROBE_S = 20.0
 
 
+@cache  # of few different rates, for every call of a channel
 def kept_share(rate_per_s: int) -> int:
     """Number of calls per second kept for fresh calls, and the same number for scheduled calls: a fifth of the rate.
 

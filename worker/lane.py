@@ -22,10 +22,9 @@ from redis.exceptions import ResponseError
 
 from core.errors import RedisUnavailable
 from core.jobs import Lane
-from storage.redis.client import redis_errors
+from storage.redis.client import RedisLink, redis_errors
 from storage.redis.delay_queue import DelayQueue, health_key, queue_name
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
-from storage.redis.link import RedisLink
 
 POLL_DELAY_S = 0.05
 JOB_TIMEOUT_S = 20.0

@@ -19,8 +19,8 @@ from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
 from storage.postgres.sealing import Sealer
 from storage.redis.address import redis_address
-from storage.redis.client import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
 from storage.redis.client import check_redis, open_redis, redis_errors
+from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
 
 CLOCK_S_MAX = 5.0
 """Callbacks are judged by this machine's clock, to 300 s; a clock that is wrong at all will be more wrong tomorrow."""

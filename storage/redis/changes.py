@@ -17,8 +17,7 @@ import structlog
 from redis.asyncio import Redis
 
 from core.errors import RedisUnavailable, TooManyRequests
-from storage.redis.client import redis_errors
-from storage.redis.link import RedisLink
+from storage.redis.client import RedisLink, redis_errors
 
 CHANNEL = "nodrop:changes"
 PAIRS_MAX = 1000

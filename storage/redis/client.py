@@ -7,8 +7,6 @@ Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
@@ -16,24 +14,15 @@ from typing import Any, cast
 
 import structlog
 from arq.connections import ArqRedis, RedisSettings
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, Sentinel
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis.address import RedisAddress
+from storage.redis.connection import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, connection_pool
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 from storage.tls import TlsName, explain_tls
 
-CONNECTIONS_MAX = 4
-"""Per process: small plans of hosted Redis allow twenty connections in all. A fifth user waits for one."""
-
-CONNECT_TIMEOUT_S = 2.0
-SOCKET_TIMEOUT_S = 5.0
-ACQUIRE_TIMEOUT_S = 5.0
 VERSION_MIN = (6, 2)
 
 log = structlog.get_logger()
@@ -47,7 +36,7 @@ JobRedis = ArqRedis
 
 def open_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
     """Return a client that connects at its first use. Close it with `aclose()`."""
-    return Redis.from_pool(_pool(address, connections_max))
+    return Redis.from_pool(connection_pool(address, connections_max))
 
 
 def open_job_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> ArqRedis:
@@ -56,7 +45,7 @@ def open_job_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_
     `WorkerSettings` of the stock `arq` command take it as `redis_pool`, and so have all modes of TLS and our limits.
     """
     client = ArqRedis(
-        _pool(address, connections_max),
+        connection_pool(address, connections_max),
         job_serializer=encode_job,
         job_deserializer=decode_job,
         expires_extra_ms=EXPIRES_EXTRA_MS,
@@ -200,62 +189,31 @@ class Script:
             return results
 
 
-class _TlsConnection(Connection):
-    """Connection with a TLS context of ours: redis-py's settings can express neither a pin nor one CA alone."""
-
-    def __init__(self, *, tls: Any, **kwargs: Any) -> None:
-        self._tls = tls
-        super().__init__(**kwargs)
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        return {**super()._connection_arguments(), "ssl": self._tls}
+LINK_GAPS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Gaps between tries while Redis does not answer; the last one repeats."""
 
 
-class _SentinelTlsConnection(SentinelManagedConnection, _TlsConnection):
-    """Connection to the master that the sentinels name."""
+class RedisLink:
+    """Connection of the place `of`, which is logged with `fields`. It counts as up until it is first lost."""
 
+    def __init__(self, of: str, **fields: str) -> None:
+        self._fields = {"of": of, **fields}
+        self._failures = 0
 
-class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Pool that lets a burst wait and disconnects from the sentinels; redis-py's own does neither."""
+    @property
+    def is_up(self) -> bool:
+        return self._failures == 0
 
-    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 -- redis-py's signature
-        await super().disconnect(inuse_connections)
-        if inuse_connections:
-            for sentinel in self.sentinel_manager.sentinels:
-                await sentinel.connection_pool.disconnect()
+    def up(self) -> None:
+        """Redis answered."""
+        if not self.is_up:
+            self._failures = 0
+            log.info("redis_link_restored", **self._fields)
 
-
-def _pool(address: RedisAddress, connections_max: int) -> BlockingConnectionPool:
-    limits = {**_connection(address), "max_connections": connections_max, "timeout": ACQUIRE_TIMEOUT_S}
-    login: dict[str, Any] = {"username": address.username, "password": address.password, "db": address.database}
-    if not address.sentinels:
-        return BlockingConnectionPool(host=address.host, port=address.port, **login, **limits)
-    manager = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py annotates it in part
-    manager.sentinels = [
-        Redis.from_pool(BlockingConnectionPool(host=host, port=port, password=address.sentinel_password, **limits))
-        for host, port in address.sentinels
-    ]
-    managed = _SentinelTlsConnection if address.tls.context else SentinelManagedConnection
-    arguments = login | limits | {"connection_class": managed}
-    return _SentinelPool(address.sentinel_master, manager, **arguments)  # type: ignore[no-untyped-call]  # as above
-
-
-# Routers forget an idle connection after some minutes: probe after 30 s, then every 10 s, give up after three.
-_KEEPALIVE = (
-    {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3} if sys.platform == "linux" else {}
-)
-
-
-def _connection(address: RedisAddress) -> dict[str, Any]:
-    tls = {"connection_class": _TlsConnection, "tls": address.tls.context} if address.tls.context else {}
-    return {
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        # Not redis-py's `health_check_interval`: with a missing password it reconnects recursively.
-        "socket_keepalive": True,
-        "socket_keepalive_options": _KEEPALIVE,
-        # Once: that a pooled connection was closed by the server is noticed only when it is used.
-        "retry": Retry(NoBackoff(), 1),
-        "retry_on_error": [RedisConnectionError],
-        **tls,
-    }
+    def lost(self, error: BaseException) -> float:
+        """Redis did not answer; return the seconds to wait before the next try: 0.1, 0.2, 0.5, 1, 2, 5, 5 …"""
+        if self.is_up:
+            log.warning("redis_link_lost", error=type(error.__cause__ or error).__name__, **self._fields)
+        gap_s = LINK_GAPS_S[min(self._failures, len(LINK_GAPS_S) - 1)]
+        self._failures += 1
+        return gap_s

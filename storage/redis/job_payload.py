@@ -8,6 +8,7 @@ Any other payload cannot be decoded, so a forged one runs at most one of our own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -31,9 +32,8 @@ class _Payload(msgspec.Struct, forbid_unknown_fields=True):
     t: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
 
 
-def encode_job(job: dict[str, Any]) -> bytes:
-    """The `job_serializer` of arq. Exceptions, which arq puts into its results, are written as their type."""
-    return _encoder.encode(job)
+encode_job: Callable[[dict[str, Any]], bytes] = msgspec.json.Encoder(enc_hook=lambda value: type(value).__name__).encode
+"""The `job_serializer` of arq. Exceptions, which arq puts into its results, are written as their type."""
 
 
 def decode_job(payload: bytes) -> dict[str, Any]:
@@ -47,5 +47,4 @@ def decode_job(payload: bytes) -> dict[str, Any]:
     return msgspec.structs.asdict(_decoder.decode(payload))
 
 
-_encoder = msgspec.json.Encoder(enc_hook=lambda value: type(value).__name__)
 _decoder = msgspec.json.Decoder(_Payload)

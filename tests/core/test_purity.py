@@ -15,6 +15,7 @@ PURE = {
     "core",
     "datetime",
     "enum",
+    "functools",
     "hashlib",
     "inspect",
     "ipaddress",

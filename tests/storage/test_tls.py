@@ -164,7 +164,7 @@ async def test_plaintext_to_a_server_with_tls_is_refused_by_it(port: int) -> Non
 
 async def test_tls_to_a_server_without_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis waits for the end of what it takes for a command, so this looks like a server that does not answer."""
-    monkeypatch.setattr("storage.redis.client.CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("storage.redis.connection.CONNECT_TIMEOUT_S", 0.1)
     redis = open_redis(read_redis_address(redis_url, "encrypt-only"))
     with pytest.raises(RedisUnavailable):
         await check_redis(redis)

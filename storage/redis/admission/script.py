@@ -19,11 +19,11 @@ from core.admission import (
     PROBE_S,
     UNANSWERED_MAX,
     UNANSWERED_WITHIN_S,
-    Urgency,
-    kept_share,
 )
 from storage.redis.admission.local import WINDOW_S
-from storage.redis.client import Call, Script
+from storage.redis.client import Script
+
+PREFIX = "nodrop:{admission}:"
 
 PROBE_GAP_S = 1.0
 """Least time between two probes for a Redis that is down, so that only one call per gap waits for a time-out."""
@@ -33,25 +33,6 @@ RETURN_S = WINDOW_S + PROBE_GAP_S
 
 LINE_S = 300.0
 
-_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
-
-
-def admit_call(
-    account: str, rate: int, urgency: Urgency, *, reservation: str, forget: str, generation: str, is_lost: bool
-) -> Call:
-    """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
-    names = ("breaker", "line", *_URGENCIES)
-    keys = [_PREFIX + "generation", _PREFIX + "quiet", *(f"{_PREFIX}{account}:{name}" for name in names)]
-    urgency_number = _URGENCIES.index(urgency) + 1
-    return keys, [urgency_number, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
-
-
-def report_call(account: str, *, answered: bool) -> Call:
-    """Keys and arguments of `REPORT`."""
-    return [f"{_PREFIX}{account}:{name}" for name in ("breaker", "unanswered")], [int(answered)]
-
-
-_PREFIX = "nodrop:{admission}:"
 
 _HEAD = f"""
 local WINDOW, RETURN, LINE = {WINDOW_S * 1000:.0f}, {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}

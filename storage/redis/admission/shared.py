@@ -21,12 +21,11 @@ from typing import TypeVar
 
 from redis.asyncio import Redis
 
-from core.admission import Admitted, Urgency, Wait
+from core.admission import Admitted, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
-from storage.redis.admission.script import ADMIT, PROBE_GAP_S, REPORT, RETURN_S, admit_call, report_call
-from storage.redis.client import redis_errors
-from storage.redis.link import RedisLink
+from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
+from storage.redis.client import Call, RedisLink, redis_errors
 
 SLOW_S = 0.1
 TRIES_MAX = 3
@@ -40,6 +39,8 @@ HELD_S_MAX = 0.5
 
 SPREAD = 0.2
 _PROBE_ACCOUNT, _NO_LIMIT = "-", 1_000_000  # no account has this name
+
+_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
 
 _Result = TypeVar("_Result")
 
@@ -76,7 +77,7 @@ class SharedAdmission:
         async def send() -> bool:
             with redis_errors():
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
-                    await REPORT.run(self._redis, report_call(account, answered=answered))
+                    await REPORT.run(self._redis, _report_call(account, answered=answered))
             return True
 
         if not await self._through_redis(send):
@@ -125,7 +126,7 @@ class SharedAdmission:
     async def _run(self, account: str, rate: int, urgency: Urgency, reservation: str, forget: str) -> tuple[str, float]:
         """Return the reason for a refusal and the seconds to wait; an empty reason: reserved."""
         call = partial(
-            admit_call, account, rate, urgency, reservation=reservation, forget=forget, generation=self._generation
+            _admit_call, account, rate, urgency, reservation=reservation, forget=forget, generation=self._generation
         )
         # A server that no longer knows the script was restarted or replaced: the log may be incomplete.
         is_lost = self._generation != ""
@@ -160,3 +161,18 @@ class SharedAdmission:
 def _spread(wait_s: float, number: int) -> float:
     """Lengthen by up to a fifth, by multiples of the golden ratio: calls refused together return at different times."""
     return wait_s * (1 + SPREAD * (number * 0.6180339887 % 1))
+
+
+def _admit_call(
+    account: str, rate: int, urgency: Urgency, *, reservation: str, forget: str, generation: str, is_lost: bool
+) -> Call:
+    """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
+    names = ("breaker", "line", *_URGENCIES)
+    keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{account}:{name}" for name in names)]
+    urgency_number = _URGENCIES.index(urgency) + 1
+    return keys, [urgency_number, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
+
+
+def _report_call(account: str, *, answered: bool) -> Call:
+    """Keys and arguments of `REPORT`."""
+    return [f"{PREFIX}{account}:{name}" for name in ("breaker", "unanswered")], [int(answered)]

@@ -15,7 +15,6 @@ from core.settings import read_settings
 from demo.embedded import Child, EmbeddedRedis, free_port
 from storage.redis.address import read_redis_address, redis_address
 from storage.redis.client import (
-    CONNECTIONS_MAX,
     Script,
     check_redis,
     open_job_redis,
@@ -23,6 +22,7 @@ from storage.redis.client import (
     redis_errors,
     redis_settings,
 )
+from storage.redis.connection import CONNECTIONS_MAX
 from tests.servers import eventually
 from tests.storage.redis.tools import calls_of, client_of, frozen
 from tests.storage.tls_server import REDIS_SERVER
@@ -171,7 +171,7 @@ async def test_a_connection_that_breaks_under_a_command_is_made_anew_once() -> N
 
 
 async def test_a_frozen_redis_counts_as_unavailable(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.redis.client.SOCKET_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("storage.redis.connection.SOCKET_TIMEOUT_S", 0.1)
     with EmbeddedRedis(server_directory) as server:
         async with client_of(server.url) as redis:
             await redis.ping()

@@ -13,8 +13,8 @@ from core.order import PaymentKey
 from storage.redis.admission.script import RETURN_S
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import PUBLISH_PAUSE_S, Changes
+from storage.redis.client import RedisLink
 from storage.redis.delay_queue import DelayQueue
-from storage.redis.link import RedisLink
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.storage.redis.tools import fake_client_of
 

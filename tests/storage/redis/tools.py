@@ -14,7 +14,8 @@ from fakeredis.aioredis import FakeAsyncRedisConnection
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from storage.redis.address import read_redis_address
-from storage.redis.client import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, open_job_redis, open_redis
+from storage.redis.client import open_job_redis, open_redis
+from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 
 Connect = Callable[[], AbstractAsyncContextManager[ArqRedis]]

@@ -7,12 +7,14 @@ read. A handler has a deadline; the sweep finds again what it was doing then, as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import structlog
 
@@ -32,8 +34,8 @@ from api.http.request import (
     read_headers,
 )
 from api.http.response import EventStream, Reply, Response, encode_headers
-from api.http.route import Auth, Match, Route, Router
-from core.errors import NodropError
+from api.http.route import Auth, Route
+from core.errors import NodropError, NotFound
 
 REQUESTS_MAX = 512
 """At once, streams not counted. Beyond, 503 with Retry-After is kinder than a queue that ends in time-outs."""
@@ -85,7 +87,7 @@ class App(Generic[C]):
     ) -> None:
         self.context = context
         self.keys = keys
-        self._router = Router(routes)
+        self._router = _Router(routes)
         self._draining = draining
         self._hops = trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
@@ -156,7 +158,7 @@ class App(Generic[C]):
             log.warning("request_not_done", route=exchange.pattern, exc_info=error)
         return response
 
-    async def _handle(self, exchange: Exchange, match: Match[C]) -> Reply:
+    async def _handle(self, exchange: Exchange, match: _Match[C]) -> Reply:
         route, bytes_max = match.route, match.route.endpoint.body_bytes_max
         if route.auth is Auth.API_KEY:
             await self.keys.check(exchange.headers)
@@ -209,3 +211,68 @@ class App(Generic[C]):
             status=status,
             duration_ms=round(seconds * 1000, 1),
         )
+
+
+# -- from a path to its route ------------------------------------------------------------------------------------------
+
+
+class _Match(NamedTuple, Generic[C]):
+    """The route of a path, and the parameters in the path."""
+
+    route: Route[C]
+    params: Mapping[str, str]
+
+
+_UNREADABLE = "\ufffd"
+_SEGMENT = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
+
+
+class _Router(Generic[C]):
+    """Finds the route of a path. Fixed segments win over parameters, by the order of the table."""
+
+    def __init__(self, routes: Sequence[Route[C]]) -> None:
+        self._by_length: dict[int, dict[tuple[str, ...], dict[str, Route[C]]]] = {}
+        for route in routes:
+            pattern = tuple(route.pattern.split("/"))
+            self._by_length.setdefault(len(pattern), {}).setdefault(pattern, {})[route.method] = route
+
+    def find(self, method: str, raw_path: bytes) -> _Match[C]:
+        """The route and its parameters, percent-decoded.
+
+        Raises:
+            NotFound: nothing is at this path.
+            MethodNotAllowed: something is, for other methods; its detail names them.
+        """
+        segments = [_text(segment) for segment in raw_path.split(b"/")]
+        for pattern, methods in self._by_length.get(len(segments), {}).items():
+            params = _params(pattern, segments)
+            if params is not None:
+                route = methods.get("GET" if method == "HEAD" else method)
+                if route is None:
+                    raise MethodNotAllowed(", ".join(sorted(methods)))
+                return _Match(route, params)
+        raise NotFound("nothing is at this address")
+
+
+def _params(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    """The parameters of segments that match the pattern, else None."""
+    params: dict[str, str] = {}
+    for expected, segment in zip(pattern, segments, strict=True):
+        if expected.startswith("{"):
+            if not segment:
+                return None
+            params[expected[1:-1]] = segment
+        elif expected != segment:
+            return None
+    return params
+
+
+def _text(raw: bytes) -> str:
+    """One segment as text; U+FFFD, which no name of ours holds, for one that cannot be a name."""
+    decoded = unquote_to_bytes(raw)
+    if decoded and _SEGMENT.fullmatch(decoded) is None:
+        return _UNREADABLE
+    try:
+        return decoded.decode("utf-8")
+    except UnicodeDecodeError:
+        return _UNREADABLE

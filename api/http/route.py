@@ -1,23 +1,20 @@
-"""Routes: what one address takes, who may call it and what it gives, and the way from a path to its route.
+"""Routes: what one address takes, who may call it and what it gives. `C` is the context that all handlers share.
 
-Dispatch, authentication, body caps and OpenAPI are read from the same rows. `C` is what all handlers share.
+Dispatch, authentication, body caps and OpenAPI are read from the same rows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from api.http.errors import MethodNotAllowed
 from api.http.request import Request, read_json, read_query
 from api.http.response import Reply
-from core.errors import NodropError, NotFound
+from core.errors import NodropError
 
 JSON_BODY_BYTES_MAX = 160 * 1024
 """The largest order that the schema admits, each character escaped as two surrogates, has 132 KiB."""
@@ -102,65 +99,3 @@ class Route(Generic[C]):
     faults: Sequence[type[NodropError]] = ()
     is_exempt: bool = False
     """From the cap on requests at once: health and metrics must be readable while the process is overloaded."""
-
-
-class Match(NamedTuple, Generic[C]):
-    """The route of a path, and the parameters in the path."""
-
-    route: Route[C]
-    params: Mapping[str, str]
-
-
-_UNREADABLE = "\ufffd"
-_SEGMENT = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
-
-
-class Router(Generic[C]):
-    """Finds the route of a path. Fixed segments win over parameters, by the order of the table."""
-
-    def __init__(self, routes: Sequence[Route[C]]) -> None:
-        self._by_length: dict[int, dict[tuple[str, ...], dict[str, Route[C]]]] = {}
-        for route in routes:
-            pattern = tuple(route.pattern.split("/"))
-            self._by_length.setdefault(len(pattern), {}).setdefault(pattern, {})[route.method] = route
-
-    def find(self, method: str, raw_path: bytes) -> Match[C]:
-        """The route and its parameters, percent-decoded.
-
-        Raises:
-            NotFound: nothing is at this path.
-            MethodNotAllowed: something is, for other methods; its detail names them.
-        """
-        segments = [_text(segment) for segment in raw_path.split(b"/")]
-        for pattern, methods in self._by_length.get(len(segments), {}).items():
-            params = _params(pattern, segments)
-            if params is not None:
-                route = methods.get("GET" if method == "HEAD" else method)
-                if route is None:
-                    raise MethodNotAllowed(", ".join(sorted(methods)))
-                return Match(route, params)
-        raise NotFound("nothing is at this address")
-
-
-def _params(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
-    """The parameters of segments that match the pattern, else None."""
-    params: dict[str, str] = {}
-    for expected, segment in zip(pattern, segments, strict=True):
-        if expected.startswith("{"):
-            if not segment:
-                return None
-            params[expected[1:-1]] = segment
-        elif expected != segment:
-            return None
-    return params
-
-
-def _text(raw: bytes) -> str:
-    """One segment as text; U+FFFD, which no name of ours holds, for one that cannot be a name."""
-    decoded = unquote_to_bytes(raw)
-    if decoded and _SEGMENT.fullmatch(decoded) is None:
-        return _UNREADABLE
-    try:
-        return decoded.decode("utf-8")
-    except UnicodeDecodeError:
-        return _UNREADABLE

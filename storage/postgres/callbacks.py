@@ -15,9 +15,8 @@ import msgspec
 
 from core.evidence import Evidence
 from core.order import CaseReason
-from storage.postgres.database import Database
+from storage.postgres.database import Database, document, storable
 from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
-from storage.postgres.rows import document, storable
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 

@@ -22,6 +22,8 @@ from storage.tls import TlsMode, explain_tls, tls_mode
 CONNECTIONS_MAX = 4
 """Per process: small plans of hosted Postgres allow twenty connections in all."""
 
+_encoder = msgspec.json.Encoder()
+
 STATEMENT_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
@@ -197,6 +199,41 @@ class Database:
             return bool(await asyncio.wait_for(self.fetchval("SELECT 1"), 2.0) == 1)
         except (DatabaseUnavailable, TimeoutError):
             return False
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def document(value: Any) -> str:
+    """JSON text for a statement, without characters that Postgres cannot hold."""
+    try:
+        text = _encoder.encode(value).decode()
+    except UnicodeEncodeError:
+        return _clean_document(value)
+    return _clean_document(value) if "\\u0000" in text else text
+
+
+def storable(text: str) -> str:
+    """The text without NUL and half surrogate pairs, which a channel may send: another character takes their place."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _clean_document(value: Any) -> str:
+    return _encoder.encode(_clean(msgspec.to_builtins(value))).decode()
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return storable(value)
+        case list():
+            return [_clean(item) for item in value]
+        case dict():
+            return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 async def _nothing(_connection: Any) -> None:

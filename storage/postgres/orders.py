@@ -9,26 +9,60 @@ from typing import Annotated, Any
 import msgspec
 
 from core.errors import InvalidRequest
-from core.order import OrderState, OrderStatus, PaymentKey
+from core.order import CaseReason, Order, OrderState, OrderStatus, Payment, PaymentKey, Pending, Refund
 from storage.postgres.database import Database
-from storage.postgres.rows import STATE, order_state
 
-_FIND = f"SELECT {STATE} FROM orders o WHERE o.order_no = $1"
+
+class _StateRow(msgspec.Struct, frozen=True):
+    """An order with all that belongs to it, as `_STATE` builds it in one JSON document."""
+
+    order: Order
+    now: datetime
+    payments: tuple[Payment, ...]
+    pending: tuple[Pending, ...]
+    refunds: tuple[Refund, ...]
+    open_cases: tuple[tuple[str | None, str | None, CaseReason], ...]
+
+
+_state_decoder = msgspec.json.Decoder(_StateRow)
+
+_STATE = """
+jsonb_build_object(
+    'now', now(),
+    'order', to_jsonb(o) || jsonb_build_object('paid_by',
+        CASE WHEN o.paid_by_account IS NULL THEN NULL
+             ELSE jsonb_build_array(o.paid_by_account, o.paid_by_out_trade_no) END),
+    'payments', coalesce((SELECT jsonb_agg(to_jsonb(p) ORDER BY p.attempt_no)
+                            FROM payments p WHERE p.order_no = o.order_no), '[]'),
+    'pending', coalesce((SELECT jsonb_agg(jsonb_build_object(
+                                'key', jsonb_build_array(q.channel_account, q.out_trade_no), 'kind', q.kind,
+                                'order_no', q.order_no, 'attempt', q.attempt, 'arm_no', q.arm_no, 'due_at', q.due_at))
+                           FROM pending q WHERE q.order_no = o.order_no), '[]'),
+    'refunds', coalesce((SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object(
+                                'key', jsonb_build_array(r.channel_account, r.out_trade_no))
+                                ORDER BY r.requested_at, r.refund_no)
+                           FROM refunds r WHERE r.order_no = o.order_no), '[]'),
+    'open_cases', coalesce((SELECT jsonb_agg(jsonb_build_array(c.channel_account, c.out_trade_no, c.reason))
+                              FROM cases c WHERE c.order_no = o.order_no AND c.resolved_at IS NULL), '[]'))::text
+"""
+"""SQL expression over `orders o`: an `OrderState` as JSON text, read in the snapshot of one statement."""
+
+_FIND = f"SELECT {_STATE} FROM orders o WHERE o.order_no = $1"
 # LIMIT keeps the planner from joining the whole table with as many numbers as it expects: each is looked up by its key.
 _FIND_MANY = f"""
-SELECT {STATE}
+SELECT {_STATE}
   FROM unnest($1::text[]) AS wanted(order_no)
  CROSS JOIN LATERAL (SELECT * FROM orders WHERE orders.order_no = wanted.order_no LIMIT 1) AS o"""
 _FIND_BY_PAYMENT = f"""
-SELECT {STATE}
+SELECT {_STATE}
   FROM payments k JOIN orders o ON o.order_no = k.order_no
  WHERE k.channel_account = $1 AND k.out_trade_no = $2"""
 _FIND_BY_TOKEN = f"""
-SELECT {STATE}
+SELECT {_STATE}
   FROM orders o
  WHERE o.page_token = $1 AND o.created_at > now() - make_interval(days => $2)"""
 _LIST = f"""
-SELECT o.created_at, o.order_no, {STATE} AS state
+SELECT o.created_at, o.order_no, {_STATE} AS state
   FROM orders o
  WHERE ($1::text IS NULL OR o.status = $1)
    AND ($2::text IS NULL OR EXISTS (SELECT FROM payments p WHERE p.order_no = o.order_no AND p.channel_account = $2))
@@ -71,25 +105,25 @@ async def find_now(db: Database) -> datetime:
 async def find_state(db: Database, order_no: str) -> OrderState | None:
     """The order with its payments, pending rows, refunds and open cases."""
     text = await db.fetchval(_FIND, order_no)
-    return None if text is None else order_state(text)
+    return None if text is None else _order_state(text)
 
 
 async def find_states(db: Database, order_nos: list[str]) -> dict[str, OrderState]:
     """Many at once, by order number."""
-    states = [order_state(row[0]) for row in await db.fetch(_FIND_MANY, order_nos)]
+    states = [_order_state(row[0]) for row in await db.fetch(_FIND_MANY, order_nos)]
     return {state.order.order_no: state for state in states}
 
 
 async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | None:
     """The order of one payment, by account *and* number: the same number at another account is another payment."""
     text = await db.fetchval(_FIND_BY_PAYMENT, key.channel_account, key.out_trade_no)
-    return None if text is None else order_state(text)
+    return None if text is None else _order_state(text)
 
 
 async def find_state_by_page_token(db: Database, token: str, *, days: int) -> OrderState | None:
     """The order that this token may look at, while the token is valid."""
     text = await db.fetchval(_FIND_BY_TOKEN, token, days)
-    return None if text is None else order_state(text)
+    return None if text is None else _order_state(text)
 
 
 async def list_orders(
@@ -109,7 +143,7 @@ async def list_orders(
     """
     at, order_no = decode_cursor(cursor)
     rows = await db.fetch(_LIST, status, account, created_after, created_before, at, order_no, limit + 1)
-    states = [order_state(row["state"]) for row in rows[:limit]]
+    states = [_order_state(row["state"]) for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
     return states, None if last is None else encode_cursor(last["created_at"], last["order_no"])
 
@@ -150,3 +184,20 @@ def decode_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
         return msgspec.json.decode(text, type=tuple[Annotated[datetime, msgspec.Meta(tz=True)], str])
     except (ValueError, msgspec.DecodeError):
         raise InvalidRequest("cursor: use next_cursor of the page before, as it is") from None
+
+
+def _order_state(text: str) -> OrderState:
+    """The `OrderState` that `_STATE` built."""
+    row = _state_decoder.decode(text)
+    cases = frozenset(
+        (None if account is None or number is None else PaymentKey(account, number), reason)
+        for account, number, reason in row.open_cases
+    )
+    return OrderState(
+        order=row.order,
+        now=row.now,
+        payments=row.payments,
+        pending=row.pending,
+        refunds=row.refunds,
+        open_cases=cases,
+    )

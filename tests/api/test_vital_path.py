@@ -28,7 +28,7 @@ COMMITTED = "_after_commit"
 """The function with which the commit has happened: what follows is counted for the walk alone."""
 
 FLOW_FILES_MAX = 5
-FILES_MAX = 32
+FILES_MAX = 26
 CLIMBS_MAX = 4
 
 

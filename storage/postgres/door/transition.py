@@ -8,22 +8,21 @@ decided again on fresh state. Callers bring evidence with them: no channel is ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import asyncpg
 import msgspec
 
-from core.decision import Decision, Outcome, applied
+from core.decision import Arm, Change, Decision, Observation, Outcome, applied
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, TransactionClaimed
-from core.order import OrderState, PaymentKey
-from storage.postgres.database import Database
-from storage.postgres.door.document import decisions_document
+from core.order import OrderState, Payment, PaymentKey, Refund, RefundStatus
+from storage.postgres.database import Database, document
 from storage.postgres.door.statement import STATEMENT
 from storage.postgres.orders import find_states
 from storage.postgres.pending import PendingRow
-from storage.postgres.rows import document
 
 Decide = Callable[[OrderState | None], Decision]
 """From the order as it is (None: there is none) to what is to be done. Called again after a conflict, so it is pure."""
@@ -156,7 +155,7 @@ async def _commit(db: Database, decisions: Sequence[Decision]) -> _Written:
     if not any(_has_effect(decision) for decision in decisions):
         return _Written()
     try:
-        return _decoder.decode(await db.fetchval(STATEMENT, document(decisions_document(decisions))))
+        return _decoder.decode(await db.fetchval(STATEMENT, document(_document(decisions))))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error
@@ -167,3 +166,100 @@ async def _commit(db: Database, decisions: Sequence[Decision]) -> _Written:
 
 def _has_effect(decision: Decision) -> bool:
     return bool(decision.change or decision.rearm or decision.drop or decision.observation)
+
+
+# -- the document of the statement -------------------------------------------------------------------------------------
+
+_Row = dict[str, Any]
+
+
+def _document(decisions: Sequence[Decision]) -> dict[str, list[_Row]]:
+    """All rows that these decisions write, by table. `operation`: insert, update or delete."""
+    changes = [decision.change for decision in decisions if decision.change is not None]
+    observations = [decision.observation for decision in decisions if decision.observation is not None]
+    return {
+        "orders": [_order(change) for change in changes],
+        "payments": [row for change in changes for row in _payments(change)],
+        "pending": [row for decision in decisions for row in _pending(decision)],
+        "events": [_event(change) for change in changes],
+        "cases": [row for change in changes for row in _cases(change)],
+        "refunds": [_refund(refund) for change in changes for refund in change.refunds],
+        "notifications": [_notification(change) for change in changes if change.notification is not None],
+        "observations": [_observation(observation) for observation in observations],
+    }
+
+
+def _order(change: Change) -> _Row:
+    row = msgspec.structs.asdict(change.order)
+    account, number = row.pop("paid_by") or (None, None)
+    operation = "insert" if change.is_new else "update"
+    return row | {"operation": operation, "paid_by_account": account, "paid_by_out_trade_no": number}
+
+
+def _payments(change: Change) -> Iterable[_Row]:
+    yield from (_payment(payment, "insert") for payment in change.new_payments)
+    yield from (_payment(payment, "update") for payment in change.payments)
+
+
+def _payment(payment: Payment, operation: str) -> _Row:
+    return msgspec.structs.asdict(payment) | {"operation": operation}
+
+
+def _pending(decision: Decision) -> Iterable[_Row]:
+    """`needs_change`: only if the order changes with it. Otherwise the arm number alone guards the row."""
+    change = decision.change
+    yield from (_arm(arm, "update", needs_change=change is not None) for arm in decision.rearm)
+    yield from (_key(key) | {"operation": "delete", "needs_change": False} for key in decision.drop)
+    if change is None:
+        return
+    order_no = change.order.order_no
+    yield from (_arm(arm, "insert", needs_change=True) for arm in change.arm)
+    for key in change.resolved:
+        yield _key(key) | {"operation": "delete", "needs_change": True, "order_no": order_no}
+
+
+def _arm(arm: Arm, operation: str, *, needs_change: bool) -> _Row:
+    return _columns(arm, arm.key) | {"operation": operation, "needs_change": needs_change}
+
+
+def _event(change: Change) -> _Row:
+    return _columns(change.event, change.event.key) | {"order_no": change.order.order_no}
+
+
+def _cases(change: Change) -> Iterable[_Row]:
+    order_no = change.order.order_no
+    for case in change.cases:
+        yield _columns(case, case.key) | {"operation": "insert", "order_no": order_no}
+    for resolution in change.resolutions:
+        yield _columns(resolution, resolution.key) | {
+            "operation": "update",
+            "order_no": order_no,
+            "by": change.event.by,
+        }
+
+
+def _refund(refund: Refund) -> _Row:
+    operation = "insert" if refund.status is RefundStatus.REQUESTED else "update"
+    return _columns(refund, refund.key) | {"operation": operation}
+
+
+def _notification(change: Change) -> _Row:
+    assert change.notification is not None, "called only for changes that have one"
+    row = msgspec.structs.asdict(change.notification)
+    return row | {"order_no": change.order.order_no, "version": change.order.version}
+
+
+def _observation(observation: Observation) -> _Row:
+    return _columns(observation, observation.key)
+
+
+def _columns(struct: msgspec.Struct, key: PaymentKey | None) -> _Row:
+    """The fields of a struct, its payment's key as two columns."""
+    row = msgspec.structs.asdict(struct)
+    del row["key"]
+    return row | _key(key)
+
+
+def _key(key: PaymentKey | None) -> _Row:
+    account, number = key or (None, None)
+    return {"channel_account": account, "out_trade_no": number}

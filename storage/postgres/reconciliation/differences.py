@@ -12,8 +12,7 @@ import msgspec
 
 from core.order import CaseReason, Payment
 from core.reconciliation import Difference
-from storage.postgres.database import Database
-from storage.postgres.rows import storable
+from storage.postgres.database import Database, storable
 
 DIFFERENCES_MAX = 10_000
 """The most differences and cases of one run: with more it is the statement that is wrong, not the payments."""

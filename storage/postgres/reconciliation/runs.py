@@ -12,8 +12,7 @@ from datetime import date, datetime
 import msgspec
 
 from core.errors import ConflictsExhausted
-from storage.postgres.database import Database
-from storage.postgres.rows import document, storable
+from storage.postgres.database import Database, document, storable
 
 EDGES_KEEP_DAYS = 14
 """How long the rows near midnight stay for the days beside them: twice as far back as the daily job catches up."""

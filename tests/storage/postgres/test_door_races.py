@@ -154,11 +154,15 @@ async def test_one_loser_of_many_decides_again_and_the_others_are_done_once(db: 
 
 
 async def test_an_order_placed_many_times_at_once_is_one_order(database_url: str) -> None:
-    """With a number made anew by every request: the losers' payments are not there."""
+    """Every request has a number and a page token of its own: the payments of the losers do not exist."""
     async with opened(database_url) as one, opened(database_url) as two:
         done = await asyncio.gather(
             *(
-                placed([one, two][n % 2], payment=terms_of(PaymentKey("alipay", f"alipay-{n:06}")))
+                placed(
+                    [one, two][n % 2],
+                    payment=terms_of(PaymentKey("alipay", f"alipay-{n:06}")),
+                    page_token=f"page-token-{n}",
+                )
                 for n in range(WRITERS)
             )
         )

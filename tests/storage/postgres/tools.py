@@ -60,9 +60,10 @@ async def placed(
     payment: PaymentTerms | None = None,
     without_payment: bool = False,
     expires_in_s: float = 1800.0,
+    page_token: str = "",
     **changes: Any,
 ) -> Committed:
-    """An order, placed with its first payment or `without_payment`."""
+    """An order, placed with its first payment or `without_payment`. `page_token` is by default always the same."""
     now = await find_now(db)
     terms = None if without_payment else payment or terms_of(number(order_no))
 
@@ -74,7 +75,7 @@ async def placed(
             RULES,
             now=now,
             expires_at=now + timedelta(seconds=expires_in_s),
-            page_token=f"page-token-of-{order_no}",
+            page_token=page_token or f"page-token-of-{order_no}",
         )
 
     return await transition(db, order_no, decide)

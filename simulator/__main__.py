@@ -51,11 +51,15 @@ def main() -> None:
     type=click.FloatRange(min=0.001),
     default=1.0,
     show_default=True,
-    help="Divisor of gaps of resends.",
+    help="Divides the gaps between resends of a callback.",
 )
 @click.option("--public-url", help="URL of the pay pages for browsers; by default the address it listens on.")
 @click.option(
-    "--payments-max", type=click.IntRange(min=1), default=PAYMENTS_MAX, show_default=True, help="Limit of payments."
+    "--payments-max",
+    type=click.IntRange(min=1),
+    default=PAYMENTS_MAX,
+    show_default=True,
+    help="The most payments that are kept; more are refused.",
 )
 @click.option(
     "--channel-port",
@@ -97,7 +101,7 @@ def _ports(pairs: tuple[str, ...]) -> dict[str, int]:
     "secrets",
     multiple=True,
     envvar="MERCHANT_SECRETS",
-    help="Secret, whsec_…; several in MERCHANT_SECRETS are separated by spaces. Each of them verifies.",
+    help="Secret, whsec_…; MERCHANT_SECRETS holds several, separated by spaces, and keeps them off the command line.",
 )
 def merchant(**options: Any) -> None:
     """Serve the merchant's order service and its control API."""
@@ -132,9 +136,16 @@ def _weights(_: click.Context, __: click.Parameter, text: str) -> dict[Kind, flo
 
 @main.command()
 @click.option("--api", "base_url", required=True, help="URL of nodrop's API.")
-@click.option("--api-key", envvar="NODROP_API_KEY", required=True, help="API key.")
-@click.option("--shoppers", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), default=10, show_default=True, help="At a time.")
+@click.option(
+    "--api-key",
+    envvar="NODROP_API_KEY",
+    required=True,
+    help="API key; NODROP_API_KEY keeps it out of the command line.",
+)
+@click.option(
+    "--shoppers", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number of shoppers."
+)
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=10, show_default=True, help="Shoppers at a time.")
 @click.option("--account", "accounts", multiple=True, required=True, help="Account to pay at; may be repeated.")
 @click.option("--notify-url", required=True, help="URL of the merchant's notifications.")
 @click.option("--return-url", help="URL to which the buyer returns.")
@@ -143,7 +154,7 @@ def _weights(_: click.Context, __: click.Parameter, text: str) -> dict[Kind, flo
     callback=_weights,
     default=",".join(f"{kind}=1" for kind in Kind),
     show_default=True,
-    help="Weight of each kind of shopper.",
+    help="Weights of the kinds of shoppers, kind=weight, separated by commas.",
 )
 @click.option(
     "--expires-in-s", type=click.IntRange(1), default=900, show_default=True, help="Seconds until an order expires."

@@ -45,7 +45,7 @@ def test_modules_for_development_are_found_by_whole_names() -> None:
 def test_copy_holds_what_git_would_commit(tmp_path: Path) -> None:
     place = copy_checkout(tmp_path)
     assert (place / "Procfile").read_text().startswith("release: ")
-    assert (place / "api" / "static").is_dir()
+    assert (place / "api" / "pages" / "static").is_dir()
     assert not (place / ".venv").exists()
     assert not list(place.rglob("__pycache__"))
 

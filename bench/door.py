@@ -20,7 +20,7 @@ from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
 from storage.postgres import callbacks, notifications, pending
 from storage.postgres.database import Database, read_address
-from storage.postgres.door.transition import of_existing, transition
+from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
 from storage.postgres.orders import find_now, find_state_by_payment
 
@@ -127,7 +127,7 @@ async def _pay_one(db: Database, order_no: str) -> None:
     def decide_paid(found: OrderState) -> Decision:
         return on_query(found, key, evidence, RULES, Source.CALLBACK)
 
-    committed = await transition(db, order_no, of_existing(decide_paid), known=state)
+    committed = await transition_existing(db, order_no, decide_paid, known=state)
     await callbacks.finish(db, stored.id, "paid")
     assert committed.notification_id is not None, "the order is paid and has an address to notify"
     await notifications.claim(db, committed.notification_id, LEASE_S, arm_no=1)

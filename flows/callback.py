@@ -170,26 +170,32 @@ async def _park(resources: Resources, parked: ParkedCallback) -> None:
 
 
 async def _handle_in_request(resources: Resources, stored: StoredCallback) -> None:
-    """The synchronous update within the budget, if a slot is free. A failure is left to the compensation."""
+    """The synchronous update within the budget, if a slot is free, and beside it the job of the compensation.
+
+    Nothing is raised: the callback is stored, so it must be acknowledged. A failure is left to the compensation.
+    """
     slots = resources.confirm_slots
     is_full = slots.locked()
-    if not is_full:
-        await slots.acquire()  # returns at once: nothing ran since `locked` was False
+    # Without a slot the compensation is not a precaution but the work itself: it is due at once.
+    job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else resources.compensation_delay_s)
     try:
-        # Without a slot the compensation is not a precaution but the work itself: it is due at once.
-        job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else resources.compensation_delay_s)
-        await arm_jobs(resources, [job])
         if is_full:
             log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
-        elif await _handle_within_budget(resources, stored):
+            await arm_jobs(resources, [job])
+            return
+        await slots.acquire()  # returns at once: nothing ran since `locked` was False
+        async with asyncio.TaskGroup() as group:
+            handling = group.create_task(_handle_within_budget(resources, stored))
+            handling.add_done_callback(lambda _: slots.release())  # also if it is cancelled before it starts
+            group.create_task(arm_jobs(resources, [job]))  # a Redis that hangs must not hold the slot
+        if handling.result():
             await cancel_jobs(resources, [job])
-    finally:
-        if not is_full:
-            slots.release()
+    except Exception:  # a bug of ours must not keep the channel sending
+        log.exception("callback_broke", callback_id=stored.id)
 
 
 async def _handle_within_budget(resources: Resources, stored: StoredCallback) -> bool:
-    """Whether it is done. Nothing is raised: the callback is stored, so it must be acknowledged."""
+    """Whether it is done. Expected faults are logged."""
     budget_s = resources.settings.callback_confirm_s
     try:
         async with asyncio.timeout(budget_s):
@@ -199,8 +205,6 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
             return result.is_done
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
-    except Exception:  # a bug of ours, too, must not keep the channel sending
-        log.exception("callback_broke", callback_id=stored.id)
     return False
 
 

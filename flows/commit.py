@@ -22,8 +22,8 @@ from storage.postgres.door.transition import (
     Committed,
     Decide,
     DecideExisting,
-    of_existing,
     transition,
+    transition_existing,
 )
 from storage.postgres.pending import PendingRow
 
@@ -49,7 +49,9 @@ async def commit_decision(
     Raises:
         ConflictsExhausted, DatabaseUnavailable: the outcome is unknown; it is decided again later.
     """
-    return await commit(resources, order_no, of_existing(decide), known=known)
+    committed = await transition_existing(resources.db, order_no, decide, known=known)
+    await _after_commit(resources, committed)
+    return committed
 
 
 async def commit_evidence(
@@ -62,9 +64,9 @@ async def commit_evidence(
         return await commit_decision(resources, order_no, partial(decide, claimed=True))
 
 
-async def commit(resources: Resources, order_no: str, decide: Decide, *, known: OrderState | None = None) -> Committed:
-    """Decide about an order that may be new. Raises as `commit_decision`, and NumberTaken for a new payment."""
-    committed = await transition(resources.db, order_no, decide, known=known)
+async def commit_new(resources: Resources, order_no: str, decide: Decide) -> Committed:
+    """Decide about an order that may be new, and commit. Raises as `commit_decision`, and NumberTaken."""
+    committed = await transition(resources.db, order_no, decide)
     await _after_commit(resources, committed)
     return committed
 
@@ -75,12 +77,8 @@ async def _after_commit(resources: Resources, committed: Committed) -> None:
     if change is not None and committed.version is not None:
         _log_change(committed, change)
     scheduled, resolved = _jobs_of(committed)
-    try:
-        async with asyncio.timeout(ARM_TIMEOUT_S):
-            await resources.queue.arm(scheduled)
-            await resources.queue.cancel(resolved)
-    except (RedisUnavailable, TimeoutError):
-        log.warning("jobs_not_armed", reason="redis_unavailable")
+    await arm_jobs(resources, scheduled)
+    await cancel_jobs(resources, resolved)
     if change is not None and committed.version is not None:
         await resources.changes.publish([(change.order.order_no, committed.version)])
 

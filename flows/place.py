@@ -35,7 +35,7 @@ from core.lifecycle import OrderTerms, PaymentTerms, place
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.channel_call import Deferred
-from flows.commit import commit, commit_decision
+from flows.commit import commit_decision, commit_new
 from flows.create import create_at_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -89,7 +89,7 @@ async def place_order(
     def decide(state: OrderState | None) -> Decision:
         return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
 
-    committed = await commit(resources, order.order_no, decide)
+    committed = await commit_new(resources, order.order_no, decide)
     if committed.decision.outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
     state = await _create_checkout(resources, committed, account, payment)

@@ -84,4 +84,8 @@ async def _commit_unanswered(resources: Resources, leased: Leased, *, by: Source
     log.error("payment_not_queried", account=account, out_trade_no=number, reason="unknown_account")
     unclear = Unclear(channel_account=account, out_trade_no=number, reason="unknown_account")
     decide = partial(on_query, key=leased.key, evidence=unclear, rules=resources.rules, by=by, arm_no=leased.arm_no)
-    return (await commit_decision(resources, leased.order_no, decide)).decision.outcome
+    outcome = (await commit_decision(resources, leased.order_no, decide)).decision.outcome
+    if outcome is not Outcome.UNKNOWN_PAYMENT:
+        return outcome
+    await pending.release(resources.db, leased)
+    return Outcome.STALE

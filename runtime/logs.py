@@ -131,7 +131,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _file(name: str) -> str:
-    """Our files by their path in the tree, others by their last two resources."""
+    """Our files by their path in the tree, others by their last two parts."""
     return str(Path(name).relative_to(_ROOT)) if _is_ours(name) else "/".join(Path(name).parts[-2:])
 
 

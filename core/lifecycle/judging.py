@@ -54,7 +54,9 @@ def on_query(
         evidence = _unpaid(evidence)
     decision = _on_evidence(state, key, evidence, rules, by, is_query=True, claimed=claimed)
     payment, row = state.payment(key), state.pending_of(key)
-    if payment is not None and _is_left_over(state, payment, decision):
+    if payment is None:
+        return decision
+    if _is_left_over(state, payment, decision):
         decision = replace(decision, close=(key,))
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision

@@ -1,7 +1,7 @@
 """Compare the rows of a statement with our payments, batch by batch, and query payments that are paid only there.
 
 One query per payment at a time across all processes, by the lease of its pending row, and all of them under the
-account's rate. Deferred for either uses nothing up: a row is never skipped because somebody else was faster.
+account's rate. Waiting for either uses no attempt: a row is never skipped because another process was faster.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class RowComparer:
     ) -> tuple[Judged, Payment]:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
-            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to query by"), payment
+            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
         async with self._slots:
             result = await self._query_until_clear(payment)
         judged = judge(finding, detail, result.evidence, result.decision, refunded=refunded)

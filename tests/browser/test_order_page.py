@@ -22,6 +22,16 @@ HIDE = """state => {
 }"""
 
 
+RECORD_EVENT_IDS = """
+const Original = window.EventSource;
+window.EventSource = class extends Original {
+  constructor(...args) {
+    super(...args);
+    this.addEventListener("message", (event) => { window.eventId = event.lastEventId; });
+  }
+};"""
+
+
 async def place(shop: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
     answer = await shop.post("/v1/orders", json=terms(**more))
     assert answer.status_code == 201, answer.text
@@ -120,8 +130,9 @@ async def test_a_restarted_server_is_found_again_with_the_last_event_id(
     shop: httpx.AsyncClient, account: str, channel: Channel, api: Process, buyer: Buyer
 ) -> None:
     order = await place(shop, account=account)
-    async with buyer.page.expect_response("**/events"):
-        await buyer.page.goto(order["order_page"])
+    await buyer.page.add_init_script(RECORD_EVENT_IDS)
+    await buyer.page.goto(order["order_page"])
+    await buyer.page.wait_for_function("window.eventId")
     await api.terminate()
     api.start()
     async with buyer.page.expect_response("**/events", timeout=5000) as opened:

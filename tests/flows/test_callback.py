@@ -30,6 +30,7 @@ from storage.postgres import pending
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
+from tests.servers import eventually
 
 
 class StoredCallback:
@@ -485,3 +486,60 @@ async def test_a_callback_that_hits_a_bug_is_acknowledged_and_retried(
         await stored_callback.compensate()
     row = await stored_callback.row()
     assert (row["is_handled"], row["attempt"]) == (False, 2)
+
+
+async def test_a_redis_that_hangs_holds_no_slot(
+    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is free again once the order is paid, while the job of the compensation still waits for Redis."""
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    is_released = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await is_released.wait()
+
+    slots = harness.resources.confirm_slots
+    monkeypatch.setattr("flows.callback.arm_jobs", hang)
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    receiving = asyncio.create_task(harness.receive("main", callback))
+    await eventually(lambda: _is_handled(stored_callback))
+    await eventually(lambda: slots._value == harness.resources.settings.callback_confirm_slots)
+    assert not receiving.done()
+    is_released.set()
+    assert (await receiving).body == b"ok"
+
+
+async def _is_handled(stored_callback: StoredCallback) -> bool:
+    return await stored_callback.count() == 1 and bool((await stored_callback.row())["is_handled"])
+
+
+@pytest.mark.parametrize("function", ["arm_jobs", "cancel_jobs"])
+async def test_a_bug_beside_the_handling_is_acknowledged(
+    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(f"flows.callback.{function}", broken)
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert await stored_callback.count() == 1
+    assert harness.resources.confirm_slots._value == harness.resources.settings.callback_confirm_slots
+
+
+async def test_a_cancelled_request_leaves_its_slot(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(slow=1.0, slow_s=30.0)
+    slots = harness.resources.confirm_slots
+    for step in range(12):
+        callback = harness.callback(state.payments[0], number=f"{step:016x}")
+        receiving = asyncio.create_task(harness.receive("main", callback))
+        for _ in range(step * 3):
+            await asyncio.sleep(0)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+    assert slots._value == harness.resources.settings.callback_confirm_slots

@@ -6,7 +6,7 @@ from core.admission import UNANSWERED_MAX
 from core.decision import Outcome
 from core.evidence import Source
 from core.jobs import Lane
-from core.order import OrderState, OrderStatus, PaymentKey, PaymentStatus
+from core.order import OrderState, OrderStatus, PaymentKey, PaymentStatus, deadline_key
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.rearm import rearm_after_flush
@@ -225,3 +225,14 @@ async def test_a_query_of_the_sweep_is_recorded_as_sweep(harness: FlowHarness, r
     row = await query_row(harness, state)
     await query_scheduled(resources, state.payments[0].key, row.arm_no, by=Source.SWEEP)
     assert await harness.fetch_value("SELECT by FROM order_events WHERE kind = 'paid'") == "sweep"
+
+
+async def test_a_query_job_for_a_deadline_moves_nothing(harness: FlowHarness) -> None:
+    """A forged job runs at most one of our own functions, and none of them may put off the close of an order."""
+    state = await harness.placed_order()
+    before = await harness.pending_row("", state.order.order_no)
+    assert await query_scheduled(harness.resources, deadline_key(state.order.order_no), 1) is Outcome.STALE
+    after = await harness.pending_row("", state.order.order_no)
+    assert before is not None
+    assert after is not None
+    assert (after.attempt, after.arm_no, after.is_leased) == (before.attempt, before.arm_no, False)

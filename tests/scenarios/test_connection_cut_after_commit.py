@@ -16,7 +16,7 @@ from tests.scenarios.scenario import Scenario, number_of
 from tests.servers import Process, eventually
 
 PAID = b'"paid_by_account":"sandbox"'
-NEW = b'"is_new":true'
+NEW = b'"operation":"insert"'
 
 
 class CuttingProxy:

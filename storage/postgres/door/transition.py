@@ -63,19 +63,17 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
         return self.state if change is None or self.version is None else applied(self.state, change)
 
 
-def of_existing(decide: DecideExisting) -> Decide:
-    """The decision about an order that exists; *stale* if it does not."""
-    return partial(_decide_existing, decide)
-
-
-def _decide_existing(decide: DecideExisting, state: OrderState | None) -> Decision:
-    return Decision(outcome=Outcome.STALE) if state is None else decide(state)
-
-
 async def transition(db: Database, order_no: str, decide: Decide, *, known: OrderState | None = None) -> Committed:
     """One order through the door. `known` and the errors are those of `transition_many`."""
     known_states = {} if known is None else {order_no: known}
     return (await transition_many(db, {order_no: decide}, known=known_states))[order_no]
+
+
+async def transition_existing(
+    db: Database, order_no: str, decide: DecideExisting, *, known: OrderState | None = None
+) -> Committed:
+    """One order that exists, through the door; the outcome is `stale` if it does not. Raises as `transition_many`."""
+    return await transition(db, order_no, partial(_decide_existing, decide), known=known)
 
 
 async def transition_many(
@@ -109,6 +107,10 @@ async def transition_many(
         if not left:
             return committed
     raise ConflictsExhausted(f"{len(left)} orders kept changing")
+
+
+def _decide_existing(decide: DecideExisting, state: OrderState | None) -> Decision:
+    return Decision(outcome=Outcome.STALE) if state is None else decide(state)
 
 
 async def _turn(db: Database, moves: Mapping[str, Decide], known: Mapping[str, OrderState]) -> dict[str, Committed]:

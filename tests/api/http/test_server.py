@@ -197,6 +197,8 @@ async def test_five_hundred_slow_sockets_do_not_keep_others_out(
     async with httpx.AsyncClient(base_url=served, trust_env=False) as http:
         assert (await http.get("/healthz")).status_code == 200
     async with asyncio.timeout(5):
-        assert {await reader.read() for reader, _ in pairs} == {b""}
+        for reader, _ in pairs:
+            with suppress(ConnectionResetError):  # how the kernel closes a socket with bytes that nobody read
+                assert await reader.read() == b""
     for _, writer in pairs:
         writer.close()

@@ -13,7 +13,7 @@ from tests.channels.conftest import DRIVERS, assert_without_secrets
 from tests.channels.driver import Driver
 from tests.channels.reports import OFFLINE_URL
 
-NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 
 
 def test_every_adapter_passes_the_conformance_suite() -> None:
@@ -24,7 +24,7 @@ def test_every_adapter_passes_the_conformance_suite() -> None:
 def test_an_unknown_channel_is_named_in_the_error(driver: Driver) -> None:
     account = replace(driver.account(OFFLINE_URL), channel="barter")
     with pytest.raises(ConfigurationError, match="barter"):
-        open_channel(account, NOBODY)
+        open_channel(account, OFFLINE)
 
 
 def test_an_adapter_declares_its_methods_and_queries(driver: Driver, offline: Channel) -> None:
@@ -39,7 +39,7 @@ def test_an_adapter_declares_its_methods_and_queries(driver: Driver, offline: Ch
 )
 def test_credentials_of_another_type_are_a_configuration_error(driver: Driver, credentials: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match="account main") as caught:
-        open_channel(with_credentials(driver, credentials), NOBODY)
+        open_channel(with_credentials(driver, credentials), OFFLINE)
     assert "canary" not in str(caught.value)
 
 
@@ -50,7 +50,7 @@ def test_a_missing_credential_is_named(driver: Driver) -> None:
         rest = {key: value for key, value in credentials.items() if key != name}
         assert len(rest) < len(credentials)
         with pytest.raises(ConfigurationError, match=name) as caught:
-            open_channel(with_credentials(driver, rest), NOBODY)
+            open_channel(with_credentials(driver, rest), OFFLINE)
         assert_without_secrets(caught.value, rest)
 
 
@@ -58,7 +58,7 @@ def test_an_unknown_credential_is_named(driver: Driver) -> None:
     """It is a mistyped name."""
     credentials = driver.account(OFFLINE_URL).credentials | {"secret_kye": "canary"}
     with pytest.raises(ConfigurationError, match="secret_kye") as caught:
-        open_channel(with_credentials(driver, credentials), NOBODY)
+        open_channel(with_credentials(driver, credentials), OFFLINE)
     assert "canary" not in str(caught.value)
 
 
@@ -68,7 +68,7 @@ def test_a_malformed_credential_is_named_and_its_value_is_hidden(driver: Driver)
     for key, value, named in driver.bad_credentials:
         credentials = driver.account(OFFLINE_URL).credentials | {key: value}
         with pytest.raises(ConfigurationError, match="account main") as caught:
-            pytest.fail(f"{key}={value!r} opened {open_channel(with_credentials(driver, credentials), NOBODY)}")
+            pytest.fail(f"{key}={value!r} opened {open_channel(with_credentials(driver, credentials), OFFLINE)}")
         assert named in str(caught.value)
         assert "canary" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -78,7 +78,7 @@ def test_an_account_that_mixes_test_and_live_does_not_open(driver: Driver) -> No
     """Part of it would move no real money."""
     for name, account in driver.mixed_accounts().items():
         with pytest.raises(ConfigurationError, match="account main") as caught:
-            pytest.fail(f"{name}: {open_channel(account, NOBODY)}")
+            pytest.fail(f"{name}: {open_channel(account, OFFLINE)}")
         assert_without_secrets(caught.value, account.credentials)
 
 

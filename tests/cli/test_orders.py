@@ -162,7 +162,7 @@ async def test_an_order_is_closed_when_its_channel_has_said_that_it_is_unpaid(no
 
 
 async def test_a_paid_order_is_never_closed(nodrop: Nodrop, place: Place, channel: Channel) -> None:
-    """It was paid at the channel, and that was not known here until the channel was asked."""
+    """It was paid at the channel, and a query finds that out."""
     await channel.pay(number_of(await place("A-1")))
     ran = await nodrop("orders", "close", "A-1")
     assert (ran.code, ran.line) == (1, "order A-1 is paid")

@@ -514,15 +514,15 @@ def test_the_columns_of_a_statement_are_found_by_name() -> None:
 
 def opened(**credentials: object) -> Channel:
     account = DRIVER.account(OFFLINE_URL)
-    return open_channel(replace(account, credentials=account.credentials | credentials), NOBODY)
+    return open_channel(replace(account, credentials=account.credentials | credentials), OFFLINE)
 
 
-NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 
 
 def test_without_an_address_the_account_is_at_alipays_own_gateway() -> None:
     for live, host in ((True, "openapi.alipay.com"), (False, "openapi-sandbox.dl.alipaydev.com")):
-        channel = open_channel(replace(DRIVER.account(""), live=live), NOBODY)
+        channel = open_channel(replace(DRIVER.account(""), live=live), OFFLINE)
         assert urlsplit(page_of(channel)).hostname == host
         assert urlsplit(page_of(channel)).scheme == "https"
 
@@ -624,7 +624,7 @@ def test_unusable_certificates_are_named_and_their_content_is_hidden(
 ) -> None:
     account = account_of(replace(certified, credentials=certified.credentials | changed), OFFLINE_URL)
     with pytest.raises(ConfigurationError, match=named) as caught:
-        open_channel(account, NOBODY)
+        open_channel(account, OFFLINE)
     assert "canary" not in str(caught.value)
 
 

@@ -25,7 +25,7 @@ from tests.channels.published import published
 from tests.channels.reports import OFFLINE_URL
 
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
-NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 WITHOUT_TYPE = (b"sign", b"sign_type")
 
 
@@ -43,7 +43,7 @@ def adapter(vector: dict[str, Any], **credentials: str) -> Alipay:
     """An account with the published key."""
     account = AlipayDriver().account(OFFLINE_URL)
     keys = {"alipay_public_keys": [vector["public_key_pem"]]}
-    return Alipay(replace(account, credentials=account.credentials | keys | credentials), NOBODY)
+    return Alipay(replace(account, credentials=account.credentials | keys | credentials), OFFLINE)
 
 
 async def receive(vector: dict[str, Any], body: str) -> Callback:

@@ -41,7 +41,7 @@ from tests.channels.stripe.driver import StripeDriver, signature
 from tests.servers import ROOT
 
 DRIVER = StripeDriver()
-NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
 AT = int(NOW.timestamp())
 CREATED_AT = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -100,7 +100,7 @@ def event(type_: str, object_: object, **changed: object) -> bytes:
 
 
 async def verify_body(body: bytes, header: str = "", *keys: Key, channel: Channel | None = None) -> Callback:
-    used = channel or open_channel(DRIVER.account(OFFLINE_URL, *keys), NOBODY)
+    used = channel or open_channel(DRIVER.account(OFFLINE_URL, *keys), OFFLINE)
     good = DRIVER.sign_callback(body, "", at=AT).headers["stripe-signature"]
     return await used.verify_callback({"stripe-signature": header or good}, body, received_at=NOW)
 
@@ -148,7 +148,7 @@ async def test_the_webhook_secret_is_used_with_its_prefix() -> None:
     body = event("checkout.session.completed", session(payment_intent="pi_1"))
     secret = f"whsec_{base64.b64encode(b'a key of twenty-four bytes').decode()}"
     credentials = DRIVER.account(OFFLINE_URL).credentials | {"webhook_secrets": [secret]}
-    channel = open_channel(replace(DRIVER.account(OFFLINE_URL), credentials=credentials), NOBODY)
+    channel = open_channel(replace(DRIVER.account(OFFLINE_URL), credentials=credentials), OFFLINE)
     assert isinstance((await verify_body(body, signature(body, secret, AT), channel=channel)).evidence, Paid)
     string = b"%d." % AT + body
     for key in (base64.b64decode(secret.removeprefix("whsec_")), secret.removeprefix("whsec_").encode()):
@@ -431,7 +431,7 @@ def test_the_account_in_the_documentation_opens() -> None:
     text = (ROOT / "docs/channels/stripe.md").read_text()
     (toml,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     account = read_account("main", "main.toml", toml.encode())
-    assert open_channel(account, NOBODY).methods == DRIVER.methods
+    assert open_channel(account, OFFLINE).methods == DRIVER.methods
     assert set(account.credentials) == set(Credentials.__struct_fields__), "every key is shown"
     assert set(re.findall(r"`((?:checkout|payment_intent|charge)\.[a-z_.]+)`", text)) == set(EVENTS)
 
@@ -441,13 +441,13 @@ def test_a_key_is_only_ever_sent_over_tls() -> None:
     account = DRIVER.account("http://stripe.internal")
     for wrong in (account, replace(account, live=True, credentials=account.credentials | live)):
         with pytest.raises(ConfigurationError, match="base_url"):
-            open_channel(wrong, NOBODY)
+            open_channel(wrong, OFFLINE)
 
 
 def test_a_key_with_another_prefix_is_refused_and_hidden() -> None:
     wrong = DRIVER.account("").credentials | {"secret_key": "sk_live_canarycanary"}
     with pytest.raises(ConfigurationError, match="live is False") as caught:
-        open_channel(replace(DRIVER.account(""), credentials=wrong), NOBODY)
+        open_channel(replace(DRIVER.account(""), credentials=wrong), OFFLINE)
     assert "canary" not in str(caught.value)
 
 

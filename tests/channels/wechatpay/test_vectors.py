@@ -30,7 +30,7 @@ GO_SIGNED = "wechat_v3_rsa_wechatpay_go"
 DOC_SIGNING = "wechat_v3_sign_official_doc"
 PHP_CALLBACK = "wechat_v3_yansongda"
 
-NOBODY = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
 
 
 def at(clock: float) -> datetime:
@@ -53,7 +53,7 @@ def wire(clock: float, **credentials: Any) -> Wire:
     account = AccountConfig(
         name="main", channel="wechatpay", base_url="http://127.0.0.1:9", credentials=known | credentials
     )
-    return Wire(account, NOBODY, clock=lambda: clock)
+    return Wire(account, OFFLINE, clock=lambda: clock)
 
 
 # -- what we sign ------------------------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ class Case:
         path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
         return str(path)
 
-    def sent(self, said: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> CallbackRequest:
+    def sent(self, report: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> CallbackRequest:
         driver = self.driver
-        content = driver.render_callback(said or PaymentReport(), driver.notification_id)
+        content = driver.render_callback(report or PaymentReport(), driver.notification_id)
         return driver.sign_callback(content, driver.notification_id, at=at.timestamp(), key=key)
 
     async def callback(self, sent: CallbackRequest, *more: str, at: datetime | None = AT, as_json: bool = True) -> Ran:
@@ -62,11 +62,13 @@ class Case:
         files = ("--headers", self.put("headers.json", headers), "--body", self.put("body", sent.body))
         return await self._run("callback", *files, *more, at=at, as_json=as_json)
 
-    def answered(self, said: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> WireResponse:
+    def answered(self, report: PaymentReport | None = None, *, key: Key = Key.NEW, at: datetime = AT) -> WireResponse:
         driver = self.driver
         headers = {"sandbox-signature": "v1=" + "0" * 64}
         request = WireRequest("POST", "/gateway.do?method=alipay.trade.query", headers, b"", b"")
-        return driver.signed_response(request, 200, driver.render(said or PaymentReport()), at=at.timestamp(), key=key)
+        return driver.signed_response(
+            request, 200, driver.render(report or PaymentReport()), at=at.timestamp(), key=key
+        )
 
     async def answer(self, answered: WireResponse, *more: str, at: datetime | None = AT, number: str = NUMBER) -> Ran:
         files = (

@@ -330,8 +330,8 @@ async def test_the_payment_is_looked_up_by_account_and_number(
     stored = replace(case.account, credentials=case.account.credentials | {"keys": keys})
     await put_account(resources.db, Sealer.from_setting(resources.settings.nodrop_master_keys), stored)
 
-    async def explain(said: PaymentReport, *, account: str = "main") -> Ran:
-        sent = case.sent(said)
+    async def explain(report: PaymentReport, *, account: str = "main") -> Ran:
+        sent = case.sent(report)
         files = ("--headers", case.put("headers.json", sent.headers), "--body", case.put("body", sent.body))
         at = ("--at", AT.isoformat())
         return await nodrop("explain", "callback", "--account", account, *files, *at, "--json")

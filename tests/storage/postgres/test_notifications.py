@@ -1,4 +1,4 @@
-"""The outbox: the same bytes until they are heard, dead letters that can be sent again."""
+"""The outbox: the same bytes until they are delivered, dead letters that can be sent again."""
 
 import asyncio
 

@@ -54,7 +54,8 @@ local kept = {share, share, 0}
 
 local generation = redis.call('GET', KEYS[1])
 if not generation then
-  generation = string.format('%.0f', now)
+  -- finer than a millisecond, in which a fast machine is flushed and counts again
+  generation = string.format('%.3f', time[1] * 1000 + time[2] / 1000)
   redis.call('SET', KEYS[1], generation)
 end
 
@@ -76,8 +77,8 @@ end
 local age = now - generation
 if ARGV[7] == '1' then
   redis.call('SET', KEYS[2], 1, 'PX', RETURN)
-elseif ARGV[6] ~= '' and ARGV[6] ~= generation and age >= 0 and age < RETURN then
-  redis.call('SET', KEYS[2], 1, 'PX', RETURN - age)
+elseif ARGV[6] ~= '' and ARGV[6] ~= generation and age > -1 and age < RETURN then
+  redis.call('SET', KEYS[2], 1, 'PX', math.ceil(RETURN - age))
 end
 local quiet = redis.call('PTTL', KEYS[2])
 if quiet > 0 then

@@ -302,6 +302,16 @@ async def test_after_a_flush_no_call_is_admitted_until_the_forgotten_ones_are_ol
     assert 1.5 < await redis.pttl("nodrop:{admission}:quiet") / 1000 <= 2.1
 
 
+async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:
+    """Several within a millisecond too: a process must notice each."""
+    generations = []
+    for _ in range(20):
+        await redis.flushall()
+        assert await admitted(SharedAdmission(redis, processes=4), FRESH, rate=3, tries=1) == 1
+        generations.append(await redis.get("nodrop:{admission}:generation"))
+    assert len(set(generations)) == len(generations)
+
+
 async def test_after_a_restart_no_call_is_admitted_until_the_forgotten_ones_are_old(
     redis: Redis, shared: SharedAdmission
 ) -> None:

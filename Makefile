@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 IN_VENV := .venv/bin/python
 UV ?= uv
-WORKERS ?= 2
+WORKERS ?= 4
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ quick: setup ## Run all tests but the slow ones, whole processes and the browser
 # A selection that names folders needs the oracles' environments only if it names one of these two.
 NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz%,$(ARGS)),yes)
 
-test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, two files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
+test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, four files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
 	@$(PYTEST) $(ARGS)
 
 coverage: setup ## Run the quick tests and hold the floors of coverage

@@ -33,7 +33,7 @@ PYTEST = $(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile
 unit: setup ## Run the tests that need no server and no other process: seconds
 	@$(PYTEST) -m "not servers" $(ARGS)
 
-quick: setup ## Run all tests but the slow ones, whole processes and the browser: under three minutes
+quick: setup ## Run all tests but the slow ones, whole processes and the browser: some minutes
 	@$(PYTEST) $(QUICK) $(ARGS)
 
 # A selection that names folders needs the oracles' environments only if it names one of these two.

@@ -12,6 +12,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
+from tests.databases import ReusedDatabase
 from tests.servers import find_chromium
 
 # ci: the same examples at each run, so that a failure is somebody's change. few: where the examples are not the point,
@@ -29,13 +30,17 @@ UNIT_FOLDERS = frozenset({"api", "core", "docs", "flows", "packaging", "runtime"
 """A test in one of these is a unit test unless it uses a server or is marked so. All other folders start processes, or
 serve the channels' side over HTTP."""
 
+_LONG = {folder: rank for rank, folder in enumerate(("scenarios", "browser", "bench", "fuzz", "oracles"))}
+"""Folders of long tests, longest first: at the end every core still has short ones, and no core waits for another."""
+
 SERVER_FIXTURES = frozenset({"servers_home", "chromium"})
 """Every fixture of a server, a database or a browser uses one of these."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `servers` on every test that is no unit test, so that nobody keeps a list."""
+    """Mark `servers` on every test that is no unit test, so that nobody keeps a list. Long tests run first."""
+    items.sort(key=lambda item: _LONG.get(item.path.relative_to(TESTS).parts[0], len(_LONG)))
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder not in UNIT_FOLDERS or not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
@@ -106,14 +111,26 @@ def template_database(postgres: EmbeddedPostgres) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def reused_database(postgres: EmbeddedPostgres, template_database: str) -> ReusedDatabase:
+    return ReusedDatabase(postgres, template_database)
+
+
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
-    """A migrated database of the test's own."""
+def database_url(reused_database: ReusedDatabase) -> Iterator[str]:
+    """A migrated database without a row. What a test leaves there is gone for the next."""
+    yield reused_database.lend()
+    reused_database.take_back()
+
+
+@pytest.fixture
+def new_database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    """A migrated database of the test's own, for tests of what Postgres knows of tables that nobody has used."""
     yield from _database(postgres, template_database)
 
 
 @pytest.fixture
-def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+def unmigrated_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """A database of the test's own without a table, for tests of the migrations themselves."""
     yield from _database(postgres, None)
 

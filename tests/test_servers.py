@@ -7,6 +7,7 @@ import pytest
 
 from demo.embedded import EmbeddedRedis, free_port
 from demo.embedded.child import is_alive
+from tests.databases import ReusedDatabase
 from tests.servers import Process, eventually
 
 
@@ -79,9 +80,28 @@ def test_redis_is_empty_at_the_start_of_each_test(redis_url: str, redis_server: 
         client.set("left", "behind")
 
 
-@pytest.mark.parametrize("_run", [1, 2])
-async def test_each_test_has_a_migrated_database_of_its_own(database_url: str, _run: int) -> None:
+@pytest.mark.parametrize(
+    "left_behind",
+    [
+        "INSERT INTO accounts (name, channel, sealed) VALUES ('left-behind', 'sandbox', '')",
+        "CREATE TABLE left_behind ()",
+        "ALTER TABLE orders DISABLE TRIGGER USER",
+        "SELECT 'nothing'",
+    ],
+)
+async def test_each_test_has_a_migrated_database_of_its_own(database_url: str, left_behind: str) -> None:
+    """Also when the test before left a row or another schema there."""
     connection = await asyncpg.connect(database_url)
-    assert await connection.fetchval("SELECT count(*) FROM orders") == 0
-    await connection.execute("CREATE TABLE left_behind ()")
+    assert await connection.fetchval("SELECT count(*) FROM accounts") == 0
+    assert await connection.fetchval("SELECT to_regclass('left_behind')") is None
+    assert await connection.fetchval("SELECT bool_and(tgenabled = 'O') FROM pg_trigger")
+    await connection.execute(left_behind)
     await connection.close()
+
+
+async def test_a_session_that_a_test_left_behind_is_ended(reused_database: ReusedDatabase) -> None:
+    connection = await asyncpg.connect(reused_database.lend())
+    await connection.execute("BEGIN; LOCK TABLE orders")
+    reused_database.take_back()
+    with pytest.raises(asyncpg.PostgresConnectionError):
+        await connection.fetchval("SELECT 1")

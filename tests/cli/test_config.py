@@ -111,8 +111,8 @@ async def test_stores_that_cannot_be_reached_are_errors_and_the_rest_is_looked_a
     assert found["Redis"][0] == "OK"
 
 
-async def test_missing_migrations_are_an_error(nodrop: Nodrop, empty_database_url: str) -> None:
-    code, found = await checked(nodrop, DATABASE_URL=empty_database_url)
+async def test_missing_migrations_are_an_error(nodrop: Nodrop, unmigrated_database_url: str) -> None:
+    code, found = await checked(nodrop, DATABASE_URL=unmigrated_database_url)
     assert code == 1
     assert found["migrations"][0] == "error"
     assert "run `nodrop migrate`" in found["migrations"][1]

@@ -129,8 +129,8 @@ async def test_a_missing_database_is_one_line(nodrop: Nodrop) -> None:
     assert "no database" in ran.line
 
 
-async def test_a_database_without_tables_says_to_migrate(nodrop: Nodrop, empty_database_url: str) -> None:
-    ran = await nodrop("keys", "list", env={"DATABASE_URL": empty_database_url})
+async def test_a_database_without_tables_says_to_migrate(nodrop: Nodrop, unmigrated_database_url: str) -> None:
+    ran = await nodrop("keys", "list", env={"DATABASE_URL": unmigrated_database_url})
     assert ran.code == 2
     assert "nodrop migrate" in ran.line
 

@@ -8,8 +8,8 @@ NAMES = ("0001_orders.sql", "0002_inbox_outbox.sql", "0003_accounts_keys.sql", "
 
 
 @pytest.fixture
-def empty(empty_database_url: str) -> Nodrop:
-    return Nodrop({"DATABASE_URL": empty_database_url})
+def empty(unmigrated_database_url: str) -> Nodrop:
+    return Nodrop({"DATABASE_URL": unmigrated_database_url})
 
 
 async def test_what_is_missing_is_applied_once_and_listed(empty: Nodrop) -> None:

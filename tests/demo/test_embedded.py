@@ -57,9 +57,9 @@ def redis_client(server: EmbeddedRedis) -> redis.Redis:
     return redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=5)
 
 
-async def test_databases_are_utf8_and_in_utc(empty_database_url: str) -> None:
-    assert await ask(empty_database_url, "SELECT current_setting('server_encoding')") == "UTF8"
-    assert await ask(empty_database_url, "SELECT current_setting('timezone')") == "UTC"
+async def test_databases_are_utf8_and_in_utc(unmigrated_database_url: str) -> None:
+    assert await ask(unmigrated_database_url, "SELECT current_setting('server_encoding')") == "UTF8"
+    assert await ask(unmigrated_database_url, "SELECT current_setting('timezone')") == "UTC"
 
 
 async def test_postgres_refuses_who_does_not_know_the_password(postgres: EmbeddedPostgres) -> None:

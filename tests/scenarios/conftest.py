@@ -25,14 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.scenario)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def faulty_proxy() -> AsyncIterator[FaultyProxy]:
     """A proxy between nodrop and the channel of the account `proxied`."""
     async with FaultyProxy() as channel:
         yield channel
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(servers_home: Path, faulty_proxy: FaultyProxy) -> AsyncIterator[Stack]:
     """A stack with two web processes and two workers."""
     stack = Stack(
@@ -63,14 +63,14 @@ async def scenario(stack: Stack) -> AsyncIterator[Scenario]:
         yield scenario
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def router() -> AsyncIterator[Router]:
     """The public address of the stack in which processes are killed."""
     async with Router() as running:
         yield running
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def kill_stack(servers_home: Path, router: Router) -> AsyncIterator[Stack]:
     """A stack with one web process and one worker that keep running while others are killed."""
     environment = ENVIRONMENT | {"PUBLIC_URL": router.url, "CHANNEL_TIMEOUT_S": "1", "LEASE_S": "1.5"}

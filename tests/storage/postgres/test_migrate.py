@@ -36,88 +36,88 @@ def of_the_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_everything_is_applied_once_and_in_order(empty_database_url: str) -> None:
-    assert await missing_migrations(empty_database_url) == ALL
-    assert await migrate(empty_database_url) == ALL
-    assert await migrate(empty_database_url) == []
-    assert await missing_migrations(empty_database_url) == []
-    assert await applied(empty_database_url) == ALL
+async def test_everything_is_applied_once_and_in_order(unmigrated_database_url: str) -> None:
+    assert await missing_migrations(unmigrated_database_url) == ALL
+    assert await migrate(unmigrated_database_url) == ALL
+    assert await migrate(unmigrated_database_url) == []
+    assert await missing_migrations(unmigrated_database_url) == []
+    assert await applied(unmigrated_database_url) == ALL
 
 
-async def test_four_that_start_at_once_apply_everything_once(empty_database_url: str) -> None:
-    done = await asyncio.gather(*(migrate(empty_database_url) for _ in range(4)))
+async def test_four_that_start_at_once_apply_everything_once(unmigrated_database_url: str) -> None:
+    done = await asyncio.gather(*(migrate(unmigrated_database_url) for _ in range(4)))
     assert sorted(done, key=len) == [[], [], [], ALL]
-    assert await applied(empty_database_url) == ALL
+    assert await applied(unmigrated_database_url) == ALL
 
 
-async def test_looking_writes_nothing(empty_database_url: str) -> None:
-    await missing_migrations(empty_database_url)
-    async with connected(empty_database_url) as connection:
+async def test_looking_writes_nothing(unmigrated_database_url: str) -> None:
+    await missing_migrations(unmigrated_database_url)
+    async with connected(unmigrated_database_url) as connection:
         assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
-async def test_a_new_migration_is_applied_alone(empty_database_url: str, of_the_test: Path) -> None:
-    await migrate(empty_database_url)
+async def test_a_new_migration_is_applied_alone(unmigrated_database_url: str, of_the_test: Path) -> None:
+    await migrate(unmigrated_database_url)
     (of_the_test / "0003_third.sql").write_text("ALTER TABLE first ADD COLUMN text text;")
-    assert await missing_migrations(empty_database_url) == ["0003_third.sql"]
-    assert await migrate(empty_database_url) == ["0003_third.sql"]
+    assert await missing_migrations(unmigrated_database_url) == ["0003_third.sql"]
+    assert await migrate(unmigrated_database_url) == ["0003_third.sql"]
 
 
-async def test_an_edited_migration_is_refused(empty_database_url: str, of_the_test: Path) -> None:
+async def test_an_edited_migration_is_refused(unmigrated_database_url: str, of_the_test: Path) -> None:
     """What a database has is not what the file says any more: nothing may build upon that."""
-    await migrate(empty_database_url)
+    await migrate(unmigrated_database_url)
     (of_the_test / "0001_first.sql").write_text("CREATE TABLE first (id int, text text);")
     (of_the_test / "0003_third.sql").write_text("CREATE TABLE third ();")
     with pytest.raises(ConfigurationError, match=r"^migration 0001_first.sql was edited after it had been applied$"):
-        await migrate(empty_database_url)
-    assert await applied(empty_database_url) == ["0001_first.sql", "0002_second.sql"]
+        await migrate(unmigrated_database_url)
+    assert await applied(unmigrated_database_url) == ["0001_first.sql", "0002_second.sql"]
 
 
-async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database_url: str, of_the_test: Path) -> None:
+async def test_a_migration_that_fails_leaves_nothing_of_itself(unmigrated_database_url: str, of_the_test: Path) -> None:
     (of_the_test / "0002_second.sql").write_text("CREATE TABLE second (id int); INSERT INTO nowhere VALUES (1);")
     with pytest.raises(asyncpg.UndefinedTableError):
-        await migrate(empty_database_url)
-    assert await applied(empty_database_url) == ["0001_first.sql"]
-    async with connected(empty_database_url) as connection:
+        await migrate(unmigrated_database_url)
+    assert await applied(unmigrated_database_url) == ["0001_first.sql"]
+    async with connected(unmigrated_database_url) as connection:
         assert await connection.fetchval("SELECT to_regclass('second')") is None
     (of_the_test / "0002_second.sql").write_text("CREATE TABLE second (id int);")
-    assert await migrate(empty_database_url) == ["0002_second.sql"]
+    assert await migrate(unmigrated_database_url) == ["0002_second.sql"]
 
 
 async def test_a_migration_may_take_longer_than_a_statement_of_ours(
-    empty_database_url: str, of_the_test: Path, monkeypatch: pytest.MonkeyPatch
+    unmigrated_database_url: str, of_the_test: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An index of a large table takes minutes."""
     monkeypatch.setattr("storage.postgres.database.STATEMENT_TIMEOUT_S", 0.2)
     (of_the_test / "0002_second.sql").write_text("SELECT pg_sleep(0.6);")
-    assert await migrate(empty_database_url) == ["0001_first.sql", "0002_second.sql"]
+    assert await migrate(unmigrated_database_url) == ["0001_first.sql", "0002_second.sql"]
 
 
 async def test_a_migration_does_not_queue_everybody_behind_a_lock(
-    empty_database_url: str, of_the_test: Path, monkeypatch: pytest.MonkeyPatch
+    unmigrated_database_url: str, of_the_test: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It fails within seconds, and the release step is tried again."""
     monkeypatch.setattr(module, "_QUEUE_S", 1)
     (of_the_test / "0001_first.sql").write_text("ALTER TABLE held ADD COLUMN a int;")
     (of_the_test / "0002_second.sql").unlink()
-    async with connected(empty_database_url) as reader:
+    async with connected(unmigrated_database_url) as reader:
         await reader.execute("CREATE TABLE held (id int)")
         async with reader.transaction():
             await reader.execute("LOCK TABLE held IN ACCESS SHARE MODE")
             with pytest.raises(DatabaseUnavailable, match=r"LockNotAvailableError$"):
-                await migrate(empty_database_url)
-    assert await migrate(empty_database_url) == ["0001_first.sql"]
+                await migrate(unmigrated_database_url)
+    assert await migrate(unmigrated_database_url) == ["0001_first.sql"]
 
 
 async def test_another_migration_that_does_not_end_is_waited_for_and_then_told(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    unmigrated_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOCK_WAIT_S", 0.3)
-    async with connected(empty_database_url) as other:
+    async with connected(unmigrated_database_url) as other:
         await other.fetchval("SELECT pg_advisory_lock($1)", module._LOCK)
         with pytest.raises(DatabaseUnavailable, match=r"^another migration has been running for 0 s$"):
-            await migrate(empty_database_url)
-    assert await migrate(empty_database_url) == ALL
+            await migrate(unmigrated_database_url)
+    assert await migrate(unmigrated_database_url) == ALL
 
 
 async def test_a_database_that_is_not_there_is_unavailable() -> None:

@@ -85,8 +85,8 @@ async def copy_first(db: Database) -> None:
         await db.execute(copies)
 
 
-async def test_orders_of_a_fresh_database_read_no_table_whole(database_url: str) -> None:
-    async with never_analysed(database_url) as db:
+async def test_orders_of_a_fresh_database_read_no_table_whole(new_database_url: str) -> None:
+    async with never_analysed(new_database_url) as db:
         before = await scans(db)
         for n in range(ORDERS):
             await pay_one(db, f"A-{n}")
@@ -94,8 +94,8 @@ async def test_orders_of_a_fresh_database_read_no_table_whole(database_url: str)
         assert after == before
 
 
-async def test_plans_made_on_empty_tables_read_no_large_table_whole(database_url: str) -> None:
-    async with never_analysed(database_url) as db:
+async def test_plans_made_on_empty_tables_read_no_large_table_whole(new_database_url: str) -> None:
+    async with never_analysed(new_database_url) as db:
         for n in range(20):
             await pay_one(db, f"A-{n}")
         await copy_first(db)

@@ -16,8 +16,9 @@ from tests.databases import ReusedDatabase
 from tests.servers import find_chromium
 
 # ci: the same examples at each run, so that a failure is somebody's change. few: where the examples are not the point,
-# as at another date. deep: HYPOTHESIS_PROFILE=deep make test
+# as at another date. wide: what a clean checkout must pass. deep: HYPOTHESIS_PROFILE=deep make test
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("wide", max_examples=300, derandomize=True, deadline=None)
 settings.register_profile("few", max_examples=10, derandomize=True, deadline=None)
 settings.register_profile(
     "deep", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

@@ -9,7 +9,7 @@ import msgspec
 
 
 class SentAs(StrEnum):
-    """How a delivery was sent: genuine, or with one fault."""
+    """Kind of a delivery: genuine, or with one fault."""
 
     GENUINE = "genuine"
     WRONG_AMOUNT = "wrong_amount"

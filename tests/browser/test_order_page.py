@@ -1,4 +1,4 @@
-"""What a buyer reads on a phone while everything goes wrong: *processing* until it is definite, and then the truth."""
+"""The order page on a phone under faults: *processing* until it is definite, and then the result."""
 
 import re
 from typing import Any

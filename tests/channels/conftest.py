@@ -45,7 +45,7 @@ each_driver = pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driv
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The far side serves the whole session, so these tests share its event loop."""
+    """The simulated channels serve the whole session, so these tests share their event loop."""
     for item in items:
         if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

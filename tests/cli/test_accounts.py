@@ -331,7 +331,7 @@ async def test_test_and_live_do_not_mix(bare: Nodrop, tmp_path: Path) -> None:
             break  # one of each channel here; the channels' own tests try them all
 
 
-async def test_the_address_for_callbacks_is_told(nodrop: Nodrop, file: Path) -> None:
+async def test_the_address_for_callbacks_is_printed(nodrop: Nodrop, file: Path) -> None:
     ran = await nodrop("accounts", "check", "main", "--from", str(file))
     assert ran.code == 0
     assert "http://127.0.0.1:8000/callbacks/main" in ran.out

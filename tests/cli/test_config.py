@@ -200,7 +200,7 @@ def test_what_may_be_a_secret_is_masked(name: str, value: str, shown: str) -> No
     assert masked(name, read_settings({name: value})) == shown
 
 
-def test_a_text_that_nobody_thought_of_is_masked() -> None:
+def test_an_unknown_text_is_masked() -> None:
     """So a secret that is added later is not shown by mistake."""
     import msgspec
 

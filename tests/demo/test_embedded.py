@@ -80,7 +80,7 @@ async def test_killed_postgres_comes_back_on_its_port_with_what_was_committed(se
         assert await ask(before, "SELECT value FROM kept") == 7
 
 
-async def test_postgres_keeps_its_data_for_whoever_starts_it_next(server_directory: Path) -> None:
+async def test_postgres_keeps_its_data_for_the_next_start(server_directory: Path) -> None:
     """`nodrop up` does so each time."""
     with EmbeddedPostgres(server_directory) as first:
         await write(first.url("postgres"), 7)

@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.fuzz.targets import names
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".oracles" / "atheris" / "bin" / "python"
-RUNS = 300
-SECONDS_MAX = 3
+RUNS_AN_EXAMPLE = 3
+"""Runs for each example that hypothesis gives a property in this session."""
+
+RUNS_A_SECOND_MIN = 100
+SECONDS_MAX = 60
 
 
 @pytest.mark.slow
@@ -23,7 +27,9 @@ SECONDS_MAX = 3
 def test_parsers_raise_declared_errors_only(name: str, tmp_path: Path) -> None:
     if not is_atheris_usable():
         pytest.skip("there is no atheris for this machine")
-    options = [f"-atheris_runs={RUNS}", f"-max_total_time={SECONDS_MAX}", "-seed=7", "-max_len=4096"]
+    runs = RUNS_AN_EXAMPLE * settings.default.max_examples
+    seconds_max = min(max(1, runs // RUNS_A_SECOND_MIN), SECONDS_MAX)
+    options = [f"-atheris_runs={runs}", f"-max_total_time={seconds_max}", "-seed=7", "-max_len=4096"]
     command = [str(PYTHON), "-m", "tests.fuzz", name, *options, f"-artifact_prefix={tmp_path}/"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{sysconfig.get_path('purelib', vars=_of_venv())}"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)

@@ -1,4 +1,4 @@
-"""What a platform does with a checkout: an environment from the lock, a copy of the files, the Procfile's lines."""
+"""The steps of a platform with a checkout: an environment from the lock, a copy of the files, the Procfile's lines."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def make_environment(directory: Path) -> Path:
 
 
 def copy_checkout(directory: Path) -> Path:
-    """What a commit of the working tree would hold, and nothing that git ignores."""
+    """The files that a commit of the working tree would hold, and nothing that git ignores."""
     place = directory / "checkout"
     listing: list[str | Path] = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = run(listing, "git does not tell what belongs to the checkout", env=os.environ).split("\0")
@@ -103,7 +103,7 @@ def not_locked(installed: Iterable[str], lock: str) -> list[str]:
 
 
 def exit_codes(output: str) -> dict[str, int]:
-    """How the processes ended, as honcho says it, by their names in the Procfile."""
+    """Exit codes of the processes as honcho prints them, by their names in the Procfile."""
     return {name: int(code) for name, code in _STOPPED.findall(output)}
 
 
@@ -128,7 +128,7 @@ def run(
     given: str = "",
     timeout_s: float = COMMAND_S,
 ) -> str:
-    """What a program printed.
+    """Output of a program.
 
     Raises:
         Failed: `failure`, and the end of what the program complained about.

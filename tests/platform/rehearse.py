@@ -83,7 +83,7 @@ def _last_output(platform: Platform) -> str:
 
 
 def _variables(database_url: str, redis_url: str) -> dict[str, str]:
-    """What a platform sets, and of what its operator has to set all but the keys."""
+    """The settings of a platform, and those of its operator except the keys."""
     port = free_port()
     return {
         "DATABASE_URL": database_url.replace("postgresql://", "postgres://", 1),

@@ -47,5 +47,5 @@ async def _deadline_was_tried(scenario: Scenario, order_no: str) -> bool:
 
 
 async def _scheduled(scenario: Scenario, number: str) -> int:
-    """How often its query has been scheduled so far."""
+    """Number of times that its query has been scheduled."""
     return int(await scenario.db.fetchval("SELECT arm_no FROM pending WHERE out_trade_no = $1", number))

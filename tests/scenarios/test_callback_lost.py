@@ -16,7 +16,7 @@ async def test_every_lost_callback_is_recovered_by_the_delayed_query(scenario: S
     assert {await scenario.paid_by(order) for order in orders} == {"query"}
 
 
-async def test_a_callback_that_was_never_made_is_recovered_and_the_merchant_told_once(scenario: Scenario) -> None:
+async def test_a_callback_that_was_never_sent_is_recovered_and_the_merchant_notified_once(scenario: Scenario) -> None:
     order = await scenario.place()
     await scenario.pay(order, "event_never_generated")
 

@@ -1,4 +1,4 @@
-"""What becomes of an order at each of the five channels: paid, never paid, half created, lied about.
+"""The end of an order at each of the five channels: paid, never paid, half created, lied about.
 
 The channels' own far sides speak five protocols; what nodrop makes of them has to be the same.
 """

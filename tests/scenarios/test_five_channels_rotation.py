@@ -58,7 +58,7 @@ async def test_keys_change_while_orders_are_being_paid(scenario: Scenario) -> No
     placed_meanwhile = await place_at_all(scenario, accounts=ACCOUNTS)
 
     async def is_reloaded() -> bool:
-        """What the old keys signed is never refused, neither before the reload nor after it."""
+        """A message signed with the old keys is never refused, neither before the reload nor after it."""
         for api in (0, 1):
             assert await _takes(scenario, signed_before, api=api)
         return await _are_all_taken(scenario, under_way)

@@ -32,7 +32,7 @@ async def late_money(scenario: Scenario, account: str) -> ShopOrder:
 
 
 async def refunds(scenario: Scenario, order: ShopOrder) -> list[LedgerRefund]:
-    """What the channel's own ledger has of this order."""
+    """The rows of this order in the channel's own ledger."""
     numbers = {payment.out_trade_no for payment in order.payments}
     return [refund for refund in (await scenario.ledger()).refunds if refund.out_trade_no in numbers]
 

@@ -6,7 +6,7 @@ from tests.scenarios.scenario import Scenario
 from tests.servers import eventually
 
 
-async def test_others_are_told_while_one_endpoint_hangs_and_it_hears_everything_later(scenario: Scenario) -> None:
+async def test_others_are_notified_while_one_endpoint_hangs_and_it_is_notified_later(scenario: Scenario) -> None:
     async with FaultyProxy() as endpoint:
         endpoint.forward_to(scenario.stack.merchant_url)
         await endpoint.set_fault(ProxyFault.BLACK_HOLE)

@@ -19,7 +19,7 @@ async def test_retry_after_is_honoured_by_job_and_sweep(scenario: Scenario) -> N
     assert (second.at - first.at).total_seconds() >= 2.9
 
 
-async def test_a_merchant_that_fails_is_told_at_growing_gaps_until_it_has_heard(scenario: Scenario) -> None:
+async def test_a_merchant_that_fails_is_notified_at_growing_gaps_until_it_answers(scenario: Scenario) -> None:
     await scenario.merchant_faults(answered_500=1.0)
     order = await scenario.place()
     await scenario.pay(order, "lost")

@@ -34,7 +34,7 @@ HOSTS = [
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[list[str]]:
-    """Who connects to that port of this machine."""
+    """Connections to that port of this machine."""
     connected: list[str] = []
 
     async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +86,7 @@ async def test_a_port_of_the_inside_is_not_knocked_at(scenario: Scenario, tmp_pa
 
 
 async def _last_statuses(scenario: Scenario) -> dict[str, str]:
-    """What came of each delivery by address, once all have been tried."""
+    """Result of each delivery by address, once all have been tried."""
     rows = await scenario.db.fetch("SELECT url, last_status FROM notifications WHERE url LIKE $1", f"%:{PORT}/hook")
     statuses = {row["url"]: row["last_status"] for row in rows}
     return statuses if len(statuses) == len(HOSTS) and None not in statuses.values() else {}

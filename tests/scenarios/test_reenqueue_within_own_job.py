@@ -18,6 +18,6 @@ async def test_an_unpaid_order_is_asked_about_at_growing_gaps(scenario: Scenario
 
 
 async def _attempts(scenario: Scenario, order_no: str, times: int) -> int:
-    """How many queries came from jobs, once there were so many."""
+    """Number of queries that came from jobs, once there were so many."""
     rows = await scenario.db.fetch("SELECT by FROM observations WHERE order_no = $1", order_no)
     return sum(row["by"] == "query" for row in rows) if len(rows) >= times else 0

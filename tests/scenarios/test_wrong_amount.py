@@ -62,7 +62,7 @@ async def test_a_trusted_callback_is_compared_as_well(scenario: Scenario, fields
     assert await scenario.status(order) == "paying"
 
 
-async def test_a_callback_for_a_number_of_another_account_is_nobodys(scenario: Scenario) -> None:
+async def test_a_callback_for_a_number_of_another_account_pays_nothing(scenario: Scenario) -> None:
     """Each account has numbers of its own: a key of one never speaks for the other."""
     order = await scenario.place("trusting")
 

@@ -101,7 +101,7 @@ class Client:
         return self.node(method, await self.send(method, body, **changed))
 
     def node(self, method: str, response: httpx.Response) -> dict[str, Any]:
-        """What is signed begins after the node's name and ends where the signature (or its certificate) is named."""
+        """The signed text begins after the node's name and ends before the name of the signature or its certificate."""
         name = f'{{"{method.replace(".", "_")}_response":'.encode()
         assert response.status_code == 200
         assert response.content.startswith(name), response.text
@@ -209,7 +209,7 @@ async def test_a_request_is_verified_with_its_sign_type_and_before_it_is_encoded
         assert refused(fields["alipay_trade_query_response"]) == ("40002", "isv.invalid-signature")
 
 
-async def test_a_method_that_is_none_is_told(client: Client) -> None:
+async def test_an_unknown_method_is_refused(client: Client) -> None:
     assert refused(await client.ask("alipay.trade.everything", {})) == ("40002", "isv.invalid-method")
     response = await client.http.get(client.url)
     assert response.json() == {
@@ -541,7 +541,7 @@ async def test_an_account_with_certificates_names_them_on_both_sides(client: Cli
     assert refused(fields) == ("40002", "isv.invalid-app-cert-sn"), "the serial numbers are missing"
 
 
-async def test_too_many_calls_are_told_in_the_channels_words(client: Client, channel: Channel) -> None:
+async def test_too_many_calls_are_refused_in_the_channels_words(client: Client, channel: Channel) -> None:
     await channel.faults(rate_limit_per_s=1)
     await client.query()
     assert refused(await client.query()) == ("40005", "isv.app-call-limited")

@@ -209,7 +209,7 @@ async def test_refused_notification_has_no_effect(
 
 @pytest.mark.parametrize("fault", [{"cut": 1}, {"hang": 1, "hang_s": 0.02}])
 async def test_effect_stays_when_its_answer_is_lost(stub: Stub, fault: dict[str, object]) -> None:
-    """Whoever notifies must send it again, under the same id, and it is still one effect."""
+    """The sender must send it again under the same id, and it is still one effect."""
     await stub.faults(**fault)
     with pytest.raises(httpx.RemoteProtocolError):
         await stub.notify(notification())

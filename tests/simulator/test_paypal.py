@@ -27,7 +27,7 @@ NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
 
 
 class Client:
-    """What a merchant's server sends."""
+    """The requests of a merchant's server."""
 
     def __init__(self, http: httpx.AsyncClient, opened: dict[str, Any]) -> None:
         self.http = http
@@ -153,9 +153,7 @@ async def test_a_token_is_given_to_who_knows_the_secret(shop: Shop) -> None:
     assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")
 
 
-async def test_a_token_of_nobody_one_that_has_ended_and_one_that_was_altered_are_refused(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unknown_ended_and_altered_tokens_are_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     good = shop.client.token
     altered = good[:-1] + ("0" if good[-1] != "0" else "1")
     for token in ("nobody", "A21AA.x.y.z", altered, good.replace("A21AA.P", "A21AA.Q")):
@@ -228,7 +226,7 @@ async def test_an_order_that_is_not_there_is_not_found(shop: Shop) -> None:
     assert (response.status_code, response.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
 
 
-async def test_a_refund_is_of_a_capture_once_for_each_number_and_told_with_its_order(shop: Shop) -> None:
+async def test_a_refund_is_made_once_for_each_number_and_is_in_its_order(shop: Shop) -> None:
     id_, capture_id = await shop.captured()
     for _ in range(2):
         response = await shop.client.refund(capture_id, "refund-1", "80.00")

@@ -278,7 +278,7 @@ async def _with(channel: Channel, **changed: str) -> httpx.Response:
         {"Sandbox_Signature": "t=１２３,k=k2,v1=é"},
     ],
 )
-async def test_nobodys_request_is_refused_unsigned(channel: Channel, changed: dict[str, str]) -> None:
+async def test_a_request_of_no_account_is_refused_unsigned(channel: Channel, changed: dict[str, str]) -> None:
     response = await _with(channel, **changed)
     assert response.status_code == 401
     assert "sandbox-signature" not in response.headers

@@ -29,7 +29,7 @@ NO_CONTENT = Response(status=204)
 
 
 class Client:
-    """What a merchant's server sends."""
+    """The requests of a merchant's server."""
 
     def __init__(self, http: httpx.AsyncClient, opened: dict[str, Any]) -> None:
         self.http = http
@@ -136,7 +136,7 @@ async def test_session_has_the_fields_of_the_protocol(shop: Shop) -> None:
     assert b"\n  " in response.content, "Stripe writes JSON in lines"
 
 
-async def test_paid_session_is_complete_and_its_payment_is_expanded_as_far_as_asked(shop: Shop) -> None:
+async def test_a_paid_session_is_complete_and_its_payment_is_expanded_on_request(shop: Shop) -> None:
     whole = await shop.paid()
     intent = whole["payment_intent"]
     assert (whole["status"], whole["payment_status"]) == ("complete", "paid")
@@ -281,7 +281,7 @@ async def test_opened_sessions_intent_is_cancelled_when_it_expires(shop: Shop) -
 @pytest.mark.parametrize(
     "scheme", ["Bearer {}0", "Bearer x{}", "Basic {}", "Bearer", "", "Bearer é", "Bearer sk_test_{}"]
 )
-async def test_wrong_key_is_nobody(shop: Shop, scheme: str) -> None:
+async def test_a_wrong_key_is_refused(shop: Shop, scheme: str) -> None:
     value = scheme.format(shop.client.credentials["secret_key"]).encode("latin-1")
     headers = [(b"authorization", value)] if value else []
     response = await shop.client.http.get(f"{shop.client.url}{SESSIONS}/cs_1", headers=headers)

@@ -184,12 +184,12 @@ async def test_every_field_of_the_authorization_counts(client: Client, field: st
 
 
 @pytest.mark.parametrize("header", ["", "Bearer x", "WECHATPAY2-SHA256-RSA2048", 'WECHATPAY2-SM2-WITH-SM3 mchid="1"'])
-async def test_another_authorization_is_nobodys(client: Client, header: str) -> None:
+async def test_another_authorization_scheme_is_refused(client: Client, header: str) -> None:
     response = await client.query("number-1", headers={"authorization": header})
     assert error_of(response) == (401, "SIGN_ERROR")
 
 
-async def test_a_field_twice_is_nobodys(client: Client) -> None:
+async def test_an_authorization_field_twice_is_refused(client: Client) -> None:
     target = f"/v3/pay/transactions/out-trade-no/number-1?mchid={client.merchant_id}"
     fields = client.authorization("GET", target, b"")
     header = ",".join(f'{name}="{value}"' for name, value in [*fields.items(), ("mchid", client.merchant_id)])
@@ -501,7 +501,7 @@ async def test_a_bill_that_cannot_be(client: Client, query: str) -> None:
     assert error_of(await client.send("GET", f"/v3/bill/tradebill?{query}")) == (400, "PARAM_ERROR")
 
 
-async def test_a_bill_is_downloaded_with_the_address_that_was_told(client: Client) -> None:
+async def test_a_bill_is_downloaded_from_the_address_in_the_response(client: Client) -> None:
     assert error_of(await client.send("GET", "/v3/billdownload/file?token=made-up")) == (400, "PARAM_ERROR")
 
 

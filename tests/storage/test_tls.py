@@ -47,7 +47,7 @@ def test_what_stays_on_the_machine_needs_no_tls(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "db.example.com", "localhost.example.com", "127.0.0.1.example.com", ""])
-def test_elsewhere_chain_and_name_are_checked_unless_told_otherwise(host: str) -> None:
+def test_chain_and_name_of_another_host_are_checked_by_default(host: str) -> None:
     found = mode("", host=host)
     assert found.context is not None
     assert (found.name, found.context.verify_mode, found.context.check_hostname) == (
@@ -57,7 +57,7 @@ def test_elsewhere_chain_and_name_are_checked_unless_told_otherwise(host: str) -
     )
 
 
-def test_plaintext_elsewhere_has_to_be_asked_for_by_name() -> None:
+def test_plaintext_to_another_host_needs_a_setting() -> None:
     with pytest.raises(ConfigurationError, match=r"^DATABASE_TLS: .*DATABASE_TLS=private"):
         mode("", default_plain=True)
     assert mode("private", default_plain=True).context is None

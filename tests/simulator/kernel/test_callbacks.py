@@ -209,7 +209,7 @@ async def test_reordered_callback_does_not_wait_for_ever(channel: Channel, recei
     await until(lambda: receiver.requests)
 
 
-async def test_wrong_amount_is_well_signed_and_only_told(channel: Channel, receiver: Receiver) -> None:
+async def test_a_wrong_amount_is_signed_and_only_in_the_message(channel: Channel, receiver: Receiver) -> None:
     """Acknowledged, it is not sent again: only a query repairs it."""
     await channel.faults(wrong_amount=1)
     await paid(channel, receiver, "number-1")

@@ -19,7 +19,7 @@ async def is_created(channel: Channel, number: str) -> bool:
 
 
 async def outcome(channel: Channel, number: str) -> str:
-    """What a client sees of one query: the payment's status, the error's code or status, or how it broke."""
+    """A client's view of one query: the payment's status, the error's code or status, or how it broke."""
     try:
         response = await channel.api.query(number)
     except httpx.HTTPError as error:
@@ -44,7 +44,9 @@ async def outcome(channel: Channel, number: str) -> str:
         ({"slow": 1, "slow_s": 0.02}, "unpaid"),
     ],
 )
-async def test_query_goes_wrong_as_told_and_right_again(channel: Channel, fault: dict[str, object], seen: str) -> None:
+async def test_a_query_fails_as_requested_and_then_works_again(
+    channel: Channel, fault: dict[str, object], seen: str
+) -> None:
     await channel.api.create("number-1")
     await channel.faults(**fault)
     assert await outcome(channel, "number-1") == seen

@@ -21,7 +21,7 @@ async def test_control_refuses_browsers_and_other_names(channel: Channel, header
     assert (response.status_code, response.json()["code"]) == (403, "LOOPBACK_ONLY")
 
 
-async def test_health_is_told(channel: Channel) -> None:
+async def test_health_is_shown(channel: Channel) -> None:
     channels = ["alipay", "paypal", "sandbox", "stripe", "wechatpay"]
     assert (await channel.http.get(f"{channel.url}/healthz")).json() == {"status": "ok", "channels": channels}
 
@@ -51,7 +51,9 @@ async def test_account_that_cannot_work_is_refused(channel: Channel, change: dic
     assert SECRET not in response.text
 
 
-async def test_secrets_are_never_told(channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_secrets_are_never_shown(
+    channel: Channel, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
     responses = [await channel.http.put(f"{channel.url}/control/accounts", json=[ACCOUNT])]
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.pay("number-1")

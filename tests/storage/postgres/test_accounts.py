@@ -69,7 +69,7 @@ async def test_accounts_survive_a_change_of_keys(db: Database) -> None:
 
 
 async def test_credentials_copied_to_another_account_do_not_open(db: Database) -> None:
-    """Whoever can write to the table cannot make one account speak with the keys of another."""
+    """A writer of the table cannot make one account use the keys of another."""
     await put_account(db, SEALER, ACCOUNT)
     await put_account(db, SEALER, replace(ACCOUNT, name="other"))
     await db.execute(

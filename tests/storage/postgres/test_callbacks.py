@@ -235,7 +235,7 @@ async def test_giving_up_opens_a_case_in_the_same_statement(db: Database) -> Non
     assert await claim(db, callback.id, 30.0, arm_no=1) is None
 
 
-async def test_a_callback_for_nobodys_order_is_a_case_without_an_order(db: Database) -> None:
+async def test_a_callback_for_an_unknown_order_is_a_case_without_an_order(db: Database) -> None:
     """Also when another account knows the number: whose it is, is by account and number."""
     await placed(db)
     callback = await stored(db, account="wechat")

@@ -172,7 +172,7 @@ async def test_a_database_that_does_not_answer_is_unavailable(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("change", ["password", "database", "user"])
-async def test_whoever_is_not_let_in_finds_it_unavailable(postgres: EmbeddedPostgres, change: str) -> None:
+async def test_a_refused_login_is_database_unavailable(postgres: EmbeddedPostgres, change: str) -> None:
     """Credentials are changed under a running process: a callback must then be parked, not lost to a crash."""
     url = postgres.url("postgres")
     wrong = {

@@ -52,7 +52,7 @@ def test_the_other_name_of_this_machine_counts_as_another() -> None:
 
 
 @pytest.mark.parametrize(("host", "tls"), [(ELSEWHERE, ""), (ELSEWHERE, "verify-full"), ("localhost", "verify-full")])
-async def test_a_certificate_that_nobody_signed_is_refused_and_the_error_says_what_to_set(
+async def test_a_self_signed_certificate_is_refused_and_the_error_names_the_setting(
     port: int, host: str, tls: str
 ) -> None:
     """By default already; before the password is sent."""
@@ -66,7 +66,7 @@ async def test_a_certificate_that_nobody_signed_is_refused_and_the_error_says_wh
     assert PASSWORD not in message
 
 
-async def test_a_pinned_certificate_is_taken_whoever_signed_it(port: int, certificate: Certificate) -> None:
+async def test_a_pinned_certificate_is_accepted_from_any_issuer(port: int, certificate: Certificate) -> None:
     """Also beside the pin of its successor, and whatever the host is called."""
     for host, tls in [
         ("localhost", f"pin:{certificate.sha256_hex}"),
@@ -119,7 +119,7 @@ async def test_plaintext_on_this_machine_needs_no_setting(postgres: EmbeddedPost
 
 
 @pytest.mark.parametrize("tls", ["", "verify-full", "encrypt-only", f"pin:{OTHER_PIN}"])
-async def test_plaintext_elsewhere_is_spoken_only_when_told(postgres: EmbeddedPostgres, tls: str) -> None:
+async def test_plaintext_to_another_host_is_used_only_by_setting(postgres: EmbeddedPostgres, tls: str) -> None:
     elsewhere = postgres.url("postgres").replace("127.0.0.1", ELSEWHERE)
     with pytest.raises(
         DatabaseUnavailable, match=r"offers no TLS: set DATABASE_TLS=private if that network is private$"

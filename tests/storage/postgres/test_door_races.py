@@ -62,7 +62,7 @@ async def test_writers_that_race_get_a_version_each_without_a_gap(database_url: 
 
 
 async def test_a_storm_ends_in_an_error_and_in_no_gap(db: Database) -> None:
-    """Whoever has lost too often gives up with nothing written, and is tried again later."""
+    """A writer that loses too often gives up with nothing written, and is tried again later."""
     await placed(db)
     done = await asyncio.gather(*(moved(db, "A-1", noted) for _ in range(4 * CONFLICTS_MAX)), return_exceptions=True)
     lost = [error for error in done if isinstance(error, ConflictsExhausted)]

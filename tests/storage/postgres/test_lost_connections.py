@@ -26,7 +26,7 @@ from tests.storage.postgres.tools import (
 )
 
 MARK = '{"orders":['
-"""How the document begins that the door's statement is executed with."""
+"""Beginning of the document that the door's statement is executed with."""
 
 
 @pytest.fixture

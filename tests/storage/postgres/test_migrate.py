@@ -64,7 +64,7 @@ async def test_a_new_migration_is_applied_alone(unmigrated_database_url: str, of
 
 
 async def test_an_edited_migration_is_refused(unmigrated_database_url: str, of_the_test: Path) -> None:
-    """What a database has is not what the file says any more: nothing may build upon that."""
+    """The database differs from the file now: no later migration may build on it."""
     await migrate(unmigrated_database_url)
     (of_the_test / "0001_first.sql").write_text("CREATE TABLE first (id int, text text);")
     (of_the_test / "0003_third.sql").write_text("CREATE TABLE third ();")
@@ -109,7 +109,7 @@ async def test_a_migration_does_not_queue_everybody_behind_a_lock(
     assert await migrate(unmigrated_database_url) == ["0001_first.sql"]
 
 
-async def test_another_migration_that_does_not_end_is_waited_for_and_then_told(
+async def test_another_migration_that_does_not_end_is_waited_for_and_then_an_error(
     unmigrated_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOCK_WAIT_S", 0.3)

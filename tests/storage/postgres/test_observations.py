@@ -1,4 +1,4 @@
-"""What was seen is kept in one table a day, made ahead and dropped whole."""
+"""Observations are kept in one table a day, made ahead and dropped whole."""
 
 import asyncio
 from contextlib import suppress
@@ -87,7 +87,7 @@ async def keep_until_free(db: Database) -> tuple[int, int]:
             return await keep_partitions(db, keep_days=90)
 
 
-async def test_upkeep_waits_for_nobody_who_reads_for_hours(db: Database, database_url: str) -> None:
+async def test_upkeep_does_not_wait_for_a_reader_of_hours(db: Database, database_url: str) -> None:
     """A dump of the database holds its lock till its end. Who waits behind it would hold up every order."""
     await placed(db)
     async with connected(database_url) as dump, dump.transaction():

@@ -100,7 +100,7 @@ async def test_late_money_its_case_and_its_refund_are_written_in_one_statement(d
     assert await due_within(db, 0.0) == [(REFUND_NO, 1, 0.0)]
 
 
-async def test_the_same_money_told_by_many_at_once_is_one_refund(database_url: str) -> None:
+async def test_many_processes_that_see_the_same_money_make_one_refund(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as two:
         await closed_order(one)
         committed = await asyncio.gather(*(came_late([one, two][n % 2]) for n in range(12)))

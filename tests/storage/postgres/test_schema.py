@@ -144,7 +144,7 @@ async def test_two_payments_cannot_have_one_transaction_of_an_account(db: Databa
     assert refused.value.constraint_name == "payments_transaction"
 
 
-async def test_payments_without_a_transaction_are_in_nobodys_way(db: Database) -> None:
+async def test_payments_without_a_transaction_do_not_conflict(db: Database) -> None:
     for order_no in ("A-1", "A-2"):
         await placed(db, order_no)
         await commit_evidence(db, order_no, closed(order_no))

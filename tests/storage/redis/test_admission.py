@@ -42,7 +42,7 @@ def shared(redis: Redis) -> SharedAdmission:
 
 
 async def admitted(admission: Admission, urgency: Urgency, *, rate: int = 10, tries: int = 30) -> int:
-    """How many of these calls are admitted at once."""
+    """Number of these calls that are admitted at once."""
     answers = [await admission.admit("shop", rate, urgency) for _ in range(tries)]
     return sum(isinstance(answer, Admitted) for answer in answers)
 

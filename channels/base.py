@@ -2,7 +2,8 @@
 
 An adapter speaks one channel's protocol for one account: it signs, sends, verifies and translates into evidence. It
 decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third. What only some
-channels can do is a small Protocol of its own, `ReadsResponses` and `ListsUndelivered`: callers use `isinstance`.
+channels can do is a small Protocol of its own, `ReadsResponses`, `ResolvesRows` and `ListsUndelivered`: callers use
+`isinstance`.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `line` counts from 1, where the statement has lines. `amount` is in minor units and never negative; for a payment it
     is the full price, coupons included, as in the evidence. `out_trade_no` is empty where the channel did not keep our
-    number; then `channel_transaction_id` finds the payment. `refund_no` is empty for a payment and for a refund that
-    was not ours.
+    number; `ids` are the other ids in the row that a payment may be known by. `refund_no` is empty for a payment and
+    for a refund that was not ours.
     """
 
     line: int
@@ -89,6 +90,12 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     currency: str
     at: datetime
+    ids: tuple[str, ...] = ()
+
+    @property
+    def all_ids(self) -> tuple[str, ...]:
+        """Every id in the row that a payment may be known by, the most exact first."""
+        return tuple(dict.fromkeys(filter(None, (self.out_trade_no, self.channel_transaction_id, *self.ids))))
 
 
 class MalformedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +103,20 @@ class MalformedRow(msgspec.Struct, frozen=True, kw_only=True):
 
     line: int
     reason: str
+
+
+class StatedTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """A count or sum that a statement states about its own rows, beside the same of the rows that could be read.
+
+    `name` is the statement's word for it. `stated` None: it cannot be read. Sums are in minor units.
+    """
+
+    name: str
+    stated: int | None
+    read: int
+
+
+StatementItem = StatementRow | MalformedRow | StatedTotal
 
 
 class Channel(Protocol):
@@ -114,6 +135,9 @@ class Channel(Protocol):
 
     statement_zone: tzinfo
     """Time zone of the statements' days."""
+
+    statement_format: str
+    """Statement files that `parse_statement` reads, in words for a person whose file was refused."""
 
     async def create_payment(self, create: Create) -> Created:
         """Create the payment, with our number as the idempotency key: two calls create one payment.
@@ -175,8 +199,8 @@ class Channel(Protocol):
         """
         ...
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-        """Rows of a statement, one at a time; memory does not grow with their number.
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
+        """Rows of a statement, one at a time, then the totals that it states; memory does not grow with the rows.
 
         Raises:
             ChannelUnreadable: the statement as a whole is not of the channel's form.
@@ -199,6 +223,15 @@ class ReadsResponses(Protocol):
 
     def status_of(self, body: bytes) -> int:
         """HTTP status that the channel sends with such a body, for a body that was stored without it."""
+        ...
+
+
+@runtime_checkable
+class ResolvesRows(Protocol):
+    """A channel whose statement rows may lack the id by which a payment is queried."""
+
+    async def resolve_row(self, row: StatementRow) -> tuple[str, ...]:
+        """Further ids of the row's payment, from the channel; none where it knows no more. Raises as `Channel`."""
         ...
 
 

@@ -260,6 +260,9 @@ class CaseReason(StrEnum):
     STATEMENT_STATUS = "statement_status"
     STATEMENT_UNCONFIRMED = "statement_unconfirmed"
     STATEMENT_MALFORMED = "statement_malformed"
+    STATEMENT_UNCLAIMED = "statement_unclaimed"
+    STATEMENT_REFUND_HERE_ONLY = "statement_refund_here_only"
+    STATEMENT_TOTAL = "statement_total"
 
 
 class OrderState(msgspec.Struct, frozen=True, kw_only=True):

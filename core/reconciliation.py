@@ -6,7 +6,7 @@ It says where to look, a query finds out, and the one door decides as for any ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
@@ -19,15 +19,17 @@ from core.order import CaseReason, Payment, PaymentStatus
 
 
 class Finding(StrEnum):
-    """Finding about a row, or about a payment without one. The first four need nobody; all others are differences.
+    """Finding about a row, or about a payment without one. The first five need nobody; all others are differences.
 
-    agrees: here as there. unknown: of no payment that nodrop knows, so there is nothing to repair. repaired: paid or
-    refunded there only, confirmed by a query, and here as well since then. waiting: paid here near midnight, and the
-    statement of the day beside it has not been read yet.
+    agrees: here as there. unknown: of no payment that nodrop knows, so there is nothing to repair. candidates: unknown,
+    and unpaid orders have its amount and day. unclaimed: unknown, at an account where nobody else sells. repaired: paid
+    or refunded there only, confirmed by a query, and here as well since then. waiting: paid or refunded here, and the
+    statement of a day beside it has not been read yet. total: the statement states another count or sum of its rows.
     """
 
     AGREES = "agrees"
     UNKNOWN = "unknown"
+    CANDIDATES = "candidates"
     REPAIRED = "repaired"
     WAITING = "waiting"
     PAID_THERE_ONLY = "paid_there_only"
@@ -40,16 +42,21 @@ class Finding(StrEnum):
     STATUS = "status"
     UNCONFIRMED = "unconfirmed"
     MALFORMED = "malformed"
+    UNCLAIMED = "unclaimed"
+    REFUND_HERE_ONLY = "refund_here_only"
+    TOTAL = "total"
 
     @property
     def is_difference(self) -> bool:
-        return self not in (Finding.AGREES, Finding.UNKNOWN, Finding.REPAIRED, Finding.WAITING)
+        return self not in _NO_DIFFERENCES
 
     @property
     def is_queried(self) -> bool:
         """Whether money moved only there: then the channel is queried, for only it can confirm that."""
         return self in (Finding.PAID_THERE_ONLY, Finding.REFUND)
 
+
+_NO_DIFFERENCES = frozenset({Finding.AGREES, Finding.UNKNOWN, Finding.CANDIDATES, Finding.REPAIRED, Finding.WAITING})
 
 CASES: Mapping[Finding, CaseReason] = MappingProxyType(
     {
@@ -62,6 +69,9 @@ CASES: Mapping[Finding, CaseReason] = MappingProxyType(
         Finding.STATUS: CaseReason.STATEMENT_STATUS,
         Finding.UNCONFIRMED: CaseReason.STATEMENT_UNCONFIRMED,
         Finding.MALFORMED: CaseReason.STATEMENT_MALFORMED,
+        Finding.UNCLAIMED: CaseReason.STATEMENT_UNCLAIMED,
+        Finding.REFUND_HERE_ONLY: CaseReason.STATEMENT_REFUND_HERE_ONLY,
+        Finding.TOTAL: CaseReason.STATEMENT_TOTAL,
     }
 )
 """The case that a difference opens. For a payment that is paid only there the door opens its own."""
@@ -78,6 +88,8 @@ class Row(Protocol):
     def amount(self) -> int: ...
     @property
     def currency(self) -> str: ...
+    @property
+    def all_ids(self) -> tuple[str, ...]: ...
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +156,19 @@ def _compare_refund(row: Row, payment: Payment, *, repeats: bool, refunded: int)
 def _other_transaction(row: Row, payment: Payment) -> str | None:
     """Detail if the row is about other money than the money that paid here; a row may lack the transaction."""
     here, there = payment.channel_transaction_id, row.channel_transaction_id
-    return f"{there} there, {here} here" if here is not None and there and there != here else None
+    return f"{there} there, {here} here" if here is not None and there and here not in row.all_ids else None
+
+
+def judge_unknown(row: Row, orders: Sequence[str], *, exclusive: bool) -> tuple[Finding, str]:
+    """The finding about a row of a payment that is not known here. `orders` are not paid and agree in amount and day.
+
+    On an `exclusive` account nobody else sells, so the money is somebody's order; a refund moves none towards us.
+    """
+    candidates = f"; unpaid orders with this amount: {', '.join(orders)}" if orders else ""
+    detail = f"{row.amount} {row.currency} there, no payment here{candidates}"
+    if row.kind == "refund" or not (orders or exclusive):
+        return Finding.UNKNOWN, detail
+    return Finding.UNCLAIMED if exclusive else Finding.CANDIDATES, detail
 
 
 def judge(finding: Finding, detail: str, evidence: Evidence, decision: Decision, *, refunded: int) -> Judged:

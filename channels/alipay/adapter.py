@@ -19,7 +19,7 @@ from channels.alipay.keys import KeyRing
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
-from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
@@ -82,6 +82,7 @@ class Alipay:
     methods: tuple[str, ...] = ("precreate", "page", "wap")
     queries_by_reference = False
     statement_zone: tzinfo = ZONE
+    statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = account.credentials_as(Credentials)
@@ -207,7 +208,7 @@ class Alipay:
         if response.status != HTTPStatus.OK:
             raise ChannelUnreadable(f"status_{response.status}")
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return read_statement(statement)
 
     # -- in parts ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
@@ -50,6 +50,7 @@ class Paypal:
     methods: tuple[str, ...] = ("checkout",)
     queries_by_reference = True
     statement_zone: tzinfo = UTC
+    statement_format = "transactions of the Transaction Search API, one JSON object a line"
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = read_credentials(account)
@@ -178,7 +179,7 @@ class Paypal:
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
         await paypal_statement.fetch(self._api, day, into)
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return paypal_statement.parse(statement)
 
     def _web_address(self, text: str) -> str:

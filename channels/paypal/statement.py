@@ -1,7 +1,8 @@
 """PayPal's statement of a day, its transaction search: fetched page by page, stored as one JSON object a line.
 
 https://developer.paypal.com/docs/api/transaction-search/v1/ ; a transaction is listed up to three hours after it was
-made. Only incoming payments and the refunds linked to one are read.
+made. Only incoming payments and the refunds linked to one are read; other transactions may lack anything. The number of
+transactions that PayPal states is stored behind those of each span.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from functools import partial
-from typing import IO, Annotated
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 
-from channels.base import MalformedRow, StatementRow
+from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
 from channels.kit.json_body import read_json
 from channels.paypal.api import Api, require_success
 from channels.transport import STATEMENT_BYTES_MAX
@@ -29,6 +29,8 @@ CALLS_MAX = 400
 """200,000 transactions: more than one account makes in a day; it also ends endless pages."""
 
 LINE_BYTES_MAX = 64 * 1024
+
+_TOTAL = b'{"total_items":'
 
 _TOO_LARGE = "RESULTSET_TOO_LARGE"
 """PayPal lists at most 10,000 transactions of one span."""
@@ -53,6 +55,7 @@ _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
     transaction_details: tuple[msgspec.Raw, ...]
     total_pages: Annotated[int, msgspec.Meta(ge=0)] = 1
+    total_items: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Money(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +78,32 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     transaction_info: _Info
 
 
+class _Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that say whether a transaction is a payment or a refund. Others may lack them, but for the code."""
+
+    transaction_event_code: _Code
+    transaction_status: str = ""
+    transaction_amount: Any = None
+
+    @property
+    def is_out(self) -> bool:
+        amount = self.transaction_amount
+        match = _SIGNED.fullmatch(str(amount.get("value", ""))) if isinstance(amount, dict) else None
+        return match is not None and match[1] == "-"
+
+
+class _KindLine(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_info: _Kind
+
+
 class _AnyLine(msgspec.Struct, frozen=True, kw_only=True):
     transaction_info: msgspec.Raw
+
+
+class _TotalLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of transactions of a span, behind them."""
+
+    total_items: int
 
 
 async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
@@ -86,7 +113,7 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
     calls = size = 0
     while spans:
         first, last = spans.pop()
-        page, pages = 1, 1
+        page, pages, total = 1, 1, None
         while page <= pages:
             calls += 1
             if calls > CALLS_MAX:
@@ -98,19 +125,27 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
                 spans += [(middle + _SECOND, last), (first, middle)]
                 break
             size += _write(content, into, STATEMENT_BYTES_MAX - size)
+            if page == 1:  # on later pages PayPal may count from there on
+                total = content.total_items
             page, pages = page + 1, content.total_pages
+        else:
+            size += _write_total(total, into)
     if size == 0:
         raise ChannelRefused("no_statement")
 
 
-def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """The rows of what `fetch` wrote. Raises as `Channel.parse_statement`."""
-    line = 0
+def parse(statement: IO[bytes]) -> Iterator[StatementItem]:
+    """The rows of what `fetch` wrote, then the number of transactions. Raises as `Channel.parse_statement`."""
+    line = read = stated = 0
     while text := statement.readline(LINE_BYTES_MAX):
         line += 1
         row: StatementRow | MalformedRow | None
         try:
-            row = _row(line, read_json(text, _Line).transaction_info)
+            if text.startswith(_TOTAL):
+                stated += read_json(text, _TotalLine).total_items
+                continue
+            row = _row(line, text)
+            read += 1
         except (ChannelUnreadable, InvalidRequest, ValueError):
             if line == 1 and not _is_transaction(text):
                 raise ChannelUnreadable("statement") from None
@@ -119,6 +154,8 @@ def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
             yield row
     if line == 0:
         raise ChannelUnreadable("statement_empty")
+    if stated:
+        yield StatedTotal(name="total_items", stated=stated, read=read)
 
 
 async def _page(api: Api, first: datetime, last: datetime, page: int) -> _Page | None:
@@ -147,6 +184,10 @@ def _write(page: _Page, into: IO[bytes], bytes_max: int) -> int:
     return size
 
 
+def _write_total(total: int | None, into: IO[bytes]) -> int:
+    return into.write(b"%b%d}\n" % (_TOTAL, total)) if total else 0
+
+
 def _is_transaction(text: bytes) -> bool:
     try:
         read_json(text, _AnyLine)
@@ -155,31 +196,45 @@ def _is_transaction(text: bytes) -> bool:
     return True
 
 
-def _row(line: int, info: _Info) -> StatementRow | None:
-    """Return None for a transaction that is neither an incoming payment nor a refund."""
-    sign, text = _split(info.transaction_amount.value)
-    amount = minor_units(text, info.transaction_amount.currency_code)
-    at, is_out, code = _instant(info.transaction_initiation_date), sign == "-", info.transaction_event_code
-    row = partial(StatementRow, line=line, amount=amount, currency=info.transaction_amount.currency_code, at=at)
-    if code.startswith(_PAYMENT) and not is_out and info.transaction_status in _WAS_PAID:
-        number = info.custom_field or info.invoice_id
-        return row(kind="payment", out_trade_no=number, channel_transaction_id=info.transaction_id)
-    if code.startswith(_REFUND) and code not in _HOLDS and is_out and info.transaction_status == "S":
-        return row(
-            kind="refund",
-            out_trade_no=info.custom_field,
-            channel_transaction_id=info.paypal_reference_id,
-            # One that was made in the console has the payment's own invoice number.
-            refund_no=info.invoice_id if info.invoice_id != info.custom_field else "",
-        )
+def _row(line: int, text: bytes) -> StatementRow | None:
+    """Return None for a transaction that is neither an incoming payment nor a refund, whatever else it lacks."""
+    kind = _kind(read_json(text, _KindLine).transaction_info)
+    if kind is None:
+        return None
+    info = read_json(text, _Line).transaction_info
+    currency = info.transaction_amount.currency_code
+    is_payment, other_number = kind == "payment", info.invoice_id
+    number = info.custom_field or (other_number if is_payment else "")
+    transaction = info.transaction_id if is_payment else info.paypal_reference_id
+    return StatementRow(
+        line=line,
+        kind=kind,
+        out_trade_no=number,
+        channel_transaction_id=transaction,
+        # A refund that was made in the console has the payment's own invoice number.
+        refund_no=other_number if not is_payment and other_number != number else "",
+        amount=minor_units(_unsigned(info.transaction_amount.value), currency),
+        currency=currency,
+        at=_instant(info.transaction_initiation_date),
+        # A payment refers to its order.
+        ids=tuple(id_ for id_ in (other_number, info.paypal_reference_id) if id_ and id_ not in (number, transaction)),
+    )
+
+
+def _kind(info: _Kind) -> Literal["payment", "refund"] | None:
+    code, status = info.transaction_event_code, info.transaction_status
+    if code.startswith(_PAYMENT) and not info.is_out and status in ("", *_WAS_PAID):
+        return "payment"
+    if code.startswith(_REFUND) and code not in _HOLDS and info.is_out and status in ("", "S"):
+        return "refund"
     return None
 
 
-def _split(value: str) -> tuple[str, str]:
+def _unsigned(value: str) -> str:
     match = _SIGNED.fullmatch(value)
     if match is None:
         raise ChannelUnreadable("amount")
-    return match[1], match[2]
+    return match[2]
 
 
 def _instant(text: str) -> datetime:

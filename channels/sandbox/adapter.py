@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.kit.trace import record_check
 from channels.kit.web_address import web_address
@@ -82,6 +82,7 @@ class Sandbox:
     methods: tuple[str, ...] = ("page",)
     queries_by_reference = False
     statement_zone: tzinfo = UTC
+    statement_format = "the sandbox's CSV in UTF-8"
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = account.credentials_as(Credentials)
@@ -175,7 +176,7 @@ class Sandbox:
         )
         into.write(response.body)
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return read_statement(statement)
 
     # -- the wire ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import IO
 from urllib.parse import quote
 
-from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.stripe import statement as stripe_statement
 from channels.stripe.account import base_url, read_credentials
@@ -44,6 +44,7 @@ class Stripe:
     methods: tuple[str, ...] = ("checkout", "payment_intent")
     queries_by_reference = True
     statement_zone: tzinfo = UTC
+    statement_format = "balance transactions of the API with their source expanded, one JSON object a line"
 
     def __init__(self, account: AccountConfig, transport: Transport) -> None:
         credentials = read_credentials(account)
@@ -162,7 +163,7 @@ class Stripe:
     async def fetch_statement(self, day: date, into: IO[bytes]) -> None:
         await stripe_statement.fetch(self._api, day, into)
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return stripe_statement.parse(statement)
 
     # -- responses -----------------------------------------------------------------------------------------------------

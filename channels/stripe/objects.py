@@ -125,6 +125,7 @@ class Refund(_Object, frozen=True, kw_only=True):
     currency: _Currency
     status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"] | None = None
     payment_intent: Id | None = None
+    charge: Id | None = None
 
     @property
     def refund_no(self) -> str:

@@ -121,6 +121,7 @@ def _payment_row(number: int, transaction: _OfPayment) -> StatementRow:
         amount=from_stripe(charge.captured, currency),
         currency=currency,
         at=instant(transaction.created),
+        ids=(charge.id,),
     )
 
 
@@ -135,4 +136,5 @@ def _refund_row(number: int, transaction: _OfRefund) -> StatementRow:
         amount=from_stripe(refund.amount, currency),
         currency=currency,
         at=instant(transaction.created),
+        ids=() if refund.charge is None else (refund.charge,),
     )

@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
-from channels.base import Acknowledgement, Callback, Create, Created, MalformedRow, RefundState, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
@@ -71,6 +71,7 @@ class WechatPay:
     methods: tuple[str, ...] = ("native", "h5", "jsapi")
     queries_by_reference = False
     statement_zone: tzinfo = wechatpay_bill.ZONE
+    statement_format = "the trade bill (交易账单) of bill_type ALL, SUCCESS or REFUND, as CSV or in gzip"
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         self._name = account.name
@@ -198,7 +199,7 @@ class WechatPay:
             file.seek(0)
             shutil.copyfileobj(file, into)
 
-    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
+    def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return wechatpay_bill.rows(statement)
 
     # -- requests and responses ----------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""The statement of a day (交易账单): packed with gzip, one transaction a line, each cell behind a backquote.
+"""The statement of a day (交易账单): one transaction a line, each cell behind a backquote, plain or packed with gzip.
 
 https://pay.weixin.qq.com/docs/merchant/apis/native-payment/get-trade-bill.html. Nothing is quoted, and a subject may
 contain commas, so a cell ends where the next backquote begins. Columns are found by name: new ones are added at times.
+Bills of all transactions, of payments alone (SUCCESS) and of refunds alone (REFUND) are read, with the columns of today
+and with the older ones.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import hmac
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha1
 from typing import IO
 
-from channels.base import MalformedRow, StatementRow
+from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import is_currency, minor_units
 
@@ -31,17 +34,21 @@ _AT = "交易时间"
 _TRANSACTION = "微信订单号"
 _NUMBER = "商户订单号"
 _STATE = "交易状态"
-_AMOUNT = "订单金额"
 _CURRENCY = "货币种类"
 _REFUND_NUMBER = "商户退款单号"
 _REFUND_STATE = "退款状态"
-_REFUND_AMOUNT = "退款金额"
-# Requested refund, coupons included, as in 订单金额; bills of old accounts do not have it.
-_REFUND_REQUESTED = "申请退款金额"
-_COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _AMOUNT, _CURRENCY, _REFUND_NUMBER, _REFUND_STATE, _REFUND_AMOUNT)
+_COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _CURRENCY)
+# The name of today, then older ones. A requested refund includes coupons, as 订单金额 does.
+_AMOUNTS = ("订单金额", "总金额")
+_REFUND_AMOUNTS = ("申请退款金额", "退款金额")
+# In bills of refunds alone, 交易时间 is the time of the payment.
+_REFUND_TIMES = ("退款成功时间", "退款申请时间", _AT)
 
-_SUMS = "总交易单数".encode()
-"""Start of the line above the sums, which end the file."""
+_COUNT = "总交易单数"
+_AMOUNT_SUMS = ("订单总金额", "总交易额")
+_REFUND_SUMS = ("申请退款总金额", "总退款金额", "退款总金额")
+_END_LINES = 2
+"""Names of the sums and the sums themselves, the last two lines of a bill."""
 
 _GZIP = b"\x1f\x8b"
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
@@ -68,22 +75,21 @@ def check_hash(statement: IO[bytes], sha1_hex: str) -> None:
         raise ChannelUnreadable("statement_hash")
 
 
-def rows(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """Payments and refunds of the statement, without the sums at its end.
+def rows(statement: IO[bytes]) -> Iterator[StatementItem]:
+    """Payments and refunds of the statement, then its sums beside the same of the rows that were read.
 
     Raises:
-        ChannelUnreadable: it does not begin with the columns, or ends before its sums, so it was cut off.
+        ChannelUnreadable: it does not begin with the columns, or does not end with sums, so it was cut off.
     """
     lines = _lines(statement)
     _, first = next(lines, (0, b""))
-    columns = _columns(first)
-    for number, line in lines:
-        if line.startswith(_SUMS):
-            return
-        row = _row(number, line, columns) if line.startswith(b"`") else MalformedRow(line=number, reason="columns")
-        if row is not None:
+    bill = _Bill(_names(first))
+    held: deque[tuple[int, bytes]] = deque()
+    for numbered in lines:  # only the last lines can be the sums: a goods name may contain line breaks
+        held.append(numbered)
+        if len(held) > _END_LINES and (row := bill.read(*held.popleft())) is not None:
             yield row
-    raise ChannelUnreadable("statement_without_sums")
+    yield from bill.totals([line for _, line in held])
 
 
 def _unpacked(statement: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
@@ -93,39 +99,66 @@ def _unpacked(statement: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
 
 
 def _lines(statement: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their ends; never more than one line in memory."""
+    """Numbered lines without their ends and without empty ones; never more than one line in memory."""
     unpacked, size, number = _unpacked(statement), 0, 0
     try:
         while line := unpacked.readline(LINE_BYTES_MAX + 1):
             size, number = size + len(line), number + 1
             if len(line) > LINE_BYTES_MAX or size > UNPACKED_BYTES_MAX:
                 raise ChannelUnreadable("statement_oversized")
-            yield number, line.rstrip(b"\r\n")
+            if line.strip():
+                yield number, line.rstrip(b"\r\n")
     except (OSError, EOFError, zlib.error):
         raise ChannelUnreadable("statement_packing") from None
 
 
-def _columns(line: bytes) -> dict[str, int]:
+def _names(line: bytes) -> list[str]:
+    """Names of the columns, or of the sums, in order; none if the line is no text."""
     try:
-        names = line.decode("utf-8-sig").split(",")
+        return [name.strip().removeprefix("`") for name in line.decode("utf-8-sig").split(",")]
     except UnicodeDecodeError:
-        names = []
-    columns = {name.strip().removeprefix("`"): index for index, name in enumerate(names)}
-    if len(columns) < len(names) or not columns.keys() >= set(_COLUMNS):
-        raise ChannelUnreadable("statement_header")
-    return columns
+        return []
 
 
-def _row(number: int, line: bytes, columns: dict[str, int]) -> StatementRow | MalformedRow | None:
-    """Row of a line; None when it moved no money."""
-    try:
-        cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
-    except UnicodeDecodeError:
-        return MalformedRow(line=number, reason="encoding")
-    if len(cells) != len(columns):
-        return MalformedRow(line=number, reason="columns")
-    cell = {name: cells[index] for name, index in columns.items()}
-    state, refund_state = cell[_STATE], cell[_REFUND_STATE]
+class _Bill:
+    """Columns of one bill, with the count and the sums of its rows so far. Malformed rows are in none of them."""
+
+    def __init__(self, names: list[str]) -> None:
+        if len(set(names)) < len(names) or not {*_COLUMNS} <= {*names} or not {*_AMOUNTS} & {*names}:
+            raise ChannelUnreadable("statement_header")
+        self._names = names
+        self._count = self._paid = self._given_back = 0
+
+    def read(self, number: int, line: bytes) -> StatementRow | MalformedRow | None:
+        """Row of a line; None when it moved no money. Every row that can be read counts in the bill's sums."""
+        try:
+            cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
+        except UnicodeDecodeError:
+            return MalformedRow(line=number, reason="encoding")
+        if not line.startswith(b"`") or len(cells) != len(self._names):
+            return MalformedRow(line=number, reason="columns")
+        cell = dict(zip(self._names, cells, strict=True))
+        row = _row(number, cell)
+        if not isinstance(row, MalformedRow):
+            self._count += 1
+            self._paid += 0 if cell[_STATE] == "REFUND" else _fen(cell, _AMOUNTS)
+            self._given_back += _fen(cell, _REFUND_AMOUNTS)
+        return row
+
+    def totals(self, end: list[bytes]) -> Iterator[StatedTotal]:
+        """The sums in the last lines of the bill."""
+        if len(end) < _END_LINES or _COUNT not in (names := _names(end[0])):
+            raise ChannelUnreadable("statement_without_sums")
+        stated = dict(zip(names, _names(end[1]), strict=False))
+        yield StatedTotal(name=_COUNT, stated=_count(stated.get(_COUNT, "")), read=self._count)
+        for sums, read in ((_AMOUNT_SUMS, self._paid), (_REFUND_SUMS, self._given_back)):
+            name = next((name for name in sums if name in names), None)
+            if name is not None:
+                yield StatedTotal(name=name, stated=_amount(stated.get(name, "")), read=read)
+
+
+def _row(number: int, cell: dict[str, str]) -> StatementRow | MalformedRow | None:
+    state, refund_state = cell[_STATE], cell.get(_REFUND_STATE, "")
     if state == "REVOKED" or (state == "REFUND" and refund_state == "FAIL"):
         return None
     if state not in ("SUCCESS", "REFUND") or (state == "REFUND" and refund_state not in ("SUCCESS", "PROCESSING")):
@@ -135,18 +168,18 @@ def _row(number: int, line: bytes, columns: dict[str, int]) -> StatementRow | Ma
 
 def _money(number: int, cell: dict[str, str], *, is_refund: bool) -> StatementRow | MalformedRow:
     """Row of a payment or refund. A refund under way has already left the merchant's balance."""
-    refund_no = "" if cell[_REFUND_NUMBER] in _NONE or not is_refund else cell[_REFUND_NUMBER]
+    refund_no = cell.get(_REFUND_NUMBER, "") if is_refund else ""
+    refund_no = "" if refund_no in _NONE else refund_no
     ids = [cell[_NUMBER], cell[_TRANSACTION], *([refund_no] if refund_no else [])]
     if not all(_ID.fullmatch(text) for text in ids):
         return MalformedRow(line=number, reason="number")
-    at = _instant(cell[_AT])
+    at = _instant(_first(cell, _REFUND_TIMES) if is_refund else cell[_AT])
     if at is None:
         return MalformedRow(line=number, reason="time")
     if not is_currency(cell[_CURRENCY]):
         return MalformedRow(line=number, reason="currency")
     try:
-        text = cell.get(_REFUND_REQUESTED, cell[_REFUND_AMOUNT]) if is_refund else cell[_AMOUNT]
-        amount = minor_units(text, cell[_CURRENCY])
+        amount = minor_units(_first(cell, _REFUND_AMOUNTS if is_refund else _AMOUNTS), cell[_CURRENCY])
     except InvalidRequest:
         return MalformedRow(line=number, reason="amount")
     return StatementRow(
@@ -159,6 +192,26 @@ def _money(number: int, cell: dict[str, str], *, is_refund: bool) -> StatementRo
         currency=cell[_CURRENCY],
         at=at,
     )
+
+
+def _first(cell: dict[str, str], names: tuple[str, ...]) -> str:
+    """The first of these cells that the bill has and that is not empty."""
+    return next((cell[name] for name in names if cell.get(name)), "")
+
+
+def _fen(cell: dict[str, str], names: tuple[str, ...]) -> int:
+    return _amount(_first(cell, names)) or 0
+
+
+def _amount(text: str) -> int | None:
+    try:
+        return minor_units(text, "CNY")
+    except InvalidRequest:
+        return None
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _instant(text: str) -> datetime | None:

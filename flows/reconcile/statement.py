@@ -7,7 +7,7 @@ before its first row has an effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, closing
 from datetime import date, datetime
 from hashlib import file_digest
@@ -18,9 +18,10 @@ from typing import IO, NamedTuple
 
 from msgspec import Struct
 
-from channels.base import MalformedRow, StatementRow
+from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.statement_formats import likely_format
 from core.admission import Urgency
-from core.errors import ChannelRefused, ChannelUnavailable
+from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -40,13 +41,21 @@ class Numbered(NamedTuple):
     row: StatementRow | MalformedRow
 
 
+Times = tuple[datetime, datetime]
+
+
 class Statement(Struct, frozen=True, kw_only=True):
-    """A statement that is of the channel's form. `span` is from its first payment to its last one."""
+    """A statement that is of the channel's form. The spans are from its first payment or refund to its last one.
+
+    `totals` are the counts and sums that it states and that differ from its rows, as far as they can be read.
+    """
 
     path: Path
     sha256: bytes
     rows: int
-    span: tuple[datetime, datetime] | None
+    span: Times | None
+    refund_span: Times | None
+    totals: tuple[StatedTotal, ...]
 
 
 @asynccontextmanager
@@ -82,24 +91,43 @@ async def check_statement(account: Account, path: Path) -> Statement:
     """Read the statement once to its end.
 
     Raises:
-        ChannelUnreadable: it is not of the channel's form.
+        ChannelUnreadable: it is not of the channel's form; the message says what it looks like and what is read.
     """
     with path.open("rb") as file:
         sha256 = file_digest(file, "sha256").digest()
-    count, first, last = 0, None, None
-    async for batch in batches(account, path):
+        file.seek(0)
+        try:
+            return await _checked(account, path, sha256)
+        except ChannelUnreadable as error:
+            taken = account.channel.statement_format
+            detail = f"{error.detail}: this looks like {likely_format(file)}; what is read is {taken}"
+            raise ChannelUnreadable(detail) from None
+
+
+async def _checked(account: Account, path: Path, sha256: bytes) -> Statement:
+    count = 0
+    spans: dict[str, Times] = {}
+    totals: list[StatedTotal] = []
+    async for batch in batches(account, path, totals.append):
         count = batch[-1].row_no
-        times = [row.at for _, row in batch if isinstance(row, StatementRow) and row.kind == "payment"]
-        if times:
-            first = min(times) if first is None else min(first, *times)
-            last = max(times) if last is None else max(last, *times)
-    span = None if first is None or last is None else (first, last)
-    return Statement(path=path, sha256=sha256, rows=count, span=span)
+        for row in (row for _, row in batch if isinstance(row, StatementRow)):
+            first, last = spans.get(row.kind, (row.at, row.at))
+            spans[row.kind] = (min(first, row.at), max(last, row.at))
+    return Statement(
+        path=path,
+        sha256=sha256,
+        rows=count,
+        span=spans.get("payment"),
+        refund_span=spans.get("refund"),
+        totals=tuple(total for total in totals if total.stated != total.read),
+    )
 
 
-async def batches(account: Account, path: Path) -> AsyncIterator[list[Numbered]]:
-    """All rows in order, in batches; other tasks run between two batches. Raises as `check_statement`."""
-    with path.open("rb") as file, closing(_numbered(account, file)) as rows:
+async def batches(
+    account: Account, path: Path, on_total: Callable[[StatedTotal], None] | None = None
+) -> AsyncIterator[list[Numbered]]:
+    """All rows in order, in batches; other tasks run between two batches. Raises as the channel's `parse_statement`."""
+    with path.open("rb") as file, closing(_numbered(account.channel.parse_statement(file), on_total)) as rows:
         if not file.peek(1):
             return
         while batch := list(islice(rows, BATCH)):
@@ -107,6 +135,13 @@ async def batches(account: Account, path: Path) -> AsyncIterator[list[Numbered]]
             await asyncio.sleep(0)
 
 
-def _numbered(account: Account, file: IO[bytes]) -> Generator[Numbered, None, None]:
-    for row_no, row in enumerate(account.channel.parse_statement(file), 1):
-        yield Numbered(row_no, row)
+def _numbered(
+    items: Iterator[StatementItem], on_total: Callable[[StatedTotal], None] | None
+) -> Generator[Numbered, None, None]:
+    row_no = 0
+    for item in items:
+        if not isinstance(item, StatedTotal):
+            row_no += 1
+            yield Numbered(row_no, item)
+        elif on_total is not None:
+            on_total(item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import date
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from channels.adapters import open_channel
-from channels.base import Channel, Create, Created, MalformedRow, Payer, StatementRow
+from channels.base import Channel, Create, Created, MalformedRow, Payer, StatedTotal, StatementItem, StatementRow
 from channels.transport import Transport
 from core.evidence import Evidence, Paid
 from core.order import Payment, PaymentStatus
@@ -180,7 +180,12 @@ async def rows_of(env: Env, day: date) -> list[StatementRow | MalformedRow]:
     with TemporaryFile() as file:
         await env.adapter.fetch_statement(day, file)
         file.seek(0)
-        return list(env.adapter.parse_statement(file))
+        return rows_in(env.adapter.parse_statement(file))
+
+
+def rows_in(items: Iterable[StatementItem]) -> list[StatementRow | MalformedRow]:
+    """The rows among what is read from a statement."""
+    return [item for item in items if not isinstance(item, StatedTotal)]
 
 
 _offline: dict[tuple[str, tuple[Key, ...]], Channel] = {}

@@ -291,6 +291,9 @@ class Driver(Protocol):
     statement: bytes
     """Two rows: NUMBER paid by `transaction` at PAID_AT, and 1000 of it refunded as REFUND_NO a second later."""
 
+    states_totals: bool = False
+    """Whether the channel's statements state counts or sums."""
+
     statement_rows: tuple[StatementRow, ...]
     """The rows of `statement`."""
 
@@ -301,6 +304,10 @@ class Driver(Protocol):
 
     def no_statements(self) -> Mapping[str, bytes]:
         """Files that are no statement of this channel: another header, cut off, bad gzip …"""
+        return {}
+
+    def same_statements(self) -> Mapping[str, bytes]:
+        """The rows of `statement` in the channel's other forms: packed, with older columns, with other line ends …"""
         return {}
 
     @abstractmethod

@@ -6,11 +6,13 @@ from io import BytesIO
 from tempfile import TemporaryFile
 
 import pytest
+from msgspec.structs import replace
 
-from channels.base import Channel, MalformedRow, StatementRow
+from channels.base import Channel, MalformedRow, StatedTotal, StatementRow
+from channels.statement_formats import likely_format
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from simulator.kernel.faults import CallKind
-from tests.channels.conftest import Env, rows_of
+from tests.channels.conftest import Env, rows_in, rows_of
 from tests.channels.driver import Driver
 from tests.channels.reports import AMOUNT, NUMBER, REFUND_NO
 
@@ -25,7 +27,11 @@ LONG_AGO = date(2020, 1, 1)
 
 
 def parsed(channel: Channel, statement: bytes) -> list[StatementRow | MalformedRow]:
-    return list(channel.parse_statement(BytesIO(statement)))
+    return rows_in(channel.parse_statement(BytesIO(statement)))
+
+
+def totals(channel: Channel, statement: bytes) -> list[StatedTotal]:
+    return [item for item in channel.parse_statement(BytesIO(statement)) if isinstance(item, StatedTotal)]
 
 
 async def test_a_statement_lists_payments_and_refunds(env: Env) -> None:
@@ -78,6 +84,37 @@ async def test_a_refused_statement_raises_the_refusal(env: Env) -> None:
 def test_statement_rows_are_read_exactly(offline: Channel, driver: Driver) -> None:
     assert tuple(parsed(offline, driver.statement)) == driver.statement_rows
     assert [row.kind for row in driver.statement_rows] == ["payment", "refund"]
+
+
+def test_every_form_of_a_statement_is_read(offline: Channel, driver: Driver) -> None:
+    expected = [replace(row, line=0, ids=()) for row in driver.statement_rows]
+    for name, statement in driver.same_statements().items():
+        assert [replace(row, line=0, ids=()) for row in rows_only(offline, statement)] == expected, name
+        assert all(total.stated == total.read for total in totals(offline, statement)), name
+
+
+def rows_only(channel: Channel, statement: bytes) -> list[StatementRow]:
+    rows = parsed(channel, statement)
+    assert not [row for row in rows if isinstance(row, MalformedRow)]
+    return [row for row in rows if isinstance(row, StatementRow)]
+
+
+def test_totals_of_a_statement_are_those_of_the_rows_that_were_read(offline: Channel, driver: Driver) -> None:
+    """A row that is malformed is missing in them."""
+    forms = {"statement": driver.statement, **driver.same_statements()}
+    stating = {name: totals(offline, statement) for name, statement in forms.items()}
+    assert any(stating.values()) == driver.states_totals
+    assert all(total.stated == total.read for of_form in stating.values() for total in of_form)
+    if stating["statement"]:
+        for name, statement in driver.malformed_statements().items():
+            assert any(total.stated != total.read for total in totals(offline, statement)), name
+
+
+def test_a_refused_file_is_recognised(offline: Channel, driver: Driver) -> None:
+    """Each channel's own statement has a name, and so has every kind of file that is taken for one."""
+    forms = {"statement": driver.statement, **driver.same_statements()}
+    assert all(likely_format(BytesIO(form)) != "an unknown form" for form in forms.values())
+    assert offline.statement_format
 
 
 def test_a_malformed_row_is_reported_and_the_others_still_count(offline: Channel, driver: Driver) -> None:

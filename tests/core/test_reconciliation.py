@@ -14,7 +14,7 @@ from channels.base import StatementRow
 from core.decision import Case, Change, Decision, Event, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.order import CaseReason, Payment, PaymentStatus
-from core.reconciliation import CASES, Finding, compare, judge
+from core.reconciliation import CASES, Finding, compare, judge, judge_unknown
 from storage.postgres.reconciliation.runs import LastReconciliation
 from tests.core.states import a_payment, an_order
 
@@ -87,6 +87,29 @@ def test_findings_of_a_refund_row(given_back_here: int, given_back_there: int, f
 def test_findings_of_a_refund_in_another_currency_and_of_a_repeated_one() -> None:
     assert findings(row(kind="refund", currency="USD"), PAID, refunded=1) == [Finding.CURRENCY]
     assert findings(row(kind="refund", refund_no="r-1"), PAID, repeats=True, refunded=1) == [Finding.DUPLICATE]
+
+
+def test_a_row_with_several_ids_is_of_the_transaction_that_any_of_them_names() -> None:
+    """A charge without its PaymentIntent, or the other way round."""
+    assert findings(row(channel_transaction_id="ch-1", ids=("t-1",)), PAID) == []
+    assert findings(row(channel_transaction_id="ch-1", ids=("t-2",)), PAID) == [Finding.TRANSACTION]
+
+
+@pytest.mark.parametrize(
+    ("kind", "orders", "exclusive", "found"),
+    [
+        ("payment", (), False, Finding.UNKNOWN),
+        ("payment", ("A-1", "A-2"), False, Finding.CANDIDATES),
+        ("payment", (), True, Finding.UNCLAIMED),
+        ("payment", ("A-1", "A-2"), True, Finding.UNCLAIMED),
+        ("refund", ("A-1", "A-2"), True, Finding.UNKNOWN),
+    ],
+)
+def test_finding_of_an_unknown_row(kind: str, orders: tuple[str, ...], exclusive: bool, found: Finding) -> None:
+    finding, detail = judge_unknown(row(kind=kind), orders, exclusive=exclusive)
+    assert finding is found
+    assert ("A-1, A-2" in detail) == bool(orders)
+    assert f"{OPEN.amount} {OPEN.currency}" in detail
 
 
 @given(st.integers(0, 10**14), st.sampled_from(["CNY", "USD"]), st.sampled_from([OPEN, PAID, CLOSED]), st.booleans())

@@ -74,7 +74,9 @@ REFUND_LINE = (
 )
 FOOTER = (
     "#-----------------------------------------业务明细列表结束------------------------------------",
-    "#交易合计：1笔，商家实收共88.88元，商家优惠共0.00元",
+    "#交易合计：1笔，商家实收共80.00元，商家优惠共8.88元",
+    "#退款合计：1笔，商家实收退款共-10.00元，商家优惠退款共0.00元",
+    "#导出时间：[2026年11月24日 09:00:00]",
 )
 
 
@@ -183,6 +185,7 @@ class AlipayDriver(Driver):
     nonsense_errors = (ChannelUnreadable, CallbackForged)
     bad_signatures = ("%%%", "QQ", "QQ==", "A" * 343, "A" * 344, "A" * 1400)
 
+    states_totals = True
     statement_rows = (
         StatementRow(
             line=6,
@@ -472,7 +475,9 @@ class AlipayDriver(Driver):
         return {
             "cut off": self.statement[:-30],
             "a byte changed": self.statement.replace(self.statement[200:204], b"\x00\x00\x00\x00"),
-            "the CSV alone": good,
+            "the CSV cut off before its end": good.partition(
+                "#-----------------------------------------业务明细列表结束".encode("gbk")
+            )[0],
             "no details": zipped(good, name="readme.csv"),
             "another header": zipped(details(PAYMENT_LINE, header=HEADER.replace("订单金额（元）", "金额（元）"))),
             "no header": zipped("\r\n".join((*PREAMBLE, PAYMENT_LINE, "")).encode("gbk")),
@@ -481,6 +486,16 @@ class AlipayDriver(Driver):
             "packed as no statement is": zipped(good, packing=zipfile.ZIP_LZMA),
             "too many files": zipped(good, others={f"{at}.csv": b"" for at in range(100)}),
             "larger than any": _claiming_to_unpack_to(self.statement, 2 << 30),
+        }
+
+    def same_statements(self) -> Mapping[str, bytes]:
+        good = details(PAYMENT_LINE, REFUND_LINE)
+        older = good.replace("商家实收共80.00".encode("gbk"), "交易金额共88.88".encode("gbk"))
+        return {
+            "the CSV out of the zip": good,
+            "LF alone": good.replace(b"\r\n", b"\n"),
+            "saved in UTF-8 by a spreadsheet": good.decode("gbk").encode("utf-8-sig"),
+            "sums of 订单金额": older.replace("商家实收退款共".encode("gbk"), "交易退款金额共".encode("gbk")),
         }
 
     def write_statement(self, into: IO[bytes], rows: int) -> None:

@@ -241,6 +241,7 @@ class PaypalDriver(Driver):
         b'"value":"-10.00"},"transaction_status":"S","invoice_id":"R-000001",'
         b'"custom_field":"0190a7c3d1f2a1b2c3d4e5f60718"}}\n'
     )
+    states_totals = True
     statement_rows = (
         StatementRow(
             line=1,
@@ -257,6 +258,7 @@ class PaypalDriver(Driver):
             out_trade_no=NUMBER,
             channel_transaction_id="2GG279541U471931P",
             refund_no=REFUND_NO,
+            ids=(REFUND_NO,),
             amount=1000,
             currency="USD",
             at=PAID_AT + timedelta(seconds=1),
@@ -465,6 +467,15 @@ class PaypalDriver(Driver):
 
     def no_statements(self) -> Mapping[str, bytes]:
         return {"a list": b"[" + self.statement, "another object": b'{"transactions":[]}\n' + self.statement}
+
+    def same_statements(self) -> Mapping[str, bytes]:
+        fee = b'{"transaction_info":{"transaction_event_code":"T0400"}}\n'
+        payout = b'{"transaction_info":{"transaction_event_code":"T0001","transaction_amount":{"value":"-5.00"}}}\n'
+        denied = b'{"transaction_info":{"transaction_event_code":"T0006","transaction_status":"D"}}\n'
+        return {
+            "with the number that PayPal states": self.statement + b'{"total_items":2}\n',
+            "with transactions that are no payments": self.statement + fee + payout + denied + b'{"total_items":5}\n',
+        }
 
     def write_statement(self, into: IO[bytes], rows: int) -> None:
         row = self.statement.partition(b"\n")[0] + b"\n"

@@ -29,7 +29,7 @@ from core.errors import (
 )
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
 from core.order import Payment
-from tests.channels.conftest import create, httpx_response, wire_request
+from tests.channels.conftest import create, httpx_response, rows_in, wire_request
 from tests.channels.paypal.driver import (
     CERTIFICATES,
     IDS,
@@ -772,7 +772,7 @@ async def fetched(paypal: FakePaypal) -> list[StatementRow | MalformedRow]:
     adapter, file = paypal.open(), BytesIO()
     await adapter.fetch_statement(DAY, file)
     file.seek(0)
-    return list(adapter.parse_statement(file))
+    return rows_in(adapter.parse_statement(file))
 
 
 async def test_all_pages_of_a_day_are_fetched_as_one_transaction_a_line(paypal: FakePaypal) -> None:

@@ -107,8 +107,9 @@ class StripeDriver(Driver):
             amount=AMOUNT,
             currency=self.currency,
             at=PAID_AT,
+            ids=("ch_3MmlLrLkdIwHu7ix0snN0B15",),
         )
-        refund = replace(payment, line=2, kind="refund", refund_no=REFUND_NO, amount=1000)
+        refund = replace(payment, line=2, kind="refund", refund_no=REFUND_NO, amount=1000, ids=())
         self.statement_rows = (payment, replace(refund, at=PAID_AT + timedelta(seconds=1)))
 
     # -- the account ---------------------------------------------------------------------------------------------------

@@ -46,6 +46,34 @@ SIGNATURE_TYPE = "WECHATPAY2-SHA256-RSA2048"
 WEAK = SHA1()  # noqa: S303 - what is signed with it must not verify
 MERCHANT_SERIALS = {Key.NEW: "0A" * 20, Key.OLD: "0B" * 20}
 
+_START = "公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类"
+_CELLS = (
+    "`wx0000000000000001,`1600000001,`0,`,`4200000000202611230000000001,`0190a7c3d1f2a1b2c3d4e5f60718,`openid,`NATIVE"
+)
+ORDINARY_BILL = (
+    f"交易时间,{_START},总金额,代金券或立减优惠金额,微信退款单号,商户退款单号,退款金额,代金券或立减优惠退款金额,退款类型,退款状态,"
+    "商品名称,商户数据包,手续费,费率\r\n"
+    f"`2026-11-23 12:00:00,{_CELLS},`SUCCESS,`CFT,`CNY,`88.88,`0.0,`0,`0,`0,`0,`,`,`Tea, 250 g,`,`0.53,`0.60%\r\n"
+    f"`2026-11-23 12:00:01,{_CELLS},`REFUND,`CFT,`CNY,`0.00,`0.00,`50000000002026112300001,`R-000001,`10.00,`0.00,"
+    "`ORIGINAL,`SUCCESS,`Tea, 250 g,`,`-0.06,`0.60%\r\n"
+    "总交易单数,总交易额,总退款金额,总代金券或立减优惠退款金额,手续费总金额\r\n"
+    "`2,`88.88,`10.0,`0.0,`0.47\r\n"
+)
+SUCCESS_BILL = (
+    f"交易时间,{_START},应结订单金额,代金券金额,商品名称,商户数据包,手续费,费率,订单金额,费率备注\r\n"
+    f"`2026-11-23 12:00:00,{_CELLS},`SUCCESS,`CFT,`CNY,`80.00,`8.88,`Tea,`,`0.53000,`0.60%,`88.88,`\r\n"
+    "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额\r\n"
+    "`1,`80.00,`0.00,`0.00,`0.53000,`88.88,`0.00\r\n"
+)
+REFUND_BILL = (
+    f"交易时间,{_START},应结订单金额,代金券金额,退款申请时间,退款成功时间,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,"
+    "退款状态,商品名称,商户数据包,手续费,费率,订单金额,申请退款金额,费率备注\r\n"
+    f"`2026-11-23 12:00:00,{_CELLS},`REFUND,`CFT,`CNY,`0.00,`0.00,`2026-11-23 12:00:00,`2026-11-23 12:00:01,"
+    "`50000000002026112300001,`R-000001,`9.00,`1.00,`ORIGINAL,`SUCCESS,`Tea,`,`-0.06000,`0.60%,`0.00,`10.00,`\r\n"
+    "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额\r\n"
+    "`1,`0.00,`9.00,`1.00,`-0.06000,`0.00,`10.00\r\n"
+)
+
 _STATES = {"unpaid": "NOTPAY", "paid": "SUCCESS", "refunded": "REFUND", "closed": "CLOSED"}
 
 
@@ -213,6 +241,7 @@ class WechatPayDriver(Driver):
         "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额\r\n"
         "`2,`80.00,`9.00,`1.00,`0.47000,`88.88,`10.00\r\n"
     ).encode()
+    states_totals = True
     statement_rows = (
         StatementRow(
             line=2,
@@ -486,6 +515,17 @@ class WechatPayDriver(Driver):
             "gzip of something else": gzip.compress(b"<!doctype html>"),
             "no gzip behind its mark": b"\x1f\x8bnothing of the kind",
             "a line without an end": header + b"\r\n`" + b"a" * 100_000,
+        }
+
+    def same_statements(self) -> Mapping[str, bytes]:
+        plain = self.statement.removeprefix(b"\xef\xbb\xbf")
+        return {
+            "without a byte order mark": plain,
+            "LF alone": self.statement.replace(b"\r\n", b"\n"),
+            "packed": gzip.compress(self.statement),
+            "an empty line before the sums": plain.replace("总交易单数".encode(), "\r\n总交易单数".encode()),
+            "sums without backquotes": plain.replace(b"`2,`80.00,`9.00,`1.00,", b"2,80.00,9.00,1.00,"),
+            "the ordinary format": ORDINARY_BILL.encode(),
         }
 
     def write_statement(self, into: IO[bytes], rows: int) -> None:

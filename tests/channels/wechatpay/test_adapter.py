@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
-from channels.base import Create, MalformedRow, Payer, RefundState, StatementRow
+from channels.base import Create, MalformedRow, Payer, RefundState, StatedTotal, StatementRow
 from channels.kit import trace
 from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
@@ -36,11 +36,14 @@ from core.errors import (
 )
 from core.evidence import Closed, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import mismatch
+from tests.channels.conftest import rows_in
 from tests.channels.reports import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, CallbackRequest, Key, PaymentReport
 from tests.channels.wechatpay.driver import (
     APIV3_KEY,
     APPID,
     PUBLIC_KEY_ID,
+    REFUND_BILL,
+    SUCCESS_BILL,
     WechatPayDriver,
     certificate,
     certificate_pem,
@@ -761,7 +764,7 @@ async def test_a_bill_is_fetched_verified_by_its_hash_and_read(packed: bool) -> 
     bill = Bill(packed=packed)
     fetched = await bill.fetch()
     assert fetched == bill.file
-    assert tuple(bill.channel.adapter.parse_statement(io.BytesIO(fetched))) == DRIVER.statement_rows
+    assert tuple(read_rows(fetched)) == DRIVER.statement_rows
     first, second = bill.channel.requests
     assert first.target == "/v3/bill/tradebill?bill_date=2026-11-23&bill_type=ALL&tar_type=GZIP"
     assert second.target == "/v3/billdownload/file?token=a%2Fb"
@@ -814,11 +817,20 @@ async def test_a_bill_in_preparation_is_unavailable() -> None:
         await FakeChannel(lambda _: error(400, "STATEMENT_CREATING")).adapter.fetch_statement(TODAY, io.BytesIO())
 
 
+def read_rows(statement: bytes) -> list[StatementRow | MalformedRow]:
+    return rows_in(FakeChannel().adapter.parse_statement(io.BytesIO(statement)))
+
+
+def read_totals(statement: bytes) -> list[StatedTotal]:
+    items = FakeChannel().adapter.parse_statement(io.BytesIO(statement))
+    return [item for item in items if isinstance(item, StatedTotal)]
+
+
 @pytest.mark.parametrize(("yuan", "fen"), [("0.07", 7), ("19.99", 1999), ("1.10", 110), ("999999999.99", 99999999999)])
 def test_yuan_become_fen_exactly(yuan: str, fen: int) -> None:
     """19.99 × 100 is 1998.9999999999998 to a float."""
     statement = DRIVER.statement.replace(b"`88.88,", f"`{yuan},".encode(), 1)
-    first, _ = FakeChannel().adapter.parse_statement(io.BytesIO(statement))
+    first, _ = read_rows(statement)
     assert first == replace(DRIVER.statement_rows[0], amount=fen)
 
 
@@ -826,13 +838,13 @@ def test_columns_are_found_by_name() -> None:
     """New columns appear at times; here each row begins with one."""
     header, *rows = DRIVER.statement.removeprefix(b"\xef\xbb\xbf").split(b"\r\n")
     moved = [b"\xef\xbb\xbf" + "新列,".encode() + header, *(b"`new," + row for row in rows[:2]), *rows[2:]]
-    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(b"\r\n".join(moved)))) == DRIVER.statement_rows
+    assert tuple(read_rows(b"\r\n".join(moved))) == DRIVER.statement_rows
 
 
 def test_without_the_requested_amount_column_the_refunded_amount_counts() -> None:
     old = DRIVER.statement.replace("申请退款金额,费率备注".encode(), "费率备注".encode())
     old = old.replace(b"`88.88,`0.00,`\r\n", b"`88.88,`\r\n").replace(b"`88.88,`10.00,`\r\n", b"`88.88,`\r\n")
-    rows = tuple(FakeChannel().adapter.parse_statement(io.BytesIO(old)))
+    rows = tuple(read_rows(old))
     assert rows == (DRIVER.statement_rows[0], replace(DRIVER.statement_rows[1], amount=900))
 
 
@@ -841,7 +853,7 @@ def test_without_the_requested_amount_column_the_refunded_amount_counts() -> Non
 )
 def test_rows_about_no_money_are_left_out(old: str, new: str) -> None:
     statement = DRIVER.statement.replace(old.encode(), new.encode())
-    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows[:1]
+    assert tuple(read_rows(statement)) == DRIVER.statement_rows[:1]
 
 
 @pytest.mark.parametrize("text", ["Tea\r\n250 g", "Tea\n\n250 g", "Tea\n总计"])
@@ -849,15 +861,45 @@ def test_a_broken_line_does_not_hide_the_following_lines(text: str) -> None:
     """The sums are recognised by their name; the rest of a broken row must not end the statement."""
     first, second = DRIVER.statement_rows
     statement = DRIVER.statement.replace(b"Tea, 250 g", text.encode(), 1)
-    *broken, last = FakeChannel().adapter.parse_statement(io.BytesIO(statement))
+    *broken, last = read_rows(statement)
     assert {type(row) for row in broken} == {MalformedRow}
     assert isinstance(first, StatementRow)
-    assert last == replace(second, line=len(broken) + 2)
+    assert last == replace(second, line=3 + text.count("\n"))
+
+
+def test_bills_of_payments_alone_and_of_refunds_alone_are_read() -> None:
+    """The one has no columns of refunds; in the other 交易时间 is the time of the payment."""
+    payment, refund = DRIVER.statement_rows
+    for bill, row in ((SUCCESS_BILL, payment), (REFUND_BILL, replace(refund, line=2))):
+        assert read_rows(bill.encode()) == [row]
+        assert [total.stated for total in read_totals(bill.encode())] == [
+            total.read for total in read_totals(bill.encode())
+        ]
+
+
+def test_only_the_last_lines_are_the_sums() -> None:
+    """The second line of a goods name begins like them. The row is malformed, the next one is read, and one is missing
+    in the sums.
+    """
+    statement = DRIVER.statement.replace(b"Tea, 250 g", "Tea\r\n总交易单数 of the day".encode(), 1)
+    *broken, last = read_rows(statement)
+    assert {type(row) for row in broken} == {MalformedRow}
+    assert last == replace(DRIVER.statement_rows[1], line=4)
+    assert [(total.name, total.stated, total.read) for total in read_totals(statement)] == [
+        ("总交易单数", 2, 1),
+        ("订单总金额", 8888, 0),
+        ("申请退款总金额", 1000, 1000),
+    ]
+
+
+def test_sums_that_cannot_be_read_agree_with_nothing() -> None:
+    statement = DRIVER.statement.replace(b"`2,`80.00,", b"`two,`80.00,")
+    assert read_totals(statement)[0] == StatedTotal(name="总交易单数", stated=None, read=2)
 
 
 def test_a_refund_under_way_has_left_the_balance() -> None:
     statement = DRIVER.statement.replace(b"`ORIGINAL,`SUCCESS", b"`ORIGINAL,`PROCESSING")
-    assert tuple(FakeChannel().adapter.parse_statement(io.BytesIO(statement))) == DRIVER.statement_rows
+    assert tuple(read_rows(statement)) == DRIVER.statement_rows
 
 
 def test_a_day_is_a_day_in_beijing() -> None:

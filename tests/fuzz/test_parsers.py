@@ -27,7 +27,7 @@ SECONDS_MAX = 60
 def test_parsers_raise_declared_errors_only(name: str, tmp_path: Path) -> None:
     if not is_atheris_usable():
         pytest.skip("there is no atheris for this machine")
-    runs = RUNS_AN_EXAMPLE * settings.default.max_examples
+    runs = RUNS_AN_EXAMPLE * settings().max_examples
     seconds_max = min(max(1, runs // RUNS_A_SECOND_MIN), SECONDS_MAX)
     options = [f"-atheris_runs={runs}", f"-max_total_time={seconds_max}", "-seed=7", "-max_len=4096"]
     command = [str(PYTHON), "-m", "tests.fuzz", name, *options, f"-artifact_prefix={tmp_path}/"]

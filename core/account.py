@@ -19,8 +19,9 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     the channel in any second by all processes together. `trust_callback` lets a callback's signed
     body count as evidence without a query. `early_queries_s` are the gaps, in seconds, of queries before
     the first attempt, for methods that have no callback. `late_policy` decides about money that comes after close,
-    `double_policy` about the second payment of one order. `live` accounts move real money. An account that is not
-    `enabled` starts no payment; its existing ones are queried until they are definite.
+    `double_policy` about the second payment of one order. `exclusive`: nobody else sells at this account, so money of
+    an unknown payment is a case. `live` accounts move real money. An account that is not `enabled` starts no payment;
+    its existing ones are queried until they are definite.
     """
 
     name: str
@@ -32,6 +33,7 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     late_policy: LatePolicy = LatePolicy.ACCEPT
     double_policy: DoublePolicy = DoublePolicy.FLAG
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
+    exclusive: bool = False
     live: bool = False
     enabled: bool = True
 

@@ -178,5 +178,6 @@ def _for_adapter(config: AccountConfig) -> AccountConfig:
         early_queries_s=(),
         late_policy=LatePolicy.ACCEPT,
         double_policy=DoublePolicy.FLAG,
+        exclusive=False,
         enabled=True,
     )

@@ -36,6 +36,7 @@ SHAPES = {
     "late_policy": '"accept", "flag" or "refund"',
     "double_policy": '"flag" or "refund"',
     "early_queries_s": "a list of seconds, each over 0 and under 60, such as [5, 20]",
+    "exclusive": "true or false",
     "live": "true or false",
 }
 REQUIRED = ("channel", "credentials")

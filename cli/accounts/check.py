@@ -80,6 +80,7 @@ async def check_account(account: AccountConfig, public_url: str, *, is_online: b
             if not findings:
                 findings.append(Finding("credentials", Level.OK, f"of the form that {account.channel} wants"))
             findings.append(_world(account))
+            findings.append(_exclusive(account))
         findings += [*_expiring(account), _callback_address(account.name, public_url)]
         if is_online and not has_error(findings):
             findings.append(await _query_unknown(account, transport))
@@ -111,6 +112,12 @@ def _world(account: AccountConfig) -> Finding:
     if is_plain_elsewhere(account):
         return Finding("base_url", Level.WARNING, "plain http:// to another machine: others can read and change it")
     return Finding("live", Level.OK, f"{'live: moves real money' if account.live else 'test'}, at {where}")
+
+
+def _exclusive(account: AccountConfig) -> Finding:
+    if account.exclusive:
+        return Finding("exclusive", Level.OK, "only nodrop sells here: unknown money is a case")
+    return Finding("exclusive", Level.OK, "others may sell here: unknown money with numbers of theirs is dropped")
 
 
 def _expiring(account: AccountConfig) -> list[Finding]:

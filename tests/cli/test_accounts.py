@@ -136,6 +136,7 @@ async def test_without_master_keys_nothing_is_stored(nodrop: Nodrop, file: Path)
         (ACCOUNT + 'rate_per_s = "50"\n' + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
         (ACCOUNT + "rate_per_s = 0\n" + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
         (ACCOUNT + 'trust_callback = "yes"\n' + CREDENTIALS, "trust_callback is not true or false"),
+        (ACCOUNT + "exclusive = 1\n" + CREDENTIALS, "exclusive is not true or false"),
         (ACCOUNT + 'late_policy = "refuse"\n' + CREDENTIALS, 'late_policy is not "accept", "flag" or "refund"'),
         (ACCOUNT + 'double_policy = "accept"\n' + CREDENTIALS, 'double_policy is not "flag" or "refund"'),
         (ACCOUNT + "early_queries_s = [90]\n" + CREDENTIALS, "early_queries_s is not a list of seconds"),

@@ -23,6 +23,7 @@ def test_an_account_is_safe_to_print(show: Callable[[object], str]) -> None:
 def test_an_account_is_a_test_account_that_queries_the_channel_by_default() -> None:
     account = account_with()
     assert (account.live, account.trust_callback, account.late_policy) == (False, False, "accept")
+    assert not account.exclusive, "others may sell there too"
 
 
 @pytest.mark.parametrize(

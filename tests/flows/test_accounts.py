@@ -87,7 +87,7 @@ async def test_a_change_that_only_flows_use_keeps_the_open_channel(
 ) -> None:
     """The channel holds certificates and tokens. Without them callbacks are refused until they are fetched again."""
     opened = await accounts.get("main")
-    await harness.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, early_queries_s=(5.0,))
+    await harness.add_account("main", rate_per_s=7, late_policy=LatePolicy.FLAG, exclusive=True, early_queries_s=(5.0,))
     await enable_account(harness.resources.db, "main", enabled=False)
     clock.now += RELOAD_S + 1
     changed = await accounts.get("main")

@@ -53,6 +53,8 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
     with suppress(DatabaseUnavailable):
         store_metrics.show_backlog(await read_backlog(context.resources.db))
         store_metrics.show_reconciled(await find_last_reconciliations(context.resources.db))
+        accounts = [account.config.name for account in await context.resources.accounts.all_enabled()]
+        store_metrics.show_breakers(accounts, await context.resources.admission.open_breakers(accounts))
     with suppress(RedisUnavailable):
         for lane in Lane:
             store_metrics.show_lane(lane, await context.resources.queue.depth(lane))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
+from core.admission import CallKind
 from core.jobs import Lane
 from core.reconciliation import Finding
 from storage.postgres.backlog import Backlog
@@ -19,6 +20,7 @@ _dead_letters = Gauge("nodrop_dead_letters", "Notifications that were given up."
 _cases = Gauge("nodrop_cases_open", "Questions for a person.", ("reason",))
 _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among them.", ("lane",))
 _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones among them.", ("lane",))
+_breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
 _differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
 
@@ -48,6 +50,14 @@ def show_reconciled(accounts: Sequence[LastReconciliation]) -> None:
         _reconciled_age.labels(each.account).set(each.age_s)
         for kind in (Finding.UNKNOWN, Finding.REPAIRED, *(kind for kind in Finding if kind.is_difference)):
             _differences.labels(each.account, kind.value).set(each.counts.get(kind, 0))
+
+
+def show_breakers(accounts: Sequence[str], open_breakers: Sequence[tuple[str, CallKind]]) -> None:
+    """Every breaker of these accounts, one for each kind of call."""
+    _breakers.clear()
+    for account in accounts:
+        for kind in CallKind:
+            _breakers.labels(account, kind.value).set((account, kind) in open_breakers)
 
 
 def show_lane(lane: Lane, depth: LaneDepth) -> None:

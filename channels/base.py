@@ -53,10 +53,13 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     """A verified callback. `notification_id` is the channel's own id of the message, the same in every resend.
 
     `evidence` None: genuine, but about no payment (a payout, a customer): it is acknowledged and nothing else.
+    `is_hint`: the signature does not cover the whole body, so anybody may have written the rest; or what it says of the
+    money is not plain. It leads to a query of the payment that it names, and has no other effect.
     """
 
     notification_id: str
     evidence: Evidence | None
+    is_hint: bool = False
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import PyreqwestError
 
-from core.errors import ChannelUnavailable, ChannelUnreadable
+from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable
 
 CONNECTIONS_MAX = 128
 RESPONSE_BYTES_MAX = 1 << 20
@@ -96,6 +96,8 @@ class Transport:
                 response = await exchange
         except TimeoutError:
             raise ChannelUnavailable("timed_out") from None
+        except httpx.PoolTimeout:
+            raise ChannelNotCalled("no_connection_free") from None
         except httpx.TimeoutException:
             raise ChannelUnavailable("timed_out") from None
         except httpx.ConnectError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,12 +16,12 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The settings of an account, for its adapter and for the flows.
 
     `base_url` empty: the channel's own host, live or for tests according to `live`. `rate_per_s` is the most calls to
-    the channel in any second by all processes together. `trust_callback` lets a callback's signed
-    body count as evidence without a query. `early_queries_s` are the gaps, in seconds, of queries before
-    the first attempt, for methods that have no callback. `late_policy` decides about money that comes after close,
-    `double_policy` about the second payment of one order. `exclusive`: nobody else sells at this account, so money of
-    an unknown payment is a case. `live` accounts move real money. An account that is not `enabled` starts no payment;
-    its existing ones are queried until they are definite.
+    the channel in any second by all processes together. `trust_callback` lets a callback's signed body count as
+    evidence without a query: always, or when queries of the payment have had no answer. `early_queries_s` are the
+    gaps, in seconds, of queries before the first attempt, for methods that have no callback. `late_policy` decides
+    about money that comes after close, `double_policy` about the second payment of one order. `exclusive`: nobody else
+    sells at this account, so money of an unknown payment is a case. `live` accounts move real money. An account that is
+    not `enabled` starts no payment; its existing ones are queried until they are definite.
     """
 
     name: str
@@ -29,7 +29,7 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     base_url: str = ""
     credentials: dict[str, Any]
     rate_per_s: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
-    trust_callback: bool = False
+    trust_callback: bool | Literal["when_unanswered"] = False
     late_policy: LatePolicy = LatePolicy.ACCEPT
     double_policy: DoublePolicy = DoublePolicy.FLAG
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()

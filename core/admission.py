@@ -1,4 +1,4 @@
-"""Admission of calls to a channel: the rule of an account's rate limit, the numbers of its breaker, their interface.
+"""Admission of calls to a channel: the rule of an account's rate limit, the numbers of its breakers, their interface.
 
 `storage.redis.admission.shared` implements it over Redis for all processes together. `flows` reserves each call of a
 channel through it.
@@ -6,7 +6,7 @@ channel through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from typing import Protocol
@@ -22,6 +22,19 @@ class Urgency(StrEnum):
     REFRESH = "refresh"
 
 
+class CallKind(StrEnum):
+    """What a call asks of the channel. Each kind has a breaker of its own: while queries fail, creations go on."""
+
+    CREATE = "create"
+    QUERY = "query"
+    CAPTURE = "capture"
+    CLOSE = "close"
+    REFUND = "refund"
+    QUERY_REFUND = "query_refund"
+    STATEMENT = "statement"
+    UNDELIVERED = "undelivered"
+
+
 WITH_SHARES = (Urgency.FRESH, Urgency.SCHEDULED)
 
 
@@ -30,27 +43,36 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Do not call before `seconds` have passed: the rate is used up or the breaker is open. No attempt is used."""
+    """Do not call before `seconds` have passed: the rate is used up or the kind's breaker is open. Uses no attempt."""
 
     seconds: float
     reason: str
 
 
 class Admission(Protocol):
-    """Rate limit and circuit breaker of an account, shared by all processes. Reserve first, then call the channel."""
+    """Rate limit and circuit breakers of an account, shared by all processes. Reserve first, then call the channel."""
 
-    async def admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
-        """Reserve one call in the current second. Never raises: without Redis each process has its part of the rate."""
+    async def admit(
+        self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
+    ) -> Admitted | Wait:
+        """Reserve one call in the current second. Never raises: without Redis each process has its part of the rate.
+
+        `past_breaker`: an open breaker does not hold this call back; the rate does.
+        """
         ...
 
-    async def report(self, account: str, *, answered: bool) -> None:
+    async def report(self, account: str, kind: CallKind, *, answered: bool) -> None:
         """Report to the breaker whether the channel answered. A refusal is an answer; a time-out or a 5xx is none."""
+        ...
+
+    async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
+        """Breakers of these accounts that are open, or wait for the result of their probe. Never raises."""
         ...
 
 
 RATE_WITH_SHARES_MIN = 3
 
-# The breaker of an account opens after so many unanswered calls in a row within so many seconds, first for 5, then 10,
+# A breaker opens after so many unanswered calls in a row within so many seconds, first for 5, then 10,
 # 20, 40 and 60 s. Then one call probes whether the channel answers again; if it never reports, another may.
 UNANSWERED_MAX = 10
 UNANSWERED_WITHIN_S = 60.0

@@ -29,6 +29,8 @@ class Outcome(StrEnum):
     # evidence
     PAID = "paid"
     PAID_LATE = "paid_late"
+    CONFIRMED = "confirmed"
+    CONTRADICTED = "contradicted"
     DOUBLE_PAYMENT = "double_payment"
     MISMATCH = "mismatch"
     NUMBER_REUSED = "number_reused"

@@ -5,6 +5,7 @@
     ├── ChannelError         the channel's side
     │   ├── OutcomeUnknown   only a query may follow, never a conclusion
     │   │   ├── ChannelUnavailable
+    │   │   │   └── ChannelNotCalled
     │   │   └── ChannelUnreadable
     │   ├── ChannelRefused   definite: the channel understood and said no
     │   └── CallbackRejected
@@ -105,6 +106,10 @@ class OutcomeUnknown(ChannelError):
 
 class ChannelUnavailable(OutcomeUnknown):
     """The channel could not be reached, did not answer in time, or answered that it is broken."""
+
+
+class ChannelNotCalled(ChannelUnavailable):
+    """No connection of this process was free, so the channel was not called."""
 
 
 class ChannelUnreadable(OutcomeUnknown):

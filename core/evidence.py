@@ -93,6 +93,19 @@ Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear
 EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear"]
 
 
+APPROVAL_HINT = "approval_not_wholly_signed"
+"""Reason of the evidence of a hint that the buyer has approved."""
+
+
+def hint_of(evidence: Evidence, account: str) -> Unclear:
+    """The payment that a message names which is not wholly signed. Nothing else in it is compared or believed.
+
+    That the buyer has approved stays in the reason: a capture may be tried then.
+    """
+    reason = APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed"
+    return Unclear(channel_account=account, out_trade_no=evidence.out_trade_no, reason=reason, at=evidence.at)
+
+
 def kind_of(evidence: Evidence) -> EvidenceKind:
     """Word for the evidence in the timeline, the logs and the metrics."""
     kind: EvidenceKind = evidence.__struct_config__.tag  # type: ignore[assignment]  # the tags are these words

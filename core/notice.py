@@ -48,6 +48,7 @@ def order_notification(
             "paid_at": order.paid_at,
             "closed_at": order.closed_at,
             "late": late,
+            "confirmed": None if payment is None else payment.unconfirmed_since is None,
             "payment": None if payment is None else _payment(payment),
             "refund": None if refund is None else _refund(refund),
             "metadata": order.metadata,

@@ -147,7 +147,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 
     `channel_reference` is the id to query by where that is not our number. `payable_until` is the last moment at which
     the channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it
-    answered a request to close it.
+    answered a request to close it. `unconfirmed_since`: a callback alone has paid it, and no query has confirmed that.
     """
 
     channel_account: str
@@ -168,6 +168,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     refunded_amount: int = 0
     close_attempted_at: datetime | None = None
     refused_at: datetime | None = None
+    unconfirmed_since: datetime | None = None
 
     @property
     def key(self) -> PaymentKey:
@@ -215,6 +216,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the temporary table: exists exactly while something is unresolved.
 
     `arm_no` grows with every scheduling and is part of the job id, so a job of an older scheduling does nothing.
+    `unanswered_since`: the first query that went out without a verified answer since the last one, at `verified_at`.
     """
 
     key: PaymentKey
@@ -223,6 +225,8 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     arm_no: int
     due_at: datetime
+    unanswered_since: datetime | None = None
+    verified_at: datetime | None = None
 
 
 def _check_move(name: str, before: _Status, after: _Status, moves: Mapping[_Status, frozenset[_Status]]) -> None:
@@ -286,6 +290,9 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
 
     def refunds_of(self, key: PaymentKey) -> tuple[Refund, ...]:
         return tuple(refund for refund in self.refunds if refund.key == key)
+
+    def unconfirmed_payments(self) -> tuple[Payment, ...]:
+        return tuple(payment for payment in self.payments if payment.unconfirmed_since is not None)
 
     def open_payments(self) -> tuple[Payment, ...]:
         return tuple(payment for payment in self.payments if payment.status is PaymentStatus.OPEN)

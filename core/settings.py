@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     callback_body_bytes_max: Count = 65536
     callback_confirm_s: Positive = 2.0
     callback_confirm_slots: Count = 32
+    callback_unanswered_s: Positive = 30.0
     refresh_cooldown_s: Positive = 3.0
     page_token_days: Count = 90
     undelivered_interval_s: Positive = 300.0

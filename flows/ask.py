@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
 from core.evidence import Evidence, Source, Unclear
@@ -23,6 +23,7 @@ from core.order import OrderState, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_evidence
 from flows.create import find_reference
+from flows.unanswered import query_noted
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -147,7 +148,9 @@ async def capture_and_ask(
     """
     fields = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
     try:
-        deferred = await call_channel(resources, account, urgency, account.channel.capture_payment, payment)
+        deferred = await call_channel(
+            resources, account, CallKind.CAPTURE, urgency, account.channel.capture_payment, payment
+        )
     except ChannelRefused as refused:
         log.warning("payment_not_captured", **fields, reason=refused.code)
     except ChannelError as error:
@@ -169,7 +172,9 @@ async def _ask(resources: Resources, account: Account, payment: Payment, urgency
             if not isinstance(found, Payment):
                 return found
             payment = found
-        return await call_channel(resources, account, urgency, channel.query_payment, payment)
+        if account.trusts_when_unanswered:
+            return await query_noted(resources, account, payment, urgency)
+        return await call_channel(resources, account, CallKind.QUERY, urgency, channel.query_payment, payment)
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,

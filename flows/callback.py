@@ -26,12 +26,13 @@ from core.errors import (
     RedisUnavailable,
     UnknownAccount,
 )
-from core.evidence import Source
+from core.evidence import Source, Unclear, hint_of
 from core.lifecycle import CallbackPlan, CallbackResult, callback_result, on_callback, plan_callback
 from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.channel_call import Deferred
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
+from flows.unanswered import pay_unanswered
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
@@ -145,13 +146,15 @@ async def _store(
     received_at: datetime | None,
 ) -> StoredCallback:
     assert callback.evidence is not None, "only a callback about a payment is stored"
+    name = account.config.name
     return await insert_callback(
         resources.db,
-        account=account.config.name,
+        account=name,
         notification_id=callback.notification_id,
         headers=headers,
         body=body,
-        evidence=callback.evidence,
+        evidence=hint_of(callback.evidence, name) if callback.is_hint else callback.evidence,
+        is_hint=callback.is_hint,
         received_at=received_at,
         due_s=resources.compensation_delay_s,
     )
@@ -216,7 +219,7 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     if state is None or payment is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
     account = await resources.accounts.get(stored.channel_account)
-    plan = plan_callback(payment, stored.evidence, trusts_callback=account.config.trust_callback)
+    plan = plan_callback(payment, stored.evidence, trusts_callback=account.config.trust_callback is True)
     if plan.commits:
         decide = partial(on_callback, key=key, evidence=stored.evidence, rules=account.rules, by=by)
         committed = await commit_evidence(resources, payment.order_no, decide)
@@ -252,12 +255,20 @@ async def _confirm(
     )
     if isinstance(result, Deferred):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=result.seconds)
+    if account.trusts_when_unanswered and not plan.differs and isinstance(result.evidence, Unclear):
+        return await pay_unanswered(resources, account, result.payment, stored, by)
     return callback_result(plan, stored.evidence, result.evidence, result.decision.outcome)
 
 
 async def _reschedule(resources: Resources, stored: StoredCallback, result: CallbackResult) -> None:
-    """Due again, or a case when the attempts are used up: no order came for it, or the channel contradicts it."""
+    """Due again, or a case when the attempts are used up: no order came for it, or the channel contradicts it.
+
+    A hint ends without a case: anybody may have written it, and the payment's own queries go on.
+    """
     next_try = resources.rules.backoff.next_try(stored.attempt, stored.id, wait_s=result.wait_s)
+    if next_try.is_exhausted and stored.is_hint:
+        await callbacks.finish(resources.db, stored.id, result.outcome)
+        return
     if next_try.is_exhausted:
         is_unknown = result.outcome is Outcome.UNKNOWN_PAYMENT
         reason = CaseReason.UNKNOWN_ORDER if is_unknown else CaseReason.CALLBACK_CONTRADICTED

@@ -1,4 +1,4 @@
-"""Every call of a channel: under its account's rate limit, and its breaker learns whether the channel answered."""
+"""Every call of a channel: under its account's rate limit, and a breaker learns whether the channel answered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
-from core.admission import Urgency, Wait
+from core.admission import CallKind, Urgency, Wait
 from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
-    """The channel was not called: its rate is used up, its breaker is open, or another process queries this payment.
+    """The channel was not called: its rate is used up, the breaker is open, or another process queries this payment.
 
     `seconds`: when to try again. `reason`: a short code for logs.
     """
@@ -29,6 +29,7 @@ class Deferred(Struct, frozen=True, kw_only=True):
 async def call_channel(
     resources: Resources,
     account: Account,
+    kind: CallKind,
     urgency: Urgency,
     call: Callable[_P, Awaitable[_T]],
     *args: _P.args,
@@ -40,7 +41,11 @@ async def call_channel(
         ChannelError, InvalidRequest: as the adapter raised it.
     """
     name = account.config.name
-    admitted = await resources.admission.admit(name, account.config.rate_per_s, urgency)
+    # A callback is believed only after queries of its own payment: a breaker that others have opened answers none.
+    past_breaker = kind is CallKind.QUERY and urgency is Urgency.FRESH and account.trusts_when_unanswered
+    admitted = await resources.admission.admit(
+        name, account.config.rate_per_s, kind, urgency, past_breaker=past_breaker
+    )
     if isinstance(admitted, Wait):
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
     answered = False
@@ -51,5 +56,5 @@ async def call_channel(
         answered = True
         raise
     finally:
-        await resources.admission.report(name, answered=answered)
+        await resources.admission.report(name, kind, answered=answered)
     return result

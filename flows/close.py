@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
 from core.evidence import Source
@@ -75,7 +75,9 @@ async def settle_payment(resources: Resources, payment: Payment, *, closes: bool
 async def close_payment(resources: Resources, account: Account, payment: Payment) -> None:
     """Close the payment at its channel, so that it takes no more money; the query that follows brings the result."""
     try:
-        closed = await call_channel(resources, account, Urgency.SCHEDULED, account.channel.close_payment, payment)
+        closed = await call_channel(
+            resources, account, CallKind.CLOSE, Urgency.SCHEDULED, account.channel.close_payment, payment
+        )
     except ChannelError as error:
         log.info(
             "payment_not_closed", account=account.config.name, out_trade_no=payment.out_trade_no, reason=error.detail

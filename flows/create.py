@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from channels.base import NO_PAYER, Create, Payer
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.errors import ChannelRefused, OutcomeUnknown
 from core.evidence import Missing, Unclear
 from core.lifecycle import on_create_refused, on_created
@@ -37,7 +37,9 @@ async def create_at_channel(
     """
     wanted = _create(resources, state.order, payment, payer)
     try:
-        created = await call_channel(resources, account, Urgency.FRESH, account.channel.create_payment, wanted)
+        created = await call_channel(
+            resources, account, CallKind.CREATE, Urgency.FRESH, account.channel.create_payment, wanted
+        )
     except ChannelRefused as refused:
         await commit_decision(
             resources, payment.order_no, partial(on_create_refused, key=payment.key, code=refused.code)

@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from core import jobs
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.errors import ChannelRefused, InvalidRequest, NotFound, OutcomeUnknown, UnknownAccount
 from core.lifecycle import on_refund, on_refund_requested
@@ -98,7 +98,7 @@ async def _request_or_query(
     call = account.channel.refund_payment
     try:
         refund_state = await call_channel(
-            resources, account, Urgency.SCHEDULED, call, payment, leased.refund_no, leased.amount
+            resources, account, CallKind.REFUND, Urgency.SCHEDULED, call, payment, leased.refund_no, leased.amount
         )
     except ChannelRefused as refused:
         # A refusal is definite only if the channel also says that it has no such refund.
@@ -115,7 +115,9 @@ async def _query(
     """The refund's status at the channel; None: verified, the channel knows no such refund. No answer is never None."""
     call = account.channel.query_refund
     try:
-        refund_state = await call_channel(resources, account, Urgency.SCHEDULED, call, payment, leased.refund_no)
+        refund_state = await call_channel(
+            resources, account, CallKind.QUERY_REFUND, Urgency.SCHEDULED, call, payment, leased.refund_no
+        )
     except ChannelRefused as refused:
         return RefundResult(status=None, note=f"query refused: {refused.code}")
     except OutcomeUnknown as error:

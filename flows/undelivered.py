@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from channels.base import ListsUndelivered
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
 from core.order import Payment, PaymentKey, PaymentStatus
@@ -54,7 +54,9 @@ async def _query_account(resources: Resources, account: Account) -> int:
     if not isinstance(channel, ListsUndelivered):
         return 0
     try:
-        fetch = partial(call_channel, resources, account, Urgency.SCHEDULED, channel.fetch_undelivered)
+        fetch = partial(
+            call_channel, resources, account, CallKind.UNDELIVERED, Urgency.SCHEDULED, channel.fetch_undelivered
+        )
         listed = await _when_admitted(fetch)
         return 0 if isinstance(listed, Deferred) else await _query_listed(resources, account, listed[:EVENTS_MAX])
     except NodropError as error:

@@ -41,9 +41,11 @@ class Account:
         self.rules = Rules(
             backoff=settings.backoff(config.early_queries_s),
             payable_margin_s=settings.payable_margin_s,
+            unanswered_s=settings.callback_unanswered_s,
             late_policy=config.late_policy,
             double_policy=config.double_policy,
         )
+        self.trusts_when_unanswered = config.trust_callback == "when_unanswered"
 
 
 class Accounts:

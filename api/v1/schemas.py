@@ -148,7 +148,10 @@ class CheckoutView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to pay."""
+    """One attempt to pay. `confirmed` false: a callback alone has paid it, and no query has confirmed that yet.
+
+    `confirmed` null: it is not paid.
+    """
 
     out_trade_no: str
     account: str
@@ -163,6 +166,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     channel_transaction_id: str | None
     payable_until: datetime
     paid_at: datetime | None
+    confirmed: bool | None
     refunded_amount: int
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.v1.schemas import CheckoutView, OpenCase, OrderView, PaidBy, PaymentView, RefundView
-from core.order import OrderState, Payment, Refund, public_status
+from core.order import OrderState, Payment, PaymentStatus, Refund, public_status
 
 
 def view_order(state: OrderState, public_url: str) -> OrderView:
@@ -51,6 +51,7 @@ def _view_payment(payment: Payment) -> PaymentView:
         channel_transaction_id=payment.channel_transaction_id,
         payable_until=payment.payable_until,
         paid_at=payment.paid_at,
+        confirmed=payment.unconfirmed_since is None if payment.status is PaymentStatus.PAID else None,
         refunded_amount=payment.refunded_amount,
     )
 

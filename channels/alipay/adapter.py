@@ -25,7 +25,7 @@ from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
-from core.evidence import Evidence, Missing
+from core.evidence import Evidence, Missing, Paid
 from core.money import decimal_text, minor_units
 from core.order import Checkout, Payment
 
@@ -270,7 +270,10 @@ class Alipay:
             raise ChannelUnreadable("callback") from None
         if trade.app_id is None:
             raise ChannelUnreadable("callback_without_app_id")
-        return Callback(notification_id=notice.notify_id, evidence=self._evidence(trade))
+        evidence = self._evidence(trade)
+        # "Paid" that names a refund, of whatever sum, is not plain: only the query tells what is left.
+        is_hint = isinstance(evidence, Paid) and ("refund_fee" in fields or "gmt_refund" in fields)
+        return Callback(notification_id=notice.notify_id, evidence=evidence, is_hint=is_hint)
 
     def _evidence(self, trade: Trade) -> Evidence:
         """Evidence under our account, unless the trade names another application or seller."""

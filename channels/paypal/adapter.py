@@ -168,7 +168,7 @@ class Paypal:
         else:
             await verify_offline(self._certificates, self._webhook_id, transmission, body, received_at)
         event = read_json(body, Event)
-        return Callback(notification_id=event.id, evidence=event_evidence(event, self._own))
+        return Callback(notification_id=event.id, evidence=event_evidence(event, self._own), is_hint=True)
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")

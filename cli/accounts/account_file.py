@@ -32,7 +32,7 @@ SHAPES = {
     "base_url": 'the address of the channel\'s API in quotes, "https://api.channel.example"',
     "credentials": "a table, [credentials] and below it what the channel gave you",
     "rate_per_s": "how often the channel may be called in any second, a whole number from 1 to 10000",
-    "trust_callback": "true or false",
+    "trust_callback": 'true, false or "when_unanswered"',
     "late_policy": '"accept", "flag" or "refund"',
     "double_policy": '"flag" or "refund"',
     "early_queries_s": "a list of seconds, each over 0 and under 60, such as [5, 20]",

@@ -38,12 +38,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     evidence: Evidence | None = None
     notification_id: str | None = None
+    is_hint: bool = False
     checks: tuple[SignatureCheck, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 _JUDGED_NOW = "it is judged as if it came now: --at says when it was received"
 _REFERENCE_NOT_COMPARED = "whether it is the payment that was queried is not compared: no channel_reference was given"
+_HINT = "its signature does not cover the whole body: it is a hint, which leads to a query and has no other effect"
 _NO_EVIDENCE = "it says nothing about money: the payment stays as it is, and is queried again"
 
 
@@ -88,7 +90,9 @@ async def _verify(channel: Channel, headers: Mapping[str, str], body: bytes, at:
         explanation = Explanation(verdict="unclear", reason="no_payment", checks=tuple(checks), notes=notes)
     else:
         explanation = _of_evidence(callback.evidence, checks)
-    return replace(explanation, notification_id=callback.notification_id)
+    if callback.is_hint:
+        explanation = with_note(explanation, _HINT)
+    return replace(explanation, notification_id=callback.notification_id, is_hint=callback.is_hint)
 
 
 def explain_answer(channel: Channel, payment: Payment, response: Response, at: datetime | None) -> Explanation:
@@ -138,7 +142,8 @@ def compare(explanation: Explanation, payment: Payment | None, account: str) -> 
         difference = "" if case is None else f"{case[0].value}: {case[1]}"
     if not difference:
         return explanation
-    note = f"it is genuine and says {kind_of(evidence)}, of something else: a case opens, and nothing becomes paid"
+    effect = "it leads to a query" if explanation.is_hint else "a case opens"
+    note = f"it is genuine and says {kind_of(evidence)}, of something else: {effect}, and nothing becomes paid"
     return replace(with_note(explanation, note), verdict="mismatch", reason=difference)
 
 

@@ -86,6 +86,7 @@ def as_json(explanation: Explanation, mask: Mask, context: Mapping[str, Any]) ->
         "channel_account": None if evidence is None else evidence.channel_account,
         "at": None if evidence is None else evidence.at,
         "notification_id": explanation.notification_id,
+        "is_hint": explanation.is_hint,
         "checks": [_check(check, mask) for check in explanation.checks],
         "notes": [mask.text(note) for note in explanation.notes],
     }

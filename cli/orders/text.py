@@ -99,7 +99,8 @@ def _facts(state: OrderState, public_url: str) -> list[tuple[str, object]]:
 
 def _payment_row(payment: Payment) -> Sequence[object]:
     refunded = money(payment.refunded_amount, payment.currency) if payment.refunded_amount else ""
-    status = f"{payment.status} (watched)" if payment.origin == "watched" else payment.status
+    notes = ["watched"] * (payment.origin == "watched") + ["unconfirmed"] * (payment.unconfirmed_since is not None)
+    status = f"{payment.status} ({', '.join(notes)})" if notes else payment.status
     dates = (payment.payable_until, payment.paid_at)
     number = payment.channel_transaction_id
     return payment.channel_account, payment.out_trade_no, status, payment.method, *dates, number, refunded

@@ -4,6 +4,7 @@
     on_created, on_create_refused   the channel's response to the creation of a payment
     on_callback, on_query           evidence, from the channel's own message or from a query
     plan_callback, callback_result  whether a callback is committed or queried, and when it is done
+    on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
     on_refresh                      the payments that a refresh queries
     on_refund_requested             an operator gives back money that did not pay the order
@@ -14,11 +15,10 @@ Rules that hold in all of them: only evidence moves a payment; amount, currency,
 every kind of evidence, and a mismatch opens a case and never pays; *paid wins*; giving up is not evidence.
 """
 
+from core.lifecycle.callbacks import CallbackResult, callback_result
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.judging import (
     CallbackPlan,
-    CallbackResult,
-    callback_result,
     is_definitely_unpaid,
     is_verified_unpaid,
     mismatch,
@@ -31,6 +31,7 @@ from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
+from core.lifecycle.trusting import Message, on_unanswered
 
 __all__ = [
     "MISMATCHES",
@@ -38,6 +39,7 @@ __all__ = [
     "CallbackResult",
     "DoublePolicy",
     "LatePolicy",
+    "Message",
     "OrderTerms",
     "PaymentTerms",
     "Rules",
@@ -58,6 +60,7 @@ __all__ = [
     "on_refresh",
     "on_refund",
     "on_refund_requested",
+    "on_unanswered",
     "place",
     "plan_callback",
     "refund_number",

@@ -14,13 +14,20 @@ from msgspec.structs import replace
 from core.decision import Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.attempts import next_attempt
-from core.lifecycle.paying import on_money
+from core.lifecycle.paying import on_confirmed, on_money
 from core.lifecycle.rules import MISMATCHES, Rules
 from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PaymentStatus
 
 
 def on_callback(
-    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, claimed: bool = False
+    state: OrderState,
+    key: PaymentKey,
+    evidence: Evidence,
+    rules: Rules,
+    by: Source,
+    *,
+    claimed: bool = False,
+    unconfirmed: bool = False,
 ) -> Decision:
     """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows.
 
@@ -28,8 +35,10 @@ def on_callback(
 
     `claimed`: the database has refused the move, because another payment of this account has this very channel
     transaction. Two orders that claim one channel payment are a case, never two paid orders.
+
+    `unconfirmed`: it pays although no query has confirmed it (`core.lifecycle.trusting`).
     """
-    return _on_evidence(state, key, evidence, rules, by, is_query=False, claimed=claimed)
+    return _on_evidence(state, key, evidence, rules, by, is_query=False, claimed=claimed, unconfirmed=unconfirmed)
 
 
 def on_query(
@@ -66,8 +75,8 @@ def on_query(
 
 
 def on_refresh(state: OrderState) -> Decision:
-    """A refresh of the order: query every payment that is still open."""
-    query = tuple(payment.key for payment in state.open_payments())
+    """A refresh of the order: query every payment that is still open, or that only a callback has paid."""
+    query = tuple(payment.key for payment in (*state.open_payments(), *state.unconfirmed_payments()))
     return Decision(outcome=Outcome.STILL_OPEN if query else Outcome.NOTHING_NEW, query=query)
 
 
@@ -126,48 +135,30 @@ class CallbackPlan(msgspec.Struct, frozen=True, kw_only=True):
     differs: bool
 
 
-class CallbackResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of handling a callback, and whether the callback is done.
-
-    `wait_s`: nothing was tried, and may be tried after so many seconds; no attempt is used up.
-    """
-
-    outcome: Outcome
-    is_done: bool
-    wait_s: float | None = None
-
-
 def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool) -> CallbackPlan:
     """A callback's evidence is committed without a query if the account trusts signed callbacks or the payment is paid
-    already; a mismatch is committed too (it opens a case), and the channel is queried all the same. `Unclear` is
-    only a reason to query.
+    already; a mismatch is committed too (it opens a case), and the channel is queried all the same, as it is about a
+    payment that only a callback has paid. `Unclear` is only a reason to query.
     """
     differs = mismatch(payment, evidence) is not None
     is_enough = not isinstance(evidence, Unclear) and (payment.status is PaymentStatus.PAID or trusts_callback)
-    return CallbackPlan(commits=differs or is_enough, queries=differs or not is_enough, differs=differs)
-
-
-def callback_result(plan: CallbackPlan, callback: Evidence, answer: Evidence, outcome: Outcome) -> CallbackResult:
-    """The result of a callback after a query. `callback` is its own evidence, `answer` the query's,
-    `outcome` of the query's decision.
-
-    A callback is done when the query was clear and does not contradict it. A genuine *paid* that the channel does not
-    confirm is not done, also when the channel calls the payment closed: a person has to look where the money is.
-    """
-    if outcome is Outcome.UNCLEAR:
-        return CallbackResult(outcome=Outcome.MISMATCH if plan.differs else outcome, is_done=False)
-    if plan.differs:
-        return CallbackResult(outcome=Outcome.MISMATCH, is_done=True)
-    if isinstance(callback, Paid | Refunded) and not isinstance(answer, Paid | Refunded):
-        return CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
-    return CallbackResult(outcome=outcome, is_done=True)
+    queries = differs or not is_enough or payment.unconfirmed_since is not None
+    return CallbackPlan(commits=differs or is_enough, queries=queries, differs=differs)
 
 
 # -- evidence ----------------------------------------------------------------------------------------------------------
 
 
 def _on_evidence(
-    state: OrderState, key: PaymentKey, evidence: Evidence, rules: Rules, by: Source, *, is_query: bool, claimed: bool
+    state: OrderState,
+    key: PaymentKey,
+    evidence: Evidence,
+    rules: Rules,
+    by: Source,
+    *,
+    is_query: bool,
+    claimed: bool,
+    unconfirmed: bool = False,
 ) -> Decision:
     payment = state.payment(key)
     if payment is None:
@@ -179,18 +170,36 @@ def _on_evidence(
     if difference is not None:
         return _open_case(state, payment, evidence, by, *difference)
     match evidence:
-        case Paid() | Refunded() if _is_reused(payment, evidence):
-            detail = f"paid as {payment.channel_transaction_id} and as {evidence.channel_transaction_id}"
-            return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)
         case Paid() | Refunded():
-            return on_money(state, payment, evidence, rules, by) or _observe(
-                state, payment, evidence, by, Outcome.NOTHING_NEW
-            )
+            return _on_agreed_money(state, payment, evidence, rules, by, is_query=is_query, unconfirmed=unconfirmed)
         case Unclear(reason=reason):
             return _observe(state, payment, evidence, by, Outcome.UNCLEAR, reason)
-    if payment.status is not PaymentStatus.OPEN:
-        return _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
-    return _on_no_money(state, payment, evidence, rules, by, is_query=is_query)
+    if payment.status is PaymentStatus.OPEN:
+        return _on_no_money(state, payment, evidence, rules, by, is_query=is_query)
+    if is_query and payment.unconfirmed_since is not None:
+        detail = f"a callback has paid it, and the channel says {kind_of(evidence)}"
+        return _open_case(state, payment, evidence, by, CaseReason.CALLBACK_CONTRADICTED, detail, Outcome.CONTRADICTED)
+    return _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
+
+
+def _on_agreed_money(
+    state: OrderState,
+    payment: Payment,
+    evidence: Paid | Refunded,
+    rules: Rules,
+    by: Source,
+    *,
+    is_query: bool,
+    unconfirmed: bool,
+) -> Decision:
+    """Money that agrees with the payment, and is not other money under the same number."""
+    if _is_reused(payment, evidence):
+        detail = f"paid as {payment.channel_transaction_id} and as {evidence.channel_transaction_id}"
+        return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)
+    decision = on_money(state, payment, evidence, rules, by, unconfirmed=unconfirmed)
+    if is_query and payment.unconfirmed_since is not None:
+        return on_confirmed(state, payment, evidence, decision, by)
+    return decision or _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
 
 
 def _is_reused(payment: Payment, evidence: Paid | Refunded) -> bool:

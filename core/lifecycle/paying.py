@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from core.decision import Arm, Case, Change, Decision, Event, Outcome
+from core.decision import Arm, Case, CaseResolution, Change, Decision, Event, Outcome
 from core.evidence import Evidence, Paid, Refunded, Source
 from core.lifecycle.refunding import is_going_back, new_refund
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, Rules
@@ -24,7 +24,13 @@ from core.order import (
 
 
 def on_money(
-    state: OrderState, payment: Payment, evidence: Paid | Refunded, rules: Rules, by: Source
+    state: OrderState,
+    payment: Payment,
+    evidence: Paid | Refunded,
+    rules: Rules,
+    by: Source,
+    *,
+    unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
     if payment.status is PaymentStatus.PAID:
@@ -34,6 +40,7 @@ def on_money(
         channel_transaction_id=evidence.channel_transaction_id,
         paid_at=evidence.at or state.now,
         refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
+        unconfirmed_since=state.now if unconfirmed else None,
     )
     cases = _refund_case(state, paid) if isinstance(evidence, Refunded) else ()
     match state.order.status:
@@ -42,6 +49,33 @@ def on_money(
         case OrderStatus.CLOSED:
             return _late_payment(state, paid, evidence, rules, by, cases)
     return _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
+
+
+def on_confirmed(
+    state: OrderState, payment: Payment, evidence: Paid | Refunded, decision: Decision | None, by: Source
+) -> Decision:
+    """A query shows the money that only a callback has shown so far; `decision` is what else it shows.
+
+    A case that an earlier answer has opened ends with it.
+    """
+    change = None if decision is None else decision.change
+    if change is None:
+        order, event = (
+            state.order.next_version(),
+            Event(kind=Outcome.CONFIRMED, by=by, key=payment.key, evidence=evidence),
+        )
+        change = Change(order=order, event=event, payments=(payment,))
+    doubt = (payment.key, CaseReason.CALLBACK_CONTRADICTED)
+    settled = CaseResolution(key=payment.key, reason=CaseReason.CALLBACK_CONTRADICTED, resolution="confirmed")
+    change = replace(
+        change,
+        payments=tuple(
+            replace(row, unconfirmed_since=None) if row.key == payment.key else row for row in change.payments
+        ),
+        resolved=(*change.resolved, payment.key),
+        resolutions=(*change.resolutions, settled) if doubt in state.open_cases else change.resolutions,
+    )
+    return replace(decision or Decision(outcome=Outcome.CONFIRMED), change=change)
 
 
 def on_late_accepted(state: OrderState, by_name: str) -> Decision:
@@ -75,7 +109,7 @@ def _pay_order(
     """The one place in which an order becomes paid.
 
     Its other payments are due at once: the query finds them left over, closes them at their channels, and they are
-    watched until they are definite.
+    watched until they are definite. A payment that only a callback has paid is not definite either.
     """
     order = state.order.next_version(
         status=OrderStatus.PAID,
@@ -83,11 +117,12 @@ def _pay_order(
         paid_at=paid.paid_at,
         handed_off_at=state.order.handed_off_at or state.now,
     )
+    definite = (paid.key,) if paid.unconfirmed_since is None else ()
     change = Change(
         order=order,
         event=Event(kind=outcome, by=by, key=paid.key, evidence=evidence, note=note),
         payments=(paid,),
-        resolved=(paid.key, deadline_key(order.order_no)),
+        resolved=(*definite, deadline_key(order.order_no)),
         cases=cases,
         notification=order_notification("order.paid", order, paid, now=state.now, late=late),
     )
@@ -154,10 +189,10 @@ def _on_refund_seen(state: OrderState, payment: Payment, evidence: Paid | Refund
 
 def _policy_refund(state: OrderState, paid: Payment, reason: RefundReason) -> Refund | None:
     """The refund that the account's policy requests. Never of a watched payment, and none while evidence is in doubt
-    (amount, number, …): then a person looks first, as under `flag`.
+    (amount, number, …) or only a callback has paid the order: then a person looks first, as under `flag`.
     """
     is_doubted = any(case_reason in MISMATCHES for _, case_reason in state.open_cases)
-    return None if is_doubted else new_refund(state, paid, reason)
+    return None if is_doubted or state.unconfirmed_payments() else new_refund(state, paid, reason)
 
 
 def _refund_note(refund: Refund | None) -> str:

@@ -29,11 +29,13 @@ class DoublePolicy(StrEnum):
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The rules in force: the back-off and the margin of the deployment, the policies of the account.
 
-    `payable_margin_s` is how long after `payable_until` a channel may still report money.
+    `payable_margin_s` is how long after `payable_until` a channel may still report money. `unanswered_s` is how long
+    queries of a payment must have had no answer before its callback alone pays.
     """
 
     backoff: Backoff = Backoff()
     payable_margin_s: float = 300.0
+    unanswered_s: float = 30.0
     late_policy: LatePolicy = LatePolicy.ACCEPT
     double_policy: DoublePolicy = DoublePolicy.FLAG
 

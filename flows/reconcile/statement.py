@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
 from channels.statement_formats import likely_format
-from core.admission import Urgency
+from core.admission import CallKind, Urgency
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
@@ -75,7 +75,7 @@ async def _fetch(resources: Resources, account: Account, day: date, file: IO[byt
     for _ in range(WAITS_MAX):
         try:
             response = await call_channel(
-                resources, account, Urgency.SCHEDULED, account.channel.fetch_statement, day, file
+                resources, account, CallKind.STATEMENT, Urgency.SCHEDULED, account.channel.fetch_statement, day, file
             )
         except ChannelRefused as refused:
             if refused.code == "no_statement":

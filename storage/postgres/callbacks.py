@@ -6,7 +6,7 @@ and clock: `leases`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from core.evidence import Evidence
+from core.lifecycle import Message
 from core.order import CaseReason
 from storage.postgres.database import Database, document, storable
 from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
@@ -29,19 +30,21 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     arm_no: int
     evidence: Evidence
+    is_hint: bool
+    received_at: datetime
     is_handled: bool
 
 
-_COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text,
+_COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
           handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled"""
 
 _OPEN = "handled_at IS NULL AND dead_at IS NULL"
 
 _INSERT = f"""
 INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence, out_trade_no,
-                       due_at)
+                       due_at, is_hint)
 VALUES ($1, $2, $3, coalesce($4, clock_timestamp()), $5::text::jsonb, $6, $7::text::jsonb, $8,
-        clock_timestamp() + make_interval(secs => $9))
+        clock_timestamp() + make_interval(secs => $9), $10)
 ON CONFLICT (channel_account, notification_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
 RETURNING {_COLUMNS}"""
 
@@ -91,6 +94,10 @@ SELECT (SELECT order_no FROM payments p
   FROM dead
 ON CONFLICT DO NOTHING"""
 
+_FIND_MESSAGES = """
+SELECT evidence::text, received_at FROM callbacks
+ WHERE channel_account = $1 AND out_trade_no = ANY($2) AND id <> $3::uuid"""
+
 _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 
@@ -104,6 +111,7 @@ async def insert_callback(
     evidence: Evidence,
     received_at: datetime | None,
     due_s: float,
+    is_hint: bool = False,
 ) -> StoredCallback:
     """Store it, or find the copy that is there already. Due in `due_s` seconds: with that the compensation is armed.
 
@@ -120,6 +128,7 @@ async def insert_callback(
         document(evidence),
         storable(evidence.out_trade_no),
         due_s,
+        is_hint,
     )
     return _stored(row)
 
@@ -154,6 +163,14 @@ async def finish(db: Database, callback_id: str, outcome: str) -> bool:
 async def give_up(db: Database, callback: StoredCallback, reason: CaseReason, detail: str) -> None:
     """The attempts are used up: a case opens in the same statement. Giving up is not evidence."""
     await db.execute(_GIVE_UP, callback.id, reason.value, reason.value, detail)
+
+
+async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[str]) -> tuple[Message, ...]:
+    """The other stored callbacks of the account that name the payment by one of these numbers."""
+    rows = await db.fetch(_FIND_MESSAGES, callback.channel_account, list(numbers), callback.id)
+    return tuple(
+        Message(evidence=_evidence_decoder.decode(row["evidence"]), received_at=row["received_at"]) for row in rows
+    )
 
 
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:

@@ -36,7 +36,8 @@ jsonb_build_object(
                             FROM payments p WHERE p.order_no = o.order_no), '[]'),
     'pending', coalesce((SELECT jsonb_agg(jsonb_build_object(
                                 'key', jsonb_build_array(q.channel_account, q.out_trade_no), 'kind', q.kind,
-                                'order_no', q.order_no, 'attempt', q.attempt, 'arm_no', q.arm_no, 'due_at', q.due_at))
+                                'order_no', q.order_no, 'attempt', q.attempt, 'arm_no', q.arm_no, 'due_at', q.due_at,
+                                'unanswered_since', q.unanswered_since, 'verified_at', q.verified_at))
                            FROM pending q WHERE q.order_no = o.order_no), '[]'),
     'refunds', coalesce((SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object(
                                 'key', jsonb_build_array(r.channel_account, r.out_trade_no))

@@ -84,6 +84,12 @@ UPDATE pending
  WHERE channel_account = $1 AND out_trade_no = $2 AND arm_no = $3
 RETURNING arm_no"""
 
+_NOTE_ANSWER = """
+UPDATE pending
+   SET unanswered_since = CASE WHEN NOT $3 THEN coalesce(unanswered_since, clock_timestamp()) END,
+       verified_at = CASE WHEN $3 THEN clock_timestamp() ELSE verified_at END
+ WHERE channel_account = $1 AND out_trade_no = $2"""
+
 _LAST_QUERY = """
 SELECT clock_timestamp() AS now, answered_from AS began_at
   FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
@@ -132,6 +138,11 @@ async def reschedule(db: Database, leased: Leased, *, delay_s: float) -> int | N
     """
     arm_no: int | None = await db.fetchval(_RESCHEDULE, *leased.key, leased.arm_no, delay_s)
     return arm_no
+
+
+async def note_answer(db: Database, key: PaymentKey, *, is_verified: bool) -> None:
+    """A query of the payment went out, and has had a verified answer or none."""
+    await db.execute(_NOTE_ANSWER, *key, is_verified)
 
 
 async def find_last_query(db: Database, key: PaymentKey) -> LastQuery | None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.http.request import Message
+from core.admission import UNANSWERED_MAX, CallKind
 from core.evidence import Paid, Source
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.settings import Settings
@@ -135,6 +136,8 @@ async def test_every_documented_metric_moves(
     repaired = (await client.post("/v1/orders", terms(account=account))).json
     await channel.pay(repaired["payments"][0]["out_trade_no"])
     await reconcile_day(resources, await resources.accounts.get(account), datetime.now(UTC).date())
+    for _ in range(UNANSWERED_MAX):
+        await resources.admission.report(account, CallKind.QUERY, answered=False)
     for table in ("pending", "callbacks", "notifications", "refunds"):
         await resources.db.execute(f"UPDATE {table} SET due_at = now() - interval '90 s'")  # noqa: S608
 

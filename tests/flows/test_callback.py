@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from core.admission import UNANSWERED_MAX
+from core.admission import UNANSWERED_MAX, CallKind
 from core.decision import Outcome
 from core.errors import (
     CallbackForged,
@@ -219,7 +219,7 @@ async def test_a_callback_that_waits_for_the_breaker_uses_no_attempt(
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     for _ in range(UNANSWERED_MAX):
-        await harness.resources.admission.report("main", answered=False)
+        await harness.resources.admission.report("main", CallKind.QUERY, answered=False)
     await harness.receive("main", harness.callback(state.payments[0]))
     before = await stored_callback.row()
     assert await stored_callback.compensate() is Outcome.NOT_YET

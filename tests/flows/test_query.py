@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.admission import UNANSWERED_MAX
+from core.admission import UNANSWERED_MAX, CallKind
 from core.decision import Outcome
 from core.evidence import Source
 from core.jobs import Lane
@@ -91,7 +91,7 @@ async def test_a_leased_payment_is_not_queried_twice(harness: FlowHarness) -> No
 async def test_an_open_breaker_postpones_the_query_without_an_attempt(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     for _ in range(UNANSWERED_MAX):
-        await harness.resources.admission.report("main", answered=False)
+        await harness.resources.admission.report("main", CallKind.QUERY, answered=False)
     before = await query_row(harness, state)
     assert await harness.run_query_job(state) is Outcome.NOT_YET
     row = await query_row(harness, state)
@@ -119,7 +119,7 @@ async def test_unanswered_queries_open_the_breaker_and_a_response_closes_it(harn
     assert await harness.run_query_job(state) is Outcome.NOT_YET
     assert harness.call_count() == UNANSWERED_MAX
 
-    breaker = "nodrop:{admission}:main:breaker"
+    breaker = "nodrop:{admission}:main:breaker:query"
     # Its time is over: the next query is a probe.
     await harness.resources.redis.execute_command("HSET", breaker, "until", "1")  # type: ignore[no-untyped-call]
     assert await harness.run_query_job(state) is Outcome.STILL_OPEN

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core import admission
 from core.decision import Outcome
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound
 from core.lifecycle import DoublePolicy, LatePolicy
@@ -260,7 +261,7 @@ async def test_a_refund_of_a_deleted_account_is_unclear(harness: FlowHarness) ->
 async def test_a_refund_that_waits_for_admission_uses_no_attempt(harness: FlowHarness) -> None:
     state = await harness.order_with_late_money()
     for _ in range(10):
-        await harness.resources.admission.report("late-refund", answered=False)
+        await harness.resources.admission.report("late-refund", admission.CallKind.REFUND, answered=False)
     assert await run_refund_job(harness, state) is Outcome.NOT_YET
     after = refund_of(await harness.state(state))
     assert (after.attempt, refund_calls(harness)) == (1, [])

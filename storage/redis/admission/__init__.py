@@ -1,1 +1,1 @@
-"""Rate limit and breaker of every account: shared by all processes in Redis, or local while Redis is away."""
+"""Rate limit and breakers of every account: shared by all processes in Redis, or local while Redis is away."""

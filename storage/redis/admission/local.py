@@ -1,4 +1,4 @@
-"""Rate limit and breaker of one process on its own, while Redis is not available.
+"""Rate limit and breakers of one process on its own, while Redis is not available.
 
 Every process takes its part of an account's rate, so that all of them together stay within it. If the rate is lower
 than the number of processes, each makes one call per several seconds and the rate is kept on average: processes that
@@ -8,8 +8,8 @@ cannot communicate may call in the same second.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
 from math import ceil
 
 from core.admission import (
@@ -19,6 +19,7 @@ from core.admission import (
     UNANSWERED_MAX,
     UNANSWERED_WITHIN_S,
     Admitted,
+    CallKind,
     Urgency,
     Wait,
     is_within_rate,
@@ -36,25 +37,38 @@ class LocalAdmission:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
-    async def admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
-        return self.try_admit(account, rate_per_s, urgency)
+    async def admit(
+        self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
+    ) -> Admitted | Wait:
+        return self.try_admit(account, rate_per_s, kind, urgency, past_breaker=past_breaker)
 
-    async def report(self, account: str, *, answered: bool) -> None:
+    async def report(self, account: str, kind: CallKind, *, answered: bool) -> None:
         if answered:
-            self._account(account).breaker = Breaker()
+            self._account(account).breakers.pop(kind, None)
         else:
-            self._account(account).breaker.unanswered(self._clock())
+            self._account(account).breakers[kind].unanswered(self._clock())
 
-    def try_admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
+    async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
+        return [
+            (name, kind)
+            for name in accounts
+            for kind, breaker in self._account(name).breakers.items()
+            if not breaker.is_closed
+        ]
+
+    def try_admit(
+        self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
+    ) -> Admitted | Wait:
         """Reserve one call now, or return the time to wait before the next try."""
         now = self._clock()
         state = self._account(account)
-        if (open_s := state.breaker.wait_s(now)) > 0:
+        breaker = state.breakers[kind]
+        if not past_breaker and (open_s := breaker.wait_s(now)) > 0:
             return Wait(open_s, "breaker")
         if (full_s := state.wait_s(now, urgency, *_part(rate_per_s, self._processes))) > 0:
             return Wait(full_s, "rate")
         state.calls.append((now, urgency))
-        state.breaker.admitted(now)
+        breaker.admitted(now)
         return Admitted()
 
     def _account(self, name: str) -> _Account:
@@ -69,11 +83,11 @@ def _part(rate_per_s: int, processes: int) -> tuple[int, float]:
 
 
 class _Account:
-    """Recent calls of this process to one account, and their breaker."""
+    """Recent calls of this process to one account, and a breaker for each kind of them."""
 
     def __init__(self) -> None:
         self.calls: deque[tuple[float, Urgency]] = deque()
-        self.breaker = Breaker()
+        self.breakers: defaultdict[CallKind, Breaker] = defaultdict(Breaker)
 
     def wait_s(self, now: float, urgency: Urgency, rate: int, window_s: float) -> float:
         """Return 0 if one more call fits, else the time until the oldest leaves the window."""
@@ -94,6 +108,10 @@ class Breaker:
         self._open_s = OPEN_S
         self._probe_until = 0.0
 
+    @property
+    def is_closed(self) -> bool:
+        return self._open_until is None
+
     def wait_s(self, now: float) -> float:
         """Return the seconds until a call may be made; 0 for now."""
         if self._open_until is None:
@@ -104,7 +122,7 @@ class Breaker:
 
     def admitted(self, now: float) -> None:
         """Note that a call is made; if the breaker is half open it is the probe."""
-        if self._open_until is not None:
+        if self._open_until is not None and now >= self._open_until:
             self._probe_until = now + PROBE_S
 
     def unanswered(self, now: float) -> None:

@@ -1,12 +1,12 @@
-"""Keys and Lua of `storage.redis.admission.shared`: log of calls and breaker of each account.
+"""Keys and Lua of `storage.redis.admission.shared`: log of calls of each account, and a breaker for each kind of them.
 
     nodrop:{admission}:generation         time when Redis was last found empty
     nodrop:{admission}:quiet              exists while no call is admitted
     nodrop:{admission}:<account>:fresh    sorted set: reservation → its time, Unix milliseconds by Redis's clock
                                           (…:scheduled and …:refresh likewise)
-    nodrop:{admission}:<account>:line     time at which the next refused scheduled call may return
-    nodrop:{admission}:<account>:breaker  hash: until, length, probe; missing: closed
-    nodrop:{admission}:<account>:unanswered  list: times of the last unanswered calls in a row
+    nodrop:{admission}:<account>:line:<kind>     time at which the next refused scheduled call may return
+    nodrop:{admission}:<account>:breaker:<kind>  hash: until, length, probe; missing: closed
+    nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
 
 One hash tag for all: they stay in one slot of a cluster.
 """
@@ -43,8 +43,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: generation, quiet; of the account: breaker, line, log of fresh, of scheduled, of refresh
-# ARGV: number of the urgency, rate, share, reservation, one to forget or '', known generation or '', was data lost
+# KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh
+# ARGV: number of the urgency, rate, share, reservation, one to forget or '', known generation or '', was data lost,
+#       may it pass an open breaker
 # Returns the reason for a refusal or '', the wait in ms, the generation
 ADMIT = Script(
     _HEAD
@@ -90,13 +91,15 @@ local breaker = redis.call('HMGET', KEYS[3], 'until', 'length', 'probe')
 local is_half_open = false
 if breaker[1] then
   local left, probing = breaker[1] - now, (breaker[3] or 0) - now
-  if left > 0 and left <= tonumber(breaker[2]) then
+  local is_open = left > 0 and left <= tonumber(breaker[2])
+  local is_probed = probing > 0 and probing <= PROBE
+  if ARGV[8] ~= '1' and is_open then
     return refuse('breaker', left)
   end
-  if probing > 0 and probing <= PROBE then
+  if ARGV[8] ~= '1' and is_probed then
     return refuse('breaker', math.min(probing, OPEN))
   end
-  is_half_open = true
+  is_half_open = not is_open
 end
 
 if ARGV[5] ~= '' then

@@ -1,4 +1,4 @@
-"""Rate limit and breaker of every account, shared by all processes through Redis.
+"""Rate limit and breakers of every account, shared by all processes through Redis.
 
 The rate is strict in every second, not on average: each account has a log of its calls of the last 1.1 s by Redis's own
 clock, and a call is admitted if it fits, kept shares included. The tenth of a second covers the time between the
@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from itertools import count
 from secrets import token_hex
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 
-from core.admission import Admitted, Urgency, Wait, kept_share
+from core.admission import Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
 from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
@@ -38,11 +38,22 @@ HELD_S_MAX = 0.5
 """Wait up to this long here, unless the call is scheduled: a job must not hold a slot of its worker."""
 
 SPREAD = 0.2
-_PROBE_ACCOUNT, _NO_LIMIT = "-", 1_000_000  # no account has this name
-
 _URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
 
 _Result = TypeVar("_Result")
+
+
+class _Wanted(NamedTuple):
+    """A call that is to be admitted."""
+
+    account: str
+    rate: int
+    kind: CallKind
+    urgency: Urgency
+    past_breaker: bool
+
+
+_PROBE = _Wanted("-", 1_000_000, CallKind.QUERY, Urgency.REFRESH, past_breaker=True)  # no account has this name
 
 
 class SharedAdmission:
@@ -60,35 +71,53 @@ class SharedAdmission:
         self._name = token_hex(6)
         self._numbers = count()
 
-    async def admit(self, account: str, rate_per_s: int, urgency: Urgency) -> Admitted | Wait:
+    async def admit(
+        self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
+    ) -> Admitted | Wait:
         """Implement the Protocol. A wait of up to 0.25 s, 0.5 s in all, happens here unless the call is scheduled."""
+        wanted = _Wanted(account, max(1, rate_per_s), kind, urgency, past_breaker)
         give_up_at = self._clock() + (0.0 if urgency is Urgency.SCHEDULED else HELD_S_MAX)
         while True:
-            result = await self._try_admit(account, max(1, rate_per_s), urgency)
+            result = await self._try_admit(wanted)
             if isinstance(result, Admitted):
                 return result
             if result.seconds > HELD_S or self._clock() + result.seconds > give_up_at:
                 return result
             await asyncio.sleep(result.seconds)
 
-    async def report(self, account: str, *, answered: bool) -> None:
+    async def report(self, account: str, kind: CallKind, *, answered: bool) -> None:
         """Implement the Protocol; never raises."""
 
         async def send() -> bool:
             with redis_errors():
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
-                    await REPORT.run(self._redis, _report_call(account, answered=answered))
+                    await REPORT.run(self._redis, _report_call(account, kind, answered=answered))
             return True
 
         if not await self._through_redis(send):
-            await self._local.report(account, answered=answered)
+            await self._local.report(account, kind, answered=answered)
 
-    async def _try_admit(self, account: str, rate: int, urgency: Urgency) -> Admitted | Wait:
+    async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
+        """Implement the Protocol; without Redis these are the breakers of this process."""
+        wanted = [(account, kind) for account in accounts for kind in CallKind]
+
+        async def read() -> list[tuple[str, CallKind]]:
+            with redis_errors():
+                async with asyncio.timeout(REDIS_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                    for account, kind in wanted:
+                        pipe.exists(f"{PREFIX}{account}:breaker:{kind}")
+                    found = await pipe.execute()
+            return [breaker for breaker, is_there in zip(wanted, found, strict=True) if is_there]
+
+        through_redis = await self._through_redis(read)
+        return await self._local.open_breakers(accounts) if through_redis is None else through_redis
+
+    async def _try_admit(self, wanted: _Wanted) -> Admitted | Wait:
         if not self._link.is_up:
             await self._probe_redis()
         result: Admitted | Wait | None = self._changing_over()
-        result = result or await self._through_redis(lambda: self._reserve(account, rate, urgency))
-        return result or self._changing_over() or self._local.try_admit(account, rate, urgency)
+        result = result or await self._through_redis(lambda: self._reserve(wanted))
+        return result or self._changing_over() or self._local.try_admit(*wanted[:4], past_breaker=wanted.past_breaker)
 
     async def _through_redis(self, send: Callable[[], Awaitable[_Result]]) -> _Result | None:
         """Return the result of `send`, None while Redis is down.
@@ -108,26 +137,24 @@ class SharedAdmission:
         left_s = self._quiet_until - self._clock()
         return Wait(left_s, "changing_over") if left_s > 0 else None
 
-    async def _reserve(self, account: str, rate: int, urgency: Urgency) -> Admitted | Wait:
+    async def _reserve(self, wanted: _Wanted) -> Admitted | Wait:
         """Reserve a call in the log. A reservation that arrived late is removed by the call that makes the next one."""
         forget = ""
         for _ in range(TRIES_MAX):
             number = next(self._numbers)
             reservation = f"{self._name}:{number}"
             sent_at = self._clock()
-            reason, wait_s = await self._run(account, rate, urgency, reservation, forget)
+            reason, wait_s = await self._run(wanted, reservation, forget)
             if reason:
-                return Wait(wait_s if urgency is Urgency.SCHEDULED else _spread(wait_s, number), reason)
+                return Wait(wait_s if wanted.urgency is Urgency.SCHEDULED else _spread(wait_s, number), reason)
             if self._clock() - sent_at <= SLOW_S:
                 return Admitted()
             forget = reservation
         raise RedisUnavailable("reservations take too long to come back")
 
-    async def _run(self, account: str, rate: int, urgency: Urgency, reservation: str, forget: str) -> tuple[str, float]:
+    async def _run(self, wanted: _Wanted, reservation: str, forget: str) -> tuple[str, float]:
         """Return the reason for a refusal and the seconds to wait; an empty reason: reserved."""
-        call = partial(
-            _admit_call, account, rate, urgency, reservation=reservation, forget=forget, generation=self._generation
-        )
+        call = partial(_admit_call, wanted, reservation=reservation, forget=forget, generation=self._generation)
         # A server that no longer knows the script was restarted or replaced: the log may be incomplete.
         is_lost = self._generation != ""
         with redis_errors():
@@ -144,7 +171,7 @@ class SharedAdmission:
             return
         self._probe_at = sent_at + PROBE_GAP_S
         try:
-            await self._run(_PROBE_ACCOUNT, _NO_LIMIT, Urgency.REFRESH, self._name, "")
+            await self._run(_PROBE, self._name, "")
         except RedisUnavailable:
             return
         if self._clock() - sent_at <= SLOW_S:
@@ -163,16 +190,15 @@ def _spread(wait_s: float, number: int) -> float:
     return wait_s * (1 + SPREAD * (number * 0.6180339887 % 1))
 
 
-def _admit_call(
-    account: str, rate: int, urgency: Urgency, *, reservation: str, forget: str, generation: str, is_lost: bool
-) -> Call:
+def _admit_call(wanted: _Wanted, *, reservation: str, forget: str, generation: str, is_lost: bool) -> Call:
     """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
-    names = ("breaker", "line", *_URGENCIES)
-    keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{account}:{name}" for name in names)]
-    urgency_number = _URGENCIES.index(urgency) + 1
-    return keys, [urgency_number, rate, kept_share(rate), reservation, forget, generation, int(is_lost)]
+    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES)
+    keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{wanted.account}:{name}" for name in names)]
+    urgency_number = _URGENCIES.index(wanted.urgency) + 1
+    limits = (urgency_number, wanted.rate, kept_share(wanted.rate))
+    return keys, [*limits, reservation, forget, generation, int(is_lost), int(wanted.past_breaker)]
 
 
-def _report_call(account: str, *, answered: bool) -> Call:
+def _report_call(account: str, kind: CallKind, *, answered: bool) -> Call:
     """Keys and arguments of `REPORT`."""
-    return [f"{PREFIX}{account}:{name}" for name in ("breaker", "unanswered")], [int(answered)]
+    return [f"{PREFIX}{account}:{name}:{kind}" for name in ("breaker", "unanswered")], [int(answered)]

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from core.admission import Admission, Admitted, Urgency, Wait, is_within_rate, kept_share
+from core.admission import Admission, Admitted, CallKind, Urgency, Wait, is_within_rate, kept_share
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
-from storage.redis.admission.shared import SharedAdmission
+from storage.redis.admission.shared import SharedAdmission, _Wanted
 from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
 
 FRESH, SCHEDULED, REFRESH = Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH
+QUERY, CREATE = CallKind.QUERY, CallKind.CREATE
 KEY = "nodrop:{admission}:shop:"
 
 
@@ -43,12 +44,12 @@ def shared(redis: Redis) -> SharedAdmission:
 
 async def admitted(admission: Admission, urgency: Urgency, *, rate: int = 10, tries: int = 30) -> int:
     """Number of these calls that are admitted at once."""
-    answers = [await admission.admit("shop", rate, urgency) for _ in range(tries)]
+    answers = [await admission.admit("shop", rate, QUERY, urgency) for _ in range(tries)]
     return sum(isinstance(answer, Admitted) for answer in answers)
 
 
 async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: int = 10) -> Wait:
-    answer = await admission.admit("shop", rate, urgency)
+    answer = await admission.admit("shop", rate, QUERY, urgency)
     assert isinstance(answer, Wait)
     return answer
 
@@ -83,7 +84,7 @@ async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int
     for _ in range(60):
         urgency = chance.choice(list(Urgency))
         expected = is_within_rate(rate, urgency, made)
-        answer = await shared._reserve("shop", rate, urgency)
+        answer = await shared._reserve(_Wanted("shop", rate, QUERY, urgency, past_breaker=False))
         if monotonic() - began_at > 1:
             break  # the first calls have left the window
         assert isinstance(answer, Admitted) is expected
@@ -100,7 +101,7 @@ async def test_two_processes_together_keep_the_rate_in_every_second(redis_url: s
 
     async def work(admission: SharedAdmission, urgency: Urgency) -> None:
         while monotonic() < end:
-            answer = await admission.admit("shop", rate, urgency)
+            answer = await admission.admit("shop", rate, QUERY, urgency)
             if isinstance(answer, Admitted):
                 made.append(monotonic())
             else:
@@ -146,7 +147,7 @@ async def test_a_call_leaves_the_window_after_a_second_and_a_tenth_and_not_befor
 
 async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
     assert await admitted(shared, SCHEDULED, rate=1, tries=2) == 1
-    assert isinstance(await shared.admit("other", 1, SCHEDULED), Admitted)
+    assert isinstance(await shared.admit("other", 1, QUERY, SCHEDULED), Admitted)
 
 
 async def test_a_refused_backlog_gets_one_time_after_another(shared: SharedAdmission) -> None:
@@ -166,11 +167,11 @@ async def test_a_refused_backlog_gets_one_time_after_another(shared: SharedAdmis
 async def test_a_short_wait_happens_inside_for_a_person_and_never_for_a_job(
     redis: Redis, shared: SharedAdmission
 ) -> None:
-    await shared.admit("shop", 1, REFRESH)
+    await shared.admit("shop", 1, QUERY, REFRESH)
     await redis.zadd(KEY + "refresh", {"made before": await server_ms(redis) - 1000})
     await redis.zremrangebyrank(KEY + "refresh", 1, -1)  # what is left leaves the window within 0.1 s
     assert 0 < (await wait_of(shared, SCHEDULED, rate=1)).seconds <= 0.11
-    assert isinstance(await shared.admit("shop", 1, FRESH), Admitted)
+    assert isinstance(await shared.admit("shop", 1, QUERY, FRESH), Admitted)
     assert (await wait_of(shared, FRESH, rate=1)).seconds > 0.25
 
 
@@ -192,7 +193,7 @@ async def test_a_clock_set_back_by_an_hour_blocks_no_call_for_an_hour(redis: Red
 
 async def test_a_reservation_that_arrives_late_is_discarded(redis: Redis) -> None:
     late = SharedAdmission(redis, processes=4, clock=Clock(0, 0, 0, 0.2))
-    assert isinstance(await late.admit("shop", 10, FRESH), Admitted)
+    assert isinstance(await late.admit("shop", 10, QUERY, FRESH), Admitted)
     assert await redis.zcard(KEY + "fresh") == 1
 
 
@@ -211,14 +212,14 @@ async def test_a_redis_too_slow_for_reservations_counts_as_down(redis: Redis, mo
 
 async def unanswered(admission: Admission, times: int = 10) -> None:
     for _ in range(times):
-        await admission.report("shop", answered=False)
+        await admission.report("shop", QUERY, answered=False)
 
 
 async def pass_time(redis: Redis, seconds: float) -> None:
     """As if the breaker's times lay so much further back."""
     for field in ("until", "probe"):
-        if await redis.hexists(KEY + "breaker", field):  # type: ignore[misc]
-            await redis.hincrby(KEY + "breaker", field, -round(seconds * 1000))  # type: ignore[misc]
+        if await redis.hexists(KEY + "breaker:query", field):  # type: ignore[misc]
+            await redis.hincrby(KEY + "breaker:query", field, -round(seconds * 1000))  # type: ignore[misc]
 
 
 async def test_ten_unanswered_calls_in_a_row_open_the_breaker_for_all(redis: Redis, shared: SharedAdmission) -> None:
@@ -230,16 +231,36 @@ async def test_ten_unanswered_calls_in_a_row_open_the_breaker_for_all(redis: Red
     assert 4.5 < other.seconds <= 6
 
 
+async def test_each_kind_of_call_has_a_breaker_of_its_own(redis: Redis, shared: SharedAdmission) -> None:
+    """While queries fail, payments are created and closed; an answer to a creation closes no breaker of queries."""
+    await unanswered(shared)
+    assert isinstance(await shared.admit("shop", 10, CREATE, FRESH), Admitted)
+    await shared.report("shop", CREATE, answered=True)
+    assert (await wait_of(shared)).reason == "breaker"
+    assert await shared.open_breakers(["shop", "other"]) == [("shop", QUERY)]
+    await shared.report("shop", QUERY, answered=True)
+    assert await shared.open_breakers(["shop"]) == []
+
+
+async def test_a_call_that_may_pass_the_breaker_is_held_back_by_the_rate_alone(shared: SharedAdmission) -> None:
+    await unanswered(shared)
+    answers = [await shared.admit("shop", 3, QUERY, FRESH, past_breaker=True) for _ in range(4)]
+    assert [type(answer) for answer in answers] == [Admitted, Admitted, Wait, Wait]
+    assert (await wait_of(shared, FRESH)).reason == "breaker"
+    await shared.report("shop", QUERY, answered=True)
+    assert isinstance(await shared.admit("shop", 10, QUERY, FRESH), Admitted)
+
+
 async def test_an_answer_in_between_keeps_the_breaker_closed(shared: SharedAdmission) -> None:
     for _ in range(3):
         await unanswered(shared, 9)
-        await shared.report("shop", answered=True)
+        await shared.report("shop", QUERY, answered=True)
     assert await admitted(shared, FRESH, tries=1) == 1
 
 
 async def test_unanswered_calls_over_more_than_a_minute_do_not_open_it(redis: Redis, shared: SharedAdmission) -> None:
     await unanswered(shared, 9)
-    await redis.lset(KEY + "unanswered", 0, str(await server_ms(redis) - 60_100))  # type: ignore[misc]
+    await redis.lset(KEY + "unanswered:query", 0, str(await server_ms(redis) - 60_100))  # type: ignore[misc]
     await unanswered(shared, 1)
     assert await admitted(shared, FRESH, tries=1) == 1
 
@@ -249,7 +270,7 @@ async def test_half_open_lets_one_probe_through_and_its_answer_closes(redis: Red
     await pass_time(redis, 5)
     assert await admitted(shared, FRESH, tries=5) == 1
     assert (await wait_of(shared)).reason == "breaker"
-    await shared.report("shop", answered=True)
+    await shared.report("shop", QUERY, answered=True)
     assert await admitted(shared, FRESH, tries=3) == 3
 
 
@@ -258,7 +279,7 @@ async def test_a_probe_without_an_answer_doubles_the_time_up_to_a_minute(redis: 
     lengths = []
     for _ in range(5):
         lengths.append((await wait_of(shared)).seconds)
-        await redis.delete(KEY + "line")
+        await redis.delete(KEY + "line:query")
         await pass_time(redis, 61)
         assert await admitted(shared, FRESH, tries=1) == 1
         await unanswered(shared, 1)
@@ -360,10 +381,10 @@ async def test_while_it_is_down_redis_is_probed_once_a_second(real_redis: Redis)
     calls_before = await calls_of(real_redis, "evalsha")
     alone._probe_at = clock.now + 1
     for _ in range(50):
-        await alone.admit("shop", 1, SCHEDULED)
+        await alone.admit("shop", 1, QUERY, SCHEDULED)
     assert await calls_of(real_redis, "evalsha") == calls_before
     clock.now += 1
-    await asyncio.gather(*(alone.admit("shop", 1, SCHEDULED) for _ in range(50)))
+    await asyncio.gather(*(alone.admit("shop", 1, QUERY, SCHEDULED) for _ in range(50)))
     assert await calls_of(real_redis, "evalsha") == calls_before + 1
 
 
@@ -409,7 +430,7 @@ async def test_many_calls_at_once_do_not_look_like_a_slow_redis(real_redis: Redi
     shared = SharedAdmission(real_redis, processes=4)
     began_at = monotonic()
     with capture_logs() as lines:
-        answers = await asyncio.gather(*(shared.admit("shop", 10, SCHEDULED) for _ in range(500)))
+        answers = await asyncio.gather(*(shared.admit("shop", 10, QUERY, SCHEDULED) for _ in range(500)))
     windows = 1 + int((monotonic() - began_at) / WINDOW_S)  # a busy machine takes longer than one
     assert 8 <= sum(isinstance(answer, Admitted) for answer in answers) <= 8 * windows
     assert lines == []
@@ -422,7 +443,7 @@ async def test_a_frozen_redis_delays_no_call_for_long(server_directory: Path) ->
             await admitted(admission, SCHEDULED, tries=1)
             with frozen(server.pid):
                 began_at = monotonic()
-                await asyncio.gather(*(admission.admit("shop", 10, SCHEDULED) for _ in range(200)))
+                await asyncio.gather(*(admission.admit("shop", 10, QUERY, SCHEDULED) for _ in range(200)))
                 assert monotonic() - began_at < 1.5
     assert [line["event"] for line in lines] == ["redis_link_lost"]
 
@@ -463,7 +484,7 @@ async def test_the_local_breaker_opens_probes_doubles_and_closes() -> None:
         assert await admitted(local, FRESH, tries=5) == 1
     clock.now += 20
     assert await admitted(local, FRESH, tries=5) == 1  # the probe before was never heard of again
-    await local.report("shop", answered=True)
+    await local.report("shop", QUERY, answered=True)
     assert await admitted(local, FRESH, tries=3) == 3
 
 
@@ -474,3 +495,17 @@ async def test_local_failures_far_apart_do_not_open_the_breaker() -> None:
         await unanswered(local, 1)
         clock.now += 7
     assert await admitted(local, FRESH, tries=1) == 1
+
+
+async def test_the_local_breakers_are_kept_for_each_kind_of_call_too() -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    await unanswered(local)
+    assert isinstance(await local.admit("shop", 10, CREATE, FRESH), Admitted)
+    assert (await wait_of(local)).reason == "breaker"
+    assert isinstance(await local.admit("shop", 10, QUERY, FRESH, past_breaker=True), Admitted)
+    assert await local.open_breakers(["shop", "other"]) == [("shop", QUERY)]
+    clock.now += 5
+    assert await admitted(local, FRESH, tries=5) == 1  # the call that passed it was no probe
+    await local.report("shop", QUERY, answered=True)
+    assert await local.open_breakers(["shop"]) == []

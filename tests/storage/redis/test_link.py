@@ -6,7 +6,7 @@ import pytest
 from fakeredis import FakeServer
 from structlog.testing import capture_logs
 
-from core.admission import Admitted, Urgency, Wait
+from core.admission import Admitted, CallKind, Urgency, Wait
 from core.errors import RedisUnavailable
 from core.jobs import query_payment
 from core.order import PaymentKey
@@ -69,7 +69,7 @@ async def test_admission_is_local_while_it_is_lost_and_shared_again_after_both_w
         admission = SharedAdmission(redis, processes=1, clock=lambda: now)
 
         async def reason() -> str:
-            result = await admission.admit("shop", 10, Urgency.SCHEDULED)
+            result = await admission.admit("shop", 10, CallKind.QUERY, Urgency.SCHEDULED)
             return result.reason if isinstance(result, Wait) else "admitted"
 
         server.connected = False
@@ -90,9 +90,9 @@ async def test_reports_never_raise_and_open_the_local_breaker(server: FakeServer
         admission = SharedAdmission(redis, processes=1, clock=lambda: now)
         server.connected = False
         for _ in range(10):
-            await admission.report("shop", answered=False)
+            await admission.report("shop", CallKind.QUERY, answered=False)
         now += 1.2
-        result = await admission.admit("shop", 10, Urgency.FRESH)
+        result = await admission.admit("shop", 10, CallKind.QUERY, Urgency.FRESH)
         assert not isinstance(result, Admitted)
         assert result.reason == "breaker"
 

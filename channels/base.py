@@ -2,8 +2,8 @@
 
 An adapter speaks one channel's protocol for one account: it signs, sends, verifies and translates into evidence. It
 decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third. What only some
-channels can do is a small Protocol of its own, `ReadsResponses`, `ResolvesRows` and `ListsUndelivered`: callers use
-`isinstance`.
+channels can do is a small Protocol of its own, `ReadsResponses`, `ResolvesRows`, `ListsUndelivered` and `TellsRefunds`:
+callers use `isinstance`.
 """
 
 from __future__ import annotations
@@ -244,4 +244,13 @@ class ListsUndelivered(Protocol):
 
     async def fetch_undelivered(self) -> tuple[Evidence, ...]:
         """Evidence of undelivered callbacks, newest first. Raises as `Channel`."""
+        ...
+
+
+@runtime_checkable
+class TellsRefunds(Protocol):
+    """A channel whose answer to a query has no total of the refunds, and which tells each of them by its number."""
+
+    async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
+        """Minor units that a refund of this payment, made by anybody, has given back; None unless it has succeeded."""
         ...

@@ -53,12 +53,17 @@ class Paid(_EvidenceFields, frozen=True, kw_only=True):
 
 
 class Refunded(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel had the money and has refunded `refunded_amount` of it: it *was* paid."""
+    """The channel had the money and has given some of it back: it *was* paid, which does not say that money is there.
+
+    `refunded_amount` is the total so far; None: the channel does not tell it. `refunds` are single refunds by their
+    number, where the channel tells only those.
+    """
 
     amount: int
     currency: str
     channel_transaction_id: str
-    refunded_amount: int
+    refunded_amount: int | None
+    refunds: dict[str, int] = {}
 
 
 class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
@@ -84,9 +89,13 @@ class Missing(_EvidenceFields, frozen=True, kw_only=True):
 
 
 class Unclear(_EvidenceFields, frozen=True, kw_only=True):
-    """Nothing is known: a time-out, a broken or unsigned response. `reason` is a short code for the timeline."""
+    """Nothing is known: a time-out, a broken or unsigned response. `reason` is a short code for the timeline.
+
+    `refund_no` is the number of a refund that a notice names without a total: the channel is queried about it.
+    """
 
     reason: str
+    refund_no: str | None = None
 
 
 Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear

@@ -67,6 +67,7 @@ def _payment(payment: Payment) -> dict[str, object]:
         "status": payment.status,
         "paid_at": payment.paid_at,
         "refunded_amount": payment.refunded_amount,
+        "remaining_amount": payment.remaining_amount,
     }
 
 

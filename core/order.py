@@ -148,6 +148,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     `channel_reference` is the id to query by where that is not our number. `payable_until` is the last moment at which
     the channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it
     answered a request to close it. `unconfirmed_since`: a callback alone has paid it, and no query has confirmed that.
+    `refunded_amount` is what was given back of it; None: something, and no sum is known. `channel_refunds` are the
+    single refunds that it was added up from.
     """
 
     channel_account: str
@@ -165,7 +167,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     channel_reference: str | None = None
     channel_transaction_id: str | None = None
     paid_at: datetime | None = None
-    refunded_amount: int = 0
+    refunded_amount: int | None = 0
+    channel_refunds: dict[str, int] = {}
     close_attempted_at: datetime | None = None
     refused_at: datetime | None = None
     unconfirmed_since: datetime | None = None
@@ -173,6 +176,11 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> PaymentKey:
         return PaymentKey(self.channel_account, self.out_trade_no)
+
+    @property
+    def remaining_amount(self) -> int | None:
+        """The money of a paid payment that is still there, in minor units; None: it is not known."""
+        return None if self.refunded_amount is None else max(0, self.amount - self.refunded_amount)
 
     def moved_to(self, status: PaymentStatus, **changes: Any) -> Payment:
         """The payment with this status and these fields. Raises IllegalMove if it may not follow the present one."""
@@ -251,6 +259,7 @@ class CaseReason(StrEnum):
     PAID_LATE = "paid_late"
     DOUBLE_PAYMENT = "double_payment"
     REFUNDED_OUTSIDE = "refunded_outside"
+    REFUND_AMOUNT_UNKNOWN = "refund_amount_unknown"
     REFUND_FAILED = "refund_failed"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     UNKNOWN_ORDER = "unknown_order"
@@ -314,17 +323,17 @@ class PublicStatus(StrEnum):
 
 
 def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
-    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order, and
-    *refunded* when all of it has gone back.
+    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded* when
+    all money that came has gone back and none is under way.
     """
     if order.status is OrderStatus.PAID:
         return PublicStatus.PAID
+    paid = [payment for payment in payments if payment.status is PaymentStatus.PAID]
+    has_open = any(payment.status is PaymentStatus.OPEN for payment in payments)
+    if paid and not has_open and all(payment.remaining_amount == 0 for payment in paid):
+        return PublicStatus.REFUNDED
     if order.status is OrderStatus.CLOSED:
-        paid = [payment for payment in payments if payment.status is PaymentStatus.PAID]
-        if not paid:
-            return PublicStatus.CLOSED
-        has_money = any(payment.refunded_amount < payment.amount for payment in paid)
-        return PublicStatus.REVIEW if has_money else PublicStatus.REFUNDED
+        return PublicStatus.REVIEW if paid else PublicStatus.CLOSED
     return PublicStatus.CREATED if order.handed_off_at is None else PublicStatus.PROCESSING
 
 

@@ -148,8 +148,9 @@ def _compare_refund(row: Row, payment: Payment, *, repeats: bool, refunded: int)
         return ((Finding.DUPLICATE, f"refund of {row.amount} {row.currency} stands there twice"),)
     if row.currency != payment.currency:
         return ((Finding.CURRENCY, f"refund in {row.currency} there, {payment.currency} here"),)
-    if refunded > payment.refunded_amount:
-        return ((Finding.REFUND, f"{refunded} given back there, {payment.refunded_amount} here"),)
+    if payment.refunded_amount is None or refunded > payment.refunded_amount:
+        here = "an unknown sum" if payment.refunded_amount is None else payment.refunded_amount
+        return ((Finding.REFUND, f"{refunded} given back there, {here} here"),)
     return ()
 
 
@@ -171,16 +172,20 @@ def judge_unknown(row: Row, orders: Sequence[str], *, exclusive: bool) -> tuple[
     return Finding.UNCLAIMED if exclusive else Finding.CANDIDATES, detail
 
 
-def judge(finding: Finding, detail: str, evidence: Evidence, decision: Decision, *, refunded: int) -> Judged:
+def judge(
+    finding: Finding, detail: str, evidence: Evidence, decision: Decision, payment: Payment, *, refunded: int
+) -> Judged:
     """The judgement about a row from the query's evidence and the decision that was committed with it.
 
-    `refunded` is the amount refunded so far according to the statement, 0 for a row of a payment.
+    `payment` is the payment after that, `refunded` the amount refunded so far according to the statement, 0 for a row
+    of a payment.
     """
     if isinstance(evidence, Unclear):
         return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; asked: {evidence.reason}")
-    given_back = evidence.refunded_amount if isinstance(evidence, Refunded) else 0
-    if given_back < refunded:
-        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; asked: {given_back}")
+    given_back = payment.refunded_amount if isinstance(evidence, Refunded) else 0
+    if refunded and (given_back is None or given_back < refunded):
+        known = "an unknown sum" if given_back is None else given_back
+        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; asked: {known}")
     if not isinstance(evidence, Paid | Refunded):
         return Judged(finding=Finding.STATUS, detail=f"paid there; asked: {kind_of(evidence)}")
     opened = () if decision.change is None else decision.change.cases

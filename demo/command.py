@@ -24,6 +24,7 @@ SHARES = {
     "cut": "responses cut off in the middle",
     "slow": "responses that take a second",
     "settles_after_close": "closed payments whose money arrives later",
+    "refunded_in_console": "paid payments that the merchant refunds in the channel's console before nodrop sees them",
 }
 
 
@@ -67,12 +68,20 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Kill the worker, flush Redis and restart Postgres during the run.",
 )
+@click.option(
+    "--reconcile-at",
+    type=click.Choice(["end", "off"]),
+    default="end",
+    show_default=True,
+    envvar="RECONCILE_AT",
+    help="When the orders are reconciled with the channels' statements; off: never. Also RECONCILE_AT=.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @_share_options
-def demo(*, orders: int, seed: int, chaos: bool, as_json: bool, **shares: float) -> None:
+def demo(*, orders: int, seed: int, chaos: bool, reconcile_at: str, as_json: bool, **shares: float) -> None:
     profile = msgspec.structs.replace(HARSH, **shares)
     try:
-        report = asyncio.run(run_demo(orders, seed, profile, chaos=chaos))
+        report = asyncio.run(run_demo(orders, seed, profile, chaos=chaos, reconciles=reconcile_at != "off"))
     except (EmbeddedError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:

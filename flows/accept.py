@@ -18,14 +18,15 @@ async def accept_late(resources: Resources, order_no: str, *, by: str) -> OrderS
 
     Raises:
         NotFound: there is no such order.
-        InvalidRequest: no payment of it has been paid at its channel, or what was paid is going back.
+        InvalidRequest: no payment of it has been paid at its channel, or what was paid has gone back or is going back.
     """
     committed = await commit_decision(resources, order_no, partial(on_late_accepted, by_name=by))
     if committed.state_after is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.NOT_ACCEPTABLE:
         raise InvalidRequest(
-            f"order {order_no} has no payment that its channel has confirmed and whose money is not going back"
+            f"order {order_no} has no payment that its channel has confirmed and whose money is known to be there and"
+            " is not going back"
         )
     await resolve_cases(resources.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
     return committed.state_after

@@ -14,11 +14,12 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
+from channels.base import TellsRefunds
 from core.admission import CallKind, Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
-from core.evidence import Evidence, Source, Unclear
-from core.lifecycle import on_query
+from core.evidence import Evidence, Paid, Refunded, Source, Unclear
+from core.lifecycle import on_query, with_notice, with_refund
 from core.order import OrderState, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_evidence
@@ -74,16 +75,17 @@ async def query_now(
     urgency: Urgency,
     leased: Leased | None,
     known: OrderState | None = None,
+    notice: Evidence | None = None,
 ) -> QueryResult | Deferred:
     """An unscheduled query (callback, refresh, close, another attempt); the lease is given back after it.
 
     `leased` None: nothing is pending for this payment any more (money after close), so no other process queries it.
-    `known` is the order as it was just read. After a decision to capture, the channel takes the money and is queried
-    again.
+    `known` is the order as it was just read, `notice` the channel's own message that led to this query. After a
+    decision to capture, the channel takes the money and is queried again.
     """
     result: QueryResult | None = None
     try:
-        first = await ask_and_commit(resources, account, payment, by=by, urgency=urgency, known=known)
+        first = await ask_and_commit(resources, account, payment, by=by, urgency=urgency, known=known, notice=notice)
         if isinstance(first, Deferred):
             return first
         result = first
@@ -114,9 +116,10 @@ async def ask_and_commit(
     known: OrderState | None = None,
     arm_no: int | None = None,
     after_capture: bool = False,
+    notice: Evidence | None = None,
 ) -> QueryResult | Deferred:
     """One query, and its result through the door. `known`, `arm_no`, `after_capture`: as in `on_query` and the door."""
-    evidence = await _ask(resources, account, payment, urgency)
+    evidence = await _ask(resources, account, payment, urgency, notice)
     if isinstance(evidence, Deferred):
         return evidence
     decide = partial(
@@ -163,7 +166,9 @@ async def capture_and_ask(
     return await ask_and_commit(resources, account, payment, by=by, urgency=urgency, after_capture=True)
 
 
-async def _ask(resources: Resources, account: Account, payment: Payment, urgency: Urgency) -> Evidence | Deferred:
+async def _ask(
+    resources: Resources, account: Account, payment: Payment, urgency: Urgency, notice: Evidence | None
+) -> Evidence | Deferred:
     """Query the channel, if it may be called now. No result is `Unclear`, never a conclusion."""
     channel = account.channel
     try:
@@ -173,11 +178,30 @@ async def _ask(resources: Resources, account: Account, payment: Payment, urgency
                 return found
             payment = found
         if account.trusts_when_unanswered:
-            return await query_noted(resources, account, payment, urgency)
-        return await call_channel(resources, account, CallKind.QUERY, urgency, channel.query_payment, payment)
+            answer = await query_noted(resources, account, payment, urgency)
+        else:
+            answer = await call_channel(resources, account, CallKind.QUERY, urgency, channel.query_payment, payment)
+        if notice is None or isinstance(answer, Deferred):
+            return answer
+        return await _with_refund(resources, account, payment, urgency, with_notice(answer, notice), notice)
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,
             out_trade_no=payment.out_trade_no,
             reason=error.detail or type(error).__name__,
         )
+
+
+async def _with_refund(
+    resources: Resources, account: Account, payment: Payment, urgency: Urgency, answer: Evidence, notice: Evidence
+) -> Evidence | Deferred:
+    """The answer with the sum of the one refund that the notice names, where the channel's query tells no total."""
+    channel = account.channel
+    refund_no = notice.refund_no if isinstance(notice, Unclear) else None
+    if refund_no is None or not isinstance(channel, TellsRefunds) or not isinstance(answer, Paid | Refunded):
+        return answer
+    query = channel.query_refunded
+    amount = await call_channel(resources, account, CallKind.QUERY_REFUND, urgency, query, payment, refund_no)
+    if amount is None or isinstance(amount, Deferred):
+        return answer if amount is None else amount
+    return with_refund(answer, refund_no, amount)

@@ -252,6 +252,7 @@ async def _confirm(
         urgency=Urgency.FRESH,
         leased=None if isinstance(leased, NoLease) else leased,
         known=known,
+        notice=stored.evidence,
     )
     if isinstance(result, Deferred):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=result.seconds)

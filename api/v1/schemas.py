@@ -167,7 +167,8 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     payable_until: datetime
     paid_at: datetime | None
     confirmed: bool | None
-    refunded_amount: int
+    refunded_amount: int | None
+    remaining_amount: int | None
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,7 @@ def _view_payment(payment: Payment) -> PaymentView:
         paid_at=payment.paid_at,
         confirmed=payment.unconfirmed_since is None if payment.status is PaymentStatus.PAID else None,
         refunded_amount=payment.refunded_amount,
+        remaining_amount=payment.remaining_amount,
     )
 
 

@@ -60,6 +60,7 @@ class _RefundBody(msgspec.Struct, frozen=True, kw_only=True):
 class _RefundQueryBody(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id | None = None
     out_request_no: Id | None = None
+    refund_amount: str | None = None
     refund_status: Literal["REFUND_SUCCESS"] | None = None
 
 
@@ -151,7 +152,7 @@ class Alipay:
             raise ChannelUnreadable("other_payment")
         if refund.fund_change == "N":
             return RefundState.PROCESSING
-        if _refunded_amount(refund, payment) < amount:
+        if _yuan(refund.refund_fee, payment, "refund_fee") < amount:
             raise ChannelUnreadable("other_refund")
         return RefundState.SUCCEEDED
 
@@ -160,6 +161,16 @@ class Alipay:
 
         https://opendocs.alipay.com/open/02ekfl
         """
+        return None if await self._find_refund(payment, refund_no) is None else RefundState.SUCCEEDED
+
+    async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
+        """A query of the payment shows no refund in part; a refund by its number does."""
+        refund = await self._find_refund(payment, refund_no)
+        if refund is None or refund.refund_amount is None:
+            return None
+        return _yuan(refund.refund_amount, payment, "refund_amount")
+
+    async def _find_refund(self, payment: Payment, refund_no: str) -> _RefundQueryBody | None:
         body = {"out_trade_no": payment.out_trade_no, "out_request_no": refund_no}
         try:
             node = await self._gateway.call("alipay.trade.fastpay.refund.query", body)
@@ -172,7 +183,7 @@ class Alipay:
             return None
         if (refund.out_trade_no, refund.out_request_no) != (payment.out_trade_no, refund_no):
             raise ChannelUnreadable("other_refund")
-        return RefundState.SUCCEEDED
+        return refund
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -282,11 +293,11 @@ class Alipay:
         return evidence_of(trade, self._name if other is None else f"other:{other}")
 
 
-def _refunded_amount(refund: _RefundBody, payment: Payment) -> int:
+def _yuan(text: str, payment: Payment, field: str) -> int:
     try:
-        return minor_units(refund.refund_fee, payment.currency)
+        return minor_units(text, payment.currency)
     except InvalidRequest:
-        raise ChannelUnreadable("refund_fee") from None
+        raise ChannelUnreadable(field) from None
 
 
 def _payment_terms(create: Create) -> dict[str, str]:

@@ -221,12 +221,12 @@ def _money_evidence(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Ev
         "channel_transaction_id": capture.id,
         "at": capture.create_time,
     }
-    if capture.status == "COMPLETED":
-        return Paid(**fields)
     refunded = _refunded_amount(unit.payments.refunds, capture.amount.currency_code)
     if capture.status == "REFUNDED":  # fully, also without a refund in the list: a lost dispute
-        refunded = max(refunded, capture.amount.minor)
-    return Refunded(**fields, refunded_amount=refunded)
+        return Refunded(**fields, refunded_amount=max(refunded, capture.amount.minor))
+    if capture.status == "COMPLETED" and refunded == 0:
+        return Paid(**fields)
+    return Refunded(**fields, refunded_amount=refunded or None)  # in part, and the list does not have it yet
 
 
 def _refunded_amount(refunds: Iterable[Refund], currency: str) -> int:

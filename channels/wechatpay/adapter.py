@@ -135,16 +135,15 @@ class WechatPay:
         refund = self._wire.read(await self._call("POST", _REFUNDS, body), RefundBody)
         if refund.amount.refund != amount:
             raise ChannelUnreadable("other_refund")
-        return _refund_state(refund, payment, refund_no)
+        return REFUND_STATES[_checked_refund(refund, payment, refund_no).status]
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        response = await self._wire.call("GET", f"{_REFUNDS}/{quote(refund_no, safe='')}")
-        if response.status == OK:
-            return _refund_state(self._wire.read(response, RefundBody), payment, refund_no)
-        code = _code(response)
-        if (response.status, code) == (404, NO_REFUND):
-            return None
-        raise query_error(code)
+        refund = await self._find_refund(payment, refund_no)
+        return None if refund is None else REFUND_STATES[refund.status]
+
+    async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
+        refund = await self._find_refund(payment, refund_no)
+        return refund.amount.refund if refund is not None and refund.status == "SUCCESS" else None
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +207,16 @@ class WechatPay:
         """Return the response of a call that was not refused; it is not verified yet."""
         return _require_success(await self._wire.call(method, path, body))
 
+    async def _find_refund(self, payment: Payment, refund_no: str) -> RefundBody | None:
+        """The refund of this payment, made by anybody; None: the channel knows none with this number."""
+        response = await self._wire.call("GET", f"{_REFUNDS}/{quote(refund_no, safe='')}")
+        if response.status == OK:
+            return _checked_refund(self._wire.read(response, RefundBody), payment, refund_no)
+        code = _code(response)
+        if (response.status, code) == (404, NO_REFUND):
+            return None
+        raise query_error(code)
+
     def _order_fields(self, create: Create, ends_at: datetime) -> dict[str, Any]:
         payment = create.payment
         if payment.currency != CURRENCY:
@@ -257,7 +266,12 @@ class WechatPay:
         notice = read_json(plain, RefundNotice)
         account = self._name if notice.mchid == self._wire.mchid else f"other:{notice.mchid}"
         # It has the amount of this one refund, not of all, and no currency: a query must follow.
-        return Unclear(channel_account=account, out_trade_no=notice.out_trade_no, reason="refund_notice")
+        return Unclear(
+            channel_account=account,
+            out_trade_no=notice.out_trade_no,
+            reason="refund_notice",
+            refund_no=notice.out_refund_no,
+        )
 
     def _evidence(self, transaction: Transaction) -> Evidence:
         return evidence_of(transaction, account=self._name, appid=self._wire.appid, mchid=self._wire.mchid)
@@ -302,7 +316,7 @@ def _with_redirect(h5_url: str, return_url: str) -> str:
     return f"{h5_url}{'&' if parts.query else '?'}redirect_url={quote(return_url, safe='')}"
 
 
-def _refund_state(refund: RefundBody, payment: Payment, refund_no: str) -> RefundState:
+def _checked_refund(refund: RefundBody, payment: Payment, refund_no: str) -> RefundBody:
     if (refund.out_refund_no, refund.out_trade_no) != (refund_no, payment.out_trade_no):
         raise ChannelUnreadable("other_refund")
-    return REFUND_STATES[refund.status]
+    return refund

@@ -100,10 +100,14 @@ class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """The sealed content of a callback about a refund; none of its sums is the total that evidence needs."""
+    """The sealed content of a callback about a refund; none of its sums is the total that evidence needs.
+
+    https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml
+    """
 
     mchid: _Id
     out_trade_no: _Id
+    out_refund_no: _Id | None = None
 
 
 class RefundAmount(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,9 +183,8 @@ def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: st
         raise ChannelUnreadable("paid_without_transaction") from None
     if transaction.trade_state == "SUCCESS":
         return Paid(**common)
-    # Paid, and something was refunded. The channel has the amount of each refund by its number and no total, so 0: the
-    # order is paid, and no unseen refund is recorded. The statement has the amounts.
-    return Refunded(**common, refunded_amount=0)
+    # Paid, and all or a part was refunded. The channel has the amount of each refund by its number, and no total.
+    return Refunded(**common, refunded_amount=None)
 
 
 def _account(transaction: Transaction, account: str, appid: str, mchid: str) -> str:

@@ -130,7 +130,8 @@ def _facts(evidence: Evidence, payment: Payment | None) -> list[tuple[str, objec
         ("at", None if evidence.at is None else instant(evidence.at), None),
     ]
     if isinstance(evidence, Refunded):
-        rows.append(("refunded", money(evidence.refunded_amount, evidence.currency), None))
+        refunded = evidence.refunded_amount
+        rows.append(("refunded", "unknown" if refunded is None else money(refunded, evidence.currency), None))
     return rows
 
 

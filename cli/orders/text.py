@@ -37,7 +37,8 @@ def headline(state: OrderState) -> str:
 def refund_question(state: OrderState, out_trade_no: str) -> str:
     """The question before money goes back."""
     payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
-    left = "" if payment is None else f" {money(payment.amount - payment.refunded_amount, payment.currency)}"
+    amount = None if payment is None else payment.remaining_amount
+    left = "" if payment is None or amount is None else f" {money(amount, payment.currency)}"
     return printable(f"give back{left} of payment {out_trade_no}, order {state.order.order_no}?")
 
 
@@ -98,12 +99,18 @@ def _facts(state: OrderState, public_url: str) -> list[tuple[str, object]]:
 
 
 def _payment_row(payment: Payment) -> Sequence[object]:
-    refunded = money(payment.refunded_amount, payment.currency) if payment.refunded_amount else ""
+    refunded = _refunded(payment)
     notes = ["watched"] * (payment.origin == "watched") + ["unconfirmed"] * (payment.unconfirmed_since is not None)
     status = f"{payment.status} ({', '.join(notes)})" if notes else payment.status
     dates = (payment.payable_until, payment.paid_at)
     number = payment.channel_transaction_id
     return payment.channel_account, payment.out_trade_no, status, payment.method, *dates, number, refunded
+
+
+def _refunded(payment: Payment) -> str:
+    if payment.refunded_amount is None:
+        return "an unknown sum"
+    return money(payment.refunded_amount, payment.currency) if payment.refunded_amount else ""
 
 
 def _refund_row(refund: Refund) -> Sequence[object]:

@@ -3,6 +3,7 @@
     place, start_payment            the merchant places an order, or starts another payment of it
     on_created, on_create_refused   the channel's response to the creation of a payment
     on_callback, on_query           evidence, from the channel's own message or from a query
+    with_notice, with_refund        the answer to a query, with sums that a refund notice or one refund tells
     plan_callback, callback_result  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
@@ -12,7 +13,8 @@
     on_deadline, on_close_*         the order's time is over, or the merchant ends it
 
 Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on
-every kind of evidence, and a mismatch opens a case and never pays; *paid wins*; giving up is not evidence.
+every kind of evidence, and a mismatch opens a case and never pays; *paid wins*; money that has gone back pays nothing;
+giving up is not evidence.
 """
 
 from core.lifecycle.callbacks import CallbackResult, callback_result
@@ -28,6 +30,7 @@ from core.lifecycle.judging import (
     plan_callback,
 )
 from core.lifecycle.paying import on_late_accepted
+from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
@@ -65,4 +68,6 @@ __all__ = [
     "plan_callback",
     "refund_number",
     "start_payment",
+    "with_notice",
+    "with_refund",
 ]

@@ -1,4 +1,7 @@
-"""Money that came: it pays the order, comes late, comes twice, or goes back."""
+"""Money that came: it pays the order, comes late, comes twice, or goes back.
+
+*Was paid* is not *the money is there*: money of which all, or nobody knows how much, has gone back pays no order.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Case, CaseResolution, Change, Decision, Event, Outcome
 from core.evidence import Evidence, Paid, Refunded, Source
+from core.lifecycle.refund_sums import refund_cases, sum_resolutions, with_refunds
 from core.lifecycle.refunding import is_going_back, new_refund
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, Rules
 from core.notice import order_notification
@@ -33,22 +37,33 @@ def on_money(
     unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
-    if payment.status is PaymentStatus.PAID:
-        return _on_refund_seen(state, payment, evidence, by)
-    paid = payment.moved_to(
+    known = with_refunds(state, payment, evidence)
+    if payment.status is PaymentStatus.PAID and not _can_pay_now(state, payment, known):
+        return _on_refund_seen(state, payment, known, evidence, by)
+    paid = known.moved_to(
         PaymentStatus.PAID,
         channel_transaction_id=evidence.channel_transaction_id,
-        paid_at=evidence.at or state.now,
-        refunded_amount=evidence.refunded_amount if isinstance(evidence, Refunded) else 0,
+        paid_at=payment.paid_at or evidence.at or state.now,
         unconfirmed_since=state.now if unconfirmed else None,
     )
-    cases = _refund_case(state, paid) if isinstance(evidence, Refunded) else ()
+    if not paid.remaining_amount:
+        return _on_refunded_money(state, paid, evidence, by)
+    cases = refund_cases(state, paid)
     match state.order.status:
         case OrderStatus.PAID:
-            return _second_payment(state, paid, evidence, rules, by, cases)
+            decision = _second_payment(state, paid, evidence, rules, by, cases)
         case OrderStatus.CLOSED:
-            return _late_payment(state, paid, evidence, rules, by, cases)
-    return _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
+            decision = _late_payment(state, paid, evidence, rules, by, cases)
+        case _:
+            decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
+    assert decision.change is not None, "money always changes something"
+    return replace(decision, change=replace(decision.change, resolutions=sum_resolutions(state, paid)))
+
+
+def _can_pay_now(state: OrderState, payment: Payment, known: Payment) -> bool:
+    """Whether a payment of which nobody knew how much is left turns out to have money left, and has paid nothing."""
+    is_open_question = payment.refunded_amount is None and payment.key != state.order.paid_by
+    return is_open_question and bool(known.remaining_amount)
 
 
 def on_confirmed(
@@ -81,13 +96,13 @@ def on_confirmed(
 def on_late_accepted(state: OrderState, by_name: str) -> Decision:
     """An operator accepts money that came after close, under the policy `flag`: the order becomes paid.
 
-    Only a payment that the channel has confirmed can be accepted, and only while its money is not going back; nobody
-    marks an order paid by hand. If several came, the others are double payments.
+    Only a payment that the channel has confirmed can be accepted, and only while its money is known to be there and not
+    going back; nobody marks an order paid by hand. If several came, the others are double payments.
     """
     if state.order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
-    paid_payments = [payment for payment in state.payments if payment.status is PaymentStatus.PAID]
-    acceptable = [payment for payment in paid_payments if not is_going_back(state, payment.key)]
+    with_money = [row for row in state.payments if row.status is PaymentStatus.PAID and row.remaining_amount]
+    acceptable = [payment for payment in with_money if not is_going_back(state, payment.key)]
     if not acceptable:
         return Decision(outcome=Outcome.NOT_ACCEPTABLE)
     paid, *others = acceptable
@@ -172,17 +187,44 @@ def _second_payment(
     return Decision(outcome=Outcome.DOUBLE_PAYMENT, change=change)
 
 
-def _on_refund_seen(state: OrderState, payment: Payment, evidence: Paid | Refunded, by: Source) -> Decision | None:
-    """The same money once more; None unless the channel has given back more of it than is known here."""
-    if not isinstance(evidence, Refunded) or evidence.refunded_amount <= payment.refunded_amount:
-        return None
-    refunded = replace(payment, refunded_amount=evidence.refunded_amount)
-    cases = tuple(case for case in _refund_case(state, refunded) if (case.key, case.reason) not in state.open_cases)
+def _on_refunded_money(state: OrderState, paid: Payment, evidence: Evidence, by: Source) -> Decision:
+    """Money that had gone back before it was seen here, or nobody knows how much of it: recorded, and a case. The order
+    stays what it is and can still be paid until its deadline.
+    """
+    order = state.order.next_version(handed_off_at=state.order.handed_off_at or state.now)
+    late = order.status is OrderStatus.CLOSED
     change = Change(
-        order=state.order.next_version(),
+        order=order,
+        event=Event(kind=Outcome.REFUND_SEEN, by=by, key=paid.key, evidence=evidence),
+        payments=(paid,),
+        resolved=(paid.key,),
+        cases=refund_cases(state, paid),
+        notification=order_notification("order.refunded", order, paid, now=state.now, late=late),
+    )
+    return Decision(outcome=Outcome.REFUND_SEEN, change=change)
+
+
+def _on_refund_seen(
+    state: OrderState, payment: Payment, known: Payment, evidence: Evidence, by: Source
+) -> Decision | None:
+    """The same money once more; None unless more is known to have gone back than before.
+
+    Of money that paid nothing the merchant is notified; a refund of ours has its own notification. Money that paid the
+    order is the merchant's, who has given it back.
+    """
+    if known == payment:
+        return None
+    order = state.order.next_version()
+    is_news = payment.key != order.paid_by and known.refunded_amount != payment.refunded_amount
+    late = order.status is OrderStatus.CLOSED
+    notification = order_notification("order.refunded", order, known, now=state.now, late=late)
+    change = Change(
+        order=order,
         event=Event(kind=Outcome.REFUND_SEEN, by=by, key=payment.key, evidence=evidence),
-        payments=(refunded,),
-        cases=cases,
+        payments=(known,),
+        cases=refund_cases(state, known),
+        resolutions=sum_resolutions(state, known),
+        notification=notification if is_news and not is_going_back(state, payment.key) else None,
     )
     return Decision(outcome=Outcome.REFUND_SEEN, change=change)
 
@@ -217,18 +259,3 @@ def _siblings_due_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
 def _double_case(payment: Payment) -> Case:
     detail = f"{payment.amount} {payment.currency} came twice"
     return Case(reason=CaseReason.DOUBLE_PAYMENT, key=payment.key, detail=detail)
-
-
-def _refund_case(state: OrderState, payment: Payment) -> tuple[Case, ...]:
-    """Money that went back without a refund of ours.
-
-    A refund of ours is of all that is left, so while there is one that has not failed, the refund seen is that one.
-    Should another be faster at the channel, the channel refuses ours, and that is a case too. Not every channel says
-    how much went back.
-    """
-    if is_going_back(state, payment.key):
-        return ()
-    detail = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded at the channel"
-    if payment.refunded_amount == 0:
-        detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
-    return (Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail),)

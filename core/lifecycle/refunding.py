@@ -53,13 +53,14 @@ def refund_number(out_trade_no: str, nth: int = 1) -> str:
 
 
 def new_refund(state: OrderState, payment: Payment, reason: RefundReason) -> Refund | None:
-    """The refund of all that is left of this payment, or None where nothing of it may or can be given back by us.
+    """The refund of all that is left of this payment, or None where nothing of it may or can be given back by us: also
+    where it is not known what is left.
 
     `payment` is given as it will be: the state that is decided on may not know yet that it has the money.
     """
-    left = payment.amount - payment.refunded_amount
+    left = payment.remaining_amount
     is_ours = payment.status is PaymentStatus.PAID and payment.origin is Origin.OURS
-    if not is_ours or left <= 0 or payment.key == state.order.paid_by or is_going_back(state, payment.key):
+    if not is_ours or not left or payment.key == state.order.paid_by or is_going_back(state, payment.key):
         return None
     return Refund(
         refund_no=refund_number(payment.out_trade_no, 1 + len(state.refunds_of(payment.key))),
@@ -134,7 +135,7 @@ def _succeeded(state: OrderState, refund: Refund, payment: Payment) -> Decision:
     """The buyer has the money back: the cases about it are resolved, and the merchant is notified."""
     settled = refund.moved_to(RefundStatus.SUCCEEDED, settled_at=state.now, last_error="")
     # Evidence may have shown our refund before this, so it may be counted already: no more goes back than came.
-    given_back = replace(payment, refunded_amount=min(payment.amount, payment.refunded_amount + refund.amount))
+    given_back = replace(payment, refunded_amount=min(payment.amount, (payment.refunded_amount or 0) + refund.amount))
     order = state.order.next_version()
     late = order.status is OrderStatus.CLOSED or refund.reason is RefundReason.LATE
     change = Change(

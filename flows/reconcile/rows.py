@@ -158,7 +158,7 @@ class RowComparer:
             for finding, detail in findings:
                 judged = Judged(finding=finding, detail=detail)
                 if finding.is_queried and not self._dry_run:
-                    judged, payment = await self._query_payment(payment, finding, detail, each.before.refunded)
+                    judged, payment = await self._query_payment(payment, finding, detail, each)
                 if judged.finding.is_difference:
                     differences.append(_difference(each, payment, judged))
                 else:
@@ -167,23 +167,24 @@ class RowComparer:
         return Compared(counts=counts, differences=differences, door_cases=door_cases)
 
     async def _query_payment(
-        self, payment: Payment, finding: Finding, detail: str, refunded: int
+        self, payment: Payment, finding: Finding, detail: str, known: _Known
     ) -> tuple[Judged, Payment]:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
             return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
         async with self._slots:
-            result = await self._query_until_clear(payment)
-        judged = judge(finding, detail, result.evidence, result.decision, refunded=refunded)
+            result = await self._query_until_clear(payment, known.row.refund_no)
         change = result.decision.change
         moved = () if change is None else change.payments
-        return judged, next((each for each in moved if each.key == payment.key), payment)
+        after = next((each for each in moved if each.key == payment.key), payment)
+        refunded = known.before.refunded
+        return judge(finding, detail, result.evidence, result.decision, after, refunded=refunded), after
 
     def _cannot_be_queried(self, payment: Payment) -> bool:
         by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
         return by_reference and payment.origin is Origin.WATCHED
 
-    async def _query_until_clear(self, payment: Payment) -> QueryResult:
+    async def _query_until_clear(self, payment: Payment, refund_no: str) -> QueryResult:
         """The result of a query that is clear, or of the third one.
 
         Raises:
@@ -192,7 +193,7 @@ class RowComparer:
         loop = asyncio.get_running_loop()
         attempt = 1
         while True:
-            result = await self._query_once(payment)
+            result = await self._query_once(payment, refund_no)
             if isinstance(result, QueryResult) and not isinstance(result.evidence, Unclear):
                 self._silent_since = None
                 return result
@@ -209,7 +210,9 @@ class RowComparer:
                 )
             await asyncio.sleep(pause_s)
 
-    async def _query_once(self, payment: Payment) -> QueryResult | Deferred:
+    async def _query_once(self, payment: Payment, refund_no: str) -> QueryResult | Deferred:
+        """One query. A refund that the row names is queried too, where the channel tells no total."""
+        key = payment.key._asdict()
         leased = await wait_for_lease(self._resources, payment.key, self._resources.settings.callback_confirm_s)
         if leased is NoLease.BUSY:
             return Deferred(seconds=LOOK_AGAIN_S, reason="asked_by_another")
@@ -220,6 +223,7 @@ class RowComparer:
             by=Source.RECONCILIATION,
             urgency=Urgency.REFRESH,  # it may wait: the kept shares are for others
             leased=None if isinstance(leased, NoLease) else leased,
+            notice=Unclear(**key, reason="statement", refund_no=refund_no) if refund_no else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Annotated
 from urllib.parse import parse_qs
 
 import msgspec
@@ -43,6 +44,18 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     transaction_id: str | None
 
 
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`amount` in minor units; null: all that is left."""
+
+    amount: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class Refunded(msgspec.Struct, frozen=True, kw_only=True):
+    out_trade_no: str
+    refund_no: str
+    amount: int
+
+
 class CalledBack(msgspec.Struct, frozen=True, kw_only=True):
     """`status` is nodrop's HTTP status, null without a readable response before the deadline."""
 
@@ -61,6 +74,7 @@ def routes(simulation: Simulation) -> list[Route]:
         ("PUT", "/control/faults", _put_faults),
         ("GET", "/control/ledger", _ledger),
         ("POST", "/control/payments/{out_trade_no}/pay", _pay),
+        ("POST", "/control/payments/{out_trade_no}/refund", _refund),
         ("POST", "/control/payments/{out_trade_no}/callback", _callback),
         ("GET", "/control/arrivals", _arrivals),
         ("GET", "/control/counters", _counters),
@@ -148,6 +162,15 @@ async def _pay(simulation: Simulation, request: Request) -> Response:
     return json_response(
         Paid(out_trade_no=paid.terms.out_trade_no, status=paid.status, transaction_id=paid.transaction_id)
     )
+
+
+async def _refund(simulation: Simulation, request: Request) -> Response:
+    """Refund a payment at once, as the merchant does in the channel's console."""
+    amount = body_of(request, RefundBody, empty=RefundBody()).amount
+    refund = simulation.refund_in_console(_key(simulation, request), amount)
+    if isinstance(refund, Refusal):
+        raise Refused(problem(409, refund, "the payment has not so much money to refund"))
+    return json_response(Refunded(out_trade_no=refund.out_trade_no, refund_no=refund.refund_no, amount=refund.amount))
 
 
 async def _callback(simulation: Simulation, request: Request) -> Response:

@@ -60,6 +60,8 @@ class Fault(StrEnum):
     SETTLES_AFTER_CLOSE = "settles_after_close"
     SETTLES_LATER = "settles_later"
     REFUND_FAILS = "refund_fails"
+    REFUNDED_IN_CONSOLE = "refunded_in_console"
+    REFUNDED_IN_PART = "refunded_in_part"
     STATEMENT_OMITS = "statement_omits"
     STATEMENT_WRONG_AMOUNT = "statement_wrong_amount"
     STATEMENT_MALFORMED = "statement_malformed"
@@ -141,6 +143,9 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # Refunds are `processing` for this time; then the share fails and the others succeed.
     refund_settles_s: Seconds = 0.0
     refund_fails: Share = 0.0
+    # The merchant refunds a payment in the channel's console as soon as its money has come; of those, only half of it.
+    refunded_in_console: Share = 0.0
+    refunded_in_part: Share = 0.0
     # Per row of a statement: left out; a wrong amount; cut off after its second column.
     statement_omits: Share = 0.0
     statement_wrong_amount: Share = 0.0

@@ -105,6 +105,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """`in_console`: the merchant made it in the channel's console and not by a call."""
+
     merchant_id: str
     refund_no: str
     out_trade_no: str
@@ -113,6 +115,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     status: RefundStatus = RefundStatus.PROCESSING
     refunded_at: datetime | None = None
+    in_console: bool = False
 
     @property
     def key(self) -> Key:
@@ -223,7 +226,9 @@ class Ledger:
             return payment
         return self._keep(replace(payment, status=PaymentStatus.CLOSED, closed_at=now))
 
-    def refund(self, key: Key, refund_no: str, amount: int, now: datetime) -> Refund | Refusal:
+    def refund(
+        self, key: Key, refund_no: str, amount: int, now: datetime, *, in_console: bool = False
+    ) -> Refund | Refusal:
         """Create a refund in `processing`; return the known one if number and terms are the same."""
         known = self._refunds.get(Key(key.merchant_id, refund_no))
         if known is not None:
@@ -245,6 +250,7 @@ class Ledger:
             amount=amount,
             currency=payment.terms.currency,
             created_at=now,
+            in_console=in_console,
         )
         self._refunds[refund.key] = refund
         return refund

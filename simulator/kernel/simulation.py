@@ -134,6 +134,19 @@ class Simulation:
             return refund
         return self._settle_refund(refund.key)
 
+    def refund_in_console(self, key: Key, amount: int | None = None) -> Refund | Refusal:
+        """Refund a payment at once, as the merchant does in the channel's console. `amount` None: all that is left."""
+        now = self.now()
+        payment = self.ledger.find(key, now)
+        if payment is None:
+            return Refusal.PAYMENT_NOT_EXIST
+        left = payment.terms.amount - payment.refunded_amount
+        number = _console_refund_no(payment)
+        refund = self.ledger.refund(key, number, left if amount is None else amount, now, in_console=True)
+        if isinstance(refund, Refusal):
+            return refund
+        return self._end_refund(refund.key, succeeds=True)
+
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
         return list(self._statement_rows(account, day, zone))
@@ -163,7 +176,7 @@ class Simulation:
             return self._agree(before, now)
         paid = self.ledger.pay(key, now)
         if isinstance(paid, Payment) and paid is not before:
-            self.sender.schedule(self.paid_event(paid))
+            self._money_came(paid)
         return paid
 
     def capture(self, account: Account, number: str, now: datetime) -> Payment | Refusal:
@@ -176,7 +189,7 @@ class Simulation:
             return Refusal.NOT_AGREED
         paid = self.ledger.pay(key, now)
         if isinstance(paid, Payment) and paid is not before:
-            self.sender.schedule(self.paid_event(paid))
+            self._money_came(paid)
         return paid
 
     def open(self, key: Key) -> Payment | None:
@@ -219,10 +232,18 @@ class Simulation:
         if channel.callback(event, account, event.created_at, self.pay_url(event.payment)) is not None:
             self.sender.schedule(event)
 
+    def _money_came(self, paid: Payment) -> None:
+        """Schedule the callback; by a fault, the merchant refunds the payment in the console before anybody asks."""
+        number = paid.key.number
+        self.sender.schedule(self.paid_event(paid))
+        if self.faults.applies(Fault.REFUNDED_IN_CONSOLE, number):
+            in_part = paid.terms.amount > 1 and self.faults.applies(Fault.REFUNDED_IN_PART, number)
+            self.refund_in_console(paid.key, paid.terms.amount // 2 if in_part else None)
+
     def _settle_agreed(self, key: Key) -> None:
         paid = self.ledger.pay(key, self.now())
         if isinstance(paid, Payment):
-            self.sender.schedule(self.paid_event(paid))
+            self._money_came(paid)
 
     # -- later ---------------------------------------------------------------------------------------------------------
 
@@ -238,10 +259,12 @@ class Simulation:
     def _settle_late(self, key: Key) -> None:
         paid = self.ledger.settle_late(key, self.now())
         if isinstance(paid, Payment):
-            self.sender.schedule(self.paid_event(paid))
+            self._money_came(paid)
 
     def _settle_refund(self, key: Key) -> Refund | Refusal:
-        succeeds = not self.faults.applies(Fault.REFUND_FAILS, key.number)
+        return self._end_refund(key, succeeds=not self.faults.applies(Fault.REFUND_FAILS, key.number))
+
+    def _end_refund(self, key: Key, *, succeeds: bool) -> Refund | Refusal:
         now = self.now()
         refund = self.ledger.settle_refund(key, now, succeeds=succeeds)
         if isinstance(refund, Refund) and refund.status is RefundStatus.SUCCEEDED:
@@ -279,6 +302,12 @@ def _refund_event(payment: Payment, refund: Refund, at: datetime) -> Event:
     return Event(
         callback_id=callback_id, type=EventType.REFUND_SUCCEEDED, created_at=at, payment=payment, refund=refund
     )
+
+
+def _console_refund_no(payment: Payment) -> str:
+    """Return the number that the channel gives a refund in its console: another one for each sum refunded so far."""
+    text = "\x1f".join((*payment.key, str(payment.refunded_amount)))
+    return "re_" + blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _callback_id(type_: EventType, key: Key) -> str:

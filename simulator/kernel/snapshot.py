@@ -43,6 +43,7 @@ class LedgerRefund(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     status: RefundStatus
     refunded_at: datetime | None = None
+    in_console: bool = False
 
 
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,4 +106,5 @@ def _refund(simulation: Simulation, refund: Refund) -> LedgerRefund:
         currency=refund.currency,
         status=refund.status,
         refunded_at=refund.refunded_at,
+        in_console=refund.in_console,
     )

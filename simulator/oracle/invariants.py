@@ -18,13 +18,16 @@ import msgspec
 
 from simulator.kernel.deliveries import SentAs
 from simulator.kernel.ledger import RefundStatus
-from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
+from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
 from simulator.kernel.traffic import busiest_second
 from simulator.merchant.control import Effects
 from simulator.oracle.books import Books, OrderRow, PaymentRef, PaymentRow
 
 FIRST_VERSION = 1
 MISMATCHES = frozenset({"amount_mismatch", "currency_mismatch"})
+UNKNOWN_SUM = "refund_amount_unknown"
+GONE_BACK = ("refunded_outside", UNKNOWN_SUM)
+"""Cases about money that went back without a refund of nodrop's."""
 
 
 class Invariant(StrEnum):
@@ -55,9 +58,10 @@ def check(
     """
     by_ref = {PaymentRef(payment.account, payment.out_trade_no): payment for payment in ledger.payments}
     return [
-        *no_loss(by_ref, books),
+        *no_loss(by_ref, books, ledger.refunds),
         *no_false_paid(by_ref, effects, books),
         *paid_money_stays(books),
+        *paid_money_is_there(by_ref, ledger.refunds, books),
         *one_effect(effects, books),
         *legal_versions(books),
         *durable_acknowledgement(ledger, books),
@@ -69,10 +73,13 @@ def check(
 # -- I1 ----------------------------------------------------------------------------------------------------------------
 
 
-def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[Violation]:
+def no_loss(
+    ledger: dict[PaymentRef, LedgerPayment], books: Books, ledger_refunds: Iterable[LedgerRefund] = ()
+) -> Iterator[Violation]:
     """Check that a payment that is paid at the channel is paid here with its order, or has a case, or paid no order and
-    was refunded in full.
+    was refunded in full by nodrop.
     """
+    outside = _refunded_in_console(ledger_refunds)
     rows = {row.ref: row for row in books.payments}
     orders = {order.order_no: order for order in books.orders}
     cases = {(case.account, case.out_trade_no, case.reason) for case in books.cases}
@@ -80,7 +87,8 @@ def no_loss(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[V
         if not payment.status.was_paid:
             continue
         row = rows.get(ref)
-        wrong = _loss_reason(ref, payment, row, None if row is None else orders.get(row.order_no), cases)
+        order = None if row is None else orders.get(row.order_no)
+        wrong = _loss_reason(ref, payment, row, order, cases, outside[ref])
         if wrong is not None:
             yield _violation(Invariant.I1, "" if row is None else row.order_no, f"{_shown(ref)} was paid: {wrong}")
 
@@ -91,8 +99,9 @@ def _loss_reason(
     row: PaymentRow | None,
     order: OrderRow | None,
     cases: set[tuple[str | None, str | None, str]],
+    outside: int,
 ) -> str | None:
-    """Return why the money of this payment is lost, or None."""
+    """Return why the money of this payment is lost, or None. `outside` was refunded in the console."""
 
     def has_case(*reasons: str) -> bool:
         return any((ref.account, ref.out_trade_no, reason) in cases for reason in reasons)
@@ -105,13 +114,13 @@ def _loss_reason(
         return None if has_case(*MISMATCHES) else "with a wrong amount, and no case is open"
     if row.status != "paid":
         return f"it is {row.status} here"
-    if order.paid_by != ref and (payment.refunded_amount == payment.amount or has_case("refund_failed")):
+    if (order.paid_by == ref and order.status == "paid") or has_case("refund_failed", UNKNOWN_SUM):
         return None
-    if order.status != "paid":
-        return None if has_case("paid_late") else f"its order is {order.status}, and no case is open"
-    if order.paid_by != ref:
-        return None if has_case("double_payment") else "its order was paid by another one, and no case is open"
-    return None
+    if payment.refunded_amount == payment.amount:
+        has_reason = not outside or has_case(*GONE_BACK)
+        return None if has_reason else "it was refunded in the console, and no case is open"
+    wanted = "double_payment" if order.status == "paid" else "paid_late"
+    return None if has_case(wanted) else f"its order is {order.status} without it, and no case is open"
 
 
 # -- I2 ----------------------------------------------------------------------------------------------------------------
@@ -146,6 +155,34 @@ def paid_money_stays(books: Books) -> Iterator[Violation]:
         if refund.ref in paid_by:
             sentence = f"refund {refund.refund_no} returned the money that paid the order"
             yield _violation(Invariant.I2, paid_by[refund.ref], sentence)
+
+
+def paid_money_is_there(
+    ledger: dict[PaymentRef, LedgerPayment], refunds: Iterable[LedgerRefund], books: Books
+) -> Iterator[Violation]:
+    """Check that no order was paid by money all of which had gone back in the moment in which it came."""
+    at_once: Counter[PaymentRef] = Counter()
+    for refund in refunds:
+        ref = PaymentRef(refund.account, refund.out_trade_no)
+        paid_at = None if ref not in ledger else ledger[ref].paid_at
+        if refund.in_console and refund.refunded_at is not None and paid_at is not None:
+            at_once[ref] += refund.amount if refund.refunded_at <= paid_at else 0
+    for order in books.orders:
+        if (
+            order.paid_by is not None
+            and order.paid_by in ledger
+            and at_once[order.paid_by] >= ledger[order.paid_by].amount
+        ):
+            yield _violation(Invariant.I2, order.order_no, "the order is paid by money that had gone back before")
+
+
+def _refunded_in_console(refunds: Iterable[LedgerRefund]) -> Counter[PaymentRef]:
+    """Return what was refunded in the channels' consoles, by payment."""
+    sums: Counter[PaymentRef] = Counter()
+    for refund in refunds:
+        if refund.in_console and refund.status is RefundStatus.SUCCEEDED:
+            sums[PaymentRef(refund.account, refund.out_trade_no)] += refund.amount
+    return sums
 
 
 def _false_paid_reason(row: PaymentRow, payment: LedgerPayment | None) -> str | None:
@@ -223,13 +260,18 @@ def durable_acknowledgement(ledger: LedgerSnapshot, books: Books) -> Iterator[Vi
 
 
 def conservation(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
-    """Check that sums of paid payments agree by account and currency, and those of succeeded refunds as well."""
+    """Check that sums of paid payments agree by account and currency, and those of succeeded refunds as well.
+
+    Refunds that the merchant made in the console are not in nodrop's books.
+    """
     there = _sums((p.account, p.currency, p.amount) for p in ledger.payments if p.status.was_paid)
     here = _sums((row.account, row.currency, row.amount) for row in books.payments if row.status == "paid")
     yield from _differences("paid", there, here)
     if books.refunds is not None:
-        succeeded = (refund for refund in ledger.refunds if refund.status is RefundStatus.SUCCEEDED)
-        there = _sums((refund.account, refund.currency, refund.amount) for refund in succeeded)
+        ours = (
+            refund for refund in ledger.refunds if refund.status is RefundStatus.SUCCEEDED and not refund.in_console
+        )
+        there = _sums((refund.account, refund.currency, refund.amount) for refund in ours)
         here = _sums((row.account, row.currency, row.amount) for row in books.refunds)
         yield from _differences("refunded", there, here)
 

@@ -190,6 +190,6 @@ def refund_object(refund: Refund) -> dict[str, Any]:
         "status": _REFUND_STATUS[refund.status],
         "amount": money(refund.amount, refund.currency),
         "custom_id": refund.out_trade_no,
-        "invoice_id": refund.refund_no,
+        **({} if refund.in_console else {"invoice_id": refund.refund_no}),
         "create_time": instant(refund.created_at),
     }

@@ -79,7 +79,7 @@ class RefundAmount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RefundOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`notify_url` is accepted, as libraries send it, and never called: there are no callbacks about refunds."""
+    """`notify_url` is accepted, as libraries send it, and never called: only refunds in the console have callbacks."""
 
     out_refund_no: str
     amount: RefundAmount
@@ -159,6 +159,15 @@ def refund_object(refund: Refund, payment: Payment) -> dict[str, Any]:
         },
     }
     return fields if refund.refunded_at is None else fields | {"success_time": rfc3339(refund.refunded_at)}
+
+
+def refund_notice(refund: Refund, payment: Payment) -> dict[str, Any]:
+    """Return the content of a callback about a refund that has succeeded: this refund's sums and no total of all."""
+    fields = refund_object(refund, payment)
+    same = ("out_trade_no", "transaction_id", "out_refund_no", "refund_id", "success_time", "user_received_account")
+    amount = {name: fields["amount"][name] for name in ("total", "refund", "payer_total", "payer_refund")}
+    notice = {name: fields[name] for name in same}
+    return {"mchid": payment.merchant_id, **notice, "refund_status": fields["status"], "amount": amount}
 
 
 def certificates(account: Account) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response, json_response, problem
 from simulator.kit.rsa_keys import new_key, private_pem
 from simulator.wechatpay import operations
-from simulator.wechatpay.bodies import BEIJING, bill, rfc3339, transaction
+from simulator.wechatpay.bodies import BEIJING, bill, refund_notice, rfc3339, transaction
 from simulator.wechatpay.operations import query_value, wrong_parameter
 from simulator.wechatpay.wire import (
     Keys,
@@ -125,20 +125,31 @@ class WechatPay:
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        """Return the callback of a paid payment, with its content encrypted; None for other events."""
+        """Return the callback of a paid payment or of a refund made in the console, with its content encrypted; None
+        for other events. The address of refund notices is taken to be the payment's.
+        """
         del pay_url
-        if event.type is not EventType.PAYMENT_PAID:
+        if event.type is EventType.PAYMENT_PAID:
+            type_, summary, kind, content = (
+                "TRANSACTION.SUCCESS",
+                "支付成功",
+                "transaction",
+                transaction(event.payment, account),
+            )
+        elif event.refund is not None and event.refund.in_console:
+            content = refund_notice(event.refund, event.payment)
+            type_, summary, kind = "REFUND.SUCCESS", "退款成功", "refund"
+        else:
             return None
-        plain = msgspec.json.encode(transaction(event.payment, account))
-        resource = sealed(keys_of(account).apiv3_key, plain, "transaction", event.callback_id)
+        resource = sealed(keys_of(account).apiv3_key, msgspec.json.encode(content), kind, event.callback_id)
         body = msgspec.json.encode(
             {
                 "id": event.callback_id,
                 "create_time": rfc3339(event.created_at),
                 "resource_type": "encrypt-resource",
-                "event_type": "TRANSACTION.SUCCESS",
-                "summary": "支付成功",
-                "resource": {"original_type": "transaction", **resource},
+                "event_type": type_,
+                "summary": summary,
+                "resource": {"original_type": kind, **resource},
             }
         )
         return Message(headers=callback_headers(account, event.callback_id, body, now), body=body)

@@ -26,13 +26,17 @@ class _StateRow(msgspec.Struct, frozen=True):
 
 _state_decoder = msgspec.json.Decoder(_StateRow)
 
-_STATE = """
+PAYMENT_JSON = """to_jsonb(p) || jsonb_build_object('refunded_amount',
+    CASE WHEN p.is_refund_amount_unknown THEN NULL ELSE p.refunded_amount END)"""
+"""SQL expression over `payments p`: a `Payment` as JSON."""
+
+_STATE = f"""
 jsonb_build_object(
     'now', now(),
     'order', to_jsonb(o) || jsonb_build_object('paid_by',
         CASE WHEN o.paid_by_account IS NULL THEN NULL
              ELSE jsonb_build_array(o.paid_by_account, o.paid_by_out_trade_no) END),
-    'payments', coalesce((SELECT jsonb_agg(to_jsonb(p) ORDER BY p.attempt_no)
+    'payments', coalesce((SELECT jsonb_agg({PAYMENT_JSON} ORDER BY p.attempt_no)
                             FROM payments p WHERE p.order_no = o.order_no), '[]'),
     'pending', coalesce((SELECT jsonb_agg(jsonb_build_object(
                                 'key', jsonb_build_array(q.channel_account, q.out_trade_no), 'kind', q.kind,

@@ -22,6 +22,7 @@ from core.order import Payment, PaymentStatus
 from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.ledger import Payment as LedgerPayment
+from simulator.kernel.ledger import Refund as LedgerRefund
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from tests.channels.alipay.driver import AlipayDriver
@@ -123,6 +124,12 @@ class Env:
     def refund(self, amount: int, refund_no: str = REFUND_NO) -> None:
         """Refund in the channel's console, not by us."""
         self.far_side.refund(self.account, self._key.number, refund_no, amount, self.far_side.now())
+
+    def refund_in_console(self, amount: int | None = None) -> str:
+        """Refund in the channel's console; return the number that the channel has it by."""
+        refund = self.far_side.refund_in_console(self._key, amount)
+        assert isinstance(refund, LedgerRefund), refund
+        return refund.refund_no
 
     def payments(self) -> list[LedgerPayment]:
         return list(self.far_side.ledger.payments(self.far_side.now()))

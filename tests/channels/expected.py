@@ -6,7 +6,7 @@ from typing import Any
 
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unpaid
 from tests.channels.driver import Driver
-from tests.channels.reports import PAID_AT, PaymentReport, Reportable
+from tests.channels.reports import PAID_AT, UNKNOWN_SUM, PaymentReport, Reportable
 
 _WITHOUT_MONEY: dict[str, type[Unpaid | Approved | Closed]] = {
     "unpaid": Unpaid,
@@ -28,4 +28,6 @@ def expected(driver: Driver, report: PaymentReport, reportable: Reportable) -> E
     common["channel_transaction_id"] = driver.transaction if report.transaction is None else report.transaction
     common["at"] = None if "at" in omitted else PAID_AT
     refunded = reportable.refunded(report.refunded) if report.status == "refunded" else None
-    return Paid(**common) if refunded is None else Refunded(**common, refunded_amount=refunded)
+    if refunded is None:
+        return Paid(**common)
+    return Refunded(**common, refunded_amount=None if refunded == UNKNOWN_SUM else refunded)

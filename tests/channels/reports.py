@@ -51,6 +51,10 @@ class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
     refunded: int = 0
 
 
+UNKNOWN_SUM = -1
+"""In `Reportable.refunded`: the message says that something was refunded and not how much."""
+
+
 def _as_it_is(refunded: int) -> int | None:
     return refunded
 
@@ -60,7 +64,7 @@ class Reportable(msgspec.Struct, frozen=True, kw_only=True):
 
     `never` names the fields (and "at") that no status contains, `unpaid_not` those that only a paid status contains.
     Where `merchant` or `app` is contained, another one is another account. `refunded` maps a refunded amount to the
-    `refunded_amount` of the evidence, or to None for `Paid`.
+    `refunded_amount` of the evidence, or to None for `Paid`; UNKNOWN_SUM stands for `Refunded` without an amount.
     """
 
     statuses: frozenset[str] = frozenset({"unpaid", "paid", "closed", "refunded"})

@@ -65,12 +65,14 @@ async def test_the_simulators_callback_about_a_refund_is_never_unpaid(env: Env) 
         paid = await env.pay()
         await all_is_acknowledged(env, paid)
         before = len(received)
-        env.refund(1000)
+        refund_no = env.refund_in_console(1000)
         await all_is_acknowledged(env, paid)
     of_the_refund = [callback.evidence for callback in received[before:]]
     assert all(isinstance(evidence, Paid | Refunded | Unclear | None) for evidence in of_the_refund)
     assert all(mismatch(env.row, evidence) is None for evidence in of_the_refund if evidence is not None)
     assert len({callback.notification_id for callback in received}) == len(received)
+    named = {evidence.refund_no for evidence in of_the_refund if isinstance(evidence, Unclear)}
+    assert named <= {None, refund_no}
 
 
 @pytest.mark.parametrize("status", ["unpaid", "agreed", "paid", "closed"])

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from channels.base import RefundState
+from channels.base import RefundState, TellsRefunds
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.evidence import Paid, Refunded
 from simulator.kernel.faults import CallKind, FaultProfile
@@ -43,6 +43,30 @@ async def test_two_refund_numbers_are_two_refunds(env: Env) -> None:
     assert env.payments()[0].refunded_amount == AMOUNT
     evidence = await env.query()
     assert isinstance(evidence, Refunded if env.driver.queries.refunded(AMOUNT) is not None else Paid)
+
+
+@pytest.mark.parametrize("given_back", [1000, AMOUNT])
+async def test_a_refund_in_the_console_is_never_read_as_a_sale(env: Env, given_back: int) -> None:
+    """The answer has its sum or says that it is unknown; a channel that shows no refund in part tells it by number."""
+    await env.buy()
+    refund_no = env.refund_in_console(given_back)
+    evidence = await env.query()
+    known = evidence.refunded_amount if isinstance(evidence, Refunded) else 0
+    if known == given_back:
+        return
+    assert known is None or given_back < AMOUNT
+    assert isinstance(env.adapter, TellsRefunds)
+    assert await env.adapter.query_refunded(env.row, refund_no) == given_back
+    assert await env.adapter.query_refunded(env.row, "R-000404") is None
+
+
+async def test_a_refund_under_way_has_given_nothing_back_yet(env: Env) -> None:
+    if not isinstance(env.adapter, TellsRefunds):
+        pytest.skip("this channel's query has the total")
+    await env.buy()
+    env.far_side.faults.profile = FaultProfile(refund_settles_s=3600.0)
+    await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
+    assert await env.adapter.query_refunded(env.row, REFUND_NO) is None
 
 
 async def test_one_refund_number_with_another_amount_refunds_nothing_more(env: Env) -> None:

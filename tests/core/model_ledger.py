@@ -10,6 +10,9 @@ from core.order import Payment, PaymentKey, RefundStatus
 LAG_S_MAX = 299
 """Channels show their own payments late, but within the margin of the decisions (300 s)."""
 
+WITHOUT_TOTAL = "wechat"
+"""This channel's evidence says that something was refunded, and not how much."""
+
 
 @dataclass
 class Entry:
@@ -95,6 +98,9 @@ class Ledger:
         refunds = (refund for refund in self.refunds.values() if refund.key == key)
         return sum(refund.amount for refund in refunds if refund.status is RefundStatus.SUCCEEDED)
 
+    def amount_refunded_outside(self, key: PaymentKey) -> int:
+        return self.entries[key].refunded - self.amount_refunded_by_nodrop(key)
+
     def _processing_amount(self, key: PaymentKey) -> int:
         refunds = (refund for refund in self.refunds.values() if refund.key == key)
         return sum(refund.amount for refund in refunds if refund.status is RefundStatus.PROCESSING)
@@ -112,5 +118,8 @@ class Ledger:
         }
         if entry.transaction is not None and entry.paid_visible_from is not None and entry.paid_visible_from <= now:
             common |= {"channel_transaction_id": entry.transaction, "at": entry.paid_visible_from}
-            return Refunded(**common, refunded_amount=entry.refunded) if entry.refunded else Paid(**common)
+            if not entry.refunded:
+                return Paid(**common)
+            tells_total = key.channel_account != WITHOUT_TOTAL
+            return Refunded(**common, refunded_amount=entry.refunded if tells_total else None)
         return Closed(**common) if entry.is_closed and not entry.has_money else Unpaid(**common)

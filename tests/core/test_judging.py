@@ -367,22 +367,6 @@ def test_a_refund_seen_at_the_channel_leaves_the_order_paid() -> None:
     assert notification_type(decision) is None
 
 
-def test_money_refunded_before_its_first_report_pays_and_opens_a_case() -> None:
-    """The order was paid: the merchant is notification_type of both, and a person decides."""
-    decision = decide_callback(a_state(an_order(), a_payment()), refunded(refunded_amount=8888))
-    assert (decision.outcome, payment_after(decision).refunded_amount) == (Outcome.PAID, 8888)
-    assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
-
-
-def test_money_refunded_by_an_unknown_amount_opens_a_case() -> None:
-    """WeChat Pay reports a refund without its amount, so a person must check before goods are sent."""
-    decision = decide_callback(a_state(an_order(), a_payment()), refunded(refunded_amount=0))
-    assert (decision.outcome, payment_after(decision).refunded_amount) == (Outcome.PAID, 0)
-    assert case_reasons(decision) == [CaseReason.REFUNDED_OUTSIDE]
-    assert decision.change is not None
-    assert decision.change.cases[0].detail == "of 8888 CNY something was refunded at the channel"
-
-
 @pytest.mark.parametrize("amount", [0, 50, 100])
 def test_a_known_refund_changes_nothing(amount: int) -> None:
     state = a_state(paid_order(), paid_payment(refunded_amount=100))

@@ -85,6 +85,7 @@ def test_the_body_carries_the_whole_state_of_the_order() -> None:
         "status": "paid",
         "paid_at": "2026-03-01T12:00:00Z",
         "refunded_amount": 0,
+        "remaining_amount": 8888,
     }
 
 

@@ -96,6 +96,10 @@ NOT_HANDED_OFF: dict[str, Any] = {"handed_off_at": None}
         (closed_order(), (paid_payment(refunded_amount=8888),), PublicStatus.REFUNDED),
         (closed_order(), (paid_payment(refunded_amount=8888), paid_payment(WECHAT)), PublicStatus.REVIEW),
         (paid_order(), (paid_payment(refunded_amount=8888),), PublicStatus.PAID),
+        (closed_order(), (paid_payment(refunded_amount=None),), PublicStatus.REVIEW),
+        (an_order(), (paid_payment(refunded_amount=8888),), PublicStatus.REFUNDED),
+        (an_order(), (paid_payment(refunded_amount=8888), a_payment(WECHAT)), PublicStatus.PROCESSING),
+        (an_order(), (paid_payment(refunded_amount=None),), PublicStatus.PROCESSING),
     ],
 )
 def test_public_status_of_an_order(order: Order, payments: tuple[Payment, ...], public: PublicStatus) -> None:

@@ -84,6 +84,11 @@ def test_findings_of_a_refund_row(given_back_here: int, given_back_there: int, f
     assert findings(row(kind="refund", refund_no="r-1", amount=100), payment, refunded=given_back_there) == found
 
 
+def test_a_refund_row_of_a_payment_with_an_unknown_refunded_sum_is_queried() -> None:
+    payment = replace(PAID, refunded_amount=None)
+    assert findings(row(kind="refund", refund_no="r-1", amount=1), payment, refunded=1) == [Finding.REFUND]
+
+
 def test_findings_of_a_refund_in_another_currency_and_of_a_repeated_one() -> None:
     assert findings(row(kind="refund", currency="USD"), PAID, refunded=1) == [Finding.CURRENCY]
     assert findings(row(kind="refund", refund_no="r-1"), PAID, repeats=True, refunded=1) == [Finding.DUPLICATE]
@@ -159,26 +164,29 @@ REFUND_SEEN_OUTSIDE = decision(Outcome.REFUND_SEEN, CaseReason.REFUNDED_OUTSIDE)
 def test_result_of_a_query_after_a_row_paid_only_at_the_channel(
     evidence: Evidence, done: Decision, finding: Finding, door_cases: int
 ) -> None:
-    judged = judge(Finding.PAID_THERE_ONLY, "open here", evidence, done, refunded=0)
+    judged = judge(Finding.PAID_THERE_ONLY, "open here", evidence, done, PAID, refunded=0)
     assert (judged.finding, judged.door_cases) == (finding, door_cases)
     assert judged.has_case == (finding is Finding.PAID_THERE_ONLY), "the door opens its own case"
 
 
 @pytest.mark.parametrize(
-    ("evidence", "done", "finding", "has_case"),
+    ("evidence", "after", "done", "finding", "has_case"),
     [
-        (Refunded(**PAID_FIELDS, refunded_amount=100), REFUND_SEEN_OUTSIDE, Finding.REFUND, True),
-        (Refunded(**PAID_FIELDS, refunded_amount=100), decision(Outcome.REFUND_SEEN), Finding.REPAIRED, False),
-        (Refunded(**PAID_FIELDS, refunded_amount=99), REFUND_SEEN_OUTSIDE, Finding.REFUND, False),
-        (Paid(**PAID_FIELDS), NOTHING_NEW, Finding.REFUND, False),
-        (Missing(**KEY_FIELDS), NOTHING_NEW, Finding.REFUND, False),
-        (Unclear(**KEY_FIELDS, reason="timed_out"), NOTHING_NEW, Finding.UNCONFIRMED, False),
+        (Refunded(**PAID_FIELDS, refunded_amount=100), 100, REFUND_SEEN_OUTSIDE, Finding.REFUND, True),
+        (Refunded(**PAID_FIELDS, refunded_amount=100), 100, decision(Outcome.REFUND_SEEN), Finding.REPAIRED, False),
+        (Refunded(**PAID_FIELDS, refunded_amount=99), 99, REFUND_SEEN_OUTSIDE, Finding.REFUND, False),
+        (Refunded(**PAID_FIELDS, refunded_amount=None), 100, decision(Outcome.PAID), Finding.REPAIRED, False),
+        (Refunded(**PAID_FIELDS, refunded_amount=None), None, NOTHING_NEW, Finding.REFUND, False),
+        (Paid(**PAID_FIELDS), 0, NOTHING_NEW, Finding.REFUND, False),
+        (Missing(**KEY_FIELDS), 0, NOTHING_NEW, Finding.REFUND, False),
+        (Unclear(**KEY_FIELDS, reason="timed_out"), 0, NOTHING_NEW, Finding.UNCONFIRMED, False),
     ],
 )
 def test_result_of_a_query_after_an_unknown_refund(
-    evidence: Evidence, done: Decision, finding: Finding, has_case: bool
+    evidence: Evidence, after: int | None, done: Decision, finding: Finding, has_case: bool
 ) -> None:
-    judged = judge(Finding.REFUND, "100 given back there, 0 here", evidence, done, refunded=100)
+    payment = replace(PAID, refunded_amount=after)
+    judged = judge(Finding.REFUND, "100 given back there, 0 here", evidence, done, payment, refunded=100)
     assert (judged.finding, judged.has_case) == (finding, has_case)
 
 

@@ -456,6 +456,7 @@ def _check(state: OrderState, policy: LatePolicy) -> None:
     live = [refund for refund in state.refunds if refund.status is not RefundStatus.FAILED]
     assert len(live) <= 1
     assert sum(refund.amount for refund in live) <= _amount(payment)
+    assert payment.refunded_amount is not None
     assert payment.refunded_amount <= _amount(payment)
     assert len({refund.refund_no for refund in state.refunds}) == len(state.refunds)
     assert (state.order.status is OrderStatus.PAID) == (policy is LatePolicy.ACCEPT)

@@ -259,4 +259,4 @@ async def test_a_refund_made_in_the_console_is_queried_after_its_callback(paypal
 
 
 async def _refunded(paypal: PayPalHarness, state: OrderState) -> bool:
-    return (await paypal.harness.state(state)).payments[0].refunded_amount > 0
+    return bool((await paypal.harness.state(state)).payments[0].refunded_amount)

@@ -13,7 +13,7 @@ from flows.rearm import rearm_after_flush
 from runtime.resources import Resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
-from tests.flows.conftest import FlowHarness, PendingRow
+from tests.flows.conftest import AMOUNT, FlowHarness, PendingRow
 
 
 async def query_row(harness: FlowHarness, state: OrderState, index: int = 0) -> PendingRow:
@@ -168,7 +168,7 @@ async def test_a_response_with_a_wrong_amount_or_number_opens_one_case_and_never
     assert await harness.run_query_job(state) is Outcome.PAID
 
 
-async def test_a_refunded_payment_pays_the_order_and_opens_a_case(harness: FlowHarness) -> None:
+async def test_a_payment_refunded_in_part_pays_the_order_and_opens_a_case(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     key = harness.key_of(state.payments[0])
@@ -178,6 +178,19 @@ async def test_a_refunded_payment_pays_the_order_and_opens_a_case(harness: FlowH
     assert await harness.run_query_job(state) is Outcome.PAID
     assert (await harness.state(state)).payments[0].refunded_amount == 100
     assert await harness.cases(state.order.order_no) == ["refunded_outside"]
+
+
+async def test_a_payment_that_was_refunded_before_the_query_pays_nothing(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    harness.simulation.refund_in_console(harness.key_of(state.payments[0]))
+    assert await harness.run_query_job(state) is Outcome.REFUND_SEEN
+    after = await harness.state(state)
+    assert (after.order.status, after.payments[0].status) == (OrderStatus.PAYING, PaymentStatus.PAID)
+    assert after.payments[0].refunded_amount == AMOUNT
+    assert await harness.cases(state.order.order_no) == ["refunded_outside"]
+    assert await harness.pending_row("main", state.payments[0].out_trade_no) is None
+    assert await harness.pending_row("", state.order.order_no) is not None, "it can still be paid until its deadline"
 
 
 async def test_other_payments_of_a_paid_order_are_closed_at_the_channel(harness: FlowHarness) -> None:

@@ -56,12 +56,13 @@ updated_payments AS (
     UPDATE payments p
        SET status = r.status, checkout = r.checkout, channel_reference = r.channel_reference,
            channel_transaction_id = r.channel_transaction_id, payable_until = r.payable_until, paid_at = r.paid_at,
-           refunded_amount = r.refunded_amount, close_attempted_at = r.close_attempted_at, refused_at = r.refused_at,
+           refunded_amount = coalesce(r.refunded_amount, 0), is_refund_amount_unknown = r.refunded_amount IS NULL,
+           channel_refunds = r.channel_refunds, close_attempted_at = r.close_attempted_at, refused_at = r.refused_at,
            unconfirmed_since = r.unconfirmed_since
       FROM document, jsonb_to_recordset(d->'payments') AS r(
            operation text, channel_account text, out_trade_no text, order_no text, status text, checkout jsonb,
            channel_reference text, channel_transaction_id text, payable_until timestamptz, paid_at timestamptz,
-           refunded_amount bigint, close_attempted_at timestamptz, refused_at timestamptz,
+           refunded_amount bigint, channel_refunds jsonb, close_attempted_at timestamptz, refused_at timestamptz,
            unconfirmed_since timestamptz)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no

@@ -13,6 +13,7 @@ import msgspec
 from core.order import CaseReason, Payment
 from core.reconciliation import Difference
 from storage.postgres.database import Database, storable
+from storage.postgres.orders import PAYMENT_JSON
 
 DIFFERENCES_MAX = 10_000
 """The most differences and cases of one run: with more it is the statement that is wrong, not the payments."""
@@ -60,14 +61,14 @@ class UnlistedPayment(msgspec.Struct, frozen=True, kw_only=True):
     paid_at: datetime
 
 
-_BY_NUMBER = """
-SELECT to_jsonb(p)::text AS payment
+_BY_NUMBER = f"""
+SELECT ({PAYMENT_JSON})::text AS payment
   FROM payments p WHERE p.channel_account = $1 AND p.out_trade_no = ANY($2::text[])"""
-_BY_CHANNEL_ID = """
-SELECT channel_transaction_id AS id, to_jsonb(p)::text AS payment
+_BY_CHANNEL_ID = f"""
+SELECT channel_transaction_id AS id, ({PAYMENT_JSON})::text AS payment
   FROM payments p WHERE p.channel_account = $1 AND p.channel_transaction_id = ANY($2::text[])
 UNION ALL
-SELECT channel_reference, to_jsonb(p)::text
+SELECT channel_reference, ({PAYMENT_JSON})::text
   FROM payments p WHERE p.channel_account = $1 AND p.channel_reference = ANY($2::text[])"""
 
 # An upsert uses the index whatever the planner takes the table for, which was empty when the run began. A refund is

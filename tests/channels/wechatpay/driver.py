@@ -31,6 +31,7 @@ from tests.channels.reports import (
     NUMBER,
     PAID_AT,
     REFUND_NO,
+    UNKNOWN_SUM,
     BadCredential,
     CallbackRequest,
     Key,
@@ -209,12 +210,12 @@ class WechatPayDriver(Driver):
     refusals_are_signed = False
     response_tolerance_s = 300
     refusal_code = "PARAM_ERROR"
-    queries = Reportable(never=frozenset(), refunded=lambda _: 0)
+    queries = Reportable(never=frozenset(), refunded=lambda _: UNKNOWN_SUM)
     checkout_kind = "qr"
     created_fields: frozenset[str] = frozenset()
 
     acknowledgement = Acknowledgement(status=200, content_type="application/json", body=b"")
-    callbacks = Reportable(statuses=frozenset({"paid"}), never=frozenset(), refunded=lambda _: 0)
+    callbacks = Reportable(statuses=frozenset({"paid"}), never=frozenset(), refunded=lambda _: UNKNOWN_SUM)
     notification_id = "00000000-0000-4000-8000-000000000001"
     signature_headers = ("wechatpay-signature", "wechatpay-timestamp", "wechatpay-nonce", "wechatpay-serial")
     bad_signatures = (

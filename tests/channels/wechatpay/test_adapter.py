@@ -284,10 +284,10 @@ async def test_the_amount_of_the_order_counts_and_not_what_the_payer_paid_after_
 
 
 async def test_trade_state_refund_was_paid() -> None:
-    """The response has no refunded amount: 0, so that none is invented."""
+    """The response has no refunded amount, and the state covers refunds in part: None, so that none is invented."""
     evidence = await channel_sending(DRIVER.render(PaymentReport(status="refunded"))).adapter.query_payment(ROW)
     assert isinstance(evidence, Refunded)
-    assert (evidence.amount, evidence.refunded_amount, evidence.at) == (AMOUNT, 0, PAID_AT)
+    assert (evidence.amount, evidence.refunded_amount, evidence.at) == (AMOUNT, None, PAID_AT)
     assert mismatch(ROW, evidence) is None
 
 
@@ -509,12 +509,15 @@ async def test_freshness_is_checked_after_the_signature() -> None:
 
 
 async def test_a_callback_about_a_refund_is_unclear() -> None:
-    """It has the amount of one refund; only the query has the payment's state."""
+    """It has the amount of one refund; only the query has the payment's state. Its number leads to the amount."""
     notice = {"mchid": DRIVER.merchant_id, "out_trade_no": NUMBER, "refund_status": "SUCCESS", "amount": {"refund": 1}}
+    notice |= {"out_refund_no": "console-1"}
     for event_type in ("REFUND.SUCCESS", "REFUND.ABNORMAL", "REFUND.CLOSED"):
         callback = callback_request(envelope(seal(json.dumps(notice).encode()), "id-1", event_type))
         verified = await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
-        assert verified.evidence == Unclear(channel_account="main", out_trade_no=NUMBER, reason="refund_notice")
+        assert verified.evidence == Unclear(
+            channel_account="main", out_trade_no=NUMBER, reason="refund_notice", refund_no="console-1"
+        )
 
 
 async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> None:

@@ -434,15 +434,28 @@ async def test_a_refund_that_the_query_does_not_confirm_opens_a_case(
     assert await reconciliation.harness.cases() == ["statement_refund"]
 
 
-async def test_a_payment_paid_and_refunded_only_at_the_channel_is_repaired(
+async def test_a_payment_paid_and_refunded_in_part_only_at_the_channel_is_repaired(
+    reconciliation: ReconciliationHarness,
+) -> None:
+    state = await reconciliation.order_paid_at_channel()
+    refund_at_channel(reconciliation, state.payments[0], "r-1", AMOUNT - 1)
+
+    assert await reconciliation.counts() == {"repaired": 1, "agrees": 1, "door_cases": 1}
+
+    assert await reconciliation.order_status(state) is OrderStatus.PAID
+    assert await reconciliation.harness.cases() == ["refunded_outside"]
+
+
+async def test_a_payment_paid_and_wholly_refunded_only_at_the_channel_pays_nothing(
     reconciliation: ReconciliationHarness,
 ) -> None:
     state = await reconciliation.order_paid_at_channel()
     refund_at_channel(reconciliation, state.payments[0], "r-1", AMOUNT)
 
-    assert await reconciliation.counts() == {"repaired": 1, "agrees": 1, "door_cases": 1}
+    assert await reconciliation.counts() == {"refund": 1, "agrees": 1}
 
-    assert await reconciliation.order_status(state) is OrderStatus.PAID
+    assert await reconciliation.order_status(state) is OrderStatus.PAYING
+    assert (await reconciliation.harness.state(state)).payments[0].refunded_amount == AMOUNT
     assert await reconciliation.harness.cases() == ["refunded_outside"]
 
 

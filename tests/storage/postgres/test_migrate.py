@@ -18,6 +18,7 @@ ALL = [
     "0003_accounts_keys.sql",
     "0004_refunds.sql",
     "0005_reconciliation.sql",
+    "0006_refunded_amount.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
 ]

@@ -1,0 +1,97 @@
+"""Sums of refunds: what is known of the money that a channel has given back of a payment, and the cases about it.
+
+Sums come from our own refunds, from the channel's answers and its refund notices. A sum never becomes smaller: an old
+message arrives late.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from core.decision import Case, CaseResolution
+from core.evidence import Evidence, Paid, Refunded
+from core.lifecycle.refunding import is_going_back
+from core.order import CaseReason, OrderState, Payment, RefundStatus
+
+
+def with_notice(answer: Evidence, notice: Evidence) -> Evidence:
+    """The answer to a query, with the total that a genuine refund notice of the same money tells if it is larger: not
+    every channel's query shows every refund.
+    """
+    if not isinstance(answer, Paid | Refunded) or not isinstance(notice, Refunded) or notice.refunded_amount is None:
+        return answer
+    if _money(answer) != _money(notice):
+        return answer
+    known = answer.refunded_amount if isinstance(answer, Refunded) else 0
+    if known is not None and known >= notice.refunded_amount:
+        return answer
+    return _refunded(answer, notice.refunded_amount)
+
+
+def with_refund(answer: Paid | Refunded, refund_no: str, amount: int) -> Evidence:
+    """The answer to a query, with one refund of the payment that the channel was queried about by its number."""
+    if isinstance(answer, Refunded) and answer.refunded_amount is not None:
+        return answer
+    return replace(_refunded(answer, None), refunds={refund_no: amount})
+
+
+def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded) -> Payment:
+    """The payment with what the evidence adds to its refunds."""
+    if not isinstance(evidence, Refunded):
+        return payment
+    if evidence.refunded_amount is not None:
+        return replace(payment, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
+    others = {number: amount for number, amount in evidence.refunds.items() if state.refund(number) is None}
+    channel_refunds = payment.channel_refunds | others
+    ours = (refund.amount for refund in state.refunds_of(payment.key) if refund.status is RefundStatus.SUCCEEDED)
+    total = max(payment.refunded_amount or 0, sum(channel_refunds.values()) + sum(ours))
+    is_explained = total > 0 or is_going_back(state, payment.key)
+    return replace(
+        payment,
+        refunded_amount=min(total, payment.amount) if is_explained else None,
+        channel_refunds=channel_refunds,
+    )
+
+
+def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
+    """The case about money that went back without a refund of ours, unless it is open.
+
+    A refund of ours is of all that is left, so while there is one that has not failed, the refund seen is that one.
+    Should another be faster at the channel, the channel refuses ours, and that is a case too.
+    """
+    if payment.refunded_amount == 0 or is_going_back(state, payment.key):
+        return ()
+    if payment.refunded_amount is None:
+        reason = CaseReason.REFUND_AMOUNT_UNKNOWN
+        detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
+    else:
+        reason = CaseReason.REFUNDED_OUTSIDE
+        sums = f"{payment.refunded_amount} of {payment.amount} {payment.currency}"
+        detail = f"{sums} refunded at the channel, {payment.remaining_amount} left"
+    return () if (payment.key, reason) in state.open_cases else (Case(reason=reason, key=payment.key, detail=detail),)
+
+
+def sum_resolutions(state: OrderState, payment: Payment) -> tuple[CaseResolution, ...]:
+    """The end of the case *refund amount unknown* once a sum is known."""
+    reason = CaseReason.REFUND_AMOUNT_UNKNOWN
+    if payment.refunded_amount is None or (payment.key, reason) not in state.open_cases:
+        return ()
+    resolution = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded"
+    return (CaseResolution(reason=reason, key=payment.key, resolution=resolution),)
+
+
+def _refunded(answer: Paid | Refunded, refunded_amount: int | None) -> Refunded:
+    return Refunded(
+        channel_account=answer.channel_account,
+        out_trade_no=answer.out_trade_no,
+        amount=answer.amount,
+        currency=answer.currency,
+        channel_transaction_id=answer.channel_transaction_id,
+        at=answer.at,
+        refunded_amount=refunded_amount,
+    )
+
+
+def _money(evidence: Paid | Refunded) -> tuple[str, str, str, int, str]:
+    identity = evidence.channel_account, evidence.out_trade_no, evidence.channel_transaction_id
+    return *identity, evidence.amount, evidence.currency

@@ -323,8 +323,8 @@ class PublicStatus(StrEnum):
 
 
 def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
-    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded* when
-    all money that came has gone back and none is under way.
+    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded*
+    when all money that came has gone back and none is under way.
     """
     if order.status is OrderStatus.PAID:
         return PublicStatus.PAID

@@ -14,16 +14,16 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
-from channels.base import TellsRefunds
 from core.admission import CallKind, Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
-from core.evidence import Evidence, Paid, Refunded, Source, Unclear
-from core.lifecycle import on_query, with_notice, with_refund
+from core.evidence import Evidence, Source, Unclear
+from core.lifecycle import on_query, with_notice
 from core.order import OrderState, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_evidence
 from flows.create import find_reference
+from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -122,14 +122,9 @@ async def ask_and_commit(
     evidence = await _ask(resources, account, payment, urgency, notice)
     if isinstance(evidence, Deferred):
         return evidence
+    rules = account.rules
     decide = partial(
-        on_query,
-        key=payment.key,
-        evidence=evidence,
-        rules=account.rules,
-        by=by,
-        arm_no=arm_no,
-        after_capture=after_capture,
+        on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no, after_capture=after_capture
     )
     committed = await commit_evidence(resources, payment.order_no, decide, known=known)
     state = committed.state_after
@@ -183,25 +178,12 @@ async def _ask(
             answer = await call_channel(resources, account, CallKind.QUERY, urgency, channel.query_payment, payment)
         if notice is None or isinstance(answer, Deferred):
             return answer
-        return await _with_refund(resources, account, payment, urgency, with_notice(answer, notice), notice)
+        if isinstance(notice, Unclear):
+            return await with_named_refund(resources, account, payment, urgency, answer, notice)
+        return with_notice(answer, notice)
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,
             out_trade_no=payment.out_trade_no,
             reason=error.detail or type(error).__name__,
         )
-
-
-async def _with_refund(
-    resources: Resources, account: Account, payment: Payment, urgency: Urgency, answer: Evidence, notice: Evidence
-) -> Evidence | Deferred:
-    """The answer with the sum of the one refund that the notice names, where the channel's query tells no total."""
-    channel = account.channel
-    refund_no = notice.refund_no if isinstance(notice, Unclear) else None
-    if refund_no is None or not isinstance(channel, TellsRefunds) or not isinstance(answer, Paid | Refunded):
-        return answer
-    query = channel.query_refunded
-    amount = await call_channel(resources, account, CallKind.QUERY_REFUND, urgency, query, payment, refund_no)
-    if amount is None or isinstance(amount, Deferred):
-        return answer if amount is None else amount
-    return with_refund(answer, refund_no, amount)

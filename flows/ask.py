@@ -17,7 +17,7 @@ from msgspec import Struct
 from core.admission import CallKind, Urgency
 from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
-from core.evidence import Evidence, Source, Unclear
+from core.evidence import Evidence, Refunded, Source, Unclear
 from core.lifecycle import on_query, with_notice
 from core.order import OrderState, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
@@ -180,7 +180,7 @@ async def _ask(
             return answer
         if isinstance(notice, Unclear):
             return await with_named_refund(resources, account, payment, urgency, answer, notice)
-        return with_notice(answer, notice)
+        return with_notice(answer, notice) if isinstance(notice, Refunded) else answer
     except ChannelError as error:
         return Unclear(
             channel_account=payment.channel_account,

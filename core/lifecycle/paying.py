@@ -37,7 +37,7 @@ def on_money(
     unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
-    known = with_refunds(state, payment, evidence)
+    known = with_refunds(state, payment, evidence) if isinstance(evidence, Refunded) else payment
     if payment.status is PaymentStatus.PAID and not _can_pay_now(state, payment, known):
         return _on_refund_seen(state, payment, known, evidence, by)
     paid = known.moved_to(
@@ -48,7 +48,7 @@ def on_money(
     )
     if not paid.remaining_amount:
         return _on_refunded_money(state, paid, evidence, by)
-    cases = refund_cases(state, paid)
+    cases = refund_cases(state, paid) if paid.refunded_amount else ()
     match state.order.status:
         case OrderStatus.PAID:
             decision = _second_payment(state, paid, evidence, rules, by, cases)
@@ -56,7 +56,8 @@ def on_money(
             decision = _late_payment(state, paid, evidence, rules, by, cases)
         case _:
             decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
-    assert decision.change is not None, "money always changes something"
+    if payment.refunded_amount is not None or decision.change is None:
+        return decision
     return replace(decision, change=replace(decision.change, resolutions=sum_resolutions(state, paid)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from channels import alipay, paypal, sandbox, stripe, wechatpay
 from channels.base import Channel
@@ -39,3 +40,13 @@ def open_channel(account: AccountConfig, transport: Transport) -> Channel:
     if adapter is None:
         raise ConfigurationError(f"account {account.name}: channel {account.channel} is none of {', '.join(ADAPTERS)}")
     return adapter.open(account, transport)
+
+
+def world_of(account: AccountConfig) -> str:
+    """The world in which the account's transactions are unique, whatever the account is called: `stripe live`,
+    `sandbox test 127.0.0.1:9100`. The host is named where it is not one of the channel's own.
+    """
+    host = urlsplit(account.base_url).netloc.rpartition("@")[2].lower().removesuffix(":443").rstrip(".")
+    own_hosts = ADAPTERS[account.channel].description.hosts
+    words = (account.channel, "live" if account.live else "test", "" if host in own_hosts else host)
+    return " ".join(filter(None, words))

@@ -8,6 +8,7 @@ callers use `isinstance`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, tzinfo
 from enum import StrEnum
@@ -135,6 +136,9 @@ class Channel(Protocol):
 
     queries_by_reference: bool
     """Whether queries use the channel's own id (`channel_reference`); then nothing can be queried before creation."""
+
+    watched_number: re.Pattern[str]
+    """Form of the numbers that merchants give to their payments at this channel: those of watched payments."""
 
     statement_zone: tzinfo
     """Time zone of the statements' days."""

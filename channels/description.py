@@ -16,16 +16,17 @@ Reader = Callable[[str, str], object]
 
 
 class AccountDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of one channel's credentials.
+    """The keys of one channel's credentials, and its own hosts.
 
     `shapes` tell people what each key looks like; `readers` parse what the types leave open. `identity` names the keys
     that say whose account it is; `public` ones may be shown too. `request_keys` identify us in a call, `response_keys`
     verify responses, `callback_keys` are used for callbacks only. Several values of a key in `rotated` are valid at a
     time, so it is changed without a gap; at least one key of `one_of` is required. `unknown_reference` is a reference
-    that no payment has, for a channel that is queried by its own.
+    that no payment has, for a channel that is queried by its own. `hosts` are the channel's own, live and for tests.
     """
 
     credentials: type[msgspec.Struct]
+    hosts: tuple[str, ...] = ()
     shapes: Mapping[str, str]
     identity: tuple[str, ...]
     public: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ contains the channel's values and compares nothing: `core.lifecycle` compares am
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -29,19 +30,35 @@ class Source(StrEnum):
     REFUND = "refund"
 
 
+ID_CHARACTERS_MAX = 255
+_ID = re.compile(rf"[^\x00-\x1f\x7f]{{1,{ID_CHARACTERS_MAX}}}")
+
+
+def distinct_ids(*texts: str | None) -> tuple[str, ...]:
+    """The texts that may be ids, in their order, each once; a longer one or one with control characters is none."""
+    return tuple(dict.fromkeys(text for text in texts if text is not None and _ID.fullmatch(text)))
+
+
 class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Fields of every kind of evidence.
 
     `channel_account` is our name of the account that the evidence speaks of, or `other:<id>` when the channel names a
-    merchant that is not the account's. `amount` is in minor units. None: not in the message.
+    merchant that is not the account's. `ids` are the object's other ids, the merchant's and the channel's own: any of
+    them may be the one by which a payment is known here. `amount` is in minor units. None: not in the message.
     """
 
     channel_account: str
     out_trade_no: str
+    ids: tuple[str, ...] = ()
     amount: int | None = None
     currency: str | None = None
     channel_transaction_id: str | None = None
     at: datetime | None = None
+
+    @property
+    def every_id(self) -> tuple[str, ...]:
+        """Every id in the evidence, the number first."""
+        return distinct_ids(self.out_trade_no, *self.ids, self.channel_transaction_id)
 
 
 class Paid(_EvidenceFields, frozen=True, kw_only=True):
@@ -112,7 +129,8 @@ def hint_of(evidence: Evidence, account: str) -> Unclear:
     That the buyer has approved stays in the reason: a capture may be tried then.
     """
     reason = APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed"
-    return Unclear(channel_account=account, out_trade_no=evidence.out_trade_no, reason=reason, at=evidence.at)
+    number, ids = evidence.out_trade_no, evidence.ids
+    return Unclear(channel_account=account, out_trade_no=number, ids=ids, reason=reason, at=evidence.at)
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:

@@ -182,6 +182,12 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         """The money of a paid payment that is still there, in minor units; None: it is not known."""
         return None if self.refunded_amount is None else max(0, self.amount - self.refunded_amount)
 
+    def has_object(self, ids: tuple[str, ...]) -> bool:
+        """Whether the channel's object with these ids is surely its own: its number alone does not say so where it is
+        watched by the channel's id.
+        """
+        return self.origin is Origin.OURS or self.channel_reference in (None, *ids)
+
     def moved_to(self, status: PaymentStatus, **changes: Any) -> Payment:
         """The payment with this status and these fields. Raises IllegalMove if it may not follow the present one."""
         _check_move("payment", self.status, status, PAYMENT_MOVES)

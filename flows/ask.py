@@ -19,12 +19,13 @@ from core.decision import Decision
 from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
 from core.evidence import Evidence, Refunded, Source, Unclear
 from core.lifecycle import on_query, with_notice
-from core.order import OrderState, Payment, PaymentKey
+from core.order import OrderState, Origin, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_evidence
 from flows.create import find_reference
 from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
+from flows.watched import settle_named
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -122,6 +123,8 @@ async def ask_and_commit(
     evidence = await _ask(resources, account, payment, urgency, notice)
     if isinstance(evidence, Deferred):
         return evidence
+    if payment.origin is Origin.WATCHED:
+        evidence = await settle_named(resources, account, payment, evidence, by)
     rules = account.rules
     decide = partial(
         on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no, after_capture=after_capture

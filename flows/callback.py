@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback
 from core import jobs
@@ -28,7 +29,7 @@ from core.errors import (
 )
 from core.evidence import Source, Unclear, hint_of
 from core.lifecycle import CallbackPlan, CallbackResult, callback_result, on_callback, plan_callback
-from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
+from core.order import CaseReason, OrderState, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.channel_call import Deferred
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
@@ -37,7 +38,7 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
 from storage.postgres.callbacks import StoredCallback, insert_callback
-from storage.postgres.orders import find_state_by_payment
+from storage.postgres.orders import find_named_payment
 from storage.redis.parked_callbacks import ParkedCallback
 
 DRAIN_BATCH = 100
@@ -213,15 +214,15 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
 
 async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, within_s: float) -> CallbackResult:
     """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
-    key = PaymentKey(stored.channel_account, stored.evidence.out_trade_no)
-    state = await find_state_by_payment(resources.db, key)
-    payment = None if state is None else state.payment(key)
-    if state is None or payment is None:
+    named = await find_named_payment(resources.db, stored.channel_account, stored.evidence)
+    if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
+    state, payment = named
     account = await resources.accounts.get(stored.channel_account)
+    stored = replace(stored, evidence=replace(stored.evidence, out_trade_no=payment.out_trade_no))
     plan = plan_callback(payment, stored.evidence, trusts_callback=account.config.trust_callback is True)
     if plan.commits:
-        decide = partial(on_callback, key=key, evidence=stored.evidence, rules=account.rules, by=by)
+        decide = partial(on_callback, key=payment.key, evidence=stored.evidence, rules=account.rules, by=by)
         committed = await commit_evidence(resources, payment.order_no, decide)
         if not plan.queries:
             return CallbackResult(outcome=committed.decision.outcome, is_done=True)

@@ -18,13 +18,7 @@ from core.errors import RedisUnavailable, TransactionClaimed
 from core.jobs import Job
 from core.order import OrderState, PendingKind
 from runtime.resources import Resources
-from storage.postgres.door.transition import (
-    Committed,
-    Decide,
-    DecideExisting,
-    transition,
-    transition_existing,
-)
+from storage.postgres.door.transition import Committed, Decide, DecideExisting, transition, transition_existing
 from storage.postgres.pending import PendingRow
 
 ARM_TIMEOUT_S = 1.0

@@ -23,6 +23,7 @@ from core.errors import (
     ChannelRefused,
     InvalidRequest,
     NotFound,
+    NumberTaken,
     OrderClosed,
     OrderConflict,
     OrderPaid,
@@ -42,6 +43,7 @@ from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.door.transition import Committed
 from storage.postgres.orders import find_now, find_state
+from storage.postgres.payments import find_payments_by_ids
 
 log = structlog.get_logger()
 
@@ -81,6 +83,7 @@ async def place_order(
     """
     account = None if payment is None else await resources.accounts.get_enabled(payment.account)
     terms = None if payment is None or account is None else _terms(payment, account)
+    await _check_watch(resources, terms)
     now = await find_now(resources.db)
     expires_at = now + timedelta(seconds=expires_in_s or resources.settings.order_expires_s)
     rules = resources.rules if account is None else account.rules
@@ -110,6 +113,7 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
         raise NotFound(f"order {order_no}")
     unclear = await _query_earlier(resources, state)
     terms = _terms(payment, account)
+    await _check_watch(resources, terms)
     decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear)
     committed = await commit_decision(resources, order_no, decide)
     match committed.decision.outcome:
@@ -185,6 +189,21 @@ def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
     return rows[-1] if rows and not state.order.is_resolved else None
 
 
+async def _check_watch(resources: Resources, terms: PaymentTerms | None) -> None:
+    """Check that a payment to be watched is not known here already, by any of its ids.
+
+    Raises:
+        NumberTaken: it is one of ours, or another order watches it.
+    """
+    if terms is None or terms.origin is not Origin.WATCHED:
+        return
+    ids = {terms.out_trade_no, terms.channel_reference or terms.out_trade_no}
+    found = await find_payments_by_ids(resources.db, terms.account, ids)
+    known = {payment.key for payment in found.values()}
+    if known and PaymentKey(terms.account, terms.out_trade_no) not in known:
+        raise NumberTaken("a payment with this channel_reference is already known at this account")
+
+
 def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
     """Terms of the payment, checked against the account's channel.
 
@@ -196,6 +215,8 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         raise InvalidRequest(f"method is none of those of {account.config.channel}: {', '.join(channel.methods)}")
     if payment.watch is not None and payment.watch.channel_reference is None and channel.queries_by_reference:
         raise InvalidRequest(f"watch.channel_reference is missing: {account.config.channel} is queried by its own id")
+    if payment.watch is not None and channel.watched_number.fullmatch(payment.watch.out_trade_no) is None:
+        raise InvalidRequest(f"watch.out_trade_no has not the form of numbers at {account.config.channel}")
     if payment.watch is None:
         return PaymentTerms(account=payment.account, method=payment.method, out_trade_no=new_number())
     return PaymentTerms(

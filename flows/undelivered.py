@@ -17,13 +17,13 @@ from channels.base import ListsUndelivered
 from core.admission import CallKind, Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
-from core.order import Payment, PaymentKey, PaymentStatus
+from core.order import Payment, PaymentStatus
 from flows.ask import QueryResult, query_now
 from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
-from storage.postgres.orders import find_state_by_payment
+from storage.postgres.orders import find_named_payment
 
 EVENTS_MAX = 1000
 """Events of one account in one turn, the newest first; the others are queried on schedule, or in the next turn."""
@@ -70,9 +70,8 @@ async def _query_listed(resources: Resources, account: Account, listed: tuple[Ev
     """Each payment once, by its newest event, one after the other: the rate is shared with other calls."""
     newest = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
     count = 0
-    for number, evidence in newest.items():
-        key = PaymentKey(account.config.name, number)
-        result = await _when_admitted(partial(_query_one, resources, account, key, evidence))
+    for evidence in newest.values():
+        result = await _when_admitted(partial(_query_one, resources, account, evidence))
         if isinstance(result, Deferred):  # other calls use up the rate, or the channel is down: begin here next turn
             break
         count += result is not None
@@ -88,15 +87,13 @@ async def _when_admitted(call: Callable[[], Awaitable[_T | Deferred]]) -> _T | D
     return result
 
 
-async def _query_one(
-    resources: Resources, account: Account, key: PaymentKey, listed: Evidence
-) -> QueryResult | Deferred | None:
+async def _query_one(resources: Resources, account: Account, listed: Evidence) -> QueryResult | Deferred | None:
     """The result of a query; None if the payment is unknown here, is paid, or is queried by another process."""
-    state = await find_state_by_payment(resources.db, key)
-    payment = None if state is None else state.payment(key)
-    if payment is None or not _is_news(payment, listed):
+    named = await find_named_payment(resources.db, account.config.name, listed)
+    if named is None or not _is_news(named[1], listed):
         return None
-    leased = await pending.claim(resources.db, key, resources.settings.lease_s)
+    state, payment = named
+    leased = await pending.claim(resources.db, payment.key, resources.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
         return None
     return await query_now(

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import structlog
 from msgspec.structs import replace
 
-from channels.adapters import open_channel
+from channels.adapters import open_channel, world_of
 from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
 from core.lifecycle import DoublePolicy, LatePolicy, Rules
 from core.settings import Settings
-from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
+from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts, set_world
 from storage.postgres.database import Database
 from storage.postgres.sealing import Sealer
 
@@ -153,11 +153,18 @@ class Accounts:
             known = self._opened.get(row.name)
             try:
                 opened[row.name] = self._open(row, known)
+                await self._keep_world(row, opened[row.name].config)
             except ConfigurationError as error:
                 log.error("account_not_opened", account=row.name, reason=error.detail)
                 if known is not None:
                     opened[row.name] = known
         self._opened = opened
+
+    async def _keep_world(self, row: SealedAccount, config: AccountConfig) -> None:
+        """Store the account's world before any payment of it is handled here: only its opened settings tell it."""
+        world = world_of(config)
+        if row.world != world:
+            await set_world(self._db, row.name, world)
 
     def _open(self, row: SealedAccount, known: Account | None) -> Account:
         """The account as it is stored; the one that is open already if nothing has changed."""

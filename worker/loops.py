@@ -14,10 +14,12 @@ from flows.undelivered import ask_undelivered
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.loop import RunOnce
 from runtime.resources import Resources
+from storage.postgres.collisions import open_collision_cases
 from storage.postgres.observations import keep_partitions
 
 OBSERVATIONS_KEEP_DAYS = 90
 PARTITIONS_INTERVAL_S = 3600.0
+COLLISIONS_INTERVAL_S = 60.0
 RECONCILE_INTERVAL_S = 60.0
 
 
@@ -48,6 +50,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier) -> tuple[Loop, ...]:
         Loop("drain", flush_noticed_s, partial(_drain, resources)),
         Loop("undelivered", settings.undelivered_interval_s, partial(ask_undelivered, resources)),
         Loop("keep_house", PARTITIONS_INTERVAL_S, keep_house),
+        Loop("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, resources.db)),
         Loop("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),
     )
 

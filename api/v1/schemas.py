@@ -16,12 +16,12 @@ import msgspec
 from msgspec import Meta
 
 from core.errors import InvalidRequest
+from core.evidence import ID_CHARACTERS_MAX
 from core.lifecycle.starting import PAYABLE_MAX
 from core.money import AMOUNT_MAX
 from core.order import (
     ACCOUNT_NAME,
     ORDER_NO,
-    OUT_TRADE_NO,
     CaseReason,
     OrderStatus,
     Origin,
@@ -36,7 +36,14 @@ EXPIRES_MAX_S = 30 * 86_400
 LIST_LIMIT_MAX = 200
 
 OrderNo = Annotated[str, Meta(pattern=f"^{ORDER_NO.pattern}$", description="The merchant's order number.")]
-OutTradeNo = Annotated[str, Meta(pattern=f"^{OUT_TRADE_NO.pattern}$", description="Our number for one payment.")]
+WatchedNumber = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=ID_CHARACTERS_MAX,
+        description="The payment's number at its channel, in the form that the channel takes.",
+    ),
+]
 AccountName = Annotated[str, Meta(pattern=f"^{ACCOUNT_NAME.pattern}$", description="Our name of a channel account.")]
 Method = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.\-]{0,40}$", description="What the channel calls its way to pay.")]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units: 8888 is 88.88 CNY.")]
@@ -73,7 +80,7 @@ class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class WatchInput(_Input, frozen=True, kw_only=True):
     """A payment that was created elsewhere: nodrop only queries it, and never closes or refunds it."""
 
-    out_trade_no: OutTradeNo
+    out_trade_no: WatchedNumber
     channel_reference: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     payable_until: Aware | None = None
 

@@ -36,6 +36,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 DESCRIPTION = AccountDescription(
     credentials=Credentials,
+    hosts=("openapi.alipay.com", "openapi-sandbox.dl.alipaydev.com"),
     shapes={
         "app_id": "APPID, 16 digits, such as 2021…",
         "seller_id": "the Alipay user who gets the money (PID), 16 digits beginning with 2088",

@@ -5,6 +5,7 @@ Set-up and pitfalls: docs/channels/alipay.md.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, tzinfo
@@ -82,6 +83,7 @@ class Alipay:
 
     methods: tuple[str, ...] = ("precreate", "page", "wap")
     queries_by_reference = False
+    watched_number = re.compile(r"[0-9A-Za-z_\-|*.:]{1,64}", re.ASCII)
     statement_zone: tzinfo = ZONE
     statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
 

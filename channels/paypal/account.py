@@ -48,6 +48,7 @@ def _read_authorities(text: str, name: str) -> None:
 
 DESCRIPTION = AccountDescription(
     credentials=Credentials,
+    hosts=tuple(_HOSTS.values()),
     shapes={
         "client_id": "the app's client ID, as the developer dashboard shows it",
         "client_secret": "the app's secret",

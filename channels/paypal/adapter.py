@@ -7,6 +7,7 @@ https://developer.paypal.com/docs/api/orders/v2/ and https://developer.paypal.co
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, tzinfo
@@ -28,7 +29,7 @@ from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Missing
-from core.order import Checkout, Payment
+from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
 
@@ -49,6 +50,7 @@ class Paypal:
 
     methods: tuple[str, ...] = ("checkout",)
     queries_by_reference = True
+    watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     statement_zone: tzinfo = UTC
     statement_format = "transactions of the Transaction Search API, one JSON object a line"
 
@@ -82,9 +84,10 @@ class Paypal:
         headers = {"PayPal-Request-Id": payment.out_trade_no, "Prefer": "return=representation"}
         response = require_success(await self._api.call("POST", "/v2/checkout/orders", _json(body), headers=headers))
         order = read_json(response.body, PaypalOrder)
-        evidence = order_evidence(order, order.unit.number or "", self._own)
-        expected = (self._own.account, payment.out_trade_no, payment.amount, payment.currency)
-        if (evidence.channel_account, evidence.out_trade_no, evidence.amount, evidence.currency) != expected:
+        evidence = order_evidence(order, payment.out_trade_no, self._own)
+        expected = (self._own.account, payment.amount, payment.currency)
+        is_same = (evidence.channel_account, evidence.amount, evidence.currency) == expected
+        if not is_same or payment.out_trade_no not in order.unit.numbers:
             raise ChannelUnreadable("other_payment")
         checkout = Checkout(kind="redirect", value=self._web_address(order.approve_url))
         return Created(checkout=checkout, channel_reference=order.id)
@@ -98,11 +101,7 @@ class Paypal:
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return Missing(channel_account=self._own.account, out_trade_no=payment.out_trade_no)
         order = read_json(require_success(response).body, PaypalOrder)
-        # An order without our number is the queried one if its id matches.
-        number = order.unit.number or payment.out_trade_no
-        if number == payment.out_trade_no and order.id != payment.channel_reference:
-            raise ChannelUnreadable("other_order")
-        return order_evidence(order, number, self._own)
+        return order_evidence(order, _number_of(payment, order), self._own)
 
     def status_of(self, body: bytes) -> int:
         not_found = is_not_found(body)
@@ -185,6 +184,19 @@ class Paypal:
     def _web_address(self, text: str) -> str:
         """Check an address for the buyer: over TLS, unless the whole channel is simulated without it."""
         return web_address(text, schemes=TLS_ONLY if self._base_url.startswith("https:") else PLAIN_TOO)
+
+
+def _number_of(payment: Payment, order: PaypalOrder) -> str:
+    """The payment's number if the order is the queried one, otherwise the number that the order has.
+
+    An order of ours has our number in one of its ids, or has none. A watched one may have any: its id decides.
+    """
+    numbers = order.unit.numbers
+    if payment.origin is Origin.OURS and numbers and payment.out_trade_no not in numbers:
+        return numbers[0]
+    if order.id != payment.channel_reference:
+        raise ChannelUnreadable("other_order")
+    return payment.out_trade_no
 
 
 def _order_body(create: Create) -> dict[str, object]:

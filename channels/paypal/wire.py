@@ -14,9 +14,8 @@ import msgspec
 
 from channels.kit.json_body import read_json
 from core.errors import ChannelUnreadable, InvalidRequest
-from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid
+from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids
 from core.money import decimal_text, exponent, minor_units
-from core.order import OUT_TRADE_NO
 
 WHOLE_UNITS_ONLY = frozenset({"HUF", "JPY", "TWD"})
 """Currencies that PayPal accepts without decimals; ISO 4217 has two for HUF and TWD.
@@ -25,7 +24,6 @@ https://developer.paypal.com/api/rest/reference/currency-codes/
 
 Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-_Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{0,255}\Z")]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 
 
@@ -45,26 +43,50 @@ class Payee(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: Id | None = None
 
 
-class _WithNumber(msgspec.Struct, frozen=True, kw_only=True):
-    """An object with our number in both of the ids that a merchant may set."""
+class _Link(msgspec.Struct, frozen=True, kw_only=True):
+    href: str
+    rel: str
 
-    custom_id: _Text | None = None
-    invoice_id: _Text | None = None
+
+class _RelatedIds(msgspec.Struct, frozen=True, kw_only=True):
+    order_id: str | None = None
+    capture_id: str | None = None
+
+
+class _Supplement(msgspec.Struct, frozen=True, kw_only=True):
+    related_ids: _RelatedIds = _RelatedIds()
+
+
+class _WithNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """An object with both of the ids that a merchant may set. Ours have our number in both; a shop that creates its own
+    payments often has a customer or a JSON document in the one and its number, with a prefix, in the other.
+
+    Events name the order of a capture and the capture of a refund in `supplementary_data`.
+    """
+
+    custom_id: str | None = None
+    invoice_id: str | None = None
     payee: Payee = Payee()
+    supplementary_data: _Supplement = _Supplement()
 
     @property
-    def number(self) -> str | None:
-        return self.custom_id or self.invoice_id
+    def numbers(self) -> tuple[str, ...]:
+        return distinct_ids(self.custom_id, self.invoice_id)
+
+    @property
+    def related(self) -> tuple[str, ...]:
+        related = self.supplementary_data.related_ids
+        return distinct_ids(related.order_id, related.capture_id)
 
 
-class Capture(_WithNumber, frozen=True, kw_only=True):
+class Capture(_WithNumbers, frozen=True, kw_only=True):
     id: Id
     status: Literal["COMPLETED", "DECLINED", "PARTIALLY_REFUNDED", "PENDING", "REFUNDED", "FAILED"]
     amount: Money
     create_time: Instant
 
 
-class Refund(_WithNumber, frozen=True, kw_only=True):
+class Refund(_WithNumbers, frozen=True, kw_only=True):
     """Its `invoice_id` is our refund number, its `custom_id` the number of the payment."""
 
     id: Id
@@ -72,19 +94,25 @@ class Refund(_WithNumber, frozen=True, kw_only=True):
     amount: Money | None = None
 
 
+class _RefundResource(_WithNumbers, frozen=True, kw_only=True):
+    """The object of an event about a refund; its link `up` leads to the capture."""
+
+    links: tuple[_Link, ...] = ()
+
+    @property
+    def capture_id(self) -> str:
+        up = next((link.href for link in self.links if link.rel == "up"), "")
+        return up.rpartition("/captures/")[2] if "/captures/" in up else ""
+
+
 class _Payments(msgspec.Struct, frozen=True, kw_only=True):
     captures: tuple[Capture, ...] = ()
     refunds: tuple[Refund, ...] = ()
 
 
-class _Unit(_WithNumber, frozen=True, kw_only=True):
+class _Unit(_WithNumbers, frozen=True, kw_only=True):
     amount: Money
     payments: _Payments = _Payments()
-
-
-class _Link(msgspec.Struct, frozen=True, kw_only=True):
-    href: str
-    rel: str
 
 
 class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +127,13 @@ class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.purchase_units) != 1:
             raise ChannelUnreadable("purchase_units")
         return self.purchase_units[0]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every id of the order and of its captures."""
+        captures = self.unit.payments.captures
+        of_captures = (id_ for capture in captures for id_ in (*capture.numbers, capture.id))
+        return distinct_ids(*self.unit.numbers, self.id, *of_captures)
 
     @property
     def approve_url(self) -> str:
@@ -132,7 +167,7 @@ def amount_value(amount: int, currency: str) -> str | None:
 
 
 def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence:
-    """Evidence of the order, compared with nothing. `number` is the payment number of its unit.
+    """Evidence of the order, compared with nothing. `number` is the number of the payment.
 
     Captured money counts first, with any order status. A failed or declined capture ends a completed order, which takes
     no second one: *closed*. A pending one (a bank transfer, a review) is *unpaid* and under way.
@@ -142,6 +177,7 @@ def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence
     common: dict[str, Any] = {
         "channel_account": own.name_for(unit.payee),
         "out_trade_no": number,
+        "ids": order.ids,
         "amount": unit.amount.minor,
         "currency": unit.amount.currency_code,
     }
@@ -161,25 +197,24 @@ def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence
 
 
 def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
-    """Evidence of an event; None when it is about no payment of ours.
+    """Evidence of an event; None when it is about no payment that can be one of ours.
 
-    An event about a refund lacks the payment's amount, so it is `Unclear` and only starts a query.
+    Its number is the first that the object has, or else PayPal's own id: any id of it may be the one that is known. An
+    event about a refund lacks the payment's amount, so it is `Unclear` and only starts a query.
     """
     if event.event_type == "CHECKOUT.ORDER.APPROVED":
         order = read_json(bytes(event.resource), PaypalOrder)
         if len(order.purchase_units) != 1:
             return None  # ours have one
-        number = _our_number(order.unit)
-        return None if number is None else order_evidence(order, number, own)
+        return order_evidence(order, order.ids[0], own)
     if event.event_type in _OF_CAPTURES:
-        capture = read_json(bytes(event.resource), Capture)
-        number = _our_number(capture)
-        return None if number is None else _capture_evidence(event.event_type, capture, number, own)
+        return _capture_evidence(event.event_type, read_json(bytes(event.resource), Capture), own)
     if event.event_type in _OF_REFUNDS:
-        resource = read_json(bytes(event.resource), _WithNumber)
-        number = _our_number(resource)
-        if number is not None:
-            return Unclear(channel_account=own.name_for(resource.payee), out_trade_no=number, reason="refund_told")
+        refund = read_json(bytes(event.resource), _RefundResource)
+        ids = distinct_ids(*refund.numbers, *refund.related, refund.capture_id)
+        if ids:
+            account = own.name_for(refund.payee)
+            return Unclear(channel_account=account, out_trade_no=ids[0], ids=ids, reason="refund_told")
     return None
 
 
@@ -195,15 +230,12 @@ _OF_CAPTURES = frozenset(
 _OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
 
 
-def _our_number(resource: _WithNumber) -> str | None:
-    """The payment number, if it has the form of ours: an app's events cover everything that the app sells."""
-    return resource.number if resource.number is not None and OUT_TRADE_NO.fullmatch(resource.number) else None
-
-
-def _capture_evidence(event_type: str, capture: Capture, number: str, own: OwnAccount) -> Evidence:
+def _capture_evidence(event_type: str, capture: Capture, own: OwnAccount) -> Evidence:
+    ids = distinct_ids(*capture.numbers, *capture.related, capture.id)
     common: dict[str, Any] = {
         "channel_account": own.name_for(capture.payee),
-        "out_trade_no": number,
+        "out_trade_no": ids[0],
+        "ids": ids,
         "amount": capture.amount.minor,
         "currency": capture.amount.currency_code,
     }

@@ -34,7 +34,7 @@ from core.errors import (
 )
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
 from core.money import AMOUNT_MAX
-from core.order import Checkout, Payment
+from core.order import OUT_TRADE_NO, Checkout, Payment
 
 TOLERANCE_S = 300
 SECRET_CHARACTERS_MIN = 32
@@ -81,6 +81,7 @@ class Sandbox:
 
     methods: tuple[str, ...] = ("page",)
     queries_by_reference = False
+    watched_number = OUT_TRADE_NO
     statement_zone: tzinfo = UTC
     statement_format = "the sandbox's CSV in UTF-8"
 

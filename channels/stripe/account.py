@@ -31,6 +31,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 DESCRIPTION = AccountDescription(
     credentials=Credentials,
+    hosts=("api.stripe.com",),
     shapes={
         "secret_key": "sk_test_… or sk_live_…, or a restricted key rk_…, as `live` says",
         "webhook_secrets": "a list of signing secrets of the endpoint, whsec_…; every one verifies",

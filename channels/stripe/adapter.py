@@ -6,6 +6,7 @@ https://docs.stripe.com/api ; requests are forms, responses JSON. Payments are q
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from typing import IO
@@ -43,6 +44,7 @@ class Stripe:
 
     methods: tuple[str, ...] = ("checkout", "payment_intent")
     queries_by_reference = True
+    watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     statement_zone: tzinfo = UTC
     statement_format = "balance transactions of the API with their source expanded, one JSON object a line"
 
@@ -192,10 +194,12 @@ class Stripe:
         """Payment number of the object. One made elsewhere has none or a foreign one; then its id decides."""
         if object_.livemode is not self._live:
             raise ChannelUnreadable("livemode")
-        named_number = object_.named_number
+        others = [number for number in object_.numbers if number != payment.out_trade_no]
         if object_.id != _reference(payment):
-            return object_.id if named_number is None or named_number == payment.out_trade_no else named_number
-        return payment.out_trade_no if named_number is None or payment.origin is Origin.WATCHED else named_number
+            return (*others, object_.id)[0]
+        if payment.origin is Origin.WATCHED or payment.out_trade_no in object_.numbers or not others:
+            return payment.out_trade_no
+        return others[0]
 
     def _evidence(self, event: Event) -> Evidence | None:
         if event.livemode is not self._live:

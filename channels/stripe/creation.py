@@ -62,9 +62,8 @@ def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
         ChannelUnreadable: the response is not about the requested session.
     """
     session = read_json(body, Session)
-    if session.livemode is not live or (session.named_number, session.amount_total, session.currency) != _expected(
-        payment
-    ):
+    found = (session.livemode, session.numbers, session.amount_total, session.currency)
+    if found != (live, *_expected(payment)):
         raise ChannelUnreadable("other_payment")
     return Created(
         checkout=Checkout(kind="redirect", value=web_address(session.url or "")),
@@ -76,7 +75,7 @@ def created_session(payment: Payment, body: bytes, *, live: bool) -> Created:
 def created_intent(payment: Payment, body: bytes, *, live: bool) -> Created:
     """The client secret for the merchant's page. Raises as `created_session`."""
     intent = read_json(body, Intent)
-    if intent.livemode is not live or (intent.named_number, intent.amount, intent.currency) != _expected(payment):
+    if (intent.livemode, intent.numbers, intent.amount, intent.currency) != (live, *_expected(payment)):
         raise ChannelUnreadable("other_payment")
     if intent.client_secret is None:
         raise ChannelUnreadable("client_secret")
@@ -87,5 +86,5 @@ def created_intent(payment: Payment, body: bytes, *, live: bool) -> Created:
     )
 
 
-def _expected(payment: Payment) -> tuple[str, int, str]:
-    return payment.out_trade_no, to_stripe(payment.amount, payment.currency), payment.currency.lower()
+def _expected(payment: Payment) -> tuple[tuple[str, ...], int, str]:
+    return (payment.out_trade_no,), to_stripe(payment.amount, payment.currency), payment.currency.lower()

@@ -65,7 +65,7 @@ def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evi
     """Evidence of an event, if it is about a payment. `account` is our name for the account, `account_id` Stripe's.
 
     A thin event has nothing of its object, not even our number, so it is no evidence; the payment's query follows. An
-    object made elsewhere without a number is identified by its own id.
+    object made elsewhere without a number is identified by the id of its payment or its own.
     """
     if event.data is None or not isinstance(event.created, int):
         return None
@@ -73,17 +73,17 @@ def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evi
     at = instant(event.created)
     if event.type in _INTENT_EVENTS:
         intent = read_raw(event.data.object, Intent)
-        return intent_evidence(intent, account=named_account, number=intent.named_number or intent.id, at=at)
+        return intent_evidence(intent, account=named_account, number=(*intent.numbers, intent.id)[0], at=at)
     if event.type in _SESSION_EVENTS:
         session = read_raw(event.data.object, Session)
         if session.mode != "payment":
             return None
-        evidence = session_evidence(session, account=named_account, number=session.named_number or session.id, at=at)
+        number = (*session.numbers, session.id)[0]
+        evidence = session_evidence(session, account=named_account, number=number, at=at)
         # The session stays complete and unpaid, as it was while the payment was under way.
         has_failed = event.type == "checkout.session.async_payment_failed" and isinstance(evidence, Unpaid)
         return replace(evidence, under_way=False) if has_failed else evidence
     if event.type == _REFUND_EVENT:
         charge = read_raw(event.data.object, Charge)
-        number = charge.named_number or charge.payment_intent or charge.id
-        return charge_evidence(charge, account=named_account, number=number)
+        return charge_evidence(charge, account=named_account, number=charge.ids[0])
     return None

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from channels.base import RefundState
 from channels.kit.json_body import read_json
 from channels.stripe.money import from_stripe
 from core.errors import ChannelUnreadable
-from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid
+from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids
 from core.money import AMOUNT_MAX
 from core.order import OUT_TRADE_NO
 
@@ -36,16 +37,18 @@ class _Object(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
     @property
-    def named_number(self) -> str | None:
-        """Our number in the metadata; None for an object made elsewhere.
+    def numbers(self) -> tuple[str, ...]:
+        """The merchant's numbers of it: ours, or those of whoever made it elsewhere."""
+        return distinct_ids((self.metadata or {}).get("out_trade_no"))
 
-        Raises:
-            ChannelUnreadable: the number is not of our form.
-        """
-        number = (self.metadata or {}).get("out_trade_no")
-        if number is not None and OUT_TRADE_NO.fullmatch(number) is None:
-            raise ChannelUnreadable("out_trade_no")
-        return number
+    @property
+    def related(self) -> tuple[str, ...]:
+        """Stripe's ids of the objects around it."""
+        return ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return distinct_ids(*self.numbers, *self.related, self.id)
 
 
 class Charge(_Object, frozen=True, kw_only=True):
@@ -64,6 +67,10 @@ class Charge(_Object, frozen=True, kw_only=True):
     currency: _Currency
     created: Seconds
     payment_intent: Id | None = None
+
+    @property
+    def related(self) -> tuple[str, ...]:
+        return distinct_ids(self.payment_intent)
 
     @property
     def captured(self) -> int:
@@ -93,6 +100,11 @@ class Intent(_Object, frozen=True, kw_only=True):
     latest_charge: Charge | Id | None = None
     client_secret: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,512}\Z")] | None = None
 
+    @property
+    def related(self) -> tuple[str, ...]:
+        charge = self.latest_charge
+        return distinct_ids(charge.id if isinstance(charge, Charge) else charge)
+
 
 class Session(_Object, frozen=True, kw_only=True):
     """A visit to Stripe's pay page. Its PaymentIntent exists once the buyer begins to pay.
@@ -113,10 +125,14 @@ class Session(_Object, frozen=True, kw_only=True):
     expires_at: Seconds
 
     @property
-    def named_number(self) -> str | None:
-        """As for any object; sessions made elsewhere often have the number in `client_reference_id`."""
-        reference = self.client_reference_id or ""
-        return super().named_number or (reference if OUT_TRADE_NO.fullmatch(reference) else None)
+    def numbers(self) -> tuple[str, ...]:
+        """As of any object; sessions made elsewhere often have the number in `client_reference_id`."""
+        return distinct_ids(*super().numbers, self.client_reference_id)
+
+    @property
+    def related(self) -> tuple[str, ...]:
+        intent = self.payment_intent
+        return intent.ids if isinstance(intent, Intent) else distinct_ids(intent)
 
 
 class Refund(_Object, frozen=True, kw_only=True):
@@ -126,6 +142,10 @@ class Refund(_Object, frozen=True, kw_only=True):
     status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"] | None = None
     payment_intent: Id | None = None
     charge: Id | None = None
+
+    @property
+    def related(self) -> tuple[str, ...]:
+        return distinct_ids(self.payment_intent, self.charge)
 
     @property
     def refund_no(self) -> str:
@@ -190,6 +210,7 @@ def intent_evidence(intent: Intent, *, account: str, number: str, at: datetime |
     """
     currency = intent.currency.upper()
     common: dict[str, Any] = {"channel_account": account, "out_trade_no": number, "currency": currency}
+    common["ids"] = intent.ids
     if intent.status != "succeeded":
         common["amount"] = from_stripe(intent.amount, currency)
         is_over = intent.status == "canceled"
@@ -209,11 +230,12 @@ def session_evidence(session: Session, *, account: str, number: str, at: datetim
     """Evidence of a session, or of its expanded PaymentIntent where that is more definite."""
     intent = session.payment_intent
     if isinstance(intent, Intent) and (intent.status == "succeeded" or _is_over(session, intent)):
-        return intent_evidence(intent, account=account, number=number, at=at)
+        return replace(intent_evidence(intent, account=account, number=number, at=at), ids=session.ids)
     currency = None if session.currency is None else session.currency.upper()
     common: dict[str, Any] = {
         "channel_account": account,
         "out_trade_no": number,
+        "ids": session.ids,
         "currency": currency,
         "amount": None
         if session.amount_total is None or currency is None
@@ -233,11 +255,12 @@ def session_evidence(session: Session, *, account: str, number: str, at: datetim
 def charge_evidence(charge: Charge, *, account: str, number: str) -> Evidence:
     """Evidence of a refunded charge. Without a captured amount it is `Unclear` and only starts a query."""
     if charge.captured == 0:
-        return Unclear(channel_account=account, out_trade_no=number, reason="not_captured")
+        return Unclear(channel_account=account, out_trade_no=number, ids=charge.ids, reason="not_captured")
     currency = charge.currency.upper()
     return Refunded(
         channel_account=account,
         out_trade_no=number,
+        ids=charge.ids,
         amount=from_stripe(charge.captured, currency),
         currency=currency,
         channel_transaction_id=charge.payment_intent or charge.id,

@@ -116,7 +116,7 @@ def _payment_row(number: int, transaction: _OfPayment) -> StatementRow:
     return StatementRow(
         line=number,
         kind="payment",
-        out_trade_no=charge.named_number or "",
+        out_trade_no=next(iter(charge.numbers), ""),
         channel_transaction_id=charge.payment_intent or charge.id,
         amount=from_stripe(charge.captured, currency),
         currency=currency,
@@ -130,7 +130,7 @@ def _refund_row(number: int, transaction: _OfRefund) -> StatementRow:
     return StatementRow(
         line=number,
         kind="refund",
-        out_trade_no=refund.named_number or "",
+        out_trade_no=next(iter(refund.numbers), ""),
         channel_transaction_id=refund.payment_intent or refund.id,
         refund_no=refund.refund_no,
         amount=from_stripe(refund.amount, currency),

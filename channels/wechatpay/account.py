@@ -39,6 +39,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 DESCRIPTION = AccountDescription(
     credentials=Credentials,
+    hosts=("api.mch.weixin.qq.com", "api2.mch.weixin.qq.com"),
     shapes={
         "appid": "the app's id, such as wx…",
         "mchid": "the merchant number 商户号, digits",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,8 @@ from datetime import date, datetime, tzinfo
 from secrets import token_hex
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
+
+from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
@@ -55,7 +58,7 @@ from core.errors import (
     InvalidRequest,
 )
 from core.evidence import Evidence, Missing, Unclear
-from core.order import Checkout, Payment
+from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
 
@@ -70,6 +73,7 @@ class WechatPay:
 
     methods: tuple[str, ...] = ("native", "h5", "jsapi")
     queries_by_reference = False
+    watched_number = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
     statement_zone: tzinfo = wechatpay_bill.ZONE
     statement_format = "the trade bill (交易账单) of bill_type ALL, SUCCESS or REFUND, as CSV or in gzip"
 
@@ -103,7 +107,13 @@ class WechatPay:
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Read by status: 200 must verify; 404 with exactly one code is *missing*."""
         if response.status == OK:
-            return self._evidence(self._wire.read(response, Transaction, received_at))
+            transaction = self._wire.read(response, Transaction, received_at)
+            evidence = self._evidence(transaction)
+            is_watched = payment.origin is Origin.WATCHED and payment.channel_reference is not None
+            if is_watched and transaction.transaction_id == payment.channel_reference:
+                # Its number may be any: the id by which it is watched decides.
+                return replace(evidence, out_trade_no=payment.out_trade_no)
+            return evidence
         code = _code(response)
         if (response.status, code) == (404, NOT_EXIST):
             return Missing(channel_account=self._name, out_trade_no=payment.out_trade_no)

@@ -13,7 +13,7 @@ from channels.kit.json_body import read_json
 from channels.transport import Response
 from channels.wechatpay.keys import Sealed
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
-from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
+from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid, distinct_ids
 from core.money import AMOUNT_MAX
 
 CURRENCY = "CNY"
@@ -166,6 +166,7 @@ def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: st
     common: dict[str, Any] = {
         "channel_account": _account(transaction, account, appid, mchid),
         "out_trade_no": transaction.out_trade_no,
+        "ids": distinct_ids(transaction.out_trade_no, transaction.transaction_id),
         "amount": None if transaction.amount is None else transaction.amount.total,
         "currency": None if transaction.amount is None else transaction.amount.currency,
     }

@@ -4,6 +4,7 @@
     on_created, on_create_refused   the channel's response to the creation of a payment
     on_callback, on_query           evidence, from the channel's own message or from a query
     with_notice, with_refund        the answer to a query, with sums that a refund notice or one refund tells
+    named_payment, other_named      the payment that evidence is about, by any id in it
     plan_callback, callback_result  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
@@ -29,6 +30,7 @@ from core.lifecycle.judging import (
     on_refresh,
     plan_callback,
 )
+from core.lifecycle.naming import named_payment, other_named
 from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
@@ -51,6 +53,7 @@ __all__ = [
     "is_going_back",
     "is_verified_unpaid",
     "mismatch",
+    "named_payment",
     "new_refund",
     "on_callback",
     "on_close_attempted",
@@ -64,6 +67,7 @@ __all__ = [
     "on_refund",
     "on_refund_requested",
     "on_unanswered",
+    "other_named",
     "place",
     "plan_callback",
     "refund_number",

@@ -138,10 +138,12 @@ class CallbackPlan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool) -> CallbackPlan:
     """A callback's evidence is committed without a query if the account trusts signed callbacks or the payment is paid
     already; a mismatch is committed too (it opens a case), and the channel is queried all the same, as it is about a
-    payment that only a callback has paid. `Unclear` is only a reason to query.
+    payment that only a callback has paid. `Unclear` and a bare number are only reasons to query.
     """
-    differs = mismatch(payment, evidence) is not None
-    is_enough = not isinstance(evidence, Unclear) and (payment.status is PaymentStatus.PAID or trusts_callback)
+    is_told = payment.has_object(evidence.ids)
+    differs = is_told and mismatch(payment, evidence) is not None
+    is_enough = is_told and not isinstance(evidence, Unclear)
+    is_enough &= payment.status is PaymentStatus.PAID or trusts_callback
     queries = differs or not is_enough or payment.unconfirmed_since is not None
     return CallbackPlan(commits=differs or is_enough, queries=queries, differs=differs)
 

@@ -71,7 +71,8 @@ def _may_pay(
     was_ended = payment.refused_at is not None or payment.close_attempted_at is not None
     is_payable = payment.status is PaymentStatus.OPEN and not state.order.is_resolved and not was_ended
     is_doubted = any(reason is not CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
-    if not isinstance(message.evidence, Paid) or not is_payable or is_doubted:
+    is_sure = isinstance(message.evidence, Paid) and payment.has_object(message.evidence.ids)
+    if not is_sure or not is_payable or is_doubted:
         return False
     return _is_unanswered(row, message, state.now, rules) and all(_agrees(other, message) for other in others)
 

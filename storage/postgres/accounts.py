@@ -16,19 +16,23 @@ _UPSERT = """
 INSERT INTO accounts (name, channel, sealed) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET channel = $2, sealed = $3, enabled = true, updated_at = now()
 RETURNING created_at = updated_at"""
-_ALL = "SELECT name, sealed, enabled FROM accounts ORDER BY name"
+_ALL = "SELECT name, sealed, enabled, world FROM accounts ORDER BY name"
 _LIST = "SELECT name, channel, enabled, created_at, updated_at FROM accounts ORDER BY name"
 # Only over the very value that was opened: an account that was replaced meanwhile is under the first key already.
 _RESEAL = "UPDATE accounts SET sealed = $3, updated_at = now() WHERE name = $1 AND sealed = $2"
+_SET_WORLD = """
+UPDATE accounts SET world = CASE WHEN name = $1 THEN $2 ELSE world END, collisions_checked_at = NULL
+ WHERE name = $1 OR world = $2"""
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
 
 class SealedAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as it is stored."""
+    """An account as it is stored. `world` is None until a process has opened it."""
 
     name: str
     sealed: bytes
     enabled: bool
+    world: str | None = None
 
 
 class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +101,11 @@ async def list_accounts(db: Database) -> list[AccountRow]:
 async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
     """Switch it on or off. False: there is none with this name."""
     return await db.execute(_ENABLE, name, enabled) == 1
+
+
+async def set_world(db: Database, name: str, world: str) -> None:
+    """Store the world of an account. The transactions of all accounts in it are to be compared once more."""
+    await db.execute(_SET_WORLD, name, world)
 
 
 def _belongs_to(name: str) -> str:

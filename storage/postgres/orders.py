@@ -9,8 +9,11 @@ from typing import Annotated, Any
 import msgspec
 
 from core.errors import InvalidRequest
-from core.order import CaseReason, Order, OrderState, OrderStatus, Payment, PaymentKey, Pending, Refund
-from storage.postgres.database import Database
+from core.evidence import Evidence
+from core.lifecycle import named_payment
+from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, Pending, Refund
+from storage.postgres.database import Database, storable
+from storage.postgres.payments import PAYMENT_JSON, find_payments_by_ids
 
 
 class _StateRow(msgspec.Struct, frozen=True):
@@ -25,10 +28,6 @@ class _StateRow(msgspec.Struct, frozen=True):
 
 
 _state_decoder = msgspec.json.Decoder(_StateRow)
-
-PAYMENT_JSON = """to_jsonb(p) || jsonb_build_object('refunded_amount',
-    CASE WHEN p.is_refund_amount_unknown THEN NULL ELSE p.refunded_amount END)"""
-"""SQL expression over `payments p`: a `Payment` as JSON."""
 
 _STATE = f"""
 jsonb_build_object(
@@ -123,6 +122,21 @@ async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | N
     """The order of one payment, by account *and* number: the same number at another account is another payment."""
     text = await db.fetchval(_FIND_BY_PAYMENT, key.channel_account, key.out_trade_no)
     return None if text is None else _order_state(text)
+
+
+async def find_named_payment(db: Database, account: str, evidence: Evidence) -> tuple[OrderState, Payment] | None:
+    """The payment that evidence of this account is about, by any id in it, with its order.
+
+    A number of ours is looked for first, and names no other payment.
+    """
+    key = PaymentKey(account, storable(evidence.out_trade_no))
+    state = await find_state_by_payment(db, key)
+    payment = None if state is None else state.payment(key)
+    if state is None or payment is None or payment.origin is not Origin.OURS:
+        named = named_payment(evidence, await find_payments_by_ids(db, account, evidence.every_id))
+        state = None if named is None else await find_state(db, named.order_no)
+        payment = None if state is None or named is None else state.payment(named.key)
+    return None if state is None or payment is None else (state, payment)
 
 
 async def find_state_by_page_token(db: Database, token: str, *, days: int) -> OrderState | None:

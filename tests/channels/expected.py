@@ -16,7 +16,7 @@ _WITHOUT_MONEY: dict[str, type[Unpaid | Approved | Closed]] = {
 
 
 def expected(driver: Driver, report: PaymentReport, reportable: Reportable) -> Evidence:
-    """The whole evidence. An unpaid payment has neither the channel's number nor a time."""
+    """The whole evidence but for its other ids. An unpaid payment has neither the channel's number nor a time."""
     omitted = reportable.never if report.status in ("paid", "refunded") else reportable.never | reportable.unpaid_not
     common: dict[str, Any] = {"channel_account": "main", "out_trade_no": report.number}
     if "amount" not in omitted:

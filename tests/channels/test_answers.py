@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from channels.transport import RESPONSE_BYTES_MAX, Transport
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
@@ -131,7 +132,7 @@ async def test_a_refund_beyond_the_largest_amount_is_unreadable_or_omitted(env: 
         with pytest.raises(ChannelUnreadable):
             await env.query()
     else:
-        assert await env.query() == expected(
+        assert replace(await env.query(), ids=()) == expected(
             env.driver, PaymentReport(status="refunded", refunded=AMOUNT), env.driver.queries
         )
 
@@ -216,7 +217,7 @@ async def test_unknown_fields_of_a_response_are_ignored(env: Env) -> None:
     """Channels add fields without notice."""
     body = json.dumps(json.loads(env.driver.render(PaymentReport())) | {"brand_new": {"a": [1, None]}}).encode()
     env.set_response(lambda request: _answer(env, request, body))
-    assert await env.query() == expected(env.driver, PaymentReport(), env.driver.queries)
+    assert replace(await env.query(), ids=()) == expected(env.driver, PaymentReport(), env.driver.queries)
 
 
 async def test_errors_show_neither_body_nor_signature_of_a_response(env: Env) -> None:

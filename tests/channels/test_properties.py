@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from channels.adapters import open_channel
 from channels.transport import Transport
@@ -66,7 +67,8 @@ async def ask(driver: Driver, respond_with: Answering) -> Evidence | None:
 async def test_a_genuine_response_is_evidence(driver: Driver) -> None:
     body = driver.render(PaymentReport())
     evidence = await ask(driver, lambda request: driver.signed_response(request, 200, body))
-    assert evidence == expected(driver, PaymentReport(), driver.queries)
+    assert evidence is not None
+    assert replace(evidence, ids=()) == expected(driver, PaymentReport(), driver.queries)
 
 
 @each_driver
@@ -90,7 +92,7 @@ async def test_a_changed_response_is_never_other_evidence(
     evidence = await ask(driver, changed)
     if evidence is None or not driver.responses_are_signed:
         return
-    assert evidence == expected(driver, PaymentReport(), driver.queries)
+    assert replace(evidence, ids=()) == expected(driver, PaymentReport(), driver.queries)
     assert status == 200 or not driver.refusals_are_signed
     assert changed_nothing_signed(genuine[-1], start, length, put, rendered)
 

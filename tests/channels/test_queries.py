@@ -122,7 +122,7 @@ async def test_evidence_has_every_field_of_the_response_and_no_other(env: Env, s
         evidence, expected_evidence = await env.query(), expected(env.driver, report, env.driver.queries)
         if status not in ("paid", "refunded"):
             evidence = replace(evidence, at=None, channel_transaction_id=None)
-        assert evidence == expected_evidence
+        assert replace(evidence, ids=()) == expected_evidence
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.evidence import Evidence, kind_of
+from core.evidence import ID_CHARACTERS_MAX, Evidence, kind_of
 from tests.core.states import EVIDENCE_KINDS, NOW, paid, refunded
 
 decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
@@ -32,6 +32,11 @@ def test_each_kind_of_evidence_has_one_name() -> None:
         "missing",
         "unclear",
     ]
+
+
+def test_every_id_is_named_once_and_the_number_first() -> None:
+    evidence = paid(ids=("5C1", "", "t-1", "x" * (ID_CHARACTERS_MAX + 1), "1001"), channel_transaction_id="t-1")
+    assert evidence.every_id == (evidence.out_trade_no, "5C1", "t-1", "1001")
 
 
 @pytest.mark.parametrize("make", [paid, refunded])

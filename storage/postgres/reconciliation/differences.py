@@ -13,7 +13,7 @@ import msgspec
 from core.order import CaseReason, Payment
 from core.reconciliation import Difference
 from storage.postgres.database import Database, storable
-from storage.postgres.orders import PAYMENT_JSON
+from storage.postgres.payments import PAYMENT_JSON
 
 DIFFERENCES_MAX = 10_000
 """The most differences and cases of one run: with more it is the statement that is wrong, not the payments."""

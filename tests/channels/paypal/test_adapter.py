@@ -733,7 +733,8 @@ async def test_an_event_about_a_refund_is_unclear(paypal: FakePaypal, type_: str
     """It has the refunded amount, and not the payment's."""
     refund = {"id": "1R", "status": "COMPLETED", "amount": money(1000, "USD"), "custom_id": NUMBER}
     callback = await verify(paypal.open(), genuine(event("WH-1", type_, refund)))
-    assert callback.evidence == Unclear(channel_account="main", out_trade_no=NUMBER, reason="refund_told")
+    told = Unclear(channel_account="main", out_trade_no=NUMBER, ids=(NUMBER,), reason="refund_told")
+    assert callback.evidence == told
 
 
 @pytest.mark.parametrize("type_", ["DENIED", "DECLINED", "PENDING"])

@@ -346,7 +346,8 @@ async def test_a_released_authorisation_was_never_paid(captured: int | None) -> 
         "payment_intent": "pi_1",
     }
     found = (await verify_body(event("charge.refunded", charge))).evidence
-    assert found == Unclear(channel_account="main", out_trade_no=NUMBER, reason="not_captured")
+    ids = (NUMBER, "pi_1", "ch_1")
+    assert found == Unclear(channel_account="main", out_trade_no=NUMBER, ids=ids, reason="not_captured")
 
 
 async def test_an_event_of_a_connected_account_is_of_that_account() -> None:

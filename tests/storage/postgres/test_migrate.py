@@ -19,6 +19,7 @@ ALL = [
     "0004_refunds.sql",
     "0005_reconciliation.sql",
     "0006_refunded_amount.sql",
+    "0007_channel_transaction.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
 ]

@@ -16,7 +16,7 @@ from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
 from storage.postgres.backlog import read_backlog
-from storage.postgres.reconciliation.runs import find_last_reconciliations
+from storage.postgres.reconciliation.runs import find_incomplete_days, find_last_reconciliations
 
 PING_TIMEOUT_S = 2.0
 
@@ -55,6 +55,7 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
         store_metrics.show_reconciled(await find_last_reconciliations(context.resources.db))
         accounts = [account.config.name for account in await context.resources.accounts.all_enabled()]
         store_metrics.show_breakers(accounts, await context.resources.admission.open_breakers(accounts))
+        store_metrics.show_incomplete_days(await find_incomplete_days(context.resources.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
             store_metrics.show_lane(lane, await context.resources.queue.depth(lane))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import Gauge
 
@@ -22,6 +22,7 @@ _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among t
 _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones among them.", ("lane",))
 _breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
+_incomplete = Gauge("nodrop_statements_incomplete", "Days whose statement lacks rows that it counts.", ("account",))
 _differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
 
 
@@ -58,6 +59,13 @@ def show_breakers(accounts: Sequence[str], open_breakers: Sequence[tuple[str, Ca
     for account in accounts:
         for kind in CallKind:
             _breakers.labels(account, kind.value).set((account, kind) in open_breakers)
+
+
+def show_incomplete_days(days: Mapping[str, int]) -> None:
+    """Days of each account whose statement states other totals than its rows have."""
+    _incomplete.clear()
+    for account, count in days.items():
+        _incomplete.labels(account).set(count)
 
 
 def show_lane(lane: Lane, depth: LaneDepth) -> None:

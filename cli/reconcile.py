@@ -40,7 +40,7 @@ MEANINGS: Mapping[Finding, str] = MappingProxyType(
         Finding.AGREES: "here as there",
         Finding.REPAIRED: "was paid or refunded there only; confirmed, and here as well now",
         Finding.UNKNOWN: "of payments that nodrop does not know",
-        Finding.WAITING: "paid here near midnight; the day beside it has not been read yet",
+        Finding.WAITING: "paid or refunded here; the day beside it has not been read yet",
         Finding.PAID_THERE_ONLY: "paid there, not here",
         Finding.PAID_HERE_ONLY: "paid here, and no row there",
         Finding.AMOUNT: "another amount",
@@ -51,6 +51,10 @@ MEANINGS: Mapping[Finding, str] = MappingProxyType(
         Finding.STATUS: "paid there, but the channel says no when it is asked",
         Finding.UNCONFIRMED: "paid there, and the channel gives no clear answer when it is asked",
         Finding.MALFORMED: "could not be read",
+        Finding.CANDIDATES: "of payments that nodrop does not know, with the amount and day of unpaid orders",
+        Finding.UNCLAIMED: "of payments that nodrop does not know, at an account where nobody else sells",
+        Finding.REFUND_HERE_ONLY: "refunded here, and no row there",
+        Finding.TOTAL: "totals that the statement states and its rows do not have",
     }
 )
 
@@ -106,7 +110,8 @@ def reconcile(
     FILE is a statement downloaded by hand; otherwise it is fetched. A run that was killed is carried on by the same
     command, and a second one changes nothing.
 
-    Exit code 0: nothing is left to do. 1: it could not be done. 3: there are differences that need a person.
+    Exit code 0: nothing is left to do. 1: it could not be done, or the statement states other totals than its rows
+    have. 3: there are differences that need a person.
     """
     if day is not None and file is not None:
         raise click.UsageError("give --date or FILE: a file is of the days that it is of")
@@ -116,6 +121,8 @@ def reconcile(
     limit = DIFFERENCES_MAX if is_all else SHOWN
     run, differences = with_resources(lambda resources: _reconcile(resources, scope, unknown, limit))
     _print(run, differences, as_json=as_json, limit=limit)
+    if run.status == "failed":
+        raise Stop(f"{run.last_error}; the rows that were read are worked on: run it again with a whole statement")
     from flows.reconcile.run import needs_person
 
     if needs_person(run.counts):

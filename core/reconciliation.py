@@ -51,6 +51,11 @@ class Finding(StrEnum):
         return self not in _NO_DIFFERENCES
 
     @property
+    def is_listed(self) -> bool:
+        """Whether a run keeps the row itself; others are only counted."""
+        return self.is_difference or self is Finding.CANDIDATES
+
+    @property
     def is_queried(self) -> bool:
         """Whether money moved only there: then the channel is queried, for only it can confirm that."""
         return self in (Finding.PAID_THERE_ONLY, Finding.REFUND)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
 from channels.kit.json_body import read_json
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
@@ -180,6 +180,9 @@ class Paypal:
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return paypal_statement.parse(statement)
+
+    async def resolve_row(self, row: StatementRow) -> tuple[str, ...]:
+        return await paypal_statement.ids_of_capture(self._api, row.channel_transaction_id)
 
     def _web_address(self, text: str) -> str:
         """Check an address for the buyer: over TLS, unless the whole channel is simulated without it."""

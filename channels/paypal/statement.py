@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import IO, Annotated, Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -50,6 +51,22 @@ _WAS_PAID = frozenset({"S", "F", "V"})
 
 _Code = Annotated[str, msgspec.Meta(pattern=r"\AT[0-9]{4}\Z")]
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
+
+
+class _RelatedIds(msgspec.Struct, frozen=True, kw_only=True):
+    order_id: str = ""
+
+
+class _Supplementary(msgspec.Struct, frozen=True, kw_only=True):
+    related_ids: _RelatedIds = _RelatedIds()
+
+
+class _Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """A capture, as far as it says which order it is of."""
+
+    custom_id: str = ""
+    invoice_id: str = ""
+    supplementary_data: _Supplementary = _Supplementary()
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +149,20 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
             size += _write_total(total, into)
     if size == 0:
         raise ChannelRefused("no_statement")
+
+
+async def ids_of_capture(api: Api, capture_id: str) -> tuple[str, ...]:
+    """The order of a capture and the numbers in it: a transaction may name neither.
+
+    Raises:
+        ChannelRefused: it is the transaction of another product and no capture.
+    """
+    if not capture_id:
+        return ()
+    response = await api.call("GET", f"/v2/payments/captures/{quote(capture_id, safe='')}")
+    capture = read_json(require_success(response).body, _Capture)
+    ids = (capture.supplementary_data.related_ids.order_id, capture.custom_id, capture.invoice_id)
+    return tuple(filter(None, ids))
 
 
 def parse(statement: IO[bytes]) -> Iterator[StatementItem]:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import IO
 from urllib.parse import quote
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
 from channels.kit.json_body import read_json
 from channels.stripe import statement as stripe_statement
 from channels.stripe.account import base_url, read_credentials
@@ -20,7 +20,17 @@ from channels.stripe.api import Api, Refused, read_raw, require_success
 from channels.stripe.creation import created_intent, created_session, intent_form, session_form
 from channels.stripe.events import EVENTS, Event, event_evidence
 from channels.stripe.money import to_stripe
-from channels.stripe.objects import Intent, Refund, Session, intent_evidence, read_refusal, session_evidence
+from channels.stripe.objects import (
+    Intent,
+    Page,
+    Refund,
+    Session,
+    SessionIds,
+    intent_evidence,
+    read_refusal,
+    session_evidence,
+    session_ids,
+)
 from channels.stripe.signature import verify
 from channels.transport import Response, Transport
 from core.account import AccountConfig
@@ -167,6 +177,14 @@ class Stripe:
 
     def parse_statement(self, statement: IO[bytes]) -> Iterator[StatementItem]:
         return stripe_statement.parse(statement)
+
+    async def resolve_row(self, row: StatementRow) -> tuple[str, ...]:
+        """Ids of the session that the row's PaymentIntent was paid in: balance transactions do not name it."""
+        intent = next((id_ for id_ in row.all_ids if id_.startswith("pi_")), None)
+        if intent is None:
+            return ()
+        page = read_json(require_success(await self._api.get(_SESSIONS, [("payment_intent", intent)])).body, Page)
+        return tuple(id_ for raw in page.data for id_ in session_ids(read_raw(raw, SessionIds)))
 
     # -- responses -----------------------------------------------------------------------------------------------------
 

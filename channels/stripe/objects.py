@@ -135,6 +135,14 @@ class Session(_Object, frozen=True, kw_only=True):
         return intent.ids if isinstance(intent, Intent) else distinct_ids(intent)
 
 
+class SessionIds(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of a session, whatever else it is."""
+
+    id: Id
+    client_reference_id: str | None = None
+    metadata: dict[str, str] | None = None
+
+
 class Refund(_Object, frozen=True, kw_only=True):
     object: Literal["refund"]
     amount: _Minor
@@ -267,6 +275,12 @@ def charge_evidence(charge: Charge, *, account: str, number: str) -> Evidence:
         refunded_amount=from_stripe(charge.amount_refunded, currency),
         at=instant(charge.created),
     )
+
+
+def session_ids(session: SessionIds) -> tuple[str, ...]:
+    """Every id that a payment of this session may be known by."""
+    numbers = ((session.metadata or {}).get("out_trade_no"), session.client_reference_id)
+    return (session.id, *filter(None, numbers))
 
 
 def instant(seconds: int) -> datetime:

@@ -9,40 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 
 from channels.base import MalformedRow, StatementRow
 from core.admission import Urgency
-from core.errors import ChannelUnavailable
 from core.evidence import Source, Unclear
 from core.order import Origin, Payment
 from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.channel_call import Deferred
+from flows.reconcile.lookup import RowLookup
+from flows.reconcile.patience import LOOK_AGAIN_S, Patience
 from flows.reconcile.statement import Numbered
+from flows.reconcile.unknown import judge_unknown_rows
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import (
     EarlierRows,
     RecordedRow,
-    find_payments,
-    find_payments_by_channel_id,
     record_rows,
 )
-
-CONCURRENCY = 8
-"""Queries under way at once. The account's rate is the limit; this one protects a slow channel."""
-
-ATTEMPTS_MAX = 3
-"""Queries of one payment, with pauses of 1 and 4 seconds between them. After the last one a difference is kept."""
-
-SILENCE_S_MAX = 300.0
-"""A channel without a clear result for so long is down: the run stops, and continues later."""
-
-WAIT_S_MAX = 5.0
-LOOK_AGAIN_S = 0.1
 
 OnUnknown = Callable[[StatementRow], None]
 
@@ -71,14 +60,14 @@ class RowComparer:
         self._account = account
         self._run_id = run_id
         self._dry_run = dry_run
-        self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._silent_since: float | None = None
+        self._patience = Patience(account.config.name)
+        self._lookup = RowLookup(resources, account, self._patience, asks=not dry_run)
 
     async def unknown(self, batch: Sequence[Numbered]) -> list[StatementRow]:
         """Rows of payments that nodrop does not know."""
-        payments = await self._payments_of(batch)
-        rows = [numbered for numbered in batch if numbered.row_no not in payments]
-        return [row for _, row in rows if isinstance(row, StatementRow)]
+        rows = _readable(batch)
+        payments = (await self._lookup.find(rows)).payments
+        return [row for row_no, row in rows.items() if row_no not in payments]
 
     async def compare(self, batch: Sequence[Numbered], on_unknown: OnUnknown) -> Compared:
         """Compare every row of the batch. A second comparison gives the same, except for payments repaired by then.
@@ -87,18 +76,18 @@ class RowComparer:
             ChannelUnavailable: the channel gives no results any more.
             StorageError: the batch must be compared again.
         """
-        counts: Counter[str] = Counter()
-        differences = []
-        payments = await self._payments_of(batch)
-        for row_no, row in batch:
-            if isinstance(row, MalformedRow):
-                differences.append(Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason))
-            elif row_no not in payments:
-                counts[Finding.UNKNOWN] += 1
-                on_unknown(row)
-        known = await self._see(batch, payments)
-        results = await _all([self._compare_payment(payments[rows[0].row_no], rows) for rows in known])
+        rows = _readable(batch)
+        found = await self._lookup.find(rows)
+        unknown = {row_no: row for row_no, row in rows.items() if row_no not in found.payments}
+        for row in unknown.values():
+            on_unknown(row)
+        known = await self._see(rows, found.payments)
+        results = await _all([self._compare_payment(found.payments[of_one[0].row_no], of_one) for of_one in known])
+        # Orders that became paid by the rows above are no candidates any more.
+        findings = await judge_unknown_rows(self._resources, self._account, unknown, found.unresolved)
+        differences = [each for each in (*findings, *_malformed(batch)) if each.kind.is_listed]
         differences += [difference for result in results for difference in result.differences]
+        counts = Counter[str](each.kind for each in findings if not each.kind.is_listed)
         for result in results:
             counts.update(result.counts)
         counts.update(difference.kind for difference in differences)
@@ -110,23 +99,9 @@ class RowComparer:
 
     # -- looking up ----------------------------------------------------------------------------------------------------
 
-    async def _payments_of(self, batch: Sequence[Numbered]) -> dict[int, Payment]:
-        """Payments by row number. A row without our number is found by the channel's."""
-        name = self._account.config.name
-        rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
-        numbers = [row.out_trade_no for row in rows.values() if row.out_trade_no]
-        ids = [row.channel_transaction_id for row in rows.values() if not row.out_trade_no]
-        by_number = await find_payments(self._resources.db, name, numbers) if numbers else {}
-        by_id = await find_payments_by_channel_id(self._resources.db, name, filter(None, ids)) if any(ids) else {}
-        found = {
-            row_no: by_number.get(row.out_trade_no) if row.out_trade_no else by_id.get(row.channel_transaction_id)
-            for row_no, row in rows.items()
-        }
-        return {row_no: payment for row_no, payment in found.items() if payment is not None}
-
-    async def _see(self, batch: Sequence[Numbered], payments: dict[int, Payment]) -> list[list[_Known]]:
+    async def _see(self, batch: dict[int, StatementRow], payments: dict[int, Payment]) -> list[list[_Known]]:
         """The rows of known payments, payment by payment, each with the earlier rows of the same payment."""
-        rows = {row_no: row for row_no, row in batch if isinstance(row, StatementRow) and row_no in payments}
+        rows = {row_no: row for row_no, row in batch.items() if row_no in payments}
         seen = [
             RecordedRow(
                 row_no=row_no,
@@ -172,8 +147,10 @@ class RowComparer:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
             return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
-        async with self._slots:
-            result = await self._query_until_clear(payment, known.row.refund_no)
+        result = await self._patience.until_clear(
+            partial(self._query_once, payment, known.row.refund_no),
+            lambda result: not isinstance(result.evidence, Unclear),
+        )
         change = result.decision.change
         moved = () if change is None else change.payments
         after = next((each for each in moved if each.key == payment.key), payment)
@@ -183,32 +160,6 @@ class RowComparer:
     def _cannot_be_queried(self, payment: Payment) -> bool:
         by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
         return by_reference and payment.origin is Origin.WATCHED
-
-    async def _query_until_clear(self, payment: Payment, refund_no: str) -> QueryResult:
-        """The result of a query that is clear, or of the third one.
-
-        Raises:
-            ChannelUnavailable: no clear result in this run for `SILENCE_S_MAX`.
-        """
-        loop = asyncio.get_running_loop()
-        attempt = 1
-        while True:
-            result = await self._query_once(payment, refund_no)
-            if isinstance(result, QueryResult) and not isinstance(result.evidence, Unclear):
-                self._silent_since = None
-                return result
-            if isinstance(result, QueryResult):
-                if attempt == ATTEMPTS_MAX:
-                    return result
-                pause_s, attempt = float(attempt**2), attempt + 1
-            else:
-                pause_s = min(max(result.seconds, LOOK_AGAIN_S), WAIT_S_MAX)
-            self._silent_since = self._silent_since or loop.time()
-            if loop.time() - self._silent_since > SILENCE_S_MAX:
-                raise ChannelUnavailable(
-                    f"account {self._account.config.name} gives no clear result: run it again later"
-                )
-            await asyncio.sleep(pause_s)
 
     async def _query_once(self, payment: Payment, refund_no: str) -> QueryResult | Deferred:
         """One query. A refund that the row names is queried too, where the channel tells no total."""
@@ -225,6 +176,18 @@ class RowComparer:
             leased=None if isinstance(leased, NoLease) else leased,
             notice=Unclear(**key, reason="statement", refund_no=refund_no) if refund_no else None,
         )
+
+
+def _readable(batch: Sequence[Numbered]) -> dict[int, StatementRow]:
+    return {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
+
+
+def _malformed(batch: Sequence[Numbered]) -> list[Difference]:
+    return [
+        Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason)
+        for row_no, row in batch
+        if isinstance(row, MalformedRow)
+    ]
 
 
 def _difference(known: _Known, payment: Payment, judged: Judged) -> Difference:

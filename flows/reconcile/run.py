@@ -9,27 +9,33 @@ a second run over the same day finds the same and changes nothing.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from datetime import date
 from hashlib import file_digest
 from pathlib import Path
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from core.errors import DatabaseUnavailable, NodropError
 from core.reconciliation import CASES, Difference, Finding
+from flows.reconcile.lease import holding, name_of
 from flows.reconcile.rows import OnUnknown, RowComparer
 from flows.reconcile.statement import Statement, batches, check_statement, fetched
-from flows.reconcile.unlisted import Span, find_span, find_unlisted
+from flows.reconcile.unlisted import (
+    Span,
+    find_refund_days,
+    find_refunds_without_row,
+    find_span,
+    find_unlisted,
+    unlisted_payment,
+    unlisted_refund,
+)
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.reconciliation.differences import (
     DIFFERENCES_MAX,
-    UnlistedPayment,
     add_differences,
     delete_rows,
     open_cases,
@@ -42,8 +48,6 @@ from storage.postgres.reconciliation.runs import (
     claim_file,
     fail,
     finish,
-    release,
-    renew,
     save,
 )
 
@@ -90,7 +94,7 @@ async def reconcile_day(
     run = await claim_day(resources.db, name, day, dry_run=dry_run, lease_s=lease_s, only_due=only_due)
     if run is None:
         return None
-    async with _holding(resources, run), fetched(resources, account, day) as path:
+    async with holding(resources, run), fetched(resources, account, day) as path:
         return await _Run(resources, account, run, hooks).execute(await check_statement(account, path))
 
 
@@ -104,40 +108,13 @@ async def reconcile_file(
     run = await claim_file(resources.db, name, sha256, dry_run=dry_run, lease_s=lease_s)
     if run is None:
         return None
-    async with _holding(resources, run):
+    async with holding(resources, run):
         return await _Run(resources, account, run, hooks).execute(await check_statement(account, path))
 
 
 def needs_person(counts: dict[str, int]) -> bool:
     """Whether a run has left a difference that a person must decide about."""
     return any(counts.get(kind, 0) for kind in (*filter(lambda kind: kind.is_difference, Finding), DOOR_CASES))
-
-
-@asynccontextmanager
-async def _holding(resources: Resources, run: Reconciliation) -> AsyncIterator[None]:
-    """Renew the lease within the block. A run that fails keeps its place and is due again after n² units."""
-    renewal = asyncio.create_task(_renew_lease(resources, run))
-    try:
-        yield
-    except Exception as error:
-        reason = type(error).__name__ if not isinstance(error, NodropError) else f"{type(error).__name__}: {error}"
-        with suppress(DatabaseUnavailable):  # then its lease ends by itself
-            await fail(resources.db, run, reason, resources.rules.backoff.gap_s(run.attempt))
-        log.warning("reconciliation_failed", account=run.account, of=_of(run), reason=type(error).__name__)
-        raise
-    except BaseException:  # the process stops: another one continues at once
-        with suppress(DatabaseUnavailable):
-            await release(resources.db, run)
-        raise
-    finally:
-        renewal.cancel()
-
-
-async def _renew_lease(resources: Resources, run: Reconciliation) -> None:
-    while True:
-        await asyncio.sleep(resources.settings.lease_s / 3)
-        with suppress(DatabaseUnavailable):
-            await renew(resources.db, run, resources.settings.lease_s)
 
 
 class _Run:
@@ -155,17 +132,18 @@ class _Run:
         self._counts.update(run.counts)
         await self._compare_rows(statement)
         await self._open_malformed_case()
+        if statement.totals:
+            return await self._fail_incomplete(statement)
         span = await self._compare_unlisted(statement)
+        await self._compare_unlisted_refunds(statement)
         if not run.dry_run:
-            await resolve_settled_cases(
-                self._resources.db, run.id, run.account, f"the statement of {_of(run)} lists it"
-            )
+            await resolve_settled_cases(self._resources.db, run.id, run.account, name_of(run))
         finished = await finish(self._resources.db, run, self._counts)
         await delete_rows(self._resources.db, run.id, run.account, None if span is None or run.dry_run else span.inner)
         log.info(
             "reconciliation_finished",
             account=run.account,
-            of=_of(run),
+            of=name_of(run),
             count=self._counts[ROWS],
             rescued=self._counts[Finding.REPAIRED],
             left=sum(self._counts[kind] for kind in Finding if kind.is_difference),
@@ -198,15 +176,36 @@ class _Run:
         if not self._run.dry_run:
             await open_cases(self._resources.db, self._run.account, differences[: max(0, room)])
         if len(differences) > max(0, room):
-            log.error("reconciliation_not_listed", account=self._run.account, of=_of(self._run), count=len(differences))
+            log.error(
+                "reconciliation_not_listed", account=self._run.account, of=name_of(self._run), count=len(differences)
+            )
 
     async def _open_malformed_case(self) -> None:
         """One case for all rows that cannot be read: not even their payments are known."""
         count = self._counts[Finding.MALFORMED]
         if count and not self._run.dry_run:
-            detail = f"{count} rows of the statement of {_of(self._run)} cannot be read"
+            detail = f"{count} rows of the statement of {name_of(self._run)} cannot be read"
             difference = Difference(kind=Finding.MALFORMED, row_no=0, detail=detail, case=CASES[Finding.MALFORMED])
             await open_cases(self._resources.db, self._run.account, [difference])
+
+    async def _fail_incomplete(self, statement: Statement) -> Reconciliation:
+        """End a run over a statement that counts rows which it does not contain, or which cannot be read.
+
+        What it lacks cannot be told from what is not there, so payments here are not looked for in it.
+        """
+        run, totals = self._run, statement.totals
+        stated = ", ".join(f"{each.name}: {each.stated} stated, {each.read} read" for each in totals)
+        difference = Difference(
+            kind=Finding.TOTAL, row_no=0, detail=f"{name_of(run)}: {stated}", case=CASES[Finding.TOTAL]
+        )
+        self._counts[Finding.TOTAL] = 0
+        await self._add_differences([difference])
+        self._counts[Finding.TOTAL] = len(totals)
+        await save(self._resources.db, run, statement.rows + 1, self._counts)
+        reason = f"the statement states other totals than its rows have ({stated})"
+        await fail(self._resources.db, run, reason, self._resources.rules.backoff.gap_s(run.attempt))
+        log.error("statement_incomplete", account=run.account, of=name_of(run), reason=stated)
+        return replace(run, status="failed", last_error=reason, counts=dict(self._counts), next_row=statement.rows + 1)
 
     # -- payments → statement ------------------------------------------------------------------------------------------
 
@@ -215,27 +214,17 @@ class _Run:
         span = await find_span(self._resources, self._account, self._run, statement)
         if span is not None:
             async for payments in find_unlisted(self._resources, self._account, span, (span.since, span.until)):
-                await self._add_differences([_unlisted(each) for each in payments])
+                await self._add_differences([unlisted_payment(each) for each in payments])
                 self._counts[Finding.PAID_HERE_ONLY] += len(payments)
             for edge in span.edges:
                 async for payments in find_unlisted(self._resources, self._account, span, edge):
                     self._counts[Finding.WAITING] += len(payments)
         return span
 
-
-def _unlisted(paid: UnlistedPayment) -> Difference:
-    at = paid.paid_at.isoformat(timespec="seconds")
-    return Difference(
-        kind=Finding.PAID_HERE_ONLY,
-        row_no=0,
-        order_no=paid.order_no,
-        out_trade_no=paid.out_trade_no,
-        channel_transaction_id=paid.channel_transaction_id,
-        detail=f"{paid.amount} {paid.currency} paid here at {at}, no row there",
-        case=CASES[Finding.PAID_HERE_ONLY],
-    )
-
-
-def _of(run: Reconciliation) -> str:
-    """The name of the statement: its day, or the beginning of its hash."""
-    return f"file {(run.sha256 or '')[:12]}" if run.day is None else run.day.isoformat()
+    async def _compare_unlisted_refunds(self, statement: Statement) -> None:
+        """Refunds that succeeded here and stand in no row, one day either side."""
+        for day in await find_refund_days(self._resources, self._account, self._run, statement):
+            refunds = await find_refunds_without_row(self._resources, self._account, day)
+            if day.is_over:
+                await self._add_differences([unlisted_refund(each) for each in refunds])
+            self._counts[Finding.REFUND_HERE_ONLY if day.is_over else Finding.WAITING] += len(refunds)

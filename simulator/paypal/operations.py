@@ -24,6 +24,7 @@ from simulator.paypal.wire import (
     CreateBody,
     RefundBody,
     VerifyBody,
+    capture_object,
     error,
     minor,
     money,
@@ -169,6 +170,13 @@ def _refund(simulation: Simulation, call: Call) -> Response:
     return json_response(refund_object(refund), 201)
 
 
+def _retrieve_capture(simulation: Simulation, call: Call) -> Response:
+    payment = _payment_of_capture(simulation, call)
+    if payment is None:
+        return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
+    return json_response(capture_object(payment))
+
+
 def _payment_of_capture(simulation: Simulation, call: Call) -> Payment | None:
     records, capture_id = _records_of(simulation), call.request.params["capture_id"]
     if capture_id not in records.of_capture:
@@ -231,6 +239,13 @@ OPERATIONS: tuple[Operation, ...] = (
         pattern="/v2/checkout/orders/{order_id}/capture",
         number=_number_in_path,
         handle=_capture,
+    ),
+    Operation(
+        kind=CallKind.QUERY,
+        method="GET",
+        pattern="/v2/payments/captures/{capture_id}",
+        number=lambda request: request.params["capture_id"],
+        handle=_retrieve_capture,
     ),
     Operation(
         kind=CallKind.REFUND,

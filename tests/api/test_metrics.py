@@ -138,6 +138,11 @@ async def test_every_documented_metric_moves(
     await reconcile_day(resources, await resources.accounts.get(account), datetime.now(UTC).date())
     for _ in range(UNANSWERED_MAX):
         await resources.admission.report(account, CallKind.QUERY, answered=False)
+    await resources.db.execute(
+        """INSERT INTO reconciliations (channel_account, day, dry_run, status, counts)
+           VALUES ($1, current_date - 1, false, 'failed', '{"total": 1}')""",
+        account,
+    )
     for table in ("pending", "callbacks", "notifications", "refunds"):
         await resources.db.execute(f"UPDATE {table} SET due_at = now() - interval '90 s'")  # noqa: S608
 

@@ -61,15 +61,18 @@ class UnlistedPayment(msgspec.Struct, frozen=True, kw_only=True):
     paid_at: datetime
 
 
-_BY_NUMBER = f"""
-SELECT ({PAYMENT_JSON})::text AS payment
-  FROM payments p WHERE p.channel_account = $1 AND p.out_trade_no = ANY($2::text[])"""
-_BY_CHANNEL_ID = f"""
-SELECT channel_transaction_id AS id, ({PAYMENT_JSON})::text AS payment
-  FROM payments p WHERE p.channel_account = $1 AND p.channel_transaction_id = ANY($2::text[])
-UNION ALL
-SELECT channel_reference, ({PAYMENT_JSON})::text
-  FROM payments p WHERE p.channel_account = $1 AND p.channel_reference = ANY($2::text[])"""
+# Later rows win: a number names one payment for ever, a reference may be watched by several orders.
+_BY_IDS = f"""
+SELECT id, payment FROM (
+    SELECT 1 AS rank, channel_reference AS id, ({PAYMENT_JSON})::text AS payment, created_at
+      FROM payments p WHERE p.channel_account = $1 AND p.channel_reference = ANY($2::text[])
+    UNION ALL
+    SELECT 2, channel_transaction_id, ({PAYMENT_JSON})::text, created_at
+      FROM payments p WHERE p.channel_account = $1 AND p.channel_transaction_id = ANY($2::text[])
+    UNION ALL
+    SELECT 3, out_trade_no, ({PAYMENT_JSON})::text, created_at
+      FROM payments p WHERE p.channel_account = $1 AND p.out_trade_no = ANY($2::text[])) AS found
+ ORDER BY rank, created_at DESC"""
 
 # An upsert uses the index whatever the planner takes the table for, which was empty when the run began. A refund is
 # added to its payment's sum when its row is new, so a batch that is recorded again adds nothing.
@@ -112,10 +115,10 @@ DELETE FROM reconciliation_rows
  WHERE ctid = ANY(ARRAY(
     SELECT r.ctid FROM reconciliation_rows r
      WHERE r.reconciliation_id = $1
-       AND ($3::timestamptz IS NULL OR r.part <> '' OR EXISTS (
+       AND ($3::timestamptz IS NULL OR starts_with(r.part, 'row ') OR (r.part = '' AND EXISTS (
                SELECT FROM payments p
                 WHERE p.channel_account = $2 AND p.out_trade_no = r.out_trade_no
-                  AND p.paid_at >= $3 AND p.paid_at < $4))
+                  AND p.paid_at >= $3 AND p.paid_at < $4)))
      LIMIT {DELETE_BATCH}))"""
 _DELETE_REFUNDED = "DELETE FROM reconciliation_refunded WHERE reconciliation_id = $1"
 
@@ -151,21 +154,22 @@ UPDATE cases c
    AND ((c.reason = '{CaseReason.STATEMENT_PAID_HERE_ONLY}'
          AND EXISTS (SELECT FROM reconciliation_rows r
                       WHERE r.reconciliation_id = $1 AND r.out_trade_no = c.out_trade_no AND r.part = ''))
-     OR (c.reason = '{CaseReason.STATEMENT_UNCONFIRMED}'
+     OR (c.reason = '{CaseReason.STATEMENT_REFUND_HERE_ONLY}'
+         AND EXISTS (SELECT FROM reconciliation_rows r
+                       JOIN refunds f ON f.out_trade_no = r.out_trade_no AND r.part = 'refund ' || f.refund_no
+                      WHERE r.reconciliation_id = $1 AND r.out_trade_no = c.out_trade_no
+                        AND f.channel_account = $2 AND starts_with(c.detail, f.refund_no || ' ')))
+     OR (c.reason = '{CaseReason.STATEMENT_TOTAL}' AND starts_with(c.detail, $4))
+     OR (c.reason IN ('{CaseReason.STATEMENT_UNCONFIRMED}', '{CaseReason.STATEMENT_UNCLAIMED}')
          AND EXISTS (SELECT FROM payments p
-                      WHERE p.channel_account = $2 AND p.out_trade_no = c.out_trade_no AND p.status = 'paid')))"""
+                      WHERE p.channel_account = $2 AND p.status = 'paid'
+                        AND (p.out_trade_no = c.out_trade_no OR p.channel_transaction_id = c.out_trade_no))))"""
 
 
-async def find_payments(db: Database, account: str, numbers: Iterable[str]) -> dict[str, Payment]:
-    """Payments of this account by our number; the same number at another account is another payment."""
-    rows = await db.fetch(_BY_NUMBER, account, list({storable(number) for number in numbers}))
-    found = [_payment_decoder.decode(row["payment"]) for row in rows]
-    return {payment.out_trade_no: payment for payment in found}
-
-
-async def find_payments_by_channel_id(db: Database, account: str, ids: Iterable[str]) -> dict[str, Payment]:
-    """Payments of this account by the channel's transaction id or reference, for rows without our number."""
-    rows = await db.fetch(_BY_CHANNEL_ID, account, list({storable(id_) for id_ in ids}))
+async def find_payments_by_ids(db: Database, account: str, ids: Iterable[str]) -> dict[str, Payment]:
+    """Payments of this account, ours or watched and in any status, by those of the ids that name one."""
+    wanted = list({storable(id_) for id_ in ids})
+    rows = await db.fetch(_BY_IDS, account, wanted) if wanted else []
     return {row["id"]: _payment_decoder.decode(row["payment"]) for row in rows}
 
 
@@ -208,7 +212,9 @@ async def find_unlisted_payments(
 
 
 async def delete_rows(db: Database, run_id: int, account: str, inner: tuple[datetime, datetime] | None) -> None:
-    """Delete the recorded rows of payments that were paid here within `inner`, and all refunds; None: all rows."""
+    """Delete the recorded rows of payments that were paid here within `inner`, and of refunds without our number; None:
+    all rows.
+    """
     since, until = inner or (None, None)
     while await db.execute(_DELETE, run_id, account, since, until) == DELETE_BATCH:
         pass
@@ -250,6 +256,8 @@ async def open_cases(db: Database, account: str, found: Sequence[Difference]) ->
     )
 
 
-async def resolve_settled_cases(db: Database, run_id: int, account: str, resolution: str) -> int:
-    """Resolve cases of earlier runs that this run settles: the row exists after all, or the payment is paid by now."""
-    return await db.execute(_RESOLVE_SETTLED, run_id, account, resolution)
+async def resolve_settled_cases(db: Database, run_id: int, account: str, of: str) -> int:
+    """Resolve cases of earlier runs that this run settles: the row exists after all, the payment is paid by now, or the
+    totals of the statement `of` this day or file agree.
+    """
+    return await db.execute(_RESOLVE_SETTLED, run_id, account, f"the statement of {of} settles it", f"{of}: ")

@@ -139,6 +139,14 @@ SELECT DISTINCT ON (r.channel_account)
  WHERE r.finished_at IS NOT NULL AND r.day IS NOT NULL AND NOT r.dry_run
  ORDER BY r.channel_account, r.finished_at DESC"""
 
+# Runs over days whose statements state other totals than their rows have, and that are still to be read whole.
+_INCOMPLETE = f"""
+SELECT r.channel_account AS account, count(*) AS days
+  FROM reconciliations r JOIN accounts a ON a.name = r.channel_account
+ WHERE r.finished_at IS NULL AND r.day IS NOT NULL AND NOT r.dry_run AND r.counts ? 'total'
+   AND r.day > current_date - {DIFFERENCES_KEEP_DAYS}
+ GROUP BY 1"""
+
 
 async def claim_day(
     db: Database, account: str, day: date, *, dry_run: bool, lease_s: float, only_due: bool = False
@@ -218,6 +226,11 @@ async def find_last_reconciliations(db: Database) -> list[LastReconciliation]:
     """The last finished run of each account that has one."""
     rows = await db.fetch(_RECONCILED)
     return [LastReconciliation(account=row["account"], age_s=row["age_s"], counts=_counts(row)) for row in rows]
+
+
+async def find_incomplete_days(db: Database) -> dict[str, int]:
+    """Days of each account whose statement states other totals than its rows have; none: the account is left out."""
+    return {row["account"]: row["days"] for row in await db.fetch(_INCOMPLETE)}
 
 
 def _run(row: object) -> Reconciliation:

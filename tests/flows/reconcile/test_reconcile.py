@@ -1,23 +1,24 @@
 """Reconciliation of a channel's statement with our payments: repairs, cases, and rows that change nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from channels.base import StatementRow
+from channels.base import Channel, StatedTotal, StatementItem, StatementRow
 from core.admission import Urgency
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, UnknownAccount
 from core.evidence import Source
 from core.order import OrderState, OrderStatus, Payment
 from flows.ask import query_now
 from flows.reconcile import daily as reconcile_daily
+from flows.reconcile import patience
 from flows.reconcile import rows as reconcile_rows
 from flows.reconcile import run as reconcile
 from flows.reconcile.daily import reconcile_due
@@ -30,7 +31,14 @@ from runtime.resources import Resources
 from simulator.kernel.faults import AtFault, Fault, FaultProfile
 from storage.postgres import pending
 from storage.postgres.reconciliation.differences import list_differences
-from storage.postgres.reconciliation.runs import Reconciliation, begin, claim_day, list_reconciliations, save
+from storage.postgres.reconciliation.runs import (
+    Reconciliation,
+    begin,
+    claim_day,
+    find_incomplete_days,
+    list_reconciliations,
+    save,
+)
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.servers import eventually
 
@@ -275,7 +283,7 @@ async def test_a_row_that_stays_unclear_is_unconfirmed_and_opens_a_case(
     reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The case is resolved by the run that finds the payment paid."""
-    monkeypatch.setattr(reconcile_rows, "ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(patience, "ATTEMPTS_MAX", 2)
     state = await reconciliation.order_paid_at_channel()
     reconciliation.harness.call_fault(state.payments[0], "html_error")
     assert await reconciliation.counts() == {"unconfirmed": 1}
@@ -297,8 +305,8 @@ async def test_a_channel_without_clear_responses_stops_the_run(
     reconciliation.set_faults(affected=("query",), html_error=1.0)
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconcile_rows, "SILENCE_S_MAX", 0.5)
-        patched.setattr(reconcile_rows, "ATTEMPTS_MAX", 100)
+        patched.setattr(patience, "SILENCE_S_MAX", 0.5)
+        patched.setattr(patience, "ATTEMPTS_MAX", 100)
         with pytest.raises(ChannelUnavailable):
             await reconciliation.run()
 
@@ -361,7 +369,8 @@ async def test_a_repeated_row_is_a_duplicate(reconciliation: ReconciliationHarne
     state = await reconciliation.paid_order()
     row = reconciliation.statement_line(state.payments[0])
     far_apart = "".join(
-        reconciliation.statement_line(state.payments[0], out_trade_no=f"nobody-{n}") for n in range(BATCH)
+        reconciliation.statement_line(state.payments[0], out_trade_no=f"nobody-{n}", transaction_id=f"t-{n}")
+        for n in range(BATCH)
     )
 
     run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + row + row + far_apart + row)
@@ -477,6 +486,152 @@ async def query_payment(reconciliation: ReconciliationHarness, state: OrderState
         urgency=Urgency.SCHEDULED,
         leased=None,
     )
+
+
+# -- totals that a statement states ----------------------------------------------------------------------------------
+
+
+async def test_a_statement_that_counts_a_row_it_lacks_fails_after_all_rows_were_worked_on(
+    reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is paid here and missing in it opens no case: the missing row may be that payment's. A whole one ends it."""
+    lost, recorded = await reconciliation.order_paid_at_channel(), await reconciliation.paid_order()
+    reconciliation.harness.simulation.faults.force(
+        recorded.payments[0].out_trade_no, AtFault(callback="event_never_generated")
+    )
+    omitted = {recorded.payments[0].out_trade_no}
+    monkeypatch.setattr(
+        reconciliation.harness.simulation.faults,
+        "applies",
+        lambda fault, number, *_: fault is Fault.STATEMENT_OMITS and number in omitted,
+    )
+    with monkeypatch.context() as patched:
+        state_totals(reconciliation, patched, stated=2)
+        run = await reconciliation.run()
+
+    assert (run.status, run.counts["repaired"], run.counts["total"]) == ("failed", 1, 1)
+    assert await reconciliation.order_status(lost) is OrderStatus.PAID
+    assert await reconciliation.harness.cases() == ["statement_total"]
+    assert needs_person(run.counts)
+    [stored] = await list_reconciliations(reconciliation.resources.db)
+    assert (stored.status, stored.next_row, stored.counts["total"]) == ("failed", 2, 1)
+    assert "2 stated, 1 read" in stored.last_error
+    [listed] = await list_differences(reconciliation.resources.db, run.id)
+    assert (listed.kind, "rows: 2 stated, 1 read" in listed.detail) == ("total", True)
+    assert await find_incomplete_days(reconciliation.resources.db) == {"main": 1}
+
+    omitted.clear()
+    state_totals(reconciliation, monkeypatch, stated=2)
+
+    assert await reconciliation.counts() == {"agrees": 2}
+    assert await reconciliation.harness.cases() == []
+    assert await find_incomplete_days(reconciliation.resources.db) == {}
+
+
+async def test_a_statement_whose_totals_differ_is_read_again_later_and_does_not_hold_back_other_days(
+    daily_reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await daily_reconciliation.order_paid_at_channel()
+    state_totals(daily_reconciliation, monkeypatch, stated=2)
+    while await reconcile_due(daily_reconciliation.resources):
+        pass
+    runs = await list_reconciliations(daily_reconciliation.resources.db)
+    assert [(run.status, run.attempt) for run in runs] == [("failed", 2)] * 7
+    sql = "SELECT min(extract(epoch FROM due_at - now())) FROM reconciliations"
+    assert 50 < float(str(await daily_reconciliation.harness.fetch_value(sql))) <= 60
+
+
+def state_totals(reconciliation: ReconciliationHarness, patched: pytest.MonkeyPatch, *, stated: int) -> None:
+    """Let the statement end with its number of rows, as other channels' do."""
+    channel = reconciliation.account.channel
+    original = type(channel).parse_statement
+
+    def parse(self: Channel, statement: IO[bytes]) -> Iterator[StatementItem]:
+        read = 0
+        for item in original(self, statement):
+            read += isinstance(item, StatementRow)
+            yield item
+        yield StatedTotal(name="rows", stated=stated, read=read)
+
+    patched.setattr(type(channel), "parse_statement", parse)
+
+
+# -- refunds that stand in no statement -------------------------------------------------------------------------------
+
+
+async def refunded_order(reconciliation: ReconciliationHarness, at: datetime) -> str:
+    """An order whose money was refunded here at this time; return the number of the refund."""
+    state = await reconciliation.paid_order(noon(TODAY - timedelta(days=5)))
+    [payment] = state.payments
+    number = f"R-{payment.out_trade_no}"
+    # Only money that paid no order is refunded here; what the payment paid is of no matter to a statement.
+    sql = f"""SET LOCAL session_replication_role = replica;
+              INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,
+                                   requested_at, settled_at)
+              VALUES ('{number}', 'main', '{payment.out_trade_no}', '{state.order.order_no}', 100, 'CNY', 'operator',
+                      'succeeded', '{at.isoformat()}', '{at.isoformat()}')"""  # noqa: S608 - ours
+    await reconciliation.resources.db.execute(sql)
+    ledger, key = reconciliation.harness.simulation.ledger, reconciliation.harness.key_of(payment)
+    ledger.refund(key, number, 100, at)
+    ledger.settle_refund(key._replace(number=number), at, succeeds=True)
+    await query_payment(reconciliation, state)
+    return number
+
+
+@pytest.mark.parametrize("days_later", [-1, 0, 1])
+async def test_a_refund_may_stand_in_the_statement_of_the_day_before_or_after(
+    reconciliation: ReconciliationHarness, days_later: int
+) -> None:
+    number = await refunded_order(reconciliation, noon(DAY_BEFORE + timedelta(days=days_later)))
+    sql = "UPDATE refunds SET requested_at = $1, settled_at = $1 WHERE refund_no = $2"
+    await reconciliation.resources.db.execute(sql, noon(DAY_BEFORE), number)
+    for days in (3, 2, 1):
+        counts = await reconciliation.counts(TODAY - timedelta(days=days))
+        assert "refund_here_only" not in counts
+    assert await reconciliation.harness.cases() == []
+
+
+async def test_a_refund_that_stands_in_no_statement_opens_a_case(reconciliation: ReconciliationHarness) -> None:
+    """The run of the next day decides it, and the one that finds its row resolves the case."""
+    await refunded_order(reconciliation, noon(DAY_BEFORE))
+    reconciliation.set_faults(statement_omits=1.0)
+    assert await reconciliation.counts(DAY_BEFORE) == {"waiting": 1}
+    assert await reconciliation.counts() == {"refund_here_only": 1}
+    assert await reconciliation.harness.cases() == ["statement_refund_here_only"]
+
+    reconciliation.set_faults()
+    assert await reconciliation.counts(DAY_BEFORE) == {"agrees": 1}
+    assert await reconciliation.harness.cases() == []
+    assert await reconciliation.counts() == {}
+
+
+async def test_a_file_shows_missing_refunds_a_day_within_its_own_ones(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """A file of payments alone shows none."""
+    days = [DAY_BEFORE - timedelta(days=2), DAY_BEFORE, DAY_BEFORE + timedelta(days=2)]
+    numbers = [await refunded_order(reconciliation, noon(day)) for day in days]
+    state = await reconciliation.paid_order(noon(days[0]))
+    line = reconciliation.statement_line
+    payment = line(state.payments[0], at=noon(days[0]).isoformat())
+    refunds = [
+        line(
+            state.payments[0],
+            type="refund",
+            refund_no=number,
+            amount=100,
+            at=noon(day).isoformat(),
+            out_trade_no=number[2:],
+        )
+        for number, day in zip(numbers, days, strict=True)
+    ]
+
+    alone = await reconciliation.run_file(tmp_path / "payments.csv", HEADER + payment)
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + refunds[0] + refunds[2])
+
+    assert (alone.counts.get("refund_here_only", 0), run.counts["refund_here_only"]) == (0, 1)
+    [listed] = await list_differences(reconciliation.resources.db, run.id)
+    assert numbers[1] in listed.detail
 
 
 # -- paid only in nodrop ---------------------------------------------------------------------------------------------
@@ -608,7 +763,9 @@ async def test_unknown_payments_are_reported_and_no_order_is_created(
 ) -> None:
     state = await reconciliation.harness.placed_order()
     unknown_rows: list[StatementRow] = []
-    rows = reconciliation.statement_line(state.payments[0], out_trade_no="elsewhere-1", transaction_id="t-1")
+    rows = reconciliation.statement_line(
+        state.payments[0], out_trade_no="elsewhere-1", transaction_id="t-1", amount=AMOUNT - 1
+    )
 
     run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + rows, hooks=Hooks(on_unknown=unknown_rows.append))
 
@@ -634,6 +791,59 @@ async def test_a_dry_run_lists_differences_and_changes_nothing(reconciliation: R
     assert await reconciliation.harness.fetch_value("SELECT count(*) FROM reconciliation_rows") == 0
 
 
+async def test_unknown_payments_name_the_unpaid_orders_that_agree_in_amount_and_day(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """One day either side of the order's time. At an account where others sell too, nobody is needed."""
+    state, paid = await reconciliation.harness.placed_order(), await reconciliation.paid_order()
+    near = {"transaction_id": "t-1", "at": noon(TODAY - timedelta(days=1)).isoformat()}
+    lines = [
+        reconciliation.statement_line(state.payments[0], out_trade_no="elsewhere-1", **near),
+        reconciliation.statement_line(
+            state.payments[0],
+            out_trade_no="elsewhere-2",
+            transaction_id="t-2",
+            at=noon(TODAY - timedelta(days=3)).isoformat(),
+        ),
+        reconciliation.statement_line(state.payments[0], out_trade_no="elsewhere-3", **near, currency="USD"),
+        reconciliation.statement_line(
+            state.payments[0], out_trade_no="elsewhere-4", **near | {"transaction_id": "t-4"}, amount=AMOUNT - 1
+        ),
+    ]
+
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(lines))
+
+    assert (run.counts["candidates"], run.counts["unknown"]) == (1, 3)
+    [listed] = await list_differences(reconciliation.resources.db, run.id)
+    assert (listed.kind, listed.row_no, listed.out_trade_no) == ("candidates", 1, "elsewhere-1")
+    assert state.order.order_no in listed.detail
+    assert paid.order.order_no not in listed.detail
+    assert not needs_person(run.counts)
+    assert await reconciliation.harness.cases() == []
+
+
+async def test_an_unknown_payment_at_an_exclusive_account_needs_a_person(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """Nobody else sells there."""
+    await reconciliation.use_account("alone", exclusive=True)
+    state = await reconciliation.harness.placed_order("alone")
+    lines = [
+        reconciliation.statement_line(state.payments[0], out_trade_no="elsewhere-1", transaction_id="t-1"),
+        reconciliation.statement_line(
+            state.payments[0], type="refund", refund_no="r-1", out_trade_no="elsewhere-2", transaction_id="t-2"
+        ),
+    ]
+
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(lines))
+
+    assert (run.counts["unclaimed"], run.counts["unknown"]) == (1, 1)
+    assert needs_person(run.counts)
+    [listed] = await list_differences(reconciliation.resources.db, run.id)
+    assert state.order.order_no in listed.detail
+    assert await reconciliation.harness.cases() == ["statement_unclaimed"]
+
+
 # -- resumed runs, leases --------------------------------------------------------------------------------------------
 
 
@@ -644,7 +854,10 @@ async def test_an_interrupted_run_continues_at_its_next_batch(
     lost = await reconciliation.order_paid_at_channel()
     recorded = await reconciliation.paid_order()
     unknown_lines = [
-        reconciliation.statement_line(recorded.payments[0], out_trade_no=f"nobody-{n:04}") for n in range(BATCH)
+        reconciliation.statement_line(
+            recorded.payments[0], out_trade_no=f"nobody-{n:04}", transaction_id=f"t-{n}", amount=AMOUNT - 1
+        )
+        for n in range(BATCH)
     ]
     text = (
         HEADER

@@ -16,8 +16,7 @@ from storage.postgres.reconciliation.differences import (
     RecordedRow,
     add_differences,
     delete_rows,
-    find_payments,
-    find_payments_by_channel_id,
+    find_payments_by_ids,
     find_unlisted_payments,
     list_differences,
     open_cases,
@@ -219,12 +218,15 @@ async def test_payments_are_found_by_number_and_by_the_channels_ids_within_their
     await commit_evidence(db, "A-1", paid(transaction="t-1"))
     await placed(db, "A-2")
     await db.execute("UPDATE payments SET channel_reference = 'ref-2' WHERE order_no = 'A-2'")
-    numbers = ["alipay-A-1", "alipay-A-2", "nobody", "nul\0"]
-    assert set(await find_payments(db, "alipay", numbers)) == {"alipay-A-1", "alipay-A-2"}
-    assert await find_payments(db, "stripe", numbers) == {}
-    found = await find_payments_by_channel_id(db, "alipay", ["t-1", "ref-2", "nobody"])
-    assert {id_: each.order_no for id_, each in found.items()} == {"t-1": "A-1", "ref-2": "A-2"}
-    assert await find_payments_by_channel_id(db, "stripe", ["t-1", "ref-2"]) == {}
+    ids = ["alipay-A-1", "alipay-A-2", "t-1", "ref-2", "nobody", "nul\0"]
+    found = await find_payments_by_ids(db, "alipay", ids)
+    assert {id_: each.order_no for id_, each in found.items()} == {
+        "alipay-A-1": "A-1",
+        "alipay-A-2": "A-2",
+        "t-1": "A-1",
+        "ref-2": "A-2",
+    }
+    assert await find_payments_by_ids(db, "stripe", ids) == {}
 
 
 async def test_what_was_paid_here_and_not_seen_is_found_page_by_page(db: Database) -> None:
@@ -321,9 +323,11 @@ async def test_questions_that_a_run_answers_are_closed(db: Database) -> None:
     run = await begun(db)
     await record_rows(db, run.id, [recorded(1), recorded(2, "alipay-A-2", is_refund=True)])
 
-    assert await resolve_settled_cases(db, run.id, "alipay", "it is there") == 2
+    assert await resolve_settled_cases(db, run.id, "alipay", "2026-11-22") == 2
 
     rows, _ = await list_cases(db)
     assert {row.out_trade_no for row in rows} == {"alipay-A-2"}
     rows, _ = await list_cases(db, open_only=False)
-    assert {(row.resolution, row.by) for row in rows if row.resolved_at} == {("it is there", "reconciliation")}
+    assert {(row.resolution, row.by) for row in rows if row.resolved_at} == {
+        ("the statement of 2026-11-22 settles it", "reconciliation")
+    }

@@ -1,0 +1,77 @@
+"""The payment of a row, by every id that the row has, and by those that the channel has for it.
+
+A watched Checkout Session is known here by its own id, while the statement names its PaymentIntent and its charge: only
+the channel says that these are one payment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from channels.base import ResolvesRows, StatementRow
+from core.admission import CallKind, Urgency
+from core.errors import ChannelRefused, OutcomeUnknown
+from core.order import Payment
+from flows.channel_call import Deferred, call_channel
+from flows.reconcile.patience import Patience
+from runtime.accounts import Account
+from runtime.resources import Resources
+from storage.postgres.reconciliation.differences import find_payments_by_ids
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """Payments by row number. The channel did not say which payments the `unresolved` rows are of."""
+
+    payments: dict[int, Payment]
+    unresolved: frozenset[int]
+
+
+class RowLookup:
+    """Looks up the rows of one run. Without `asks`, the channel is not called."""
+
+    def __init__(self, resources: Resources, account: Account, patience: Patience, *, asks: bool) -> None:
+        self._resources = resources
+        self._account = account
+        self._patience = patience
+        self._resolver = account.channel if asks and isinstance(account.channel, ResolvesRows) else None
+
+    async def find(self, rows: Mapping[int, StatementRow]) -> Found:
+        """The payments of these rows, by row number. Any other row is of a payment that is not known here.
+
+        Raises:
+            ChannelUnavailable: the channel gives no results any more.
+        """
+        found = await self._find({row_no: row.all_ids for row_no, row in rows.items()})
+        left = {row_no: row for row_no, row in rows.items() if row_no not in found}
+        further = await self._resolve(left)
+        found |= await self._find({row_no: ids for row_no, ids in further.items() if ids is not None})
+        return Found(payments=found, unresolved=frozenset(row_no for row_no, ids in further.items() if ids is None))
+
+    async def _find(self, ids: Mapping[int, Sequence[str]]) -> dict[int, Payment]:
+        wanted = {id_ for of_row in ids.values() for id_ in of_row}
+        payments = await find_payments_by_ids(self._resources.db, self._account.config.name, wanted)
+        named = {row_no: [payments[id_] for id_ in of_row if id_ in payments] for row_no, of_row in ids.items()}
+        return {row_no: of_row[0] for row_no, of_row in named.items() if of_row}
+
+    async def _resolve(self, rows: Mapping[int, StatementRow]) -> dict[int, Sequence[str] | None]:
+        if self._resolver is None or not rows:
+            return {}
+        resolver = self._resolver
+        further = await asyncio.gather(*(self._ids_of(resolver, row) for row in rows.values()))
+        return dict(zip(rows, further, strict=True))
+
+    async def _ids_of(self, resolver: ResolvesRows, row: StatementRow) -> Sequence[str] | None:
+        async def call() -> Sequence[str] | Deferred | None:
+            try:
+                return await call_channel(
+                    self._resources, self._account, CallKind.QUERY, Urgency.REFRESH, resolver.resolve_row, row
+                )
+            except ChannelRefused:
+                return ()
+            except OutcomeUnknown:
+                return None
+
+        return await self._patience.until_clear(call, lambda ids: ids is not None)

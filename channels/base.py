@@ -17,19 +17,9 @@ from typing import IO, Literal, Protocol, runtime_checkable
 import msgspec
 
 from channels.transport import Response
+from core.checkout import NO_PAYER, CheckoutRules, Payer
 from core.evidence import Evidence
 from core.order import Checkout, Payment
-
-
-class Payer(msgspec.Struct, frozen=True, kw_only=True):
-    """Details of the payer that some methods need. They are passed to the channel and stored nowhere."""
-
-    openid: str | None = None
-    client_ip: str | None = None
-
-
-NO_PAYER = Payer()
-"""Nothing is known of the payer."""
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +33,15 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
-    """The channel's result for a new payment. `payable_until` None: the requested end holds."""
+    """The channel's result for a new payment. `payable_until` None: the requested end holds.
+
+    `checkout_ends_at` None: the checkout works until then too.
+    """
 
     checkout: Checkout
     channel_reference: str | None = None
     payable_until: datetime | None = None
+    checkout_ends_at: datetime | None = None
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,8 +140,13 @@ class Channel(Protocol):
     statement_format: str
     """Statement files that `parse_statement` reads, in words for a person whose file was refused."""
 
+    checkouts: CheckoutRules
+    """How the checkouts of this channel end, and whose they are."""
+
     async def create_payment(self, create: Create) -> Created:
         """Create the payment, with our number as the idempotency key: two calls create one payment.
+
+        Where `checkouts.renews`, a later call with identical terms returns a fresh checkout of the same payment.
 
         Raises, besides:
             InvalidRequest: the method needs details of the payer that are missing; nothing was sent.
@@ -162,6 +161,9 @@ class Channel(Protocol):
         """Take the money of a payment whose evidence is `Approved`; only the next query shows the outcome.
 
         A channel that takes the money by itself does nothing.
+
+        Raises, besides:
+            CaptureDeclined: this approval brings no money; the buyer must act before the next request.
         """
         ...
 

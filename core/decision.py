@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     UNCLEAR = "unclear"
     HANDED_OFF = "handed_off"
     CREATE_REFUSED = "create_refused"
+    CHECKOUT_RENEWED = "checkout_renewed"
+    CHECKOUT_ENDED = "checkout_ended"
     # evidence
     PAID = "paid"
     PAID_LATE = "paid_late"
@@ -37,6 +39,7 @@ class Outcome(StrEnum):
     PAYMENT_CLOSED = "payment_closed"
     STILL_OPEN = "still_open"
     CAPTURE_REQUESTED = "capture_requested"
+    CAPTURE_REFUSED = "capture_refused"
     EXHAUSTED = "exhausted"
     REFUND_SEEN = "refund_seen"
     UNKNOWN_PAYMENT = "unknown_payment"
@@ -156,6 +159,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     close: tuple[PaymentKey, ...] = ()
     capture: tuple[PaymentKey, ...] = ()
     query: tuple[PaymentKey, ...] = ()
+
+    @property
+    def is_capture_due(self) -> bool:
+        """Whether a queried payment is to be captured: now, or once the order's other payments are asked."""
+        return bool(self.capture or self.query)
 
 
 def applied(state: OrderState | None, change: Change) -> OrderState:

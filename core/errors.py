@@ -8,6 +8,7 @@
     │   │   │   └── ChannelNotCalled
     │   │   └── ChannelUnreadable
     │   ├── ChannelRefused   definite: the channel understood and said no
+    │   │   └── CaptureDeclined
     │   └── CallbackRejected
     │       ├── CallbackForged
     │       └── CallbackStale
@@ -122,6 +123,10 @@ class ChannelRefused(ChannelError):
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(detail or code)
         self.code = code
+
+
+class CaptureDeclined(ChannelRefused):
+    """The channel definitely took no money for the buyer's approval, and will not for this one."""
 
 
 class CallbackRejected(ChannelError):

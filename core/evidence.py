@@ -115,6 +115,9 @@ class Unclear(_EvidenceFields, frozen=True, kw_only=True):
     refund_no: str | None = None
 
 
+APPROVAL_HINT = "approval_not_wholly_signed"
+"""Reason of `Unclear` evidence from a message about an approval whose signature does not cover all of it."""
+
 Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear
 EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear"]
 

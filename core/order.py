@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from core.checkout import Payer
 from core.errors import IllegalMove
 
 
@@ -150,6 +151,10 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     answered a request to close it. `unconfirmed_since`: a callback alone has paid it, and no query has confirmed that.
     `refunded_amount` is what was given back of it; None: something, and no sum is known. `channel_refunds` are the
     single refunds that it was added up from.
+
+    `checkout_ends_at` is when the checkout stops working (None: not known); `payer` is whom it belongs to, kept while
+    the payment is open. `capture_requested_at` is when we last requested the money of an approval,
+    `capture_refused_at` when the channel definitely refused that. From `given_up_at` on it is never captured.
     """
 
     channel_account: str
@@ -172,6 +177,11 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     close_attempted_at: datetime | None = None
     refused_at: datetime | None = None
     unconfirmed_since: datetime | None = None
+    checkout_ends_at: datetime | None = None
+    payer: Payer | None = None
+    capture_requested_at: datetime | None = None
+    capture_refused_at: datetime | None = None
+    given_up_at: datetime | None = None
 
     @property
     def key(self) -> PaymentKey:
@@ -191,7 +201,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     def moved_to(self, status: PaymentStatus, **changes: Any) -> Payment:
         """The payment with this status and these fields. Raises IllegalMove if it may not follow the present one."""
         _check_move("payment", self.status, status, PAYMENT_MOVES)
-        return replace(self, status=status, **changes)
+        return replace(self, status=status, payer=None, **changes)
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):

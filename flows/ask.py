@@ -16,12 +16,13 @@ from msgspec import Struct
 
 from core.admission import CallKind, Urgency
 from core.decision import Decision
-from core.errors import ChannelError, ChannelRefused, DatabaseUnavailable
+from core.errors import ChannelError, DatabaseUnavailable
 from core.evidence import Evidence, Refunded, Source, Unclear
-from core.lifecycle import on_query, with_notice
+from core.lifecycle import Approval, on_query, with_notice
+from core.lifecycle.capturing import NOTHING_ASKED
 from core.order import OrderState, Origin, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
-from flows.commit import commit_evidence
+from flows.commit import DecideOnEvidence, commit_evidence
 from flows.create import find_reference
 from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
@@ -77,23 +78,29 @@ async def query_now(
     leased: Leased | None,
     known: OrderState | None = None,
     notice: Evidence | None = None,
+    approval: Approval | None = None,
 ) -> QueryResult | Deferred:
     """An unscheduled query (callback, refresh, close, another attempt); the lease is given back after it.
 
     `leased` None: nothing is pending for this payment any more (money after close), so no other process queries it.
-    `known` is the order as it was just read, `notice` the channel's own message that led to this query. After a
-    decision to capture, the channel takes the money and is queried again.
+    `known` is the order as it was just read, `notice` the channel's own message that led to this query. With `approval`
+    an approved payment may be due for `flows.capture`, which the caller then calls; without it nothing is captured.
     """
     result: QueryResult | None = None
     try:
-        first = await ask_and_commit(resources, account, payment, by=by, urgency=urgency, known=known, notice=notice)
-        if isinstance(first, Deferred):
-            return first
-        result = first
-        if first.decision.capture:
-            second = await capture_and_ask(resources, account, first.payment, by=by, urgency=urgency)
-            result = first if isinstance(second, Deferred) else second
-        return result
+        response = await ask_and_commit(
+            resources,
+            account,
+            payment,
+            by=by,
+            urgency=urgency,
+            known=known,
+            notice=notice,
+            after_capture=approval is None,
+            approval=approval or NOTHING_ASKED,
+        )
+        result = None if isinstance(response, Deferred) else response
+        return response
     finally:
         if leased is not None:
             await give_back(resources, leased, result)
@@ -118,8 +125,9 @@ async def ask_and_commit(
     arm_no: int | None = None,
     after_capture: bool = False,
     notice: Evidence | None = None,
+    approval: Approval = NOTHING_ASKED,
 ) -> QueryResult | Deferred:
-    """One query, and its result through the door. `known`, `arm_no`, `after_capture`: as in `on_query` and the door."""
+    """One query, and its result through the door. The other arguments are those of `on_query` and the door."""
     evidence = await _ask(resources, account, payment, urgency, notice)
     if isinstance(evidence, Deferred):
         return evidence
@@ -127,8 +135,26 @@ async def ask_and_commit(
         evidence = await settle_named(resources, account, payment, evidence, by)
     rules = account.rules
     decide = partial(
-        on_query, key=payment.key, evidence=evidence, rules=rules, by=by, arm_no=arm_no, after_capture=after_capture
+        on_query,
+        key=payment.key,
+        evidence=evidence,
+        rules=rules,
+        by=by,
+        arm_no=arm_no,
+        after_capture=after_capture,
+        approval=approval,
     )
+    return await commit_answer(resources, payment, evidence, decide, known)
+
+
+async def commit_answer(
+    resources: Resources,
+    payment: Payment,
+    evidence: Evidence,
+    decide: DecideOnEvidence,
+    known: OrderState | None = None,
+) -> QueryResult:
+    """The evidence of a query, through the door."""
     committed = await commit_evidence(resources, payment.order_no, decide, known=known)
     state = committed.state_after
     return QueryResult(
@@ -138,30 +164,6 @@ async def ask_and_commit(
         payment=(None if state is None else state.payment(payment.key)) or payment,
         is_row_gone=committed.has_resolved(payment.key),
     )
-
-
-async def capture_and_ask(
-    resources: Resources, account: Account, payment: Payment, *, by: Source, urgency: Urgency
-) -> QueryResult | Deferred:
-    """Have the channel take the money that the buyer agreed to, then query what came of it.
-
-    The response to the capture is no evidence: whether it is refused or unknown, only the query tells.
-    """
-    fields = {"account": account.config.name, "out_trade_no": payment.out_trade_no}
-    try:
-        deferred = await call_channel(
-            resources, account, CallKind.CAPTURE, urgency, account.channel.capture_payment, payment
-        )
-    except ChannelRefused as refused:
-        log.warning("payment_not_captured", **fields, reason=refused.code)
-    except ChannelError as error:
-        log.warning("payment_capture_unknown", **fields, reason=error.detail or "unknown")
-    else:
-        if isinstance(deferred, Deferred):
-            log.info("payment_capture_waits", **fields, reason=deferred.reason)
-            return deferred
-        log.info("payment_capture_asked", **fields)
-    return await ask_and_commit(resources, account, payment, by=by, urgency=urgency, after_capture=True)
 
 
 async def _ask(

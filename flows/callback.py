@@ -28,9 +28,18 @@ from core.errors import (
     UnknownAccount,
 )
 from core.evidence import Source, Unclear, hint_of
-from core.lifecycle import CallbackPlan, CallbackResult, callback_result, on_callback, plan_callback
+from core.lifecycle import (
+    Approval,
+    CallbackPlan,
+    CallbackResult,
+    callback_result,
+    is_new_approval,
+    on_callback,
+    plan_callback,
+)
 from core.order import CaseReason, OrderState, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
+from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
 from flows.unanswered import pay_unanswered
@@ -245,6 +254,8 @@ async def _confirm(
     leased = await wait_for_lease(resources, payment.key, within_s)
     if leased is NoLease.BUSY or (leased is NoLease.ROW_GONE and payment.status is PaymentStatus.OPEN):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=BUSY_RETRY_S)
+    is_new = payment.capture_refused_at is not None and is_new_approval(payment, stored.evidence)
+    approval = Approval(is_new=is_new)
     result = await query_now(
         resources,
         account,
@@ -254,9 +265,12 @@ async def _confirm(
         leased=None if isinstance(leased, NoLease) else leased,
         known=known,
         notice=stored.evidence,
+        approval=approval,
     )
     if isinstance(result, Deferred):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=result.seconds)
+    if result.decision.is_capture_due:
+        result = await capture_if_due(resources, account, result, by=by, urgency=Urgency.FRESH, approval=approval)
     if account.trusts_when_unanswered and not plan.differs and isinstance(result.evidence, Unclear):
         return await pay_unanswered(resources, account, result.payment, stored, by)
     return callback_result(plan, stored.evidence, result.evidence, result.decision.outcome)

@@ -10,8 +10,9 @@ from functools import partial
 
 import structlog
 
-from channels.base import NO_PAYER, Create, Payer
+from channels.base import Create
 from core.admission import CallKind, Urgency
+from core.checkout import NO_PAYER
 from core.errors import ChannelRefused, OutcomeUnknown
 from core.evidence import Missing, Unclear
 from core.lifecycle import on_create_refused, on_created
@@ -26,16 +27,17 @@ log = structlog.get_logger()
 
 
 async def create_at_channel(
-    resources: Resources, account: Account, state: OrderState, payment: Payment, payer: Payer = NO_PAYER
+    resources: Resources, account: Account, state: OrderState, payment: Payment
 ) -> OrderState | Deferred:
     """Create the payment and store the channel's response. Returns the order after that.
+
+    A repetition has identical terms: subject, end and payer are those of the first request.
 
     Raises:
         ChannelRefused: recorded; the payment ends once a query says that the channel does not know it.
         OutcomeUnknown: it may exist; the pending row that was armed before carries on.
-        InvalidRequest: the method needs something of the payer that was not given.
     """
-    wanted = _create(resources, state.order, payment, payer)
+    wanted = _create(resources, state.order, payment)
     try:
         created = await call_channel(
             resources, account, CallKind.CREATE, Urgency.FRESH, account.channel.create_payment, wanted
@@ -53,6 +55,7 @@ async def create_at_channel(
         checkout=created.checkout,
         channel_reference=created.channel_reference,
         payable_until=created.payable_until,
+        checkout_ends_at=created.checkout_ends_at,
     )
     return (await commit_decision(resources, payment.order_no, decide, known=state)).state_after or state
 
@@ -87,12 +90,12 @@ async def find_reference(
     return unclear if created is None or created.channel_reference is None else created
 
 
-def _create(resources: Resources, order: Order, payment: Payment, payer: Payer) -> Create:
+def _create(resources: Resources, order: Order, payment: Payment) -> Create:
     base = resources.settings.public_url.rstrip("/")
     return Create(
         payment=payment,
         subject=order.subject,
         callback_url=f"{base}/callbacks/{payment.channel_account}",
         return_url=f"{base}/o/{order.page_token}/return",
-        payer=payer,
+        payer=payment.payer or NO_PAYER,
     )

@@ -8,44 +8,41 @@ idempotency key.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_bytes, token_urlsafe
 
-import structlog
 from msgspec import Struct
 
-from channels.base import NO_PAYER, Payer
+from channels.base import Channel
 from core import lifecycle
 from core.admission import Urgency
+from core.checkout import NO_PAYER, Payer
 from core.decision import Decision, Outcome
 from core.errors import (
-    ChannelRefused,
     InvalidRequest,
     NotFound,
     NumberTaken,
     OrderClosed,
     OrderConflict,
     OrderPaid,
-    OutcomeUnknown,
-    PaymentRefused,
     PaymentUnclear,
 )
 from core.evidence import Source
-from core.lifecycle import OrderTerms, PaymentTerms, place
-from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
+from core.lifecycle import Asked, OrderTerms, PaymentTerms, place
+from core.lifecycle.capturing import NOTHING_ASKED
+from core.order import OrderState, Origin, PaymentKey
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
-from flows.channel_call import Deferred
+from flows.capture import capture_if_due
+from flows.checkout import create_checkout, renew_checkout
+from flows.close import close_payment
 from flows.commit import commit_decision, commit_new
-from flows.create import create_at_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres import pending
 from storage.postgres.door.transition import Committed
 from storage.postgres.orders import find_now, find_state
 from storage.postgres.payments import find_payments_by_ids
-
-log = structlog.get_logger()
 
 
 class Watch(Struct, frozen=True, kw_only=True):
@@ -57,7 +54,7 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 
 class PaymentRequest(Struct, frozen=True, kw_only=True):
-    """The merchant's request for a payment. `payer` is passed to the channel and stored nowhere."""
+    """The merchant's request for a payment. Of `payer`, what the method needs is kept while the payment is open."""
 
     account: str
     method: str = ""
@@ -80,6 +77,7 @@ async def place_order(
     Raises:
         OrderConflict: there is an order with this number and other terms.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+        PaymentUnclear: the checkout of the order's payment has ended, and there is no other one yet.
     """
     account = None if payment is None else await resources.accounts.get_enabled(payment.account)
     terms = None if payment is None or account is None else _terms(payment, account)
@@ -93,10 +91,15 @@ async def place_order(
         return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
 
     committed = await commit_new(resources, order.order_no, decide)
-    if committed.decision.outcome is Outcome.OTHER_TERMS:
+    outcome, state = committed.decision.outcome, committed.state_after
+    if outcome is Outcome.OTHER_TERMS:
         raise OrderConflict(f"order {order.order_no} exists with other terms")
-    state = await _create_checkout(resources, committed, account, payment)
-    return Placed(state=state, outcome=committed.decision.outcome)
+    if state is not None and account is not None and terms is not None:
+        is_repeated = outcome is Outcome.SAME and _is_checkout_over(state, terms)
+        state = await (_restart if is_repeated else create_checkout)(resources, state, account, terms)
+    if state is None:
+        raise NotFound
+    return Placed(state=state, outcome=outcome)
 
 
 async def start_payment(resources: Resources, order_no: str, payment: PaymentRequest) -> Placed:
@@ -104,17 +107,51 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
 
     Raises:
         NotFound, OrderPaid, OrderClosed: the order cannot be paid this way.
-        PaymentUnclear: an earlier payment may have the money, and its channel gives no clear result.
+        PaymentUnclear: an earlier payment may have the money, and its channel gives no clear result; or its checkout
+            has ended, and it can still be paid.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
     """
     account = await resources.accounts.get_enabled(payment.account)
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
-    unclear = await _query_earlier(resources, state)
     terms = _terms(payment, account)
     await _check_watch(resources, terms)
-    decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear)
+    return await _start(resources, state, account, terms)
+
+
+async def _start(resources: Resources, state: OrderState, account: Account, terms: PaymentTerms) -> Placed:
+    """Query the earlier payments, then decide. A checkout that has ended is renewed under the same number, or its
+    payment is closed, and only then a new number is taken.
+    """
+    unclear, asked = await _query_earlier(resources, state)
+    decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear, asked=asked)
+    committed = await _commit_start(resources, state.order.order_no, decide)
+    if committed.decision.outcome is Outcome.CHECKOUT_ENDED and committed.state is not None:
+        [key] = committed.decision.close
+        ended = committed.state.payment(key)
+        assert ended is not None, "the decision names an open payment"
+        renewed = await renew_checkout(resources, account, committed.state, ended, terms)
+        if renewed is not None:
+            return Placed(state=renewed, outcome=Outcome.REUSED)
+        await close_payment(resources, account, ended)
+        committed = await _commit_start(resources, state.order.order_no, decide)
+    if committed.decision.outcome is Outcome.CHECKOUT_ENDED or committed.state_after is None:
+        raise PaymentUnclear(f"order {state.order.order_no} has a payment that can still be paid, without a checkout")
+    after = await create_checkout(resources, committed.state_after, account, terms)
+    return Placed(state=after, outcome=committed.decision.outcome)
+
+
+async def _restart(resources: Resources, state: OrderState, account: Account, terms: PaymentTerms) -> OrderState:
+    """The same order once more, whose checkout has ended: with a usable one, unless the order is over meanwhile."""
+    try:
+        return (await _start(resources, state, account, terms)).state
+    except (OrderPaid, OrderClosed):
+        return await find_state(resources.db, state.order.order_no) or state
+
+
+async def _commit_start(resources: Resources, order_no: str, decide: Callable[[OrderState], Decision]) -> Committed:
+    """Commit the decision. Raises as `start_payment`."""
     committed = await commit_decision(resources, order_no, decide)
     match committed.decision.outcome:
         case Outcome.ALREADY_PAID:
@@ -123,70 +160,33 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
             raise OrderClosed(f"order {order_no} has ended")
         case Outcome.UNCLEAR:
             raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
-    state = await _create_checkout(resources, committed, account, payment)
-    return Placed(state=state, outcome=committed.decision.outcome)
+    return committed
 
 
-async def _query_earlier(resources: Resources, state: OrderState) -> tuple[PaymentKey, ...]:
-    """Query every open payment. Returns those of which the channel does not say that they are unpaid."""
-    unclear = []
+async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple[PaymentKey, ...], Asked]:
+    """Query every open payment. Returns those that the channel does not call unpaid, and the others."""
+    unclear, asked = [], {}
     for payment in state.open_payments():
         account = await resources.accounts.get(payment.channel_account)
         leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
         if isinstance(leased, NoLease):
             unclear.append(payment.key)
             continue
-        result = await query_now(resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-        if not isinstance(result, QueryResult) or not lifecycle.is_verified_unpaid(payment, result.evidence):
+        result = await query_now(
+            resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased, approval=NOTHING_ASKED
+        )
+        if isinstance(result, QueryResult):
+            result = await capture_if_due(resources, account, result, by=Source.API, urgency=Urgency.FRESH)
+        if isinstance(result, QueryResult) and lifecycle.is_verified_unpaid(result.payment, result.evidence):
+            asked[payment.key] = result.payment.capture_requested_at
+        else:
             unclear.append(payment.key)
-    return tuple(unclear)
+    return tuple(unclear), asked
 
 
-async def _create_checkout(
-    resources: Resources, placed: Committed, account: Account | None, payment: PaymentRequest | None
-) -> OrderState:
-    """Create the payment at its channel if it has no checkout yet. If the outcome is unknown, it is queried later."""
-    state = placed.state_after
-    if state is None:
-        raise NotFound
-    row = None if payment is None else _to_create(state, payment)
-    if account is None or payment is None or row is None:
-        return state
-    try:
-        after = await create_at_channel(resources, account, state, row, payment.payer)
-    except ChannelRefused as refused:
-        await _confirm_refusal(resources, account, row)
-        raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
-    except OutcomeUnknown as error:
-        reason = error.detail or "unknown"
-        log.warning("payment_create_unknown", order_no=row.order_no, out_trade_no=row.out_trade_no, reason=reason)
-        return state
-    if isinstance(after, Deferred):
-        log.warning("payment_create_waits", order_no=row.order_no, account=account.config.name, reason=after.reason)
-        return state
-    return after
-
-
-async def _confirm_refusal(resources: Resources, account: Account, row: Payment) -> None:
-    """Query a refused payment: the refusal ends it once the channel does not know it."""
-    leased = await pending.claim(resources.db, row.key, resources.settings.lease_s)
-    state = await find_state(resources.db, row.order_no)
-    refused = None if state is None else state.payment(row.key)
-    if leased is not None and refused is not None:
-        await query_now(resources, account, refused, by=Source.API, urgency=Urgency.FRESH, leased=leased)
-
-
-def _to_create(state: OrderState, payment: PaymentRequest) -> Payment | None:
-    """The newest payment of this request that is ours, open, not refused, and has no checkout yet."""
-    rows = [
-        row
-        for row in state.payments
-        if (row.channel_account, row.method, row.origin) == (payment.account, payment.method, Origin.OURS)
-        and row.status is PaymentStatus.OPEN
-        and row.checkout is None
-        and row.refused_at is None
-    ]
-    return rows[-1] if rows and not state.order.is_resolved else None
+def _is_checkout_over(state: OrderState, terms: PaymentTerms) -> bool:
+    row = None if state.order.is_resolved else lifecycle.open_payment(state, terms)
+    return row is not None and lifecycle.is_checkout_over(row, terms.payer, state.now)
 
 
 async def _check_watch(resources: Resources, terms: PaymentTerms | None) -> None:
@@ -208,7 +208,8 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
     """Terms of the payment, checked against the account's channel.
 
     Raises:
-        InvalidRequest: its channel does not know the method, or cannot query the watched payment.
+        InvalidRequest: its channel does not know the method, or cannot query the watched payment; or the method needs
+            something of the payer that is missing.
     """
     channel = account.channel
     if payment.method not in ("", *channel.methods):
@@ -218,7 +219,12 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
     if payment.watch is not None and channel.watched_number.fullmatch(payment.watch.out_trade_no) is None:
         raise InvalidRequest(f"watch.out_trade_no has not the form of numbers at {account.config.channel}")
     if payment.watch is None:
-        return PaymentTerms(account=payment.account, method=payment.method, out_trade_no=new_number())
+        return PaymentTerms(
+            account=payment.account,
+            method=payment.method,
+            out_trade_no=new_number(),
+            payer=_payer(payment, channel),
+        )
     return PaymentTerms(
         account=payment.account,
         method=payment.method,
@@ -227,6 +233,15 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         channel_reference=payment.watch.channel_reference,
         payable_until=payment.watch.payable_until,
     )
+
+
+def _payer(payment: PaymentRequest, channel: Channel) -> Payer:
+    """The part of the payer that the checkout will belong to. Without it nothing is written and nothing sent."""
+    method = payment.method or channel.methods[0]
+    field = channel.checkouts.payer_fields.get(method)
+    if field is not None and not getattr(payment.payer, field):
+        raise InvalidRequest(f"{method} needs payer.{field}")
+    return channel.checkouts.payer_of(method, payment.payer)
 
 
 def new_number() -> str:

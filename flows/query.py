@@ -13,11 +13,11 @@ from core.errors import UnknownAccount
 from core.evidence import Source, Unclear
 from core.lifecycle import on_query
 from core.order import PaymentKey
-from flows.ask import QueryResult, ask_and_commit, capture_and_ask, give_back
+from flows.ask import ask_and_commit
+from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.close import close_payment
 from flows.commit import arm_jobs, commit_decision
-from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
@@ -50,8 +50,8 @@ async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> O
         return await _postpone(resources, leased, result)
     if result.decision.close:
         await close_payment(resources, account, payment)
-    if result.decision.capture:
-        await _capture(resources, account, result, by=by)
+    if result.decision.is_capture_due:
+        await capture_if_due(resources, account, result, by=by, urgency=Urgency.SCHEDULED)
     return result.decision.outcome
 
 
@@ -61,18 +61,6 @@ async def _postpone(resources: Resources, leased: Leased, deferred: Deferred) ->
     if arm_no is not None:
         await arm_jobs(resources, [jobs.query_payment(leased.key, arm_no, deferred.seconds)])
     return Outcome.NOT_YET
-
-
-async def _capture(resources: Resources, account: Account, result: QueryResult, *, by: Source) -> None:
-    """Capture under a lease of its own: the commit has scheduled the row anew, and with that ended the first lease."""
-    leased = await pending.claim(resources.db, result.payment.key, resources.settings.lease_s)
-    if leased is None:  # another process queries the payment now, and captures
-        return
-    second = None
-    try:
-        second = await capture_and_ask(resources, account, result.payment, by=by, urgency=Urgency.SCHEDULED)
-    finally:
-        await give_back(resources, leased, second if isinstance(second, QueryResult) else None)
 
 
 async def _commit_unanswered(resources: Resources, leased: Leased, *, by: Source) -> Outcome:

@@ -12,9 +12,11 @@ from datetime import timedelta
 from core.admission import Urgency
 from core.errors import NotFound, UnknownAccount
 from core.evidence import Source
-from core.lifecycle import on_refresh
+from core.lifecycle import Approval, on_refresh
 from core.order import OrderState, Payment
 from flows.ask import LEASE_POLL_S, query_now
+from flows.capture import capture_if_due
+from flows.channel_call import Deferred
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state
@@ -29,6 +31,7 @@ async def refresh_order(
     """Query every open payment of the order and return the order as it is then; `by` goes into its history.
 
     `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down counts.
+    A trailing refresh is the buyer's return, unless it is an operator's: a refused capture is tried again.
 
     Raises:
         NotFound: there is no such order.
@@ -64,7 +67,12 @@ async def _query_or_wait(resources: Resources, payment: Payment, by: Source, coo
     while last_query is not None and (last_query.began_at is None or last_query.began_at < since):
         leased = await pending.claim(resources.db, payment.key, resources.settings.lease_s, unanswered_since=since)
         if leased is not None:
-            await query_now(resources, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased)
+            approval = Approval(is_new=by is Source.REFRESH and cooldown_s == 0)
+            result = await query_now(
+                resources, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased, approval=approval
+            )
+            if not isinstance(result, Deferred):
+                await capture_if_due(resources, account, result, by=by, urgency=Urgency.REFRESH, approval=approval)
             return
         if asyncio.get_running_loop().time() > deadline:
             return

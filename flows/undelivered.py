@@ -17,8 +17,10 @@ from channels.base import ListsUndelivered
 from core.admission import CallKind, Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
+from core.lifecycle.capturing import NOTHING_ASKED
 from core.order import Payment, PaymentStatus
 from flows.ask import QueryResult, query_now
+from flows.capture import capture_if_due
 from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -96,9 +98,13 @@ async def _query_one(resources: Resources, account: Account, listed: Evidence) -
     leased = await pending.claim(resources.db, payment.key, resources.settings.lease_s)
     if leased is None and payment.status is PaymentStatus.OPEN:
         return None
-    return await query_now(
-        resources, account, payment, by=Source.UNDELIVERED, urgency=Urgency.SCHEDULED, leased=leased, known=state
+    by, urgency = Source.UNDELIVERED, Urgency.SCHEDULED
+    result = await query_now(
+        resources, account, payment, by=by, urgency=urgency, leased=leased, known=state, approval=NOTHING_ASKED
     )
+    if isinstance(result, Deferred):
+        return result
+    return await capture_if_due(resources, account, result, by=by, urgency=urgency)
 
 
 def _is_news(payment: Payment, listed: Evidence) -> bool:

@@ -44,6 +44,7 @@ class Account:
             unanswered_s=settings.callback_unanswered_s,
             late_policy=config.late_policy,
             double_policy=config.double_policy,
+            checkouts=channel.checkouts,
         )
         self.trusts_when_unanswered = config.trust_callback == "when_unanswered"
 

@@ -24,7 +24,7 @@ from api.v1.schemas import (
     check_url,
 )
 from api.v1.views import view_order
-from channels.base import NO_PAYER, Payer
+from core.checkout import NO_PAYER, Payer
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms

@@ -86,7 +86,9 @@ class WatchInput(_Input, frozen=True, kw_only=True):
 
 
 class PayerInput(_Input, frozen=True, kw_only=True):
-    """Data about the buyer that some methods require. It is passed on to the channel, and neither kept nor logged."""
+    """Data about the buyer that some methods require. What the method needs is kept while the payment is
+    open, and never logged.
+    """
 
     openid: OpenId | None = None
     client_ip: ClientIp | None = None
@@ -148,10 +150,14 @@ class PaidBy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckoutView(msgspec.Struct, frozen=True, kw_only=True):
-    """`redirect`: a URL to send the buyer to. `qr`: a text to draw. `client`: a token for the channel's client SDK."""
+    """`redirect`: a URL to send the buyer to. `qr`: a text to draw. `client`: a token for the channel's client SDK.
+
+    From `ends_at` on it does not work: the same request again brings one that does.
+    """
 
     kind: str
     value: str
+    ends_at: datetime | None
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,9 @@ def _view_payment(payment: Payment) -> PaymentView:
         origin=payment.origin,
         amount=payment.amount,
         currency=payment.currency,
-        checkout=None if checkout is None else CheckoutView(kind=checkout.kind, value=checkout.value),
+        checkout=None
+        if checkout is None
+        else CheckoutView(kind=checkout.kind, value=checkout.value, ends_at=payment.checkout_ends_at),
         channel_reference=payment.channel_reference,
         channel_transaction_id=payment.channel_transaction_id,
         payable_until=payment.payable_until,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from http import HTTPStatus
 from typing import IO, Annotated, Literal
 
@@ -21,10 +21,12 @@ from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.kit.checkout_end import checkout_end
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
 from core.account import AccountConfig
+from core.checkout import CheckoutRules
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
 from core.evidence import Evidence, Missing, Paid
 from core.money import decimal_text, minor_units
@@ -35,6 +37,10 @@ _PAGES = {
     "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
     "wap": ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
 }
+
+CODE_LIVES = timedelta(hours=2)
+"""Validity of a code that nobody has scanned; after the scan `time_expire` counts. Alipay's answer in
+https://cloud.tencent.com/developer/article/1096089"""
 
 _TRADE_MISSING = "TRADE_NOT_EXIST"
 _OUTCOME_UNKNOWN = ("TRADE_HAS_SUCCESS", "CONTEXT_INCONSISTENT")
@@ -86,6 +92,7 @@ class Alipay:
     watched_number = re.compile(r"[0-9A-Za-z_\-|*.:]{1,64}", re.ASCII)
     statement_zone: tzinfo = ZONE
     statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
+    checkouts = CheckoutRules(renews=True)
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = account.credentials_as(Credentials)
@@ -99,11 +106,15 @@ class Alipay:
         self._keys = keys
         self._gateway = Gateway(account, credentials, keys, transport, clock)
         self._transport = transport
+        self._clock = clock
 
     # -- payments ------------------------------------------------------------------------------------------------------
 
     async def create_payment(self, create: Create) -> Created:
-        """Return a code to scan, or an address signed here; a page's trade is created when the buyer opens it."""
+        """Return a code to scan, or an address signed here; a page's trade is created when the buyer opens it.
+
+        A code must be scanned within two hours; a repeated precreation with identical terms returns a code again.
+        """
         payment = create.payment
         if payment.currency != CURRENCY:
             raise InvalidRequest(f"Alipay takes {CURRENCY} only")
@@ -112,7 +123,8 @@ class Alipay:
             raise InvalidRequest(f"the methods at Alipay are {', '.join(self.methods)}")
         if method in _PAGES:
             return Created(checkout=Checkout(kind="redirect", value=self._page(create, method)))
-        return Created(checkout=Checkout(kind="qr", value=await self._precreate(create)))
+        ends_at = checkout_end(payment, CODE_LIVES, datetime.fromtimestamp(self._clock(), UTC))
+        return Created(checkout=Checkout(kind="qr", value=await self._precreate(create)), checkout_ends_at=ends_at)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         response = await self._gateway.send("alipay.trade.query", {"out_trade_no": payment.out_trade_no})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import IO
 from urllib.parse import quote
 
@@ -24,14 +24,43 @@ from channels.paypal.account import addresses, read_credentials
 from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
 from channels.paypal.webhook import read_headers, verify_at_endpoint, verify_offline
-from channels.paypal.wire import Event, OwnAccount, PaypalOrder, Refund, amount_value, event_evidence, order_evidence
+from channels.paypal.wire import (
+    Event,
+    OwnAccount,
+    PaypalOrder,
+    Refund,
+    amount_value,
+    event_evidence,
+    failed_capture,
+    order_evidence,
+)
 from channels.transport import Response, Transport
 from core.account import AccountConfig
-from core.errors import ChannelRefused, ChannelUnreadable
+from core.checkout import CheckoutRules
+from core.errors import CaptureDeclined, ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Missing
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
+
+APPROVE_WITHIN = timedelta(hours=3)
+"""Life of an order that nobody approves; then PayPal does not know it any more. PayPal's answer in
+https://github.com/paypal/Checkout-PHP-SDK/issues/84, and the default of
+https://developer.paypal.com/docs/checkout/apm/reference/handle-uncaptured-payments/"""
+
+# https://developer.paypal.com/api/handle-payment-failures and the errors of https://developer.paypal.com/docs/api/orders/v2/.
+# Left out on purpose: PAYER_ACTION_REQUIRED (the buyer goes on with this approval), ORDER_ALREADY_CAPTURED and
+# DUPLICATE_INVOICE_ID (something was captured, and a query shows what), and every error that may pass by itself.
+_DECLINED = frozenset(
+    {
+        "CARD_EXPIRED",
+        "INSTRUMENT_DECLINED",
+        "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED",
+        "PAYER_CANNOT_PAY",
+        "REDIRECT_PAYER_FOR_ALTERNATE_FUNDING",
+        "TRANSACTION_REFUSED",
+    }
+)
 
 _CERTIFICATE_NAMES = {
     True: "messageverificationcerts.paypal.com",
@@ -53,6 +82,7 @@ class Paypal:
     watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     statement_zone: tzinfo = UTC
     statement_format = "transactions of the Transaction Search API, one JSON object a line"
+    checkouts = CheckoutRules(needs_capture=True, exists_once_created=True)
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = read_credentials(account)
@@ -76,7 +106,7 @@ class Paypal:
         )
 
     async def create_payment(self, create: Create) -> Created:
-        """Create an order for capture. It has no end at PayPal: it ends when we no longer capture it.
+        """Create an order for capture. PayPal forgets it when nobody approves it; it takes money only on our capture.
 
         The buyer is not offered payments that take days (a bank transfer): the order would be closed by then.
         """
@@ -90,7 +120,8 @@ class Paypal:
         if not is_same or payment.out_trade_no not in order.unit.numbers:
             raise ChannelUnreadable("other_payment")
         checkout = Checkout(kind="redirect", value=self._web_address(order.approve_url))
-        return Created(checkout=checkout, channel_reference=order.id)
+        created_at = order.create_time or payment.created_at
+        return Created(checkout=checkout, channel_reference=order.id, checkout_ends_at=created_at + APPROVE_WITHIN)
 
     async def query_payment(self, payment: Payment) -> Evidence:
         response = await self._api.call("GET", _order_path(payment))
@@ -116,11 +147,19 @@ class Paypal:
         the buyer has chosen another card.
         https://developer.paypal.com/reference/guidelines/idempotency/
         """
+        headers = {"Prefer": "return=representation"}
+        path = f"{_order_path(payment)}/capture"
         try:
-            require_success(await self._api.call("POST", f"{_order_path(payment)}/capture", b"{}"))
+            response = require_success(await self._api.call("POST", path, b"{}", headers=headers))
         except ChannelRefused as refused:
+            if refused.code in _DECLINED:
+                raise CaptureDeclined(refused.code) from None
             if refused.code != "ORDER_ALREADY_CAPTURED":
                 raise
+            return
+        code = failed_capture(response.body)
+        if code is not None:
+            raise CaptureDeclined(code)
 
     async def close_payment(self, payment: Payment) -> None:
         """Do nothing: an order that is not captured cannot be ended, and only our capture takes its money."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from channels.kit.json_body import read_json
 from core.errors import ChannelUnreadable, InvalidRequest
@@ -119,6 +120,7 @@ class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     status: Literal["CREATED", "SAVED", "APPROVED", "VOIDED", "COMPLETED", "PAYER_ACTION_REQUIRED"]
     purchase_units: tuple[_Unit, ...]
+    create_time: Instant | None = None
     links: tuple[_Link, ...] = ()
 
     @property
@@ -144,6 +146,7 @@ class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     event_type: Annotated[str, msgspec.Meta(max_length=128)]
+    create_time: Instant | None = None
     resource: msgspec.Raw
 
 
@@ -196,6 +199,16 @@ def order_evidence(order: PaypalOrder, number: str, own: OwnAccount) -> Evidence
     return Unpaid(**common)
 
 
+def failed_capture(body: bytes) -> str | None:
+    """Code for a response in which every capture has failed; None if there is another one, or none to read."""
+    try:
+        captures = read_json(body, PaypalOrder).unit.payments.captures
+    except ChannelUnreadable:
+        return None
+    has_failed = bool(captures) and all(capture.status in _WITHOUT_MONEY for capture in captures)
+    return f"CAPTURE_{captures[-1].status}" if has_failed else None
+
+
 def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
     """Evidence of an event; None when it is about no payment that can be one of ours.
 
@@ -206,7 +219,7 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
         order = read_json(bytes(event.resource), PaypalOrder)
         if len(order.purchase_units) != 1:
             return None  # ours have one
-        return order_evidence(order, order.ids[0], own)
+        return _approval_evidence(order_evidence(order, order.ids[0], own), event)
     if event.event_type in _OF_CAPTURES:
         return _capture_evidence(event.event_type, read_json(bytes(event.resource), Capture), own)
     if event.event_type in _OF_REFUNDS:
@@ -218,6 +231,7 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
     return None
 
 
+_WITHOUT_MONEY = frozenset({"DECLINED", "FAILED"})
 _WITH_MONEY = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
 _OF_CAPTURES = frozenset(
     {
@@ -228,6 +242,11 @@ _OF_CAPTURES = frozenset(
     }
 )
 _OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
+
+
+def _approval_evidence(evidence: Evidence, event: Event) -> Evidence:
+    """An approval has the time of its event, by which a new one is told from the resend of an old one."""
+    return replace(evidence, at=event.create_time) if isinstance(evidence, Approved) else evidence
 
 
 def _capture_evidence(event_type: str, capture: Capture, own: OwnAccount) -> Evidence:

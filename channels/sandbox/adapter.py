@@ -25,6 +25,7 @@ from channels.sandbox.account import Credentials, Id
 from channels.sandbox.statement import read_statement
 from channels.transport import STATEMENT_BYTES_MAX, Response, Transport
 from core.account import AccountConfig
+from core.checkout import CheckoutRules
 from core.errors import (
     CallbackForged,
     CallbackStale,
@@ -84,6 +85,7 @@ class Sandbox:
     watched_number = OUT_TRADE_NO
     statement_zone: tzinfo = UTC
     statement_format = "the sandbox's CSV in UTF-8"
+    checkouts = CheckoutRules(renews=True, exists_once_created=True)
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = account.credentials_as(Credentials)

@@ -34,6 +34,7 @@ from channels.stripe.objects import (
 from channels.stripe.signature import verify
 from channels.transport import Response, Transport
 from core.account import AccountConfig
+from core.checkout import CheckoutRules
 from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Evidence, Missing
 from core.order import Origin, Payment
@@ -57,6 +58,7 @@ class Stripe:
     watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     statement_zone: tzinfo = UTC
     statement_format = "balance transactions of the API with their source expanded, one JSON object a line"
+    checkouts = CheckoutRules(exists_once_created=True)
 
     def __init__(self, account: AccountConfig, transport: Transport) -> None:
         credentials = read_credentials(account)

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from secrets import token_hex
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.kit.checkout_end import checkout_end
 from channels.kit.json_body import read_json
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
@@ -49,6 +50,7 @@ from channels.wechatpay.certificates import Renewal, read_certificates
 from channels.wechatpay.keys import unseal
 from channels.wechatpay.wire import NO_CONTENT, OK, TOLERANCE_S, Wire
 from core.account import AccountConfig
+from core.checkout import CheckoutRules
 from core.errors import (
     CallbackForged,
     CallbackStale,
@@ -61,6 +63,9 @@ from core.evidence import Evidence, Missing, Unclear
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
+
+CHECKOUT_LIVES = {"native": timedelta(hours=2), "h5": timedelta(minutes=5), "jsapi": timedelta(hours=2)}
+"""Validity of a code (https://pay.weixin.qq.com/doc/v3/merchant/4012791877), of a link and of a prepay id."""
 
 _TRANSACTIONS = "/v3/pay/transactions"
 _REFUNDS = "/v3/refund/domestic/refunds"
@@ -76,6 +81,9 @@ class WechatPay:
     watched_number = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
     statement_zone: tzinfo = wechatpay_bill.ZONE
     statement_format = "the trade bill (交易账单) of bill_type ALL, SUCCESS or REFUND, as CSV or in gzip"
+    checkouts = CheckoutRules(
+        renews=True, exists_once_created=True, payer_fields={"h5": "client_ip", "jsapi": "openid"}
+    )
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         self._name = account.name
@@ -87,14 +95,19 @@ class WechatPay:
     async def create_payment(self, create: Create) -> Created:
         """Create it; no money is taken after `time_expire`: https://pay.weixin.qq.com/doc/v3/merchant/4012791877.
 
-        A code or link is valid for less (native and jsapi 2 h, h5 5 min), but the same number gets a fresh one until
-        then, so `payable_until` is this end.
+        A code or link is valid for less, but the same number gets a fresh one until then, with exactly the same terms:
+        https://pay.weixin.qq.com/docs/merchant/products/h5-payment/apilist.html. So `payable_until` is this end.
         """
         method = create.payment.method or self.methods[0]
         ends_at = create.payment.payable_until.replace(microsecond=0)
         body = {**self._order_fields(create, ends_at), **_method_fields(method, create)}
+        requested_at = self._wire.now()
         response = await self._call("POST", f"{_TRANSACTIONS}/{method}", body)
-        return Created(checkout=self._checkout(method, create, response), payable_until=ends_at)
+        return Created(
+            checkout=self._checkout(method, create, response),
+            payable_until=ends_at,
+            checkout_ends_at=checkout_end(create.payment, CHECKOUT_LIVES[method], requested_at),
+        )
 
     async def query_payment(self, payment: Payment) -> Evidence:
         if payment.channel_reference is None:

@@ -10,6 +10,7 @@
     on_late_accepted                an operator accepts money that came after close
     on_refresh                      the payments that a refresh queries
     on_refund_requested             an operator gives back money that did not pay the order
+    on_capture_refused              the channel's definite refusal to take the money of an approval
     on_refund                       the status of a refund at its channel
     on_deadline, on_close_*         the order's time is over, or the merchant ends it
 
@@ -19,11 +20,11 @@ giving up is not evidence.
 """
 
 from core.lifecycle.callbacks import CallbackResult, callback_result
+from core.lifecycle.capturing import Approval, Asked, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
+from core.lifecycle.ending import is_definitely_unpaid
 from core.lifecycle.judging import (
     CallbackPlan,
-    is_definitely_unpaid,
-    is_verified_unpaid,
     mismatch,
     on_callback,
     on_query,
@@ -35,11 +36,21 @@ from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
-from core.lifecycle.starting import on_create_refused, on_created, place, start_payment
+from core.lifecycle.starting import (
+    is_checkout_over,
+    on_create_refused,
+    on_created,
+    open_payment,
+    place,
+    start_payment,
+)
 from core.lifecycle.trusting import Message, on_unanswered
+from core.lifecycle.unpaid import is_free_of_money, is_verified_unpaid
 
 __all__ = [
     "MISMATCHES",
+    "Approval",
+    "Asked",
     "CallbackPlan",
     "CallbackResult",
     "DoublePolicy",
@@ -49,13 +60,17 @@ __all__ = [
     "PaymentTerms",
     "Rules",
     "callback_result",
+    "is_checkout_over",
     "is_definitely_unpaid",
+    "is_free_of_money",
     "is_going_back",
+    "is_new_approval",
     "is_verified_unpaid",
     "mismatch",
     "named_payment",
     "new_refund",
     "on_callback",
+    "on_capture_refused",
     "on_close_attempted",
     "on_close_requested",
     "on_create_refused",
@@ -67,6 +82,7 @@ __all__ = [
     "on_refund",
     "on_refund_requested",
     "on_unanswered",
+    "open_payment",
     "other_named",
     "place",
     "plan_callback",

@@ -6,16 +6,22 @@ that is there.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 import msgspec
 from msgspec.structs import replace
 
 from core.decision import Case, Change, Decision, Event, Observation, Outcome
-from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.attempts import next_attempt
+from core.lifecycle.capturing import (
+    NOTHING_ASKED,
+    Approval,
+    capture,
+    may_capture,
+    unasked,
+)
+from core.lifecycle.ending import is_definitely_unpaid
 from core.lifecycle.paying import on_confirmed, on_money
-from core.lifecycle.rules import MISMATCHES, Rules
+from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PaymentStatus
 
 
@@ -38,7 +44,7 @@ def on_callback(
 
     `unconfirmed`: it pays although no query has confirmed it (`core.lifecycle.trusting`).
     """
-    return _on_evidence(state, key, evidence, rules, by, is_query=False, claimed=claimed, unconfirmed=unconfirmed)
+    return _on_evidence(state, key, evidence, rules, by, approval=None, claimed=claimed, unconfirmed=unconfirmed)
 
 
 def on_query(
@@ -51,17 +57,22 @@ def on_query(
     arm_no: int | None = None,
     claimed: bool = False,
     after_capture: bool = False,
+    approval: Approval = NOTHING_ASKED,
 ) -> Decision:
     """The result of a query. `arm_no` is given by a scheduled query, which alone advances the attempt.
 
     A payment that is still open although its order is resolved (another one paid it) is to be closed at its channel.
 
-    `after_capture`: a capture was requested just before. *Approved* then means that the money is not taken yet, or was
-    declined: it counts as unpaid, and the next query captures again, so that nothing runs in a circle.
+    `after_capture`: a capture was requested just before, or none shall be. *Approved* then means that the money is not
+    taken yet, or was declined: it counts as unpaid, and the next query captures again, so that nothing runs in a
+    circle.
+
+    `approval` is about a capture of the payment. `query` of the decision names the order's other payments that are to
+    be asked before it.
     """
     if after_capture and isinstance(evidence, Approved):
         evidence = _unpaid(evidence)
-    decision = _on_evidence(state, key, evidence, rules, by, is_query=True, claimed=claimed)
+    decision = _on_evidence(state, key, evidence, rules, by, approval=approval, claimed=claimed)
     payment, row = state.payment(key), state.pending_of(key)
     if payment is None:
         return decision
@@ -91,35 +102,6 @@ def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | N
     if evidence.amount is not None and evidence.amount != payment.amount:
         return CaseReason.AMOUNT_MISMATCH, f"{evidence.amount} instead of {payment.amount}"
     return None
-
-
-def is_verified_unpaid(payment: Payment, evidence: Evidence) -> bool:
-    """Whether the buyer may be sent to pay another way: the channel says, of this very payment, that no money came and
-    none is under way. Doubt (an approval, no clear answer) is not unpaid.
-    """
-    if isinstance(evidence, Unpaid) and evidence.under_way:
-        return False
-    return isinstance(evidence, Unpaid | Missing | Closed) and mismatch(payment, evidence) is None
-
-
-def is_definitely_unpaid(payment: Payment, evidence: Evidence, rules: Rules, now: datetime) -> bool:
-    """Whether the evidence says that this payment has no money and never will have.
-
-    A verified *missing* or *unpaid* says so only when the channel can no longer take money (`payable_until` and the
-    margin have passed, and a close was attempted), or when the channel had refused to create it. Money that is
-    under way is waited for however long it takes.
-    """
-    match evidence:
-        case Closed():
-            return True
-        case Missing() if payment.refused_at is not None:
-            return True
-        case Unpaid(under_way=True):
-            return False
-        case Missing() | Unpaid() | Approved():
-            over = now - timedelta(seconds=rules.payable_margin_s) >= payment.payable_until
-            return over and (payment.close_attempted_at is not None or payment.origin is Origin.WATCHED)
-    return False
 
 
 # -- callbacks ---------------------------------------------------------------------------------------------------------
@@ -158,10 +140,11 @@ def _on_evidence(
     rules: Rules,
     by: Source,
     *,
-    is_query: bool,
+    approval: Approval | None,
     claimed: bool,
     unconfirmed: bool = False,
 ) -> Decision:
+    """`approval` None: the evidence is a callback's."""
     payment = state.payment(key)
     if payment is None:
         return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
@@ -173,12 +156,13 @@ def _on_evidence(
         return _open_case(state, payment, evidence, by, *difference)
     match evidence:
         case Paid() | Refunded():
+            is_query = approval is not None
             return _on_agreed_money(state, payment, evidence, rules, by, is_query=is_query, unconfirmed=unconfirmed)
         case Unclear(reason=reason):
             return _observe(state, payment, evidence, by, Outcome.UNCLEAR, reason)
     if payment.status is PaymentStatus.OPEN:
-        return _on_no_money(state, payment, evidence, rules, by, is_query=is_query)
-    if is_query and payment.unconfirmed_since is not None:
+        return _on_no_money(state, payment, evidence, rules, by, approval)
+    if approval is not None and payment.unconfirmed_since is not None:
         detail = f"a callback has paid it, and the channel says {kind_of(evidence)}"
         return _open_case(state, payment, evidence, by, CaseReason.CALLBACK_CONTRADICTED, detail, Outcome.CONTRADICTED)
     return _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
@@ -211,39 +195,17 @@ def _is_reused(payment: Payment, evidence: Paid | Refunded) -> bool:
 
 
 def _on_no_money(
-    state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source, *, is_query: bool
+    state: OrderState, payment: Payment, evidence: Evidence, rules: Rules, by: Source, approval: Approval | None
 ) -> Decision:
     """An open payment without money: it is over, or the channel is to take its money now, or nothing has changed."""
-    is_final = is_query or isinstance(evidence, Closed)
+    is_final = approval is not None or isinstance(evidence, Closed)
     if is_final and is_definitely_unpaid(payment, evidence, rules, state.now):
         return _close_payment(state, payment, evidence, by)
-    if is_query and isinstance(evidence, Approved) and _may_capture(state, payment):
-        return _capture(state, payment, evidence, by)
-    return _observe(state, payment, evidence, by, Outcome.STILL_OPEN)
-
-
-def _may_capture(state: OrderState, payment: Payment) -> bool:
-    """Never the money of an order that is paid, closed or over its time, nor of a payment that is not ours.
-
-    While another payment of the order is doubted (amount, number, …) none is captured: a person looks first.
-    """
-    order = state.order
-    if order.is_resolved or state.now >= order.expires_at or payment.origin is not Origin.OURS:
-        return False
-    return not any(reason in MISMATCHES for _, reason in state.open_cases)
-
-
-def _capture(state: OrderState, payment: Payment, evidence: Approved, by: Source) -> Decision:
-    """The buyer agreed, and the channel takes the money on request.
-
-    The decision is written first, under the order's version: a payment or a close that is faster wins, and then nothing
-    is captured.
-    """
-    change = Change(
-        order=state.order.next_version(),
-        event=Event(kind=Outcome.CAPTURE_REQUESTED, by=by, key=payment.key, evidence=evidence),
-    )
-    return Decision(outcome=Outcome.CAPTURE_REQUESTED, change=change, capture=(payment.key,))
+    unchanged = _observe(state, payment, evidence, by, Outcome.STILL_OPEN)
+    if approval is None or not isinstance(evidence, Approved) or not may_capture(state, payment, approval):
+        return unchanged
+    others = unasked(state, payment, approval.asked)
+    return replace(unchanged, query=others) if others else capture(state, payment, evidence, by)
 
 
 def _unpaid(evidence: Approved) -> Unpaid:

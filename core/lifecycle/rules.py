@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from core.backoff import Backoff
+from core.checkout import NO_PAYER, CheckoutRules, Payer
 from core.order import CaseReason, Origin
 
 
@@ -27,7 +28,8 @@ class DoublePolicy(StrEnum):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules in force: the back-off and the margin of the deployment, the policies of the account.
+    """The rules in force: the back-off and the margin of the deployment, the policies of the account, the checkouts of
+    its channel.
 
     `payable_margin_s` is how long after `payable_until` a channel may still report money. `unanswered_s` is how long
     queries of a payment must have had no answer before its callback alone pays.
@@ -38,6 +40,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     unanswered_s: float = 30.0
     late_policy: LatePolicy = LatePolicy.ACCEPT
     double_policy: DoublePolicy = DoublePolicy.FLAG
+    checkouts: CheckoutRules = CheckoutRules()
 
 
 MISMATCHES = frozenset(
@@ -66,7 +69,10 @@ class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """Terms of a payment. A watched payment brings its number, and may bring its channel reference and its end."""
+    """Terms of a payment. A watched payment brings its number, and may bring its channel reference and its end.
+
+    `payer` is the one that the checkout of the method belongs to.
+    """
 
     account: str
     method: str = ""
@@ -74,3 +80,4 @@ class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = Origin.OURS
     channel_reference: str | None = None
     payable_until: datetime | None = None
+    payer: Payer = NO_PAYER

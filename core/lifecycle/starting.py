@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 from msgspec.structs import replace
 
+from core.checkout import NO_PAYER, Payer
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
+from core.lifecycle.capturing import Asked, is_claimed
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
     Checkout,
@@ -71,25 +74,33 @@ def place(
 
 
 def start_payment(
-    state: OrderState, terms: PaymentTerms, rules: Rules, *, unclear: tuple[PaymentKey, ...] = ()
+    state: OrderState,
+    terms: PaymentTerms,
+    rules: Rules,
+    *,
+    unclear: tuple[PaymentKey, ...] = (),
+    asked: Asked = MappingProxyType({}),
 ) -> Decision:
-    """Start another payment. The flow has queried the earlier ones; `unclear` are those without a clear result.
+    """Start another payment. The flow has queried the earlier ones; `unclear` are those without a clear result, `asked`
+    the others.
 
-    Nobody pays twice: paid → nothing is started; unclear → refused; same account and method → the open payment is used
-    again.
+    Nobody pays twice: paid → nothing is started; unclear, or captured meanwhile → refused; same account and method →
+    the open payment is used again. If its checkout has ended, or is another payer's, the decision names it in `close`:
+    a new number must wait until it is definite. One that takes money only on our capture is given up instead, with
+    every payment whose capture was refused.
     """
     order = state.order
     if order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
     if order.status is OrderStatus.CLOSED or state.now >= order.expires_at:
         return Decision(outcome=Outcome.ALREADY_CLOSED)
-    for row in state.open_payments():
-        wanted = terms.out_trade_no if terms.origin is Origin.WATCHED else row.out_trade_no
-        same = (row.channel_account, row.method, row.origin) == (terms.account, terms.method, terms.origin)
-        if same and row.out_trade_no == wanted and row.refused_at is None:
-            return Decision(outcome=Outcome.REUSED)
-    if any(row.key in unclear for row in state.open_payments()):
+    same = open_payment(state, terms)
+    if same is not None and not is_checkout_over(same, terms.payer, state.now):
+        return Decision(outcome=Outcome.REUSED)
+    if any(row.key in unclear or is_claimed(row, asked) for row in state.open_payments()):
         return Decision(outcome=Outcome.UNCLEAR)
+    if same is not None and not rules.checkouts.needs_capture:
+        return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))
     payment = _new_payment(order, terms, 1 + len(state.payments), state.now)
     change = Change(
         order=order.next_version(
@@ -98,9 +109,28 @@ def start_payment(
         ),
         event=Event(kind=Outcome.STARTED, by=Source.API, key=payment.key),
         new_payments=(payment,),
+        payments=_given_up(state, same),
         arm=(_first_query(payment, rules),),
     )
     return Decision(outcome=Outcome.STARTED, change=change)
+
+
+def open_payment(state: OrderState, terms: PaymentTerms) -> Payment | None:
+    """The newest open payment of this account and method that is not given up; a watched one by its number."""
+    rows = [
+        row
+        for row in state.open_payments()
+        if (row.channel_account, row.method, row.origin) == (terms.account, terms.method, terms.origin)
+        and (terms.origin is Origin.OURS or row.out_trade_no == terms.out_trade_no)
+        and row.given_up_at is None
+    ]
+    return rows[-1] if rows else None
+
+
+def is_checkout_over(payment: Payment, payer: Payer, now: datetime) -> bool:
+    """Whether this payer cannot use the payment: creation was refused, its checkout has ended or is another payer's."""
+    is_anothers = payment.payer is not None and payer not in (NO_PAYER, payment.payer)
+    return payment.refused_at is not None or is_anothers or _has_ended(payment, now)
 
 
 def on_created(
@@ -110,34 +140,47 @@ def on_created(
     checkout: Checkout,
     channel_reference: str | None,
     payable_until: datetime | None,
+    checkout_ends_at: datetime | None = None,
 ) -> Decision:
-    """The channel created the payment: store its checkout. From now on the page shows *processing*."""
+    """The channel created the payment: store its checkout. From now on the page shows *processing*.
+
+    After the end of a checkout the same number may have been given a fresh one. `checkout_ends_at` None: it works as
+    long as the payment can be paid.
+    """
     payment = state.payment(key)
     if payment is None:
         return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
-    if payment.checkout is not None or payment.status is not PaymentStatus.OPEN:
+    is_in_use = payment.checkout is not None and not _has_ended(payment, state.now)
+    if is_in_use or payment.status is not PaymentStatus.OPEN:
         return Decision(outcome=Outcome.NOTHING_NEW)
+    until = payment.payable_until if payable_until is None else _bounded(payable_until, state.now)
     created = replace(
         payment,
         checkout=checkout,
+        checkout_ends_at=min(checkout_ends_at or until, until),
         channel_reference=channel_reference or payment.channel_reference,
-        payable_until=payment.payable_until if payable_until is None else _bounded(payable_until, state.now),
+        payable_until=until,
         refused_at=None,
     )
+    outcome = Outcome.HANDED_OFF if payment.checkout is None else Outcome.CHECKOUT_RENEWED
     change = Change(
         order=state.order.next_version(handed_off_at=state.order.handed_off_at or state.now),
-        event=Event(kind=Outcome.HANDED_OFF, by=Source.API, key=key),
+        event=Event(kind=outcome, by=Source.API, key=key),
         payments=(created,),
     )
-    return Decision(outcome=Outcome.HANDED_OFF, change=change)
+    return Decision(outcome=outcome, change=change)
 
 
 def on_create_refused(state: OrderState, key: PaymentKey, code: str) -> Decision:
-    """The channel refused to create it. Only together with a verified *missing* does that end the payment."""
+    """The channel refused to create it. Only together with a verified *missing* does that end the payment.
+
+    The refusal of a fresh checkout says nothing about the payment that is there.
+    """
     payment = state.payment(key)
     if payment is None:
         return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
-    if payment.refused_at is not None or payment.status is not PaymentStatus.OPEN:
+    is_known = payment.refused_at is not None or payment.checkout is not None
+    if is_known or payment.status is not PaymentStatus.OPEN:
         return Decision(outcome=Outcome.NOTHING_NEW)
     change = Change(
         order=state.order.next_version(),
@@ -175,7 +218,21 @@ def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: dateti
         method=terms.method,
         origin=terms.origin,
         channel_reference=terms.channel_reference,
+        payer=None if terms.payer == NO_PAYER else terms.payer,
     )
+
+
+def _given_up(state: OrderState, same: Payment | None) -> tuple[Payment, ...]:
+    """Payments that are never captured from now on: the one that is replaced, and those whose capture was refused."""
+    return tuple(
+        replace(row, given_up_at=state.now)
+        for row in state.open_payments()
+        if row.given_up_at is None and (row is same or row.capture_refused_at is not None)
+    )
+
+
+def _has_ended(payment: Payment, now: datetime) -> bool:
+    return payment.checkout_ends_at is not None and now >= payment.checkout_ends_at
 
 
 def _bounded(payable_until: datetime, now: datetime) -> datetime:

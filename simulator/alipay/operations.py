@@ -82,6 +82,7 @@ def _terms(simulation: Simulation, call: Call, *, is_code: bool) -> Terms | None
         expires_at=expires_at,
         callback_url=callback_url,
         return_url=None if is_code else _web_address(given.get("return_url", "")),
+        wire={"link_holds_once_opened": is_code},
     )
 
 
@@ -112,6 +113,8 @@ def _precreate(simulation: Simulation, call: Call) -> Response:
     payment = _create(simulation, call, is_code=True)
     if isinstance(payment, str):
         return refusal(call, payment, code="20000" if payment.endswith("SYSTEM_ERROR") else "40004")
+    if payment.opened_at is None:
+        payment = simulation.hand_out_link(payment, CODE_LIVES, call.now)
     return success(call, out_trade_no=payment.terms.out_trade_no, qr_code=simulation.pay_url(payment))
 
 

@@ -62,6 +62,7 @@ class Fault(StrEnum):
     REFUND_FAILS = "refund_fails"
     REFUNDED_IN_CONSOLE = "refunded_in_console"
     REFUNDED_IN_PART = "refunded_in_part"
+    CAPTURE_DECLINED = "capture_declined"
     STATEMENT_OMITS = "statement_omits"
     STATEMENT_WRONG_AMOUNT = "statement_wrong_amount"
     STATEMENT_MALFORMED = "statement_malformed"
@@ -88,6 +89,7 @@ CALL_FAULTS = frozenset(
         Fault.TRUNCATED,
         Fault.WRONG_AMOUNT_IN_QUERY,
         Fault.OTHER_ORDER,
+        Fault.CAPTURE_DECLINED,
     }
 )
 
@@ -140,6 +142,11 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     settle_after_s: Seconds = 1.0
     # The buyer uses a slow method: the money arrives `settle_after_s` after the approval.
     settles_later: Share = 0.0
+    # Per capture: refused with this issue, while the approval stays.
+    capture_declined: Share = 0.0
+    capture_issue: Annotated[str, Meta(pattern="^[A-Z_]{1,64}$")] = "INSTRUMENT_DECLINED"
+    # Links that are handed out now end after this time; 0: after the channel's own.
+    links_end_after_s: Seconds = 0.0
     # Refunds are `processing` for this time; then the share fails and the others succeed.
     refund_settles_s: Seconds = 0.0
     refund_fails: Share = 0.0

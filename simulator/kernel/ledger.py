@@ -83,7 +83,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """State of a payment. `settled_late`: the money arrived after the payment was closed.
 
     `opened_at`: the buyer first saw the pay page (scanned the code). `agreed_at`: the buyer approved the payment at a
-    channel that takes the money later.
+    channel that takes the money later, and has done so `agreements` times. `link_ends_at`: from then on the pay page
+    with this `token` takes nothing (None: it works as long as the payment).
     """
 
     merchant_id: str
@@ -98,6 +99,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     settled_late: bool = False
     opened_at: datetime | None = None
     agreed_at: datetime | None = None
+    agreements: int = 0
+    link_ends_at: datetime | None = None
 
     @property
     def key(self) -> Key:
@@ -174,28 +177,40 @@ class Ledger:
             return payment
         return self._keep(replace(payment, status=PaymentStatus.CLOSED, closed_at=payment.terms.expires_at))
 
+    def hand_out_link(self, key: Key, ends_at: datetime, now: datetime) -> Payment:
+        """Return the payment with a link that works: the same one until its end, then another one."""
+        payment = self._payments[key]
+        if payment.link_ends_at is None:
+            return self._keep(replace(payment, link_ends_at=ends_at))
+        if now < payment.link_ends_at:
+            return payment
+        token = _name("token", key.merchant_id, key.number, payment.token)
+        self._keys_by_token[token] = key
+        return self._keep(replace(payment, token=token, link_ends_at=ends_at))
+
     def find_by_token(self, token: str, now: datetime) -> Payment | None:
         """Return the payment whose pay page has this token."""
         key = self._keys_by_token.get(token)
         return None if key is None else self.find(key, now)
 
     def open(self, key: Key, now: datetime) -> Payment | None:
-        """Record the buyer's first look at the pay page."""
+        """Record the buyer's first look at the pay page. Where a scan makes the trade, the link holds from then on."""
         payment = self.find(key, now)
         if payment is None or payment.opened_at is not None:
             return payment
-        return self._keep(replace(payment, opened_at=now))
+        ends_at = None if payment.terms.wire.get("link_holds_once_opened") else payment.link_ends_at
+        return self._keep(replace(payment, opened_at=now, link_ends_at=ends_at))
 
-    def agree(self, key: Key, now: datetime) -> Payment | Refusal:
-        """Record the buyer's approval; the money is taken later. A repeat changes nothing."""
+    def agree(self, key: Key, now: datetime, *, again: bool = False) -> Payment | Refusal:
+        """Record the buyer's approval; the money is taken later. A repeat changes nothing, unless it is `again`."""
         payment = self.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
-        if payment.status.was_paid or payment.agreed_at is not None:
+        if payment.status.was_paid or (payment.agreed_at is not None and not again):
             return payment
         if payment.status is PaymentStatus.CLOSED:
             return Refusal.NOT_PAYABLE
-        return self._keep(replace(payment, agreed_at=now))
+        return self._keep(replace(payment, agreed_at=now, agreements=payment.agreements + 1))
 
     def pay(self, key: Key, now: datetime) -> Payment | Refusal:
         """Record the buyer's money. A payment takes money once: a repeat changes nothing."""
@@ -337,6 +352,6 @@ def _is_on(at: datetime | None, day: date, zone: tzinfo) -> TypeGuard[datetime]:
     return at is not None and at.astimezone(zone).date() == day
 
 
-def _name(kind: str, merchant_id: str, number: str) -> str:
+def _name(*parts: str) -> str:
     """Return a name that is the same in every run: it is made from the number and not counted."""
-    return blake2b(f"{kind}\x1f{merchant_id}\x1f{number}".encode(), digest_size=12).hexdigest()
+    return blake2b("\x1f".join(parts).encode(), digest_size=12).hexdigest()

@@ -73,6 +73,8 @@ async def _show(simulation: Simulation, request: Request) -> Reply:
     if off is not None:
         return off
     payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
+    if payment is not None and _is_link_over(simulation, request, payment):
+        return _ended_page()
     opened = None if payment is None else simulation.open(payment.key)
     if opened is None:
         return _no_such_page()
@@ -87,6 +89,8 @@ async def _act(simulation: Simulation, request: Request) -> Reply:
     payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
     if payment is None:
         return _no_such_page()
+    if _is_link_over(simulation, request, payment):
+        return _ended_page()
     try:
         action = Action(parse_qs(request.body.decode("ascii", "replace")).get("action", [""])[0])
     except ValueError:
@@ -126,6 +130,19 @@ def _way_back(payment: Payment) -> str:
     if payment.terms.return_url is None:
         return ""
     return f'<p><a id="return" href="{escape(payment.terms.return_url)}">Back to the shop</a></p>'
+
+
+def _is_link_over(simulation: Simulation, request: Request, payment: Payment) -> bool:
+    """Return whether this link takes nothing any more, although the payment may still be payable by another one."""
+    if payment.status is not PaymentStatus.UNPAID:
+        return False
+    is_past = payment.link_ends_at is not None and simulation.now() >= payment.link_ends_at
+    return is_past or request.params["token"] != payment.token
+
+
+def _ended_page() -> Response:
+    text = "This link has ended: the shop can give you another one"
+    return _page("Link ended", f'<h1 data-status="ended">{text}.</h1>', status=410)
 
 
 def _no_such_page() -> Response:

@@ -100,6 +100,15 @@ class Simulation:
             self.sender.forge(_paid_event(payment, now))
         return payment
 
+    def hand_out_link(self, payment: Payment, lives: timedelta, now: datetime) -> Payment:
+        """Return the payment with a link that works for `lives`, or for as long as the profile says."""
+        return self.ledger.hand_out_link(payment.key, now + self.life_of_a_link(lives), now)
+
+    def life_of_a_link(self, lives: timedelta) -> timedelta:
+        """Return the channel's own time, unless the profile has another one."""
+        seconds = self.faults.profile.links_end_after_s
+        return timedelta(seconds=seconds) if seconds else lives
+
     def query_payment(self, account: Account, number: str, nth: int, now: datetime) -> Payment | Refusal:
         """Return the payment for the `nth` query with this number: the true one, or a wrong one by a fault."""
         payment = self._visible(Key(account.merchant_id, number), now)
@@ -210,16 +219,18 @@ class Simulation:
 
     def _needs_agreement(self, payment: Payment) -> bool:
         """Return whether Pay only approves: the money is captured later, or arrives by a slow method."""
-        if payment.agreed_at is not None or payment.status is not PaymentStatus.UNPAID:
+        if payment.status is not PaymentStatus.UNPAID:
             return False
         channel = self.channels[self.accounts[payment.merchant_id].channel]
+        if payment.agreed_at is not None:
+            return channel.needs_capture
         return channel.needs_capture or self.faults.applies(Fault.SETTLES_LATER, payment.key.number)
 
     def _agree(self, before: Payment, now: datetime) -> Payment | Refusal:
-        agreed = self.ledger.agree(before.key, now)
+        channel = self.channels[self.accounts[before.merchant_id].channel]
+        agreed = self.ledger.agree(before.key, now, again=channel.needs_capture)
         if not isinstance(agreed, Payment):
             return agreed
-        channel = self.channels[self.accounts[agreed.merchant_id].channel]
         self._schedule_if_sent(_agreed_event(agreed, now))
         if not channel.needs_capture:
             self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_agreed, agreed.key))
@@ -293,7 +304,8 @@ def _paid_event(payment: Payment, at: datetime) -> Event:
 
 
 def _agreed_event(payment: Payment, at: datetime) -> Event:
-    callback_id = _callback_id(EventType.PAYMENT_AGREED, payment.key)
+    again = () if payment.agreements < 2 else (str(payment.agreements),)  # noqa: PLR2004 - the second approval
+    callback_id = _callback_id(EventType.PAYMENT_AGREED, payment.key, *again)
     return Event(callback_id=callback_id, type=EventType.PAYMENT_AGREED, created_at=at, payment=payment)
 
 
@@ -310,8 +322,8 @@ def _console_refund_no(payment: Payment) -> str:
     return "re_" + blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _callback_id(type_: EventType, key: Key) -> str:
-    return "cb_" + blake2b("\x1f".join((type_, *key)).encode(), digest_size=12).hexdigest()
+def _callback_id(type_: EventType, key: Key, *more: str) -> str:
+    return "cb_" + blake2b("\x1f".join((type_, *key, *more)).encode(), digest_size=12).hexdigest()
 
 
 def _paid_under_another_number(payment: Payment, now: datetime) -> Payment:

@@ -14,8 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from simulator.kernel.dispatch import Call, Operation
-from simulator.kernel.faults import CallKind
-from simulator.kernel.ledger import Key, Ledger, Payment, Refund, Refusal, Terms
+from simulator.kernel.faults import CallKind, Fault
+from simulator.kernel.ledger import Key, Ledger, Payment, PaymentStatus, Refund, Refusal, Terms
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response
 from simulator.paypal.keys import CERTIFICATES, is_genuine, new_token, wire_of, with_wire
@@ -34,8 +34,8 @@ from simulator.paypal.wire import (
     unprocessable,
 )
 
-APPROVE_WITHIN = timedelta(hours=6)
-"""An order that is not captured expires after this time."""
+APPROVE_WITHIN = timedelta(hours=3)
+"""An order that nobody approves is not known any more after this time; an approved one is void."""
 
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 
@@ -92,6 +92,7 @@ def _create(simulation: Simulation, call: Call) -> Response:
         return error(400, "INVALID_REQUEST", "INVALID_STRING_LENGTH")
     _note_origin(simulation, call)
     known = simulation.ledger.find(Key(call.account.merchant_id, number), call.now)
+    lives = simulation.life_of_a_link(APPROVE_WITHIN)
     created = simulation.create(
         call.account,
         Terms(
@@ -99,7 +100,7 @@ def _create(simulation: Simulation, call: Call) -> Response:
             amount=amount,
             currency=unit.amount.currency_code,
             subject=unit.description,
-            expires_at=call.now + APPROVE_WITHIN if known is None else known.terms.expires_at,
+            expires_at=call.now + lives if known is None else known.terms.expires_at,
             callback_url=call.account.callback_url,
             return_url=body.payment_source.paypal.experience_context.return_url,
         ),
@@ -112,7 +113,7 @@ def _create(simulation: Simulation, call: Call) -> Response:
 
 def _query(simulation: Simulation, call: Call) -> Response:
     found = simulation.query_payment(call.account, _number_in_path(call.request), call.nth, call.now)
-    if isinstance(found, Refusal):
+    if isinstance(found, Refusal) or _has_vanished(found):
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
     order = order_object(
         found, _refunds_of(simulation, found), simulation.pay_url(found), id_=call.request.params["order_id"]
@@ -125,8 +126,12 @@ def _capture(simulation: Simulation, call: Call) -> Response:
     number = _number_in_path(call.request)
     key, records = Key(call.account.merchant_id, number), _records_of(simulation)
     before = simulation.ledger.find(key, call.now)
+    if before is not None and _has_vanished(before):
+        return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
     if before is not None and before.status.was_paid and records.captured_by.get(key) != _request_id(call.request):
         return unprocessable("ORDER_ALREADY_CAPTURED")
+    if _is_declined(simulation, call, before):
+        return unprocessable(simulation.faults.profile.capture_issue)
     paid = simulation.capture(call.account, number, call.now)
     if paid is Refusal.PAYMENT_NOT_EXIST:
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
@@ -135,6 +140,17 @@ def _capture(simulation: Simulation, call: Call) -> Response:
     records.captured_by.setdefault(key, _request_id(call.request))
     records.of_capture[paid.transaction_id or ""] = key
     return _order_response(simulation, call, paid, 201)
+
+
+def _has_vanished(payment: Payment) -> bool:
+    return payment.status is PaymentStatus.CLOSED and payment.agreed_at is None
+
+
+def _is_declined(simulation: Simulation, call: Call, payment: Payment | None) -> bool:
+    """Return whether the buyer's card or account brings no money: the approval stays as it is."""
+    if payment is None or payment.status is not PaymentStatus.UNPAID or payment.agreed_at is None:
+        return False
+    return simulation.faults.applies(Fault.CAPTURE_DECLINED, payment.key.number, call.nth)
 
 
 def _order_response(simulation: Simulation, call: Call, payment: Payment, status: int) -> Response:

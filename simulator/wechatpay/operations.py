@@ -17,6 +17,9 @@ from simulator.wechatpay.bodies import CloseBody, Order, RefundOrder, certificat
 from simulator.wechatpay.wire import keys_of, signed
 
 METHODS = ("native", "h5", "jsapi")
+LINK_LIVES = {"native": timedelta(hours=2), "h5": timedelta(minutes=5), "jsapi": timedelta(hours=2)}
+"""A code, a link and a prepay id: https://pay.weixin.qq.com/doc/v3/merchant/4012791877 and its related pages."""
+
 _NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
 _REFUND_NUMBER = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}", re.ASCII)
 _WEEK = timedelta(days=7)
@@ -60,6 +63,7 @@ def create(method: str, simulation: Simulation, call: Call) -> Response:
         subject=body.description,
         expires_at=body.time_expire or (known.terms.expires_at if known else call.now + _WEEK),
         callback_url=body.notify_url,
+        wire=_method_terms(method, body),
     )
     created = simulation.create(call.account, terms, call.now)
     if isinstance(created, Refusal):
@@ -68,7 +72,15 @@ def create(method: str, simulation: Simulation, call: Call) -> Response:
         return wrong_parameter("订单已关闭", "ORDER_CLOSED")
     if created.status.was_paid:
         return _refused(Refusal.ALREADY_PAID)
-    return signed(call, json_response(_checkout(method, created, simulation.pay_url(created))))
+    linked = simulation.hand_out_link(created, LINK_LIVES[method], call.now)
+    return signed(call, json_response(_checkout(method, linked, simulation.pay_url(linked))))
+
+
+def _method_terms(method: str, body: Order) -> dict[str, str]:
+    """Return the terms besides amount, subject, end and address that a repeated creation must have too."""
+    openid = body.payer.openid if body.payer is not None else ""
+    client_ip = body.scene_info.payer_client_ip if body.scene_info is not None else ""
+    return {"method": method, "openid": openid, "client_ip": client_ip}
 
 
 def _wrong_with(method: str, body: Order, call: Call, simulation: Simulation, *, is_new: bool) -> Response | None:

@@ -15,8 +15,9 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from channels.adapters import open_channel
-from channels.base import Channel, Create, Created, MalformedRow, Payer, StatedTotal, StatementItem, StatementRow
+from channels.base import Channel, Create, Created, MalformedRow, StatedTotal, StatementItem, StatementRow
 from channels.transport import Transport
+from core.checkout import Payer
 from core.evidence import Evidence, Paid
 from core.order import Payment, PaymentStatus
 from simulator.kernel.faults import CallKind

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from channels.base import NO_PAYER, Channel, ListsUndelivered
+from channels.base import Channel, ListsUndelivered
+from core.checkout import NO_PAYER
 from core.errors import ChannelError, ChannelRefused, ChannelUnavailable, ChannelUnreadable, InvalidRequest
 from core.evidence import Closed, Evidence, Missing, Paid, Unpaid
 from simulator.kernel.faults import CallKind, FaultProfile
@@ -48,7 +49,8 @@ async def test_a_method_without_its_required_payer_sends_nothing(env: Env) -> No
 
 
 async def test_two_creations_are_one_payment_with_the_same_checkout(env: Env) -> None:
-    assert await env.create() == await env.create()
+    row = env.driver.payment(created_at=datetime.now(UTC))
+    assert await env.create(row) == await env.create(row)
     assert len(env.payments()) == 1
 
 

@@ -1,19 +1,33 @@
 """Rules of a capture after the buyer's approval: never for an order that is paid, closed, expired or in doubt."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from core.checkout import CheckoutRules
 from core.decision import Decision, Outcome
-from core.evidence import Approved, Source
-from core.lifecycle import is_definitely_unpaid, on_callback, on_query
+from core.evidence import APPROVAL_HINT, Approved, Evidence, Source
+from core.lifecycle import (
+    Approval,
+    PaymentTerms,
+    is_definitely_unpaid,
+    is_free_of_money,
+    is_new_approval,
+    is_verified_unpaid,
+    on_callback,
+    on_capture_refused,
+    on_query,
+    start_payment,
+)
 from core.lifecycle.rules import MISMATCHES
-from core.order import CaseReason, OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus
+from core.order import CaseReason, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
 from tests.core.states import (
     ALIPAY,
     EXPIRES_AT,
     MARGIN,
+    NOW,
     RULES,
     WECHAT,
     a_payment,
@@ -21,8 +35,11 @@ from tests.core.states import (
     a_state,
     an_order,
     closed_order,
+    missing,
     paid_order,
     paid_payment,
+    unclear,
+    unpaid,
 )
 
 SCHEDULED = a_row(ALIPAY).arm_no
@@ -44,7 +61,8 @@ def test_an_approved_payment_is_captured_after_its_event_is_committed() -> None:
     assert decision.change is not None
     assert decision.change.event.kind is Outcome.CAPTURE_REQUESTED
     assert decision.change.order == an_order(version=4)
-    assert (decision.change.payments, decision.change.resolved, decision.change.notification) == ((), (), None)
+    assert decision.change.payments == (a_payment(capture_requested_at=NOW),)
+    assert (decision.change.resolved, decision.change.notification) == ((), None)
 
 
 def test_an_approval_does_not_pay_the_order() -> None:
@@ -143,3 +161,188 @@ def test_an_uncaptured_approval_is_definitely_unpaid_after_the_margin(
     """Only nodrop captures, and the margin is long enough to see a capture of the last moment."""
     payment = a_payment(close_attempted_at=EXPIRES_AT if is_closed else None)
     assert is_definitely_unpaid(payment, approved(), RULES, payment.payable_until + after) is is_over
+
+
+# -- a refused capture -------------------------------------------------------------------------------------------------
+
+CAPTURED = a_payment(capture_requested_at=NOW)
+REFUSED = a_payment(capture_requested_at=NOW, capture_refused_at=NOW)
+GIVEN_UP = a_payment(capture_requested_at=NOW, capture_refused_at=NOW, given_up_at=NOW)
+LATER = NOW + timedelta(minutes=1)
+ANOTHER = PaymentTerms(account="wechat", out_trade_no=WECHAT.out_trade_no)
+
+
+def refuse(state: OrderState, captured: Payment = CAPTURED) -> Decision:
+    return on_capture_refused(state, captured, "INSTRUMENT_DECLINED", Source.QUERY)
+
+
+def test_a_definite_refusal_ends_the_approval_and_nothing_else() -> None:
+    decision = refuse(a_state(an_order(), CAPTURED))
+    assert decision.outcome is Outcome.CAPTURE_REFUSED
+    assert decision.change is not None
+    assert decision.change.payments == (REFUSED,)
+    assert (decision.change.order, decision.change.event.note) == (an_order(version=4), "INSTRUMENT_DECLINED")
+
+
+@pytest.mark.parametrize(
+    ("payment", "outcome"),
+    [
+        (REFUSED, Outcome.NOTHING_NEW),
+        (a_payment(capture_requested_at=LATER), Outcome.NOTHING_NEW),
+        (paid_payment(capture_requested_at=NOW), Outcome.NOTHING_NEW),
+        (a_payment(WECHAT), Outcome.UNKNOWN_PAYMENT),
+    ],
+    ids=["refused already", "requested again", "paid", "of another order"],
+)
+def test_a_refusal_that_is_out_of_date_changes_nothing(payment: Payment, outcome: Outcome) -> None:
+    assert refuse(a_state(an_order(), payment)) == Decision(outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("payment", "is_new", "is_captured"),
+    [(REFUSED, False, False), (REFUSED, True, True), (GIVEN_UP, True, False), (CAPTURED, False, True)],
+)
+def test_a_refused_capture_is_tried_again_only_after_a_new_approval(
+    payment: Payment, is_new: bool, is_captured: bool
+) -> None:
+    """A payment that is given up is never captured, whatever the buyer does."""
+    state = a_state(an_order(), payment, now=LATER)
+    decision = on_query(state, ALIPAY, approved(), RULES, Source.QUERY, approval=Approval(is_new=is_new))
+    assert bool(decision.capture) is is_captured
+    if is_captured:
+        assert decision.change is not None
+        [captured] = decision.change.payments
+        assert (captured.capture_requested_at, captured.capture_refused_at) == (LATER, None)
+
+
+@pytest.mark.parametrize(
+    ("payment", "evidence", "is_new"),
+    [
+        (REFUSED, approved(at=LATER), True),
+        (REFUSED, unclear(at=LATER, reason=APPROVAL_HINT), True),
+        (REFUSED, approved(at=NOW), False),
+        (REFUSED, approved(), False),
+        (REFUSED, unclear(at=LATER), False),
+        (REFUSED, unpaid(at=LATER), False),
+        (CAPTURED, approved(at=LATER), False),
+    ],
+    ids=["new", "hint", "resend", "without a time", "other hint", "declined event", "not refused"],
+)
+def test_only_a_message_about_a_later_approval_is_a_new_one(payment: Payment, evidence: Evidence, is_new: bool) -> None:
+    assert is_new_approval(payment, evidence) is is_new
+
+
+@pytest.mark.parametrize(
+    ("payment", "is_unpaid", "is_free"),
+    [
+        (a_payment(), False, True),
+        (CAPTURED, False, False),
+        (REFUSED, True, True),
+        (GIVEN_UP, True, True),
+        (a_payment(origin=Origin.WATCHED), False, False),
+    ],
+    ids=["approved", "requested", "refused", "given up", "watched"],
+)
+def test_an_approval_is_unpaid_only_while_nothing_can_capture_it(
+    payment: Payment, is_unpaid: bool, is_free: bool
+) -> None:
+    """`is_free`: another payment may be captured beside it, which claims the order's version."""
+    assert is_verified_unpaid(payment, approved()) is is_unpaid
+    assert is_free_of_money(payment, approved()) is is_free
+    assert not is_verified_unpaid(payment, approved(amount=1))
+    assert not is_free_of_money(payment, approved(amount=1))
+
+
+# -- other payments of the order ---------------------------------------------------------------------------------------
+
+BESIDE = a_payment(WECHAT, attempt_no=2)
+
+
+def test_other_open_payments_are_asked_before_a_capture() -> None:
+    decision = decide_query(a_state(an_order(), a_payment(), BESIDE))
+    assert (decision.outcome, decision.query, decision.capture) == (Outcome.STILL_OPEN, (WECHAT,), ())
+    assert decision.change is None
+
+
+def test_a_scheduled_query_that_asks_others_first_is_scheduled_again() -> None:
+    decision = decide_query(a_state(an_order(), a_payment(), BESIDE), arm_no=SCHEDULED)
+    assert (decision.query, len(decision.rearm)) == ((WECHAT,), 1)
+
+
+@pytest.mark.parametrize(
+    ("beside", "asked_at", "is_captured"),
+    [
+        (BESIDE, None, True),
+        (a_payment(WECHAT, attempt_no=2, capture_requested_at=NOW), NOW, True),
+        (a_payment(WECHAT, attempt_no=2, capture_requested_at=NOW), None, False),
+        (a_payment(PaymentKey("wechat", "wechat-000003"), attempt_no=3), None, False),
+    ],
+    ids=["unpaid", "unpaid after a capture", "captured meanwhile", "started meanwhile"],
+)
+def test_a_capture_depends_on_what_its_siblings_were_when_they_were_asked(
+    beside: Payment, asked_at: datetime | None, is_captured: bool
+) -> None:
+    approval = Approval(asked={WECHAT: asked_at})
+    state = a_state(an_order(), a_payment(), beside)
+    decision = on_query(state, ALIPAY, approved(), RULES, Source.QUERY, approval=approval)
+    assert bool(decision.capture) is is_captured
+    assert decision.query == (() if is_captured else (beside.key,))
+
+
+# -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+def test_starting_another_payment_gives_up_the_refused_one_in_the_same_change() -> None:
+    """The change has the version that a capture would claim."""
+    decision = start_payment(a_state(an_order(), REFUSED), ANOTHER, RULES, asked={ALIPAY: NOW})
+    assert decision.outcome is Outcome.STARTED
+    assert decision.change is not None
+    assert decision.change.payments == (GIVEN_UP,)
+    assert decision.change.order.version == 4
+
+
+def test_a_payment_whose_capture_was_not_refused_is_not_given_up() -> None:
+    """Its buyer may still approve it; the other payments are asked before it is captured."""
+    decision = start_payment(a_state(an_order(), a_payment()), ANOTHER, RULES, asked={ALIPAY: None})
+    assert decision.change is not None
+    assert decision.change.payments == ()
+
+
+def test_no_payment_starts_beside_a_capture_that_came_after_the_query() -> None:
+    decision = start_payment(a_state(an_order(), CAPTURED), ANOTHER, RULES, asked={ALIPAY: None})
+    assert decision == Decision(outcome=Outcome.UNCLEAR)
+
+
+def test_the_same_checkout_stays_in_use_after_a_refused_capture() -> None:
+    """The remedy is another instrument on the same payment."""
+    terms = PaymentTerms(account="alipay", out_trade_no="alipay-000009")
+    assert start_payment(a_state(an_order(), REFUSED), terms, RULES).outcome is Outcome.REUSED
+
+
+def test_a_payment_that_needs_a_capture_is_replaced_by_giving_it_up() -> None:
+    terms = PaymentTerms(account="alipay", out_trade_no="alipay-000009")
+    rules = replace(RULES, checkouts=CheckoutRules(needs_capture=True))
+    ended = a_payment(checkout_ends_at=NOW)
+    decision = start_payment(a_state(an_order(), ended), terms, rules, asked={ALIPAY: None})
+    assert decision.outcome is Outcome.STARTED
+    assert decision.change is not None
+    assert decision.change.payments == (replace(ended, given_up_at=NOW),)
+
+
+@pytest.mark.parametrize(
+    ("payment", "after", "is_over"),
+    [
+        (a_payment(given_up_at=NOW), timedelta(), True),
+        (GIVEN_UP, timedelta(), True),
+        (a_payment(given_up_at=NOW, capture_requested_at=NOW), MARGIN - timedelta(seconds=1), False),
+        (a_payment(given_up_at=NOW, capture_requested_at=NOW), MARGIN, True),
+        (REFUSED, MARGIN, False),
+    ],
+    ids=["never captured", "refused", "capture just requested", "capture long ago", "not given up"],
+)
+def test_a_payment_that_is_given_up_is_over_once_no_capture_can_be_under_way(
+    payment: Payment, after: timedelta, is_over: bool
+) -> None:
+    for evidence in (approved(), unpaid(), missing()):
+        assert is_definitely_unpaid(payment, evidence, RULES, NOW + after) is is_over
+    assert not is_definitely_unpaid(payment, unpaid(under_way=True), RULES, NOW + after)

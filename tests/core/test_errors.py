@@ -6,6 +6,7 @@ from core import errors
 from core.errors import (
     CallbackRejected,
     CallerError,
+    CaptureDeclined,
     ChannelError,
     ChannelRefused,
     ChannelUnavailable,
@@ -44,6 +45,7 @@ def test_every_error_belongs_to_exactly_one_side() -> None:
 def test_only_a_refusal_and_a_rejected_callback_are_definite() -> None:
     """All other channel errors leave the outcome unknown, so only a query may follow."""
     definite = {error for error in ALL if issubclass(error, ChannelError) and not issubclass(error, OutcomeUnknown)}
-    assert definite - {error for error in ALL if issubclass(error, CallbackRejected)} == {ChannelError, ChannelRefused}
+    rejected = {error for error in ALL if issubclass(error, CallbackRejected)}
+    assert definite - rejected == {ChannelError, ChannelRefused, CaptureDeclined}
     assert issubclass(ChannelUnavailable, OutcomeUnknown)
     assert issubclass(ChannelUnreadable, OutcomeUnknown)

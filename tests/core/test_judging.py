@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from core.checkout import CheckoutRules
 from core.decision import Decision, Outcome
 from core.evidence import Evidence, Source
 from core.lifecycle import (
@@ -18,7 +20,7 @@ from core.lifecycle import (
     on_query,
     on_refresh,
 )
-from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
+from core.order import CaseReason, Checkout, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
 from tests.core.states import (
     ALIPAY,
     DEADLINE,
@@ -182,6 +184,28 @@ def test_when_a_payment_is_definitely_unpaid(
     evidence: Evidence, payment: Payment, now: datetime, definite: bool
 ) -> None:
     assert is_definitely_unpaid(payment, evidence, RULES, now) is definite
+
+
+@pytest.mark.parametrize(
+    ("exists_once_created", "changes", "after", "definite"),
+    [
+        (True, {}, MARGIN, True),
+        (True, {}, MARGIN - timedelta(seconds=1), False),
+        (False, {}, MARGIN, False),
+        (True, {"checkout": None}, MARGIN, False),
+        (True, {"checkout_ends_at": None}, MARGIN, False),
+    ],
+    ids=["gone", "too early", "made by the first look", "creation not confirmed", "end not known"],
+)
+def test_missing_after_the_checkouts_end_is_definite_where_creation_makes_the_payment(
+    exists_once_created: bool, changes: dict[str, Any], after: timedelta, definite: bool
+) -> None:
+    """At Alipay a code that nobody has scanned is missing, and can be paid. Unpaid is never definite by that end."""
+    rules = replace(RULES, checkouts=CheckoutRules(exists_once_created=exists_once_created))
+    fields: dict[str, Any] = {"checkout": Checkout(kind="qr", value="code"), "checkout_ends_at": NOW}
+    payment = replace(a_payment(payable_until=NOW + timedelta(days=1), **fields), **changes)
+    assert is_definitely_unpaid(payment, missing(), rules, NOW + after) is definite
+    assert not is_definitely_unpaid(payment, unpaid(), rules, NOW + after)
 
 
 @pytest.mark.parametrize("year", [1, 9999])

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.backoff import Backoff
+from core.checkout import NO_PAYER, CheckoutRules, Payer
 from core.decision import Decision, Outcome
 from core.lifecycle import (
     OrderTerms,
@@ -58,6 +59,7 @@ WATCHED = PaymentTerms(
     payable_until=NOW + timedelta(hours=2),
 )
 CHECKOUT = Checkout(kind="redirect", value="https://pay.test/1")
+MAX = NOW + timedelta(days=1)
 
 
 def decide_place(
@@ -226,13 +228,54 @@ def test_the_open_payment_of_the_same_account_and_method_is_reused() -> None:
         a_payment(method="qr"),
         a_payment(WECHAT, method="page"),
         a_payment(method="page", origin=Origin.WATCHED),
-        a_payment(method="page", refused_at=NOW),
+        a_payment(method="page", given_up_at=NOW),
         a_payment(method="page", status=PaymentStatus.CLOSED),
     ],
 )
 def test_a_different_payment_is_not_reused(payment: Payment) -> None:
     terms = replace(ALIPAY_TERMS, out_trade_no="alipay-000009")
     assert start_payment(a_state(an_order(), payment), terms, RULES).outcome is Outcome.STARTED
+
+
+PAYER, STRANGER = Payer(openid="openid-a"), Payer(openid="openid-b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "payer", "is_over"),
+    [
+        ({}, NO_PAYER, False),
+        ({"checkout_ends_at": NOW + timedelta(seconds=1)}, NO_PAYER, False),
+        ({"checkout_ends_at": NOW}, NO_PAYER, True),
+        ({"refused_at": NOW}, NO_PAYER, True),
+        ({"payer": PAYER}, PAYER, False),
+        ({"payer": PAYER}, NO_PAYER, False),
+        ({"payer": PAYER}, STRANGER, True),
+        ({}, STRANGER, False),
+    ],
+    ids=["plain", "valid", "ended", "refused", "same payer", "payer not named", "another payer", "payer not known"],
+)
+def test_a_checkout_is_over_after_its_end_and_for_another_payer(
+    changes: dict[str, Any], payer: Payer, is_over: bool
+) -> None:
+    """A new number has to wait until the old payment is definite, whatever has become of its checkout."""
+    terms = replace(ALIPAY_TERMS, out_trade_no="alipay-000009", payer=payer)
+    decision = start_payment(a_state(an_order(), a_payment(method="page", **changes)), terms, RULES)
+    over, reused = Decision(outcome=Outcome.CHECKOUT_ENDED, close=(ALIPAY,)), Decision(outcome=Outcome.REUSED)
+    assert decision == (over if is_over else reused)
+
+
+def test_a_payment_without_a_usable_checkout_and_without_a_clear_result_is_unclear() -> None:
+    state = a_state(an_order(), a_payment(method="page", checkout_ends_at=NOW))
+    terms = replace(ALIPAY_TERMS, out_trade_no="alipay-000009")
+    assert start_payment(state, terms, RULES, unclear=(ALIPAY,)) == Decision(outcome=Outcome.UNCLEAR)
+
+
+def test_the_payer_is_kept_while_the_payment_is_open() -> None:
+    change = decide_place(replace(ALIPAY_TERMS, payer=PAYER)).change
+    assert change is not None
+    [payment] = change.new_payments
+    assert payment.payer == PAYER
+    assert payment.moved_to(PaymentStatus.CLOSED).payer is None
 
 
 def test_a_watched_payment_is_reused_only_under_its_own_number() -> None:
@@ -277,7 +320,30 @@ def test_fields_that_the_creation_does_not_return_stay_unchanged() -> None:
     assert decision.change is not None
     [payment] = decision.change.payments
     assert (payment.channel_reference, payment.payable_until) == ("prepay-1", EXPIRES_AT)
+    assert payment.checkout_ends_at == EXPIRES_AT
     assert decision.change.order.handed_off_at == an_order().handed_off_at
+
+
+def test_a_checkout_ends_at_the_latest_with_its_payment() -> None:
+    for ends_at, expected in ((NOW + timedelta(minutes=5), NOW + timedelta(minutes=5)), (MAX, EXPIRES_AT)):
+        change = created(a_state(an_order(), a_payment()), checkout_ends_at=ends_at).change
+        assert change is not None
+        assert change.payments[0].checkout_ends_at == expected
+
+
+def test_a_fresh_checkout_takes_the_place_of_one_that_has_ended() -> None:
+    old = a_payment(checkout=CHECKOUT, checkout_ends_at=NOW)
+    fresh = Checkout(kind="redirect", value="https://pay.test/2")
+    decision = created(a_state(an_order(), old), checkout=fresh, checkout_ends_at=NOW + timedelta(minutes=5))
+    assert decision.outcome is Outcome.CHECKOUT_RENEWED
+    assert decision.change is not None
+    [payment] = decision.change.payments
+    assert payment == replace(old, checkout=fresh, checkout_ends_at=NOW + timedelta(minutes=5))
+
+
+def test_the_refusal_of_a_fresh_checkout_ends_no_payment() -> None:
+    state = a_state(an_order(), a_payment(checkout=CHECKOUT, checkout_ends_at=NOW))
+    assert on_create_refused(state, ALIPAY, "REFUSED") == Decision(outcome=Outcome.NOTHING_NEW)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +373,15 @@ def test_a_creation_of_a_payment_of_another_order_changes_nothing() -> None:
     state = a_state(an_order(), a_payment(WECHAT))
     assert created(state) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
     assert on_create_refused(state, ALIPAY, "REFUSED") == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"),
+    [("jsapi", Payer(openid="openid-a")), ("h5", Payer(client_ip="203.0.113.7")), ("native", NO_PAYER)],
+)
+def test_only_what_the_method_needs_of_the_payer_is_kept(method: str, kept: Payer) -> None:
+    rules = CheckoutRules(payer_fields={"jsapi": "openid", "h5": "client_ip"})
+    assert rules.payer_of(method, Payer(openid="openid-a", client_ip="203.0.113.7")) == kept
 
 
 def test_decisions_are_made_of_frozen_data() -> None:

@@ -42,13 +42,13 @@ updated_orders AS (
 changed_orders AS (SELECT * FROM inserted_orders UNION ALL SELECT * FROM updated_orders),
 inserted_payments AS (
     INSERT INTO payments (channel_account, out_trade_no, order_no, attempt_no, method, origin, amount, currency, status,
-                          channel_reference, payable_until, created_at)
+                          channel_reference, payable_until, created_at, payer)
     SELECT r.channel_account, r.out_trade_no, r.order_no, r.attempt_no, r.method, r.origin, r.amount, r.currency,
-           r.status, r.channel_reference, r.payable_until, r.created_at
+           r.status, r.channel_reference, r.payable_until, r.created_at, r.payer
       FROM document, jsonb_to_recordset(d->'payments') AS r(
            operation text, channel_account text, out_trade_no text, order_no text, attempt_no integer, method text,
            origin text, amount bigint, currency text, status text, channel_reference text, payable_until timestamptz,
-           created_at timestamptz)
+           created_at timestamptz, payer jsonb)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'insert'
 ),
@@ -58,12 +58,15 @@ updated_payments AS (
            channel_transaction_id = r.channel_transaction_id, payable_until = r.payable_until, paid_at = r.paid_at,
            refunded_amount = coalesce(r.refunded_amount, 0), is_refund_amount_unknown = r.refunded_amount IS NULL,
            channel_refunds = r.channel_refunds, close_attempted_at = r.close_attempted_at, refused_at = r.refused_at,
-           unconfirmed_since = r.unconfirmed_since
+           unconfirmed_since = r.unconfirmed_since, checkout_ends_at = r.checkout_ends_at, payer = r.payer,
+           capture_requested_at = r.capture_requested_at, capture_refused_at = r.capture_refused_at,
+           given_up_at = r.given_up_at
       FROM document, jsonb_to_recordset(d->'payments') AS r(
            operation text, channel_account text, out_trade_no text, order_no text, status text, checkout jsonb,
            channel_reference text, channel_transaction_id text, payable_until timestamptz, paid_at timestamptz,
            refunded_amount bigint, channel_refunds jsonb, close_attempted_at timestamptz, refused_at timestamptz,
-           unconfirmed_since timestamptz)
+           unconfirmed_since timestamptz, checkout_ends_at timestamptz, payer jsonb, capture_requested_at timestamptz,
+           capture_refused_at timestamptz, given_up_at timestamptz)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
 ),

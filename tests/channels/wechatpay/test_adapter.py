@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
-from channels.base import Create, MalformedRow, Payer, RefundState, StatedTotal, StatementRow
+from channels.base import Create, MalformedRow, RefundState, StatedTotal, StatementRow
 from channels.kit import trace
 from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
+from core.checkout import Payer
 from core.errors import (
     CallbackForged,
     CallbackStale,

@@ -20,6 +20,7 @@ ALL = [
     "0005_reconciliation.sql",
     "0006_refunded_amount.sql",
     "0007_channel_transaction.sql",
+    "0008_checkout_ends.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
 ]

@@ -46,9 +46,9 @@ async def place_at(scenario: Scenario, channel: str, *, account: str = "", **ter
     return order
 
 
-async def open_page(scenario: Scenario, order: ShopOrder) -> None:
-    """Open the channel's page as the buyer."""
-    url = order.payments[0].pay_url
+async def open_page(scenario: Scenario, order: ShopOrder, *, nth: int = 1) -> None:
+    """Open the channel's page of its first payment, or of the nth, as the buyer."""
+    url = order.payments[nth - 1].pay_url
     assert url is not None
     page = await scenario.http.get(url, follow_redirects=True)
     assert 'data-status="unpaid"' in page.text

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -37,7 +39,7 @@ from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
 from storage.postgres.sealing import Sealer
-from tests.servers import eventually
+from tests.servers import ROOT, eventually
 
 UNIT_S = 0.1
 LEASE_S = 3.0
@@ -142,6 +144,14 @@ class Scenario:
             started = await shop.add_payment(order.order_no, account)
         assert isinstance(started, ShopOrder), started
         return started
+
+    async def view(self, order: AnOrder) -> dict[str, Any]:
+        """Return the order as the API shows it."""
+        headers = {"authorization": f"Bearer {self.stack.api_key}"}
+        response = await self.http.get(f"{self.stack.api_url}/v1/orders/{order_no_of(order)}", headers=headers)
+        assert response.status_code == 200, response.text
+        view: dict[str, Any] = response.json()
+        return view
 
     async def refresh(self, order: AnOrder) -> str:
         """Refresh the order as the merchant; return its status."""
@@ -276,6 +286,14 @@ class Scenario:
         return await self.http.post(f"{self.stack.api_urls[api]}/callbacks/{account}", content=body, headers=headers)
 
     # -- the operator --------------------------------------------------------------------------------------------------
+
+    async def nodrop(self, *arguments: str) -> tuple[int, str]:
+        """Run a command of `nodrop`; return its exit code and its output."""
+        argv = (sys.executable, "-m", "cli", *arguments)
+        environ = self.stack.environ
+        process = await asyncio.create_subprocess_exec(*argv, cwd=ROOT, env=environ, stdout=PIPE, stderr=STDOUT)
+        out, _ = await process.communicate()
+        return process.returncode or 0, out.decode()
 
     async def make_due(self, *orders: AnOrder, ago_s: float = 0.0, attempt: int | None = None) -> None:
         """Make the queries of these orders due since `ago_s`; jobs that are armed in Redis become outdated."""

@@ -31,7 +31,7 @@ from core.lifecycle.judging import (
     on_refresh,
     plan_callback,
 )
-from core.lifecycle.naming import named_payment, other_named
+from core.lifecycle.naming import is_surely_named, named_payment, other_named
 from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
@@ -65,6 +65,7 @@ __all__ = [
     "is_free_of_money",
     "is_going_back",
     "is_new_approval",
+    "is_surely_named",
     "is_verified_unpaid",
     "mismatch",
     "named_payment",

@@ -14,19 +14,29 @@ from msgspec import Struct
 from channels.base import ResolvesRows, StatementRow
 from core.admission import CallKind, Urgency
 from core.errors import ChannelRefused, OutcomeUnknown
+from core.lifecycle import is_surely_named, named_payment
 from core.order import Payment
 from flows.channel_call import Deferred, call_channel
 from flows.reconcile.patience import Patience
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.reconciliation.differences import find_payments_by_ids
+from storage.postgres.accounts import find_names_beside
+from storage.postgres.payments import find_payments_by_ids
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """Payments by row number. The channel did not say which payments the `unresolved` rows are of."""
+    """Payments by row number. Rows `elsewhere` are of payments under another name of the account, whose own run
+    compares them. The channel did not say which payments the `unresolved` rows are of.
+    """
 
     payments: dict[int, Payment]
+    elsewhere: frozenset[int]
     unresolved: frozenset[int]
+
+    def unknown(self, rows: Mapping[int, StatementRow]) -> dict[int, StatementRow]:
+        """Rows of payments that nodrop does not know."""
+        known = self.payments.keys() | self.elsewhere
+        return {row_no: row for row_no, row in rows.items() if row_no not in known}
 
 
 class RowLookup:
@@ -36,6 +46,7 @@ class RowLookup:
         self._resources = resources
         self._account = account
         self._patience = patience
+        self._names_beside: list[str] | None = None
         self._resolver = account.channel if asks and isinstance(account.channel, ResolvesRows) else None
 
     async def find(self, rows: Mapping[int, StatementRow]) -> Found:
@@ -44,17 +55,32 @@ class RowLookup:
         Raises:
             ChannelUnavailable: the channel gives no results any more.
         """
-        found = await self._find({row_no: row.all_ids for row_no, row in rows.items()})
+        name = self._account.config.name
+        found = await self._find(name, {row_no: row.all_ids for row_no, row in rows.items()})
         left = {row_no: row for row_no, row in rows.items() if row_no not in found}
-        further = await self._resolve(left)
-        found |= await self._find({row_no: ids for row_no, ids in further.items() if ids is not None})
-        return Found(payments=found, unresolved=frozenset(row_no for row_no, ids in further.items() if ids is None))
+        elsewhere = await self._find_elsewhere(left)
+        further = await self._resolve({row_no: row for row_no, row in left.items() if row_no not in elsewhere})
+        found |= await self._find(name, {row_no: ids for row_no, ids in further.items() if ids is not None})
+        unresolved = frozenset(row_no for row_no, ids in further.items() if ids is None)
+        return Found(payments=found, elsewhere=elsewhere, unresolved=unresolved)
 
-    async def _find(self, ids: Mapping[int, Sequence[str]]) -> dict[int, Payment]:
+    async def _find_elsewhere(self, rows: Mapping[int, StatementRow]) -> frozenset[int]:
+        """Rows of payments under other names: by our number, which is nobody else's, or by an id of the channel."""
+        if not rows:
+            return frozenset()
+        if self._names_beside is None:
+            self._names_beside = await find_names_beside(self._resources.db, self._account.config.name)
+        ids = {row_no: row.all_ids for row_no, row in rows.items()}
+        found = [await self._find(name, ids) for name in self._names_beside]
+        return frozenset(
+            row_no for of_name in found for row_no, payment in of_name.items() if is_surely_named(payment, ids[row_no])
+        )
+
+    async def _find(self, name: str, ids: Mapping[int, Sequence[str]]) -> dict[int, Payment]:
         wanted = {id_ for of_row in ids.values() for id_ in of_row}
-        payments = await find_payments_by_ids(self._resources.db, self._account.config.name, wanted)
-        named = {row_no: [payments[id_] for id_ in of_row if id_ in payments] for row_no, of_row in ids.items()}
-        return {row_no: of_row[0] for row_no, of_row in named.items() if of_row}
+        payments = await find_payments_by_ids(self._resources.db, name, wanted)
+        named = {row_no: named_payment(of_row, payments) for row_no, of_row in ids.items()}
+        return {row_no: payment for row_no, payment in named.items() if payment is not None}
 
     async def _resolve(self, rows: Mapping[int, StatementRow]) -> dict[int, Sequence[str] | None]:
         if self._resolver is None or not rows:

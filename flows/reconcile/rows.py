@@ -66,8 +66,8 @@ class RowComparer:
     async def unknown(self, batch: Sequence[Numbered]) -> list[StatementRow]:
         """Rows of payments that nodrop does not know."""
         rows = _readable(batch)
-        payments = (await self._lookup.find(rows)).payments
-        return [row for row_no, row in rows.items() if row_no not in payments]
+        found = await self._lookup.find(rows)
+        return list(found.unknown(rows).values())
 
     async def compare(self, batch: Sequence[Numbered], on_unknown: OnUnknown) -> Compared:
         """Compare every row of the batch. A second comparison gives the same, except for payments repaired by then.
@@ -78,7 +78,7 @@ class RowComparer:
         """
         rows = _readable(batch)
         found = await self._lookup.find(rows)
-        unknown = {row_no: row for row_no, row in rows.items() if row_no not in found.payments}
+        unknown = found.unknown(rows)
         for row in unknown.values():
             on_unknown(row)
         known = await self._see(rows, found.payments)
@@ -88,6 +88,7 @@ class RowComparer:
         differences = [each for each in (*findings, *_malformed(batch)) if each.kind.is_listed]
         differences += [difference for result in results for difference in result.differences]
         counts = Counter[str](each.kind for each in findings if not each.kind.is_listed)
+        counts[Finding.UNKNOWN] += len(found.elsewhere)
         for result in results:
             counts.update(result.counts)
         counts.update(difference.kind for difference in differences)

@@ -23,6 +23,9 @@ _RESEAL = "UPDATE accounts SET sealed = $3, updated_at = now() WHERE name = $1 A
 _SET_WORLD = """
 UPDATE accounts SET world = CASE WHEN name = $1 THEN $2 ELSE world END, collisions_checked_at = NULL
  WHERE name = $1 OR world = $2"""
+_BESIDE = """
+SELECT b.name FROM accounts a JOIN accounts b ON b.world = a.world AND b.name <> a.name
+ WHERE a.name = $1 ORDER BY b.name"""
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
 
@@ -101,6 +104,11 @@ async def list_accounts(db: Database) -> list[AccountRow]:
 async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
     """Switch it on or off. False: there is none with this name."""
     return await db.execute(_ENABLE, name, enabled) == 1
+
+
+async def find_names_beside(db: Database, name: str) -> list[str]:
+    """Other names in the world of this account, which may be of the same merchant."""
+    return [row["name"] for row in await db.fetch(_BESIDE, name)]
 
 
 async def set_world(db: Database, name: str, world: str) -> None:

@@ -133,7 +133,7 @@ async def find_named_payment(db: Database, account: str, evidence: Evidence) -> 
     state = await find_state_by_payment(db, key)
     payment = None if state is None else state.payment(key)
     if state is None or payment is None or payment.origin is not Origin.OURS:
-        named = named_payment(evidence, await find_payments_by_ids(db, account, evidence.every_id))
+        named = named_payment(evidence.every_id, await find_payments_by_ids(db, account, evidence.every_id))
         state = None if named is None else await find_state(db, named.order_no)
         payment = None if state is None or named is None else state.payment(named.key)
     return None if state is None or payment is None else (state, payment)

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 import pytest
 from msgspec.structs import replace
 
-from channels.base import Channel, MalformedRow, StatedTotal, StatementRow
+from channels.base import Channel, MalformedRow, ResolvesRows, StatedTotal, StatementRow
 from channels.statement_formats import likely_format
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from simulator.kernel.faults import CallKind
@@ -51,6 +51,23 @@ async def test_a_statement_lists_payments_and_refunds(env: Env) -> None:
     assert payment.currency == env.driver.currency
     assert payment.at.replace(microsecond=0) == paid.paid_at.replace(microsecond=0)
     assert len(rows) == 2
+
+
+async def test_a_row_without_our_number_leads_to_the_id_by_which_its_payment_is_queried(env: Env) -> None:
+    """A payment that was made elsewhere has another number, or none. Other channels have the number in every row."""
+    paid = await env.buy()
+    assert paid.paid_at is not None
+    if not isinstance(env.adapter, ResolvesRows):
+        assert not env.adapter.queries_by_reference
+        return
+    [row] = [
+        row
+        for row in await rows_of(env, paid.paid_at.astimezone(env.adapter.statement_zone).date())
+        if isinstance(row, StatementRow)
+    ]
+    assert env.row.channel_reference not in row.all_ids
+    assert env.row.channel_reference in await env.adapter.resolve_row(replace(row, out_trade_no="", ids=()))
+    assert await env.adapter.resolve_row(replace(row, out_trade_no="", channel_transaction_id="", ids=())) == ()
 
 
 async def test_a_day_without_payments_has_no_rows_or_no_statement(env: Env) -> None:

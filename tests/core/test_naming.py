@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.evidence import Evidence
-from core.lifecycle import named_payment, other_named, plan_callback
+from core.lifecycle import is_surely_named, named_payment, other_named, plan_callback
 from core.order import Origin, Payment, PaymentKey, PaymentStatus
 from tests.core.states import NOW, a_payment, paid, paid_payment
 
@@ -45,13 +45,27 @@ def found_by(evidence: Evidence, known: tuple[Payment, ...] = KNOWN) -> dict[str
 )
 def test_a_message_is_about_the_payment_that_its_ids_name(ids: tuple[str, ...], named: Payment | None) -> None:
     evidence = about(*ids)
-    assert named_payment(evidence, found_by(evidence)) == named
+    assert named_payment(evidence.every_id, found_by(evidence)) == named
 
 
 def test_a_message_is_about_the_payment_that_has_its_transaction() -> None:
     payment = paid_payment(PaymentKey("alipay", "1003"), origin=Origin.WATCHED, channel_transaction_id="t-9")
     evidence = about("1001", "WC-7")
-    assert named_payment(evidence, found_by(evidence, (SHOP, payment))) == payment
+    assert named_payment(evidence.every_id, found_by(evidence, (SHOP, payment))) == payment
+
+
+@pytest.mark.parametrize(
+    ("payment", "ids", "is_sure"),
+    [
+        (OURS, (OURS.out_trade_no,), True),
+        (SHOP, (SHOP.out_trade_no,), False),
+        (SHOP, ("5C1",), True),
+    ],
+)
+def test_a_watched_number_may_be_another_merchants_at_another_account(
+    payment: Payment, ids: tuple[str, ...], is_sure: bool
+) -> None:
+    assert is_surely_named(payment, ids) == is_sure
 
 
 @pytest.mark.parametrize(

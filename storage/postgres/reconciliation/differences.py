@@ -5,23 +5,20 @@ A statement is read once and not kept in memory: its earlier rows are recorded i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
-from core.order import CaseReason, Payment
+from core.order import CaseReason
 from core.reconciliation import Difference
 from storage.postgres.database import Database, storable
-from storage.postgres.payments import PAYMENT_JSON
 
 DIFFERENCES_MAX = 10_000
 """The most differences and cases of one run: with more it is the statement that is wrong, not the payments."""
 
 DELETE_BATCH = 20_000
 """Rows deleted by one statement, well within its time-out."""
-
-_payment_decoder = msgspec.json.Decoder(Payment)
 
 
 class RecordedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,19 +57,6 @@ class UnlistedPayment(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     paid_at: datetime
 
-
-# Later rows win: a number names one payment for ever, a reference may be watched by several orders.
-_BY_IDS = f"""
-SELECT id, payment FROM (
-    SELECT 1 AS rank, channel_reference AS id, ({PAYMENT_JSON})::text AS payment, created_at
-      FROM payments p WHERE p.channel_account = $1 AND p.channel_reference = ANY($2::text[])
-    UNION ALL
-    SELECT 2, channel_transaction_id, ({PAYMENT_JSON})::text, created_at
-      FROM payments p WHERE p.channel_account = $1 AND p.channel_transaction_id = ANY($2::text[])
-    UNION ALL
-    SELECT 3, out_trade_no, ({PAYMENT_JSON})::text, created_at
-      FROM payments p WHERE p.channel_account = $1 AND p.out_trade_no = ANY($2::text[])) AS found
- ORDER BY rank, created_at DESC"""
 
 # An upsert uses the index whatever the planner takes the table for, which was empty when the run began. A refund is
 # added to its payment's sum when its row is new, so a batch that is recorded again adds nothing.
@@ -164,13 +148,6 @@ UPDATE cases c
          AND EXISTS (SELECT FROM payments p
                       WHERE p.channel_account = $2 AND p.status = 'paid'
                         AND (p.out_trade_no = c.out_trade_no OR p.channel_transaction_id = c.out_trade_no))))"""
-
-
-async def find_payments_by_ids(db: Database, account: str, ids: Iterable[str]) -> dict[str, Payment]:
-    """Payments of this account, ours or watched and in any status, by those of the ids that name one."""
-    wanted = list({storable(id_) for id_ in ids})
-    rows = await db.fetch(_BY_IDS, account, wanted) if wanted else []
-    return {row["id"]: _payment_decoder.decode(row["payment"]) for row in rows}
 
 
 async def record_rows(db: Database, run_id: int, rows: Sequence[RecordedRow]) -> dict[int, EarlierRows]:

@@ -844,6 +844,87 @@ async def test_an_unknown_payment_at_an_exclusive_account_needs_a_person(
     assert await reconciliation.harness.cases() == ["statement_unclaimed"]
 
 
+async def test_a_payment_under_another_name_of_the_account_is_not_unclaimed(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """Its own name's run compares it. A watched number says nothing: another merchant may have it too."""
+    await reconciliation.use_account("alone", exclusive=True)
+    db = reconciliation.resources.db
+    await db.execute("UPDATE accounts SET world = 'sandbox' WHERE name IN ('main', 'alone')")
+    ours, watched = await reconciliation.paid_order(), await reconciliation.order_paid_at_channel()
+    await db.execute("UPDATE payments SET origin = 'watched' WHERE order_no = $1", watched.order.order_no)
+    lines = [
+        reconciliation.statement_line(ours.payments[0]),
+        reconciliation.statement_line(watched.payments[0], transaction_id="of-another-merchant"),
+    ]
+
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(lines))
+
+    assert (run.counts["unknown"], run.counts["unclaimed"]) == (1, 1)
+    assert reconciliation.harness.call_count() == 1, "that of the order that was paid before"
+
+
+# -- ids that only the channel knows ----------------------------------------------------------------------------------
+
+
+def resolve_rows(
+    reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch, answers: list[tuple[str, ...] | Exception]
+) -> list[StatementRow]:
+    """Let the channel tell further ids of a row, one answer after the other; return the rows that it is asked about."""
+    rows: list[StatementRow] = []
+
+    async def resolve_row(row: StatementRow) -> tuple[str, ...]:
+        rows.append(row)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(reconciliation.account.channel, "resolve_row", resolve_row, raising=False)
+    return rows
+
+
+async def test_a_row_whose_ids_are_not_known_is_resolved_by_the_channel(
+    reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A watched session is known by its own id; the row has its charge."""
+    state = await reconciliation.order_paid_at_channel()
+    transaction = reconciliation.harness.transaction_of(state.payments[0])
+    monkeypatch.setattr(patience, "LOOK_AGAIN_S", 0.0)
+    asked = resolve_rows(reconciliation, monkeypatch, [(state.payments[0].out_trade_no,), ChannelRefused("none"), ()])
+    lines = [
+        reconciliation.statement_line(state.payments[0], out_trade_no="", transaction_id=transaction),
+        *(
+            reconciliation.statement_line(state.payments[0], out_trade_no=name, transaction_id=name, amount=1)
+            for name in ("elsewhere-1", "elsewhere-2")
+        ),
+    ]
+
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(lines))
+
+    assert (run.counts["repaired"], run.counts["unknown"]) == (1, 2)
+    assert len(asked) == 3
+    assert await reconciliation.order_status(state) is OrderStatus.PAID
+
+
+async def test_a_row_that_the_channel_does_not_resolve_needs_a_person(
+    reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be lost money. A dry run asks nobody."""
+    state = await reconciliation.order_paid_at_channel()
+    monkeypatch.setattr(patience, "ATTEMPTS_MAX", 2)
+    answers: list[tuple[str, ...] | Exception] = [ChannelUnavailable(), ChannelUnreadable()]
+    asked = resolve_rows(reconciliation, monkeypatch, answers)
+    text = HEADER + reconciliation.statement_line(state.payments[0], out_trade_no="", transaction_id="ch-1", amount=1)
+
+    dry = await reconciliation.run_file(tmp_path / "s.csv", text, dry_run=True)
+    assert (dry.counts["unknown"], asked) == (1, [])
+    run = await reconciliation.run_file(tmp_path / "s.csv", text)
+
+    assert (run.counts["unconfirmed"], len(asked)) == (1, 2)
+    assert await reconciliation.harness.cases() == ["statement_unconfirmed"]
+
+
 # -- resumed runs, leases --------------------------------------------------------------------------------------------
 
 

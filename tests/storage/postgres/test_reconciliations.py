@@ -16,7 +16,6 @@ from storage.postgres.reconciliation.differences import (
     RecordedRow,
     add_differences,
     delete_rows,
-    find_payments_by_ids,
     find_unlisted_payments,
     list_differences,
     open_cases,
@@ -211,22 +210,6 @@ async def test_another_run_has_seen_nothing(db: Database) -> None:
     await record_rows(db, (await begun(db)).id, [recorded(1)])
     other = await begun(db, DAY - timedelta(days=1))
     assert not (await record_rows(db, other.id, [recorded(2)]))[2].repeats
-
-
-async def test_payments_are_found_by_number_and_by_the_channels_ids_within_their_account(db: Database) -> None:
-    await placed(db)
-    await commit_evidence(db, "A-1", paid(transaction="t-1"))
-    await placed(db, "A-2")
-    await db.execute("UPDATE payments SET channel_reference = 'ref-2' WHERE order_no = 'A-2'")
-    ids = ["alipay-A-1", "alipay-A-2", "t-1", "ref-2", "nobody", "nul\0"]
-    found = await find_payments_by_ids(db, "alipay", ids)
-    assert {id_: each.order_no for id_, each in found.items()} == {
-        "alipay-A-1": "A-1",
-        "alipay-A-2": "A-2",
-        "t-1": "A-1",
-        "ref-2": "A-2",
-    }
-    assert await find_payments_by_ids(db, "stripe", ids) == {}
 
 
 async def test_what_was_paid_here_and_not_seen_is_found_page_by_page(db: Database) -> None:

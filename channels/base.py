@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import IO, Literal, Protocol, runtime_checkable
 
@@ -133,6 +133,10 @@ class Channel(Protocol):
 
     watched_number: re.Pattern[str]
     """Form of the numbers that merchants give to their payments at this channel: those of watched payments."""
+
+    longest_window: timedelta | None
+    """The longest time in which a payment made elsewhere can take money, counted from when its watch begins. None: the
+    channel's answers name an end, or none is known beforehand."""
 
     statement_zone: tzinfo
     """Time zone of the statements' days."""

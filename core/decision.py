@@ -146,7 +146,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, the change if there is one, and what follows after the commit.
 
-    `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version).
+    `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version); one
+    without an expected arm number is put where there is no row.
     `close` are payments to be closed at their channels, `capture` those whose money the channel is to take now, `query`
     those to be queried.
     """

@@ -88,9 +88,12 @@ class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
 
     `under_way`: the buyer has sent it by a slow method (a bank transfer, a review). It may take days; until it fails,
     the payment is not over, even after its time, and the buyer is not offered another way to pay.
+
+    `payable_until` is the channel's own end for it, where its answer names one.
     """
 
     under_way: bool = False
+    payable_until: datetime | None = None
 
 
 class Approved(_EvidenceFields, frozen=True, kw_only=True):

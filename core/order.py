@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -143,6 +143,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return replace(self, version=self.version + 1, **changes)
 
 
+PAYABLE_MAX = timedelta(days=3650)
+"""The longest time to pay. Without it a year 9999 could be a year 10000 in UTC, which Python cannot read. A payment
+with so long a time has no known end."""
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to pay an order at one account.
 
@@ -198,6 +203,10 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.origin is Origin.OURS or self.channel_reference in (None, *ids)
 
+    @property
+    def has_known_end(self) -> bool:
+        return self.payable_until - self.created_at < PAYABLE_MAX
+
     def moved_to(self, status: PaymentStatus, **changes: Any) -> Payment:
         """The payment with this status and these fields. Raises IllegalMove if it may not follow the present one."""
         _check_move("payment", self.status, status, PAYMENT_MOVES)
@@ -230,14 +239,17 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingKind(StrEnum):
-    """query: a payment to be queried. deadline: an order to be closed at `expires_at` unless it is paid."""
+    """query: a payment to be queried, open or (a last few times) closed.
+
+    deadline: an order to be closed at `expires_at` unless it is paid.
+    """
 
     QUERY = "query"
     DEADLINE = "deadline"
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the temporary table: exists exactly while something is unresolved.
+    """A row of the temporary table: exists while something is unresolved, or a closed payment is asked once more.
 
     `arm_no` grows with every scheduling and is part of the job id, so a job of an older scheduling does nothing.
     `unanswered_since`: the first query that went out without a verified answer since the last one, at `verified_at`.

@@ -12,7 +12,7 @@ import structlog
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
-from core.evidence import Source
+from core.evidence import Evidence, Source
 from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Payment, PaymentStatus, deadline_key
 from flows.ask import NoLease, query_now, wait_for_lease
@@ -40,18 +40,20 @@ async def close_leased(resources: Resources, leased: Leased) -> Outcome:
         return Outcome.STALE
     rules = resources.rules
     decision = on_deadline(state, rules)
+    answers = {}
     for key in decision.query:
         payment = state.payment(key)
-        if payment is not None:
-            await settle_payment(resources, payment, closes=key in decision.close)
-    committed = await commit_decision(
-        resources, leased.order_no, partial(on_deadline, rules=rules, arm_no=leased.arm_no)
-    )
-    return committed.decision.outcome
+        evidence = None if payment is None else await settle_payment(resources, payment, closes=key in decision.close)
+        if evidence is not None:
+            answers[key] = evidence
+    decide = partial(on_deadline, rules=rules, arm_no=leased.arm_no, answers=answers)
+    return (await commit_decision(resources, leased.order_no, decide)).decision.outcome
 
 
-async def settle_payment(resources: Resources, payment: Payment, *, closes: bool) -> None:
+async def settle_payment(resources: Resources, payment: Payment, *, closes: bool) -> Evidence | None:
     """Query the payment. If it is still open and `closes` is set, close it at the channel and query again.
+
+    Returns the evidence of the first query; None if the channel could not be queried.
 
     A query that runs already is waited for: a deadline and a scheduled query that once coincide have the same gaps from
     then on, and the deadline would always be left to the query.
@@ -61,15 +63,16 @@ async def settle_payment(resources: Resources, payment: Payment, *, closes: bool
     except UnknownAccount:
         # Removed, or its credentials do not open: without a query nothing is definite.
         log.error("payment_not_settled", account=payment.channel_account, out_trade_no=payment.out_trade_no)
-        return
+        return None
     leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
     if isinstance(leased, NoLease):
-        return
+        return None
     result = await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
-    if isinstance(result, Deferred) or result.decision.outcome is not Outcome.STILL_OPEN:
-        return
-    if closes:
+    if isinstance(result, Deferred):
+        return None
+    if closes and result.decision.outcome is Outcome.STILL_OPEN:
         await close_payment(resources, account, payment)
+    return result.evidence
 
 
 async def close_payment(resources: Resources, account: Account, payment: Payment) -> None:

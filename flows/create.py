@@ -16,7 +16,7 @@ from core.checkout import NO_PAYER
 from core.errors import ChannelRefused, OutcomeUnknown
 from core.evidence import Missing, Unclear
 from core.lifecycle import on_create_refused, on_created
-from core.order import Order, OrderState, Origin, Payment
+from core.order import Order, OrderState, Origin, Payment, PaymentStatus
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
@@ -66,13 +66,14 @@ async def find_reference(
     """The payment with its channel reference, for a channel that is queried by its own id; or evidence without one.
 
     The payment is created once more, which gives the same payment back. *Missing* is the channel's own statement here
-    too: it has refused to create a payment under our number, which it would have given back had it been there.
+    too: it has refused to create a payment under our number, which it would have given back had it been there. Nothing
+    is created for a payment that is closed: nobody was ever sent to pay it.
     """
     missing = Missing(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no)
     unclear = Unclear(
         channel_account=payment.channel_account, out_trade_no=payment.out_trade_no, reason="no_channel_reference"
     )
-    if payment.refused_at is not None:
+    if payment.refused_at is not None or payment.status is not PaymentStatus.OPEN:
         return missing
     state = await find_state(resources.db, payment.order_no)
     if state is None or payment.origin is Origin.WATCHED:

@@ -232,6 +232,7 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         origin=Origin.WATCHED,
         channel_reference=payment.watch.channel_reference,
         payable_until=payment.watch.payable_until,
+        longest_window=channel.longest_window,
     )
 
 

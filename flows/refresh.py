@@ -1,4 +1,4 @@
-"""Refresh an order: query its open payments, one query of a payment at a time across all processes.
+"""Refresh an order: query its open and closed payments, one query of a payment at a time across all processes.
 
 The lease of the pending row decides which process queries; the others wait for the result. A result is shared within
 the cool-down; a trailing refresh (the user returns from paying) takes none that began before it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from core.admission import Urgency
 from core.errors import NotFound, UnknownAccount
@@ -17,6 +18,7 @@ from core.order import OrderState, Payment
 from flows.ask import LEASE_POLL_S, query_now
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
+from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state
@@ -28,7 +30,9 @@ WAIT_S = 5.0
 async def refresh_order(
     resources: Resources, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
 ) -> OrderState:
-    """Query every open payment of the order and return the order as it is then; `by` goes into its history.
+    """Query every payment of the order that may have money, closed ones too, and return the order as it is then.
+
+    `by` goes into its history.
 
     `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down counts.
     A trailing refresh is the buyer's return, unless it is an operator's: a refused capture is tried again.
@@ -46,7 +50,8 @@ async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
-    for key in on_refresh(state).query:
+    committed = await commit_decision(resources, order_no, partial(on_refresh, rules=resources.rules), known=state)
+    for key in committed.decision.query:
         payment = state.payment(key)
         if payment is not None:
             await _query_or_wait(resources, payment, by, cooldown_s)

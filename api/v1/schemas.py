@@ -17,11 +17,11 @@ from msgspec import Meta
 
 from core.errors import InvalidRequest
 from core.evidence import ID_CHARACTERS_MAX
-from core.lifecycle.starting import PAYABLE_MAX
 from core.money import AMOUNT_MAX
 from core.order import (
     ACCOUNT_NAME,
     ORDER_NO,
+    PAYABLE_MAX,
     CaseReason,
     OrderStatus,
     Origin,

@@ -42,6 +42,10 @@ CODE_LIVES = timedelta(hours=2)
 """Validity of a code that nobody has scanned; after the scan `time_expire` counts. Alipay's answer in
 https://cloud.tencent.com/developer/article/1096089"""
 
+TRADE_LIVES_MAX = CODE_LIVES + timedelta(days=15)
+"""Without an end of its own a trade closes 15 days after the buyer scanned the code:
+https://developer.aliyun.com/article/707654"""
+
 _TRADE_MISSING = "TRADE_NOT_EXIST"
 _OUTCOME_UNKNOWN = ("TRADE_HAS_SUCCESS", "CONTEXT_INCONSISTENT")
 _TRADE_NOT_PAYABLE = (
@@ -90,6 +94,7 @@ class Alipay:
     methods: tuple[str, ...] = ("precreate", "page", "wap")
     queries_by_reference = False
     watched_number = re.compile(r"[0-9A-Za-z_\-|*.:]{1,64}", re.ASCII)
+    longest_window: timedelta | None = TRADE_LIVES_MAX
     statement_zone: tzinfo = ZONE
     statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
     checkouts = CheckoutRules(renews=True)

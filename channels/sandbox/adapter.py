@@ -10,7 +10,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from hashlib import sha256
 from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -83,6 +83,7 @@ class Sandbox:
     methods: tuple[str, ...] = ("page",)
     queries_by_reference = False
     watched_number = OUT_TRADE_NO
+    longest_window: timedelta | None = None  # the answers name the end
     statement_zone: tzinfo = UTC
     statement_format = "the sandbox's CSV in UTF-8"
     checkouts = CheckoutRules(renews=True, exists_once_created=True)
@@ -258,7 +259,7 @@ class Sandbox:
         }
         match payment.status:
             case "unpaid":
-                return Unpaid(**common)
+                return Unpaid(**common, payable_until=payment.expires_at)
             case "closed":
                 return Closed(**common)
         if payment.transaction_id is None or payment.paid_at is None:

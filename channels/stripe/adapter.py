@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import IO
 from urllib.parse import quote
 
@@ -56,6 +56,7 @@ class Stripe:
     methods: tuple[str, ...] = ("checkout", "payment_intent")
     queries_by_reference = True
     watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+    longest_window: timedelta | None = None  # a session names its end, and a PaymentIntent has none
     statement_zone: tzinfo = UTC
     statement_format = "balance transactions of the API with their source expanded, one JSON object a line"
     checkouts = CheckoutRules(exists_once_created=True)

@@ -257,7 +257,7 @@ def session_evidence(session: Session, *, account: str, number: str, at: datetim
     is_idle = not isinstance(intent, Intent) or intent.status == "requires_payment_method"
     if session.status == "expired" and is_idle:
         return Closed(**common)
-    return Unpaid(**common, under_way=_is_under_way(session))
+    return Unpaid(**common, under_way=_is_under_way(session), payable_until=instant(session.expires_at))
 
 
 def charge_evidence(charge: Charge, *, account: str, number: str) -> Evidence:

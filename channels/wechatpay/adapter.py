@@ -67,6 +67,9 @@ DESCRIPTION_CHARACTERS_MAX = 127
 CHECKOUT_LIVES = {"native": timedelta(hours=2), "h5": timedelta(minutes=5), "jsapi": timedelta(hours=2)}
 """Validity of a code (https://pay.weixin.qq.com/doc/v3/merchant/4012791877), of a link and of a prepay id."""
 
+ORDER_LIVES_MAX = timedelta(days=7)
+"""WeChat Pay closes an unpaid order by itself after seven days: https://pay.weixin.qq.com/doc/v3/merchant/4012791877"""
+
 _TRANSACTIONS = "/v3/pay/transactions"
 _REFUNDS = "/v3/refund/domestic/refunds"
 
@@ -79,6 +82,7 @@ class WechatPay:
     methods: tuple[str, ...] = ("native", "h5", "jsapi")
     queries_by_reference = False
     watched_number = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
+    longest_window: timedelta | None = ORDER_LIVES_MAX
     statement_zone: tzinfo = wechatpay_bill.ZONE
     statement_format = "the trade bill (交易账单) of bill_type ALL, SUCCESS or REFUND, as CSV or in gzip"
     checkouts = CheckoutRules(

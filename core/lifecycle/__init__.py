@@ -8,7 +8,7 @@
     plan_callback, callback_result  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
-    on_refresh                      the payments that a refresh queries
+    on_refresh                      the payments that a refresh queries, closed ones too
     on_refund_requested             an operator gives back money that did not pay the order
     on_capture_refused              the channel's definite refusal to take the money of an approval
     on_refund                       the status of a refund at its channel

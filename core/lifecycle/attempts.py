@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec.structs import replace
 
 from core.decision import Arm, Case, Change, Decision, Event, Outcome
@@ -10,9 +12,26 @@ from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, PaymentKey, Pending, PendingKind
 
 
-def next_attempt(state: OrderState, row: Pending, decision: Decision, rules: Rules, by: Source) -> Decision:
-    """The decision, and the row due again as the next attempt: after n² units, once a day when they are used up."""
-    next_try = rules.backoff.next_try(row.attempt, row.key.out_trade_no)
+def next_attempt(
+    state: OrderState,
+    row: Pending,
+    decision: Decision,
+    rules: Rules,
+    by: Source,
+    *,
+    payable_since: datetime | None = None,
+) -> Decision:
+    """The decision, and the row due again as the next attempt: after n² units, once a day when they are used up.
+
+    `payable_since` is given where the channel has just said that the payment can still be paid, and is when it began.
+    Such a payment is merely unpaid: it goes on more often than once a day, and no case opens.
+    """
+    number = row.key.out_trade_no
+    if payable_since is None:
+        next_try = rules.backoff.next_try(row.attempt, number)
+    else:
+        age_s = (state.now - payable_since).total_seconds()
+        next_try = rules.backoff.next_while_payable(row.attempt, number, age_s)
     arm = Arm(
         key=row.key,
         kind=row.kind,

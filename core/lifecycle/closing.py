@@ -1,30 +1,46 @@
-"""The end of an unpaid order. A payment is closed only on verified evidence that it is definite."""
+"""The end of an unpaid order. A payment is closed only on verified evidence that it is definite; a watched payment may
+outlive its order.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
 from core.decision import Arm, Change, Decision, Event, Outcome
-from core.evidence import Source
+from core.evidence import Approved, Evidence, Missing, Source, Unpaid
 from core.lifecycle.attempts import next_attempt
+from core.lifecycle.ending import is_payable
+from core.lifecycle.judging import mismatch
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
-from core.order import OrderState, OrderStatus, Origin, PaymentKey, PaymentStatus, PendingKind, deadline_key
+from core.order import OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus, PendingKind, deadline_key
+
+Answers = Mapping[PaymentKey, Evidence]
+"""The evidence of the queries that a deadline has just made, by payment."""
+
+NO_ANSWERS: Answers = MappingProxyType({})
 
 
-def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -> Decision:
-    """The order's time is over. It closes once every payment is definite.
+def on_deadline(
+    state: OrderState, rules: Rules, *, arm_no: int | None = None, answers: Answers = NO_ANSWERS
+) -> Decision:
+    """The order's time is over. It closes once every payment of ours is definite, and no watched one has money.
 
     With open payments: `query` names them and `close` those of them that are ours. The flow queries, closes at the
-    channel and queries again, and calls this once more with `arm_no`: the deadline is then due again after n² units if
-    a payment is still not definite.
+    channel and queries again, and calls this once more with `arm_no` and the `answers`: the deadline is then due again
+    after n² units if a payment is still not definite. A watched payment is not ended with its order, and is asked on.
     """
     order, row = state.order, state.pending_of(deadline_key(state.order.order_no))
     if order.is_resolved:
         return Decision(outcome=Outcome.NOTHING_NEW, drop=() if row is None else (row.key,))
     if state.now < order.expires_at:
         return Decision(outcome=Outcome.NOT_YET)
-    if not state.open_payments():
+    told = {payment.key: _agreeing(payment, answers) for payment in state.open_payments()}
+    holding = [payment for payment in state.open_payments() if _holds(payment, told[payment.key])]
+    if not holding:
         return _close_order(state)
     decision = Decision(
         outcome=Outcome.NOT_YET,
@@ -33,7 +49,9 @@ def on_deadline(state: OrderState, rules: Rules, *, arm_no: int | None = None) -
     )
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision
-    return next_attempt(state, row, decision, rules, Source.CLOSE)
+    is_told = all(is_payable(payment, told[payment.key], rules, state.now) for payment in holding)
+    payable_since = order.created_at if is_told else None
+    return next_attempt(state, row, decision, rules, Source.CLOSE, payable_since=payable_since)
 
 
 def on_close_requested(state: OrderState) -> Decision:
@@ -75,8 +93,21 @@ def on_close_attempted(state: OrderState, key: PaymentKey) -> Decision:
     return Decision(outcome=Outcome.CLOSE_ATTEMPTED, change=change)
 
 
+def _agreeing(payment: Payment, answers: Answers) -> Evidence | None:
+    """The answer about this payment, if it is about this very one."""
+    answer = answers.get(payment.key)
+    return None if answer is None or mismatch(payment, answer) is not None else answer
+
+
+def _holds(payment: Payment, answer: Evidence | None) -> bool:
+    """Whether the order cannot end while this payment is open: it is ours, or money may be there or under way."""
+    if payment.origin is Origin.OURS or (isinstance(answer, Unpaid) and answer.under_way):
+        return True
+    return not isinstance(answer, Unpaid | Approved | Missing)
+
+
 def _close_order(state: OrderState) -> Decision:
-    """Every payment is definite and none has the money."""
+    """No payment has the money, and those of ours are definite."""
     order = state.order.next_version(status=OrderStatus.CLOSED, closed_at=state.now)
     change = Change(
         order=order,

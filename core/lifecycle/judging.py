@@ -19,8 +19,9 @@ from core.lifecycle.capturing import (
     may_capture,
     unasked,
 )
-from core.lifecycle.ending import is_definitely_unpaid
+from core.lifecycle.ending import is_definitely_unpaid, is_payable
 from core.lifecycle.paying import on_confirmed, on_money
+from core.lifecycle.rechecking import close_payment, next_recheck, put_back, rechecked
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PaymentStatus
 
@@ -80,15 +81,22 @@ def on_query(
         decision = replace(decision, close=(key,))
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision
-    if decision.change is not None and key in decision.change.resolved:
+    if decision.change is not None and key in (*decision.change.resolved, *(arm.key for arm in decision.rearm)):
         return decision
-    return next_attempt(state, row, decision, rules, by)
+    if payment.status is PaymentStatus.CLOSED:
+        return next_recheck(state, payment, row, evidence, decision, rules, by)
+    if payment.status is PaymentStatus.PAID and payment.unconfirmed_since is None:
+        return replace(decision, drop=(key,))
+    is_told = decision.outcome is not Outcome.MISMATCH and is_payable(payment, evidence, rules, state.now)
+    return next_attempt(state, row, decision, rules, by, payable_since=payment.created_at if is_told else None)
 
 
-def on_refresh(state: OrderState) -> Decision:
-    """A refresh of the order: query every payment that is still open, or that only a callback has paid."""
-    query = tuple(payment.key for payment in (*state.open_payments(), *state.unconfirmed_payments()))
-    return Decision(outcome=Outcome.STILL_OPEN if query else Outcome.NOTHING_NEW, query=query)
+def on_refresh(state: OrderState, rules: Rules) -> Decision:
+    """A refresh of the order: query every payment that may have money, or that only a callback has paid."""
+    closed = rechecked(state)
+    query = tuple(payment.key for payment in (*state.open_payments(), *state.unconfirmed_payments(), *closed))
+    outcome = Outcome.STILL_OPEN if query else Outcome.NOTHING_NEW
+    return Decision(outcome=outcome, query=query, rearm=put_back(state, closed, rules))
 
 
 def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
@@ -200,7 +208,7 @@ def _on_no_money(
     """An open payment without money: it is over, or the channel is to take its money now, or nothing has changed."""
     is_final = approval is not None or isinstance(evidence, Closed)
     if is_final and is_definitely_unpaid(payment, evidence, rules, state.now):
-        return _close_payment(state, payment, evidence, by)
+        return close_payment(state, payment, evidence, rules, by)
     unchanged = _observe(state, payment, evidence, by, Outcome.STILL_OPEN)
     if approval is None or not isinstance(evidence, Approved) or not may_capture(state, payment, approval):
         return unchanged
@@ -215,17 +223,6 @@ def _unpaid(evidence: Approved) -> Unpaid:
         amount=evidence.amount,
         currency=evidence.currency,
     )
-
-
-def _close_payment(state: OrderState, payment: Payment, evidence: Evidence, by: Source) -> Decision:
-    """The payment ends without money. The order lives on until its deadline: the user may still pay another way."""
-    change = Change(
-        order=state.order.next_version(),
-        event=Event(kind=Outcome.PAYMENT_CLOSED, by=by, key=payment.key, evidence=evidence),
-        payments=(payment.moved_to(PaymentStatus.CLOSED),),
-        resolved=(payment.key,),
-    )
-    return Decision(outcome=Outcome.PAYMENT_CLOSED, change=change)
 
 
 def _open_case(

@@ -243,6 +243,7 @@ def _refund_note(refund: Refund | None) -> str:
 
 
 def _siblings_due_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
+    open_keys = {payment.key for payment in state.open_payments()}
     return tuple(
         Arm(
             key=row.key,
@@ -253,7 +254,7 @@ def _siblings_due_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
             expected_arm_no=row.arm_no,
         )
         for row in state.pending
-        if row.kind is PendingKind.QUERY and row.key != paid
+        if row.kind is PendingKind.QUERY and row.key != paid and row.key in open_keys
     )
 
 

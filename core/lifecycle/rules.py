@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -71,7 +71,8 @@ class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
 class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     """Terms of a payment. A watched payment brings its number, and may bring its channel reference and its end.
 
-    `payer` is the one that the checkout of the method belongs to.
+    `payer` is the one that the checkout of the method belongs to. `longest_window` is how long its channel takes money
+    for a payment made elsewhere; None: no end is known beforehand.
     """
 
     account: str
@@ -81,3 +82,4 @@ class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     channel_reference: str | None = None
     payable_until: datetime | None = None
     payer: Payer = NO_PAYER
+    longest_window: timedelta | None = None

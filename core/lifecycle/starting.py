@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 
 import msgspec
@@ -14,6 +14,7 @@ from core.evidence import Source
 from core.lifecycle.capturing import Asked, is_claimed
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
+    PAYABLE_MAX,
     Checkout,
     Order,
     OrderState,
@@ -25,9 +26,6 @@ from core.order import (
     PendingKind,
     deadline_key,
 )
-
-PAYABLE_MAX = timedelta(days=3650)
-"""The longest time to pay. Without it a year 9999 could be a year 10000 in UTC, which Python cannot read."""
 
 
 def place(
@@ -213,7 +211,7 @@ def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: dateti
         amount=order.amount,
         currency=order.currency,
         status=PaymentStatus.OPEN,
-        payable_until=_bounded(terms.payable_until or order.expires_at, now),
+        payable_until=_bounded(_end(terms, order, now), now),
         created_at=now,
         method=terms.method,
         origin=terms.origin,
@@ -233,6 +231,13 @@ def _given_up(state: OrderState, same: Payment | None) -> tuple[Payment, ...]:
 
 def _has_ended(payment: Payment, now: datetime) -> bool:
     return payment.checkout_ends_at is not None and now >= payment.checkout_ends_at
+
+
+def _end(terms: PaymentTerms, order: Order, now: datetime) -> datetime:
+    """The last moment for money: of a payment of ours the order's, of a watched one never a guess by the order's."""
+    if terms.payable_until is not None or terms.origin is Origin.OURS:
+        return terms.payable_until or order.expires_at
+    return now + (terms.longest_window or PAYABLE_MAX)
 
 
 def _bounded(payable_until: datetime, now: datetime) -> datetime:

@@ -8,11 +8,7 @@ from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unpaid
 from tests.channels.driver import Driver
 from tests.channels.reports import PAID_AT, UNKNOWN_SUM, PaymentReport, Reportable
 
-_WITHOUT_MONEY: dict[str, type[Unpaid | Approved | Closed]] = {
-    "unpaid": Unpaid,
-    "agreed": Approved,
-    "closed": Closed,
-}
+_WITHOUT_MONEY: dict[str, type[Approved | Closed]] = {"agreed": Approved, "closed": Closed}
 
 
 def expected(driver: Driver, report: PaymentReport, reportable: Reportable) -> Evidence:
@@ -23,6 +19,8 @@ def expected(driver: Driver, report: PaymentReport, reportable: Reportable) -> E
         common["amount"] = report.amount
     if "currency" not in omitted or "amount" in common:
         common["currency"] = report.currency or driver.currency
+    if report.status == "unpaid":
+        return Unpaid(**common, payable_until=reportable.end)
     if report.status in _WITHOUT_MONEY:
         return _WITHOUT_MONEY[report.status](**common)
     common["channel_transaction_id"] = driver.transaction if report.transaction is None else report.transaction

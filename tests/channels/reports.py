@@ -15,6 +15,9 @@ AMOUNT = 8888
 """In minor units of the driver's currency, which has two decimal places."""
 
 REFUND_NO = "R-000001"
+END = datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC)
+"""The end of an unpaid payment, where the message contains one."""
+
 PAID_AT = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 TODAY = date(2026, 11, 23)
 
@@ -64,13 +67,15 @@ class Reportable(msgspec.Struct, frozen=True, kw_only=True):
 
     `never` names the fields (and "at") that no status contains, `unpaid_not` those that only a paid status contains.
     Where `merchant` or `app` is contained, another one is another account. `refunded` maps a refunded amount to the
-    `refunded_amount` of the evidence, or to None for `Paid`; UNKNOWN_SUM stands for `Refunded` without an amount.
+    `refunded_amount` of the evidence, or to None for `Paid`; UNKNOWN_SUM stands for `Refunded` without an amount. `end`
+    is the payment's end that an unpaid status contains.
     """
 
     statuses: frozenset[str] = frozenset({"unpaid", "paid", "closed", "refunded"})
     never: frozenset[str] = frozenset({"app"})
     unpaid_not: frozenset[str] = frozenset()
     refunded: Callable[[int], int | None] = _as_it_is
+    end: datetime | None = None
 
     def includes(self, report: PaymentReport) -> bool:
         """Whether the message contains every field in which the report differs from the default."""

@@ -150,7 +150,9 @@ class Door:
 
     def _rearm(self, arm: Arm) -> None:
         row = self.pending.get(arm.key)
-        if row is not None and row.arm_no == arm.expected_arm_no:
+        if arm.expected_arm_no is None:
+            self.pending.setdefault(arm.key, self._row(arm, 1))
+        elif row is not None and row.arm_no == arm.expected_arm_no:
             self.pending[arm.key] = self._row(arm, row.arm_no + 1)
 
     def _row(self, arm: Arm, arm_no: int) -> Pending:

@@ -101,6 +101,18 @@ def test_the_next_try_is_the_next_attempt_after_its_gap(backoff: Backoff, attemp
     assert next_try.is_exhausted is (attempt >= backoff.attempts_max)
 
 
+@given(backoffs, st.integers(-3, 400), keys, st.floats(0.0, 1e9))
+def test_a_payable_payment_is_asked_at_least_twice_a_day_for_ever(
+    backoff: Backoff, attempt: int, key: str, age_s: float
+) -> None:
+    next_try = backoff.next_while_payable(attempt, key, age_s)
+    assert (next_try.attempt, next_try.is_exhausted) == (attempt + 1, False)
+    if attempt >= backoff.attempts_max:
+        assert next_try.delay_s <= backoff.day_s / 2 * (1.0 + backoff.jitter)
+    else:
+        assert next_try == backoff.next_try(attempt, key)
+
+
 @given(backoffs, st.integers(-3, 40), st.floats(0.0, 3600.0), keys)
 def test_waiting_uses_no_attempt_and_never_exhausts_them(
     backoff: Backoff, attempt: int, wait_s: float, key: str

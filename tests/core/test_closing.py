@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.decision import Decision, Outcome
-from core.evidence import Source
+from core.evidence import Approved, Evidence, Source
 from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
 from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentStatus
 from tests.core.states import (
@@ -19,13 +19,20 @@ from tests.core.states import (
     a_state,
     an_order,
     closed_order,
+    missing,
     paid_order,
     paid_payment,
+    unclear,
+    unpaid,
 )
 
 SCHEDULED = a_row(DEADLINE).arm_no
 OPEN_PAYMENT = a_payment()
 CLOSED_PAYMENT = a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED)
+
+
+def approved() -> Approved:
+    return Approved(channel_account=ALIPAY.channel_account, out_trade_no=ALIPAY.out_trade_no)
 
 
 def expired_state(*payments: Payment, status: OrderStatus = OrderStatus.PAYING) -> OrderState:
@@ -62,6 +69,37 @@ def test_an_order_with_an_open_payment_stays_open(arm_no: int | None) -> None:
 def test_a_watched_payment_is_queried_and_never_closed() -> None:
     decision = on_deadline(expired_state(a_payment(origin=Origin.WATCHED)), RULES)
     assert (decision.query, decision.close) == ((ALIPAY,), ())
+
+
+@pytest.mark.parametrize("answer", [unpaid(), missing(), approved()])
+def test_an_order_closes_while_its_watched_payment_is_asked_on(answer: Evidence) -> None:
+    """The payment was made elsewhere, and takes money as long as its channel says."""
+    watched = a_payment(origin=Origin.WATCHED, payable_until=EXPIRES_AT + timedelta(days=7))
+    decision = on_deadline(expired_state(watched, CLOSED_PAYMENT), RULES, arm_no=SCHEDULED, answers={ALIPAY: answer})
+    change = decision.change
+    assert change is not None
+    assert (decision.outcome, change.order.status) == (Outcome.CLOSED, OrderStatus.CLOSED)
+    assert (change.payments, change.resolved) == ((), (DEADLINE,))
+
+
+@pytest.mark.parametrize("answer", [unclear(), unpaid(under_way=True), unpaid(amount=1), None])
+def test_an_order_stays_open_while_its_watched_payment_may_have_money(answer: Evidence | None) -> None:
+    answers = {} if answer is None else {ALIPAY: answer}
+    decision = on_deadline(expired_state(a_payment(origin=Origin.WATCHED)), RULES, arm_no=SCHEDULED, answers=answers)
+    assert (decision.outcome, decision.change, len(decision.rearm)) == (Outcome.NOT_YET, None, 1)
+
+
+def test_a_watched_payment_does_not_close_an_order_with_an_open_payment_of_ours() -> None:
+    state = expired_state(a_payment(origin=Origin.WATCHED), a_payment(WECHAT, attempt_no=2))
+    answers = {ALIPAY: unpaid(), WECHAT: unpaid(WECHAT)}
+    assert on_deadline(state, RULES, arm_no=SCHEDULED, answers=answers).change is None
+
+
+def test_money_under_way_at_a_deadline_opens_no_case() -> None:
+    """A bank transfer takes days, and its channel says so."""
+    state = replace(expired_state(OPEN_PAYMENT), pending=(a_row(ALIPAY), a_row(DEADLINE, attempt=16)))
+    decision = on_deadline(state, RULES, arm_no=SCHEDULED, answers={ALIPAY: unpaid(under_way=True)})
+    assert (decision.change, decision.rearm[0].delay_s) == (None, 256 * 60.0)
 
 
 def test_an_indefinite_deadline_is_retried_after_n_squared_minutes() -> None:

@@ -20,7 +20,17 @@ from core.lifecycle import (
     on_query,
     on_refresh,
 )
-from core.order import CaseReason, Checkout, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
+from core.order import (
+    PAYABLE_MAX,
+    CaseReason,
+    Checkout,
+    Order,
+    OrderState,
+    OrderStatus,
+    Origin,
+    Payment,
+    PaymentStatus,
+)
 from tests.core.states import (
     ALIPAY,
     DEADLINE,
@@ -146,6 +156,7 @@ JUST_BEFORE = AFTER_MARGIN - timedelta(microseconds=1)
 CLOSE_ATTEMPTED: dict[str, Any] = {"close_attempted_at": NOW}
 REFUSED: dict[str, Any] = {"refused_at": NOW}
 WATCHED: dict[str, Any] = {"origin": Origin.WATCHED}
+ENDLESS: dict[str, Any] = WATCHED | {"created_at": NOW, "payable_until": NOW + PAYABLE_MAX}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +173,16 @@ WATCHED: dict[str, Any] = {"origin": Origin.WATCHED}
         (missing(), a_payment(**REFUSED), NOW, True),
         (missing(), a_payment(**WATCHED), JUST_BEFORE, False),
         (missing(), a_payment(**WATCHED), AFTER_MARGIN, True),
+        # Without a known end only the channel ends a watched payment: by *closed*, or once it no longer knows it.
+        (closed(), a_payment(**ENDLESS), NOW, True),
+        (missing(), a_payment(**ENDLESS), AFTER_MARGIN, False),
+        (missing(), a_payment(**ENDLESS), NOW + timedelta(days=1), True),
+        (unpaid(), a_payment(**ENDLESS), NOW + timedelta(days=3000), False),
+        # The channel's own end counts, earlier or later than what the merchant said.
+        (unpaid(payable_until=EXPIRES_AT), a_payment(**ENDLESS), JUST_BEFORE, False),
+        (unpaid(payable_until=EXPIRES_AT), a_payment(**ENDLESS), AFTER_MARGIN, True),
+        (unpaid(payable_until=AFTER_MARGIN), a_payment(**WATCHED), AFTER_MARGIN, False),
+        (unpaid(payable_until=NOW), a_payment(**CLOSE_ATTEMPTED), JUST_BEFORE, False),
         # It knows the payment and has no money yet. An earlier refusal to create it proves nothing then.
         (unpaid(), a_payment(), NOW, False),
         (unpaid(), a_payment(), AFTER_MARGIN, False),
@@ -224,9 +245,15 @@ def test_a_definitely_unpaid_payment_closes_and_its_order_stays_open(evidence: E
     assert payment_after(decision).status is PaymentStatus.CLOSED
     assert order_after(decision) == an_order(version=4)
     assert decision.change is not None
-    assert decision.change.resolved == (ALIPAY,)
-    assert decision.rearm == ()
+    assert decision.change.resolved == ()
+    assert [arm.delay_s for arm in decision.rearm] == [RULES.payable_margin_s]
     assert notification_type(decision) is None
+
+
+def test_the_end_that_the_channel_names_is_kept_with_the_closed_payment() -> None:
+    state = a_state(an_order(), a_payment(**ENDLESS), now=AFTER_MARGIN)
+    decision = decide_query(state, unpaid(payable_until=EXPIRES_AT), arm_no=SCHEDULED)
+    assert payment_after(decision).payable_until == EXPIRES_AT
 
 
 def test_a_payment_whose_money_is_being_settled_is_queried_after_its_deadline() -> None:
@@ -477,11 +504,46 @@ def test_only_the_scheduled_query_advances_the_attempt(evidence: Evidence, arm_n
     assert decide_query(a_state(an_order(), a_payment()), evidence, arm_no=arm_no).rearm == ()
 
 
-@pytest.mark.parametrize("evidence", [unpaid(), missing(), unclear()])
+PAYABLE = (unpaid(), missing(), unpaid(under_way=True), unpaid(payable_until=EXPIRES_AT))
+
+
 @pytest.mark.parametrize("attempt", [16, 17, 100])
-def test_used_up_attempts_open_a_case_and_close_nothing(evidence: Evidence, attempt: int) -> None:
+@pytest.mark.parametrize(
+    ("age", "gap"), [(timedelta(days=1), 256), (timedelta(days=7), 720), (timedelta(days=99), 720)]
+)
+@pytest.mark.parametrize("evidence", PAYABLE)
+def test_a_payment_that_is_merely_unpaid_is_asked_on_without_a_case(
+    evidence: Evidence, age: timedelta, gap: int, attempt: int
+) -> None:
+    """Every 256 minutes, and every 12 hours after a week: found within hours, and nobody has anything to decide."""
+    payment = a_payment(created_at=NOW - age, payable_until=NOW + timedelta(days=1))
+    decision = decide_query(at_attempt(attempt, payment), evidence, arm_no=SCHEDULED)
+    [arm] = decision.rearm
+    assert (arm.attempt, arm.delay_s) == (attempt + 1, gap * 60.0)
+    assert (decision.outcome, decision.change) == (Outcome.STILL_OPEN, None)
+
+
+@pytest.mark.parametrize(("age", "gap", "cases"), [(29, 720, []), (30, 1440, [CaseReason.ATTEMPTS_EXHAUSTED])])
+def test_a_watched_payment_without_an_end_becomes_a_case_after_thirty_days(
+    age: int, gap: int, cases: list[CaseReason]
+) -> None:
+    """A PaymentIntent takes money until it is cancelled: it is not closed, and asked once a day."""
+    began_at = NOW - timedelta(days=age)
+    payment = a_payment(**WATCHED, created_at=began_at, payable_until=began_at + PAYABLE_MAX)
+    decision = decide_query(at_attempt(70, payment), unpaid(), arm_no=SCHEDULED)
+    assert (decision.rearm[0].delay_s, case_reasons(decision)) == (gap * 60.0, cases)
+
+
+def test_a_payment_that_is_over_and_cannot_be_closed_becomes_a_case() -> None:
+    state = replace(at_attempt(16, a_payment()), now=AFTER_MARGIN)
+    decision = decide_query(state, unpaid(), arm_no=SCHEDULED)
+    assert (decision.rearm[0].delay_s, case_reasons(decision)) == (86_400.0, [CaseReason.ATTEMPTS_EXHAUSTED])
+
+
+@pytest.mark.parametrize("attempt", [16, 17, 100])
+def test_used_up_attempts_open_a_case_and_close_nothing(attempt: int) -> None:
     """Used-up attempts are not evidence: the row stays and is due once a day."""
-    state = at_attempt(attempt)
+    state, evidence = at_attempt(attempt), unclear()
     decision = decide_query(state, evidence, arm_no=SCHEDULED)
     [arm] = decision.rearm
     assert (arm.attempt, arm.delay_s) == (attempt + 1, 86_400.0)
@@ -497,7 +559,7 @@ def test_the_fifteenth_attempt_opens_no_case() -> None:
 
 
 def test_used_up_attempts_open_only_one_case() -> None:
-    state = at_attempt(20, cases=frozenset({(ALIPAY, CaseReason.ATTEMPTS_EXHAUSTED)}))
+    state = replace(at_attempt(20), open_cases=frozenset({(ALIPAY, CaseReason.ATTEMPTS_EXHAUSTED)}))
     decision = decide_query(state, unclear(), arm_no=SCHEDULED)
     assert (decision.outcome, decision.change) == (Outcome.UNCLEAR, None)
     assert decision.rearm[0].attempt == 21
@@ -515,9 +577,9 @@ def test_money_after_the_last_attempt_pays_the_order(kind: MakeEvidence) -> None
     assert (decision.outcome, decision.rearm) == (Outcome.PAID, ())
 
 
-def at_attempt(attempt: int, cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()) -> OrderState:
+def at_attempt(attempt: int, payment: Payment | None = None) -> OrderState:
     row = a_row(ALIPAY, attempt=attempt)
-    return OrderState(order=an_order(), now=NOW, payments=(a_payment(),), pending=(row,), open_cases=cases)
+    return OrderState(order=an_order(), now=NOW, payments=(payment or a_payment(),), pending=(row,))
 
 
 # -- unknown payments, refreshes ---------------------------------------------------------------------------------------
@@ -531,10 +593,10 @@ def test_evidence_of_a_payment_of_another_order_changes_nothing(kind: MakeEviden
 
 
 def test_a_refresh_queries_open_payments() -> None:
-    state = a_state(an_order(), a_payment(), a_payment(WECHAT, attempt_no=2, status=PaymentStatus.CLOSED))
-    assert on_refresh(state) == Decision(outcome=Outcome.STILL_OPEN, query=(ALIPAY,))
+    state = a_state(an_order(), a_payment(), paid_payment(WECHAT, attempt_no=2))
+    assert on_refresh(state, RULES) == Decision(outcome=Outcome.STILL_OPEN, query=(ALIPAY,))
 
 
 @pytest.mark.parametrize("order", [paid_order(), closed_order(), an_order(status=OrderStatus.CREATED)])
 def test_a_refresh_of_a_definite_order_makes_no_query(order: Order) -> None:
-    assert on_refresh(a_state(order, paid_payment())) == Decision(outcome=Outcome.NOTHING_NEW)
+    assert on_refresh(a_state(order, paid_payment()), RULES) == Decision(outcome=Outcome.NOTHING_NEW)

@@ -322,7 +322,7 @@ class OneOrder(RuleBasedStateMachine):
 
     @rule(silent=st.booleans())
     def refresh_runs(self, silent: bool) -> None:
-        for key in on_refresh(self._state()).query:
+        for key in self._commit(lambda state, _: on_refresh(_existing(state), self.rules_)).query:
             self._commit_evidence(key, self._unclear(key) if silent else self._true_evidence(key), Source.REFRESH)
 
     @rule(close=st.sampled_from(["obeys", "ignores", "fails"]), silent=st.booleans())
@@ -384,7 +384,10 @@ class OneOrder(RuleBasedStateMachine):
                 assert entry.paid_late or not entry.has_money
                 assert not self.ledger.can_take_money(payment.key, self.door.now)
         if public_status(self._order, tuple(self.door.payments.values())) is PublicStatus.CLOSED:
-            assert all(payment.status is PaymentStatus.CLOSED for payment in self.door.payments.values())
+            assert all(
+                payment.status is PaymentStatus.CLOSED or payment.origin is Origin.WATCHED
+                for payment in self.door.payments.values()
+            )
 
     @invariant()
     def every_version_has_one_event(self) -> None:
@@ -396,7 +399,8 @@ class OneOrder(RuleBasedStateMachine):
         open_ = {key for key, row in self.door.payments.items() if row.status is PaymentStatus.OPEN}
         queries = {key for key, row in self.door.pending.items() if row.kind is PendingKind.QUERY}
         deadlines = set(self.door.pending) - queries
-        assert queries == open_
+        closed = {key for key, row in self.door.payments.items() if row.status is PaymentStatus.CLOSED}
+        assert open_ <= queries <= open_ | closed
         assert deadlines == (set() if self._order.is_resolved else {deadline_key(TERMS.order_no)})
 
     @invariant()
@@ -437,6 +441,7 @@ class OneOrder(RuleBasedStateMachine):
         for _, reason in self.door.cases:
             event(f"case: {reason}")
         unresolved = {key for key in self.door.pending if not self._is_doubtful(key)}
+        event(f"rows of closed payments: {len(unresolved)}")
         assert unresolved <= ({deadline_key(TERMS.order_no)} if self._doubts() else set()), (
             "only an order in doubt may have pending rows"
         )
@@ -577,14 +582,19 @@ class OneOrder(RuleBasedStateMachine):
             key=key,
             amount=fields.get("amount", TERMS.amount),
             currency=fields.get("currency", TERMS.currency),
-            payable_until=self._order.expires_at if payment is None else payment.payable_until,
+            payable_until=EXPIRES_AT if payment is None or not payment.has_known_end else payment.payable_until,
             reported_key=PaymentKey(fields.get("account", key.channel_account), fields.get("number", key.out_trade_no)),
             visible_from=self.door.now + timedelta(seconds=lag_s),
         )
         self.ledger.entries.setdefault(key, entry)
 
     def _true_evidence(self, key: PaymentKey) -> Evidence:
-        return self.ledger.evidence(key, self.door.now)
+        evidence = self.ledger.evidence(key, self.door.now)
+        payment, entry = self.door.payments.get(key), self.ledger.entries.get(key)
+        if isinstance(evidence, Unpaid) and entry is not None and payment is not None:
+            is_named = payment.origin is Origin.WATCHED and not payment.has_known_end
+            return replace(evidence, payable_until=entry.payable_until) if is_named else evidence
+        return evidence
 
     def _unclear(self, key: PaymentKey) -> Unclear:
         return Unclear(**key._asdict(), reason="timeout")
@@ -628,13 +638,12 @@ class OneOrder(RuleBasedStateMachine):
 
     def _work_deadline(self, arm_no: int, close: str, *, silent: bool = False) -> None:
         plan = on_deadline(self._state(), self.rules_)
-        for key in plan.query:
-            decision = self._commit_evidence(
-                key, self._unclear(key) if silent else self._true_evidence(key), Source.CLOSE
-            )
+        answers = {key: self._unclear(key) if silent else self._true_evidence(key) for key in plan.query}
+        for key, evidence in answers.items():
+            decision = self._commit_evidence(key, evidence, Source.CLOSE)
             if decision.outcome is Outcome.STILL_OPEN and key in plan.close:
                 self._close(key, close)
-        self._commit(lambda state, _: on_deadline(_existing(state), self.rules_, arm_no=arm_no))
+        self._commit(lambda state, _: on_deadline(_existing(state), self.rules_, arm_no=arm_no, answers=answers))
 
     def _start_or_commit(self, decide: Decide, conflicting: bool, evidence: Evidence | None = None) -> None:
         if conflicting:

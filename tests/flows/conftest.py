@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,13 +20,14 @@ from core.order import OrderState, OrderStatus, Payment
 from core.settings import Settings
 from flows.callback import receive_callback
 from flows.close import close_scheduled, request_close
-from flows.place import PaymentRequest, Placed, place_order
+from flows.place import PaymentRequest, Placed, Watch, place_order
 from flows.query import query_scheduled
 from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.ledger import Payment as LedgerPayment
+from simulator.kernel.ledger import Terms
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
@@ -88,6 +90,23 @@ class FlowHarness:
         state = (await self.place(account, **more)).state
         assert state.payments[0].checkout is not None
         return state
+
+    async def watched_order(self, *, ends_in: timedelta = timedelta(days=1), **terms: Any) -> OrderState:
+        """Place an order that watches a payment of another system, which ends at its channel in so long."""
+        wanted, now = order_terms(**terms), self.simulation.now()
+        number = f"elsewhere-{uuid4().hex[:12]}"
+        at_channel = Terms(
+            out_trade_no=number,
+            amount=wanted.amount,
+            currency=wanted.currency,
+            subject=wanted.subject,
+            expires_at=now + ends_in,
+            callback_url="http://127.0.0.1:9/callbacks/main",
+            return_url="http://127.0.0.1:9",
+        )
+        self.simulation.create(self.simulation.accounts["m-main"], at_channel, now)
+        request = PaymentRequest(account="main", watch=Watch(out_trade_no=number))
+        return (await place_order(self.resources, wanted, request, expires_in_s=600)).state
 
     # -- the channel --------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ async def test_a_deadline_queries_closes_and_queries_again_before_the_order_clos
     closed = await harness.state(state)
     assert (closed.order.status, closed.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.CLOSED)
     assert harness.status_at_channel(state.payments[0]) == "closed"
-    assert await harness.fetch_value("SELECT count(*) FROM pending") == 0
+    assert [row.key for row in closed.pending] == [closed.payments[0].key]
     assert await harness.fetch_value("SELECT type FROM notifications") == "order.closed"
 
 
@@ -149,6 +149,33 @@ async def test_closing_an_order_while_the_channel_is_down_returns_it_unchanged(h
     assert await harness.run_close_job(state) is Outcome.CLOSED
     with pytest.raises(NotFound):
         await request_close(harness.resources, "F-unknown")
+
+
+# -- a payment that another system created ---------------------------------------------------------------------------
+
+
+async def test_an_order_closes_at_its_deadline_and_its_watched_payment_does_not(harness: FlowHarness) -> None:
+    """It has no known end. Its channel takes money for it, so it is asked on."""
+    state = await harness.pass_deadline(await harness.watched_order())
+    assert await harness.run_close_job(state) is Outcome.CLOSED
+    closed = await harness.state(state)
+    assert (closed.order.status, closed.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.OPEN)
+    assert calls_about(harness, state) == ["query"]
+    assert await harness.run_query_job(state) is Outcome.STILL_OPEN
+
+    harness.pay(state.payments[0])
+    assert await harness.run_query_job(state) is Outcome.PAID_LATE
+    assert await harness.cases(state.order.order_no) == ["paid_late"]
+
+
+async def test_an_order_with_a_watched_payment_stays_open_while_the_channel_gives_no_clear_result(
+    harness: FlowHarness,
+) -> None:
+    state = await harness.pass_deadline(await harness.watched_order())
+    harness.simulation.faults.profile = FaultProfile(html_error=1.0)
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
+    harness.simulation.faults.profile = FaultProfile()
+    assert await harness.run_close_job(state) is Outcome.CLOSED
 
 
 # -- money after close -----------------------------------------------------------------------------------------------

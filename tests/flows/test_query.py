@@ -138,6 +138,7 @@ async def test_unreadable_responses_do_not_open_the_breaker(harness: FlowHarness
 async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(harness: FlowHarness) -> None:
     """Used-up attempts are not evidence: the row stays, and money is found a day later."""
     state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(html_error=1.0)
     await harness.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
     assert await harness.run_query_job(state) is Outcome.EXHAUSTED
     row = await query_row(harness, state)
@@ -146,8 +147,23 @@ async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(ha
     assert (await harness.state(state)).order.status is OrderStatus.PAYING
     await harness.run_query_job(state)
     assert await harness.cases(state.order.order_no) == ["attempts_exhausted"]
+    harness.simulation.faults.profile = FaultProfile()
     harness.pay(state.payments[0])
     assert await harness.run_query_job(state) is Outcome.PAID
+
+
+@pytest.mark.parametrize(("age_days", "gap_minutes"), [(1, 256), (8, 720)])
+async def test_a_payment_that_is_merely_unpaid_is_queried_on_without_a_case(
+    harness: FlowHarness, age_days: int, gap_minutes: int
+) -> None:
+    state = await harness.placed_order()
+    await harness.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
+    sql = "UPDATE payments SET created_at = created_at - make_interval(days => $1)"
+    await harness.resources.db.execute(sql, age_days)
+    assert await harness.run_query_job(state) is Outcome.STILL_OPEN
+    row = await query_row(harness, state)
+    assert (row.attempt, round(row.due_in_s / 60)) == (17, gap_minutes)
+    assert await harness.cases(state.order.order_no) == []
 
 
 @pytest.mark.parametrize(
@@ -206,7 +222,8 @@ async def test_other_payments_of_a_paid_order_are_closed_at_the_channel(harness:
     assert harness.status_at_channel(state.payments[0]) == "closed"
     done = await harness.state(state)
     assert [row.status for row in done.payments] == [PaymentStatus.CLOSED, PaymentStatus.PAID]
-    assert await harness.fetch_value("SELECT count(*) FROM pending") == 0
+    assert [row.key for row in done.pending] == [done.payments[0].key]
+    assert 295 < (await query_row(harness, state, 0)).due_in_s <= 300
 
 
 async def test_a_double_payment_opens_a_case_and_pays_the_order_once(harness: FlowHarness) -> None:

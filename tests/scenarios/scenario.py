@@ -67,7 +67,10 @@ SLOW_RATE_PER_S = 40
 
 _LEFT = """
 WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)
-SELECT 'pending' AS kind, order_no AS reference FROM pending JOIN ours USING (order_no)
+SELECT 'pending' AS kind, q.order_no AS reference
+  FROM ours JOIN pending q USING (order_no)
+  LEFT JOIN payments p ON (p.channel_account, p.out_trade_no) = (q.channel_account, q.out_trade_no)
+ WHERE p.status IS DISTINCT FROM 'closed'
 UNION ALL
 SELECT 'refund', order_no FROM refunds JOIN ours USING (order_no) WHERE status IN ('requested', 'processing')
 UNION ALL

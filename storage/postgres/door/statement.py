@@ -83,6 +83,7 @@ inserted_pending AS (
     SELECT channel_account, out_trade_no, kind, order_no, attempt, 1, due_at
       FROM pending_rows
      WHERE operation = 'insert'
+    ON CONFLICT (channel_account, out_trade_no) DO NOTHING
     RETURNING json_build_array(channel_account, out_trade_no) AS key, kind, order_no, arm_no,
               greatest(0, extract(epoch FROM due_at - now())) AS delay_s
 ),

@@ -210,7 +210,8 @@ def _payment(payment: Payment, operation: str) -> _Row:
 def _pending(decision: Decision) -> Iterable[_Row]:
     """`needs_change`: only if the order changes with it. Otherwise the arm number alone guards the row."""
     change = decision.change
-    yield from (_arm(arm, "update", needs_change=change is not None) for arm in decision.rearm)
+    for arm in decision.rearm:
+        yield _arm(arm, "insert" if arm.expected_arm_no is None else "update", needs_change=change is not None)
     yield from (_key(key) | {"operation": "delete", "needs_change": False} for key in decision.drop)
     if change is None:
         return

@@ -18,6 +18,7 @@ from simulator.kernel.faults import CallKind
 from tests.channels.driver import Driver
 from tests.channels.reports import (
     AMOUNT,
+    END,
     NUMBER,
     PAID_AT,
     REFUND_NO,
@@ -60,12 +61,12 @@ class SandboxDriver(Driver):
     responses_cover_requests = True
     response_tolerance_s = 300
     refusal_code = "INVALID_PARAMETER"
-    queries = Reportable()
+    queries = Reportable(end=END)
     checkout_kind = "redirect"
     created_fields = frozenset({"number", "merchant", "amount", "currency"})
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
-    callbacks = Reportable()
+    callbacks = Reportable(end=END)
     signature_headers = ("sandbox-signature", "sandbox-callback-id")
     bad_signatures = (
         "v1=é",

@@ -20,6 +20,7 @@ from simulator.kernel.faults import CallKind
 from tests.channels.driver import Driver
 from tests.channels.reports import (
     AMOUNT,
+    END,
     NUMBER,
     OFFLINE_URL,
     OTHER_NUMBER,
@@ -70,7 +71,7 @@ class StripeDriver(Driver):
     refusals_are_signed = False
     idempotency_header = "idempotency-key"
     refusal_code = "parameter_invalid_integer"
-    queries = Reportable(never=frozenset({"merchant", "app"}))
+    queries = Reportable(never=frozenset({"merchant", "app"}), end=END)
     lists_undelivered = True
     reports_under_way = True
     checkout_kind = "redirect"

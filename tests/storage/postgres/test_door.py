@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core.decision import Change, Decision, Event, Observation, Outcome
 from core.errors import NumberTaken, TransactionClaimed
 from core.evidence import Source, Unclear
-from core.lifecycle import on_close_requested, on_created, on_deadline, start_payment
+from core.lifecycle import on_close_requested, on_created, on_deadline, on_refresh, start_payment
 from core.order import (
     CaseReason,
     Checkout,
@@ -161,8 +161,8 @@ async def test_many_orders_move_in_one_statement(db: Database) -> None:
     done = await transition_many(db, {key: if_there(decide) for key, decide in decisions.items()})
     assert {order_no: one.version for order_no, one in done.items()} == {"A-1": 2, "A-2": None, "A-3": 2, "A-9": None}
     assert [armed.arm_no for armed in done["A-2"].armed] == [2]
-    assert done["A-1"].armed == done["A-3"].armed == ()
-    assert {gone.key for gone in done["A-3"].cancelled} == {number("A-3")}
+    assert (done["A-1"].armed, [armed.arm_no for armed in done["A-3"].armed]) == ((), [2])
+    assert {gone.key for gone in done["A-1"].cancelled} == {number("A-1"), deadline_key("A-1")}
     assert (done["A-1"].notification_id is not None, done["A-3"].notification_id) == (True, None)
 
 
@@ -299,7 +299,20 @@ async def test_an_order_is_closed_with_its_row_when_all_is_definite(db: Database
     await commit_evidence(db, "A-1", closed())
     committed = await moved(db, "A-1", lambda state: on_deadline(state, RULES, arm_no=1))
     assert committed.decision.outcome is Outcome.CLOSED
-    assert (await count(db, "pending"), (await get_state(db)).order.status) == (0, OrderStatus.CLOSED)
+    state = await get_state(db)
+    assert state.order.status is OrderStatus.CLOSED
+    assert [row.key for row in state.pending] == [number("A-1")], "the closed payment is asked again"
+
+
+async def test_a_row_is_put_back_once_without_a_version(db: Database) -> None:
+    """Refreshes of a closed order meet: the second one finds the row of the first."""
+    await close_order(db)
+    await db.execute("DELETE FROM pending")
+    state = await get_state(db)
+    for arm_nos in ([1], []):
+        committed = await transition(db, "A-1", lambda _: on_refresh(state, RULES))
+        assert [row.arm_no for row in committed.armed] == arm_nos
+    assert (await count(db, "pending"), (await get_state(db)).order.version) == (1, state.order.version)
 
 
 async def test_a_row_is_dropped_without_a_version(db: Database) -> None:

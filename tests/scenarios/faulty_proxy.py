@@ -11,6 +11,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from demo.embedded import free_port
+from tests.connections import Connections
 
 _ENDLESS = b"x" * (3 << 20)
 
@@ -46,7 +47,7 @@ class FaultyProxy:
         self._fault = ProxyFault.NO_FAULT
         self._target = ("127.0.0.1", 0)
         self._server: asyncio.Server | None = None
-        self._held: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -67,27 +68,18 @@ class FaultyProxy:
             await self._listen()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
 
     async def _hang_up(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in list(self._held):
-            task.cancel()
-        await asyncio.gather(*self._held, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._held.add(task)
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-        finally:
-            self._held.discard(task)
-            writer.close()
+        await self._connections.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await self._serve_one(reader, writer)
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._fault is ProxyFault.RESET:
             _reset(writer)
             return

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Self
 
 from demo.embedded import free_port
+from tests.connections import Connections
 
 
 class Router:
@@ -16,37 +17,22 @@ class Router:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._targets: tuple[int, ...] = ()
-        self._open: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
-        await self._cut()
+        await self._connections.close()
 
     async def lead_to(self, *ports: int) -> None:
         """Route new connections to the first port that accepts them; open connections are closed."""
         self._targets = ports
-        await self._cut()
-
-    async def _cut(self) -> None:
-        for task in list(self._open):
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            await self._serve(reader, writer)
-        finally:
-            self._open.discard(task)
-            writer.close()
+        await self._connections.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for port in self._targets:

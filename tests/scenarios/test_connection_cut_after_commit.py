@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.embedded import free_port
+from tests.connections import Connections
 from tests.scenarios.scenario import Scenario, number_of
 from tests.servers import Process, eventually
 
@@ -31,23 +32,18 @@ class CuttingProxy:
         self._marker = marker
         self._reaches = reaches
         self._server: asyncio.Server | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._connections.close()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         replying = asyncio.create_task(_copy(server, writer))
         try:
@@ -67,7 +63,6 @@ class CuttingProxy:
             replying.cancel()
             to_server.close()
             writer.transport.abort()
-            self._running.discard(task)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

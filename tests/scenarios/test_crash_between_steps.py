@@ -165,7 +165,7 @@ async def test_web_process_killed_while_closing(
     scenario = kill_scenario
     order = await scenario.place()
     await scenario.put_off(order)
-    async with killed_at(scenario, "api", step, tmp_path / "api.log", router):
+    async with scenario.frozen_workers(), killed_at(scenario, "api", step, tmp_path / "api.log", router):
         with pytest.raises(httpx.RemoteProtocolError):
             await scenario.http.post(
                 f"{router.url}/v1/orders/{order.order_no}/close",

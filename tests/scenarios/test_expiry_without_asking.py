@@ -6,7 +6,7 @@ from tests.servers import eventually
 
 
 async def test_orders_that_expire_during_an_outage_end_as_the_channel_says_after_it(scenario: Scenario) -> None:
-    orders = await scenario.place_many(8, expires_in_s=2)
+    orders = await scenario.place_many(8, expires_in_s=6)
     paid, unpaid = orders[:4], orders[4:]
     await scenario.faults(html_error=1.0)
     for order in paid:

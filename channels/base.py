@@ -18,7 +18,7 @@ import msgspec
 
 from channels.transport import Response
 from core.checkout import NO_PAYER, CheckoutRules, Payer
-from core.evidence import Evidence
+from core.evidence import Disputed, Evidence
 from core.order import Checkout, Payment
 
 
@@ -263,4 +263,28 @@ class TellsRefunds(Protocol):
 
     async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
         """Minor units that a refund of this payment, made by anybody, has given back; None unless it has succeeded."""
+        ...
+
+
+@runtime_checkable
+class QueriesDisputes(Protocol):
+    """A channel whose messages about disputes prove only an id, so that the dispute itself is queried."""
+
+    async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
+        """The dispute as it is now, once for each payment that it is about; none, if the channel knows no such dispute.
+
+        `dispute` has the id and the kind of the message. Raises as `Channel`.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsSubscribed(Protocol):
+    """A channel that sends only the events that its endpoint is subscribed to, and shows which those are."""
+
+    events: tuple[str, ...]
+    """Every event that nodrop reads."""
+
+    async def fetch_subscribed(self, callback_url: str) -> frozenset[str] | None:
+        """Events that are sent to this address, `*` for all; None if nothing is. Raises as `Channel`."""
         ...

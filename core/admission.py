@@ -33,6 +33,7 @@ class CallKind(StrEnum):
     QUERY_REFUND = "query_refund"
     STATEMENT = "statement"
     UNDELIVERED = "undelivered"
+    DISPUTE = "dispute"
 
 
 WITH_SHARES = (Urgency.FRESH, Urgency.SCHEDULED)

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from core.dispute import Dispute
 from core.evidence import Evidence, Source
 from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, PendingKind, Refund
 
@@ -58,6 +59,9 @@ class Outcome(StrEnum):
     REFUNDED = "refunded"
     REFUND_FAILED = "refund_failed"
     NOT_REFUNDABLE = "not_refundable"
+    # disputes
+    DISPUTED = "disputed"
+    DISPUTE_ENDED = "dispute_ended"
     # an operator's decision about late money
     NOT_ACCEPTABLE = "not_acceptable"
 
@@ -117,7 +121,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A legal move: the order as it shall be (`order.version` is the new one) with all that is written with it.
 
     `resolved` are the pending rows that end with it, whether the state that was decided on showed them or not.
-    `refunds` are new ones (*requested*) and those that have moved, `resolutions` end the cases that this settles.
+    `refunds` are new ones (*requested*) and those that have moved, `disputes` those that are new or have moved,
+    `resolutions` end the cases that this settles.
     """
 
     order: Order
@@ -129,6 +134,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     arm: tuple[Arm, ...] = ()
     cases: tuple[Case, ...] = ()
     refunds: tuple[Refund, ...] = ()
+    disputes: tuple[Dispute, ...] = ()
     resolutions: tuple[CaseResolution, ...] = ()
     notification: Notification | None = None
 
@@ -173,6 +179,8 @@ def applied(state: OrderState | None, change: Change) -> OrderState:
     before = () if state is None else state.payments
     refunds = {} if state is None else {refund.refund_no: refund for refund in state.refunds}
     refunds |= {refund.refund_no: refund for refund in change.refunds}
+    disputes = {} if state is None else {(one.dispute_id, *one.key): one for one in state.disputes}
+    disputes |= {(one.dispute_id, *one.key): one for one in change.disputes}
     opened = frozenset((case.key, case.reason) for case in change.cases)
     resolved = {(resolution.key, resolution.reason) for resolution in change.resolutions}
     return OrderState(
@@ -181,5 +189,6 @@ def applied(state: OrderState | None, change: Change) -> OrderState:
         payments=(*(moved.get(payment.key, payment) for payment in before), *change.new_payments),
         pending=() if state is None else tuple(row for row in state.pending if row.key not in change.resolved),
         refunds=tuple(refunds.values()),
+        disputes=tuple(disputes.values()),
         open_cases=opened if state is None else (state.open_cases | opened) - resolved,
     )

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from core.dispute import DisputeKind, DisputeState
+
 
 class Source(StrEnum):
     """Origin of the evidence or of the change; recorded with every event as `by`."""
@@ -121,19 +123,46 @@ class Unclear(_EvidenceFields, frozen=True, kw_only=True):
 APPROVAL_HINT = "approval_not_wholly_signed"
 """Reason of `Unclear` evidence from a message about an approval whose signature does not cover all of it."""
 
-Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear
-EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear"]
+
+class Disputed(_EvidenceFields, frozen=True, kw_only=True):
+    """A dispute about money that the channel has or had: it *was* paid. `core.dispute` explains the words.
+
+    `state` None: only the id is proved, and the channel must be asked. `amount` is not set: what is disputed may be a
+    part of the payment. `changed_at` is the channel's time of this state.
+    """
+
+    dispute_id: str
+    dispute_kind: DisputeKind
+    state: DisputeState | None = None
+    disputed_amount: int | None = None
+    disputed_currency: str | None = None
+    dispute_reason: str = ""
+    outcome: str = ""
+    respond_by: datetime | None = None
+    opened_at: datetime | None = None
+    changed_at: datetime | None = None
+
+
+Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear | Disputed
+EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear", "disputed"]
 
 
 APPROVAL_HINT = "approval_not_wholly_signed"
 """Reason of the evidence of a hint that the buyer has approved."""
 
 
-def hint_of(evidence: Evidence, account: str) -> Unclear:
+def hint_of(evidence: Evidence, account: str) -> Evidence:
     """The payment that a message names which is not wholly signed. Nothing else in it is compared or believed.
 
-    That the buyer has approved stays in the reason: a capture may be tried then.
+    That the buyer has approved stays in the reason: a capture may be tried then. A dispute keeps its id, to be read.
     """
+    if isinstance(evidence, Disputed):
+        return Disputed(
+            channel_account=account,
+            out_trade_no="",
+            dispute_id=evidence.dispute_id,
+            dispute_kind=evidence.dispute_kind,
+        )
     reason = APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed"
     number, ids = evidence.out_trade_no, evidence.ids
     return Unclear(channel_account=account, out_trade_no=number, ids=ids, reason=reason, at=evidence.at)

@@ -12,9 +12,19 @@ from typing import Literal
 import msgspec
 
 from core.decision import Notification
+from core.dispute import Dispute
 from core.order import Order, Payment, Refund
 
-NotificationType = Literal["order.paid", "order.closed", "order.paid_late", "order.double_payment", "order.refunded"]
+NotificationType = Literal[
+    "order.paid",
+    "order.closed",
+    "order.paid_late",
+    "order.double_payment",
+    "order.refunded",
+    "order.disputed",
+    "order.dispute_ended",
+    "order.refund_failed",
+]
 
 
 def notification_id(order_no: str, version: int) -> str:
@@ -30,8 +40,13 @@ def order_notification(
     now: datetime,
     late: bool,
     refund: Refund | None = None,
+    dispute: Dispute | None = None,
+    live: bool | None = None,
 ) -> Notification | None:
-    """The notification of this version, or None when the order has no `notify_url`. `refund` is of this payment."""
+    """The notification of this version, or None when the order has no `notify_url`.
+
+    `refund` and `dispute` are of this payment. `live` is needed without a payment only.
+    """
     if order.notify_url is None:
         return None
     message_id = notification_id(order.order_no, order.version)
@@ -49,8 +64,10 @@ def order_notification(
             "closed_at": order.closed_at,
             "late": late,
             "confirmed": None if payment is None else payment.unconfirmed_since is None,
+            "live": live if payment is None else payment.live,
             "payment": None if payment is None else _payment(payment),
             "refund": None if refund is None else _refund(refund),
+            "dispute": None if dispute is None else _dispute(dispute),
             "metadata": order.metadata,
         },
     }
@@ -68,6 +85,7 @@ def _payment(payment: Payment) -> dict[str, object]:
         "paid_at": payment.paid_at,
         "refunded_amount": payment.refunded_amount,
         "remaining_amount": payment.remaining_amount,
+        "live": payment.live,
     }
 
 
@@ -79,4 +97,19 @@ def _refund(refund: Refund) -> dict[str, object]:
         "reason": refund.reason,
         "status": refund.status,
         "settled_at": refund.settled_at,
+    }
+
+
+def _dispute(dispute: Dispute) -> dict[str, object]:
+    return {
+        "dispute_id": dispute.dispute_id,
+        "kind": dispute.kind,
+        "state": dispute.state,
+        "amount": dispute.amount,
+        "currency": dispute.currency,
+        "reason": dispute.reason,
+        "outcome": dispute.outcome,
+        "respond_by": dispute.respond_by,
+        "opened_at": dispute.opened_at,
+        "changed_at": dispute.changed_at,
     }

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from core.checkout import Payer
+from core.dispute import Dispute, is_withheld
 from core.errors import IllegalMove
 
 
@@ -160,6 +161,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     `checkout_ends_at` is when the checkout stops working (None: not known); `payer` is whom it belongs to, kept while
     the payment is open. `capture_requested_at` is when we last requested the money of an approval,
     `capture_refused_at` when the channel definitely refused that. From `given_up_at` on it is never captured.
+    `live`: real money, or test money; None: started before that was kept.
     """
 
     channel_account: str
@@ -187,6 +189,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     capture_requested_at: datetime | None = None
     capture_refused_at: datetime | None = None
     given_up_at: datetime | None = None
+    live: bool | None = None
 
     @property
     def key(self) -> PaymentKey:
@@ -289,6 +292,8 @@ class CaseReason(StrEnum):
     REFUNDED_OUTSIDE = "refunded_outside"
     REFUND_AMOUNT_UNKNOWN = "refund_amount_unknown"
     REFUND_FAILED = "refund_failed"
+    DISPUTED = "disputed"
+    WRONG_WORLD = "wrong_world"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     UNKNOWN_ORDER = "unknown_order"
     CALLBACK_CONTRADICTED = "callback_contradicted"
@@ -314,6 +319,7 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     payments: tuple[Payment, ...] = ()
     pending: tuple[Pending, ...] = ()
     refunds: tuple[Refund, ...] = ()
+    disputes: tuple[Dispute, ...] = ()
     open_cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()
 
     def payment(self, key: PaymentKey) -> Payment | None:
@@ -331,6 +337,16 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     def unconfirmed_payments(self) -> tuple[Payment, ...]:
         return tuple(payment for payment in self.payments if payment.unconfirmed_since is not None)
 
+    @property
+    def live(self) -> bool | None:
+        """Whether the order is about real money: as the payment that paid it, else as all of its payments."""
+        paid_by = None if self.order.paid_by is None else self.payment(self.order.paid_by)
+        worlds = {payment.live for payment in (self.payments if paid_by is None else (paid_by,))}
+        return worlds.pop() if len(worlds) == 1 else None
+
+    def disputes_of(self, key: PaymentKey) -> tuple[Dispute, ...]:
+        return tuple(dispute for dispute in self.disputes if dispute.key == key)
+
     def open_payments(self) -> tuple[Payment, ...]:
         return tuple(payment for payment in self.payments if payment.status is PaymentStatus.OPEN)
 
@@ -344,18 +360,20 @@ class PublicStatus(StrEnum):
     CLOSED = "closed"
     REVIEW = "review"
     REFUNDED = "refunded"
+    DISPUTED = "disputed"
 
     @property
     def is_definite(self) -> bool:
-        return self in (PublicStatus.PAID, PublicStatus.CLOSED, PublicStatus.REFUNDED)
+        return self in (PublicStatus.PAID, PublicStatus.CLOSED, PublicStatus.REFUNDED, PublicStatus.DISPUTED)
 
 
-def public_status(order: Order, payments: tuple[Payment, ...]) -> PublicStatus:
+def public_status(order: Order, payments: tuple[Payment, ...], disputes: tuple[Dispute, ...] = ()) -> PublicStatus:
     """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded*
-    when all money that came has gone back and none is under way.
+    when all money that came has gone back and none is under way; *disputed* while the money that paid it is withheld.
     """
     if order.status is OrderStatus.PAID:
-        return PublicStatus.PAID
+        is_disputed = order.paid_by is not None and is_withheld(disputes, order.paid_by)
+        return PublicStatus.DISPUTED if is_disputed else PublicStatus.PAID
     paid = [payment for payment in payments if payment.status is PaymentStatus.PAID]
     has_open = any(payment.status is PaymentStatus.OPEN for payment in payments)
     if paid and not has_open and all(payment.remaining_amount == 0 for payment in paid):

@@ -27,7 +27,7 @@ from core.errors import (
     RedisUnavailable,
     UnknownAccount,
 )
-from core.evidence import Source, Unclear, hint_of
+from core.evidence import Disputed, Source, Unclear, hint_of
 from core.lifecycle import (
     Approval,
     CallbackPlan,
@@ -42,6 +42,7 @@ from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
+from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -93,14 +94,12 @@ async def compensate_callback(resources: Resources, callback_id: str, arm_no: in
 
 async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Outcome:
     """Handle a stored callback whose lease is ours. If that fails, it is due again after n² units."""
-    failed = CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
+    result = CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
     try:
         result = await _handle(resources, stored, Source.COMPENSATION, within_s=resources.settings.callback_confirm_s)
     except NodropError as error:
-        result = failed
         log.warning("callback_not_handled", callback_id=stored.id, reason=type(error).__name__)
     except Exception:  # a callback that meets a bug of ours is tried again, and ends as a case
-        result = failed
         log.exception("callback_broke", callback_id=stored.id)
     if result.is_done:
         await callbacks.finish(resources.db, stored.id, result.outcome)
@@ -156,14 +155,13 @@ async def _store(
     received_at: datetime | None,
 ) -> StoredCallback:
     assert callback.evidence is not None, "only a callback about a payment is stored"
-    name = account.config.name
     return await insert_callback(
         resources.db,
-        account=name,
+        account=account.config.name,
         notification_id=callback.notification_id,
         headers=headers,
         body=body,
-        evidence=hint_of(callback.evidence, name) if callback.is_hint else callback.evidence,
+        evidence=hint_of(callback.evidence, account.config.name) if callback.is_hint else callback.evidence,
         is_hint=callback.is_hint,
         received_at=received_at,
         due_s=resources.compensation_delay_s,
@@ -223,6 +221,8 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
 
 async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, within_s: float) -> CallbackResult:
     """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
+    if isinstance(stored.evidence, Disputed):
+        return await handle_dispute(resources, stored, by, partial(_confirm, resources, by=by, within_s=within_s))
     named = await find_named_payment(resources.db, stored.channel_account, stored.evidence)
     if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
@@ -248,7 +248,7 @@ async def _confirm(
     *,
     by: Source,
     within_s: float,
-    known: OrderState | None,
+    known: OrderState | None = None,
 ) -> CallbackResult:
     """Query the channel, waiting up to `within_s` seconds for another process that queries the same payment."""
     leased = await wait_for_lease(resources, payment.key, within_s)

@@ -211,7 +211,7 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         InvalidRequest: its channel does not know the method, or cannot query the watched payment; or the method needs
             something of the payer that is missing.
     """
-    channel = account.channel
+    channel, live = account.channel, account.config.live
     if payment.method not in ("", *channel.methods):
         raise InvalidRequest(f"method is none of those of {account.config.channel}: {', '.join(channel.methods)}")
     if payment.watch is not None and payment.watch.channel_reference is None and channel.queries_by_reference:
@@ -224,6 +224,7 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
             method=payment.method,
             out_trade_no=new_number(),
             payer=_payer(payment, channel),
+            live=live,
         )
     return PaymentTerms(
         account=payment.account,
@@ -233,6 +234,7 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         channel_reference=payment.watch.channel_reference,
         payable_until=payment.watch.payable_until,
         longest_window=channel.longest_window,
+        live=live,
     )
 
 

@@ -1,7 +1,7 @@
 """Callbacks that a channel could not deliver and lists itself, where a channel keeps such a list.
 
 An event on the list is only a reason to query: it may be days old. The payment is queried now, and the result goes
-through the one door like any other.
+through the one door like any other. A dispute only moves forward, so that its newest event is committed as it is.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import structlog
 from channels.base import ListsUndelivered
 from core.admission import CallKind, Urgency
 from core.errors import NodropError
-from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source
+from core.evidence import Approved, Closed, Disputed, Evidence, Paid, Refunded, Source
 from core.lifecycle.capturing import NOTHING_ASKED
 from core.order import Payment, PaymentStatus
 from flows.ask import QueryResult, query_now
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred, call_channel
+from flows.dispute import commit_dispute
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -70,8 +71,11 @@ async def _query_account(resources: Resources, account: Account) -> int:
 
 async def _query_listed(resources: Resources, account: Account, listed: tuple[Evidence, ...]) -> int:
     """Each payment once, by its newest event, one after the other: the rate is shared with other calls."""
-    newest = {evidence.out_trade_no: evidence for evidence in reversed(listed)}
+    disputes = {one.dispute_id: one for one in reversed(listed) if isinstance(one, Disputed)}
+    newest = {one.out_trade_no: one for one in reversed(listed) if not isinstance(one, Disputed)}
     count = 0
+    for dispute in disputes.values():
+        count += await commit_dispute(resources, account, dispute, by=Source.UNDELIVERED)
     for evidence in newest.values():
         result = await _when_admitted(partial(_query_one, resources, account, evidence))
         if isinstance(result, Deferred):  # other calls use up the rate, or the channel is down: begin here next turn

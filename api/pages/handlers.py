@@ -149,7 +149,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
             except NotFound:  # the token has expired
                 return
             else:
-                is_definite = public_status(state.order, state.payments).is_definite
+                is_definite = public_status(state.order, state.payments, state.disputes).is_definite
                 if state.order.version > version or is_definite:
                     version = state.order.version
                     yield event(version, msgspec.json.encode(view_status(state, _retry_after_s(context, state))))

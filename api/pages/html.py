@@ -34,6 +34,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     return_url: str | None = None
     retry_after_s: int = 0
     is_final: bool = False
+    is_test: bool = False
 
 
 def amount_text(state: OrderState) -> str:
@@ -42,7 +43,7 @@ def amount_text(state: OrderState) -> str:
 
 
 def page_of(state: OrderState, *, lang: str, requested_lang: str, retry_after_s: int) -> Page:
-    order, status = state.order, public_status(state.order, state.payments)
+    order, status = state.order, public_status(state.order, state.payments, state.disputes)
     return Page(
         lang=lang,
         requested_lang=requested_lang,
@@ -56,6 +57,7 @@ def page_of(state: OrderState, *, lang: str, requested_lang: str, retry_after_s:
         return_url=order.return_url,
         retry_after_s=retry_after_s,
         is_final=status.is_definite,
+        is_test=state.live is False,
     )
 
 
@@ -81,6 +83,7 @@ def render(page: Page, *, with_script: bool = True) -> bytes:
 <link rel="stylesheet" href="{assets.url("order.css")}">
 {reload}{script}</head>
 <body>
+{_test_mark(page, texts["test"])}\
 <main id="order" class="card" data-token="{escape(page.token)}" data-status="{page.status}" \
 data-version="{page.version}" data-retry-after="{page.retry_after_s}">
 <p id="subject"><bdi>{escape(page.subject)}</bdi></p>
@@ -102,6 +105,10 @@ data-version="{page.version}" data-retry-after="{page.retry_after_s}">
 </html>
 """
     return html.encode()
+
+
+def _test_mark(page: Page, text: str) -> str:
+    return f'<p id="test" role="note">{escape(text)}</p>\n' if page.is_test else ""
 
 
 def _time(at: datetime | None) -> str:

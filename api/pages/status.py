@@ -11,7 +11,10 @@ from core.order import OrderState, PublicStatus, public_status
 
 
 class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state that an order's page may know. `retry_after_s`: seconds for which its refresh button stays off."""
+    """The state that an order's page may know. `retry_after_s`: seconds for which its refresh button stays off.
+
+    `live` false: test money.
+    """
 
     status: PublicStatus
     version: int
@@ -22,10 +25,11 @@ class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
     paid_at: datetime | None
     retry_after_s: int
     definite: bool
+    live: bool | None
 
 
 def view_status(state: OrderState, retry_after_s: int) -> PageStatus:
-    order, status = state.order, public_status(state.order, state.payments)
+    order, status = state.order, public_status(state.order, state.payments, state.disputes)
     return PageStatus(
         status=status,
         version=order.version,
@@ -36,4 +40,5 @@ def view_status(state: OrderState, retry_after_s: int) -> PageStatus:
         paid_at=order.paid_at,
         retry_after_s=retry_after_s,
         definite=status.is_definite,
+        live=state.live,
     )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from core.dispute import DisputeKind, DisputeState
 from core.errors import InvalidRequest
 from core.evidence import ID_CHARACTERS_MAX
 from core.money import AMOUNT_MAX
@@ -182,6 +183,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool | None
     refunded_amount: int | None
     remaining_amount: int | None
+    live: bool | None
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +200,24 @@ class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
 
 
+class DisputeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel takes money back, or could not give it back. `withheld`: the money is not there."""
+
+    dispute_id: str
+    account: str
+    out_trade_no: str
+    kind: DisputeKind
+    state: DisputeState
+    withheld: bool
+    amount: int | None
+    currency: str | None
+    reason: str
+    outcome: str
+    respond_by: datetime | None
+    opened_at: datetime
+    changed_at: datetime
+
+
 class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
     """A question about this order that a person has to answer."""
 
@@ -207,7 +227,10 @@ class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
-    """An order with its payments. `version` grows with every change; `public_status` is what its page says."""
+    """An order with its payments. `version` grows with every change; `public_status` is what its page says.
+
+    `live` false: test money; null: of both worlds, or started before this was kept.
+    """
 
     order_no: str
     status: OrderStatus
@@ -228,6 +251,8 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     payments: Sequence[PaymentView]
     refunds: Sequence[RefundView]
+    disputes: Sequence[DisputeView]
+    live: bool | None
     open_cases: Sequence[OpenCase]
 
 

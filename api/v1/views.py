@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from api.v1.schemas import CheckoutView, OpenCase, OrderView, PaidBy, PaymentView, RefundView
+from api.v1.schemas import CheckoutView, DisputeView, OpenCase, OrderView, PaidBy, PaymentView, RefundView
+from core.dispute import Dispute, unsettled
 from core.order import OrderState, Payment, PaymentStatus, Refund, public_status
 
 
@@ -11,7 +12,7 @@ def view_order(state: OrderState, public_url: str) -> OrderView:
     return OrderView(
         order_no=order.order_no,
         status=order.status,
-        public_status=public_status(order, state.payments),
+        public_status=public_status(order, state.payments, state.disputes),
         version=order.version,
         amount=order.amount,
         currency=order.currency,
@@ -28,6 +29,8 @@ def view_order(state: OrderState, public_url: str) -> OrderView:
         metadata=order.metadata,
         payments=[_view_payment(payment) for payment in state.payments],
         refunds=[_view_refund(refund) for refund in state.refunds],
+        disputes=[_view_dispute(dispute, state) for dispute in state.disputes],
+        live=state.live,
         open_cases=[
             OpenCase(reason=reason, account=key[0] if key else None, out_trade_no=key[1] if key else None)
             for key, reason in sorted(state.open_cases, key=str)
@@ -56,6 +59,7 @@ def _view_payment(payment: Payment) -> PaymentView:
         confirmed=payment.unconfirmed_since is None if payment.status is PaymentStatus.PAID else None,
         refunded_amount=payment.refunded_amount,
         remaining_amount=payment.remaining_amount,
+        live=payment.live,
     )
 
 
@@ -70,4 +74,23 @@ def _view_refund(refund: Refund) -> RefundView:
         status=refund.status,
         requested_at=refund.requested_at,
         settled_at=refund.settled_at,
+    )
+
+
+def _view_dispute(dispute: Dispute, state: OrderState) -> DisputeView:
+    is_left = dispute in unsettled(state.disputes, dispute.key)
+    return DisputeView(
+        dispute_id=dispute.dispute_id,
+        account=dispute.channel_account,
+        out_trade_no=dispute.out_trade_no,
+        kind=dispute.kind,
+        state=dispute.state,
+        withheld=is_left and dispute.takes_money,
+        amount=dispute.amount,
+        currency=dispute.currency,
+        reason=dispute.reason,
+        outcome=dispute.outcome,
+        respond_by=dispute.respond_by,
+        opened_at=dispute.opened_at,
+        changed_at=dispute.changed_at,
     )

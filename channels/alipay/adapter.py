@@ -17,6 +17,14 @@ import msgspec
 from channels.alipay.account import Credentials
 from channels.alipay.gateway import Gateway, Outcome, require_success
 from channels.alipay.keys import KeyRing
+from channels.alipay.messages import (
+    COMPLAINT_QUERY,
+    MESSAGE_FIELDS,
+    Complaint,
+    Message,
+    complaint_evidence,
+    message_evidence,
+)
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
@@ -28,7 +36,7 @@ from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
-from core.evidence import Evidence, Missing, Paid
+from core.evidence import Disputed, Evidence, Missing, Paid
 from core.money import decimal_text, minor_units
 from core.order import Checkout, Payment
 
@@ -86,6 +94,8 @@ class _CallbackFields(msgspec.Struct, frozen=True, kw_only=True):
 
 _CALLBACK_FIELDS = tuple(name for struct in (_CallbackFields, Trade) for name in struct.__struct_fields__)
 """The fields of a callback that are read."""
+
+_SIGNED_FIELDS = tuple(name.encode() for name in {*_CALLBACK_FIELDS, *MESSAGE_FIELDS})
 
 
 class Alipay:
@@ -204,6 +214,13 @@ class Alipay:
             raise ChannelUnreadable("other_refund")
         return refund
 
+    async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
+        node = await self._gateway.call(COMPLAINT_QUERY, {"complain_event_id": dispute.dispute_id})
+        complaint = read_json(node, Complaint)
+        if complaint.complain_event_id != dispute.dispute_id:
+            raise ChannelUnreadable("other_complaint")
+        return (complaint_evidence(complaint, self._name),)
+
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
@@ -283,13 +300,15 @@ class Alipay:
         cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
         if form.get(b"sign_type") != b"RSA2" or not signature:
             return False
-        if has_embedded_field(form, [name.encode() for name in _CALLBACK_FIELDS]):
+        if has_embedded_field(form, _SIGNED_FIELDS):
             return False
         strings = (callback_string(form, (b"sign", b"sign_type")), callback_string(form, (b"sign",)))
         return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
 
     def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
         """Read only fields in ASCII, which are the same in every charset of Alipay."""
+        if b"msg_method" in form:
+            return self._read_message(form)
         try:
             fields = {name: form[name.encode()].decode("ascii") for name in _CALLBACK_FIELDS if name.encode() in form}
             notice = msgspec.convert(fields, _CallbackFields)
@@ -304,6 +323,15 @@ class Alipay:
         # "Paid" that names a refund, of whatever sum, is not plain: only the query tells what is left.
         is_hint = isinstance(evidence, Paid) and ("refund_fee" in fields or "gmt_refund" in fields)
         return Callback(notification_id=notice.notify_id, evidence=evidence, is_hint=is_hint)
+
+    def _read_message(self, form: Mapping[bytes, bytes]) -> Callback:
+        try:
+            fields = {name: form[name.encode()].decode("ascii") for name in MESSAGE_FIELDS if name.encode() in form}
+            message = msgspec.convert(fields, Message)
+        except (msgspec.ValidationError, UnicodeDecodeError):
+            raise ChannelUnreadable("message") from None
+        account = self._name if message.app_id == self._app_id else f"other:{message.app_id}"
+        return Callback(notification_id=message.notify_id, evidence=message_evidence(message, account))
 
     def _evidence(self, trade: Trade) -> Evidence:
         """Evidence under our account, unless the trade names another application or seller."""

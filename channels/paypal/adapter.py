@@ -23,12 +23,15 @@ from channels.paypal import statement as paypal_statement
 from channels.paypal.account import addresses, read_credentials
 from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
+from channels.paypal.disputes import Dispute, Reversal, dispute_evidence, disputing_evidence, reversal_evidence
 from channels.paypal.webhook import read_headers, verify_at_endpoint, verify_offline
 from channels.paypal.wire import (
+    EVENTS,
     Event,
     OwnAccount,
     PaypalOrder,
     Refund,
+    Webhook,
     amount_value,
     event_evidence,
     failed_capture,
@@ -37,8 +40,9 @@ from channels.paypal.wire import (
 from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
+from core.dispute import DisputeKind
 from core.errors import CaptureDeclined, ChannelRefused, ChannelUnreadable
-from core.evidence import Evidence, Missing
+from core.evidence import Disputed, Evidence, Missing
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
@@ -84,6 +88,8 @@ class Paypal:
     statement_zone: tzinfo = UTC
     statement_format = "transactions of the Transaction Search API, one JSON object a line"
     checkouts = CheckoutRules(needs_capture=True, exists_once_created=True)
+
+    events: tuple[str, ...] = EVENTS
 
     def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
         credentials = read_credentials(account)
@@ -207,7 +213,27 @@ class Paypal:
         else:
             await verify_offline(self._certificates, self._webhook_id, transmission, body, received_at)
         event = read_json(body, Event)
-        return Callback(notification_id=event.id, evidence=event_evidence(event, self._own), is_hint=True)
+        evidence = disputing_evidence(event, self._own) or event_evidence(event, self._own)
+        return Callback(notification_id=event.id, evidence=evidence, is_hint=True)
+
+    async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
+        """Read the dispute, or the refund as which a reversal is booked. The app needs the permission for disputes."""
+        is_reversal = dispute.dispute_kind is DisputeKind.REVERSAL
+        path = "/v2/payments/refunds" if is_reversal else "/v1/customer/disputes"
+        response = await self._api.call("GET", f"{path}/{quote(dispute.dispute_id, safe='')}")
+        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
+            return ()
+        body = require_success(response).body
+        if is_reversal:
+            return (reversal_evidence(read_json(body, Reversal), self._own),)
+        return dispute_evidence(read_json(body, Dispute), self._own)
+
+    async def fetch_subscribed(self, callback_url: str) -> frozenset[str] | None:
+        response = await self._api.call("GET", f"/v1/notifications/webhooks/{quote(self._webhook_id, safe='')}")
+        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
+            return None
+        webhook = read_json(require_success(response).body, Webhook)
+        return frozenset(one.name for one in webhook.event_types) if webhook.url == callback_url else None
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"")

@@ -150,6 +150,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     resource: msgspec.Raw
 
 
+class _EventType(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook and its events; the name `*` stands for all."""
+
+    url: str
+    event_types: tuple[_EventType, ...] = ()
+
+
 class OwnAccount(msgspec.Struct, frozen=True, kw_only=True):
     """Our account's name and merchant id, for the evidence's `channel_account`."""
 
@@ -228,10 +239,31 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
         if ids:
             account = own.name_for(refund.payee)
             return Unclear(channel_account=account, out_trade_no=ids[0], ids=ids, reason="refund_told")
+    if event.event_type == _LAPSED_EVENT:
+        return _lapsed_evidence(read_json(bytes(event.resource), _Lapsed), own)
     return None
 
 
 _WITHOUT_MONEY = frozenset({"DECLINED", "FAILED"})
+
+
+class _Lapsed(msgspec.Struct, frozen=True, kw_only=True):
+    """An order whose approval PayPal has ended, because nobody captured it."""
+
+    order_id: Id
+    purchase_units: tuple[_WithNumbers, ...] = ()
+
+
+def _lapsed_evidence(lapsed: _Lapsed, own: OwnAccount) -> Unclear:
+    """The order's query shows what is left of it."""
+    numbers = [number for unit in lapsed.purchase_units for number in unit.numbers]
+    ids = distinct_ids(*numbers, lapsed.order_id)
+    return Unclear(channel_account=own.account, out_trade_no=ids[0], ids=ids, reason="approval_reversed")
+
+
+DISPUTE_EVENTS = ("CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED")
+REVERSAL_EVENT = "PAYMENT.CAPTURE.REVERSED"
+_LAPSED_EVENT = "CHECKOUT.PAYMENT-APPROVAL.REVERSED"
 _WITH_MONEY = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
 _OF_CAPTURES = frozenset(
     {
@@ -241,7 +273,16 @@ _OF_CAPTURES = frozenset(
         "PAYMENT.CAPTURE.DECLINED",
     }
 )
-_OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
+_OF_REFUNDS = frozenset({"PAYMENT.CAPTURE.REFUNDED"})
+EVENTS = (
+    "CHECKOUT.ORDER.APPROVED",
+    _LAPSED_EVENT,
+    *sorted(_OF_CAPTURES - {"PAYMENT.CAPTURE.DENIED"}),
+    *sorted(_OF_REFUNDS),
+    REVERSAL_EVENT,
+    *DISPUTE_EVENTS,
+)
+"""Every event that is read. PAYMENT.CAPTURE.DENIED is DECLINED under another name, and an app is subscribed to one."""
 
 
 def _approval_evidence(evidence: Evidence, event: Event) -> Evidence:

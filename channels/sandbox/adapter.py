@@ -26,6 +26,7 @@ from channels.sandbox.statement import read_statement
 from channels.transport import STATEMENT_BYTES_MAX, Response, Transport
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
+from core.dispute import DisputeKind, DisputeState
 from core.errors import (
     CallbackForged,
     CallbackStale,
@@ -33,7 +34,7 @@ from core.errors import (
     ChannelUnreadable,
     ConfigurationError,
 )
-from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
+from core.evidence import Closed, Disputed, Evidence, Missing, Paid, Refunded, Unpaid
 from core.money import AMOUNT_MAX
 from core.order import OUT_TRADE_NO, Checkout, Payment
 
@@ -61,9 +62,23 @@ class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
     pay_url: str
 
 
+class _DisputeObject(msgspec.Struct, frozen=True, kw_only=True):
+    dispute_id: Id
+    kind: DisputeKind
+    state: DisputeState
+    amount: _Minor
+    currency: _Currency
+    reason: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    outcome: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    respond_by: _Instant | None = None
+    opened_at: _Instant
+    changed_at: _Instant
+
+
 class _CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     payment: _PaymentObject
+    dispute: _DisputeObject | None = None
 
 
 class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +181,8 @@ class Sandbox:
         callback = read_json(body, _CallbackBody)
         if callback.id != callback_id:
             raise ChannelUnreadable("callback_id_differs")
-        return Callback(notification_id=callback.id, evidence=self._evidence(callback.payment))
+        dispute = None if callback.dispute is None else self._dispute(callback.payment, callback.dispute)
+        return Callback(notification_id=callback.id, evidence=dispute or self._evidence(callback.payment))
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
@@ -268,6 +284,24 @@ class Sandbox:
             return Paid(**common, channel_transaction_id=payment.transaction_id)
         return Refunded(
             **common, channel_transaction_id=payment.transaction_id, refunded_amount=payment.refunded_amount
+        )
+
+    def _dispute(self, payment: _PaymentObject, dispute: _DisputeObject) -> Disputed:
+        is_ours = payment.merchant_id == self._merchant_id
+        return Disputed(
+            channel_account=self._name if is_ours else f"other:{payment.merchant_id}",
+            out_trade_no=payment.out_trade_no,
+            channel_transaction_id=payment.transaction_id,
+            dispute_id=dispute.dispute_id,
+            dispute_kind=dispute.kind,
+            state=dispute.state,
+            disputed_amount=dispute.amount,
+            disputed_currency=dispute.currency,
+            dispute_reason=dispute.reason,
+            outcome=dispute.outcome,
+            respond_by=dispute.respond_by,
+            opened_at=dispute.opened_at,
+            changed_at=dispute.changed_at,
         )
 
     def _refund(self, response: Response, payment: Payment, refund_no: str) -> RefundState:

@@ -21,6 +21,7 @@ from channels.stripe.creation import created_intent, created_session, intent_for
 from channels.stripe.events import EVENTS, Event, event_evidence
 from channels.stripe.money import to_stripe
 from channels.stripe.objects import (
+    Endpoint,
     Intent,
     Page,
     Refund,
@@ -60,6 +61,7 @@ class Stripe:
     statement_zone: tzinfo = UTC
     statement_format = "balance transactions of the API with their source expanded, one JSON object a line"
     checkouts = CheckoutRules(exists_once_created=True)
+    events: tuple[str, ...] = EVENTS
 
     def __init__(self, account: AccountConfig, transport: Transport) -> None:
         credentials = read_credentials(account)
@@ -171,6 +173,14 @@ class Stripe:
                 if evidence is not None:
                     undelivered.append(evidence)
         return tuple(undelivered)
+
+    async def fetch_subscribed(self, callback_url: str) -> frozenset[str] | None:
+        subscribed: set[str] = set()
+        async for page in self._api.pages("/v1/webhook_endpoints", [], pages_max=UNDELIVERED_PAGES_MAX):
+            for endpoint in (read_raw(raw, Endpoint) for raw in page):
+                if endpoint.url == callback_url and endpoint.status == "enabled":
+                    subscribed |= {*endpoint.enabled_events}
+        return frozenset(subscribed) or None
 
     async def keep_current(self) -> None:
         """Nothing to renew."""

@@ -11,10 +11,12 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.stripe.api import read_raw
+from channels.stripe.disputes import DISPUTE_EVENTS, REFUND_EVENTS, Dispute, dispute_evidence, refund_evidence
 from channels.stripe.objects import (
     Charge,
     Id,
     Intent,
+    Refund,
     Seconds,
     Session,
     charge_evidence,
@@ -39,7 +41,7 @@ _SESSION_EVENTS = (
     "checkout.session.expired",
 )
 _REFUND_EVENT = "charge.refunded"
-EVENTS = (*_INTENT_EVENTS, *_SESSION_EVENTS, _REFUND_EVENT)
+EVENTS = (*_INTENT_EVENTS, *_SESSION_EVENTS, _REFUND_EVENT, *DISPUTE_EVENTS, *REFUND_EVENTS)
 
 
 class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,4 +88,8 @@ def event_evidence(event: Event, *, account: str, account_id: str | None) -> Evi
     if event.type == _REFUND_EVENT:
         charge = read_raw(event.data.object, Charge)
         return charge_evidence(charge, account=named_account, number=charge.ids[0])
+    if event.type in DISPUTE_EVENTS:
+        return dispute_evidence(read_raw(event.data.object, Dispute), account=named_account, at=at)
+    if event.type in REFUND_EVENTS:
+        return refund_evidence(read_raw(event.data.object, Refund), account=named_account, at=at)
     return None

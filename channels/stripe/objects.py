@@ -150,6 +150,7 @@ class Refund(_Object, frozen=True, kw_only=True):
     status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"] | None = None
     payment_intent: Id | None = None
     charge: Id | None = None
+    failure_reason: _Word | None = None
 
     @property
     def related(self) -> tuple[str, ...]:
@@ -185,6 +186,14 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """Any item of a list; the next page starts after its id."""
 
     id: Id
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook endpoint: https://docs.stripe.com/api/webhook_endpoints/object ."""
+
+    url: str
+    status: Literal["enabled", "disabled"]
+    enabled_events: tuple[str, ...]
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,16 @@ from channels.wechatpay.bodies import (
     status_of,
 )
 from channels.wechatpay.certificates import Renewal, read_certificates
+from channels.wechatpay.complaints import (
+    COMPLAINT_EVENTS,
+    REFUND_FAILURES,
+    Complaint,
+    ComplaintNotice,
+    RefundFailure,
+    complaint_evidence,
+    refund_failure_evidence,
+    unread_complaint,
+)
 from channels.wechatpay.keys import unseal
 from channels.wechatpay.wire import NO_CONTENT, OK, TOLERANCE_S, Wire
 from core.account import AccountConfig
@@ -59,7 +69,7 @@ from core.errors import (
     ChannelUnreadable,
     InvalidRequest,
 )
-from core.evidence import Evidence, Missing, Unclear
+from core.evidence import Disputed, Evidence, Missing, Unclear
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
@@ -171,6 +181,19 @@ class WechatPay:
     async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
         refund = await self._find_refund(payment, refund_no)
         return refund.amount.refund if refund is not None and refund.status == "SUCCESS" else None
+
+    async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
+        path = f"/v3/merchant-service/complaints-v2/{quote(dispute.dispute_id, safe='')}"
+        response = await self._wire.call("GET", path)
+        if response.status == OK:
+            complaint = self._wire.read(response, Complaint)
+            if complaint.complaint_id != dispute.dispute_id:
+                raise ChannelUnreadable("other_complaint")
+            return complaint_evidence(complaint, account=self._name, mchid=self._wire.mchid, at=self._wire.now())
+        code = _code(response)
+        if response.status == 404 and code == NO_REFUND:  # noqa: PLR2004 - the code of whatever is not there
+            return ()
+        raise query_error(code)
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
@@ -285,9 +308,15 @@ class WechatPay:
 
     def _callback_evidence(self, callback: CallbackBody) -> Evidence | None:
         is_refund = callback.event_type.startswith("REFUND.")
-        if callback.event_type != "TRANSACTION.SUCCESS" and not is_refund:
+        is_complaint = callback.event_type in COMPLAINT_EVENTS
+        if callback.event_type != "TRANSACTION.SUCCESS" and not is_refund and not is_complaint:
             return None
         plain = unseal(self._wire.seal_key, callback.resource)
+        if is_complaint:
+            return unread_complaint(read_json(plain, ComplaintNotice), account=self._name)
+        if callback.event_type in REFUND_FAILURES:
+            failure, mchid = read_json(plain, RefundFailure), self._wire.mchid
+            return refund_failure_evidence(failure, account=self._name, mchid=mchid, at=callback.create_time)
         if not is_refund:
             return self._evidence(read_json(plain, Transaction))
         notice = read_json(plain, RefundNotice)

@@ -94,6 +94,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
 
 class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,128}\Z")]
+    create_time: _Instant | None = None
     event_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     resource_type: Literal["encrypt-resource"]
     resource: Sealed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cli.output import instant, printable, span
+from core.dispute import Dispute, is_withheld, unsettled
 from core.money import decimal_text
 from core.order import OrderState, Payment, PendingKind, Refund, public_status
 from storage.postgres.cases import CaseRow
@@ -22,7 +23,7 @@ def order_row(state: OrderState) -> Sequence[object]:
     order = state.order
     payments = ", ".join(f"{payment.channel_account} {payment.status}" for payment in state.payments)
     cases = ", ".join(sorted(reason for _, reason in state.open_cases))
-    says = public_status(order, state.payments)
+    says = public_status(order, state.payments, state.disputes)
     return order.order_no, order.created_at, order.status, says, money(order.amount, order.currency), payments, cases
 
 
@@ -31,7 +32,9 @@ def headline(state: OrderState) -> str:
     order = state.order
     by = f" by {order.paid_by.channel_account} {order.paid_by.out_trade_no}" if order.paid_by else ""
     amount = money(order.amount, order.currency)
-    return printable(f"order {order.order_no}: {order.status}{by}, {amount}, version {order.version}")
+    doubt = ", its money is DISPUTED" if order.paid_by and is_withheld(state.disputes, order.paid_by) else ""
+    test = ", TEST money" if state.live is False else ""
+    return printable(f"order {order.order_no}: {order.status}{by}, {amount}, version {order.version}{doubt}{test}")
 
 
 def refund_question(state: OrderState, out_trade_no: str) -> str:
@@ -57,6 +60,7 @@ def sections(
         ("order", ("what", "value"), _facts(state, public_url)),
         ("payments", _PAYMENT_COLUMNS, [_payment_row(payment) for payment in state.payments]),
         ("refunds", _REFUND_COLUMNS, [_refund_row(refund) for refund in state.refunds]),
+        ("disputes", _DISPUTE_COLUMNS, [_dispute_row(dispute, state) for dispute in state.disputes]),
         ("scheduled", ("what", "payment", "attempt", "due", ""), _pending_rows(state)),
         ("open cases", ("id", "reason", "payment", "detail", "opened"), [_case_row(case) for case in cases]),
         ("timeline", ("at", "version", "what", "by", "payment", "detail"), [timeline_row(entry) for entry in timeline]),
@@ -77,15 +81,18 @@ def money(amount: int, currency: str) -> str:
 
 
 _PAYMENT_COLUMNS = ("account", "number", "status", "method", "payable until", "paid at", "channel's number", "refunded")
+_DISPUTE_COLUMNS = ("id", "payment", "kind", "state", "amount", "respond by", "reason", "outcome", "changed", "money")
 _REFUND_COLUMNS = ("number", "payment", "amount", "why", "status", "requested", "definite", "last error")
 
 
 def _facts(state: OrderState, public_url: str) -> list[tuple[str, object]]:
     order = state.order
+    page_says = public_status(order, state.payments, state.disputes)
     facts: list[tuple[str, object]] = [
         ("number", order.order_no),
-        ("status", f"{order.status} (its page says {public_status(order, state.payments)}), version {order.version}"),
+        ("status", f"{order.status} (its page says {page_says}), version {order.version}"),
         ("amount", money(order.amount, order.currency)),
+        ("world", None if state.live is None else "live: real money" if state.live else "test: no real money"),
         ("subject", order.subject),
         ("placed", order.created_at),
         ("expires", order.expires_at),
@@ -111,6 +118,15 @@ def _refunded(payment: Payment) -> str:
     if payment.refunded_amount is None:
         return "an unknown sum"
     return money(payment.refunded_amount, payment.currency) if payment.refunded_amount else ""
+
+
+def _dispute_row(dispute: Dispute, state: OrderState) -> Sequence[object]:
+    payment = f"{dispute.channel_account} {dispute.out_trade_no}"
+    amount = "" if dispute.amount is None or dispute.currency is None else money(dispute.amount, dispute.currency)
+    withheld = "withheld" if dispute in unsettled(state.disputes, dispute.key) and dispute.takes_money else ""
+    words = (dispute.reason, dispute.outcome)
+    facts = (dispute.kind, dispute.state, amount, dispute.respond_by, *words, dispute.changed_at, withheld)
+    return dispute.dispute_id, payment, *facts
 
 
 def _refund_row(refund: Refund) -> Sequence[object]:

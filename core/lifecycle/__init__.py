@@ -12,6 +12,7 @@
     on_refund_requested             an operator gives back money that did not pay the order
     on_capture_refused              the channel's definite refusal to take the money of an approval
     on_refund                       the status of a refund at its channel
+    on_dispute                      a channel takes money back, or may do so
     on_deadline, on_close_*         the order's time is over, or the merchant ends it
 
 Rules that hold in all of them: only evidence moves a payment; amount, currency, account and number are compared on
@@ -22,6 +23,7 @@ giving up is not evidence.
 from core.lifecycle.callbacks import CallbackResult, callback_result
 from core.lifecycle.capturing import Approval, Asked, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
+from core.lifecycle.disputing import on_dispute, shows_other_money
 from core.lifecycle.ending import is_definitely_unpaid
 from core.lifecycle.judging import (
     CallbackPlan,
@@ -77,6 +79,7 @@ __all__ = [
     "on_create_refused",
     "on_created",
     "on_deadline",
+    "on_dispute",
     "on_late_accepted",
     "on_query",
     "on_refresh",
@@ -88,6 +91,7 @@ __all__ = [
     "place",
     "plan_callback",
     "refund_number",
+    "shows_other_money",
     "start_payment",
     "with_notice",
     "with_refund",

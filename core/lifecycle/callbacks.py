@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from core.decision import Outcome
-from core.evidence import Evidence, Paid, Refunded
+from core.evidence import Disputed, Evidence, Paid, Refunded
 from core.lifecycle.judging import CallbackPlan
 
 
@@ -31,6 +31,6 @@ def callback_result(plan: CallbackPlan, callback: Evidence, answer: Evidence, ou
         return CallbackResult(outcome=Outcome.MISMATCH if plan.differs else outcome, is_done=False)
     if plan.differs:
         return CallbackResult(outcome=Outcome.MISMATCH, is_done=True)
-    if isinstance(callback, Paid | Refunded) and not isinstance(answer, Paid | Refunded):
+    if isinstance(callback, Paid | Refunded | Disputed) and not isinstance(answer, Paid | Refunded):
         return CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
     return CallbackResult(outcome=outcome, is_done=True)

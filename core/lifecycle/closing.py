@@ -113,6 +113,6 @@ def _close_order(state: OrderState) -> Decision:
         order=order,
         event=Event(kind=Outcome.CLOSED, by=Source.CLOSE),
         resolved=(deadline_key(order.order_no),),
-        notification=order_notification("order.closed", order, None, now=state.now, late=False),
+        notification=order_notification("order.closed", order, None, now=state.now, late=False, live=state.live),
     )
     return Decision(outcome=Outcome.CLOSED, change=change)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from core.decision import Arm, Case, CaseResolution, Change, Decision, Event, Outcome
+from core.dispute import is_withheld
 from core.evidence import Evidence, Paid, Refunded, Source
 from core.lifecycle.refund_sums import refund_cases, sum_resolutions, with_refunds
 from core.lifecycle.refunding import is_going_back, new_refund
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, Rules
+from core.lifecycle.withholding import on_withheld_money
 from core.notice import order_notification
 from core.order import (
     CaseReason,
@@ -48,12 +50,16 @@ def on_money(
     )
     if not paid.remaining_amount:
         return _on_refunded_money(state, paid, evidence, by)
+    if state.disputes and (withheld := on_withheld_money(state, paid, evidence, by)):
+        return withheld
     cases = refund_cases(state, paid) if paid.refunded_amount else ()
     match state.order.status:
         case OrderStatus.PAID:
             decision = _second_payment(state, paid, evidence, rules, by, cases)
         case OrderStatus.CLOSED:
-            decision = _late_payment(state, paid, evidence, rules, by, cases)
+            is_there = not is_withheld(state.disputes, paid.key)
+            late_rules = rules if is_there else replace(rules, late_policy=LatePolicy.FLAG)
+            decision = _late_payment(state, paid, evidence, late_rules, by, cases)
         case _:
             decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
     if payment.refunded_amount is not None or decision.change is None:
@@ -97,18 +103,26 @@ def on_confirmed(
 def on_late_accepted(state: OrderState, by_name: str) -> Decision:
     """An operator accepts money that came after close, under the policy `flag`: the order becomes paid.
 
-    Only a payment that the channel has confirmed can be accepted, and only while its money is known to be there and not
-    going back; nobody marks an order paid by hand. If several came, the others are double payments.
+    Only a payment that the channel has confirmed can be accepted, and only while its money is known to be there, and
+    neither going back nor disputed; nobody marks an order paid by hand. If several came, others are double payments.
     """
     if state.order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
     with_money = [row for row in state.payments if row.status is PaymentStatus.PAID and row.remaining_amount]
-    acceptable = [payment for payment in with_money if not is_going_back(state, payment.key)]
+    left = [row for row in with_money if not is_going_back(state, row.key)]
+    acceptable = [row for row in left if not is_withheld(state.disputes, row.key)]
     if not acceptable:
         return Decision(outcome=Outcome.NOT_ACCEPTABLE)
     paid, *others = acceptable
     cases = tuple(map(_double_case, others))
     return _pay_order(state, paid, None, Source.OPERATOR, Outcome.PAID_LATE, cases, late=True, note=f"by {by_name}")
+
+
+def on_restored(state: OrderState, payment: Payment, by: Source, note: str) -> Decision:
+    """Money that was withheld when it was seen is there: it pays an open order. About late money a person decides."""
+    if state.order.status is OrderStatus.CLOSED:
+        return _late_payment(state, payment, None, Rules(late_policy=LatePolicy.FLAG), by, ())
+    return _pay_order(state, payment, None, by, Outcome.PAID, (), late=False, note=note)
 
 
 def _pay_order(
@@ -146,7 +160,7 @@ def _pay_order(
 
 
 def _late_payment(
-    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
+    state: OrderState, paid: Payment, evidence: Evidence | None, rules: Rules, by: Source, cases: tuple[Case, ...]
 ) -> Decision:
     """Money for a closed order: a case, a notification, and the account's policy decides about the order."""
     late = Case(reason=CaseReason.PAID_LATE, key=paid.key, detail=f"policy {rules.late_policy}")

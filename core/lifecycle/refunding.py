@@ -11,6 +11,7 @@ from hashlib import blake2b
 from msgspec.structs import replace
 
 from core.decision import Case, CaseResolution, Change, Decision, Event, Observation, Outcome
+from core.dispute import is_withheld
 from core.evidence import Source
 from core.lifecycle.attempts import with_exhausted_case
 from core.lifecycle.rules import Rules
@@ -56,11 +57,14 @@ def new_refund(state: OrderState, payment: Payment, reason: RefundReason) -> Ref
     """The refund of all that is left of this payment, or None where nothing of it may or can be given back by us: also
     where it is not known what is left.
 
-    `payment` is given as it will be: the state that is decided on may not know yet that it has the money.
+    `payment` is given as it will be: the state that is decided on may not know yet that it has the money. Disputed
+    money is not refunded: the buyer would get it twice.
     """
     left = payment.remaining_amount
     is_ours = payment.status is PaymentStatus.PAID and payment.origin is Origin.OURS
     if not is_ours or not left or payment.key == state.order.paid_by or is_going_back(state, payment.key):
+        return None
+    if is_withheld(state.disputes, payment.key):
         return None
     return Refund(
         refund_no=refund_number(payment.out_trade_no, 1 + len(state.refunds_of(payment.key))),

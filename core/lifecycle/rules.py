@@ -83,3 +83,4 @@ class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     payable_until: datetime | None = None
     payer: Payer = NO_PAYER
     longest_window: timedelta | None = None
+    live: bool | None = None

@@ -217,6 +217,7 @@ def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: dateti
         origin=terms.origin,
         channel_reference=terms.channel_reference,
         payer=None if terms.payer == NO_PAYER else terms.payer,
+        live=terms.live,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from core.dispute import Dispute
 from core.errors import InvalidRequest
 from core.evidence import Evidence
 from core.lifecycle import named_payment
@@ -24,6 +25,7 @@ class _StateRow(msgspec.Struct, frozen=True):
     payments: tuple[Payment, ...]
     pending: tuple[Pending, ...]
     refunds: tuple[Refund, ...]
+    disputes: tuple[Dispute, ...]
     open_cases: tuple[tuple[str | None, str | None, CaseReason], ...]
 
 
@@ -46,6 +48,8 @@ jsonb_build_object(
                                 'key', jsonb_build_array(r.channel_account, r.out_trade_no))
                                 ORDER BY r.requested_at, r.refund_no)
                            FROM refunds r WHERE r.order_no = o.order_no), '[]'),
+    'disputes', coalesce((SELECT jsonb_agg(to_jsonb(t) ORDER BY t.opened_at, t.dispute_id)
+                            FROM disputes t WHERE t.order_no = o.order_no), '[]'),
     'open_cases', coalesce((SELECT jsonb_agg(jsonb_build_array(c.channel_account, c.out_trade_no, c.reason))
                               FROM cases c WHERE c.order_no = o.order_no AND c.resolved_at IS NULL), '[]'))::text
 """
@@ -218,5 +222,6 @@ def _order_state(text: str) -> OrderState:
         payments=row.payments,
         pending=row.pending,
         refunds=row.refunds,
+        disputes=row.disputes,
         open_cases=cases,
     )

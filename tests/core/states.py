@@ -6,7 +6,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from core.decision import Decision
-from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
+from core.dispute import Dispute, DisputeKind, DisputeState
+from core.evidence import Closed, Disputed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import Rules
 from core.order import (
     CaseReason,
@@ -112,17 +113,45 @@ def a_refund(key: PaymentKey = ALIPAY, **changes: Any) -> Refund:
     )
 
 
+def a_dispute(key: PaymentKey = ALIPAY, **changes: Any) -> Dispute:
+    """An open claim about the whole amount."""
+    return replace(
+        Dispute(
+            dispute_id="d-1",
+            channel_account=key.channel_account,
+            out_trade_no=key.out_trade_no,
+            order_no="A-1",
+            kind=DisputeKind.CLAIM,
+            state=DisputeState.OPEN,
+            amount=8888,
+            currency="CNY",
+            opened_at=NOW,
+            changed_at=NOW,
+        ),
+        **changes,
+    )
+
+
 def a_state(
     order: Order,
     *payments: Payment,
     cases: Cases = frozenset(),
     refunds: tuple[Refund, ...] = (),
+    disputes: tuple[Dispute, ...] = (),
     now: datetime = NOW,
 ) -> OrderState:
     """State with its pending rows: one for each open payment, and one for the deadline of an open order."""
     rows = [a_row(payment.key) for payment in payments if payment.status is PaymentStatus.OPEN]
     rows += [] if order.is_resolved else [a_row(DEADLINE)]
-    return OrderState(order=order, now=now, payments=payments, pending=tuple(rows), refunds=refunds, open_cases=cases)
+    return OrderState(
+        order=order,
+        now=now,
+        payments=payments,
+        pending=tuple(rows),
+        refunds=refunds,
+        disputes=disputes,
+        open_cases=cases,
+    )
 
 
 def paid_order(key: PaymentKey = ALIPAY, **changes: Any) -> Order:
@@ -166,6 +195,21 @@ def missing(key: PaymentKey = ALIPAY, **changes: Any) -> Missing:
 
 def unclear(key: PaymentKey = ALIPAY, **changes: Any) -> Unclear:
     return Unclear(**_fields(key, changes, reason="timeout"))
+
+
+def disputed(key: PaymentKey = ALIPAY, **changes: Any) -> Disputed:
+    return Disputed(
+        **_fields(
+            key,
+            changes,
+            dispute_id="d-1",
+            dispute_kind=DisputeKind.CLAIM,
+            state=DisputeState.OPEN,
+            disputed_amount=8888,
+            disputed_currency="CNY",
+            changed_at=NOW,
+        )
+    )
 
 
 EVIDENCE_KINDS = (paid, refunded, unpaid, closed, missing, unclear)

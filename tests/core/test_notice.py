@@ -19,8 +19,10 @@ FIELDS = {
     "closed_at",
     "late",
     "confirmed",
+    "live",
     "payment",
     "refund",
+    "dispute",
     "metadata",
 }
 
@@ -72,8 +74,10 @@ def test_the_body_carries_the_whole_state_of_the_order() -> None:
         "closed_at": None,
         "late": False,
         "confirmed": True,
+        "live": None,
         "payment": None,
         "refund": None,
+        "dispute": None,
         "metadata": {"cart": "7"},
     }
     assert body["data"]["payment"] == {
@@ -86,6 +90,7 @@ def test_the_body_carries_the_whole_state_of_the_order() -> None:
         "paid_at": "2026-03-01T12:00:00Z",
         "refunded_amount": 0,
         "remaining_amount": 8888,
+        "live": None,
     }
 
 

@@ -108,7 +108,7 @@ def test_public_status_of_an_order(order: Order, payments: tuple[Payment, ...], 
 
 def test_no_page_calls_an_order_unpaid_or_failed() -> None:
     """No status has such a name. "created" and "closed" are shown only while no payment can be in progress."""
-    assert set(PublicStatus) == {"created", "processing", "paid", "closed", "review", "refunded"}
+    assert set(PublicStatus) == {"created", "processing", "paid", "closed", "review", "refunded", "disputed"}
     orders = [an_order(status=status) for status in (OrderStatus.CREATED, OrderStatus.PAYING)]
     for order, payment in itertools.product(orders, map(with_status, PaymentStatus)):
         assert public_status(order, (payment,)) is PublicStatus.PROCESSING
@@ -119,11 +119,12 @@ def with_status(status: PaymentStatus) -> Payment:
     return paid_payment() if status is PaymentStatus.PAID else a_payment(status=status)
 
 
-def test_only_paid_closed_and_refunded_are_definite_for_a_page() -> None:
+def test_what_only_the_channel_can_change_is_definite_for_a_page() -> None:
     assert {status for status in PublicStatus if status.is_definite} == {
         PublicStatus.PAID,
         PublicStatus.CLOSED,
         PublicStatus.REFUNDED,
+        PublicStatus.DISPUTED,
     }
 
 

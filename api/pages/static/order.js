@@ -13,7 +13,7 @@
   const DELAYS_MS = [2000, 3000, 5000, 8000, 13000, 20000, 30000];
   const FRESH_MS = 20000; // the stream's heart beats every 15 s
   const FETCH_MS = 15000;
-  const STATUSES = ["created", "processing", "paid", "closed", "review", "refunded"];
+  const STATUSES = ["created", "processing", "paid", "closed", "review", "refunded", "disputed"];
   const TOKEN = /^\/o\/([0-9A-Za-z_-]{16,64})(?:\/return)?$/;
 
   const byId = (id) => document.getElementById(id);
@@ -300,7 +300,7 @@
       amount_text: text("amount"),
       label: text("subject") ? `${text("subject")} · ${text("amount")}` : "",
       paid_at: time ? time.dateTime : null,
-      definite: ["paid", "closed", "refunded"].includes(page.dataset.status),
+      definite: ["paid", "closed", "refunded", "disputed"].includes(page.dataset.status),
       at: Date.now(),
     };
   }

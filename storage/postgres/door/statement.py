@@ -42,13 +42,14 @@ updated_orders AS (
 changed_orders AS (SELECT * FROM inserted_orders UNION ALL SELECT * FROM updated_orders),
 inserted_payments AS (
     INSERT INTO payments (channel_account, out_trade_no, order_no, attempt_no, method, origin, amount, currency, status,
-                          channel_reference, payable_until, created_at, payer)
+                          channel_reference, payable_until, created_at, payer, live)
     SELECT r.channel_account, r.out_trade_no, r.order_no, r.attempt_no, r.method, r.origin, r.amount, r.currency,
-           r.status, r.channel_reference, r.payable_until, r.created_at, r.payer
+           r.status, r.channel_reference, r.payable_until, r.created_at, r.payer,
+           r.live
       FROM document, jsonb_to_recordset(d->'payments') AS r(
            operation text, channel_account text, out_trade_no text, order_no text, attempt_no integer, method text,
            origin text, amount bigint, currency text, status text, channel_reference text, payable_until timestamptz,
-           created_at timestamptz, payer jsonb)
+           created_at timestamptz, payer jsonb, live boolean)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'insert'
 ),
@@ -149,6 +150,21 @@ updated_refunds AS (
            operation text, refund_no text, order_no text, status text, settled_at timestamptz, last_error text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND t.refund_no = r.refund_no
+),
+written_disputes AS (
+    INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, amount, currency, reason,
+                          outcome, respond_by, opened_at, changed_at)
+    SELECT r.channel_account, r.out_trade_no, r.dispute_id, r.order_no, r.kind, r.state, r.amount, r.currency, r.reason,
+           r.outcome, r.respond_by, r.opened_at, r.changed_at
+      FROM document, jsonb_to_recordset(d->'disputes') AS r(
+           channel_account text, out_trade_no text, dispute_id text, order_no text, kind text, state text,
+           amount bigint, currency text, reason text, outcome text, respond_by timestamptz, opened_at timestamptz,
+           changed_at timestamptz)
+      JOIN changed_orders USING (order_no)
+    ON CONFLICT (channel_account, out_trade_no, dispute_id) DO UPDATE
+       SET kind = EXCLUDED.kind, state = EXCLUDED.state, amount = EXCLUDED.amount, currency = EXCLUDED.currency,
+           reason = EXCLUDED.reason, outcome = EXCLUDED.outcome, respond_by = EXCLUDED.respond_by,
+           opened_at = EXCLUDED.opened_at, changed_at = EXCLUDED.changed_at
 ),
 notification_rows AS MATERIALIZED (
     SELECT r.*

@@ -186,6 +186,7 @@ def _document(decisions: Sequence[Decision]) -> dict[str, list[_Row]]:
         "events": [_event(change) for change in changes],
         "cases": [row for change in changes for row in _cases(change)],
         "refunds": [_refund(refund) for change in changes for refund in change.refunds],
+        "disputes": [msgspec.structs.asdict(dispute) for change in changes for dispute in change.disputes],
         "notifications": [_notification(change) for change in changes if change.notification is not None],
         "observations": [_observation(observation) for observation in observations],
     }

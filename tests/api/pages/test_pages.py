@@ -128,6 +128,7 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
         "paid_at": None,
         "retry_after_s": 0,
         "definite": False,
+        "live": None,
     }
     assert response.headers["cache-control"] == "no-store"
 

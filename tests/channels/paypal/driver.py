@@ -435,7 +435,7 @@ class PaypalDriver(Driver):
         several = approved | {"purchase_units": approved["purchase_units"] * 2}
         contents = {
             "another shop's order of two units": event("WH-1", "CHECKOUT.ORDER.APPROVED", several),
-            "a dispute": event("WH-1", "CUSTOMER.DISPUTE.CREATED", {"dispute_id": "PP-1"}),
+            "a plan": event("WH-1", "BILLING.PLAN.CREATED", {"id": "P-1"}),
             "a sale of the older API": event("WH-1", "PAYMENT.SALE.COMPLETED", {"id": "1"}),
             "a refund for nothing named": event("WH-1", "PAYMENT.CAPTURE.REFUNDED", {"id": "1"}),
         }

@@ -491,7 +491,7 @@ async def test_a_refund_is_made_on_the_capture_and_found_by_our_number(
 
 async def test_a_reserialised_event_is_forged(paypal: FakePaypal) -> None:
     """Reserialised, a genuine event has another checksum, and a forged one might have the same."""
-    content = b'{ "id":"WH-1",\r\n "event_type" : "CUSTOMER.DISPUTE.CREATED", "resource":{"a":1.10} }'
+    content = b'{ "id":"WH-1",\r\n "event_type" : "BILLING.PLAN.CREATED", "resource":{"a":1.10} }'
     written_again = json.dumps(json.loads(content)).encode()
     assert zlib.crc32(content) != zlib.crc32(written_again)
     assert (await verify(paypal.open(), genuine(content))).notification_id == "WH-1"
@@ -501,7 +501,7 @@ async def test_a_reserialised_event_is_forged(paypal: FakePaypal) -> None:
 
 async def test_a_checksum_above_2_to_the_31_is_unsigned(paypal: FakePaypal) -> None:
     """Half of all bodies have such a checksum, so half of all callbacks would be refused."""
-    bodies = (event(f"WH-{at}", "CUSTOMER.DISPUTE.CREATED", {}) for at in range(100))
+    bodies = (event(f"WH-{at}", "BILLING.PLAN.CREATED", {}) for at in range(100))
     high = next(body for body in bodies if zlib.crc32(body) >= 1 << 31)
     assert (await verify(paypal.open(), genuine(high))).evidence is None
     with pytest.raises(CallbackForged):
@@ -648,7 +648,7 @@ VERIFY = "/v1/notifications/verify-webhook-signature"
 
 async def test_paypal_verifies_the_received_bytes(paypal: FakePaypal) -> None:
     """PayPal computes the checksum of the event in the request."""
-    content = b'{ "id":"WH-1",\r\n "event_type" : "CUSTOMER.DISPUTE.CREATED", "resource":{"a":1.10} }'
+    content = b'{ "id":"WH-1",\r\n "event_type" : "BILLING.PLAN.CREATED", "resource":{"a":1.10} }'
     paypal.answers[VERIFY] = [response_of(200, {"verification_status": "SUCCESS"})]
     callback = genuine(content)
     verified = await verify(paypal.open(verify_webhooks="endpoint"), callback)
@@ -728,11 +728,10 @@ def test_without_configured_authorities_the_systems_are_trusted() -> None:
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("type_", ["PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"])
-async def test_an_event_about_a_refund_is_unclear(paypal: FakePaypal, type_: str) -> None:
+async def test_an_event_about_a_refund_is_unclear(paypal: FakePaypal) -> None:
     """It has the refunded amount, and not the payment's."""
     refund = {"id": "1R", "status": "COMPLETED", "amount": money(1000, "USD"), "custom_id": NUMBER}
-    callback = await verify(paypal.open(), genuine(event("WH-1", type_, refund)))
+    callback = await verify(paypal.open(), genuine(event("WH-1", "PAYMENT.CAPTURE.REFUNDED", refund)))
     told = Unclear(channel_account="main", out_trade_no=NUMBER, ids=(NUMBER,), reason="refund_told")
     assert callback.evidence == told
 

@@ -434,7 +434,7 @@ def test_the_account_in_the_documentation_opens() -> None:
     account = read_account("main", "main.toml", toml.encode())
     assert open_channel(account, OFFLINE).methods == DRIVER.methods
     assert set(account.credentials) == set(Credentials.__struct_fields__), "every key is shown"
-    assert set(re.findall(r"`((?:checkout|payment_intent|charge)\.[a-z_.]+)`", text)) == set(EVENTS)
+    assert set(re.findall(r"`((?:checkout|payment_intent|charge|refund)\.[a-z_.]+)`", text)) == set(EVENTS)
 
 
 def test_a_key_is_only_ever_sent_over_tls() -> None:

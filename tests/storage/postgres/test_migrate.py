@@ -21,6 +21,7 @@ ALL = [
     "0006_refunded_amount.sql",
     "0007_channel_transaction.sql",
     "0008_checkout_ends.sql",
+    "0010_disputes.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
 ]
@@ -138,6 +139,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "api_keys",
         "callbacks",
         "cases",
+        "disputes",
         "migrations",
         "notifications",
         "observations",

@@ -95,8 +95,12 @@ def on_capture_refused(state: OrderState, captured: Payment, code: str, by: Sour
 
 
 def is_new_approval(payment: Payment, evidence: Evidence) -> bool:
-    """Whether a message is about an approval after the refused capture. A resend of the old one is not."""
-    if payment.capture_refused_at is None or evidence.at is None or evidence.at <= payment.capture_refused_at:
+    """Whether a message is about an approval after the refused capture. A resend of the old one is not.
+
+    Its time has whole seconds: within the second of the refusal the answer is yes, which costs one capture at most.
+    """
+    refused_at = payment.capture_refused_at
+    if refused_at is None or evidence.at is None or evidence.at < refused_at.replace(microsecond=0):
         return False
     return isinstance(evidence, Approved) or (isinstance(evidence, Unclear) and evidence.reason == APPROVAL_HINT)
 

@@ -220,13 +220,14 @@ def test_a_refused_capture_is_tried_again_only_after_a_new_approval(
     [
         (REFUSED, approved(at=LATER), True),
         (REFUSED, unclear(at=LATER, reason=APPROVAL_HINT), True),
-        (REFUSED, approved(at=NOW), False),
+        (REFUSED, approved(at=NOW), True),
+        (REFUSED, approved(at=NOW - timedelta(seconds=1)), False),
         (REFUSED, approved(), False),
         (REFUSED, unclear(at=LATER), False),
         (REFUSED, unpaid(at=LATER), False),
         (CAPTURED, approved(at=LATER), False),
     ],
-    ids=["new", "hint", "resend", "without a time", "other hint", "declined event", "not refused"],
+    ids=["new", "hint", "same second", "resend", "without a time", "other hint", "declined event", "not refused"],
 )
 def test_only_a_message_about_a_later_approval_is_a_new_one(payment: Payment, evidence: Evidence, is_new: bool) -> None:
     assert is_new_approval(payment, evidence) is is_new

@@ -3,6 +3,7 @@
 The channel is PayPal, whose simulation captures nothing by itself.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -12,7 +13,8 @@ import pytest_asyncio
 
 from core.account import AccountConfig
 from core.decision import Outcome
-from core.errors import PaymentUnclear
+from core.errors import OrderPaid, PaymentUnclear
+from core.evidence import Source
 from core.order import OrderState, OrderStatus, Payment, PaymentStatus
 from flows.callback import receive_callback
 from flows.place import PaymentRequest, start_payment
@@ -260,3 +262,131 @@ async def test_a_refund_made_in_the_console_is_queried_after_its_callback(paypal
 
 async def _refunded(paypal: PayPalHarness, state: OrderState) -> bool:
     return bool((await paypal.harness.state(state)).payments[0].refunded_amount)
+
+
+# -- a refused capture -------------------------------------------------------------------------------------------------
+
+DECLINED = FaultProfile(capture_declined=1.0)
+
+
+async def _declined_order(paypal: PayPalHarness) -> OrderState:
+    """An order whose approval PayPal has refused to capture."""
+    state = await paypal.placed_order()
+    paypal.approve(state.payments[0])
+    paypal.harness.simulation.faults.profile = DECLINED
+    assert await paypal.harness.run_query_job(state) is Outcome.CAPTURE_REQUESTED
+    paypal.harness.simulation.faults.profile = FaultProfile()
+    state = await paypal.harness.state(state)
+    assert (paypal.capture_count, state.payments[0].capture_refused_at is not None) == (1, True)
+    return state
+
+
+async def test_a_definitely_refused_capture_is_not_tried_again(paypal: PayPalHarness) -> None:
+    """By no query, no refresh of the merchant's, and no resend of the approval's callback."""
+    state = await _declined_order(paypal)
+    for _ in range(3):
+        assert await paypal.harness.run_query_job(state) is Outcome.STILL_OPEN
+    await refresh_order(paypal.harness.resources, state.order.order_no, by=Source.OPERATOR, trailing=True)
+    assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAYING, 1)
+
+
+async def test_the_buyers_return_lets_a_refused_capture_be_tried_again(paypal: PayPalHarness) -> None:
+    """The buyer took another card at PayPal and came back; the callback of that approval is lost."""
+    state = await _declined_order(paypal)
+    paypal.approve(state.payments[0])
+    after = await refresh_order(paypal.harness.resources, state.order.order_no, trailing=True)
+    assert (after.order.status, paypal.capture_count) == (OrderStatus.PAID, 2)
+
+
+async def test_a_new_approval_lets_a_refused_capture_be_tried_again(paypal: PayPalHarness) -> None:
+    """The buyer took another card and did not come back."""
+    state = await _declined_order(paypal)
+    paypal.approve(state.payments[0], AtFault(callback="none"))
+    await eventually(lambda: _has_status(paypal, state, OrderStatus.PAID))
+    assert paypal.capture_count == 2
+
+
+async def test_another_payment_starts_at_once_after_a_refused_capture(paypal: PayPalHarness) -> None:
+    """The refused one is given up: its buyer may approve again and come back, and it takes no money."""
+    state = await _declined_order(paypal)
+    state = (await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="main"))).state
+    assert state.payments[0].given_up_at is not None
+    assert state.payments[1].checkout is not None
+    paypal.approve(state.payments[0], AtFault(callback="none"))
+    await refresh_order(paypal.harness.resources, state.order.order_no, trailing=True)
+    assert paypal.capture_count == 1
+    assert (await paypal.harness.state(state)).payments[0].status is PaymentStatus.CLOSED
+    paypal.harness.pay(state.payments[1])
+    assert await paypal.harness.run_query_job(state, 1) is Outcome.PAID
+    assert await paypal.harness.cases(state.order.order_no) == []
+
+
+async def test_the_same_payment_may_be_asked_for_again_after_a_refused_capture(paypal: PayPalHarness) -> None:
+    """PayPal's own remedy is another instrument on the same order."""
+    state = await _declined_order(paypal)
+    repeated = await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="paypal"))
+    assert repeated.outcome is Outcome.REUSED
+    assert repeated.state.payments[0].checkout == state.payments[0].checkout
+
+
+@pytest.mark.parametrize("issue", ["PAYER_ACTION_REQUIRED", "DUPLICATE_INVOICE_ID", "SOMETHING_NEW"])
+async def test_any_other_refusal_ends_nothing(paypal: PayPalHarness, issue: str) -> None:
+    state = await paypal.placed_order()
+    paypal.approve(state.payments[0])
+    paypal.harness.simulation.faults.profile = FaultProfile(capture_declined=1.0, capture_issue=issue)
+    for capture_count in (1, 2):
+        assert await paypal.harness.run_query_job(state) is Outcome.CAPTURE_REQUESTED
+        assert paypal.capture_count == capture_count
+    with pytest.raises(PaymentUnclear):
+        await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="main"))
+
+
+# -- other payments of the order ---------------------------------------------------------------------------------------
+
+
+async def _with_another_payment(paypal: PayPalHarness) -> OrderState:
+    """An order with an open payment at PayPal and another one at the sandbox."""
+    state = await paypal.placed_order()
+    return (await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="main"))).state
+
+
+async def test_a_payment_is_not_captured_when_another_one_is_paid(paypal: PayPalHarness) -> None:
+    """The callback of the other payment is lost: without asking, the buyer would pay twice."""
+    state = await _with_another_payment(paypal)
+    paypal.harness.pay(state.payments[1])
+    paypal.approve(state.payments[0])
+    await paypal.harness.run_query_job(state, 0)
+    after = await paypal.harness.state(state)
+    assert (after.order.paid_by, paypal.capture_count) == (state.payments[1].key, 0)
+    assert await paypal.harness.cases(state.order.order_no) == []
+
+
+async def test_a_payment_is_not_captured_while_another_one_is_unclear(paypal: PayPalHarness) -> None:
+    state = await _with_another_payment(paypal)
+    paypal.approve(state.payments[0])
+    paypal.harness.call_fault(state.payments[1], "answered_5xx")
+    assert await paypal.harness.run_query_job(state, 0) is Outcome.STILL_OPEN
+    assert paypal.capture_count == 0
+    paypal.harness.call_fault(state.payments[1], "none")
+    await paypal.harness.run_query_job(state, 0)
+    assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAID, 1)
+
+
+async def test_a_payment_is_captured_when_the_others_are_unpaid(paypal: PayPalHarness) -> None:
+    state = await _with_another_payment(paypal)
+    paypal.approve(state.payments[0])
+    after = await refresh_order(paypal.harness.resources, state.order.order_no, trailing=True)
+    assert (after.order.status, paypal.capture_count) == (OrderStatus.PAID, 1)
+
+
+async def test_a_payment_that_starts_during_the_capture_waits_for_it(paypal: PayPalHarness) -> None:
+    """The capture has claimed the order's version, and its response is not there yet."""
+    state = await paypal.placed_order()
+    paypal.approve(state.payments[0])
+    paypal.harness.simulation.faults.profile = FaultProfile(affected=(CallKind.CAPTURE,), slow=1.0, slow_s=0.5)
+    query = asyncio.create_task(paypal.harness.run_query_job(state))
+    await eventually(lambda: paypal.capture_count == 1)
+    with pytest.raises((PaymentUnclear, OrderPaid)):
+        await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="main"))
+    await query
+    assert len((await paypal.harness.state(state)).payments) == 1

@@ -545,3 +545,16 @@ async def test_too_many_calls_are_refused_in_the_channels_words(client: Client, 
     await channel.faults(rate_limit_per_s=1)
     await client.query()
     assert refused(await client.query()) == ("40005", "isv.app-call-limited")
+
+
+async def test_a_code_ends_after_two_hours_unless_it_was_scanned(client: Client, stopped_clock: StoppedClock) -> None:
+    """The trade of a scanned code lives on until `time_expire`; an unscanned one gets another code."""
+    until_ = (stopped_clock.at + timedelta(days=1)).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
+    first = (await client.create(time_expire=until_))["qr_code"]
+    stopped_clock.forward(2 * 3600)
+    assert (await client.http.get(first)).status_code == 410
+    fresh = (await client.create(time_expire=until_))["qr_code"]
+    assert fresh != first
+    assert (await client.http.get(fresh)).status_code == 200
+    stopped_clock.forward(2 * 3600)
+    assert (await client.http.get(fresh)).status_code == 200

@@ -397,3 +397,40 @@ async def test_faults_strike_by_the_number_of_the_payment(shop: Shop) -> None:
     assert (await shop.client.send("GET", f"/v2/checkout/orders/{id_}")).status_code >= 500
     numbers = {arrival.number for arrival in shop.channel.simulation.traffic.since(0.0)}
     assert numbers <= {NUMBER, ""}
+
+
+async def test_a_declined_capture_leaves_the_approval_and_another_card_pays(shop: Shop, receiver: Receiver) -> None:
+    """Approving anew is an event of its own."""
+    id_ = await shop.approved()
+    await shop.channel.faults(capture_declined=1.0, capture_issue="CARD_EXPIRED")
+    for _ in range(2):
+        assert issue_of(await shop.client.capture(id_)) == "CARD_EXPIRED"
+    assert (await shop.client.order(id_))["status"] == "APPROVED"
+    await shop.channel.faults()
+    assert isinstance(shop.channel.simulation.pay(shop.key), Payment)
+    await until(lambda: len(receiver.bodies()) == 2)
+    assert {event["event_type"] for event in receiver.bodies()} == {"CHECKOUT.ORDER.APPROVED"}
+    assert len({event["id"] for event in receiver.bodies()}) == 2
+    assert (await shop.client.capture(id_)).status_code == 201
+
+
+async def test_an_order_that_nobody_approves_is_forgotten_after_three_hours(
+    shop: Shop, stopped_clock: StoppedClock
+) -> None:
+    id_ = (await shop.client.create()).json()["id"]
+    stopped_clock.forward(3 * 3600 - 1)
+    await shop.client.new_token()
+    assert (await shop.client.order(id_))["status"] == "PAYER_ACTION_REQUIRED"
+    stopped_clock.forward(1)
+    for method, path in (("GET", ""), ("POST", "/capture")):
+        response = await shop.client.send(method, f"/v2/checkout/orders/{id_}{path}")
+        assert (response.status_code, response.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
+
+
+async def test_an_approved_order_that_is_not_captured_is_void_after_three_hours(
+    shop: Shop, stopped_clock: StoppedClock
+) -> None:
+    id_ = await shop.approved()
+    stopped_clock.forward(3 * 3600)
+    await shop.client.new_token()
+    assert (await shop.client.order(id_))["status"] == "VOIDED"

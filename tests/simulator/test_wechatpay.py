@@ -509,3 +509,65 @@ async def test_too_many_calls_are_answered_unsigned(client: Client, channel: Cha
     await channel.faults(rate_limit_per_s=1)
     responses = [await client.query("number-1") for _ in range(3)]
     assert error_of(responses[-1]) == (429, "FREQUENCY_LIMITED")
+
+
+# -- ends of links -----------------------------------------------------------------------------------------------------
+
+SCENE = {"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}}
+
+
+async def test_an_h5_link_ends_after_five_minutes_and_the_same_terms_get_a_fresh_one(
+    client: Client, stopped_clock: StoppedClock
+) -> None:
+    """The payment lives on. The old link stays dead."""
+
+    async def link() -> str:
+        order = client.order("number-1", scene_info=SCENE)
+        at = stopped_clock.at.timestamp()
+        response = await client.send("POST", "/v3/pay/transactions/h5", order, at=at)
+        return str(response.json()["h5_url"])
+
+    first = await link()
+    stopped_clock.forward(299)
+    assert (await link(), (await client.http.get(first)).status_code) == (first, 200)
+    stopped_clock.forward(1)
+    assert (await client.http.get(first)).status_code == 410
+    assert (await client.http.post(first, data={"action": "pay"})).status_code == 410
+    fresh = await link()
+    assert fresh != first
+    assert ((await client.http.get(fresh)).status_code, (await client.http.get(first)).status_code) == (200, 410)
+
+
+async def test_a_code_lives_two_hours(client: Client, stopped_clock: StoppedClock) -> None:
+    code = (await client.create("number-1")).json()["code_url"]
+    stopped_clock.forward(7199)
+    assert (await client.http.get(code)).status_code == 200
+    stopped_clock.forward(1)
+    assert (await client.http.get(code)).status_code == 410
+
+
+async def test_the_profile_can_shorten_the_life_of_links(
+    client: Client, channel: Channel, stopped_clock: StoppedClock
+) -> None:
+    await channel.faults(links_end_after_s=2)
+    code = (await client.create("number-1")).json()["code_url"]
+    stopped_clock.forward(2)
+    assert (await client.http.get(code)).status_code == 410
+
+
+@pytest.mark.parametrize(
+    ("method", "first", "other"),
+    [
+        ("jsapi", {"payer": {"openid": "openid-a"}}, {"payer": {"openid": "openid-b"}}),
+        ("h5", {"scene_info": SCENE}, {"scene_info": SCENE | {"payer_client_ip": "203.0.113.8"}}),
+        ("native", {}, {"description": "Two teas"}),
+        ("native", {}, {"time_expire": "2038-01-19T11:14:08+08:00"}),
+    ],
+    ids=["openid", "client ip", "subject", "end"],
+)
+async def test_a_number_is_repeated_with_identical_terms_only(
+    client: Client, method: str, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert (await client.create("number-1", method, **first)).status_code == 200
+    assert error_of(await client.create("number-1", method, **other)) == (400, "INVALID_REQUEST")
+    assert (await client.create("number-1", method, **first)).status_code == 200

@@ -21,6 +21,7 @@ from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import (
     CallbackForged,
+    CaptureDeclined,
     ChannelError,
     ChannelRefused,
     ChannelUnavailable,
@@ -441,6 +442,70 @@ async def test_capturing_twice_is_accepted_and_any_other_refusal_is_raised(paypa
     with pytest.raises(ChannelRefused) as caught:
         await adapter.capture_payment(row())
     assert caught.value.code == "INSTRUMENT_DECLINED"
+
+
+@pytest.mark.parametrize(
+    ("issue", "is_definite"),
+    [
+        ("INSTRUMENT_DECLINED", True),
+        ("CARD_EXPIRED", True),
+        ("REDIRECT_PAYER_FOR_ALTERNATE_FUNDING", True),
+        ("MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED", True),
+        ("TRANSACTION_REFUSED", True),
+        ("PAYER_CANNOT_PAY", True),
+        ("PAYER_ACTION_REQUIRED", False),
+        ("DUPLICATE_INVOICE_ID", False),
+        ("ORDER_NOT_APPROVED", False),
+        ("SOMETHING_NEW", False),
+    ],
+)
+async def test_only_a_refusal_of_this_approval_is_a_declined_capture(
+    paypal: FakePaypal, issue: str, is_definite: bool
+) -> None:
+    paypal.answers[order_path("/capture")] = [response_of(422, error("UNPROCESSABLE_ENTITY", issue))]
+    with pytest.raises(ChannelRefused) as caught:
+        await paypal.open().capture_payment(row())
+    assert (caught.value.code, isinstance(caught.value, CaptureDeclined)) == (issue, is_definite)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (("DECLINED",), "CAPTURE_DECLINED"),
+        (("DECLINED", "FAILED"), "CAPTURE_FAILED"),
+        (("DECLINED", "COMPLETED"), None),
+        (("PENDING",), None),
+        ((), None),
+    ],
+)
+async def test_a_response_with_failed_captures_alone_is_a_declined_capture(
+    paypal: FakePaypal, statuses: tuple[str, ...], code: str | None
+) -> None:
+    order = DRIVER.order(PaymentReport())
+    [unit] = order["purchase_units"]
+    [capture] = unit["payments"]["captures"]
+    unit["payments"]["captures"] = [capture | {"status": status} for status in statuses]
+    paypal.answers[order_path("/capture")] = [response_of(201, order)]
+    caught = None
+    try:
+        await paypal.open().capture_payment(row())
+    except CaptureDeclined as declined:
+        caught = declined.code
+    assert caught == code
+
+
+async def test_a_capture_response_that_says_nothing_about_captures_is_no_refusal(paypal: FakePaypal) -> None:
+    """A minimal response; the query shows what came of it."""
+    paypal.answers[order_path("/capture")] = [response_of(201, {"id": DRIVER.reference, "status": "COMPLETED"})]
+    await paypal.open().capture_payment(row())
+
+
+async def test_a_checkout_ends_three_hours_after_paypal_made_the_order(paypal: FakePaypal) -> None:
+    """Also when the creation is repeated and returns the order of the first request."""
+    order = DRIVER.order(PaymentReport(status="unpaid")) | {"create_time": "2026-11-23T04:00:00Z"}
+    paypal.answers["/v2/checkout/orders"] = [response_of(201, order)]
+    created = await paypal.open().create_payment(create(DRIVER.payment()))
+    assert created.checkout_ends_at == datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 
 
 async def test_another_request_under_way_with_the_same_key_is_an_unknown_outcome(paypal: FakePaypal) -> None:

@@ -59,7 +59,7 @@ async def pay_unanswered(
     if leased is None:
         return unclear
     try:
-        numbers = {payment.out_trade_no, payment.channel_reference or payment.out_trade_no}
+        numbers = {*stored.evidence.every_id, payment.out_trade_no, payment.channel_reference or payment.out_trade_no}
         decide = partial(
             on_unanswered,
             key=payment.key,

@@ -58,6 +58,9 @@ class Driver(Protocol):
     other_reference: str | None = None
     """`channel_reference` of the payment with the number OTHER_NUMBER."""
 
+    signs_whole_body: bool = True
+    """Whether the signature of a callback covers its whole body. Otherwise all of them are hints."""
+
     methods: tuple[str, ...]
     """All methods of the adapter."""
 

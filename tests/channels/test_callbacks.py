@@ -89,6 +89,17 @@ async def test_a_genuine_callback_is_evidence_of_its_content(driver: Driver, off
     assert type(callback.evidence) is type(expected(driver, report, driver.callbacks))
 
 
+@pytest.mark.parametrize("status", ["unpaid", "agreed", "paid", "refunded", "closed"])
+async def test_a_callback_is_a_hint_where_the_signature_does_not_cover_its_body(
+    driver: Driver, offline: Channel, status: str
+) -> None:
+    if status not in driver.callbacks.statuses:
+        pytest.skip("this channel does not call back about it")
+    report = PaymentReport(status=status, refunded=1000 if status == "refunded" else 0)
+    callback = await verify(offline, signed_callback(driver, report))
+    assert callback.is_hint is not driver.signs_whole_body
+
+
 @pytest.mark.parametrize("given_back", [1, 1000, AMOUNT])
 async def test_a_refund_in_a_callback_was_paid(driver: Driver, offline: Channel, given_back: int) -> None:
     if "refunded" not in driver.callbacks.statuses:

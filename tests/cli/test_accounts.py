@@ -135,7 +135,7 @@ async def test_without_master_keys_nothing_is_stored(nodrop: Nodrop, file: Path)
         (ACCOUNT + 'name = "main"\n' + CREDENTIALS, "name belongs on the command line"),
         (ACCOUNT + 'rate_per_s = "50"\n' + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
         (ACCOUNT + "rate_per_s = 0\n" + CREDENTIALS, "rate_per_s is not how often the channel may be called"),
-        (ACCOUNT + 'trust_callback = "yes"\n' + CREDENTIALS, "trust_callback is not true or false"),
+        (ACCOUNT + 'trust_callback = "yes"\n' + CREDENTIALS, "trust_callback is not true, false or "),
         (ACCOUNT + "exclusive = 1\n" + CREDENTIALS, "exclusive is not true or false"),
         (ACCOUNT + 'late_policy = "refuse"\n' + CREDENTIALS, 'late_policy is not "accept", "flag" or "refund"'),
         (ACCOUNT + 'double_policy = "accept"\n' + CREDENTIALS, 'double_policy is not "flag" or "refund"'),

@@ -5,8 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.evidence import ID_CHARACTERS_MAX, Evidence, kind_of
+from core.evidence import APPROVAL_HINT, ID_CHARACTERS_MAX, Approved, Evidence, Paid, hint_of, kind_of
 from tests.core.states import EVIDENCE_KINDS, NOW, paid, refunded
+
+PAID_ELSEWHERE = Paid(
+    channel_account="other:M2",
+    out_trade_no="paypal-000001",
+    amount=1,
+    currency="JPY",
+    channel_transaction_id="t-1",
+)
+APPROVED_ELSEWHERE = Approved(channel_account="other:M2", out_trade_no="paypal-000001", amount=1, currency="JPY")
 
 decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
@@ -54,3 +63,12 @@ def test_evidence_of_money_requires_amount_currency_and_transaction(
 def test_an_amount_is_a_whole_number_of_minor_units(amount: object) -> None:
     with pytest.raises(msgspec.ValidationError, match="amount"):
         msgspec.convert(msgspec.to_builtins(paid()) | {"amount": amount}, Evidence)
+
+
+@pytest.mark.parametrize("evidence", [PAID_ELSEWHERE, APPROVED_ELSEWHERE], ids=["paid", "approved"])
+def test_a_hint_names_a_payment_of_the_account_and_nothing_else(evidence: Evidence) -> None:
+    """Amount, currency, transaction and merchant of a message that anybody may have written are not compared."""
+    hint = hint_of(evidence, "paypal")
+    assert (hint.channel_account, hint.out_trade_no) == ("paypal", "paypal-000001")
+    assert (hint.amount, hint.currency, hint.channel_transaction_id) == (None, None, None)
+    assert hint.reason == (APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed")

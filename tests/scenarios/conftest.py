@@ -51,6 +51,7 @@ async def stack(servers_home: Path, faulty_proxy: FaultyProxy) -> AsyncIterator[
         await add_account(stack, db, "flag", late_policy="flag")
         await add_account(stack, db, "refund", late_policy="refund", double_policy="refund")
         await add_account(stack, db, "trusting", trust_callback=True)
+        await add_account(stack, db, "unanswered", trust_callback="when_unanswered")
         await add_account(stack, db, "slow", rate_per_s=SLOW_RATE_PER_S)
         await db.close()
         yield stack

@@ -42,6 +42,7 @@ from storage.postgres.sealing import Sealer
 from tests.servers import ROOT, eventually
 
 UNIT_S = 0.1
+UNANSWERED_S = 0.5
 LEASE_S = 3.0
 """Longer than the deadlines of the work under a lease, as in production, and short enough for a test."""
 
@@ -50,6 +51,7 @@ ENVIRONMENT = {
     "CHANNEL_TIMEOUT_S": "2",
     "NOTIFY_TIMEOUT_S": "2",
     "CALLBACK_CONFIRM_S": "1.5",
+    "CALLBACK_UNANSWERED_S": str(UNANSWERED_S),
     "REFRESH_COOLDOWN_S": "10",
     "SWEEP_INTERVAL_S": "0.3",
     "SWEEP_GRACE_S": "0.6",

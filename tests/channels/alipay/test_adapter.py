@@ -81,8 +81,12 @@ async def receive(fields: Mapping[str, str], *, charset: str = "utf-8", sign: st
     return await offline().verify_callback({}, body.encode(), received_at=NOW)
 
 
+async def verified_callback(**changed: str) -> Callback:
+    return await receive({name: value for name, value in {**FIELDS, **changed}.items() if value})
+
+
 async def callback_evidence(**changed: str) -> Evidence:
-    evidence = (await receive({name: value for name, value in {**FIELDS, **changed}.items() if value})).evidence
+    evidence = (await verified_callback(**changed)).evidence
     assert evidence is not None
     return evidence
 
@@ -235,6 +239,24 @@ async def test_trade_closed_without_a_payment_is_closed() -> None:
     assert isinstance(query_evidence(trade_status="TRADE_CLOSED", send_pay_date=None), Closed)
     closed = await callback_evidence(trade_status="TRADE_CLOSED", gmt_payment="", refund_fee="0.00")
     assert isinstance(closed, Closed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_hint"),
+    [
+        ({}, False),
+        ({"trade_status": "TRADE_FINISHED"}, False),
+        ({"refund_fee": "0.00"}, True),
+        ({"refund_fee": "0.00", "trade_status": "TRADE_FINISHED"}, True),
+        ({"gmt_refund": "2026-11-23 12:00:00.000"}, True),
+        ({"refund_fee": "1.00"}, False),
+    ],
+    ids=str,
+)
+async def test_paid_that_names_a_refund_of_nothing_is_only_a_reason_to_query(
+    changed: dict[str, str], *, is_hint: bool
+) -> None:
+    assert (await verified_callback(**changed)).is_hint is is_hint
 
 
 async def test_a_partial_refund_is_in_callbacks_and_not_in_queries() -> None:

@@ -182,6 +182,7 @@ def order_id(number: str) -> str:
 
 class PaypalDriver(Driver):
     channel = "paypal"
+    signs_whole_body = False
     merchant_id = "P2AB3CD4EF5GH"
     other_merchant = "P9ZY8XW7VU6TS"
     currency = "USD"

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -31,6 +31,7 @@ from core.errors import (
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
 from core.order import Payment
 from tests.channels.conftest import create, httpx_response, rows_in, wire_request
+from tests.channels.paypal.checksum import with_checksum_of
 from tests.channels.paypal.driver import (
     CERTIFICATES,
     IDS,
@@ -700,15 +701,30 @@ async def test_signature_checks_are_recorded(paypal: FakePaypal) -> None:
     assert checks[0].string.decode().split("|")[2:] == [WEBHOOK_ID, str(zlib.crc32(callback.body))]
 
 
-def test_trust_callback_is_refused() -> None:
+@pytest.mark.parametrize("trust", [True, "when_unanswered"], ids=str)
+def test_trust_callback_is_refused(trust: Literal[True, "when_unanswered"]) -> None:
     """The signature covers a CRC-32, for which another body is quickly found."""
     with pytest.raises(ConfigurationError, match="trust_callback"):
-        Paypal(replace(config(), trust_callback=True), FakePaypal().transport)
+        Paypal(replace(config(), trust_callback=trust), FakePaypal().transport)
+
+
+async def test_a_body_made_for_the_checksum_of_a_genuine_one_verifies_and_is_a_hint(paypal: FakePaypal) -> None:
+    callback = genuine()
+    forged = with_checksum_of(callback.body, json.loads(DRIVER.render_callback(PaymentReport(amount=1), "WH-2")))
+    verified = await verify(paypal.open(), callback._replace(body=forged))
+    assert verified.evidence is not None
+    assert (verified.notification_id, verified.evidence.amount, verified.is_hint) == ("WH-2", 1, True)
 
 
 # -- callbacks, verified by asking -------------------------------------------------------------------------------------
 
 VERIFY = "/v1/notifications/verify-webhook-signature"
+
+
+async def test_what_paypal_has_verified_is_a_hint_too(paypal: FakePaypal) -> None:
+    """It is sent the same headers and checks the same checksum."""
+    paypal.answers[VERIFY] = [response_of(200, {"verification_status": "SUCCESS"})]
+    assert (await verify(paypal.open(verify_webhooks="endpoint"), genuine())).is_hint
 
 
 async def test_paypal_verifies_the_received_bytes(paypal: FakePaypal) -> None:

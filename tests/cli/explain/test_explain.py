@@ -226,6 +226,8 @@ async def test_what_a_channel_sends_of_a_payment_is_paid(name: str, tmp_path: Pa
         order = case.order(amount=row.amount, currency=row.currency)
         ran = await case.callback(CallbackRequest(message.headers, message.body), *order, at=now)
     assert (ran.code, ran.json["verdict"]) == (0, "paid"), ran.out
+    assert ran.json["is_hint"] is not case.driver.signs_whole_body
+    assert any("hint" in note for note in ran.json["notes"]) is ran.json["is_hint"]
 
 
 async def paid_at(far_side: Simulation, channel: Adapter, account: FarAccount, row: Payment) -> Payment:

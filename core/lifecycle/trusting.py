@@ -66,11 +66,13 @@ def _may_pay(
     rules: Rules,
 ) -> bool:
     """Whether it says *paid*, the payment's queries have had no answer for long enough, and nothing speaks against it:
-    no case, no refusal or close at the channel, no verified answer since it came, and no other callback.
+    no case, no dispute or refund, no refusal or close at the channel, no verified answer since it came, and no other
+    callback.
     """
     was_ended = payment.refused_at is not None or payment.close_attempted_at is not None
     is_payable = payment.status is PaymentStatus.OPEN and not state.order.is_resolved and not was_ended
-    is_doubted = any(reason is not CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
+    has_case = any(reason is not CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
+    is_doubted = has_case or bool(state.disputes) or payment.refunded_amount != 0
     is_sure = isinstance(message.evidence, Paid) and payment.has_object(message.evidence.ids)
     if not is_sure or not is_payable or is_doubted:
         return False

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.evidence import APPROVAL_HINT, ID_CHARACTERS_MAX, Approved, Evidence, Paid, hint_of, kind_of
+from core.evidence import APPROVAL_HINT, ID_CHARACTERS_MAX, Approved, Evidence, Paid, Unclear, hint_of, kind_of
 from tests.core.states import EVIDENCE_KINDS, NOW, paid, refunded
 
 PAID_ELSEWHERE = Paid(
@@ -71,4 +71,5 @@ def test_a_hint_names_a_payment_of_the_account_and_nothing_else(evidence: Eviden
     hint = hint_of(evidence, "paypal")
     assert (hint.channel_account, hint.out_trade_no) == ("paypal", "paypal-000001")
     assert (hint.amount, hint.currency, hint.channel_transaction_id) == (None, None, None)
+    assert isinstance(hint, Unclear)
     assert hint.reason == (APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed")

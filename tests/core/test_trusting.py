@@ -17,6 +17,7 @@ from tests.core.states import (
     NOW,
     RULES,
     WECHAT,
+    a_dispute,
     a_payment,
     a_state,
     an_order,
@@ -176,10 +177,22 @@ def test_used_up_attempts_are_what_it_is_made_for() -> None:
         a_state(an_order(), a_payment(refused_at=NOW)),
         a_state(an_order(), a_payment(close_attempted_at=NOW)),
         a_state(an_order(), a_payment(WECHAT)),
+        replace(a_state(an_order(), a_payment()), disputes=(a_dispute(),)),
+        a_state(an_order(), a_payment(refunded_amount=1)),
+        a_state(an_order(), a_payment(refunded_amount=None)),
     ],
-    ids=["closed order", "paid order", "refused", "closed at the channel", "unknown payment"],
+    ids=[
+        "closed order",
+        "paid order",
+        "refused",
+        "closed at the channel",
+        "unknown payment",
+        "disputed",
+        "refunded",
+        "refunded by an unknown sum",
+    ],
 )
-def test_what_is_ended_is_not_paid_by_a_callback_alone(state: OrderState) -> None:
+def test_what_is_ended_or_doubted_is_not_paid_by_a_callback_alone(state: OrderState) -> None:
     assert decided(waiting(state)).change is None
 
 
@@ -260,7 +273,7 @@ def test_another_callback_about_it_is_a_reason_to_query(evidence: Evidence) -> N
 
 
 def test_a_refresh_queries_it() -> None:
-    assert on_refresh(unconfirmed_state()).query == (ALIPAY,)
+    assert on_refresh(unconfirmed_state(), RULES).query == (ALIPAY,)
 
 
 # -- what rests on it --------------------------------------------------------------------------------------------------

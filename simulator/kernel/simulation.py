@@ -143,9 +143,11 @@ class Simulation:
             return refund
         return self._settle_refund(refund.key)
 
-    def refund_in_console(self, key: Key, amount: int | None = None) -> Refund | Refusal:
+    def refund_in_console(
+        self, key: Key, amount: int | None = None, *, now: datetime | None = None
+    ) -> Refund | Refusal:
         """Refund a payment at once, as the merchant does in the channel's console. `amount` None: all that is left."""
-        now = self.now()
+        now = now or self.now()
         payment = self.ledger.find(key, now)
         if payment is None:
             return Refusal.PAYMENT_NOT_EXIST
@@ -154,7 +156,7 @@ class Simulation:
         refund = self.ledger.refund(key, number, left if amount is None else amount, now, in_console=True)
         if isinstance(refund, Refusal):
             return refund
-        return self._end_refund(refund.key, succeeds=True)
+        return self._end_refund(refund.key, now, succeeds=True)
 
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
@@ -249,7 +251,7 @@ class Simulation:
         self.sender.schedule(self.paid_event(paid))
         if self.faults.applies(Fault.REFUNDED_IN_CONSOLE, number):
             in_part = paid.terms.amount > 1 and self.faults.applies(Fault.REFUNDED_IN_PART, number)
-            self.refund_in_console(paid.key, paid.terms.amount // 2 if in_part else None)
+            self.refund_in_console(paid.key, paid.terms.amount // 2 if in_part else None, now=paid.paid_at)
 
     def _settle_agreed(self, key: Key) -> None:
         paid = self.ledger.pay(key, self.now())
@@ -273,10 +275,9 @@ class Simulation:
             self._money_came(paid)
 
     def _settle_refund(self, key: Key) -> Refund | Refusal:
-        return self._end_refund(key, succeeds=not self.faults.applies(Fault.REFUND_FAILS, key.number))
+        return self._end_refund(key, self.now(), succeeds=not self.faults.applies(Fault.REFUND_FAILS, key.number))
 
-    def _end_refund(self, key: Key, *, succeeds: bool) -> Refund | Refusal:
-        now = self.now()
+    def _end_refund(self, key: Key, now: datetime, *, succeeds: bool) -> Refund | Refusal:
         refund = self.ledger.settle_refund(key, now, succeeds=succeeds)
         if isinstance(refund, Refund) and refund.status is RefundStatus.SUCCEEDED:
             payment = self.ledger.find(Key(key.merchant_id, refund.out_trade_no), now)

@@ -143,9 +143,12 @@ def no_false_paid(ledger: dict[PaymentRef, LedgerPayment], effects: Effects, boo
             yield _violation(Invariant.I2, order.order_no, "the order is paid by no paid payment of its own")
         elif order.status == "paid" and by is not None and (by.amount, by.currency) != (order.amount, order.currency):
             yield _violation(Invariant.I2, order.order_no, "the order is paid by a payment with another amount")
+    statuses = {order.order_no: order.status for order in books.orders}
     for effect in effects.effects:
         if effect.order_no not in paid_orders:
             yield _violation(Invariant.I2, effect.order_no, "the merchant was notified of paid, and no payment is paid")
+        elif statuses.get(effect.order_no, "paid") != "paid":
+            yield _violation(Invariant.I2, effect.order_no, "the merchant was notified of paid, and the order is not")
 
 
 def paid_money_stays(books: Books) -> Iterator[Violation]:

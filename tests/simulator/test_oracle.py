@@ -85,6 +85,22 @@ REFUND = LedgerRefund(
     currency="CNY",
     status=RefundStatus.SUCCEEDED,
 )
+IN_CONSOLE = replace(REFUND, refund_no="console-1", amount=1000, in_console=True, refunded_at=NOW)
+"""All of the first payment, made in the console in the moment in which the money came."""
+GONE = {
+    "payments": (
+        ledger_payment(status="refunded", refunded_amount=1000, paid_at=NOW),
+        ledger_payment("number-2", status="closed"),
+    ),
+    "refunds": (REFUND, IN_CONSOLE),
+}
+PART_GONE = {
+    "payments": (
+        ledger_payment(status="refunded", refunded_amount=400, paid_at=NOW),
+        ledger_payment("number-2", status="closed"),
+    ),
+    "refunds": (REFUND, replace(IN_CONSOLE, amount=400)),
+}
 CLOSED_ORDER = order("order-2", status="closed", paid_by=None, version=3)
 CLOSED_PAYMENT = payment("number-2", "order-2", status="closed", channel_transaction_id=None)
 
@@ -313,6 +329,37 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I1, "order-1")},
         ),
         (
+            "the order is paid by money that had gone back in the console",
+            {"ledger": GONE},
+            {(Invariant.I2, "order-1")},
+        ),
+        (
+            "money that went back in the console, without a case",
+            {
+                "ledger": GONE,
+                "books": {"orders": (PAYING, CLOSED_ORDER)},
+                "effects": {"effects": ()},
+            },
+            {(Invariant.I1, "order-1")},
+        ),
+        (
+            "a part that went back in the console, and the order is not paid",
+            {
+                "ledger": PART_GONE,
+                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refunded_outside"),)},
+                "effects": {"effects": ()},
+            },
+            {(Invariant.I1, "order-1")},
+        ),
+        (
+            "the merchant ships for money that had gone back",
+            {
+                "ledger": GONE,
+                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refunded_outside"),)},
+            },
+            {(Invariant.I2, "order-1")},
+        ),
+        (
             "a failed refund is held for done",
             {
                 "books": {
@@ -410,6 +457,30 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
                     )
                 }
             },
+        ),
+        *(
+            (
+                f"money that went back in the console, and the case {reason}",
+                {
+                    "ledger": GONE,
+                    "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case(reason),)},
+                    "effects": {"effects": ()},
+                },
+            )
+            for reason in ("refunded_outside", "refund_amount_unknown")
+        ),
+        (
+            "a part of it went back in the console, and nobody knows how much",
+            {
+                "ledger": PART_GONE,
+                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refund_amount_unknown"),)},
+                "effects": {"effects": ()},
+            },
+        ),
+        ("a part of it went back in the console, and the rest paid the order", {"ledger": PART_GONE}),
+        (
+            "all of it went back in the console after it had come",
+            {"ledger": GONE | {"refunds": (REFUND, replace(IN_CONSOLE, refunded_at=NOW + timedelta(seconds=1)))}},
         ),
         ("refunds that nodrop does not keep", {"books": {"refunds": None}}),
         (

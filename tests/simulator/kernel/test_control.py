@@ -110,6 +110,31 @@ async def test_paying_the_unknown_and_the_ambiguous_is_refused(channel: Channel,
         del channel.simulation.accounts["m-2002"]
 
 
+async def test_the_merchant_refunds_in_the_console(channel: Channel) -> None:
+    """In parts, each under another number; no more than there is, and nothing of an unpaid payment."""
+    await channel.api.create("number-1")
+    url = f"{channel.url}/control/payments/number-1/refund"
+    assert (await channel.http.post(url)).status_code == 409
+    await channel.pay("number-1")
+    part, rest = [(await channel.http.post(url, json=body)).json() for body in ({"amount": 100}, {})]
+    paid = await channel.payment("number-1")
+    assert (part["amount"], rest["amount"], paid.refunded_amount) == (100, paid.amount - 100, paid.amount)
+    assert part["refund_no"] != rest["refund_no"]
+    assert [refund.in_console for refund in (await channel.ledger()).refunds] == [True, True]
+    assert (await channel.http.post(url, json={"amount": 1})).status_code == 409
+
+
+@pytest.mark.parametrize(("in_part", "left"), [(0, 0), (1, 4444)])
+async def test_by_a_fault_the_merchant_refunds_before_anybody_asks(channel: Channel, in_part: int, left: int) -> None:
+    await channel.faults(refunded_in_console=1, refunded_in_part=in_part)
+    await channel.api.create("number-1")
+    await channel.pay("number-1")
+    paid = await channel.payment("number-1")
+    assert (paid.status, paid.amount - paid.refunded_amount) == ("refunded", left)
+    [refund] = (await channel.ledger()).refunds
+    assert (refund.in_console, refund.refunded_at) == (True, paid.paid_at)
+
+
 async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Receiver) -> None:
     await channel.faults(late=1, late_s=0.05)
     await channel.api.create("number-1", callback_url=receiver.url)

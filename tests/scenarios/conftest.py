@@ -11,6 +11,7 @@ import pytest_asyncio
 from demo.stack import Stack
 from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
+from tests.scenarios.reconciling import ALONE, BIG
 from tests.scenarios.router import Router
 from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, add_account, port_of
 
@@ -87,6 +88,21 @@ async def kill_scenario(kill_stack: Stack, router: Router) -> AsyncIterator[Scen
         scenario.public_url = router.url
         yield scenario
         await router.lead_to(port_of(kill_stack.api_url))
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def alone_stack(servers_home: Path) -> AsyncIterator[Stack]:
+    """A stack in which nothing is queried by itself for hours."""
+    accounts = {name: name for name in CHANNELS} | {BIG: "sandbox"}
+    async with Stack(servers_home / "alone", unit_s=0.1, fsync=False, accounts=accounts, env=ALONE) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def alone(alone_stack: Stack) -> AsyncIterator[Scenario]:
+    """A scenario in which only reconciliation finds money."""
+    async with running_scenario(alone_stack) as scenario:
+        yield scenario
 
 
 @asynccontextmanager

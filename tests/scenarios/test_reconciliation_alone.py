@@ -6,45 +6,18 @@ Scheduled queries, the sweep and the deadlines are hours away, so whatever becom
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pytest
-import pytest_asyncio
 
-from channels.adapters import open_channel
-from channels.transport import Transport
-from demo.run import CURRENCIES
-from demo.stack import Stack
-from simulator.servers import CHANNELS
-from simulator.shoppers.shop import ShopOrder
-from storage.postgres.orders import find_state
-from tests.scenarios.conftest import running_scenario
-from tests.scenarios.scenario import AMOUNT, ENVIRONMENT, Scenario
+from tests.scenarios.reconciling import BIG, NO_CALLBACKS, day_of, everybody_was_told, lost, reconcile
+from tests.scenarios.scenario import AMOUNT, Scenario
 from tests.servers import ROOT, eventually
 
-HOURS_S = "7200"
-ALONE = ENVIRONMENT | {
-    "BACKOFF_UNIT_S": "3600",
-    "SWEEP_GRACE_S": HOURS_S,
-    "ORDER_EXPIRES_S": HOURS_S,
-    "RECONCILE_AT": "off",
-    "LEASE_S": "2",
-}
-NO_CALLBACKS = {"event_never_generated": 1.0, "callbacks_blocked": True}
-NO_QUERIES = {"affected": ["query", "undelivered"], "html_error": 1.0}
-
-CAPTURES = [channel.name for channel in CHANNELS if channel.needs_capture]
-"""Where the buyer only agrees. The money is taken there by the shop's own page, as PayPal's button can, not by us."""
-
 ROWS = 100_000
-BIG = "big"
 GROWTH_MAX_MB = 24
 """Of a run over 100,000 rows beside one over a few: held in memory they would take over a hundred."""
 
@@ -64,28 +37,6 @@ _FORGET_BULK = """
 SET LOCAL session_replication_role = replica;
 DELETE FROM payments WHERE order_no LIKE 'bulk-%';
 DELETE FROM orders WHERE order_no LIKE 'bulk-%'"""
-
-
-class Ran(NamedTuple):
-    """A `nodrop reconcile` that has ended. `peak_mb` is what it had in memory at most."""
-
-    code: int
-    counts: dict[str, int]
-    out: str
-    peak_mb: float
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def alone_stack(servers_home: Path) -> AsyncIterator[Stack]:
-    accounts = {channel.name: channel.name for channel in CHANNELS} | {BIG: "sandbox"}
-    async with Stack(servers_home / "alone", unit_s=0.1, fsync=False, accounts=accounts, env=ALONE) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def alone(alone_stack: Stack) -> AsyncIterator[Scenario]:
-    async with running_scenario(alone_stack) as scenario:
-        yield scenario
 
 
 async def test_every_order_is_repaired_by_reconciliation_alone(alone: Scenario) -> None:
@@ -155,38 +106,6 @@ async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: 
     await alone.db.execute(_FORGET_BULK)
 
 
-async def lost(scenario: Scenario, account: str, count: int) -> list[ShopOrder]:
-    """Paid at the channel, with no callback and no possible query here."""
-    await scenario.faults(**NO_CALLBACKS, **NO_QUERIES)
-    currency = CURRENCIES.get(account, ("CNY",))[0]
-    orders = await scenario.place_many(count, account, currency=currency, expires_in_s=3600)
-    for order in orders:
-        await scenario.pay(order, None)
-        if account in CAPTURES:
-            await captured_outside(scenario, account, order)
-    return orders
-
-
-async def captured_outside(scenario: Scenario, account: str, order: ShopOrder) -> None:
-    state = await find_state(scenario.db, order.order_no)
-    assert state is not None
-    async with Transport(timeout_s=5.0) as transport:
-        await open_channel(await scenario.stack.open_account(account), transport).capture_payment(state.payments[0])
-
-
-async def day_of(scenario: Scenario, account: str, order: ShopOrder) -> str:
-    """On which day of its channel's calendar it was paid: a test may run around midnight."""
-    paid_at = (await scenario.ledger_payment(order)).paid_at
-    assert paid_at is not None
-    config = await scenario.stack.open_account(account)
-    async with Transport(timeout_s=1.0) as transport:
-        return paid_at.astimezone(open_channel(config, transport).statement_zone).date().isoformat()
-
-
-async def everybody_was_told(scenario: Scenario, orders: list[ShopOrder]) -> bool:
-    return all([await scenario.was_notified(order, "order.paid") for order in orders])
-
-
 def bulk_row(number: int, **changes: object) -> str:
     fields: dict[str, Any] = {
         "type": "payment",
@@ -204,23 +123,6 @@ def bulk_row(number: int, **changes: object) -> str:
 def write(path: Path, rows: list[str]) -> None:
     header = "type,out_trade_no,transaction_id,refund_no,amount,currency,at"
     path.write_text("\n".join([header, *rows, ""]))
-
-
-async def reconcile(scenario: Scenario, account: str, *arguments: str) -> Ran:
-    """`nodrop reconcile` as an operator types it."""
-    return await asyncio.to_thread(_reconcile, scenario.stack.environ, account, arguments)
-
-
-def _reconcile(environ: dict[str, str], account: str, arguments: tuple[str, ...]) -> Ran:
-    argv = (sys.executable, "-m", "cli", "reconcile", "--account", account, "--json", *arguments)
-    with subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        out = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert out, process.returncode
-    counts = msgspec.json.decode(out)["run"]["counts"]
-    return Ran(process.returncode, counts, out, usage.ru_maxrss / 1024)
 
 
 async def killed_in_mid_file(scenario: Scenario, path: Path, log: Path) -> None:

@@ -15,6 +15,7 @@ from api.http.response import HTML, Response, json_response
 from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
+from storage.postgres import callbacks
 from storage.postgres.backlog import read_backlog
 from storage.postgres.reconciliation.runs import find_incomplete_days, find_last_reconciliations
 
@@ -52,6 +53,7 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz says that it is down."""
     with suppress(DatabaseUnavailable):
         store_metrics.show_backlog(await read_backlog(context.resources.db))
+        store_metrics.show_callback_counts(await callbacks.find_counts(context.resources.db))
         store_metrics.show_reconciled(await find_last_reconciliations(context.resources.db))
         accounts = [account.config.name for account in await context.resources.accounts.all_enabled()]
         store_metrics.show_breakers(accounts, await context.resources.admission.open_breakers(accounts))

@@ -10,6 +10,7 @@ from core.admission import CallKind
 from core.jobs import Lane
 from core.reconciliation import Finding
 from storage.postgres.backlog import Backlog
+from storage.postgres.callbacks import CallbackCount
 from storage.postgres.reconciliation.runs import LastReconciliation
 from storage.redis.delay_queue import LaneDepth
 
@@ -18,12 +19,21 @@ _oldest_due = Gauge("nodrop_oldest_due_seconds", "How long the oldest open row h
 _overdue = Gauge("nodrop_pending_due", "Pending rows that are due now.")
 _dead_letters = Gauge("nodrop_dead_letters", "Notifications that were given up.")
 _cases = Gauge("nodrop_cases_open", "Questions for a person.", ("reason",))
+_not_kept = Gauge(
+    "nodrop_callbacks_not_kept", "Genuine callbacks that were acknowledged and are not stored.", ("account", "reason")
+)
 _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among them.", ("lane",))
 _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones among them.", ("lane",))
 _breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
 _incomplete = Gauge("nodrop_statements_incomplete", "Days whose statement lacks rows that it counts.", ("account",))
 _differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
+
+
+def show_callback_counts(counts: Sequence[CallbackCount]) -> None:
+    """Genuine callbacks that were not kept, since the beginning: the same figures from every process."""
+    for each in counts:
+        _not_kept.labels(each.account, each.reason).set(each.count)
 
 
 def show_backlog(backlog: Backlog) -> None:

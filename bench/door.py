@@ -120,6 +120,7 @@ async def _pay_one(db: Database, order_no: str) -> None:
         evidence=evidence,
         received_at=None,
         due_s=60.0,
+        kept_s=86_400.0,
     )
     state = await find_state_by_payment(db, key)
     await pending.claim(db, key, LEASE_S)

@@ -44,10 +44,22 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
     checkout_ends_at: datetime | None = None
 
 
-class Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified callback. `notification_id` is the channel's own id of the message, the same in every resend.
+class Ignored(StrEnum):
+    """Why a genuine callback has no evidence: it is about no money of a payment (a payout, a customer), or about money
+    of the other world (test money at a live account, or the reverse).
+    """
 
-    `evidence` None: genuine, but about no payment (a payout, a customer): it is acknowledged and nothing else.
+    NO_MONEY = "no_money"
+    OTHER_WORLD = "other_world"
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """A genuine callback: its signature holds and is fresh. `notification_id` is the channel's own id of the message,
+    the same in every resend.
+
+    `evidence` None: it is counted and acknowledged, and nothing else; `ignored` says why. `unreadable`: it is about
+    money and its content is not what the protocol says; a short code, and `Unclear` evidence with the ids that could
+    be read (`out_trade_no` is empty if there are none).
     `is_hint`: the signature does not cover the whole body, so anybody may have written the rest; or what it says of the
     money is not plain. It leads to a query of the payment that it names, and has no other effect.
     """
@@ -55,6 +67,8 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     notification_id: str
     evidence: Evidence | None
     is_hint: bool = False
+    ignored: Ignored = Ignored.NO_MONEY
+    unreadable: str = ""
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,10 +111,14 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MalformedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An unreadable row; the others still count. `reason` is a short code and contains nothing of the row."""
+    """An unreadable row; the others still count. `reason` is a short code and contains nothing of the row.
+
+    `ids` are the numbers and ids that could be read: a row that names no payment known here is another system's.
+    """
 
     line: int
     reason: str
+    ids: tuple[str, ...] = ()
 
 
 class StatedTotal(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,11 +205,13 @@ class Channel(Protocol):
         """Verify that the raw bytes come from the channel, and only then read them. Header names are lower-case.
 
         Freshness is judged against `received_at`, so a callback that was parked is not stale when it is read later.
+        A genuine callback is first asked whether it is about money of this account's world, then read whole; numbers
+        of any form are taken, because other systems may sell at the same account. One that cannot be read is returned
+        too (`Callback.unreadable`), because it must be stored.
 
         Raises:
             CallbackForged: the signature does not verify, or there is none.
             CallbackStale: it verifies, but its time is outside the channel's tolerance.
-            ChannelUnreadable: it is genuine, and its content is not what the protocol says.
             ChannelUnavailable: the key or certificate to verify with cannot be fetched now; the channel must resend.
         """
         ...

@@ -124,6 +124,10 @@ APPROVAL_HINT = "approval_not_wholly_signed"
 """Reason of `Unclear` evidence from a message about an approval whose signature does not cover all of it."""
 
 
+UNREADABLE = "unreadable"
+"""The reason of a genuine callback whose content could not be read."""
+
+
 class Disputed(_EvidenceFields, frozen=True, kw_only=True):
     """A dispute about money that the channel has or had: it *was* paid. `core.dispute` explains the words.
 
@@ -164,7 +168,7 @@ def hint_of(evidence: Evidence, account: str) -> Evidence:
             dispute_kind=evidence.dispute_kind,
         )
     reason = APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed"
-    number, ids = evidence.out_trade_no, evidence.ids
+    number, ids = evidence.out_trade_no, evidence.every_id
     return Unclear(channel_account=account, out_trade_no=number, ids=ids, reason=reason, at=evidence.at)
 
 

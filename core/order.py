@@ -297,6 +297,7 @@ class CaseReason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     UNKNOWN_ORDER = "unknown_order"
     CALLBACK_CONTRADICTED = "callback_contradicted"
+    CALLBACK_UNREADABLE = "callback_unreadable"
     STATEMENT_PAID_HERE_ONLY = "statement_paid_here_only"
     STATEMENT_AMOUNT = "statement_amount"
     STATEMENT_CURRENCY = "statement_currency"
@@ -384,5 +385,9 @@ def public_status(order: Order, payments: tuple[Payment, ...], disputes: tuple[D
 
 
 ORDER_NO = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]{0,63}", re.ASCII)
+OWN_NUMBER = re.compile(r"01[0-9a-f]{26}", re.ASCII)
+"""The form of the numbers that nodrop makes itself. They begin with a time, which is 01 until 2039; the 28 digits of
+Alipay's and WeChat Pay's own numbers begin otherwise. OUT_TRADE_NO is what nodrop takes, of other systems too.
+"""
 OUT_TRADE_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
 ACCOUNT_NAME = re.compile(r"[a-z][a-z0-9\-]{0,39}", re.ASCII)

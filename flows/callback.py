@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,12 +21,10 @@ from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import (
     CallbackRejected,
-    ChannelError,
     ChannelUnavailable,
     DatabaseUnavailable,
     NodropError,
     RedisUnavailable,
-    UnknownAccount,
 )
 from core.evidence import Disputed, Source, Unclear, hint_of
 from core.lifecycle import (
@@ -37,13 +36,14 @@ from core.lifecycle import (
     on_callback,
     plan_callback,
 )
-from core.order import CaseReason, OrderState, Payment, PaymentStatus
+from core.order import OrderState, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
+from flows.unhandled import reschedule_callback
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
@@ -51,7 +51,6 @@ from storage.postgres.callbacks import StoredCallback, insert_callback
 from storage.postgres.orders import find_named_payment
 from storage.redis.parked_callbacks import ParkedCallback
 
-DRAIN_BATCH = 100
 BUSY_RETRY_S = 1.0
 """Delay until a callback is handled again whose payment another process queries now."""
 
@@ -66,18 +65,17 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
     Raises:
         UnknownAccount: there is no such account.
         CallbackRejected: forged or stale; nothing was looked up, nothing was stored.
-        ChannelUnreadable: genuine, and not of the channel's protocol.
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
     account = await resources.accounts.get(name)
     received_at = datetime.now(UTC)
-    callback = await _verify(account, headers, body, received_at)
+    callback = await verify_callback(account, headers, body, received_at)
     if callback.evidence is None:
-        log.info("callback_of_no_payment", account=name)
+        await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        stored = await _store(resources, account, callback, headers, body, None)
+        stored = await store_callback(resources, account, callback, headers, body, None)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=dict(headers), body=body, received_at=received_at))
         raise
@@ -104,49 +102,23 @@ async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Ou
     if result.is_done:
         await callbacks.finish(resources.db, stored.id, result.outcome)
     else:
-        await _reschedule(resources, stored, result)
+        await reschedule_callback(resources, stored, result)
     return result.outcome
-
-
-async def drain_parked(resources: Resources) -> int:
-    """Move callbacks that were parked while Postgres was down into the inbox; they leave Redis after that commit.
-
-    Returns how many were moved or dropped.
-    """
-    drained = []
-    for field, parked in await resources.parked.parked(DRAIN_BATCH):
-        try:
-            account = await resources.accounts.get(parked.account)
-            callback = await _verify(account, parked.headers, parked.body, parked.received_at)
-            stored = await _store(resources, account, callback, parked.headers, parked.body, parked.received_at)
-        except (UnknownAccount, ChannelUnavailable) as error:
-            # It stays parked: its account may be put back, and the key that verifies it be fetched.
-            log.warning("parked_callback_not_verified", account=parked.account, reason=type(error).__name__)
-            continue
-        except ChannelError as error:
-            log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
-        else:
-            if not stored.is_handled:
-                await arm_jobs(resources, [jobs.compensate_callback(stored.id, stored.arm_no)])
-        drained.append(field)
-    await resources.parked.unpark(drained)
-    if drained:
-        log.info("parked_callbacks_drained", count=len(drained))
-    return len(drained)
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
-async def _verify(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
+async def verify_callback(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
+    """The callback, if it is genuine. Raises as `Channel.verify_callback`."""
     try:
         return await account.channel.verify_callback(headers, body, received_at=received_at)
-    except CallbackRejected as error:
+    except (CallbackRejected, ChannelUnavailable) as error:
         log.warning("callback_rejected", account=account.config.name, reason=type(error).__name__)
         raise
 
 
-async def _store(
+async def store_callback(
     resources: Resources,
     account: Account,
     callback: Callback,
@@ -154,7 +126,10 @@ async def _store(
     body: bytes,
     received_at: datetime | None,
 ) -> StoredCallback:
-    assert callback.evidence is not None, "only a callback about a payment is stored"
+    """Store a callback about money, readable or not. Raises DatabaseUnavailable: nothing may be acknowledged then."""
+    assert callback.evidence is not None, "only a callback about money is stored"
+    if callback.unreadable:
+        log.error("callback_unreadable", account=account.config.name, reason=callback.unreadable)
     return await insert_callback(
         resources.db,
         account=account.config.name,
@@ -165,7 +140,16 @@ async def _store(
         is_hint=callback.is_hint,
         received_at=received_at,
         due_s=resources.compensation_delay_s,
+        kept_s=resources.callback_kept_s,
+        unreadable="" if callback.is_hint else callback.unreadable,
     )
+
+
+async def count_ignored(resources: Resources, account: str, reason: str) -> None:
+    """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
+    log.info("callback_ignored", account=account, reason=reason)
+    with suppress(DatabaseUnavailable):
+        await callbacks.count_callback(resources.db, account, reason)
 
 
 async def _park(resources: Resources, parked: ParkedCallback) -> None:
@@ -274,25 +258,3 @@ async def _confirm(
     if account.trusts_when_unanswered and not plan.differs and isinstance(result.evidence, Unclear):
         return await pay_unanswered(resources, account, result.payment, stored, by)
     return callback_result(plan, stored.evidence, result.evidence, result.decision.outcome)
-
-
-async def _reschedule(resources: Resources, stored: StoredCallback, result: CallbackResult) -> None:
-    """Due again, or a case when the attempts are used up: no order came for it, or the channel contradicts it.
-
-    A hint ends without a case: anybody may have written it, and the payment's own queries go on.
-    """
-    next_try = resources.rules.backoff.next_try(stored.attempt, stored.id, wait_s=result.wait_s)
-    if next_try.is_exhausted and stored.is_hint:
-        await callbacks.finish(resources.db, stored.id, result.outcome)
-        return
-    if next_try.is_exhausted:
-        is_unknown = result.outcome is Outcome.UNKNOWN_PAYMENT
-        reason = CaseReason.UNKNOWN_ORDER if is_unknown else CaseReason.CALLBACK_CONTRADICTED
-        await callbacks.give_up(resources.db, stored, reason, f"after {stored.attempt} attempts: {result.outcome}")
-        log.error("callback_given_up", account=stored.channel_account, reason=reason)
-        return
-    arm_no = await callbacks.reschedule(
-        resources.db, stored, attempt=next_try.attempt, delay_s=next_try.delay_s, outcome=result.outcome
-    )
-    if arm_no is not None:
-        await arm_jobs(resources, [jobs.compensate_callback(stored.id, arm_no, next_try.delay_s)])

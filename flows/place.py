@@ -250,6 +250,6 @@ def _payer(payment: PaymentRequest, channel: Channel) -> Payer:
 def new_number() -> str:
     """A number for the channel, unique for ever: 12 hex digits of milliseconds (so that they sort), 16 of chance.
 
-    28 characters of [0-9a-f] fit every channel's rules: WeChat Pay takes 6 to 32, Alipay 64.
+    28 characters of [0-9a-f] (`core.order.OWN_NUMBER`) fit every channel's rules: WeChat Pay takes 6 to 32, Alipay 64.
     """
     return f"{int(time.time() * 1000):012x}{token_bytes(8).hex()}"

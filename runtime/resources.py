@@ -48,6 +48,8 @@ class Resources:
     """Rules of this deployment, for decisions that are about no account."""
     compensation_delay_s: float
     """Delay until a stored callback is handled again if it was not handled in its request: the first gap of n²."""
+    callback_kept_s: float
+    """For how long the payment of a stored callback is looked for: a day of units."""
     confirm_slots: asyncio.Semaphore
     """Slots for callbacks that are confirmed within their requests; the others are left to their compensation."""
     refreshing: SingleFlight[str, OrderState] = field(default_factory=SingleFlight)
@@ -87,5 +89,6 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             accounts=Accounts(db, sealer, transport, settings),
             rules=rules,
             compensation_delay_s=rules.backoff.gap_s(1),
+            callback_kept_s=rules.backoff.day_s,
             confirm_slots=asyncio.Semaphore(settings.callback_confirm_slots),
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from flows.callback import DRAIN_BATCH, drain_parked
 from flows.notify import Notifier
+from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
 from flows.sweep import sweep_once

@@ -10,33 +10,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from http import HTTPStatus
-from typing import IO, Annotated, Literal
+from typing import IO, Literal
 
 import msgspec
 
 from channels.alipay.account import Credentials
 from channels.alipay.gateway import Gateway, Outcome, require_success
 from channels.alipay.keys import KeyRing
-from channels.alipay.messages import (
-    COMPLAINT_QUERY,
-    MESSAGE_FIELDS,
-    Complaint,
-    Message,
-    complaint_evidence,
-    message_evidence,
-)
+from channels.alipay.messages import COMPLAINT_QUERY, Complaint, complaint_evidence, message_evidence
+from channels.alipay.notice import FIELDS, Notice, read_notice
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.checkout_end import checkout_end
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import body_id, unreadable_callback
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
 from core.errors import CallbackForged, ChannelRefused, ChannelUnreadable, ConfigurationError, InvalidRequest
-from core.evidence import Disputed, Evidence, Missing, Paid
+from core.evidence import Disputed, Evidence, Missing, Paid, Unclear
 from core.money import decimal_text, minor_units
 from core.order import Checkout, Payment
 
@@ -85,17 +80,6 @@ class _RefundQueryBody(msgspec.Struct, frozen=True, kw_only=True):
 
 class _BillBody(msgspec.Struct, frozen=True, kw_only=True):
     bill_download_url: str
-
-
-class _CallbackFields(msgspec.Struct, frozen=True, kw_only=True):
-    notify_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,128}\Z")]
-    notify_type: str
-
-
-_CALLBACK_FIELDS = tuple(name for struct in (_CallbackFields, Trade) for name in struct.__struct_fields__)
-"""The fields of a callback that are read."""
-
-_SIGNED_FIELDS = tuple(name.encode() for name in {*_CALLBACK_FIELDS, *MESSAGE_FIELDS})
 
 
 class Alipay:
@@ -232,7 +216,11 @@ class Alipay:
             raise CallbackForged from None
         if not self._is_signed(form):
             raise CallbackForged
-        return self._read_callback(form)
+        if b"method" in form:
+            raise CallbackForged(
+                "return_address"
+            )  # signed for the browser: the buyer can send it, and it tells nothing
+        return self._read_callback(form, body)
 
     def acknowledge(self) -> Acknowledgement:
         """Exactly these seven bytes: quotes, JSON or a line feed are no acknowledgement."""
@@ -300,38 +288,49 @@ class Alipay:
         cert_sn = form.get(b"alipay_cert_sn", b"").decode("latin-1")
         if form.get(b"sign_type") != b"RSA2" or not signature:
             return False
-        if has_embedded_field(form, _SIGNED_FIELDS):
+        if has_embedded_field(form, [name.encode() for name in FIELDS]):
             return False
         strings = (callback_string(form, (b"sign", b"sign_type")), callback_string(form, (b"sign",)))
         return any(self._keys.verifies("callback", signature, string, cert_sn) for string in strings)
 
-    def _read_callback(self, form: Mapping[bytes, bytes]) -> Callback:
-        """Read only fields in ASCII, which are the same in every charset of Alipay."""
-        if b"msg_method" in form:
-            return self._read_message(form)
+    def _read_callback(self, form: Mapping[bytes, bytes], body: bytes) -> Callback:
+        """Ask what it is about, then read its trade."""
+        notice = read_notice(form)
+        if not notice.is_about_money:
+            return Callback(notification_id=notice.id or body_id(body), evidence=None)
         try:
-            fields = {name: form[name.encode()].decode("ascii") for name in _CALLBACK_FIELDS if name.encode() in form}
-            notice = msgspec.convert(fields, _CallbackFields)
-            if notice.notify_type != "trade_status_sync":
-                return Callback(notification_id=notice.notify_id, evidence=None)
-            trade = msgspec.convert(fields, Trade)
-        except (msgspec.ValidationError, UnicodeDecodeError):
-            raise ChannelUnreadable("callback") from None
-        if trade.app_id is None:
-            raise ChannelUnreadable("callback_without_app_id")
-        evidence = self._evidence(trade)
+            evidence = self._notice_evidence(notice)
+        except ChannelUnreadable as error:
+            return unreadable_callback(self._name, body, error.detail, notification_id=notice.id, ids=notice.ids)
         # "Paid" that names a refund, of whatever sum, is not plain: only the query tells what is left.
-        is_hint = isinstance(evidence, Paid) and ("refund_fee" in fields or "gmt_refund" in fields)
-        return Callback(notification_id=notice.notify_id, evidence=evidence, is_hint=is_hint)
+        is_hint = isinstance(evidence, Paid) and notice.names_refund
+        return Callback(notification_id=notice.id, evidence=evidence, is_hint=is_hint)
 
-    def _read_message(self, form: Mapping[bytes, bytes]) -> Callback:
-        try:
-            fields = {name: form[name.encode()].decode("ascii") for name in MESSAGE_FIELDS if name.encode() in form}
-            message = msgspec.convert(fields, Message)
-        except (msgspec.ValidationError, UnicodeDecodeError):
-            raise ChannelUnreadable("message") from None
-        account = self._name if message.app_id == self._app_id else f"other:{message.app_id}"
-        return Callback(notification_id=message.notify_id, evidence=message_evidence(message, account))
+    def _notice_evidence(self, notice: Notice) -> Evidence:
+        """Evidence of its trade. A message, or a notice that names no application, is a question."""
+        if not notice.id:
+            raise ChannelUnreadable("notify_id")
+        if notice.is_message:
+            return self._message_evidence(notice)
+        trade = notice.trade()
+        if trade.app_id is not None:
+            return self._evidence(trade)
+        return Unclear(
+            channel_account=self._name, out_trade_no=trade.out_trade_no, ids=notice.ids[1:], reason="no_app_id"
+        )
+
+    def _message_evidence(self, notice: Notice) -> Evidence:
+        """Evidence of a message about a complaint or a refund to a card; any other about a trade is a question."""
+        message = notice.message()
+        if message is not None:
+            account = self._name if message.app_id == self._app_id else f"other:{message.app_id}"
+            evidence = message_evidence(message, account)
+            if evidence is not None:
+                return evidence
+        number, *others = notice.ids or ("",)
+        if not number:
+            raise ChannelUnreadable("biz_content")
+        return Unclear(channel_account=self._name, out_trade_no=number, ids=tuple(others), reason="message")
 
     def _evidence(self, trade: Trade) -> Evidence:
         """Evidence under our account, unless the trade names another application or seller."""

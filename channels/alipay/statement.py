@@ -19,6 +19,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from channels.alipay.trade import CURRENCY
 from channels.alipay.wire import read_time
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import AMOUNT_MAX, minor_units
 
@@ -192,21 +193,27 @@ def _columns(cells: list[str]) -> _Columns | None:
 
 
 def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | MalformedRow:
+    """Row of a line: first its ids, which are of any system's form, then the rest."""
+    ids = _ids(cells, columns)
     if len(cells) != columns.width:
-        return MalformedRow(line=line, reason="columns")
+        return MalformedRow(line=line, reason="columns", ids=ids)
     values = {name: cells[columns.at[name]] for name in _NAMES}
     kind = _KINDS.get(values[_KIND])
     if kind is None:
-        return MalformedRow(line=line, reason="kind")
-    refund_no = values[_REFUND_NO] if kind == "refund" else ""
-    optional_ids = [number for number in (values[_OUT_TRADE_NO], refund_no) if number]
-    if not all(_ID.fullmatch(number) for number in (values[_TRADE_NO], *optional_ids)):
-        return MalformedRow(line=line, reason="number")
-    return _money_row(line, kind, values, refund_no)
+        return MalformedRow(line=line, reason="kind", ids=ids)
+    if not _ID.fullmatch(values[_TRADE_NO]):
+        return MalformedRow(line=line, reason="number", ids=ids)
+    return _money_row(line, kind, values, ids)
+
+
+def _ids(cells: list[str], columns: _Columns) -> tuple[str, ...]:
+    """The ids of the trade. They stand before the goods' name, whose commas may shift what follows."""
+    places = [columns.at[name] for name in (_OUT_TRADE_NO, _TRADE_NO)]
+    return clean_ids(*(cells[place] for place in places if place < len(cells)))
 
 
 def _money_row(
-    line: int, kind: Literal["payment", "refund"], values: dict[str, str], refund_no: str
+    line: int, kind: Literal["payment", "refund"], values: dict[str, str], ids: tuple[str, ...]
 ) -> StatementRow | MalformedRow:
     # Refunds are written with a minus; a payment with a minus is malformed.
     text = values[_AMOUNT].removeprefix("-") if kind == "refund" else values[_AMOUNT]
@@ -214,17 +221,17 @@ def _money_row(
         amount = minor_units(text, CURRENCY)
         at = read_time(values[_AT])
     except InvalidRequest:
-        return MalformedRow(line=line, reason="amount")
+        return MalformedRow(line=line, reason="amount", ids=ids)
     except ValueError:
-        return MalformedRow(line=line, reason="time")
+        return MalformedRow(line=line, reason="time", ids=ids)
     if amount > AMOUNT_MAX:
-        return MalformedRow(line=line, reason="amount")
+        return MalformedRow(line=line, reason="amount", ids=ids)
     return StatementRow(
         line=line,
         kind=kind,
         out_trade_no=values[_OUT_TRADE_NO],
         channel_transaction_id=values[_TRADE_NO],
-        refund_no=refund_no,
+        refund_no=values[_REFUND_NO] if kind == "refund" else "",
         amount=amount,
         currency=CURRENCY,
         at=at,

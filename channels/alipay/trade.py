@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from channels.alipay.wire import read_time
 from core.errors import ChannelUnreadable, InvalidRequest
-from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid
+from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid
 from core.money import AMOUNT_MAX, is_currency, minor_units
 
 CURRENCY = "CNY"
 
 Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,64}\Z")]
+Number = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\Z")]
+"""A merchant's number of a trade: also of another system, in whatever form that one uses."""
+
+_State = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z_]{1,63}\Z")]
+
+
+_STATES = frozenset({"WAIT_BUYER_PAY", "TRADE_SUCCESS", "TRADE_FINISHED", "TRADE_CLOSED"})
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,8 +33,8 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     https://opendocs.alipay.com/open/02ekfh (query), https://opendocs.alipay.com/open/270/105902 (callback)
     """
 
-    out_trade_no: Id
-    trade_status: Literal["WAIT_BUYER_PAY", "TRADE_SUCCESS", "TRADE_FINISHED", "TRADE_CLOSED"]
+    out_trade_no: Number
+    trade_status: _State
     total_amount: str
     trade_no: Id | None = None
     trans_currency: str = CURRENCY
@@ -43,7 +50,8 @@ def evidence_of(trade: Trade, channel_account: str) -> Evidence:
     """Evidence of the trade, compared with nothing.
 
     TRADE_FINISHED is paid like TRADE_SUCCESS, but can no longer be refunded. TRADE_CLOSED has two meanings: closed
-    without payment, or paid and fully refunded, which only the times and the sum of a paid trade show.
+    without payment, or paid and fully refunded, which only the times and the sum of a paid trade show. Other products
+    have states of their own (TRADE_PENDING, WAIT_SELLER_SEND_GOODS), which prove nothing here.
 
     Raises:
         ChannelUnreadable: an amount, a time or a currency is malformed, or a paid trade has no transaction number.
@@ -58,6 +66,8 @@ def evidence_of(trade: Trade, channel_account: str) -> Evidence:
         "channel_transaction_id": trade.trade_no,
         "at": paid_at,
     }
+    if trade.trade_status not in _STATES:
+        return Unclear(**common, reason="trade_status")
     if trade.trade_status == "WAIT_BUYER_PAY":
         return Unpaid(**common)
     if trade.trade_status == "TRADE_CLOSED":

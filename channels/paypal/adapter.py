@@ -15,9 +15,11 @@ from typing import IO
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import unreadable_callback
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
 from channels.paypal.account import addresses, read_credentials
@@ -212,9 +214,7 @@ class Paypal:
             await verify_at_endpoint(self._api, self._certificates, self._webhook_id, transmission, body)
         else:
             await verify_offline(self._certificates, self._webhook_id, transmission, body, received_at)
-        event = read_json(body, Event)
-        evidence = disputing_evidence(event, self._own) or event_evidence(event, self._own)
-        return Callback(notification_id=event.id, evidence=evidence, is_hint=True)
+        return self._read_callback(body)
 
     async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
         """Read the dispute, or the refund as which a reversal is booked. The app needs the permission for disputes."""
@@ -249,6 +249,19 @@ class Paypal:
 
     async def resolve_row(self, row: StatementRow) -> tuple[str, ...]:
         return await paypal_statement.ids_of_capture(self._api, row.channel_transaction_id)
+
+    def _read_callback(self, body: bytes) -> Callback:
+        """Ask what it is about, then read its resource."""
+        id_ = ""
+        ids: tuple[str, ...] = ()
+        try:
+            event = read_json(body, Event)
+            id_, ids = event.id, event.ids
+            evidence = disputing_evidence(event, self._own) or event_evidence(event, self._own)
+            return Callback(notification_id=id_, evidence=evidence, is_hint=True)
+        except ChannelUnreadable as error:
+            unreadable = unreadable_callback(self._own.account, body, error.detail, notification_id=id_, ids=ids)
+            return replace(unreadable, is_hint=True)
 
     def _web_address(self, text: str) -> str:
         """Check an address for the buyer: over TLS, unless the whole channel is simulated without it."""

@@ -17,6 +17,7 @@ import msgspec
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import clean_ids
 from channels.paypal.api import Api, require_success
 from channels.transport import STATEMENT_BYTES_MAX
 from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
@@ -113,6 +114,19 @@ class _KindLine(msgspec.Struct, frozen=True, kw_only=True):
     transaction_info: _Kind
 
 
+class _Ids(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of a transaction. None of them is checked for its form."""
+
+    custom_field: Any = None
+    invoice_id: Any = None
+    transaction_id: Any = None
+    paypal_reference_id: Any = None
+
+
+class _LineOfIds(msgspec.Struct, frozen=True, kw_only=True):
+    transaction_info: _Ids
+
+
 class _AnyLine(msgspec.Struct, frozen=True, kw_only=True):
     transaction_info: msgspec.Raw
 
@@ -180,7 +194,7 @@ def parse(statement: IO[bytes]) -> Iterator[StatementItem]:
         except (ChannelUnreadable, InvalidRequest, ValueError):
             if line == 1 and not _is_transaction(text):
                 raise ChannelUnreadable("statement") from None
-            row = MalformedRow(line=line, reason="value")
+            row = MalformedRow(line=line, reason="value", ids=_ids(text))
         if row is not None:
             yield row
     if line == 0:
@@ -225,6 +239,15 @@ def _is_transaction(text: bytes) -> bool:
     except ChannelUnreadable:
         return False
     return True
+
+
+def _ids(text: bytes) -> tuple[str, ...]:
+    """The ids of a transaction that can be read, also when it cannot be read as a whole."""
+    try:
+        info = msgspec.json.decode(text, type=_LineOfIds).transaction_info
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    return clean_ids(info.custom_field, info.invoice_id, info.transaction_id, info.paypal_reference_id)
 
 
 def _row(line: int, text: bytes) -> StatementRow | None:

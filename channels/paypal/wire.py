@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids
 from core.money import decimal_text, exponent, minor_units
@@ -143,11 +144,62 @@ class PaypalOrder(msgspec.Struct, frozen=True, kw_only=True):
         return next((link.href for link in self.links if link.rel in ("payer-action", "approve")), "")
 
 
+_MONEY_TYPES = ("CHECKOUT.", "PAYMENT.", "CUSTOMER.DISPUTE.")
+_NO_MONEY = ("PAYMENT.PAYOUT",)
+"""PAYMENT.PAYOUTSBATCH and PAYMENT.PAYOUTS-ITEM: money that the merchant sends."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of an app. Events cover everything that the app sells, also what other systems sell with it."""
+
     id: Id
     event_type: Annotated[str, msgspec.Meta(max_length=128)]
     create_time: Instant | None = None
-    resource: msgspec.Raw
+    resource: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_about_money(self) -> bool:
+        return self.event_type.startswith(_MONEY_TYPES) and not self.event_type.startswith(_NO_MONEY)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of its resource that can be read, also when the resource as a whole cannot."""
+        try:
+            return msgspec.json.decode(self.resource, type=_AnyResource).ids
+        except msgspec.DecodeError:
+            return ()
+
+
+class _AnyResource(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of a resource of any kind. None of them is checked for its form."""
+
+    id: Any = None
+    custom_id: Any = None
+    invoice_id: Any = None
+    order_id: Any = None
+    custom: Any = None
+    invoice_number: Any = None
+    parent_payment: Any = None
+    purchase_units: Any = None
+    supplementary_data: Any = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        units = [unit for unit in _list(self.purchase_units) if isinstance(unit, dict)]
+        of_units = (unit.get(name) for unit in units for name in ("custom_id", "invoice_id"))
+        # The older API's words for the same.
+        older = (self.custom, self.invoice_number, self.parent_payment)
+        return clean_ids(self.custom_id, self.invoice_id, *of_units, *older, *self._related, self.order_id, self.id)
+
+    @property
+    def _related(self) -> list[object]:
+        data = self.supplementary_data if isinstance(self.supplementary_data, dict) else {}
+        related = data.get("related_ids")
+        return list(related.values()) if isinstance(related, dict) else []
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 class _EventType(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,10 +278,12 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
     Its number is the first that the object has, or else PayPal's own id: any id of it may be the one that is known. An
     event about a refund lacks the payment's amount, so it is `Unclear` and only starts a query.
     """
+    if not event.is_about_money:
+        return None
     if event.event_type == "CHECKOUT.ORDER.APPROVED":
         order = read_json(bytes(event.resource), PaypalOrder)
         if len(order.purchase_units) != 1:
-            return None  # ours have one
+            return _question(event, own)  # ours have one
         return _approval_evidence(order_evidence(order, order.ids[0], own), event)
     if event.event_type in _OF_CAPTURES:
         return _capture_evidence(event.event_type, read_json(bytes(event.resource), Capture), own)
@@ -241,7 +295,15 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
             return Unclear(channel_account=account, out_trade_no=ids[0], ids=ids, reason="refund_told")
     if event.event_type == _LAPSED_EVENT:
         return _lapsed_evidence(read_json(bytes(event.resource), _Lapsed), own)
-    return None
+    return _question(event, own)
+
+
+def _question(event: Event, own: OwnAccount) -> Unclear:
+    """An event that is not read further only starts a query of its payment."""
+    if not event.ids:
+        raise ChannelUnreadable("no_id")
+    number, *others = event.ids
+    return Unclear(channel_account=own.account, out_trade_no=number, ids=tuple(others), reason="other_event")
 
 
 _WITHOUT_MONEY = frozenset({"DECLINED", "FAILED"})

@@ -20,6 +20,7 @@ import msgspec
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.json_body import read_json
 from channels.kit.trace import record_check
+from channels.kit.unreadable import clean_ids, unreadable_callback
 from channels.kit.web_address import web_address
 from channels.sandbox.account import Credentials, Id
 from channels.sandbox.statement import read_statement
@@ -44,14 +45,20 @@ SECRET_CHARACTERS_MIN = 32
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),k=([A-Za-z0-9_\-]{1,32}),v1=([0-9a-f]{64})", re.ASCII)
 
 
+_Number = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,128}\Z")]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 _Minor = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
 
+_MONEY_TYPES = ("payment.", "refund.", "dispute.")
+
+
 class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment. Its number may be another system's, of any form."""
+
     merchant_id: Id
-    out_trade_no: Id
+    out_trade_no: _Number
     amount: _Minor
     currency: _Currency
     status: Literal["unpaid", "paid", "closed", "refunded"]
@@ -79,6 +86,23 @@ class _CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     payment: _PaymentObject
     dispute: _DisputeObject | None = None
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback of any type, read before it is read whole."""
+
+    id: str
+    type: str = ""
+    payment: Any = None
+
+    @property
+    def is_about_money(self) -> bool:
+        return not self.type or self.type.startswith(_MONEY_TYPES)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        payment = self.payment if isinstance(self.payment, dict) else {}
+        return clean_ids(payment.get("out_trade_no"), payment.get("transaction_id"))
 
 
 class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,11 +202,7 @@ class Sandbox:
         )
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
             raise CallbackStale
-        callback = read_json(body, _CallbackBody)
-        if callback.id != callback_id:
-            raise ChannelUnreadable("callback_id_differs")
-        dispute = None if callback.dispute is None else self._dispute(callback.payment, callback.dispute)
-        return Callback(notification_id=callback.id, evidence=dispute or self._evidence(callback.payment))
+        return self._read_callback(callback_id, body)
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
@@ -257,6 +277,22 @@ class Sandbox:
         if not is_good:
             raise error("signature")
         return signed_at
+
+    def _read_callback(self, callback_id: str, body: bytes) -> Callback:
+        """Read what it is about, then the whole. The signature covers the id in the header."""
+        envelope = None
+        try:
+            envelope = read_json(body, _Envelope)
+            if envelope.id == callback_id and not envelope.is_about_money:
+                return Callback(notification_id=callback_id, evidence=None)
+            callback = read_json(body, _CallbackBody)
+            if callback.id == callback_id:
+                dispute = None if callback.dispute is None else self._dispute(callback.payment, callback.dispute)
+                return Callback(notification_id=callback_id, evidence=dispute or self._evidence(callback.payment))
+            reason = "callback_id_differs"
+        except ChannelUnreadable as error:
+            reason = error.detail
+        return unreadable_callback(self._name, body, reason, ids=() if envelope is None else envelope.ids)
 
     def _missing(self, payment: Payment, code: str) -> Missing:
         if code == "PAYMENT_NOT_EXIST":

@@ -12,6 +12,7 @@ from typing import IO, Annotated
 import msgspec
 
 from channels.base import MalformedRow, StatementRow
+from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable
 
 _HEADER = ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at"]
@@ -38,8 +39,9 @@ def _row(line: int, row: list[str]) -> StatementRow | MalformedRow:
     if len(row) != len(_HEADER):
         return MalformedRow(line=line, reason="columns")
     kind, out_trade_no, transaction_id, refund_no, amount, currency, at = row
+    ids = clean_ids(out_trade_no, transaction_id)
     if not _MINOR_TEXT.fullmatch(amount):
-        return MalformedRow(line=line, reason="amount")
+        return MalformedRow(line=line, reason="amount", ids=ids)
     try:
         return msgspec.convert(
             {
@@ -55,4 +57,4 @@ def _row(line: int, row: list[str]) -> StatementRow | MalformedRow:
             StatementRow,
         )
     except msgspec.ValidationError:
-        return MalformedRow(line=line, reason="value")
+        return MalformedRow(line=line, reason="value", ids=ids)

@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import IO
 from urllib.parse import quote
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
+from channels.base import Acknowledgement, Callback, Create, Created, Ignored, RefundState, StatementItem, StatementRow
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import unreadable_callback
 from channels.stripe import statement as stripe_statement
 from channels.stripe.account import base_url, read_credentials
 from channels.stripe.api import Api, Refused, read_raw, require_success
@@ -152,8 +153,7 @@ class Stripe:
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         verify(headers.get("stripe-signature", ""), body, self._secrets, received_at=received_at)
-        event = read_json(body, Event)
-        return Callback(notification_id=event.id, evidence=self._evidence(event))
+        return self._read_callback(body)
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
@@ -167,7 +167,8 @@ class Stripe:
         async for page in self._api.pages("/v1/events", query, pages_max=UNDELIVERED_PAGES_MAX):
             for raw in page:
                 try:
-                    evidence = self._evidence(read_raw(raw, Event))
+                    event = read_raw(raw, Event)
+                    evidence = self._evidence(event) if event.livemode is self._live else None
                 except ChannelUnreadable:
                     continue
                 if evidence is not None:
@@ -232,9 +233,20 @@ class Stripe:
             return payment.out_trade_no
         return others[0]
 
+    def _read_callback(self, body: bytes) -> Callback:
+        """Ask whether it is about money of this world, then read its object."""
+        id_ = ""
+        ids: tuple[str, ...] = ()
+        try:
+            event = read_json(body, Event)
+            id_, ids = event.id, event.ids
+            if event.livemode is not self._live:
+                return Callback(notification_id=id_, evidence=None, ignored=Ignored.OTHER_WORLD)
+            return Callback(notification_id=id_, evidence=self._evidence(event))
+        except ChannelUnreadable as error:
+            return unreadable_callback(self._name, body, error.detail, notification_id=id_, ids=ids)
+
     def _evidence(self, event: Event) -> Evidence | None:
-        if event.livemode is not self._live:
-            raise ChannelUnreadable("livemode")
         return event_evidence(event, account=self._name, account_id=self._account_id)
 
     async def _intent_id(self, payment: Payment) -> str | None:

@@ -16,6 +16,7 @@ import msgspec
 from channels.base import MalformedRow, StatementRow
 from channels.kit.json_body import read_json
 from channels.stripe.api import Api, read_raw
+from channels.stripe.events import AnyObject
 from channels.stripe.money import from_stripe
 from channels.stripe.objects import Charge, Refund, instant
 from channels.transport import DOWNLOAD_TIMEOUT_S, STATEMENT_BYTES_MAX
@@ -44,6 +45,10 @@ class _Transaction(_Kind, frozen=True, kw_only=True):
 
 class _OfPayment(_Transaction, frozen=True, kw_only=True):
     source: Charge
+
+
+class _OfAny(msgspec.Struct, frozen=True, kw_only=True):
+    source: AnyObject
 
 
 class _OfRefund(_Transaction, frozen=True, kw_only=True):
@@ -108,7 +113,15 @@ def _row(number: int, line: bytes) -> StatementRow | MalformedRow | None:
             return _payment_row(number, read_raw(msgspec.Raw(line), _OfPayment))
         return _refund_row(number, read_raw(msgspec.Raw(line), _OfRefund)) if kind in _REFUNDS else None
     except ChannelUnreadable as error:
-        return MalformedRow(line=number, reason=error.detail)
+        return MalformedRow(line=number, reason=error.detail, ids=_ids(line))
+
+
+def _ids(line: bytes) -> tuple[str, ...]:
+    """The ids of its charge or refund that can be read, also when the transaction as a whole cannot."""
+    try:
+        return msgspec.json.decode(line, type=_OfAny).source.ids
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
 
 
 def _payment_row(number: int, transaction: _OfPayment) -> StatementRow:

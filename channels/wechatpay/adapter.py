@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.checkout_end import checkout_end
 from channels.kit.json_body import read_json
+from channels.kit.unreadable import unreadable_callback
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
 from channels.wechatpay import bill as wechatpay_bill
@@ -33,12 +34,10 @@ from channels.wechatpay.bodies import (
     NOT_EXIST,
     REFUND_STATES,
     BillBody,
-    CallbackBody,
     H5Body,
     JsapiBody,
     NativeBody,
     RefundBody,
-    RefundNotice,
     Transaction,
     error_code,
     evidence_of,
@@ -58,6 +57,7 @@ from channels.wechatpay.complaints import (
     unread_complaint,
 )
 from channels.wechatpay.keys import unseal
+from channels.wechatpay.notice import Content, Envelope, SealedEnvelope, read_content
 from channels.wechatpay.wire import NO_CONTENT, OK, TOLERANCE_S, Wire
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
@@ -69,7 +69,7 @@ from core.errors import (
     ChannelUnreadable,
     InvalidRequest,
 )
-from core.evidence import Disputed, Evidence, Missing, Unclear
+from core.evidence import Disputed, Evidence, Missing
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
@@ -205,8 +205,7 @@ class WechatPay:
             raise CallbackForged
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
             raise CallbackStale
-        callback = read_json(body, CallbackBody)
-        return Callback(notification_id=callback.id, evidence=self._callback_evidence(callback))
+        return self._read_callback(body)
 
     def acknowledge(self) -> Acknowledgement:
         """Only the status counts, 200 or 204: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_3_5.shtml.
@@ -306,28 +305,39 @@ class WechatPay:
             }
         )
 
-    def _callback_evidence(self, callback: CallbackBody) -> Evidence | None:
-        is_refund = callback.event_type.startswith("REFUND.")
-        is_complaint = callback.event_type in COMPLAINT_EVENTS
-        if callback.event_type != "TRANSACTION.SUCCESS" and not is_refund and not is_complaint:
-            return None
-        plain = unseal(self._wire.seal_key, callback.resource)
-        if is_complaint:
+    def _read_callback(self, body: bytes) -> Callback:
+        """Ask what it is about, then read what is sealed in it."""
+        id_ = ""
+        ids: tuple[str, ...] = ()
+        try:
+            envelope = read_json(body, Envelope)
+            id_ = envelope.id
+            if not envelope.is_about_money:
+                return Callback(notification_id=id_, evidence=None)
+            plain = unseal(self._wire.seal_key, read_json(body, SealedEnvelope).resource)
+            content = read_content(plain)
+            ids = content.ids
+            return Callback(notification_id=id_, evidence=self._callback_evidence(envelope, content, plain))
+        except ChannelUnreadable as error:
+            return unreadable_callback(self._name, body, error.detail, notification_id=id_, ids=ids)
+
+    def _callback_evidence(self, envelope: Envelope, content: Content, plain: bytes) -> Evidence:
+        """Evidence of one plain payment. Everything else is a question: a refund notice has the amount of this one
+        refund, not of all, and no currency.
+        """
+        kind = envelope.event_type
+        if kind in COMPLAINT_EVENTS:
             return unread_complaint(read_json(plain, ComplaintNotice), account=self._name)
-        if callback.event_type in REFUND_FAILURES:
+        if kind in REFUND_FAILURES and content.is_plain:
             failure, mchid = read_json(plain, RefundFailure), self._wire.mchid
-            return refund_failure_evidence(failure, account=self._name, mchid=mchid, at=callback.create_time)
-        if not is_refund:
+            return refund_failure_evidence(failure, account=self._name, mchid=mchid, at=envelope.create_time)
+        if kind == "TRANSACTION.SUCCESS" and content.is_plain:
             return self._evidence(read_json(plain, Transaction))
-        notice = read_json(plain, RefundNotice)
-        account = self._name if notice.mchid == self._wire.mchid else f"other:{notice.mchid}"
-        # It has the amount of this one refund, not of all, and no currency: a query must follow.
-        return Unclear(
-            channel_account=account,
-            out_trade_no=notice.out_trade_no,
-            reason="refund_notice",
-            refund_no=notice.out_refund_no,
-        )
+        reason = "refund_notice" if kind.startswith("REFUND.") else "other_form"
+        question = content.question(account=self._name, mchid=self._wire.mchid, reason=reason)
+        if question is None:
+            raise ChannelUnreadable("no_number")
+        return question
 
     def _evidence(self, transaction: Transaction) -> Evidence:
         return evidence_of(transaction, account=self._name, appid=self._wire.appid, mchid=self._wire.mchid)

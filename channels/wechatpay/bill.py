@@ -20,6 +20,7 @@ from hashlib import sha1
 from typing import IO
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import is_currency, minor_units
 
@@ -135,15 +136,21 @@ class _Bill:
             cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
         except UnicodeDecodeError:
             return MalformedRow(line=number, reason="encoding")
+        ids = self._ids(cells)
         if not line.startswith(b"`") or len(cells) != len(self._names):
-            return MalformedRow(line=number, reason="columns")
+            return MalformedRow(line=number, reason="columns", ids=ids)
         cell = dict(zip(self._names, cells, strict=True))
-        row = _row(number, cell)
+        row = _row(number, cell, ids)
         if not isinstance(row, MalformedRow):
             self._count += 1
             self._paid += 0 if cell[_STATE] == "REFUND" else _fen(cell, _AMOUNTS)
             self._given_back += _fen(cell, _REFUND_AMOUNTS)
         return row
+
+    def _ids(self, cells: list[str]) -> tuple[str, ...]:
+        """The ids of the payment, of any system's form. They stand before the goods' name, which may be cut off."""
+        places = [self._names.index(name) for name in (_NUMBER, _TRANSACTION)]
+        return clean_ids(*(cells[place] for place in places if place < len(cells)))
 
     def totals(self, end: list[bytes]) -> Iterator[StatedTotal]:
         """The sums in the last lines of the bill."""
@@ -157,31 +164,30 @@ class _Bill:
                 yield StatedTotal(name=name, stated=_amount(stated.get(name, "")), read=read)
 
 
-def _row(number: int, cell: dict[str, str]) -> StatementRow | MalformedRow | None:
+def _row(number: int, cell: dict[str, str], ids: tuple[str, ...]) -> StatementRow | MalformedRow | None:
     state, refund_state = cell[_STATE], cell.get(_REFUND_STATE, "")
     if state == "REVOKED" or (state == "REFUND" and refund_state == "FAIL"):
         return None
     if state not in ("SUCCESS", "REFUND") or (state == "REFUND" and refund_state not in ("SUCCESS", "PROCESSING")):
-        return MalformedRow(line=number, reason="state")
-    return _money(number, cell, is_refund=state == "REFUND")
+        return MalformedRow(line=number, reason="state", ids=ids)
+    return _money(number, cell, ids, is_refund=state == "REFUND")
 
 
-def _money(number: int, cell: dict[str, str], *, is_refund: bool) -> StatementRow | MalformedRow:
+def _money(number: int, cell: dict[str, str], ids: tuple[str, ...], *, is_refund: bool) -> StatementRow | MalformedRow:
     """Row of a payment or refund. A refund under way has already left the merchant's balance."""
     refund_no = cell.get(_REFUND_NUMBER, "") if is_refund else ""
     refund_no = "" if refund_no in _NONE else refund_no
-    ids = [cell[_NUMBER], cell[_TRANSACTION], *([refund_no] if refund_no else [])]
-    if not all(_ID.fullmatch(text) for text in ids):
-        return MalformedRow(line=number, reason="number")
+    if not _ID.fullmatch(cell[_TRANSACTION]):
+        return MalformedRow(line=number, reason="number", ids=ids)
     at = _instant(_first(cell, _REFUND_TIMES) if is_refund else cell[_AT])
     if at is None:
-        return MalformedRow(line=number, reason="time")
+        return MalformedRow(line=number, reason="time", ids=ids)
     if not is_currency(cell[_CURRENCY]):
-        return MalformedRow(line=number, reason="currency")
+        return MalformedRow(line=number, reason="currency", ids=ids)
     try:
         amount = minor_units(_first(cell, _REFUND_AMOUNTS if is_refund else _AMOUNTS), cell[_CURRENCY])
     except InvalidRequest:
-        return MalformedRow(line=number, reason="amount")
+        return MalformedRow(line=number, reason="amount", ids=ids)
     return StatementRow(
         line=number,
         kind="refund" if is_refund else "payment",

@@ -13,7 +13,7 @@ from channels.kit.json_body import read_json
 from channels.transport import Response
 from channels.wechatpay.keys import Sealed
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
-from core.evidence import Closed, Evidence, Paid, Refunded, Unpaid, distinct_ids
+from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids
 from core.money import AMOUNT_MAX
 
 CURRENCY = "CNY"
@@ -67,6 +67,10 @@ _OLDER_SPELLINGS = {
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 
+Number = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\Z")]
+"""A merchant's number of a payment: also of another system, in whatever form that one uses."""
+
+_State = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z_]{1,63}\Z")]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*@.]{1,64}\Z")]
 _Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
@@ -85,30 +89,11 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
 
     appid: _Id
     mchid: _Id
-    out_trade_no: _Id
-    trade_state: Literal["SUCCESS", "REFUND", "NOTPAY", "USERPAYING", "PAYERROR", "CLOSED", "REVOKED"]
+    out_trade_no: Number
+    trade_state: _State
     transaction_id: str | None = None
     success_time: str | None = None
     amount: Amount | None = None
-
-
-class CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
-    id: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,128}\Z")]
-    create_time: _Instant | None = None
-    event_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    resource_type: Literal["encrypt-resource"]
-    resource: Sealed
-
-
-class RefundNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """The sealed content of a callback about a refund; none of its sums is the total that evidence needs.
-
-    https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml
-    """
-
-    mchid: _Id
-    out_trade_no: _Id
-    out_refund_no: _Id | None = None
 
 
 class RefundAmount(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +144,7 @@ REFUND_STATES = {
 
 
 def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: str) -> Evidence:
-    """Evidence of the transaction; only its account is compared.
+    """Evidence of the transaction; only its account is compared. States of other products (ACCEPT) prove nothing here.
 
     Raises:
         ChannelUnreadable: it is paid, but without transaction id, time or amount.
@@ -176,6 +161,12 @@ def evidence_of(transaction: Transaction, *, account: str, appid: str, mchid: st
             return Unpaid(**common)
         case "CLOSED" | "REVOKED":
             return Closed(**common)
+        case "SUCCESS" | "REFUND":
+            return _money_evidence(transaction, common)
+    return Unclear(**common, reason="trade_state")
+
+
+def _money_evidence(transaction: Transaction, common: dict[str, Any]) -> Evidence:
     if transaction.amount is None:
         raise ChannelUnreadable("paid_without_amount")
     try:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec.structs import replace
 
-from channels.base import Channel, ReadsResponses
+from channels.base import Channel, Ignored, ReadsResponses
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Response
 from core.errors import (
@@ -49,6 +49,16 @@ _HINT = "its signature does not cover the whole body: it is a hint, which leads 
 _NO_EVIDENCE = "it says nothing about money: the payment stays as it is, and is queried again"
 
 
+_UNREADABLE = "it is genuine and cannot be read: it is stored, its payment is looked for, and a case opens at once"
+_IGNORED = {
+    Ignored.NO_MONEY: ("no_payment", "it is genuine and about no money of a payment: it is counted and has no effect"),
+    Ignored.OTHER_WORLD: (
+        "other_world",
+        "it is genuine and about the other world, test or live: it is counted and has no effect",
+    ),
+}
+
+
 def with_note(explanation: Explanation, note: str) -> Explanation:
     return replace(explanation, notes=(*explanation.notes, note))
 
@@ -81,15 +91,15 @@ async def _verify(channel: Channel, headers: Mapping[str, str], body: bytes, at:
             return _rejected("forged", error, checks)
         except CallbackStale as error:
             return _rejected("stale", error, checks)
-        except ChannelUnreadable as error:
-            return _rejected("unreadable", error, checks)
         except ChannelUnavailable as error:
             return _rejected("not_verifiable", error, checks, _needed(error))
     if callback.evidence is None:
-        notes = ("it is genuine and concerns no payment: it is acknowledged and has no effect",)
-        explanation = Explanation(verdict="unclear", reason="no_payment", checks=tuple(checks), notes=notes)
+        reason, note = _IGNORED[callback.ignored]
+        explanation = Explanation(verdict="unclear", reason=reason, checks=tuple(checks), notes=(note,))
     else:
         explanation = _of_evidence(callback.evidence, checks)
+    if callback.unreadable:
+        explanation = with_note(replace(explanation, detail=callback.unreadable, notes=()), _UNREADABLE)
     if callback.is_hint:
         explanation = with_note(explanation, _HINT)
     return replace(explanation, notification_id=callback.notification_id, is_hint=callback.is_hint)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from msgspec.structs import replace
 
+from simulator.alipay import elsewhere
 from simulator.alipay import keys as alipay_keys
 from simulator.alipay.keys import wire_of
 from simulator.alipay.operations import FILE, OPERATIONS, token_of
@@ -86,6 +87,9 @@ class Alipay:
         charset = wire_of(account).charset
         headers = {"content-type": f"application/x-www-form-urlencoded; charset={charset}"}
         return Message(headers=headers, body=callback_body(event, account))
+
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        return elsewhere.messages(number, account, now)
 
     def stranger(self, account: Account) -> Account:
         return alipay_keys.strangers(account)

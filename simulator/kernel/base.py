@@ -108,6 +108,14 @@ class Channel(Protocol):
         """
         ...
 
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        """Return signed callbacks that the account gets because of the merchant's other systems, by what they are.
+
+        `sale`: paid under this number, which nodrop did not make. `other_form`: money in a form or state that nodrop
+        does not use. `unreadable`: money against the protocol. `no_money`, `other_world`: as they say.
+        """
+        ...
+
     def stranger(self, account: Account) -> Account:
         """Return the account with other secrets: its signatures do not verify."""
         ...

@@ -150,6 +150,23 @@ class CallbackSender:
         """Deliver the event once without faults; return whether it was acknowledged."""
         return await self._deliver(event, SentAs.GENUINE)
 
+    async def send_message(self, url: str, message: Message, within_s: float) -> int | None:
+        """Send a callback that is about no payment of the ledger; return the status, None without a response."""
+        assert self._client is not None, "the sender has been entered"
+        try:
+            response = await exchange(
+                self._client,
+                "POST",
+                url,
+                headers=message.headers,
+                body=message.body,
+                within_s=within_s,
+                body_bytes_max=RESPONSE_BYTES_MAX,
+            )
+        except NoResponse:
+            return None
+        return response.status
+
     def _start(self, event: Event, attempt: int) -> None:
         self._spawn(self._attempt(event, attempt))
 

@@ -34,6 +34,14 @@ class OpenBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     callback_url: str = ""
 
 
+class ElsewhereBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`number`: of the sale. `callback_url`: nodrop's address for the account."""
+
+    account: Name
+    number: str
+    callback_url: str
+
+
 class PayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     at_fault: AtFault | None = None
 
@@ -70,6 +78,7 @@ def routes(simulation: Simulation) -> list[Route]:
         ("PUT", "/control/accounts", _put_accounts),
         ("POST", "/control/accounts", _open_account),
         ("POST", "/control/accounts/{merchant_id}/rotate", _rotate),
+        ("POST", "/control/elsewhere", _elsewhere),
         ("GET", "/control/faults", _get_faults),
         ("PUT", "/control/faults", _put_faults),
         ("GET", "/control/ledger", _ledger),
@@ -118,6 +127,22 @@ async def _rotate(simulation: Simulation, request: Request) -> Response:
     if account is None:
         raise Refused(problem(404, "NOT_FOUND", "there is no such account"))
     return _opened(simulation, simulation.channels[account.channel].rotated(account))
+
+
+async def _elsewhere(simulation: Simulation, request: Request) -> Response:
+    """Send callbacks of the merchant's other systems to this address, once each; respond with nodrop's statuses."""
+    body = body_of(request, ElsewhereBody)
+    account = next((each for each in simulation.accounts.values() if each.name == body.account), None)
+    if account is None:
+        raise Refused(problem(404, "NOT_FOUND", "there is no such account"))
+    channel = simulation.channels[account.channel]
+    messages = channel.elsewhere(body.number, account, simulation.now())
+    return json_response(
+        {
+            name: await simulation.sender.send_message(body.callback_url, message, channel.acknowledge_within_s)
+            for name, message in messages.items()
+        }
+    )
 
 
 def _opened(simulation: Simulation, opened: Opened) -> Response:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
 from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response, json_response
+from simulator.paypal import elsewhere
 from simulator.paypal.keys import (
     CERTIFICATES,
     Wire,
@@ -104,6 +105,9 @@ class Paypal:
             }
         )
         return Message(headers=signed_headers(wire_of(account), body, now), body=body)
+
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        return elsewhere.messages(number, account, now)
 
     def stranger(self, account: Account) -> Account:
         """Return the account with the same certificate and another key."""

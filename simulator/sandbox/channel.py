@@ -19,6 +19,7 @@ from simulator.kernel.faults import CallKind
 from simulator.kernel.ledger import Key, Payment, Refund, Refusal, Row, Terms
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response, problem
+from simulator.sandbox import elsewhere
 from simulator.sandbox.wire import (
     CallbackBody,
     CloseBody,
@@ -263,6 +264,9 @@ class Sandbox:
             return None
         body = self._body(event, pay_url)
         return Message(headers=self._headers(event, body, account, now), body=body)
+
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        return elsewhere.messages(number, account, now)
 
     def stranger(self, account: Account) -> Account:
         return replace(account, keys=dict.fromkeys(account.keys, UNKNOWN_SECRET))

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from simulator.kernel.base import Account, Accounts, Event, Message, Opened
 from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response
+from simulator.stripe import elsewhere
 from simulator.stripe.lists import event_object
 from simulator.stripe.operations import OPERATIONS
 from simulator.stripe.wire import error_response, signature_header
@@ -90,6 +91,9 @@ class Stripe:
             "stripe-signature": signature_header(body, _wire(account).webhook_secrets, now),
         }
         return Message(headers=headers, body=body)
+
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        return elsewhere.messages(number, _wire(account).webhook_secrets, now)
 
     def stranger(self, account: Account) -> Account:
         wire = replace(_wire(account), webhook_secrets=(UNKNOWN_SECRET,))

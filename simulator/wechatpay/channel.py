@@ -26,7 +26,7 @@ from simulator.kernel.faults import CallKind
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response, json_response, problem
 from simulator.kit.rsa_keys import new_key, private_pem
-from simulator.wechatpay import operations
+from simulator.wechatpay import elsewhere, operations
 from simulator.wechatpay.bodies import BEIJING, bill, refund_notice, rfc3339, transaction
 from simulator.wechatpay.operations import query_value, wrong_parameter
 from simulator.wechatpay.wire import (
@@ -158,6 +158,9 @@ class WechatPay:
         """Return the message with a wrong signature, as WeChat Pay's signature tests have."""
         wrong = PROBE + message.headers["wechatpay-signature"][len(PROBE) :]
         return replace(message, headers=message.headers | {"wechatpay-signature": wrong})
+
+    def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
+        return elsewhere.messages(number, account, now)
 
     def stranger(self, account: Account) -> Account:
         """Return the account with the same serials, other keys and another APIv3 key."""

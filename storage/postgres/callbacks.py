@@ -1,4 +1,5 @@
-"""The inbox: every verified callback with its raw bytes, stored before it is acknowledged, handled until it is done.
+"""The inbox: every genuine callback about money with its raw bytes, stored before it is acknowledged, handled until it
+is done. One about a payment that stays unknown for a day is a case, or counted and dropped.
 
 `handled_at` is set only after the work is done, so a repeat after a failed handling is work and not a duplicate. Verbs
 and clock: `leases`.
@@ -23,7 +24,10 @@ _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidenc
 
 
 class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the inbox, with what its handling needs."""
+    """A row of the inbox, with what its handling needs.
+
+    `kept_for_s`: for so many seconds a payment is still looked for, by the database's clock; below 0 that time is over.
+    """
 
     id: str
     channel_account: str
@@ -33,20 +37,44 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
     is_hint: bool
     received_at: datetime
     is_handled: bool
+    kept_for_s: float = 0.0
+
+
+class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many callbacks of an account were acknowledged and not kept, for one reason, since the beginning."""
+
+    account: str
+    reason: str
+    count: int
 
 
 _COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
-          handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled"""
+          handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled,
+          extract(epoch FROM coalesce(kept_until, received_at + interval '1 day') - clock_timestamp())::float8
+          AS kept_for_s"""
 
 _OPEN = "handled_at IS NULL AND dead_at IS NULL"
 
 _INSERT = f"""
 INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence, out_trade_no,
-                       due_at, is_hint)
+                       due_at, is_hint, kept_until)
 VALUES ($1, $2, $3, coalesce($4, clock_timestamp()), $5::text::jsonb, $6, $7::text::jsonb, $8,
-        clock_timestamp() + make_interval(secs => $9), $10)
+        clock_timestamp() + make_interval(secs => $9), $10, clock_timestamp() + make_interval(secs => $11))
 ON CONFLICT (channel_account, notification_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
 RETURNING {_COLUMNS}"""
+
+# A copy of one that was stored before opens no case again: a person may have resolved it meanwhile.
+_INSERT_UNREADABLE = f"""
+WITH stored AS ({_INSERT}, copies, out_trade_no
+), opened AS (
+    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
+    SELECT (SELECT order_no FROM payments p
+             WHERE p.channel_account = stored.channel_account AND p.out_trade_no = stored.out_trade_no),
+           channel_account, out_trade_no, $12, $13
+      FROM stored WHERE copies = 1
+    ON CONFLICT DO NOTHING
+)
+SELECT id, channel_account, attempt, arm_no, evidence, is_hint, received_at, is_handled, kept_for_s FROM stored"""
 
 _CLAIM = f"""
 UPDATE callbacks
@@ -98,6 +126,19 @@ _FIND_MESSAGES = """
 SELECT evidence::text, received_at FROM callbacks
  WHERE channel_account = $1 AND out_trade_no = ANY($2) AND id <> $3::uuid"""
 
+_COUNT = """
+INSERT INTO callback_counts AS c (channel_account, reason, count, last_at)
+{counted}
+ON CONFLICT (channel_account, reason) DO UPDATE SET count = c.count + 1, last_at = excluded.last_at"""
+_COUNT_ONE = _COUNT.format(counted="VALUES ($1, $2, 1, clock_timestamp())")
+
+_DROP = f"""
+WITH dropped AS (
+    DELETE FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} RETURNING channel_account
+){_COUNT.format(counted="SELECT channel_account, 'unknown', 1, clock_timestamp() FROM dropped")}"""
+
+_COUNTS = "SELECT channel_account AS account, reason, count FROM callback_counts ORDER BY 1, 2"
+
 _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 
@@ -111,14 +152,19 @@ async def insert_callback(
     evidence: Evidence,
     received_at: datetime | None,
     due_s: float,
+    kept_s: float,
     is_hint: bool = False,
+    unreadable: str = "",
 ) -> StoredCallback:
     """Store it, or find the copy that is there already. Due in `due_s` seconds: with that the compensation is armed.
 
-    `received_at` None: now. Raises DatabaseUnavailable; nothing may be acknowledged then.
+    `received_at` None: now. A payment is looked for during `kept_s` seconds. `unreadable` opens a case in the same
+    statement. Raises DatabaseUnavailable; nothing may be acknowledged then.
     """
+    detail = f"notification {storable(notification_id)}: {unreadable}"
+    case = (CaseReason.CALLBACK_UNREADABLE.value, detail) if unreadable else ()
     row = await db.fetchrow(
-        _INSERT,
+        _INSERT_UNREADABLE if unreadable else _INSERT,
         account,
         storable(notification_id),
         sha256(body).digest(),
@@ -129,6 +175,8 @@ async def insert_callback(
         storable(evidence.out_trade_no),
         due_s,
         is_hint,
+        kept_s,
+        *case,
     )
     return _stored(row)
 
@@ -171,6 +219,21 @@ async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[
     return tuple(
         Message(evidence=_evidence_decoder.decode(row["evidence"]), received_at=row["received_at"]) for row in rows
     )
+
+
+async def drop(db: Database, callback: StoredCallback) -> None:
+    """Delete it and count it, in one statement: it is another system's."""
+    await db.execute(_DROP, callback.id, callback.arm_no)
+
+
+async def count_callback(db: Database, account: str, reason: str) -> None:
+    """Count a genuine callback that is not stored."""
+    await db.execute(_COUNT_ONE, account, reason)
+
+
+async def find_counts(db: Database) -> list[CallbackCount]:
+    """Counts of all accounts."""
+    return [CallbackCount(**dict(row)) for row in await db.fetch(_COUNTS)]
 
 
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:

@@ -49,6 +49,7 @@ class ParkedCallbacks:
         self._redis = redis
         self._parked_max = parked_max
         self._bytes_max = bytes_max
+        self._reported: set[bytes] = set()
 
     async def park(self, parked: ParkedCallback) -> None:
         """Keep it. Copies of one callback are kept once, with the time of the first.
@@ -88,6 +89,15 @@ class ParkedCallbacks:
         """Remove callbacks that Postgres has committed."""
         if fields:
             await self._remove(fields, quarantine_max=0)
+
+    def is_first_report(self, field: bytes) -> bool:
+        """Whether this process has not said yet that this callback waits: it is looked at every second."""
+        if field in self._reported:
+            return False
+        if len(self._reported) >= self._parked_max:
+            self._reported.clear()
+        self._reported.add(field)
+        return True
 
     async def count(self) -> int:
         """Return the number of parked callbacks."""

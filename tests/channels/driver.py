@@ -15,7 +15,7 @@ import msgspec
 
 from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
-from core.errors import CallbackRejected, ChannelError, ChannelUnreadable
+from core.errors import CallbackRejected, ChannelError
 from core.order import Payment, PaymentStatus
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
@@ -217,7 +217,7 @@ class Driver(Protocol):
     spellings_vary: bool = False
     """Whether other bytes may mean the same and verify too (a form's escapes); the callback is then the same."""
 
-    nonsense_errors: tuple[type[ChannelError], ...] = (ChannelUnreadable,)
+    nonsense_errors: tuple[type[ChannelError], ...] = ()
     """Errors allowed for signed nonsense; a channel with the signature inside the content may report it as forged."""
 
     rejections: tuple[type[ChannelError], ...] = (CallbackRejected,)
@@ -285,9 +285,22 @@ class Driver(Protocol):
         return {}
 
     def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
-        """Genuine callbacks about no payment of ours: acknowledged, without evidence."""
+        """Genuine callbacks about no money: acknowledged, without evidence."""
         del at
         return {}
+
+    def other_world(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        """Genuine callbacks about money of the other world, where one address gets both."""
+        del at
+        return {}
+
+    def other_forms(self, *, at: float) -> Mapping[str, tuple[CallbackRequest, tuple[str, ...]]]:
+        """Genuine callbacks about money in other forms than those of our payments, each with the ids in it."""
+        del at
+        return {}
+
+    lowers_currency: bool = False
+    """Whether the driver writes every currency in small letters, as the channel does."""
 
     # -- statements ----------------------------------------------------------------------------------------------------
 

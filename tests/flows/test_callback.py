@@ -15,14 +15,14 @@ from core.decision import Outcome
 from core.errors import (
     CallbackForged,
     CallbackStale,
-    ChannelUnreadable,
     DatabaseUnavailable,
     UnknownAccount,
 )
 from core.jobs import Lane
 from core.order import OrderStatus, PaymentStatus
 from core.settings import Settings
-from flows.callback import compensate_callback, drain_parked, receive_callback
+from flows.callback import compensate_callback, receive_callback
+from flows.parked import drain_parked
 from flows.query import query_scheduled
 from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
@@ -97,16 +97,6 @@ async def test_a_forged_or_stale_callback_changes_nothing(
         await harness.receive("main", forged if error is CallbackForged else stale)
     assert (await stored_callback.count(), harness.call_count()) == (0, 0)
     assert (await harness.state(state)).order == state.order
-
-
-async def test_an_unreadable_callback_with_a_valid_signature_is_not_stored(
-    harness: FlowHarness, stored_callback: StoredCallback
-) -> None:
-    harness.driver.merchant_id = "m-main"
-    callback = harness.driver.sign_callback(b"{}", "cb_1")
-    with pytest.raises(ChannelUnreadable):
-        await harness.receive("main", callback)
-    assert await stored_callback.count() == 0
 
 
 async def test_a_callback_for_an_unknown_account_is_refused(harness: FlowHarness) -> None:
@@ -256,18 +246,6 @@ async def test_a_callback_that_arrives_before_its_order_is_retried_and_pays_it(
     assert (row["is_handled"], row["attempt"]) == (False, 2)
     await harness.resources.db.execute("UPDATE payments SET channel_account = 'main'")
     assert await stored_callback.compensate() is Outcome.PAID
-
-
-async def test_a_callback_without_an_order_opens_a_case_after_its_last_attempt(
-    harness: FlowHarness, stored_callback: StoredCallback
-) -> None:
-    state = await harness.placed_order()
-    await harness.receive("main", harness.callback(state.payments[0], number="0123456789abcdef"))
-    await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
-    await stored_callback.compensate()
-    assert await harness.cases() == ["unknown_order"]
-    assert (await stored_callback.row())["is_dead"] is True
-    assert await stored_callback.compensate() is Outcome.STALE
 
 
 async def test_a_paid_callback_that_the_query_contradicts_opens_a_case_and_pays_nothing(
@@ -447,17 +425,6 @@ async def test_a_parked_callback_that_arrives_again_has_one_row(
     await drain_parked(harness.resources)
     row = await stored_callback.row()
     assert (row["copies"], row["is_handled"]) == (2, True)
-
-
-async def test_a_parked_callback_of_an_unknown_account_is_kept_and_does_not_block_others(
-    harness: FlowHarness, stored_callback: StoredCallback
-) -> None:
-    state = await harness.placed_order()
-    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0]), account="nobody"))
-    await harness.resources.parked.park(parked_callback(harness, harness.callback(state.payments[0])))
-    assert await drain_parked(harness.resources) == 1
-    assert (await harness.resources.parked.count(), await stored_callback.count()) == (1, 1)
-    assert await drain_parked(harness.resources) == 0
 
 
 async def test_a_parked_callback_stays_in_redis_when_postgres_fails_again(

@@ -319,8 +319,8 @@ class Scenario:
         await self.make_due(*orders, ago_s=-3600.0)
 
     async def make_callback_due(self, number: str, *, attempt: int) -> None:
-        """Make a callback in the inbox due."""
-        sql = """UPDATE callbacks SET due_at = now(), arm_no = arm_no + 1, attempt = $2
+        """Make a callback in the inbox due, at the end of the day for which its payment is looked for."""
+        sql = """UPDATE callbacks SET due_at = now(), kept_until = now(), arm_no = arm_no + 1, attempt = $2
                   WHERE out_trade_no = $1 AND handled_at IS NULL"""
         assert await self.db.execute(sql, number, attempt) == 1
 
@@ -399,6 +399,11 @@ class Scenario:
         """Return the reasons of the payment's open cases."""
         sql = "SELECT reason FROM cases WHERE out_trade_no = $1 AND resolved_at IS NULL ORDER BY id"
         return [row["reason"] for row in await self.db.fetch(sql, number)]
+
+    async def cases_at(self, account: str) -> list[str]:
+        """Return the reasons of the account's open cases."""
+        sql = "SELECT reason FROM cases WHERE channel_account = $1 AND resolved_at IS NULL ORDER BY reason"
+        return [row["reason"] for row in await self.db.fetch(sql, account)]
 
     async def callbacks(self, number: str) -> list[dict[str, Any]]:
         """Return the inbox rows of a payment."""

@@ -32,7 +32,7 @@ PLACE = {
 }
 CALLBACK = {
     "body_read": "api.http.request.Body.read:after",
-    "verified": "flows.callback._verify:after",
+    "verified": "flows.callback.verify_callback:after",
     "after_inbox": "flows.callback.insert_callback:after",
     "armed": "flows.callback.arm_jobs:after",
     "leased": "flows.callback.wait_for_lease:after",

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from channels.base import Acknowledgement, StatementRow
 from core.account import AccountConfig
-from core.errors import CallbackRejected, ChannelUnavailable, ChannelUnreadable
+from core.errors import CallbackRejected, ChannelUnavailable
 from simulator.kernel.base import Account
 from simulator.kernel.faults import CallKind
 from tests.channels.driver import Driver
@@ -221,7 +221,6 @@ class PaypalDriver(Driver):
     tolerance_s = None
     keys_are_pinned = False
     rejections = (CallbackRejected, ChannelUnavailable)
-    nonsense_errors = (ChannelUnreadable,)
     signature_headers = (
         "paypal-transmission-sig",
         "paypal-transmission-id",
@@ -432,15 +431,28 @@ class PaypalDriver(Driver):
         return {name: self.sign_callback(content, "WH-1", at=at) for name, content in contents.items()}
 
     def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
-        approved = self.order(PaymentReport(status="agreed"))
-        several = approved | {"purchase_units": approved["purchase_units"] * 2}
         contents = {
-            "another shop's order of two units": event("WH-1", "CHECKOUT.ORDER.APPROVED", several),
             "a plan": event("WH-1", "BILLING.PLAN.CREATED", {"id": "P-1"}),
-            "a sale of the older API": event("WH-1", "PAYMENT.SALE.COMPLETED", {"id": "1"}),
-            "a refund for nothing named": event("WH-1", "PAYMENT.CAPTURE.REFUNDED", {"id": "1"}),
+            "a subscription": event("WH-1", "BILLING.SUBSCRIPTION.ACTIVATED", {"id": "I-1"}),
+            "a payout": event("WH-1", "PAYMENT.PAYOUTSBATCH.SUCCESS", {"id": "1"}),
         }
         return {name: self.sign_callback(content, "WH-1", at=at) for name, content in contents.items()}
+
+    def other_forms(self, *, at: float) -> Mapping[str, tuple[CallbackRequest, tuple[str, ...]]]:
+        approved = self.order(PaymentReport(status="agreed"))
+        several = approved | {"purchase_units": approved["purchase_units"] * 2}
+        sale = {"id": "7SALE", "invoice_number": "2026/42", "custom": "user 42", "parent_payment": "PAY-1"}
+        related = {"id": "1", "supplementary_data": {"related_ids": {"order_id": "5ORDER"}}}
+        contents: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+            "an order of two units": ("CHECKOUT.ORDER.APPROVED", several, (NUMBER, self.reference)),
+            "a sale of the older API": ("PAYMENT.SALE.COMPLETED", sale, ("2026/42", "user 42", "PAY-1", "7SALE")),
+            "an authorization": ("PAYMENT.AUTHORIZATION.CREATED", related, ("5ORDER", "1")),
+            "a refund for nothing named": ("PAYMENT.CAPTURE.REFUNDED", {"id": "1"}, ("1",)),
+        }
+        return {
+            name: (self.sign_callback(event("WH-1", type_, resource), "WH-1", at=at), ids)
+            for name, (type_, resource, ids) in contents.items()
+        }
 
     # -- statements ----------------------------------------------------------------------------------------------------
 

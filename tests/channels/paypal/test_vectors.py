@@ -12,6 +12,7 @@ from channels.kit import trace
 from channels.paypal.adapter import Paypal
 from channels.transport import Transport
 from core.errors import CallbackForged
+from core.evidence import Unclear
 from tests.channels.paypal.driver import PaypalDriver, keys, pem
 from tests.channels.published import published
 
@@ -63,10 +64,11 @@ def webhook() -> Webhook:
 
 
 async def test_the_published_webhook_verifies(webhook: Webhook) -> None:
-    """Its checksum is above 2 to the 31. It is about a sale of the older API: no payment of ours."""
+    """Its checksum is above 2 to the 31. It is about a sale of the older API: a question by each of its ids."""
     with trace.recorded_checks() as checks:
         callback = await webhook.verify()
-    assert callback.evidence is None
+    assert isinstance(callback.evidence, Unclear)
+    assert callback.evidence.every_id == ("PAY-86C81811X5228590KKVNARQQ", "4EU7004268015634R")
     assert callback.notification_id in webhook.vector["raw_body"]
     assert [one.string.decode() for one in checks] == [webhook.vector["string_to_verify"]]
     assert webhook.fetched == [webhook.vector["headers"]["PAYPAL-CERT-URL"]]
@@ -105,7 +107,7 @@ async def test_a_webhook_after_its_certificates_end_is_forged(webhook: Webhook) 
     at = datetime.fromisoformat(webhook.negative("expired_certificate")["now"])
     with pytest.raises(CallbackForged, match="certificate_not_trusted"):
         await webhook.verify(received_at=at)
-    assert (await webhook.verify(received_at=at - timedelta(days=10))).evidence is None
+    assert (await webhook.verify(received_at=at - timedelta(days=10))).is_hint
 
 
 async def test_a_certificate_outside_the_trusted_chain_is_forged(webhook: Webhook) -> None:

@@ -182,6 +182,10 @@ class SandboxDriver(Driver):
             "a currency in small letters": self.sign_callback(small, self.notification_id, at=at),
         }
 
+    def unrelated(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        body = msgspec.json.encode({"id": self.notification_id, "type": "account.updated", "account": {}})
+        return {"an account": self.sign_callback(body, self.notification_id, at=at)}
+
     def malformed_statements(self) -> Mapping[str, bytes]:
         altered = {
             "full-width digits": (b"8888", "８８".encode()),

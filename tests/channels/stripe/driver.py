@@ -79,6 +79,7 @@ class StripeDriver(Driver):
 
     acknowledgement = Acknowledgement(status=200, content_type="text/plain; charset=utf-8", body=b"ok")
     callbacks = Reportable()
+    lowers_currency = True
     notification_id = "evt_1NG8Du2eZvKYlo2CUI79vXWy"
     spellings_vary = True  # what stands under another scheme than v1 is ignored
     signature_headers = ("stripe-signature",)
@@ -239,7 +240,6 @@ class StripeDriver(Driver):
         session = self._session(PaymentReport()) | {"payment_intent": self.transaction}
         event = _event(self.notification_id, "checkout.session.completed", session, PaymentReport())
         bodies = {
-            "of the live world": event | {"livemode": True},
             "without an id": event | {"id": ""},
             "a currency in capitals": event | {"data": {"object": session | {"currency": "CNY"}}},
             "another kind of object": event | {"data": {"object": self._charge(PaymentReport())}},
@@ -262,8 +262,31 @@ class StripeDriver(Driver):
             ),
             "a subscription": _event(self.notification_id, "checkout.session.completed", session, PaymentReport()),
             "a thin event": thin,
+            "a payment that was created": _event(
+                self.notification_id, "payment_intent.created", self._intent(PaymentReport()), PaymentReport()
+            ),
         }
         return {name: self._sent(body, at) for name, body in bodies.items()}
+
+    def other_world(self, *, at: float) -> Mapping[str, CallbackRequest]:
+        paid = json.loads(self.render_callback(PaymentReport(), self.notification_id))
+        return {"of the live world": self._sent(paid | {"livemode": True}, at)}
+
+    def other_forms(self, *, at: float) -> Mapping[str, tuple[CallbackRequest, tuple[str, ...]]]:
+        charge = self._charge(PaymentReport())
+        thin = {
+            "id": self.notification_id,
+            "object": "v2.core.event",
+            "type": "v1.payment_intent.succeeded",
+            "livemode": False,
+            "created": "2026-11-23T04:00:00.000Z",
+            "related_object": {"id": self.transaction, "type": "payment_intent", "url": "/v1/x"},
+        }
+        succeeded = _event(self.notification_id, "charge.succeeded", charge, PaymentReport())
+        return {
+            "a charge that succeeded": (self._sent(succeeded, at), (NUMBER, self.transaction, charge["id"])),
+            "a thin event about a payment": (self._sent(thin, at), (self.transaction,)),
+        }
 
     # -- statements ----------------------------------------------------------------------------------------------------
 

@@ -483,6 +483,44 @@ class WechatPayDriver(Driver):
             for name in ("PAYSCORE.USER_OPEN_SERVICE", "MCHTRANSFER.BILL.FINISHED", "COUPON.USE")
         }
 
+    def other_forms(self, *, at: float) -> Mapping[str, tuple[CallbackRequest, tuple[str, ...]]]:
+        one = {"mchid": self.merchant_id, "trade_type": "JSAPI", "trade_state": "SUCCESS"}
+        subs = [
+            {**one, "out_trade_no": f"sub-{number}", "transaction_id": f"42000000000000000{number}"}
+            for number in (1, 2)
+        ]
+        combined = {
+            "combine_appid": APPID,
+            "combine_mchid": self.merchant_id,
+            "combine_out_trade_no": "combined-1",
+            "sub_orders": subs,
+        }
+        partner = {
+            "sp_appid": APPID,
+            "sp_mchid": self.merchant_id,
+            "sub_mchid": self.other_merchant,
+            "out_trade_no": "sub-3",
+            "transaction_id": "420000000000000003",
+            "trade_state": "SUCCESS",
+        }
+        refund = {**partner, "refund_status": "SUCCESS", "out_refund_no": "R-1"}
+        score = {"mchid": self.merchant_id, "out_order_no": "score-1", "state": "DONE"}
+        accepted = msgspec.json.decode(self.render(PaymentReport())) | {"trade_state": "ACCEPT"}
+        contents: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+            "a combined order": ("TRANSACTION.SUCCESS", combined, ("combined-1", "sub-1", "420000000000000002")),
+            "a partner's payment": ("TRANSACTION.SUCCESS", partner, ("sub-3", "420000000000000003")),
+            "a partner's refund": ("REFUND.SUCCESS", refund, ("sub-3", "420000000000000003")),
+            "a paid order of the payment score": ("PAYSCORE.USER_PAID", score, ("score-1",)),
+            "a state of another product": ("TRANSACTION.SUCCESS", accepted, (NUMBER,)),
+        }
+        return {
+            name: (self._sealed(content, event_type, at), ids) for name, (event_type, content, ids) in contents.items()
+        }
+
+    def _sealed(self, content: object, event_type: str, at: float) -> CallbackRequest:
+        sealed = seal(msgspec.json.encode(content))
+        return self.callback(envelope(sealed, self.notification_id, event_type), at=at)
+
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def malformed_statements(self) -> Mapping[str, bytes]:
@@ -497,7 +535,7 @@ class WechatPayDriver(Driver):
             "a day that is none": ("`2026-11-23 12:00:00", "`2026-11-31 12:00:00"),
             "another zone": ("`2026-11-23 12:00:00", "`2026-11-23T12:00:00Z"),
             "too few columns": (",`CNY,`80.00", ",`CNY"),
-            "no number": ("`0190a7c3d1f2a1b2c3d4e5f60718,", "`,"),
+            "no transaction": ("`4200000000202611230000000001,", "`,"),
             "another state": ("`SUCCESS,", "`PENSION,"),
             "a currency in small letters": ("`CNY", "`cny"),
         }

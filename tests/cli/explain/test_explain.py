@@ -128,8 +128,16 @@ async def test_genuine_nonsense_is_unreadable(sandbox: Case) -> None:
     driver = sandbox.driver
     sent = driver.sign_callback(b"[]", driver.notification_id, at=AT.timestamp())
     ran = await sandbox.callback(sent)
-    assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (3, "rejected", "unreadable")
+    assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (0, "unclear", "unreadable")
     assert ran.json["checks"][0]["good"]
+    assert any("stored" in note for note in ran.json["notes"])
+
+
+async def test_a_genuine_callback_about_no_money_says_so(sandbox: Case) -> None:
+    driver = sandbox.driver
+    for callback in driver.unrelated(at=AT.timestamp()).values():
+        ran = await sandbox.callback(callback)
+        assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (0, "unclear", "no_payment")
 
 
 async def test_a_merchant_that_is_not_the_accounts_is_a_mismatch_without_an_order_too(sandbox: Case) -> None:

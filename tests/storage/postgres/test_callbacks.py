@@ -6,14 +6,19 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import DatabaseUnavailable
 from core.evidence import Evidence
 from core.order import CaseReason
 from storage.postgres.callbacks import (
+    CallbackCount,
     StoredCallback,
     claim,
     claim_overdue,
+    count_callback,
+    drop,
+    find_counts,
     finish,
     give_up,
     insert_callback,
@@ -39,6 +44,8 @@ async def stored(
     received_at: datetime | None = None,
     account: str = "alipay",
     due_s: float = 60.0,
+    kept_s: float = 86_400.0,
+    unreadable: str = "",
 ) -> StoredCallback:
     return await insert_callback(
         db,
@@ -49,6 +56,8 @@ async def stored(
         evidence=evidence or paid(),
         received_at=received_at,
         due_s=due_s,
+        kept_s=kept_s,
+        unreadable=unreadable,
     )
 
 
@@ -159,7 +168,7 @@ async def test_one_of_many_claims_succeeds(db: Database) -> None:
     callback = await stored(db)
     claims = await asyncio.gather(*(claim(db, callback.id, 30.0, arm_no=1) for _ in range(20)))
     [claimed] = [found for found in claims if found is not None]
-    assert claimed == callback
+    assert replace(claimed, kept_for_s=callback.kept_for_s) == callback
 
 
 async def test_a_claim_ends_by_itself(db: Database) -> None:
@@ -251,3 +260,56 @@ async def test_giving_up_twice_or_after_all_is_one_case_or_none(db: Database) ->
         await give_up(db, callback, CaseReason.UNKNOWN_ORDER, "")
     assert await count(db, "cases") == 1
     assert await count(db, "callbacks", "dead_at IS NOT NULL") == 2
+
+
+# -- kept, counted, dropped --------------------------------------------------------------------------------------------
+
+
+async def test_a_callback_is_kept_for_a_time_by_the_databases_clock(db: Database) -> None:
+    fresh = await stored(db, "evt-1", kept_s=100.0)
+    assert 99.0 < fresh.kept_for_s <= 100.0
+    over = await stored(db, "evt-2", kept_s=-1.0)
+    assert over.kept_for_s < 0
+
+
+async def test_a_row_of_the_older_version_is_kept_for_a_day_from_its_receipt(db: Database) -> None:
+    callback = await stored(db, received_at=await find_now(db) - timedelta(hours=23))
+    await db.execute("UPDATE callbacks SET kept_until = NULL")
+    claimed = await claim(db, callback.id, 20.0, arm_no=1)
+    assert claimed is not None
+    assert 3590 < claimed.kept_for_s <= 3600
+
+
+async def test_an_unreadable_callback_opens_its_case_in_the_same_statement(db: Database) -> None:
+    await stored(db, unreadable="body")
+    [case] = await rows(db, "cases")
+    assert (case["reason"], case["detail"]) == (CaseReason.CALLBACK_UNREADABLE, "notification evt-1: body")
+
+
+async def test_a_copy_of_an_unreadable_callback_opens_no_case_again(db: Database) -> None:
+    await stored(db, unreadable="body")
+    await db.execute("UPDATE cases SET resolved_at = now()")
+    again = await stored(db, unreadable="body")
+    assert (len(await rows(db, "cases")), (await one_row(db))["copies"], again.attempt) == (1, 2, 1)
+
+
+async def test_a_dropped_callback_is_deleted_and_counted_once(db: Database) -> None:
+    callback = await stored(db)
+    await drop(db, callback)
+    await drop(db, callback)
+    assert await rows(db, "callbacks") == []
+    assert await find_counts(db) == [CallbackCount(account="alipay", reason="unknown", count=1)]
+
+
+async def test_a_handled_callback_is_not_dropped(db: Database) -> None:
+    callback = await stored(db)
+    await finish(db, callback.id, "paid")
+    await drop(db, callback)
+    assert (len(await rows(db, "callbacks")), await find_counts(db)) == (1, [])
+
+
+async def test_callbacks_are_counted_by_account_and_reason(db: Database) -> None:
+    for account, reason in (("a", "no_money"), ("a", "no_money"), ("a", "other_world"), ("b", "no_money")):
+        await count_callback(db, account, reason)
+    counts = [(each.account, each.reason, each.count) for each in await find_counts(db)]
+    assert counts == [("a", "no_money", 2), ("a", "other_world", 1), ("b", "no_money", 1)]

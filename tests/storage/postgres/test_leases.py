@@ -44,6 +44,7 @@ async def insert_callback(db: Database) -> str:
         evidence=paid(),
         received_at=None,
         due_s=0.0,
+        kept_s=86_400.0,
     )
     return stored.id
 

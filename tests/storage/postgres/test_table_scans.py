@@ -46,6 +46,7 @@ async def pay_one(db: Database, order_no: str) -> None:
         evidence=paid(order_no),
         received_at=None,
         due_s=60.0,
+        kept_s=86_400.0,
     )
     assert await find_state_by_payment(db, key) is not None
     assert await pending.claim(db, key, 20.0) is not None

@@ -15,11 +15,15 @@ import msgspec
 
 
 class Urgency(StrEnum):
-    """Kind of a call. Shares of an account's rate are kept for fresh and for scheduled calls."""
+    """Kind of a call. Shares of an account's rate are kept for fresh and for scheduled calls.
+
+    background: queries of payments that are merely unpaid for long; together they use at most a fifth of the rate.
+    """
 
     FRESH = "fresh"
     SCHEDULED = "scheduled"
     REFRESH = "refresh"
+    BACKGROUND = "background"
 
 
 class CallKind(StrEnum):
@@ -37,6 +41,11 @@ class CallKind(StrEnum):
 
 
 WITH_SHARES = (Urgency.FRESH, Urgency.SCHEDULED)
+OF_JOBS = (Urgency.SCHEDULED, Urgency.BACKGROUND)
+"""Nobody waits for these: a call that is not admitted is due again later."""
+
+BACKGROUND_PART = 5
+"""Background calls use one part of so many of an account's rate, by the time between two of them."""
 
 
 class Admitted(msgspec.Struct, frozen=True):

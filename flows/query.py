@@ -12,12 +12,13 @@ from core.decision import Outcome
 from core.errors import UnknownAccount
 from core.evidence import Source, Unclear
 from core.lifecycle import on_query
-from core.order import PaymentKey
+from core.order import OrderState, PaymentKey
 from flows.ask import ask_and_commit
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.close import close_payment
 from flows.commit import arm_jobs, commit_decision
+from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state_by_payment
@@ -40,11 +41,12 @@ async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> O
         return await _commit_unanswered(resources, leased, by=by)
     state = await find_state_by_payment(resources.db, leased.key)
     payment = None if state is None else state.payment(leased.key)
-    if payment is None:
+    if state is None or payment is None:
         await pending.release(resources.db, leased)
         return Outcome.STALE
+    urgency = _urgency(account, state, leased)
     result = await ask_and_commit(
-        resources, account, payment, by=by, urgency=Urgency.SCHEDULED, arm_no=leased.arm_no, known=state
+        resources, account, payment, by=by, urgency=urgency, arm_no=leased.arm_no, known=state
     )
     if isinstance(result, Deferred):
         return await _postpone(resources, leased, result)
@@ -53,6 +55,13 @@ async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> O
     if result.decision.is_capture_due:
         await capture_if_due(resources, account, result, by=by, urgency=Urgency.SCHEDULED)
     return result.decision.outcome
+
+
+def _urgency(account: Account, state: OrderState, leased: Leased) -> Urgency:
+    """After the n² attempts queries are many and find little: all of them together have a fifth of the rate."""
+    row = state.pending_of(leased.key)
+    is_late = row is not None and account.rules.backoff.is_exhausted(row.attempt)
+    return Urgency.BACKGROUND if is_late else Urgency.SCHEDULED
 
 
 async def _postpone(resources: Resources, leased: Leased, deferred: Deferred) -> Outcome:

@@ -120,7 +120,7 @@ def _time(at: datetime | None) -> str:
 
 
 def _refresh_form(page: Page, suffix: str, text: str) -> str:
-    hidden = " hidden" if page.is_final else ""
+    hidden = " hidden" if page.is_final and page.status != PublicStatus.CLOSED else ""  # money may come after the close
     action = f' action="/o/{quote(page.token)}/refresh{suffix}"' if page.token else ""
     return f'<form id="refresh" method="post"{action}{hidden}><button type="submit">{escape(text)}</button></form>'
 

@@ -8,7 +8,7 @@ from typing import Any
 from cli.output import instant, printable, span
 from core.dispute import Dispute, is_withheld, unsettled
 from core.money import decimal_text
-from core.order import OrderState, Payment, PendingKind, Refund, public_status
+from core.order import OrderState, Payment, PaymentStatus, Pending, PendingKind, Refund, public_status
 from storage.postgres.cases import CaseRow
 from storage.postgres.orders import TimelineEntry
 
@@ -137,10 +137,9 @@ def _refund_row(refund: Refund) -> Sequence[object]:
 
 
 def _pending_rows(state: OrderState) -> list[Sequence[object]]:
-    what = {PendingKind.QUERY: "ask the channel", PendingKind.DEADLINE: "close unless paid"}
     return [
         (
-            what[row.kind],
+            _what(state, row),
             row.key.out_trade_no if row.kind is PendingKind.QUERY else "",
             row.attempt,
             row.due_at,
@@ -148,6 +147,14 @@ def _pending_rows(state: OrderState) -> list[Sequence[object]]:
         )
         for row in sorted(state.pending, key=lambda row: row.due_at)
     ]
+
+
+def _what(state: OrderState, row: Pending) -> str:
+    payment = state.payment(row.key)
+    if row.kind is PendingKind.DEADLINE:
+        return "close unless paid"
+    is_closed = payment is not None and payment.status is PaymentStatus.CLOSED
+    return "ask again after the close" if is_closed else "ask the channel"
 
 
 def _case_row(case: CaseRow) -> Sequence[object]:

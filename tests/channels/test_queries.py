@@ -26,6 +26,18 @@ async def test_a_created_payment_is_unpaid(env: Env) -> None:
     assert mismatch(env.row, evidence) is None
 
 
+async def test_an_unpaid_payment_names_its_end_where_the_channel_tells_it(env: Env) -> None:
+    """The end of a payment that was made elsewhere is known from here, or from the channel's longest window."""
+    await env.create()
+    env.see()
+    evidence = await env.query()
+    assert isinstance(evidence, Unpaid)
+    [payment] = env.payments()
+    names_end = env.driver.queries.end is not None
+    assert evidence.payable_until == (payment.terms.expires_at.replace(microsecond=0) if names_end else None)
+    assert not (names_end and env.adapter.longest_window)
+
+
 async def test_paid_evidence_has_amount_currency_and_transaction(env: Env) -> None:
     await env.create()
     paid = await env.pay()

@@ -137,7 +137,8 @@ async def test_unreadable_responses_do_not_open_the_breaker(harness: FlowHarness
 
 async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(harness: FlowHarness) -> None:
     """Used-up attempts are not evidence: the row stays, and money is found a day later."""
-    state = await harness.placed_order()
+    await harness.add_account("fast", rate_per_s=1000)  # of which these queries have a fifth
+    state = await harness.placed_order("fast")
     harness.simulation.faults.profile = FaultProfile(html_error=1.0)
     await harness.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")
     assert await harness.run_query_job(state) is Outcome.EXHAUSTED
@@ -164,6 +165,16 @@ async def test_a_payment_that_is_merely_unpaid_is_queried_on_without_a_case(
     row = await query_row(harness, state)
     assert (row.attempt, round(row.due_in_s / 60)) == (17, gap_minutes)
     assert await harness.cases(state.order.order_no) == []
+
+
+async def test_queries_after_the_last_attempt_have_a_fifth_of_the_rate(harness: FlowHarness) -> None:
+    """Many payments may be unpaid for long: their queries leave the rate to the others."""
+    await harness.add_account("slow", rate_per_s=1)
+    state = await harness.placed_order("slow")
+    await harness.resources.db.execute("UPDATE pending SET attempt = 20 WHERE kind = 'query'")
+    outcomes = [await harness.run_query_job(state) for _ in range(3)]
+    assert outcomes.count(Outcome.NOT_YET) >= 2
+    assert (await query_row(harness, state)).due_in_s > 1.1
 
 
 @pytest.mark.parametrize(

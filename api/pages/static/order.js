@@ -224,7 +224,7 @@
       put(byId("amount"), known.amount_text);
     }
     showTime(known.paid_at);
-    byId("refresh").hidden = Boolean(known.definite);
+    byId("refresh").hidden = Boolean(known.definite) && known.status !== "closed"; // money may come after the close
   }
 
   function showTime(at) {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from math import ceil
 
 from core.admission import (
+    BACKGROUND_PART,
     OPEN_S,
     OPEN_S_MAX,
     PROBE_S,
@@ -65,9 +66,10 @@ class LocalAdmission:
         breaker = state.breakers[kind]
         if not past_breaker and (open_s := breaker.wait_s(now)) > 0:
             return Wait(open_s, "breaker")
-        if (full_s := state.wait_s(now, urgency, *_part(rate_per_s, self._processes))) > 0:
+        part = _part(rate_per_s, self._processes)
+        if (full_s := state.wait_s(now, urgency, *part)) > 0:
             return Wait(full_s, "rate")
-        state.calls.append((now, urgency))
+        state.admitted(now, urgency, *part)
         breaker.admitted(now)
         return Admitted()
 
@@ -87,6 +89,7 @@ class _Account:
 
     def __init__(self) -> None:
         self.calls: deque[tuple[float, Urgency]] = deque()
+        self.background_at = 0.0
         self.breakers: defaultdict[CallKind, Breaker] = defaultdict(Breaker)
 
     def wait_s(self, now: float, urgency: Urgency, rate: int, window_s: float) -> float:
@@ -94,9 +97,17 @@ class _Account:
         while self.calls and self.calls[0][0] <= now - window_s:
             self.calls.popleft()
         made = Counter(by for _, by in self.calls)
+        if urgency is Urgency.BACKGROUND and now < self.background_at:
+            return self.background_at - now
         if is_within_rate(rate, urgency, made):
             return 0.0
         return self.calls[0][0] + window_s - now if self.calls else window_s
+
+    def admitted(self, now: float, urgency: Urgency, rate: int, window_s: float) -> None:
+        """Note that a call is made."""
+        self.calls.append((now, urgency))
+        if urgency is Urgency.BACKGROUND:
+            self.background_at = now + BACKGROUND_PART * window_s / rate
 
 
 class Breaker:

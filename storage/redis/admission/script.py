@@ -3,7 +3,9 @@
     nodrop:{admission}:generation         time when Redis was last found empty
     nodrop:{admission}:quiet              exists while no call is admitted
     nodrop:{admission}:<account>:fresh    sorted set: reservation → its time, Unix milliseconds by Redis's clock
-                                          (…:scheduled and …:refresh likewise)
+                                          (…:scheduled and …:refresh likewise; background calls are in refresh)
+    nodrop:{admission}:<account>:background      time at which the next background call may be made
+    nodrop:{admission}:<account>:queue           time at which the next refused background call may return
     nodrop:{admission}:<account>:line:<kind>     time at which the next refused scheduled call may return
     nodrop:{admission}:<account>:breaker:<kind>  hash: until, length, probe; missing: closed
     nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
@@ -14,6 +16,7 @@ One hash tag for all: they stay in one slot of a cluster.
 from __future__ import annotations
 
 from core.admission import (
+    BACKGROUND_PART,
     OPEN_S,
     OPEN_S_MAX,
     PROBE_S,
@@ -36,6 +39,7 @@ LINE_S = 300.0
 
 _HEAD = f"""
 local WINDOW, RETURN, LINE = {WINDOW_S * 1000:.0f}, {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
+local PART = {BACKGROUND_PART}
 local UNANSWERED, WITHIN = {UNANSWERED_MAX}, {UNANSWERED_WITHIN_S * 1000:.0f}
 local OPEN, OPEN_MAX, PROBE = {OPEN_S * 1000:.0f}, {OPEN_S_MAX * 1000:.0f}, {PROBE_S * 1000:.0f}
 local KEPT = 600000 -- a breaker without reports expires after ten minutes
@@ -43,7 +47,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh
+# KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh,
+#       background, queue
 # ARGV: number of the urgency, rate, share, reservation, one to forget or '', known generation or '', was data lost,
 #       may it pass an open breaker
 # Returns the reason for a refusal or '', the wait in ms, the generation
@@ -52,6 +57,10 @@ ADMIT = Script(
     + """
 local urgency, rate, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local kept = {share, share, 0}
+local log, line, step = math.min(urgency, 3), KEYS[4], WINDOW / (rate - share)
+if urgency == 4 then
+  line, step = KEYS[9], PART * WINDOW / rate
+end
 
 local generation = redis.call('GET', KEYS[1])
 if not generation then
@@ -60,14 +69,14 @@ if not generation then
   redis.call('SET', KEYS[1], generation)
 end
 
--- Every refused scheduled call gets another time to return at, so that a backlog does not return at once.
+-- Every refused call of a job gets another time to return at, so that a backlog does not return at once.
 local function refuse(reason, wait)
-  if urgency == 2 then
-    local slot = math.max(tonumber(redis.call('GET', KEYS[4]) or 0), now + wait)
+  if urgency == 2 or urgency == 4 then
+    local slot = math.max(tonumber(redis.call('GET', line) or 0), now + wait)
     if slot > now + LINE then
       slot = now + wait
     end
-    redis.call('SET', KEYS[4], slot + WINDOW / (rate - share), 'PX', 2 * LINE)
+    redis.call('SET', line, slot + step, 'PX', 2 * LINE)
     wait = slot - now
   end
   return {reason, math.ceil(wait), generation}
@@ -102,8 +111,15 @@ if breaker[1] then
   is_half_open = not is_open
 end
 
+if urgency == 4 then
+  local left = tonumber(redis.call('GET', KEYS[8]) or 0) - now
+  if left > 0 and left <= step then
+    return refuse('share', left)
+  end
+end
+
 if ARGV[5] ~= '' then
-  redis.call('ZREM', KEYS[4 + urgency], ARGV[5])
+  redis.call('ZREM', KEYS[4 + log], ARGV[5])
 end
 local made, used = {}, 0
 for i = 1, 3 do
@@ -114,22 +130,25 @@ for i = 1, 3 do
   redis.call('ZREMRANGEBYSCORE', calls, '-inf', '(' .. string.format('%.0f', now - WINDOW))
   made[i] = redis.call('ZCARD', calls)
   used = used + made[i]
-  if i ~= urgency then
+  if i ~= log then
     used = used + math.max(0, kept[i] - made[i])
   end
 end
 if used >= rate then
   local oldest = now
   for i = 1, 3 do
-    if made[i] > (i == urgency and 0 or kept[i]) then -- when this one leaves the window, the call fits
+    if made[i] > (i == log and 0 or kept[i]) then -- when this one leaves the window, the call fits
       oldest = math.min(oldest, redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')[2])
     end
   end
   return refuse('rate', oldest + WINDOW + 1 - now)
 end
 
-redis.call('ZADD', KEYS[4 + urgency], now, ARGV[4])
-redis.call('PEXPIRE', KEYS[4 + urgency], 2 * WINDOW)
+redis.call('ZADD', KEYS[4 + log], now, ARGV[4])
+redis.call('PEXPIRE', KEYS[4 + log], 2 * WINDOW)
+if urgency == 4 then
+  redis.call('SET', KEYS[8], now + step, 'PX', math.ceil(2 * step))
+end
 if is_half_open then
   redis.call('HSET', KEYS[3], 'probe', now + PROBE)
 end

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 
-from core.admission import Admitted, CallKind, Urgency, Wait, kept_share
+from core.admission import OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
 from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
@@ -35,10 +35,10 @@ CONCURRENT_MAX = 2
 
 HELD_S = 0.25
 HELD_S_MAX = 0.5
-"""Wait up to this long here, unless the call is scheduled: a job must not hold a slot of its worker."""
+"""Wait up to this long here, unless the call is a job's: a job must not hold a slot of its worker."""
 
 SPREAD = 0.2
-_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
+_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH, Urgency.BACKGROUND)
 
 _Result = TypeVar("_Result")
 
@@ -76,7 +76,7 @@ class SharedAdmission:
     ) -> Admitted | Wait:
         """Implement the Protocol. A wait of up to 0.25 s, 0.5 s in all, happens here unless the call is scheduled."""
         wanted = _Wanted(account, max(1, rate_per_s), kind, urgency, past_breaker)
-        give_up_at = self._clock() + (0.0 if urgency is Urgency.SCHEDULED else HELD_S_MAX)
+        give_up_at = self._clock() + (0.0 if urgency in OF_JOBS else HELD_S_MAX)
         while True:
             result = await self._try_admit(wanted)
             if isinstance(result, Admitted):
@@ -146,7 +146,7 @@ class SharedAdmission:
             sent_at = self._clock()
             reason, wait_s = await self._run(wanted, reservation, forget)
             if reason:
-                return Wait(wait_s if wanted.urgency is Urgency.SCHEDULED else _spread(wait_s, number), reason)
+                return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
             if self._clock() - sent_at <= SLOW_S:
                 return Admitted()
             forget = reservation
@@ -192,7 +192,7 @@ def _spread(wait_s: float, number: int) -> float:
 
 def _admit_call(wanted: _Wanted, *, reservation: str, forget: str, generation: str, is_lost: bool) -> Call:
     """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
-    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES)
+    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES, "queue")
     keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{wanted.account}:{name}" for name in names)]
     urgency_number = _URGENCIES.index(wanted.urgency) + 1
     limits = (urgency_number, wanted.rate, kept_share(wanted.rate))

@@ -59,7 +59,9 @@ async def test_a_closed_order_is_called_closed_only_when_it_is(client: Client, b
     await client.post(f"/v1/orders/{order['order_no']}/close")
     status = (await buyer.get(f"/o/{token_of(order)}/status")).json
     assert (status["status"], status["definite"]) == ("closed", True)
-    assert heading(await buyer.get(f"/o/{token_of(order)}")) == "Closed"
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert heading(page) == "Closed"
+    assert " hidden><button" not in page.body.decode(), "money may come after the close: the channel can be asked again"
 
 
 async def test_the_page_is_complete_without_its_script(client: Client, buyer: Client) -> None:

@@ -19,7 +19,7 @@ from storage.redis.admission.local import WINDOW_S, LocalAdmission
 from storage.redis.admission.shared import SharedAdmission, _Wanted
 from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
 
-FRESH, SCHEDULED, REFRESH = Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH
+FRESH, SCHEDULED, REFRESH, BACKGROUND = Urgency
 QUERY, CREATE = CallKind.QUERY, CallKind.CREATE
 KEY = "nodrop:{admission}:shop:"
 
@@ -66,7 +66,7 @@ def test_the_rate_is_never_exceeded_and_an_unused_share_is_always_admitted(
         if is_within_rate(rate, urgency, made):
             made[urgency] += 1
         else:
-            assert urgency is REFRESH or made[urgency] >= kept_share(rate)
+            assert urgency in (REFRESH, BACKGROUND) or made[urgency] >= kept_share(rate)
     assert made.total() <= rate
 
 
@@ -82,7 +82,7 @@ async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int
     made: Counter[Urgency] = Counter()
     began_at = monotonic()
     for _ in range(60):
-        urgency = chance.choice(list(Urgency))
+        urgency = chance.choice([FRESH, SCHEDULED, REFRESH])
         expected = is_within_rate(rate, urgency, made)
         answer = await shared._reserve(_Wanted("shop", rate, QUERY, urgency, past_breaker=False))
         if monotonic() - began_at > 1:
@@ -162,6 +162,38 @@ async def test_a_refused_backlog_gets_one_time_after_another(shared: SharedAdmis
     gap_s = WINDOW_S / 8
     for earlier, later in pairwise(times):
         assert later[0] - earlier[1] <= gap_s <= later[1] - earlier[0]
+
+
+async def test_background_calls_of_all_processes_have_a_fifth_of_the_rate(redis_url: str) -> None:
+    """One after the other, however many wait, and each that is refused gets another time."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(redis_url)) for _ in range(2)]
+        workers = [SharedAdmission(client, processes=2) for client in clients]
+        began_at = monotonic()
+        assert await admitted(workers[0], BACKGROUND, rate=10, tries=1) == 1
+        waits = [(await wait_of(worker, BACKGROUND, rate=10)).seconds for worker in workers * 5]
+        assert (await wait_of(workers[0], BACKGROUND, rate=10)).reason == "share"
+        assert await admitted(workers[1], REFRESH, rate=10, tries=3) == 3
+    gap_s = 5 * WINDOW_S / 10
+    assert all(later - earlier > gap_s - 0.1 for earlier, later in pairwise(waits))
+    assert 9 * gap_s - (monotonic() - began_at) <= waits[-1] <= 11 * gap_s
+
+
+async def test_a_background_call_is_admitted_after_its_gap(redis: Redis, shared: SharedAdmission) -> None:
+    assert await admitted(shared, BACKGROUND, rate=10) == 1
+    await redis.set(KEY + "background", await server_ms(redis))
+    assert await admitted(shared, BACKGROUND, rate=10) == 1
+    await redis.set(KEY + "background", await server_ms(redis) + 3_600_000)  # before the clock was set back
+    assert await admitted(shared, BACKGROUND, rate=10) == 1
+
+
+async def test_background_calls_have_a_fifth_of_a_process_without_redis_too() -> None:
+    clock = Clock()
+    local, made = LocalAdmission(1, clock=clock), 0
+    for _ in range(2200):
+        made += await admitted(local, BACKGROUND, rate=10, tries=2)
+        clock.now += 0.01
+    assert made == 22 / (5 * WINDOW_S / 10)
 
 
 async def test_a_short_wait_happens_inside_for_a_person_and_never_for_a_job(

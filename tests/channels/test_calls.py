@@ -54,6 +54,36 @@ async def test_two_creations_are_one_payment_with_the_same_checkout(env: Env) ->
     assert len(env.payments()) == 1
 
 
+async def test_the_checkouts_of_a_channel_are_as_its_protocol_has_them(env: Env) -> None:
+    """A *missing* may end a payment only where creation makes it, and a payer is kept only where it counts."""
+    rules, driver = env.adapter.checkouts, env.driver
+    assert dict(rules.payer_fields) == {method: field.split(".")[-1] for method, field in driver.payer_needed.items()}
+    assert (rules.needs_capture, rules.exists_once_created) == (driver.needs_capture, not driver.missing_until_seen)
+
+
+async def test_a_checkout_says_when_it_ends_unless_it_lives_as_long_as_its_payment(env: Env) -> None:
+    now = datetime.now(UTC)
+    for at, method in enumerate(env.adapter.methods):
+        row = env.driver.payment(f"{NUMBER[:-1]}{at}", created_at=now, payable_until=now + timedelta(hours=20))
+        created = await env.adapter.create_payment(create(replace(row, method=method)))
+        assert created.checkout_ends_at is None or now < created.checkout_ends_at <= now + timedelta(hours=3), method
+
+
+async def test_a_creation_repeated_after_the_checkouts_end_gives_a_fresh_one_where_it_is_renewed(env: Env) -> None:
+    """The payment and its number stay the same."""
+    now = datetime.now(UTC)
+    row = env.driver.payment(created_at=now, payable_until=now + timedelta(hours=20))
+    first = await env.create(row)
+    payment = env.payments()[0]
+    if not env.adapter.checkouts.renews or payment.link_ends_at is None:
+        pytest.skip("this channel's checkouts of this method live as long as the payment, or are not renewed")
+    env.far_side.ledger._keep(replace(payment, link_ends_at=now))
+    fresh = await env.create(replace(row, created_at=now - timedelta(hours=2), checkout=first.checkout))
+    assert fresh.checkout != first.checkout
+    assert (fresh.checkout_ends_at or now) > now + timedelta(minutes=4)
+    assert len(env.payments()) == 1
+
+
 async def test_a_creation_repeated_after_a_lost_response_creates_once(env: Env) -> None:
     env.far_side.faults.profile = FaultProfile(create_answer_lost=1.0)
     with pytest.raises(ChannelUnavailable):

@@ -228,13 +228,19 @@ async def test_a_payment_is_watched_for_ten_years_at_most(client: Client, accoun
 async def test_the_payer_reaches_the_channel_that_needs_one(
     client: Client, channel: Channel, resources: Resources
 ) -> None:
-    """WeChat Pay's jsapi wants an openid; the request without it, sent again with it, carries on where it was."""
+    """WeChat Pay's jsapi wants an openid; a request without it places nothing."""
     await open_elsewhere(resources, channel, "wechatpay", "cn")
     wanted = terms(account="cn", method="jsapi")
     without = await client.post("/v1/orders", wanted)
     assert (without.status, "payer.openid" in without.json["detail"]) == (400, True)
     placed = await client.post("/v1/orders", wanted | {"payer": {"openid": OPENID}})
-    assert placed.status == 200
-    assert placed.json["payments"][0]["checkout"]["kind"] == "client"
+    assert placed.status == 201
+    checkout = placed.json["payments"][0]["checkout"]
+    assert checkout["kind"] == "client"
+    assert (await client.post("/v1/orders", wanted | {"payer": {"openid": OPENID}})).json["payments"][0][
+        "checkout"
+    ] == (checkout)
     page = await client.post("/v1/orders", terms(account="cn", method="h5", payer={"client_ip": CLIENT_IP}))
     assert (page.status, page.json["payments"][0]["checkout"]["kind"]) == (201, "redirect")
+    ends_at = datetime.fromisoformat(page.json["payments"][0]["checkout"]["ends_at"])
+    assert timedelta(minutes=4) < ends_at - datetime.fromisoformat(page.json["created_at"]) <= timedelta(minutes=5)

@@ -1,6 +1,7 @@
 """Many writers at the one door: one version each, no gap, exactly one effect; a loser writes nothing."""
 
 import asyncio
+from functools import partial
 from itertools import count as counting
 from typing import Any
 
@@ -8,7 +9,8 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Case, Change, Decision, Event, Notification, Outcome
 from core.errors import ConflictsExhausted
-from core.evidence import Source
+from core.evidence import Approved, Source
+from core.lifecycle import Rules, on_query, start_payment
 from core.order import (
     CaseReason,
     OrderState,
@@ -68,6 +70,32 @@ async def test_a_storm_ends_in_an_error_and_in_no_gap(db: Database) -> None:
     lost = [error for error in done if isinstance(error, ConflictsExhausted)]
     assert all(isinstance(error, ConflictsExhausted) for error in done if isinstance(error, BaseException))
     assert await versions(db, "A-1") == list(range(1, 2 + len(done) - len(lost)))
+
+
+async def test_a_capture_and_the_start_of_another_payment_never_both_win(database_url: str) -> None:
+    """Both were decided when the payment was approved and nothing else was there. The loser decides again."""
+    approved = Approved(**number("A-1")._asdict(), amount=8888, currency="CNY")
+    capture = partial(on_query, key=number("A-1"), evidence=approved, rules=Rules(), by=Source.QUERY)
+    outcomes = set()
+    async with opened(database_url) as one, opened(database_url) as two:
+        for at in range(12):
+            order_no = f"A-{at + 1}"
+            key, second = number(order_no), number(order_no, "wechat")
+            await placed(one, order_no, page_token=f"page-token-{at}")
+            evidence = replace(approved, out_trade_no=key.out_trade_no)
+            start = partial(start_payment, terms=terms_of(second), rules=Rules(), asked={key: None})
+            decisions = [partial(capture, key=key, evidence=evidence), start]
+            racing = decisions if at % 2 else decisions[::-1]
+            done = await asyncio.gather(
+                *(moved(db, order_no, decide) for db, decide in zip([one, two], racing, strict=True))
+            )
+            committed = {row.decision.outcome for row in done}
+            outcomes |= committed
+            assert committed in (
+                {Outcome.CAPTURE_REQUESTED, Outcome.UNCLEAR},
+                {Outcome.STARTED, Outcome.STILL_OPEN},
+            )
+    assert {Outcome.CAPTURE_REQUESTED, Outcome.STARTED} & outcomes
 
 
 async def test_of_two_decisions_on_one_state_one_wins_and_the_other_decides_again(database_url: str) -> None:

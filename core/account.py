@@ -20,8 +20,9 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     evidence without a query: always, or when queries of the payment have had no answer. `early_queries_s` are the
     gaps, in seconds, of queries before the first attempt, for methods that have no callback. `late_policy` decides
     about money that comes after close, `double_policy` about the second payment of one order. `exclusive`: nobody else
-    sells at this account, so money of an unknown payment is a case. `live` accounts move real money. An account that is
-    not `enabled` starts no payment; its existing ones are queried until they are definite.
+    sells at this account, so money of an unknown payment is a case. `custom_host`: `base_url` is meant to be at none of
+    the channel's own hosts. `live` accounts move real money. An account that is not `enabled` starts no payment; its
+    existing ones are queried until they are definite.
     """
 
     name: str
@@ -34,6 +35,7 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     double_policy: DoublePolicy = DoublePolicy.FLAG
     early_queries_s: tuple[Annotated[float, msgspec.Meta(gt=0, lt=60)], ...] = ()
     exclusive: bool = False
+    custom_host: bool = False
     live: bool = False
     enabled: bool = True
 

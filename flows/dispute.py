@@ -11,15 +11,16 @@ from msgspec.structs import replace
 from channels.base import QueriesDisputes
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
-from core.errors import ChannelUnreadable
+from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Disputed, Source
 from core.lifecycle import CallbackPlan, CallbackResult, on_dispute, shows_other_money
-from core.order import Payment
+from core.order import CaseReason, Payment
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.callbacks import StoredCallback
+from storage.postgres.cases import open_account_case
 from storage.postgres.orders import find_named_payment
 
 log = structlog.get_logger()
@@ -76,7 +77,14 @@ async def _read(
         return (dispute,)
     if not isinstance(account.channel, QueriesDisputes):
         raise ChannelUnreadable("dispute_without_state")
-    return await call_channel(resources, account, CallKind.DISPUTE, urgency, account.channel.query_dispute, dispute)
+    try:
+        return await call_channel(resources, account, CallKind.DISPUTE, urgency, account.channel.query_dispute, dispute)
+    except ChannelRefused as refused:
+        # Nothing else tells of it: the app has no permission to read disputes.
+        detail = f"the channel refuses to show {dispute.dispute_kind} {dispute.dispute_id}: {refused.code}"
+        log.error("dispute_not_readable", account=account.config.name, reason=refused.code)
+        await open_account_case(resources.db, account.config.name, CaseReason.DISPUTED, detail=detail)
+        raise
 
 
 async def _commit(

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from channels.adapters import open_channel, world_of
 from channels.base import Channel
+from channels.hosts import host_problem
 from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
@@ -172,6 +173,9 @@ class Accounts:
         config = open_account(row, self._sealer)
         if known is not None and known.config == config:
             return known
+        problem = host_problem(config)
+        if problem is not None:
+            log.warning("account_in_wrong_world", account=config.name, reason=f"{problem.key} {problem.says}")
         if known is not None and _for_adapter(known.config) == _for_adapter(config):
             return Account(config, known.channel, self._settings)
         return Account(config, open_channel(config, self._transport), self._settings)

@@ -11,6 +11,7 @@ from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
 from flows.sweep import sweep_once
 from flows.undelivered import ask_undelivered
+from flows.worlds import open_world_cases
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.loop import RunOnce
 from runtime.resources import Resources
@@ -20,6 +21,7 @@ from storage.postgres.observations import keep_partitions
 OBSERVATIONS_KEEP_DAYS = 90
 PARTITIONS_INTERVAL_S = 3600.0
 COLLISIONS_INTERVAL_S = 60.0
+WORLDS_INTERVAL_S = 60.0
 RECONCILE_INTERVAL_S = 60.0
 
 
@@ -51,6 +53,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier) -> tuple[Loop, ...]:
         Loop("undelivered", settings.undelivered_interval_s, partial(ask_undelivered, resources)),
         Loop("keep_house", PARTITIONS_INTERVAL_S, keep_house),
         Loop("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, resources.db)),
+        Loop("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
         Loop("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),
     )
 

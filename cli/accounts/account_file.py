@@ -9,7 +9,6 @@ import stat
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from channels.adapters import ADAPTERS, open_channel
+from channels.hosts import WITHOUT_HOST, host_problem, is_loopback
 from channels.transport import Transport
 from cli.accounts.credential_files import READABLE_BY_OTHERS, with_files
 from cli.output import Wrong, warn
@@ -37,11 +37,10 @@ SHAPES = {
     "double_policy": '"flag" or "refund"',
     "early_queries_s": "a list of seconds, each over 0 and under 60, such as [5, 20]",
     "exclusive": "true or false",
+    "custom_host": "true or false: true for a base_url that is meant to be none of the channel's own hosts",
     "live": "true or false",
 }
 REQUIRED = ("channel", "credentials")
-WITHOUT_HOST = ("sandbox",)
-"""Channels that have no host of their own: the address is wherever one runs."""
 
 
 class Problem(NamedTuple):
@@ -122,7 +121,7 @@ def _draft(name: str, source: str, table: dict[str, Any], folder: Path) -> Draft
     if problems:
         return Draft(source=source, table=table, problems=problems)
     account = msgspec.convert({**table, "name": name}, AccountConfig)
-    problems = _about_base_url(account)
+    problems = _about_base_url(account) or _about_world(account)
     return Draft(source=source, table=table, problems=problems, account=None if problems else account)
 
 
@@ -171,6 +170,11 @@ def _about_base_url(account: AccountConfig) -> list[Problem]:
     return []
 
 
+def _about_world(account: AccountConfig) -> list[Problem]:
+    problem = host_problem(account) if account.channel in ADAPTERS else None
+    return [] if problem is None else [Problem(*problem)]
+
+
 def content_of(source: str) -> bytes:
     """The bytes of the file, one more than is taken at most.
 
@@ -199,10 +203,4 @@ async def open_once(account: AccountConfig) -> None:
 
 def is_plain_elsewhere(account: AccountConfig) -> bool:
     """True if credentials would leave this machine in the clear."""
-    parts = urlsplit(account.base_url)
-    if not account.base_url or parts.scheme == "https" or parts.hostname == "localhost":
-        return False
-    try:
-        return not ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return True
+    return account.base_url.startswith("http:") and not is_loopback(account.base_url)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from channels.adapters import ADAPTERS, open_channel
+from channels.base import ListsSubscribed
 from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
+from channels.hosts import WITHOUT_HOST, host_problem, is_own_host
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
@@ -84,6 +86,7 @@ async def check_account(account: AccountConfig, public_url: str, *, is_online: b
         findings += [*_expiring(account), _callback_address(account.name, public_url)]
         if is_online and not has_error(findings):
             findings.append(await _query_unknown(account, transport))
+            findings += await _subscribed(account, transport, public_url)
     return findings
 
 
@@ -108,10 +111,17 @@ def _not_opened(account: AccountConfig, error: ConfigurationError, findings: lis
 
 
 def _world(account: AccountConfig) -> Finding:
-    where = account.base_url or f"{account.channel}'s own host"
+    """The world that the account is in. One that could not be added today is a warning: it goes on."""
+    own = f"{account.channel}'s own host"
+    where = f"at {account.base_url or own}" + (f", {own}" if account.base_url and is_own_host(account) else "")
+    problem = host_problem(account)
+    if problem is not None:
+        return Finding(problem.key, Level.WARNING, problem.says)
     if is_plain_elsewhere(account):
         return Finding("base_url", Level.WARNING, "plain http:// to another machine: others can read and change it")
-    return Finding("live", Level.OK, f"{'live: moves real money' if account.live else 'test'}, at {where}")
+    if account.channel not in WITHOUT_HOST and not is_own_host(account):
+        where += f", which is not {own}"
+    return Finding("live", Level.OK, f"{'live: moves real money' if account.live else 'test: no real money'}, {where}")
 
 
 def _exclusive(account: AccountConfig) -> Finding:
@@ -136,8 +146,12 @@ def _expiring(account: AccountConfig) -> list[Finding]:
 
 
 def _callback_address(name: str, public_url: str) -> Finding:
-    address = f"{public_url.rstrip('/') or 'PUBLIC_URL'}/callbacks/{name}"
+    address = _callback_url(name, public_url)
     return Finding("callback address", Level.OK, f"{address}; enter it where the channel wants it registered")
+
+
+def _callback_url(name: str, public_url: str) -> str:
+    return f"{public_url.rstrip('/') or 'PUBLIC_URL'}/callbacks/{name}"
 
 
 # -- online ------------------------------------------------------------------------------------------------------------
@@ -159,6 +173,25 @@ async def _query_unknown(account: AccountConfig, transport: Transport) -> Findin
         says = f"{kind_of(evidence)} of {number}, a payment that was never created: another service"
         return Finding("online", Level.ERROR, says)
     return Finding("online", Level.OK, _proved(account, checks))
+
+
+async def _subscribed(account: AccountConfig, transport: Transport, public_url: str) -> list[Finding]:
+    """Events that the channel does not send to us, where it shows which it sends."""
+    channel = open_channel(account, transport)
+    if not isinstance(channel, ListsSubscribed):
+        return []
+    address = _callback_url(account.name, public_url)
+    try:
+        subscribed = await channel.fetch_subscribed(address)
+    except ChannelError as error:
+        says = f"the channel does not show them ({error.detail or type(error).__name__})"
+        return [Finding("events", Level.WARNING, says)]
+    if subscribed is None:
+        return [Finding("events", Level.WARNING, f"no webhook of the channel calls {address}")]
+    missing = [] if "*" in subscribed else [name for name in channel.events if name not in subscribed]
+    if missing:
+        return [Finding("events", Level.WARNING, f"not subscribed: {', '.join(missing)}")]
+    return [Finding("events", Level.OK, f"all {len(channel.events)} are sent to {address}")]
 
 
 def _unknown_payment(account: AccountConfig, number: str, reference: str | None) -> Payment:

@@ -1,4 +1,6 @@
-"""Cases: questions for a person. They are opened by the door, and by the inbox when it gives up; here they are read."""
+"""Cases: questions for a person. The door opens those about orders, the inbox those about callbacks it gives up; here
+are those about accounts, and here they are read and resolved.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,16 @@ _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _RESOLVE = """
 UPDATE cases SET resolved_at = now(), resolution = $2, by = $3 WHERE id = $1 AND resolved_at IS NULL"""
 
+# A person who has resolved it is asked again only after the account was changed.
+_OPEN_OF_ACCOUNT = """
+INSERT INTO cases (channel_account, reason, detail)
+SELECT a.name, $2, $3 FROM accounts a
+ WHERE a.name = $1
+   AND NOT EXISTS (SELECT FROM cases c
+                    WHERE c.channel_account = a.name AND c.out_trade_no IS NULL AND c.reason = $2
+                      AND coalesce(c.resolved_at, 'infinity') > a.updated_at)
+ON CONFLICT DO NOTHING"""
+
 _RESOLVE_ALL = """
 UPDATE cases SET resolved_at = now(), resolution = $3, by = $4
  WHERE order_no = $1 AND reason = $2 AND resolved_at IS NULL"""
@@ -75,6 +87,11 @@ async def list_cases(
 async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str) -> bool:
     """Resolve one case for a person. False: there is no such open case."""
     return await db.execute(_RESOLVE, case_id, resolution, by) == 1
+
+
+async def open_account_case(db: Database, account: str, reason: CaseReason, *, detail: str) -> bool:
+    """Open a case about an account as a whole, unless one is open or was resolved since the account was changed."""
+    return await db.execute(_OPEN_OF_ACCOUNT, account, reason, detail) == 1
 
 
 async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:

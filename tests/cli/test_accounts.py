@@ -145,6 +145,15 @@ async def test_without_master_keys_nothing_is_stored(nodrop: Nodrop, file: Path)
         ('channel = "sandbox"\nbase_url = "127.0.0.1"\n' + CREDENTIALS, "base_url is not the address"),
         ('channel = "sandbox"\nbase_url = "http://[::1"\n' + CREDENTIALS, "base_url is not the address"),
         ("channel = sandbox\n", "not TOML: "),
+        (
+            'channel = "sandbox"\nbase_url = "https://sandbox.example"\nlive = true\n' + CREDENTIALS,
+            "live is true, and sandbox moves no real money",
+        ),
+        (
+            'channel = "paypal"\nbase_url = "https://api-m.paypal.com.evil.example"\n' + CREDENTIALS,
+            "base_url is at none of paypal's own hosts (api-m.paypal.com, api-m.sandbox.paypal.com): set custom_host",
+        ),
+        (ACCOUNT + "custom_host = 1\n" + CREDENTIALS, "custom_host is not true or false"),
     ],
 )
 def test_a_fault_in_a_file_is_named_by_its_key(toml: str, says: str) -> None:

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 from msgspec import Struct
 
 from core.admission import CallKind, Urgency, Wait
-from core.errors import ChannelRefused, ChannelUnreadable, InvalidRequest
+from core.errors import ChannelNotCalled, ChannelRefused, ChannelUnreadable, InvalidRequest
 from runtime.accounts import Account
 from runtime.resources import Resources
 
@@ -48,13 +48,17 @@ async def call_channel(
     )
     if isinstance(admitted, Wait):
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
-    answered = False
+    answered: bool | None = False
     try:
         result = await call(*args, **kwargs)
         answered = True
+    except ChannelNotCalled:
+        answered = None
+        raise
     except (ChannelRefused, ChannelUnreadable, InvalidRequest):
         answered = True
         raise
     finally:
-        await resources.admission.report(name, kind, answered=answered)
+        if answered is not None:
+            await resources.admission.report(name, kind, answered=answered)
     return result

@@ -10,7 +10,7 @@ import pytest
 
 from channels import transport as transport_module
 from channels.transport import Response, Transport
-from core.errors import ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
+from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, reset_connection, respond_with, serving
 from tests.servers import eventually
 
@@ -292,3 +292,22 @@ async def test_a_cancelled_call_returns_its_connection_by_its_deadline(monkeypat
             return False
 
         await eventually(is_answered, timeout_s=1.5 * TIMEOUT_S)
+
+
+async def test_a_call_that_no_connection_was_free_for_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outcome is known to us alone: the channel has not kept silent."""
+    monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(transport_module, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer.requests.append(await read_request(reader))
+        await peer.over.wait()
+        writer.close()
+
+    async with serving(silent) as peer, Transport(timeout_s=TIMEOUT_S) as transport:
+        first = asyncio.create_task(get(transport, peer.url))
+        await eventually(lambda: len(peer.requests) == 1)
+        with pytest.raises(ChannelNotCalled, match="no_connection_free"):
+            await get(transport, peer.url)
+        await asyncio.gather(first, return_exceptions=True)
+        assert len(peer.requests) == 1

@@ -200,6 +200,20 @@ async def test_a_refusal_and_a_full_pool_are_no_silence_of_the_channel(
     assert await times(harness, state) == (False, False)
 
 
+async def test_a_full_pool_of_this_process_opens_no_breaker(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await harness.placed_order()
+
+    async def fail(*_: object) -> None:
+        raise ChannelNotCalled("no_connection_free")
+
+    monkeypatch.setattr(Sandbox, "query_payment", fail)
+    for _ in range(UNANSWERED_MAX):
+        assert await harness.run_query_job(state) is Outcome.UNCLEAR
+    assert await harness.resources.admission.open_breakers(["main"]) == []
+
+
 @pytest.mark.usefixtures("waits")
 async def test_a_query_that_the_budget_cuts_off_had_no_answer(harness: FlowHarness) -> None:
     state = await harness.placed_order(ACCOUNT)

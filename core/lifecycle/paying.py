@@ -236,6 +236,7 @@ def _on_refund_seen(
         order=order,
         event=Event(kind=Outcome.REFUND_SEEN, by=by, key=payment.key, evidence=evidence),
         payments=(known,),
+        resolved=(payment.key,) if payment.refunded_amount is None else (),
         cases=refund_cases(state, known),
         resolutions=sum_resolutions(state, known),
         notification=notification if is_news and not is_going_back(state, payment.key) else None,

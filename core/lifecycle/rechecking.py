@@ -39,8 +39,8 @@ def close_payment(state: OrderState, payment: Payment, evidence: Evidence, rules
 
 
 def rechecked(state: OrderState) -> tuple[Payment, ...]:
-    """The closed payments for which money may still come."""
-    return tuple(payment for payment in state.payments if _is_rechecked(payment))
+    """The closed payments for which money may still come, and the paid ones of which nobody knows how much is left."""
+    return tuple(row for row in state.payments if _is_rechecked(row) or row.refunded_amount is None)
 
 
 def put_back(state: OrderState, payments: tuple[Payment, ...], rules: Rules) -> tuple[Arm, ...]:

@@ -16,6 +16,7 @@ from core.lifecycle import (
     on_deadline,
     on_late_accepted,
     on_query,
+    on_refresh,
     on_refund,
     on_refund_requested,
     start_payment,
@@ -230,6 +231,13 @@ def test_single_refunds_are_added_up_once_each() -> None:
         {"c-1": 30, "c-2": 8},
     )
     assert decide(state, replace(UNKNOWN, refunds={"c-1": 30})).change is None
+
+
+def test_a_refresh_asks_again_how_much_is_left() -> None:
+    """PayPal shows the refund in its list later than in the state of the capture."""
+    decision = on_refresh(unknown_state(an_order()), RULES)
+    assert (decision.query, [arm.key for arm in decision.rearm]) == ((ALIPAY,), [ALIPAY])
+    assert on_refresh(a_state(an_order(), paid_payment(refunded_amount=8888)), RULES).query == ()
 
 
 # -- refunds of ours ---------------------------------------------------------------------------------------------------

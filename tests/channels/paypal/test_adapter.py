@@ -383,6 +383,20 @@ async def test_only_completed_refunds_count_and_a_reversal_is_the_whole_amount(p
     assert evidence.refunded_amount == AMOUNT
 
 
+async def test_a_refund_in_part_that_the_list_does_not_have_yet_has_no_sum(paypal: FakePaypal) -> None:
+    """Read as 0 it would look like a sale."""
+    order = DRIVER.order(PaymentReport(status="refunded", refunded=1000))
+    payments = order["purchase_units"][0]["payments"]
+    payments["refunds"][0]["status"] = "PENDING"
+    evidence = await queried(paypal, order)
+    assert isinstance(evidence, Refunded)
+    assert evidence.refunded_amount is None
+    payments["captures"][0]["status"], payments["refunds"][0]["status"] = "COMPLETED", "COMPLETED"
+    evidence = await queried(paypal, order)
+    assert isinstance(evidence, Refunded)
+    assert evidence.refunded_amount == 1000
+
+
 async def test_an_order_without_our_number_is_matched_by_its_id(paypal: FakePaypal) -> None:
     """A watched order that was made elsewhere does not have our number."""
     order = DRIVER.order(PaymentReport())

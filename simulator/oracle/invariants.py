@@ -60,6 +60,7 @@ def check(
     return [
         *no_loss(by_ref, books, ledger.refunds),
         *no_false_paid(by_ref, effects, books),
+        *one_payment_one_order(ledger, books),
         *paid_money_stays(books),
         *paid_money_is_there(by_ref, ledger.refunds, books),
         *one_effect(effects, books),
@@ -149,6 +150,20 @@ def no_false_paid(ledger: dict[PaymentRef, LedgerPayment], effects: Effects, boo
             yield _violation(Invariant.I2, effect.order_no, "the merchant was notified of paid, and no payment is paid")
         elif statuses.get(effect.order_no, "paid") != "paid":
             yield _violation(Invariant.I2, effect.order_no, "the merchant was notified of paid, and the order is not")
+
+
+def one_payment_one_order(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
+    """Check that no two payments are paid here by one payment at the channel, whatever their accounts are called."""
+    transactions = {payment.transaction_id for payment in ledger.payments if payment.status.was_paid}
+    paid_by: dict[str, PaymentRow] = {}
+    for row in books.payments:
+        transaction = row.channel_transaction_id
+        if row.status != "paid" or transaction is None or transaction not in transactions:
+            continue
+        first = paid_by.setdefault(transaction, row)
+        if first is not row:
+            sentence = f"{_shown(row.ref)} and {_shown(first.ref)} are paid by one payment at the channel"
+            yield _violation(Invariant.I2, row.order_no, sentence)
 
 
 def paid_money_stays(books: Books) -> Iterator[Violation]:

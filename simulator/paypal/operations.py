@@ -5,7 +5,6 @@ Payments are in the ledger: an order id contains the number, and a capture's id 
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
@@ -37,7 +36,8 @@ from simulator.paypal.wire import (
 APPROVE_WITHIN = timedelta(hours=3)
 """An order that nobody approves is not known any more after this time; an approved one is void."""
 
-_NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,64}", re.ASCII)
+REQUEST_ID_MAX, CUSTOM_ID_MAX, INVOICE_ID_MAX = 108, 255, 127
+"""Lengths that PayPal documents. The ledger numbers a payment by its request id; the two others are the merchant's."""
 
 
 class _CaptureRecords(msgspec.Struct):
@@ -82,9 +82,10 @@ def _create(simulation: Simulation, call: Call) -> Response:
     if body.intent != "CAPTURE" or len(body.purchase_units) != 1:
         return unprocessable("UNSUPPORTED_INTENT")
     unit = body.purchase_units[0]
-    if _NUMBER.fullmatch(number) is None or {unit.custom_id, unit.invoice_id} != {number}:
-        # PayPal accepts three different numbers; this ledger has one for a payment.
+    if not 0 < len(number) <= REQUEST_ID_MAX:
         return error(400, "INVALID_REQUEST", "INVALID_PARAMETER_VALUE")
+    if len(unit.custom_id) > CUSTOM_ID_MAX or len(unit.invoice_id) > INVOICE_ID_MAX:
+        return error(400, "INVALID_REQUEST", "INVALID_STRING_LENGTH")
     amount = minor(unit.amount)
     if amount is None:
         return unprocessable("DECIMALS_NOT_SUPPORTED")
@@ -103,6 +104,7 @@ def _create(simulation: Simulation, call: Call) -> Response:
             expires_at=call.now + lives if known is None else known.terms.expires_at,
             callback_url=call.account.callback_url,
             return_url=body.payment_source.paypal.experience_context.return_url,
+            wire={"custom_id": unit.custom_id, "invoice_id": unit.invoice_id},
         ),
         call.now,
     )

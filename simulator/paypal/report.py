@@ -9,10 +9,10 @@ from urllib.parse import parse_qs
 from msgspec.structs import replace
 
 from simulator.kernel.dispatch import Call
-from simulator.kernel.ledger import Row
+from simulator.kernel.ledger import Key, Row
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response, json_response
-from simulator.paypal.wire import error, money
+from simulator.paypal.wire import error, ids_of, money
 
 PAGE_SIZE_MAX = 500
 
@@ -32,7 +32,7 @@ def report(simulation: Simulation, call: Call) -> Response:
     shown = within[(page - 1) * size : page * size]
     return json_response(
         {
-            "transaction_details": [{"transaction_info": _transaction(row)} for row in shown],
+            "transaction_details": [{"transaction_info": _transaction(simulation, call, row)} for row in shown],
             "account_number": call.account.merchant_id,
             "page": page,
             "total_items": len(within),
@@ -41,19 +41,21 @@ def report(simulation: Simulation, call: Call) -> Response:
     )
 
 
-def _transaction(row: Row | tuple[str, ...]) -> dict[str, Any]:
+def _transaction(simulation: Simulation, call: Call, row: Row | tuple[str, ...]) -> dict[str, Any]:
     """Return a transaction; a refund has a minus and names its payment."""
     if not isinstance(row, Row):  # cut off
         return {"transaction_event_code": "T0006", "custom_field": row[1]}
     amount, is_refund = money(row.amount, row.currency), row.type == "refund"
+    payment = simulation.ledger.find(Key(call.account.merchant_id, row.out_trade_no), call.now)
+    ids = {"custom_id": row.out_trade_no, "invoice_id": row.out_trade_no} if payment is None else ids_of(payment.terms)
     info = {
         "transaction_id": row.transaction_id,
         "transaction_event_code": "T0006",
         "transaction_initiation_date": row.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000"),
         "transaction_amount": amount,
         "transaction_status": "S",
-        "invoice_id": row.out_trade_no,
-        "custom_field": row.out_trade_no,
+        "invoice_id": ids.get("invoice_id", ""),
+        "custom_field": ids.get("custom_id", ""),
     }
     if is_refund:
         info |= {

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus
+from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Terms
 from simulator.kit.asgi import Response, json_response
 
 # https://developer.paypal.com/api/rest/reference/currency-codes/ and ISO 4217: what is not written with two decimals.
@@ -150,14 +150,19 @@ def _unit(payment: Payment, refunds: Iterable[Refund]) -> dict[str, Any]:
         "reference_id": "default",
         "amount": money(terms.amount, terms.currency),
         "payee": {"merchant_id": payment.merchant_id},
-        "custom_id": terms.out_trade_no,
-        "invoice_id": terms.out_trade_no,
+        **ids_of(terms),
         "description": terms.subject,
     }
     if payment.status.was_paid:
         given_back = [refund_object(refund) for refund in refunds]
         unit["payments"] = {"captures": [capture_object(payment)], **({"refunds": given_back} if given_back else {})}
     return unit
+
+
+def ids_of(terms: Terms) -> dict[str, str]:
+    """Return the two ids that the merchant may set, as it has set them; an empty one is left out."""
+    ids = terms.wire or {"custom_id": terms.out_trade_no, "invoice_id": terms.out_trade_no}
+    return {name: ids[name] for name in ("custom_id", "invoice_id") if ids.get(name)}
 
 
 def capture_object(payment: Payment) -> dict[str, Any]:
@@ -169,8 +174,7 @@ def capture_object(payment: Payment) -> dict[str, Any]:
         "status": refunded if payment.refunded_amount else "COMPLETED",
         "amount": money(terms.amount, terms.currency),
         "final_capture": True,
-        "custom_id": terms.out_trade_no,
-        "invoice_id": terms.out_trade_no,
+        **ids_of(terms),
         "create_time": instant(payment.paid_at),
         "update_time": instant(payment.paid_at),
         "supplementary_data": {"related_ids": {"order_id": order_id(terms.out_trade_no)}},

@@ -226,6 +226,24 @@ async def test_an_order_that_is_not_there_is_not_found(shop: Shop) -> None:
     assert (response.status_code, response.json()["name"]) == (404, "RESOURCE_NOT_FOUND")
 
 
+async def test_an_order_keeps_the_two_ids_that_its_merchant_gave_it(shop: Shop) -> None:
+    unit = {
+        "amount": {"currency_code": "USD", "value": "88.88"},
+        "custom_id": '{"order_id":1001}',
+        "invoice_id": "WC-1001",
+    }
+    body = {"intent": "CAPTURE", "purchase_units": [unit]}
+    created = await shop.client.send("POST", "/v2/checkout/orders", body, paypal_request_id="1001")
+    assert created.status_code == 201, created.text
+    shop.channel.simulation.pay(Key(shop.client.merchant_id, "1001"))
+    document = (await shop.client.capture(created.json()["id"], "capture-1001")).json()
+    for named in (unit_of(document), capture_of(document)):
+        assert (named["custom_id"], named["invoice_id"]) == ('{"order_id":1001}', "WC-1001")
+    too_long = body | {"purchase_units": [unit | {"invoice_id": "x" * 128}]}
+    refused = await shop.client.send("POST", "/v2/checkout/orders", too_long, paypal_request_id="1002")
+    assert (refused.status_code, refused.json()["details"][0]["issue"]) == (400, "INVALID_STRING_LENGTH")
+
+
 async def test_a_refund_is_made_once_for_each_number_and_is_in_its_order(shop: Shop) -> None:
     id_, capture_id = await shop.captured()
     for _ in range(2):

@@ -50,3 +50,11 @@ def world_of(account: AccountConfig) -> str:
     own_hosts = ADAPTERS[account.channel].description.hosts
     words = (account.channel, "live" if account.live else "test", "" if host in own_hosts else host)
     return " ".join(filter(None, words))
+
+
+def is_same_merchant(one: AccountConfig, other: AccountConfig) -> bool:
+    """Whether both accounts are of one merchant, in one world."""
+    if world_of(one) != world_of(other):
+        return False
+    keys = ADAPTERS[one.channel].description.merchant
+    return any(one.credentials.get(key) and one.credentials[key] == other.credentials.get(key) for key in keys)

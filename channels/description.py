@@ -23,12 +23,14 @@ class AccountDescription(msgspec.Struct, frozen=True, kw_only=True):
     verify responses, `callback_keys` are used for callbacks only. Several values of a key in `rotated` are valid at a
     time, so it is changed without a gap; at least one key of `one_of` is required. `unknown_reference` is a reference
     that no payment has, for a channel that is queried by its own. `hosts` are the channel's own, live and for tests.
+    `merchant` are the keys that name who gets the money: two accounts with the same value of one are one merchant's.
     """
 
     credentials: type[msgspec.Struct]
     hosts: tuple[str, ...] = ()
     shapes: Mapping[str, str]
     identity: tuple[str, ...]
+    merchant: tuple[str, ...]
     public: tuple[str, ...] = ()
     request_keys: tuple[str, ...]
     response_keys: tuple[str, ...] = ()

@@ -48,6 +48,7 @@ DESCRIPTION = AccountDescription(
         "app_auth_token": "the merchant's token, if a service provider calls for the merchant",
     },
     identity=("app_id", "seller_id"),
+    merchant=("seller_id",),
     request_keys=("app_id", "private_key", "app_certificate", "app_auth_token"),
     response_keys=("alipay_public_keys", "alipay_certificates"),
     callback_keys=("seller_id",),

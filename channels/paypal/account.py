@@ -59,6 +59,7 @@ DESCRIPTION = AccountDescription(
         "certificate_hosts": "a list of hosts, for a PayPal that is not PayPal's",
     },
     identity=("client_id", "merchant_id"),
+    merchant=("merchant_id",),
     public=("webhook_id", "verify_webhooks", "certificate_hosts"),
     request_keys=("client_id", "client_secret"),
     callback_keys=("webhook_id", "merchant_id", "ca_certificates"),

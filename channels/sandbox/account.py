@@ -26,6 +26,7 @@ DESCRIPTION = AccountDescription(
         "keys": "key id → secret of at least 32 characters; the first signs, every one verifies",
     },
     identity=("merchant_id",),
+    merchant=("merchant_id",),
     request_keys=("merchant_id", "keys"),
     response_keys=("keys",),
     rotated=("keys",),

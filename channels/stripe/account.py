@@ -39,6 +39,7 @@ DESCRIPTION = AccountDescription(
         "api_version": "the version of the API, such as 2024-06-20",
     },
     identity=("account_id",),
+    merchant=("account_id", "secret_key"),
     public=("api_version",),
     request_keys=("secret_key",),
     callback_keys=("webhook_secrets",),

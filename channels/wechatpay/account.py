@@ -51,6 +51,7 @@ DESCRIPTION = AccountDescription(
         "download_certificates": "true or false: whether platform certificates are renewed by themselves",
     },
     identity=("mchid", "appid"),
+    merchant=("mchid",),
     public=("merchant_serial",),
     request_keys=("mchid", "merchant_serial", "private_key"),
     response_keys=("public_keys", "platform_certificates"),

@@ -11,6 +11,7 @@ from channels.hosts import WITHOUT_HOST, host_problem, is_own_host
 from channels.kit.trace import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
+from cli.accounts.siblings import find_siblings, sibling_warning
 from cli.findings import Finding, Level, has_error
 from cli.output import Stop
 from core.account import AccountConfig
@@ -54,6 +55,9 @@ async def check_stored(db: Database, settings: Settings, name: str | None, *, is
             findings.append((row.name, Finding("account", Level.ERROR, error.detail)))
             continue
         checked = await check_account(account, settings.public_url, is_online=is_online)
+        siblings = await find_siblings(db, sealer, account) if account.channel in ADAPTERS else []
+        if siblings:
+            checked.append(Finding("merchant", Level.WARNING, sibling_warning(siblings)))
         findings += [(row.name, finding) for finding in checked]
     return findings
 

@@ -35,7 +35,9 @@ def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
     account = _read(name, source)
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    is_new = with_database(lambda db: _put(db, sealer, account, replace=replace))
+    is_new, warnings = with_database(lambda db: _put(db, sealer, account, replace=replace))
+    for warning in warnings:
+        warn(warning)
     callback_url = f"{settings.public_url.rstrip('/')}/callbacks/{name}"
     if as_json:
         print_json({"name": name, "channel": account.channel, "is_new": is_new, "callback_url": callback_url})
@@ -161,11 +163,16 @@ def _read(name: str, source: str) -> AccountConfig:
     return account
 
 
-async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace: bool) -> bool:
+async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace: bool) -> tuple[bool, list[str]]:
+    """Store the account. Returns whether it is new, and what to warn of."""
+    from cli.accounts.siblings import find_siblings, sibling_warning
+
     existing = next((row for row in await list_accounts(db) if row.name == account.name), None)
     if existing is not None:
         _check_replaceable(existing, account, replace=replace)
-    return await put_account(db, sealer, account)
+    is_new = await put_account(db, sealer, account)
+    siblings = await find_siblings(db, sealer, account)
+    return is_new, [sibling_warning(siblings)] if siblings else []
 
 
 def _check_replaceable(existing: AccountRow, account: AccountConfig, *, replace: bool) -> None:

@@ -17,13 +17,13 @@ _CHECKED = "UPDATE accounts SET collisions_checked_at = now() WHERE name = $1 AN
 
 # The case is about the payment that came second, which would be refused today. The unique index of an account's
 # transactions gives the page, payments_by_transaction the others.
-_OPEN = f"""
+_OPEN = """
 WITH page AS (
     SELECT p.order_no, p.channel_account, p.out_trade_no, p.channel_transaction_id, p.paid_at, p.created_at
       FROM payments p
      WHERE p.channel_account = $1 AND p.channel_transaction_id > $3
      ORDER BY p.channel_transaction_id
-     LIMIT {PAGE}
+     LIMIT $5
 ), opened AS (
     INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
     SELECT page.order_no, page.channel_account, page.out_trade_no, $4,
@@ -59,7 +59,7 @@ async def open_collision_cases(db: Database) -> int:
 async def _check_account(db: Database, name: str, world: str) -> int:
     opened, last, size = 0, "", PAGE
     while size == PAGE:
-        (row,) = await db.fetch(_OPEN, name, world, last, CaseReason.TRANSACTION_CLAIMED_TWICE.value)
+        (row,) = await db.fetch(_OPEN, name, world, last, CaseReason.TRANSACTION_CLAIMED_TWICE.value, PAGE)
         last, size = row[0], row[1]
         opened += row[2]
     return opened

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from channels.adapters import ADAPTERS, open_channel
+from channels.adapters import ADAPTERS, is_same_merchant, open_channel, world_of
 from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
@@ -95,3 +95,53 @@ def test_an_adapter_in_a_log_line_shows_no_credentials(driver: Driver, offline: 
 
 def with_credentials(driver: Driver, credentials: dict[str, object]) -> AccountConfig:
     return replace(driver.account(OFFLINE_URL), credentials=credentials)
+
+
+@pytest.mark.parametrize(
+    ("channel", "live", "base_url", "world"),
+    [
+        ("stripe", True, "", "stripe live"),
+        ("stripe", True, "https://api.stripe.com", "stripe live"),
+        ("stripe", True, "https://API.stripe.com:443/", "stripe live"),
+        ("stripe", False, "", "stripe test"),
+        ("stripe", True, "https://proxy.example/stripe", "stripe live proxy.example"),
+        ("paypal", False, "https://api-m.sandbox.paypal.com", "paypal test"),
+        ("paypal", True, "https://api-m.paypal.com.evil.example", "paypal live api-m.paypal.com.evil.example"),
+        ("wechatpay", True, "https://api2.mch.weixin.qq.com", "wechatpay live"),
+        ("alipay", True, "https://openapi.alipay.com/gateway.do", "alipay live"),
+        ("sandbox", False, "http://127.0.0.1:9100", "sandbox test 127.0.0.1:9100"),
+    ],
+)
+def test_a_world_is_a_channel_live_or_test_and_a_host_that_is_not_the_channels(
+    channel: str, base_url: str, world: str, *, live: bool
+) -> None:
+    account = AccountConfig(name="main", channel=channel, live=live, base_url=base_url, credentials={})
+    assert world_of(account) == world
+
+
+def test_two_accounts_with_the_same_credentials_are_one_merchants(driver: Driver) -> None:
+    account = driver.account(OFFLINE_URL)
+    twin = replace(account, name="twin", rate_per_s=1)
+    assert is_same_merchant(account, twin)
+    assert not is_same_merchant(account, replace(twin, base_url="https://elsewhere.example"))
+    others = dict.fromkeys(ADAPTERS[account.channel].description.merchant, "other")
+    assert not is_same_merchant(account, replace(twin, credentials=account.credentials | others))
+    assert not is_same_merchant(account, replace(twin, credentials={}))
+
+
+@pytest.mark.parametrize(
+    ("number", "channels"),
+    [
+        ("019aaf3c1a2b6f0d8e1c2b3a4958", {"sandbox", "alipay", "wechatpay", "stripe", "paypal"}),
+        ("1001", {"alipay", "stripe", "paypal"}),
+        ("ORD #1001", {"stripe", "paypal"}),
+        ('{"order_id":1001}', {"stripe", "paypal"}),
+        ("a" * 40, {"sandbox", "alipay", "stripe", "paypal"}),
+        ("a\nb", set()),
+        ("", set()),
+    ],
+)
+def test_a_watched_number_has_the_form_that_its_channel_takes(number: str, channels: set[str]) -> None:
+    accounts = [each.account(OFFLINE_URL) for each in DRIVERS]
+    taking = {a.channel for a in accounts if open_channel(a, OFFLINE).watched_number.fullmatch(number)}
+    assert taking == channels

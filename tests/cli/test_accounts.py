@@ -83,6 +83,19 @@ async def test_an_account_is_replaced_only_when_that_is_meant(nodrop: Nodrop, re
     assert (await stored(resources))["main"].rate_per_s == 9
 
 
+async def test_two_names_of_one_merchant_are_allowed_and_warned_of(nodrop: Nodrop, file: Path) -> None:
+    first = await nodrop("accounts", "add", "main", "--from", str(file))
+    second = await nodrop("accounts", "add", "twin", "--from", str(file))
+    assert (first.code, first.err, second.code) == (0, "", 0)
+    assert "the same merchant as main" in second.err
+    assert (await nodrop("accounts", "add", "main", "--from", str(file), "--replace")).err.count("twin") == 1
+    findings = (await nodrop("accounts", "check", "--json")).json
+    assert [(row["account"], row["level"]) for row in findings if row["what"] == "merchant"] == [
+        ("main", "warning"),
+        ("twin", "warning"),
+    ]
+
+
 async def test_a_name_never_moves_to_another_channel(nodrop: Nodrop, resources: Resources, file: Path) -> None:
     await nodrop("accounts", "add", "main", "--from", str(file))
     await resources.db.execute("UPDATE accounts SET channel = 'elsewhere'")

@@ -238,6 +238,17 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I2, "order-1")},
         ),
         (
+            "two orders paid by one payment, under another name of the account",
+            {
+                "books": {
+                    "orders": (order(), CLOSED_ORDER, order("order-3", paid_by=PaymentRef("twin", "number-1"))),
+                    "payments": (*GOOD_BOOKS.payments, payment(order_no="order-3", account="twin")),
+                },
+                "effects": {"effects": (effect(), effect("order-3"))},
+            },
+            {(Invariant.I2, "order-3"), (Invariant.I4, "order-3"), (Invariant.I6, "")},
+        ),
+        (
             "order paid by the payment of another order",
             {"books": {"payments": (payment(order_no="order-2"), CLOSED_PAYMENT)}},
             {(Invariant.I1, "order-2"), (Invariant.I2, "order-1")},

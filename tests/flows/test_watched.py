@@ -118,6 +118,7 @@ async def compensated(harness: FlowHarness, evidence: Evidence) -> Outcome:
         evidence=evidence,
         received_at=None,
         due_s=60.0,
+        kept_s=86_400.0,
     )
     return await compensate_callback(harness.resources, stored.id, stored.arm_no)
 

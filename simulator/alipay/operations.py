@@ -220,7 +220,7 @@ def _find_statement(simulation: Simulation, call: Call) -> Response:
     day = _day(text_in(call.request, "bill_date"))
     if day is None or text_in(call.request, "bill_type") != "trade":
         return refusal(call, "isv.invalid_arguments", code="40002")
-    if not simulation.statement(call.account, day, CHINA):
+    if not simulation.counted_rows(call.account, day, CHINA):
         return refusal(call, "isp.bill_not_exist")
     token = token_of(call.account, day.isoformat())
     query = urlencode({"bizType": "trade", "userId": call.account.merchant_id, "bizDates": day, "token": token})
@@ -230,7 +230,8 @@ def _find_statement(simulation: Simulation, call: Call) -> Response:
 def _statement(simulation: Simulation, call: Call) -> Response:
     day = _day(parameters(call.request).get("bizDates", ""))
     assert day is not None, "the token is for a day"
-    packed = statement_zip(simulation.statement(call.account, day, CHINA), call.account, day)
+    rows, counted = (read(call.account, day, CHINA) for read in (simulation.statement, simulation.counted_rows))
+    packed = statement_zip(rows, counted, call.account, day)
     return Response(body=packed, content_type="application/zip")
 
 

@@ -238,12 +238,15 @@ COLUMNS = (
 _KINDS = {"payment": "交易", "refund": "退款"}
 
 
-def statement_zip(rows: list[Row | tuple[str, ...]], account: Account, day: date) -> bytes:
-    """Return details and summary in a zip file: CSV in GBK, between comment lines."""
+Rows = list[Row | tuple[str, ...]]
+
+
+def statement_zip(rows: Rows, counted: Rows, account: Account, day: date) -> bytes:
+    """Return details and summary in a zip file: CSV in GBK, between comment lines. Its totals are of `counted` rows."""
     seller, stem = wire_of(account).seller_id, f"{wire_of(account).seller_id}0156_{day:%Y%m%d}_业务明细"
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write(archive, f"{stem}.csv", _details(rows, seller, day))
+        _write(archive, f"{stem}.csv", _details(rows, counted, seller, day))
         _write(archive, f"{stem}(汇总).csv", f"#支付宝业务汇总查询\r\n#账号：[{seller}0156]\r\n")
     return packed.getvalue()
 
@@ -261,7 +264,7 @@ def _write(archive: zipfile.ZipFile, name: str, text: str) -> None:
     archive.writestr(info, text.encode("gbk", "replace"))
 
 
-def _details(rows: list[Row | tuple[str, ...]], seller: str, day: date) -> str:
+def _details(rows: Rows, counted: Rows, seller: str, day: date) -> str:
     text = io.StringIO()
     begins, rule = f"{day:%Y年%m月%d日} 00:00:00", "-" * 40
     text.write(
@@ -272,7 +275,15 @@ def _details(rows: list[Row | tuple[str, ...]], seller: str, day: date) -> str:
     for row in rows:
         writer.writerow(_cells(row) if isinstance(row, Row) else row)
     text.write(f"#{rule}业务明细列表结束{rule}\r\n")
+    text.write(f"#交易合计：{_total(counted, 'payment', '商家实收')}，商家优惠共0.00元\r\n")
+    text.write(f"#退款合计：{_total(counted, 'refund', '商家实收退款')}，商家优惠退款共0.00元\r\n")
     return text.getvalue()
+
+
+def _total(counted: Rows, type_: str, name: str) -> str:
+    rows = [row for row in counted if row[0] == type_]
+    total = yuan(sum(row.amount for row in rows if isinstance(row, Row)))
+    return f"{len(rows)}笔，{name}共{'-' if type_ == 'refund' and rows else ''}{total}元"
 
 
 def _cells(row: Row) -> list[str]:

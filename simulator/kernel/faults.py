@@ -66,6 +66,7 @@ class Fault(StrEnum):
     STATEMENT_OMITS = "statement_omits"
     STATEMENT_WRONG_AMOUNT = "statement_wrong_amount"
     STATEMENT_MALFORMED = "statement_malformed"
+    STATEMENT_LACKS = "statement_lacks"
 
 
 CALLBACK_FAULTS = frozenset(
@@ -153,10 +154,12 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The merchant refunds a payment in the channel's console as soon as its money has come; of those, only half of it.
     refunded_in_console: Share = 0.0
     refunded_in_part: Share = 0.0
-    # Per row of a statement: left out; a wrong amount; cut off after its second column.
+    # Per row of a statement: left out; a wrong amount; cut off after its second column; left out, and counted in the
+    # totals that it states.
     statement_omits: Share = 0.0
     statement_wrong_amount: Share = 0.0
     statement_malformed: Share = 0.0
+    statement_lacks: Share = 0.0
 
     # The channel's clock is ahead (behind, if negative): the times of its signatures and of payments.
     clock_skew_s: Annotated[float, Meta(ge=-86_400, le=86_400)] = 0.0

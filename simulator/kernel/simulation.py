@@ -160,6 +160,11 @@ class Simulation:
 
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
+        lacks = partial(self.faults.applies, Fault.STATEMENT_LACKS)
+        return [row for row in self.counted_rows(account, day, zone) if not lacks(_number_of(row))]
+
+    def counted_rows(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
+        """Return the rows that the totals of a statement count: also those that it lacks by a fault."""
         return list(self._statement_rows(account, day, zone))
 
     def pay_url(self, payment: Payment) -> str:
@@ -297,6 +302,11 @@ class Simulation:
                 yield row._replace(amount=row.amount + 1)
             else:
                 yield row
+
+
+def _number_of(row: Row | tuple[str, ...]) -> str:
+    """Return the number by which faults of a row are drawn."""
+    return (row.refund_no or row.out_trade_no) if isinstance(row, Row) else row[1]
 
 
 def _paid_event(payment: Payment, at: datetime) -> Event:

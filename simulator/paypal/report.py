@@ -16,6 +16,8 @@ from simulator.paypal.wire import error, ids_of, money
 
 PAGE_SIZE_MAX = 500
 
+Rows = list[Row | tuple[str, ...]]
+
 
 def report(simulation: Simulation, call: Call) -> Response:
     """Return a page of a day's transactions, oldest first. A period of several days is refused."""
@@ -27,18 +29,23 @@ def report(simulation: Simulation, call: Call) -> Response:
         return error(400, "INVALID_REQUEST")
     if not 1 <= size <= PAGE_SIZE_MAX or page < 1 or first.date() != last.date():
         return error(400, "INVALID_REQUEST")
-    rows = simulation.statement(call.account, first.astimezone(UTC).date())
-    within = [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
+    day = first.astimezone(UTC).date()
+    within = _within(simulation.statement(call.account, day), first, last)
+    counted = _within(simulation.counted_rows(call.account, day), first, last)
     shown = within[(page - 1) * size : page * size]
     return json_response(
         {
             "transaction_details": [{"transaction_info": _transaction(simulation, call, row)} for row in shown],
             "account_number": call.account.merchant_id,
             "page": page,
-            "total_items": len(within),
+            "total_items": len(counted),
             "total_pages": -(-len(within) // size),
         }
     )
+
+
+def _within(rows: Rows, first: datetime, last: datetime) -> Rows:
+    return [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
 
 
 def _transaction(simulation: Simulation, call: Call, row: Row | tuple[str, ...]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""WeChat Pay: `channel` (accounts, callbacks, bill), `operations` (calls), `bodies` and `wire` (signatures)."""
+"""WeChat Pay: `channel` (accounts, callbacks), `operations` (calls), `bodies`, `bills` and `wire` (signatures)."""

@@ -1,11 +1,10 @@
-"""Bodies of WeChat Pay (API v3), and the bill of a day.
+"""Bodies of WeChat Pay (API v3).
 
 Written from the channel's documentation only; it shares nothing with the adapter that it checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from msgspec import Meta
 
 from simulator.kernel.base import Account
 from simulator.kernel.faults import draw
-from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus, Row
+from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus
 from simulator.wechatpay.wire import keys_of, sealed
 
 BEIJING = timezone(timedelta(hours=8))
@@ -188,78 +187,3 @@ def certificates(account: Account) -> dict[str, Any]:
 
 def rfc3339(at: datetime) -> str:
     return at.astimezone(BEIJING).replace(microsecond=0).isoformat()
-
-
-# -- the bill ----------------------------------------------------------------------------------------------------------
-
-_COLUMNS = (
-    "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,"
-    "应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,"
-    "手续费,费率,订单金额,申请退款金额,费率备注"
-)
-_SUMS = "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额"
-
-
-def bill(rows: Iterable[Row | tuple[str, ...]], account: Account) -> bytes:
-    """Return the bill of a day: a byte order mark, the columns, unquoted cells behind a backquote, the sums."""
-    lines, paid, given_back, count = [_COLUMNS], 0, 0, 0
-    for row in rows:
-        count += 1
-        if isinstance(row, Row):
-            paid += row.amount if row.type == "payment" else 0
-            given_back += row.amount if row.type == "refund" else 0
-            lines.append(_line(_cells(row, account)))
-        else:
-            lines.append(_line(row))
-    sums = (str(count), _yuan(paid), _yuan(given_back), "0.00", "0.00000", _yuan(paid), _yuan(given_back))
-    return ("\ufeff" + "\r\n".join([*lines, _SUMS, _line(sums)]) + "\r\n").encode()
-
-
-def _cells(row: Row, account: Account) -> tuple[str, ...]:
-    is_refund = row.type == "refund"
-    amount, at = _yuan(row.amount), row.at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S")
-    merchant = (keys_of(account).appid, account.merchant_id, "0", "")
-    payment = (
-        "openid-of-a-simulated-buyer",
-        "NATIVE",
-        "REFUND" if is_refund else "SUCCESS",
-        "OTHERS",
-        row.currency,
-    )
-    if is_refund:
-        sums = ("0.00", "0.00", f"5{row.refund_no}", row.refund_no, amount, "0.00", "ORIGINAL", "SUCCESS")
-        return (
-            at,
-            *merchant,
-            row.transaction_id,
-            row.out_trade_no,
-            *payment,
-            *sums,
-            "Tea, green",
-            "",
-            *_fee("0.00", amount),
-        )
-    sums = (amount, "0.00", "0", "0", "0.00", "0.00", "", "")
-    return (
-        at,
-        *merchant,
-        row.transaction_id,
-        row.out_trade_no,
-        *payment,
-        *sums,
-        "Tea, green",
-        "",
-        *_fee(amount, "0.00"),
-    )
-
-
-def _fee(amount: str, refund_amount: str) -> tuple[str, ...]:
-    return ("0.00000", "0.60%", amount, refund_amount, "")
-
-
-def _line(cells: Iterable[str]) -> str:
-    return ",".join(f"`{cell}" for cell in cells)
-
-
-def _yuan(fen: int) -> str:
-    return f"{fen // 100}.{fen % 100:02d}"

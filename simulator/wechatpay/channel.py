@@ -27,7 +27,8 @@ from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response, json_response, problem
 from simulator.kit.rsa_keys import new_key, private_pem
 from simulator.wechatpay import elsewhere, operations
-from simulator.wechatpay.bodies import BEIJING, bill, refund_notice, rfc3339, transaction
+from simulator.wechatpay.bills import TYPES, bill
+from simulator.wechatpay.bodies import BEIJING, refund_notice, rfc3339, transaction
 from simulator.wechatpay.operations import query_value, wrong_parameter
 from simulator.wechatpay.wire import (
     Keys,
@@ -189,12 +190,14 @@ class WechatPay:
             day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
         except ValueError:
             day = None
-        if day is None or packing not in ("", "GZIP") or query_value(call.request, "bill_type") not in ("", "ALL"):
-            return wrong_parameter("bill_date: YYYY-MM-DD; bill_type: ALL; tar_type: GZIP")
+        bill_type = query_value(call.request, "bill_type")
+        if day is None or packing not in ("", "GZIP") or bill_type not in TYPES:
+            return wrong_parameter("bill_date: YYYY-MM-DD; bill_type: ALL, SUCCESS or REFUND; tar_type: GZIP")
         rows = simulation.statement(call.account, day, BEIJING)
-        if not rows:
+        counted = simulation.counted_rows(call.account, day, BEIJING)
+        if not counted:
             return wrong_parameter("账单文件不存在", "NO_STATEMENT_EXIST")
-        plain = bill(rows, call.account)
+        plain = bill(rows, counted, call.account, bill_type)
         token = token_urlsafe(24)
         self._bills[token] = gzip.compress(plain) if packing else plain
         if len(self._bills) > BILLS_MAX:

@@ -50,13 +50,17 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """Content of `Account.wire`. The first of each signs; `merchants` are the merchant's keys by certificate serial."""
+    """Content of `Account.wire`. The first of each signs; `merchants` are the merchant's keys by certificate serial.
+
+    `ordinary_bill`: bills of this merchant have the columns without 订单金额 and 申请退款金额.
+    """
 
     appid: str
     apiv3_key: str
     merchants: dict[str, str]
     platform: list[PlatformKey]
     public_keys: list[PublicKey]
+    ordinary_bill: bool = False
 
 
 def keys_of(account: Account) -> Keys:

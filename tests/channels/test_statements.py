@@ -1,6 +1,7 @@
 """Statements: fetched into a file and read row by row; one bad row does not hide the others."""
 
 import tracemalloc
+from contextlib import suppress
 from datetime import date
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from channels.base import Channel, MalformedRow, ResolvesRows, StatedTotal, StatementRow
 from channels.statement_formats import likely_format
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
-from simulator.kernel.faults import CallKind
+from simulator.kernel.faults import CallKind, FaultProfile
 from tests.channels.conftest import Env, rows_in, rows_of
 from tests.channels.driver import Driver
 from tests.channels.reports import AMOUNT, NUMBER, REFUND_NO
@@ -68,6 +69,19 @@ async def test_a_row_without_our_number_leads_to_the_id_by_which_its_payment_is_
     assert env.row.channel_reference not in row.all_ids
     assert env.row.channel_reference in await env.adapter.resolve_row(replace(row, out_trade_no="", ids=()))
     assert await env.adapter.resolve_row(replace(row, out_trade_no="", channel_transaction_id="", ids=())) == ()
+
+
+async def test_a_row_that_a_statement_counts_and_lacks_is_missing_in_its_totals(env: Env) -> None:
+    paid = await env.buy()
+    assert paid.paid_at is not None
+    env.far_side.faults.profile = FaultProfile(statement_lacks=1.0)
+    into = BytesIO()
+    with suppress(ChannelRefused):  # a statement that states nothing is empty
+        await env.adapter.fetch_statement(paid.paid_at.astimezone(env.adapter.statement_zone).date(), into)
+    if env.driver.states_totals:
+        into.seek(0)
+        found = [item for item in env.adapter.parse_statement(into) if isinstance(item, StatedTotal)]
+        assert [total for total in found if total.stated != total.read]
 
 
 async def test_a_day_without_payments_has_no_rows_or_no_statement(env: Env) -> None:

@@ -6,12 +6,16 @@ from signal import SIGKILL
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from api.v1.schemas import OrderInput
 from core.order import OrderState
 from runtime.resources import Resources
 from simulator.kernel.ledger import Key
+from storage.postgres.accounts import put_account
 from storage.postgres.orders import find_state
+from storage.postgres.sealing import Sealer
+from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.cli.conftest import MERCHANT_ID, Channel, Place
 from tests.cli.nodrop import Nodrop
 from tests.servers import eventually
@@ -69,6 +73,37 @@ async def test_differences_end_in_exit_code_3_and_are_listed_with_a_bound(
     assert "malformed" in shown.out
     cases = (await nodrop("cases", "list", "--json")).json
     assert sorted(case["reason"] for case in cases) == ["statement_duplicate", "statement_malformed"]
+
+
+async def test_a_refused_file_is_named_with_what_would_be_taken(nodrop: Nodrop, place: Place, tmp_path: Path) -> None:
+    await place("A-1")
+    file = tmp_path / "bill.csv"
+    file.write_text("\ufeff交易时间,公众账号ID,商户号\r\n")
+    ran = await nodrop("reconcile", "--account", "main", str(file))
+    assert ran.code == 1
+    assert "this looks like WeChat Pay's trade bill" in ran.err
+    assert "what is read is the sandbox's CSV" in ran.err
+
+
+async def test_a_run_over_an_incomplete_statement_is_shown_and_fails(
+    nodrop: Nodrop, resources: Resources, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """WeChat Pay's bill counts two rows, and one of them cannot be read."""
+    assert (await nodrop("migrate")).code == 0
+    driver = WechatPayDriver()
+    account = replace(driver.account("http://127.0.0.1:9"), name="wechat")
+    await put_account(resources.db, Sealer.from_setting(environ["NODROP_MASTER_KEYS"]), account)
+    file = tmp_path / "bill.csv"
+    file.write_bytes(driver.statement.replace(b"`88.88,", b"`88,88,", 1))
+
+    ran = await nodrop("reconcile", "--account", "wechat", str(file))
+
+    assert ran.code == 1
+    assert "总交易单数: 2 stated, 1 read" in ran.out
+    assert "states other totals than its rows have" in ran.err
+    assert "Traceback" not in ran.err
+    listed = await nodrop("reconciliations", "list")
+    assert "failed: the statement states other totals" in listed.out
 
 
 async def test_a_dry_run_changes_nothing(nodrop: Nodrop, channel: Channel, place: Place, resources: Resources) -> None:

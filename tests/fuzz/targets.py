@@ -17,6 +17,7 @@ import httpx
 
 from channels.adapters import open_channel
 from channels.base import Channel, ReadsResponses, StatedTotal
+from channels.statement_formats import likely_format
 from channels.transport import Response, Transport
 from core.errors import ChannelError, InvalidRequest
 from core.evidence import Evidence
@@ -143,6 +144,7 @@ def _answer(driver: Driver, adapter: Channel, question: WireRequest, data: bytes
 
 
 def _statement(adapter: Channel, data: bytes) -> None:
+    assert likely_format(BytesIO(data))
     try:
         for row in islice(adapter.parse_statement(BytesIO(data)), ROWS_MAX):
             assert isinstance(row, StatedTotal) or row.line >= 1

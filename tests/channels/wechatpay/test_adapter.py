@@ -37,6 +37,8 @@ from core.errors import (
 )
 from core.evidence import Closed, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import mismatch
+from simulator.kernel.ledger import Row as LedgerRow
+from simulator.wechatpay.bills import bill
 from tests.channels.conftest import rows_in
 from tests.channels.reports import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, CallbackRequest, Key, PaymentReport
 from tests.channels.wechatpay.driver import (
@@ -873,11 +875,31 @@ def test_a_broken_line_does_not_hide_the_following_lines(text: str) -> None:
 def test_bills_of_payments_alone_and_of_refunds_alone_are_read() -> None:
     """The one has no columns of refunds; in the other 交易时间 is the time of the payment."""
     payment, refund = DRIVER.statement_rows
-    for bill, row in ((SUCCESS_BILL, payment), (REFUND_BILL, replace(refund, line=2))):
-        assert read_rows(bill.encode()) == [row]
-        assert [total.stated for total in read_totals(bill.encode())] == [
-            total.read for total in read_totals(bill.encode())
+    for content, row in ((SUCCESS_BILL, payment), (REFUND_BILL, replace(refund, line=2))):
+        assert read_rows(content.encode()) == [row]
+        assert [total.stated for total in read_totals(content.encode())] == [
+            total.read for total in read_totals(content.encode())
         ]
+
+
+@pytest.mark.parametrize("ordinary", [False, True])
+@pytest.mark.parametrize(
+    ("bill_type", "kinds"),
+    [("ALL", ["payment", "refund"]), ("SUCCESS", ["payment"]), ("REFUND", ["refund"])],
+)
+def test_every_bill_of_the_simulated_channel_is_read(ordinary: bool, bill_type: str, kinds: list[str]) -> None:
+    account = DRIVER.simulator_account()
+    account = replace(account, wire=account.wire | {"ordinary_bill": ordinary})
+    paid = LedgerRow("payment", NUMBER, "4200000000202611230000000001", "", AMOUNT, "CNY", PAID_AT)
+    refund = paid._replace(type="refund", refund_no=REFUND_NO, amount=1000, at=PAID_AT + timedelta(seconds=1))
+    rows = [paid, refund]
+    found = bill(rows, rows, account, bill_type)
+    assert [row.kind for row in read_rows(found) if isinstance(row, StatementRow)] == kinds
+    assert [replace(row, line=0) for row in read_rows(found) if isinstance(row, StatementRow)] == [
+        replace(row, line=0) for row in DRIVER.statement_rows if row.kind in kinds
+    ]
+    assert all(total.stated == total.read for total in read_totals(found))
+    assert read_totals(found)[0].stated == len(kinds)
 
 
 def test_only_the_last_lines_are_the_sums() -> None:

@@ -11,6 +11,7 @@ from core.order import CaseReason
 from core.reconciliation import Difference, Finding
 from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
+from storage.postgres.reconciliation.candidates import CANDIDATES_MAX, UnknownMoney, find_candidates
 from storage.postgres.reconciliation.differences import (
     DIFFERENCES_MAX,
     RecordedRow,
@@ -227,6 +228,51 @@ async def test_what_was_paid_here_and_not_seen_is_found_page_by_page(db: Databas
         )
         found += [each.order_no for each in page]
     assert found == ["A-0", "A-1", "A-2"], "A-3 was seen, A-4 was paid at the end of the span"
+
+
+async def test_unpaid_orders_with_the_amount_of_a_row_are_its_candidates(db: Database) -> None:
+    """Not those of other amounts, currencies, accounts or times, and none that is paid by now; a few at most."""
+    for order_no in ("A-1", "A-2", "A-3"):
+        await placed(db, order_no)
+    await commit_evidence(db, "A-2", paid("A-2"))
+    times = await db.fetchrow("SELECT created_at, payable_until FROM payments WHERE order_no = 'A-1'")
+    assert times is not None
+    created, payable_until = times
+    day = timedelta(days=1)
+
+    def money(row_no: int, **changes: Any) -> UnknownMoney:
+        fields = {"amount": 8888, "currency": "CNY", "since": created - day, "until": created + day}
+        return UnknownMoney(row_no=row_no, **fields | changes)
+
+    rows = [
+        money(1),
+        money(2, amount=8887),
+        money(3, currency="USD"),
+        money(4, since=payable_until + 30 * day, until=payable_until + 31 * day),
+        money(5, since=created - 2 * day, until=created),
+    ]
+    assert await find_candidates(db, "alipay", rows) == {1: ["A-1", "A-3"]}
+    assert await find_candidates(db, "stripe", rows) == {}
+    assert await find_candidates(db, "alipay", []) == {}
+    for number in range(CANDIDATES_MAX):
+        await placed(db, f"B-{number}")
+    assert len((await find_candidates(db, "alipay", rows[:1]))[1]) == CANDIDATES_MAX
+
+
+async def test_candidates_are_found_without_reading_the_table(db: Database) -> None:
+    await placed(db, "A-1")
+    await db.execute(
+        """SET LOCAL session_replication_role = replica;
+           INSERT INTO payments
+           SELECT copy.* FROM (SELECT * FROM payments LIMIT 1) AS t, generate_series(1, 20000) AS i,
+                  LATERAL jsonb_populate_record(t::payments, jsonb_build_object(
+                      'order_no', 'copy-' || i, 'out_trade_no', 'n-' || i, 'amount', i)) AS copy;
+           ANALYZE payments"""
+    )
+    sql = """EXPLAIN SELECT p.order_no FROM payments p
+              WHERE p.channel_account = 'alipay' AND p.status <> 'paid' AND p.amount = 8888 AND p.created_at < now()"""
+    plan = "\n".join(row[0] for row in await db.fetch(sql))
+    assert "payments_unpaid_by_amount" in plan
 
 
 async def test_rows_near_midnight_stay_and_the_others_go(db: Database) -> None:

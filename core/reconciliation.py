@@ -15,7 +15,7 @@ import msgspec
 
 from core.decision import Decision, Outcome
 from core.evidence import Evidence, Paid, Refunded, Unclear, kind_of
-from core.order import CaseReason, Payment, PaymentStatus
+from core.order import OWN_NUMBER, CaseReason, Payment, PaymentStatus
 
 
 class Finding(StrEnum):
@@ -163,6 +163,14 @@ def _other_transaction(row: Row, payment: Payment) -> str | None:
     """Detail if the row is about other money than the money that paid here; a row may lack the transaction."""
     here, there = payment.channel_transaction_id, row.channel_transaction_id
     return f"{there} there, {here} here" if here is not None and there and here not in row.all_ids else None
+
+
+def judge_malformed(ids: Sequence[str], *, is_known: bool, exclusive: bool) -> Finding:
+    """The finding about a row that cannot be read and has these ids: one that names another system's payment alone is
+    no more of ours than if it could be read.
+    """
+    may_be_ours = is_known or exclusive or not ids or any(OWN_NUMBER.fullmatch(id_) for id_ in ids)
+    return Finding.MALFORMED if may_be_ours else Finding.UNKNOWN
 
 
 def judge_unknown(row: Row, orders: Sequence[str], *, exclusive: bool) -> tuple[Finding, str]:

@@ -64,6 +64,10 @@ class RowLookup:
         unresolved = frozenset(row_no for row_no, ids in further.items() if ids is None)
         return Found(payments=found, elsewhere=elsewhere, unresolved=unresolved)
 
+    async def find_named(self, ids: Mapping[int, Sequence[str]]) -> dict[int, Payment]:
+        """The payments that these ids of rows name, by row number."""
+        return await self._find(self._account.config.name, ids)
+
     async def _find_elsewhere(self, rows: Mapping[int, StatementRow]) -> frozenset[int]:
         """Rows of payments under other names: by our number, which is nobody else's, or by an id of the channel."""
         if not rows:

@@ -17,8 +17,8 @@ from msgspec import Struct
 from channels.base import MalformedRow, StatementRow
 from core.admission import Urgency
 from core.evidence import Source, Unclear
-from core.order import Origin, Payment
-from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge
+from core.order import Origin, Payment, PaymentStatus
+from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge, judge_malformed
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.channel_call import Deferred
 from flows.reconcile.lookup import RowLookup
@@ -83,18 +83,17 @@ class RowComparer:
             on_unknown(row)
         known = await self._see(rows, found.payments)
         results = await _all([self._compare_payment(found.payments[of_one[0].row_no], of_one) for of_one in known])
+        results.append(await self._compare_malformed(batch))
         # Orders that became paid by the rows above are no candidates any more.
         findings = await judge_unknown_rows(self._resources, self._account, unknown, found.unresolved)
-        differences = [each for each in (*findings, *_malformed(batch)) if each.kind.is_listed]
-        differences += [difference for result in results for difference in result.differences]
-        counts = Counter[str](each.kind for each in findings if not each.kind.is_listed)
-        counts[Finding.UNKNOWN] += len(found.elsewhere)
+        findings += [difference for result in results for difference in result.differences]
+        counts = Counter[str]({Finding.UNKNOWN: len(found.elsewhere)})
         for result in results:
             counts.update(result.counts)
-        counts.update(difference.kind for difference in differences)
+        counts.update(each.kind for each in findings)
         return Compared(
             counts=counts,
-            differences=sorted(differences, key=lambda difference: difference.row_no),
+            differences=sorted(filter(lambda each: each.kind.is_listed, findings), key=lambda each: each.row_no),
             door_cases=sum(result.door_cases for result in results),
         )
 
@@ -119,6 +118,18 @@ class RowComparer:
             of_payment = known.setdefault(payments[row_no].out_trade_no, [])
             of_payment.append(_Known(row_no=row_no, row=row, before=before[row_no]))
         return list(known.values())
+
+    async def _compare_malformed(self, batch: Sequence[Numbered]) -> Compared:
+        """The rows that cannot be read. Payments that they name and that are unpaid here are queried."""
+        rows = {row_no: row for row_no, row in batch if isinstance(row, MalformedRow)}
+        named = await self._lookup.find_named({row_no: row.ids for row_no, row in rows.items()})
+        payments = {payment.key: payment for payment in named.values()}
+        queried = await _all([self._query_unread(payment) for payment in payments.values()])
+        return Compared(
+            counts=sum((each.counts for each in queried), Counter[str]()),
+            differences=[self._malformed(row_no, row, named.get(row_no)) for row_no, row in rows.items()],
+            door_cases=sum(each.door_cases for each in queried),
+        )
 
     # -- one payment ---------------------------------------------------------------------------------------------------
 
@@ -148,15 +159,36 @@ class RowComparer:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
             return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
-        result = await self._patience.until_clear(
-            partial(self._query_once, payment, known.row.refund_no),
-            lambda result: not isinstance(result.evidence, Unclear),
-        )
+        result = await self._query_until_clear(payment, known.row.refund_no)
         change = result.decision.change
         moved = () if change is None else change.payments
         after = next((each for each in moved if each.key == payment.key), payment)
         refunded = known.before.refunded
         return judge(finding, detail, result.evidence, result.decision, after, refunded=refunded), after
+
+    async def _query_unread(self, payment: Payment) -> Compared:
+        """Query an unpaid payment that a row names which cannot be read: it may be the row of its money."""
+        counts, door_cases = Counter[str](), 0
+        if payment.status is not PaymentStatus.PAID and not self._dry_run and not self._cannot_be_queried(payment):
+            result = await self._query_until_clear(payment, "")
+            counts[Finding.REPAIRED] += result.payment.status is PaymentStatus.PAID
+            door_cases = 0 if result.decision.change is None else len(result.decision.change.cases)
+        return Compared(counts=counts, differences=[], door_cases=door_cases)
+
+    def _malformed(self, row_no: int, row: MalformedRow, payment: Payment | None) -> Difference:
+        exclusive = self._account.config.exclusive
+        return Difference(
+            kind=judge_malformed(row.ids, is_known=payment is not None, exclusive=exclusive),
+            row_no=row_no,
+            order_no=None if payment is None else payment.order_no,
+            out_trade_no="" if payment is None else payment.out_trade_no,
+            detail=row.reason,
+        )
+
+    async def _query_until_clear(self, payment: Payment, refund_no: str) -> QueryResult:
+        return await self._patience.until_clear(
+            partial(self._query_once, payment, refund_no), lambda result: not isinstance(result.evidence, Unclear)
+        )
 
     def _cannot_be_queried(self, payment: Payment) -> bool:
         by_reference = self._account.channel.queries_by_reference and payment.channel_reference is None
@@ -181,14 +213,6 @@ class RowComparer:
 
 def _readable(batch: Sequence[Numbered]) -> dict[int, StatementRow]:
     return {row_no: row for row_no, row in batch if isinstance(row, StatementRow)}
-
-
-def _malformed(batch: Sequence[Numbered]) -> list[Difference]:
-    return [
-        Difference(kind=Finding.MALFORMED, row_no=row_no, detail=row.reason)
-        for row_no, row in batch
-        if isinstance(row, MalformedRow)
-    ]
 
 
 def _difference(known: _Known, payment: Payment, judged: Judged) -> Difference:

@@ -14,7 +14,7 @@ from channels.base import StatementRow
 from core.decision import Case, Change, Decision, Event, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.order import CaseReason, Payment, PaymentStatus
-from core.reconciliation import CASES, Finding, compare, judge, judge_unknown
+from core.reconciliation import CASES, Finding, compare, judge, judge_malformed, judge_unknown
 from storage.postgres.reconciliation.runs import LastReconciliation
 from tests.core.states import a_payment, an_order
 
@@ -115,6 +115,23 @@ def test_finding_of_an_unknown_row(kind: str, orders: tuple[str, ...], exclusive
     assert finding is found
     assert ("A-1, A-2" in detail) == bool(orders)
     assert f"{OPEN.amount} {OPEN.currency}" in detail
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_known", "exclusive", "found"),
+    [
+        ((), False, False, Finding.MALFORMED),
+        (("ORD #1001", "t-9"), False, False, Finding.UNKNOWN),
+        (("ORD #1001", "t-9"), True, False, Finding.MALFORMED),
+        (("ORD #1001", "t-9"), False, True, Finding.MALFORMED),
+        (("0190a7c3d1f2a1b2c3d4e5f60718", "t-9"), False, False, Finding.MALFORMED),
+    ],
+)
+def test_a_malformed_row_of_another_system_is_unknown(
+    ids: tuple[str, ...], is_known: bool, exclusive: bool, found: Finding
+) -> None:
+    """A number of our form may be an order's that was restored from an older back-up."""
+    assert judge_malformed(ids, is_known=is_known, exclusive=exclusive) is found
 
 
 @given(st.integers(0, 10**14), st.sampled_from(["CNY", "USD"]), st.sampled_from([OPEN, PAID, CLOSED]), st.booleans())

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -392,6 +393,30 @@ async def test_malformed_rows_open_one_case_and_the_others_count(
     counts = await reconciliation.counts()
     assert (counts["malformed"], counts["repaired"]) == (2, 2)
     assert await reconciliation.harness.cases() == ["statement_malformed"]
+
+
+async def test_a_malformed_row_that_names_our_payment_leads_to_a_query(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """It may be the row of lost money. One that names another system's payment alone is unknown, as if it were read."""
+    lost, unpaid = await reconciliation.order_paid_at_channel(), await reconciliation.harness.placed_order()
+    line = partial(reconciliation.statement_line, amount="88.88")
+    rows = [
+        line(lost.payments[0]),
+        line(unpaid.payments[0], transaction_id="t-1"),
+        line(unpaid.payments[0], out_trade_no="ORD #1001", transaction_id="t-2"),
+    ]
+
+    run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(rows))
+
+    assert (run.counts["malformed"], run.counts["repaired"], run.counts["unknown"]) == (2, 1, 1)
+    assert await reconciliation.order_status(lost) is OrderStatus.PAID
+    assert await reconciliation.order_status(unpaid) is OrderStatus.PAYING
+    listed = await list_differences(reconciliation.resources.db, run.id)
+    assert [(each.kind, each.order_no) for each in listed] == [
+        ("malformed", lost.order.order_no),
+        ("malformed", unpaid.order.order_no),
+    ]
 
 
 async def test_an_unreadable_statement_has_no_effect(reconciliation: ReconciliationHarness, tmp_path: Path) -> None:

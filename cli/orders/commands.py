@@ -122,7 +122,7 @@ def show(order_no: str, *, as_json: bool) -> None:
 @click.argument("order_no")
 @json_option
 def refresh(order_no: str, *, as_json: bool) -> None:
-    """Ask the channels about an order's open payments now.
+    """Ask the channels about an order's open and closed payments now.
 
     Under the account's rate limit, as every query; what the channel says is committed as always. Prints the new entries
     of the timeline. Exit code 1 when the channel was not asked or gave no clear answer.
@@ -136,7 +136,7 @@ def refresh(order_no: str, *, as_json: bool) -> None:
             click.echo("  ".join(timeline_row(entry)))
         click.echo(headline(refreshed.state))
     if not refreshed.is_queried:
-        warn("none of its payments is open, so there was nothing to ask")
+        warn("its money is known, so there was nothing to ask")
     elif all(entry.kind == "unclear_seen" for entry in refreshed.entries):
         raise Stop(_no_answer(refreshed.entries))
 
@@ -227,10 +227,11 @@ async def find(db: Database, order_no: str) -> OrderHistory:
 async def _refresh(resources: Resources, order_no: str) -> Refreshed:
     """Query a few times, until the timeline has a new entry, from this process or another."""
     from core.evidence import Source
+    from core.lifecycle import on_refresh
     from flows.refresh import refresh_order
 
     before = await find(resources.db, order_no)
-    if not before.state.open_payments():
+    if not on_refresh(before.state, resources.rules).query:
         return Refreshed(before.state, is_queried=False, entries=())
     after, entries = before.state, list[TimelineEntry]()
     for number in range(REFRESH_TRIES):

@@ -12,7 +12,8 @@ from flows.close import request_close
 from flows.commit import commit_decision
 from flows.refresh import refresh_order
 from runtime.resources import Resources
-from tests.cli.conftest import Channel, Place
+from simulator.kernel.ledger import Key
+from tests.cli.conftest import MERCHANT_ID, Channel, Place
 from tests.cli.nodrop import Nodrop
 
 _AGE = "UPDATE orders SET version = version + 1, created_at = created_at - interval '3 h' WHERE order_no = $1"
@@ -140,6 +141,18 @@ async def test_a_refresh_works_without_redis(nodrop: Nodrop, place: Place, chann
     assert ran.code == 0, ran
     assert "order A-1: paid" in ran.out
     assert "redis" in ran.err
+
+
+async def test_a_refresh_of_a_closed_order_finds_money_that_came_after_the_close(
+    nodrop: Nodrop, place: Place, channel: Channel
+) -> None:
+    """Its callback was lost, and no statement is read until tomorrow."""
+    number = number_of(await place("A-1"))
+    assert (await nodrop("orders", "close", "A-1")).code == 0
+    channel.far_side.ledger.settle_late(Key(MERCHANT_ID, number), channel.far_side.now())
+    ran = await nodrop("orders", "refresh", "A-1")
+    assert (ran.code, ran.err) == (0, "")
+    assert "order A-1: paid by main" in ran.out.splitlines()[-1]
 
 
 async def test_an_order_without_open_payments_is_not_asked_about(

@@ -56,6 +56,7 @@ HARSH = FaultProfile(
     wrong_amount=0.05,
     stale=0.03,
     forged=0.20,
+    forged_checksum=0.20,
     event_never_generated=0.03,
     answered_5xx=0.05,
     html_error=0.01,

@@ -46,6 +46,15 @@ class Probing(Protocol):
         ...
 
 
+@runtime_checkable
+class SigningChecksums(Protocol):
+    """A channel that signs a checksum of the body: with a genuine callback, anybody can write others that verify."""
+
+    def with_checksum_of(self, genuine: Message, claimed: Message) -> Message:
+        """Return the claimed body under the signature of the genuine message, with its checksum."""
+        ...
+
+
 class CallbackSender:
     """Sends the callbacks of all channels. Enter it before use; `accounts` may change while it runs."""
 
@@ -143,8 +152,13 @@ class CallbackSender:
             self._start(event, 1)
 
     def forge(self, event: Event) -> None:
-        """Send two forged callbacks of the event, without resends: one by other keys, one with an altered body."""
-        self._spawn(self._forge(event))
+        """Send forged callbacks of the event as the faults have it, without resends: one by other keys and one with an
+        altered body; one with a genuine signature, where that covers a checksum.
+        """
+        if self._applies(Fault.FORGED, event):
+            self._spawn(self._forge(event))
+        if self._applies(Fault.FORGED_CHECKSUM, event):
+            self._spawn(self._forge_checksum(event))
 
     async def send_now(self, event: Event) -> bool:
         """Deliver the event once without faults; return whether it was acknowledged."""
@@ -240,6 +254,19 @@ class CallbackSender:
         for message in (by_stranger, channel.altered(genuine)):
             self.tally(event.key).forged += 1
             await self._post(claimed, message, SentAs.FORGED)
+
+    async def _forge_checksum(self, event: Event) -> None:
+        """Send a body with a wrong amount under the signature of a genuine one. It verifies, and may do no more."""
+        account, channel, now = self._accounts[event.key.merchant_id], self._channel(event), self._now()
+        if self._faults.profile.callbacks_blocked or not isinstance(channel, SigningChecksums):
+            return
+        seen = channel.callback(event, account, now, self._pay_url(event.payment))
+        claimed = _with_wrong_amount(_claim_paid(event, now))
+        wanted = channel.callback(claimed, account, now, self._pay_url(claimed.payment))
+        assert seen is not None, "every channel calls back about money"
+        assert wanted is not None, "every channel calls back about money"
+        self.tally(event.key).forged_checksum += 1
+        await self._post(claimed, channel.with_checksum_of(seen, wanted), SentAs.FORGED_CHECKSUM)
 
     async def _probe(self, event: Event) -> None:
         channel = self._channel(event)

@@ -15,6 +15,7 @@ class SentAs(StrEnum):
     WRONG_AMOUNT = "wrong_amount"
     STALE = "stale"
     FORGED = "forged"
+    FORGED_CHECKSUM = "forged_checksum"
 
 
 class AcknowledgedCallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,4 +46,5 @@ class Tally(msgspec.Struct, kw_only=True):
     exhausted: int = 0
     forged: int = 0
     forged_acknowledged: int = 0
+    forged_checksum: int = 0
     last_status: int | None = None

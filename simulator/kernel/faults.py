@@ -46,6 +46,7 @@ class Fault(StrEnum):
     WRONG_AMOUNT = "wrong_amount"
     STALE = "stale"
     FORGED = "forged"
+    FORGED_CHECKSUM = "forged_checksum"
     ANSWERED_5XX = "answered_5xx"
     TIMED_OUT = "timed_out"
     HTML_ERROR = "html_error"
@@ -114,6 +115,8 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stale: Share = 0.0
     # Per unpaid payment: two callbacks that claim paid, one signed by another key, one altered after signing.
     forged: Share = 0.0
+    # Per unpaid payment, where only a checksum is signed: a callback that claims a wrong amount, its signature good.
+    forged_checksum: Share = 0.0
     # Every delivery fails as if the network to nodrop were cut; the schedule of resends goes on.
     callbacks_blocked: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import zlib
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from simulator.kernel.base import Account, Accounts, Event, EventType, Message, 
 from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response, json_response
 from simulator.paypal import elsewhere
+from simulator.paypal.checksum import with_checksum
 from simulator.paypal.keys import (
     CERTIFICATES,
     Wire,
@@ -117,6 +119,9 @@ class Paypal:
 
     def altered(self, message: Message) -> Message:
         return replace(message, body=message.body + b" ")
+
+    def with_checksum_of(self, genuine: Message, claimed: Message) -> Message:
+        return replace(genuine, body=with_checksum(claimed.body, zlib.crc32(genuine.body)))
 
     def acknowledges(self, status: int, body: bytes) -> bool:
         del body

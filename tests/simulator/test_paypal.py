@@ -332,6 +332,16 @@ async def test_forgers_name_a_certificate_whose_key_they_have_not(shop: Shop, re
         assert not is_signed(shop, request.headers, request.body, await fetched(shop, request.headers))
 
 
+async def test_a_body_with_the_checksum_of_a_genuine_one_verifies(shop: Shop, receiver: Receiver) -> None:
+    await shop.channel.faults(forged_checksum=1)
+    await shop.client.create()
+    await until(lambda: receiver.requests)
+    ((_, request),) = receiver.requests
+    assert is_signed(shop, request.headers, request.body, await fetched(shop, request.headers))
+    claimed = json.loads(request.body)
+    assert (claimed["event_type"], claimed["resource"]["status"]) == ("PAYMENT.CAPTURE.COMPLETED", "COMPLETED")
+
+
 async def test_a_fresh_certificate_signs_and_the_one_before_is_still_served(shop: Shop, receiver: Receiver) -> None:
     await shop.approved()
     await until(lambda: receiver.requests)

@@ -215,10 +215,11 @@ class Stripe:
             raise ChannelUnreadable(f"refused_{refused.code}") from None
         if _reference(payment).startswith("pi_"):
             intent = read_json(body, Intent)
+            if intent.is_folded:
+                raise ChannelUnreadable("not_expanded")
             return intent_evidence(intent, account=self._name, number=self._number_of(payment, intent))
         session = read_json(body, Session)
-        if isinstance(session.payment_intent, str) and session.payment_status != "paid":
-            # An expired session may still have a payment under way: only the expanded payment shows it.
+        if session.is_folded:
             raise ChannelUnreadable("not_expanded")
         return session_evidence(session, account=self._name, number=self._number_of(payment, session))
 

@@ -101,6 +101,11 @@ class Intent(_Object, frozen=True, kw_only=True):
     client_secret: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-]{1,512}\Z")] | None = None
 
     @property
+    def is_folded(self) -> bool:
+        """Whether it has money, and an id in the place of its charge: only the charge shows what was refunded."""
+        return self.status == "succeeded" and isinstance(self.latest_charge, str)
+
+    @property
     def related(self) -> tuple[str, ...]:
         charge = self.latest_charge
         return distinct_ids(charge.id if isinstance(charge, Charge) else charge)
@@ -133,6 +138,14 @@ class Session(_Object, frozen=True, kw_only=True):
     def related(self) -> tuple[str, ...]:
         intent = self.payment_intent
         return intent.ids if isinstance(intent, Intent) else distinct_ids(intent)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether an id stands in the place of its payment or charge: an expired session may still have money under
+        way, and money may have gone back.
+        """
+        intent = self.payment_intent
+        return intent.is_folded if isinstance(intent, Intent) else intent is not None
 
 
 class SessionIds(msgspec.Struct, frozen=True, kw_only=True):

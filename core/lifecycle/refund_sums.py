@@ -41,7 +41,8 @@ def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded)
         return payment
     if evidence.refunded_amount is not None:
         return replace(payment, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
-    others = {number: amount for number, amount in evidence.refunds.items() if state.refund(number) is None}
+    live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}
+    others = {number: amount for number, amount in evidence.refunds.items() if number not in live}
     channel_refunds = payment.channel_refunds | others
     ours = (refund.amount for refund in state.refunds_of(payment.key) if refund.status is RefundStatus.SUCCEEDED)
     total = max(payment.refunded_amount or 0, sum(channel_refunds.values()) + sum(ours))

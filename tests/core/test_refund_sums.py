@@ -271,6 +271,13 @@ def test_a_refund_of_ours_that_failed_explains_nothing() -> None:
     assert notification(decision)[0] == "order.refunded"
 
 
+def test_a_refund_of_ours_that_failed_here_and_succeeded_there_counts() -> None:
+    failed = a_refund(status=RefundStatus.FAILED, settled_at=NOW)
+    state = a_state(closed_order(), paid_payment(), refunds=(failed,))
+    decision = decide(state, replace(UNKNOWN, refunds={failed.refund_no: 8888}))
+    assert payment_after(decision).refunded_amount == 8888
+
+
 def test_a_refund_of_ours_that_succeeds_while_the_sum_is_unknown_is_the_sum() -> None:
     processing = a_refund(status=RefundStatus.PROCESSING)
     state = a_state(closed_order(), paid_payment(refunded_amount=None), refunds=(processing,))

@@ -205,6 +205,18 @@ async def test_an_amount_that_minor_units_cannot_express_is_unreadable(currency:
 # -- what a payment's objects say --------------------------------------------------------------------------------------
 
 
+async def test_money_whose_charge_is_not_shown_is_unreadable() -> None:
+    """Only the charge shows what was refunded: without it, money that has gone back would look like a sale."""
+    folded = intent("succeeded", id="pi_1", latest_charge="ch_1")
+    for fields, payment in (
+        (folded, row("pi_1")),
+        (session(status="complete", payment_status="paid", payment_intent=folded), row()),
+        (session(status="complete", payment_status="paid", payment_intent="pi_1"), row()),
+    ):
+        with pytest.raises(ChannelUnreadable, match="not_expanded"):
+            await evidence_of(fields, payment)
+
+
 @pytest.mark.parametrize(
     "status",
     ["requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture"],

@@ -313,6 +313,10 @@ class Driver(Protocol):
     statement_rows: tuple[StatementRow, ...]
     """The rows of `statement`."""
 
+    def statement_with_number(self, number: str) -> bytes:
+        """`statement` with another number of the payment."""
+        return self.statement.replace(NUMBER.encode(), number.encode())
+
     @abstractmethod
     def malformed_statements(self) -> Mapping[str, bytes]:
         """`statement` with one defect in the first row each (amount, time …); the second row stays readable."""

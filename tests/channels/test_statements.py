@@ -160,6 +160,21 @@ def test_a_malformed_row_is_reported_and_the_others_still_count(offline: Channel
         assert good == refund, name
 
 
+@pytest.mark.parametrize("number", ["ORD #1001", "1001", "shop/2026/42"])
+def test_a_row_of_another_system_is_read_whatever_its_number(offline: Channel, driver: Driver, number: str) -> None:
+    """Malformed, it would be a difference every day, at every account where others sell too."""
+    rows = parsed(offline, driver.statement_with_number(number))
+    assert [row.out_trade_no for row in rows if isinstance(row, StatementRow)] == [number, number]
+    assert [row.channel_transaction_id for row in rows if isinstance(row, StatementRow)] == [driver.transaction] * 2
+
+
+def test_a_malformed_row_keeps_the_ids_that_can_be_read(offline: Channel, driver: Driver) -> None:
+    """By them it is asked whether it concerns us. A row without any cannot be asked."""
+    malformed = {name: parsed(offline, statement)[0] for name, statement in driver.malformed_statements().items()}
+    ids = {name: row.ids for name, row in malformed.items() if isinstance(row, MalformedRow)}
+    assert len([name for name, found in ids.items() if NUMBER in found]) > len(ids) / 2, ids
+
+
 @pytest.mark.parametrize(
     "statement", [b"", b"\n", b"<!doctype html><h1>Back soon</h1>", b'{"code":"SYSTEM_ERROR"}', b"\xff", b"\x1f\x8b"]
 )

@@ -105,9 +105,9 @@ async def test_unknown_money_is_a_case_after_a_day_where_it_can_be_ours(scenario
 
 async def test_true_callbacks_still_pay_beside_those_of_other_systems(scenario: Scenario) -> None:
     for channel in CHANNELS:
-        assert set((await send(scenario, channel, "1001")).values()) == {200}
         order = await place_at(scenario, channel, currency=CURRENCIES[channel])
         await scenario.put_off(order)
+        assert set((await send(scenario, channel, "1001")).values()) == {200}
         await scenario.pay(order, "none")
         await scenario.until("paid", order)
         assert await scenario.cases(number_of(order)) == []

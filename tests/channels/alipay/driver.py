@@ -467,6 +467,9 @@ class AlipayDriver(Driver):
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
+    def statement_with_number(self, number: str) -> bytes:
+        return zipped(details(*(line.replace(NUMBER, number) for line in (PAYMENT_LINE, REFUND_LINE))))
+
     def malformed_statements(self) -> Mapping[str, bytes]:
         altered = {
             "full-width digits": ("88.88", "８８.８８"),

@@ -124,6 +124,9 @@ APPROVAL_HINT = "approval_not_wholly_signed"
 """Reason of `Unclear` evidence from a message about an approval whose signature does not cover all of it."""
 
 
+COMBINED = "combined"
+"""The reason of a message about several payments, each named in `ids`."""
+
 UNREADABLE = "unreadable"
 """The reason of a genuine callback whose content could not be read."""
 

@@ -40,6 +40,7 @@ from core.order import OrderState, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
+from flows.combined import handle_combined, is_combined
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
@@ -207,6 +208,8 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
     if isinstance(stored.evidence, Disputed):
         return await handle_dispute(resources, stored, by, partial(_confirm, resources, by=by, within_s=within_s))
+    if is_combined(stored.evidence):
+        return await handle_combined(resources, stored, partial(_handle, resources, by=by, within_s=within_s))
     named = await find_named_payment(resources.db, stored.channel_account, stored.evidence)
     if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)

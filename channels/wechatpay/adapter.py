@@ -69,7 +69,7 @@ from core.errors import (
     ChannelUnreadable,
     InvalidRequest,
 )
-from core.evidence import Disputed, Evidence, Missing
+from core.evidence import COMBINED, Disputed, Evidence, Missing
 from core.order import Checkout, Origin, Payment
 
 DESCRIPTION_CHARACTERS_MAX = 127
@@ -333,7 +333,8 @@ class WechatPay:
             return refund_failure_evidence(failure, account=self._name, mchid=mchid, at=envelope.create_time)
         if kind == "TRANSACTION.SUCCESS" and content.is_plain:
             return self._evidence(read_json(plain, Transaction))
-        reason = "refund_notice" if kind.startswith("REFUND.") else "other_form"
+        reason = COMBINED if content.is_combined else "other_form"
+        reason = "refund_notice" if kind.startswith("REFUND.") else reason
         question = content.question(account=self._name, mchid=self._wire.mchid, reason=reason)
         if question is None:
             raise ChannelUnreadable("no_number")

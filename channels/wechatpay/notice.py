@@ -60,6 +60,10 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
         return self.out_trade_no is not None and self.sp_mchid is None
 
     @property
+    def is_combined(self) -> bool:
+        return self.combine_out_trade_no is not None
+
+    @property
     def ids(self) -> tuple[str, ...]:
         subs = self._subs
         numbers = (self.out_trade_no, self.combine_out_trade_no, self.out_order_no)

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from channels.base import Callback, Ignored
 from core.decision import Outcome
+from core.evidence import COMBINED, Unclear
 from core.order import OWN_NUMBER, OrderState, OrderStatus
 from flows.callback import compensate_callback
 from flows.parked import drain_parked
@@ -152,6 +153,33 @@ async def watch(harness: FlowHarness, number: str) -> OrderState:
     return (await place_order(harness.resources, order_terms(), request, expires_in_s=600.0)).state
 
 
+async def test_a_message_about_several_payments_asks_about_each(
+    harness: FlowHarness, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A combined order of WeChat Pay: asked about one only, the other's money would wait for its own query."""
+    states = [await harness.placed_order() for _ in range(2)]
+    payments = [state.payments[0] for state in states]
+    for payment in payments:
+        harness.pay(payment)
+    ids = tuple(payment.out_trade_no for payment in payments)
+    evidence = Unclear(channel_account="main", out_trade_no="combined-1", ids=ids, reason=COMBINED)
+    await verified_as(harness, monkeypatch, Callback(notification_id="n-1", evidence=evidence))
+    await harness.receive("main", harness.callback(payments[0]))
+    assert [(await harness.state(state)).order.status for state in states] == [OrderStatus.PAID, OrderStatus.PAID]
+    (row,) = await inbox.rows()
+    assert row["is_handled"]
+
+
+async def verified_as(harness: FlowHarness, monkeypatch: pytest.MonkeyPatch, callback: Callback) -> None:
+    """Let the adapter verify every callback as this one."""
+
+    async def verify(*_: object, **__: object) -> Callback:
+        return callback
+
+    account = await harness.resources.accounts.get("main")
+    monkeypatch.setattr(account.channel, "verify_callback", verify)
+
+
 # -- unreadable ------------------------------------------------------------------------------------------------------
 
 
@@ -215,12 +243,9 @@ async def test_a_callback_about_no_money_is_counted_and_acknowledged_unstored(
 async def test_money_of_the_other_world_is_counted_and_acknowledged_unstored(
     harness: FlowHarness, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def verify(*_: object, **__: object) -> Callback:
-        return Callback(notification_id="evt_1", evidence=None, ignored=Ignored.OTHER_WORLD)
-
     callback = await foreign_callback(harness, OTHER_NUMBER)
-    account = await harness.resources.accounts.get("main")
-    monkeypatch.setattr(account.channel, "verify_callback", verify)
+    ignored = Callback(notification_id="evt_1", evidence=None, ignored=Ignored.OTHER_WORLD)
+    await verified_as(harness, monkeypatch, ignored)
     assert (await harness.receive("main", callback)).body == b"ok"
     assert await inbox.rows() == []
     assert await counts(harness) == [CallbackCount(account="main", reason="other_world", count=1)]

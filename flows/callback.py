@@ -26,7 +26,7 @@ from core.errors import (
     NodropError,
     RedisUnavailable,
 )
-from core.evidence import Disputed, Source, Unclear, hint_of
+from core.evidence import COMBINED, Disputed, Source, Unclear, hint_of
 from core.lifecycle import (
     Approval,
     CallbackPlan,
@@ -40,7 +40,7 @@ from core.order import OrderState, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
-from flows.combined import handle_combined, is_combined
+from flows.combined import handle_combined
 from flows.commit import arm_jobs, cancel_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
@@ -208,7 +208,7 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
     if isinstance(stored.evidence, Disputed):
         return await handle_dispute(resources, stored, by, partial(_confirm, resources, by=by, within_s=within_s))
-    if is_combined(stored.evidence):
+    if isinstance(stored.evidence, Unclear) and stored.evidence.reason == COMBINED and stored.evidence.ids:
         return await handle_combined(resources, stored, partial(_handle, resources, by=by, within_s=within_s))
     named = await find_named_payment(resources.db, stored.channel_account, stored.evidence)
     if named is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing
     from channels.transport import Response
     from cli.explain.explanation import Explanation
     from core.account import AccountConfig
+    from core.evidence import Evidence
     from core.order import Payment
 
 REJECTED, MISMATCH = 3, 4
@@ -65,7 +66,7 @@ def callback(
     order. 3: rejected. 4: genuine, and not of the order. FILE may be - for standard input.
     """
     from cli.explain import inputs
-    from cli.explain.explanation import compare, explain_callback, with_note
+    from cli.explain.explanation import compare, explain_callback, named, with_note
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -74,8 +75,8 @@ def callback(
     expected = _expected(account, order_file)
     explanation = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
     if expected is None and accounts_file is None and explanation.evidence is not None:
-        expected = _in_database(account, explanation.evidence.out_trade_no)
-        explanation = explanation if expected else with_note(explanation, _UNKNOWN)
+        expected = _named_in_database(account, explanation.evidence)
+        explanation = named(explanation, expected) if expected else with_note(explanation, _UNKNOWN)
     _show(compare(explanation, expected, name), account, expected, headers, as_json=as_json)
 
 
@@ -154,6 +155,14 @@ def _expected(account: AccountConfig, source: str | None) -> Payment | None:
     from cli.explain.inputs import read_order
 
     return None if source is None else read_order(source, account.name, datetime.now(UTC))
+
+
+def _named_in_database(account: AccountConfig, evidence: Evidence) -> Payment | None:
+    """The payment that the service finds by the ids in the evidence."""
+    from storage.postgres.orders import find_named_payment
+
+    found = with_database(lambda db: find_named_payment(db, account.name, evidence))
+    return None if found is None else found[1]
 
 
 def _in_database(account: AccountConfig, number: str) -> Payment | None:

@@ -59,6 +59,12 @@ _IGNORED = {
 }
 
 
+def named(explanation: Explanation, payment: Payment) -> Explanation:
+    """The explanation with the number of the payment that one of its ids names, as the service takes it."""
+    assert explanation.evidence is not None, "it is found by its evidence"
+    return replace(explanation, evidence=replace(explanation.evidence, out_trade_no=payment.out_trade_no))
+
+
 def with_note(explanation: Explanation, note: str) -> Explanation:
     return replace(explanation, notes=(*explanation.notes, note))
 

@@ -22,6 +22,7 @@ from flows.commit import commit_decision
 from flows.notify import Notifier, push_notification
 from flows.reconcile.run import reconcile_day
 from runtime.resources import Resources
+from storage.postgres.callbacks import count_callback
 from storage.postgres.orders import find_state
 from tests.api.conftest import Channel, terms, token_of
 from tests.api.driver import Client
@@ -143,6 +144,7 @@ async def test_every_documented_metric_moves(
            VALUES ($1, current_date - 1, false, 'failed', '{"total": 1}')""",
         account,
     )
+    await count_callback(resources.db, account, "no_money")
     for table in ("pending", "callbacks", "notifications", "refunds"):
         await resources.db.execute(f"UPDATE {table} SET due_at = now() - interval '90 s'")  # noqa: S608
 

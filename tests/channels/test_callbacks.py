@@ -75,6 +75,26 @@ async def test_the_simulators_callback_about_a_refund_is_never_unpaid(env: Env) 
     assert named <= {None, refund_no}
 
 
+async def test_callbacks_of_the_merchants_other_systems_are_genuine_and_told_apart(env: Env) -> None:
+    """As the simulated channel sends them: a sale under a number of theirs, other forms, no money, against the form."""
+    await env.create()
+    await env.query()  # PayPal names the address of its certificates once it was called
+    channel = env.far_side.channels[env.driver.channel]
+    account = env.far_side.accounts[env.account.merchant_id]
+    found = {}
+    for name, message in channel.elsewhere("ORD #1001", account, env.far_side.now()).items():
+        found[name] = await env.adapter.verify_callback(message.headers, message.body, received_at=datetime.now(UTC))
+    assert {name for name, callback in found.items() if callback.evidence is None} == {
+        name for name in ("no_money", "other_world") if name in found
+    }
+    assert {name: callback.ignored for name, callback in found.items() if callback.evidence is None} == {
+        name: Ignored(name) for name in ("no_money", "other_world") if name in found
+    }
+    assert {name for name, callback in found.items() if callback.unreadable} == {"unreadable"}
+    assert isinstance(found["sale"].evidence, Paid)
+    assert all("ORD #1001" in callback.evidence.every_id for callback in found.values() if callback.evidence)
+
+
 @pytest.mark.parametrize("status", ["unpaid", "agreed", "paid", "closed"])
 async def test_a_genuine_callback_is_evidence_of_its_content(driver: Driver, offline: Channel, status: str) -> None:
     if status not in driver.callbacks.statuses:

@@ -20,7 +20,7 @@ from channels.base import Channel, ReadsResponses, StatedTotal
 from channels.statement_formats import likely_format
 from channels.transport import Response, Transport
 from core.errors import ChannelError, InvalidRequest
-from core.evidence import Evidence
+from core.evidence import Evidence, Unclear
 from core.money import AMOUNT_MAX, minor_units
 from simulator.kernel.faults import CallKind
 from tests.channels.conftest import DRIVERS, httpx_response, known, opened_offline, wire_request
@@ -125,6 +125,7 @@ def _verify(loop: asyncio.AbstractEventLoop, adapter: Channel, headers: dict[str
     except ChannelError:
         return
     assert 0 < len(callback.notification_id) <= TEXT_MAX
+    assert not callback.unreadable or isinstance(callback.evidence, Unclear)
     if callback.evidence is not None:
         _check(callback.evidence)
 
@@ -164,7 +165,7 @@ def _money(data: bytes) -> None:
 def _check(evidence: Evidence) -> None:
     """Assert that Postgres can store it: bounded numbers, bounded texts without NUL."""
     assert evidence.amount is None or 0 <= evidence.amount <= AMOUNT_MAX
-    for text in (evidence.out_trade_no, evidence.channel_account, evidence.channel_transaction_id or ""):
+    for text in (evidence.out_trade_no, *evidence.ids, evidence.channel_account, evidence.channel_transaction_id or ""):
         assert len(text) <= TEXT_MAX
         assert "\0" not in text
         text.encode()

@@ -290,12 +290,24 @@ async def test_the_query_of_a_hint_pays_the_order(harness: FlowHarness) -> None:
 
 
 @pytest.mark.usefixtures("hints")
-@pytest.mark.parametrize("number", ["", "0123456789abcdef"], ids=["unanswered", "unknown"])
-async def test_a_hint_ends_without_a_case(harness: FlowHarness, number: str) -> None:
+async def test_a_hint_that_is_not_answered_ends_without_a_case(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     harness.simulation.faults.profile = NO_ANSWERS
-    await harness.receive("main", genuine(harness, state, **({"number": number} if number else {})))
+    await harness.receive("main", genuine(harness, state))
     await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
     await compensate(harness)
     assert await harness.cases() == []
     assert await harness.fetch_value("SELECT handled_at IS NOT NULL FROM callbacks") is True
+
+
+@pytest.mark.usefixtures("hints")
+@pytest.mark.parametrize("number", ["0123456789abcdef", "019aaf3c1a2b6f0d8e1c2b3a4958"])
+async def test_a_hint_of_an_unknown_payment_is_dropped_after_a_day(harness: FlowHarness, number: str) -> None:
+    """Anybody may have written its number, also one of our form."""
+    state = await harness.placed_order()
+    await harness.receive("main", genuine(harness, state, number=number))
+    await harness.resources.db.execute("UPDATE callbacks SET kept_until = now()")
+    await compensate(harness)
+    assert await harness.cases() == []
+    assert await harness.fetch_value("SELECT count(*) FROM callbacks") == 0
+    assert await harness.fetch_value("SELECT count FROM callback_counts WHERE reason = 'unknown'") == 1

@@ -99,15 +99,16 @@ def start_payment(
         return Decision(outcome=Outcome.UNCLEAR)
     if same is not None and not rules.checkouts.needs_capture:
         return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))
-    payment = _new_payment(order, terms, 1 + len(state.payments), state.now)
+    payment, given_up = _new_payment(order, terms, 1 + len(state.payments), state.now), _given_up(state, same)
+    note = ", ".join(row.out_trade_no for row in given_up)
     change = Change(
         order=order.next_version(
             status=OrderStatus.PAYING,
             handed_off_at=state.now if terms.origin is Origin.WATCHED else order.handed_off_at,
         ),
-        event=Event(kind=Outcome.STARTED, by=Source.API, key=payment.key),
+        event=Event(kind=Outcome.STARTED, by=Source.API, key=payment.key, note=f"gives up {note}" if note else ""),
         new_payments=(payment,),
-        payments=_given_up(state, same),
+        payments=given_up,
         arm=(_first_query(payment, rules),),
     )
     return Decision(outcome=Outcome.STARTED, change=change)

@@ -299,14 +299,14 @@ def test_starting_another_payment_gives_up_the_refused_one_in_the_same_change() 
     assert decision.outcome is Outcome.STARTED
     assert decision.change is not None
     assert decision.change.payments == (GIVEN_UP,)
-    assert decision.change.order.version == 4
+    assert (decision.change.order.version, decision.change.event.note) == (4, "gives up alipay-000001")
 
 
 def test_a_payment_whose_capture_was_not_refused_is_not_given_up() -> None:
     """Its buyer may still approve it; the other payments are asked before it is captured."""
     decision = start_payment(a_state(an_order(), a_payment()), ANOTHER, RULES, asked={ALIPAY: None})
     assert decision.change is not None
-    assert decision.change.payments == ()
+    assert (decision.change.payments, decision.change.event.note) == ((), "")
 
 
 def test_no_payment_starts_beside_a_capture_that_came_after_the_query() -> None:

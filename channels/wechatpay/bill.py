@@ -136,8 +136,10 @@ class _Bill:
             cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
         except UnicodeDecodeError:
             return MalformedRow(line=number, reason="encoding")
+        if not line.startswith(b"`"):  # the rest of a row with a line break
+            return MalformedRow(line=number, reason="columns")
         ids = self._ids(cells)
-        if not line.startswith(b"`") or len(cells) != len(self._names):
+        if len(cells) != len(self._names):
             return MalformedRow(line=number, reason="columns", ids=ids)
         cell = dict(zip(self._names, cells, strict=True))
         row = _row(number, cell, ids)

@@ -67,6 +67,26 @@ async def test_an_order_is_shown_with_all_that_is_known_of_it(nodrop: Nodrop, pl
         assert text in shown.out, text
 
 
+async def test_money_that_only_a_callback_shows_is_called_unconfirmed(
+    nodrop: Nodrop, place: Place, resources: Resources
+) -> None:
+    state = await place("A-1")
+    assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["payments"][0]["confirmed"] is None
+    paid = Paid(
+        channel_account="main",
+        out_trade_no=number_of(state),
+        amount=8888,
+        currency="CNY",
+        channel_transaction_id="t-1",
+    )
+    decide = partial(
+        on_callback, key=state.payments[0].key, evidence=paid, rules=Rules(), by=Source.CALLBACK, unconfirmed=True
+    )
+    await commit_decision(resources, "A-1", decide)
+    assert "paid (unconfirmed)" in (await nodrop("orders", "show", "A-1")).out
+    assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["payments"][0]["confirmed"] is False
+
+
 async def test_an_order_as_json_is_what_the_api_shows_and_more(nodrop: Nodrop, place: Place) -> None:
     state = await place("A-1")
     document = (await nodrop("orders", "show", "A-1", "--json")).json

@@ -55,6 +55,15 @@ async def test_150_callbacks_pay_while_no_query_is_answered(scenario: Scenario) 
     assert [await scenario.cases(number_of(order)) for order in orders] == [[]] * ORDERS
 
 
+@pytest.mark.parametrize("fault", ["timed_out", "html_error", "cut"])
+async def test_a_callback_pays_however_the_queries_fail(scenario: Scenario, fault: str) -> None:
+    order = await scenario.place("unanswered")
+    await scenario.faults(**{"affected": ["query"], fault: 1.0})
+    await scenario.pay(order, None)
+    await scenario.until("paid", order)
+    assert await _confirmed(scenario, [order]) == 0
+
+
 @pytest.mark.parametrize("channel", WHOLLY_SIGNED)
 async def test_a_wholly_signed_callback_of_each_channel_pays(scenario: Scenario, channel: str) -> None:
     account = f"{channel}-unanswered"

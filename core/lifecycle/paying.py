@@ -39,7 +39,7 @@ def on_money(
     unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
-    known = with_refunds(state, payment, evidence)
+    known = with_refunds(state, payment, evidence) if isinstance(evidence, Refunded) else payment
     if payment.status is PaymentStatus.PAID and not _can_pay_now(state, payment, known):
         return _on_refund_seen(state, payment, known, evidence, by)
     paid = known.moved_to(
@@ -62,7 +62,8 @@ def on_money(
             decision = _late_payment(state, paid, evidence, late_rules, by, cases)
         case _:
             decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
-    assert decision.change is not None, "money always changes something"
+    if payment.refunded_amount is not None or decision.change is None:
+        return decision
     return replace(decision, change=replace(decision.change, resolutions=sum_resolutions(state, paid)))
 
 

@@ -14,11 +14,11 @@ from core.lifecycle.refunding import is_going_back
 from core.order import CaseReason, OrderState, Payment, RefundStatus
 
 
-def with_notice(answer: Evidence, notice: Evidence) -> Evidence:
+def with_notice(answer: Evidence, notice: Refunded) -> Evidence:
     """The answer to a query, with the total that a genuine refund notice of the same money tells if it is larger: not
     every channel's query shows every refund.
     """
-    if not isinstance(answer, Paid | Refunded) or not isinstance(notice, Refunded) or notice.refunded_amount is None:
+    if not isinstance(answer, Paid | Refunded) or notice.refunded_amount is None:
         return answer
     if _money(answer) != _money(notice):
         return answer
@@ -35,10 +35,8 @@ def with_refund(answer: Paid | Refunded, refund_no: str, amount: int) -> Evidenc
     return replace(_refunded(answer, None), refunds={refund_no: amount})
 
 
-def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded) -> Payment:
+def with_refunds(state: OrderState, payment: Payment, evidence: Refunded) -> Payment:
     """The payment with what the evidence adds to its refunds."""
-    if not isinstance(evidence, Refunded):
-        return payment
     if evidence.refunded_amount is not None:
         return replace(payment, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
     live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}

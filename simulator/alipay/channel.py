@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from simulator.alipay import elsewhere
 from simulator.alipay import keys as alipay_keys
 from simulator.alipay.keys import wire_of
+from simulator.alipay.messages import message_body
 from simulator.alipay.operations import FILE, OPERATIONS, token_of
 from simulator.alipay.wire import (
     CHARSETS,
@@ -86,7 +87,8 @@ class Alipay:
             return None
         charset = wire_of(account).charset
         headers = {"content-type": f"application/x-www-form-urlencoded; charset={charset}"}
-        return Message(headers=headers, body=callback_body(event, account))
+        body = callback_body(event, account) if event.dispute is None else message_body(event, account)
+        return Message(headers=headers, body=body)
 
     def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:
         return elsewhere.messages(number, account, now)

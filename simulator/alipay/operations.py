@@ -16,6 +16,7 @@ from http import HTTPStatus
 from urllib.parse import urlencode, urlsplit
 
 from simulator.alipay.keys import wire_of
+from simulator.alipay.messages import query_complaint
 from simulator.alipay.wire import (
     CHINA,
     HTML,
@@ -262,6 +263,7 @@ _OPERATIONS: tuple[tuple[str, CallKind, str, _Handler], ...] = (
     ("alipay.trade.close", CallKind.CLOSE, "out_trade_no", _close),
     ("alipay.trade.refund", CallKind.REFUND, "out_trade_no", _refund),
     ("alipay.trade.fastpay.refund.query", CallKind.QUERY_REFUND, "out_request_no", _query_refund),
+    ("alipay.merchant.tradecomplain.query", CallKind.DISPUTE, "complain_event_id", query_complaint),
     ("alipay.data.dataservice.bill.downloadurl.query", CallKind.STATEMENT, "bill_date", _find_statement),
 )
 

@@ -183,8 +183,12 @@ def query_fields(payment: Payment) -> dict[str, object]:
 
 def callback_body(event: Event, account: Account) -> bytes:
     """Return the posted form, signed over all but `sign` and `sign_type`, in the charset that it names."""
+    return signed_form(_callback_fields(event, account, wire_of(account).charset), account)
+
+
+def signed_form(fields: dict[str, str], account: Account) -> bytes:
+    """Return the fields as a form with their signature."""
     charset = wire_of(account).charset
-    fields = _callback_fields(event, account, charset)
     names = sorted(name for name in fields if name != "sign_type")
     string = "&".join(f"{name}={fields[name]}" for name in names).encode(charset)
     fields["sign"] = sign(wire_of(account).alipay_private_keys[0], string)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from msgspec import Meta
 
+from simulator.kernel.disputes import Dispute
 from simulator.kernel.ledger import Key, Payment, Refund
 
 Name = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_\-]{1,64}\Z")]
@@ -53,6 +54,7 @@ class EventType(StrEnum):
     PAYMENT_AGREED = "payment.agreed"
     PAYMENT_PAID = "payment.paid"
     REFUND_SUCCEEDED = "refund.succeeded"
+    DISPUTE_CHANGED = "dispute.changed"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +65,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     payment: Payment
     refund: Refund | None = None
+    dispute: Dispute | None = None
 
     @property
     def number(self) -> str:
-        """The number by which faults are drawn: the refund's, or the payment's."""
+        """The number by which faults are drawn: the dispute's, the refund's, or the payment's."""
+        if self.dispute is not None:
+            return self.dispute.dispute_id
         return self.payment.terms.out_trade_no if self.refund is None else self.refund.refund_no
 
     @property

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from simulator.kernel.base import Account, Name, Opened
+from simulator.kernel.disputes import DisputeBody
 from simulator.kernel.faults import AtFault, FaultProfile
 from simulator.kernel.ledger import Key, Payment, Refusal
 from simulator.kernel.simulation import Simulation
@@ -64,6 +65,11 @@ class Refunded(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
 
 
+class SentDispute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    dispute: DisputeBody = DisputeBody()
+    is_silent: bool = False
+
+
 class CalledBack(msgspec.Struct, frozen=True, kw_only=True):
     """`status` is nodrop's HTTP status, null without a readable response before the deadline."""
 
@@ -85,6 +91,8 @@ def routes(simulation: Simulation) -> list[Route]:
         ("POST", "/control/payments/{out_trade_no}/pay", _pay),
         ("POST", "/control/payments/{out_trade_no}/refund", _refund),
         ("POST", "/control/payments/{out_trade_no}/callback", _callback),
+        ("POST", "/control/payments/{out_trade_no}/disputes", _dispute),
+        ("POST", "/control/disputes/{callback_id}/callback", _dispute_callback),
         ("GET", "/control/arrivals", _arrivals),
         ("GET", "/control/counters", _counters),
         ("POST", "/control/reset", _reset),
@@ -206,6 +214,28 @@ async def _callback(simulation: Simulation, request: Request) -> Response:
         raise Refused(problem(409, Refusal.NOT_PAID, "the payment has no callback"))
     acknowledged = await simulation.sender.send_now(simulation.paid_event(payment))
     return json_response(CalledBack(acknowledged=acknowledged, status=simulation.sender.tally(key).last_status))
+
+
+async def _dispute(simulation: Simulation, request: Request) -> Response:
+    """Open a dispute, or change a known one; its callback is sent by the schedule unless `is_silent`."""
+    body = body_of(request, SentDispute)
+    event = simulation.dispute(_key(simulation, request), body.dispute)
+    if isinstance(event, Refusal):
+        raise Refused(problem(409, event, "only a paid payment is disputed"))
+    assert event.dispute is not None, "the event of a dispute has one"
+    simulation.dispute_events[event.callback_id] = event
+    if not body.is_silent:
+        simulation.sender.schedule(event)
+    return json_response({"dispute_id": event.dispute.dispute_id, "callback_id": event.callback_id})
+
+
+async def _dispute_callback(simulation: Simulation, request: Request) -> Response:
+    """Send the callback of a change of a dispute now, whatever has changed since."""
+    event = simulation.dispute_events.get(request.params["callback_id"])
+    if event is None:
+        raise Refused(problem(404, "NOT_FOUND", "there is no such callback of a dispute"))
+    acknowledged = await simulation.sender.send_now(event)
+    return json_response(CalledBack(acknowledged=acknowledged, status=simulation.sender.tally(event.key).last_status))
 
 
 async def _arrivals(simulation: Simulation, request: Request) -> Response:

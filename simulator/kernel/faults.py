@@ -33,6 +33,7 @@ class CallKind(StrEnum):
     TOKEN = "token"  # noqa: S105 - the word for a call
     CERTIFICATES = "certificates"
     UNDELIVERED = "undelivered"
+    DISPUTE = "dispute"
 
 
 class Fault(StrEnum):

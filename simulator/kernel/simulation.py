@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from simulator.kernel.base import Account, Channel, Event, EventType
 from simulator.kernel.callbacks import CallbackSender
 from simulator.kernel.clock import Clock, Timers, utc_now
+from simulator.kernel.disputes import Dispute, DisputeBody, changed
 from simulator.kernel.faults import AtFault, Fault, Faults
 from simulator.kernel.ledger import (
     PAYMENTS_MAX,
@@ -66,6 +67,8 @@ class Simulation:
         self._callbacks_anywhere = callbacks_anywhere
         self._timers = Timers()
         self._events: dict[Key, Event] = {}
+        self._disputes: dict[str, tuple[Dispute, Payment]] = {}
+        self.dispute_events: dict[str, Event] = {}
         self._settling: set[Key] = set()
 
     def now(self) -> datetime:
@@ -85,6 +88,8 @@ class Simulation:
         self._timers.cancel_all()
         await self.sender.clear()
         self._events.clear()
+        self._disputes.clear()
+        self.dispute_events.clear()
         self._settling.clear()
         self.faults.reset(self.faults.seed if seed is None else seed)
         self.ledger = Ledger(self._payments_max)
@@ -157,6 +162,22 @@ class Simulation:
         if isinstance(refund, Refusal):
             return refund
         return self._end_refund(refund.key, now, succeeds=True)
+
+    def dispute(self, key: Key, body: DisputeBody) -> Event | Refusal:
+        """Open or change a dispute as the buyer, the bank or the channel; the caller sends the event."""
+        now = self.now()
+        payment = self.ledger.find(key, now)
+        if payment is None or not payment.status.was_paid:
+            return Refusal.NOT_PAID
+        known = self._disputes.get(body.dispute_id)
+        dispute = changed(None if known is None else known[0], body, payment, now)
+        self._disputes[dispute.dispute_id] = dispute, payment
+        return _dispute_event(dispute, payment)
+
+    def find_dispute(self, account: Account, dispute_id: str) -> tuple[Dispute, Payment] | None:
+        """Return a dispute of the merchant with its payment."""
+        found = self._disputes.get(dispute_id)
+        return None if found is None or found[0].merchant_id != account.merchant_id else found
 
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
@@ -324,6 +345,17 @@ def _refund_event(payment: Payment, refund: Refund, at: datetime) -> Event:
     callback_id = _callback_id(EventType.REFUND_SUCCEEDED, refund.key)
     return Event(
         callback_id=callback_id, type=EventType.REFUND_SUCCEEDED, created_at=at, payment=payment, refund=refund
+    )
+
+
+def _dispute_event(dispute: Dispute, payment: Payment) -> Event:
+    callback_id = _callback_id(EventType.DISPUTE_CHANGED, payment.key, dispute.dispute_id, str(dispute.sequence))
+    return Event(
+        callback_id=callback_id,
+        type=EventType.DISPUTE_CHANGED,
+        created_at=dispute.changed_at,
+        payment=payment,
+        dispute=dispute,
     )
 
 

@@ -19,6 +19,7 @@ from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response, json_response
 from simulator.paypal import elsewhere
 from simulator.paypal.checksum import with_checksum
+from simulator.paypal.disputes import dispute_message
 from simulator.paypal.keys import (
     CERTIFICATES,
     Wire,
@@ -88,7 +89,9 @@ class Paypal:
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
         payment, refund = event.payment, event.refund
-        if event.type is EventType.PAYMENT_AGREED:
+        if event.dispute is not None:
+            event_type, kind, resource = dispute_message(event.dispute, payment)
+        elif event.type is EventType.PAYMENT_AGREED:
             event_type, kind, resource = "CHECKOUT.ORDER.APPROVED", "checkout-order", order_object(payment, (), pay_url)
         elif refund is None:
             event_type, kind, resource = "PAYMENT.CAPTURE.COMPLETED", "capture", capture_object(payment)

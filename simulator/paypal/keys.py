@@ -40,7 +40,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """Content of `Account.wire`. The first certificate signs; all of them are served.
 
-    `origin` is the URL by which the merchant reached the channel in its last call.
+    `origin` is the URL by which the merchant reached the channel in its last call, `events` are those of the webhook.
     """
 
     client_id: str
@@ -50,6 +50,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     ca: Certificate
     certificates: tuple[Certificate, ...]
     origin: str = ""
+    events: tuple[str, ...] = ("*",)
 
 
 def wire_of(account: Account) -> Wire:

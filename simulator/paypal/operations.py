@@ -17,6 +17,7 @@ from simulator.kernel.faults import CallKind, Fault
 from simulator.kernel.ledger import Key, Ledger, Payment, PaymentStatus, Refund, Refusal, Terms
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response
+from simulator.paypal.disputes import show_dispute, show_refund, show_webhook
 from simulator.paypal.keys import CERTIFICATES, is_genuine, new_token, wire_of, with_wire
 from simulator.paypal.report import report
 from simulator.paypal.wire import (
@@ -271,6 +272,27 @@ OPERATIONS: tuple[Operation, ...] = (
         pattern="/v2/payments/captures/{capture_id}/refund",
         number=_request_id,
         handle=_refund,
+    ),
+    Operation(
+        kind=CallKind.DISPUTE,
+        method="GET",
+        pattern="/v1/customer/disputes/{dispute_id}",
+        number=lambda request: request.params["dispute_id"],
+        handle=show_dispute,
+    ),
+    Operation(
+        kind=CallKind.DISPUTE,
+        method="GET",
+        pattern="/v2/payments/refunds/{refund_id}",
+        number=lambda request: request.params["refund_id"],
+        handle=show_refund,
+    ),
+    Operation(
+        kind=CallKind.UNDELIVERED,
+        method="GET",
+        pattern="/v1/notifications/webhooks/{webhook_id}",
+        number=lambda _: "",
+        handle=show_webhook,
     ),
     Operation(
         kind=CallKind.STATEMENT,

@@ -25,6 +25,7 @@ from simulator.sandbox.wire import (
     CloseBody,
     CreateBody,
     RefundBody,
+    dispute_object,
     is_signed,
     payment_object,
     refund_object,
@@ -281,6 +282,7 @@ class Sandbox:
             created_at=event.created_at,
             payment=payment_object(event.payment, pay_url),
             refund=None if event.refund is None else refund_object(event.refund),
+            dispute=None if event.dispute is None else dispute_object(event.dispute),
         )
         return msgspec.json.encode(body)
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from simulator.kernel.base import Account
 from simulator.kernel.dispatch import Call
+from simulator.kernel.disputes import Dispute
 from simulator.kernel.ledger import Payment, PaymentStatus, Refund, RefundStatus
 from simulator.kit.asgi import Request, Response
 
@@ -71,12 +72,41 @@ class RefundObject(msgspec.Struct, frozen=True, kw_only=True):
     refunded_at: datetime | None
 
 
+class DisputeObject(msgspec.Struct, frozen=True, kw_only=True):
+    dispute_id: str
+    kind: str
+    state: str
+    amount: int
+    currency: str
+    reason: str
+    outcome: str
+    respond_by: datetime | None
+    opened_at: datetime
+    changed_at: datetime
+
+
 class CallbackBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     type: str
     created_at: datetime
     payment: PaymentObject
     refund: RefundObject | None = None
+    dispute: DisputeObject | None = None
+
+
+def dispute_object(dispute: Dispute) -> DisputeObject:
+    return DisputeObject(
+        dispute_id=dispute.dispute_id,
+        kind=dispute.kind,
+        state=dispute.state,
+        amount=dispute.amount,
+        currency=dispute.currency,
+        reason=dispute.reason,
+        outcome=dispute.state if dispute.state in ("won", "lost", "closed") else "",
+        respond_by=dispute.respond_by,
+        opened_at=dispute.opened_at,
+        changed_at=dispute.changed_at,
+    )
 
 
 def payment_object(payment: Payment, pay_url: str) -> PaymentObject:

@@ -38,10 +38,11 @@ _ACCOUNT_CHARACTERS = 16
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of `Account.wire`: the newest first, all valid."""
+    """Content of `Account.wire`: the newest first, all valid. `events` are those of the webhook endpoint."""
 
     secret_keys: tuple[str, ...]
     webhook_secrets: tuple[str, ...]
+    events: tuple[str, ...] = ("*",)
 
 
 class Stripe:

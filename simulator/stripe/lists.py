@@ -11,6 +11,7 @@ from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response
+from simulator.stripe.disputes import dispute_type_and_object
 from simulator.stripe.objects import (
     INTENT,
     charge_object,
@@ -70,6 +71,8 @@ def event_object(event: Event, pay_url: str) -> Object:
 
 def _type_and_object(event: Event, pay_url: str) -> tuple[str, Object]:
     payment, has_agreed = event.payment, event.payment.agreed_at is not None
+    if event.dispute is not None:
+        return dispute_type_and_object(event.dispute, payment)
     if event.type is EventType.REFUND_SUCCEEDED:
         return "charge.refunded", charge_object(payment)
     if kind_of(payment) == INTENT:
@@ -103,6 +106,20 @@ def retrieve_event(simulation: Simulation, call: Call, _: Fields) -> Response:
         if event is None
         else object_response(event_object(event, simulation.pay_url(event.payment)))
     )
+
+
+def list_endpoints(_: Simulation, call: Call, query: Fields) -> Response:
+    """Return the merchant's one webhook endpoint."""
+    endpoint = {
+        "id": f"we_{call.account.merchant_id}",
+        "object": "webhook_endpoint",
+        "created": 0,
+        "enabled_events": call.account.wire.get("events", ["*"]),
+        "livemode": False,
+        "status": "enabled",
+        "url": call.account.callback_url,
+    }
+    return page(call, query, [endpoint])
 
 
 def list_transactions(simulation: Simulation, call: Call, query: Fields) -> Response:

@@ -15,7 +15,14 @@ from simulator.kernel.faults import CallKind, Fault
 from simulator.kernel.ledger import Ledger
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Request, Response
-from simulator.stripe.lists import list_events, list_refunds, list_transactions, retrieve_event, retrieve_refund
+from simulator.stripe.lists import (
+    list_endpoints,
+    list_events,
+    list_refunds,
+    list_transactions,
+    retrieve_event,
+    retrieve_refund,
+)
 from simulator.stripe.objects import INTENT, SESSION
 from simulator.stripe.payments import Run, close, create_intent, create_session, list_payments, refund, retrieve
 from simulator.stripe.wire import Fields, Invalid, error_response, number_of
@@ -137,5 +144,6 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(CallKind.QUERY_REFUND, "/v1/refunds/{id}", _by_id, retrieve_refund),
     _get(CallKind.UNDELIVERED, "/v1/events", _by_payment, list_events),
     _get(CallKind.UNDELIVERED, "/v1/events/{id}", _by_id, retrieve_event),
+    _get(CallKind.UNDELIVERED, "/v1/webhook_endpoints", _by_payment, list_endpoints),
     _get(CallKind.STATEMENT, "/v1/balance_transactions", _by_payment, list_transactions),
 )

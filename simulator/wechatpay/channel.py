@@ -29,6 +29,7 @@ from simulator.kit.rsa_keys import new_key, private_pem
 from simulator.wechatpay import elsewhere, operations
 from simulator.wechatpay.bills import TYPES, bill
 from simulator.wechatpay.bodies import BEIJING, refund_notice, rfc3339, transaction
+from simulator.wechatpay.complaints import dispute_notice, show_complaint
 from simulator.wechatpay.operations import query_value, wrong_parameter
 from simulator.wechatpay.wire import (
     Keys,
@@ -88,6 +89,7 @@ class WechatPay:
             _operation(CallKind.CLOSE, "POST", f"{one}/close", in_path, operations.close),
             _operation(CallKind.REFUND, "POST", refunds, refund_in_body, operations.refund),
             _operation(CallKind.QUERY_REFUND, "GET", f"{refunds}/{{number}}", in_path, operations.query_refund),
+            _operation(CallKind.DISPUTE, "GET", "/v3/merchant-service/complaints-v2/{number}", in_path, show_complaint),
             _operation(CallKind.CERTIFICATES, "GET", "/v3/certificates", nothing, operations.list_certificates),
             _operation(CallKind.STATEMENT, "GET", "/v3/bill/tradebill", of_day, self._bill),
             _operation(CallKind.STATEMENT, "GET", "/v3/billdownload/file", nothing, self._bill_file),
@@ -126,8 +128,8 @@ class WechatPay:
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        """Return the callback of a paid payment or of a refund made in the console, with its content encrypted; None
-        for other events. The address of refund notices is taken to be the payment's.
+        """Return the callback of a paid payment, of a refund made in the console, or of a dispute, with its content
+        encrypted; None for other events. The address of all notices is taken to be the payment's.
         """
         del pay_url
         if event.type is EventType.PAYMENT_PAID:
@@ -137,6 +139,9 @@ class WechatPay:
                 "transaction",
                 transaction(event.payment, account),
             )
+        elif event.dispute is not None:
+            type_, kind, content = dispute_notice(event.dispute, event.payment)
+            summary = "投诉" if kind == "complaint" else "退款异常"
         elif event.refund is not None and event.refund.in_console:
             content = refund_notice(event.refund, event.payment)
             type_, summary, kind = "REFUND.SUCCESS", "退款成功", "refund"

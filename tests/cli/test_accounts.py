@@ -504,3 +504,51 @@ async def test_a_rotation_is_of_the_same_account_and_of_its_keys_alone(
 async def test_only_an_account_that_is_there_is_rotated(nodrop: Nodrop, file: Path) -> None:
     ran = await nodrop("accounts", "rotate", "main", "--from", str(file))
     assert (ran.code, ran.line.startswith("there is no account main")) == (1, True)
+
+
+# -- events that are subscribed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", ["stripe", "paypal"])
+@pytest.mark.parametrize(
+    ("events", "level", "says"),
+    [
+        (("*",), "OK", "are sent to"),
+        (("charge.dispute.created", "CUSTOMER.DISPUTE.CREATED"), "warning", "not subscribed: "),
+    ],
+)
+async def test_events_that_are_not_sent_are_named(
+    channel: str, events: tuple[str, ...], level: str, says: str, nodrop: Nodrop, tmp_path: Path
+) -> None:
+    """Without `charge.dispute.created` nobody hears of a dispute."""
+    async with serve_channels() as (_, simulation):
+        opened = simulation.channels[channel].open_account("main", "http://127.0.0.1:8000/callbacks/main")
+        account = replace(opened.account, wire=opened.account.wire | {"events": list(events)})
+        simulation.accounts[account.merchant_id] = account
+        config = AccountConfig(
+            name="main", channel=channel, base_url=simulation.urls[channel], credentials=opened.credentials
+        )
+        path = private_file(tmp_path / "account.toml", account_toml(config))
+        ran = await nodrop("accounts", "check", "main", "--from", str(path), "--online", "--json")
+    (row,) = [row for row in ran.json if row["what"] == "events"]
+    assert (row["level"], ran.code) == (level, 0)
+    assert says in row["says"]
+
+
+async def test_a_webhook_of_another_address_is_a_warning(nodrop: Nodrop, tmp_path: Path) -> None:
+    async with serve_channels() as (_, simulation):
+        opened = simulation.channels["stripe"].open_account("main", "http://127.0.0.1:9/elsewhere")
+        simulation.accounts[opened.account.merchant_id] = opened.account
+        config = AccountConfig(
+            name="main", channel="stripe", base_url=simulation.urls["stripe"], credentials=opened.credentials
+        )
+        path = private_file(tmp_path / "account.toml", account_toml(config))
+        ran = await nodrop("accounts", "check", "main", "--from", str(path), "--online", "--json")
+    (row,) = [row for row in ran.json if row["what"] == "events"]
+    assert (row["level"], "no webhook of the channel calls" in row["says"]) == ("warning", True)
+
+
+async def test_the_world_of_an_account_is_said(nodrop: Nodrop, file: Path) -> None:
+    ran = await nodrop("accounts", "check", "main", "--from", str(file), "--json")
+    (row,) = [row for row in ran.json if row["what"] == "live"]
+    assert row["says"].startswith("test: no real money, at http://127.0.0.1:")

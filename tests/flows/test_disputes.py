@@ -1,0 +1,282 @@
+"""Disputes at five simulated channels: heard, read, kept, told, and never taken for more than the channel proves."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from core.account import AccountConfig
+from core.dispute import Dispute
+from core.errors import ChannelRefused, ChannelUnavailable
+from core.order import CaseReason, OrderState, OrderStatus, PublicStatus, public_status
+from flows.callback import compensate_callback, receive_callback
+from flows.place import PaymentRequest, place_order
+from flows.query import query_scheduled
+from flows.undelivered import ask_undelivered
+from simulator.kernel.base import Event, Message
+from simulator.kernel.disputes import DisputeBody
+from simulator.kernel.faults import AtFault
+from simulator.kernel.ledger import Key
+from storage.postgres.accounts import put_account
+from storage.postgres.cases import list_cases
+from tests.flows.conftest import FlowHarness, order_terms
+
+CHANNELS = ("sandbox", "stripe", "paypal", "wechatpay", "alipay")
+CURRENCIES = {"stripe": "USD", "paypal": "USD"}
+SILENT = AtFault(callback="event_never_generated")
+HOOK = "http://127.0.0.1:9/hook"
+
+CLAIMS = ("sandbox", "stripe", "paypal")
+INQUIRIES = CHANNELS
+FAILED_REFUNDS = ("sandbox", "stripe", "wechatpay")
+REVERSALS = ("sandbox", "paypal")
+
+
+class AtChannel:
+    """An account at one channel, a paid order there, and disputes about it."""
+
+    def __init__(self, harness: FlowHarness, channel: str) -> None:
+        self.harness = harness
+        self.simulation = harness.simulation
+        self.name = f"at-{channel}"
+        self.channel = self.simulation.channels[channel]
+        opened = self.channel.open_account(self.name, f"http://127.0.0.1:9/callbacks/{self.name}")
+        self.account = opened.account
+        self.simulation.accounts[self.account.merchant_id] = opened.account
+        self.config = AccountConfig(
+            name=self.name, channel=channel, base_url=self.simulation.urls[channel], credentials=opened.credentials
+        )
+        if channel == "alipay":
+            self.config = replace(self.config, base_url=f"{self.simulation.urls[channel]}/gateway.do")
+
+    async def placed_order(self) -> OrderState:
+        await put_account(self.harness.resources.db, self.harness.sealer, self.config)
+        terms = order_terms(currency=CURRENCIES.get(self.config.channel, "CNY"), notify_url=HOOK)
+        request = PaymentRequest(account=self.name)
+        state = (await place_order(self.harness.resources, terms, request, expires_in_s=3600)).state
+        self.simulation.open(self.key(state))
+        return state
+
+    async def paid_order(self) -> OrderState:
+        state = await self.placed_order()
+        self.simulation.pay(self.key(state), SILENT)
+        await self.query(state)
+        state = await self.harness.state(state)
+        assert state.order.status is OrderStatus.PAID
+        return state
+
+    async def query(self, state: OrderState) -> None:
+        payment = state.payments[0]
+        row = await self.harness.pending_row(payment.channel_account, payment.out_trade_no)
+        assert row is not None
+        await query_scheduled(self.harness.resources, payment.key, row.arm_no)
+
+    def key(self, state: OrderState) -> Key:
+        return Key(self.account.merchant_id, state.payments[0].out_trade_no)
+
+    def event(self, order: OrderState, **body: Any) -> Event:
+        """Let the channel open or change a dispute."""
+        event = self.simulation.dispute(self.key(order), DisputeBody(**body))
+        assert isinstance(event, Event)
+        return event
+
+    def message(self, event: Event) -> Message:
+        account = self.simulation.accounts[self.account.merchant_id]
+        message = self.channel.callback(event, account, self.simulation.now(), "http://127.0.0.1:9")
+        assert message is not None
+        return message
+
+    async def deliver(self, event: Event) -> None:
+        message = self.message(event)
+        await receive_callback(self.harness.resources, self.name, message.headers, message.body)
+
+    async def disputed(self, order: OrderState, **body: Any) -> Event:
+        event = self.event(order, **body)
+        await self.deliver(event)
+        return event
+
+    async def dispute(self, order: OrderState) -> Dispute:
+        [dispute] = (await self.harness.state(order)).disputes
+        return dispute
+
+    async def says(self, order: OrderState) -> PublicStatus:
+        state = await self.harness.state(order)
+        return public_status(state.order, state.payments, state.disputes)
+
+    async def cases(self, order: OrderState) -> list[str]:
+        return await self.harness.cases(order.order.order_no)
+
+    async def notified(self, order: OrderState) -> list[str]:
+        sql = "SELECT type FROM notifications WHERE order_no = $1 ORDER BY version"
+        return [row["type"] for row in await self.harness.resources.db.fetch(sql, order.order.order_no)]
+
+
+def next_state(event: Event, kind: str, state: str) -> dict[str, Any]:
+    """The body of the same dispute, further on."""
+    assert event.dispute is not None
+    return {"dispute_id": event.dispute.dispute_id, "kind": kind, "state": state}
+
+
+@pytest.mark.parametrize("channel", CLAIMS)
+async def test_a_claim_is_kept_until_it_is_won(harness: FlowHarness, channel: str) -> None:
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    event = await there.disputed(order)
+    dispute = await there.dispute(order)
+    assert (dispute.kind, dispute.state, dispute.amount) == ("claim", "open", order.order.amount)
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.DISPUTED, [CaseReason.DISPUTED])
+    await there.disputed(order, **next_state(event, "claim", "won"))
+    assert (await there.dispute(order)).state == "won"
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.PAID, [])
+    assert await there.notified(order) == ["order.paid", "order.disputed", "order.dispute_ended"]
+
+
+@pytest.mark.parametrize("channel", CLAIMS)
+async def test_a_lost_claim_leaves_its_case(harness: FlowHarness, channel: str) -> None:
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    event = await there.disputed(order)
+    await there.disputed(order, **next_state(event, "claim", "lost"))
+    assert (await there.dispute(order)).state == "lost"
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.DISPUTED, [CaseReason.DISPUTED])
+
+
+@pytest.mark.parametrize("channel", INQUIRIES)
+async def test_an_inquiry_or_complaint_is_told_and_moves_no_money(harness: FlowHarness, channel: str) -> None:
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    event = await there.disputed(order, kind="inquiry")
+    dispute = await there.dispute(order)
+    assert (dispute.kind, dispute.state) == ("inquiry", "open")
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.PAID, [CaseReason.DISPUTED])
+    await there.disputed(order, **next_state(event, "inquiry", "closed"))
+    assert (await there.dispute(order)).state.is_final
+    assert await there.cases(order) == []
+
+
+@pytest.mark.parametrize("channel", CLAIMS)
+async def test_late_messages_never_go_back(harness: FlowHarness, channel: str) -> None:
+    """The first message arrives after the last one, and twice."""
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    opened = there.event(order)
+    await there.disputed(order, **next_state(opened, "claim", "won"))
+    for _ in range(2):
+        await there.deliver(opened)
+    assert (await there.dispute(order)).state == "won"
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.PAID, [])
+
+
+@pytest.mark.parametrize("channel", FAILED_REFUNDS)
+async def test_a_refund_that_failed_later_is_a_case(harness: FlowHarness, channel: str) -> None:
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    await there.disputed(order, kind="refund", state="lost", amount=100)
+    dispute = await there.dispute(order)
+    assert (dispute.kind, dispute.state, dispute.amount) == ("refund", "lost", 100)
+    assert await there.cases(order) == [CaseReason.REFUND_FAILED]
+    assert await there.notified(order) == ["order.paid", "order.refund_failed"]
+
+
+async def test_a_refund_that_went_to_the_balance_is_only_kept(harness: FlowHarness) -> None:
+    """Alipay: the bank card did not take it, and the buyer has it all the same."""
+    there = AtChannel(harness, "alipay")
+    order = await there.paid_order()
+    await there.disputed(order, kind="refund", state="lost", amount=100)
+    dispute = await there.dispute(order)
+    assert (dispute.state, dispute.outcome) == ("closed", "paid to the Alipay balance")
+    assert (await there.cases(order), await there.notified(order)) == ([], ["order.paid"])
+
+
+@pytest.mark.parametrize("channel", REVERSALS)
+async def test_a_reversal_withholds_the_money(harness: FlowHarness, channel: str) -> None:
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    await there.disputed(order, kind="reversal", state="lost")
+    assert (await there.dispute(order)).kind == "reversal"
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.DISPUTED, [CaseReason.DISPUTED])
+
+
+async def test_an_event_of_paypal_only_names_its_dispute(harness: FlowHarness) -> None:
+    """Its signature covers a checksum. What the event says is not believed: the dispute is read."""
+    there = AtChannel(harness, "paypal")
+    order = await there.paid_order()
+    real = there.event(order)
+    assert real.dispute is not None
+    await there.deliver(replace(real, dispute=replace(real.dispute, state="won", amount=1)))
+    dispute = await there.dispute(order)
+    assert (dispute.state, dispute.amount) == ("open", order.order.amount)
+
+
+async def test_a_dispute_that_paypal_does_not_know_changes_nothing(harness: FlowHarness) -> None:
+    there = AtChannel(harness, "paypal")
+    order = await there.paid_order()
+    real = there.event(order)
+    assert real.dispute is not None
+    await there.deliver(replace(real, dispute=replace(real.dispute, dispute_id="0" * 20)))
+    assert (await harness.state(order)).disputes == ()
+
+
+async def test_a_dispute_before_our_query_pays_nothing_until_it_is_won(harness: FlowHarness) -> None:
+    """The callback was lost, and the buyer disputed before anybody asked."""
+    there = AtChannel(harness, "sandbox")
+    order = await there.placed_order()
+    there.simulation.pay(there.key(order), SILENT)
+    event = await there.disputed(order)
+    state = await harness.state(order)
+    assert (state.order.status, state.payments[0].status) == (OrderStatus.PAYING, "paid")
+    assert "order.paid" not in await there.notified(order)
+    await there.disputed(order, **next_state(event, "claim", "won"))
+    assert (await harness.state(order)).order.status is OrderStatus.PAID
+    assert (await there.notified(order))[-1] == "order.paid"
+
+
+async def test_undelivered_disputes_are_fetched(harness: FlowHarness) -> None:
+    """Stripe has disabled our endpoint, and lists what it could not deliver."""
+    there = AtChannel(harness, "stripe")
+    order = await there.paid_order()
+    event = there.event(order)
+    there.simulation.faults.force(event.number, AtFault(callback="lost"))
+    there.simulation.sender.schedule(event)
+    await ask_undelivered(harness.resources)
+    assert (await there.dispute(order)).state == "open"
+
+
+async def test_a_channel_that_refuses_to_show_disputes_is_a_case(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PayPal's app lacks the feature: nobody else tells of the dispute."""
+    there = AtChannel(harness, "paypal")
+    order = await there.paid_order()
+    event = there.event(order)
+    opened = (await harness.resources.accounts.get(there.name)).channel
+
+    async def refused(_: object) -> object:
+        raise ChannelRefused("NOT_AUTHORIZED")
+
+    monkeypatch.setattr(opened, "query_dispute", refused)
+    await there.deliver(event)
+    rows, _ = await list_cases(harness.resources.db, reason=CaseReason.DISPUTED)
+    assert [(row.account, row.order_no) for row in rows] == [(there.name, None)]
+    assert "NOT_AUTHORIZED" in rows[0].detail
+
+
+async def test_a_dispute_that_cannot_be_read_now_is_read_later(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = AtChannel(harness, "paypal")
+    order = await there.paid_order()
+    event = there.event(order)
+    opened = (await harness.resources.accounts.get(there.name)).channel
+
+    async def unavailable(_: object) -> object:
+        raise ChannelUnavailable("timed_out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(opened, "query_dispute", unavailable)
+        await there.deliver(event)
+    assert (await harness.state(order)).disputes == ()
+    sql = "SELECT id::text, arm_no FROM callbacks WHERE handled_at IS NULL AND channel_account = $1"
+    [row] = await harness.resources.db.fetch(sql, there.name)
+    await compensate_callback(harness.resources, row["id"], row["arm_no"])
+    assert (await there.dispute(order)).state == "open"

@@ -200,7 +200,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         """The money of a paid payment that is still there, in minor units; None: it is not known."""
         return None if self.refunded_amount is None else max(0, self.amount - self.refunded_amount)
 
-    def has_object(self, ids: tuple[str, ...]) -> bool:
+    def has_object(self, *ids: str | None) -> bool:
         """Whether the channel's object with these ids is surely its own: its number alone does not say so where it is
         watched by the channel's id.
         """

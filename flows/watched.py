@@ -34,7 +34,7 @@ async def settle_named(
         return evidence
     log.warning("watch_names_another", account=account.config.name, out_trade_no=payment.out_trade_no)
     named = replace(evidence, out_trade_no=other.out_trade_no)
-    if isinstance(named, Paid | Refunded) and other.has_object(evidence.ids):
+    if isinstance(named, Paid | Refunded) and other.has_object(*evidence.every_id):
         decide = partial(on_query, key=other.key, evidence=named, rules=account.rules, by=by)
         await commit_evidence(resources, other.order_no, decide)
     return named

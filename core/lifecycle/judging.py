@@ -130,7 +130,7 @@ def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool
     already; a mismatch is committed too (it opens a case), and the channel is queried all the same, as it is about a
     payment that only a callback has paid. `Unclear` and a bare number are only reasons to query.
     """
-    is_told = payment.has_object(evidence.ids)
+    is_told = payment.has_object(*evidence.ids, evidence.channel_transaction_id)
     differs = is_told and mismatch(payment, evidence) is not None
     is_enough = is_told and not isinstance(evidence, Unclear)
     is_enough &= payment.status is PaymentStatus.PAID or trusts_callback

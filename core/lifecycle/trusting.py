@@ -73,7 +73,7 @@ def _may_pay(
     is_payable = payment.status is PaymentStatus.OPEN and not state.order.is_resolved and not was_ended
     has_case = any(reason is not CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
     is_doubted = has_case or bool(state.disputes) or payment.refunded_amount != 0
-    is_sure = isinstance(message.evidence, Paid) and payment.has_object(message.evidence.ids)
+    is_sure = isinstance(message.evidence, Paid) and payment.has_object(*message.evidence.every_id)
     if not is_sure or not is_payable or is_doubted:
         return False
     return _is_unanswered(row, message, state.now, rules) and all(_agrees(other, message) for other in others)

@@ -11,7 +11,7 @@ import msgspec
 from core.dispute import Dispute
 from core.errors import InvalidRequest
 from core.evidence import Evidence
-from core.lifecycle import named_payment
+from core.lifecycle import named_payment, other_named
 from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, Pending, Refund
 from storage.postgres.database import Database, storable
 from storage.postgres.payments import PAYMENT_JSON, find_payments_by_ids
@@ -131,16 +131,25 @@ async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | N
 async def find_named_payment(db: Database, account: str, evidence: Evidence) -> tuple[OrderState, Payment] | None:
     """The payment that evidence of this account is about, by any id in it, with its order.
 
-    A number of ours is looked for first, and names no other payment.
+    A number of ours is looked for first, and names no other payment. A watched payment is not meant if the message
+    names another one: its query tells.
     """
     key = PaymentKey(account, storable(evidence.out_trade_no))
     state = await find_state_by_payment(db, key)
     payment = None if state is None else state.payment(key)
-    if state is None or payment is None or payment.origin is not Origin.OURS:
-        named = named_payment(evidence.every_id, await find_payments_by_ids(db, account, evidence.every_id))
+    if payment is None or payment.origin is not Origin.OURS:
+        named = await _find_named(db, account, evidence)
         state = None if named is None else await find_state(db, named.order_no)
         payment = None if state is None or named is None else state.payment(named.key)
     return None if state is None or payment is None else (state, payment)
+
+
+async def _find_named(db: Database, account: str, evidence: Evidence) -> Payment | None:
+    found = await find_payments_by_ids(db, account, evidence.every_id)
+    named = named_payment(evidence.every_id, found)
+    if named is None or named.origin is Origin.OURS:
+        return named
+    return other_named(named, evidence, found) or named
 
 
 async def find_state_by_page_token(db: Database, token: str, *, days: int) -> OrderState | None:

@@ -105,7 +105,7 @@ def test_the_channels_id_as_the_number_of_a_watched_payment_confirms_nothing() -
 def test_a_number_alone_names_no_object_of_a_payment_that_is_watched_by_another_id(
     payment: Payment, ids: tuple[str, ...], *, has_object: bool
 ) -> None:
-    assert payment.has_object(ids) is has_object
+    assert payment.has_object(*ids) is has_object
 
 
 @pytest.mark.parametrize("amount", [8888, 1])

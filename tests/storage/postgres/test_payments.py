@@ -1,8 +1,11 @@
 """Payments by any id that a channel may name them by."""
 
+import pytest
+
 from core.lifecycle import PaymentTerms
 from core.order import Origin, PaymentKey, PaymentStatus
 from storage.postgres.database import Database
+from storage.postgres.orders import find_named_payment
 from storage.postgres.payments import find_payments_by_ids
 from tests.storage.postgres.tools import closed, commit_evidence, number, paid, placed, terms_of
 
@@ -42,3 +45,26 @@ async def test_an_id_of_two_payments_is_first_of_all_a_number(db: Database) -> N
 
 async def test_text_that_no_row_can_hold_finds_nothing(db: Database) -> None:
     assert await find_payments_by_ids(db, "alipay", ["a\0b", "\ud800"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("ids", "order_no"),
+    [
+        (("WC-7", "ref-1"), "A-1"),
+        (("1001", "ref-1"), "A-1"),
+        (("1002", "1001", "ref-1"), "A-1"),
+        # the object of A-1 names A-2 and not its own number: A-2 is queried, and is not paid by this
+        (("1002", "ref-1"), "A-2"),
+        (("alipay-A-3", "1001", "ref-1"), "A-3"),
+        (("WC-8", "ref-8"), None),
+    ],
+)
+async def test_a_message_finds_its_payment_by_any_of_its_ids(
+    db: Database, ids: tuple[str, ...], order_no: str | None
+) -> None:
+    await placed(db, "A-1", payment=watched("1001", "ref-1"))
+    await placed(db, "A-2", payment=watched("1002", "ref-2"))
+    await placed(db, "A-3")
+    named = await find_named_payment(db, "alipay", paid(key=PaymentKey("alipay", ids[0]), ids=ids, transaction="t-9"))
+    assert (None if named is None else named[0].order.order_no) == order_no
+    assert named is None or named[1].order_no == order_no

@@ -22,10 +22,12 @@ class HostProblem(NamedTuple):
 
 def host_problem(account: AccountConfig) -> HostProblem | None:
     """The reason why such an account is not added or changed, or None. One that is stored goes on, with a warning."""
+    if account.channel not in ADAPTERS:
+        return None
     if account.channel in WITHOUT_HOST:
         says = f"is true, and {account.channel} moves no real money"
         return HostProblem("live", says) if account.live else None
-    hosts = ADAPTERS[account.channel].description.hosts
+    hosts = _hosts(account.channel)
     if not account.base_url or account.custom_host or is_loopback(account.base_url) or _host(account.base_url) in hosts:
         return None
     says = f"is at none of {account.channel}'s own hosts ({', '.join(hosts)}): set custom_host = true if that is meant"
@@ -34,8 +36,13 @@ def host_problem(account: AccountConfig) -> HostProblem | None:
 
 def is_own_host(account: AccountConfig) -> bool:
     """Whether the account is at one of its channel's own hosts."""
-    hosts = ADAPTERS[account.channel].description.hosts
+    hosts = _hosts(account.channel)
     return account.channel not in WITHOUT_HOST and (not account.base_url or _host(account.base_url) in hosts)
+
+
+def _hosts(channel: str) -> tuple[str, ...]:
+    """The channel's own hosts; none of a channel that does not exist, which opening the account says."""
+    return ADAPTERS[channel].description.hosts if channel in ADAPTERS else ()
 
 
 def is_loopback(url: str) -> bool:

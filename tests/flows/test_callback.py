@@ -177,6 +177,7 @@ async def test_an_unconfirmed_callback_is_acknowledged_and_compensated_later(
     assert (await harness.state(state)).order.status is OrderStatus.PAID
 
 
+@pytest.mark.usefixtures("short_timeouts")
 async def test_a_hanging_channel_does_not_delay_the_acknowledgement_beyond_its_budget(harness: FlowHarness) -> None:
     """The channel expects the acknowledgement within five seconds, also when its queries hang."""
     state = await harness.placed_order()
@@ -218,6 +219,7 @@ async def test_a_callback_that_waits_for_the_breaker_uses_no_attempt(
     assert int(str(after["arm_no"])) > int(str(before["arm_no"]))
 
 
+@pytest.mark.usefixtures("short_timeouts")
 async def test_a_callback_that_waits_for_the_lease_uses_no_attempt(
     harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:

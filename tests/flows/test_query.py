@@ -44,6 +44,7 @@ async def test_an_unpaid_payment_is_queried_again_after_n_squared_minutes(harnes
     assert gaps == [(2, 4), (3, 9), (4, 16), (5, 25)]
 
 
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize("fault", ["answered_5xx", "html_error", "cut", "truncated", "timed_out"])
 async def test_an_unclear_response_is_not_a_failure_and_is_queried_again(harness: FlowHarness, fault: str) -> None:
     """Treating a network error as *failed* loses orders."""

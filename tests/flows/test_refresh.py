@@ -72,6 +72,7 @@ async def test_a_refresh_keeps_the_attempt_and_releases_its_lease(harness: FlowH
     assert (row.attempt, row.arm_no, row.is_leased) == (1, 1, False)
 
 
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize("fault", ["answered_5xx", "html_error", "timed_out"])
 async def test_a_refresh_with_an_unclear_result_returns_the_order_unchanged(harness: FlowHarness, fault: str) -> None:
     state = await harness.placed_order()

@@ -191,6 +191,7 @@ def refunded_outside(harness: FlowHarness, state: OrderState) -> None:
     harness.simulation.ledger.settle_refund(channel_refund.key, now, succeeds=True)
 
 
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize(
     "profile",
     [
@@ -216,6 +217,7 @@ async def test_a_refund_request_without_a_response_is_unclear(harness: FlowHarne
     assert len(channel_refunds(harness)) == 1
 
 
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize(
     "profile",
     [

@@ -214,6 +214,7 @@ async def test_a_full_pool_of_this_process_opens_no_breaker(
     assert await harness.resources.admission.open_breakers(["main"]) == []
 
 
+@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.usefixtures("waits")
 async def test_a_query_that_the_budget_cuts_off_had_no_answer(harness: FlowHarness) -> None:
     state = await harness.placed_order(ACCOUNT)

@@ -186,6 +186,7 @@ async def test_a_second_refresh_within_three_seconds_is_429_and_the_form_still_f
     assert (form.status, form.headers["location"]) == (303, f"{address}?lang=zh")
 
 
+@pytest.mark.usefixtures("long_cooldown")
 async def test_a_thousand_refreshes_at_once_are_one_query(
     client: Client, buyer: Client, account: str, channel: Channel
 ) -> None:

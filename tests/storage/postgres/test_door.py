@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from core.decision import Change, Decision, Event, Observation, Outcome
 from core.errors import NumberTaken, TransactionClaimed
-from core.evidence import Source, Unclear
+from core.evidence import Refunded, Source, Unclear
 from core.lifecycle import on_close_requested, on_created, on_deadline, on_refresh, start_payment
 from core.order import (
     CaseReason,
@@ -98,6 +98,22 @@ async def test_what_was_decided_is_what_is_read(db: Database) -> None:
     after = committed.state_after
     assert after is not None
     assert (after.order, after.payments, after.open_cases) == (state.order, state.payments, state.open_cases)
+
+
+async def test_an_unknown_refunded_sum_is_read_as_unknown_and_becomes_known(db: Database) -> None:
+    """Unknown is not 0: read as 0 the payment would look like a sale."""
+    await placed(db)
+    unknown = Refunded(**asdict(paid()), refunded_amount=None)
+    await commit_evidence(db, "A-1", unknown)
+    state = await get_state(db)
+    assert (state.order.status, state.payments[0].refunded_amount) == (OrderStatus.PAYING, None)
+    columns = "refunded_amount, is_refund_amount_unknown"
+    assert [tuple(row.values()) for row in await rows(db, "payments", columns)] == [(0, True)]
+
+    await commit_evidence(db, "A-1", replace(unknown, refunds={"console-1": 30}))
+    [payment] = (await get_state(db)).payments
+    assert (payment.refunded_amount, payment.channel_refunds) == (30, {"console-1": 30})
+    assert [tuple(row.values()) for row in await rows(db, "payments", columns)] == [(30, False)]
 
 
 async def test_paying_resolves_its_rows_and_tells_the_merchant_in_the_same_statement(db: Database) -> None:

@@ -211,6 +211,11 @@ def test_only_unknown_payments_and_refunds_are_queried() -> None:
     assert {finding for finding in Finding if finding.is_queried} == {Finding.PAID_THERE_ONLY, Finding.REFUND}
 
 
+def test_a_run_lists_differences_and_rows_with_candidates() -> None:
+    listed = {finding for finding in Finding if finding.is_listed}
+    assert listed == {finding for finding in Finding if finding.is_difference} | {Finding.CANDIDATES}
+
+
 def test_every_difference_opens_a_case() -> None:
     """The case is opened by reconciliation or by the door."""
     differences = {finding for finding in Finding if finding.is_difference}

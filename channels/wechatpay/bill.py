@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -84,7 +85,8 @@ def rows(statement: IO[bytes]) -> Iterator[StatementItem]:
     """
     lines = _lines(statement)
     _, first = next(lines, (0, b""))
-    bill = _Bill(_names(first))
+    encoding = _encoding(first)
+    bill = _Bill(_names(first, encoding), encoding)
     held: deque[tuple[int, bytes]] = deque()
     for numbered in lines:  # only the last lines can be the sums: a goods name may contain line breaks
         held.append(numbered)
@@ -113,27 +115,38 @@ def _lines(statement: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         raise ChannelUnreadable("statement_packing") from None
 
 
-def _names(line: bytes) -> list[str]:
+def _encoding(line: bytes) -> str:
+    """UTF-8, or GBK where a spreadsheet has saved the file."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "gb18030"
+    return "utf-8"
+
+
+def _names(line: bytes, encoding: str) -> list[str]:
     """Names of the columns, or of the sums, in order; none if the line is no text."""
     try:
-        return [name.strip().removeprefix("`") for name in line.decode("utf-8-sig").split(",")]
+        names = line.removeprefix(BOM_UTF8).decode(encoding).split(",")
     except UnicodeDecodeError:
         return []
+    return [name.strip().removeprefix("`") for name in names]
 
 
 class _Bill:
     """Columns of one bill, with the count and the sums of its rows so far. Malformed rows are in none of them."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], encoding: str) -> None:
         if len(set(names)) < len(names) or not {*_COLUMNS} <= {*names} or not {*_AMOUNTS} & {*names}:
             raise ChannelUnreadable("statement_header")
         self._names = names
+        self._encoding = encoding
         self._count = self._paid = self._given_back = 0
 
     def read(self, number: int, line: bytes) -> StatementRow | MalformedRow | None:
         """Row of a line; None when it moved no money. Every row that can be read counts in the bill's sums."""
         try:
-            cells = [cell.strip() for cell in line.decode().removeprefix("`").split(",`")]
+            cells = [cell.strip() for cell in line.decode(self._encoding).removeprefix("`").split(",`")]
         except UnicodeDecodeError:
             return MalformedRow(line=number, reason="encoding")
         if not line.startswith(b"`"):  # the rest of a row with a line break
@@ -156,9 +169,9 @@ class _Bill:
 
     def totals(self, end: list[bytes]) -> Iterator[StatedTotal]:
         """The sums in the last lines of the bill."""
-        if len(end) < _END_LINES or _COUNT not in (names := _names(end[0])):
+        if len(end) < _END_LINES or _COUNT not in (names := _names(end[0], self._encoding)):
             raise ChannelUnreadable("statement_without_sums")
-        stated = dict(zip(names, _names(end[1]), strict=False))
+        stated = dict(zip(names, _names(end[1], self._encoding), strict=False))
         yield StatedTotal(name=_COUNT, stated=_count(stated.get(_COUNT, "")), read=self._count)
         for sums, read in ((_AMOUNT_SUMS, self._paid), (_REFUND_SUMS, self._given_back)):
             name = next((name for name in sums if name in names), None)

@@ -561,6 +561,7 @@ class WechatPayDriver(Driver):
         return {
             "without a byte order mark": plain,
             "LF alone": self.statement.replace(b"\r\n", b"\n"),
+            "saved in GBK by a spreadsheet": plain.decode().encode("gbk"),
             "packed": gzip.compress(self.statement),
             "an empty line before the sums": plain.replace("总交易单数".encode(), "\r\n总交易单数".encode()),
             "sums without backquotes": plain.replace(b"`2,`80.00,`9.00,`1.00,", b"2,80.00,9.00,1.00,"),

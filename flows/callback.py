@@ -214,6 +214,8 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
     state, payment = named
+    if payment.out_trade_no != stored.evidence.out_trade_no:
+        await callbacks.assign(resources.db, stored.id, payment.out_trade_no)
     account = await resources.accounts.get(stored.channel_account)
     stored = replace(stored, evidence=replace(stored.evidence, out_trade_no=payment.out_trade_no))
     plan = plan_callback(payment, stored.evidence, trusts_callback=account.config.trust_callback is True)

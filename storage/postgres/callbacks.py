@@ -137,6 +137,8 @@ WITH dropped AS (
     DELETE FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} RETURNING channel_account
 ){_COUNT.format(counted="SELECT channel_account, 'unknown', 1, clock_timestamp() FROM dropped")}"""
 
+_ASSIGN = "UPDATE callbacks SET out_trade_no = $2 WHERE id = $1::uuid AND out_trade_no <> $2"
+
 _COUNTS = "SELECT channel_account AS account, reason, count FROM callback_counts ORDER BY 1, 2"
 
 _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
@@ -224,6 +226,11 @@ async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[
 async def drop(db: Database, callback: StoredCallback) -> None:
     """Delete it and count it, in one statement: it is another system's."""
     await db.execute(_DROP, callback.id, callback.arm_no)
+
+
+async def assign(db: Database, callback_id: str, out_trade_no: str) -> None:
+    """File it under the number of the payment that another of its ids names: its case is a case of that payment."""
+    await db.execute(_ASSIGN, callback_id, out_trade_no)
 
 
 async def count_callback(db: Database, account: str, reason: str) -> None:

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from channels.base import Callback, Ignored
 from core.decision import Outcome
-from core.evidence import COMBINED, Unclear
+from core.evidence import COMBINED, Paid, Unclear
 from core.order import OWN_NUMBER, OrderState, OrderStatus
 from flows.callback import compensate_callback
 from flows.parked import drain_parked
@@ -168,6 +168,27 @@ async def test_a_message_about_several_payments_asks_about_each(
     assert [(await harness.state(state)).order.status for state in states] == [OrderStatus.PAID, OrderStatus.PAID]
     (row,) = await inbox.rows()
     assert row["is_handled"]
+
+
+async def test_a_contradicted_callback_that_names_its_payment_by_another_id_is_a_case_of_its_order(
+    harness: FlowHarness, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await harness.placed_order()
+    number = state.payments[0].out_trade_no
+    evidence = Paid(
+        channel_account="main",
+        out_trade_no="WC-1001",
+        ids=(number,),
+        amount=state.payments[0].amount,
+        currency="CNY",
+        channel_transaction_id="t-1",
+    )
+    await verified_as(harness, monkeypatch, Callback(notification_id="n-1", evidence=evidence))
+    await harness.receive("main", harness.callback(state.payments[0]))
+    await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
+    await inbox.compensate()
+    assert [row["out_trade_no"] for row in await inbox.rows()] == [number]
+    assert await harness.cases(state.order.order_no) == ["callback_contradicted"]
 
 
 async def verified_as(harness: FlowHarness, monkeypatch: pytest.MonkeyPatch, callback: Callback) -> None:

@@ -22,6 +22,7 @@ ALL = [
     "0007_channel_transaction.sql",
     "0008_checkout_ends.sql",
     "0010_disputes.sql",
+    "0011_callbacks_kept.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
 ]
@@ -137,6 +138,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
     assert {row["tablename"] for row in tables} == {
         "accounts",
         "api_keys",
+        "callback_counts",
         "callbacks",
         "cases",
         "disputes",

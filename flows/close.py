@@ -108,8 +108,9 @@ async def request_close(resources: Resources, order_no: str) -> OrderState:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.ALREADY_PAID:
         raise OrderPaid(f"order {order_no} is paid")
-    leased = await pending.claim(resources.db, deadline_key(order_no), resources.settings.lease_s)
-    if leased is not None:
+    # A worker may have been faster at the job of the deadline that has just moved.
+    leased = await wait_for_lease(resources, deadline_key(order_no), resources.settings.callback_confirm_s)
+    if not isinstance(leased, NoLease):
         await close_leased(resources, leased)
     state = await find_state(resources.db, order_no)
     if state is None:

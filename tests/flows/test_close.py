@@ -1,18 +1,21 @@
 """The deadline of an order: query, close at the channel, query again, then close here. Late money is not lost."""
 
+import asyncio
+
 import pytest
 
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound, OrderPaid
+from core.jobs import Job
 from core.lifecycle import LatePolicy
-from core.order import OrderState, OrderStatus, PaymentStatus, PublicStatus, public_status
+from core.order import OrderState, OrderStatus, PaymentStatus, PublicStatus, deadline_key, public_status
 from flows.accept import accept_late
-from flows.close import close_scheduled, request_close
+from flows.close import close_leased, close_scheduled, request_close
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.refresh import refresh_order
 from simulator.kernel.faults import CallKind, FaultProfile
-from storage.postgres import notifications
+from storage.postgres import notifications, pending
 from tests.flows.conftest import HOOK, FlowHarness, PendingRow
 
 
@@ -129,6 +132,24 @@ async def test_a_merchant_closes_an_order_with_the_steps_of_the_deadline(harness
     assert calls_about(harness, state) == ["create", "query", "close", "query"]
     repeated = await request_close(harness.resources, state.order.order_no)
     assert repeated.order.status is OrderStatus.CLOSED
+
+
+async def test_a_worker_that_takes_the_moved_deadline_first_is_waited_for(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job is due at once, so it often is the first."""
+    resources, state = harness.resources, await harness.placed_order()
+    workers: list[asyncio.Task[Outcome]] = []
+
+    async def arm(_jobs: list[Job]) -> None:
+        leased = await pending.claim(resources.db, deadline_key(state.order.order_no), 20.0)
+        if leased is not None:
+            workers.append(asyncio.create_task(close_leased(resources, leased)))
+
+    monkeypatch.setattr(resources.queue, "arm", arm)
+    assert (await request_close(resources, state.order.order_no)).order.status is OrderStatus.CLOSED
+    assert [await worker for worker in workers] == [Outcome.CLOSED]
+    assert calls_about(harness, state) == ["create", "query", "close", "query"]
 
 
 async def test_closing_an_order_that_was_just_paid_raises_order_paid(harness: FlowHarness) -> None:

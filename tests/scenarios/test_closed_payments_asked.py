@@ -93,7 +93,7 @@ async def test_an_approved_payment_of_a_closed_order_is_asked_and_never_captured
     captures = (await calls_about(scenario, order)).count("capture")
 
     await scenario.refresh(order)
-    await scenario.make_due(order)
+    await scenario.make_due(order, ago_s=1.0)
     await eventually(lambda: was_asked_again(scenario, order))
 
     assert (await calls_about(scenario, order)).count("capture") == captures

@@ -20,6 +20,9 @@ from tests.scenarios.scenario import AMOUNT, Scenario
 from tests.servers import eventually
 
 BY_QUERY = {"query", "sweep"}
+OVERDUE_S = 1.0
+"""Due for longer than `SWEEP_GRACE_S`, so that the sweep takes it at once."""
+
 MARGIN_S = 0.5
 """`PAYABLE_MARGIN_S` of the stack."""
 
@@ -30,11 +33,12 @@ async def test_money_after_the_end_of_the_order_is_found(scenario: Scenario, cha
     number = payment.out_trade_no
     order_no = await watched(scenario, payment)
     await scenario.until("closed", order_no)
-    await eventually(partial(was_asked_after, scenario, order_no, MARGIN_S))
+    await eventually(partial(has_ended, scenario, order_no))
+    await scenario.make_due(order_no, ago_s=OVERDUE_S)
+    await eventually(partial(was_asked_after_its_end, scenario, order_no))
     assert await payment_status(scenario, number) == "open"
 
     await paid_elsewhere(scenario, payment)
-    await scenario.make_due(order_no)
 
     await scenario.until("paid", order_no)
     assert await scenario.paid_by(order_no) in BY_QUERY
@@ -45,10 +49,9 @@ async def test_a_watched_payment_ends_with_the_end_that_its_channel_names(scenar
     payment = await created_elsewhere(scenario, "sandbox", ends_in_s=3)
     order_no = await watched(scenario, payment)
     await scenario.until("closed", order_no)
-    assert await payment_status(scenario, payment.out_trade_no) == "open"
 
     async def is_closed() -> bool:
-        await scenario.make_due(order_no)
+        await scenario.make_due(order_no, ago_s=OVERDUE_S)
         return await payment_status(scenario, payment.out_trade_no) == "closed"
 
     await eventually(is_closed)
@@ -105,9 +108,14 @@ async def payment_status(scenario: Scenario, number: str) -> str:
     return str(await scenario.db.fetchval("SELECT status FROM payments WHERE out_trade_no = $1", number))
 
 
-async def was_asked_after(scenario: Scenario, order_no: str, seconds: float) -> bool:
-    """Return whether the channel was asked later than so many seconds after the end of the order."""
-    await scenario.make_due(order_no)
+async def has_ended(scenario: Scenario, order_no: str) -> bool:
+    """Return whether the margin after the end of the order has passed."""
+    sql = "SELECT now() > expires_at + make_interval(secs => $2) FROM orders WHERE order_no = $1"
+    return bool(await scenario.db.fetchval(sql, order_no, MARGIN_S))
+
+
+async def was_asked_after_its_end(scenario: Scenario, order_no: str) -> bool:
+    """Return whether the channel was asked after the end of the order and the margin."""
     sql = """SELECT count(*) FROM observations b JOIN orders o USING (order_no)
               WHERE order_no = $1 AND b.at > o.expires_at + make_interval(secs => $2)"""
-    return bool(await scenario.db.fetchval(sql, order_no, seconds))
+    return bool(await scenario.db.fetchval(sql, order_no, MARGIN_S))

@@ -19,7 +19,7 @@ from core.decision import Decision
 from core.errors import ChannelError, DatabaseUnavailable
 from core.evidence import Evidence, Refunded, Source, Unclear
 from core.lifecycle import Approval, on_query, with_notice
-from core.lifecycle.capturing import NOTHING_ASKED
+from core.lifecycle.capturing import NOTHING_QUERIED
 from core.order import OrderState, Origin, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
 from flows.commit import DecideOnEvidence, commit_evidence
@@ -97,7 +97,7 @@ async def query_now(
             known=known,
             notice=notice,
             after_capture=approval is None,
-            approval=approval or NOTHING_ASKED,
+            approval=approval or NOTHING_QUERIED,
         )
         result = None if isinstance(response, Deferred) else response
         return response
@@ -125,7 +125,7 @@ async def ask_and_commit(
     arm_no: int | None = None,
     after_capture: bool = False,
     notice: Evidence | None = None,
-    approval: Approval = NOTHING_ASKED,
+    approval: Approval = NOTHING_QUERIED,
 ) -> QueryResult | Deferred:
     """One query, and its result through the door. The other arguments are those of `on_query` and the door."""
     evidence = await _ask(resources, account, payment, urgency, notice)

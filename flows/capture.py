@@ -12,8 +12,8 @@ import structlog
 from core.admission import CallKind, Urgency
 from core.errors import CaptureDeclined, ChannelError, ChannelRefused, UnknownAccount
 from core.evidence import Source
-from core.lifecycle import Approval, Asked, is_free_of_money, on_capture_refused, on_query
-from core.lifecycle.capturing import NOTHING_ASKED
+from core.lifecycle import Approval, Queried, is_free_of_money, on_capture_refused, on_query
+from core.lifecycle.capturing import NOTHING_QUERIED
 from core.order import Payment
 from flows.ask import NoLease, QueryResult, ask_and_commit, commit_answer, give_back, wait_for_lease
 from flows.channel_call import Deferred, call_channel
@@ -33,7 +33,7 @@ async def capture_if_due(
     *,
     by: Source,
     urgency: Urgency,
-    approval: Approval = NOTHING_ASKED,
+    approval: Approval = NOTHING_QUERIED,
 ) -> QueryResult:
     """Capture a payment whose query led to that, under a lease of its own, and query what came of it.
 
@@ -64,7 +64,7 @@ async def _capture(
 ) -> QueryResult:
     payment, result = approved.payment, approved
     if approved.decision.query:
-        approval = Approval(asked=await _ask_others(resources, payment, by, urgency), is_new=is_new_approval)
+        approval = Approval(queried=await _query_others(resources, payment, by, urgency), is_new=is_new_approval)
         evidence, rules = approved.evidence, account.rules
         decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, approval=approval)
         result = await commit_answer(resources, payment, evidence, decide)
@@ -74,15 +74,15 @@ async def _capture(
     return result if isinstance(after, Deferred) else after
 
 
-async def _ask_others(resources: Resources, payment: Payment, by: Source, urgency: Urgency) -> Asked:
+async def _query_others(resources: Resources, payment: Payment, by: Source, urgency: Urgency) -> Queried:
     """Query the order's other open payments, and capture none. Returns those that have no money."""
     state = await find_state(resources.db, payment.order_no)
-    asked = {}
+    queried = {}
     for other in () if state is None else state.open_payments():
         result = None if other.key == payment.key else await _ask_other(resources, other, by, urgency)
         if result is not None and is_free_of_money(result.payment, result.evidence):
-            asked[other.key] = result.payment.capture_requested_at
-    return asked
+            queried[other.key] = result.payment.capture_requested_at
+    return queried
 
 
 async def _ask_other(resources: Resources, other: Payment, by: Source, urgency: Urgency) -> QueryResult | None:

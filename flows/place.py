@@ -30,8 +30,8 @@ from core.errors import (
     PaymentUnclear,
 )
 from core.evidence import Source
-from core.lifecycle import Asked, OrderTerms, PaymentTerms, place
-from core.lifecycle.capturing import NOTHING_ASKED
+from core.lifecycle import OrderTerms, PaymentTerms, Queried, place
+from core.lifecycle.capturing import NOTHING_QUERIED
 from core.order import OrderState, Origin, PaymentKey
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.capture import capture_if_due
@@ -124,8 +124,8 @@ async def _start(resources: Resources, state: OrderState, account: Account, term
     """Query the earlier payments, then decide. A checkout that has ended is renewed under the same number, or its
     payment is closed, and only then a new number is taken.
     """
-    unclear, asked = await _query_earlier(resources, state)
-    decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear, asked=asked)
+    unclear, queried = await _query_earlier(resources, state)
+    decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear, queried=queried)
     committed = await _commit_start(resources, state.order.order_no, decide)
     if committed.decision.outcome is Outcome.CHECKOUT_ENDED and committed.state is not None:
         [key] = committed.decision.close
@@ -163,9 +163,9 @@ async def _commit_start(resources: Resources, order_no: str, decide: Callable[[O
     return committed
 
 
-async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple[PaymentKey, ...], Asked]:
+async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple[PaymentKey, ...], Queried]:
     """Query every open payment. Returns those that the channel does not call unpaid, and the others."""
-    unclear, asked = [], {}
+    unclear, queried = [], {}
     for payment in state.open_payments():
         account = await resources.accounts.get(payment.channel_account)
         leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
@@ -173,15 +173,15 @@ async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple
             unclear.append(payment.key)
             continue
         result = await query_now(
-            resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased, approval=NOTHING_ASKED
+            resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased, approval=NOTHING_QUERIED
         )
         if isinstance(result, QueryResult):
             result = await capture_if_due(resources, account, result, by=Source.API, urgency=Urgency.FRESH)
         if isinstance(result, QueryResult) and lifecycle.is_verified_unpaid(result.payment, result.evidence):
-            asked[payment.key] = result.payment.capture_requested_at
+            queried[payment.key] = result.payment.capture_requested_at
         else:
             unclear.append(payment.key)
-    return tuple(unclear), asked
+    return tuple(unclear), queried
 
 
 def _is_checkout_over(state: OrderState, terms: PaymentTerms) -> bool:

@@ -17,7 +17,7 @@ from channels.base import ListsUndelivered
 from core.admission import CallKind, Urgency
 from core.errors import NodropError
 from core.evidence import Approved, Closed, Disputed, Evidence, Paid, Refunded, Source
-from core.lifecycle.capturing import NOTHING_ASKED
+from core.lifecycle.capturing import NOTHING_QUERIED
 from core.order import Payment, PaymentStatus
 from flows.ask import QueryResult, query_now
 from flows.capture import capture_if_due
@@ -104,7 +104,7 @@ async def _query_one(resources: Resources, account: Account, listed: Evidence) -
         return None
     by, urgency = Source.UNDELIVERED, Urgency.SCHEDULED
     result = await query_now(
-        resources, account, payment, by=by, urgency=urgency, leased=leased, known=state, approval=NOTHING_ASKED
+        resources, account, payment, by=by, urgency=urgency, leased=leased, known=state, approval=NOTHING_QUERIED
     )
     if isinstance(result, Deferred):
         return result

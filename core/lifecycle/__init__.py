@@ -21,7 +21,7 @@ giving up is not evidence.
 """
 
 from core.lifecycle.callbacks import CallbackResult, callback_result
-from core.lifecycle.capturing import Approval, Asked, is_new_approval, on_capture_refused
+from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.disputing import on_dispute, shows_other_money
 from core.lifecycle.ending import is_definitely_unpaid
@@ -52,7 +52,6 @@ from core.lifecycle.unpaid import is_free_of_money, is_verified_unpaid
 __all__ = [
     "MISMATCHES",
     "Approval",
-    "Asked",
     "CallbackPlan",
     "CallbackResult",
     "DoublePolicy",
@@ -60,6 +59,7 @@ __all__ = [
     "Message",
     "OrderTerms",
     "PaymentTerms",
+    "Queried",
     "Rules",
     "callback_result",
     "is_checkout_over",

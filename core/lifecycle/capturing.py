@@ -18,22 +18,22 @@ from core.evidence import APPROVAL_HINT, Approved, Evidence, Source, Unclear
 from core.lifecycle.rules import MISMATCHES, Rules
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 
-Asked = Mapping[PaymentKey, datetime | None]
+Queried = Mapping[PaymentKey, datetime | None]
 """Payments that their channels have just called free of money → `capture_requested_at` at that time."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """Facts besides the evidence that a capture depends on.
 
-    `asked`: the order's other payments that were asked before this capture. `is_new`: the buyer has come back, or
+    `queried`: the order's other payments that were asked before this capture. `is_new`: the buyer has come back, or
     approved anew, so that a refused capture may be tried again.
     """
 
-    asked: Asked = MappingProxyType({})
+    queried: Queried = MappingProxyType({})
     is_new: bool = False
 
 
-NOTHING_ASKED = Approval()
+NOTHING_QUERIED = Approval()
 
 
 def may_capture(state: OrderState, payment: Payment, approval: Approval) -> bool:
@@ -50,15 +50,15 @@ def may_capture(state: OrderState, payment: Payment, approval: Approval) -> bool
     return not any(reason in MISMATCHES for _, reason in state.open_cases)
 
 
-def unasked(state: OrderState, payment: Payment, asked: Asked) -> tuple[PaymentKey, ...]:
+def to_query_first(state: OrderState, payment: Payment, queried: Queried) -> tuple[PaymentKey, ...]:
     """The order's other open payments that have to be asked before this one is captured."""
     others = (row for row in state.open_payments() if row.key != payment.key)
-    return tuple(row.key for row in others if row.key not in asked or is_claimed(row, asked))
+    return tuple(row.key for row in others if row.key not in queried or is_claimed(row, queried))
 
 
-def is_claimed(payment: Payment, asked: Asked) -> bool:
+def is_claimed(payment: Payment, queried: Queried) -> bool:
     """Whether a capture of this payment was requested after it had been asked."""
-    return payment.key in asked and payment.capture_requested_at != asked[payment.key]
+    return payment.key in queried and payment.capture_requested_at != queried[payment.key]
 
 
 def capture(state: OrderState, payment: Payment, evidence: Approved, by: Source) -> Decision:

@@ -38,8 +38,8 @@ def on_deadline(
         return Decision(outcome=Outcome.NOTHING_NEW, drop=() if row is None else (row.key,))
     if state.now < order.expires_at:
         return Decision(outcome=Outcome.NOT_YET)
-    told = {payment.key: _agreeing(payment, answers) for payment in state.open_payments()}
-    holding = [payment for payment in state.open_payments() if _holds(payment, told[payment.key])]
+    agreeing = {payment.key: _agreeing(payment, answers) for payment in state.open_payments()}
+    holding = [payment for payment in state.open_payments() if _holds(payment, agreeing[payment.key])]
     if not holding:
         return _close_order(state)
     decision = Decision(
@@ -49,8 +49,8 @@ def on_deadline(
     )
     if arm_no is None or row is None or row.arm_no != arm_no:
         return decision
-    is_told = all(is_payable(payment, told[payment.key], rules, state.now) for payment in holding)
-    payable_since = order.created_at if is_told else None
+    are_payable = all(is_payable(payment, agreeing[payment.key], rules, state.now) for payment in holding)
+    payable_since = order.created_at if are_payable else None
     return next_attempt(state, row, decision, rules, Source.CLOSE, payable_since=payable_since)
 
 

@@ -13,11 +13,11 @@ from core.decision import Case, Change, Decision, Event, Observation, Outcome
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.attempts import next_attempt
 from core.lifecycle.capturing import (
-    NOTHING_ASKED,
+    NOTHING_QUERIED,
     Approval,
     capture,
     may_capture,
-    unasked,
+    to_query_first,
 )
 from core.lifecycle.ending import is_definitely_unpaid, is_payable
 from core.lifecycle.paying import on_confirmed, on_money
@@ -58,7 +58,7 @@ def on_query(
     arm_no: int | None = None,
     claimed: bool = False,
     after_capture: bool = False,
-    approval: Approval = NOTHING_ASKED,
+    approval: Approval = NOTHING_QUERIED,
 ) -> Decision:
     """The result of a query. `arm_no` is given by a scheduled query, which alone advances the attempt.
 
@@ -87,8 +87,8 @@ def on_query(
         return next_recheck(state, payment, row, evidence, decision, rules, by)
     if payment.status is PaymentStatus.PAID and payment.unconfirmed_since is None:
         return replace(decision, drop=(key,))
-    is_told = decision.outcome is not Outcome.MISMATCH and is_payable(payment, evidence, rules, state.now)
-    return next_attempt(state, row, decision, rules, by, payable_since=payment.created_at if is_told else None)
+    is_unpaid = decision.outcome is not Outcome.MISMATCH and is_payable(payment, evidence, rules, state.now)
+    return next_attempt(state, row, decision, rules, by, payable_since=payment.created_at if is_unpaid else None)
 
 
 def on_refresh(state: OrderState, rules: Rules) -> Decision:
@@ -130,9 +130,9 @@ def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool
     already; a mismatch is committed too (it opens a case), and the channel is queried all the same, as it is about a
     payment that only a callback has paid. `Unclear` and a bare number are only reasons to query.
     """
-    is_told = payment.has_object(*evidence.ids, evidence.channel_transaction_id)
-    differs = is_told and mismatch(payment, evidence) is not None
-    is_enough = is_told and not isinstance(evidence, Unclear)
+    is_about_it = payment.has_object(*evidence.ids, evidence.channel_transaction_id)
+    differs = is_about_it and mismatch(payment, evidence) is not None
+    is_enough = is_about_it and not isinstance(evidence, Unclear)
     is_enough &= payment.status is PaymentStatus.PAID or trusts_callback
     queries = differs or not is_enough or payment.unconfirmed_since is not None
     return CallbackPlan(commits=differs or is_enough, queries=queries, differs=differs)
@@ -212,7 +212,7 @@ def _on_no_money(
     unchanged = _observe(state, payment, evidence, by, Outcome.STILL_OPEN)
     if approval is None or not isinstance(evidence, Approved) or not may_capture(state, payment, approval):
         return unchanged
-    others = unasked(state, payment, approval.asked)
+    others = to_query_first(state, payment, approval.queried)
     return replace(unchanged, query=others) if others else capture(state, payment, evidence, by)
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from core.checkout import NO_PAYER, Payer
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
-from core.lifecycle.capturing import Asked, is_claimed
+from core.lifecycle.capturing import Queried, is_claimed
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
     PAYABLE_MAX,
@@ -77,10 +77,10 @@ def start_payment(
     rules: Rules,
     *,
     unclear: tuple[PaymentKey, ...] = (),
-    asked: Asked = MappingProxyType({}),
+    queried: Queried = MappingProxyType({}),
 ) -> Decision:
-    """Start another payment. The flow has queried the earlier ones; `unclear` are those without a clear result, `asked`
-    the others.
+    """Start another payment. The flow has queried the earlier ones: `unclear` are those without a clear result,
+    `queried` the others.
 
     Nobody pays twice: paid → nothing is started; unclear, or captured meanwhile → refused; same account and method →
     the open payment is used again. If its checkout has ended, or is another payer's, the decision names it in `close`:
@@ -95,7 +95,7 @@ def start_payment(
     same = open_payment(state, terms)
     if same is not None and not is_checkout_over(same, terms.payer, state.now):
         return Decision(outcome=Outcome.REUSED)
-    if any(row.key in unclear or is_claimed(row, asked) for row in state.open_payments()):
+    if any(row.key in unclear or is_claimed(row, queried) for row in state.open_payments()):
         return Decision(outcome=Outcome.UNCLEAR)
     if same is not None and not rules.checkouts.needs_capture:
         return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))

@@ -283,7 +283,7 @@ def test_a_scheduled_query_that_asks_others_first_is_scheduled_again() -> None:
 def test_a_capture_depends_on_what_its_siblings_were_when_they_were_asked(
     beside: Payment, asked_at: datetime | None, is_captured: bool
 ) -> None:
-    approval = Approval(asked={WECHAT: asked_at})
+    approval = Approval(queried={WECHAT: asked_at})
     state = a_state(an_order(), a_payment(), beside)
     decision = on_query(state, ALIPAY, approved(), RULES, Source.QUERY, approval=approval)
     assert bool(decision.capture) is is_captured
@@ -295,7 +295,7 @@ def test_a_capture_depends_on_what_its_siblings_were_when_they_were_asked(
 
 def test_starting_another_payment_gives_up_the_refused_one_in_the_same_change() -> None:
     """The change has the version that a capture would claim."""
-    decision = start_payment(a_state(an_order(), REFUSED), ANOTHER, RULES, asked={ALIPAY: NOW})
+    decision = start_payment(a_state(an_order(), REFUSED), ANOTHER, RULES, queried={ALIPAY: NOW})
     assert decision.outcome is Outcome.STARTED
     assert decision.change is not None
     assert decision.change.payments == (GIVEN_UP,)
@@ -304,13 +304,13 @@ def test_starting_another_payment_gives_up_the_refused_one_in_the_same_change() 
 
 def test_a_payment_whose_capture_was_not_refused_is_not_given_up() -> None:
     """Its buyer may still approve it; the other payments are asked before it is captured."""
-    decision = start_payment(a_state(an_order(), a_payment()), ANOTHER, RULES, asked={ALIPAY: None})
+    decision = start_payment(a_state(an_order(), a_payment()), ANOTHER, RULES, queried={ALIPAY: None})
     assert decision.change is not None
     assert (decision.change.payments, decision.change.event.note) == ((), "")
 
 
 def test_no_payment_starts_beside_a_capture_that_came_after_the_query() -> None:
-    decision = start_payment(a_state(an_order(), CAPTURED), ANOTHER, RULES, asked={ALIPAY: None})
+    decision = start_payment(a_state(an_order(), CAPTURED), ANOTHER, RULES, queried={ALIPAY: None})
     assert decision == Decision(outcome=Outcome.UNCLEAR)
 
 
@@ -324,7 +324,7 @@ def test_a_payment_that_needs_a_capture_is_replaced_by_giving_it_up() -> None:
     terms = PaymentTerms(account="alipay", out_trade_no="alipay-000009")
     rules = replace(RULES, checkouts=CheckoutRules(needs_capture=True))
     ended = a_payment(checkout_ends_at=NOW)
-    decision = start_payment(a_state(an_order(), ended), terms, rules, asked={ALIPAY: None})
+    decision = start_payment(a_state(an_order(), ended), terms, rules, queried={ALIPAY: None})
     assert decision.outcome is Outcome.STARTED
     assert decision.change is not None
     assert decision.change.payments == (replace(ended, given_up_at=NOW),)

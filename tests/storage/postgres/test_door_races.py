@@ -83,7 +83,7 @@ async def test_a_capture_and_the_start_of_another_payment_never_both_win(databas
             key, second = number(order_no), number(order_no, "wechat")
             await placed(one, order_no, page_token=f"page-token-{at}")
             evidence = replace(approved, out_trade_no=key.out_trade_no)
-            start = partial(start_payment, terms=terms_of(second), rules=Rules(), asked={key: None})
+            start = partial(start_payment, terms=terms_of(second), rules=Rules(), queried={key: None})
             decisions = [partial(capture, key=key, evidence=evidence), start]
             racing = decisions if at % 2 else decisions[::-1]
             done = await asyncio.gather(

@@ -1,8 +1,9 @@
 """Verification of a callback: by its signature, or by PayPal's endpoint.
 
 The signed string contains only a CRC-32 of the raw body, as an unsigned decimal. A checksum stops accidents, not
-forgers: another body can be given the CRC-32 of a genuine callback, and PayPal's endpoint is sent the same headers and
-checks the same string. So a callback of this channel is a hint that only starts a query: `trust_callback` is refused.
+forgers: another body can be given the CRC-32 of a genuine callback. PayPal does not say that its endpoint, which is
+sent the same headers, compares more. So a callback of this channel is a hint that only starts a query:
+`trust_callback` is refused. https://developer.paypal.com/api/rest/webhooks/rest/
 """
 
 from __future__ import annotations

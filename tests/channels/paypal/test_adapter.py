@@ -736,7 +736,7 @@ VERIFY = "/v1/notifications/verify-webhook-signature"
 
 
 async def test_what_paypal_has_verified_is_a_hint_too(paypal: FakePaypal) -> None:
-    """It is sent the same headers and checks the same checksum."""
+    """It is sent the same headers, and is not known to compare more than the signature of a checksum."""
     paypal.answers[VERIFY] = [response_of(200, {"verification_status": "SUCCESS"})]
     assert (await verify(paypal.open(verify_webhooks="endpoint"), genuine())).is_hint
 

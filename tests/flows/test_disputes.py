@@ -6,12 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from core.account import AccountConfig
+from core.decision import Outcome
 from core.dispute import Dispute
 from core.errors import ChannelRefused, ChannelUnavailable
-from core.order import CaseReason, OrderState, OrderStatus, PublicStatus, public_status
+from core.order import CaseReason, OrderState, OrderStatus, Payment, PublicStatus, public_status
 from flows.callback import compensate_callback, receive_callback
 from flows.place import PaymentRequest, place_order
 from flows.query import query_scheduled
+from flows.refund import refund_scheduled
 from flows.undelivered import ask_undelivered
 from simulator.kernel.base import Event, Message
 from simulator.kernel.disputes import DisputeBody
@@ -19,6 +21,7 @@ from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
+from tests.channels.reports import CallbackRequest
 from tests.flows.conftest import FlowHarness, order_terms
 
 CHANNELS = ("sandbox", "stripe", "paypal", "wechatpay", "alipay")
@@ -229,6 +232,32 @@ async def test_a_dispute_before_our_query_pays_nothing_until_it_is_won(harness: 
     await there.disputed(order, **next_state(event, "claim", "won"))
     assert (await harness.state(order)).order.status is OrderStatus.PAID
     assert (await there.notified(order))[-1] == "order.paid"
+
+
+async def test_a_refund_that_waits_is_not_sent_while_its_money_is_disputed(harness: FlowHarness) -> None:
+    """Late money was to go back, and the buyer disputes it too: the money would have gone twice."""
+    state = await harness.order_with_late_money()
+    [refund] = state.refunds
+    payment = state.payments[0]
+    opened = send_dispute(harness, payment)
+    await harness.receive(payment.channel_account, opened)
+    assert await refund_scheduled(harness.resources, refund.refund_no, 1) is Outcome.UNCLEAR
+    assert harness.call_count("refund") == 0
+    dispute_id = (await harness.state(state)).disputes[0].dispute_id
+    await harness.receive(payment.channel_account, send_dispute(harness, payment, dispute_id=dispute_id, state="won"))
+    assert await refund_scheduled(harness.resources, refund.refund_no, 2) is Outcome.REFUNDED
+    assert harness.call_count("refund") == 1
+
+
+def send_dispute(harness: FlowHarness, payment: Payment, **body: Any) -> CallbackRequest:
+    """The sandbox's message about a dispute of this payment."""
+    simulation, key = harness.simulation, harness.key_of(payment)
+    event = simulation.dispute(key, DisputeBody(**body))
+    assert isinstance(event, Event)
+    account = simulation.accounts[key.merchant_id]
+    message = simulation.channels["sandbox"].callback(event, account, simulation.now(), "http://127.0.0.1:9")
+    assert message is not None
+    return CallbackRequest(headers=message.headers, body=message.body)
 
 
 async def test_undelivered_disputes_are_fetched(harness: FlowHarness) -> None:

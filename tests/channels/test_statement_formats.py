@@ -22,7 +22,7 @@ def zipped(name: str) -> bytes:
         (b"", "an empty file"),
         (b"\xef\xbb\xbf" + "记账时间,微信支付业务单号,资金流水单号".encode(), "WeChat Pay's fund flow bill (资金账单)"),
         ("交易时间,公众账号ID,商户号".encode(), "WeChat Pay's trade bill (交易账单)"),
-        (gzip.compress("交易时间,公众账号ID,商户号".encode()), "WeChat Pay's trade bill (交易账单)"),
+        (gzip.compress("交易时间,公众账号ID,商户号".encode(), mtime=0), "WeChat Pay's trade bill (交易账单)"),
         ("总交易单数,应结订单总金额".encode(), "the sums of WeChat Pay's trade bill alone"),
         ("#支付宝业务汇总查询\r\n".encode("gbk"), "Alipay's summary (业务汇总)"),
         ("#支付宝账务明细查询\r\n".encode("gbk"), "Alipay's account log (账务明细)"),

@@ -114,10 +114,11 @@ def unsettled(disputes: Iterable[Dispute], key: tuple[str, str]) -> tuple[Disput
     """Disputes of this payment that are not over, or are lost.
 
     PayPal reverses the money of a claim and sends no message when it comes back: a claim that is won restores what was
-    reversed before.
+    reversed before. An inquiry that is won, or a refund that reached the buyer after all, restores nothing.
     """
     of_payment = [dispute for dispute in disputes if dispute.key == key]
-    won_at = max((dispute.changed_at for dispute in of_payment if dispute.state is DisputeState.WON), default=None)
+    won = [dispute for dispute in of_payment if dispute.state is DisputeState.WON and dispute.takes_money]
+    won_at = max((dispute.changed_at for dispute in won), default=None)
     return tuple(
         dispute
         for dispute in of_payment

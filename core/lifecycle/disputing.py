@@ -11,6 +11,7 @@ from core.decision import Case, CaseResolution, Change, Decision, Event, Observa
 from core.dispute import Dispute, DisputeKind, DisputeState, advanced, unsettled
 from core.evidence import Disputed, Source
 from core.lifecycle.paying import on_restored
+from core.lifecycle.refunding import is_going_back
 from core.lifecycle.withholding import is_restored
 from core.notice import NotificationType, order_notification
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus
@@ -40,9 +41,12 @@ def on_dispute(state: OrderState, key: PaymentKey, evidence: Disputed, by: Sourc
 def _restored(
     state: OrderState, payment: Payment, dispute: Dispute, left: tuple[Dispute, ...], by: Source
 ) -> Change | None:
-    """The order is paid by the money that is there again; None if it is paid, or a person decides already."""
-    is_asked = (payment.key, CaseReason.PAID_LATE) in state.open_cases
-    if state.order.status is OrderStatus.PAID or is_asked or not is_restored(state, payment, left):
+    """The money that is there again pays the order, or came late or twice; None if a person decides already, or it is
+    going back.
+    """
+    questions = {(payment.key, CaseReason.PAID_LATE), (payment.key, CaseReason.DOUBLE_PAYMENT)}
+    is_asked = not questions.isdisjoint(state.open_cases)
+    if is_asked or is_going_back(state, payment.key) or not is_restored(state, payment, left):
         return None
     return on_restored(state, payment, by, _note(dispute)).change
 

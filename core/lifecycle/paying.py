@@ -119,9 +119,14 @@ def on_late_accepted(state: OrderState, by_name: str) -> Decision:
 
 
 def on_restored(state: OrderState, payment: Payment, by: Source, note: str) -> Decision:
-    """Money that was withheld when it was seen is there: it pays an open order. About late money a person decides."""
+    """Money that was withheld when it was seen is there: it pays an open order. About late money, and money that came
+    twice, a person decides.
+    """
+    flag = Rules(late_policy=LatePolicy.FLAG, double_policy=DoublePolicy.FLAG)
     if state.order.status is OrderStatus.CLOSED:
-        return _late_payment(state, payment, None, Rules(late_policy=LatePolicy.FLAG), by, ())
+        return _late_payment(state, payment, None, flag, by, ())
+    if state.order.status is OrderStatus.PAID:
+        return _second_payment(state, payment, None, flag, by, ())
     return _pay_order(state, payment, None, by, Outcome.PAID, (), late=False, note=note)
 
 
@@ -182,7 +187,7 @@ def _late_payment(
 
 
 def _second_payment(
-    state: OrderState, paid: Payment, evidence: Evidence, rules: Rules, by: Source, cases: tuple[Case, ...]
+    state: OrderState, paid: Payment, evidence: Evidence | None, rules: Rules, by: Source, cases: tuple[Case, ...]
 ) -> Decision:
     """Money for an order that another payment has paid: the order stays as it is. The account's policy says whether the
     money goes back or a person decides about it.
@@ -237,7 +242,7 @@ def _on_refund_seen(
         order=order,
         event=Event(kind=Outcome.REFUND_SEEN, by=by, key=payment.key, evidence=evidence),
         payments=(known,),
-        resolved=(payment.key,) if payment.refunded_amount is None else (),
+        resolved=(payment.key,) if payment.refunded_amount is None and payment.unconfirmed_since is None else (),
         cases=refund_cases(state, known),
         resolutions=sum_resolutions(state, known),
         notification=notification if is_news and not is_going_back(state, payment.key) else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.decision import Change, Decision, Event, Outcome
 from core.dispute import Dispute, is_withheld
 from core.evidence import Evidence, Source
+from core.lifecycle.refund_sums import refund_cases, sum_resolutions
 from core.order import OrderState, Payment, PaymentStatus
 
 
@@ -20,6 +21,8 @@ def on_withheld_money(state: OrderState, paid: Payment, evidence: Evidence, by: 
         event=Event(kind=Outcome.DISPUTED, by=by, key=paid.key, evidence=evidence, note="paid, and disputed before"),
         payments=(paid,),
         resolved=(paid.key,),
+        cases=refund_cases(state, paid),
+        resolutions=sum_resolutions(state, paid),
     )
     return Decision(outcome=Outcome.DISPUTED, change=change)
 

@@ -21,14 +21,16 @@ from core.lifecycle import (
     on_refund_requested,
     shows_other_money,
 )
-from core.order import CaseReason, OrderState, PaymentKey, PublicStatus, public_status
+from core.order import CaseReason, OrderState, PaymentKey, PublicStatus, Refund, RefundStatus, public_status
 from tests.core.states import (
     ALIPAY,
     NOW,
     RULES,
     WECHAT,
+    Cases,
     a_dispute,
     a_payment,
+    a_refund,
     a_state,
     an_order,
     case_reasons,
@@ -38,6 +40,7 @@ from tests.core.states import (
     paid,
     paid_order,
     paid_payment,
+    refunded,
 )
 
 LATER = NOW + timedelta(hours=1)
@@ -195,6 +198,17 @@ def test_a_claim_that_is_won_restores_what_was_reversed_before() -> None:
     assert (is_withheld(after.disputes, ALIPAY), after.open_cases) == (False, frozenset())
 
 
+@pytest.mark.parametrize("kind", [INQUIRY, REFUND])
+def test_only_a_claim_that_is_won_restores_what_was_reversed(kind: DisputeKind) -> None:
+    """The buyer's question, or a refund that reached the buyer after all, says nothing about the reversed money."""
+    reversal = a_dispute(dispute_id="r-1", kind=REVERSAL, state=LOST)
+    state = paid_state(a_dispute(kind=kind), reversal, cases=DISPUTED_CASE)
+    decision = decide(state, disputed(dispute_kind=kind, state=WON, changed_at=LATER))
+    assert decision.change is not None
+    after = applied(state, decision.change)
+    assert (is_withheld(after.disputes, ALIPAY), after.open_cases) == (True, DISPUTED_CASE)
+
+
 def test_a_reversal_that_arrives_after_the_win_withholds_nothing() -> None:
     state = paid_state(a_dispute(state=WON, changed_at=LATER))
     decision = decide(state, disputed(dispute_id="r-1", dispute_kind=REVERSAL, state=LOST))
@@ -346,6 +360,49 @@ def test_a_person_who_was_asked_is_not_asked_again() -> None:
     state = a_state(closed_order(), paid_payment(), disputes=(a_dispute(),), cases=cases)
     decision = decide(state, disputed(state=WON, changed_at=LATER))
     assert (decision.outcome, case_reasons(decision)) == (Outcome.DISPUTE_ENDED, [])
+
+
+TWICE = (paid_payment(), paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2"))
+
+
+def test_restored_money_of_an_order_that_another_payment_has_paid_came_twice() -> None:
+    """It was withheld when it was seen, so the order could be paid another way; and now both are there."""
+    state = a_state(paid_order(WECHAT), *TWICE, disputes=(a_dispute(),), cases=DISPUTED_CASE)
+    decision = decide(state, disputed(state=WON, changed_at=LATER))
+    assert (decision.outcome, case_reasons(decision)) == (Outcome.DOUBLE_PAYMENT, [CaseReason.DOUBLE_PAYMENT])
+    assert decision.change is not None
+    after = applied(state, decision.change)
+    assert (after.order.paid_by, after.disputes[0].state, after.refunds) == (WECHAT, WON, ())
+    body = notification(decision)
+    assert body is not None
+    assert body["type"] == "order.double_payment"
+
+
+@pytest.mark.parametrize(
+    ("cases", "refunds"),
+    [
+        (DISPUTED_CASE | {(ALIPAY, CaseReason.DOUBLE_PAYMENT)}, ()),
+        (DISPUTED_CASE, (a_refund(status=RefundStatus.PROCESSING),)),
+    ],
+    ids=["a person was asked", "it is going back"],
+)
+def test_money_that_came_twice_is_asked_about_once(cases: Cases, refunds: tuple[Refund, ...]) -> None:
+    state = a_state(paid_order(WECHAT), *TWICE, disputes=(a_dispute(),), cases=cases, refunds=refunds)
+    decision = decide(state, disputed(state=WON, changed_at=LATER))
+    assert (decision.outcome, case_reasons(decision)) == (Outcome.DISPUTE_ENDED, [])
+
+
+@pytest.mark.parametrize("known", [0, None], ids=["nothing", "unknown"])
+def test_a_partial_refund_of_withheld_money_is_a_case(known: int | None) -> None:
+    """Also where it was not known before how much had gone back: that question ends."""
+    payment = a_payment() if known == 0 else paid_payment(refunded_amount=None)
+    unknown = set() if known == 0 else {(ALIPAY, CaseReason.REFUND_AMOUNT_UNKNOWN)}
+    state = a_state(an_order(), payment, disputes=(a_dispute(),), cases=DISPUTED_CASE | unknown)
+    decision = on_query(state, ALIPAY, refunded(refunded_amount=100), RULES, Source.QUERY)
+    assert decision.change is not None
+    after = applied(state, decision.change)
+    assert after.open_cases == DISPUTED_CASE | {(ALIPAY, CaseReason.REFUNDED_OUTSIDE)}
+    assert (after.order.status, after.payments[0].refunded_amount) == ("paying", 100)
 
 
 def test_late_money_that_is_withheld_is_not_accepted_by_the_policy() -> None:

@@ -254,6 +254,18 @@ def test_a_refund_that_a_query_shows_confirms_that_the_money_was_there() -> None
     assert CaseReason.REFUNDED_OUTSIDE in case_reasons(decision)
 
 
+def test_a_sum_that_a_callback_tells_ends_no_question_of_unconfirmed_money() -> None:
+    """Something went back, and then how much: both said by callbacks, which confirm nothing."""
+    state = unconfirmed_state()
+    for amount in (None, 100):
+        decision = on_callback(state, ALIPAY, refunded(refunded_amount=amount), RULES, Source.CALLBACK)
+        assert decision.change is not None
+        state = applied(state, decision.change)
+    (payment,) = state.payments
+    assert (payment.refunded_amount, payment.unconfirmed_since) == (100, NOW)
+    assert state.pending_of(ALIPAY) is not None
+
+
 def test_other_money_under_its_number_does_not_confirm_it() -> None:
     decision = on_query(unconfirmed_state(), ALIPAY, paid(channel_transaction_id="t-2"), RULES, Source.QUERY, arm_no=7)
     assert case_reasons(decision) == [CaseReason.NUMBER_REUSED]

@@ -36,7 +36,7 @@ from core.lifecycle import (
     on_callback,
     plan_callback,
 )
-from core.order import OrderState, Payment, PaymentStatus
+from core.order import OrderState, Origin, Payment, PaymentStatus
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
@@ -45,6 +45,7 @@ from flows.commit import arm_jobs, cancel_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from flows.unhandled import reschedule_callback
+from flows.watched import is_named_beside
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
@@ -218,7 +219,10 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
         await callbacks.assign(resources.db, stored.id, payment.out_trade_no)
     account = await resources.accounts.get(stored.channel_account)
     stored = replace(stored, evidence=replace(stored.evidence, out_trade_no=payment.out_trade_no))
-    plan = plan_callback(payment, stored.evidence, trusts_callback=account.config.trust_callback is True)
+    trusted = account.config.trust_callback is True
+    if trusted and payment.origin is Origin.WATCHED:
+        trusted = not await is_named_beside(resources, account, stored.evidence)
+    plan = plan_callback(payment, stored.evidence, trusts_callback=trusted)
     if plan.commits:
         decide = partial(on_callback, key=payment.key, evidence=stored.evidence, rules=account.rules, by=by)
         committed = await commit_evidence(resources, payment.order_no, decide)

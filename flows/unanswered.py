@@ -12,9 +12,10 @@ from core.decision import Outcome
 from core.errors import ChannelNotCalled, ChannelRefused
 from core.evidence import Evidence, Source
 from core.lifecycle import CallbackResult, Message, on_unanswered
-from core.order import Payment
+from core.order import Origin, Payment
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_evidence
+from flows.watched import is_named_beside
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks, pending
@@ -55,6 +56,8 @@ async def pay_unanswered(
     The lease is ours meanwhile: a query under way may have the answer.
     """
     unclear = CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
+    if payment.origin is Origin.WATCHED and await is_named_beside(resources, account, stored.evidence):
+        return unclear
     leased = await pending.claim(resources.db, payment.key, resources.settings.lease_s)
     if leased is None:
         return unclear

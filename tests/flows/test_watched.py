@@ -107,11 +107,11 @@ async def test_the_number_of_another_watched_payment_is_a_case_and_pays_nothing(
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
-async def compensated(harness: FlowHarness, evidence: Evidence) -> Outcome:
+async def compensated(harness: FlowHarness, evidence: Evidence, account: str = "main") -> Outcome:
     """Handle a stored callback of this evidence."""
     stored = await insert_callback(
         harness.resources.db,
-        account="main",
+        account=account,
         notification_id="evt-1",
         headers={},
         body=b"{}",
@@ -179,3 +179,54 @@ async def test_a_watch_under_a_second_name_of_the_account_pays_nothing(harness: 
     assert second.payments[0].key == PaymentKey("twin", number)
     assert await harness.run_query_job(second) is Outcome.MISMATCH
     assert await status_and_cases(harness, second) == (OrderStatus.PAYING, ["transaction_claimed_twice"])
+
+
+async def add_twin(harness: FlowHarness, **config: Any) -> None:
+    """A second name of the account."""
+    account = harness.driver.account(harness.url)
+    credentials = account.credentials | {"merchant_id": "m-main"}
+    twin = replace(account, name="twin", credentials=credentials, **config)
+    await put_account(harness.resources.db, harness.sealer, twin)
+
+
+async def watched_at_twin(harness: FlowHarness, payment: Payment, **terms: Any) -> OrderState:
+    request = PaymentRequest(account="twin", watch=Watch(out_trade_no=payment.out_trade_no))
+    return (await place_order(harness.resources, order_terms(**terms), request, expires_in_s=600)).state
+
+
+async def test_money_watched_under_a_second_name_pays_the_order_that_it_names(harness: FlowHarness) -> None:
+    """The watch is queried before the order that the money is of, whose callback was lost."""
+    await add_twin(harness)
+    ours = await harness.placed_order()
+    second = await watched_at_twin(harness, ours.payments[0])
+    harness.pay(ours.payments[0])
+    assert await harness.run_query_job(second) is Outcome.MISMATCH
+    assert await status_and_cases(harness, second) == (OrderStatus.PAYING, ["transaction_claimed_twice"])
+    assert await status_and_cases(harness, ours) == (OrderStatus.PAID, [])
+
+
+async def test_money_that_the_order_under_another_name_cannot_take_pays_no_watch(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_twin(harness)
+    ours = await harness.placed_order(amount=AMOUNT + 1)
+    second = await watched_at_twin(harness, ours.payments[0])
+
+    async def query(payment: Payment) -> Evidence:
+        return money(payment.out_trade_no, channel_account="twin")
+
+    monkeypatch.setattr((await harness.resources.accounts.get("twin")).channel, "query_payment", query)
+    assert await harness.run_query_job(second) is Outcome.MISMATCH
+    assert await status_and_cases(harness, second) == (OrderStatus.PAYING, ["account_mismatch"])
+    assert await status_and_cases(harness, ours) == (OrderStatus.PAYING, ["amount_mismatch"])
+
+
+async def test_a_trusted_callback_under_a_second_name_leads_to_a_query(harness: FlowHarness) -> None:
+    await add_twin(harness, trust_callback=True)
+    ours = await harness.placed_order()
+    second = await watched_at_twin(harness, ours.payments[0])
+    harness.pay(ours.payments[0])
+    evidence = money(ours.payments[0].out_trade_no, channel_account="twin")
+    assert await compensated(harness, evidence, account="twin") is Outcome.MISMATCH
+    assert await status_and_cases(harness, second) == (OrderStatus.PAYING, ["transaction_claimed_twice"])
+    assert await status_and_cases(harness, ours) == (OrderStatus.PAID, [])

@@ -11,6 +11,7 @@ import structlog
 
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
+from core.dispute import is_withheld
 from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
 from core.evidence import Evidence, Source
 from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
@@ -101,7 +102,7 @@ async def request_close(resources: Resources, order_no: str) -> OrderState:
 
     Raises:
         NotFound: there is no such order.
-        OrderPaid: it is paid.
+        OrderPaid: it is paid, or late money for it is there.
     """
     committed = await commit_decision(resources, order_no, on_close_requested)
     if committed.state is None:
@@ -115,6 +116,12 @@ async def request_close(resources: Resources, order_no: str) -> OrderState:
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
-    if any(payment.status is PaymentStatus.PAID for payment in state.payments):
+    if _has_money(state):
         raise OrderPaid(f"order {order_no} is paid")
     return state
+
+
+def _has_money(state: OrderState) -> bool:
+    """Whether money of the order is there: it was paid, and has neither gone back nor is withheld."""
+    paid = [row for row in state.payments if row.status is PaymentStatus.PAID and row.remaining_amount]
+    return any(not is_withheld(state.disputes, row.key) for row in paid)

@@ -1,22 +1,27 @@
 """The deadline of an order: query, close at the channel, query again, then close here. Late money is not lost."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound, OrderPaid
+from core.evidence import Source
 from core.jobs import Job
-from core.lifecycle import LatePolicy
+from core.lifecycle import LatePolicy, on_dispute
 from core.order import OrderState, OrderStatus, PaymentStatus, PublicStatus, deadline_key, public_status
 from flows.accept import accept_late
 from flows.close import close_leased, close_scheduled, request_close
+from flows.commit import commit_decision
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.refresh import refresh_order
 from simulator.kernel.faults import CallKind, FaultProfile
+from simulator.kernel.ledger import Refund as LedgerRefund
 from storage.postgres import notifications, pending
-from tests.flows.conftest import HOOK, FlowHarness, PendingRow
+from tests.core.states import disputed
+from tests.flows.conftest import AMOUNT, HOOK, FlowHarness, PendingRow
 
 
 async def deadline_row(harness: FlowHarness, state: OrderState) -> PendingRow:
@@ -150,6 +155,27 @@ async def test_a_worker_that_takes_the_moved_deadline_first_is_waited_for(
     assert (await request_close(resources, state.order.order_no)).order.status is OrderStatus.CLOSED
     assert [await worker for worker in workers] == [Outcome.CLOSED]
     assert calls_about(harness, state) == ["create", "query", "close", "query"]
+
+
+@pytest.mark.parametrize("gone", ["refunded", "disputed"])
+async def test_closing_an_order_whose_money_is_gone_does_not_call_it_paid(harness: FlowHarness, gone: str) -> None:
+    """The answer 409 `order_paid` would have the goods sent."""
+    state = await harness.placed_order()
+    [payment] = state.payments
+    harness.pay(payment)
+    if gone == "refunded":
+        key, now = harness.key_of(payment), harness.simulation.now()
+        refund = harness.simulation.ledger.refund(key, "by-hand-1", AMOUNT, now)
+        assert isinstance(refund, LedgerRefund)
+        harness.simulation.ledger.settle_refund(refund.key, now, succeeds=True)
+    else:
+        claim = disputed(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no)
+        decide = partial(on_dispute, key=payment.key, evidence=claim, by=Source.CALLBACK)
+        await commit_decision(harness.resources, state.order.order_no, decide)
+
+    for _ in range(2):
+        after = await request_close(harness.resources, state.order.order_no)
+        assert (after.order.status, after.payments[0].status) == (OrderStatus.CLOSED, PaymentStatus.PAID)
 
 
 async def test_closing_an_order_that_was_just_paid_raises_order_paid(harness: FlowHarness) -> None:

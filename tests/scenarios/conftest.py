@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -65,18 +66,21 @@ async def scenario(stack: Stack) -> AsyncIterator[Scenario]:
         yield scenario
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def router() -> AsyncIterator[Router]:
     """The public address of the stack in which processes are killed."""
     async with Router() as running:
         yield running
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def kill_stack(servers_home: Path, router: Router) -> AsyncIterator[Stack]:
-    """A stack with one web process and one worker that keep running while others are killed."""
+    """A stack with one web process and one worker that keep running while others are killed.
+
+    It ends with the file: only a few files need it, and its idle processes poll.
+    """
     environment = ENVIRONMENT | {"PUBLIC_URL": router.url, "CHANNEL_TIMEOUT_S": "1", "LEASE_S": "1.5"}
-    async with Stack(servers_home / "kills", unit_s=UNIT_S, fsync=False, env=environment) as stack:
+    async with Stack(servers_home / f"kills-{uuid4().hex}", unit_s=UNIT_S, fsync=False, env=environment) as stack:
         await router.lead_to(port_of(stack.api_url))
         yield stack
 

@@ -6,7 +6,10 @@ An assertion fails where a constraint or trigger of the schema would refuse the 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from core.decision import Arm, Change, Decision, Event, Notification
+from msgspec.structs import replace
+
+from core.decision import Arm, Change, Decision, Event, Notification, applied
+from core.dispute import Dispute
 from core.order import (
     ORDER_MOVES,
     PAYMENT_MOVES,
@@ -44,6 +47,7 @@ class Door:
         self.payments: dict[PaymentKey, Payment] = {}
         self.pending: dict[PaymentKey, Pending] = {}
         self.refunds: dict[str, Refund] = {}
+        self.disputes: dict[tuple[str, str, str], Dispute] = {}
         self.cases: set[tuple[PaymentKey | None, CaseReason]] = set()
         self.events: list[Event] = []
         self.notifications: list[Notification] = []
@@ -58,6 +62,7 @@ class Door:
             payments=tuple(self.payments.values()),
             pending=tuple(self.pending.values()),
             refunds=tuple(self.refunds.values()),
+            disputes=tuple(self.disputes.values()),
             open_cases=frozenset(self.cases),
         )
 
@@ -81,7 +86,9 @@ class Door:
             if not self._is_current(change):
                 return False
             self._refuse_claimed(change)
+            expected = applied(self.load(), change)
             self._change(change)
+            self._check_applied(expected)
         for arm in decision.rearm:
             self._rearm(arm)
         for key in decision.drop:
@@ -120,11 +127,18 @@ class Door:
             self.pending[arm.key] = self._row(arm, 1)
         for refund in change.refunds:
             self._move_refund(refund)
+        self.disputes |= {(dispute.dispute_id, *dispute.key): dispute for dispute in change.disputes}
         self.cases |= {(case.key, case.reason) for case in change.cases}
         self.cases -= {(resolution.key, resolution.reason) for resolution in change.resolutions}
         self.events.append(change.event)
         if change.notification is not None:
             self.notifications.append(change.notification)
+
+    def _check_applied(self, expected: OrderState) -> None:
+        """The state that the flows go on with after a commit is the one that is stored, but for pending rows."""
+        stored = self.load()
+        assert stored is not None
+        assert replace(stored, now=expected.now, pending=expected.pending) == expected
 
     def _move_order(self, change: Change) -> None:
         before, after = self.order, change.order

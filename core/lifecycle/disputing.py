@@ -28,7 +28,7 @@ def on_dispute(state: OrderState, key: PaymentKey, evidence: Disputed, by: Sourc
         return _nothing_new(state, payment, evidence, by)
     others = tuple(one for one in state.disputes_of(payment.key) if one.dispute_id != dispute.dispute_id)
     left = unsettled((*others, dispute), payment.key)
-    change = _restored(state, payment, dispute, left, by) or _told(state, payment, dispute, left, by)
+    change = _restored(state, payment, dispute, left, by) or _recorded(state, payment, dispute, left, by)
     change = replace(
         change,
         event=replace(change.event, evidence=evidence, note=_note(dispute)),
@@ -45,13 +45,13 @@ def _restored(
     going back.
     """
     questions = {(payment.key, CaseReason.PAID_LATE), (payment.key, CaseReason.DOUBLE_PAYMENT)}
-    is_asked = not questions.isdisjoint(state.open_cases)
-    if is_asked or is_going_back(state, payment.key) or not is_restored(state, payment, left):
+    has_question = not questions.isdisjoint(state.open_cases)
+    if has_question or is_going_back(state, payment.key) or not is_restored(state, payment, left):
         return None
     return on_restored(state, payment, by, _note(dispute)).change
 
 
-def _told(state: OrderState, payment: Payment, dispute: Dispute, left: tuple[Dispute, ...], by: Source) -> Change:
+def _recorded(state: OrderState, payment: Payment, dispute: Dispute, left: tuple[Dispute, ...], by: Source) -> Change:
     """The dispute alone: its event, case and notification."""
     order, is_left = state.order.next_version(), dispute in left
     late, type_ = order.status is OrderStatus.CLOSED, _notification_type(dispute, is_left=is_left)

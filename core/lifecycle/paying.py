@@ -230,12 +230,13 @@ def _on_refund_seen(
     """The same money once more; None unless more is known to have gone back than before.
 
     Of money that paid nothing the merchant is notified; a refund of ours has its own notification. Money that paid the
-    order is the merchant's, who has given it back.
+    order is the merchant's, who has given it back, unless only a callback has paid it and nothing is left of it.
     """
     if known == payment:
         return None
     order = state.order.next_version()
-    is_news = payment.key != order.paid_by and known.refunded_amount != payment.refunded_amount
+    is_merchants = payment.key == order.paid_by and (payment.unconfirmed_since is None or bool(known.remaining_amount))
+    is_news = not is_merchants and known.refunded_amount != payment.refunded_amount
     late = order.status is OrderStatus.CLOSED
     notification = order_notification("order.refunded", order, known, now=state.now, late=late)
     change = Change(

@@ -254,6 +254,17 @@ def test_a_refund_that_a_query_shows_confirms_that_the_money_was_there() -> None
     assert CaseReason.REFUNDED_OUTSIDE in case_reasons(decision)
 
 
+@pytest.mark.parametrize(("amount", "is_told"), [(8888, True), (None, True), (100, False)])
+def test_unconfirmed_money_that_had_gone_back_is_told_to_the_merchant(amount: int | None, *, is_told: bool) -> None:
+    """The merchant heard *paid*, of money that no query has ever shown to be there."""
+    state = unconfirmed_state()
+    decision = on_query(state, ALIPAY, refunded(refunded_amount=amount), RULES, Source.QUERY, arm_no=7)
+    assert decision.change is not None
+    notification = decision.change.notification
+    assert (None if notification is None else notification.type) == ("order.refunded" if is_told else None)
+    assert (order_after(decision).status, order_after(decision).paid_by) == (OrderStatus.PAID, ALIPAY)
+
+
 def test_a_sum_that_a_callback_tells_ends_no_question_of_unconfirmed_money() -> None:
     """Something went back, and then how much: both said by callbacks, which confirm nothing."""
     state = unconfirmed_state()

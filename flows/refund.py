@@ -14,7 +14,7 @@ from msgspec import Struct
 from core import jobs
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
-from core.dispute import is_withheld
+from core.dispute import Dispute, DisputeState, unsettled
 from core.errors import ChannelRefused, InvalidRequest, NotFound, OutcomeUnknown, UnknownAccount
 from core.lifecycle import on_refund, on_refund_requested
 from core.order import OrderState, Payment, RefundStatus
@@ -57,8 +57,8 @@ async def refund_leased(resources: Resources, leased: LeasedRefund) -> Outcome:
         log.error("refund_not_requested", account=leased.key.channel_account, refund_no=leased.refund_no)
         result: RefundResult | Deferred = RefundResult(status=None, note="unknown_account")
     else:
-        is_disputed = is_withheld(state.disputes, payment.key)
-        result = await _request_or_query(resources, account, payment, leased, is_disputed=is_disputed)
+        disputes = [dispute for dispute in unsettled(state.disputes, payment.key) if dispute.takes_money]
+        result = await _request_or_query(resources, account, payment, leased, disputes)
     if isinstance(result, Deferred):
         await _reschedule(resources, leased, note=result.reason, wait_s=result.seconds)
         return Outcome.NOT_YET
@@ -90,18 +90,20 @@ async def request_refund(resources: Resources, order_no: str, out_trade_no: str,
 
 
 async def _request_or_query(
-    resources: Resources, account: Account, payment: Payment, leased: LeasedRefund, *, is_disputed: bool
+    resources: Resources, account: Account, payment: Payment, leased: LeasedRefund, disputes: list[Dispute]
 ) -> RefundResult | Deferred:
     """Query the refund if the channel may have it already; request it if the channel does not know it.
 
-    While the money is disputed it is not requested: the buyer would have it twice.
+    While the money is disputed it is not requested: the buyer would have it twice. Once the dispute is lost the
+    buyer has it, so the refund has failed.
     """
     if leased.may_be_known:
         known = await _query(resources, account, payment, leased)
         if known is not None:
             return known
-    if is_disputed:
-        return RefundResult(status=None, note="disputed")
+    if disputes:
+        is_lost = any(dispute.state is DisputeState.LOST for dispute in disputes)
+        return RefundResult(status=RefundStatus.FAILED if is_lost else None, note="disputed")
     call = account.channel.refund_payment
     try:
         refund_state = await call_channel(

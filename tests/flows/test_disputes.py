@@ -249,6 +249,17 @@ async def test_a_refund_that_waits_is_not_sent_while_its_money_is_disputed(harne
     assert harness.call_count("refund") == 1
 
 
+async def test_a_refund_whose_money_is_lost_to_a_dispute_has_failed(harness: FlowHarness) -> None:
+    """The buyer has the money by the dispute. The refund waited for it for ever, once a day."""
+    state = await harness.order_with_late_money()
+    [refund] = state.refunds
+    payment = state.payments[0]
+    await harness.receive(payment.channel_account, send_dispute(harness, payment, state="lost"))
+    assert await refund_scheduled(harness.resources, refund.refund_no, 1) is Outcome.REFUND_FAILED
+    assert harness.call_count("refund") == 0
+    assert await harness.cases(state.order.order_no) == ["disputed", "paid_late", "refund_failed"]
+
+
 def send_dispute(harness: FlowHarness, payment: Payment, **body: Any) -> CallbackRequest:
     """The sandbox's message about a dispute of this payment."""
     simulation, key = harness.simulation, harness.key_of(payment)

@@ -39,13 +39,15 @@ NOTHING_QUERIED = Approval()
 def may_capture(state: OrderState, payment: Payment, approval: Approval) -> bool:
     """Never the money of an order that is paid, closed or over its time, nor of a payment that is not ours or given up.
 
-    A definite refusal ends the approval. While another payment of the order is doubted (amount, number, …) none is
-    captured: a person looks first.
+    A definite refusal ends the approval. While another payment of the order is doubted (amount, number, …), or may have
+    money (nobody knows how much went back, or it is disputed), none is captured: a person looks first.
     """
     order = state.order
     if order.is_resolved or state.now >= order.expires_at or payment.origin is not Origin.OURS:
         return False
     if payment.given_up_at is not None or (payment.capture_refused_at is not None and not approval.is_new):
+        return False
+    if any(row.status is PaymentStatus.PAID and row.remaining_amount != 0 for row in state.payments):
         return False
     return not any(reason in MISMATCHES for _, reason in state.open_cases)
 

@@ -96,8 +96,20 @@ def test_a_callback_captures_nothing() -> None:
         a_state(an_order(), a_payment(origin=Origin.WATCHED)),
         a_state(an_order(), a_payment(status=PaymentStatus.CLOSED)),
         a_state(paid_order(), paid_payment()),
+        a_state(an_order(), a_payment(), paid_payment(WECHAT, attempt_no=2, refunded_amount=None)),
+        a_state(an_order(), a_payment(), paid_payment(WECHAT, attempt_no=2)),
     ],
-    ids=["paid by another", "closed", "expired", "long expired", "watched", "payment closed", "paid"],
+    ids=[
+        "paid by another",
+        "closed",
+        "expired",
+        "long expired",
+        "watched",
+        "payment closed",
+        "paid",
+        "other money refunded in part or whole",
+        "other money disputed",
+    ],
 )
 def test_a_payment_that_is_not_due_is_never_captured(state: OrderState) -> None:
     decision = decide_query(state)

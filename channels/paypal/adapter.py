@@ -225,7 +225,8 @@ class Paypal:
             return ()
         body = require_success(response).body
         if is_reversal:
-            return (reversal_evidence(read_json(body, Reversal), self._own),)
+            evidence = reversal_evidence(read_json(body, Reversal), self._own)
+            return () if evidence is None else (evidence,)
         return dispute_evidence(read_json(body, Dispute), self._own)
 
     async def fetch_subscribed(self, callback_url: str) -> frozenset[str] | None:

@@ -6,6 +6,7 @@ other, and later PayPal or the bank decides about money that is withheld.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from channels.paypal.wire import DISPUTE_EVENTS, REVERSAL_EVENT, Event, Id, Inst
 from core.dispute import DisputeKind, DisputeState
 from core.errors import ChannelUnreadable
 from core.evidence import Disputed
+from core.order import OWN_NUMBER
 
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Z_]{1,64}\Z")]
 _DisputeId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z\-]{1,255}\Z")]
@@ -69,6 +71,10 @@ class _Link(msgspec.Struct, frozen=True, kw_only=True):
     rel: str
 
 
+_OWN_REFUND = re.compile(rf"r(\d+_)?{OWN_NUMBER.pattern}", re.ASCII)
+"""The numbers that nodrop gives to refunds of its payments."""
+
+
 class Reversal(msgspec.Struct, frozen=True, kw_only=True):
     """The refund as which PayPal books the reversal of a capture; a link leads up to the capture."""
 
@@ -77,6 +83,7 @@ class Reversal(msgspec.Struct, frozen=True, kw_only=True):
     create_time: Instant | None = None
     links: tuple[_Link, ...] = ()
     payee: Payee = Payee()
+    invoice_id: str = ""
 
     @property
     def capture_id(self) -> str | None:
@@ -126,8 +133,12 @@ def dispute_evidence(dispute: Dispute, own: OwnAccount) -> tuple[Disputed, ...]:
     )
 
 
-def reversal_evidence(reversal: Reversal, own: OwnAccount) -> Disputed:
-    """Evidence of a reversal that was read from PayPal: the money is gone."""
+def reversal_evidence(reversal: Reversal, own: OwnAccount) -> Disputed | None:
+    """Evidence of a reversal that was read from PayPal: the money is gone. None if it is a refund that nodrop made: an
+    event, whose signature is a checksum, may name any.
+    """
+    if _OWN_REFUND.fullmatch(reversal.invoice_id):
+        return None
     if reversal.capture_id is None:
         raise ChannelUnreadable("reversal_without_capture")
     return Disputed(

@@ -147,10 +147,14 @@ def test_a_reversal_of_paypal_leads_to_its_capture() -> None:
         ],
     }
     evidence = paypal.reversal_evidence(msgspec.convert(document, paypal.Reversal, strict=False), OWN)
+    assert evidence is not None
     assert (evidence.dispute_kind, evidence.state, evidence.disputed_amount) == ("reversal", "lost", 251)
     assert evidence.channel_transaction_id == "4L335234718889942"
     with pytest.raises(ChannelUnreadable):
         paypal.reversal_evidence(msgspec.convert(document | {"links": []}, paypal.Reversal, strict=False), OWN)
+    for number in ("r01a219635ea5cfd4f07ca80670b4", "r2_01a219635ea5cfd4f07ca80670b4"):
+        refund = msgspec.convert(document | {"invoice_id": number}, paypal.Reversal, strict=False)
+        assert paypal.reversal_evidence(refund, OWN) is None, "a forged event names a refund of ours"
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ async def test_unreadable_responses_do_not_open_the_breaker(harness: FlowHarness
 
 async def test_a_case_opens_after_the_last_attempt_and_queries_continue_daily(harness: FlowHarness) -> None:
     """Used-up attempts are not evidence: the row stays, and money is found a day later."""
-    await harness.add_account("fast", rate_per_s=1000)  # of which these queries have a fifth
+    await harness.add_account("fast", rate_per_s=10_000)  # of which these queries have a fifth, one after another
     state = await harness.placed_order("fast")
     harness.simulation.faults.profile = FaultProfile(html_error=1.0)
     await harness.resources.db.execute("UPDATE pending SET attempt = 16 WHERE kind = 'query'")

@@ -194,17 +194,17 @@ def judge(
     of a payment.
     """
     if isinstance(evidence, Unclear):
-        return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; asked: {evidence.reason}")
+        return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; query: {evidence.reason}")
     given_back = payment.refunded_amount if isinstance(evidence, Refunded) else 0
     if refunded and (given_back is None or given_back < refunded):
         known = "an unknown sum" if given_back is None else given_back
-        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; asked: {known}")
+        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; query: {known}")
     if not isinstance(evidence, Paid | Refunded):
-        return Judged(finding=Finding.STATUS, detail=f"paid there; asked: {kind_of(evidence)}")
+        return Judged(finding=Finding.STATUS, detail=f"paid there; query: {kind_of(evidence)}")
     opened = () if decision.change is None else decision.change.cases
     if decision.outcome in (Outcome.MISMATCH, Outcome.NUMBER_REUSED):
         # The door has opened a case for the mismatch, now or earlier.
-        return Judged(finding=finding, detail=f"{detail}; asked: {decision.outcome}", has_case=True)
+        return Judged(finding=finding, detail=f"{detail}; query: {decision.outcome}", has_case=True)
     if decision.outcome is Outcome.REFUND_SEEN and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
         return Judged(finding=Finding.REFUND, detail=detail, has_case=True)
     return Judged(finding=Finding.REPAIRED, detail=detail, door_cases=len(opened))

@@ -119,8 +119,8 @@ async def test_a_refund_in_part_or_in_whole_was_paid(env: Env, given_back: int) 
     evidence = await env.query()
     refunded = env.driver.queries.refunded(given_back)
     assert isinstance(evidence, Paid if refunded is None else Refunded)
-    told = getattr(evidence, "refunded_amount", None)
-    assert (evidence.amount, told) == (AMOUNT, None if refunded == UNKNOWN_SUM else refunded)
+    sum_shown = getattr(evidence, "refunded_amount", None)
+    assert (evidence.amount, sum_shown) == (AMOUNT, None if refunded == UNKNOWN_SUM else refunded)
     assert mismatch(env.row, evidence) is None
 
 

@@ -92,7 +92,7 @@ IsFree = Callable[[Payment, Evidence], bool]
 
 
 class AnythingSaid(RuleBasedStateMachine):
-    """Statements are drawn independently of what was said before."""
+    """Statements are drawn independently of earlier ones."""
 
     @initialize(
         late=st.sampled_from(LatePolicy),
@@ -112,32 +112,32 @@ class AnythingSaid(RuleBasedStateMachine):
             lambda state, _: place(TERMS, first, state, self.rules_, now=NOW, expires_at=until, page_token="token")
         )
 
-    # -- what is said --------------------------------------------------------------------------------------------------
+    # -- statements of the channels ---------------------------------------------------------------------------------
 
     @rule(
         index=indexes,
-        said=statements,
+        statement=statements,
         transaction=transactions,
         scheduled=st.booleans(),
         others=st.lists(statements, min_size=PAYMENTS_MAX, max_size=PAYMENTS_MAX),
         is_new=st.booleans(),
     )
     def query_is_answered(
-        self, index: int, said: Statement, transaction: str, scheduled: bool, others: list[Statement], is_new: bool
+        self, index: int, statement: Statement, transaction: str, scheduled: bool, others: list[Statement], is_new: bool
     ) -> None:
         """A capture that is due is claimed after the order's other payments were asked."""
         key = self._key(index)
-        evidence, row = self._evidence(key, said, transaction), self.door.pending.get(key)
+        evidence, row = self._evidence(key, statement, transaction), self.door.pending.get(key)
         arm_no = row.arm_no if row is not None and scheduled else None
         decision = self._query(key, evidence, arm_no=arm_no)
         if decision.query:
             asked = self._ask(decision.query, others, free=is_free_of_money)
             self._query(key, evidence, approval=Approval(queried=asked, is_new=is_new))
 
-    @rule(index=indexes, said=statements, transaction=transactions)
-    def callback_arrives(self, index: int, said: Statement, transaction: str) -> None:
+    @rule(index=indexes, statement=statements, transaction=transactions)
+    def callback_arrives(self, index: int, statement: Statement, transaction: str) -> None:
         key, rules = self._key(index), self._rules(index)
-        evidence = self._evidence(key, said, transaction)
+        evidence = self._evidence(key, statement, transaction)
         self._commit(
             lambda state, claimed: on_callback(_existing(state), key, evidence, rules, Source.CALLBACK, claimed=claimed)
         )
@@ -225,9 +225,9 @@ class AnythingSaid(RuleBasedStateMachine):
     def deadline_comes(self, answers: list[Statement]) -> None:
         row = self.door.pending.get(deadline_key(TERMS.order_no))
         keys = [payment.key for payment in self._state().open_payments()]
-        told = {key: self._evidence(key, said, "own") for key, said in zip(keys, answers, strict=False)}
+        evidence = {key: self._evidence(key, statement, "own") for key, statement in zip(keys, answers, strict=False)}
         arm_no = None if row is None else row.arm_no
-        self._commit(lambda state, _: on_deadline(_existing(state), self.rules_, arm_no=arm_no, answers=told))
+        self._commit(lambda state, _: on_deadline(_existing(state), self.rules_, arm_no=arm_no, answers=evidence))
 
     @rule(seconds=st.sampled_from([1, 60, 600, 7200]))
     def time_passes(self, seconds: int) -> None:
@@ -266,11 +266,11 @@ class AnythingSaid(RuleBasedStateMachine):
     # -- helpers -------------------------------------------------------------------------------------------------------
 
     def _commit(self, decide: Decide) -> Decision:
-        before, told = self.door.load(), len(self.door.notifications)
+        before, notified = self.door.load(), len(self.door.notifications)
         decision = self.door.transition(decide)
         after = self._state()
         assert before is None or before.order.paid_by in (None, after.order.paid_by)
-        for notification in self.door.notifications[told:]:
+        for notification in self.door.notifications[notified:]:
             if notification.type == "order.paid":
                 self._check_paid(after)
         for key in decision.capture:
@@ -310,15 +310,15 @@ class AnythingSaid(RuleBasedStateMachine):
     def _ask(self, keys: tuple[PaymentKey, ...], answers: list[Statement], *, free: IsFree) -> Queried:
         """Query these payments without a capture. Returns those that the channel calls free of money."""
         asked = {}
-        for key, said in zip(keys, answers, strict=False):
-            evidence = self._evidence(key, said, "own")
+        for key, statement in zip(keys, answers, strict=False):
+            evidence = self._evidence(key, statement, "own")
             self._query(key, evidence, after_capture=True)
             if free(self.door.payments[key], evidence):
                 asked[key] = self.door.payments[key].capture_requested_at
         return asked
 
-    def _evidence(self, key: PaymentKey, said: Statement, transaction: str) -> Evidence:
-        kind, fields = said
+    def _evidence(self, key: PaymentKey, statement: Statement, transaction: str) -> Evidence:
+        kind, fields = statement
         if kind in (Paid, Refunded):
             number = f"transaction-{key.out_trade_no}" if transaction == "own" else transaction
             fields = fields | {"channel_transaction_id": number}

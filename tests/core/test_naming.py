@@ -110,9 +110,9 @@ def test_a_number_alone_names_no_object_of_a_payment_that_is_watched_by_another_
 
 @pytest.mark.parametrize("amount", [8888, 1])
 def test_a_callback_that_has_only_the_number_of_a_watched_payment_is_a_reason_to_query(amount: int) -> None:
-    told = paid(SHOP.key, ids=("1001", "pi-7"), amount=amount)
+    named = paid(SHOP.key, ids=("1001", "pi-7"), amount=amount)
     for payment in (SHOP, replace(SHOP, status=PaymentStatus.PAID, channel_transaction_id="t-8", paid_at=NOW)):
-        plan = plan_callback(payment, told, trusts_callback=True)
+        plan = plan_callback(payment, named, trusts_callback=True)
         assert (plan.commits, plan.queries, plan.differs) == (False, True, False)
-    sure = plan_callback(SHOP, replace(told, ids=("1001", "5C1")), trusts_callback=True)
+    sure = plan_callback(SHOP, replace(named, ids=("1001", "5C1")), trusts_callback=True)
     assert (sure.commits, sure.differs) == (True, amount != 8888)

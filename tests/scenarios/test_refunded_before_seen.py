@@ -155,11 +155,11 @@ async def test_money_refunded_in_part_pays_the_order_and_says_what_is_left(scena
     await scenario.faults(lost=1.0, refunded_in_console=1.0, refunded_in_part=1.0)
     orders = await place_at_all(scenario)
     await pay_all(scenario, orders)
-    told = {channel: order for channel, order in orders.items() if channel not in (WITHOUT_TOTAL, "alipay")}
+    with_sums = {channel: order for channel, order in orders.items() if channel not in (WITHOUT_TOTAL, "alipay")}
 
     await scenario.until("paid", *(order for channel, order in orders.items() if channel != WITHOUT_TOTAL))
 
-    for order in told.values():
+    for order in with_sums.values():
         assert await first_payment(scenario, order) == ("paid", AMOUNT // 2, AMOUNT // 2)
         assert await scenario.cases(number_of(order)) == ["refunded_outside"]
     await pays_nothing(scenario, WITHOUT_TOTAL, orders[WITHOUT_TOTAL], "paying")

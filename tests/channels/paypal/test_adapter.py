@@ -827,8 +827,8 @@ async def test_an_event_about_a_refund_is_unclear(paypal: FakePaypal) -> None:
     """It has the refunded amount, and not the payment's."""
     refund = {"id": "1R", "status": "COMPLETED", "amount": money(1000, "USD"), "custom_id": NUMBER}
     callback = await verify(paypal.open(), genuine(event("WH-1", "PAYMENT.CAPTURE.REFUNDED", refund)))
-    told = Unclear(channel_account="main", out_trade_no=NUMBER, ids=(NUMBER,), reason="refund_told")
-    assert callback.evidence == told
+    notice = Unclear(channel_account="main", out_trade_no=NUMBER, ids=(NUMBER,), reason="refund_told")
+    assert callback.evidence == notice
 
 
 @pytest.mark.parametrize("type_", ["DENIED", "DECLINED", "PENDING"])

@@ -210,16 +210,17 @@ def test_any_retry_after_is_between_zero_and_a_day(text: str) -> None:
 
 
 async def test_a_200_with_a_slow_body_acknowledges_the_notification() -> None:
-    """The status is enough: the time limit may pass while the body is read."""
+    """The status is enough: the rest of this body never comes."""
 
-    async def respond_late(merchant: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond_with_half_a_body(
+        merchant: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         await read_request(reader)
-        await asyncio.wait([asyncio.ensure_future(merchant.over.wait())], timeout=0.3)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
         await merchant.over.wait()
 
-    async with serving(respond_late) as merchant:
-        assert (await deliver(merchant.url, replace(SETTINGS, notify_timeout_s=0.6))).ok
+    async with serving(respond_with_half_a_body) as merchant:
+        assert (await deliver(merchant.url)).ok
 
 
 async def test_an_endless_body_is_not_read() -> None:

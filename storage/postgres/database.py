@@ -182,10 +182,10 @@ class Database:
         async with self._connection() as connection:
             return await connection.fetchval(sql, *args)
 
-    async def execute(self, sql: str, *args: object) -> int:
+    async def execute(self, sql: str, *args: object, timeout_s: float = STATEMENT_TIMEOUT_S) -> int:
         """The number of rows that it changed. Raises as `fetch`."""
         async with self._connection() as connection:
-            tag: str = await connection.execute(sql, *args)
+            tag: str = await connection.execute(sql, *args, timeout=timeout_s)
             return int(tag.rsplit(" ", 1)[-1]) if tag[-1:].isdigit() else 0
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:

@@ -1,12 +1,14 @@
 """The numbered migrations, applied in order, forward only, safe when several processes start at once.
 
 A release step runs beside the old code, so a migration only expands; what is no longer used is contracted by a later
-one.
+one. A migration runs in one transaction. One that builds an index of a table in use is the single statement `CREATE
+INDEX CONCURRENTLY IF NOT EXISTS` in its file, which runs outside of a transaction and lets writers go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -28,6 +30,12 @@ _LEDGER = """
 CREATE TABLE IF NOT EXISTS migrations (
     name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
 )"""
+
+_RECORD = "INSERT INTO migrations (name, sha256) VALUES ($1, $2)"
+
+_COMMENT = re.compile(r"--[^\n]*")
+_CONCURRENT = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS ([a-z_0-9]+) [^;]+;?")
+_IS_INVALID = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
 
 
 async def migrate(url: str, tls: str = "") -> list[str]:
@@ -83,13 +91,31 @@ async def _apply(connection: Any) -> list[str]:
             if applied[name] != digest:
                 raise ConfigurationError(f"migration {name} was edited after it had been applied")
             continue
-        async with connection.transaction():
-            # Better fail and be tried again than queue every reader behind a lock that does not come.
-            await connection.execute(f"SET LOCAL lock_timeout = '{_QUEUE_S}s'")
-            await connection.execute(text, timeout=_STATEMENT_TIMEOUT_S)
-            await connection.execute("INSERT INTO migrations (name, sha256) VALUES ($1, $2)", name, digest)
+        index = concurrent_index(text)
+        if index is None:
+            async with connection.transaction():
+                # Better fail and be tried again than queue every reader behind a lock that does not come.
+                await connection.execute(f"SET LOCAL lock_timeout = '{_QUEUE_S}s'")
+                await connection.execute(text, timeout=_STATEMENT_TIMEOUT_S)
+                await connection.execute(_RECORD, name, digest)
+        else:
+            await _build(connection, index, text)
+            await connection.execute(_RECORD, name, digest)
         done.append(name)
     return done
+
+
+def concurrent_index(text: str) -> str | None:
+    """The name of the index that a migration builds outside of a transaction; None if it runs in one."""
+    match = _CONCURRENT.fullmatch(" ".join(_COMMENT.sub("", text).split()))
+    return None if match is None else match[1]
+
+
+async def _build(connection: Any, index: str, text: str) -> None:
+    """Build it, in place of what an interrupted build has left. It waits for older transactions and holds up nobody."""
+    if await connection.fetchval(_IS_INVALID, index):
+        await connection.execute(f"DROP INDEX CONCURRENTLY {index}", timeout=_STATEMENT_TIMEOUT_S)
+    await connection.execute(text, timeout=_STATEMENT_TIMEOUT_S)
 
 
 def _numbered() -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Migrations: once, in order, by the first process."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
@@ -10,6 +11,7 @@ from core.errors import ConfigurationError, DatabaseUnavailable
 from demo.embedded import free_port
 from storage.postgres import migrate as module
 from storage.postgres.migrate import migrate, missing_migrations
+from tests.servers import eventually
 from tests.storage.postgres.tools import connected
 
 ALL = [
@@ -156,3 +158,68 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "reconciliations",
         "refunds",
     }
+
+
+# -- indexes that are built outside of a transaction -------------------------------------------------------------------
+
+BUILD = """-- Readers of `second` by id.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS second_by_id
+    ON second (id);
+"""
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'second_by_id'::regclass"
+
+
+async def test_an_index_is_built_while_another_transaction_writes(
+    unmigrated_database_url: str, of_the_test: Path
+) -> None:
+    """In a transaction it would wait for the writer, and every later writer behind it."""
+    await migrate(unmigrated_database_url)
+    (of_the_test / "0003_index.sql").write_text(BUILD)
+    async with connected(unmigrated_database_url) as writer, connected(unmigrated_database_url) as other:
+        open_transaction = writer.transaction()
+        await open_transaction.start()
+        await writer.execute("INSERT INTO second VALUES (1)")
+        building = asyncio.create_task(migrate(unmigrated_database_url))
+        assert await eventually(lambda: other.fetchval("SELECT to_regclass('second_by_id') IS NOT NULL"))
+        await other.execute("INSERT INTO second VALUES (2)", timeout=30.0)
+        assert not building.done()
+        await open_transaction.commit()
+        assert await building == ["0003_index.sql"]
+        assert await other.fetchval(IS_VALID)
+    assert await migrate(unmigrated_database_url) == []
+
+
+async def test_an_index_whose_build_was_interrupted_is_built_again(
+    unmigrated_database_url: str, of_the_test: Path
+) -> None:
+    """An interrupted build leaves an index that no query uses and every writer maintains."""
+    await migrate(unmigrated_database_url)
+    async with connected(unmigrated_database_url) as operator:
+        await operator.execute("INSERT INTO second VALUES (1), (1)")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await operator.execute("CREATE UNIQUE INDEX CONCURRENTLY second_by_id ON second (id)")
+        assert not await operator.fetchval(IS_VALID)
+        (of_the_test / "0003_index.sql").write_text(BUILD)
+        assert await migrate(unmigrated_database_url) == ["0003_index.sql"]
+        assert await operator.fetchval(IS_VALID)
+
+
+async def test_a_build_that_was_not_recorded_is_recorded(unmigrated_database_url: str, of_the_test: Path) -> None:
+    """The process ended between the two."""
+    await migrate(unmigrated_database_url)
+    (of_the_test / "0003_index.sql").write_text(BUILD)
+    async with connected(unmigrated_database_url) as operator:
+        await operator.execute(BUILD)
+    assert await migrate(unmigrated_database_url) == ["0003_index.sql"]
+
+
+def test_indexes_of_older_tables_are_built_concurrently() -> None:
+    """From 0014 on. A migration that makes a table may make its indexes with it."""
+    for file in sorted(Path(module.__file__).with_name("migrations").glob("*.sql")):
+        text = file.read_text()
+        if file.name < "0014":
+            continue
+        own = set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", text))
+        indexed = set(re.findall(r"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY).*?\bON (\w+)", text, re.DOTALL))
+        assert indexed <= own, f"{file.name}: one file for each index, CREATE INDEX CONCURRENTLY IF NOT EXISTS alone"
+        assert "CONCURRENTLY" not in text or module.concurrent_index(text), file.name

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 
@@ -60,6 +60,40 @@ async def test_what_is_seen_before_its_partition_is_there_is_kept_all_the_same(d
     assert await keep_partitions(db, keep_days=90) == (DAYS_AHEAD, 0)
     await commit_evidence(db, "A-1", unpaid())
     assert await count(db, "observations_default") == await count(db, "observations") == 2
+
+
+async def test_the_default_partition_is_emptied_into_those_of_its_days(db: Database) -> None:
+    """Except today's, which still receives rows. Days that are too old are dropped with their rows."""
+    day = await today(db)
+    await placed(db)
+    await commit_evidence(db, "A-1", unpaid())
+    for days in (-2, 1, 2, 91):
+        for hour in ("00:00:00.000000", "23:59:59.999999"):
+            at = datetime.fromisoformat(f"{day - timedelta(days=days)}T{hour}+00:00")
+            await db.execute("INSERT INTO observations (order_no, at, kind, by) VALUES ('A-1', $1, 'k', 'b')", at)
+    assert await count(db, "observations_default") == 9
+    assert await keep_partitions(db, keep_days=90) == (DAYS_AHEAD + 3, 1)
+    for days in (-2, 1, 2):
+        assert await count(db, named(day - timedelta(days=days))) == 2
+    assert await count(db, "observations_default") == 1
+    assert await count(db, "observations") == 7
+    assert await keep_partitions(db, keep_days=90) == (0, 0)
+    indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = $1"
+    assert await db.fetchval(indexes, named(day - timedelta(days=1))) == 1
+
+
+async def test_a_day_is_moved_whole_or_not_at_all(db: Database, database_url: str) -> None:
+    """A reader of the default partition keeps it from being attached: the next turn moves it."""
+    yesterday = await today(db) - timedelta(days=1)
+    at = datetime.fromisoformat(f"{yesterday}T12:00:00+00:00")
+    await db.execute("INSERT INTO observations (order_no, at, kind, by) VALUES ('A-1', $1, 'k', 'b')", at)
+    async with connected(database_url) as reader, reader.transaction():
+        await reader.execute("LOCK TABLE observations_default IN ACCESS SHARE MODE")
+        with pytest.raises(DatabaseUnavailable):
+            await keep_partitions(db, keep_days=90)
+        assert await count(db, "observations_default") == await count(db, "observations") == 1
+    await keep_partitions(db, keep_days=90)
+    assert await count(db, named(yesterday)) == await count(db, "observations") == 1
 
 
 async def test_old_partitions_are_dropped_and_no_others(db: Database) -> None:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from core.account import AccountConfig
 from core.settings import read_settings
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, free_port
-from demo.service import Service
+from demo.service import NO_TLS, Service
 from simulator.shoppers.shop import Shop
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -230,7 +230,7 @@ class Stack:
         """Call the control API of `process`, which is channel or merchant."""
         base = self.channel_url if process == "channel" else self.merchant_url
         content = None if body is None else msgspec.json.encode(body)
-        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as client:
             response = await client.request(method, base + path, content=content)
             response.raise_for_status()
             return msgspec.json.decode(response.content)

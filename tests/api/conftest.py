@@ -16,6 +16,7 @@ from api.http.asgi import App
 from api.http.server import make_server
 from core.account import AccountConfig
 from core.settings import Settings
+from demo.service import NO_TLS
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
@@ -64,7 +65,10 @@ class Channel:
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
-    async with serve_channels() as (url, simulation), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with (
+        serve_channels() as (url, simulation),
+        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http,
+    ):
         response = await http.put(f"{url}/control/accounts", json=[account])
         assert response.status_code == 200, response.text
         yield Channel(url, simulation, http)

@@ -15,6 +15,7 @@ import httpx
 from core.decision import Outcome
 from core.evidence import Source
 from core.order import PaymentKey
+from demo.service import NO_TLS
 from flows.query import query_leased
 from runtime.resources import Resources
 from storage.postgres import pending
@@ -94,7 +95,7 @@ async def test_one_callback_passes_few_files(
     payment = (await client.post("/v1/orders", terms(account=account))).json["payments"][0]
     await channel.pay(payment["out_trade_no"])
     body = paid_body(payment)
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http:
         await http.get(f"{served}/healthz")
         with traced() as trace:
             response = await http.post(f"{served}/callbacks/{account}", content=body, headers=signed(body))

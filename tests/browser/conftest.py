@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from core.settings import Settings
+from demo.service import NO_TLS
 from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import account, channel, environment, resources, settings
@@ -55,7 +56,9 @@ async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncI
     """The merchant's backend."""
     _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client
 
 

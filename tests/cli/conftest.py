@@ -10,6 +10,7 @@ import pytest
 from core.lifecycle import OrderTerms
 from core.order import OrderState
 from core.settings import Settings, read_settings
+from demo.service import NO_TLS
 from flows.place import PaymentRequest, place_order
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
@@ -58,7 +59,10 @@ Place = Callable[..., Awaitable[OrderState]]
 
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
-    async with serve_channels() as (url, far_side), httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with (
+        serve_channels() as (url, far_side),
+        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http,
+    ):
         opened = Channel(url, far_side, http)
         await opened.open_account()
         yield opened

@@ -1,7 +1,7 @@
 """Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from demo.service import NO_TLS
 from demo.stack import Stack
 from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
@@ -114,8 +115,10 @@ async def running_scenario(stack: Stack) -> AsyncIterator[Scenario]:
     """Run a scenario on this stack, settle it, and check the invariants."""
     db = await stack.open_database()
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http:
-            scenario = Scenario(stack, db, http)
+        async with (
+            httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http,
+            aclosing(Scenario(stack, db, http)) as scenario,
+        ):
             yield scenario
             await scenario.settle()
     finally:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from demo.service import NO_TLS
 from simulator.kernel.deliveries import Tally
 from simulator.kernel.ledger import Key
 from simulator.kernel.simulation import Simulation
@@ -95,7 +96,7 @@ class Channel:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as client:
         yield client
 
 

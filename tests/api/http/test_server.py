@@ -13,6 +13,7 @@ import pytest
 
 from api.http import server as server_module
 from core.settings import Settings
+from demo.service import NO_TLS
 from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
@@ -33,7 +34,9 @@ async def process(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
 async def http(settings: Settings, resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
     _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=settings.public_url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client
 
 
@@ -116,7 +119,7 @@ async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: S
     nowhere = {"DATABASE_URL": "postgres://u:p@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
     async with Process("api", env=environment(settings, **nowhere), log=tmp_path / "api.log") as process:
         await process.wait_for_http(f"{settings.public_url}/healthz")
-        async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False, verify=NO_TLS) as http:
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()["postgres"], ready.json()["redis"]) == (503, False, False)
             shown = await http.get("/o/" + "t" * 22)
@@ -194,7 +197,7 @@ async def test_five_hundred_slow_sockets_do_not_keep_others_out(
     pairs = [await asyncio.open_connection(settings.host, settings.port) for _ in range(500)]
     for _, writer in pairs[::2]:
         writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
-    async with httpx.AsyncClient(base_url=served, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=served, trust_env=False, verify=NO_TLS) as http:
         assert (await http.get("/healthz")).status_code == 200
     async with asyncio.timeout(5):
         for reader, _ in pairs:

@@ -28,6 +28,7 @@ from core.errors import (
 )
 from core.evidence import Closed, Evidence, Missing, Paid, Refunded, Unpaid
 from core.lifecycle import mismatch
+from demo.service import NO_TLS
 from simulator.alipay.keys import in_certificate_mode, opened_account, rotated_account
 from simulator.kernel.base import Opened
 from simulator.kernel.ledger import Key as LedgerKey
@@ -401,7 +402,7 @@ async def test_an_unopened_page_is_missing_and_the_browser_creates_the_trade(run
     row = replace(DRIVER.payment(), method="page")
     created = await channel.create_payment(create(row))
     assert isinstance(await channel.query_payment(row), Missing)
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as browser:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=5) as browser:
         opened = await browser.get(created.checkout.value)
         assert opened.status_code == 302
         shown = await browser.get(opened.headers["location"])

@@ -1,4 +1,4 @@
-"""Every fault nodrop names, as one tree. The docstring of a class is its message. Expected outcomes are values.
+"""Every fault nodrop names, as one tree, with its message for people. Expected outcomes are values.
 
     NodropError
     ├── CallerError          the caller's fault: answered 4xx, nothing changed
@@ -27,67 +27,64 @@ each fault is in `api.http.problems`, in one table.
 
 from __future__ import annotations
 
-from inspect import cleandoc
+from typing import ClassVar
 
 
 class NodropError(Exception):
-    """Something went wrong."""
+    title: ClassVar[str] = "Something went wrong."
 
     def __init__(self, detail: str = "") -> None:
-        super().__init__(detail or self.title())
+        super().__init__(detail or self.title)
         self.detail = detail
-
-    @classmethod
-    def title(cls) -> str:
-        """The first sentence of the docstring: the message for people."""
-        return cleandoc(cls.__doc__ or "Something went wrong.").split("\n", 1)[0]
 
 
 # -- the caller's fault ------------------------------------------------------------------------------------------------
 
 
 class CallerError(NodropError):
-    """The request cannot be carried out as it stands."""
+    title = "The request cannot be carried out as it stands."
 
 
 class InvalidRequest(CallerError):
-    """The request is malformed."""
+    title = "The request is malformed."
 
 
 class NotFound(CallerError):
-    """There is nothing here under this name."""
+    title = "There is nothing here under this name."
 
 
 class OrderConflict(CallerError):
-    """An order with this number exists with other terms."""
+    title = "An order with this number exists with other terms."
 
 
 class NumberTaken(CallerError):
-    """A payment with this number is already known at this account."""
+    title = "A payment with this number is already known at this account."
 
 
 class OrderPaid(CallerError):
-    """The order is already paid."""
+    title = "The order is already paid."
 
 
 class OrderClosed(CallerError):
-    """The order is closed."""
+    title = "The order is closed."
 
 
 class PaymentUnclear(CallerError):
-    """An earlier payment of this order may still be paid: another one is not started until the channel has answered."""
+    title = (
+        "An earlier payment of this order may still be paid: another one is not started until the channel has answered."
+    )
 
 
 class PaymentRefused(CallerError):
-    """The channel refused to create the payment."""
+    title = "The channel refused to create the payment."
 
 
 class UnknownAccount(CallerError):
-    """There is no enabled account with this name."""
+    title = "There is no enabled account with this name."
 
 
 class TooManyRequests(CallerError):
-    """Too many requests."""
+    title = "Too many requests."
 
     def __init__(self, detail: str = "", *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
@@ -98,27 +95,27 @@ class TooManyRequests(CallerError):
 
 
 class ChannelError(NodropError):
-    """The channel did not do what was asked."""
+    title = "The channel did not do what was asked."
 
 
 class OutcomeUnknown(ChannelError):
-    """The channel may or may not have acted: only a query may follow."""
+    title = "The channel may or may not have acted: only a query may follow."
 
 
 class ChannelUnavailable(OutcomeUnknown):
-    """The channel could not be reached, did not answer in time, or answered that it is broken."""
+    title = "The channel could not be reached, did not answer in time, or answered that it is broken."
 
 
 class ChannelNotCalled(ChannelUnavailable):
-    """No connection of this process was free, so the channel was not called."""
+    title = "No connection of this process was free, so the channel was not called."
 
 
 class ChannelUnreadable(OutcomeUnknown):
-    """The channel's answer could not be read or its signature did not verify."""
+    title = "The channel's answer could not be read or its signature did not verify."
 
 
 class ChannelRefused(ChannelError):
-    """The channel understood the request and refused it."""
+    title = "The channel understood the request and refused it."
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(detail or code)
@@ -126,46 +123,46 @@ class ChannelRefused(ChannelError):
 
 
 class CaptureDeclined(ChannelRefused):
-    """The channel definitely took no money for the buyer's approval, and will not for this one."""
+    title = "The channel definitely took no money for the buyer's approval, and will not for this one."
 
 
 class CallbackRejected(ChannelError):
-    """The callback is not from the channel."""
+    title = "The callback is not from the channel."
 
 
 class CallbackForged(CallbackRejected):
-    """The callback's signature did not verify."""
+    title = "The callback's signature did not verify."
 
 
 class CallbackStale(CallbackRejected):
-    """The callback's signature is older or newer than the channel's tolerance."""
+    title = "The callback's signature is older or newer than the channel's tolerance."
 
 
 # -- storage -----------------------------------------------------------------------------------------------------------
 
 
 class StorageError(NodropError):
-    """A store did not answer."""
+    title = "A store did not answer."
 
 
 class DatabaseUnavailable(StorageError):
-    """Postgres cannot be reached or does not answer."""
+    title = "Postgres cannot be reached or does not answer."
 
 
 class RedisUnavailable(StorageError):
-    """Redis cannot be reached or does not answer."""
+    title = "Redis cannot be reached or does not answer."
 
 
 class TransactionClaimed(StorageError):
-    """Another payment of the account already has this channel transaction."""
+    title = "Another payment of the account already has this channel transaction."
 
 
 class ConflictsExhausted(StorageError):
-    """The order kept changing under every try to commit; it is tried again later."""
+    title = "The order kept changing under every try to commit; it is tried again later."
 
 
 class ConfigurationError(NodropError):
-    """The configuration cannot be used."""
+    title = "The configuration cannot be used."
 
 
 class IllegalMove(Exception):  # outside the tree: a bug of ours, which no handler of expected faults may catch

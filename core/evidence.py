@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from core.dispute import DisputeKind, DisputeState
+from core.instants import in_utc
 
 
 class Source(StrEnum):
@@ -56,6 +57,9 @@ class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     currency: str | None = None
     channel_transaction_id: str | None = None
     at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        in_utc(self)
 
     @property
     def every_id(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from core.checkout import Payer
 from core.dispute import Dispute, is_withheld
 from core.errors import IllegalMove
+from core.instants import in_utc
 
 
 class OrderStatus(StrEnum):
@@ -130,6 +131,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     return_url: str | None = None
     metadata: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        in_utc(self)
+
     @property
     def is_resolved(self) -> bool:
         return self.status in (OrderStatus.PAID, OrderStatus.CLOSED)
@@ -191,6 +195,9 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     given_up_at: datetime | None = None
     live: bool | None = None
 
+    def __post_init__(self) -> None:
+        in_utc(self)
+
     @property
     def key(self) -> PaymentKey:
         return PaymentKey(self.channel_account, self.out_trade_no)
@@ -235,6 +242,9 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     last_error: str = ""
 
+    def __post_init__(self) -> None:
+        in_utc(self)
+
     def moved_to(self, status: RefundStatus, **changes: Any) -> Refund:
         """The refund with this status and these fields. Raises IllegalMove if it may not follow the present one."""
         _check_move("refund", self.status, status, REFUND_MOVES)
@@ -266,6 +276,9 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
     unanswered_since: datetime | None = None
     verified_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        in_utc(self)
 
 
 def _check_move(name: str, before: _Status, after: _Status, moves: Mapping[_Status, frozenset[_Status]]) -> None:
@@ -322,6 +335,9 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     refunds: tuple[Refund, ...] = ()
     disputes: tuple[Dispute, ...] = ()
     open_cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()
+
+    def __post_init__(self) -> None:
+        in_utc(self)
 
     def payment(self, key: PaymentKey) -> Payment | None:
         return next((payment for payment in self.payments if payment.key == key), None)

@@ -6,20 +6,20 @@ from core.errors import CallerError
 
 
 class Unauthorized(CallerError):
-    """The API key is missing or unknown."""
+    title = "The API key is missing or unknown."
 
 
 class MethodNotAllowed(CallerError):
-    """This address does not take this method."""
+    title = "This address does not take this method."
 
 
 class BodyTooLarge(CallerError):
-    """The body is larger than this address takes."""
+    title = "The body is larger than this address takes."
 
 
 class BodyTooSlow(CallerError):
-    """The body did not arrive within its deadline."""
+    title = "The body did not arrive within its deadline."
 
 
 class UnsupportedBody(CallerError):
-    """The body's type or encoding is not taken here."""
+    title = "The body's type or encoding is not taken here."

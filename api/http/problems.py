@@ -136,10 +136,10 @@ def all_kinds() -> dict[str, Kind]:
 
 
 def title_of(slug: str) -> str:
-    """The sentence for people: the docstring of the fault."""
+    """The sentence for people."""
     if slug in _TITLES:
         return _TITLES[slug]
-    return next(error.title() for error, kind in KINDS.items() if kind.slug == slug)
+    return next(error.title for error, kind in KINDS.items() if kind.slug == slug)
 
 
 def describe(slug: str) -> str | None:

@@ -1,6 +1,9 @@
 """The document says what the table says, and the table says what the handlers take."""
 
+import json
 import re
+import subprocess
+import sys
 from html import unescape
 from typing import Any
 
@@ -14,6 +17,7 @@ from api.http import openapi, problems
 from api.http.route import Auth, Media, Route
 from core import errors
 from tests.api.driver import Client
+from tests.servers import ROOT
 
 TABLE = routes.table(65_536)
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document(TABLE, routes.PARAMETERS))
@@ -101,8 +105,20 @@ def test_the_faults_of_http_are_among_them() -> None:
 
 @pytest.mark.parametrize("error", callers_faults(), ids=lambda error: error.__name__)
 def test_the_title_of_a_fault_is_a_sentence(error: type[errors.CallerError]) -> None:
-    assert error.__doc__ is not None
-    assert error.title().endswith(".")
+    assert error.title.endswith(".")
+
+
+@pytest.mark.servers
+def test_titles_do_not_need_docstrings() -> None:
+    """`python -OO` drops them."""
+    program = (
+        "import json\n"
+        "from api.http import problems\n"
+        "assert problems.__doc__ is None\n"
+        "print(json.dumps({slug: problems.title_of(slug) for slug in problems.all_kinds()}))\n"
+    )
+    ended = subprocess.run([sys.executable, "-OO", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout) == {slug: problems.title_of(slug) for slug in problems.all_kinds()}
 
 
 @pytest.mark.parametrize("error", callers_faults(), ids=lambda error: error.__name__)

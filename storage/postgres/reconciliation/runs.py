@@ -144,7 +144,7 @@ _INCOMPLETE = f"""
 SELECT r.channel_account AS account, count(*) AS days
   FROM reconciliations r JOIN accounts a ON a.name = r.channel_account
  WHERE r.finished_at IS NULL AND r.day IS NOT NULL AND NOT r.dry_run AND r.counts ? 'total'
-   AND r.day > current_date - {DIFFERENCES_KEEP_DAYS}
+   AND r.day > (now() AT TIME ZONE 'UTC')::date - {DIFFERENCES_KEEP_DAYS}
  GROUP BY 1"""
 
 

@@ -126,6 +126,18 @@ async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: S
             assert (shown.status_code, ">Payment processing<" in shown.text) == (503, True)
 
 
+async def test_it_serves_without_docstrings(settings: Settings, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """`python -OO` drops docstrings and assertions."""
+    process = Process("api", env=environment(settings, PYTHONOPTIMIZE="2"), log=tmp_path / "api.log")
+    async with process:
+        await process.wait_for_http(f"{settings.public_url}/healthz")
+        placed = await http.post("/v1/orders", json=terms())
+        assert placed.status_code == 201
+        assert (await http.get("/v1/orders/none")).json()["title"] == "There is nothing here under this name."
+        assert (await http.get("/openapi.json")).status_code == 200
+        assert await process.terminate() == 0
+
+
 async def test_the_log_holds_no_token_key_body_or_address(
     process: Process, http: httpx.AsyncClient, settings: Settings
 ) -> None:

@@ -1,22 +1,23 @@
 """The sweep: rows in Postgres that are overdue and not leased, whatever happened to Redis and to the workers.
 
-Reads the temporary table, the inbox, the outbox and the refunds; never `orders`. Rows are claimed by lease with SKIP
-LOCKED, so any number of sweeps work side by side, oldest first and without a look-back limit.
+Reads the temporary table, the inbox, the outbox and the refunds; never `orders`. Each kind has a loop of its own, so
+that one that hangs delays no other. Rows are claimed by lease with SKIP LOCKED, so any number of sweeps work side by
+side, oldest first and without a look-back limit.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import structlog
-from msgspec import Struct
-from msgspec.structs import asdict
 
 from core.errors import NodropError
 from core.evidence import Source
 from core.order import PendingKind
+from core.settings import Settings
 from flows.callback import compensate_claimed
 from flows.close import close_leased
 from flows.notify import Notifier, push_claimed
@@ -24,83 +25,97 @@ from flows.query import query_leased
 from flows.refund import refund_leased
 from runtime.resources import Resources
 from storage.postgres import callbacks, notifications, pending, refunds
-from storage.postgres.callbacks import StoredCallback
-from storage.postgres.notifications import Outgoing
 from storage.postgres.pending import Leased
-from storage.postgres.refunds import LeasedRefund
 
 CONCURRENCY = 32
-"""Rows under way at once: enough to keep a channel busy, few enough to spare one that hangs."""
+"""Rows of one kind under way at once: enough to keep a channel busy, few enough to spare one that hangs."""
+
+REFILL = CONCURRENCY // 4
+"""Free slots that are worth another claim: a claim costs a statement, whatever it finds."""
 
 log = structlog.get_logger()
-_T = TypeVar("_T")
 
 
-class Swept(Struct, frozen=True, kw_only=True):
-    """Number of rows that one sweep has worked on, by table."""
+class Kind(NamedTuple):
+    """The rows of one table: `claim` leases at most so many overdue ones, `work` does what one is due for."""
 
-    pending: int = 0
-    callbacks: int = 0
-    notifications: int = 0
-    refunds: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.pending + self.callbacks + self.notifications + self.refunds
-
-    @property
-    def most(self) -> int:
-        """The largest of these numbers: a full batch means that there is more."""
-        return max(self.pending, self.callbacks, self.notifications, self.refunds)
+    name: str
+    claim: Callable[[int], Awaitable[Sequence[Any]]]
+    work: Callable[[Any], Awaitable[object]]
 
 
-async def sweep_once(resources: Resources, notifier: Notifier) -> Swept:
-    """One batch of each kind. A full batch means that there is more: sweep again at once.
+def swept_kinds(resources: Resources, notifier: Notifier) -> tuple[Kind, ...]:
+    """All kinds of rows that a sweep works on."""
+    settings, db = resources.settings, resources.db
+
+    def claiming(claim_overdue: Callable[..., Awaitable[Sequence[Any]]]) -> Callable[[int], Awaitable[Sequence[Any]]]:
+        async def claim(limit: int) -> Sequence[Any]:
+            return await claim_overdue(db, grace_s=settings.sweep_grace_s, limit=limit, lease_s=settings.lease_s)
+
+        return claim
+
+    return (
+        Kind("callbacks", claiming(callbacks.claim_overdue), partial(compensate_claimed, resources)),
+        Kind("pending", claiming(pending.claim_overdue), partial(_resolve, resources)),
+        Kind("notifications", claiming(notifications.claim_overdue), partial(push_claimed, resources, notifier)),
+        Kind("refunds", claiming(refunds.claim_overdue), partial(refund_leased, resources)),
+    )
+
+
+async def sweep_once(settings: Settings, kind: Kind, stop: asyncio.Event) -> int:
+    """One turn: work on the overdue rows of one kind until none is left. Returns their number.
+
+    A row is leased only when its work begins. While some rows hang, the others of the kind have the remaining slots.
 
     Raises:
-        DatabaseUnavailable: nothing could be claimed.
+        DatabaseUnavailable: nothing could be claimed; what was claimed before is done.
     """
-    settings = resources.settings
-    grace_s, limit, lease_s = settings.sweep_grace_s, settings.sweep_batch, settings.lease_s
-    to_handle = await callbacks.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    to_query = await pending.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    to_push = await notifications.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-    to_refund = await refunds.claim_overdue(resources.db, grace_s=grace_s, limit=limit, lease_s=lease_s)
-
-    async def resolve(leased: Leased) -> object:
-        if leased.kind is PendingKind.DEADLINE:
-            return await close_leased(resources, leased)
-        return await query_leased(resources, leased, by=Source.SWEEP)
-
-    async def compensate(stored: StoredCallback) -> object:
-        return await compensate_claimed(resources, stored)
-
-    async def push(outgoing: Outgoing) -> object:
-        return await push_claimed(resources, notifier, outgoing)
-
-    async def give_back(leased: LeasedRefund) -> object:
-        return await refund_leased(resources, leased)
-
-    await asyncio.gather(
-        _each(to_handle, compensate), _each(to_query, resolve), _each(to_push, push), _each(to_refund, give_back)
-    )
-    swept = Swept(pending=len(to_query), callbacks=len(to_handle), notifications=len(to_push), refunds=len(to_refund))
-    if swept.total:
-        log.info("swept", **asdict(swept))
-    return swept
+    count = 0
+    running: set[asyncio.Task[None]] = set()
+    try:
+        while not stop.is_set():
+            limit = min(CONCURRENCY - len(running), settings.sweep_batch)
+            rows = await kind.claim(limit) if limit else ()
+            count += len(rows)
+            running |= {asyncio.create_task(_work(kind, row, settings.lease_s)) for row in rows}
+            if not running:
+                break
+            running = await _wait_for_slots(running, settings.sweep_interval_s, for_all=len(rows) < limit)
+    except asyncio.CancelledError:
+        for task in running:
+            task.cancel()
+        raise
+    finally:
+        await asyncio.gather(*running, return_exceptions=True)
+    if count:
+        log.info("swept", kind=kind.name, count=count)
+    return count
 
 
-async def _each(rows: Sequence[_T], work: Callable[[_T], Awaitable[object]]) -> None:
-    """Work on all rows, some at a time. A row that fails keeps its lease until it ends, and is claimed again."""
-    slots = asyncio.Semaphore(CONCURRENCY)
+async def _wait_for_slots(
+    running: set[asyncio.Task[None]], within_s: float, *, for_all: bool
+) -> set[asyncio.Task[None]]:
+    """Wait until all rows are done, or else until enough slots are free for another claim. Returns what still runs."""
+    until = asyncio.get_running_loop().time() + within_s
+    enough = 0 if for_all else CONCURRENCY - REFILL
+    while len(running) > enough and (left_s := until - asyncio.get_running_loop().time()) > 0:
+        when = asyncio.ALL_COMPLETED if for_all else asyncio.FIRST_COMPLETED
+        _, running = await asyncio.wait(running, timeout=left_s, return_when=when)
+    return {task for task in running if not task.done()}
 
-    async def one(row: _T) -> None:
-        async with slots:
-            try:
-                await work(row)
-            except NodropError as error:
-                log.warning("sweep_row_failed", reason=type(error).__name__)
-            except Exception:  # a bug of ours in one row must not keep the sweep from the others
-                log.exception("sweep_row_broke")
 
-    await asyncio.gather(*(one(row) for row in rows))
+async def _work(kind: Kind, row: object, lease_s: float) -> None:
+    """Work on one row while its lease lasts. One that fails keeps it until then, and is claimed again."""
+    try:
+        async with asyncio.timeout(lease_s):
+            await kind.work(row)
+    except (NodropError, TimeoutError) as error:
+        log.warning("sweep_row_failed", kind=kind.name, reason=type(error).__name__)
+    except Exception:  # a bug of ours in one row must not keep the sweep from the others
+        log.exception("sweep_row_broke", kind=kind.name)
+
+
+async def _resolve(resources: Resources, leased: Leased) -> object:
+    if leased.kind is PendingKind.DEADLINE:
+        return await close_leased(resources, leased)
+    return await query_leased(resources, leased, by=Source.SWEEP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from flows.notify import Notifier
 from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
-from flows.sweep import sweep_once
+from flows.sweep import sweep_once, swept_kinds
 from flows.undelivered import ask_undelivered
 from flows.worlds import open_world_cases
 from runtime.accounts import KEEP_CURRENT_S
@@ -38,14 +39,17 @@ def lane_loops(resources: Resources) -> tuple[Loop, ...]:
     return (Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),)
 
 
-def upkeep_loops(resources: Resources, notifier: Notifier) -> tuple[Loop, ...]:
-    """Loops of a worker process that runs all lanes. The sweep needs Postgres alone."""
+def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) -> tuple[Loop, ...]:
+    """Loops of a worker process that runs all lanes. The sweeps need Postgres alone, and end with `stop`."""
     settings = resources.settings
     horizon_s = settings.arm_horizon_s
     keep_house = partial(keep_partitions, resources.db, keep_days=OBSERVATIONS_KEEP_DAYS)
     flush_noticed_s = min(1.0, settings.sweep_interval_s)
     return (
-        Loop("sweep", settings.sweep_interval_s, partial(_sweep, resources, notifier)),
+        *(
+            Loop(f"sweep_{kind.name}", settings.sweep_interval_s, partial(sweep_once, settings, kind, stop))
+            for kind in swept_kinds(resources, notifier)
+        ),
         Loop("rearm", flush_noticed_s, partial(rearm_after_flush, resources)),
         # A third of the horizon at a time: every job is armed before it is due.
         Loop("arm_ahead", horizon_s / 3, partial(arm_window, resources, from_s=0.0, until_s=horizon_s)),
@@ -56,11 +60,6 @@ def upkeep_loops(resources: Resources, notifier: Notifier) -> tuple[Loop, ...]:
         Loop("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
         Loop("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),
     )
-
-
-async def _sweep(resources: Resources, notifier: Notifier) -> bool:
-    swept = await sweep_once(resources, notifier)
-    return swept.most >= resources.settings.sweep_batch
 
 
 async def _drain(resources: Resources) -> bool:

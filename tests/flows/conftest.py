@@ -1,5 +1,6 @@
 """Fixtures of the flows' tests: real stores and the simulated channel over HTTP. A test moves due times in Postgres."""
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
@@ -20,8 +21,10 @@ from core.order import OrderState, OrderStatus, Payment
 from core.settings import Settings
 from flows.callback import receive_callback
 from flows.close import close_scheduled, request_close
+from flows.notify import Notifier
 from flows.place import PaymentRequest, Placed, Watch, place_order
 from flows.query import query_scheduled
+from flows.sweep import sweep_once, swept_kinds
 from runtime.resources import Resources, open_resources
 from simulator.kernel.base import Account
 from simulator.kernel.faults import AtFault
@@ -171,6 +174,12 @@ class FlowHarness:
         row = await self.pending_row("", state.order.order_no)
         assert row is not None
         return await close_scheduled(self.resources, state.order.order_no, row.arm_no)
+
+    async def sweep(self, name: str) -> int:
+        """One turn of the sweep of this kind; returns the number of rows."""
+        async with Notifier(self.resources.settings) as notifier:
+            [kind] = [kind for kind in swept_kinds(self.resources, notifier) if kind.name == name]
+            return await sweep_once(self.resources.settings, kind, asyncio.Event())
 
     # -- results ------------------------------------------------------------------------------------------------------
 

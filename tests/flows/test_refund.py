@@ -13,11 +13,9 @@ from core.lifecycle import DoublePolicy, LatePolicy
 from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
 from flows import refund as refund_flow
 from flows.accept import accept_late
-from flows.notify import Notifier
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.rearm import arm_window
 from flows.refund import refund_scheduled, request_refund
-from flows.sweep import sweep_once
 from simulator.kernel.faults import CallKind, FaultProfile
 from simulator.kernel.ledger import Refund as LedgerRefund
 from storage.postgres import pending, refunds
@@ -290,8 +288,7 @@ async def test_a_worker_killed_before_its_commit_makes_one_refund(
     assert await run_refund_job(harness, state) is Outcome.STALE, "its lease is still held"
 
     await harness.fetch_value("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
-    async with Notifier(harness.resources.settings) as notifier:
-        assert (await sweep_once(harness.resources, notifier)).refunds == 1
+    assert await harness.sweep("refunds") == 1
     assert refund_of(await harness.state(state)).status is RefundStatus.SUCCEEDED
     assert refund_calls(harness) == ["refund", "query_refund"]
     assert len(channel_refunds(harness)) == 1
@@ -301,8 +298,7 @@ async def test_the_sweep_makes_the_refund_of_a_worker_killed_before_its_request(
     state = await harness.order_with_late_money()
     assert await refunds.claim(harness.resources.db, refund_of(state).refund_no, LEASE_S, arm_no=1) is not None
     await harness.fetch_value("UPDATE refunds SET due_at = due_at - interval '1 h', leased_until = now() RETURNING 1")
-    async with Notifier(harness.resources.settings) as notifier:
-        assert (await sweep_once(harness.resources, notifier)).refunds == 1
+    assert await harness.sweep("refunds") == 1
     assert refund_calls(harness) == ["query_refund", "refund"]
     assert refund_of(await harness.state(state)).status is RefundStatus.SUCCEEDED
 

@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.decision import Outcome
+from core.decision import Decision, Outcome
 from core.evidence import Source
 from core.lifecycle import LatePolicy, Rules, on_query, on_refund, on_refund_requested
-from core.order import CaseReason, Origin, PaymentKey, PaymentStatus, RefundReason, RefundStatus
+from core.order import CaseReason, OrderState, Origin, PaymentKey, PaymentStatus, RefundReason, RefundStatus
 from storage.postgres.backlog import read_backlog
 from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
@@ -116,6 +116,22 @@ async def test_a_lost_race_writes_no_refund(db: Database) -> None:
     decide = if_there(lambda state: on_query(state, KEY, paid(), LATE, Source.QUERY))
     assert (await transition(db, "A-1", decide, known=before)).refund_nos == (REFUND_NO,)
     assert await count(db, "refunds") == 1
+
+
+@pytest.mark.parametrize("status", [RefundStatus.PROCESSING, RefundStatus.SUCCEEDED, RefundStatus.FAILED])
+async def test_a_lost_race_moves_no_refund(db: Database, status: RefundStatus) -> None:
+    """Only the first decision, on a state that is of before, moves it; the one that is committed leaves it alone."""
+    await wanted(db)
+    before = await get_state(db)
+    await moved(db, "A-1", noted)
+
+    def decide(state: OrderState | None) -> Decision:
+        if state is before:
+            return on_refund(before, REFUND_NO, status, RULES)
+        return Decision(outcome=Outcome.NOTHING_NEW)
+
+    assert (await transition(db, "A-1", decide, known=before)).version is None
+    assert (await get_state(db)).refunds == before.refunds
 
 
 async def test_two_operators_at_once_request_one_refund(database_url: str) -> None:

@@ -77,7 +77,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        stored = await store_callback(resources, account, callback, headers, body, None)
+        stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=dict(headers), body=body, received_at=received_at))
         raise
@@ -126,9 +126,13 @@ async def store_callback(
     callback: Callback,
     headers: Mapping[str, str],
     body: bytes,
-    received_at: datetime | None,
+    received_at: datetime | None = None,
+    due_s: float | None = None,
 ) -> StoredCallback:
-    """Store a callback about money, readable or not. Raises DatabaseUnavailable: nothing may be acknowledged then."""
+    """Store a callback about money, readable or not; its compensation is due in `due_s` seconds, None: as always.
+
+    Raises DatabaseUnavailable: nothing may be acknowledged then.
+    """
     assert callback.evidence is not None, "only a callback about money is stored"
     if callback.unreadable:
         log.error("callback_unreadable", account=account.config.name, reason=callback.unreadable)
@@ -141,7 +145,7 @@ async def store_callback(
         evidence=hint_of(callback.evidence, account.config.name) if callback.is_hint else callback.evidence,
         is_hint=callback.is_hint,
         received_at=received_at,
-        due_s=resources.compensation_delay_s,
+        due_s=resources.compensation_delay_s if due_s is None else due_s,
         kept_s=resources.callback_kept_s,
         unreadable="" if callback.is_hint else callback.unreadable,
     )
@@ -172,13 +176,10 @@ async def _handle_in_request(resources: Resources, stored: StoredCallback) -> No
     Nothing is raised: the callback is stored, so it must be acknowledged. A failure is left to the compensation.
     """
     slots = resources.confirm_slots
-    is_full = slots.locked()
-    # Without a slot the compensation is not a precaution but the work itself: it is due at once.
-    job = jobs.compensate_callback(stored.id, stored.arm_no, 0.0 if is_full else resources.compensation_delay_s)
+    job = jobs.compensate_callback(stored.id, stored.arm_no, resources.compensation_delay_s)
     try:
-        if is_full:
-            log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
-            await arm_jobs(resources, [job])
+        if slots.locked():
+            await _leave_to_compensation(resources, stored)
             return
         await slots.acquire()  # returns at once: nothing ran since `locked` was False
         async with asyncio.TaskGroup() as group:
@@ -191,15 +192,28 @@ async def _handle_in_request(resources: Resources, stored: StoredCallback) -> No
         log.exception("callback_broke", callback_id=stored.id)
 
 
+async def _leave_to_compensation(resources: Resources, stored: StoredCallback) -> None:
+    """Without a slot the compensation is not a precaution but the work itself: it is due at once."""
+    log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
+    try:
+        await reschedule_callback(resources, stored, CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=0.0))
+    except DatabaseUnavailable:
+        log.warning("callback_not_rescheduled", callback_id=stored.id)
+
+
 async def _handle_within_budget(resources: Resources, stored: StoredCallback) -> bool:
-    """Whether it is done. Expected faults are logged."""
+    """Whether it is done, or due again when the channel may be queried: then its first compensation is void. Expected
+    faults are logged.
+    """
     budget_s = resources.settings.callback_confirm_s
     try:
         async with asyncio.timeout(budget_s):
             result = await _handle(resources, stored, Source.CALLBACK, within_s=budget_s / 2)
             if result.is_done:
                 await callbacks.finish(resources.db, stored.id, result.outcome)
-            return result.is_done
+            elif result.wait_s is not None:
+                await reschedule_callback(resources, stored, result)
+            return result.is_done or result.wait_s is not None
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
     return False

@@ -61,7 +61,9 @@ async def _move(resources: Resources, parked: ParkedCallback) -> None:
     if callback.evidence is None:
         await count_ignored(resources, parked.account, callback.ignored)
         return
-    stored = await store_callback(resources, account, callback, parked.headers, parked.body, parked.received_at)
+    stored = await store_callback(
+        resources, account, callback, parked.headers, parked.body, parked.received_at, due_s=0.0
+    )
     if not stored.is_handled:
         await arm_jobs(resources, [jobs.compensate_callback(stored.id, stored.arm_no)])
 

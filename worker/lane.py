@@ -18,11 +18,10 @@ import msgspec
 import structlog
 from arq.connections import ArqRedis
 from arq.worker import Function, Worker, func
-from redis.exceptions import ResponseError
 
 from core.errors import RedisUnavailable
 from core.jobs import Lane
-from storage.redis.client import RedisLink, redis_errors
+from storage.redis.client import RedisLink, is_wrong_type, redis_errors
 from storage.redis.delay_queue import DelayQueue, health_key, queue_name
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 
@@ -36,6 +35,9 @@ LOOK_MAX = 2000
 """Due jobs to look at in one claim. Running ones stand at the head, so this is twice the fleet's `max_jobs`."""
 
 HEALTH_INTERVAL_S = 10.0
+BROKEN_GAP_S = 1.0
+"""Pause after a turn that met a bug of ours."""
+
 FINISH_S = 1.0
 """Time for an ended job to remove itself from Redis when the worker stops: one round trip."""
 
@@ -96,6 +98,9 @@ class LaneWorker(Worker):
                 await self.run_once()
             except RedisUnavailable as error:
                 gap_s = self._link.lost(error)
+            except Exception as error:  # noqa: BLE001 -- a bug of ours must not end the lane
+                log.error("lane_broke", lane=self._lane, error=type(error).__name__, where=_where(error))
+                gap_s = BROKEN_GAP_S
             else:
                 self._link.up()
                 gap_s = POLL_DELAY_S
@@ -122,9 +127,15 @@ class LaneWorker(Worker):
         claimed = await self._queue.claim(
             self._lane, free, owner=self.process, lease_ms=lease_ms, look_max=self.queue_read_limit
         )
-        for job in claimed:
+        # After a flush a job that this process runs is due again, without its lease: it is ours already.
+        new = [job for job in claimed if not self._is_running(job.id)]
+        for job in new:
             self.tasks[job.id] = asyncio.create_task(self.run_job(job.id, job.due_ms))
-        return len(claimed)
+        return len(new)
+
+    def _is_running(self, job_id: str) -> bool:
+        task = self.tasks.get(job_id)
+        return task is not None and not task.done()
 
     async def record_health(self) -> None:
         """Write arq's health record, by a monotonic clock, and a second one for the lane, which `arq --check` reads."""
@@ -148,7 +159,7 @@ class LaneWorker(Worker):
                 await super().run_job(job_id, score)
         except RedisUnavailable as error:
             log.warning("job_left", lane=self._lane, job_id=job_id, error=type(error.__cause__).__name__)
-            if type(error.__cause__) is ResponseError:  # a key of another type: it would be claimed for ever
+            if is_wrong_type(error):  # it would be claimed for ever
                 with suppress(RedisUnavailable):
                     await self._park(job_id, "unreadable")
 

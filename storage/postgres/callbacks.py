@@ -13,12 +13,13 @@ from hashlib import sha256
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from core.evidence import Evidence
 from core.lifecycle import Message
 from core.order import CaseReason
 from storage.postgres.database import Database, document, storable
-from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
@@ -38,6 +39,7 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     is_handled: bool
     kept_for_s: float = 0.0
+    grace_s: float = 0.0
 
 
 class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,8 @@ SELECT id, channel_account, attempt, arm_no, evidence, is_hint, received_at, is_
 _CLAIM = f"""
 UPDATE callbacks
    SET leased_until = clock_timestamp() + make_interval(secs => $3)
- WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} FOR UPDATE)
+ WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
+              FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
 _CLAIM_OVERDUE = f"""
@@ -184,14 +187,15 @@ async def insert_callback(
 
 
 async def claim(db: Database, callback_id: str, lease_s: float, *, arm_no: int) -> StoredCallback | None:
-    """Lease one callback; None when it is handled or given up, leased, or has another arm number."""
+    """Lease one callback; None when it is handled or given up, leased, not due, or has another arm number."""
     row = await db.fetchrow(_CLAIM, callback_id, arm_no, lease_s)
     return None if row is None else _stored(row)
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[StoredCallback]:
     """Lease free callbacks that have been due for longer than `grace_s`, oldest first."""
-    return [_stored(row) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    return [replace(_stored(row), grace_s=grace_s) for row in rows]
 
 
 async def reschedule(
@@ -201,7 +205,8 @@ async def reschedule(
 
     Returns the new arm number, None when the callback is not open any more or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_RESCHEDULE, callback.id, callback.arm_no, attempt, delay_s, outcome)
+    due_s = due_in_s(delay_s, callback.grace_s, is_postponed=attempt == callback.attempt)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, callback.id, callback.arm_no, attempt, due_s, outcome)
     return arm_no
 
 

@@ -3,11 +3,14 @@
 A row of these tables waits for work: it is due at `due_at`, and one process has it until `leased_until`. A lease ends
 by itself, so a killed worker holds nothing up for long. Each module has the same verbs with the same meaning:
 
-    claim           lease one row, if it is free, open and still has this arm number
+    claim           lease one row, if it is free, open, due and still has this arm number
     claim_overdue   lease the rows that have been due for longer than a grace period, oldest first, without a look-back
     reschedule      due again in so many seconds, under the next arm number, and free
     finish          done; pending rows and refunds have none, because only the door ends them
     walk_due        all rows due within a window, in batches, to arm Redis with
+
+A claim of the sweep has waited for `grace_s`, and says so in its rows. If such a row is only postponed, for the same
+attempt, it is due earlier by that time: the sweep finds it when its wait ends, and does not wait for the grace again.
 
 All of them read `clock_timestamp()` and never `now()`, which stands still from a statement's beginning: after a wait
 for a row's lock it would take a lease that has ended for a valid one, and give one that is shorter than it says. An
@@ -24,6 +27,10 @@ import asyncpg
 
 from storage.postgres.database import Database
 
+DUE = "due_at <= clock_timestamp() + interval '1 second'"
+"""A job only reminds: whoever can write to Redis may run it early, and would use up the attempts of its row. A second,
+because the clocks of Redis and Postgres do not run quite alike."""
+
 FREE = "(leased_until IS NULL OR leased_until <= clock_timestamp())"
 NOW = "(SELECT clock_timestamp())"
 
@@ -32,6 +39,11 @@ WALK_BATCH = 5000
 _WINDOW = """
 SELECT coalesce(now + make_interval(secs => $1), '-infinity') AS since, now + make_interval(secs => $2) AS until
   FROM clock_timestamp() AS now"""
+
+
+def due_in_s(delay_s: float, grace_s: float, *, is_postponed: bool) -> float:
+    """Seconds until a row that is rescheduled is due. A row that is merely postponed has waited for the grace."""
+    return delay_s - grace_s if is_postponed else delay_s
 
 
 class DueRow(NamedTuple):

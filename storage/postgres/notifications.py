@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from storage.postgres.database import Database
-from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +26,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     attempt: int
     arm_no: int
+    grace_s: float = 0.0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,8 @@ _DEAD = "dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL"
 _CLAIM = f"""
 UPDATE notifications
    SET leased_until = clock_timestamp() + make_interval(secs => $3)
- WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} FOR UPDATE)
+ WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
+              FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
 _CLAIM_OVERDUE = f"""
@@ -98,14 +100,15 @@ _WALK = walk_statement("notifications", ("id",), "id, arm_no", is_open=_OPEN)
 
 
 async def claim(db: Database, notification_id: str, lease_s: float, *, arm_no: int) -> Outgoing | None:
-    """Lease one notification; None when it is delivered, superseded or dead, leased, or has another arm number."""
+    """Lease one notification; None when it is delivered, superseded or dead, leased, not due, or armed anew."""
     row = await db.fetchrow(_CLAIM, notification_id, arm_no, lease_s)
     return None if row is None else Outgoing(**dict(row))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Outgoing]:
     """Lease free notifications that have been due for longer than `grace_s`, oldest first."""
-    return [Outgoing(**dict(row)) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    return [Outgoing(**dict(row), grace_s=grace_s) for row in rows]
 
 
 async def reschedule(db: Database, outgoing: Outgoing, *, attempt: int, delay_s: float, status: str) -> int | None:
@@ -113,7 +116,8 @@ async def reschedule(db: Database, outgoing: Outgoing, *, attempt: int, delay_s:
 
     Returns the new arm number, None when the notification is not open any more or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_RESCHEDULE, outgoing.id, outgoing.arm_no, attempt, delay_s, status)
+    due_s = due_in_s(delay_s, outgoing.grace_s, is_postponed=attempt == outgoing.attempt)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, outgoing.id, outgoing.arm_no, attempt, due_s, status)
     return arm_no
 
 

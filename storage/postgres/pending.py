@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from core.order import PaymentKey, PendingKind
 from storage.postgres.database import Database
-from storage.postgres.leases import FREE, NOW, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, due_in_s, walk, walk_statement
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     order_no: str
     arm_no: int
     leased_at: datetime
+    grace_s: float = 0.0
 
 
 class PendingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +52,8 @@ UPDATE pending
    SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
  WHERE (channel_account, out_trade_no) = (
            SELECT channel_account, out_trade_no FROM pending
-            WHERE channel_account = $1 AND out_trade_no = $2 AND ($4::int IS NULL OR arm_no = $4) AND {FREE}
+            WHERE channel_account = $1 AND out_trade_no = $2 AND {FREE}
+              AND ($4::int IS NULL OR (arm_no = $4 AND {DUE}))
               AND ($5::timestamptz IS NULL OR answered_from IS NULL OR answered_from < $5)
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
@@ -107,10 +110,10 @@ async def claim(
     arm_no: int | None = None,
     unanswered_since: datetime | None = None,
 ) -> Leased | None:
-    """Lease one payment's row, of any arm number or of `arm_no`.
+    """Lease one payment's row: of any arm number and at any time, or of `arm_no` once it is due.
 
-    Returns None if the row is gone, leased or has another arm number, or if a query that began at `unanswered_since`
-    or later is completed.
+    Returns None if the row is gone, leased, not due or has another arm number, or if a query that began at
+    `unanswered_since` or later is completed.
     """
     row = await db.fetchrow(_CLAIM, *key, lease_s, arm_no, unanswered_since)
     return None if row is None else _leased(row)
@@ -119,7 +122,7 @@ async def claim(
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Leased]:
     """Lease free rows that have been due for longer than `grace_s`, oldest first."""
     rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
-    return [_leased(row) for row in rows]
+    return [replace(_leased(row), grace_s=grace_s) for row in rows]
 
 
 async def release(db: Database, leased: Leased, *, was_queried: bool = True) -> None:
@@ -136,7 +139,8 @@ async def reschedule(db: Database, leased: Leased, *, delay_s: float) -> int | N
 
     Returns the new arm number, None when the row is gone or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_RESCHEDULE, *leased.key, leased.arm_no, delay_s)
+    due_s = due_in_s(delay_s, leased.grace_s, is_postponed=True)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, *leased.key, leased.arm_no, due_s)
     return arm_no
 
 

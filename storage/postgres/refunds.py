@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import msgspec
+from msgspec.structs import replace
 
 from core.order import PaymentKey
 from storage.postgres.database import Database
-from storage.postgres.leases import FREE, NOW, DueRow, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
 
 
 class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     arm_no: int
     may_be_known: bool
+    grace_s: float = 0.0
 
 
 _OPEN = "status IN ('requested', 'processing')"
@@ -35,7 +37,7 @@ _COLUMNS = "r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount
 _CLAIM = f"""
 WITH free AS (
     SELECT refund_no, {_KNOWN} FROM refunds
-     WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN} AND {FREE}
+     WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
        FOR UPDATE
 )
 UPDATE refunds r
@@ -71,14 +73,15 @@ _WALK = walk_statement("refunds", ("refund_no",), "refund_no, arm_no", is_open=_
 
 
 async def claim(db: Database, refund_no: str, lease_s: float, *, arm_no: int) -> LeasedRefund | None:
-    """Lease one refund; None when it is definite, leased, or has another arm number."""
+    """Lease one refund; None when it is definite, leased, not due, or has another arm number."""
     row = await db.fetchrow(_CLAIM, refund_no, arm_no, lease_s)
     return None if row is None else _leased(row)
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[LeasedRefund]:
     """Lease free refunds that have been due for longer than `grace_s`, oldest first."""
-    return [_leased(row) for row in await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)]
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    return [replace(_leased(row), grace_s=grace_s) for row in rows]
 
 
 async def reschedule(
@@ -88,7 +91,8 @@ async def reschedule(
 
     Returns the new arm number, None when the refund is definite or was scheduled meanwhile.
     """
-    arm_no: int | None = await db.fetchval(_RESCHEDULE, leased.refund_no, leased.arm_no, attempt, delay_s, error)
+    due_s = due_in_s(delay_s, leased.grace_s, is_postponed=attempt == leased.attempt)
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, leased.refund_no, leased.arm_no, attempt, due_s, error)
     return arm_no
 
 

@@ -111,7 +111,7 @@ async def test_one_scheduled_query_passes_few_files_and_seldom_climbs(
     """The way of a leased row: from its lease to the commit of a payment, and what follows the commit."""
     payment = (await client.post("/v1/orders", terms(account=account))).json["payments"][0]
     await channel.pay(payment["out_trade_no"])
-    leased = await pending.claim(resources.db, PaymentKey(account, payment["out_trade_no"]), 20.0, arm_no=1)
+    leased = await pending.claim(resources.db, PaymentKey(account, payment["out_trade_no"]), 20.0)
     assert leased is not None
     with traced() as trace:
         outcome = await query_leased(resources, leased, by=Source.QUERY)

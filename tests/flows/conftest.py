@@ -168,11 +168,13 @@ class FlowHarness:
         payment = state.payments[index]
         row = await self.pending_row(payment.channel_account, payment.out_trade_no)
         assert row is not None
+        await self.make_due()
         return await query_scheduled(self.resources, payment.key, row.arm_no)
 
     async def run_close_job(self, state: OrderState) -> Outcome:
         row = await self.pending_row("", state.order.order_no)
         assert row is not None
+        await self.make_due()
         return await close_scheduled(self.resources, state.order.order_no, row.arm_no)
 
     async def sweep(self, name: str) -> int:
@@ -180,6 +182,12 @@ class FlowHarness:
         async with Notifier(self.resources.settings) as notifier:
             [kind] = [kind for kind in swept_kinds(self.resources, notifier) if kind.name == name]
             return await sweep_once(self.resources.settings, kind, asyncio.Event())
+
+    async def make_due(self) -> None:
+        """Let the time pass until all work is due."""
+        for table in ("pending", "callbacks", "notifications", "refunds"):
+            sql = f"UPDATE {table} SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()"  # noqa: S608 - ours
+            await self.resources.db.execute(sql)
 
     # -- results ------------------------------------------------------------------------------------------------------
 

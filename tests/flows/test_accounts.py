@@ -170,6 +170,7 @@ async def test_a_disabled_account_still_queries_receives_callbacks_and_closes(ha
     harness.resources.accounts._read_at = -RELOAD_S
     queried, called_back, closed = states
     harness.pay(queried.payments[0])
+    await harness.make_due()
     assert await query_scheduled(harness.resources, queried.payments[0].key, 1) is Outcome.PAID
     harness.pay(called_back.payments[0])
     transaction = harness.transaction_of(called_back.payments[0])

@@ -27,6 +27,8 @@ from flows.query import query_scheduled
 from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
+from storage.redis.admission.script import PREFIX
+from storage.redis.delay_queue import queue_name
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
@@ -49,6 +51,7 @@ class StoredCallback:
     async def compensate(self) -> Outcome:
         """Run the armed compensation job."""
         row = await self.row()
+        await self._harness.make_due()
         return await compensate_callback(self._harness.resources, str(row["id"]), int(str(row["arm_no"])))
 
     async def count(self) -> object:
@@ -201,7 +204,50 @@ async def test_without_a_free_slot_the_callback_waits_for_its_compensation(
     assert harness.call_count() == 0
     for _ in range(slots):
         harness.resources.confirm_slots.release()
-    assert await stored_callback.compensate() is Outcome.PAID
+    row = await stored_callback.row()
+    assert (row["attempt"], row["arm_no"]) == (1, 2)
+    assert await armed_jobs(harness) == [f"c:{row['id']}:2"]
+    assert (await harness.resources.queue.depth(Lane.FRESH)).due == 1
+    assert await compensate_callback(harness.resources, str(row["id"]), 2) is Outcome.PAID
+
+
+async def armed_jobs(harness: FlowHarness) -> list[str]:
+    """Jobs of the lane of callbacks."""
+    names = await harness.resources.redis.zrange(queue_name(Lane.FRESH), 0, -1)
+    return [name.decode().partition("}")[2] for name in names]
+
+
+async def test_a_callback_that_may_not_ask_now_is_due_again_when_it_may(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    """It waited a whole minute: for two seconds after a flush of Redis no call of a channel is admitted."""
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    await harness.resources.redis.set(PREFIX + "quiet", 1, px=2000)
+    await harness.receive("main", harness.callback(state.payments[0]))
+    row = await stored_callback.row()
+    assert (row["attempt"], row["arm_no"]) == (1, 2)
+    assert float(str(row["due_in_s"])) < 10.0
+    assert await armed_jobs(harness) == [f"c:{row['id']}:2"]
+
+
+async def test_a_compensation_that_fails_arms_the_next(
+    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to the sweep it would come late by the grace."""
+    state = await harness.placed_order()
+    callback = harness.callback(state.payments[0])
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("flows.callback.plan_callback", fail)
+    await harness.receive("main", callback)
+    await harness.resources.redis.flushall()
+    await stored_callback.compensate()
+    row = await stored_callback.row()
+    assert (row["attempt"], row["arm_no"]) == (2, 2)
+    assert await armed_jobs(harness) == [f"c:{row['id']}:2"]
 
 
 async def test_a_callback_that_waits_for_the_breaker_uses_no_attempt(
@@ -344,6 +390,7 @@ async def test_a_callback_for_a_payment_that_a_query_paid_is_handled(
 ) -> None:
     state = await harness.placed_order()
     harness.pay(state.payments[0])
+    await harness.make_due()
     await query_scheduled(harness.resources, state.payments[0].key, 1)
     version = (await harness.state(state)).order.version
     transaction = harness.transaction_of(state.payments[0])

@@ -276,6 +276,7 @@ async def test_a_closed_order_is_not_queried(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     await request_close(harness.resources, state.order.order_no)
     before = harness.call_count()
+    await harness.make_due()
     assert await query_scheduled(harness.resources, state.payments[0].key, 1) is Outcome.STALE
     await refresh_order(harness.resources, state.order.order_no)
     assert harness.call_count() == before

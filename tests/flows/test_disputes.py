@@ -72,6 +72,7 @@ class AtChannel:
         payment = state.payments[0]
         row = await self.harness.pending_row(payment.channel_account, payment.out_trade_no)
         assert row is not None
+        await self.harness.make_due()
         await query_scheduled(self.harness.resources, payment.key, row.arm_no)
 
     def key(self, state: OrderState) -> Key:
@@ -245,6 +246,7 @@ async def test_a_refund_that_waits_is_not_sent_while_its_money_is_disputed(harne
     assert harness.call_count("refund") == 0
     dispute_id = (await harness.state(state)).disputes[0].dispute_id
     await harness.receive(payment.channel_account, send_dispute(harness, payment, dispute_id=dispute_id, state="won"))
+    await harness.make_due()
     assert await refund_scheduled(harness.resources, refund.refund_no, 2) is Outcome.REFUNDED
     assert harness.call_count("refund") == 1
 
@@ -318,5 +320,6 @@ async def test_a_dispute_that_cannot_be_read_now_is_read_later(
     assert (await harness.state(order)).disputes == ()
     sql = "SELECT id::text, arm_no FROM callbacks WHERE handled_at IS NULL AND channel_account = $1"
     [row] = await harness.resources.db.fetch(sql, there.name)
+    await harness.make_due()
     await compensate_callback(harness.resources, row["id"], row["arm_no"])
     assert (await there.dispute(order)).state == "open"

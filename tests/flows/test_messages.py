@@ -36,6 +36,7 @@ class Inbox:
 
     async def compensate(self) -> Outcome:
         (row,) = await self.rows()
+        await self._harness.make_due()
         return await compensate_callback(self._harness.resources, str(row["id"]), int(str(row["arm_no"])))
 
     async def let_a_day_pass(self) -> None:

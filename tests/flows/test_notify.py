@@ -299,6 +299,7 @@ async def paid_order(harness: FlowHarness, url: str) -> str:
     """Pay an order and return the id of its unsent notification."""
     state = await harness.placed_order(notify_url=url)
     harness.pay(state.payments[0])
+    await harness.make_due()
     await query_scheduled(harness.resources, state.payments[0].key, 1)
     notification_id = await harness.fetch_value(
         "SELECT id FROM notifications WHERE order_no = $1", state.order.order_no
@@ -323,6 +324,7 @@ async def notifier(settings: Settings) -> AsyncIterator[Notifier]:
 
 async def push(harness: FlowHarness, notifier: Notifier, notification_id: str) -> str:
     arm_no = (await row_of(harness, notification_id))["arm_no"]
+    await harness.make_due()
     return await push_notification(harness.resources, notifier, notification_id, arm_no)
 
 

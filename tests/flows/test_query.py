@@ -265,6 +265,7 @@ async def test_a_query_of_the_sweep_is_recorded_as_sweep(harness: FlowHarness, r
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     row = await query_row(harness, state)
+    await harness.make_due()
     await query_scheduled(resources, state.payments[0].key, row.arm_no, by=Source.SWEEP)
     assert await harness.fetch_value("SELECT by FROM order_events WHERE kind = 'paid'") == "sweep"
 
@@ -272,6 +273,7 @@ async def test_a_query_of_the_sweep_is_recorded_as_sweep(harness: FlowHarness, r
 async def test_a_query_job_for_a_deadline_moves_nothing(harness: FlowHarness) -> None:
     """A forged job runs at most one of our own functions, and none of them may put off the close of an order."""
     state = await harness.placed_order()
+    await harness.make_due()
     before = await harness.pending_row("", state.order.order_no)
     assert await query_scheduled(harness.resources, deadline_key(state.order.order_no), 1) is Outcome.STALE
     after = await harness.pending_row("", state.order.order_no)

@@ -52,6 +52,7 @@ async def compensate(harness: FlowHarness) -> list[Outcome]:
     sql = """SELECT id::text, arm_no FROM callbacks WHERE handled_at IS NULL AND dead_at IS NULL
               ORDER BY received_at, id"""
     rows = await harness.resources.db.fetch(sql)
+    await harness.make_due()
     return [await compensate_callback(harness.resources, row["id"], row["arm_no"]) for row in rows]
 
 

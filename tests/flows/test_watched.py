@@ -117,7 +117,7 @@ async def compensated(harness: FlowHarness, evidence: Evidence, account: str = "
         body=b"{}",
         evidence=evidence,
         received_at=None,
-        due_s=60.0,
+        due_s=0.0,
         kept_s=86_400.0,
     )
     return await compensate_callback(harness.resources, stored.id, stored.arm_no)

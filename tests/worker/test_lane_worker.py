@@ -10,6 +10,7 @@ import pytest
 from arq.connections import ArqRedis
 from arq.worker import Worker, async_check_health, func
 from fakeredis import FakeServer
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from core.errors import RedisUnavailable
@@ -18,7 +19,7 @@ from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
 from storage.redis.address import read_redis_address
 from storage.redis.client import redis_settings
-from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
+from storage.redis.delay_queue import Claimed, DelayQueue, health_key, job_id, queue_name
 from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
 from tests.storage.redis.tools import Connect, fake_client_of, job_client_of
@@ -111,6 +112,29 @@ async def test_a_job_may_arm_its_successor_from_inside_itself(redis: ArqRedis, q
     await queue.arm([query(1)])
     async with running(worker_of(redis, query_again)):
         await eventually(lambda: armed == [1, 1, 1, 4])
+
+
+async def test_a_job_that_runs_here_is_not_started_again_after_a_flush(redis: ArqRedis, queue: DelayQueue) -> None:
+    """Its lease is gone with everything else, and its row is armed again."""
+    release, runs = asyncio.Event(), 0
+
+    async def slow(*_: Any) -> None:
+        nonlocal runs
+        runs += 1
+        await release.wait()
+
+    worker = worker_of(redis, slow)
+    await queue.arm([query(1)])
+    assert await worker.run_once() == 1
+    (task,) = worker.tasks.values()
+    await eventually(lambda: runs == 1)
+    await redis.flushall()
+    await queue.arm([query(1)])
+    assert await worker.run_once() == 0
+    assert list(worker.tasks.values()) == [task]
+    release.set()
+    await task
+    assert (runs, await remaining_keys(redis)) == (1, 0)
 
 
 async def test_no_more_jobs_run_at_once_than_allowed(redis: ArqRedis, queue: DelayQueue) -> None:
@@ -208,6 +232,54 @@ async def test_a_payload_key_of_another_type_is_parked(redis: ArqRedis, queue: D
         await eventually(lambda: redis.hexists(PARKED, job_id(query(1))))
         await eventually(lambda: ran.jobs == [("trade-2", 1)])
         assert await redis.zcard(QUEUE) == 0
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+async def test_a_server_that_refuses_to_write_parks_no_sound_job(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    async def refuse(*_: Any) -> None:
+        message = f"Command # 2 (INCR arq:retry:…) of pipeline caused error: {(refusal,)}"
+        raise ResponseError(message)
+
+    await queue.arm([query(1)])
+    worker = worker_of(redis, Ran())
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "run_job", refuse)
+        assert await worker.run_once() == 1
+        await asyncio.gather(*worker.tasks.values())
+    assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(1)).encode()]
+    assert await redis.exists(PARKED) == 0
+
+
+async def test_an_exception_does_not_end_a_lane(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.lane.BROKEN_GAP_S", 0.0)
+    claim, ran, is_broken = DelayQueue.claim, Ran(), True
+
+    async def claim_once_broken(self: DelayQueue, *args: Any, **options: Any) -> list[Claimed]:
+        nonlocal is_broken
+        if is_broken:
+            is_broken = False
+            raise KeyError("a secret")
+        return await claim(self, *args, **options)
+
+    monkeypatch.setattr(DelayQueue, "claim", claim_once_broken)
+    await queue.arm([query(1)])
+    with capture_logs() as lines:
+        async with running(worker_of(redis, ran)):
+            await eventually(lambda: ran.jobs == [("trade-1", 1)])
+    (line,) = [line for line in lines if line["event"] == "lane_broke"]
+    assert (line["lane"], line["error"]) == (LANE, "KeyError")
+    assert "secret" not in str(lines)
 
 
 async def test_a_job_that_raises_is_logged_without_its_message(redis: ArqRedis, queue: DelayQueue) -> None:

@@ -157,7 +157,7 @@ async def test_what_is_handled_stays_handled_also_when_it_comes_again(db: Databa
 
 
 async def test_a_repeat_after_a_failed_handling_is_work(db: Database) -> None:
-    callback = await stored(db)
+    callback = await stored(db, due_s=0.0)
     assert await claim(db, callback.id, 0.0, arm_no=1) is not None
     again = await stored(db)
     assert not again.is_handled
@@ -165,23 +165,24 @@ async def test_a_repeat_after_a_failed_handling_is_work(db: Database) -> None:
 
 
 async def test_one_of_many_claims_succeeds(db: Database) -> None:
-    callback = await stored(db)
+    callback = await stored(db, due_s=0.0)
     claims = await asyncio.gather(*(claim(db, callback.id, 30.0, arm_no=1) for _ in range(20)))
     [claimed] = [found for found in claims if found is not None]
     assert replace(claimed, kept_for_s=callback.kept_for_s) == callback
 
 
 async def test_a_claim_ends_by_itself(db: Database) -> None:
-    callback = await stored(db)
+    callback = await stored(db, due_s=0.0)
     assert await claim(db, callback.id, 0.05, arm_no=1) is not None
     assert await eventually(lambda: claim(db, callback.id, 30.0, arm_no=1)) is not None
 
 
 async def test_what_could_not_be_done_is_scheduled_anew_under_another_number(db: Database) -> None:
-    callback = await stored(db)
+    callback = await stored(db, due_s=0.0)
     assert await claim(db, callback.id, 30.0, arm_no=1) is not None
     assert await reschedule(db, callback, attempt=2, delay_s=240.0, outcome="unclear") == 2
     assert await reschedule(db, callback, attempt=2, delay_s=240.0, outcome="unclear") is None
+    await pass_time(db, "callbacks", 240.0)
     assert await claim(db, callback.id, 30.0, arm_no=1) is None
     claimed = await claim(db, callback.id, 30.0, arm_no=2)
     assert claimed is not None
@@ -273,7 +274,7 @@ async def test_a_callback_is_kept_for_a_time_by_the_databases_clock(db: Database
 
 
 async def test_a_row_of_the_older_version_is_kept_for_a_day_from_its_receipt(db: Database) -> None:
-    callback = await stored(db, received_at=await find_now(db) - timedelta(hours=23))
+    callback = await stored(db, received_at=await find_now(db) - timedelta(hours=23), due_s=0.0)
     await db.execute("UPDATE callbacks SET kept_until = NULL")
     claimed = await claim(db, callback.id, 20.0, arm_no=1)
     assert claimed is not None

@@ -13,7 +13,17 @@ from storage.postgres import callbacks, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.leases import WALK_BATCH
 from tests.servers import eventually
-from tests.storage.postgres.tools import closed, commit_evidence, connected, count, moved, number, paid, placed
+from tests.storage.postgres.tools import (
+    closed,
+    commit_evidence,
+    connected,
+    count,
+    moved,
+    number,
+    paid,
+    pass_time,
+    placed,
+)
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -25,6 +35,8 @@ class Table(NamedTuple):
     insert_one: Callable[[Database], Awaitable[Any]]
     copies: str
     claim: Callable[[Database, Any, float], Awaitable[Any]]
+    claim_overdue: Callable[..., Awaitable[list[Any]]]
+    reschedule: Callable[[Database, Any, int, float], Awaitable[int | None]]
     walk_due: Callable[..., Any]
 
 
@@ -75,7 +87,9 @@ TABLES = [
         """INSERT INTO pending (channel_account, out_trade_no, kind, order_no, attempt, arm_no, due_at)
            SELECT channel_account, 'copy-' || n, kind, order_no, attempt, arm_no, due_at
              FROM pending, generate_series(1, $1::int) AS n""",
-        pending.claim,
+        lambda db, key, lease_s: pending.claim(db, key, lease_s, arm_no=1),
+        pending.claim_overdue,
+        lambda db, row, _, delay_s: pending.reschedule(db, row, delay_s=delay_s),
         pending.walk_due,
     ),
     Table(
@@ -86,6 +100,8 @@ TABLES = [
            SELECT channel_account, 'copy-' || n, body_hash, received_at, headers, body, evidence, out_trade_no, due_at
              FROM callbacks, generate_series(1, $1::int) AS n""",
         lambda db, key, lease_s: callbacks.claim(db, key, lease_s, arm_no=1),
+        callbacks.claim_overdue,
+        lambda db, row, n, delay_s: callbacks.reschedule(db, row, attempt=n, delay_s=delay_s, outcome="not_yet"),
         callbacks.walk_due,
     ),
     Table(
@@ -95,6 +111,8 @@ TABLES = [
            SELECT 'copy-' || n, order_no, 1000 + n, type, url, body, due_at
              FROM notifications, generate_series(1, $1::int) AS n""",
         lambda db, key, lease_s: notifications.claim(db, key, lease_s, arm_no=1),
+        notifications.claim_overdue,
+        lambda db, row, n, delay_s: notifications.reschedule(db, row, attempt=n, delay_s=delay_s, status="busy"),
         notifications.walk_due,
     ),
     Table(
@@ -106,6 +124,8 @@ TABLES = [
                   due_at
              FROM refunds, generate_series(1, $1::int) AS n""",
         lambda db, key, lease_s: refunds.claim(db, key, lease_s, arm_no=1),
+        refunds.claim_overdue,
+        lambda db, row, n, delay_s: refunds.reschedule(db, row, attempt=n, delay_s=delay_s),
         refunds.walk_due,
     ),
 ]
@@ -142,11 +162,38 @@ async def test_a_walk_goes_from_the_oldest_to_the_end_of_its_window(
 
 
 @every_table
+async def test_a_job_claims_no_row_before_it_is_due(db: Database, table: Table) -> None:
+    """A job only reminds: one that somebody wrote into Redis would use up the attempts of its row within seconds."""
+    key = await table.insert_one(db)
+    for wait_s, is_due in ((60.0, False), (2.0, False), (0.5, True)):
+        sql = f"UPDATE {table.name} SET due_at = clock_timestamp() + make_interval(secs => $1)"  # noqa: S608 - ours
+        await db.execute(sql, wait_s)
+        assert (await table.claim(db, key, 60.0) is not None) is is_due, wait_s
+
+
+@every_table
+async def test_a_row_that_the_sweep_postpones_does_not_wait_for_the_grace_again(db: Database, table: Table) -> None:
+    """The sweep leaves a row to its job for a while. One that it postpones has waited for that."""
+    await table.insert_one(db)
+    await pass_time(db, table.name, 100.0)
+    [row] = await table.claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0)
+    assert await table.reschedule(db, row, 1, 2.0) == 2
+    assert await table.claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0) == []
+    await pass_time(db, table.name, 2.0)
+    [row] = await table.claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0)
+    if table.name != "pending":  # whose next attempt is the door's
+        await table.reschedule(db, row, 2, 240.0)
+        await pass_time(db, table.name, 250.0)
+        assert await table.claim_overdue(db, grace_s=15.0, limit=10, lease_s=30.0) == []
+
+
+@every_table
 async def test_a_lease_that_waited_for_a_lock_is_as_long_as_it_says(
     db: Database, database_url: str, table: Table
 ) -> None:
     """`now()` would count from before the wait."""
     key = await table.insert_one(db)
+    await db.execute(f"UPDATE {table.name} SET due_at = clock_timestamp()")  # noqa: S608 - ours
     async with connected(database_url) as writer:
         async with writer.transaction():
             await writer.execute(f"SELECT FROM {table.name} FOR UPDATE")

@@ -96,6 +96,7 @@ async def test_what_was_not_heard_is_scheduled_anew_under_another_number(db: Dat
     [(notification_id, arm_no, delay_s)] = await due_within(db, 300.0)
     assert (notification_id, arm_no) == (outgoing.id, 2)
     assert 230.0 < delay_s <= 240.0
+    await pass_time(db, "notifications", 240.0)
     assert (await claimed(db, outgoing.id, arm_no=2)).attempt == 2
 
 

@@ -75,6 +75,7 @@ async def test_an_ended_lease_does_not_release_the_next_one(db: Database) -> Non
 
 async def test_another_arm_number_or_account_has_no_lease(db: Database) -> None:
     await placed(db)
+    await pass_time(db, "pending", 60.0, QUERY)
     assert await claim(db, KEY, 30.0, arm_no=2) is None
     assert await claim(db, PaymentKey("wechat", KEY.out_trade_no), 30.0) is None
     assert await claim(db, KEY, 30.0, arm_no=1) is not None
@@ -109,6 +110,7 @@ async def test_a_release_records_when_the_query_began(db: Database) -> None:
 async def test_a_rescheduled_query_counts_as_the_last_query(db: Database) -> None:
     """Its row is moved by the door, which ends the lease with it."""
     await placed(db)
+    await pass_time(db, "pending", 60.0, QUERY)
     held = await claim(db, KEY, 30.0, arm_no=1)
     assert held is not None
     await commit_evidence(db, "A-1", unpaid(), arm_no=1)

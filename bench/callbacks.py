@@ -21,7 +21,7 @@ from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kit.http_client import exchange, http_client
 from simulator.sandbox.channel import Sandbox
 from storage.postgres.accounts import get_accounts
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 HOW = (
     "first half: closed loop, each client sends a callback of a paid payment and waits for the acknowledgement; second "

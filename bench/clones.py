@@ -19,7 +19,7 @@ from flows.commit import job_of
 from storage.postgres import pending
 from storage.postgres.accounts import get_accounts
 from storage.postgres.orders import find_state
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 FIRST = "first-0000000000"
 CHUNK = 5000

@@ -23,6 +23,7 @@ from storage.postgres.database import Database, read_address
 from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
 from storage.postgres.orders import find_now, find_state_by_payment
+from storage.sealing import Sealer, new_master_key
 
 HOW = (
     "one connection places orders and pays them through the door, with the statements of their callback, lease and "
@@ -32,6 +33,7 @@ ORDERS = 300
 LEASE_S = 20.0
 ACCOUNT = "sandbox"
 RULES = Rules()
+SEALER = Sealer.from_setting(new_master_key("bench"))
 
 _TABLES = ("orders", "payments", "pending", "order_events", "cases", "refunds", "callbacks", "notifications")
 
@@ -113,6 +115,7 @@ async def _pay_one(db: Database, order_no: str) -> None:
     await transition(db, order_no, decide_new)
     stored = await callbacks.insert_callback(
         db,
+        SEALER,
         account=ACCOUNT,
         notification_id=f"evt-{order_no}",
         headers={},

@@ -29,6 +29,13 @@ ADAPTERS = {
     "paypal": Adapter(paypal.Paypal, paypal.DESCRIPTION),
 }
 
+CALLBACK_HEADERS = frozenset(
+    name
+    for channel in (sandbox.Sandbox, stripe.Stripe, alipay.Alipay, wechatpay.WechatPay, paypal.Paypal)
+    for name in channel.callback_headers
+)
+"""Lower-case names of the headers that the verification of any channel reads."""
+
 
 def open_channel(account: AccountConfig, transport: Transport) -> Channel:
     """The adapter of an account, ready to be called.

@@ -146,6 +146,9 @@ class Channel(Protocol):
     methods: tuple[str, ...]
     """Payment methods, in the channel's words. The first one is the default of a payment whose method is ""."""
 
+    callback_headers: tuple[str, ...]
+    """Lower-case names of the headers that `verify_callback` reads: no other header of a callback is stored."""
+
     queries_by_reference: bool
     """Whether queries use the channel's own id (`channel_reference`); then nothing can be queried before creation."""
 

@@ -10,7 +10,7 @@ import click
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
 from storage.postgres.api_keys import create_api_key, list_api_keys, revoke_api_key
-from storage.postgres.sealing import new_master_key
+from storage.sealing import new_master_key
 
 NAME_CHARACTERS_MAX = 100
 NOTIFY_SECRET_BYTES = 32

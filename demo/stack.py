@@ -28,9 +28,9 @@ from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
 from storage.postgres.database import Database
 from storage.postgres.migrate import migrate
-from storage.postgres.sealing import Sealer, new_master_key
 from storage.redis.address import redis_address
 from storage.redis.client import open_redis
+from storage.sealing import Sealer, new_master_key
 
 DATABASE = "nodrop"
 SANDBOX_ONLY: Mapping[str, str] = MappingProxyType({"sandbox": "sandbox"})

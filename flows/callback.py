@@ -72,6 +72,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
     """
     account = await resources.accounts.get(name)
     received_at = datetime.now(UTC)
+    headers = _read_headers(account, headers)
     callback = await verify_callback(account, headers, body, received_at)
     if callback.evidence is None:
         await count_ignored(resources, name, callback.ignored)
@@ -79,7 +80,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
     try:
         stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
-        await _park(resources, ParkedCallback(account=name, headers=dict(headers), body=body, received_at=received_at))
+        await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
         raise
     if not stored.is_handled:
         await _handle_in_request(resources, stored)
@@ -111,6 +112,11 @@ async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Ou
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
+def _read_headers(account: Account, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the verification reads: the others, which may hold anything, are neither stored nor parked."""
+    return {name: headers[name] for name in account.channel.callback_headers if name in headers}
+
+
 async def verify_callback(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
     """The callback, if it is genuine. Raises as `Channel.verify_callback`."""
     try:
@@ -138,6 +144,7 @@ async def store_callback(
         log.error("callback_unreadable", account=account.config.name, reason=callback.unreadable)
     return await insert_callback(
         resources.db,
+        resources.sealer,
         account=account.config.name,
         notification_id=callback.notification_id,
         headers=headers,

@@ -19,7 +19,7 @@ from core.lifecycle import DoublePolicy, LatePolicy, Rules
 from core.settings import Settings
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts, set_world
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 RELOAD_S = 5.0
 """Together with a request under way, a change is in force everywhere within ten seconds."""

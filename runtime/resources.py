@@ -18,13 +18,13 @@ from core.order import OrderState
 from core.settings import Settings, require
 from runtime.accounts import Accounts
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
 from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
 from storage.redis.client import JobRedis, check_redis, open_job_redis
 from storage.redis.delay_queue import DelayQueue
 from storage.redis.parked_callbacks import ParkedCallbacks
+from storage.sealing import Sealer
 
 REQUIRED_SETTINGS = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
 """Settings without which no process can work."""
@@ -44,6 +44,7 @@ class Resources:
     changes: Changes
     admission: Admission
     accounts: Accounts
+    sealer: Sealer
     rules: Rules
     """Rules of this deployment, for decisions that are about no account."""
     compensation_delay_s: float
@@ -83,10 +84,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             db=db,
             redis=redis,
             queue=DelayQueue(redis, horizon_s=settings.arm_horizon_s),
-            parked=ParkedCallbacks(redis),
+            parked=ParkedCallbacks(redis, sealer),
             changes=Changes(redis),
             admission=SharedAdmission(redis, processes=settings.processes),
             accounts=Accounts(db, sealer, transport, settings),
+            sealer=sealer,
             rules=rules,
             compensation_delay_s=rules.backoff.gap_s(1),
             callback_kept_s=rules.backoff.day_s,

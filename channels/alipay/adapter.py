@@ -24,7 +24,7 @@ from channels.alipay.trade import CURRENCY, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.checkout_end import checkout_end
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import body_id, unreadable_callback
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
@@ -86,6 +86,7 @@ class Alipay:
     """One application at Alipay; implements `channels.base.Channel`."""
 
     methods: tuple[str, ...] = ("precreate", "page", "wap")
+    callback_headers: tuple[str, ...] = ()  # the signature is a field of the form
     queries_by_reference = False
     watched_number = re.compile(r"[0-9A-Za-z_\-|*.:]{1,64}", re.ASCII)
     longest_window: timedelta | None = TRADE_LIVES_MAX

@@ -18,7 +18,7 @@ from channels.alipay.account import Credentials
 from channels.alipay.keys import KeyRing
 from channels.alipay.trade import Id
 from channels.alipay.wire import read_envelope, string_to_sign, time_text
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
 from core.account import AccountConfig

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from channels.alipay.account import Credentials
-from channels.kit import rsa, trace
+from channels.kit import rsa
+from channels.kit.signed_message import record_check
 from core.errors import ConfigurationError
 
 KEYS_MAX = 8
@@ -49,10 +50,10 @@ class KeyRing:
         if self._names_certificates and cert_sn:
             candidates = {cert_sn: candidates[cert_sn]} if cert_sn in candidates else {}
             if not candidates:
-                trace.record_check(message, algorithm="SHA256withRSA", key=cert_sn[:64], string=string, is_good=False)
+                record_check(message, algorithm="SHA256withRSA", key=cert_sn[:64], string=string, is_good=False)
         for name, key in candidates.items():
             is_good = rsa.is_signed(key, signature, string)
-            trace.record_check(message, algorithm="SHA256withRSA", key=name, string=string, is_good=is_good)
+            record_check(message, algorithm="SHA256withRSA", key=name, string=string, is_good=is_good)
             if is_good:
                 return True
         return False

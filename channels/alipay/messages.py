@@ -16,7 +16,7 @@ import msgspec
 
 from channels.alipay.trade import CURRENCY, Id
 from channels.alipay.wire import read_time
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from core.dispute import DisputeKind, DisputeState
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.evidence import Disputed, Evidence

@@ -13,7 +13,7 @@ import msgspec
 
 from channels.alipay.messages import COMPLAINT, DEPOSIT_BACK, MESSAGE_FIELDS, Message
 from channels.alipay.trade import Trade
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
 from channels.paypal import statement as paypal_statement
@@ -26,7 +26,7 @@ from channels.paypal.account import addresses, read_credentials
 from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
 from channels.paypal.disputes import Dispute, Reversal, dispute_evidence, disputing_evidence, reversal_evidence
-from channels.paypal.webhook import read_headers, verify_at_endpoint, verify_offline
+from channels.paypal.webhook import SIGNATURE_HEADERS, read_headers, verify_at_endpoint, verify_offline
 from channels.paypal.wire import (
     EVENTS,
     Event,
@@ -84,6 +84,7 @@ class Paypal:
     """One account at PayPal; implements `channels.base.Channel`."""
 
     methods: tuple[str, ...] = ("checkout",)
+    callback_headers: tuple[str, ...] = SIGNATURE_HEADERS
     queries_by_reference = True
     watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     longest_window: timedelta | None = None  # an order names no end: it vanishes

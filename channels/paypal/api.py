@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.single_flight import SingleFlight
 from channels.transport import RESPONSE_BYTES_MAX, Response, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable

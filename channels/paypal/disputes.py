@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.paypal.wire import DISPUTE_EVENTS, REVERSAL_EVENT, Event, Id, Instant, Money, OwnAccount, Payee
 from core.dispute import DisputeKind, DisputeState
 from core.errors import ChannelUnreadable

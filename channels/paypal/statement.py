@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from channels.paypal.api import Api, require_success
 from channels.transport import STATEMENT_BYTES_MAX

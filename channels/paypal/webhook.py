@@ -16,14 +16,20 @@ from typing import Literal
 
 import msgspec
 
-from channels.kit import trace
-from channels.kit.json_body import read_json
 from channels.kit.rsa import is_signed
+from channels.kit.signed_message import read_json, record_check
 from channels.paypal.api import Api
 from channels.paypal.certificates import Certificates
 from core.errors import CallbackForged, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 
 ALGORITHM = "SHA256withRSA"
+SIGNATURE_HEADERS = (
+    "paypal-auth-algo",
+    "paypal-cert-url",
+    "paypal-transmission-id",
+    "paypal-transmission-sig",
+    "paypal-transmission-time",
+)
 
 _OK = 200
 _ID = re.compile(r"[0-9A-Za-z_.\-]{1,64}", re.ASCII)
@@ -74,7 +80,7 @@ async def verify_offline(
     key = await certificates.key(transmission.cert_url, received_at)
     string = signed_string(transmission, webhook_id, body)
     is_good = is_signed(key, transmission.signature, string)
-    trace.record_check("callback", algorithm=ALGORITHM, key=certificate_id, string=string, is_good=is_good)
+    record_check("callback", algorithm=ALGORITHM, key=certificate_id, string=string, is_good=is_good)
     if not is_good:
         raise CallbackForged("signature")
 
@@ -95,7 +101,7 @@ async def verify_at_endpoint(
         is_good = response.status == _OK and read_json(response.body, _Verdict).verification_status == "SUCCESS"
     except OutcomeUnknown as error:
         raise ChannelUnavailable(f"verification_{error.detail}") from None
-    trace.record_check("callback", algorithm="PayPal's endpoint", key=certificate_id, string=request, is_good=is_good)
+    record_check("callback", algorithm="PayPal's endpoint", key=certificate_id, string=request, is_good=is_good)
     if not is_good:
         raise CallbackForged("verification")
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids

@@ -18,8 +18,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
-from channels.kit.json_body import read_json
-from channels.kit.trace import record_check
+from channels.kit.signed_message import read_json, record_check
 from channels.kit.unreadable import clean_ids, unreadable_callback
 from channels.kit.web_address import web_address
 from channels.sandbox.account import Credentials, Id
@@ -120,6 +119,7 @@ class Sandbox:
     """One account at the sandbox channel; implements `channels.base.Channel`."""
 
     methods: tuple[str, ...] = ("page",)
+    callback_headers: tuple[str, ...] = ("sandbox-callback-id", "sandbox-signature")
     queries_by_reference = False
     watched_number = OUT_TRADE_NO
     longest_window: timedelta | None = None  # the answers name the end

@@ -13,7 +13,7 @@ from typing import IO
 from urllib.parse import quote
 
 from channels.base import Acknowledgement, Callback, Create, Created, Ignored, RefundState, StatementItem, StatementRow
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
 from channels.stripe import statement as stripe_statement
 from channels.stripe.account import base_url, read_credentials
@@ -56,6 +56,7 @@ class Stripe:
     """One account at Stripe; implements `channels.base.Channel`."""
 
     methods: tuple[str, ...] = ("checkout", "payment_intent")
+    callback_headers: tuple[str, ...] = ("stripe-signature",)
     queries_by_reference = True
     watched_number = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
     longest_window: timedelta | None = None  # a session names its end, and a PaymentIntent has none

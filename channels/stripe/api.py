@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.stripe.objects import Listed, Page, Refusal, read_refusal
 from channels.transport import Response, Transport
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from channels.base import Create, Created
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.web_address import web_address
 from channels.stripe.money import to_stripe
 from channels.stripe.objects import Intent, Session, instant

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.base import RefundState
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.stripe.money import from_stripe
 from core.errors import ChannelUnreadable
 from core.evidence import Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids

@@ -15,7 +15,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
 
-from channels.kit import trace
+from channels.kit.signed_message import record_check
 from core.errors import CallbackForged, CallbackStale
 
 TOLERANCE_S = 300
@@ -69,5 +69,5 @@ def _named(secrets: Sequence[str]) -> list[tuple[str, str]]:
 def _is_signed(name: str, secret: str, string: bytes, signatures: Sequence[bytes]) -> bool:
     expected = hmac.new(secret.encode(), string, sha256).hexdigest().encode()
     is_good = any(hmac.compare_digest(expected, signature) for signature in signatures)
-    trace.record_check("callback", algorithm="HMAC-SHA256", key=name, string=string, is_good=is_good)
+    record_check("callback", algorithm="HMAC-SHA256", key=name, string=string, is_good=is_good)
     return is_good

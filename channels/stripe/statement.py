@@ -14,7 +14,7 @@ from typing import IO, Annotated, Literal
 import msgspec
 
 from channels.base import MalformedRow, StatementRow
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.stripe.api import Api, read_raw
 from channels.stripe.events import AnyObject
 from channels.stripe.money import from_stripe

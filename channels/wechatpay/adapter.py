@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
 from channels.kit.checkout_end import checkout_end
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
 from channels.kit.web_address import web_address
 from channels.transport import Response, Transport
@@ -56,7 +56,7 @@ from channels.wechatpay.complaints import (
     refund_failure_evidence,
     unread_complaint,
 )
-from channels.wechatpay.keys import unseal
+from channels.wechatpay.keys import SIGNATURE_HEADERS, unseal
 from channels.wechatpay.notice import Content, Envelope, SealedEnvelope, read_content
 from channels.wechatpay.wire import NO_CONTENT, OK, TOLERANCE_S, Wire
 from core.account import AccountConfig
@@ -90,6 +90,7 @@ class WechatPay:
     """One merchant number at WeChat Pay; implements `channels.base.Channel`."""
 
     methods: tuple[str, ...] = ("native", "h5", "jsapi")
+    callback_headers: tuple[str, ...] = SIGNATURE_HEADERS
     queries_by_reference = False
     watched_number = re.compile(r"[0-9A-Za-z_\-|*]{6,32}", re.ASCII)
     longest_window: timedelta | None = ORDER_LIVES_MAX

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from channels.base import RefundState
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.transport import Response
 from channels.wechatpay.keys import Sealed
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable

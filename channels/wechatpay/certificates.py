@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509 import Certificate
 
-from channels.kit.json_body import read_json
 from channels.kit.rsa import load_certificate
+from channels.kit.signed_message import read_json
 from channels.wechatpay.bodies import CertificateList
 from channels.wechatpay.keys import KeyRing, serial_of, unseal
 from core.errors import ChannelUnreadable, ConfigurationError

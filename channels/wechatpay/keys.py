@@ -18,10 +18,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509 import Certificate
 
 from channels.kit.rsa import is_signed
-from channels.kit.trace import record_check
+from channels.kit.signed_message import record_check
 from core.errors import ChannelUnreadable, ConfigurationError
 
 SIGNATURE_TYPE = "WECHATPAY2-SHA256-RSA2048"
+SIGNATURE_HEADERS = (
+    "wechatpay-nonce",
+    "wechatpay-serial",
+    "wechatpay-signature",
+    "wechatpay-signature-type",
+    "wechatpay-timestamp",
+)
 SEAL = "AEAD_AES_256_GCM"
 SEAL_KEY_BYTES = 32
 _SEAL_NONCE_BYTES = 12

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from channels.kit.json_body import read_json
+from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from channels.wechatpay.complaints import COMPLAINT_EVENTS
 from channels.wechatpay.keys import Sealed

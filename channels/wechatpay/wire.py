@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from channels.kit.json_body import read_json
 from channels.kit.rsa import load_certificate, load_private_key, load_public_key, sign
+from channels.kit.signed_message import read_json
 from channels.transport import USER_AGENT, Response, Transport
 from channels.wechatpay.account import HOST, read_credentials
 from channels.wechatpay.keys import SIGNATURE_TYPE, KeyRing, seal_key

@@ -8,7 +8,7 @@ from channels.adapters import ADAPTERS, open_channel
 from channels.base import ListsSubscribed
 from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
 from channels.hosts import WITHOUT_HOST, host_problem, is_own_host
-from channels.kit.trace import SignatureCheck, recorded_checks
+from channels.kit.signed_message import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
 from cli.accounts.siblings import find_siblings, sibling_warning
@@ -22,7 +22,7 @@ from core.settings import Settings
 from flows.place import new_number
 from storage.postgres.accounts import open_account, sealed_accounts
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 ONLINE_TIMEOUT_S = 10.0
 

@@ -11,7 +11,7 @@ from cli.output import Stop
 from core.account import AccountConfig
 from storage.postgres.accounts import open_account, replace_account, sealed_accounts
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 
 async def rotate_account(db: Database, sealer: Sealer, name: str, source: str) -> list[str]:

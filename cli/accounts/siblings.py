@@ -7,7 +7,7 @@ from core.account import AccountConfig
 from core.errors import ConfigurationError
 from storage.postgres.accounts import open_account, sealed_accounts
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 
 async def find_siblings(db: Database, sealer: Sealer, account: AccountConfig) -> list[str]:

@@ -17,10 +17,10 @@ from storage.postgres.accounts import SealedAccount, open_account, sealed_accoun
 from storage.postgres.api_keys import list_api_keys
 from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
-from storage.postgres.sealing import Sealer
 from storage.redis.address import redis_address
 from storage.redis.client import check_redis, open_redis, redis_errors
 from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
+from storage.sealing import Sealer
 
 CLOCK_S_MAX = 5.0
 """Callbacks are judged by this machine's clock, to 300 s; a clock that is wrong at all will be more wrong tomorrow."""

@@ -9,7 +9,7 @@ from cli.findings import Finding, Level
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from storage.postgres.database import read_address
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from storage.tls import TlsMode, TlsName, is_loopback
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")

@@ -141,7 +141,7 @@ def _account(name: str, source: str | None) -> AccountConfig:
         return account_in_file(name, source)
     from cli.output import Stop
     from storage.postgres.accounts import open_account, sealed_accounts
-    from storage.postgres.sealing import Sealer
+    from storage.sealing import Sealer
 
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)

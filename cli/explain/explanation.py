@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from channels.base import Channel, Ignored, ReadsResponses
-from channels.kit.trace import SignatureCheck, recorded_checks
+from channels.kit.signed_message import SignatureCheck, recorded_checks
 from channels.transport import Response
 from core.errors import (
     CallbackForged,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from channels.kit.trace import SignatureCheck
+from channels.kit.signed_message import SignatureCheck
 from cli.explain.explanation import Explanation
 from cli.orders.text import money
 from cli.output import instant, print_table, printable

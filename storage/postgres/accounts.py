@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core.account import AccountConfig
 from core.errors import ConfigurationError
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 
 _UPSERT = """
 INSERT INTO accounts (name, channel, sealed) VALUES ($1, $2, $3)

@@ -1,5 +1,5 @@
 """The inbox: every genuine callback about money with its raw bytes, stored before it is acknowledged, handled until it
-is done. One about a payment that stays unknown for a day is a case, or counted and dropped.
+is done. One about a payment that stays unknown for a day is a case, or counted and dropped. The raw bytes are sealed.
 
 `handled_at` is set only after the work is done, so a repeat after a failed handling is work and not a duplicate. Verbs
 and clock: `leases`.
@@ -20,6 +20,7 @@ from core.lifecycle import Message
 from core.order import CaseReason
 from storage.postgres.database import Database, document, storable
 from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
+from storage.sealing import Sealer
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
@@ -59,9 +60,9 @@ _OPEN = "handled_at IS NULL AND dead_at IS NULL"
 
 _INSERT = f"""
 INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence, out_trade_no,
-                       due_at, is_hint, kept_until)
+                       due_at, is_hint, kept_until, sealed_under)
 VALUES ($1, $2, $3, coalesce($4, clock_timestamp()), $5::text::jsonb, $6, $7::text::jsonb, $8,
-        clock_timestamp() + make_interval(secs => $9), $10, clock_timestamp() + make_interval(secs => $11))
+        clock_timestamp() + make_interval(secs => $9), $10, clock_timestamp() + make_interval(secs => $11), $12)
 ON CONFLICT (channel_account, notification_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
 RETURNING {_COLUMNS}"""
 
@@ -72,7 +73,7 @@ WITH stored AS ({_INSERT}, copies, out_trade_no
     INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
     SELECT (SELECT order_no FROM payments p
              WHERE p.channel_account = stored.channel_account AND p.out_trade_no = stored.out_trade_no),
-           channel_account, out_trade_no, $12, $13
+           channel_account, out_trade_no, $13, $14
       FROM stored WHERE copies = 1
     ON CONFLICT DO NOTHING
 )
@@ -149,6 +150,7 @@ _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 async def insert_callback(
     db: Database,
+    sealer: Sealer,
     *,
     account: str,
     notification_id: str,
@@ -166,21 +168,23 @@ async def insert_callback(
     `received_at` None: now. A payment is looked for during `kept_s` seconds. `unreadable` opens a case in the same
     statement. Raises DatabaseUnavailable; nothing may be acknowledged then.
     """
-    detail = f"notification {storable(notification_id)}: {unreadable}"
+    notification_id = storable(notification_id)
+    detail = f"notification {notification_id}: {unreadable}"
     case = (CaseReason.CALLBACK_UNREADABLE.value, detail) if unreadable else ()
     row = await db.fetchrow(
         _INSERT_UNREADABLE if unreadable else _INSERT,
         account,
-        storable(notification_id),
+        notification_id,
         sha256(body).digest(),
         received_at,
         document(dict(headers)),
-        body,
+        sealer.seal(body, belongs_to=belongs_to(account, notification_id)),
         document(evidence),
         storable(evidence.out_trade_no),
         due_s,
         is_hint,
         kept_s,
+        sealer.first,
         *case,
     )
     return _stored(row)
@@ -252,6 +256,11 @@ async def walk_due(db: Database, *, from_s: float | None = None, until_s: float)
     """Open callbacks due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
     async for rows in walk(db, _WALK, (UUID(int=0),), from_s=from_s, until_s=until_s):
         yield [DueRow(str(row["id"]), row["arm_no"], row["delay_s"]) for row in rows]
+
+
+def belongs_to(account: str, notification_id: str) -> str:
+    """The name that a callback's sealed body is bound to."""
+    return f"callback {account} {notification_id}"
 
 
 def _stored(row: object) -> StoredCallback:

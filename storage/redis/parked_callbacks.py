@@ -3,7 +3,7 @@
 The channel gets a 503 nevertheless and sends again; parking only shortens the wait. So the space is bounded, and a
 callback that does not fit is refused.
 
-    nodrop:{parked}:callbacks   hash: fingerprint → the callback as JSON, its body in base64
+    nodrop:{parked}:callbacks   hash: fingerprint → the callback as JSON, its body sealed and in base64
     nodrop:{parked}:bytes       size of the JSON in the hash, in bytes
     nodrop:{parked}:quarantine  hash: entries that could not be read
 """
@@ -19,8 +19,9 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
-from core.errors import RedisUnavailable
+from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis.client import Call, Script, redis_errors
+from storage.sealing import Sealer
 
 PARKED_MAX = 100_000
 PARKED_BYTES_MAX = 64 * 1024 * 1024
@@ -30,7 +31,9 @@ log = structlog.get_logger()
 
 
 class ParkedCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A callback as received, header names in lower case. Its freshness is judged by `received_at`."""
+    """A callback as received, with the headers of its signature; names are in lower case. Its freshness is judged by
+    `received_at`.
+    """
 
     account: str
     headers: dict[str, str]
@@ -42,11 +45,24 @@ class ParkedCallback(msgspec.Struct, frozen=True, kw_only=True):
         return f"ParkedCallback(account={self.account!r}, body_bytes={len(self.body)})"
 
 
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A callback as it lies in Redis. `body` is of an earlier version, which did not seal."""
+
+    account: str
+    headers: dict[str, str]
+    received_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    sealed: bytes | None = None
+    body: bytes = b""
+
+
 class ParkedCallbacks:
     """Callbacks that wait for Postgres. Every method takes one round trip and may raise RedisUnavailable."""
 
-    def __init__(self, redis: Redis, *, parked_max: int = PARKED_MAX, bytes_max: int = PARKED_BYTES_MAX) -> None:
+    def __init__(
+        self, redis: Redis, sealer: Sealer, *, parked_max: int = PARKED_MAX, bytes_max: int = PARKED_BYTES_MAX
+    ) -> None:
         self._redis = redis
+        self._sealer = sealer
         self._parked_max = parked_max
         self._bytes_max = bytes_max
         self._reported: set[bytes] = set()
@@ -59,7 +75,7 @@ class ParkedCallbacks:
         """
         call: Call = (
             [_CALLBACKS, _BYTES],
-            [_fingerprint(parked), msgspec.json.encode(parked), self._parked_max, self._bytes_max],
+            [_fingerprint(parked), self._seal(parked), self._parked_max, self._bytes_max],
         )
         with redis_errors():
             is_kept = await _PARK.run(self._redis, call)
@@ -70,16 +86,19 @@ class ParkedCallbacks:
         """Return up to `count` callbacks, each with the field to unpark it by.
 
         Their order is random, so one that cannot be handled does not block the others. Entries that cannot be read move
-        to the quarantine.
+        to the quarantine. One whose master key is missing here stays.
         """
         with redis_errors():
             pairs = await self._redis.hrandfield(_CALLBACKS, count, True)
         readable, unreadable = [], []
         for field, value in zip(pairs[::2], pairs[1::2], strict=True):
             try:
-                readable.append((bytes(field), _decoder.decode(value)))
+                readable.append((bytes(field), self._open(_decoder.decode(value))))
             except ValueError:
                 unreadable.append(bytes(field))
+            except ConfigurationError as error:
+                if self.is_first_report(bytes(field)):
+                    log.error("parked_callback_not_opened", reason=error.detail)
         if unreadable:
             await self._remove(unreadable, quarantine_max=QUARANTINE_MAX)
             log.error("parked_callbacks_unreadable", count=len(unreadable))
@@ -104,6 +123,19 @@ class ParkedCallbacks:
         with redis_errors():
             return int(await self._redis.hlen(_CALLBACKS))  # type: ignore[misc]  # annotated for both
 
+    def _seal(self, parked: ParkedCallback) -> bytes:
+        sealed = self._sealer.seal(parked.body, belongs_to=_belongs_to(parked.account))
+        return msgspec.json.encode(
+            _Entry(account=parked.account, headers=parked.headers, received_at=parked.received_at, sealed=sealed)
+        )
+
+    def _open(self, entry: _Entry) -> ParkedCallback:
+        """Raises ConfigurationError: the master key that sealed it is missing."""
+        sealed, body = entry.sealed, entry.body
+        if sealed is not None:
+            body = self._sealer.open(sealed, belongs_to=_belongs_to(entry.account))
+        return ParkedCallback(account=entry.account, headers=entry.headers, body=body, received_at=entry.received_at)
+
     async def _remove(self, fields: Sequence[bytes], *, quarantine_max: int) -> None:
         with redis_errors():
             await _REMOVE.run(self._redis, ([_CALLBACKS, _BYTES, _QUARANTINE], [quarantine_max, *fields]))
@@ -113,25 +145,18 @@ _CALLBACKS = "nodrop:{parked}:callbacks"
 _BYTES = "nodrop:{parked}:bytes"
 _QUARANTINE = "nodrop:{parked}:quarantine"
 
-# Headers set between the channel and us, different in every copy. All others are part of the fingerprint: without the
-# signature a forged copy could replace the genuine one; an unknown header only costs one more copy.
-_HOP_HEADERS = frozenset(
-    "accept accept-encoding cdn-loop cf-connecting-ip cf-ray connection content-length date fly-request-id forwarded"
-    " host keep-alive traceparent tracestate true-client-ip user-agent via x-amzn-trace-id x-cloud-trace-context"
-    " x-correlation-id x-real-ip x-request-id x-request-start".split()
-)
-
 
 def _fingerprint(parked: ParkedCallback) -> str:
-    signed = sorted(
-        (name, value)
-        for name, value in parked.headers.items()
-        if name not in _HOP_HEADERS and not name.startswith("x-forwarded-")
-    )
-    return sha256(msgspec.json.encode((parked.account, signed, parked.body))).hexdigest()
+    """Equal for copies. Without the signature's headers a forged copy could replace the genuine one."""
+    return sha256(msgspec.json.encode((parked.account, sorted(parked.headers.items()), parked.body))).hexdigest()
 
 
-_decoder = msgspec.json.Decoder(ParkedCallback)
+def _belongs_to(account: str) -> str:
+    """The name that a parked callback's sealed body is bound to."""
+    return f"parked callback {account}"
+
+
+_decoder = msgspec.json.Decoder(_Entry)
 
 # KEYS: callbacks, bytes. ARGV: fingerprint, JSON, maximum of callbacks, of bytes. Returns whether it is parked
 _PARK = Script("""

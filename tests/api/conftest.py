@@ -22,7 +22,7 @@ from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.api.driver import Client
 from tests.servers import eventually
 

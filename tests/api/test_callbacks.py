@@ -13,6 +13,7 @@ from demo.service import NO_TLS
 from runtime.resources import Resources
 from tests.api.conftest import MERCHANT_ID, SECRET, Channel, terms
 from tests.api.driver import Client, Response
+from tests.sealed import raw_callbacks
 from tests.servers import eventually
 
 
@@ -121,7 +122,7 @@ async def test_the_body_reaches_the_inbox_byte_for_byte(
     await channel.pay(order["payments"][0]["out_trade_no"])
     body = b"  " + paid_body(order["payments"][0]) + b"\r\n\r\n"
     assert (await send(buyer, body, signed(body))).status == 200
-    assert await resources.db.fetchval("SELECT body FROM callbacks") == body
+    assert [stored.body for stored in await raw_callbacks(resources.db, resources.sealer)] == [body]
 
 
 async def test_the_database_down_is_503_with_retry_after_and_the_callback_parked(

@@ -1,6 +1,6 @@
 """Callbacks are verified over their raw bytes and only then read. Anything else ends in a declared error."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import Callback, Channel, Ignored
-from channels.kit.trace import recorded_checks
+from channels.kit.signed_message import recorded_checks
 from core.errors import CallbackForged, CallbackRejected, CallbackStale
 from core.evidence import Paid, Refunded, Unclear
 from core.lifecycle import mismatch
@@ -419,3 +419,31 @@ async def test_each_signature_check_is_recorded_with_its_string_and_no_secret(dr
         await verify(offline, signed_callback(driver, key=Key.STRANGER))
     assert not all(one.is_good for one in of_a_stranger)
     assert_without_secrets([*checks, *of_a_stranger], driver.account(OFFLINE_URL).credentials)
+
+
+class _Recorded(Mapping[str, str]):
+    """Headers that note which of them are read."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.read.add(name)
+        return self._headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+
+async def test_the_verification_reads_no_header_that_is_not_stored(driver: Driver, offline: Channel) -> None:
+    """The stored ones verify the callback again, as `nodrop explain` does."""
+    request = signed_callback(driver)
+    headers = _Recorded(request.headers)
+    await offline.verify_callback(headers, request.body, received_at=NOW)
+    assert headers.read <= set(offline.callback_headers)
+    stored = {name: request.headers[name] for name in offline.callback_headers if name in request.headers}
+    assert (await offline.verify_callback(stored, request.body, received_at=NOW)).evidence is not None

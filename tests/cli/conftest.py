@@ -16,7 +16,7 @@ from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
-from storage.postgres.sealing import Sealer, new_master_key
+from storage.sealing import Sealer, new_master_key
 from tests.cli.nodrop import Nodrop
 
 MERCHANT_ID = "m-1001"

@@ -19,7 +19,7 @@ from runtime.resources import Resources
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import enable_account, get_accounts
-from storage.postgres.sealing import Sealer, new_master_key
+from storage.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.conftest import DRIVERS
 from tests.channels.driver import Driver
@@ -220,7 +220,7 @@ async def test_after_resealing_the_old_key_is_not_needed_any_more(
     await enable_account(resources.db, "other", enabled=False)
     old, new = resources.settings.nodrop_master_keys, new_master_key("second")
     ran = await nodrop("accounts", "reseal", "--json", env={"NODROP_MASTER_KEYS": f"{new},{old}"})
-    assert ran.json == {"resealed": ["main", "other"]}
+    assert ran.json == {"resealed": ["main", "other"], "callbacks": 0, "unopened_callbacks": 0}
     accounts = await stored(resources, new)
     assert (accounts["main"].enabled, accounts["other"].enabled) == (True, False)
     assert accounts["main"].credentials["keys"] == {"k1": SECRET}

@@ -6,7 +6,7 @@ import pytest
 from cli.config.commands import masked
 from core.settings import Settings, read_settings
 from runtime.resources import Resources
-from storage.postgres.sealing import new_master_key
+from storage.sealing import new_master_key
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop, Ran
 

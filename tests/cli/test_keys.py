@@ -4,7 +4,7 @@ import pytest
 
 from storage.postgres.api_keys import digest_of, find_api_key
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.cli.nodrop import Nodrop
 
 

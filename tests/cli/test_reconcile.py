@@ -14,7 +14,7 @@ from runtime.resources import Resources
 from simulator.kernel.ledger import Key
 from storage.postgres.accounts import put_account
 from storage.postgres.orders import find_state
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.cli.conftest import MERCHANT_ID, Channel, Place
 from tests.cli.nodrop import Nodrop

@@ -36,7 +36,7 @@ from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
 from storage.postgres.orders import find_state
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.channels.reports import CallbackRequest, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
 

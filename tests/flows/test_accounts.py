@@ -19,7 +19,7 @@ from flows.query import query_scheduled
 from runtime.accounts import RELOAD_S, UNKNOWN_RELOAD_S, Accounts
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.flows.conftest import FlowHarness, order_terms
 
 

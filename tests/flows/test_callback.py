@@ -1,6 +1,7 @@
 """A callback is verified, stored, confirmed with the channel and acknowledged; its compensation finishes the rest."""
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from storage.redis.delay_queue import queue_name
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
+from tests.sealed import raw_callbacks
 from tests.servers import eventually
 
 
@@ -84,9 +86,44 @@ async def test_raw_body_and_headers_are_stored(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     callback = harness.callback(state.payments[0], number="0123456789abcdef")
     await harness.receive("main", callback)
-    row = await harness.resources.db.fetchrow("SELECT body, headers->>'sandbox-signature' AS signature FROM callbacks")
-    assert row is not None
-    assert (row["body"], row["signature"]) == (callback.body, callback.headers["sandbox-signature"])
+    [stored] = await raw_callbacks(harness.resources.db, harness.sealer)
+    assert stored.body == callback.body
+    assert stored.headers["sandbox-signature"] == callback.headers["sandbox-signature"]
+
+
+PRIVATE = {"authorization": "Bearer canary-key", "cookie": "canary=1", "from": "canary@example.com"}
+"""Headers that a proxy or a forwarding system may add."""
+
+
+async def test_only_the_headers_of_the_signature_and_a_sealed_body_are_stored(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    callback = harness.callback(state.payments[0])
+    await receive_callback(harness.resources, "main", callback.headers | PRIVATE, callback.body)
+    row = await harness.fetch_value("SELECT to_jsonb(c)::text || encode(c.body, 'escape') FROM callbacks c")
+    assert isinstance(row, str)
+    assert "canary" not in row
+    assert callback.body.decode() not in row
+    [stored] = await raw_callbacks(harness.resources.db, harness.sealer)
+    assert set(stored.headers) == {"sandbox-callback-id", "sandbox-signature"}
+
+
+async def test_a_parked_callback_has_no_other_headers_and_a_sealed_body(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await harness.placed_order()
+    callback = harness.callback(state.payments[0])
+
+    async def unavailable(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr("flows.callback.insert_callback", unavailable)
+    with pytest.raises(DatabaseUnavailable):
+        await receive_callback(harness.resources, "main", callback.headers | PRIVATE, callback.body)
+    [text] = await harness.resources.redis.hvals("nodrop:{parked}:callbacks")  # type: ignore[misc]
+    assert b"canary" not in text
+    assert base64.b64encode(callback.body)[:40] not in text
+    [(_, parked)] = await harness.resources.parked.parked(10)
+    assert parked.body == callback.body
 
 
 @pytest.mark.parametrize("error", [CallbackForged, CallbackStale])

@@ -111,6 +111,7 @@ async def compensated(harness: FlowHarness, evidence: Evidence, account: str = "
     """Handle a stored callback of this evidence."""
     stored = await insert_callback(
         harness.resources.db,
+        harness.sealer,
         account=account,
         notification_id="evt-1",
         headers={},

@@ -38,7 +38,7 @@ from simulator.oracle.invariants import Violation, check
 from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.servers import ROOT, eventually
 
 UNIT_S = 0.1
@@ -117,6 +117,10 @@ class Scenario:
         self._placed: list[str] = []
         self._shops: dict[str, Shop] = {}
         self._logs = {service.log: service.log.stat().st_size for service in (*stack.apis, *stack.workers)}
+
+    @property
+    def sealer(self) -> Sealer:
+        return Sealer.from_setting(self.stack.master_key)
 
     # -- the merchant --------------------------------------------------------------------------------------------------
 

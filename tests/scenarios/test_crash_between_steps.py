@@ -219,7 +219,7 @@ async def test_worker_killed_while_draining_parked_callbacks(kill_scenario: Scen
     headers, body = scenario.signed_callback(order)
     received_at = await scenario.db.fetchval("SELECT now()")
     async with scenario.frozen_workers(), client_of(scenario.stack.redis.url) as redis:
-        await ParkedCallbacks(redis).park(
+        await ParkedCallbacks(redis, scenario.sealer).park(
             ParkedCallback(account="sandbox", headers=headers, body=body, received_at=received_at)
         )
         step = "storage.redis.parked_callbacks.ParkedCallbacks.unpark:before"

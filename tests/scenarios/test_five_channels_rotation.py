@@ -10,13 +10,12 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from msgspec import json
 from msgspec.structs import replace
 
 from runtime.accounts import RELOAD_S
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.accounts import put_account
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.scenarios.five_channels import (
     CHANNELS,
     Orders,
@@ -28,6 +27,7 @@ from tests.scenarios.five_channels import (
     tally,
 )
 from tests.scenarios.scenario import Scenario, number_of
+from tests.sealed import raw_callbacks
 from tests.servers import eventually
 
 ACCOUNTS = "{}-rotating"
@@ -99,9 +99,9 @@ async def _rotate(scenario: Scenario, orders: Orders) -> None:
 
 async def _message(scenario: Scenario, order: ShopOrder) -> Message:
     """The callback of this order that was taken first, with its headers and its raw bytes."""
-    sql = "SELECT headers::text, body FROM callbacks WHERE out_trade_no = $1 ORDER BY received_at LIMIT 1"
-    [row] = await scenario.db.fetch(sql, number_of(order))
-    return Message(json.decode(row["headers"]), row["body"])
+    stored = await raw_callbacks(scenario.db, scenario.sealer)
+    first = next(callback for callback in stored if callback.out_trade_no == number_of(order))
+    return Message(first.headers, first.body)
 
 
 async def _takes(scenario: Scenario, messages: dict[str, Message], *, api: int) -> bool:

@@ -10,6 +10,7 @@ from simulator.shoppers.shop import ShopOrder
 from tests.channels.paypal.checksum import with_checksum_of
 from tests.scenarios.five_channels import place_at
 from tests.scenarios.scenario import Scenario, number_of
+from tests.sealed import raw_callbacks
 
 
 async def test_a_body_with_a_genuine_checksum_stops_no_capture_and_opens_no_case(scenario: Scenario) -> None:
@@ -59,13 +60,14 @@ async def test_what_it_says_has_no_effect_but_a_query(scenario: Scenario, change
 
 async def _forge(scenario: Scenario, seen: ShopOrder, victim: ShopOrder, changed: dict[str, Any]) -> httpx.Response:
     """Deliver the genuine headers of one order's callback with a body about another order."""
-    sql = "SELECT headers::text, body FROM callbacks WHERE out_trade_no = $1 AND body LIKE '%CAPTURE.COMPLETED%'"
-    row = await scenario.db.fetchrow(sql, number_of(seen))
-    assert row is not None
-    event = msgspec.json.decode(row["body"])
+    [stored] = [
+        callback
+        for callback in await raw_callbacks(scenario.db, scenario.sealer)
+        if callback.out_trade_no == number_of(seen) and b"CAPTURE.COMPLETED" in callback.body
+    ]
+    event = msgspec.json.decode(stored.body)
     number = number_of(victim)
     named = {"id": "3C679366HH908993F", "custom_id": number, "invoice_id": number}
     event |= {"id": "WH-forged", "resource": event["resource"] | named | changed}
-    body = with_checksum_of(row["body"], event)
-    headers = {name: text for name, text in msgspec.json.decode(row["headers"]).items() if name.startswith("paypal-")}
-    return await scenario.deliver(headers, body, account="paypal")
+    body = with_checksum_of(stored.body, event)
+    return await scenario.deliver(stored.headers, body, account="paypal")

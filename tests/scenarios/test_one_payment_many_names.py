@@ -18,7 +18,7 @@ from core.order import PaymentKey
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.orders import find_state_by_payment
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.scenarios.five_channels import CHANNELS, CURRENCIES, place_at
 from tests.scenarios.scenario import AMOUNT, Scenario, number_of
 from tests.servers import eventually

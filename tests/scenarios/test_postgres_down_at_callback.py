@@ -28,7 +28,7 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
     stranger = new_number()
     await scenario.stack.open_account("ghost")
     async with client_of(scenario.stack.redis.url) as redis:
-        parked = ParkedCallbacks(redis)
+        parked = ParkedCallbacks(redis, scenario.sealer)
         for account, (headers, body) in (
             ("ghost", scenario.signed_callback(stranger, account="ghost")),
             ("sandbox", scenario.signed_callback(order)),
@@ -49,7 +49,7 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
 
 async def _parked(scenario: Scenario) -> int:
     async with client_of(scenario.stack.redis.url) as redis:
-        return await ParkedCallbacks(redis).count()
+        return await ParkedCallbacks(redis, scenario.sealer).count()
 
 
 async def _nothing_is_parked(scenario: Scenario) -> bool:

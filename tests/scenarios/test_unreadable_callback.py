@@ -6,6 +6,7 @@ import msgspec
 
 from core.order import CaseReason
 from tests.scenarios.scenario import Scenario
+from tests.sealed import raw_callbacks
 
 CALLBACK_ID = "cb_unreadable"
 
@@ -43,7 +44,7 @@ async def test_unreadable_bodies_are_stored_and_the_next_callback_pays(scenario:
 
 
 async def stored_bodies(scenario: Scenario) -> set[bytes]:
-    return {row["body"] for row in await scenario.db.fetch("SELECT body FROM callbacks")}
+    return {callback.body for callback in await raw_callbacks(scenario.db, scenario.sealer)}
 
 
 async def test_line_breaks_in_a_subject_are_only_text(scenario: Scenario) -> None:

@@ -15,7 +15,7 @@ from channels.alipay.adapter import Alipay
 from channels.alipay.keys import root_certificate_sn
 from channels.alipay.wire import read_envelope
 from channels.base import Callback, Channel, RefundState
-from channels.kit import trace
+from channels.kit.signed_message import recorded_checks
 from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.errors import (
@@ -194,7 +194,7 @@ async def test_a_payment_signed_with_its_sign_type_verifies_too() -> None:
 
 
 async def test_every_signature_check_is_recorded_with_its_exact_string() -> None:
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         read_node(DRIVER.render(PaymentReport()))
         await callback_evidence()
     assert [(one.message, one.algorithm, one.key, one.is_good) for one in checks] == [
@@ -599,7 +599,7 @@ async def test_certificate_mode_sends_its_serials_and_verifies_by_the_named_cert
     key = LedgerKey(certified.account.merchant_id, NUMBER)
     far_side.open(key)
     far_side.pay(key)
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         evidence = await channel.query_payment(DRIVER.payment())
     assert isinstance(evidence, Paid)
     assert [(len(one.key), one.is_good) for one in checks] == [(32, True)]

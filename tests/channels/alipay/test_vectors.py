@@ -15,8 +15,8 @@ from channels.alipay.adapter import Alipay
 from channels.alipay.keys import certificate_sn, root_certificate_sn
 from channels.alipay.wire import callback_string, read_envelope, read_form, string_to_sign
 from channels.base import Callback
-from channels.kit import rsa, trace
-from channels.kit.json_body import read_json
+from channels.kit import rsa
+from channels.kit.signed_message import read_json, recorded_checks
 from channels.transport import Transport
 from core.errors import CallbackForged, ChannelUnreadable
 from core.evidence import Paid
@@ -57,7 +57,7 @@ async def receive(vector: dict[str, Any], body: str) -> Callback:
 
 async def test_the_official_sdks_callback_is_paid() -> None:
     vector = published("alipay_notify_node_sdk")
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         callback = await receive(vector, vector["raw_form_body"])
     assert [one.string.decode() for one in checks] == [vector["string_to_verify"]]
     assert callback.notification_id == vector["params"]["notify_id"]

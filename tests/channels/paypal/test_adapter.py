@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import Callback, MalformedRow, RefundState, StatementRow
-from channels.kit import trace
+from channels.kit.signed_message import recorded_checks
 from channels.paypal.adapter import Paypal
 from channels.paypal.api import RENEW_BEFORE_S
 from channels.paypal.certificates import FETCHES_PER_MINUTE_MAX
@@ -704,7 +704,7 @@ async def test_a_certificate_that_cannot_be_fetched_is_unavailable(paypal: FakeP
 
 async def test_signature_checks_are_recorded(paypal: FakePaypal) -> None:
     callback = genuine()
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         await verify(paypal.open(), callback)
         with pytest.raises(CallbackForged):
             await verify(paypal.open(), callback._replace(body=b"{}"))

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.base import Callback
-from channels.kit import trace
+from channels.kit.signed_message import recorded_checks
 from channels.paypal.adapter import Paypal
 from channels.transport import Transport
 from core.errors import CallbackForged
@@ -65,7 +65,7 @@ def webhook() -> Webhook:
 
 async def test_the_published_webhook_verifies(webhook: Webhook) -> None:
     """Its checksum is above 2 to the 31. It is about a sale of the older API: a question by each of its ids."""
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         callback = await webhook.verify()
     assert isinstance(callback.evidence, Unclear)
     assert callback.evidence.every_id == ("PAY-86C81811X5228590KKVNARQQ", "4EU7004268015634R")

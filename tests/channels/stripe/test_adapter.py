@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from channels.adapters import open_channel
 from channels.base import Callback, Channel, ListsUndelivered
-from channels.kit import trace
+from channels.kit.signed_message import recorded_checks
 from channels.stripe.account import Credentials
 from channels.stripe.events import EVENTS
 from channels.stripe.money import from_stripe, to_stripe
@@ -476,7 +476,7 @@ def test_the_status_of_a_stored_body_is_found() -> None:
 
 async def test_every_signature_check_is_recorded() -> None:
     body = event("payout.paid", {})
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         await verify_body(body, signature(body, secret_of(Key.OLD), AT), Key.NEW, Key.OLD)
     assert [(one.key, one.is_good) for one in checks] == [("webhook_secrets[0]", False), ("webhook_secrets[1]", True)]
     assert {one.string for one in checks} == {b"%d." % AT + body}

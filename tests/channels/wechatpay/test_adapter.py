@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
 from channels.base import Create, MalformedRow, RefundState, StatedTotal, StatementRow
-from channels.kit import trace
+from channels.kit.signed_message import recorded_checks
 from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
@@ -532,7 +532,7 @@ async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> No
 
 async def test_every_signature_check_is_recorded_with_its_string() -> None:
     callback = callback_request(genuine())
-    with trace.recorded_checks() as checks:
+    with recorded_checks() as checks:
         await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
         with pytest.raises(CallbackForged):
             await FakeChannel().adapter.verify_callback(callback.headers, callback.body + b" ", received_at=NOW)

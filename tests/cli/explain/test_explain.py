@@ -19,7 +19,7 @@ from simulator.kernel.ledger import Key as LedgerKey
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import put_account
-from storage.postgres.sealing import Sealer
+from storage.sealing import Sealer
 from tests.channels.conftest import DRIVERS
 from tests.channels.driver import Driver
 from tests.channels.reports import AMOUNT, NUMBER, OTHER_NUMBER, CallbackRequest, Key, PaymentReport

@@ -14,7 +14,7 @@ from storage.postgres.accounts import (
     reseal_accounts,
 )
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer, new_master_key
+from storage.sealing import Sealer, new_master_key
 from tests.storage.postgres.tools import rows
 
 OLD = new_master_key("old")

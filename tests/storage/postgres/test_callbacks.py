@@ -28,6 +28,7 @@ from storage.postgres.callbacks import (
 from storage.postgres.database import Database
 from storage.postgres.leases import DueRow
 from storage.postgres.orders import find_now
+from tests.sealed import SEALER, raw_callbacks
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, count, opened, paid, pass_time, placed, rows
 
@@ -49,6 +50,7 @@ async def stored(
 ) -> StoredCallback:
     return await insert_callback(
         db,
+        SEALER,
         account=account,
         notification_id=notification_id,
         headers=HEADERS,
@@ -73,11 +75,13 @@ async def one_row(db: Database) -> dict[str, Any]:
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_callback_is_kept_with_its_raw_bytes(db: Database) -> None:
+async def test_a_callback_is_kept_with_its_raw_bytes_sealed(db: Database) -> None:
     body = bytes(range(256)) * 100
     callback = await stored(db, body=body)
     row = await one_row(db)
-    assert (row["body"], row["body_hash"]) == (body, sha256(body).digest())
+    assert [stored.body for stored in await raw_callbacks(db)] == [body]
+    assert (row["body_hash"], row["sealed_under"]) == (sha256(body).digest(), "test")
+    assert bytes(range(256)) not in row["body"]
     assert (str(row["id"]), row["channel_account"], row["notification_id"]) == (callback.id, "alipay", "evt-1")
     assert row["headers"] == '{"content-type": "application/json", "sandbox-signature": "t=1,v1=é"}'
     assert (callback.attempt, callback.arm_no, callback.is_handled) == (1, 1, False)

@@ -12,6 +12,7 @@ from core.order import PaymentKey
 from storage.postgres import callbacks, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.leases import WALK_BATCH
+from tests.sealed import SEALER
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
     closed,
@@ -49,6 +50,7 @@ async def insert_pending(db: Database) -> PaymentKey:
 async def insert_callback(db: Database) -> str:
     stored = await callbacks.insert_callback(
         db,
+        SEALER,
         account="alipay",
         notification_id="evt-0",
         headers={},

@@ -27,6 +27,7 @@ ALL = [
     "0011_callbacks_kept.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
+    "0019_data_life.sql",
 ]
 
 

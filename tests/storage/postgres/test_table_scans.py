@@ -7,6 +7,7 @@ from core.order import OrderStatus
 from storage.postgres import callbacks, notifications, pending
 from storage.postgres.database import Database
 from storage.postgres.orders import find_state, find_state_by_payment
+from tests.sealed import SEALER
 from tests.storage.postgres.tools import commit_evidence, number, opened, paid, placed
 
 TABLES = (
@@ -39,6 +40,7 @@ async def pay_one(db: Database, order_no: str) -> None:
     await placed(db, order_no)
     stored = await callbacks.insert_callback(
         db,
+        SEALER,
         account=key.channel_account,
         notification_id=f"evt-{order_no}",
         headers={},

@@ -11,7 +11,7 @@ from core.order import CaseReason, OrderStatus
 from storage.postgres.accounts import put_account, sealed_accounts, set_world
 from storage.postgres.collisions import open_collision_cases
 from storage.postgres.database import Database
-from storage.postgres.sealing import Sealer, new_master_key
+from storage.sealing import Sealer, new_master_key
 from tests.storage.postgres.tools import commit_evidence, count, get_state, number, opened, paid, placed, rows, terms_of
 
 WORLD = "alipay live"

@@ -16,6 +16,7 @@ from storage.redis.changes import PUBLISH_PAUSE_S, Changes
 from storage.redis.client import RedisLink
 from storage.redis.delay_queue import DelayQueue
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
+from tests.sealed import SEALER
 from tests.storage.redis.tools import fake_client_of
 
 JOB = query_payment(PaymentKey("shop", "trade-1"), 1)
@@ -51,7 +52,7 @@ def test_each_change_is_logged_once_with_its_place_and_without_the_errors_text()
 
 async def test_queue_and_parked_callbacks_raise_while_it_is_lost_and_lose_nothing_of_before(server: FakeServer) -> None:
     async with fake_client_of(server) as redis:
-        queue, parked = DelayQueue(redis), ParkedCallbacks(redis)
+        queue, parked = DelayQueue(redis), ParkedCallbacks(redis, SEALER)
         await queue.arm([JOB])
         server.connected = False
         for call in (queue.arm([JOB]), queue.epoch(), parked.park(CALLBACK), parked.count()):

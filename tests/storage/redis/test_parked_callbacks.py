@@ -1,11 +1,14 @@
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from core.errors import RedisUnavailable
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
+from storage.sealing import Sealer, new_master_key
+from tests.sealed import SEALER
 from tests.storage.redis.tools import client_of
 
 CALLBACKS = "nodrop:{parked}:callbacks"
@@ -16,7 +19,7 @@ RECEIVED_AT = datetime(2026, 11, 23, 4, 0, 0, 123456, UTC)
 
 @pytest.fixture
 def parked(redis: Redis) -> ParkedCallbacks:
-    return ParkedCallbacks(redis)
+    return ParkedCallbacks(redis, SEALER)
 
 
 def callback(
@@ -41,15 +44,24 @@ async def test_a_callback_comes_back_as_it_was_parked(parked: ParkedCallbacks) -
 
 async def test_ten_copies_are_one_with_the_time_of_the_first(parked: ParkedCallbacks) -> None:
     for second in range(10):
-        await parked.park(
-            callback(
-                received_at=RECEIVED_AT + timedelta(seconds=second),
-                x_request_id=str(second),
-                x_forwarded_for="10.0.0.1",
-            )
-        )
+        await parked.park(callback(received_at=RECEIVED_AT + timedelta(seconds=second)))
     ((_, found),) = await parked.parked(10)
     assert found.received_at == RECEIVED_AT
+
+
+async def test_an_entry_of_an_earlier_version_is_read(redis: Redis, parked: ParkedCallbacks) -> None:
+    await redis.hset(CALLBACKS, b"field", msgspec.json.encode(callback()))  # type: ignore[arg-type,misc]
+    assert [found for _, found in await parked.parked(10)] == [callback()]
+
+
+async def test_one_whose_master_key_is_missing_stays_and_is_told_once(redis: Redis, parked: ParkedCallbacks) -> None:
+    other = ParkedCallbacks(redis, Sealer.from_setting(new_master_key("other")))
+    await parked.park(callback())
+    with capture_logs() as lines:
+        assert await other.parked(10) == []
+        assert await other.parked(10) == []
+    assert [(line["event"], "callback" in line["reason"]) for line in lines] == [("parked_callback_not_opened", True)]
+    assert [found for _, found in await parked.parked(10)] == [callback()]
 
 
 async def test_a_forged_copy_does_not_take_the_place_of_the_genuine_one(parked: ParkedCallbacks) -> None:
@@ -80,7 +92,7 @@ async def test_it_is_read_in_bounded_pieces(parked: ParkedCallbacks) -> None:
 
 
 async def test_a_callback_without_room_is_refused_and_a_copy_of_a_parked_one_is_not(redis: Redis) -> None:
-    parked = ParkedCallbacks(redis, parked_max=2)
+    parked = ParkedCallbacks(redis, SEALER, parked_max=2)
     await parked.park(callback(b"1"))
     await parked.park(callback(b"2"))
     await parked.park(callback(b"2"))
@@ -89,7 +101,7 @@ async def test_a_callback_without_room_is_refused_and_a_copy_of_a_parked_one_is_
 
 
 async def test_the_room_is_counted_in_bytes_too(redis: Redis) -> None:
-    parked = ParkedCallbacks(redis, bytes_max=3000)
+    parked = ParkedCallbacks(redis, SEALER, bytes_max=3000)
     await parked.park(callback(b"1" * 1500))
     with pytest.raises(RedisUnavailable, match="room"):
         await parked.park(callback(b"2" * 1500))
@@ -99,7 +111,7 @@ async def test_the_room_is_counted_in_bytes_too(redis: Redis) -> None:
 
 
 async def test_a_flush_frees_the_room(redis: Redis) -> None:
-    parked = ParkedCallbacks(redis, bytes_max=3000)
+    parked = ParkedCallbacks(redis, SEALER, bytes_max=3000)
     await parked.park(callback(b"1" * 1500))
     await redis.delete(CALLBACKS)
     await parked.park(callback(b"2" * 1500))
@@ -128,4 +140,4 @@ def test_a_parked_callback_is_safe_to_print() -> None:
 async def test_without_redis_parking_raises() -> None:
     async with client_of("redis://127.0.0.1:1") as unreachable:
         with pytest.raises(RedisUnavailable):
-            await ParkedCallbacks(unreachable).park(callback())
+            await ParkedCallbacks(unreachable, SEALER).park(callback())

@@ -1,15 +1,22 @@
-"""Record of the signature checks of an adapter: the exact string and the key, for `nodrop explain`.
+"""Signed messages: the record of the checks of a signature, for `nodrop explain`, and the JSON of a verified body.
 
-Nothing is recorded outside of `recorded_checks`; the service itself never uses it.
+Nothing is recorded outside of `recorded_checks`; the service itself never uses it. Two parsers may read a repeated key
+differently, so a body with one is rejected.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import msgspec
+
+from core.errors import ChannelUnreadable
+
+_T = TypeVar("_T")
 
 
 class SignatureCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,3 +48,22 @@ def recorded_checks() -> Iterator[list[SignatureCheck]]:
         yield checks
     finally:
         _recording.reset(token)
+
+
+def read_json(body: bytes, type_: type[_T]) -> _T:
+    """Return the body as `type_`.
+
+    Raises:
+        ChannelUnreadable: not JSON, not UTF-8, of another shape, nested too deep, or with a repeated key.
+    """
+    try:
+        value = msgspec.json.decode(body, type=type_)
+        json.loads(body, object_pairs_hook=_refuse_repeats)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise ChannelUnreadable("body") from None
+    return value
+
+
+def _refuse_repeats(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("repeated key")

@@ -26,7 +26,8 @@ class Sealer:
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = {key_id: AESGCM(key) for key_id, key in keys.items()}
-        self._first = next(iter(keys))
+        self.first = next(iter(keys))
+        """Id of the key that seals."""
 
     @classmethod
     def from_setting(cls, text: str) -> Sealer:
@@ -56,8 +57,8 @@ class Sealer:
     def seal(self, plain: bytes, *, belongs_to: str) -> bytes:
         """Bytes that only a holder of the key can open, and only for `belongs_to`."""
         nonce = token_bytes(_NONCE_BYTES)
-        sealed = self._keys[self._first].encrypt(nonce, plain, belongs_to.encode())
-        return self._first.encode() + b"\0" + nonce + sealed
+        sealed = self._keys[self.first].encrypt(nonce, plain, belongs_to.encode())
+        return self.first.encode() + b"\0" + nonce + sealed
 
     def open(self, sealed: bytes, *, belongs_to: str) -> bytes:
         """The inverse of `seal`.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigurationError
-from storage.postgres.sealing import KEY_BYTES, Sealer, new_master_key
+from storage.sealing import KEY_BYTES, Sealer, new_master_key
 
 OLD, NEW = new_master_key("old"), new_master_key("new")
 SEALER = Sealer.from_setting(OLD)

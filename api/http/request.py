@@ -1,4 +1,4 @@
-"""One request as the handlers see it: its body within bounds, its JSON read strictly.
+"""One request as the handlers see it, its body within bounds, and the address that it counts for.
 
 A body has a size cap that holds while it streams, with and without Content-Length, and a deadline; it is read only
 after the caller is known to be allowed to send it. Nothing here trusts `X-Forwarded-For` beyond `TRUSTED_PROXY_HOPS`.
@@ -7,14 +7,11 @@ after the caller is known to be allowed to send it. Nothing here trusts `X-Forwa
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any
 
 import msgspec
 
@@ -31,13 +28,6 @@ BODY_TIMEOUT_S = 15.0
 
 DISCARD_BYTES_MAX = 1024 * 1024
 DISCARD_TIMEOUT_S = 2.0
-
-QUERY_FIELDS_MAX = 50
-
-# Control characters (a subject ends up in files and channels' forms) and lone surrogates (no UTF-8 can hold them).
-_FORBIDDEN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-T = TypeVar("T")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,92 +149,3 @@ def query_string(scope: Scope) -> str:
         return raw.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidRequest("the query string cannot be read") from None
-
-
-# -- JSON and queries --------------------------------------------------------------------------------------------------
-
-
-def read_json(request: Request, type_: type[T]) -> T:
-    """The body as `type_`.
-
-    Raises:
-        UnsupportedBody: it does not say that it is JSON, so a form on another site cannot send it.
-        InvalidRequest: says what is wrong and where.
-    """
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedBody("send application/json")
-    return _as_type(parse_json(request.body), type_, strict=True)
-
-
-def parse_json(body: bytes) -> object:
-    """The value, unless a key is doubled, a number is none, it is nested too deep, or a text holds what no text should.
-
-    Python's parser keeps the last of two keys, takes NaN, and raises RecursionError for deep nesting and ValueError for
-    integers of more than 4,300 digits.
-
-    Raises:
-        InvalidRequest: one of these.
-    """
-    try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise InvalidRequest("the body is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"not JSON: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise InvalidRequest("the JSON is nested too deep") from None
-    except ValueError:
-        raise InvalidRequest("a number is too long") from None
-    _check_text(value)
-    return value
-
-
-def read_query(request: Request, type_: type[T]) -> T:
-    """The query string as `type_`; every field at most once.
-
-    Raises:
-        InvalidRequest: says what is wrong and where.
-    """
-    try:
-        pairs = parse_qsl(
-            request.query, keep_blank_values=True, strict_parsing=bool(request.query), errors="strict",
-            max_num_fields=QUERY_FIELDS_MAX,
-        )  # fmt: skip
-    except ValueError:
-        raise InvalidRequest("the query string cannot be read") from None
-    fields = _object(pairs)
-    _check_text(fields)
-    return _as_type(fields, type_, strict=False)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequest("a field is there twice")
-    return fields
-
-
-def _refuse_constant(name: str) -> object:
-    raise InvalidRequest(f"{name} is not a number")
-
-
-def _check_text(value: object) -> None:
-    """Check every text and key, without recursion. The cap on the body bounds their number."""
-    left = [value]
-    while left:
-        match left.pop():
-            case str() as text if _FORBIDDEN_TEXT.search(text):
-                raise InvalidRequest("a text holds control characters or broken Unicode")
-            case dict() as fields:
-                left += fields.keys()
-                left += fields.values()
-            case list() as items:
-                left += items
-
-
-def _as_type(value: object, type_: type[T], *, strict: bool) -> T:
-    try:
-        return msgspec.convert(value, type_, strict=strict)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from None

@@ -12,7 +12,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from api.http.request import Request, read_json, read_query
+from api.http.fields import read_json, read_query
+from api.http.request import Request
 from api.http.response import Reply
 from core.errors import NodropError
 

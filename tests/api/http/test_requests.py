@@ -10,7 +10,8 @@ import pytest
 from api import routes
 from api.context import Context
 from api.http.asgi import REQUESTS_MAX, App
-from api.http.request import client_address, parse_json
+from api.http.fields import parse_json
+from api.http.request import client_address
 from api.http.route import JSON_BODY_BYTES_MAX, Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest

@@ -48,12 +48,20 @@ async def open_application(
         draining=draining,
         openapi=openapi.document(table, routes.PARAMETERS),
     )
-    keys, hops = ApiKeys(resources.db), resources.settings.trusted_proxy_hops
+    keys, settings = ApiKeys(resources.db), resources.settings
     # Without it callbacks could not be verified any more once their channel has changed its keys.
     keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
     beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(keep_current)]
     try:
-        yield App(table, context, keys, draining, trusted_proxy_hops=hops, body_timeout_s=body_timeout_s)
+        yield App(
+            table,
+            context,
+            keys,
+            draining,
+            trusted_proxy_hops=settings.trusted_proxy_hops,
+            is_https=settings.public_url.lower().startswith("https://"),
+            body_timeout_s=body_timeout_s,
+        )
         await context.refreshes.close(REFRESHES_WAIT_S)
     finally:
         for task in beside:

@@ -12,8 +12,6 @@ from enum import StrEnum
 
 import msgspec
 
-from core.instants import in_utc
-
 
 class DisputeKind(StrEnum):
     """inquiry: a question of the buyer or the bank; no money moves. claim: the money is withheld until it is decided.
@@ -67,9 +65,6 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     outcome: str = ""
     respond_by: datetime | None = None
-
-    def __post_init__(self) -> None:
-        in_utc(self)
 
     @property
     def key(self) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from core.dispute import DisputeKind, DisputeState
-from core.instants import in_utc
+from core.order import in_utc
 
 
 class Source(StrEnum):
@@ -58,8 +58,7 @@ class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     channel_transaction_id: str | None = None
     at: datetime | None = None
 
-    def __post_init__(self) -> None:
-        in_utc(self)
+    __post_init__ = in_utc  # type: ignore[misc]  # a function is a method here
 
     @property
     def every_id(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,14 @@ from msgspec.structs import replace
 from core.checkout import Payer
 from core.dispute import Dispute, is_withheld
 from core.errors import IllegalMove
-from core.instants import in_utc
+
+
+def in_utc(struct: msgspec.Struct) -> None:
+    """Turn the instants of a new struct to UTC, whatever zone a channel or a database session gave them."""
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, datetime) and value.tzinfo not in (UTC, None):
+            msgspec.structs.force_setattr(struct, name, value.astimezone(UTC))
 
 
 class OrderStatus(StrEnum):
@@ -338,6 +345,8 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         in_utc(self)
+        for dispute in self.disputes:
+            in_utc(dispute)
 
     def payment(self, key: PaymentKey) -> Payment | None:
         return next((payment for payment in self.payments if payment.key == key), None)

@@ -29,21 +29,36 @@ from api.http.request import (
     Request,
     Scope,
     Send,
+    Shares,
+    Waiting,
+    check_host,
     client_address,
     query_string,
     read_headers,
 )
-from api.http.response import EventStream, Reply, Response, encode_headers
+from api.http.response import EventStream, HeaderList, Reply, Response, encode_headers
 from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
 
 REQUESTS_MAX = 512
 """At once, streams not counted. Beyond, 503 with Retry-After is kinder than a queue that ends in time-outs."""
 
+REQUESTS_KEPT = 64
+"""Of these for callbacks alone. Health and metrics are always answered."""
+
+REQUESTS_FREE = REQUESTS_MAX // 2
+"""Up to here an address may have any number."""
+
+REQUESTS_PER_ADDRESS_MAX = 128
+
+PRESSED_BODY_S = 3.0
+"""How long a body may then take."""
+
 DEADLINE_S = 25.0
 """Within the 30 s after which hosted platforms' routers give up. A body has 15 s of its own, a channel 10 s."""
 
 SEND_TIMEOUT_S = 20.0
+HSTS = (b"strict-transport-security", b"max-age=31536000")
 CLIENT_GONE = 499
 """For the log and the metrics only: no response was sent."""
 
@@ -59,12 +74,12 @@ class Exchange:
 
     __slots__ = ("body", "headers", "method", "pattern", "raw_path", "request_id", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive, body_timeout_s: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, body_timeout_s: float, waiting: Waiting) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.headers = read_headers(scope)
-        self.body = Body(receive, self.headers, body_timeout_s)
+        self.body = Body(receive, self.headers, body_timeout_s, waiting)
         self.request_id = token_hex(8)
         self.pattern = "-"
 
@@ -83,6 +98,7 @@ class App(Generic[C]):
         draining: asyncio.Event,
         *,
         trusted_proxy_hops: int = 0,
+        is_https: bool = False,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self.context = context
@@ -91,14 +107,16 @@ class App(Generic[C]):
         self._draining = draining
         self._hops = trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
-        self._open = 0
+        self._every: HeaderList = [HSTS] if is_https else []
+        self._places = Shares(REQUESTS_MAX, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
+        self._bodies = Waiting()
         self._has_warned_of_proxy = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served; start with lifespan off and without websockets")
         started = perf_counter()
-        exchange = Exchange(scope, receive, self._body_timeout_s)
+        exchange = Exchange(scope, receive, self._body_timeout_s, self._bodies)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             status = await self._serve(exchange, receive, send)
             self._note(exchange, status, perf_counter() - started)
@@ -110,7 +128,8 @@ class App(Generic[C]):
         except ClientGone:
             return CLIENT_GONE
         if isinstance(reply, EventStream):
-            return await self._stream(reply, exchange, receive, send)
+            with reply.place:
+                return await self._stream(reply, exchange, receive, send)
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._send(reply, exchange, send)
@@ -121,13 +140,15 @@ class App(Generic[C]):
     async def _respond(self, exchange: Exchange) -> Reply:
         """The handler's reply, or the problem that came up."""
         try:
+            check_host(exchange.scope, exchange.headers)
             match = self._router.find(exchange.method, exchange.raw_path)
             exchange.pattern = match.route.pattern
-            if self._open >= REQUESTS_MAX and not match.route.is_exempt:
-                return problems.overloaded(exchange.request_id)
-            with self._counted():
+            address = self._address(exchange)
+            with self._place(exchange, match.route, address) as has_place:
+                if not has_place:
+                    return problems.overloaded(exchange.request_id)
                 async with asyncio.timeout(DEADLINE_S):
-                    return await self._handle(exchange, match)
+                    return await self._handle(exchange, match, address)
         except MethodNotAllowed as error:
             return problems.response(error, exchange.request_id, ("allow", error.detail))
         except TimeoutError:
@@ -142,15 +163,24 @@ class App(Generic[C]):
             return problems.response(error, exchange.request_id)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """One more request under way, until it has a reply, fails or is cancelled."""
-        self._open += 1
-        metrics.requests_open.inc()
+    def _place(self, exchange: Exchange, route: Route[C], address: str) -> Iterator[bool]:
+        """Whether there is a place for one more request of this address, which it has until the block ends."""
+        if route.is_exempt:
+            with metrics.requests_open.track_inprogress():
+                yield True
+            return
+        if self._places.is_pressed:
+            self._bodies.cut(PRESSED_BODY_S)
+        is_callback = route.auth is Auth.SIGNATURE
+        is_full = exchange.scope.get("state", {}).get("is_full", False) and not is_callback
+        if is_full or not self._places.take(address, kept=0 if is_callback else REQUESTS_KEPT):
+            yield False
+            return
         try:
-            yield
+            with metrics.requests_open.track_inprogress():
+                yield True
         finally:
-            self._open -= 1
-            metrics.requests_open.dec()
+            self._places.release(address)
 
     def _problem(self, error: NodropError, exchange: Exchange) -> Response:
         response = problems.response(error, exchange.request_id)
@@ -158,7 +188,7 @@ class App(Generic[C]):
             log.warning("request_not_done", route=exchange.pattern, exc_info=error)
         return response
 
-    async def _handle(self, exchange: Exchange, match: _Match[C]) -> Reply:
+    async def _handle(self, exchange: Exchange, match: _Match[C], address: str) -> Reply:
         route, bytes_max = match.route, match.route.endpoint.body_bytes_max
         if route.auth is Auth.API_KEY:
             await self.keys.check(exchange.headers)
@@ -167,7 +197,7 @@ class App(Generic[C]):
             params=match.params,
             query=query_string(exchange.scope),
             headers=exchange.headers,
-            address=self._address(exchange),
+            address=address,
             # A body that the route does not take stays unread, and the connection is closed after the response.
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
         )
@@ -181,7 +211,7 @@ class App(Generic[C]):
 
     async def _send(self, response: Response, exchange: Exchange, send: Send) -> None:
         headers = encode_headers(response, close=exchange.body.is_unread or self._draining.is_set())
-        headers.append((b"x-request-id", exchange.request_id.encode()))
+        headers += [(b"x-request-id", exchange.request_id.encode()), *self._every]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": exchange.body.is_unread})
         if exchange.body.is_unread:
@@ -190,7 +220,9 @@ class App(Generic[C]):
 
     async def _stream(self, reply: EventStream, exchange: Exchange, receive: Receive, send: Send) -> int:
         identity = ((b"x-request-id", exchange.request_id.encode()), (b"connection", b"close"))
-        await send({"type": "http.response.start", "status": 200, "headers": [*event_stream.HEADERS, *identity]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [*event_stream.HEADERS, *identity, *self._every]}
+        )
         if exchange.method == "HEAD":
             await reply.events.aclose()
             await send({"type": "http.response.body", "body": b""})

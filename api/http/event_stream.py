@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
-from api.http.request import Receive, Send
+from api.http.request import Receive, Send, Shares
 from api.http.response import HeaderList
 from core.errors import TooManyRequests
 
@@ -46,31 +45,25 @@ class OpenStreams:
     """The number of open streams, in all and by address."""
 
     def __init__(self, *, total_max: int = STREAMS_MAX, per_address_max: int = STREAMS_PER_ADDRESS_MAX) -> None:
-        self._total_max = total_max
-        self._per_address_max = per_address_max
-        self._by_address: Counter[str] = Counter()
+        self._places = Shares(total_max, per_address_max)
 
     @property
     def count(self) -> int:
-        return self._by_address.total()
-
-    def check(self, address: str) -> None:
-        """Return if one more may open.
-
-        Raises:
-            TooManyRequests: the page polls instead.
-        """
-        if self.count >= self._total_max or self._by_address[address] >= self._per_address_max:
-            raise TooManyRequests("too many open streams", retry_after_s=30)
+        return self._places.count
 
     @contextmanager
-    def counted(self, address: str) -> Iterator[None]:
-        self._by_address[address] += 1
+    def place(self, address: str) -> Iterator[None]:
+        """Take a place until the block ends.
+
+        Raises:
+            TooManyRequests: there is none; the page polls instead.
+        """
+        if not self._places.take(address):
+            raise TooManyRequests("too many open streams", retry_after_s=30)
         try:
             yield
         finally:
-            self._by_address[address] -= 1
-            self._by_address += Counter()  # drops the addresses that have none left
+            self._places.release(address)
 
 
 def event(id_: int, data: bytes) -> bytes:
@@ -121,6 +114,6 @@ async def _send(send: Send, chunk: bytes, *, more: bool) -> None:
 
 
 async def _disconnect(receive: Receive) -> None:
-    """Return when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
+    """Return when the client has gone, or sends a body, which a stream does not take."""
+    while (message := await receive())["type"] != "http.disconnect" and not message.get("body"):
         pass

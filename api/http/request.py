@@ -7,10 +7,13 @@ after the caller is known to be allowed to send it. Nothing here trusts `X-Forwa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -28,6 +31,9 @@ BODY_TIMEOUT_S = 15.0
 
 DISCARD_BYTES_MAX = 1024 * 1024
 DISCARD_TIMEOUT_S = 2.0
+
+
+_HOST = re.compile(r"[0-9A-Za-z._~%:\[\]\-]{1,255}", re.ASCII)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +54,11 @@ class ClientGone(Exception):
 class Body:
     """The body still on the wire. While it `is_unread`, the connection cannot be used for another request."""
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[str, str], timeout_s: float, waiting: Waiting) -> None:
         self._receive = receive
         self._headers = headers
         self._timeout_s = timeout_s
+        self._waiting = waiting
         self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
     async def read(self, bytes_max: int) -> bytes:
@@ -67,10 +74,13 @@ class Body:
         if declared.isdecimal() and int(declared[:12]) > bytes_max:
             raise BodyTooLarge(f"at most {bytes_max} bytes")
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                self._waiting.begin(self, lambda: None if deadline.expired() else deadline.reschedule(0.0))
                 body = await self._read(bytes_max)
         except TimeoutError:
             raise BodyTooSlow(f"the whole body is expected within {self._timeout_s:g} s") from None
+        finally:
+            self._waiting.end(self)
         self.is_unread = False
         return body
 
@@ -110,6 +120,19 @@ def read_headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
+def check_host(scope: Scope, headers: Mapping[str, str]) -> None:
+    """Check that there is one Host, which HTTP/1.0 does not need. Two would be read differently by a proxy and by us.
+
+    Raises:
+        InvalidRequest: it is missing, doubled or none.
+    """
+    host = headers.get("host")
+    if host is None and scope.get("http_version") == "1.0":
+        return
+    if _HOST.fullmatch(host or "") is None:
+        raise InvalidRequest("exactly one Host is expected")
+
+
 def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
     """The address that a request counts for: the peer's, or the one before the last `hops` proxies, each of which has
     appended one address.
@@ -120,22 +143,7 @@ def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
     peer = client[0] if client else ""
     entries = [entry.strip() for entry in headers.get("x-forwarded-for", "").split(",") if entry.strip()]
     forwarded = entries[max(0, len(entries) - hops)] if hops and entries else peer
-    return _network_of(forwarded) or _network_of(peer) or peer
-
-
-@lru_cache(maxsize=4096)
-def _network_of(text: str) -> str:
-    """The address without port, brackets and zone, an IPv6 one as its /64; empty when it is none."""
-    bare = text.removeprefix("[").split("]")[0].split("%")[0]
-    bare = bare.split(":")[0] if bare.count(":") == 1 else bare
-    try:
-        address: IPv4Address | IPv6Address = ip_address(bare)
-    except ValueError:
-        return ""
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
+    return network_of(forwarded) or network_of(peer) or peer
 
 
 def query_string(scope: Scope) -> str:
@@ -149,3 +157,80 @@ def query_string(scope: Scope) -> str:
         return raw.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidRequest("the query string cannot be read") from None
+
+
+# -- addresses and their shares ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def network_of(text: str) -> str:
+    """The address without port, brackets and zone, an IPv6 one as its /64; empty when it is none."""
+    bare = text.removeprefix("[").split("]")[0].split("%")[0]
+    bare = bare.split(":")[0] if bare.count(":") == 1 else bare
+    try:
+        address: IPv4Address | IPv6Address = ip_address(bare)
+    except ValueError:
+        return ""
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped else str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+class Shares:
+    """Places, counted in all and by address. Check and take are one step, with no await between them.
+
+    While fewer than `free` are taken, an address may have any number.
+    """
+
+    def __init__(self, total_max: int, per_address_max: int, *, free: int = 0) -> None:
+        self._total_max = total_max
+        self._per_address_max = per_address_max
+        self._free = free
+        self._by_address: dict[str, int] = {}
+        self.count = 0
+
+    @property
+    def is_pressed(self) -> bool:
+        return self.count >= self._free
+
+    def take(self, address: str, *, kept: int = 0) -> bool:
+        """Take a place, unless all but the last `kept` are taken or the address has its share."""
+        taken = self._by_address.get(address, 0)
+        if self.count >= self._total_max - kept or (self.is_pressed and taken >= self._per_address_max):
+            return False
+        self.count += 1
+        self._by_address[address] = taken + 1
+        return True
+
+    def release(self, address: str) -> None:
+        self.count -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class Waiting:
+    """What waits for bytes of its peer, the longest first."""
+
+    def __init__(self) -> None:
+        self._since: OrderedDict[Hashable, tuple[float, Callable[[], object]]] = OrderedDict()
+
+    def begin(self, key: Hashable, end: Callable[[], object]) -> None:
+        """Note that it waits from now on. `end` ends it."""
+        self._since[key] = (monotonic(), end)
+        self._since.move_to_end(key)
+
+    def end(self, key: Hashable) -> None:
+        self._since.pop(key, None)
+
+    def cut(self, longer_than_s: float) -> None:
+        """End what has waited longer."""
+        now = monotonic()
+        while self._since:
+            key = next(iter(self._since))
+            since, end = self._since[key]
+            if now - since < longer_than_s:
+                return
+            del self._since[key]
+            end()

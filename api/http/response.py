@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -26,9 +27,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventStream(msgspec.Struct, frozen=True, kw_only=True):
-    """A response that goes on until its generator ends, the client goes or the process drains."""
+    """A response that goes on until its generator ends, the client goes or the process drains.
+
+    `place` is held meanwhile. It is taken before anything is awaited, so that streams which are being opened count too.
+    """
 
     events: AsyncGenerator[bytes, None]
+    place: AbstractContextManager[object]
 
 
 Reply = Response | EventStream

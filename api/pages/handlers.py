@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from math import ceil
 from urllib.parse import urlsplit
 
@@ -127,11 +128,12 @@ async def refresh(context: Context, request: Request) -> Response:
 
 
 async def stream(context: Context, request: Request) -> EventStream:
-    context.streams.check(request.address)
-    state = await _find(context, request)
-    last_id = request.headers.get("last-event-id", "")
-    version = int(last_id) if _EVENT_ID.fullmatch(last_id) else 0
-    return EventStream(events=_events(context, request, state.order.order_no, version))
+    with ExitStack() as place:
+        place.enter_context(context.streams.place(request.address))
+        state = await _find(context, request)
+        last_id = request.headers.get("last-event-id", "")
+        version = int(last_id) if _EVENT_ID.fullmatch(last_id) else 0
+        return EventStream(events=_events(context, request, state.order.order_no, version), place=place.pop_all())
 
 
 async def _events(context: Context, request: Request, order_no: str, version: int) -> AsyncGenerator[bytes, None]:
@@ -139,7 +141,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
 
     `version` is the one that the page has already.
     """
-    with context.streams.counted(request.address), context.resources.changes.subscribe(order_no) as feed:
+    with context.resources.changes.subscribe(order_no) as feed:
         yield reconnect_hint()
         while True:
             try:

@@ -159,7 +159,7 @@ async def test_a_request_is_open_until_it_is_answered_cancelled_or_a_stream(clie
     order = (await client.post("/v1/orders", terms())).json
     idle = (await scrape(client))[OPEN, ""]
     async with request_under_way(buyer), request_under_way(buyer):
-        await eventually(lambda: buyer.app._open == 2)
+        await eventually(lambda: buyer.app._places.count == 2)
         assert (await scrape(client))[OPEN, ""] == idle + 2
     assert (await scrape(client))[OPEN, ""] == idle, "they were cancelled"
     assert (await buyer.get("/o/" + "t" * 22)).status == 404

@@ -86,11 +86,11 @@ async def test_head_is_get(client: Client) -> None:
 
 
 async def test_beyond_its_room_it_says_503_at_once_and_health_is_still_readable(client: Client) -> None:
-    client.app._open = REQUESTS_MAX
+    for number in range(REQUESTS_MAX):
+        client.app._places.take(str(number))
     refused = await client.get("/v1/orders")
     assert (refused.status, refused.problem, refused.headers["retry-after"]) == (503, "unavailable", "2")
     assert (await client.get("/healthz")).status == 200
-    client.app._open = 0
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

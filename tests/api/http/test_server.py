@@ -11,7 +11,7 @@ from time import monotonic
 import httpx
 import pytest
 
-from api.http import server as server_module
+from api.http import protocol
 from core.settings import Settings
 from demo.service import NO_TLS
 from runtime.resources import Resources
@@ -205,7 +205,7 @@ async def test_five_hundred_slow_sockets_do_not_keep_others_out(
     app: object, served: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of them never send a byte, half of them drip a header; all are closed at the deadline for heads."""
-    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.5)
     pairs = [await asyncio.open_connection(settings.host, settings.port) for _ in range(500)]
     for _, writer in pairs[::2]:
         writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")

@@ -5,7 +5,6 @@ Redis being away is no fault here: a job that is not armed is found by the sweep
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
@@ -20,9 +19,6 @@ from core.order import OrderState, PendingKind
 from runtime.resources import Resources
 from storage.postgres.door.transition import Committed, Decide, DecideExisting, transition, transition_existing
 from storage.postgres.pending import PendingRow
-
-ARM_TIMEOUT_S = 1.0
-"""The longest that a request or a callback waits for a Redis that hangs."""
 
 log = structlog.get_logger()
 
@@ -96,18 +92,16 @@ def job_of(armed: PendingRow) -> Job:
 async def arm_jobs(resources: Resources, scheduled: Iterable[Job]) -> None:
     """Enqueue jobs; while Redis is away the sweep finds their rows."""
     try:
-        async with asyncio.timeout(ARM_TIMEOUT_S):
-            await resources.queue.arm(list(scheduled))
-    except (RedisUnavailable, TimeoutError):
+        await resources.queue.arm_together(list(scheduled))
+    except RedisUnavailable:
         log.warning("jobs_not_armed", reason="redis_unavailable")
 
 
 async def cancel_jobs(resources: Resources, resolved: Iterable[Job]) -> None:
     """Remove jobs that have nothing left to do; one that stays finds that out by itself."""
     try:
-        async with asyncio.timeout(ARM_TIMEOUT_S):
-            await resources.queue.cancel(list(resolved))
-    except (RedisUnavailable, TimeoutError):
+        await resources.queue.cancel_together(list(resolved))
+    except RedisUnavailable:
         log.debug("jobs_not_cancelled", reason="redis_unavailable")
 
 

@@ -21,7 +21,8 @@ from storage.postgres.database import Database
 from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
-from storage.redis.client import JobRedis, check_redis, open_job_redis
+from storage.redis.checks import check_redis
+from storage.redis.client import JobRedis, open_job_redis
 from storage.redis.delay_queue import DelayQueue
 from storage.redis.parked_callbacks import ParkedCallbacks
 from storage.sealing import Sealer

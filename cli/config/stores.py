@@ -18,7 +18,8 @@ from storage.postgres.api_keys import list_api_keys
 from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
 from storage.redis.address import redis_address
-from storage.redis.client import check_redis, open_redis, redis_errors
+from storage.redis.checks import check_redis
+from storage.redis.client import open_redis, redis_errors
 from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
 from storage.sealing import Sealer
 

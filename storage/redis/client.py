@@ -7,25 +7,26 @@ Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 import structlog
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis.address import RedisAddress
 from storage.redis.connection import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, connection_pool
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
-from storage.tls import TlsName, explain_tls
-
-VERSION_MIN = (6, 2)
+from storage.tls import TlsName
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 JobRedis = ArqRedis
 """Client of `open_job_redis` under a name of ours: only storage and worker know arq."""
@@ -82,30 +83,6 @@ def redis_settings(address: RedisAddress) -> RedisSettings:
     )
 
 
-async def check_redis(redis: Redis) -> None:
-    """Check certificate, password, version and eviction policy at start, when a wrong setting is easily corrected.
-
-    Raises:
-        ConfigurationError: certificate, password or version is wrong; names the variable to set.
-        RedisUnavailable: Redis may come up later.
-    """
-    try:
-        with redis_errors():
-            info = cast("Mapping[str, Any]", await redis.info())
-    except RedisUnavailable as error:
-        if isinstance(error.__cause__, AuthenticationError):
-            raise ConfigurationError("REDIS_URL: Redis refused the user or the password in it") from error
-        if advice := explain_tls(error, variable="REDIS_TLS"):
-            raise ConfigurationError(advice) from error
-        raise
-    version = str(info.get("redis_version", ""))
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < VERSION_MIN:
-        raise ConfigurationError(f"REDIS_URL: Redis {version} is too old; 6.2 is the oldest that works")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":  # jobs carry an expiry, so any other policy may evict them before they are due
-        log.warning("redis_may_evict_jobs", policy=policy, wanted="noeviction")
-
-
 # -- edges -------------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +133,92 @@ def _cancellations() -> int:
     except RuntimeError:  # no loop runs
         return 0
     return 0 if task is None else task.cancelling()
+
+
+TICK_S = 0.01
+
+
+class Patience:
+    """Time-out for an answer of Redis that leaves out the lag of this process itself.
+
+    Time is counted in ticks of the event loop, and a tick that comes late counts once: while this process is busy with
+    something else, or gets no processor, no time passes. So it never takes its own lag for the death of Redis.
+
+    Raises:
+        TimeoutError: at the end of the block, which was cancelled after `limit_s`.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._timeout = asyncio.timeout(None)
+        self.waited_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._loop = asyncio.get_running_loop()
+        self._wait_for_tick()
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._timeout.__aexit__(error_type, error, traceback)
+
+    def _wait_for_tick(self) -> None:
+        left_s = self._limit_s - self.waited_s
+        if left_s <= 0:
+            self._timeout.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(min(TICK_S, left_s), self._tick, min(TICK_S, left_s))
+
+    def _tick(self, tick_s: float) -> None:
+        self.waited_s += tick_s
+        self._wait_for_tick()
+
+
+class Batches(Generic[T]):
+    """Items of all callers that wait, in one call of `send` after another: 600 round trips at once are as many turns
+    of four connections, and the last waits for all before it.
+    """
+
+    def __init__(self, send: Callable[[Sequence[T]], Awaitable[object]], *, limit_s: float, items_max: int) -> None:
+        self._send = send
+        self._limit_s = limit_s
+        self._items_max = items_max
+        self._items: list[T] = []
+        self._next: asyncio.Task[RedisUnavailable | None] | None = None
+        self._last: asyncio.Task[RedisUnavailable | None] | None = None
+
+    async def add(self, items: Iterable[T]) -> None:
+        """Wait until these were sent, with those of the other callers.
+
+        Raises:
+            RedisUnavailable: it does not answer, or too many items wait already.
+        """
+        if len(self._items) >= self._items_max:
+            raise RedisUnavailable("too many items wait for Redis")
+        self._items += items
+        if not self._items:
+            return
+        if self._next is None:
+            self._next = asyncio.create_task(self._send_next(self._last))
+        error = await asyncio.shield(self._next)  # the others wait for the same batch
+        if error is not None:
+            raise error
+
+    async def _send_next(self, before: asyncio.Task[RedisUnavailable | None] | None) -> RedisUnavailable | None:
+        if before is not None:
+            await asyncio.wait({before})
+        items, self._items = self._items, []
+        self._last, self._next = self._next, None
+        try:
+            with redis_errors():
+                async with Patience(self._limit_s):
+                    await self._send(items)
+        except RedisUnavailable as error:
+            return error
+        return None
 
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]

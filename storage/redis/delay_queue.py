@@ -24,12 +24,18 @@ from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_pref
 from redis.asyncio import Redis
 
 from core.jobs import Job, Lane
-from storage.redis.client import Call, Script, redis_errors
+from storage.redis.client import Batches, Call, Script, redis_errors
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, encode_job
 
 HORIZON_S = 1800.0
 BATCH_MAX = 500
 """Jobs in one run of a script. Redis does nothing else meanwhile: about two milliseconds."""
+
+ARM_TIMEOUT_S = 1.0
+"""The longest that one batch of callers waits for a Redis that hangs."""
+
+WAITING_MAX = 10_000
+"""Jobs that wait to be armed or cancelled."""
 
 PARKED_JOBS_MAX = 10_000
 
@@ -80,6 +86,16 @@ class DelayQueue:
     def __init__(self, redis: Redis, *, horizon_s: float = HORIZON_S) -> None:
         self._redis = redis
         self._horizon_s = horizon_s
+        self._arming = Batches(self.arm, limit_s=ARM_TIMEOUT_S, items_max=WAITING_MAX)
+        self._cancelling = Batches(self.cancel, limit_s=ARM_TIMEOUT_S, items_max=WAITING_MAX)
+
+    async def arm_together(self, jobs: Sequence[Job]) -> None:
+        """`arm`, in one round trip with those of other callers that wait."""
+        await self._arming.add(jobs)
+
+    async def cancel_together(self, jobs: Sequence[Job]) -> None:
+        """`cancel`, in one round trip with those of other callers that wait."""
+        await self._cancelling.add(jobs)
 
     async def arm(self, jobs: Sequence[Job]) -> int:
         """Enqueue the jobs due within the horizon; return the number of new ones.

@@ -151,7 +151,7 @@ async def test_a_worker_that_takes_the_moved_deadline_first_is_waited_for(
         if leased is not None:
             workers.append(asyncio.create_task(close_leased(resources, leased)))
 
-    monkeypatch.setattr(resources.queue, "arm", arm)
+    monkeypatch.setattr(resources.queue, "arm_together", arm)
     assert (await request_close(resources, state.order.order_no)).order.status is OrderStatus.CLOSED
     assert [await worker for worker in workers] == [Outcome.CLOSED]
     assert calls_about(harness, state) == ["create", "query", "close", "query"]

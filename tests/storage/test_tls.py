@@ -10,7 +10,8 @@ import uvloop
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis.address import read_redis_address
-from storage.redis.client import check_redis, open_job_redis, open_redis
+from storage.redis.checks import check_redis
+from storage.redis.client import open_job_redis, open_redis
 from storage.tls import TlsMode, TlsName, explain_tls, is_loopback, tls_mode
 from tests.storage.tls_server import PASSWORD, REDIS_SERVER, Certificate, self_signed, tls_redis
 

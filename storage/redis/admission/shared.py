@@ -25,7 +25,7 @@ from core.admission import OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_shar
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
 from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
-from storage.redis.client import Call, RedisLink, redis_errors
+from storage.redis.client import Call, Patience, RedisLink, redis_errors
 
 SLOW_S = 0.1
 TRIES_MAX = 3
@@ -90,7 +90,7 @@ class SharedAdmission:
 
         async def send() -> bool:
             with redis_errors():
-                async with asyncio.timeout(REDIS_TIMEOUT_S):
+                async with Patience(REDIS_TIMEOUT_S):
                     await REPORT.run(self._redis, _report_call(account, kind, answered=answered))
             return True
 
@@ -103,7 +103,7 @@ class SharedAdmission:
 
         async def read() -> list[tuple[str, CallKind]]:
             with redis_errors():
-                async with asyncio.timeout(REDIS_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                async with Patience(REDIS_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
                     for account, kind in wanted:
                         pipe.exists(f"{PREFIX}{account}:breaker:{kind}")
                     found = await pipe.execute()
@@ -138,31 +138,36 @@ class SharedAdmission:
         return Wait(left_s, "changing_over") if left_s > 0 else None
 
     async def _reserve(self, wanted: _Wanted) -> Admitted | Wait:
-        """Reserve a call in the log. A reservation that arrived late is removed by the call that makes the next one."""
-        forget = ""
+        """Reserve a call in the log. A reservation that arrived late is removed by the call that makes the next one.
+
+        If this process was late, and not Redis, the call waits for a better moment.
+        """
+        forget, is_redis_slow = "", False
         for _ in range(TRIES_MAX):
             number = next(self._numbers)
             reservation = f"{self._name}:{number}"
             sent_at = self._clock()
-            reason, wait_s = await self._run(wanted, reservation, forget)
+            reason, wait_s, waited_s = await self._run(wanted, reservation, forget)
             if reason:
                 return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
             if self._clock() - sent_at <= SLOW_S:
                 return Admitted()
-            forget = reservation
-        raise RedisUnavailable("reservations take too long to come back")
+            forget, is_redis_slow = reservation, waited_s > SLOW_S
+        if is_redis_slow:
+            raise RedisUnavailable("reservations take too long to come back")
+        return Wait(HELD_S, "lagging")
 
-    async def _run(self, wanted: _Wanted, reservation: str, forget: str) -> tuple[str, float]:
-        """Return the reason for a refusal and the seconds to wait; an empty reason: reserved."""
+    async def _run(self, wanted: _Wanted, reservation: str, forget: str) -> tuple[str, float, float]:
+        """Return the reason for a refusal or '', the seconds to wait, and the seconds that Redis took."""
         call = partial(_admit_call, wanted, reservation=reservation, forget=forget, generation=self._generation)
         # A server that no longer knows the script was restarted or replaced: the log may be incomplete.
         is_lost = self._generation != ""
         with redis_errors():
-            async with asyncio.timeout(REDIS_TIMEOUT_S):
+            async with Patience(REDIS_TIMEOUT_S) as patience:
                 result = await ADMIT.run(self._redis, call(is_lost=False), if_unknown=call(is_lost=is_lost))
         reason, wait_ms, generation = result
         self._generation = bytes(generation).decode("ascii", errors="replace")
-        return bytes(reason).decode(), int(wait_ms) / 1000
+        return bytes(reason).decode(), int(wait_ms) / 1000, patience.waited_s
 
     async def _probe_redis(self) -> None:
         """Return to Redis when it takes reservations quickly: a full or read-only one answers too."""
@@ -171,10 +176,10 @@ class SharedAdmission:
             return
         self._probe_at = sent_at + PROBE_GAP_S
         try:
-            await self._run(_PROBE, self._name, "")
+            _, _, waited_s = await self._run(_PROBE, self._name, "")
         except RedisUnavailable:
             return
-        if self._clock() - sent_at <= SLOW_S:
+        if waited_s <= SLOW_S:
             self._link.up()
             self._quiet_until = self._clock() + RETURN_S
 

@@ -14,9 +14,9 @@ from core.errors import ConfigurationError, RedisUnavailable
 from core.settings import read_settings
 from demo.embedded import Child, EmbeddedRedis, free_port
 from storage.redis.address import read_redis_address, redis_address
+from storage.redis.checks import check_redis
 from storage.redis.client import (
     Script,
-    check_redis,
     open_job_redis,
     open_redis,
     redis_errors,

@@ -1,0 +1,42 @@
+"""Checks of Redis at start: version, settings, rights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from core.errors import ConfigurationError, RedisUnavailable
+from storage.redis.client import redis_errors
+from storage.tls import explain_tls
+
+VERSION_MIN = (6, 2)
+
+log = structlog.get_logger()
+
+
+async def check_redis(redis: Redis) -> None:
+    """Check certificate, password, version and eviction policy at start, when a wrong setting is easily corrected.
+
+    Raises:
+        ConfigurationError: certificate, password or version is wrong; names the variable to set.
+        RedisUnavailable: Redis may come up later.
+    """
+    try:
+        with redis_errors():
+            info = cast("Mapping[str, Any]", await redis.info())
+    except RedisUnavailable as error:
+        if isinstance(error.__cause__, AuthenticationError):
+            raise ConfigurationError("REDIS_URL: Redis refused the user or the password in it") from error
+        if advice := explain_tls(error, variable="REDIS_TLS"):
+            raise ConfigurationError(advice) from error
+        raise
+    version = str(info.get("redis_version", ""))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < VERSION_MIN:
+        raise ConfigurationError(f"REDIS_URL: Redis {version} is too old; 6.2 is the oldest that works")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":  # jobs carry an expiry, so any other policy may evict them before they are due
+        log.warning("redis_may_evict_jobs", policy=policy, wanted="noeviction")

@@ -42,7 +42,7 @@ async def capture_if_due(
     """
     if not approved.decision.is_capture_due:
         return approved
-    leased = await pending.claim(resources.db, approved.payment.key, resources.settings.lease_s)
+    leased = await pending.claim(resources.db, approved.payment.key, resources.settings.lease_s, is_for_money=True)
     if leased is None:  # another process queries the payment now, and captures
         return approved
     result = None

@@ -46,7 +46,9 @@ async def run(settings: Settings, only: Lane | None) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with open_resources(settings) as resources, Notifier(settings) as notifier:
         lanes = _lanes(resources, notifier, only)
-        loops = lane_loops(resources) + (upkeep_loops(resources, notifier, stop) if only is None else ())
+        loops = lane_loops(resources, lanes[0].process) + (
+            upkeep_loops(resources, notifier, stop) if only is None else ()
+        )
         log.info("worker_started", lane=only, process=lanes[0].process)
         async with asyncio.TaskGroup() as group:
             for lane in lanes:

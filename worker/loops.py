@@ -11,6 +11,7 @@ from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
 from flows.sweep import sweep_once, swept_kinds
+from flows.take_over import BEAT_S, Peers, beat_once
 from flows.undelivered import ask_undelivered
 from flows.worlds import open_world_cases
 from runtime.accounts import KEEP_CURRENT_S
@@ -34,9 +35,12 @@ class Loop(NamedTuple):
     run_once: RunOnce
 
 
-def lane_loops(resources: Resources) -> tuple[Loop, ...]:
-    """Loops of every worker process: renew in time what the accounts verify signatures with."""
-    return (Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),)
+def lane_loops(resources: Resources, process: str) -> tuple[Loop, ...]:
+    """Loops of every worker process: its beat, and renewing in time what the accounts verify signatures with."""
+    return (
+        Loop("beat", BEAT_S, partial(beat_once, resources, process, Peers())),
+        Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),
+    )
 
 
 def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) -> tuple[Loop, ...]:

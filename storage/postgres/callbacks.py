@@ -7,7 +7,7 @@ and clock: `leases`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -19,7 +19,7 @@ from core.evidence import Evidence
 from core.lifecycle import Message
 from core.order import CaseReason
 from storage.postgres.database import Database, document, storable
-from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
 from storage.sealing import Sealer
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
@@ -81,7 +81,7 @@ SELECT id, channel_account, attempt, arm_no, evidence, is_hint, received_at, is_
 
 _CLAIM = f"""
 UPDATE callbacks
-   SET leased_until = clock_timestamp() + make_interval(secs => $3)
+   SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
  WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
@@ -95,7 +95,7 @@ WITH overdue AS (
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE callbacks c
-       SET leased_until = clock_timestamp() + make_interval(secs => $3)
+       SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
       FROM overdue o
      WHERE c.id = o.id
     RETURNING c.*
@@ -145,6 +145,8 @@ _ASSIGN = "UPDATE callbacks SET out_trade_no = $2 WHERE id = $1::uuid AND out_tr
 
 _COUNTS = "SELECT channel_account AS account, reason, count FROM callback_counts ORDER BY 1, 2"
 
+_TAKE_OVER = take_over_statement("callbacks", "id::text, arm_no", is_open=_OPEN)
+
 _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 
@@ -192,13 +194,13 @@ async def insert_callback(
 
 async def claim(db: Database, callback_id: str, lease_s: float, *, arm_no: int) -> StoredCallback | None:
     """Lease one callback; None when it is handled or given up, leased, not due, or has another arm number."""
-    row = await db.fetchrow(_CLAIM, callback_id, arm_no, lease_s)
+    row = await db.fetchrow(_CLAIM, callback_id, arm_no, lease_s, db.process)
     return None if row is None else _stored(row)
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[StoredCallback]:
     """Lease free callbacks that have been due for longer than `grace_s`, oldest first."""
-    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s, db.process)
     return [replace(_stored(row), grace_s=grace_s) for row in rows]
 
 
@@ -250,6 +252,11 @@ async def count_callback(db: Database, account: str, reason: str) -> None:
 async def find_counts(db: Database) -> list[CallbackCount]:
     """Counts of all accounts."""
     return [CallbackCount(**dict(row)) for row in await db.fetch(_COUNTS)]
+
+
+async def take_over(db: Database, processes: Sequence[str]) -> list[DueRow]:
+    """End the leases of these processes, which are gone. Returns the rows under their new arm numbers."""
+    return [DueRow(*row) for row in await db.fetch(_TAKE_OVER, list(processes))]
 
 
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:

@@ -123,6 +123,8 @@ class Database:
         self._address = address
         self._statement_cache_size = statement_cache_size
         self._pool: asyncpg.Pool | None = None
+        self.process: str | None = None
+        """The name under which leases are taken, once this process beats; None: they end by themselves alone."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Database:

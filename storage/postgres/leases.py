@@ -8,6 +8,7 @@ by itself, so a killed worker holds nothing up for long. Each module has the sam
     reschedule      due again in so many seconds, under the next arm number, and free
     finish          done; pending rows and refunds have none, because only the door ends them
     walk_due        all rows due within a window, in batches, to arm Redis with
+    take_over       end the leases of processes that are gone; refunds have none, because money waits for a lease's end
 
 A claim of the sweep has waited for `grace_s`, and says so in its rows. If such a row is only postponed, for the same
 attempt, it is due earlier by that time: the sweep finds it when its wait ends, and does not wait for the grace again.
@@ -52,6 +53,21 @@ class DueRow(NamedTuple):
     id: str
     arm_no: int
     delay_s: float
+
+
+def take_over_statement(
+    table: str, columns: str, *, lease: Sequence[str] = ("leased_until", "leased_by"), is_open: str = "true"
+) -> str:
+    """End the leases of the processes $1. The next arm number is a new token: under the old one nothing is scheduled.
+
+    The row is due when it was due before.
+    """
+    ended = ", ".join(f"{column} = NULL" for column in lease)
+    return f"""
+UPDATE {table}
+   SET arm_no = arm_no + 1, {ended}
+ WHERE {is_open} AND leased_by = ANY($1) AND leased_until > clock_timestamp()
+RETURNING {columns}, greatest(0, extract(epoch FROM due_at - clock_timestamp()))::float8 AS delay_s"""
 
 
 def walk_statement(table: str, key: Sequence[str], columns: str, *, is_open: str = "true") -> str:

@@ -6,13 +6,13 @@ letter, which can be sent again. Verbs and clock: `leases`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import msgspec
 
 from storage.postgres.database import Database
-from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ _DEAD = "dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL"
 
 _CLAIM = f"""
 UPDATE notifications
-   SET leased_until = clock_timestamp() + make_interval(secs => $3)
+   SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
  WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
@@ -62,7 +62,7 @@ WITH overdue AS (
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE notifications n
-       SET leased_until = clock_timestamp() + make_interval(secs => $3)
+       SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
       FROM overdue o
      WHERE n.id = o.id
     RETURNING n.*
@@ -96,18 +96,20 @@ UPDATE notifications
  WHERE {_DEAD} AND ($1::text IS NULL OR id = $1)
 RETURNING id, arm_no"""
 
+_TAKE_OVER = take_over_statement("notifications", "id, arm_no", is_open=_OPEN)
+
 _WALK = walk_statement("notifications", ("id",), "id, arm_no", is_open=_OPEN)
 
 
 async def claim(db: Database, notification_id: str, lease_s: float, *, arm_no: int) -> Outgoing | None:
     """Lease one notification; None when it is delivered, superseded or dead, leased, not due, or armed anew."""
-    row = await db.fetchrow(_CLAIM, notification_id, arm_no, lease_s)
+    row = await db.fetchrow(_CLAIM, notification_id, arm_no, lease_s, db.process)
     return None if row is None else Outgoing(**dict(row))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Outgoing]:
     """Lease free notifications that have been due for longer than `grace_s`, oldest first."""
-    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s, db.process)
     return [Outgoing(**dict(row), grace_s=grace_s) for row in rows]
 
 
@@ -139,6 +141,11 @@ async def list_dead_letters(db: Database, limit: int = 100) -> list[DeadLetter]:
 async def resend_dead_letters(db: Database, notification_id: str | None) -> list[tuple[str, int]]:
     """Due again at once, from the first attempt: one, or all with None. Returns their ids and arm numbers."""
     return [(row["id"], row["arm_no"]) for row in await db.fetch(_RESEND, notification_id)]
+
+
+async def take_over(db: Database, processes: Sequence[str]) -> list[DueRow]:
+    """End the leases of these processes, which are gone. Returns the rows under their new arm numbers."""
+    return [DueRow(*row) for row in await db.fetch(_TAKE_OVER, list(processes))]
 
 
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:

@@ -6,7 +6,7 @@ the result. Rows are made, resolved and moved to their next attempt by the door.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from core.order import PaymentKey, PendingKind
 from storage.postgres.database import Database
-from storage.postgres.leases import DUE, FREE, NOW, due_in_s, walk, walk_statement
+from storage.postgres.leases import DUE, FREE, NOW, due_in_s, take_over_statement, walk, walk_statement
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ _COLUMNS = "channel_account, out_trade_no, kind, order_no, arm_no, leased_at"
 
 _CLAIM = f"""
 UPDATE pending
-   SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
+   SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $6
  WHERE (channel_account, out_trade_no) = (
            SELECT channel_account, out_trade_no FROM pending
             WHERE channel_account = $1 AND out_trade_no = $2 AND {FREE}
@@ -67,7 +67,7 @@ WITH overdue AS (
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE pending p
-       SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3)
+       SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
       FROM overdue o
      WHERE p.channel_account = o.channel_account AND p.out_trade_no = o.out_trade_no
     RETURNING p.*
@@ -97,9 +97,11 @@ _LAST_QUERY = """
 SELECT clock_timestamp() AS now, answered_from AS began_at
   FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
 
-_WALK = walk_statement(
-    "pending", ("channel_account", "out_trade_no"), "channel_account, out_trade_no, kind, order_no, arm_no"
-)
+_ROW = "channel_account, out_trade_no, kind, order_no, arm_no"
+
+_TAKE_OVER = take_over_statement("pending", _ROW, lease=("leased_at", "leased_until", "leased_by"))
+
+_WALK = walk_statement("pending", ("channel_account", "out_trade_no"), _ROW)
 
 
 async def claim(
@@ -109,19 +111,22 @@ async def claim(
     *,
     arm_no: int | None = None,
     unanswered_since: datetime | None = None,
+    is_for_money: bool = False,
 ) -> Leased | None:
     """Lease one payment's row: of any arm number and at any time, or of `arm_no` once it is due.
 
     Returns None if the row is gone, leased, not due or has another arm number, or if a query that began at
-    `unanswered_since` or later is completed.
+    `unanswered_since` or later is completed. `is_for_money`: the channel is to move money under this lease, so no other
+    process takes it over.
     """
-    row = await db.fetchrow(_CLAIM, *key, lease_s, arm_no, unanswered_since)
+    process = None if is_for_money else db.process
+    row = await db.fetchrow(_CLAIM, *key, lease_s, arm_no, unanswered_since, process)
     return None if row is None else _leased(row)
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Leased]:
     """Lease free rows that have been due for longer than `grace_s`, oldest first."""
-    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
+    rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s, db.process)
     return [replace(_leased(row), grace_s=grace_s) for row in rows]
 
 
@@ -155,6 +160,11 @@ async def find_last_query(db: Database, key: PaymentKey) -> LastQuery | None:
     return None if row is None else LastQuery(**dict(row))
 
 
+async def take_over(db: Database, processes: Sequence[str]) -> list[PendingRow]:
+    """End the leases of these processes, which are gone. Returns the rows under their new arm numbers."""
+    return [_pending_row(row) for row in await db.fetch(_TAKE_OVER, list(processes))]
+
+
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[PendingRow]]:
     """Rows due between `from_s` (None: ever) and `until_s` seconds from now, in batches."""
     async for rows in walk(db, _WALK, ("", ""), from_s=from_s, until_s=until_s):
@@ -169,6 +179,6 @@ def _leased(row: object) -> Leased:
 
 def _pending_row(row: object) -> PendingRow:
     fields = dict(row)  # type: ignore[call-overload]  # as above
-    del fields["due_at"]
+    fields.pop("due_at", None)
     key = PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no"))
     return PendingRow(key=key, kind=PendingKind(fields.pop("kind")), **fields)

@@ -27,6 +27,7 @@ ALL = [
     "0011_callbacks_kept.sql",
     "0012_statement_sums.sql",
     "0013_trust.sql",
+    "0017_processes.sql",
     "0019_data_life.sql",
 ]
 
@@ -153,6 +154,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "orders",
         "payments",
         "pending",
+        "processes",
         "reconciliation_differences",
         "reconciliation_refunded",
         "reconciliation_rows",

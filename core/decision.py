@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     STILL_OPEN = "still_open"
     CAPTURE_REQUESTED = "capture_requested"
     CAPTURE_REFUSED = "capture_refused"
+    APPROVAL_ENDED = "approval_ended"
     EXHAUSTED = "exhausted"
     REFUND_SEEN = "refund_seen"
     UNKNOWN_PAYMENT = "unknown_payment"

@@ -130,3 +130,12 @@ def unsettled(disputes: Iterable[Dispute], key: tuple[str, str]) -> tuple[Disput
 def is_withheld(disputes: Iterable[Dispute], key: tuple[str, str]) -> bool:
     """Whether money of this payment is not there because of a dispute."""
     return any(dispute.takes_money for dispute in unsettled(disputes, key))
+
+
+def taken_amount(disputes: Iterable[Dispute], key: tuple[str, str]) -> int:
+    """The most that disputes have ever taken of this payment: a claim and the reversal of its money are the same."""
+    sums = dict.fromkeys(DisputeKind, 0)
+    for dispute in disputes:
+        if dispute.key == key:
+            sums[dispute.kind] += dispute.amount or 0
+    return max(sums[DisputeKind.CLAIM], sums[DisputeKind.REVERSAL])

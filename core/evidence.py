@@ -67,18 +67,22 @@ class _EvidenceFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
 
 
 class Paid(_EvidenceFields, frozen=True, kw_only=True):
-    """The channel has the money. `at` is the channel's time of payment."""
+    """The channel has the money. `at` is the channel's time of payment.
+
+    `shows_disputes`: this channel's answer shows money that a dispute takes as refunded, and as there once it is back.
+    """
 
     amount: int
     currency: str
     channel_transaction_id: str
+    shows_disputes: bool = False
 
 
 class Refunded(_EvidenceFields, frozen=True, kw_only=True):
     """The channel had the money and has given some of it back: it *was* paid, which does not say that money is there.
 
     `refunded_amount` is the total so far; None: the channel does not tell it. `refunds` are single refunds by their
-    number, where the channel tells only those.
+    number, where the channel tells those. `shows_disputes`: as in `Paid`; some of it may be a dispute's.
     """
 
     amount: int
@@ -86,6 +90,7 @@ class Refunded(_EvidenceFields, frozen=True, kw_only=True):
     channel_transaction_id: str
     refunded_amount: int | None
     refunds: dict[str, int] = {}
+    shows_disputes: bool = False
 
 
 class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
@@ -103,6 +108,12 @@ class Unpaid(_EvidenceFields, frozen=True, kw_only=True):
 
 class Approved(_EvidenceFields, frozen=True, kw_only=True):
     """The buyer has agreed, and the channel takes the money only on our capture: not paid yet."""
+
+
+class Lapsed(_EvidenceFields, frozen=True, kw_only=True):
+    """The channel has ended an approval that nobody captured in time, and has given back what it had set aside. `at` is
+    the time of its message.
+    """
 
 
 class Closed(_EvidenceFields, frozen=True, kw_only=True):
@@ -138,7 +149,8 @@ class Disputed(_EvidenceFields, frozen=True, kw_only=True):
     """A dispute about money that the channel has or had: it *was* paid. `core.dispute` explains the words.
 
     `state` None: only the id is proved, and the channel must be asked. `amount` is not set: what is disputed may be a
-    part of the payment. `changed_at` is the channel's time of this state.
+    part of the payment. `changed_at` is the channel's time of this state. `message_id` is the channel's id of the
+    message that named it, by which a channel may show that message again.
     """
 
     dispute_id: str
@@ -151,20 +163,18 @@ class Disputed(_EvidenceFields, frozen=True, kw_only=True):
     respond_by: datetime | None = None
     opened_at: datetime | None = None
     changed_at: datetime | None = None
+    message_id: str = ""
 
 
-Evidence = Paid | Refunded | Unpaid | Approved | Closed | Missing | Unclear | Disputed
-EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "closed", "missing", "unclear", "disputed"]
-
-
-APPROVAL_HINT = "approval_not_wholly_signed"
-"""Reason of the evidence of a hint that the buyer has approved."""
+Evidence = Paid | Refunded | Unpaid | Approved | Lapsed | Closed | Missing | Unclear | Disputed
+EvidenceKind = Literal["paid", "refunded", "unpaid", "approved", "lapsed", "closed", "missing", "unclear", "disputed"]
 
 
 def hint_of(evidence: Evidence, account: str) -> Evidence:
     """The payment that a message names which is not wholly signed. Nothing else in it is compared or believed.
 
-    That the buyer has approved stays in the reason: a capture may be tried then. A dispute keeps its id, to be read.
+    That the buyer has approved stays in the reason: a capture may be tried then. The end of an approval is kept, and
+    counts once a query bears it out. A dispute keeps its id and its message's, to be read.
     """
     if isinstance(evidence, Disputed):
         return Disputed(
@@ -172,6 +182,11 @@ def hint_of(evidence: Evidence, account: str) -> Evidence:
             out_trade_no="",
             dispute_id=evidence.dispute_id,
             dispute_kind=evidence.dispute_kind,
+            message_id=evidence.message_id,
+        )
+    if isinstance(evidence, Lapsed):
+        return Lapsed(
+            channel_account=account, out_trade_no=evidence.out_trade_no, ids=evidence.every_id, at=evidence.at
         )
     reason = APPROVAL_HINT if isinstance(evidence, Approved) else "not_wholly_signed"
     number, ids = evidence.out_trade_no, evidence.every_id

@@ -26,7 +26,7 @@ from core.errors import (
     NodropError,
     RedisUnavailable,
 )
-from core.evidence import COMBINED, Disputed, Source, Unclear, hint_of
+from core.evidence import COMBINED, Disputed, Lapsed, Source, Unclear, hint_of
 from core.lifecycle import (
     Approval,
     CallbackPlan,
@@ -269,7 +269,7 @@ async def _confirm(
     if leased is NoLease.BUSY or (leased is NoLease.ROW_GONE and payment.status is PaymentStatus.OPEN):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=BUSY_RETRY_S)
     is_new = payment.capture_refused_at is not None and is_new_approval(payment, stored.evidence)
-    approval = Approval(is_new=is_new)
+    approval = Approval(is_new=is_new, lapsed=stored.evidence if isinstance(stored.evidence, Lapsed) else None)
     result = await query_now(
         resources,
         account,

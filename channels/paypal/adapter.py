@@ -25,7 +25,7 @@ from channels.paypal import statement as paypal_statement
 from channels.paypal.account import addresses, read_credentials
 from channels.paypal.api import Api, is_not_found, require_success
 from channels.paypal.certificates import Certificates, load_roots
-from channels.paypal.disputes import Dispute, Reversal, dispute_evidence, disputing_evidence, reversal_evidence
+from channels.paypal.disputes import Dispute, dispute_evidence, disputing_evidence, reversal_evidence
 from channels.paypal.webhook import SIGNATURE_HEADERS, read_headers, verify_at_endpoint, verify_offline
 from channels.paypal.wire import (
     EVENTS,
@@ -218,16 +218,20 @@ class Paypal:
         return self._read_callback(body)
 
     async def query_dispute(self, dispute: Disputed) -> tuple[Disputed, ...]:
-        """Read the dispute, or the refund as which a reversal is booked. The app needs the permission for disputes."""
+        """Read the dispute, or PayPal's copy of the event about a reversal. The app needs the permission for disputes.
+
+        https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_get
+        """
         is_reversal = dispute.dispute_kind is DisputeKind.REVERSAL
-        path = "/v2/payments/refunds" if is_reversal else "/v1/customer/disputes"
-        response = await self._api.call("GET", f"{path}/{quote(dispute.dispute_id, safe='')}")
-        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
+        path, id_ = "/v1/customer/disputes", dispute.dispute_id
+        if is_reversal:
+            path, id_ = "/v1/notifications/webhooks-events", dispute.message_id
+        response = await self._api.call("GET", f"{path}/{quote(id_, safe='')}")
+        if response.status == 404 and is_not_found(response.body) is not None:  # noqa: PLR2004 - not found, by any name
             return ()
         body = require_success(response).body
         if is_reversal:
-            evidence = reversal_evidence(read_json(body, Reversal), self._own)
-            return () if evidence is None else (evidence,)
+            return reversal_evidence(read_json(body, Event), dispute.dispute_id, self._own)
         return dispute_evidence(read_json(body, Dispute), self._own)
 
     async def fetch_subscribed(self, callback_url: str) -> frozenset[str] | None:

@@ -1,4 +1,5 @@
-"""PayPal's disputes and reversals. Their events only name them: the dispute or the refund itself is read.
+"""PayPal's disputes and reversals. Their events only name them: the dispute itself is read, and a reversal in PayPal's
+own copy of its event, for the refund as which it is booked looks like any other.
 
 https://developer.paypal.com/docs/api/customer-disputes/v1/ ; in the stage of an inquiry buyer and merchant talk to each
 other, and later PayPal or the bank decides about money that is withheld.
@@ -6,7 +7,6 @@ other, and later PayPal or the bank decides about money that is withheld.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -19,7 +19,6 @@ from channels.paypal.wire import DISPUTE_EVENTS, REVERSAL_EVENT, Event, Id, Inst
 from core.dispute import DisputeKind, DisputeState
 from core.errors import ChannelUnreadable
 from core.evidence import Disputed
-from core.order import OWN_NUMBER
 
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Z_]{1,64}\Z")]
 _DisputeId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z\-]{1,255}\Z")]
@@ -71,10 +70,6 @@ class _Link(msgspec.Struct, frozen=True, kw_only=True):
     rel: str
 
 
-_OWN_REFUND = re.compile(rf"r(\d+_)?{OWN_NUMBER.pattern}", re.ASCII)
-"""The numbers that nodrop gives to refunds of its payments."""
-
-
 class Reversal(msgspec.Struct, frozen=True, kw_only=True):
     """The refund as which PayPal books the reversal of a capture; a link leads up to the capture."""
 
@@ -83,7 +78,6 @@ class Reversal(msgspec.Struct, frozen=True, kw_only=True):
     create_time: Instant | None = None
     links: tuple[_Link, ...] = ()
     payee: Payee = Payee()
-    invoice_id: str = ""
 
     @property
     def capture_id(self) -> str | None:
@@ -101,7 +95,9 @@ def disputing_evidence(event: Event, own: OwnAccount) -> Disputed | None:
         kind, dispute_id = DisputeKind.REVERSAL, read_json(bytes(event.resource), Reversal).id
     else:
         return None
-    return Disputed(channel_account=own.account, out_trade_no="", dispute_id=dispute_id, dispute_kind=kind)
+    return Disputed(
+        channel_account=own.account, out_trade_no="", dispute_id=dispute_id, dispute_kind=kind, message_id=event.id
+    )
 
 
 def dispute_evidence(dispute: Dispute, own: OwnAccount) -> tuple[Disputed, ...]:
@@ -133,15 +129,18 @@ def dispute_evidence(dispute: Dispute, own: OwnAccount) -> tuple[Disputed, ...]:
     )
 
 
-def reversal_evidence(reversal: Reversal, own: OwnAccount) -> Disputed | None:
-    """Evidence of a reversal that was read from PayPal: the money is gone. None if it is a refund that nodrop made: an
-    event, whose signature is a checksum, may name any.
+def reversal_evidence(event: Event, dispute_id: str, own: OwnAccount) -> tuple[Disputed, ...]:
+    """Evidence of a reversal in PayPal's own copy of its event: the money is gone. Empty if the copy is about anything
+    else: the callback, whose signature is a checksum, may name any event and any refund.
     """
-    if _OWN_REFUND.fullmatch(reversal.invoice_id):
-        return None
+    if event.event_type != REVERSAL_EVENT:
+        return ()
+    reversal = read_json(bytes(event.resource), Reversal)
+    if reversal.id != dispute_id:
+        return ()
     if reversal.capture_id is None:
         raise ChannelUnreadable("reversal_without_capture")
-    return Disputed(
+    evidence = Disputed(
         channel_account=own.name_for(reversal.payee),
         out_trade_no=reversal.capture_id,
         channel_transaction_id=reversal.capture_id,
@@ -151,5 +150,6 @@ def reversal_evidence(reversal: Reversal, own: OwnAccount) -> Disputed | None:
         disputed_amount=None if reversal.amount is None else reversal.amount.minor,
         disputed_currency=None if reversal.amount is None else reversal.amount.currency_code,
         outcome="reversed",
-        changed_at=reversal.create_time,
+        changed_at=reversal.create_time or event.create_time,
     )
+    return (evidence,)

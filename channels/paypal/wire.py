@@ -6,6 +6,7 @@ https://developer.paypal.com/docs/api/orders/v2/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,8 +17,9 @@ from msgspec.structs import replace
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
-from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Unclear, Unpaid, distinct_ids
+from core.evidence import Approved, Closed, Evidence, Lapsed, Paid, Refunded, Unclear, Unpaid, distinct_ids
 from core.money import decimal_text, exponent, minor_units
+from core.order import OWN_NUMBER
 
 WHOLE_UNITS_ONLY = frozenset({"HUF", "JPY", "TWD"})
 """Currencies that PayPal accepts without decimals; ISO 4217 has two for HUF and TWD.
@@ -88,12 +90,24 @@ class Capture(_WithNumbers, frozen=True, kw_only=True):
     create_time: Instant
 
 
+_OWN_REFUND = re.compile(rf"r(\d+_)?{OWN_NUMBER.pattern}", re.ASCII)
+"""The numbers that nodrop gives to refunds of its payments."""
+
+
 class Refund(_WithNumbers, frozen=True, kw_only=True):
-    """Its `invoice_id` is our refund number, its `custom_id` the number of the payment."""
+    """Its `invoice_id` is our refund number, its `custom_id` the number of the payment. PayPal books a reversal as one
+    too, which nothing in it tells from a refund that the merchant made in the console.
+    """
 
     id: Id
     status: Literal["CANCELLED", "COMPLETED", "FAILED", "PENDING"]
     amount: Money | None = None
+
+    @property
+    def number(self) -> str:
+        """Our number of a refund of ours, PayPal's id of any other."""
+        is_own = self.invoice_id is not None and _OWN_REFUND.fullmatch(self.invoice_id)
+        return self.invoice_id if is_own and self.invoice_id else self.id
 
 
 class _RefundResource(_WithNumbers, frozen=True, kw_only=True):
@@ -294,7 +308,7 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
             account = own.name_for(refund.payee)
             return Unclear(channel_account=account, out_trade_no=ids[0], ids=ids, reason="refund_told")
     if event.event_type == _LAPSED_EVENT:
-        return _lapsed_evidence(read_json(bytes(event.resource), _Lapsed), own)
+        return _lapsed_evidence(read_json(bytes(event.resource), _Lapsed), event, own)
     return _question(event, own)
 
 
@@ -310,17 +324,18 @@ _WITHOUT_MONEY = frozenset({"DECLINED", "FAILED"})
 
 
 class _Lapsed(msgspec.Struct, frozen=True, kw_only=True):
-    """An order whose approval PayPal has ended, because nobody captured it."""
+    """An order that PayPal has cancelled because nobody captured it in time; the buyer gets back what was set aside.
+    https://developer.paypal.com/docs/checkout/apm/reference/handle-uncaptured-payments/
+    """
 
     order_id: Id
     purchase_units: tuple[_WithNumbers, ...] = ()
 
 
-def _lapsed_evidence(lapsed: _Lapsed, own: OwnAccount) -> Unclear:
-    """The order's query shows what is left of it."""
+def _lapsed_evidence(lapsed: _Lapsed, event: Event, own: OwnAccount) -> Lapsed:
     numbers = [number for unit in lapsed.purchase_units for number in unit.numbers]
     ids = distinct_ids(*numbers, lapsed.order_id)
-    return Unclear(channel_account=own.account, out_trade_no=ids[0], ids=ids, reason="approval_reversed")
+    return Lapsed(channel_account=own.account, out_trade_no=ids[0], ids=ids, at=event.create_time)
 
 
 DISPUTE_EVENTS = ("CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED")
@@ -369,22 +384,27 @@ def _capture_evidence(event_type: str, capture: Capture, own: OwnAccount) -> Evi
 
 
 def _money_evidence(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Evidence:
+    """A capture is PARTIALLY_REFUNDED while a buyer disputes it, and COMPLETED again when the merchant wins; a reversal
+    is in the list of refunds. https://github.com/paypal/Checkout-NodeJS-SDK/issues/31
+    """
     fields = common | {
         "amount": capture.amount.minor,
         "currency": capture.amount.currency_code,
         "channel_transaction_id": capture.id,
         "at": capture.create_time,
+        "shows_disputes": True,
     }
-    refunded = _refunded_amount(unit.payments.refunds, capture.amount.currency_code)
-    if capture.status == "REFUNDED":  # fully, also without a refund in the list: a lost dispute
-        return Refunded(**fields, refunded_amount=max(refunded, capture.amount.minor))
+    refunds = _refunds_done(unit.payments.refunds, capture.amount.currency_code)
+    refunded = sum(refunds.values())
     if capture.status == "COMPLETED" and refunded == 0:
         return Paid(**fields)
-    return Refunded(**fields, refunded_amount=refunded or None)  # in part, and the list does not have it yet
+    if capture.status == "REFUNDED":  # fully, also without a refund in the list
+        refunded = max(refunded, capture.amount.minor)
+    return Refunded(**fields, refunded_amount=refunded or None, refunds=refunds)  # None: in part, and not listed yet
 
 
-def _refunded_amount(refunds: Iterable[Refund], currency: str) -> int:
-    done = [refund.amount for refund in refunds if refund.status == "COMPLETED" and refund.amount is not None]
-    if any(amount.currency_code != currency for amount in done):
+def _refunds_done(refunds: Iterable[Refund], currency: str) -> dict[str, int]:
+    done = {one.number: one.amount for one in refunds if one.status == "COMPLETED" and one.amount is not None}
+    if any(amount.currency_code != currency for amount in done.values()):
         raise ChannelUnreadable("refund_currency")
-    return sum(amount.minor for amount in done)
+    return {number: amount.minor for number, amount in done.items()}

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from core.decision import Change, Decision, Event, Outcome
-from core.evidence import APPROVAL_HINT, Approved, Evidence, Source, Unclear
+from core.evidence import APPROVAL_HINT, Approved, Evidence, Lapsed, Missing, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.rules import MISMATCHES, Rules
 from core.order import OrderState, Origin, Payment, PaymentKey, PaymentStatus
 
@@ -26,11 +26,13 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """Facts besides the evidence that a capture depends on.
 
     `queried`: the order's other payments that were asked before this capture. `is_new`: the buyer has come back, or
-    approved anew, so that a refused capture may be tried again.
+    approved anew, so that a refused capture may be tried again. `lapsed`: the channel's message that it has ended the
+    approval.
     """
 
     queried: Queried = MappingProxyType({})
     is_new: bool = False
+    lapsed: Lapsed | None = None
 
 
 NOTHING_QUERIED = Approval()
@@ -96,6 +98,36 @@ def on_capture_refused(state: OrderState, captured: Payment, code: str, by: Sour
     return Decision(outcome=Outcome.CAPTURE_REFUSED, change=change)
 
 
+def is_approval_over(state: OrderState, payment: Payment, evidence: Evidence) -> bool:
+    """Whether the answer to a query bears out the channel's message that it has ended the approval: it no longer knows
+    the payment that it had made, or calls it unpaid after it had called it approved. Otherwise the message changes
+    nothing: it may not be wholly signed, and the buyer may have approved anew.
+    """
+    if payment.capture_refused_at is not None and _has_ended(payment, state.now):
+        return False
+    match evidence:
+        case Missing():
+            return payment.checkout is not None
+        case Unpaid(under_way=False):
+            return payment.capture_requested_at is not None
+    return False
+
+
+def on_approval_ended(state: OrderState, payment: Payment, lapsed: Lapsed, answer: Evidence, by: Source) -> Decision:
+    """Nobody captured in time: the checkout is over, and the next start of a payment asks the buyer for a new approval.
+
+    The payment stays open until its end is definite; an approval after this one can be captured.
+    """
+    at = "" if lapsed.at is None else f" at {lapsed.at.isoformat()}"
+    note = f"the channel ended it{at}; asked, it says {kind_of(answer)}"
+    change = Change(
+        order=state.order.next_version(),
+        event=Event(kind=Outcome.APPROVAL_ENDED, by=by, key=payment.key, evidence=lapsed, note=note),
+        payments=(replace(payment, capture_refused_at=state.now, checkout_ends_at=_ended_at(payment, state.now)),),
+    )
+    return Decision(outcome=Outcome.APPROVAL_ENDED, change=change)
+
+
 def is_new_approval(payment: Payment, evidence: Evidence) -> bool:
     """Whether a message is about an approval after the refused capture. A resend of the old one is not.
 
@@ -120,3 +152,11 @@ def is_over_by_giving_up(payment: Payment, rules: Rules, now: datetime) -> bool:
     if requested_at is None or payment.capture_refused_at is not None:
         return True
     return now - timedelta(seconds=rules.payable_margin_s) >= requested_at
+
+
+def _has_ended(payment: Payment, now: datetime) -> bool:
+    return payment.checkout_ends_at is not None and payment.checkout_ends_at <= now
+
+
+def _ended_at(payment: Payment, now: datetime) -> datetime:
+    return now if payment.checkout_ends_at is None else min(payment.checkout_ends_at, now)

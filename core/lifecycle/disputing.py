@@ -1,4 +1,4 @@
-"""Disputes and reversals: kept, told to the merchant, and never taken for the end of an order.
+"""Disputes and reversals: kept, told to the merchant, and never taken for the end of an order or for refunds.
 
 A dispute unpays nothing: the order stays paid and says that its money is disputed, until the dispute is won or closed.
 """
@@ -11,6 +11,7 @@ from core.decision import Case, CaseResolution, Change, Decision, Event, Observa
 from core.dispute import Dispute, DisputeKind, DisputeState, advanced, unsettled
 from core.evidence import Disputed, Source
 from core.lifecycle.paying import on_restored
+from core.lifecycle.refund_sums import sum_resolutions, without_reversal
 from core.lifecycle.refunding import is_going_back
 from core.lifecycle.withholding import is_restored
 from core.notice import NotificationType, order_notification
@@ -26,14 +27,16 @@ def on_dispute(state: OrderState, key: PaymentKey, evidence: Disputed, by: Sourc
     dispute = None if seen is None else advanced(_known(state, payment, evidence.dispute_id), seen)
     if dispute is None:
         return _nothing_new(state, payment, evidence, by)
+    payment = without_reversal(payment, dispute)
     others = tuple(one for one in state.disputes_of(payment.key) if one.dispute_id != dispute.dispute_id)
     left = unsettled((*others, dispute), payment.key)
     change = _restored(state, payment, dispute, left, by) or _recorded(state, payment, dispute, left, by)
     change = replace(
         change,
         event=replace(change.event, evidence=evidence, note=_note(dispute)),
+        payments=change.payments or ((payment,) if payment != state.payment(key) else ()),
         disputes=(dispute,),
-        resolutions=(*change.resolutions, *_resolutions(state, payment, dispute, left)),
+        resolutions=(*sum_resolutions(state, payment), *_resolutions(state, payment, dispute, left)),
     )
     return Decision(outcome=change.event.kind, change=change)
 
@@ -67,10 +70,8 @@ def _recorded(state: OrderState, payment: Payment, dispute: Dispute, left: tuple
 
 def shows_other_money(payment: Payment, evidence: Disputed) -> bool:
     """Whether the channel must be queried too: the payment is not paid here, or money has gone back or returned."""
-    return payment.status is not PaymentStatus.PAID or evidence.dispute_kind in (
-        DisputeKind.REVERSAL,
-        DisputeKind.REFUND,
-    )
+    is_moved = evidence.dispute_kind in (DisputeKind.REVERSAL, DisputeKind.REFUND)
+    return payment.status is not PaymentStatus.PAID or payment.refunded_amount != 0 or is_moved
 
 
 def _known(state: OrderState, payment: Payment, dispute_id: str) -> Dispute | None:

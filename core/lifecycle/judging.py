@@ -10,13 +10,15 @@ import msgspec
 from msgspec.structs import replace
 
 from core.decision import Case, Change, Decision, Event, Observation, Outcome
-from core.evidence import Approved, Closed, Evidence, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.evidence import Approved, Closed, Evidence, Lapsed, Paid, Refunded, Source, Unclear, Unpaid, kind_of
 from core.lifecycle.attempts import next_attempt
 from core.lifecycle.capturing import (
     NOTHING_QUERIED,
     Approval,
     capture,
+    is_approval_over,
     may_capture,
+    on_approval_ended,
     to_query_first,
 )
 from core.lifecycle.ending import is_definitely_unpaid, is_payable
@@ -128,14 +130,16 @@ class CallbackPlan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool) -> CallbackPlan:
     """A callback's evidence is committed without a query if the account trusts signed callbacks or the payment is paid
     already; a mismatch is committed too (it opens a case), and the channel is queried all the same, as it is about a
-    payment that only a callback has paid. `Unclear` and a bare number are only reasons to query.
+    payment that only a callback has paid. The end of an approval is kept, and the channel is queried too. `Unclear`
+    and a bare number are only reasons to query.
     """
     is_about_it = payment.has_object(*evidence.ids, evidence.channel_transaction_id)
     differs = is_about_it and mismatch(payment, evidence) is not None
     is_enough = is_about_it and not isinstance(evidence, Unclear)
     is_enough &= payment.status is PaymentStatus.PAID or trusts_callback
     queries = differs or not is_enough or payment.unconfirmed_since is not None
-    return CallbackPlan(commits=differs or is_enough, queries=queries, differs=differs)
+    commits = differs or is_enough or isinstance(evidence, Lapsed)
+    return CallbackPlan(commits=commits, queries=queries, differs=differs)
 
 
 # -- evidence ----------------------------------------------------------------------------------------------------------
@@ -209,11 +213,18 @@ def _on_no_money(
     is_final = approval is not None or isinstance(evidence, Closed)
     if is_final and is_definitely_unpaid(payment, evidence, rules, state.now):
         return close_payment(state, payment, evidence, rules, by)
-    unchanged = _observe(state, payment, evidence, by, Outcome.STILL_OPEN)
+    if approval is not None and approval.lapsed is not None and is_approval_over(state, payment, evidence):
+        return on_approval_ended(state, payment, approval.lapsed, evidence, by)
+    unchanged = _observe(state, payment, evidence, by, Outcome.STILL_OPEN, _note(evidence))
     if approval is None or not isinstance(evidence, Approved) or not may_capture(state, payment, approval):
         return unchanged
     others = to_query_first(state, payment, approval.queried)
     return replace(unchanged, query=others) if others else capture(state, payment, evidence, by)
+
+
+def _note(evidence: Evidence) -> str:
+    at = evidence.at if isinstance(evidence, Lapsed) else None
+    return "" if at is None else f"the channel ended the approval at {at.isoformat()}"
 
 
 def _unpaid(evidence: Approved) -> Unpaid:

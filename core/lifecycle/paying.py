@@ -39,7 +39,7 @@ def on_money(
     unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
-    known = with_refunds(state, payment, evidence) if isinstance(evidence, Refunded) else payment
+    known = with_refunds(state, payment, evidence)
     if payment.status is PaymentStatus.PAID and not _can_pay_now(state, payment, known):
         return _on_refund_seen(state, payment, known, evidence, by)
     paid = known.moved_to(
@@ -62,15 +62,18 @@ def on_money(
             decision = _late_payment(state, paid, evidence, late_rules, by, cases)
         case _:
             decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
-    if payment.refunded_amount is not None or decision.change is None:
+    resolutions = sum_resolutions(state, paid)
+    if not resolutions or decision.change is None:
         return decision
-    return replace(decision, change=replace(decision.change, resolutions=sum_resolutions(state, paid)))
+    return replace(decision, change=replace(decision.change, resolutions=resolutions))
 
 
 def _can_pay_now(state: OrderState, payment: Payment, known: Payment) -> bool:
-    """Whether a payment of which nobody knew how much is left turns out to have money left, and has paid nothing."""
-    is_open_question = payment.refunded_amount is None and payment.key != state.order.paid_by
-    return is_open_question and bool(known.remaining_amount)
+    """Whether a payment that has paid nothing turns out to have money left: nobody knew how much, or it was with a
+    dispute and is back.
+    """
+    is_unused = not payment.remaining_amount and payment.key != state.order.paid_by
+    return is_unused and bool(known.remaining_amount)
 
 
 def on_confirmed(
@@ -236,7 +239,7 @@ def _on_refund_seen(
         return None
     order = state.order.next_version()
     is_merchants = payment.key == order.paid_by and (payment.unconfirmed_since is None or bool(known.remaining_amount))
-    is_news = not is_merchants and known.refunded_amount != payment.refunded_amount
+    is_news = not is_merchants and _is_more(known.refunded_amount, payment.refunded_amount)
     late = order.status is OrderStatus.CLOSED
     notification = order_notification("order.refunded", order, known, now=state.now, late=late)
     change = Change(
@@ -249,6 +252,11 @@ def _on_refund_seen(
         notification=notification if is_news and not is_going_back(state, payment.key) else None,
     )
     return Decision(outcome=Outcome.REFUND_SEEN, change=change)
+
+
+def _is_more(refunded: int | None, before: int | None) -> bool:
+    """Whether a sum says that more has gone back; it is smaller once a dispute is known that had taken it."""
+    return refunded != before and (refunded is None or before is None or refunded > before)
 
 
 def _policy_refund(state: OrderState, paid: Payment, reason: RefundReason) -> Refund | None:

@@ -1,7 +1,8 @@
 """Sums of refunds: what is known of the money that a channel has given back of a payment, and the cases about it.
 
 Sums come from our own refunds, from the channel's answers and its refund notices. A sum never becomes smaller: an old
-message arrives late.
+message arrives late. Money that a dispute has taken is the dispute's and no refund: where a channel shows both alike,
+what was counted before the dispute was known is taken off again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from core.decision import Case, CaseResolution
+from core.dispute import Dispute, is_withheld
 from core.evidence import Evidence, Paid, Refunded
 from core.lifecycle.refunding import is_going_back
 from core.order import CaseReason, OrderState, Payment, RefundStatus
@@ -35,21 +37,33 @@ def with_refund(answer: Paid | Refunded, refund_no: str, amount: int) -> Evidenc
     return replace(_refunded(answer, None), refunds={refund_no: amount})
 
 
-def with_refunds(state: OrderState, payment: Payment, evidence: Refunded) -> Payment:
+def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded) -> Payment:
     """The payment with what the evidence adds to its refunds."""
+    takes_money = any(dispute.takes_money for dispute in state.disputes_of(payment.key))
+    if evidence.shows_disputes and takes_money:
+        return _beside_disputes(state, payment, evidence)
+    if isinstance(evidence, Paid):
+        return payment
+    channel_refunds = payment.channel_refunds | _not_ours(state, evidence)
     if evidence.refunded_amount is not None:
-        return replace(payment, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
-    live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}
-    others = {number: amount for number, amount in evidence.refunds.items() if number not in live}
-    channel_refunds = payment.channel_refunds | others
-    ours = (refund.amount for refund in state.refunds_of(payment.key) if refund.status is RefundStatus.SUCCEEDED)
-    total = max(payment.refunded_amount or 0, sum(channel_refunds.values()) + sum(ours))
+        refunded_amount = max(payment.refunded_amount or 0, evidence.refunded_amount)
+        return replace(payment, refunded_amount=refunded_amount, channel_refunds=channel_refunds)
+    total = max(payment.refunded_amount or 0, sum(channel_refunds.values()) + _of_ours(state, payment))
     is_explained = total > 0 or is_going_back(state, payment.key)
     return replace(
         payment,
         refunded_amount=min(total, payment.amount) if is_explained else None,
         channel_refunds=channel_refunds,
     )
+
+
+def without_reversal(payment: Payment, dispute: Dispute) -> Payment:
+    """The payment without a refund that turns out to be this dispute's reversal."""
+    amount = payment.channel_refunds.get(dispute.dispute_id)
+    if amount is None or payment.refunded_amount is None:
+        return payment
+    others = {number: each for number, each in payment.channel_refunds.items() if number != dispute.dispute_id}
+    return replace(payment, refunded_amount=max(0, payment.refunded_amount - amount), channel_refunds=others)
 
 
 def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
@@ -71,12 +85,44 @@ def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
 
 
 def sum_resolutions(state: OrderState, payment: Payment) -> tuple[CaseResolution, ...]:
-    """The end of the case *refund amount unknown* once a sum is known."""
-    reason = CaseReason.REFUND_AMOUNT_UNKNOWN
-    if payment.refunded_amount is None or (payment.key, reason) not in state.open_cases:
+    """The end of the case *refund amount unknown* once a sum is known, and of *refunded outside* once it is none."""
+    if payment.refunded_amount is None:
         return ()
     resolution = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded"
-    return (CaseResolution(reason=reason, key=payment.key, resolution=resolution),)
+    settled = [CaseReason.REFUND_AMOUNT_UNKNOWN, *([] if payment.refunded_amount else [CaseReason.REFUNDED_OUTSIDE])]
+    return tuple(
+        CaseResolution(reason=reason, key=payment.key, resolution=resolution)
+        for reason in settled
+        if (payment.key, reason) in state.open_cases
+    )
+
+
+def _beside_disputes(state: OrderState, payment: Payment, evidence: Paid | Refunded) -> Payment:
+    """What was refunded, where the channel's answer shows it together with what disputes have taken.
+
+    A reversal is named by its dispute. While money is withheld, only a refund that was counted before is surely one;
+    what else the answer shows without naming it is the dispute's.
+    """
+    reversals = {dispute.dispute_id for dispute in state.disputes_of(payment.key)}
+    is_taken = is_withheld(state.disputes, payment.key)
+    shown = _not_ours(state, evidence) if isinstance(evidence, Refunded) else {}
+    refunds = {
+        number: amount
+        for number, amount in shown.items()
+        if number not in reversals and (number in payment.channel_refunds or not is_taken)
+    }
+    total = sum(refunds.values()) + _of_ours(state, payment)
+    return replace(payment, refunded_amount=min(total, payment.amount), channel_refunds=refunds)
+
+
+def _not_ours(state: OrderState, evidence: Refunded) -> dict[str, int]:
+    live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}
+    return {number: amount for number, amount in evidence.refunds.items() if number not in live}
+
+
+def _of_ours(state: OrderState, payment: Payment) -> int:
+    refunds = state.refunds_of(payment.key)
+    return sum(refund.amount for refund in refunds if refund.status is RefundStatus.SUCCEEDED)
 
 
 def _refunded(answer: Paid | Refunded, refunded_amount: int | None) -> Refunded:

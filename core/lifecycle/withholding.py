@@ -28,7 +28,10 @@ def on_withheld_money(state: OrderState, paid: Payment, evidence: Evidence, by: 
 
 
 def is_restored(state: OrderState, payment: Payment, left: tuple[Dispute, ...]) -> bool:
-    """Whether money that paid nothing is there again: `left` are the disputes of the payment that are not settled."""
+    """Whether money that paid nothing is there again. `payment` is without what turns out to be no refund, `left` are
+    its disputes that are not settled.
+    """
     is_unused = payment.status is PaymentStatus.PAID and payment.key != state.order.paid_by
-    was_withheld = is_withheld(state.disputes, payment.key) and not is_withheld(left, payment.key)
-    return is_unused and was_withheld and bool(payment.remaining_amount)
+    before = state.payment(payment.key)
+    was_gone = is_withheld(state.disputes, payment.key) or (before is not None and not before.remaining_amount)
+    return is_unused and was_gone and not is_withheld(left, payment.key) and bool(payment.remaining_amount)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from channels.base import MalformedRow, StatementRow
 from core.admission import Urgency
+from core.dispute import taken_amount
 from core.evidence import Source, Unclear
 from core.order import Origin, Payment, PaymentStatus
 from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge, judge_malformed
@@ -27,6 +28,7 @@ from flows.reconcile.statement import Numbered
 from flows.reconcile.unknown import judge_unknown_rows
 from runtime.accounts import Account
 from runtime.resources import Resources
+from storage.postgres.orders import find_state
 from storage.postgres.reconciliation.differences import (
     EarlierRows,
     RecordedRow,
@@ -138,14 +140,16 @@ class RowComparer:
         counts: Counter[str] = Counter()
         differences: list[Difference] = []
         door_cases = 0
+        taken = await self._taken_by_disputes(payment, rows)
         for each in rows:
-            findings = compare(each.row, payment, repeats=each.before.repeats, refunded=each.before.refunded)
+            refunded = max(0, each.before.refunded - taken)
+            findings = compare(each.row, payment, repeats=each.before.repeats, refunded=refunded)
             if not findings:
                 counts[Finding.AGREES] += 1
             for finding, detail in findings:
                 judged = Judged(finding=finding, detail=detail)
                 if finding.is_queried and not self._dry_run:
-                    judged, payment = await self._query_payment(payment, finding, detail, each)
+                    judged, payment = await self._query_payment(payment, finding, detail, each, refunded)
                 if judged.finding.is_difference:
                     differences.append(_difference(each, payment, judged))
                 else:
@@ -153,8 +157,15 @@ class RowComparer:
                 door_cases += judged.door_cases
         return Compared(counts=counts, differences=differences, door_cases=door_cases)
 
+    async def _taken_by_disputes(self, payment: Payment, rows: Sequence[_Known]) -> int:
+        """Money that a statement shows as given back and a dispute has taken: PayPal's reversals."""
+        if all(each.row.kind == "payment" for each in rows):
+            return 0
+        state = await find_state(self._resources.db, payment.order_no)
+        return 0 if state is None else taken_amount(state.disputes, payment.key)
+
     async def _query_payment(
-        self, payment: Payment, finding: Finding, detail: str, known: _Known
+        self, payment: Payment, finding: Finding, detail: str, known: _Known, refunded: int
     ) -> tuple[Judged, Payment]:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
@@ -163,7 +174,6 @@ class RowComparer:
         change = result.decision.change
         moved = () if change is None else change.payments
         after = next((each for each in moved if each.key == payment.key), payment)
-        refunded = known.before.refunded
         return judge(finding, detail, result.evidence, result.decision, after, refunded=refunded), after
 
     async def _query_unread(self, payment: Payment) -> Compared:

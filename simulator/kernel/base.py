@@ -49,9 +49,12 @@ Accounts = Mapping[str, Account]
 
 
 class EventType(StrEnum):
-    """`PAYMENT_AGREED`: the buyer has approved the payment, and the money has not arrived yet."""
+    """`PAYMENT_AGREED`: the buyer has approved the payment, and the money has not arrived yet. `APPROVAL_REVERSED`: the
+    channel has ended that approval, because nobody captured in time.
+    """
 
     PAYMENT_AGREED = "payment.agreed"
+    APPROVAL_REVERSED = "approval.reversed"
     PAYMENT_PAID = "payment.paid"
     REFUND_SUCCEEDED = "refund.succeeded"
     DISPUTE_CHANGED = "dispute.changed"

@@ -91,6 +91,7 @@ def routes(simulation: Simulation) -> list[Route]:
         ("POST", "/control/payments/{out_trade_no}/pay", _pay),
         ("POST", "/control/payments/{out_trade_no}/refund", _refund),
         ("POST", "/control/payments/{out_trade_no}/callback", _callback),
+        ("POST", "/control/payments/{out_trade_no}/reverse-approval", _reverse_approval),
         ("POST", "/control/payments/{out_trade_no}/disputes", _dispute),
         ("POST", "/control/disputes/{callback_id}/callback", _dispute_callback),
         ("GET", "/control/arrivals", _arrivals),
@@ -216,6 +217,15 @@ async def _callback(simulation: Simulation, request: Request) -> Response:
     return json_response(CalledBack(acknowledged=acknowledged, status=simulation.sender.tally(key).last_status))
 
 
+async def _reverse_approval(simulation: Simulation, request: Request) -> Response:
+    """End an approval that nobody captured, before its time is over, and send the callback by the schedule."""
+    event = simulation.reverse_approval(_key(simulation, request))
+    if isinstance(event, Refusal):
+        raise Refused(problem(409, event, "only an approval that is not captured is reversed"))
+    simulation.sender.schedule(event)
+    return json_response({"callback_id": event.callback_id})
+
+
 async def _dispute(simulation: Simulation, request: Request) -> Response:
     """Open a dispute, or change a known one; its callback is sent by the schedule unless `is_silent`."""
     body = body_of(request, SentDispute)
@@ -223,7 +233,6 @@ async def _dispute(simulation: Simulation, request: Request) -> Response:
     if isinstance(event, Refusal):
         raise Refused(problem(409, event, "only a paid payment is disputed"))
     assert event.dispute is not None, "the event of a dispute has one"
-    simulation.dispute_events[event.callback_id] = event
     if not body.is_silent:
         simulation.sender.schedule(event)
     return json_response({"dispute_id": event.dispute.dispute_id, "callback_id": event.callback_id})

@@ -70,6 +70,7 @@ class Simulation:
         self._disputes: dict[str, tuple[Dispute, Payment]] = {}
         self.dispute_events: dict[str, Event] = {}
         self._settling: set[Key] = set()
+        self._reversed: set[Key] = set()
 
     def now(self) -> datetime:
         """Return the channel's own time, which a fault can shift."""
@@ -91,6 +92,7 @@ class Simulation:
         self._disputes.clear()
         self.dispute_events.clear()
         self._settling.clear()
+        self._reversed.clear()
         self.faults.reset(self.faults.seed if seed is None else seed)
         self.ledger = Ledger(self._payments_max)
         self.traffic = Traffic()
@@ -172,12 +174,22 @@ class Simulation:
         known = self._disputes.get(body.dispute_id)
         dispute = changed(None if known is None else known[0], body, payment, now)
         self._disputes[dispute.dispute_id] = dispute, payment
-        return _dispute_event(dispute, payment)
+        event = _dispute_event(dispute, payment)
+        self.dispute_events[event.callback_id] = event
+        return event
 
     def find_dispute(self, account: Account, dispute_id: str) -> tuple[Dispute, Payment] | None:
         """Return a dispute of the merchant with its payment."""
         found = self._disputes.get(dispute_id)
         return None if found is None or found[0].merchant_id != account.merchant_id else found
+
+    def disputes_of(self, key: Key) -> list[Dispute]:
+        """Return the disputes of a payment, oldest first."""
+        return [dispute for dispute, payment in self._disputes.values() if payment.key == key]
+
+    def disputed_by(self, account: Account) -> list[tuple[Dispute, Payment]]:
+        """Return all disputes of a merchant with their payments, oldest first."""
+        return [found for found in self._disputes.values() if found[0].merchant_id == account.merchant_id]
 
     def statement(self, account: Account, day: date, zone: tzinfo = UTC) -> list[Row | tuple[str, ...]]:
         """Return the rows of a day; by faults, rows are left out, have a wrong amount or are cut off."""
@@ -229,6 +241,17 @@ class Simulation:
             self._money_came(paid)
         return paid
 
+    def reverse_approval(self, key: Key) -> Event | Refusal:
+        """End an approval that nobody captured, as the channel does after its time; the caller sends the event."""
+        now = self.now()
+        payment = self.ledger.find(key, now)
+        if payment is None or payment.agreed_at is None or payment.status.was_paid:
+            return Refusal.NOT_AGREED
+        closed = self.ledger.close(key, now)
+        assert isinstance(closed, Payment), "an approval that is not captured can be ended"
+        self._reversed.add(key)
+        return _reversed_event(closed, now)
+
     def open(self, key: Key) -> Payment | None:
         """Record that the buyer looks at the pay page."""
         return self.ledger.open(key, self.now())
@@ -260,9 +283,17 @@ class Simulation:
         if not isinstance(agreed, Payment):
             return agreed
         self._schedule_if_sent(_agreed_event(agreed, now))
-        if not channel.needs_capture:
+        if channel.needs_capture:
+            left_s = (agreed.terms.expires_at - now).total_seconds()
+            self._timers.after(left_s, partial(self._end_approval, agreed.key))
+        else:
             self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_agreed, agreed.key))
         return agreed
+
+    def _end_approval(self, key: Key) -> None:
+        event = None if key in self._reversed else self.reverse_approval(key)
+        if isinstance(event, Event):
+            self._schedule_if_sent(event)
 
     def _schedule_if_sent(self, event: Event) -> None:
         """Schedule the event if its channel sends callbacks for such events."""
@@ -339,6 +370,11 @@ def _agreed_event(payment: Payment, at: datetime) -> Event:
     again = () if payment.agreements < 2 else (str(payment.agreements),)  # noqa: PLR2004 - the second approval
     callback_id = _callback_id(EventType.PAYMENT_AGREED, payment.key, *again)
     return Event(callback_id=callback_id, type=EventType.PAYMENT_AGREED, created_at=at, payment=payment)
+
+
+def _reversed_event(payment: Payment, at: datetime) -> Event:
+    callback_id = _callback_id(EventType.APPROVAL_REVERSED, payment.key)
+    return Event(callback_id=callback_id, type=EventType.APPROVAL_REVERSED, created_at=at, payment=payment)
 
 
 def _refund_event(payment: Payment, refund: Refund, at: datetime) -> Event:

@@ -14,12 +14,12 @@ from secrets import token_hex
 import msgspec
 from msgspec.structs import replace
 
-from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.base import Account, Accounts, Event, Message, Opened
 from simulator.kernel.dispatch import Call, Operation
 from simulator.kit.asgi import Request, Response, json_response
 from simulator.paypal import elsewhere
 from simulator.paypal.checksum import with_checksum
-from simulator.paypal.disputes import dispute_message
+from simulator.paypal.events import message_of
 from simulator.paypal.keys import (
     CERTIFICATES,
     Wire,
@@ -33,7 +33,7 @@ from simulator.paypal.keys import (
     with_wire,
 )
 from simulator.paypal.operations import OPERATIONS
-from simulator.paypal.wire import capture_object, error, instant, order_object, refund_object
+from simulator.paypal.wire import error
 
 RESEND_GAPS_S: tuple[int, ...] = (*(60, 120, 300, 600, 900, 1800), *(13_440,) * 18, 13_500)
 """At most 25 resends over three days; PayPal does not publish their gaps."""
@@ -88,27 +88,7 @@ class Paypal:
         return _opened(account, replace(wire, certificates=(new_certificate(wire.ca), *wire.certificates)))
 
     def callback(self, event: Event, account: Account, now: datetime, pay_url: str) -> Message | None:
-        payment, refund = event.payment, event.refund
-        if event.dispute is not None:
-            event_type, kind, resource = dispute_message(event.dispute, payment)
-        elif event.type is EventType.PAYMENT_AGREED:
-            event_type, kind, resource = "CHECKOUT.ORDER.APPROVED", "checkout-order", order_object(payment, (), pay_url)
-        elif refund is None:
-            event_type, kind, resource = "PAYMENT.CAPTURE.COMPLETED", "capture", capture_object(payment)
-            resource["payee"] = {"merchant_id": payment.merchant_id}
-        else:
-            event_type, kind, resource = "PAYMENT.CAPTURE.REFUNDED", "refund", refund_object(refund)
-        body = msgspec.json.encode(
-            {
-                "id": event.callback_id,
-                "event_version": "1.0",
-                "create_time": instant(event.created_at),
-                "resource_type": kind,
-                "event_type": event_type,
-                "resource_version": "2.0",
-                "resource": resource,
-            }
-        )
+        body = msgspec.json.encode(message_of(event, pay_url))
         return Message(headers=signed_headers(wire_of(account), body, now), body=body)
 
     def elsewhere(self, number: str, account: Account, now: datetime) -> dict[str, Message]:

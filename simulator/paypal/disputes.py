@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from simulator.kernel.dispatch import Call
@@ -14,6 +15,26 @@ from simulator.paypal.wire import error, instant, money
 
 _STATUS = {"open": "WAITING_FOR_SELLER_RESPONSE", "under_review": "UNDER_REVIEW"}
 _OUTCOME = {"won": "RESOLVED_SELLER_FAVOUR", "lost": "RESOLVED_BUYER_FAVOUR", "closed": "CANCELED_BY_BUYER"}
+
+
+def taken_of(disputes: Iterable[Dispute], payment: Payment) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the refunds as which reversals are booked, and the status of the capture because of disputes.
+
+    A claim makes it PARTIALLY_REFUNDED while it is open, and COMPLETED again when the merchant wins it, which gives
+    back what was reversed. https://github.com/paypal/Checkout-NodeJS-SDK/issues/31
+    """
+    claims = [dispute for dispute in disputes if dispute.kind in ("claim", "reversal")]
+    won_at = max((claim.changed_at for claim in claims if claim.state in ("won", "closed")), default=None)
+    reversals = [
+        claim for claim in claims if claim.kind == "reversal" and (won_at is None or claim.changed_at > won_at)
+    ]
+    is_withheld = any(claim.state in ("open", "under_review", "lost") for claim in claims if claim.kind == "claim")
+    gone = sum(reversal.amount for reversal in reversals)
+    if gone >= payment.terms.amount:
+        status: str | None = "REFUNDED"
+    else:
+        status = "PARTIALLY_REFUNDED" if reversals or is_withheld else None
+    return [reversal_object(reversal, payment) for reversal in reversals], status
 
 
 def dispute_message(dispute: Dispute, payment: Payment) -> tuple[str, str, dict[str, Any]]:
@@ -67,14 +88,6 @@ def show_dispute(simulation: Simulation, call: Call) -> Response:
     if found is None:
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
     return json_response(dispute_object(*found))
-
-
-def show_refund(simulation: Simulation, call: Call) -> Response:
-    """Return a reversal; refunds of the merchant are read with their order."""
-    found = simulation.find_dispute(call.account, call.request.params["refund_id"].removeprefix("REV"))
-    if found is None:
-        return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
-    return json_response(reversal_object(*found))
 
 
 def show_webhook(_: Simulation, call: Call) -> Response:

@@ -17,7 +17,8 @@ from simulator.kernel.faults import CallKind, Fault
 from simulator.kernel.ledger import Key, Ledger, Payment, PaymentStatus, Refund, Refusal, Terms
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import BadBody, Request, Response, decode, json_response
-from simulator.paypal.disputes import show_dispute, show_refund, show_webhook
+from simulator.paypal.disputes import show_dispute, show_webhook, taken_of
+from simulator.paypal.events import show_event
 from simulator.paypal.keys import CERTIFICATES, is_genuine, new_token, wire_of, with_wire
 from simulator.paypal.report import report
 from simulator.paypal.wire import (
@@ -118,8 +119,14 @@ def _query(simulation: Simulation, call: Call) -> Response:
     found = simulation.query_payment(call.account, _number_in_path(call.request), call.nth, call.now)
     if isinstance(found, Refusal) or _has_vanished(found):
         return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
+    taken, status = taken_of(simulation.disputes_of(found.key), found)
     order = order_object(
-        found, _refunds_of(simulation, found), simulation.pay_url(found), id_=call.request.params["order_id"]
+        found,
+        _refunds_of(simulation, found),
+        simulation.pay_url(found),
+        id_=call.request.params["order_id"],
+        taken=taken,
+        status=status,
     )
     return json_response(order)
 
@@ -283,9 +290,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         kind=CallKind.DISPUTE,
         method="GET",
-        pattern="/v2/payments/refunds/{refund_id}",
-        number=lambda request: request.params["refund_id"],
-        handle=show_refund,
+        pattern="/v1/notifications/webhooks-events/{event_id}",
+        number=lambda request: request.params["event_id"],
+        handle=show_event,
     ),
     Operation(
         kind=CallKind.UNDELIVERED,

@@ -12,7 +12,7 @@ from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key, Row
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response, json_response
-from simulator.paypal.wire import error, ids_of, money
+from simulator.paypal.wire import Money, error, ids_of, money
 
 PAGE_SIZE_MAX = 500
 
@@ -32,20 +32,46 @@ def report(simulation: Simulation, call: Call) -> Response:
     day = first.astimezone(UTC).date()
     within = _within(simulation.statement(call.account, day), first, last)
     counted = _within(simulation.counted_rows(call.account, day), first, last)
-    shown = within[(page - 1) * size : page * size]
+    infos = [_transaction(simulation, call, row) for row in within] + _reversals(simulation, call, first, last)
+    shown = infos[(page - 1) * size : page * size]
     return json_response(
         {
-            "transaction_details": [{"transaction_info": _transaction(simulation, call, row)} for row in shown],
+            "transaction_details": [{"transaction_info": info} for info in shown],
             "account_number": call.account.merchant_id,
             "page": page,
-            "total_items": len(counted),
-            "total_pages": -(-len(within) // size),
+            "total_items": len(counted) + len(infos) - len(within),
+            "total_pages": -(-len(infos) // size),
         }
     )
 
 
 def _within(rows: Rows, first: datetime, last: datetime) -> Rows:
     return [row for row in rows if not isinstance(row, Row) or first <= row.at.replace(microsecond=0) <= last]
+
+
+def _reversals(simulation: Simulation, call: Call, first: datetime, last: datetime) -> list[dict[str, Any]]:
+    """Return the reversals, which PayPal has started.
+
+    https://developer.paypal.com/docs/transaction-search/transaction-event-codes/
+    """
+    found = [
+        (dispute, payment)
+        for dispute, payment in simulation.disputed_by(call.account)
+        if dispute.kind == "reversal" and first <= dispute.changed_at.replace(microsecond=0) <= last
+    ]
+    return [
+        {
+            "transaction_id": f"REV{dispute.dispute_id}",
+            "paypal_reference_id": payment.transaction_id,
+            "paypal_reference_id_type": "TXN",
+            "transaction_event_code": "T1106",
+            "transaction_initiation_date": dispute.changed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000"),
+            "transaction_amount": _minus(money(dispute.amount, dispute.currency)),
+            "transaction_status": "S",
+            "custom_field": ids_of(payment.terms).get("custom_id", ""),
+        }
+        for dispute, payment in found
+    ]
 
 
 def _transaction(simulation: Simulation, call: Call, row: Row | tuple[str, ...]) -> dict[str, Any]:
@@ -70,7 +96,11 @@ def _transaction(simulation: Simulation, call: Call, row: Row | tuple[str, ...])
             "paypal_reference_id": row.transaction_id,
             "paypal_reference_id_type": "TXN",
             "transaction_event_code": "T1107",
-            "transaction_amount": replace(amount, value=f"-{amount.value}"),
+            "transaction_amount": _minus(amount),
             "invoice_id": row.refund_no,
         }
     return info
+
+
+def _minus(amount: Money) -> Money:
+    return replace(amount, value=f"-{amount.value}")

@@ -125,13 +125,23 @@ def number_in(id_: str) -> str:
 
 
 def order_object(
-    payment: Payment, refunds: Iterable[Refund], pay_url: str, *, id_: str = "", full: bool = True
+    payment: Payment,
+    refunds: Iterable[Refund],
+    pay_url: str,
+    *,
+    id_: str = "",
+    full: bool = True,
+    taken: Iterable[dict[str, Any]] = (),
+    status: str | None = None,
 ) -> dict[str, Any]:
-    """Return an order, with its unit if `full`. `id_` replaces its id in a faulty response about another order."""
+    """Return an order, with its unit if `full`. `id_` replaces its id in a faulty response about another order.
+
+    `taken` are refunds as which reversals are booked, `status` is the capture's because of disputes.
+    """
     order: dict[str, Any] = {"id": id_ or order_id(payment.terms.out_trade_no), "status": _order_status(payment)}
     if full:
         order |= {"intent": "CAPTURE", "create_time": instant(payment.created_at)}
-        order["purchase_units"] = [_unit(payment, refunds)]
+        order["purchase_units"] = [unit_object(payment, (*map(refund_object, refunds), *taken), status)]
     order["links"] = [{"href": pay_url, "rel": "payer-action", "method": "GET"}]
     return order
 
@@ -144,7 +154,9 @@ def _order_status(payment: Payment) -> str:
     return "PAYER_ACTION_REQUIRED" if payment.agreed_at is None else "APPROVED"
 
 
-def _unit(payment: Payment, refunds: Iterable[Refund]) -> dict[str, Any]:
+def unit_object(
+    payment: Payment, refunds: tuple[dict[str, Any], ...] = (), status: str | None = None
+) -> dict[str, Any]:
     terms = payment.terms
     unit: dict[str, Any] = {
         "reference_id": "default",
@@ -154,8 +166,8 @@ def _unit(payment: Payment, refunds: Iterable[Refund]) -> dict[str, Any]:
         "description": terms.subject,
     }
     if payment.status.was_paid:
-        given_back = [refund_object(refund) for refund in refunds]
-        unit["payments"] = {"captures": [capture_object(payment)], **({"refunds": given_back} if given_back else {})}
+        captures = [capture_object(payment) | ({} if status is None else {"status": status})]
+        unit["payments"] = {"captures": captures, **({"refunds": list(refunds)} if refunds else {})}
     return unit
 
 

@@ -299,6 +299,11 @@ class Driver(Protocol):
         del at
         return {}
 
+    def lapsed(self, *, at: float) -> CallbackRequest | None:
+        """The channel's callback that it has ended an approval; None: it has no approvals."""
+        del at
+        return None
+
     lowers_currency: bool = False
     """Whether the driver writes every currency in small letters, as the channel does."""
 

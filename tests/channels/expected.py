@@ -26,6 +26,8 @@ def expected(driver: Driver, report: PaymentReport, reportable: Reportable) -> E
     common["channel_transaction_id"] = driver.transaction if report.transaction is None else report.transaction
     common["at"] = None if "at" in omitted else PAID_AT
     refunded = reportable.refunded(report.refunded) if report.status == "refunded" else None
+    common["shows_disputes"] = bool(reportable.listed_refund)
     if refunded is None:
         return Paid(**common)
-    return Refunded(**common, refunded_amount=None if refunded == UNKNOWN_SUM else refunded)
+    refunds = {reportable.listed_refund: refunded} if reportable.listed_refund else {}
+    return Refunded(**common, refunded_amount=None if refunded == UNKNOWN_SUM else refunded, refunds=refunds)

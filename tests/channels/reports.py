@@ -68,7 +68,8 @@ class Reportable(msgspec.Struct, frozen=True, kw_only=True):
     `never` names the fields (and "at") that no status contains, `unpaid_not` those that only a paid status contains.
     Where `merchant` or `app` is contained, another one is another account. `refunded` maps a refunded amount to the
     `refunded_amount` of the evidence, or to None for `Paid`; UNKNOWN_SUM stands for `Refunded` without an amount. `end`
-    is the payment's end that an unpaid status contains.
+    is the payment's end that an unpaid status contains. `listed_refund` is the channel's id of the refund, where it
+    lists refunds and reversals alike.
     """
 
     statuses: frozenset[str] = frozenset({"unpaid", "paid", "closed", "refunded"})
@@ -76,6 +77,7 @@ class Reportable(msgspec.Struct, frozen=True, kw_only=True):
     unpaid_not: frozenset[str] = frozenset()
     refunded: Callable[[int], int | None] = _as_it_is
     end: datetime | None = None
+    listed_refund: str = ""
 
     def includes(self, report: PaymentReport) -> bool:
         """Whether the message contains every field in which the report differs from the default."""

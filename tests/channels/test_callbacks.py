@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from channels.base import Callback, Channel, Ignored
 from channels.kit.signed_message import recorded_checks
 from core.errors import CallbackForged, CallbackRejected, CallbackStale
-from core.evidence import Paid, Refunded, Unclear
+from core.evidence import Lapsed, Paid, Refunded, Unclear
 from core.lifecycle import mismatch
 from core.order import CaseReason
 from simulator.kernel.ledger import Payment as LedgerPayment
@@ -328,6 +328,19 @@ async def test_other_forms_of_payments_are_a_question_by_every_id(driver: Driver
         verified = await verify(offline, callback)
         assert isinstance(verified.evidence, Unclear), name
         assert (set(verified.evidence.every_id) >= set(ids), verified.unreadable) == (True, ""), name
+
+
+async def test_the_end_of_an_approval_is_evidence_of_its_own(driver: Driver, offline: Channel) -> None:
+    """Only a channel whose money is captured has approvals. The message says of which payment, and when."""
+    callback = driver.lapsed(at=AT)
+    assert (callback is not None) is driver.needs_capture
+    if callback is not None:
+        verified = await verify(offline, callback)
+        assert isinstance(verified.evidence, Lapsed)
+        assert (verified.evidence.out_trade_no, verified.evidence.amount) == (NUMBER, None)
+        assert driver.reference in verified.evidence.every_id
+        assert verified.evidence.at is not None
+        assert verified.is_hint is not driver.signs_whole_body
 
 
 async def test_an_unreadable_callback_keeps_the_ids_that_can_be_read(driver: Driver, offline: Channel) -> None:

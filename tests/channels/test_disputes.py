@@ -8,7 +8,7 @@ import pytest
 
 from channels.alipay import messages as alipay
 from channels.paypal import disputes as paypal
-from channels.paypal.wire import OwnAccount
+from channels.paypal.wire import REVERSAL_EVENT, Event, OwnAccount
 from channels.stripe import disputes as stripe
 from channels.stripe.objects import Refund
 from channels.wechatpay import complaints as wechatpay
@@ -146,15 +146,27 @@ def test_a_reversal_of_paypal_leads_to_its_capture() -> None:
             {"href": "https://api.paypal.com/v2/payments/captures/4L335234718889942", "rel": "up", "method": "GET"},
         ],
     }
-    evidence = paypal.reversal_evidence(msgspec.convert(document, paypal.Reversal, strict=False), OWN)
-    assert evidence is not None
+    [evidence] = paypal.reversal_evidence(paypal_event(document), "09E71677NS257044M", OWN)
     assert (evidence.dispute_kind, evidence.state, evidence.disputed_amount) == ("reversal", "lost", 251)
     assert evidence.channel_transaction_id == "4L335234718889942"
     with pytest.raises(ChannelUnreadable):
-        paypal.reversal_evidence(msgspec.convert(document | {"links": []}, paypal.Reversal, strict=False), OWN)
-    for number in ("r01a219635ea5cfd4f07ca80670b4", "r2_01a219635ea5cfd4f07ca80670b4"):
-        refund = msgspec.convert(document | {"invoice_id": number}, paypal.Reversal, strict=False)
-        assert paypal.reversal_evidence(refund, OWN) is None, "a forged event names a refund of ours"
+        paypal.reversal_evidence(paypal_event(document | {"links": []}), "09E71677NS257044M", OWN)
+
+
+@pytest.mark.parametrize(
+    ("event_type", "named"),
+    [("PAYMENT.CAPTURE.REFUNDED", "09E71677NS257044M"), (REVERSAL_EVENT, "1ANOTHER0REFUND00")],
+    ids=["a refund from the console", "another refund"],
+)
+def test_a_reversal_that_paypals_own_copy_does_not_show_is_none(event_type: str, named: str) -> None:
+    """A body made for the checksum of a genuine callback names any event and any refund."""
+    document = {"id": "09E71677NS257044M", "links": []}
+    assert paypal.reversal_evidence(paypal_event(document, event_type), named, OWN) == ()
+
+
+def paypal_event(resource: dict[str, Any], event_type: str = REVERSAL_EVENT) -> Event:
+    document = {"id": "WH-6F207351SC284371F-0KX52201050121307", "event_type": event_type, "resource": resource}
+    return msgspec.json.decode(msgspec.json.encode(document), type=Event)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from core.checkout import CheckoutRules
 from core.decision import Decision, Outcome
-from core.evidence import APPROVAL_HINT, Approved, Evidence, Source
+from core.evidence import APPROVAL_HINT, Approved, Evidence, Lapsed, Source, hint_of
 from core.lifecycle import (
     Approval,
     PaymentTerms,
@@ -19,10 +19,11 @@ from core.lifecycle import (
     on_callback,
     on_capture_refused,
     on_query,
+    plan_callback,
     start_payment,
 )
 from core.lifecycle.rules import MISMATCHES
-from core.order import CaseReason, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
+from core.order import CaseReason, Checkout, OrderState, OrderStatus, Origin, Payment, PaymentKey, PaymentStatus
 from tests.core.states import (
     ALIPAY,
     EXPIRES_AT,
@@ -359,3 +360,104 @@ def test_a_payment_that_is_given_up_is_over_once_no_capture_can_be_under_way(
     for evidence in (approved(), unpaid(), missing()):
         assert is_definitely_unpaid(payment, evidence, RULES, NOW + after) is is_over
     assert not is_definitely_unpaid(payment, unpaid(under_way=True), RULES, NOW + after)
+
+
+# -- an approval that the channel has ended ----------------------------------------------------------------------------
+
+LAPSED = Lapsed(channel_account="alipay", out_trade_no="alipay-000001", at=NOW)
+A_LINK = Checkout(kind="redirect", value="https://paypal.example/approve")
+APPROVED_ONCE = a_payment(
+    capture_requested_at=NOW - timedelta(hours=1), checkout=A_LINK, checkout_ends_at=NOW + timedelta(hours=1)
+)
+NEVER_APPROVED = replace(APPROVED_ONCE, capture_requested_at=None)
+BY_CAPTURE = replace(RULES, checkouts=CheckoutRules(needs_capture=True, exists_once_created=True))
+
+
+def ask_lapsed(payment: Payment, answer: Evidence) -> Decision:
+    """The query that the channel's message leads to."""
+    state = a_state(an_order(), payment)
+    return on_query(state, ALIPAY, answer, RULES, Source.CALLBACK, approval=Approval(lapsed=LAPSED))
+
+
+def test_the_message_that_an_approval_has_ended_is_kept_and_queried() -> None:
+    plan = plan_callback(APPROVED_ONCE, LAPSED, trusts_callback=False)
+    assert (plan.commits, plan.queries, plan.differs) == (True, True, False)
+    decision = on_callback(a_state(an_order(), APPROVED_ONCE), ALIPAY, LAPSED, RULES, Source.CALLBACK)
+    assert decision.change is None, "it may not be wholly signed"
+    assert decision.observation is not None
+    assert decision.observation.kind == "lapsed_seen"
+    assert decision.observation.note == f"the channel ended the approval at {NOW.isoformat()}"
+
+
+def test_a_message_without_a_time_is_kept_too() -> None:
+    lapsed = replace(LAPSED, at=None)
+    decision = on_callback(a_state(an_order(), APPROVED_ONCE), ALIPAY, lapsed, RULES, Source.CALLBACK)
+    assert decision.observation is not None
+    assert (decision.observation.kind, decision.observation.note) == ("lapsed_seen", "")
+    approval = Approval(lapsed=lapsed)
+    state = a_state(an_order(), APPROVED_ONCE)
+    ended = on_query(state, ALIPAY, missing(), RULES, Source.CALLBACK, approval=approval)
+    assert ended.change is not None
+    assert ended.change.event.note == "the channel ended it; asked, it says missing"
+
+
+@pytest.mark.parametrize(
+    ("payment", "answer", "is_over"),
+    [
+        (APPROVED_ONCE, unpaid(), True),
+        (APPROVED_ONCE, missing(), True),
+        (NEVER_APPROVED, missing(), True),
+        (NEVER_APPROVED, unpaid(), False),
+        (APPROVED_ONCE, unpaid(under_way=True), False),
+        (replace(NEVER_APPROVED, checkout=None), missing(), False),
+        (APPROVED_ONCE, unclear(), False),
+        (replace(APPROVED_ONCE, capture_refused_at=NOW, checkout_ends_at=NOW), missing(), False),
+    ],
+    ids=[
+        "it calls it unpaid, and called it approved before",
+        "it does not know it any more",
+        "it does not know what it had made",
+        "nobody has approved it yet",
+        "money is under way",
+        "it may not have been made yet",
+        "no answer",
+        "known already",
+    ],
+)
+def test_an_approval_ends_only_as_a_query_bears_out(payment: Payment, answer: Evidence, is_over: bool) -> None:
+    decision = ask_lapsed(payment, answer)
+    assert (decision.outcome is Outcome.APPROVAL_ENDED, decision.change is not None) == (is_over, is_over)
+    if decision.change is not None:
+        [ended] = decision.change.payments
+        assert (ended.capture_refused_at, ended.checkout_ends_at, ended.status) == (NOW, NOW, PaymentStatus.OPEN)
+        assert decision.change.event.evidence == LAPSED
+
+
+def test_an_approval_that_the_channel_still_shows_is_captured() -> None:
+    """The buyer has approved anew, or the message was made for the checksum of a genuine one."""
+    assert ask_lapsed(APPROVED_ONCE, approved()).capture == (ALIPAY,)
+
+
+def test_the_start_after_an_ended_approval_asks_for_a_new_one() -> None:
+    decision = ask_lapsed(replace(APPROVED_ONCE, checkout_ends_at=None), missing())
+    assert decision.change is not None
+    state = a_state(an_order(), *decision.change.payments)
+    again = PaymentTerms(account="alipay", out_trade_no="alipay-000002")
+    started = start_payment(state, again, BY_CAPTURE)
+    assert started.outcome is Outcome.STARTED
+    assert started.change is not None
+    assert [row.given_up_at for row in started.change.payments] == [NOW]
+
+
+def test_the_end_of_an_approval_of_a_paid_payment_changes_nothing() -> None:
+    plan = plan_callback(paid_payment(), LAPSED, trusts_callback=False)
+    assert (plan.commits, plan.queries) == (True, False)
+    decision = on_callback(a_state(paid_order(), paid_payment()), ALIPAY, LAPSED, RULES, Source.CALLBACK)
+    assert decision.change is None
+
+
+def test_a_hint_keeps_that_an_approval_has_ended() -> None:
+    hint = hint_of(replace(LAPSED, ids=("order-1",), amount=1), "main")
+    assert hint == Lapsed(
+        channel_account="main", out_trade_no="alipay-000001", ids=("alipay-000001", "order-1"), at=NOW
+    )

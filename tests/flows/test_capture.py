@@ -19,6 +19,7 @@ from core.order import OrderState, OrderStatus, Payment, PaymentStatus
 from flows.callback import receive_callback
 from flows.place import PaymentRequest, start_payment
 from flows.refresh import refresh_order
+from simulator.kernel.base import Event
 from simulator.kernel.faults import AtFault, CallKind, FaultProfile
 from simulator.kernel.ledger import Key
 from simulator.kernel.ledger import PaymentStatus as ChannelStatus
@@ -57,6 +58,12 @@ class PayPalHarness:
     def approve(self, payment: Payment, at_fault: AtFault | None = NO_CALLBACK) -> None:
         """Approve the order as the buyer. Without another fault no callback is sent."""
         self.harness.simulation.pay(self.key(payment), at_fault)
+
+    async def reverse_approval(self, payment: Payment) -> None:
+        """Let PayPal end the approval, as it does when nobody has captured for hours, and call back about it."""
+        event = self.harness.simulation.reverse_approval(self.key(payment))
+        assert isinstance(event, Event)
+        assert await self.harness.simulation.sender.send_now(event)
 
     def status_at_channel(self, payment: Payment) -> ChannelStatus:
         payment_at_channel = self.harness.simulation.ledger.find(self.key(payment), self.harness.simulation.now())
@@ -390,3 +397,29 @@ async def test_a_payment_that_starts_during_the_capture_waits_for_it(paypal: Pay
         await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="main"))
     await query
     assert len((await paypal.harness.state(state)).payments) == 1
+
+
+async def test_an_approval_that_paypal_has_ended_is_kept_and_a_new_one_is_asked_for(paypal: PayPalHarness) -> None:
+    """The same dead link was handed out again; in the order's history stood nothing."""
+    state = await paypal.placed_order()
+    payment = state.payments[0]
+    paypal.harness.simulation.faults.profile = FaultProfile(capture_declined=1.0)
+    paypal.approve(payment)
+    assert await paypal.harness.run_query_job(state) is Outcome.CAPTURE_REQUESTED
+    paypal.harness.simulation.faults.profile = FaultProfile()
+    await paypal.reverse_approval(payment)
+    await eventually(lambda: _has_history(paypal, state, "payment_closed"))
+    assert (await paypal.harness.state(state)).payments[0].status is PaymentStatus.CLOSED
+    sql = "SELECT note FROM observations WHERE kind = 'lapsed_seen'"
+    assert str(await paypal.harness.fetch_value(sql)).startswith("the channel ended the approval at ")
+    again = await start_payment(paypal.harness.resources, state.order.order_no, PaymentRequest(account="paypal"))
+    started = again.state.payments[1]
+    assert started.out_trade_no != payment.out_trade_no
+    paypal.approve(started)
+    assert await paypal.harness.run_query_job(again.state, 1) is Outcome.CAPTURE_REQUESTED
+    assert await paypal.status(state) is OrderStatus.PAID
+
+
+async def _has_history(paypal: PayPalHarness, state: OrderState, kind: str) -> bool:
+    sql = "SELECT count(*) FROM order_events WHERE order_no = $1 AND kind = $2"
+    return bool(await paypal.harness.fetch_value(sql, state.order.order_no, kind))

@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from core.account import AccountConfig
+from core.admission import Urgency
 from core.decision import Outcome
 from core.dispute import Dispute
 from core.errors import ChannelRefused, ChannelUnavailable
+from core.evidence import Source
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PublicStatus, public_status
+from flows.ask import query_now
 from flows.callback import compensate_callback, receive_callback
 from flows.place import PaymentRequest, place_order
 from flows.query import query_scheduled
@@ -19,6 +23,8 @@ from simulator.kernel.base import Event, Message
 from simulator.kernel.disputes import DisputeBody
 from simulator.kernel.faults import AtFault
 from simulator.kernel.ledger import Key
+from simulator.paypal.keys import signed_headers, wire_of
+from simulator.paypal.wire import refund_object
 from storage.postgres.accounts import put_account
 from storage.postgres.cases import list_cases
 from tests.channels.reports import CallbackRequest
@@ -102,6 +108,14 @@ class AtChannel:
     async def dispute(self, order: OrderState) -> Dispute:
         [dispute] = (await self.harness.state(order)).disputes
         return dispute
+
+    async def refreshed(self, order: OrderState) -> Payment:
+        """The payment after a query."""
+        payment = order.payments[0]
+        account = await self.harness.resources.accounts.get(self.name)
+        by, urgency = Source.REFRESH, Urgency.REFRESH
+        await query_now(self.harness.resources, account, payment, by=by, urgency=urgency, leased=None)
+        return (await self.harness.state(order)).payments[0]
 
     async def says(self, order: OrderState) -> PublicStatus:
         state = await self.harness.state(order)
@@ -199,6 +213,65 @@ async def test_a_reversal_withholds_the_money(harness: FlowHarness, channel: str
     await there.disputed(order, kind="reversal", state="lost")
     assert (await there.dispute(order)).kind == "reversal"
     assert (await there.says(order), await there.cases(order)) == (PublicStatus.DISPUTED, [CaseReason.DISPUTED])
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind"), [(each, "claim") for each in CLAIMS] + [(each, "reversal") for each in REVERSALS]
+)
+async def test_money_that_a_dispute_takes_is_never_refunded(harness: FlowHarness, channel: str, kind: str) -> None:
+    """At PayPal a reversal is a refund in the order's list, and a disputed capture is PARTIALLY_REFUNDED."""
+    there = AtChannel(harness, channel)
+    order = await there.paid_order()
+    await there.disputed(order, kind=kind, state="lost" if kind == "reversal" else "open")
+    payment = await there.refreshed(order)
+    assert (payment.refunded_amount, await there.cases(order)) == (0, [CaseReason.DISPUTED])
+    assert await there.says(order) is PublicStatus.DISPUTED
+
+
+@pytest.mark.parametrize("is_paid", [True, False], ids=["paid", "not seen paid"])
+async def test_a_reversal_that_a_query_sees_first_is_given_back_by_a_won_claim(
+    harness: FlowHarness, *, is_paid: bool
+) -> None:
+    """It was counted as refunded for ever: an open order was never paid, and the case `refunded_outside` stayed."""
+    there = AtChannel(harness, "paypal")
+    order = await (there.paid_order() if is_paid else there.placed_order())
+    if not is_paid:
+        there.simulation.pay(there.key(order), SILENT)
+        there.simulation.capture(there.account, there.key(order).number, there.simulation.now())
+    reversal = there.event(order, kind="reversal", state="lost")
+    assert (await there.refreshed(order)).refunded_amount == order.order.amount
+    assert await there.cases(order) == [CaseReason.REFUNDED_OUTSIDE]
+    await there.deliver(reversal)
+    opened = await there.disputed(order)
+    payment = (await harness.state(order)).payments[0]
+    assert (payment.refunded_amount, await there.cases(order)) == (0, [CaseReason.DISPUTED])
+    await there.disputed(order, **next_state(opened, "claim", "won"))
+    state = await harness.state(order)
+    assert (state.order.status, state.payments[0].remaining_amount) == (OrderStatus.PAID, order.order.amount)
+    assert (await there.says(order), await there.cases(order)) == (PublicStatus.PAID, [])
+    assert "order.disputed" in await there.notified(order)
+    assert (await there.notified(order))[-1] == ("order.dispute_ended" if is_paid else "order.paid")
+
+
+async def test_a_forged_reversal_that_names_a_refund_of_the_console_is_none(harness: FlowHarness) -> None:
+    """The merchant's own refund looked like a reversal: the order was disputed, and a case asked about it."""
+    there = AtChannel(harness, "paypal")
+    order = await there.paid_order()
+    genuine = there.event(order, kind="inquiry")
+    there.simulation.refund_in_console(there.key(order), 100)
+    [refund] = there.simulation.ledger.refunds()
+    capture = (await harness.state(order)).payments[0].channel_transaction_id
+    forged = {
+        "id": genuine.callback_id,
+        "event_type": "PAYMENT.CAPTURE.REVERSED",
+        "resource": refund_object(refund) | {"links": [{"rel": "up", "href": f"https://x/captures/{capture}"}]},
+    }
+    account = there.simulation.accounts[there.account.merchant_id]
+    body = msgspec.json.encode(forged)
+    headers = signed_headers(wire_of(account), body, there.simulation.now())
+    await receive_callback(harness.resources, there.name, headers, body)
+    assert (await harness.state(order)).disputes == ()
+    assert CaseReason.DISPUTED not in await there.cases(order)
 
 
 async def test_an_event_of_paypal_only_names_its_dispute(harness: FlowHarness) -> None:

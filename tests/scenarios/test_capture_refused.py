@@ -60,6 +60,25 @@ async def test_what_was_given_up_is_never_captured(scenario: Scenario) -> None:
     assert await scenario.cases(number_of(order, 2)) == []
 
 
+async def test_approval_that_paypal_reverses_is_kept_and_the_next_start_asks_for_a_new_one(scenario: Scenario) -> None:
+    """Nobody captured in time, and PayPal gave the buyer the money back. The dead link was handed out for hours."""
+    order = await _declined(scenario)
+    await scenario.faults()
+    path = f"/control/payments/{number_of(order)}/reverse-approval"
+    await scenario.stack.control("POST", "channel", path)
+    await eventually(partial(_are_handled, scenario, order, 2))
+    assert await scenario.observed(order, "lapsed_seen") >= 1
+    assert await ledger_status(scenario, order) == "closed"
+
+    order = await scenario.add_payment(order, "paypal")
+    assert number_of(order, 2) != number_of(order)
+    await scenario.pay(order, "none", nth=2)
+
+    await scenario.until("paid", order)
+    await notified_once(scenario, order)
+    assert (await calls_about(scenario, order)).count("capture") == 1
+
+
 async def test_nothing_is_captured_when_another_payment_was_paid_unheard(scenario: Scenario) -> None:
     """Its callback is lost. Without asking first, the buyer would have paid twice."""
     order = await place_at(scenario, "paypal")

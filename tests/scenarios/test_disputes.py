@@ -110,6 +110,27 @@ async def test_order_that_is_disputed_before_it_was_seen_paid_is_not_shipped(sce
     await scenario.settle()
 
 
+async def test_reversal_that_a_query_sees_first_is_no_refund_once_the_claim_is_won(scenario: Scenario) -> None:
+    """PayPal books a reversal as a refund: it stayed counted, and its case open, for ever."""
+    order = await paid_order(scenario, "paypal")
+    await scenario.settle()
+    reversal = await dispute(scenario, order, kind="reversal", state="lost", is_silent=True)
+    await scenario.nodrop("orders", "refresh", order.order_no)
+    sent = await scenario.stack.control("POST", "channel", f"/control/disputes/{reversal['callback_id']}/callback")
+    assert sent["status"] == 200
+    await eventually(lambda: has_status(scenario, order, "disputed"))
+    claim = await dispute(scenario, order)
+    await eventually(lambda: scenario.was_notified(order, "order.disputed"))
+    await dispute(scenario, order, dispute_id=claim["dispute_id"], state="won")
+
+    await eventually(lambda: has_status(scenario, order, "paid"))
+    await eventually(lambda: scenario.was_notified(order, "order.dispute_ended"))
+    [payment] = (await order_of(scenario, order))["payments"]
+    assert (payment["refunded_amount"], payment["remaining_amount"]) == (0, payment["amount"])
+    assert await scenario.cases(number_of(order)) == []
+    await scenario.settle()
+
+
 async def test_test_money_does_not_look_like_money(scenario: Scenario) -> None:
     order = await paid_order(scenario, "sandbox")
     shown = await order_of(scenario, order)

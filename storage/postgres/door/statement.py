@@ -173,11 +173,13 @@ notification_rows AS MATERIALIZED (
       JOIN changed_orders USING (order_no, version)
 ),
 superseded_notifications AS (
-    -- A notification of money is never superseded: the merchant must hear of it, whatever came after.
+    -- Only "closed", and only by the notification that says that the order is not: the merchant must hear of money
+    -- whatever came after, and of the close also when a dispute follows it.
     UPDATE notifications n
        SET superseded_at = now()
       FROM notification_rows r
-     WHERE n.order_no = r.order_no AND n.type = 'order.closed' AND n.delivered_at IS NULL AND n.superseded_at IS NULL
+     WHERE n.order_no = r.order_no AND n.type = 'order.closed' AND r.type = 'order.paid'
+       AND n.delivered_at IS NULL AND n.superseded_at IS NULL
 ),
 inserted_notifications AS (
     INSERT INTO notifications (id, order_no, version, type, url, body)

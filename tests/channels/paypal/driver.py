@@ -209,7 +209,7 @@ class PaypalDriver(Driver):
     refusals_are_signed = False
     idempotency_header = "paypal-request-id"
     refusal_code = "INVALID_PARAMETER_VALUE"
-    queries = Reportable(statuses=frozenset({"unpaid", "agreed", "paid", "closed", "refunded"}))
+    queries = Reportable(statuses=frozenset({"unpaid", "agreed", "paid", "closed", "refunded"}), listed_refund="1RF")
     needs_capture = True
     closes = False
     sent_as: Mapping[CallKind, CallKind] = {CallKind.QUERY_REFUND: CallKind.QUERY}
@@ -453,6 +453,12 @@ class PaypalDriver(Driver):
             name: (self.sign_callback(event("WH-1", type_, resource), "WH-1", at=at), ids)
             for name, (type_, resource, ids) in contents.items()
         }
+
+    def lapsed(self, *, at: float) -> CallbackRequest:
+        """As in https://developer.paypal.com/docs/checkout/apm/reference/handle-uncaptured-payments/"""
+        unit = self.order(PaymentReport(status="agreed"))["purchase_units"][0]
+        resource = {"order_id": self.reference, "purchase_units": [unit], "payment_source": {"ideal": {"name": "J"}}}
+        return self.sign_callback(event("WH-1", "CHECKOUT.PAYMENT-APPROVAL.REVERSED", resource), "WH-1", at=at)
 
     # -- statements ----------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,13 @@ from msgspec.structs import replace
 
 from channels.base import Channel, StatedTotal, StatementItem, StatementRow
 from core.admission import Urgency
+from core.dispute import DisputeKind, DisputeState
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable, UnknownAccount
-from core.evidence import Source
+from core.evidence import Disputed, Source
+from core.lifecycle import on_dispute
 from core.order import OrderState, OrderStatus, Payment
 from flows.ask import query_now
+from flows.commit import commit_decision
 from flows.reconcile import daily as reconcile_daily
 from flows.reconcile import patience
 from flows.reconcile import rows as reconcile_rows
@@ -492,6 +495,39 @@ async def test_a_payment_paid_and_wholly_refunded_only_at_the_channel_pays_nothi
     assert await reconciliation.order_status(state) is OrderStatus.PAYING
     assert (await reconciliation.harness.state(state)).payments[0].refunded_amount == AMOUNT
     assert await reconciliation.harness.cases() == ["refunded_outside"]
+
+
+async def test_a_reversal_in_the_statement_agrees_with_the_dispute_that_took_the_money(
+    reconciliation: ReconciliationHarness,
+) -> None:
+    """It stood there as a refund that nobody knew, every day, with a case."""
+    state = await reconciliation.paid_order()
+    [payment] = state.payments
+    await commit_decision(
+        reconciliation.resources,
+        state.order.order_no,
+        partial(on_dispute, key=payment.key, evidence=reversal_of(payment), by=Source.CALLBACK),
+    )
+    key = reconciliation.harness.key_of(payment)
+    reconciliation.harness.simulation.ledger.refund(key, "REV-1", AMOUNT, noon(), in_console=True)
+    reconciliation.harness.simulation.ledger.settle_refund(key._replace(number="REV-1"), noon(), succeeds=True)
+
+    assert await reconciliation.counts() == {"agrees": 2}
+
+    assert await reconciliation.harness.cases() == ["disputed"]
+    assert (await reconciliation.harness.state(state)).payments[0].refunded_amount == 0
+
+
+def reversal_of(payment: Payment) -> Disputed:
+    return Disputed(
+        channel_account=payment.channel_account,
+        out_trade_no=payment.out_trade_no,
+        dispute_id="REV-1",
+        dispute_kind=DisputeKind.REVERSAL,
+        state=DisputeState.LOST,
+        disputed_amount=AMOUNT,
+        disputed_currency=payment.currency,
+    )
 
 
 def refund_at_channel(reconciliation: ReconciliationHarness, payment: Payment, number: str, amount: int) -> None:

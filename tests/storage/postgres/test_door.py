@@ -2,15 +2,27 @@
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 
 import asyncpg
 import pytest
 from msgspec.structs import asdict, replace
 
 from core.decision import Change, Decision, Event, Observation, Outcome
+from core.dispute import DisputeKind, DisputeState
 from core.errors import NumberTaken, TransactionClaimed
-from core.evidence import Refunded, Source, Unclear
-from core.lifecycle import on_close_requested, on_created, on_deadline, on_refresh, start_payment
+from core.evidence import Disputed, Refunded, Source, Unclear
+from core.lifecycle import (
+    LatePolicy,
+    Rules,
+    on_callback,
+    on_close_requested,
+    on_created,
+    on_deadline,
+    on_dispute,
+    on_refresh,
+    start_payment,
+)
 from core.order import (
     CaseReason,
     Checkout,
@@ -23,7 +35,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door.transition import transition, transition_many
+from storage.postgres.door.transition import transition, transition_existing, transition_many
 from storage.postgres.orders import find_state, timeline
 from tests.storage.postgres.tools import (
     RULES,
@@ -376,6 +388,26 @@ async def test_a_newer_version_supersedes_a_close_that_was_not_heard(db: Databas
     await commit_evidence(db, "A-1", paid())
     found = {row["type"]: row["superseded_at"] is not None for row in await rows(db, "notifications")}
     assert found == {"order.closed": True, "order.paid": False}
+
+
+async def test_a_close_that_was_not_heard_is_heard_beside_news_that_leave_the_order_closed(db: Database) -> None:
+    """Late money that waits for a person, and a dispute about it: the goods are to be released all the same."""
+    await close_order(db)
+    flagged = partial(
+        on_callback, key=number("A-1"), evidence=paid(), rules=Rules(late_policy=LatePolicy.FLAG), by=Source.CALLBACK
+    )
+    await transition_existing(db, "A-1", flagged)
+    claim = Disputed(
+        channel_account="alipay",
+        out_trade_no="alipay-A-1",
+        dispute_id="d-1",
+        dispute_kind=DisputeKind.CLAIM,
+        state=DisputeState.OPEN,
+    )
+    await transition_existing(db, "A-1", partial(on_dispute, key=number("A-1"), evidence=claim, by=Source.CALLBACK))
+    found = await rows(db, "notifications", "type, superseded_at")
+    assert [row["type"] for row in found] == ["order.closed", "order.paid_late", "order.disputed"]
+    assert [row["superseded_at"] for row in found] == [None, None, None]
 
 
 async def test_news_of_money_is_never_superseded(db: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -64,6 +65,13 @@ class Channel:
 
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
+    async with open_channel() as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def open_channel() -> AsyncIterator[Channel]:
+    """Serve the channel's side, with the account `main`."""
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
     async with (
         serve_channels() as (url, simulation),
@@ -140,6 +148,11 @@ def buyer(app: App[Context]) -> Client:
 @pytest.fixture
 async def account(resources: Resources, channel: Channel) -> str:
     """A sandbox account, known here and there."""
+    return await put_main_account(resources, channel)
+
+
+async def put_main_account(resources: Resources, channel: Channel) -> str:
+    """Store the account `main`; return its name."""
     config = AccountConfig(
         name="main",
         channel="sandbox",

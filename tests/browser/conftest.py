@@ -1,20 +1,27 @@
-"""Our processes, a sandbox channel, and Debian's Chromium as a phone."""
+"""Our processes, a sandbox channel, and Debian's Chromium as a phone.
+
+Chromium and its driver take a second of CPU to start: all tests share them, each with a context of its own, and so an
+event loop.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
 from core.settings import Settings
 from demo.service import NO_TLS
-from runtime.resources import Resources
+from runtime.resources import Resources, open_resources
 from storage.postgres.api_keys import create_api_key
-from tests.api.conftest import account, channel, environment, resources, settings
+from tests.api.conftest import Channel, environment, open_channel, put_main_account, settings
 from tests.servers import Process
 
-__all__ = ["account", "channel", "resources", "settings"]
+__all__ = ["settings"]
+
+HERE = Path(__file__).parent
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -37,21 +44,46 @@ document.addEventListener("DOMContentLoaded", () => {
 """
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all tests of this folder one event loop, since they share the browser."""
+    for item in items:
+        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    async with open_resources(settings) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def channel() -> AsyncIterator[Channel]:
+    async with open_channel() as channel:
+        yield channel
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def account(resources: Resources, channel: Channel) -> str:
+    """A sandbox account, known here and there."""
+    return await put_main_account(resources, channel)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def api(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
     async with Process("api", env=environment(settings, **QUICK), log=tmp_path / "api.log") as process:
         await process.wait_for_http(f"{settings.public_url}/healthz")
         yield process
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def worker(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
     async with Process("worker", env=environment(settings, **QUICK), log=tmp_path / "worker.log") as process:
         await process.wait_for_line("worker_started")
         yield process
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncIterator[httpx.AsyncClient]:
     """The merchant's backend."""
     _, key = await create_api_key(resources.db, "tests")
@@ -62,7 +94,7 @@ async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncI
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
@@ -79,9 +111,9 @@ class Buyer:
         self.shown_texts = shown_texts
         self.errors = errors
 
-    async def reads(self, title: str, timeout_s: float = 10) -> None:
+    async def reads(self, title: str) -> None:
         """Wait until the heading has this text."""
-        await self.page.locator("#title", has_text=title).wait_for(timeout=timeout_s * 1000)
+        await self.page.locator("#title", has_text=title).wait_for(timeout=60_000)
 
     async def has_shell(self) -> None:
         """Wait until the service worker controls the page."""
@@ -89,7 +121,7 @@ class Buyer:
         await self.page.wait_for_function("navigator.serviceWorker.controller !== null")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def buyer(browser: Browser) -> AsyncIterator[Buyer]:
     context = await browser.new_context(viewport=PHONE, locale="en-GB", timezone_id="UTC")
     shown_texts: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 
 from simulator.alipay.channel import Alipay
@@ -12,7 +12,7 @@ from simulator.kernel.dispatch import ChannelServer
 from simulator.kernel.ledger import PAYMENTS_MAX
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import App
-from simulator.kit.serve import Tls, serving
+from simulator.kit.serve import Tls, serving, serving_all
 from simulator.merchant import control as merchant_control
 from simulator.merchant.notifications import Merchant
 from simulator.paypal.channel import Paypal
@@ -51,16 +51,14 @@ async def serve_channels(
     )
     sandbox, *others = CHANNELS
     app = App([*dispatch.routes(simulation, sandbox), *pay_page.routes(simulation), *control.routes(simulation)])
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(simulation)
-        url = await stack.enter_async_context(serving(app, host=host, port=port, tls=tls))
-        simulation.base_url = public_url or url
-        simulation.urls[sandbox.name] = url
-        for channel in others:
-            own = App(dispatch.routes(simulation, channel))
-            listening = serving(own, host=host, port=ports.get(channel.name, 0), tls=tls)
-            simulation.urls[channel.name] = await stack.enter_async_context(listening)
-        yield url, simulation
+    own = (
+        serving(App(dispatch.routes(simulation, each)), host=host, port=ports.get(each.name, 0), tls=tls)
+        for each in others
+    )
+    async with simulation, serving_all(serving(app, host=host, port=port, tls=tls), *own) as urls:
+        simulation.base_url = public_url or urls[0]
+        simulation.urls |= {channel.name: url for channel, url in zip(CHANNELS, urls, strict=True)}
+        yield urls[0], simulation
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
 import uvicorn
@@ -30,9 +30,26 @@ class Tls(NamedTuple):
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the process that embeds it owns the signals."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._end = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._end.set()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        """Return at once when the server ends: uvicorn looks ten times a second, each server of a test in turn."""
+        seconds = 0
+        while not await self.on_tick(10 * seconds):  # each tenth tick renews the header with the date
+            seconds = (seconds + 1) % 86_400
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._end.wait()
 
 
 class _IntendedCutFilter(logging.Filter):
@@ -74,8 +91,18 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls 
         yield f"{'http' if tls is None else 'https'}://{shown}:{listener.getsockname()[1]}"
     finally:
         app.stopping.set()
-        server.should_exit = True
+        server.end()
         await task
+
+
+@asynccontextmanager
+async def serving_all(*servers: AbstractAsyncContextManager[str]) -> AsyncIterator[list[str]]:
+    """Start these servers one by one and end them together, for each takes a tenth of a second; yield their URLs."""
+    stacks = [AsyncExitStack() for _ in servers]
+    try:
+        yield [await stack.enter_async_context(server) for stack, server in zip(stacks, servers, strict=True)]
+    finally:
+        await asyncio.gather(*(stack.aclose() for stack in stacks))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,18 @@ class FlowHarness:
         """Pay as the buyer, without a callback."""
         self.simulation.pay(self.key_of(payment), AtFault(callback="event_never_generated"))
 
+    @contextmanager
+    def short_timeouts(self, *, channel_s: float = 0.5, confirm_s: float = 1.0) -> Iterator[None]:
+        """Let calls and confirmations end soon in this block, where they are meant to. All others have time."""
+        patient, transport = self.resources, self.resources.accounts._transport
+        settings = replace(patient.settings, callback_confirm_s=confirm_s)
+        self.resources = dataclasses.replace(patient, settings=settings)
+        timeout_s, transport.timeout_s = transport.timeout_s, channel_s
+        try:
+            yield
+        finally:
+            self.resources, transport.timeout_s = patient, timeout_s
+
     def call_fault(self, payment: Payment, fault: str) -> None:
         """Let calls about this payment fail with this fault from now on; `none` ends it."""
         self.simulation.faults.force(payment.out_trade_no, AtFault(call=fault))
@@ -229,13 +243,8 @@ def order_terms(**more: Any) -> OrderTerms:
 
 
 @pytest.fixture
-def short_timeouts() -> None:
-    """For a test that waits for the end of a call. All others have time, also on a busy machine."""
-
-
-@pytest.fixture
-def settings(database_url: str, redis_url: str, request: pytest.FixtureRequest) -> Settings:
-    is_short = "short_timeouts" in request.fixturenames
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings that give every call time, also on a busy machine."""
     return Settings(
         database_url=database_url,
         redis_url=redis_url,
@@ -243,9 +252,9 @@ def settings(database_url: str, redis_url: str, request: pytest.FixtureRequest) 
         nodrop_master_keys=MASTER_KEYS,
         notify_secrets=NOTIFY_SECRETS[0],
         notify_allow_nets="127.0.0.1/32",
-        notify_timeout_s=1.0,
-        channel_timeout_s=1.0 if is_short else 10.0,
-        callback_confirm_s=1.5 if is_short else 15.0,
+        notify_timeout_s=20.0,
+        channel_timeout_s=20.0,
+        callback_confirm_s=25.0,
         refresh_cooldown_s=2.0,
     )
 

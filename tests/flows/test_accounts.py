@@ -126,7 +126,6 @@ async def test_known_accounts_are_usable_while_the_database_is_down(
         await accounts.get("unknown")
 
 
-@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize("change", [{"credentials": {}}, {"channel": "barter"}], ids=["credentials", "channel"])
 async def test_a_broken_account_does_not_disable_the_others(
     harness: FlowHarness, accounts: Accounts, change: dict[str, object]

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -217,15 +216,14 @@ async def test_an_unconfirmed_callback_is_acknowledged_and_compensated_later(
     assert (await harness.state(state)).order.status is OrderStatus.PAID
 
 
-@pytest.mark.usefixtures("short_timeouts")
 async def test_a_hanging_channel_does_not_delay_the_acknowledgement_beyond_its_budget(harness: FlowHarness) -> None:
     """The channel expects the acknowledgement within five seconds, also when its queries hang."""
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], "timed_out")
-    began = time.monotonic()
-    assert (await harness.receive("main", harness.callback(state.payments[0]))).status == 200
-    assert time.monotonic() - began < 3.0
+    with harness.short_timeouts(channel_s=60.0):
+        async with asyncio.timeout(30.0):
+            assert (await harness.receive("main", harness.callback(state.payments[0]))).status == 200
 
 
 async def test_without_a_free_slot_the_callback_waits_for_its_compensation(
@@ -302,15 +300,15 @@ async def test_a_callback_that_waits_for_the_breaker_uses_no_attempt(
     assert int(str(after["arm_no"])) > int(str(before["arm_no"]))
 
 
-@pytest.mark.usefixtures("short_timeouts")
 async def test_a_callback_that_waits_for_the_lease_uses_no_attempt(
     harness: FlowHarness, stored_callback: StoredCallback
 ) -> None:
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20) is not None
-    await harness.receive("main", harness.callback(state.payments[0]))
-    assert await stored_callback.compensate() is Outcome.NOT_YET
+    with harness.short_timeouts():
+        await harness.receive("main", harness.callback(state.payments[0]))
+        assert await stored_callback.compensate() is Outcome.NOT_YET
     assert ((await stored_callback.row())["attempt"], harness.call_count()) == (1, 0)
 
 

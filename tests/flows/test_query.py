@@ -44,7 +44,6 @@ async def test_an_unpaid_payment_is_queried_again_after_n_squared_minutes(harnes
     assert gaps == [(2, 4), (3, 9), (4, 16), (5, 25)]
 
 
-@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize("fault", ["answered_5xx", "html_error", "cut", "truncated", "timed_out"])
 async def test_an_unclear_response_is_not_a_failure_and_is_queried_again(harness: FlowHarness, fault: str) -> None:
     """Treating a network error as *failed* loses orders."""
@@ -52,7 +51,8 @@ async def test_an_unclear_response_is_not_a_failure_and_is_queried_again(harness
     harness.pay(state.payments[0])
     harness.call_fault(state.payments[0], fault)
     before = await query_row(harness, state)
-    assert await harness.run_query_job(state) is Outcome.UNCLEAR
+    with harness.short_timeouts():
+        assert await harness.run_query_job(state) is Outcome.UNCLEAR
     row = await query_row(harness, state)
     assert (row.attempt, row.arm_no, row.is_leased) == (before.attempt + 1, before.arm_no + 1, False)
     assert 235 < row.due_in_s <= 240

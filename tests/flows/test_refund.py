@@ -190,7 +190,6 @@ def refunded_outside(harness: FlowHarness, state: OrderState) -> None:
     harness.simulation.ledger.settle_refund(channel_refund.key, now, succeeds=True)
 
 
-@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize(
     "profile",
     [
@@ -204,7 +203,8 @@ def refunded_outside(harness: FlowHarness, state: OrderState) -> None:
 async def test_a_refund_request_without_a_response_is_unclear(harness: FlowHarness, profile: FaultProfile) -> None:
     state = await harness.order_with_late_money()
     harness.simulation.faults.profile = profile
-    assert await run_refund_job(harness, state) is Outcome.UNCLEAR
+    with harness.short_timeouts():
+        assert await run_refund_job(harness, state) is Outcome.UNCLEAR
     after = refund_of(await harness.state(state))
     assert (after.status, after.attempt) == (RefundStatus.REQUESTED, 2)
     assert after.last_error
@@ -216,13 +216,12 @@ async def test_a_refund_request_without_a_response_is_unclear(harness: FlowHarne
     assert len(channel_refunds(harness)) == 1
 
 
-@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.parametrize(
     "profile",
     [
         FaultProfile(affected=(CallKind.REFUND,), cut=1.0),
         FaultProfile(affected=(CallKind.REFUND,), truncated=1.0),
-        FaultProfile(affected=(CallKind.REFUND,), slow=1.0, slow_s=1.5),
+        FaultProfile(affected=(CallKind.REFUND,), slow=1.0, slow_s=8.0),
     ],
     ids=["cut", "truncated", "too slow"],
 )
@@ -230,7 +229,8 @@ async def test_a_refund_whose_response_was_lost_is_made_once(harness: FlowHarnes
     """The channel has made the refund. It is queried before it is requested again."""
     state = await harness.order_with_late_money()
     harness.simulation.faults.profile = profile
-    assert await run_refund_job(harness, state) is Outcome.UNCLEAR
+    with harness.short_timeouts(channel_s=4.0):  # the request arrives within it
+        assert await run_refund_job(harness, state) is Outcome.UNCLEAR
     assert await run_refund_job(harness, state) is Outcome.REFUNDED
     assert refund_calls(harness) == ["refund", "query_refund"]
     assert [refund.amount for refund in channel_refunds(harness)] == [AMOUNT]

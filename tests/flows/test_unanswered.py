@@ -215,13 +215,12 @@ async def test_a_full_pool_of_this_process_opens_no_breaker(
     assert await harness.resources.admission.open_breakers(["main"]) == []
 
 
-@pytest.mark.usefixtures("short_timeouts")
 @pytest.mark.usefixtures("waits")
 async def test_a_query_that_the_budget_cuts_off_had_no_answer(harness: FlowHarness) -> None:
     state = await harness.placed_order(ACCOUNT)
     harness.simulation.faults.profile = FaultProfile(timed_out=1.0, hang_s=30.0)
-    harness.resources.accounts._transport.timeout_s = 30.0
-    await harness.receive(ACCOUNT, genuine(harness, state))
+    with harness.short_timeouts(channel_s=30.0):
+        await harness.receive(ACCOUNT, genuine(harness, state))
     assert await times(harness, state) == (True, False)
 
 

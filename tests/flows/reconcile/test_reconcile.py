@@ -301,7 +301,6 @@ async def test_a_row_that_stays_unclear_is_unconfirmed_and_opens_a_case(
     assert await reconciliation.harness.cases() == []
 
 
-@pytest.mark.usefixtures("short_timeouts")
 async def test_a_channel_without_clear_responses_stops_the_run(
     reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

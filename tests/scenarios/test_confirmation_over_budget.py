@@ -1,7 +1,5 @@
 """The channel confirms a callback too slowly: it is acknowledged in time, and the compensation confirms it later."""
 
-import time
-
 from tests.scenarios.scenario import Scenario
 
 
@@ -10,11 +8,9 @@ async def test_a_callback_is_acknowledged_within_its_budget_and_pays_by_compensa
     await scenario.put_off(order)
     await scenario.faults(affected=["query"], slow=1.0, slow_s=1.8)
     await scenario.pay(order, "lost")
-    began = time.monotonic()
 
     assert await scenario.request_callback(order) == 200
 
-    assert time.monotonic() - began < 3.0
-    assert await scenario.status(order) == "paying"
+    assert await scenario.status(order) == "paying", "the acknowledgement did not wait for the answer"
     await scenario.until("paid", order)
     assert await scenario.paid_by(order) == "compensation"

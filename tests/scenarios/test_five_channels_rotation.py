@@ -34,7 +34,7 @@ ACCOUNTS = "{}-rotating"
 IN_FORCE_S = 10.0
 """Time until all processes use a change, as the command's text says."""
 
-SLACK_S = 5.0
+SLACK_S = 30.0
 """For a request under way and a busy machine."""
 
 

@@ -17,7 +17,7 @@ from tests.scenarios.scenario import SLOW_RATE_PER_S, Scenario
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 
-BACKLOG = 320
+BACKLOG = 200
 ARRIVAL_WINDOW_S = 0.75
 """Two processes that each use the whole rate, or a burst above it, exceed the limit within this time as well."""
 

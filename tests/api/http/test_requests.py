@@ -118,6 +118,7 @@ async def test_an_encoded_body_is_refused_unread(buyer: Client) -> None:
         assert (response.status, response.problem, response.reads) == (415, "unsupported_body", 0), encoding
 
 
+@pytest.mark.usefixtures("short_body_timeout")
 async def test_a_body_that_never_ends_is_408_at_its_deadline(client: Client) -> None:
     response = await client.call("POST", "/v1/orders", body=[b'{"order_no":'], ends=False)
     assert (response.status, response.problem) == (408, "body_too_slow")

@@ -218,12 +218,13 @@ async def test_a_refresh_from_another_site_is_refused(client: Client, buyer: Cli
 
 
 async def test_coming_back_from_the_channel_never_ends_on_an_error(
-    client: Client, buyer: Client, account: str, channel: Channel
+    client: Client, buyer: Client, account: str, channel: Channel, resources: Resources
 ) -> None:
-    """The channel hangs: the buyer is on the page within three seconds all the same."""
+    """The channel hangs for a minute, and the buyer is on the page long before."""
     order = await place(client, account=account)
     await channel.faults(timed_out=1.0)
-    async with asyncio.timeout(3):
+    resources.accounts._transport.timeout_s = 60.0
+    async with asyncio.timeout(20):
         response = await buyer.get(f"/o/{token_of(order)}/return?status=failed&trade_status=TRADE_CLOSED")
     assert (response.status, response.headers["location"]) == (303, f"/o/{token_of(order)}")
     assert heading(await buyer.get(f"/o/{token_of(order)}")) == "Payment processing"

@@ -136,11 +136,14 @@ async def test_by_a_fault_the_merchant_refunds_before_anybody_asks(channel: Chan
 
 
 async def test_reset_forgets_all_but_the_accounts(channel: Channel, receiver: Receiver) -> None:
-    await channel.faults(late=1, late_s=0.05)
+    await channel.faults(late=1, late_s=60)
     await channel.api.create("number-1", callback_url=receiver.url)
     await channel.pay("number-1")
+    late = channel.simulation.sender._timers
+    assert len(late) == 1
     response = await channel.http.post(f"{channel.url}/control/reset", json={"seed": 99})
     assert response.json() == {"seed": 99}
+    assert len(late) == 0
     ledger = await channel.ledger()
     assert (ledger.payments, ledger.acknowledged) == ((), ())
     assert channel.simulation.faults.profile == FaultProfile()

@@ -42,7 +42,7 @@ async def healthz(_context: Context, _request: Request) -> Response:
 
 async def readyz(context: Context, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
-    postgres, redis = await asyncio.gather(context.resources.db.ping(), _is_redis_there(context.resources))
+    postgres, redis = await asyncio.gather(context.resources.db.can_write(), _is_redis_there(context.resources))
     draining = context.draining.is_set()
     ready = (postgres or redis) and not draining
     readiness = Readiness(ready=ready, postgres=postgres, redis=redis, draining=draining)

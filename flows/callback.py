@@ -7,8 +7,8 @@ channel's acknowledgement is returned, whatever fails after that: the compensati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -53,6 +53,12 @@ from storage.postgres.callbacks import StoredCallback, insert_callback
 from storage.postgres.orders import find_named_payment
 from storage.redis.parked_callbacks import ParkedCallback
 
+STORE_S = 3.0
+"""Time for reading the account and storing a callback. Its channel gives it up after five seconds: parking and the
+response take the rest."""
+
+PARK_S = 1.0
+
 BUSY_RETRY_S = 1.0
 """Delay until a callback is handled again whose payment another process queries now."""
 
@@ -70,7 +76,10 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
+    now = asyncio.get_running_loop().time
+    began = now()
     account = await resources.accounts.get(name)
+    store_s = STORE_S - (now() - began)
     received_at = datetime.now(UTC)
     headers = _read_headers(account, headers)
     callback = await verify_callback(account, headers, body, received_at)
@@ -78,7 +87,8 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        stored = await store_callback(resources, account, callback, headers, body)
+        async with _within(store_s):
+            stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
         raise
@@ -162,13 +172,25 @@ async def count_ignored(resources: Resources, account: str, reason: str) -> None
     """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
     log.info("callback_ignored", account=account, reason=reason)
     with suppress(DatabaseUnavailable):
-        await callbacks.count_callback(resources.db, account, reason)
+        async with _within(STORE_S):
+            await callbacks.count_callback(resources.db, account, reason)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """A limit for Postgres, shorter than that of a statement. Raises DatabaseUnavailable."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
 
 
 async def _park(resources: Resources, parked: ParkedCallback) -> None:
     try:
-        await resources.parked.park(parked)
-    except RedisUnavailable:
+        async with asyncio.timeout(PARK_S):
+            await resources.parked.park(parked)
+    except (RedisUnavailable, TimeoutError):
         log.error("callback_not_parked", account=parked.account, reason="redis_unavailable")
     else:
         log.warning("callback_parked", account=parked.account)

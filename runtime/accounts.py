@@ -24,6 +24,12 @@ from storage.sealing import Sealer
 RELOAD_S = 5.0
 """Together with a request under way, a change is in force everywhere within ten seconds."""
 
+READ_S = 1.0
+"""Limit of a reading while an older one can be used: a callback, whose channel waits five seconds, must not wait longer
+for a Postgres that does not answer."""
+
+FIRST_READ_S = 3.0
+
 UNKNOWN_RELOAD_S = 1.0
 """A name that is not known is looked up in Postgres at most once a second, however many ask for it."""
 
@@ -132,11 +138,12 @@ class Accounts:
             if not self._is_due(is_missed=is_missed):
                 return
             try:
-                await self._read()
+                async with asyncio.timeout(FIRST_READ_S if is_missed or not self._opened else READ_S):
+                    await self._read()
                 self._is_out_of_reach = False
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, TimeoutError) as error:
                 if is_missed:
-                    raise
+                    raise DatabaseUnavailable("the accounts could not be read") from error
                 self._is_out_of_reach = True
                 log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()

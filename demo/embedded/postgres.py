@@ -5,9 +5,11 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGSTOP
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP
 from typing import Self
 
 import asyncpg
@@ -91,6 +93,20 @@ class EmbeddedPostgres:
         self._child.wait(STOP_S)
         # The next start is refused while one of them still holds the old shared memory.
         poll_until(lambda: not any(map(is_alive, family)), STOP_S)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all its processes, and continue them afterwards: meanwhile it accepts connections and answers none."""
+        self._send_all(SIGSTOP)
+        try:
+            yield
+        finally:
+            self._send_all(SIGCONT)
+
+    def _send_all(self, signum: int) -> None:
+        for pid in (self.pid, *children_of(self.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
 
     def restart(self) -> None:
         """Stop it if it runs, then start it on the same data and port."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 import msgspec
+import structlog
 
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
@@ -22,11 +23,22 @@ from storage.tls import TlsMode, explain_tls, tls_mode
 CONNECTIONS_MAX = 4
 """Per process: small plans of hosted Postgres allow twenty connections in all."""
 
+PING_TIMEOUT_S = 2.0
+_CAN_WRITE = "SELECT current_setting('transaction_read_only') = 'off'"
+"""On in a standby, and where an operator has closed the server to writers."""
+
+log = structlog.get_logger()
+
 _encoder = msgspec.json.Encoder()
 
 STATEMENT_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
+RELEASE_TIMEOUT_S = 0.5
+"""For the end of a cancelled statement; a server that does not answer that either loses the connection."""
+
+EXPIRE_GAP_S = 1.0
+"""All connections are opened anew at most once a second, as long as the server says that it is not the one."""
 
 # Faults after which the outcome is unknown: nothing, everything or a part was done.
 _UNAVAILABLE = (
@@ -43,6 +55,17 @@ _UNAVAILABLE = (
     asyncpg.LockNotAvailableError,
     OSError,
     TimeoutError,
+)
+
+# Errors of a server that is there and is not the one any more: a former primary, one that shuts down or starts. Other
+# connections lead to it too, and the name of the host may lead elsewhere by now.
+_NOT_HERE = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.InvalidCatalogNameError,
 )
 
 # Values that Postgres cannot hold: NUL in a text, a number beyond its type, a key too long for its index.
@@ -123,6 +146,7 @@ class Database:
         self._address = address
         self._statement_cache_size = statement_cache_size
         self._pool: asyncpg.Pool | None = None
+        self._expired_at = -EXPIRE_GAP_S
         self.process: str | None = None
         """The name under which leases are taken, once this process beats; None: they end by themselves alone."""
 
@@ -159,8 +183,25 @@ class Database:
         if self._pool is None:
             raise DatabaseUnavailable("the pool is not open")
         with mapped_faults(self._address):
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                yield connection
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+                try:
+                    yield connection
+                finally:
+                    # Not within `async with`: that waits for a frozen server as long as for a connection.
+                    with suppress(*_UNAVAILABLE):
+                        await self._pool.release(connection, timeout=RELEASE_TIMEOUT_S)
+            except _NOT_HERE:
+                await self._expire(self._pool)
+                raise
+
+    async def _expire(self, pool: asyncpg.Pool) -> None:
+        """Let every connection be opened anew before its next use."""
+        now = asyncio.get_running_loop().time()
+        if now - self._expired_at >= EXPIRE_GAP_S:
+            self._expired_at = now
+            log.warning("database_connections_expired", host=self._address.host, port=self._address.port)
+            await pool.expire_connections()
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of one statement, which is its own transaction.
@@ -195,12 +236,16 @@ class Database:
         async with self._connection() as connection:
             await connection.executemany(sql, rows)
 
-    async def ping(self) -> bool:
-        """Whether Postgres answers now."""
+    async def can_write(self) -> bool:
+        """Whether Postgres answers now and takes writes. One that does not is asked on new connections from now on."""
         try:
-            return bool(await asyncio.wait_for(self.fetchval("SELECT 1"), 2.0) == 1)
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                can_write = bool(await self.fetchval(_CAN_WRITE))
         except (DatabaseUnavailable, TimeoutError):
             return False
+        if not can_write and self._pool is not None:
+            await self._expire(self._pool)
+        return can_write
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

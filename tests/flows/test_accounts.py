@@ -1,5 +1,6 @@
 """Accounts of a process: a change by an operator is used within seconds, and an outage changes nothing."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 
@@ -24,13 +25,16 @@ from tests.flows.conftest import FlowHarness, order_terms
 
 
 class InterruptibleDatabase(Database):
-    """A database that counts its reads and fails while `is_down` is set."""
+    """A database that counts its reads, fails while `is_down` is set, and does not answer while `is_frozen` is."""
 
     is_down = False
+    is_frozen = False
     reads = 0
 
     async def fetch(self, sql: str, *args: object) -> list[object]:
         self.reads += 1
+        if self.is_frozen:
+            await asyncio.Event().wait()
         if self.is_down:
             raise DatabaseUnavailable("gone")
         return await super().fetch(sql, *args)
@@ -123,6 +127,21 @@ async def test_known_accounts_are_usable_while_the_database_is_down(
     db.is_down = False
     clock.now += RELOAD_S
     with pytest.raises(UnknownAccount):
+        await accounts.get("unknown")
+
+
+async def test_known_accounts_are_usable_while_the_database_does_not_answer(
+    accounts: Accounts, db: InterruptibleDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = await accounts.get("main")
+    monkeypatch.setattr("runtime.accounts.READ_S", 0.05)
+    monkeypatch.setattr("runtime.accounts.FIRST_READ_S", 0.05)
+    db.is_frozen = True
+    clock.now += RELOAD_S
+    assert await accounts.get("main") is opened
+    assert await accounts.get("main") is opened
+    assert db.reads == 2, "it is not waited for again at once"
+    with pytest.raises(DatabaseUnavailable):
         await accounts.get("unknown")
 
 

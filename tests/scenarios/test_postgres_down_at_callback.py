@@ -13,12 +13,12 @@ async def test_it_is_answered_503_and_pays_later_although_the_channel_never_send
     await scenario.pay(order, "lost")
     async with scenario.no_postgres():
         assert await scenario.request_callback(order) == 503
-        assert await _parked(scenario) == 1
+        assert await parked_count(scenario) == 1
 
     await scenario.until("paid", order)
 
     assert await scenario.paid_by(order) == "compensation"
-    await eventually(lambda: _nothing_is_parked(scenario))
+    await eventually(lambda: _nothing_isparked_count(scenario))
 
 
 async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_up_nobody(scenario: Scenario) -> None:
@@ -37,24 +37,24 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
             await parked.park(ParkedCallback(account=account, headers=headers, body=body, received_at=received_at))
 
     await scenario.until("paid", order)
-    await eventually(lambda: _is_one_parked(scenario))
+    await eventually(lambda: _is_oneparked_count(scenario))
     [stored] = await scenario.callbacks(number_of(order))
     assert stored["copies"] <= len(scenario.stack.workers), "it is drained again and again"
 
     await add_account(scenario.stack, scenario.db, "ghost")
     await eventually(lambda: scenario.callbacks(stranger), 20)
-    await eventually(lambda: _nothing_is_parked(scenario))
+    await eventually(lambda: _nothing_isparked_count(scenario))
     await scenario.make_callback_due(stranger, attempt=16)
 
 
-async def _parked(scenario: Scenario) -> int:
+async def parked_count(scenario: Scenario) -> int:
     async with client_of(scenario.stack.redis.url) as redis:
         return await ParkedCallbacks(redis, scenario.sealer).count()
 
 
-async def _nothing_is_parked(scenario: Scenario) -> bool:
-    return await _parked(scenario) == 0
+async def _nothing_isparked_count(scenario: Scenario) -> bool:
+    return await parked_count(scenario) == 0
 
 
-async def _is_one_parked(scenario: Scenario) -> bool:
-    return await _parked(scenario) == 1
+async def _is_oneparked_count(scenario: Scenario) -> bool:
+    return await parked_count(scenario) == 1

@@ -1,9 +1,12 @@
 """Where Postgres is, what its faults are to us, and TLS against a server that has it."""
 
 import asyncio
+import os
 import socket
 from os import urandom
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from time import monotonic
 
 import pytest
 from msgspec.structs import asdict
@@ -11,7 +14,7 @@ from msgspec.structs import asdict
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres, free_port
-from storage.postgres.database import CONNECTIONS_MAX, Database, connect, read_address
+from storage.postgres.database import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, Database, connect, read_address
 from storage.tls import TlsName
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, opened
@@ -95,10 +98,52 @@ async def test_opening_connects_to_nothing_and_closing_what_was_not_opened_does_
 
 async def test_it_says_whether_it_answers(database_url: str) -> None:
     async with opened(database_url) as db:
-        assert await db.ping()
+        assert await db.can_write()
     async with opened(f"postgres://a@127.0.0.1:{free_port()}/shop") as db:
-        assert not await db.ping()
-    assert not await Database(read_address(database_url, "")).ping()
+        assert not await db.can_write()
+    assert not await Database(read_address(database_url, "")).can_write()
+
+
+async def test_connections_to_a_former_primary_are_replaced_by_new_ones(database_url: str) -> None:
+    """After a failover by name the open connections still lead to the old server, which has become read-only."""
+    async with connected(database_url) as operator:
+        name = await operator.fetchval("SELECT current_database()")
+        # Only of connections that are opened from now on.
+        await operator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        async with opened(database_url) as db:
+            await asyncio.gather(*(db.fetchval("SELECT pg_sleep(0.1)") for _ in range(CONNECTIONS_MAX)))
+            await operator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            with pytest.raises(DatabaseUnavailable, match="ReadOnlySQLTransactionError"):
+                await db.execute("CREATE TABLE kept ()")
+            await asyncio.gather(*(db.execute(f"CREATE TABLE kept_{n} ()") for n in range(CONNECTIONS_MAX)))
+
+
+async def test_a_readiness_check_replaces_connections_to_a_former_primary(database_url: str) -> None:
+    """A process that only reads would show what the old server knows for ever."""
+    async with connected(database_url) as operator:
+        name = await operator.fetchval("SELECT current_database()")
+        await operator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        async with opened(database_url) as db:
+            assert await db.fetchval("SELECT 1") == 1
+            await operator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            assert not await db.can_write()
+            assert await db.can_write()
+
+
+async def test_a_statement_that_a_frozen_server_does_not_answer_can_be_given_up(database_url: str) -> None:
+    """Its cancelling is not answered either: the connection is dropped, and the next statement opens another one."""
+    async with opened(database_url) as db:
+        frozen = await db.fetchval("SELECT pg_backend_pid()")
+        os.kill(frozen, SIGSTOP)
+        try:
+            began = monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await db.fetchval("SELECT 1")
+            assert monotonic() - began < ACQUIRE_TIMEOUT_S / 2
+            assert await db.fetchval("SELECT pg_backend_pid()") != frozen
+        finally:
+            os.kill(frozen, SIGCONT)
 
 
 async def test_a_process_holds_four_connections_at_most(database_url: str) -> None:
@@ -268,5 +313,5 @@ async def test_a_server_that_restarts_is_used_again(server_directory: Path) -> N
             with pytest.raises(DatabaseUnavailable):
                 await db.fetchval("SELECT 1")
             await asyncio.to_thread(server.start)
-            assert await eventually(db.ping)
+            assert await eventually(db.can_write)
             assert await db.fetchval("SELECT 1") == 1

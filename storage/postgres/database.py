@@ -198,7 +198,7 @@ class Database:
     async def _expire(self, pool: asyncpg.Pool) -> None:
         """Let every connection be opened anew before its next use."""
         now = asyncio.get_running_loop().time()
-        if now - self._expired_at >= EXPIRE_GAP_S:
+        if pool.get_size() and now - self._expired_at >= EXPIRE_GAP_S:
             self._expired_at = now
             log.warning("database_connections_expired", host=self._address.host, port=self._address.port)
             await pool.expire_connections()

@@ -14,7 +14,7 @@ from api.http import openapi
 from api.http.asgi import App
 from api.http.auth import ApiKeys
 from api.http.event_stream import OpenStreams
-from api.http.request import BODY_TIMEOUT_S
+from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.limits import RefreshLimits
 from api.refreshes import Refreshes
 from runtime.accounts import KEEP_CURRENT_S
@@ -48,7 +48,8 @@ async def open_application(
         draining=draining,
         openapi=openapi.document(table, routes.PARAMETERS),
     )
-    keys, settings = ApiKeys(resources.db), resources.settings
+    keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
+    lag.watch()
     # Without it callbacks could not be verified any more once their channel has changed its keys.
     keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
     beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(keep_current)]
@@ -61,9 +62,11 @@ async def open_application(
             trusted_proxy_hops=settings.trusted_proxy_hops,
             is_https=settings.public_url.lower().startswith("https://"),
             body_timeout_s=body_timeout_s,
+            lag=lag,
         )
         await context.refreshes.close(REFRESHES_WAIT_S)
     finally:
+        lag.end()
         for task in beside:
             await _end(task)
 

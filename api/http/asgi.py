@@ -25,6 +25,7 @@ from api.http.request import (
     BODY_TIMEOUT_S,
     Body,
     ClientGone,
+    LoopLag,
     Receive,
     Request,
     Scope,
@@ -39,6 +40,11 @@ from api.http.request import (
 from api.http.response import EventStream, HeaderList, Reply, Response, encode_headers
 from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
+
+LAG_MAX_S = 1.0
+CALLBACK_LAG_MAX_S = 3.0
+"""A process that is so late answers 503 at once: what it began would end in a time-out. Callbacks have longer, but less
+than the five seconds of the channels."""
 
 REQUESTS_MAX = 512
 """At once, streams not counted. Beyond, 503 with Retry-After is kinder than a queue that ends in time-outs."""
@@ -100,6 +106,7 @@ class App(Generic[C]):
         trusted_proxy_hops: int = 0,
         is_https: bool = False,
         body_timeout_s: float = BODY_TIMEOUT_S,
+        lag: LoopLag | None = None,
     ) -> None:
         self.context = context
         self.keys = keys
@@ -110,6 +117,7 @@ class App(Generic[C]):
         self._every: HeaderList = [HSTS] if is_https else []
         self._places = Shares(REQUESTS_MAX, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
         self._bodies = Waiting()
+        self._lag = lag or LoopLag()
         self._has_warned_of_proxy = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,7 +181,8 @@ class App(Generic[C]):
             self._bodies.cut(PRESSED_BODY_S)
         is_callback = route.auth is Auth.SIGNATURE
         is_full = exchange.scope.get("state", {}).get("is_full", False) and not is_callback
-        if is_full or not self._places.take(address, kept=0 if is_callback else REQUESTS_KEPT):
+        is_late = self._lag.seconds > (CALLBACK_LAG_MAX_S if is_callback else LAG_MAX_S)
+        if is_late or is_full or not self._places.take(address, kept=0 if is_callback else REQUESTS_KEPT):
             yield False
             return
         try:

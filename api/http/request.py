@@ -234,3 +234,27 @@ class Waiting:
                 return
             del self._since[key]
             end()
+
+
+LAG_INTERVAL_S = 0.1
+
+
+class LoopLag:
+    """How late this process is for what is due: the mean of its last turns, so that one pause alone counts half."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """Measure until `end`."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LAG_INTERVAL_S, self._measure, loop.time() + LAG_INTERVAL_S)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _measure(self, due_at: float) -> None:
+        self.seconds = (self.seconds + asyncio.get_running_loop().time() - due_at) / 2
+        self.watch()

@@ -17,14 +17,11 @@ import structlog
 from redis.asyncio import Redis
 
 from core.errors import RedisUnavailable, TooManyRequests
-from storage.redis.client import Batches, RedisLink, redis_errors
+from storage.redis.client import Patience, RedisLink, redis_errors
 
 CHANNEL = "nodrop:changes"
 PAIRS_MAX = 1000
 """Changes in one message; more are split into several."""
-
-WAITING_MAX = 10_000
-"""Changes that wait to be published."""
 
 LISTENERS_MAX = 10_000
 PUBLISH_TIMEOUT_S = 0.5
@@ -66,30 +63,27 @@ class Changes:
         self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._count = 0
         self._mute_until = 0.0
-        self._batches = Batches(self._publish, limit_s=PUBLISH_TIMEOUT_S, items_max=WAITING_MAX)
         self._publishing = RedisLink("publishing changes")
         self._listening = RedisLink("listening to changes")
 
     # -- publishing
 
     async def publish(self, pairs: Sequence[tuple[str, int]]) -> None:
-        """Publish to all processes that these orders have these versions now. Never raises."""
+        """Publish to all processes that these orders have these versions now. One round trip; never raises."""
         now = asyncio.get_running_loop().time()
         if not pairs or now < self._mute_until:
             return
         try:
-            await self._batches.add(pairs)
+            with redis_errors():
+                async with Patience(PUBLISH_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                    for start in range(0, len(pairs), PAIRS_MAX):
+                        pipe.publish(CHANNEL, msgspec.json.encode(pairs[start : start + PAIRS_MAX]))
+                    await pipe.execute()
         except RedisUnavailable as error:
             self._publishing.lost(error)
             self._mute_until = now + PUBLISH_PAUSE_S
         else:
             self._publishing.up()
-
-    async def _publish(self, pairs: Sequence[tuple[str, int]]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for start in range(0, len(pairs), PAIRS_MAX):
-                pipe.publish(CHANNEL, msgspec.json.encode(pairs[start : start + PAIRS_MAX]))
-            await pipe.execute()
 
     # -- listening
 

@@ -1,5 +1,6 @@
 """The way to a handler: routes, keys, bodies, JSON. Every fault of a client is a problem, never a 500."""
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -9,9 +10,9 @@ import pytest
 
 from api import routes
 from api.context import Context
-from api.http.asgi import REQUESTS_MAX, App
+from api.http.asgi import LAG_MAX_S, REQUESTS_MAX, App
 from api.http.fields import parse_json
-from api.http.request import client_address
+from api.http.request import LoopLag, client_address
 from api.http.route import JSON_BODY_BYTES_MAX, Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest
@@ -19,6 +20,7 @@ from core.money import AMOUNT_MAX
 from runtime.resources import Resources
 from tests.api.conftest import terms
 from tests.api.driver import Client
+from tests.servers import eventually
 
 TABLE = routes.table(65_536)
 GUARDED = [route for route in TABLE if route.auth is Auth.API_KEY]
@@ -91,6 +93,33 @@ async def test_beyond_its_room_it_says_503_at_once_and_health_is_still_readable(
     refused = await client.get("/v1/orders")
     assert (refused.status, refused.problem, refused.headers["retry-after"]) == (503, "unavailable", "2")
     assert (await client.get("/healthz")).status == 200
+
+
+async def test_a_process_that_is_late_says_503_at_once_and_takes_callbacks_for_longer(client: Client) -> None:
+    """What it began would end in a time-out, and its reminders would be late."""
+    lag = client.app._lag
+    for seconds, statuses in ((0.5, (200, 404)), (1.5, (503, 404)), (3.5, (503, 503))):
+        lag.seconds = seconds
+        order, callback = await client.get("/v1/orders"), await client.post("/callbacks/nobody", {})
+        assert (order.status, callback.status) == statuses, seconds
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_one_pause_of_the_loop_is_no_lag_yet_and_several_are() -> None:
+    lag = LoopLag()
+    now = asyncio.get_running_loop().time()
+    lag._measure(now - 1.8)
+    assert lag.seconds < LAG_MAX_S
+    lag.end()
+    lag._measure(now - 1.8)
+    assert lag.seconds > LAG_MAX_S
+    lag.end()
+
+
+async def test_the_lag_of_the_application_is_measured(client: Client) -> None:
+    lag = client.app._lag
+    lag.seconds = 8.0
+    await eventually(lambda: lag.seconds < 0.5)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

@@ -65,6 +65,9 @@ class Outcome(StrEnum):
     DISPUTE_ENDED = "dispute_ended"
     # an operator's decision about late money
     NOT_ACCEPTABLE = "not_acceptable"
+    # personal data
+    ERASED = "erased"
+    NOT_ERASABLE = "not_erasable"
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
+Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
+
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
@@ -80,6 +82,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     # -- notifications
     notify_allow_nets: str = ""
     notify_timeout_s: Positive = 10.0
+
+    # -- retention
+    callbacks_keep_days: Days = 180
+    notifications_keep_days: Days = 90
+    observations_keep_days: Days = 90
+    cases_keep_days: Days = 365
 
     # -- the process
     shutdown_grace_s: Positive = 10.0

@@ -10,6 +10,7 @@ from flows.notify import Notifier
 from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
+from flows.retention import delete_old
 from flows.sweep import sweep_once, swept_kinds
 from flows.take_over import BEAT_S, Peers, beat_once
 from flows.undelivered import ask_undelivered
@@ -20,8 +21,8 @@ from runtime.resources import Resources
 from storage.postgres.collisions import open_collision_cases
 from storage.postgres.observations import keep_partitions
 
-OBSERVATIONS_KEEP_DAYS = 90
 PARTITIONS_INTERVAL_S = 3600.0
+RETENTION_INTERVAL_S = 3600.0
 COLLISIONS_INTERVAL_S = 60.0
 WORLDS_INTERVAL_S = 60.0
 RECONCILE_INTERVAL_S = 60.0
@@ -47,7 +48,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
     """Loops of a worker process that runs all lanes. The sweeps need Postgres alone, and end with `stop`."""
     settings = resources.settings
     horizon_s = settings.arm_horizon_s
-    keep_house = partial(keep_partitions, resources.db, keep_days=OBSERVATIONS_KEEP_DAYS)
+    keep_house = partial(keep_partitions, resources.db, keep_days=settings.observations_keep_days)
     flush_noticed_s = min(1.0, settings.sweep_interval_s)
     return (
         *(
@@ -60,6 +61,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
         Loop("drain", flush_noticed_s, partial(_drain, resources)),
         Loop("undelivered", settings.undelivered_interval_s, partial(ask_undelivered, resources)),
         Loop("keep_house", PARTITIONS_INTERVAL_S, keep_house),
+        Loop("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
         Loop("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, resources.db)),
         Loop("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
         Loop("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),

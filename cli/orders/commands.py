@@ -14,6 +14,7 @@ import click
 from api.v1.schemas import OrderView
 from api.v1.views import view_order
 from cli.environment import current_settings, with_database, with_resources
+from cli.orders.personal_data import erase, export
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.errors import NotFound
@@ -71,6 +72,10 @@ class Since(click.ParamType[timedelta | datetime]):
 @click.group(epilog="Example: nodrop orders show 2026-1123-0001")
 def orders() -> None:
     """Look at orders; ask about one, end one, decide about its money."""
+
+
+orders.add_command(export)
+orders.add_command(erase)
 
 
 @orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")

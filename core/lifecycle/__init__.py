@@ -8,6 +8,7 @@
     plan_callback, callback_result  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
+    on_erase, open_work             an operator erases personal texts once nothing is open
     on_refresh                      the payments that a refresh queries, closed ones too
     on_refund_requested             an operator gives back money that did not pay the order
     on_capture_refused              the channel's definite refusal to take the money of an approval
@@ -25,6 +26,7 @@ from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capt
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.disputing import on_dispute, shows_other_money
 from core.lifecycle.ending import is_definitely_unpaid
+from core.lifecycle.erasing import on_erase, open_work
 from core.lifecycle.judging import (
     CallbackPlan,
     mismatch,
@@ -80,6 +82,7 @@ __all__ = [
     "on_created",
     "on_deadline",
     "on_dispute",
+    "on_erase",
     "on_late_accepted",
     "on_query",
     "on_refresh",
@@ -87,6 +90,7 @@ __all__ = [
     "on_refund_requested",
     "on_unanswered",
     "open_payment",
+    "open_work",
     "other_named",
     "place",
     "plan_callback",

@@ -34,7 +34,8 @@ updated_orders AS (
     UPDATE orders o
        SET version = r.version, status = r.status, expires_at = r.expires_at, handed_off_at = r.handed_off_at,
            paid_by_account = r.paid_by_account, paid_by_out_trade_no = r.paid_by_out_trade_no, paid_at = r.paid_at,
-           closed_at = r.closed_at, updated_at = now()
+           closed_at = r.closed_at, subject = r.subject, return_url = r.return_url, metadata = r.metadata,
+           updated_at = now()
       FROM order_rows r
      WHERE r.operation = 'update' AND o.order_no = r.order_no AND o.version = r.version - 1
     RETURNING o.order_no, o.version

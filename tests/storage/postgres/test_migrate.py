@@ -29,6 +29,8 @@ ALL = [
     "0013_trust.sql",
     "0017_processes.sql",
     "0019_data_life.sql",
+    "0022_callbacks_over.sql",
+    "0023_notifications_over.sql",
 ]
 
 

@@ -15,7 +15,7 @@ from api.http.asgi import App
 from api.http.auth import ApiKeys
 from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S, LoopLag
-from api.limits import RefreshLimits
+from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.loop import run_periodically
@@ -43,6 +43,7 @@ async def open_application(
     context = Context(
         resources=resources,
         limits=RefreshLimits(),
+        guesses=Guesses(),
         streams=streams or OpenStreams(),
         refreshes=Refreshes(resources),
         draining=draining,

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from api.http.event_stream import OpenStreams
-from api.limits import RefreshLimits
+from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
 from runtime.resources import Resources
 
@@ -19,6 +19,7 @@ class Context:
 
     resources: Resources
     limits: RefreshLimits
+    guesses: Guesses
     streams: OpenStreams
     refreshes: Refreshes
     draining: asyncio.Event

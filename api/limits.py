@@ -1,4 +1,4 @@
-"""Limits on the refreshes of buyers: sliding windows per order and per address, in bounded memory.
+"""Limits on buyers, in bounded memory: refreshes per order and per address, and guesses of page tokens per address.
 
 Each process counts for itself. What all processes together may ask of a channel is the account's rate, kept elsewhere.
 """
@@ -6,12 +6,13 @@ Each process counts for itself. What all processes together may ask of a channel
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import msgspec
 
-from core.errors import TooManyRequests
+from core.errors import NotFound, TooManyRequests
 
 KEYS_MAX = 20_000
 """Orders and addresses remembered, each with some instants: a few megabytes. The longest idle is forgotten first."""
@@ -91,3 +92,55 @@ class RefreshLimits:
     def wait_s(self, order_no: str) -> float:
         """Seconds until this order may be refreshed again."""
         return self._orders.wait_s(order_no, self._clock())
+
+
+GUESSES_PER_MINUTE = 300
+"""Look-ups under way count too, until they find something: a whole office may open pages at once."""
+
+_GUESS_S = 60.0 / GUESSES_PER_MINUTE
+
+
+class Guesses:
+    """Look-ups of page tokens that found nothing, by address: 300 at once, then five a second."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic, *, keys_max: int = KEYS_MAX) -> None:
+        self._clock = clock
+        self._keys_max = keys_max
+        self._paid_until: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._paid_until)
+
+    @contextmanager
+    def look_up(self, address: str) -> Iterator[None]:
+        """Count a look-up, and take it back unless it ends with `NotFound`.
+
+        Raises:
+            TooManyRequests: with the seconds until the next is allowed.
+        """
+        self._take(address)
+        try:
+            yield
+        except NotFound:
+            raise
+        except BaseException:
+            self._take_back(address)
+            raise
+        self._take_back(address)
+
+    def _take(self, address: str) -> None:
+        now = self._clock()
+        until = max(now, self._paid_until.get(address, 0.0)) + _GUESS_S
+        if until > now + 60.0 + _GUESS_S / 2:
+            raise TooManyRequests("too many addresses of pages that do not exist", retry_after_s=until - now - 60.0)
+        self._paid_until[address] = until
+        self._paid_until.move_to_end(address)
+        if len(self._paid_until) > self._keys_max:
+            self._paid_until.popitem(last=False)
+
+    def _take_back(self, address: str) -> None:
+        until = self._paid_until.get(address, 0.0) - _GUESS_S
+        if until > self._clock():
+            self._paid_until[address] = until
+        else:
+            self._paid_until.pop(address, None)

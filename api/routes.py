@@ -77,7 +77,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         # -- channels
         Route("POST", "/callbacks/{account}", _SIGNED, raw_body(callback_body_bytes_max, callbacks.receive),
               "A channel's callback, raw or forwarded raw", {200: Media("*/*")},
-              (UnknownAccount, CallbackForged, CallbackStale)),
+              (CallbackForged, CallbackStale)),
 
         # -- buyers
         Route("GET", "/o/sw.js", _ANYONE, plain(pages.serve_worker), "The pages' service worker",
@@ -86,11 +86,12 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: _PAGE}),
         Route("GET", "/o/static/{name}", _ANYONE, plain(pages.serve_asset), "The pages' files",
               {200: Media("*/*")}, (NotFound,)),
-        Route("GET", "/o/{token}", _TOKEN, plain(pages.show), "An order's page", {200: _PAGE, 404: _PAGE, 503: _PAGE}),
+        Route("GET", "/o/{token}", _TOKEN, plain(pages.show), "An order's page",
+              {200: _PAGE, 404: _PAGE, 429: _PAGE, 503: _PAGE}),
         Route("GET", "/o/{token}/return", _TOKEN, plain(pages.come_from_channel),
               "Where channels send buyers back to", {303: _SEE_OTHER, 404: _PAGE}),
         Route("GET", "/o/{token}/status", _TOKEN, plain(pages.show_status), "An order's public state",
-              {200: PageStatus}, (NotFound,)),
+              {200: PageStatus}, (NotFound, TooManyRequests)),
         Route("GET", "/o/{token}/events", _TOKEN, plain(pages.stream), "An order's public states as they come",
               {200: _EVENTS}, (NotFound, TooManyRequests)),
         Route("POST", "/o/{token}/refresh", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.refresh),

@@ -82,7 +82,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     # -- notifications
     notify_allow_nets: str = ""
     notify_timeout_s: Positive = 10.0
-    egress_proxy: str = ""
 
     # -- retention
     callbacks_keep_days: Days = 180

@@ -88,10 +88,10 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def response(error: BaseException, request_id: str, *headers: tuple[str, str]) -> Response:
-    """The problem of this fault. A fault on our side is not explained to the outside."""
+    """The problem of this fault. A fault on our side is not explained to the outside, nor a forgery to its maker."""
     kind = kind_of(error)
-    is_ours = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "" if is_ours or not isinstance(error, errors.NodropError) else error.detail
+    is_silent = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.CallbackRejected)
+    detail = "" if is_silent or not isinstance(error, errors.NodropError) else error.detail
     return _response(kind, detail, request_id, *_headers(error, kind), *headers)
 
 

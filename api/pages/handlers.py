@@ -55,15 +55,17 @@ log = structlog.get_logger()
 
 
 async def show(context: Context, request: Request) -> Response:
-    """The page. When the state cannot be read it says *processing* and polls, as in a browser that is offline."""
+    """The page. When the state is not read it says *processing* and polls, as in a browser that is offline."""
     lang, requested = _language(request)
     try:
         state = await _find(context, request)
     except NotFound:
         return _html(page_html.missing(lang, requested), 404)
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, TooManyRequests) as error:
         page = page_html.Page(lang=lang, requested_lang=requested, token=request.params["token"])
-        return _html(page_html.render(page), 503, ("retry-after", "5"))
+        return _html(
+            page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
+        )
     wait_s = _retry_after_s(context, state)
     return _html(page_html.render(page_html.page_of(state, lang=lang, requested_lang=requested, retry_after_s=wait_s)))
 
@@ -145,7 +147,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
         yield reconnect_hint()
         while True:
             try:
-                state = await _find(context, request)
+                state = await _look_up(context, request.params["token"])
             except DatabaseUnavailable:
                 yield HEARTBEAT
             except NotFound:  # the token has expired
@@ -166,7 +168,12 @@ async def _events(context: Context, request: Request, order_no: str, version: in
 
 
 async def _find(context: Context, request: Request) -> OrderState:
-    token = request.params["token"]
+    """The order of the token. Raises NotFound, and TooManyRequests after many tokens of this address that are none."""
+    with context.guesses.look_up(request.address):
+        return await _look_up(context, request.params["token"])
+
+
+async def _look_up(context: Context, token: str) -> OrderState:
     state = None
     if _TOKEN.fullmatch(token):
         state = await find_state_by_page_token(

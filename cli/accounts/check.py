@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import ListsSubscribed
 from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
-from channels.egress_proxy import egress_proxy
 from channels.hosts import WITHOUT_HOST, host_problem, is_own_host
 from channels.kit.signed_message import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
 from cli.accounts.siblings import find_siblings, sibling_warning
-from cli.environment import current_settings
 from cli.findings import Finding, Level, has_error
 from cli.output import Stop
 from core.account import AccountConfig
@@ -79,7 +77,7 @@ async def check_account(account: AccountConfig, public_url: str, *, is_online: b
     if account.channel not in ADAPTERS:
         return [Finding("channel", Level.ERROR, f"{account.channel} is none of {', '.join(ADAPTERS)}")]
     findings = _keys(account.channel, account.credentials, reported=set())
-    async with Transport(timeout_s=ONLINE_TIMEOUT_S, proxy=egress_proxy(current_settings())) as transport:
+    async with Transport(timeout_s=ONLINE_TIMEOUT_S) as transport:
         try:
             open_channel(account, transport)
         except ConfigurationError as error:

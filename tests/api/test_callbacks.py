@@ -108,10 +108,19 @@ async def test_a_stale_callback_is_400(client: Client, buyer: Client, account: s
         assert (response.status, response.problem) == (400, "callback_stale"), minutes
 
 
-async def test_an_unknown_account_is_404(buyer: Client, account: str) -> None:
+async def test_an_unknown_account_is_refused_as_a_forged_callback_is(buyer: Client, account: str) -> None:
+    """A stranger does not learn which accounts there are."""
+    forged = await send(buyer, b"{}", signed(b"{}", secret="a stranger's secret, as long as it is"))
     for name in ("nobody", "MAIN", "a" * 41, "main%0A", "%ff", "main'--"):
         response = await send(buyer, b"{}", {}, name)
-        assert (response.status, response.problem) == (404, "unknown_account"), name
+        assert (response.status, response.problem) == (401, "callback_forged"), name
+        assert without_ids(response) == without_ids(forged), name
+
+
+def without_ids(response: Response) -> tuple[dict[str, str], dict[str, Any]]:
+    """All that a stranger sees, apart from the id that every request has."""
+    headers = {name: text for name, text in response.headers.items() if name != "x-request-id"}
+    return headers, response.json | {"instance": ""}
 
 
 async def test_the_body_reaches_the_inbox_byte_for_byte(

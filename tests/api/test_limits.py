@@ -1,9 +1,11 @@
-"""Limits on refreshes, with a clock that the test sets."""
+"""Limits on refreshes and guesses, with a clock that the test sets."""
+
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from api.limits import PER_ADDRESS, PER_ORDER, RefreshLimits, Rule, Window
-from core.errors import TooManyRequests
+from api.limits import GUESSES_PER_MINUTE, PER_ADDRESS, PER_ORDER, Guesses, RefreshLimits, Rule, Window
+from core.errors import NotFound, TooManyRequests
 
 
 class Clock:
@@ -72,3 +74,53 @@ def test_memory_is_bounded_and_the_longest_idle_is_forgotten_first() -> None:
 def test_the_rules_are_those_of_the_documentation() -> None:
     assert (Rule(1, 3.0), Rule(10, 60.0)) == PER_ORDER
     assert (Rule(60, 60.0),) == PER_ADDRESS
+
+
+def guess(guesses: Guesses, address: str = "1.1.1.1", *, finds: bool = False) -> float:
+    """Seconds until the next guess; 0 when this one was made."""
+    try:
+        with suppress(NotFound), guesses.look_up(address):
+            _look_up(finds=finds)
+    except TooManyRequests as refused:
+        return refused.retry_after_s
+    return 0.0
+
+
+def _look_up(*, finds: bool) -> None:
+    if not finds:
+        raise NotFound
+
+
+def test_an_address_guesses_three_hundred_times_a_minute() -> None:
+    clock = Clock()
+    guesses = Guesses(clock)
+    assert [guess(guesses) for _ in range(GUESSES_PER_MINUTE)] == [0.0] * GUESSES_PER_MINUTE
+    assert guess(guesses) == pytest.approx(0.2)
+    assert guess(guesses, finds=True) == pytest.approx(0.2), "whether it would find one is not told"
+    assert guess(guesses, "2.2.2.2") == 0.0
+    clock.now += 1
+    assert [guess(guesses) for _ in range(6)] == [0.0] * 5 + [pytest.approx(0.2)]
+
+
+def test_a_look_up_that_finds_its_order_is_not_counted() -> None:
+    guesses = Guesses(Clock())
+    for _ in range(2 * GUESSES_PER_MINUTE):
+        assert guess(guesses, finds=True) == 0.0
+    assert len(guesses) == 0
+    assert [guess(guesses) for _ in range(GUESSES_PER_MINUTE + 1)][-1] > 0
+
+
+def test_guesses_under_way_count() -> None:
+    guesses = Guesses(Clock())
+    with ExitStack() as under_way:
+        for _ in range(GUESSES_PER_MINUTE):
+            under_way.enter_context(guesses.look_up("1.1.1.1"))
+        assert guess(guesses) > 0
+    assert guess(guesses) == 0.0
+
+
+def test_addresses_that_guess_are_remembered_in_bounded_memory() -> None:
+    guesses = Guesses(Clock(), keys_max=100)
+    for number in range(1000):
+        guess(guesses, str(number))
+    assert len(guesses) == 100

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from api import routes
+from api.application import open_application
 from api.context import Context
 from api.http.asgi import LAG_MAX_S, REQUESTS_MAX, App
 from api.http.fields import parse_json
@@ -17,8 +18,9 @@ from api.http.route import JSON_BODY_BYTES_MAX, Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest
 from core.money import AMOUNT_MAX
-from runtime.resources import Resources
-from tests.api.conftest import terms
+from core.settings import Settings
+from runtime.resources import Resources, open_resources
+from tests.api.conftest import terms, token_of
 from tests.api.driver import Client
 from tests.servers import eventually
 
@@ -98,7 +100,7 @@ async def test_beyond_its_room_it_says_503_at_once_and_health_is_still_readable(
 async def test_a_process_that_is_late_says_503_at_once_and_takes_callbacks_for_longer(client: Client) -> None:
     """What it began would end in a time-out, and its reminders would be late."""
     lag = client.app._lag
-    for seconds, statuses in ((0.5, (200, 404)), (1.5, (503, 404)), (3.5, (503, 503))):
+    for seconds, statuses in ((0.5, (200, 401)), (1.5, (503, 401)), (3.5, (503, 503))):
         lag.seconds = seconds
         order, callback = await client.get("/v1/orders"), await client.post("/callbacks/nobody", {})
         assert (order.status, callback.status) == statuses, seconds
@@ -293,3 +295,31 @@ def test_ordinary_json_is_read_as_it_is() -> None:
 def test_forwarded_addresses_count_only_as_far_as_proxies_are_trusted(forwarded: str, hops: int, address: str) -> None:
     headers = {"x-forwarded-for": forwarded} if forwarded else {}
     assert client_address({"client": ("192.0.2.1", 1)}, headers, hops) == address
+
+
+# -- HTTPS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("public_url", "expected"), [("https://pay.test", "max-age=31536000"), ("http://pay.test", None)]
+)
+async def test_browsers_are_told_to_stay_with_https_where_it_is_the_public_address(
+    settings: Settings, client: Client, public_url: str, expected: str | None
+) -> None:
+    order = (await client.post("/v1/orders", terms())).json
+    async with (
+        open_resources(msgspec.structs.replace(settings, public_url=public_url)) as resources,
+        open_application(resources, asyncio.Event()) as app,
+    ):
+        caller = Client(app)
+        for path in ("/healthz", "/o/shell", "/none", f"/o/{token_of(order)}"):
+            assert (await caller.get(path)).headers.get("strict-transport-security") == expected, path
+        async with caller.stream(f"/o/{token_of(order)}/events") as stream:
+            await stream.until(lambda now: now.status)
+        assert stream.headers.get("strict-transport-security") == expected
+
+
+async def test_a_host_that_is_missing_or_none_is_400(client: Client) -> None:
+    for host in ("", "a, b", "a b", "a/b", "a@b", "é"):
+        response = await client.get("/healthz", host=host)
+        assert (response.status, response.problem) == (400, "invalid_request"), host

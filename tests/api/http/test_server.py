@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
@@ -14,46 +13,11 @@ import pytest
 from api.http import protocol
 from core.settings import Settings
 from demo.service import NO_TLS
-from runtime.resources import Resources
-from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
+from tests.api.http.wire import exchange
 from tests.servers import Process, eventually
 
 CANARY = "canary-4242424242424242"
-
-
-@pytest.fixture
-async def process(settings: Settings, tmp_path: Path) -> AsyncIterator[Process]:
-    process = Process("api", env=environment(settings), log=tmp_path / "api.log")
-    async with process:
-        await process.wait_for_http(f"{settings.public_url}/healthz")
-        yield process
-
-
-@pytest.fixture
-async def http(settings: Settings, resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
-    _, key = await create_api_key(resources.db, "tests")
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(
-        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS
-    ) as client:
-        yield client
-
-
-async def exchange(settings: Settings, sent: bytes, within_s: float = 30.0) -> bytes:
-    """Everything that comes back on a connection until the server closes or resets it."""
-    reader, writer = await asyncio.open_connection(settings.host, settings.port)
-    try:
-        came = b""
-        with suppress(ConnectionError):
-            writer.write(sent)
-            await writer.drain()
-            async with asyncio.timeout(within_s):
-                while block := await reader.read(65_536):
-                    came += block
-        return came
-    finally:
-        writer.close()
 
 
 async def test_sigterm_ends_streams_with_a_retry_and_exits_with_0(
@@ -101,7 +65,7 @@ async def test_requests_under_way_are_answered_during_a_drain(process: Process, 
     await process.wait_for_line("api_draining")
     writer.write(b"cd")
     response = await asyncio.wait_for(reader.read(), 30)
-    assert response.startswith(b"HTTP/1.1 404")
+    assert response.startswith(b"HTTP/1.1 401")
     assert await exited == 0
     writer.close()
 

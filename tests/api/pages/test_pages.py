@@ -50,18 +50,6 @@ async def test_the_page_says_processing_until_the_channel_says_paid(
     assert " hidden><button" in after, "there is nothing left to refresh"
 
 
-async def test_a_return_takes_no_answer_from_before_it(
-    client: Client, buyer: Client, account: str, channel: Channel
-) -> None:
-    """The page was refreshed a moment ago, and the buyer has paid since."""
-    order = await place(client, account=account)
-    address = f"/o/{token_of(order)}"
-    await buyer.post(f"{address}/refresh", {})
-    await channel.pay(order["payments"][0]["out_trade_no"])
-    await buyer.get(f"{address}/return")
-    assert heading(await buyer.get(address)) == "Paid"
-
-
 async def test_the_page_says_preparing_before_there_is_anything_to_pay(client: Client, buyer: Client) -> None:
     assert heading(await buyer.get(f"/o/{token_of(await place(client))}")) == "Preparing payment"
 
@@ -283,3 +271,31 @@ async def test_files_are_named_by_their_content_and_kept_for_ever(buyer: Client)
     assert (await buyer.get("/o/static/order.000000000000.js")).headers["cache-control"] == "no-store"
     for name in ("order.js", "..%2Fasgi.py", "nothing.000000000000.js", "sw.000000000000.js"):
         assert (await buyer.get(f"/o/static/{name}")).status == 404
+
+
+# -- guesses -----------------------------------------------------------------------------------------------------------
+
+
+async def test_guesses_of_tokens_are_limited_by_address(client: Client, buyer: Client) -> None:
+    """Also those that are made at once: each is counted before it is looked up."""
+    client.app.context.guesses._clock = lambda: 1000.0
+    path = f"/o/{token_of(await place(client))}"
+    stranger = Client(client.app, address="198.51.100.66")
+    made: list[Response] = []
+    for left in (300, 100):
+        made = await asyncio.gather(*(stranger.get(f"/o/{number:022}/status") for number in range(200)))
+        assert sum(response.status == 404 for response in made) == min(200, left)
+    refused = max(made, key=lambda response: response.status)
+    assert (refused.problem, refused.headers["retry-after"]) == ("too_many_requests", "1")
+    for target in (path, f"/o/{'t' * 22}"):
+        assert (await stranger.get(f"{target}/events")).status == 429
+        page = await stranger.get(target)
+        assert (page.status, heading(page), page.headers["retry-after"]) == (429, "Payment processing", "5")
+    assert (await buyer.get(path)).status == 200, "another address is not concerned"
+
+
+async def test_the_page_of_an_order_is_opened_by_hundreds_at_once(client: Client, buyer: Client) -> None:
+    path = f"/o/{token_of(await place(client))}/status"
+    for _ in range(4):
+        responses = await asyncio.gather(*(buyer.get(path) for _ in range(100)))
+        assert {response.status for response in responses} == {200}

@@ -39,6 +39,7 @@ from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
 from storage.sealing import Sealer
+from tests.scenarios.leaks import leaks
 from tests.servers import ROOT, eventually
 
 UNIT_S = 0.1
@@ -64,6 +65,7 @@ QUIET_S = 40.0
 
 OVERDUE_S = 2 * LEASE_S
 AMOUNT = 8888
+METADATA = {"customer": "ana@customers.example"}
 SLOW_RATE_PER_S = 40
 """Rate of the account `slow` in any second, for all processes together."""
 
@@ -139,7 +141,7 @@ class Scenario:
         order_no = more.pop("order_no", None) or f"S-{uuid4().hex[:16]}"
         self._placed.append(order_no)
         terms = {"amount": AMOUNT, "currency": "CNY", "subject": "Tea, 250 g", "notify_url": self.stack.notify_url}
-        return {"order_no": order_no, "expires_in_s": 600, **terms, **more}
+        return {"order_no": order_no, "expires_in_s": 600, "metadata": METADATA, **terms, **more}
 
     async def post(self, path: str, body: object = None, *, api: int = 0) -> httpx.Response:
         """Send a POST to the API, with the merchant's key."""
@@ -423,7 +425,7 @@ class Scenario:
 
     async def settle(self) -> None:
         """Stop all faults, close open orders, and wait for the end of all work: then I1 to I7 hold, and no process has
-        logged an unexpected error.
+        logged an unexpected error, or a text that no log may hold.
         """
         await self.faults()
         await self.merchant_faults()
@@ -432,7 +434,9 @@ class Scenario:
                 await self.close(order_no)
         await eventually(self._is_quiet, QUIET_S, 0.1)
         assert await self.violations() == []
-        assert self._unexpected_errors() == set()
+        logs = self._new_logs()
+        assert _unexpected_errors(logs) == set()
+        assert await leaks(self.stack, self.db, self._placed, logs) == set()
 
     async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
         """Return contradictions between the channel's ledger, the merchant's effects and our rows."""
@@ -440,11 +444,9 @@ class Scenario:
         books, now = await read_books(self.db)
         return check(ledger, effects, books, now=now, overdue_s=overdue_s)
 
-    def _unexpected_errors(self) -> set[str]:
-        """Return the unexpected exceptions in the logs of the web processes and the workers."""
-        new = (log.read_bytes()[size:].splitlines() for log, size in self._logs.items())
-        documents = (msgspec.json.decode(line) for lines in new for line in lines if b"_broke" in line)
-        return {f"{line['event']}: {line.get('error')} at {line.get('where')}" for line in documents}
+    def _new_logs(self) -> list[bytes]:
+        """Return what the web processes and the workers have logged in this scenario."""
+        return [log.read_bytes()[size:] for log, size in self._logs.items()]
 
     async def aclose(self) -> None:
         await asyncio.gather(*(shop.__aexit__() for shop in self._shops.values()))
@@ -457,6 +459,13 @@ class Scenario:
 
     async def _is_quiet(self) -> bool:
         return not await self.db.fetch(_LEFT, self._placed)
+
+
+def _unexpected_errors(logs: list[bytes]) -> set[str]:
+    """Return the unexpected exceptions in the logs."""
+    lines = (line for log in logs for line in log.splitlines() if b"_broke" in line)
+    documents = map(msgspec.json.decode, lines)
+    return {f"{line['event']}: {line.get('error')} at {line.get('where')}" for line in documents}
 
 
 def order_no_of(order: AnOrder) -> str:

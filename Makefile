@@ -28,7 +28,8 @@ up: setup ## Run the whole system on this machine, with Postgres and Redis of it
 
 # Processes that are killed and waited for, the browser and the fuzzer take most of the time of `make test`.
 QUICK := -m "not (scenario or slow or browser)" --ignore=tests/oracles
-PYTEST = $(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Compiled tests are kept: without them each of the four processes compiles all for eight seconds.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(IN_VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 unit: setup ## Run the tests that need no server and no other process: seconds
 	@$(PYTEST) -m "not servers" $(ARGS)

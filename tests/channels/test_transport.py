@@ -184,10 +184,10 @@ async def test_a_host_that_has_no_address_is_unavailable(transport: Transport) -
         await get(transport, "http://no-such-host.invalid")
 
 
-async def test_a_server_without_tls_is_unavailable(transport: Transport) -> None:
+async def test_a_server_without_tls_is_unavailable(hasty_transport: Transport) -> None:
     async with serving(respond_with(OK)) as peer:
         with pytest.raises(ChannelUnavailable):
-            await get(transport, peer.url.replace("http:", "https:"))
+            await get(hasty_transport, peer.url.replace("http:", "https:"))
 
 
 CUT: dict[str, Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = {

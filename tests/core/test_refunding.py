@@ -464,7 +464,8 @@ def _check(state: OrderState, *, pays: bool) -> None:
         assert state.refunds == ()
     elif not any(refund.status is RefundStatus.SUCCEEDED for refund in live):
         reasons = {reason for key, reason in state.open_cases if key == ALIPAY}
-        expected = CaseReason.PAID_LATE if _remaining(payment) else CaseReason.REFUNDED_OUTSIDE
+        # While a refund of ours is under way, a refund seen is that one.
+        expected = CaseReason.PAID_LATE if live or _remaining(payment) else CaseReason.REFUNDED_OUTSIDE
         assert expected in reasons, "this money has neither a refund nor a case"
 
 

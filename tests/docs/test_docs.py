@@ -182,3 +182,15 @@ def test_readme_and_docs_have_the_same_reading_list_of_at_most_1000_lines() -> N
     lines = {file: len(read(file).splitlines()) for file in files}
     assert len(lines) > 1
     assert sum(lines.values()) <= READING_LINES_MAX, lines
+
+
+def test_every_threat_has_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (S[0-9]+) \|.*\| ([^|]*) \|$", read("docs/security.md"), re.MULTILINE)
+    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, 39)]
+    there = set[str]()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        there |= set(re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE))
+    for number, named in rows:
+        tests = re.findall(r"`(\w+)`", named)
+        assert tests, number
+        assert set(tests) <= there, (number, set(tests) - there)

@@ -55,6 +55,17 @@ def decide_query(state: OrderState, evidence: Approved | None = None, arm_no: in
     return on_query(state, ALIPAY, evidence or approved(), RULES, Source.QUERY, arm_no=arm_no)
 
 
+def test_a_capture_at_the_last_attempt_leaves_the_payment_scheduled() -> None:
+    """The capture may have no answer: without its row nobody would ask what became of it."""
+    payment = a_payment(payable_until=NOW - timedelta(hours=1))
+    state = replace(a_state(an_order(), payment), pending=(a_row(ALIPAY, attempt=16),))
+    decision = decide_query(state, arm_no=SCHEDULED)
+    assert (decision.outcome, decision.capture) == (Outcome.CAPTURE_REQUESTED, (ALIPAY,))
+    assert [(arm.key, arm.attempt, arm.delay_s) for arm in decision.rearm] == [(ALIPAY, 17, 86_400.0)]
+    assert decision.change is not None
+    assert [case.reason for case in decision.change.cases] == [CaseReason.ATTEMPTS_EXHAUSTED]
+
+
 def test_an_approved_payment_is_captured_after_its_event_is_committed() -> None:
     """The event uses a version, so a payment or close that commits first wins."""
     decision = decide_query(a_state(an_order(), a_payment()))

@@ -569,6 +569,7 @@ def test_a_mismatch_at_the_last_attempt_opens_both_cases() -> None:
     decision = decide_query(at_attempt(16), paid(amount=1), arm_no=SCHEDULED)
     assert case_reasons(decision) == [CaseReason.AMOUNT_MISMATCH, CaseReason.ATTEMPTS_EXHAUSTED]
     assert decision.outcome is Outcome.MISMATCH
+    assert [(arm.key, arm.attempt, arm.delay_s) for arm in decision.rearm] == [(ALIPAY, 17, 86_400.0)]
 
 
 @pytest.mark.parametrize("kind", WITH_MONEY)

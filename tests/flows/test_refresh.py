@@ -1,6 +1,7 @@
 """Refreshes at the same time share one query; a trailing refresh gets a result from after its request."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from flows import refresh
 from flows.refresh import refresh_order
 from runtime.resources import Resources, open_resources
 from storage.postgres import pending
+from storage.postgres.pending import Leased
 from tests.flows.conftest import FlowHarness
 
 
@@ -93,6 +95,39 @@ async def test_a_refresh_waits_for_the_lease_and_makes_no_second_query(harness: 
     await pending.release(harness.resources.db, leased)
     await refresh_task
     assert harness.call_count() == 0
+
+
+async def test_a_return_from_the_channel_takes_no_answer_of_a_query_that_ran_before(harness: FlowHarness) -> None:
+    """The query under way may have read *unpaid* a moment before the money came."""
+    state = await harness.placed_order()
+    leased = await pending.claim(harness.resources.db, state.payments[0].key, 20)
+    assert leased is not None
+    harness.pay(state.payments[0])
+    returning = asyncio.create_task(refresh_order(harness.resources, state.order.order_no, trailing=True))
+    await asyncio.wait([returning], timeout=0.2)
+    assert not returning.done()
+    await pending.release(harness.resources.db, leased)
+    assert (await returning).order.status is OrderStatus.PAID
+    assert harness.call_count() == 1
+
+
+async def test_a_process_that_leases_after_the_query_of_another_does_not_query_again(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw that nobody had queried. The lease is refused to the second, which takes the first one's answer."""
+    state = await harness.placed_order()
+    claim = pending.claim
+    async with open_resources(harness.resources.settings) as other:
+
+        async def claim_late(*args: Any, **more: Any) -> Leased | None:
+            monkeypatch.setattr(pending, "claim", claim)
+            await refresh_order(other, state.order.order_no)
+            return await claim(*args, **more)
+
+        monkeypatch.setattr(pending, "claim", claim_late)
+        await refresh_order(harness.resources, state.order.order_no)
+    assert pending.claim is claim
+    assert harness.call_count() == 1
 
 
 async def test_a_refresh_stops_waiting_after_its_time_limit(

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from core.account import AccountConfig
 from core.evidence import Source
-from core.order import OrderState, OrderStatus
+from core.order import OrderState, OrderStatus, PaymentStatus
 from flows.place import PaymentRequest, place_order
 from flows.undelivered import ask_undelivered
 from simulator.kernel.faults import AtFault
@@ -71,6 +71,23 @@ async def test_an_undelivered_event_makes_its_order_paid(stripe: ChannelAccount)
     assert Source.UNDELIVERED in [entry.by for entry in entries if entry.kind == "paid"]
     assert (await stripe.harness.state(unpaid)).order.status is OrderStatus.PAYING
     assert await ask_undelivered(stripe.harness.resources) == 0, "a paid payment is not queried again"
+
+
+async def test_an_undelivered_payment_of_a_closed_order_is_not_ignored(stripe: ChannelAccount) -> None:
+    """Money that came after the close, and its callback was lost: the list says so before the next question."""
+    await stripe.add()
+    state = await stripe.placed_order()
+    stripe.pay(state)
+    db, order_no = stripe.harness.resources.db, state.order.order_no
+    for sql in (
+        "UPDATE payments SET status = 'closed' WHERE order_no = $1",
+        "UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1",
+        "DELETE FROM pending WHERE order_no = $1",
+    ):
+        await db.execute(sql, order_no)
+    assert await ask_undelivered(stripe.harness.resources) == 1
+    assert (await stripe.harness.state(state)).payments[0].status is PaymentStatus.PAID
+    assert await stripe.harness.cases(order_no) == ["paid_late"]
 
 
 async def test_a_listed_event_only_triggers_a_query(stripe: ChannelAccount) -> None:

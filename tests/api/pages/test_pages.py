@@ -50,6 +50,18 @@ async def test_the_page_says_processing_until_the_channel_says_paid(
     assert " hidden><button" in after, "there is nothing left to refresh"
 
 
+async def test_a_return_takes_no_answer_from_before_it(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    """The page was refreshed a moment ago, and the buyer has paid since."""
+    order = await place(client, account=account)
+    address = f"/o/{token_of(order)}"
+    await buyer.post(f"{address}/refresh", {})
+    await channel.pay(order["payments"][0]["out_trade_no"])
+    await buyer.get(f"{address}/return")
+    assert heading(await buyer.get(address)) == "Paid"
+
+
 async def test_the_page_says_preparing_before_there_is_anything_to_pay(client: Client, buyer: Client) -> None:
     assert heading(await buyer.get(f"/o/{token_of(await place(client))}")) == "Preparing payment"
 

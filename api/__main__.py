@@ -8,12 +8,12 @@ import sys
 
 import click
 import structlog
-import uvloop
 
 from api.application import open_application
 from api.http.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
+from runtime import resolver
 from runtime.logs import configure_logs
 from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, open_resources
@@ -37,7 +37,7 @@ def main() -> None:
         settings = read_settings(os.environ)
         require(settings, *REQUIRED_SETTINGS)
         configure_logs(settings.log_level)
-        uvloop.run(serve(settings))
+        resolver.run(serve(settings))
     except ConfigurationError as error:
         click.echo(f"api: {error.detail}", err=True)
         sys.exit(2)

@@ -15,12 +15,12 @@ from secrets import token_hex
 
 import click
 import structlog
-import uvloop
 
 from core.errors import ConfigurationError
 from core.jobs import Lane
 from core.settings import Settings, read_settings, require
 from flows.notify import Notifier
+from runtime import resolver
 from runtime.logs import configure_logs
 from runtime.loop import run_periodically
 from runtime.process_exit import end_process
@@ -92,7 +92,7 @@ def main(lane: str | None) -> None:
         settings = read_settings(os.environ)
         require(settings, *REQUIRED_SETTINGS, "notify_secrets")
         configure_logs(settings.log_level)
-        uvloop.run(run(settings, None if lane is None else Lane(lane)))
+        resolver.run(run(settings, None if lane is None else Lane(lane)))
     except ConfigurationError as error:
         click.echo(f"worker: {error.detail}", err=True)
         sys.exit(2)

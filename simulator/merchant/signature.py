@@ -15,9 +15,13 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - https://github.com/standard-webhooks/st
 
 
 def secret_bytes(secret: str) -> bytes:
-    """Return the key of a secret, which is `whsec_` and base64; raises ValueError without repeating the secret."""
+    """Return the key of a secret, which is `whsec_` and base64, perhaps without its padding.
+
+    Raises ValueError without repeating the secret.
+    """
+    text = secret.removeprefix(SECRET_PREFIX)
     try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:

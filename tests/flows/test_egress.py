@@ -1,19 +1,15 @@
 """Addresses to which notifications may be sent. The local resolver resolves names; nothing leaves the machine."""
 
 import asyncio
-import json
 import socket
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import InvalidRequest
 from flows.egress import check_notify_url, is_allowed, is_public, resolve
-
-VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "ssrf_ip_table.json"
-NO_VECTORS = "the published table of addresses is not beside this checkout"
+from tests.channels.published import published
 
 PRIVATE = {
     "loopback": "127.0.0.1",
@@ -52,6 +48,25 @@ PRIVATE = {
     "mapped metadata": "::ffff:169.254.169.254",
     "compatible 127.0.0.1": "::127.0.0.1",
     "discard": "100::1",
+    "mapped metadata of another cloud": "::ffff:100.100.100.200",
+    "mapped multicast": "::ffff:224.0.0.1",
+    "mapped 6to4 relay": "::ffff:192.88.99.1",
+    "translated 127.0.0.1": "::ffff:0:127.0.0.1",
+    "translated metadata": "::ffff:0:169.254.169.254",
+    "translated public address": "::ffff:0:8.8.8.8",
+    "metadata at a public address": "168.63.129.16",
+    "the same, mapped": "::ffff:168.63.129.16",
+    "metadata within protocol assignments": "192.0.0.192",
+    "metadata of containers": "169.254.170.2",
+    "IPv6 metadata of another cloud": "fd20:ce::254",
+    "unallocated, reserved by the IETF": "4000::1",
+    "unallocated, below all": "1::1",
+    "unallocated, of no registry": "2d00::1",
+    "unallocated, between registries": "2001:7000::1",
+    "the former 6bone": "3ffe::1",
+    "segment routing": "5f00::1",
+    "IPv6 documentation, the new block": "3fff::1",
+    "public with an interface": "2606:4700::1111%lo",
 }
 
 
@@ -61,23 +76,27 @@ def test_an_address_outside_the_public_internet_is_refused(name: str) -> None:
     assert is_allowed(ip_address(PRIVATE[name]), ()) is False
 
 
-@pytest.mark.parametrize("text", ["1.1.1.1", "8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "2606:4700::1111"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1.1.1.1", "8.8.8.8", "168.63.129.15", "::ffff:8.8.8.8"),
+        # one of each registry
+        *("2001:4860:4860::8888", "2606:4700::1111", "2620:fe::fe", "2a00:1450::1", "2a10::1", "2003::1"),
+        *("2400:3200::1", "2800:3f0::1", "2c0f:fb50::1"),
+    ],
+)
 def test_public_addresses_are_allowed(text: str) -> None:
     assert is_public(ip_address(text))
 
 
 def test_every_address_of_the_published_table_has_the_expected_result() -> None:
-    if not VECTORS.exists():
-        pytest.skip(NO_VECTORS)
-    rows = json.loads(VECTORS.read_text())["ip_rows"]
+    rows = published("ssrf_ip_table")["ip_rows"]
     wrong = [row["ip"] for row in rows if is_public(ip_address(row["ip"])) is not row["allowed"]]
     assert (len(rows) > 40, wrong) == (True, [])
 
 
 async def test_every_url_of_the_published_table_is_refused() -> None:
-    if not VECTORS.exists():
-        pytest.skip(NO_VECTORS)
-    rows = json.loads(VECTORS.read_text())["url_rows"]
+    rows = published("ssrf_ip_table")["url_rows"]
     accepted = [
         row["url"] for row in rows if "connects only to" not in row["expect"] and await _is_accepted(row["url"])
     ]
@@ -91,7 +110,7 @@ async def _is_accepted(url: str) -> bool:
         return False
     if (parts.hostname or "").endswith((".example", ".nip.io", ".internal")):
         return False  # names of the table that this machine need not be able to look up
-    return await resolve(parts.hostname or "", 443, allow_nets=()) is not None
+    return await resolve(parts.hostname or "", 443, allow_nets=()) != []
 
 
 LOOPBACK_IN_DISGUISE = ["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "017700000001", "localhost"]
@@ -100,17 +119,16 @@ LOOPBACK_IN_DISGUISE = ["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0
 @pytest.mark.parametrize("host", LOOPBACK_IN_DISGUISE)
 async def test_a_host_is_checked_by_its_resolved_address(host: str) -> None:
     """The resolver reads these texts as 127.0.0.1; `ipaddress` rejects all of them."""
-    assert await resolve(host, 443, allow_nets=()) is None
-    assert await resolve(host, 443, allow_nets=(ip_network("127.0.0.0/8"), ip_network("::1/128"))) in (
-        "127.0.0.1",
-        "::1",
-    )
+    assert await resolve(host, 443, allow_nets=()) == []
+    addresses = await resolve(host, 443, allow_nets=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
+    assert addresses
+    assert set(addresses) <= {"127.0.0.1", "::1"}
 
 
 async def test_a_name_without_an_address_does_not_resolve() -> None:
-    assert await resolve("no-such-host.invalid", 443, allow_nets=()) is None
-    assert await resolve("a" * 64 + ".example", 443, allow_nets=()) is None
-    assert await resolve("a..b", 443, allow_nets=()) is None
+    assert await resolve("no-such-host.invalid", 443, allow_nets=()) == []
+    assert await resolve("a" * 64 + ".example", 443, allow_nets=()) == []
+    assert await resolve("a..b", 443, allow_nets=()) == []
 
 
 def test_allowed_networks_allow_only_their_own_addresses() -> None:
@@ -119,6 +137,25 @@ def test_allowed_networks_allow_only_their_own_addresses() -> None:
     refused = ["127.0.0.2", "10.0.255.255", "10.2.0.0", "::ffff:127.0.0.1", "::1", "fd00:0:0:1::1", "169.254.169.254"]
     assert [text for text in allowed if not is_allowed(ip_address(text), nets)] == []
     assert [text for text in refused if is_allowed(ip_address(text), nets)] == []
+
+
+def test_metadata_of_a_cloud_is_refused_in_an_allowed_network_too() -> None:
+    nets = tuple(map(ip_network, ("100.64.0.0/10", "169.254.0.0/16", "168.63.129.16/32", "fd00::/8")))
+    metadata = ["100.100.100.200", "169.254.169.254", "169.254.170.2", "168.63.129.16", "fd00:ec2::254"]
+    assert [text for text in metadata if is_allowed(ip_address(text), nets)] == []
+    assert is_allowed(ip_address("100.100.100.199"), nets)
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("http", 443), ("https", 25), ("https", 6379)])
+async def test_an_allowed_network_opens_http_and_other_ports_for_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, port: int
+) -> None:
+    nets = (ip_network("10.1.0.0/16"),)
+    stub_resolver(monkeypatch, ["93.184.215.14"], ["10.1.0.5", "93.184.215.14"], ["10.1.0.5"], ["93.184.215.14"])
+    assert await resolve("merchant.example", port, allow_nets=nets, scheme=scheme) == []
+    assert await resolve("merchant.example", port, allow_nets=nets, scheme=scheme) == []
+    assert await resolve("inside.example", port, allow_nets=nets, scheme=scheme) == ["10.1.0.5"]
+    assert await resolve("merchant.example", 8443, allow_nets=nets) == ["93.184.215.14"]
 
 
 def stub_resolver(monkeypatch: pytest.MonkeyPatch, *results: list[str]) -> list[str]:
@@ -140,10 +177,10 @@ def stub_resolver(monkeypatch: pytest.MonkeyPatch, *results: list[str]) -> list[
 async def test_a_name_with_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client could choose any of the addresses, so one private address is enough to refuse the name."""
     stub_resolver(monkeypatch, ["93.184.215.14", "10.0.0.5"], ["10.0.0.5", "93.184.215.14"], ["93.184.215.14"], [])
-    assert await resolve("merchant.example", 443, allow_nets=()) is None
-    assert await resolve("merchant.example", 443, allow_nets=()) is None
-    assert await resolve("merchant.example", 443, allow_nets=()) == "93.184.215.14"
-    assert await resolve("merchant.example", 443, allow_nets=()) is None
+    assert await resolve("merchant.example", 443, allow_nets=()) == []
+    assert await resolve("merchant.example", 443, allow_nets=()) == []
+    assert await resolve("merchant.example", 443, allow_nets=()) == ["93.184.215.14"]
+    assert await resolve("merchant.example", 443, allow_nets=()) == []
 
 
 async def test_a_resolver_without_a_response_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +189,7 @@ async def test_a_resolver_without_a_response_times_out(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never_respond)
     monkeypatch.setattr("flows.egress.RESOLVE_TIMEOUT_S", 0.05)
-    assert await resolve("merchant.example", 443, allow_nets=()) is None
+    assert await resolve("merchant.example", 443, allow_nets=()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -29,6 +30,7 @@ from flows.notify import (
 from flows.query import query_scheduled
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing, resend_dead_letters
+from tests.channels.published import published
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, respond_with, serving
 from tests.flows.conftest import NOTIFY_SECRETS, FlowHarness
 from tests.flows.test_egress import stub_resolver
@@ -89,6 +91,34 @@ def test_an_invalid_secret_stops_the_start_and_is_not_shown(secrets: str) -> Non
     with pytest.raises(ConfigurationError, match="NOTIFY_SECRETS") as caught:
         Notifier(replace(SETTINGS, notify_secrets=f"{NOTIFY_SECRETS[0]},{secrets}"))
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", range(3))
+async def test_a_published_secret_without_padding_signs_as_published(index: int) -> None:
+    case = published("standard_webhooks")["unpadded_secret_cases"][index]
+    assert _signature_of(case) == case["expected_webhook_signature"]
+
+
+@pytest.mark.parametrize("index", range(2))
+async def test_published_signatures_are_made(index: int) -> None:
+    case = published("standard_webhooks")["sign_cases"][index]
+    assert _signature_of(case) == case["expected_webhook_signature"]
+
+
+def _signature_of(case: Mapping[str, Any]) -> str:
+    (signer,) = Notifier(replace(SETTINGS, notify_secrets=case["secret"]))._signers
+    at = datetime.fromtimestamp(case["webhook-timestamp"], UTC)
+    signature: str = signer.sign(case["webhook-id"], at, case["payload"])
+    return signature
+
+
+@pytest.mark.parametrize("key_bytes", [23, 24, 25, 32, 64])
+async def test_a_secret_signs_the_same_with_and_without_its_padding(key_bytes: int) -> None:
+    padded = "whsec_" + b64encode(bytes(range(key_bytes))).decode()
+    async with serving(respond_with(OK)) as merchant:
+        assert (await deliver(merchant.url, replace(SETTINGS, notify_secrets=padded.rstrip("=")))).ok
+    (request,) = merchant.requests
+    Webhook(padded).verify(request.body, request.headers)
 
 
 async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

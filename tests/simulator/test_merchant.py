@@ -174,6 +174,12 @@ async def test_signed_nonsense_is_refused(stub: Stub) -> None:
     assert (await stub.notify(b'{"id":"msg_1"}')).status_code == 400
 
 
+async def test_secret_without_its_padding_verifies(stub: Stub) -> None:
+    assert SECRET.endswith("=")
+    await stub.http.put(f"{stub.url}/control/secrets", json={"secrets": [SECRET.rstrip("=")]})
+    assert (await stub.notify(b"{}")).status_code == 400, "verified, and then refused for what it says"
+
+
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_***"])
 async def test_secret_that_is_none_is_refused_and_not_repeated(stub: Stub, secret: str) -> None:
     response = await stub.http.put(f"{stub.url}/control/secrets", json={"secrets": [secret]})

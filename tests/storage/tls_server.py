@@ -1,5 +1,6 @@
 """Debian's redis-server with TLS: the server in the wheel has none."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,16 @@ def self_signed(*names: str, addresses: tuple[str, ...] = ()) -> Certificate:
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
         sha256_hex=sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
     )
+
+
+def server_context(certificate: Certificate, directory: Path) -> ssl.SSLContext:
+    """TLS of a server of asyncio with this certificate; its files are written to `directory`."""
+    files = (directory / "server.crt", directory / "server.key")
+    for file, text in zip(files, (certificate.pem, certificate.key_pem), strict=True):
+        file.write_text(text)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    return context
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from bench.report import MS, Figure, Result, figure
 from bench.sizes import ShowProgress, Sizes
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel, Create
-from channels.transport import Transport
+from channels.transport import NoCookies, Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged
 from core.evidence import Unclear
@@ -98,7 +98,9 @@ async def _channel_process(directory: Path, tls: Certificates | None) -> AsyncIt
     service = Service("channel", "simulator", "channel", "--port", str(port), *options, env={}, log=directory / "log")
     await service.start()
     try:
-        async with httpx.AsyncClient(verify=True if tls is None else tls.context, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            verify=True if tls is None else tls.context, trust_env=False, cookies=NoCookies()
+        ) as http:
             await _until_ready(http, url)
             yield _ChannelProcess(url, http)
     finally:

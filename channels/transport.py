@@ -2,26 +2,29 @@
 
 Limits: connections, one total deadline per call (a drip of bytes does not extend it), size of the response. No
 redirects, no proxy variables or .netrc, no cookies (accounts share the client), no compression (no bombs), no retries:
-the delay queue retries.
+the delay queue retries. The addresses of a name are tried one after another, each with its share of CONNECT_TIMEOUT_S.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
 from io import BytesIO
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import httpx
 import msgspec
-from pyreqwest.client import ClientBuilder
+from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import BuilderError, PyreqwestError
+from pyreqwest.proxy import ProxyBuilder
 
-from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable
+from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
 CONNECTIONS_MAX = 128
 RESPONSE_BYTES_MAX = 1 << 20
@@ -29,6 +32,17 @@ STATEMENT_BYTES_MAX = 64 << 20
 DOWNLOAD_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
 USER_AGENT = "nodrop/0.1"
+THIS_MACHINE = "localhost,127.0.0.0/8,::1"
+NO_AUTHORITIES = (
+    "SSL_CERT_FILE: no certificate of an authority can be read there, so no server could be trusted; set it to a file "
+    "with such certificates in PEM, or unset it and install the system's (ca-certificates)"
+)
+
+
+class NoCookies(CookieJar):
+    """A cookie jar that takes nothing, not even to look at it."""
+
+    def extract_cookies(self, *_: object) -> None: ...
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,17 +61,26 @@ class Transport:
     """The connection pool of a process, shared by all accounts."""
 
     def __init__(
-        self, *, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None, root_pem: bytes | None = None
+        self,
+        *,
+        timeout_s: float,
+        proxy: str = "",
+        transport: httpx.AsyncBaseTransport | None = None,
+        root_pem: bytes | None = None,
     ) -> None:
-        """`timeout_s` is the total deadline of a call; `root_pem` an additional trusted root certificate."""
+        """`timeout_s` is the total deadline of a call; `proxy` the way to every host but this machine; `root_pem` an
+        additional trusted root certificate.
+
+        Raises:
+            ConfigurationError: there are no authorities to trust.
+        """
         self.timeout_s = timeout_s
-        builder = _reqwest() if root_pem is None else _reqwest().add_root_certificate_pem(root_pem)
         self._client = httpx.AsyncClient(
             # pyreqwest carries the bytes: six times fewer CPU seconds a call than httpx's own transport.
-            transport=transport or HttpxTransport(builder.build()),
+            transport=transport or HttpxTransport(_reqwest(proxy, root_pem)),
             follow_redirects=False,
             trust_env=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            cookies=NoCookies(),
             # pyreqwest takes the sum of the four as the total, and only that ends a cancelled call, which keeps its
             # connection until then.
             timeout=httpx.Timeout(None, read=timeout_s),
@@ -156,8 +179,9 @@ class Transport:
             )
 
 
-def _reqwest() -> ClientBuilder:
-    return (
+def _reqwest(proxy: str, root_pem: bytes | None) -> Client:
+    _check_authorities()
+    builder = (
         ClientBuilder()
         .max_connections(CONNECTIONS_MAX)
         .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
@@ -170,3 +194,24 @@ def _reqwest() -> ClientBuilder:
         .deflate(enable=False)
         .http1_only()
     )
+    if proxy:
+        builder = builder.proxy(ProxyBuilder.all(proxy).no_proxy(THIS_MACHINE))
+    if root_pem is not None:
+        builder = builder.add_root_certificate_pem(root_pem)
+    try:
+        return builder.build()
+    except BuilderError:
+        raise ConfigurationError(NO_AUTHORITIES) from None
+
+
+def _check_authorities() -> None:
+    """Refuse a file of authorities that is set and holds none: other ones would be trusted, or nobody."""
+    file = os.environ.get("SSL_CERT_FILE", "")
+    if not file.strip():
+        return
+    try:
+        is_one = b"-----BEGIN " in Path(file).read_bytes()
+    except OSError:
+        is_one = False
+    if not is_one:
+        raise ConfigurationError(NO_AUTHORITIES)

@@ -12,6 +12,7 @@ from signal import SIGKILL, SIGTERM, Signals
 
 import httpx
 
+from channels.transport import NoCookies
 from demo.embedded import Child
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,7 @@ class Service:
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_S
-        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=1.0) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, cookies=NoCookies(), timeout=1.0) as client:
             while True:
                 if self._child is None or self._child.exit_code is not None:
                     raise RuntimeError(f"{self.name} ended at its start:\n{self._tail()}")

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
+from channels.transport import NoCookies
 from core.account import AccountConfig
 from core.settings import read_settings
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, free_port
@@ -230,7 +231,7 @@ class Stack:
         """Call the control API of `process`, which is channel or merchant."""
         base = self.channel_url if process == "channel" else self.merchant_url
         content = None if body is None else msgspec.json.encode(body)
-        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, cookies=NoCookies(), timeout=30.0) as client:
             response = await client.request(method, base + path, content=content)
             response.raise_for_status()
             return msgspec.json.decode(response.content)

@@ -78,7 +78,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             await check_redis(redis)
         except RedisUnavailable as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
-        transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s))
+        transport = await stack.enter_async_context(
+            Transport(timeout_s=settings.channel_timeout_s, proxy=settings.egress_proxy)
+        )
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         yield Resources(
             settings=settings,

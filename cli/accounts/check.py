@@ -12,6 +12,7 @@ from channels.kit.signed_message import SignatureCheck, recorded_checks
 from channels.transport import Transport
 from cli.accounts.account_file import Draft, content_of, draft_account, is_plain_elsewhere
 from cli.accounts.siblings import find_siblings, sibling_warning
+from cli.environment import current_settings
 from cli.findings import Finding, Level, has_error
 from cli.output import Stop
 from core.account import AccountConfig
@@ -77,7 +78,7 @@ async def check_account(account: AccountConfig, public_url: str, *, is_online: b
     if account.channel not in ADAPTERS:
         return [Finding("channel", Level.ERROR, f"{account.channel} is none of {', '.join(ADAPTERS)}")]
     findings = _keys(account.channel, account.credentials, reported=set())
-    async with Transport(timeout_s=ONLINE_TIMEOUT_S) as transport:
+    async with Transport(timeout_s=ONLINE_TIMEOUT_S, proxy=current_settings().egress_proxy) as transport:
         try:
             open_channel(account, transport)
         except ConfigurationError as error:

@@ -70,7 +70,7 @@ def masked(name: str, settings: Settings) -> object:
     if not value or not isinstance(value, str) or name in PLAIN:
         return value
     match name:
-        case "DATABASE_URL" | "DIRECT_DATABASE_URL" | "REDIS_URL":
+        case "DATABASE_URL" | "DIRECT_DATABASE_URL" | "REDIS_URL" | "EGRESS_PROXY":
             return _masked_url(value)
         case "DATABASE_TLS" | "REDIS_TLS":
             return "ca:<PEM>" if "-----BEGIN" in value else value

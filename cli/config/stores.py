@@ -121,8 +121,11 @@ async def _accounts(db: Database, settings: Settings) -> list[Finding]:
         sealer = Sealer.from_setting(settings.nodrop_master_keys)
     except ConfigurationError:
         return [Finding("accounts", Level.ERROR, f"{len(rows)} cannot be opened without NODROP_MASTER_KEYS")]
-    async with Transport(timeout_s=1.0) as transport:
-        return [_account(row, sealer, transport, settings) for row in rows]
+    try:
+        async with Transport(timeout_s=1.0) as transport:
+            return [_account(row, sealer, transport, settings) for row in rows]
+    except ConfigurationError as error:
+        return [Finding("SSL_CERT_FILE", Level.ERROR, error.detail.removeprefix("SSL_CERT_FILE: "))]
 
 
 def _account(row: SealedAccount, sealer: Sealer, transport: Transport, settings: Settings) -> Finding:

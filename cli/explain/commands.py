@@ -190,7 +190,8 @@ def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Ex
     from channels.transport import Transport
 
     async def run() -> Explanation:
-        async with Transport(timeout_s=CHANNEL_TIMEOUT_S) as transport:
+        proxy = current_settings().egress_proxy
+        async with Transport(timeout_s=CHANNEL_TIMEOUT_S, proxy=proxy) as transport:
             return await work(open_channel(account, transport))
 
     log_to_stderr()

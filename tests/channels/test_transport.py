@@ -2,8 +2,12 @@
 
 import asyncio
 import gzip
+import subprocess
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +15,8 @@ from channels import transport as transport_module
 from channels.transport import Response, Transport
 from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, reset_connection, respond_with, serving
-from tests.servers import eventually
+from tests.connections import full_backlog
+from tests.servers import ROOT, eventually
 
 TIMEOUT_S = 20.0
 SHORT_S = 1.0
@@ -127,6 +132,66 @@ async def test_no_cookie_is_kept(transport: Transport) -> None:
         for _ in range(2):
             await get(transport, peer.url)
     assert [request.headers.get("cookie") for request in peer.requests] == [None, None]
+
+
+async def test_a_cookie_that_is_no_ascii_spoils_its_own_response_alone(transport: Transport) -> None:
+    head = "HTTP/1.1 200 OK\r\nSet-Cookie: täglich=茶; Path=/\r\nContent-Length: 2\r\n\r\n{}".encode()
+    heads = [head, OK]
+
+    async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer.requests.append(await read_request(reader))
+        writer.write(heads[len(peer.requests) - 1])
+        await writer.drain()
+
+    async with serving(talk) as peer:
+        with pytest.raises(ChannelUnreadable, match="not_http"):
+            await get(transport, peer.url)
+        assert (await get(transport, peer.url)).status == 200
+    assert [request.headers.get("cookie") for request in peer.requests] == [None, None]
+
+
+async def test_a_host_is_called_through_the_egress_proxy_and_this_machine_is_not() -> None:
+    async with serving(respond_with(OK)) as proxy, serving(respond_with(OK)) as peer:
+        url = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
+        async with Transport(timeout_s=TIMEOUT_S, proxy=url) as transport:
+            assert (await get(transport, "http://channel.test")).status == 200
+            with pytest.raises(ChannelUnavailable):  # the proxy of this test opens no tunnel
+                await get(transport, "https://channel.test")
+            assert (await get(transport, peer.url)).status == 200
+    assert [(request.method, request.target) for request in proxy.requests] == [
+        ("GET", "http://channel.test/v1/x"),
+        ("CONNECT", "channel.test:443"),
+    ]
+    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic dXNlcjpwQHNz"}
+    assert len(peer.requests) == 1
+
+
+TWO_ADDRESSES = "127.0.0.2 two.test\n127.0.0.1 two.test\n"
+CALL = """
+import asyncio, sys
+from channels.transport import Transport
+async def main():
+    async with Transport(timeout_s=20) as transport:
+        print((await transport.call("GET", sys.argv[1], headers={})).status)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("first", ["refuses", "does not answer"])
+async def test_the_second_address_of_a_host_is_called_if_the_first_is_dead(tmp_path: Path, first: str) -> None:
+    """The resolver is the system's, so a process has a hosts file of its own."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(TWO_ADDRESSES)
+    mounted = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts))
+    if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a hosts file")
+    async with serving(respond_with(OK)) as peer:
+        with full_backlog("127.0.0.2", peer.port) if first == "does not answer" else nullcontext():
+            process = await asyncio.create_subprocess_exec(
+                *mounted, sys.executable, "-c", CALL, f"http://two.test:{peer.port}/", cwd=ROOT, stdout=PIPE
+            )
+            out, _ = await process.communicate()
+    assert out == b"200\n"
 
 
 async def test_requests_accept_no_compression(transport: Transport) -> None:

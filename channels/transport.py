@@ -24,6 +24,7 @@ from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
+from channels.egress_proxy import EgressProxy
 from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
 CONNECTIONS_MAX = 128
@@ -64,7 +65,7 @@ class Transport:
         self,
         *,
         timeout_s: float,
-        proxy: str = "",
+        proxy: EgressProxy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         root_pem: bytes | None = None,
     ) -> None:
@@ -179,7 +180,7 @@ class Transport:
             )
 
 
-def _reqwest(proxy: str, root_pem: bytes | None) -> Client:
+def _reqwest(proxy: EgressProxy | None, root_pem: bytes | None) -> Client:
     _check_authorities()
     builder = (
         ClientBuilder()
@@ -194,8 +195,9 @@ def _reqwest(proxy: str, root_pem: bytes | None) -> Client:
         .deflate(enable=False)
         .http1_only()
     )
-    if proxy:
-        builder = builder.proxy(ProxyBuilder.all(proxy).no_proxy(THIS_MACHINE))
+    if proxy is not None:
+        way = ProxyBuilder.all(f"http://{proxy.address}").no_proxy(THIS_MACHINE)
+        builder = builder.proxy(way.basic_auth(proxy.user, proxy.password) if proxy.user else way)
     if root_pem is not None:
         builder = builder.add_root_certificate_pem(root_pem)
     try:

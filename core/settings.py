@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import time
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -28,19 +26,6 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
-
-
-class EgressProxy(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP proxy that opens connections by CONNECT."""
-
-    host: str
-    port: int
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        """Without the password."""
-        return f"EgressProxy({self.host}:{self.port})"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -126,14 +111,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified nevertheless."""
         return tuple(ip_network(text.strip()) for text in self.notify_allow_nets.split(",") if text.strip())
 
-    def proxy(self) -> EgressProxy | None:
-        """`EGRESS_PROXY`: what public hosts are reached through.
-
-        Raises:
-            ConfigurationError: it is no address of a proxy.
-        """
-        return _egress_proxy(self.egress_proxy) if self.egress_proxy else None
-
     def reconcile_time(self) -> time | None:
         """`RECONCILE_AT`: the time of day, in the channel's time zone, after which yesterday's statement is fetched;
         None: never.
@@ -164,22 +141,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
         settings.allowed_nets()
         settings.reconcile_time()
-        settings.proxy()
     except msgspec.ValidationError as error:
         raise ConfigurationError(_explain(str(error))) from None
     except ValueError as error:
         raise ConfigurationError(f"NOTIFY_ALLOW_NETS: {error}; set networks like 127.0.0.0/8,10.1.0.0/16") from None
     return settings
-
-
-def _egress_proxy(url: str) -> EgressProxy:
-    with suppress(ValueError):
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        if parts.scheme == "http" and host and port and parts.path in ("", "/") and not parts.query:
-            user, password = unquote(parts.username or ""), unquote(parts.password or "")
-            return EgressProxy(host=host, port=port, user=user, password=password)
-    raise ConfigurationError("EGRESS_PROXY: set it to http://user:password@host:3128")
 
 
 def require(settings: Settings, *names: str) -> None:

@@ -19,7 +19,8 @@ from typing import NoReturn
 import httpcore
 import httpx
 
-from core.settings import EgressProxy, Settings
+from channels.egress_proxy import EgressProxy, egress_proxy
+from core.settings import Settings
 from flows.egress import Net
 
 CONNECTIONS_MAX = 16
@@ -45,7 +46,7 @@ class MerchantHttp:
 
     def __init__(self, settings: Settings) -> None:
         self._tls = ssl.create_default_context()
-        self._backend = Network(settings.proxy(), settings.allowed_nets())
+        self._backend = Network(egress_proxy(settings), settings.allowed_nets())
         self._pools: OrderedDict[str, httpcore.AsyncConnectionPool] = OrderedDict()
 
     async def aclose(self) -> None:

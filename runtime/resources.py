@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from channels.egress_proxy import egress_proxy
 from channels.kit.single_flight import SingleFlight
 from channels.transport import Transport
 from core.admission import Admission
@@ -68,6 +69,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     require(settings, *REQUIRED_SETTINGS)
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
     address = redis_address(settings)
+    proxy = egress_proxy(settings)
     db = Database.from_settings(settings)
     async with AsyncExitStack() as stack:
         await db.open()
@@ -78,9 +80,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             await check_redis(redis)
         except RedisUnavailable as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
-        transport = await stack.enter_async_context(
-            Transport(timeout_s=settings.channel_timeout_s, proxy=settings.egress_proxy)
-        )
+        transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s, proxy=proxy))
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         yield Resources(
             settings=settings,

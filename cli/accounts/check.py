@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import ListsSubscribed
 from channels.credentials import EXPIRES_SOON_DAYS, expiries, key_problems
+from channels.egress_proxy import egress_proxy
 from channels.hosts import WITHOUT_HOST, host_problem, is_own_host
 from channels.kit.signed_message import SignatureCheck, recorded_checks
 from channels.transport import Transport
@@ -78,7 +79,7 @@ async def check_account(account: AccountConfig, public_url: str, *, is_online: b
     if account.channel not in ADAPTERS:
         return [Finding("channel", Level.ERROR, f"{account.channel} is none of {', '.join(ADAPTERS)}")]
     findings = _keys(account.channel, account.credentials, reported=set())
-    async with Transport(timeout_s=ONLINE_TIMEOUT_S, proxy=current_settings().egress_proxy) as transport:
+    async with Transport(timeout_s=ONLINE_TIMEOUT_S, proxy=egress_proxy(current_settings())) as transport:
         try:
             open_channel(account, transport)
         except ConfigurationError as error:

@@ -40,7 +40,7 @@ def first_key_id(settings: Settings) -> str:
 
 def _check(name: str, settings: Settings) -> Finding:
     try:
-        if name != "DIRECT_DATABASE_URL":
+        if name not in OPTIONAL:
             require(settings, name.lower())
         return Finding(name, Level.OK, _READERS[name](settings))
     except ConfigurationError as error:
@@ -92,6 +92,13 @@ def _master_keys(settings: Settings) -> str:
     return f"{first_key_id(settings)} seals" + (f", {others} older still open" if others else "")
 
 
+def _proxy(settings: Settings) -> str:
+    from channels.egress_proxy import egress_proxy
+
+    proxy = egress_proxy(settings)
+    return "not set: hosts are reached directly" if proxy is None else proxy.address
+
+
 def _notify(settings: Settings) -> str:
     from flows.notify import Notifier
 
@@ -106,7 +113,9 @@ _READERS: Mapping[str, Callable[[Settings], str]] = {
     "PUBLIC_URL": _public,
     "NODROP_MASTER_KEYS": _master_keys,
     "NOTIFY_SECRETS": _notify,
+    "EGRESS_PROXY": _proxy,
 }
+OPTIONAL = ("DIRECT_DATABASE_URL", "EGRESS_PROXY")
 
 
 # -- values that are rarely intended ---------------------------------------------------------------------------------

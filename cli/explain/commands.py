@@ -187,10 +187,11 @@ def _response(channel: Channel, headers: dict[str, str], body: bytes, status: in
 def _with_channel(account: AccountConfig, work: Callable[[Channel], Awaitable[Explanation]]) -> Explanation:
     """The result of `work` with the account's adapter, opened as the service opens it."""
     from channels.adapters import open_channel
+    from channels.egress_proxy import egress_proxy
     from channels.transport import Transport
 
     async def run() -> Explanation:
-        proxy = current_settings().egress_proxy
+        proxy = egress_proxy(current_settings())
         async with Transport(timeout_s=CHANNEL_TIMEOUT_S, proxy=proxy) as transport:
             return await work(open_channel(account, transport))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from channels import transport as transport_module
+from channels.egress_proxy import EgressProxy
 from channels.transport import Response, Transport
 from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, reset_connection, respond_with, serving
@@ -152,8 +153,8 @@ async def test_a_cookie_that_is_no_ascii_spoils_its_own_response_alone(transport
 
 async def test_a_host_is_called_through_the_egress_proxy_and_this_machine_is_not() -> None:
     async with serving(respond_with(OK)) as proxy, serving(respond_with(OK)) as peer:
-        url = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
-        async with Transport(timeout_s=TIMEOUT_S, proxy=url) as transport:
+        way = EgressProxy(host="127.0.0.1", port=proxy.port, user="user", password="p@ss")
+        async with Transport(timeout_s=TIMEOUT_S, proxy=way) as transport:
             assert (await get(transport, "http://channel.test")).status == 200
             with pytest.raises(ChannelUnavailable):  # the proxy of this test opens no tunnel
                 await get(transport, "https://channel.test")
@@ -169,6 +170,7 @@ async def test_a_host_is_called_through_the_egress_proxy_and_this_machine_is_not
 TWO_ADDRESSES = "127.0.0.2 two.test\n127.0.0.1 two.test\n"
 CALL = """
 import asyncio, sys
+from channels.egress_proxy import EgressProxy
 from channels.transport import Transport
 async def main():
     async with Transport(timeout_s=20) as transport:

@@ -6,7 +6,7 @@ import pytest
 
 from core.backoff import Backoff
 from core.errors import ConfigurationError
-from core.settings import EgressProxy, Settings, read_settings, require
+from core.settings import Settings, read_settings, require
 
 DEFAULTS = Settings()
 NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(DEFAULTS, name), str)]
@@ -76,29 +76,6 @@ def test_networks_may_be_ipv4_and_ipv6() -> None:
     settings = read_settings({"NOTIFY_ALLOW_NETS": "127.0.0.0/8, ::1/128,"})
     assert settings.allowed_nets() == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert Settings().allowed_nets() == ()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "proxy:3128",
-        "https://proxy:3128",
-        "http://proxy",
-        "http://:3128",
-        "http://proxy:x",
-        "http://p:1/path",
-        "socks5://p:1",
-    ],
-)
-def test_an_egress_proxy_that_is_no_address_of_one_is_refused_at_the_start(text: str) -> None:
-    assert refusal({"EGRESS_PROXY": text}) == "EGRESS_PROXY: set it to http://user:password@host:3128"
-
-
-def test_an_egress_proxy_may_ask_for_a_password() -> None:
-    proxy = read_settings({"EGRESS_PROXY": "http://nodrop:p%40ss@proxy.internal:3128/"}).proxy()
-    assert proxy == EgressProxy(host="proxy.internal", port=3128, user="nodrop", password="p@ss")
-    assert repr(proxy) == "EgressProxy(proxy.internal:3128)"
-    assert Settings().proxy() is None
 
 
 def test_every_notification_secret_is_a_key() -> None:

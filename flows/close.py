@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from core import jobs
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.dispute import is_withheld
@@ -18,12 +19,15 @@ from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Payment, PaymentStatus, deadline_key
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.channel_call import Deferred, call_channel
-from flows.commit import commit_decision
+from flows.commit import arm_jobs, commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state
 from storage.postgres.pending import Leased
+
+BUSY = Deferred(seconds=1.0, reason="busy")
+"""Another process queries the payment now."""
 
 log = structlog.get_logger()
 
@@ -41,20 +45,32 @@ async def close_leased(resources: Resources, leased: Leased) -> Outcome:
         return Outcome.STALE
     rules = resources.rules
     decision = on_deadline(state, rules)
-    answers = {}
-    for key in decision.query:
-        payment = state.payment(key)
-        evidence = None if payment is None else await settle_payment(resources, payment, closes=key in decision.close)
-        if evidence is not None:
-            answers[key] = evidence
-    decide = partial(on_deadline, rules=rules, arm_no=leased.arm_no, answers=answers)
-    return (await commit_decision(resources, leased.order_no, decide)).decision.outcome
+    answers, waits = {}, []
+    for payment in (payment for payment in state.payments if payment.key in decision.query):
+        answer = await settle_payment(resources, payment, closes=payment.key in decision.close)
+        if isinstance(answer, Deferred):
+            waits.append(answer.seconds)
+        elif answer is not None:
+            answers[payment.key] = answer
+    # A channel that may not be called now was not tried: that uses no attempt.
+    decide = partial(on_deadline, rules=rules, arm_no=None if waits else leased.arm_no, answers=answers)
+    outcome = (await commit_decision(resources, leased.order_no, decide)).decision.outcome
+    if waits and outcome is Outcome.NOT_YET:
+        await _postpone(resources, leased, max(waits))
+    return outcome
 
 
-async def settle_payment(resources: Resources, payment: Payment, *, closes: bool) -> Evidence | None:
+async def _postpone(resources: Resources, leased: Leased, delay_s: float) -> None:
+    arm_no = await pending.reschedule(resources.db, leased, delay_s=delay_s)
+    if arm_no is not None:
+        await arm_jobs(resources, [jobs.close_order(leased.order_no, arm_no, delay_s)])
+
+
+async def settle_payment(resources: Resources, payment: Payment, *, closes: bool) -> Evidence | Deferred | None:
     """Query the payment. If it is still open and `closes` is set, close it at the channel and query again.
 
-    Returns the evidence of the first query; None if the channel could not be queried.
+    Returns the evidence of the first query; `Deferred` if one of these calls may not be made now; None if there is no
+    account to call or nothing to query.
 
     A query that runs already is waited for: a deadline and a scheduled query that once coincide have the same gaps from
     then on, and the deadline would always be left to the query.
@@ -66,18 +82,23 @@ async def settle_payment(resources: Resources, payment: Payment, *, closes: bool
         log.error("payment_not_settled", account=payment.channel_account, out_trade_no=payment.out_trade_no)
         return None
     leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
+    if leased is NoLease.BUSY:
+        return BUSY
     if isinstance(leased, NoLease):
         return None
     result = await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
     if isinstance(result, Deferred):
-        return None
+        return result
     if closes and result.decision.outcome is Outcome.STILL_OPEN:
-        await close_payment(resources, account, payment)
+        return await close_payment(resources, account, payment) or result.evidence
     return result.evidence
 
 
-async def close_payment(resources: Resources, account: Account, payment: Payment) -> None:
-    """Close the payment at its channel, so that it takes no more money; the query that follows brings the result."""
+async def close_payment(resources: Resources, account: Account, payment: Payment) -> Deferred | None:
+    """Close the payment at its channel, so that it takes no more money; the query that follows brings the result.
+
+    Returns `Deferred` if it may not be closed or queried now, None in all other cases.
+    """
     try:
         closed = await call_channel(
             resources, account, CallKind.CLOSE, Urgency.SCHEDULED, account.channel.close_payment, payment
@@ -86,13 +107,15 @@ async def close_payment(resources: Resources, account: Account, payment: Payment
         log.info(
             "payment_not_closed", account=account.config.name, out_trade_no=payment.out_trade_no, reason=error.detail
         )
-        return
+        return None
     if isinstance(closed, Deferred):
-        return
+        return closed
     await commit_decision(resources, payment.order_no, partial(on_close_attempted, key=payment.key))
     leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
-    if not isinstance(leased, NoLease):
-        await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
+    if isinstance(leased, NoLease):
+        return BUSY if leased is NoLease.BUSY else None
+    result = await query_now(resources, account, payment, by=Source.CLOSE, urgency=Urgency.SCHEDULED, leased=leased)
+    return result if isinstance(result, Deferred) else None
 
 
 async def request_close(resources: Resources, order_no: str) -> OrderState:

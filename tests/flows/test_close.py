@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from core import admission
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound, OrderPaid
 from core.evidence import Source
@@ -280,3 +281,40 @@ async def test_a_closed_order_is_not_queried(harness: FlowHarness) -> None:
     assert await query_scheduled(harness.resources, state.payments[0].key, 1) is Outcome.STALE
     await refresh_order(harness.resources, state.order.order_no)
     assert harness.call_count() == before
+
+
+@pytest.mark.parametrize("kind", [admission.CallKind.QUERY, admission.CallKind.CLOSE])
+async def test_a_channel_that_may_not_be_called_now_uses_no_attempt_of_the_deadline(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch, kind: admission.CallKind
+) -> None:
+    """The rate is used up or the breaker is open: the deadline is due again when that is over, as the same attempt."""
+    state = await harness.pass_deadline(await harness.placed_order())
+    admit = harness.resources.admission.admit
+
+    async def admit_others(
+        account: str, rate_per_s: int, wanted: admission.CallKind, urgency: admission.Urgency, **more: bool
+    ) -> admission.Admitted | admission.Wait:
+        if wanted is kind:
+            return admission.Wait(7.0, "rate")
+        return await admit(account, rate_per_s, wanted, urgency, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.resources.admission, "admit", admit_others)
+        assert await harness.run_close_job(state) is Outcome.NOT_YET
+    row = await harness.pending_row("", state.order.order_no)
+    assert row is not None
+    assert (row.attempt, row.arm_no, row.is_leased) == (1, 2, False)
+    assert 0 < row.due_in_s <= 7
+
+    assert await harness.run_close_job(state) is Outcome.CLOSED
+
+
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_query_under_way_uses_no_attempt_of_the_deadline(harness: FlowHarness) -> None:
+    state = await harness.pass_deadline(await harness.placed_order())
+    assert await pending.claim(harness.resources.db, state.payments[0].key, 20.0) is not None
+    assert await harness.run_close_job(state) is Outcome.NOT_YET
+    row = await harness.pending_row("", state.order.order_no)
+    assert row is not None
+    assert row.attempt == 1
+    assert row.due_in_s <= 1

@@ -48,7 +48,7 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "Run the whole service on this machine against five channels that lose 40 % of their callbacks. During the "
         "run the worker is killed, Redis is flushed and Postgres is restarted; at the end the orders are reconciled "
         "with the channels' statements and checked from outside. A minute lasts a quarter of a second. Exit code 1 if "
-        "an order was lost or an invariant is broken."
+        "an order was lost, an invariant is broken or a row is still open after a minute of quiet."
     ),
 )
 @click.option(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import click
 import msgspec
 
-from bench import callbacks, channels, door, footprint, orders, queries, rearm, reconcile, sweep
+from bench import callbacks, channels, door, footprint, merchants, orders, queries, rearm, reconcile, sweep
 from bench.buyer import Unexpected
 from bench.machine import describe
 from bench.report import Report, Result, lines
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "rearm": rearm.measure,
         "footprint": footprint.measure,
         "sweep": sweep.measure,
+        "merchants": merchants.measure,
         "door": door.measure,
         "reconcile": reconcile.measure,
         "channels": channels.measure,
@@ -50,6 +51,13 @@ _USUAL = Sizes()
 @click.option("--channel-queries", type=click.IntRange(1, 100_000), default=_USUAL.channel_queries, show_default=True)
 @click.option(
     "--channel-callbacks", type=click.IntRange(1, 1_000_000), default=_USUAL.channel_callbacks, show_default=True
+)
+@click.option(
+    "--deliveries",
+    type=click.IntRange(2, 100_000),
+    default=_USUAL.deliveries,
+    show_default=True,
+    help="Notifications of merchants for each side of each measurement.",
 )
 @click.option(
     "--rows",
@@ -78,9 +86,9 @@ _USUAL = Sizes()
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
-    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, door, reconcile or channels; by default all of
-    them, in less than five minutes on two cores. Prints JSON on standard output and a table on standard error. Exit
-    code 1 if a benchmark failed.
+    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, merchants, door, reconcile or channels; by default
+    all of them, in less than ten minutes on two cores. Prints JSON on standard output and a table on standard error.
+    Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

@@ -19,6 +19,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     queries: int = 10_000
     channel_queries: int = 400
     channel_callbacks: int = 2000
+    deliveries: int = 240
     rows: int = 100_000
     repeats: int = 3
     limit_s: float = 30.0

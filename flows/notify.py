@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpcore
@@ -30,19 +28,13 @@ from core.errors import ConfigurationError, InvalidRequest
 from core.settings import Settings
 from flows.commit import arm_jobs
 from flows.egress import check_notify_url, resolve
-from flows.merchant_http import CONNECTIONS_MAX, MerchantHttp, drain_body
+from flows.merchant_hosts import MerchantHosts
+from flows.merchant_http import MerchantHttp, drain_body
 from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 RETRY_AFTER_MAX_S = 86_400.0
-PER_HOST_MAX = CONNECTIONS_MAX
-"""Deliveries to one host at a time: an endpoint that hangs takes no more of the lane than this."""
-
-BUSY_WAIT_S = 2.0
 KEY_BYTES_MIN = 23
 """https://github.com/standard-webhooks/standard-webhooks: 24 to 64 bytes, and a key of its test vectors has 23."""
 
@@ -73,7 +65,7 @@ class Notifier:
         self._signers = [_signer(secret) for secret in settings.notify_keys()]
         self._allow_nets = settings.allowed_nets()
         self._timeout_s = settings.notify_timeout_s
-        self._busy: Counter[str] = Counter()
+        self.hosts = MerchantHosts(settings.notify_timeout_s)
         self._http = MerchantHttp(settings)
 
     async def __aenter__(self) -> Self:
@@ -84,10 +76,6 @@ class Notifier:
     ) -> None:
         await self._http.aclose()
 
-    def is_busy(self, url: str) -> bool:
-        """Whether the most deliveries that are allowed are under way to this URL's host."""
-        return self._busy[_host_of(url)] >= PER_HOST_MAX
-
     async def deliver(self, outgoing: Outgoing) -> Delivery:
         """One delivery within the total deadline. Never raises for a fault of the other side."""
         try:
@@ -95,7 +83,7 @@ class Notifier:
             url = httpx.URL(outgoing.url)
         except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
             return Delivery(ok=False, status="bad_url", is_final=True)
-        async with self._slot(parts.hostname or ""):
+        with self.hosts.delivery(parts.hostname or "") as under_way:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -105,8 +93,9 @@ class Notifier:
                     if not addresses:
                         return Delivery(ok=False, status="address_refused")
                     response = await self._post(outgoing, url, addresses)
+                under_way.is_answered = True
             except (TimeoutError, httpcore.TimeoutException):
-                return Delivery(ok=False, status="timed_out")
+                return Delivery(ok=False, status=notifications.TIMED_OUT)
             except Exception as error:  # noqa: BLE001 - whatever a stranger sends is a failure with a back-off and an end
                 return Delivery(ok=False, status=type(error).__name__)
             # Past the deadline if need be: the status counts, however slow the body is.
@@ -120,7 +109,7 @@ class Notifier:
             headers={**HEADERS, **self._sign(outgoing)},
             body=outgoing.body,
             timeout_s=self._timeout_s,
-            is_busy=self._busy.__contains__,
+            is_busy=self.hosts.is_under_way,
         )
 
     def _sign(self, outgoing: Outgoing) -> dict[str, str]:
@@ -132,16 +121,6 @@ class Notifier:
             "webhook-signature": " ".join(signer.sign(outgoing.id, now, body) for signer in self._signers),
         }
 
-    @asynccontextmanager
-    async def _slot(self, host: str) -> AsyncIterator[None]:
-        self._busy[host] += 1
-        try:
-            yield
-        finally:
-            self._busy[host] -= 1
-            if self._busy[host] == 0:
-                del self._busy[host]
-
 
 async def push_notification(resources: Resources, notifier: Notifier, notification_id: str, arm_no: int) -> str:
     """The job: deliver it, unless it was delivered, superseded or given up meanwhile. Returns the status."""
@@ -151,9 +130,11 @@ async def push_notification(resources: Resources, notifier: Notifier, notificati
 
 async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgoing) -> str:
     """A notification whose lease is ours."""
-    if notifier.is_busy(outgoing.url):
-        await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=BUSY_WAIT_S), "busy")
-        return "busy"
+    wait_s = notifier.hosts.wait_s(_host_of(outgoing.url))
+    if wait_s:
+        await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=wait_s), notifications.PARKED)
+        await _park(resources, notifier, outgoing.url, wait_s)
+        return notifications.PARKED
     delivery = await notifier.deliver(outgoing)
     log.info(
         "notification_delivered" if delivery.ok else "notification_not_delivered",
@@ -172,7 +153,34 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
     else:
         delay_s = max(next_try.delay_s, delivery.retry_after_s)
         await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status)
+    await _resume(resources, notifier, outgoing.url)
     return delivery.status
+
+
+async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: float) -> None:
+    """Postpone all that is due for this URL. The oldest comes first, as a probe of the host."""
+    notifier.hosts.parked(_host_of(url), url)
+    later_s = wait_s + 2 * resources.settings.notify_timeout_s
+    probe = await notifications.park(resources.db, url, wait_s=wait_s, later_s=later_s)
+    if probe is not None:
+        await arm_jobs(resources, [jobs.push_notification(*probe, wait_s)])
+
+
+async def _resume(resources: Resources, notifier: Notifier, url: str) -> None:
+    """After a delivery: as many parked notifications as the host has room for are due at once."""
+    wait_s = notifier.hosts.wait_s(_host_of(url))
+    if wait_s:
+        await _park(resources, notifier, url, wait_s)
+        return
+    urls, room = notifier.hosts.resumable(_host_of(url))
+    if not urls:
+        return
+    if notifier.hosts.is_back(_host_of(url)):
+        await notifications.rejoin(resources.db, urls)
+    rows = await notifications.resume(resources.db, urls, limit=room, grace_s=resources.settings.sweep_grace_s)
+    if len(rows) < room:
+        notifier.hosts.resumed(_host_of(url))
+    await arm_jobs(resources, [jobs.push_notification(*row) for row in rows])
 
 
 def _next_try(resources: Resources, outgoing: Outgoing, *, wait_s: float | None = None) -> NextTry:

@@ -14,6 +14,14 @@ import msgspec
 from storage.postgres.database import Database
 from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
 
+PARKED = "parked"
+"""The last status of a notification that waits for its host. It is due again without that, should all forget it."""
+
+PARKED_MAX = 10_000
+
+TIMED_OUT = "timed_out"
+"""The last status of a notification that had no answer in time."""
+
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A notification leased to us for one delivery."""
@@ -96,6 +104,42 @@ UPDATE notifications
  WHERE {_DEAD} AND ($1::text IS NULL OR id = $1)
 RETURNING id, arm_no"""
 
+# Rows that are due a moment before the probe are left: another probe is among them.
+_PARK = f"""
+WITH free AS (
+    SELECT id, due_at FROM notifications
+     WHERE {_OPEN} AND due_at < clock_timestamp() + make_interval(secs => $2) - interval '1 s' AND url = $1 AND {FREE}
+     ORDER BY due_at
+     LIMIT {PARKED_MAX}
+       FOR UPDATE SKIP LOCKED
+), parked AS (
+    SELECT id, row_number() OVER (ORDER BY due_at) = 1 AS is_probe FROM free
+), postponed AS (
+    UPDATE notifications n
+       SET arm_no = arm_no + 1, last_status = '{PARKED}',
+           due_at = clock_timestamp() + make_interval(secs => CASE WHEN is_probe THEN $2 ELSE $3 END)
+      FROM parked p
+     WHERE n.id = p.id
+    RETURNING n.id, n.arm_no, is_probe
+)
+SELECT id, arm_no FROM postponed WHERE is_probe"""
+
+_REJOIN = f"""
+UPDATE notifications SET last_status = '{PARKED}'
+ WHERE id IN (SELECT id FROM notifications
+               WHERE {_OPEN} AND url = ANY($1) AND last_status = '{TIMED_OUT}' AND {FREE}
+                 FOR UPDATE SKIP LOCKED)"""
+
+_RESUME = f"""
+UPDATE notifications
+   SET arm_no = arm_no + 1, due_at = clock_timestamp() - make_interval(secs => $3)
+ WHERE id IN (SELECT id FROM notifications
+               WHERE {_OPEN} AND url = ANY($1) AND last_status = '{PARKED}' AND {FREE}
+               ORDER BY due_at
+               LIMIT $2
+                 FOR UPDATE SKIP LOCKED)
+RETURNING id, arm_no"""
+
 _TAKE_OVER = take_over_statement("notifications", "id, arm_no", is_open=_OPEN)
 
 _WALK = walk_statement("notifications", ("id",), "id, arm_no", is_open=_OPEN)
@@ -141,6 +185,28 @@ async def list_dead_letters(db: Database, limit: int = 100) -> list[DeadLetter]:
 async def resend_dead_letters(db: Database, notification_id: str | None) -> list[tuple[str, int]]:
     """Due again at once, from the first attempt: one, or all with None. Returns their ids and arm numbers."""
     return [(row["id"], row["arm_no"]) for row in await db.fetch(_RESEND, notification_id)]
+
+
+async def park(db: Database, url: str, *, wait_s: float, later_s: float) -> tuple[str, int] | None:
+    """Postpone all free notifications for this URL that are due within `wait_s` seconds, as the same attempt.
+
+    The oldest is due in `wait_s` seconds and returned with its arm number, the others are due in `later_s`.
+    """
+    row = await db.fetchrow(_PARK, url, wait_s, later_s)
+    return None if row is None else (row["id"], row["arm_no"])
+
+
+async def rejoin(db: Database, urls: Sequence[str]) -> None:
+    """The host answers again: what it did not answer in time waits no longer than what was parked meanwhile."""
+    await db.execute(_REJOIN, list(urls))
+
+
+async def resume(db: Database, urls: Sequence[str], *, limit: int, grace_s: float) -> list[tuple[str, int]]:
+    """The parked notifications for these URLs are due, so that a sweep after `grace_s` finds them too.
+
+    Returns at most `limit` ids with their arm numbers.
+    """
+    return [(row["id"], row["arm_no"]) for row in await db.fetch(_RESUME, list(urls), limit, grace_s)]
 
 
 async def take_over(db: Database, processes: Sequence[str]) -> list[DueRow]:

@@ -18,8 +18,8 @@ from standardwebhooks import Webhook
 
 from core.errors import ConfigurationError
 from core.settings import Settings
+from flows.merchant_hosts import PER_HOST_MAX
 from flows.notify import (
-    PER_HOST_MAX,
     RETRY_AFTER_MAX_S,
     Delivery,
     Notifier,
@@ -171,7 +171,6 @@ async def test_loopback_is_refused_without_an_allowed_network() -> None:
 async def test_a_url_that_no_client_can_call_is_a_final_failure(url: str) -> None:
     """These URLs pass the check of their form, now or when the order was placed."""
     async with Notifier(SETTINGS) as notifier:
-        assert notifier.is_busy(url) is False
         delivery = await notifier.deliver(outgoing_notification(url))
     assert delivery.ok is False
     assert (delivery.status, delivery.is_final) == ("bad_url", True)
@@ -440,15 +439,15 @@ async def test_a_delivery_above_the_limit_of_a_host_is_postponed_without_an_atte
         deliveries = [
             asyncio.create_task(notifier.deliver(outgoing_notification(merchant.url))) for _ in range(PER_HOST_MAX)
         ]
-        await eventually(lambda: notifier.is_busy(merchant.url))
+        await eventually(lambda: notifier.hosts.wait_s("127.0.0.1") > 0)
         claimed = await notifications.claim(harness.resources.db, notification_id, 20, arm_no=1)
         assert claimed is not None
-        assert await push_claimed(harness.resources, notifier, claimed) == "busy"
-        assert notifier.is_busy(f"http://localhost:{other.port}") is False
+        assert await push_claimed(harness.resources, notifier, claimed) == "parked"
+        assert notifier.hosts.wait_s("localhost") == 0
         assert (await row_of(harness, other_id))["attempt"] == 1
         release.set()
         assert all(delivery.ok for delivery in await asyncio.gather(*deliveries))
         row = await row_of(harness, notification_id)
-        assert (row["attempt"], row["arm_no"], 0 < row["due_in_s"] <= 2) == (1, 2, True)
-        assert notifier.is_busy(merchant.url) is False
+        assert (row["attempt"], row["arm_no"], row["due_in_s"] > 0) == (1, 2, True)
+        assert notifier.hosts.wait_s("127.0.0.1") == 0
         assert await push(harness, notifier, notification_id) == "200"

@@ -1,7 +1,9 @@
 """Ports for servers that restart on the same port."""
 
+import os
 import secrets
 import socket
+from itertools import count
 from typing import Final
 
 from demo.embedded.errors import EmbeddedError
@@ -11,10 +13,18 @@ from demo.embedded.errors import EmbeddedError
 _PORTS: Final = range(20_000, 32_000)
 
 
+_SHARES: Final = 120
+_picks: Final = count()
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is not in use and is never given to an outgoing connection."""
-    for _ in range(1000):
-        port = secrets.choice(_PORTS)
+    """Return a port of 127.0.0.1 that is not in use and is never given to an outgoing connection.
+
+    It is bound seconds later, so each process takes its own share of the ports in turn before any other.
+    """
+    share = _PORTS[os.getpid() % _SHARES :: _SHARES]
+    for attempt in range(1000):
+        port = share[next(_picks) % len(share)] if attempt < len(share) else secrets.choice(_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -14,10 +14,11 @@ import pytest
 from channels import transport as transport_module
 from channels.egress_proxy import EgressProxy
 from channels.transport import Response, Transport
-from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, OutcomeUnknown
+from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, ConfigurationError, OutcomeUnknown
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, reset_connection, respond_with, serving
 from tests.connections import full_backlog
 from tests.servers import ROOT, eventually
+from tests.storage.tls_server import self_signed
 
 TIMEOUT_S = 20.0
 SHORT_S = 1.0
@@ -149,6 +150,20 @@ async def test_a_cookie_that_is_no_ascii_spoils_its_own_response_alone(transport
             await get(transport, peer.url)
         assert (await get(transport, peer.url)).status == 200
     assert [request.headers.get("cookie") for request in peer.requests] == [None, None]
+
+
+def test_a_file_of_authorities_that_holds_none_is_not_replaced_by_the_system_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = tmp_path / "authorities"
+    directory.mkdir()
+    (directory / "00000000.0").write_text(self_signed("other.test").pem)
+    monkeypatch.setenv("SSL_CERT_DIR", str(directory))
+    (tmp_path / "empty.pem").touch()
+    for name in ("missing.pem", "empty.pem", "."):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        with pytest.raises(ConfigurationError, match=r"^SSL_CERT_FILE: "):
+            Transport(timeout_s=TIMEOUT_S)
 
 
 async def test_a_host_is_called_through_the_egress_proxy_and_this_machine_is_not() -> None:

@@ -120,7 +120,7 @@ async def serving_tls(certificate: Certificate, directory: Path) -> AsyncIterato
         try:
             while True:
                 await read_request(reader)
-                writer.write(OK)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             writer.close()

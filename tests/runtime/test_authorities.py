@@ -1,5 +1,6 @@
 """Processes without certificates of authorities end with a sentence that names the variable."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,11 @@ def authorities(case: str, directory: Path) -> dict[str, str]:
 @pytest.mark.parametrize("case", [EMPTY, MISSING, NONE_AT_ALL])
 @pytest.mark.parametrize("argv", ["api", "worker", "cli orders refresh A-1"])
 async def test_without_authorities_the_variable_is_named(argv: str, case: str, tmp_path: Path) -> None:
+    if case == NONE_AT_ALL and sys.platform == "darwin":
+        pytest.skip("no variable takes the authorities of this system away")
     env = NOWHERE | {"NODROP_MASTER_KEYS": new_master_key("first")} | authorities(case, tmp_path)
     async with Process(*argv.split(), env=env, log=tmp_path / "log") as process:
         code = await process.wait()
-    if case == NONE_AT_ALL and "SSL_CERT_FILE: " not in process.output():
-        pytest.skip("this machine has authorities that no variable takes away")
     assert code == 2
     assert "SSL_CERT_FILE: no certificate of an authority can be read there" in process.output()
     assert "Traceback" not in process.output()

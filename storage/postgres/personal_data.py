@@ -50,9 +50,13 @@ WITH ids AS (
      WHERE c.evidence->>'dispute_id' = k.id OR c.evidence->'ids' ? k.id
 )"""
 
+# JSON has instants in the zone of the session, which is the database's own behind a pooler.
+_IN_UTC = "in_utc AS MATERIALIZED (SELECT set_config('timezone', 'UTC', true))"
+
 _CALLBACKS = f"""{_KEYS}
+, {_IN_UTC}
 SELECT (to_jsonb(c) - 'body')::text AS row, channel_account AS account, notification_id, body, sealed_under
-  FROM callbacks c JOIN named USING (id) ORDER BY received_at"""
+  FROM in_utc, callbacks c JOIN named USING (id) ORDER BY received_at"""
 
 _OPEN = f"""{_KEYS}
 SELECT (SELECT count(*) FROM callbacks c JOIN named USING (id)
@@ -129,9 +133,12 @@ async def erase_rows(db: Database, order_no: str, *, dead_letters: bool) -> Eras
 async def _rows(db: Database, table: str, order_no: str) -> list[dict[str, Any]]:
     # Names of tables and columns are those of TABLES.
     body = "body" if table == "notifications" else "NULL::bytea AS body"
-    sql = f"SELECT (to_jsonb(t) - 'body')::text AS row, {body} FROM {table} t WHERE order_no = $1 ORDER BY "
+    sql = f"""
+    WITH {_IN_UTC}
+    SELECT (to_jsonb(t) - 'body')::text AS row, {body}
+      FROM in_utc, {table} t WHERE order_no = $1 ORDER BY {TABLES[table]}"""
     found = []
-    for row in await db.fetch(sql + TABLES[table], order_no):
+    for row in await db.fetch(sql, order_no):
         fields = msgspec.json.decode(row["row"], type=dict[str, Any])
         found.append(fields if row["body"] is None else fields | {"body": _text(row["body"])})
     return found

@@ -57,3 +57,4 @@ async def test_every_instant_leaves_in_utc(
     for arguments in (("orders", "show", order["order_no"]), ("orders", "list")):
         assert zones((await nodrop(*arguments, "--json")).out) == {"Z"}
         assert zones((await nodrop(*arguments)).out) == {"Z"}
+    assert zones((await nodrop("orders", "export", order["order_no"])).out) == {"Z", "+00:00"}

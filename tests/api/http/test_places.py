@@ -64,6 +64,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty connections, of which ten are free and two an address's share; then four for health and callbacks."""
     monkeypatch.setattr(server_module, "_connections_max", lambda: 20)
     monkeypatch.setattr(protocol, "CONNECTIONS_KEPT", 4)
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 3600)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM. The stores are opened before the port listens, and closed after the last response."""
     async with open_resources(settings) as resources:
+        await resources.clock.begin(resources.db)
         draining = asyncio.Event()
         async with open_application(resources, draining) as app:
             log.info("api_started", host=settings.host, port=settings.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
 from runtime.accounts import KEEP_CURRENT_S
+from runtime.clock import CHECK_S
 from runtime.loop import run_periodically
 from runtime.resources import Resources
 
@@ -53,7 +55,8 @@ async def open_application(
     lag.watch()
     # Without it callbacks could not be verified any more once their channel has changed its keys.
     keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
-    beside = [asyncio.create_task(_listen(resources)), asyncio.create_task(keep_current)]
+    keep_clock = run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
+    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock)]
     try:
         yield App(
             table,

@@ -27,12 +27,19 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready` while either store works: callbacks are accepted with one of them down."""
+    """`ready` while either store works and the clock is not an hour off: callbacks are accepted with one of them down.
+
+    `clock`: `right`, `corrected` (more than 2 s from Postgres's, whose time is used), `contradicted` (channels' times
+    are more than 60 s from Postgres's), `far_off` (more than an hour) or `not_compared`. `clock_skew_s` is this
+    process's time minus Postgres's.
+    """
 
     ready: bool
     postgres: bool
     redis: bool
     draining: bool
+    clock: str
+    clock_skew_s: float | None
 
 
 async def healthz(_context: Context, _request: Request) -> Response:
@@ -44,13 +51,21 @@ async def readyz(context: Context, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
     postgres, redis = await asyncio.gather(context.resources.db.can_write(), _is_redis_there(context.resources))
     draining = context.draining.is_set()
-    ready = (postgres or redis) and not draining
-    readiness = Readiness(ready=ready, postgres=postgres, redis=redis, draining=draining)
-    return json_response(readiness, 200 if ready else 503)
+    verdict = context.resources.clock.verdict
+    readiness = Readiness(
+        ready=(postgres or redis) and not draining and not verdict.is_far_off,
+        postgres=postgres,
+        redis=redis,
+        draining=draining,
+        clock=verdict.state,
+        clock_skew_s=None if verdict.skew_s is None else round(verdict.skew_s, 1),
+    )
+    return json_response(readiness, 200 if readiness.ready else 503)
 
 
 async def expose_metrics(context: Context, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz says that it is down."""
+    store_metrics.show_clock(context.resources.clock.verdict)
     with suppress(DatabaseUnavailable):
         store_metrics.show_backlog(await read_backlog(context.resources.db))
         store_metrics.show_callback_counts(await callbacks.find_counts(context.resources.db))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client import Gauge
 
 from core.admission import CallKind
+from core.clocks import ClockVerdict
 from core.jobs import Lane
 from core.reconciliation import Finding
 from storage.postgres.backlog import Backlog
@@ -27,6 +28,8 @@ _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones 
 _breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
 _incomplete = Gauge("nodrop_statements_incomplete", "Days whose statement lacks rows that it counts.", ("account",))
+_clock_skew = Gauge("nodrop_clock_skew_seconds", "This process's time minus Postgres's.")
+_clock_contradicted = Gauge("nodrop_clock_contradicted", "1: channels' times are more than 60 s from Postgres's.")
 _differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
 
 
@@ -69,6 +72,12 @@ def show_breakers(accounts: Sequence[str], open_breakers: Sequence[tuple[str, Ca
     for account in accounts:
         for kind in CallKind:
             _breakers.labels(account, kind.value).set((account, kind) in open_breakers)
+
+
+def show_clock(verdict: ClockVerdict) -> None:
+    """The clock of this process alone."""
+    _clock_skew.set(verdict.skew_s or 0.0)
+    _clock_contradicted.set(verdict.is_contradicted)
 
 
 def show_incomplete_days(days: Mapping[str, int]) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Protocol, Self
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -38,6 +42,20 @@ NO_AUTHORITIES = (
     "SSL_CERT_FILE: no certificate of an authority can be read there, so no server could be trusted; set it to a file "
     "with such certificates in PEM, or unset it and install the system's (ca-certificates)"
 )
+HEAR_S = 60.0
+"""The time of a channel is taken from one of its responses in so many seconds."""
+
+
+ReadTime = Callable[[], float]
+"""Returns Unix seconds."""
+
+
+class WallClock(Protocol):
+    """The wall clock of the process; a channel's own time is a witness for or against it."""
+
+    read: ReadTime
+
+    def witness(self, host: str, at: float) -> None: ...
 
 
 class NoCookies(CookieJar):
@@ -68,14 +86,17 @@ class Transport:
         proxy: EgressProxy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         root_pem: bytes | None = None,
+        clock: WallClock | None = None,
     ) -> None:
         """`timeout_s` is the total deadline of a call; `proxy` the way to every host but this machine; `root_pem` an
-        additional trusted root certificate.
+        additional trusted root certificate; without `clock` the system's own clock is read.
 
         Raises:
             ConfigurationError: there are no authorities to trust.
         """
         self.timeout_s = timeout_s
+        self._clock = clock
+        self._heard: dict[str, float] = {}
         self._client = httpx.AsyncClient(
             # pyreqwest carries the bytes: six times fewer CPU seconds a call than httpx's own transport.
             transport=transport or HttpxTransport(_reqwest(proxy, root_pem)),
@@ -95,6 +116,24 @@ class Transport:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         await self._client.aclose()
+
+    def time(self) -> float:
+        """The time that requests are signed with and responses are judged by, in Unix seconds."""
+        return time.time() if self._clock is None else self._clock.read()
+
+    def hear(self, url: str, at: float, *, by: str = "") -> None:
+        """Take the time in a channel's message, `at` in Unix seconds, for a witness; `by` says which of its times."""
+        name, now = f"{urlsplit(url).netloc}{by}", time.monotonic()
+        if self._clock is not None and now - self._heard.get(name, -HEAR_S) >= HEAR_S:
+            self._heard[name] = now
+            self._clock.witness(name, at)
+
+    def _hear_date(self, url: str, response: httpx.Response) -> None:
+        """Take the time of a response that no cache has kept."""
+        if self._clock is None or "age" in response.headers:
+            return
+        with suppress(ValueError, OverflowError):
+            self.hear(url, parsedate_to_datetime(response.headers.get("date", "")).timestamp())
 
     async def call(
         self,
@@ -164,6 +203,7 @@ class Transport:
         timeout = httpx.USE_CLIENT_DEFAULT if into is None else httpx.Timeout(None, read=DOWNLOAD_TIMEOUT_S)
         stream = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
         async with stream as response:
+            self._hear_date(url, response)
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ChannelUnreadable("compressed")
             buffer = BytesIO() if into is None or response.status_code != httpx.codes.OK else into

@@ -7,8 +7,8 @@ channel's acknowledgement is returned, whatever fails after that: the compensati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -21,6 +21,7 @@ from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import (
     CallbackRejected,
+    CallbackStale,
     ChannelUnavailable,
     DatabaseUnavailable,
     NodropError,
@@ -50,6 +51,7 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
 from storage.postgres.callbacks import StoredCallback, insert_callback
+from storage.postgres.database import answering_within
 from storage.postgres.orders import find_named_payment
 from storage.redis.parked_callbacks import ParkedCallback
 
@@ -80,14 +82,13 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
     began = now()
     account = await resources.accounts.get(name)
     store_s = STORE_S - (now() - began)
-    received_at = datetime.now(UTC)
     headers = _read_headers(account, headers)
-    callback = await verify_callback(account, headers, body, received_at)
+    callback, received_at = await _verify_by_clocks(resources, account, headers, body)
     if callback.evidence is None:
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        async with _within(store_s):
+        async with answering_within(store_s):
             stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
@@ -125,6 +126,19 @@ async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Ou
 def _read_headers(account: Account, headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that the verification reads: the others, which may hold anything, are neither stored nor parked."""
     return {name: headers[name] for name in account.channel.callback_headers if name in headers}
+
+
+async def _verify_by_clocks(
+    resources: Resources, account: Account, headers: Mapping[str, str], body: bytes
+) -> tuple[Callback, datetime]:
+    """The callback, and the time by which it is fresh. Raises as `Channel.verify_callback`."""
+    clock = resources.clock
+    if clock.read_other is not None:
+        other = datetime.fromtimestamp(clock.read_other(), UTC)
+        with suppress(CallbackStale):
+            return await account.channel.verify_callback(headers, body, received_at=other), other
+    now = datetime.fromtimestamp(clock.read(), UTC)
+    return await verify_callback(account, headers, body, now), now
 
 
 async def verify_callback(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
@@ -172,18 +186,8 @@ async def count_ignored(resources: Resources, account: str, reason: str) -> None
     """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
     log.info("callback_ignored", account=account, reason=reason)
     with suppress(DatabaseUnavailable):
-        async with _within(STORE_S):
+        async with answering_within(STORE_S):
             await callbacks.count_callback(resources.db, account, reason)
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """A limit for Postgres, shorter than that of a statement. Raises DatabaseUnavailable."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
 
 
 async def _park(resources: Resources, parked: ParkedCallback) -> None:
@@ -207,7 +211,7 @@ async def _handle_in_request(resources: Resources, stored: StoredCallback) -> No
     slots = resources.confirm_slots
     job = jobs.compensate_callback(stored.id, stored.arm_no, resources.compensation_delay_s)
     try:
-        if slots.locked():
+        if slots.locked() or resources.clock.is_far_off:
             await _leave_to_compensation(resources, stored)
             return
         await slots.acquire()  # returns at once: nothing ran since `locked` was False

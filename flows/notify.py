@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
@@ -30,6 +30,7 @@ from flows.commit import arm_jobs
 from flows.egress import check_notify_url, resolve
 from flows.merchant_hosts import MerchantHosts
 from flows.merchant_http import MerchantHttp, drain_body
+from runtime.clock import Clock
 from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
@@ -61,7 +62,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
 class Notifier:
     """Signs and sends. One for each worker process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """`clock` None: the system's."""
+        self._clock = clock or Clock()
         self._signers = [_signer(secret) for secret in settings.notify_keys()]
         self._allow_nets = settings.allowed_nets()
         self._timeout_s = settings.notify_timeout_s
@@ -100,7 +103,7 @@ class Notifier:
                 return Delivery(ok=False, status=type(error).__name__)
             # Past the deadline if need be: the status counts, however slow the body is.
             await drain_body(response)
-            return _delivery(response.status, response.headers)
+            return _delivery(response.status, response.headers, self._clock.now())
 
     async def _post(self, outgoing: Outgoing, url: httpx.URL, addresses: Sequence[str]) -> httpcore.Response:
         return await self._http.post(
@@ -113,7 +116,7 @@ class Notifier:
         )
 
     def _sign(self, outgoing: Outgoing) -> dict[str, str]:
-        now = datetime.now(UTC)
+        now = self._clock.now()
         body = outgoing.body.decode()
         return {
             "webhook-id": outgoing.id,
@@ -202,7 +205,7 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def _delivery(status: int, headers: Sequence[tuple[bytes, bytes]]) -> Delivery:
+def _delivery(status: int, headers: Sequence[tuple[bytes, bytes]], now: datetime) -> Delivery:
     if httpx.codes.is_success(status):
         return Delivery(ok=True, status=str(status))
     retry_after = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
@@ -210,11 +213,11 @@ def _delivery(status: int, headers: Sequence[tuple[bytes, bytes]]) -> Delivery:
         ok=False,
         status=str(status),
         is_final=status == httpx.codes.GONE,
-        retry_after_s=_retry_after_s(retry_after.decode("latin-1")),
+        retry_after_s=_retry_after_s(retry_after.decode("latin-1"), now),
     )
 
 
-def _retry_after_s(text: str) -> float:
+def _retry_after_s(text: str, now: datetime) -> float:
     """Seconds of a `Retry-After` (a number or an HTTP date), at most a day; 0 for anything else."""
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), RETRY_AFTER_MAX_S)
@@ -224,7 +227,7 @@ def _retry_after_s(text: str) -> float:
         return 0.0
     if at.tzinfo is None:
         return 0.0
-    return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), RETRY_AFTER_MAX_S)
+    return min(max(0.0, (at - now).total_seconds()), RETRY_AFTER_MAX_S)
 
 
 def _signer(secret: str) -> Webhook:

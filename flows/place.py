@@ -7,7 +7,6 @@ idempotency key.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -80,9 +79,9 @@ async def place_order(
         PaymentUnclear: the checkout of the order's payment has ended, and there is no other one yet.
     """
     account = None if payment is None else await resources.accounts.get_enabled(payment.account)
-    terms = None if payment is None or account is None else _terms(payment, account)
-    await _check_watch(resources, terms)
     now = await find_now(resources.db)
+    terms = None if payment is None or account is None else _terms(payment, account, now)
+    await _check_watch(resources, terms)
     expires_at = now + timedelta(seconds=expires_in_s or resources.settings.order_expires_s)
     rules = resources.rules if account is None else account.rules
     page_token = token_urlsafe(16)
@@ -115,7 +114,7 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
-    terms = _terms(payment, account)
+    terms = _terms(payment, account, state.now)
     await _check_watch(resources, terms)
     return await _start(resources, state, account, terms)
 
@@ -204,7 +203,7 @@ async def _check_watch(resources: Resources, terms: PaymentTerms | None) -> None
         raise NumberTaken("a payment with this channel_reference is already known at this account")
 
 
-def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
+def _terms(payment: PaymentRequest, account: Account, now: datetime) -> PaymentTerms:
     """Terms of the payment, checked against the account's channel.
 
     Raises:
@@ -222,7 +221,7 @@ def _terms(payment: PaymentRequest, account: Account) -> PaymentTerms:
         return PaymentTerms(
             account=payment.account,
             method=payment.method,
-            out_trade_no=new_number(),
+            out_trade_no=new_number(now),
             payer=_payer(payment, channel),
             live=live,
         )
@@ -247,9 +246,9 @@ def _payer(payment: PaymentRequest, channel: Channel) -> Payer:
     return channel.checkouts.payer_of(method, payment.payer)
 
 
-def new_number() -> str:
+def new_number(now: datetime) -> str:
     """A number for the channel, unique for ever: 12 hex digits of milliseconds (so that they sort), 16 of chance.
 
     28 characters of [0-9a-f] (`core.order.OWN_NUMBER`) fit every channel's rules: WeChat Pay takes 6 to 32, Alipay 64.
     """
-    return f"{int(time.time() * 1000):012x}{token_bytes(8).hex()}"
+    return f"{int(now.timestamp() * 1000):012x}{token_bytes(8).hex()}"

@@ -32,7 +32,7 @@ FIELDS = frozenset(
     " callback_id notification_id case_id refund_no event_id key_id"
     # jobs, lanes and the sweep, mostly numbers
     " lane job job_id count claimed done again dead late_s rescued due parked rearmed left batch size lag_s bytes age_s"
-    " pending callbacks notifications refunds cases cancelled epoch"
+    " skew_s pending callbacks notifications refunds cases cancelled epoch"
     # why, in words of ours
     " reason policy wanted mode name state type of".split()
 )

@@ -18,6 +18,7 @@ from core.lifecycle import Rules
 from core.order import OrderState
 from core.settings import Settings, require
 from runtime.accounts import Accounts
+from runtime.clock import Clock
 from storage.postgres.database import Database
 from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
@@ -47,6 +48,7 @@ class Resources:
     admission: Admission
     accounts: Accounts
     sealer: Sealer
+    clock: Clock
     rules: Rules
     """Rules of this deployment, for decisions that are about no account."""
     compensation_delay_s: float
@@ -60,8 +62,8 @@ class Resources:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Open them in order and close them in reverse.
+async def open_resources(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Resources]:
+    """Open them in order and close them in reverse. `clock` None: the system's.
 
     Raises:
         ConfigurationError: names every variable that is missing or wrong.
@@ -71,6 +73,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     address = redis_address(settings)
     proxy = egress_proxy(settings)
     db = Database.from_settings(settings)
+    clock = clock or Clock()
     async with AsyncExitStack() as stack:
         await db.open()
         stack.push_async_callback(db.close)
@@ -80,7 +83,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             await check_redis(redis)
         except RedisUnavailable as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
-        transport = await stack.enter_async_context(Transport(timeout_s=settings.channel_timeout_s, proxy=proxy))
+        transport = await stack.enter_async_context(
+            Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)
+        )
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         yield Resources(
             settings=settings,
@@ -92,6 +97,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             admission=SharedAdmission(redis, processes=settings.processes),
             accounts=Accounts(db, sealer, transport, settings),
             sealer=sealer,
+            clock=clock,
             rules=rules,
             compensation_delay_s=rules.backoff.gap_s(1),
             callback_kept_s=rules.backoff.day_s,

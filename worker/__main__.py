@@ -44,7 +44,8 @@ async def run(settings: Settings, only: Lane | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with open_resources(settings) as resources, Notifier(settings) as notifier:
+    async with open_resources(settings) as resources, Notifier(settings, resources.clock) as notifier:
+        await resources.clock.begin(resources.db)
         lanes = _lanes(resources, notifier, only)
         loops = lane_loops(resources, lanes[0].process) + (
             upkeep_loops(resources, notifier, stop) if only is None else ()
@@ -77,6 +78,7 @@ def _lanes(resources: Resources, notifier: Notifier, only: Lane | None) -> list[
             process=process,
             max_jobs=resources.settings.max_jobs,
             ctx={"resources": resources, "notifier": notifier},
+            may_claim=lambda: not resources.clock.is_far_off,
         )
         for lane, functions in FUNCTIONS.items()
         if only in (None, lane)

@@ -45,7 +45,7 @@ async def _open(ctx: dict[str, Any]) -> None:
     require(_settings, "notify_secrets")
     stack = ctx["stack"] = AsyncExitStack()
     ctx["resources"] = await stack.enter_async_context(open_resources(_settings))
-    ctx["notifier"] = await stack.enter_async_context(Notifier(_settings))
+    ctx["notifier"] = await stack.enter_async_context(Notifier(_settings, ctx["resources"].clock))
 
 
 async def _close(ctx: dict[str, Any]) -> None:

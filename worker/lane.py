@@ -60,7 +60,9 @@ class LaneWorker(Worker):
         max_jobs: int = 500,
         job_timeout_s: float = JOB_TIMEOUT_S,
         ctx: Mapping[str, Any] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_claim`: whether new jobs may be started now."""
         super().__init__(
             [_guarded(name, function, job_timeout_s) for name, function in functions.items()],
             queue_name=queue_name(lane),
@@ -81,6 +83,7 @@ class LaneWorker(Worker):
             log_results=False,
         )
         self._lane = lane
+        self._may_claim = may_claim
         self.process = process
         self._queue = DelayQueue(redis)
         self._link = RedisLink("lane", lane=lane)
@@ -113,7 +116,7 @@ class LaneWorker(Worker):
         started = 0
         async with self._claiming:
             free = self.max_jobs - len(self.tasks)
-            if free > 0 and not self._stopping.is_set():
+            if free > 0 and not self._stopping.is_set() and self._may_claim():
                 started = await self._claim(free)
         await self.record_health()
         return started

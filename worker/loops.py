@@ -16,6 +16,7 @@ from flows.take_over import BEAT_S, Peers, beat_once
 from flows.undelivered import ask_undelivered
 from flows.worlds import open_world_cases
 from runtime.accounts import KEEP_CURRENT_S
+from runtime.clock import CHECK_S, Clock
 from runtime.loop import RunOnce
 from runtime.resources import Resources
 from storage.postgres.collisions import open_collision_cases
@@ -37,9 +38,10 @@ class Loop(NamedTuple):
 
 
 def lane_loops(resources: Resources, process: str) -> tuple[Loop, ...]:
-    """Loops of every worker process: its beat, and renewing in time what the accounts verify signatures with."""
+    """Loops of every worker process: its beat, its clock, and renewing in time what the accounts verify with."""
     return (
         Loop("beat", BEAT_S, partial(beat_once, resources, process, Peers())),
+        Loop("clock", CHECK_S, partial(resources.clock.keep, resources.db)),
         Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),
     )
 
@@ -49,23 +51,33 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
     settings = resources.settings
     horizon_s = settings.arm_horizon_s
     keep_house = partial(keep_partitions, resources.db, keep_days=settings.observations_keep_days)
+    by_clock = partial(_unless_far_off, resources.clock)
     flush_noticed_s = min(1.0, settings.sweep_interval_s)
     return (
         *(
-            Loop(f"sweep_{kind.name}", settings.sweep_interval_s, partial(sweep_once, settings, kind, stop))
+            Loop(f"sweep_{kind.name}", settings.sweep_interval_s, by_clock(partial(sweep_once, settings, kind, stop)))
             for kind in swept_kinds(resources, notifier)
         ),
         Loop("rearm", flush_noticed_s, partial(rearm_after_flush, resources)),
         # A third of the horizon at a time: every job is armed before it is due.
         Loop("arm_ahead", horizon_s / 3, partial(arm_window, resources, from_s=0.0, until_s=horizon_s)),
         Loop("drain", flush_noticed_s, partial(_drain, resources)),
-        Loop("undelivered", settings.undelivered_interval_s, partial(ask_undelivered, resources)),
+        Loop("undelivered", settings.undelivered_interval_s, by_clock(partial(ask_undelivered, resources))),
         Loop("keep_house", PARTITIONS_INTERVAL_S, keep_house),
         Loop("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
         Loop("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, resources.db)),
         Loop("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
-        Loop("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),
+        Loop("reconcile", RECONCILE_INTERVAL_S, by_clock(partial(reconcile_due, resources))),
     )
+
+
+def _unless_far_off(clock: Clock, run_once: RunOnce) -> RunOnce:
+    """The work, left to other processes while this one's clock is more than an hour off."""
+
+    async def run() -> object:
+        return False if clock.is_far_off else await run_once()
+
+    return run
 
 
 async def _drain(resources: Resources) -> bool:

@@ -48,7 +48,7 @@ async def place(context: Context, _request: Request, body: OrderInput) -> Respon
         return_url=body.return_url,
         metadata=body.metadata,
     )
-    placed = await place_order(context.resources, terms, _first_payment(body), expires_in_s=body.expires_in_s)
+    placed = await place_order(context.resources, terms, _first_payment(context, body), expires_in_s=body.expires_in_s)
     return _order_response(context, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
 
 
@@ -74,7 +74,7 @@ async def get_order(context: Context, request: Request) -> Response:
 
 
 async def start(context: Context, request: Request, body: PaymentInput) -> Response:
-    payment = _payment(body.account, body.method, body.payer, body.watch)
+    payment = _payment(context, body.account, body.method, body.payer, body.watch)
     placed = await start_payment(context.resources, _order_no(request), payment)
     return _order_response(context, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
@@ -122,17 +122,19 @@ def _order_no(request: Request) -> str:
     return order_no
 
 
-def _first_payment(body: OrderInput) -> PaymentRequest | None:
+def _first_payment(context: Context, body: OrderInput) -> PaymentRequest | None:
     if body.account is None:
         if body.watch is not None or body.payer is not None or body.method:
             raise InvalidRequest("account is missing: method, payer and watch belong to a payment")
         return None
-    return _payment(body.account, body.method, body.payer, body.watch)
+    return _payment(context, body.account, body.method, body.payer, body.watch)
 
 
-def _payment(account: str, method: str, payer: PayerInput | None, watch: WatchInput | None) -> PaymentRequest:
+def _payment(
+    context: Context, account: str, method: str, payer: PayerInput | None, watch: WatchInput | None
+) -> PaymentRequest:
     check_client_ip(payer)
-    check_payable_until(watch)
+    check_payable_until(watch, context.resources.clock.now())
     return PaymentRequest(account=account, method=method, payer=_payer(payer), watch=_watch(watch))
 
 

@@ -7,7 +7,7 @@ trailing newline through, and the patterns stay readable for clients in any lang
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -333,7 +333,7 @@ def check_client_ip(payer: PayerInput | None) -> None:
         raise InvalidRequest("payer.client_ip is not an IP address") from None
 
 
-def check_payable_until(watch: WatchInput | None) -> None:
+def check_payable_until(watch: WatchInput | None, now: datetime) -> None:
     """A payment is watched until then at most as long as our own payments.
 
     Raises:
@@ -341,5 +341,5 @@ def check_payable_until(watch: WatchInput | None) -> None:
     """
     if watch is None or watch.payable_until is None:
         return
-    if watch.payable_until - datetime.now(UTC) > PAYABLE_MAX:
+    if watch.payable_until - now > PAYABLE_MAX:
         raise InvalidRequest(f"watch.payable_until is more than {PAYABLE_MAX.days} days away")

@@ -6,7 +6,6 @@ Set-up and pitfalls: docs/channels/alipay.md.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from http import HTTPStatus
@@ -94,7 +93,9 @@ class Alipay:
     statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
     checkouts = CheckoutRules(renews=True)
 
-    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None
+    ) -> None:
         credentials = account.credentials_as(Credentials)
         try:
             keys = KeyRing(credentials)
@@ -104,9 +105,9 @@ class Alipay:
         self._app_id = credentials.app_id
         self._seller_id = credentials.seller_id
         self._keys = keys
-        self._gateway = Gateway(account, credentials, keys, transport, clock)
+        self._gateway = Gateway(account, credentials, keys, transport, clock or transport.time)
         self._transport = transport
-        self._clock = clock
+        self._clock = clock or transport.time
 
     # -- payments ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ https://developer.paypal.com/docs/api/orders/v2/ and https://developer.paypal.co
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import IO
@@ -94,7 +93,9 @@ class Paypal:
 
     events: tuple[str, ...] = EVENTS
 
-    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None
+    ) -> None:
         credentials = read_credentials(account)
         self._base_url, origins = addresses(account, credentials.certificate_hosts)
         self._own = OwnAccount(account=account.name, merchant_id=credentials.merchant_id)
@@ -105,14 +106,14 @@ class Paypal:
             base_url=self._base_url,
             client_id=credentials.client_id,
             client_secret=credentials.client_secret,
-            clock=clock,
+            clock=clock or transport.time,
         )
         self._certificates = Certificates(
             transport,
             origins=origins,
             name=_CERTIFICATE_NAMES[account.live],
             roots=() if self._verifies_at_endpoint else load_roots(credentials.ca_certificates, account.name),
-            clock=clock,
+            clock=clock or transport.time,
         )
 
     async def create_payment(self, create: Create) -> Created:
@@ -135,10 +136,13 @@ class Paypal:
 
     async def query_payment(self, payment: Payment) -> Evidence:
         response = await self._api.call("GET", _order_path(payment))
-        return self.read_response(payment, response, received_at=datetime.now(UTC))
+        return self._read(payment, response)
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         del received_at  # unsigned responses have no time
+        return self._read(payment, response)
+
+    def _read(self, payment: Payment, response: Response) -> Evidence:
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
             return Missing(channel_account=self._own.account, out_trade_no=payment.out_trade_no)
         order = read_json(require_success(response).body, PaypalOrder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -62,7 +61,7 @@ class Api:
         base_url: str,
         client_id: str,
         client_secret: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._base_url = base_url

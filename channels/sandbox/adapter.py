@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from hashlib import sha256
@@ -127,7 +126,9 @@ class Sandbox:
     statement_format = "the sandbox's CSV in UTF-8"
     checkouts = CheckoutRules(renews=True, exists_once_created=True)
 
-    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None
+    ) -> None:
         credentials = account.credentials_as(Credentials)
         short = [key_id for key_id, secret in credentials.keys.items() if len(secret) < SECRET_CHARACTERS_MIN]
         if short:
@@ -139,7 +140,7 @@ class Sandbox:
         self._keys = {key_id: secret.encode() for key_id, secret in credentials.keys.items()}
         self._signing_key = next(iter(self._keys))
         self._transport = transport
-        self._clock = clock
+        self._clock = clock or transport.time
 
     async def create_payment(self, create: Create) -> Created:
         payment = create.payment
@@ -255,6 +256,7 @@ class Sandbox:
             lambda t: _lines("ANSWER", t, request_v1, response.status, response.body),
             ChannelUnreadable,
         )
+        self._transport.hear(self._base_url, signed_at, by=" signed")
         if abs(self._clock() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
 

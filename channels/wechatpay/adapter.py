@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta, tzinfo
 from secrets import token_hex
@@ -100,7 +99,9 @@ class WechatPay:
         renews=True, exists_once_created=True, payer_fields={"h5": "client_ip", "jsapi": "openid"}
     )
 
-    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None
+    ) -> None:
         self._name = account.name
         self._wire = Wire(account, transport, clock=clock)
         self._renewal = Renewal() if self._wire.downloads_certificates else None

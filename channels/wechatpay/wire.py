@@ -5,7 +5,6 @@ https://pay.weixin.qq.com/doc/v3/merchant/4012365336 (our signature) and …/401
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -35,7 +34,9 @@ _Body = TypeVar("_Body")
 class Wire:
     """The account's keys and its calls."""
 
-    def __init__(self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None
+    ) -> None:
         credentials = read_credentials(account)
         where = f"account {account.name}: credentials"
         self.appid, self.mchid = credentials.appid, credentials.mchid
@@ -54,7 +55,7 @@ class Wire:
         self._base_url = (account.base_url or HOST).rstrip("/")
         self._base_path = urlsplit(self._base_url).path
         self._transport = transport
-        self._clock = clock
+        self._clock = clock or transport.time
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -81,6 +82,7 @@ class Wire:
         signed_at = (ring or self.ring).signed_at("answer", response.headers, response.body, at)
         if signed_at is None:
             raise ChannelUnreadable("signature")
+        self._transport.hear(self._base_url, signed_at, by=" signed")
         if abs(at.timestamp() - signed_at) > TOLERANCE_S:
             raise ChannelUnreadable("answer_stale")
 

@@ -166,7 +166,7 @@ def _callback_url(name: str, public_url: str) -> str:
 async def _query_unknown(account: AccountConfig, transport: Transport) -> Finding:
     """One query for a payment that does not exist: harmless, and the answer *missing* proves that the keys work."""
     channel, described = open_channel(account, transport), ADAPTERS[account.channel].description
-    number = new_number()
+    number = new_number(datetime.now(UTC))
     with recorded_checks() as checks:
         try:
             await channel.keep_current()

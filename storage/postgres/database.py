@@ -139,6 +139,16 @@ def mapped_faults(address: Address) -> Iterator[None]:
         raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None
 
 
+@asynccontextmanager
+async def answering_within(seconds: float) -> AsyncIterator[None]:
+    """A limit that is shorter than that of a statement. Raises DatabaseUnavailable."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
+
+
 class Database:
     """A pool of at most four connections. Opening it connects to nothing, so a process starts without Postgres."""
 

@@ -145,6 +145,8 @@ async def test_every_documented_metric_moves(
         account,
     )
     await count_callback(resources.db, account, "no_money")
+    for host in ("a.test", "b.test", "c.test"):
+        resources.clock.witness(host, resources.clock.read() + 600.0)
     for table in ("pending", "callbacks", "notifications", "refunds"):
         await resources.db.execute(f"UPDATE {table} SET due_at = now() - interval '90 s'")  # noqa: S608
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
+import pytest
 
 from core.decision import Outcome
 from core.evidence import Source
@@ -86,6 +87,12 @@ def traced() -> Iterator[Trace]:
         yield trace
     finally:
         sys.setprofile(None)
+
+
+@pytest.fixture(autouse=True)
+def quiet_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks at the clock every second beside the requests is on no path."""
+    monkeypatch.setattr("api.application.CHECK_S", 3600.0)
 
 
 async def test_one_callback_passes_few_files(

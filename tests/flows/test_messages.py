@@ -75,11 +75,11 @@ async def test_another_systems_callback_is_stored_for_a_day_then_counted_and_dro
 
 
 def test_a_new_number_has_our_form() -> None:
-    assert OWN_NUMBER.fullmatch(new_number())
+    assert OWN_NUMBER.fullmatch(new_number(datetime.now(UTC)))
 
 
 async def test_an_unknown_number_of_our_form_is_a_case_after_a_day(harness: FlowHarness, inbox: Inbox) -> None:
-    await harness.receive("main", await foreign_callback(harness, new_number()))
+    await harness.receive("main", await foreign_callback(harness, new_number(datetime.now(UTC))))
     await inbox.compensate()
     assert await harness.cases() == []
     await inbox.let_a_day_pass()
@@ -123,7 +123,7 @@ async def test_the_last_look_is_when_the_day_ends(harness: FlowHarness, inbox: I
 
 async def test_the_attempts_of_a_deployment_do_not_end_the_day(harness: FlowHarness, inbox: Inbox) -> None:
     """An unknown payment is looked for until its time is over, however few attempts queries have."""
-    await harness.receive("main", await foreign_callback(harness, new_number()))
+    await harness.receive("main", await foreign_callback(harness, new_number(datetime.now(UTC))))
     await harness.resources.db.execute("UPDATE callbacks SET attempt = 16")
     await inbox.compensate()
     (row,) = await inbox.rows()

@@ -1,5 +1,7 @@
 """A callback overtakes the order that it is about: answered with success and forgotten, it would be lost."""
 
+from datetime import UTC, datetime
+
 from core.order import CaseReason
 from flows.place import new_number
 from tests.scenarios.scenario import Scenario
@@ -8,7 +10,7 @@ from tests.servers import eventually
 
 async def test_a_callback_for_an_order_that_is_not_there_yet_pays_it_when_it_is(scenario: Scenario) -> None:
     """The payment was created by another system of the merchant; nodrop gets it after its callback."""
-    number = new_number()
+    number = new_number(datetime.now(UTC))
     await scenario.create_outside(number)
     await scenario.stack.control("POST", "channel", f"/control/payments/{number}/pay")
     [stored] = await eventually(lambda: scenario.callbacks(number))
@@ -22,7 +24,7 @@ async def test_a_callback_for_an_order_that_is_not_there_yet_pays_it_when_it_is(
 
 async def test_a_callback_for_no_order_at_all_ends_as_a_case(scenario: Scenario) -> None:
     """Acknowledged, for sending it again would not help; looked up for a day; then a person has to see it."""
-    number = new_number()
+    number = new_number(datetime.now(UTC))
     response = await scenario.deliver(*scenario.signed_callback(number))
     assert (response.status_code, response.content) == (200, b"ok")
     [stored] = await scenario.callbacks(number)

@@ -4,6 +4,7 @@ us, and true callbacks would be lost too. Acknowledged and forgotten, money that
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,7 @@ async def test_unknown_money_is_a_case_after_a_day_where_it_can_be_ours(scenario
     """A number of our form at any account, and any number at an account where nobody else sells."""
     await open_account(scenario, f"{channel}-open", channel)
     await open_account(scenario, f"{channel}-alone", channel, exclusive=True)
-    statuses = await send(scenario, f"{channel}-open", new_number())
+    statuses = await send(scenario, f"{channel}-open", new_number(datetime.now(UTC)))
     statuses |= await send(scenario, f"{channel}-alone", "ORD #1001")
     assert set(statuses.values()) == {200}, statuses
 

@@ -1,5 +1,7 @@
 """A callback comes while Postgres is down: it must not be acknowledged, and is parked in case it never comes again."""
 
+from datetime import UTC, datetime
+
 from flows.place import new_number
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.scenario import Scenario, add_account, number_of
@@ -25,7 +27,7 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
     order = await scenario.place()
     await scenario.put_off(order)
     await scenario.pay(order, "lost")
-    stranger = new_number()
+    stranger = new_number(datetime.now(UTC))
     await scenario.stack.open_account("ghost")
     async with client_of(scenario.stack.redis.url) as redis:
         parked = ParkedCallbacks(redis, scenario.sealer)

@@ -62,7 +62,7 @@ async def created_elsewhere(scenario: Scenario, channel: str, *, ends_in_s: floa
     now = datetime.now(UTC)
     payment = Payment(
         channel_account=channel,
-        out_trade_no=new_number(),
+        out_trade_no=new_number(datetime.now(UTC)),
         order_no="",
         attempt_no=1,
         amount=AMOUNT,

@@ -99,6 +99,17 @@ async def test_a_skewed_clock_neither_starts_a_job_early_nor_starves_one(
     assert ran.jobs == [("trade-2", 1)]
 
 
+async def test_a_worker_that_may_not_claim_leaves_jobs_to_others(redis: ArqRedis, queue: DelayQueue) -> None:
+    """As one whose clock is far off."""
+    ran, may_claim = Ran(), False
+    worker = worker_of(redis, ran, may_claim=lambda: may_claim)
+    await queue.arm([query(1)])
+    assert await worker.run_once() == 0
+    may_claim = True
+    assert await worker.run_once() == 1
+    await asyncio.gather(*worker.tasks.values())
+
+
 async def test_a_job_may_arm_its_successor_from_inside_itself(redis: ArqRedis, queue: DelayQueue) -> None:
     """The arm number is part of the id, so the end of this run does not take the next one with it."""
     armed: list[int] = []

@@ -50,12 +50,13 @@ REQUESTS_MAX = 512
 """At once, streams not counted. Beyond, 503 with Retry-After is kinder than a queue that ends in time-outs."""
 
 REQUESTS_KEPT = 64
-"""Of these for callbacks alone. Health and metrics are always answered."""
+"""Above the maximum, for callbacks alone. Health and metrics are always answered."""
 
 REQUESTS_FREE = REQUESTS_MAX // 2
 """Up to here an address may have any number."""
 
 REQUESTS_PER_ADDRESS_MAX = 128
+"""Not of requests with an API key: their caller is no stranger, and their body is read only once the key is known."""
 
 PRESSED_BODY_S = 3.0
 """How long a body may then take."""
@@ -115,7 +116,7 @@ class App(Generic[C]):
         self._hops = trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
         self._every: HeaderList = [HSTS] if is_https else []
-        self._places = Shares(REQUESTS_MAX, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
+        self._places = Shares(REQUESTS_MAX + REQUESTS_KEPT, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
         self._bodies = Waiting()
         self._lag = lag or LoopLag()
         self._has_warned_of_proxy = False
@@ -179,17 +180,17 @@ class App(Generic[C]):
             return
         if self._places.is_pressed:
             self._bodies.cut(PRESSED_BODY_S)
-        is_callback = route.auth is Auth.SIGNATURE
+        is_callback, sharer = route.auth is Auth.SIGNATURE, None if route.auth is Auth.API_KEY else address
         is_full = exchange.scope.get("state", {}).get("is_full", False) and not is_callback
         is_late = self._lag.seconds > (CALLBACK_LAG_MAX_S if is_callback else LAG_MAX_S)
-        if is_late or is_full or not self._places.take(address, kept=0 if is_callback else REQUESTS_KEPT):
+        if is_late or is_full or not self._places.take(sharer, kept=0 if is_callback else REQUESTS_KEPT):
             yield False
             return
         try:
             with metrics.requests_open.track_inprogress():
                 yield True
         finally:
-            self._places.release(address)
+            self._places.release(sharer)
 
     def _problem(self, error: NodropError, exchange: Exchange) -> Response:
         response = problems.response(error, exchange.request_id)

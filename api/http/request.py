@@ -180,7 +180,7 @@ def network_of(text: str) -> str:
 class Shares:
     """Places, counted in all and by address. Check and take are one step, with no await between them.
 
-    While fewer than `free` are taken, an address may have any number.
+    While fewer than `free` are taken, an address may have any number. Without an address a place counts in all alone.
     """
 
     def __init__(self, total_max: int, per_address_max: int, *, free: int = 0) -> None:
@@ -194,20 +194,22 @@ class Shares:
     def is_pressed(self) -> bool:
         return self.count >= self._free
 
-    def take(self, address: str, *, kept: int = 0) -> bool:
+    def take(self, address: str | None, *, kept: int = 0) -> bool:
         """Take a place, unless all but the last `kept` are taken or the address has its share."""
-        taken = self._by_address.get(address, 0)
+        taken = 0 if address is None else self._by_address.get(address, 0)
         if self.count >= self._total_max - kept or (self.is_pressed and taken >= self._per_address_max):
             return False
         self.count += 1
-        self._by_address[address] = taken + 1
+        if address is not None:
+            self._by_address[address] = taken + 1
         return True
 
-    def release(self, address: str) -> None:
+    def release(self, address: str | None) -> None:
         self.count -= 1
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        if address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
 
 
 class Waiting:

@@ -16,6 +16,7 @@ from api.http.event_stream import OpenStreams
 from api.http.request import Shares, Waiting
 from core.settings import Settings
 from runtime.resources import Resources
+from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import terms, token_of
 from tests.api.driver import Client, Response
 from tests.api.http.wire import Wire
@@ -41,6 +42,9 @@ def test_an_address_has_its_share_once_the_free_places_are_taken() -> None:
     for address in "aaaabbccd":
         shares.release(address)
     assert (shares.count, shares._by_address) == (0, {})
+    assert [shares.take(None) for _ in range(11)] == [True] * 10 + [False], "without an address all share one total"
+    shares.release(None)
+    assert (shares.count, shares._by_address) == (9, {})
 
 
 def test_the_longest_waiting_is_cut_first() -> None:
@@ -186,6 +190,16 @@ async def test_an_address_has_its_share_of_requests(patient: App[Context]) -> No
         assert (await Client(patient, address="198.51.100.1").get("/healthz")).status == 200
         assert (await Client(patient, address="198.51.100.2").get("/o/shell")).status == 200
         assert not any(task.done() for task in tasks)
+
+
+async def test_requests_with_an_api_key_are_not_shared_out(patient: App[Context], resources: Resources) -> None:
+    """A merchant's backend has one address, and many requests."""
+    _, key = await create_api_key(resources.db, "tests")
+    backend = Client(patient, api_key=key, address="198.51.100.1")
+    async with slow_bodies(patient, ["198.51.100.1"] * 3):
+        assert (await backend.get("/v1/orders")).status == 200
+        many = await asyncio.gather(*(backend.get("/v1/orders") for _ in range(2)))
+        assert [response.status for response in many] == [200, 200]
 
 
 async def test_the_share_is_that_of_the_caller_behind_the_proxy(patient: App[Context]) -> None:

@@ -9,10 +9,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from cli.output import Stop, Wrong
-from core.errors import ConfigurationError, NodropError
+from core.errors import ConfigurationError, DatabaseUnavailable, NodropError
 
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
     from core.settings import Settings
@@ -72,6 +73,8 @@ def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
 
     async def run() -> _T:
         async with open_resources(settings) as resources:
+            with suppress(DatabaseUnavailable):  # which the work says itself
+                await resources.clock.keep(resources.db)
             return await work(resources)
 
     log_to_stderr()

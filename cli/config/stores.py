@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from channels.adapters import open_channel
@@ -13,6 +12,7 @@ from cli.environment import stop_for
 from cli.findings import Finding, Level
 from core.errors import ConfigurationError, NodropError
 from core.settings import Settings
+from runtime.clock import Clock
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
 from storage.postgres.api_keys import list_api_keys
 from storage.postgres.database import CONNECTIONS_MAX, Database
@@ -23,16 +23,12 @@ from storage.redis.client import open_redis, redis_errors
 from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
 from storage.sealing import Sealer
 
-CLOCK_S_MAX = 5.0
-"""Callbacks are judged by this machine's clock, to 300 s; a clock that is wrong at all will be more wrong tomorrow."""
-
 _SERVER = """
 SELECT current_setting('server_version') AS version,
        least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
                  - coalesce(current_setting('reserved_connections', true)::int, 0),
              (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
-             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())) AS connections,
-       clock_timestamp() AS now"""
+             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())) AS connections"""
 
 
 async def check_stores(settings: Settings) -> list[Finding]:
@@ -77,9 +73,11 @@ async def _server(db: Database, settings: Settings) -> Finding:
             f"{budget} by {settings.processes} processes and a command: run fewer, raise its limit, or put a pooler "
             "in front; PROCESSES says how many there are",
         )
-    skew_s = abs((datetime.now(UTC) - row["now"]).total_seconds())
-    if skew_s > CLOCK_S_MAX:
-        return Finding("Postgres", Level.WARNING, f"{budget}; its clock and this machine's differ by {skew_s:.0f} s")
+    clock = Clock()
+    await clock.keep(db)
+    if clock.verdict.is_corrected and clock.verdict.skew_s is not None:
+        differ = f"its clock and this machine's differ by {abs(clock.verdict.skew_s):.0f} s"
+        return Finding("Postgres", Level.WARNING, f"{budget}; {differ}")
     return Finding("Postgres", Level.OK, budget)
 
 

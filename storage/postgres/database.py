@@ -18,6 +18,7 @@ import structlog
 
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
+from storage.closed import is_closed_handle
 from storage.tls import TlsMode, explain_tls, tls_mode
 
 CONNECTIONS_MAX = 4
@@ -134,6 +135,10 @@ def mapped_faults(address: Address) -> Iterator[None]:
     try:
         yield
     except _UNAVAILABLE as error:
+        raise DatabaseUnavailable(_reason(error, address)) from error
+    except RuntimeError as error:
+        if not is_closed_handle(error):
+            raise
         raise DatabaseUnavailable(_reason(error, address)) from error
     except _NOT_STORABLE as error:  # whose text holds the value
         raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from core.errors import ConfigurationError, RedisUnavailable
+from storage.closed import is_closed_handle
 from storage.redis.address import RedisAddress
 from storage.redis.connection import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, connection_pool
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
@@ -111,8 +112,7 @@ def _as_unavailable() -> Iterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         raise RedisUnavailable(f"Redis cannot be reached or does not answer ({type(error).__name__})") from error
     except RuntimeError as error:
-        # uvloop raises it when a connection that was just found lost is used once more: the same loss.
-        if not isinstance(error.__context__, RedisError | OSError):
+        if not (is_closed_handle(error) or isinstance(error.__context__, RedisError | OSError)):
             raise
         raise RedisUnavailable("Redis cannot be reached or does not answer (closed)") from error
 

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres, free_port
-from storage.postgres.database import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, Database, connect, read_address
+from storage.postgres.database import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, Database, connect, mapped_faults, read_address
 from storage.tls import TlsName
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, opened
@@ -144,6 +144,14 @@ async def test_a_statement_that_a_frozen_server_does_not_answer_can_be_given_up(
             assert await db.fetchval("SELECT pg_backend_pid()") != frozen
         finally:
             os.kill(frozen, SIGCONT)
+
+
+def test_a_connection_that_was_used_after_its_loss_is_a_lost_one() -> None:
+    address = read_address("postgres://a@127.0.0.1:9/shop", "")
+    with pytest.raises(DatabaseUnavailable), mapped_faults(address):
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    with pytest.raises(RuntimeError, match="our own"), mapped_faults(address):
+        raise RuntimeError("a mistake of our own")
 
 
 async def test_a_process_holds_four_connections_at_most(database_url: str) -> None:

@@ -4,6 +4,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
+from typing import Self, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -48,6 +50,29 @@ async def test_a_change_reaches_every_process_and_only_listeners_of_that_order(r
             assert await two.wait(LONG_S)
             assert not await other.wait(0.05)
             assert not await one.wait(0.01)  # woken once
+
+
+async def test_a_listener_whose_start_meets_a_lost_connection_begins_again() -> None:
+    """Uvloop's error for that has no cause that says so; it is no bug of ours, whose trace would be logged."""
+    begun: list[str] = []
+
+    class Lost:
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def subscribe(self, channel: str) -> None:
+            begun.append(channel)
+            if len(begun) > 1:
+                raise asyncio.CancelledError
+            raise RuntimeError(f"unable to perform operation on {object()!r}; the handler is closed")
+
+    client = cast("Redis", SimpleNamespace(pubsub=Lost))
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        await Changes(client).listen()
+    assert [(line["event"], line["error"]) for line in lines] == [("redis_link_lost", "RuntimeError")]
+    assert begun == [CHANNEL] * 2
 
 
 async def test_what_came_before_the_wait_is_not_lost(redis: Redis, connect: Connect) -> None:

@@ -16,9 +16,15 @@ from flows.merchant_http import CONNECTIONS_MAX
 PER_HOST_MAX = CONNECTIONS_MAX
 """Deliveries to one host at a time: an endpoint that hangs takes no more of the lane than this."""
 
+BUSY_WAIT_S = 2.0
+"""Pause of a notification whose host has no place for it."""
+
 SLOW_S = 2.0
 """While the oldest delivery under way has waited so long, its host gets no other: a hundred hosts that begin to hang
 must not fill the lane before their first time-outs."""
+
+SUSPECTS_MAX = 32
+"""Deliveries at a time to all hosts together whose last one hung."""
 
 HUNG_MAX = 3
 """So many deliveries in a row that hung park the host."""
@@ -42,12 +48,20 @@ class MerchantHosts:
         state = self._hosts.get(host)
         if state is None:
             return 0.0
+        if self.is_hanging(host):
+            return max(self._timeout_s if state.under_way else 0.0, state.open_until - self._clock())
+        if state.hung and self._suspected() >= SUSPECTS_MAX:
+            return self._timeout_s
+        return BUSY_WAIT_S if len(state.under_way) >= PER_HOST_MAX else 0.0
+
+    def is_hanging(self, host: str) -> bool:
+        """Whether the host is parked, or a delivery to it has waited for long or probes it."""
+        state = self._hosts.get(host)
+        if state is None:
+            return False
         now = self._clock()
-        if now < state.open_until:
-            return state.open_until - now
-        slots = 1 if state.hung >= HUNG_MAX else PER_HOST_MAX
         is_slow = any(now - delivery.began_at > SLOW_S for delivery in state.under_way)
-        return self._timeout_s if is_slow or len(state.under_way) >= slots else 0.0
+        return is_slow or now < state.open_until or bool(state.hung >= HUNG_MAX and state.under_way)
 
     def is_under_way(self, host: str) -> bool:
         """Whether a delivery to this host is under way."""
@@ -76,7 +90,7 @@ class MerchantHosts:
                 urls.add(url)
 
     def resumable(self, host: str) -> tuple[list[str], int]:
-        """The URLs whose notifications wait for this host, and how many of them may be delivered now."""
+        """The URLs whose notifications wait for this host, and the number of its places that are free now."""
         state = self._hosts.get(host)
         if state is None or not state.urls or self.wait_s(host):
             return [], 0
@@ -97,6 +111,9 @@ class MerchantHosts:
             state.urls.clear()
             if state.is_idle:
                 del self._hosts[host]
+
+    def _suspected(self) -> int:
+        return sum(len(state.under_way) for state in self._hosts.values() if state.hung)
 
     def _judge(self, state: _Host, ended: UnderWay) -> None:
         """Open the breaker after deliveries that hung, close it after any other."""

@@ -161,8 +161,12 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
 
 
 async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: float) -> None:
-    """Postpone all that is due for this URL. The oldest comes first, as a probe of the host."""
+    """Remember that notifications wait for this host. If it hangs, postpone all that is due for this URL; the oldest
+    comes first, as a probe.
+    """
     notifier.hosts.parked(_host_of(url), url)
+    if not notifier.hosts.is_hanging(_host_of(url)):
+        return
     later_s = wait_s + 2 * resources.settings.notify_timeout_s
     probe = await notifications.park(resources.db, url, wait_s=wait_s, later_s=later_s)
     if probe is not None:
@@ -170,7 +174,7 @@ async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: floa
 
 
 async def _resume(resources: Resources, notifier: Notifier, url: str) -> None:
-    """After a delivery: as many parked notifications as the host has room for are due at once."""
+    """After a delivery: as many parked notifications as the host has places for are due at once."""
     wait_s = notifier.hosts.wait_s(_host_of(url))
     if wait_s:
         await _park(resources, notifier, url, wait_s)

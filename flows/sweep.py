@@ -30,18 +30,21 @@ from storage.postgres.pending import Leased
 CONCURRENCY = 32
 """Rows of one kind under way at once: enough to keep a channel busy, few enough to spare one that hangs."""
 
-REFILL = CONCURRENCY // 4
-"""Free slots that are worth another claim: a claim costs a statement, whatever it finds."""
+REFILL_PART = 4
+"""One part of so many of the slots is worth another claim: a claim costs a statement, whatever it finds."""
 
 log = structlog.get_logger()
 
 
 class Kind(NamedTuple):
-    """The rows of one table: `claim` leases at most so many overdue ones, `work` does what one is due for."""
+    """The rows of one table: `claim` leases at most so many overdue ones, `work` does what one is due for, and `slots`
+    of them are under way at once.
+    """
 
     name: str
     claim: Callable[[int], Awaitable[Sequence[Any]]]
     work: Callable[[Any], Awaitable[object]]
+    slots: int = CONCURRENCY
 
 
 def swept_kinds(resources: Resources, notifier: Notifier) -> tuple[Kind, ...]:
@@ -57,7 +60,13 @@ def swept_kinds(resources: Resources, notifier: Notifier) -> tuple[Kind, ...]:
     return (
         Kind("callbacks", claiming(callbacks.claim_overdue), partial(compensate_claimed, resources)),
         Kind("pending", claiming(pending.claim_overdue), partial(_resolve, resources)),
-        Kind("notifications", claiming(notifications.claim_overdue), partial(push_claimed, resources, notifier)),
+        # Deliveries mostly wait, each for another host: as many as in the lane, so that a hundred that hang take half.
+        Kind(
+            "notifications",
+            claiming(notifications.claim_overdue),
+            partial(push_claimed, resources, notifier),
+            max(CONCURRENCY, settings.max_jobs),
+        ),
         Kind("refunds", claiming(refunds.claim_overdue), partial(refund_leased, resources)),
     )
 
@@ -74,13 +83,14 @@ async def sweep_once(settings: Settings, kind: Kind, stop: asyncio.Event) -> int
     running: set[asyncio.Task[None]] = set()
     try:
         while not stop.is_set():
-            limit = min(CONCURRENCY - len(running), settings.sweep_batch)
+            limit = min(kind.slots - len(running), settings.sweep_batch)
             rows = await kind.claim(limit) if limit else ()
             count += len(rows)
             running |= {asyncio.create_task(_work(kind, row, settings.lease_s)) for row in rows}
             if not running:
                 break
-            running = await _wait_for_slots(running, settings.sweep_interval_s, for_all=len(rows) < limit)
+            most = 0 if len(rows) < limit else kind.slots - kind.slots // REFILL_PART
+            running = await _wait_for_slots(running, most, settings.sweep_interval_s)
     except asyncio.CancelledError:
         for task in running:
             task.cancel()
@@ -92,15 +102,11 @@ async def sweep_once(settings: Settings, kind: Kind, stop: asyncio.Event) -> int
     return count
 
 
-async def _wait_for_slots(
-    running: set[asyncio.Task[None]], within_s: float, *, for_all: bool
-) -> set[asyncio.Task[None]]:
-    """Wait until all rows are done, or else until enough slots are free for another claim. Returns what still runs."""
+async def _wait_for_slots(running: set[asyncio.Task[None]], most: int, within_s: float) -> set[asyncio.Task[None]]:
+    """Wait until at most so many rows are under way, or for `within_s` seconds. Returns those that still are."""
     until = asyncio.get_running_loop().time() + within_s
-    enough = 0 if for_all else CONCURRENCY - REFILL
-    while len(running) > enough and (left_s := until - asyncio.get_running_loop().time()) > 0:
-        when = asyncio.ALL_COMPLETED if for_all else asyncio.FIRST_COMPLETED
-        _, running = await asyncio.wait(running, timeout=left_s, return_when=when)
+    while len(running) > most and (left_s := until - asyncio.get_running_loop().time()) > 0:
+        _, running = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     return {task for task in running if not task.done()}
 
 

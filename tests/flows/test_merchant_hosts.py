@@ -7,7 +7,16 @@ from contextlib import ExitStack
 import pytest
 import pytest_asyncio
 
-from flows.merchant_hosts import HUNG_MAX, OPEN_S, OPEN_S_MAX, PER_HOST_MAX, SLOW_S, MerchantHosts
+from flows.merchant_hosts import (
+    BUSY_WAIT_S,
+    HUNG_MAX,
+    OPEN_S,
+    OPEN_S_MAX,
+    PER_HOST_MAX,
+    SLOW_S,
+    SUSPECTS_MAX,
+    MerchantHosts,
+)
 from flows.notify import Notifier, push_claimed, push_notification
 from storage.postgres import notifications
 from tests.flows.conftest import FlowHarness
@@ -104,7 +113,8 @@ def test_a_host_has_so_many_deliveries_at_a_time(hosts: MerchantHosts) -> None:
         for _ in range(PER_HOST_MAX):
             assert hosts.wait_s("shop") == 0
             stack.enter_context(hosts.delivery("shop"))
-        assert hosts.wait_s("shop") == TIMEOUT_S
+        assert hosts.wait_s("shop") == BUSY_WAIT_S
+        assert not hosts.is_hanging("shop"), "it is busy: its other notifications are not parked"
         assert hosts.wait_s("other") == 0
     assert hosts.wait_s("shop") == 0
 
@@ -115,6 +125,19 @@ def test_a_host_that_does_not_answer_gets_no_more_before_its_first_time_out(host
         assert hosts.wait_s("shop") == 0
         clock.now += SLOW_S
         assert hosts.wait_s("shop") == TIMEOUT_S
+
+
+def test_hosts_that_hung_have_a_part_of_the_lane_together(hosts: MerchantHosts, clock: Clock) -> None:
+    names = [f"shop-{n}" for n in range(SUSPECTS_MAX + 1)]
+    for name in names:
+        hang(hosts, clock, host=name)
+    with ExitStack() as stack:
+        for name in names[:-1]:
+            assert hosts.wait_s(name) == 0
+            stack.enter_context(hosts.delivery(name))
+        assert hosts.wait_s(names[-1]) == TIMEOUT_S
+        assert hosts.wait_s("other") == 0
+    assert hosts.wait_s(names[-1]) == 0
 
 
 def test_a_host_without_work_is_forgotten(hosts: MerchantHosts, clock: Clock) -> None:

@@ -10,6 +10,7 @@ from core import jobs
 from core.errors import ChannelError, ChannelUnavailable, UnknownAccount
 from flows.callback import count_ignored, store_callback, verify_callback
 from flows.commit import arm_jobs
+from runtime.identity import check_identity
 from runtime.resources import Resources
 from storage.postgres.orders import find_now
 from storage.redis.parked_callbacks import ParkedCallback
@@ -24,8 +25,13 @@ async def drain_parked(resources: Resources) -> int:
     """Move parked callbacks into the inbox; they leave Redis after that commit.
 
     Returns how many were moved or dropped.
+
+    Raises:
+        ConfigurationError: they are another deployment's, which would lose them.
     """
     waiting = await resources.parked.parked(DRAIN_BATCH)
+    if waiting:
+        await check_identity(resources.db, resources.redis)
     now = await find_now(resources.db) if waiting else None
     drained = [field for field, parked in waiting if now and await _is_over(resources, field, parked, now)]
     await resources.parked.unpark(drained)

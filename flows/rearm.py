@@ -6,6 +6,7 @@ import structlog
 
 from core import jobs
 from flows.commit import job_of
+from runtime.identity import check_identity
 from runtime.resources import Resources
 from storage.postgres import callbacks, notifications, pending, refunds
 
@@ -22,6 +23,7 @@ async def rearm_after_flush(resources: Resources) -> int:
     epoch = await resources.queue.epoch()
     if epoch.armed or not await resources.queue.claim_rearm(REARM_LOCK_S):
         return 0
+    await check_identity(resources.db, resources.redis)
     count = await arm_window(resources, from_s=None, until_s=resources.settings.arm_horizon_s)
     await resources.queue.mark_rearmed(epoch)
     log.info("redis_rearmed", epoch=epoch.id, count=count)

@@ -13,12 +13,13 @@ from channels.egress_proxy import egress_proxy
 from channels.kit.single_flight import SingleFlight
 from channels.transport import Transport
 from core.admission import Admission
-from core.errors import RedisUnavailable
+from core.errors import StorageError
 from core.lifecycle import Rules
 from core.order import OrderState
 from core.settings import Settings, require
 from runtime.accounts import Accounts
 from runtime.clock import Clock
+from runtime.identity import check_identity
 from storage.postgres.database import Database
 from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
@@ -81,7 +82,8 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         stack.push_async_callback(redis.aclose)
         try:
             await check_redis(redis)
-        except RedisUnavailable as error:
+            await check_identity(db, redis)
+        except StorageError as error:
             log.warning("redis_not_checked", reason=type(error).__name__)
         transport = await stack.enter_async_context(
             Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)

@@ -41,10 +41,10 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
 
-# A table that was never written to has no page.
+# A table that was never written to has no page. Two are filled by the migrations.
 _WRITTEN = """
 SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
- WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'migrations'
+ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT IN ('migrations', 'identity')
    AND pg_relation_size(oid) > 0"""
 
 

@@ -13,14 +13,16 @@ from cli.findings import Finding, Level
 from core.errors import ConfigurationError, NodropError
 from core.settings import Settings
 from runtime.clock import Clock
+from runtime.identity import check_identity
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
 from storage.postgres.api_keys import list_api_keys
 from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
 from storage.redis.address import redis_address
 from storage.redis.checks import check_redis
-from storage.redis.client import open_redis, redis_errors
+from storage.redis.client import JobRedis, open_job_redis, redis_errors
 from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
+from storage.redis.rights import missing_rights
 from storage.sealing import Sealer
 
 _SERVER = """
@@ -34,7 +36,24 @@ SELECT current_setting('server_version') AS version,
 async def check_stores(settings: Settings) -> list[Finding]:
     """A finding for each thing that was checked. A store that cannot be reached is an error; the rest is checked."""
     findings = [finding async for finding in _postgres(settings)] if settings.database_url else []
-    return findings + ([finding async for finding in _redis(settings)] if settings.redis_url else [])
+    findings += [finding async for finding in _redis(settings)] if settings.redis_url else []
+    if any(finding.level is Level.ERROR for finding in findings) or not (settings.database_url and settings.redis_url):
+        return findings
+    return findings + await _deployment(settings)
+
+
+async def _deployment(settings: Settings) -> list[Finding]:
+    """Whether Redis is used by another deployment too."""
+    db, redis = Database.from_settings(settings), open_job_redis(redis_address(settings))
+    await db.open()
+    try:
+        await check_identity(db, redis)
+    except NodropError as error:
+        return [Finding("deployment", Level.ERROR, error.detail)]
+    finally:
+        await redis.aclose()
+        await db.close()
+    return []
 
 
 async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
@@ -83,7 +102,7 @@ async def _server(db: Database, settings: Settings) -> Finding:
 
 async def _redis(settings: Settings) -> AsyncIterator[Finding]:
     try:
-        redis = open_redis(redis_address(settings))
+        redis = open_job_redis(redis_address(settings))
     except ConfigurationError:
         return  # a finding of the variable already
     try:
@@ -91,10 +110,26 @@ async def _redis(settings: Settings) -> AsyncIterator[Finding]:
         with redis_errors():
             info = cast("Mapping[str, Any]", await redis.info())
         yield _redis_server(info, settings)
+        yield await _redis_rights(redis)
     except NodropError as error:
         yield Finding("Redis", Level.ERROR, _message(error))
     finally:
         await redis.aclose()
+
+
+async def _redis_rights(redis: JobRedis) -> Finding:
+    """Whether the user of `REDIS_URL` may do what is needed; one of web processes may not run workers."""
+    web, worker = await missing_rights(redis)
+    says = "enough for web processes and workers"
+    if web and worker:
+        missing = ", ".join(dict.fromkeys((*web, *worker)))
+        text = f"this user may not run: {missing}; docs/operations.md has the access lists"
+        return Finding("Redis rights", Level.ERROR, text)
+    if web:
+        says = f"enough for workers; web processes also need {', '.join(web)}"
+    if worker:
+        says = f"enough for web processes; workers also need {', '.join(worker)}"
+    return Finding("Redis rights", Level.OK, says)
 
 
 def _redis_server(info: Mapping[str, Any], settings: Settings) -> Finding:

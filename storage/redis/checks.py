@@ -1,4 +1,7 @@
-"""Checks of Redis at start: version, settings, rights."""
+"""Checks of Redis at start: its version and settings, and whose it is.
+
+nodrop:{deployment}:id   identity of the deployment that uses this Redis
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from storage.redis.client import redis_errors
 from storage.tls import explain_tls
 
 VERSION_MIN = (6, 2)
+IDENTITY_KEY = "nodrop:{deployment}:id"
 
 log = structlog.get_logger()
 
@@ -40,3 +44,13 @@ async def check_redis(redis: Redis) -> None:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":  # jobs carry an expiry, so any other policy may evict them before they are due
         log.warning("redis_may_evict_jobs", policy=policy, wanted="noeviction")
+
+
+async def keep_identity(redis: Redis, identity: str) -> str:
+    """Write the identity if there is none, and return the one that is there. Raises RedisUnavailable."""
+    with redis_errors():
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.set(IDENTITY_KEY, identity, nx=True)
+            pipe.get(IDENTITY_KEY)
+            _, kept = await pipe.execute()
+    return identity if kept is None else bytes(kept).decode(errors="replace")

@@ -1,11 +1,15 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from cli.config.commands import masked
 from core.settings import Settings, read_settings
+from demo.embedded import EmbeddedRedis
 from runtime.resources import Resources
+from storage.redis.checks import IDENTITY_KEY
 from storage.sealing import new_master_key
 from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop, Ran
@@ -124,6 +128,29 @@ async def test_too_few_connections_are_warned_of(nodrop: Nodrop) -> None:
     assert found["Postgres"][0] == "warning"
     assert "20001 needed by 5000 processes and a command" in found["Postgres"][1]
     assert found["Redis"][0] == "warning"
+
+
+async def test_a_right_that_is_missing_in_redis_is_named(nodrop: Nodrop, server_directory: Path) -> None:
+    with EmbeddedRedis(server_directory) as server, redis.Redis.from_url(server.url, socket_timeout=5) as admin:
+        acl: Any = admin.execute_command
+        acl("ACL", "SETUSER", "shop", "on", ">secret", "~*", "&*", "+@all")
+        url = f"redis://shop:secret@127.0.0.1:{server.port}/0"
+        code, found = await checked(nodrop, REDIS_URL=url)
+        assert found["Redis rights"] == ("OK", "enough for web processes and workers")
+        acl("ACL", "SETUSER", "shop", "-hrandfield")
+        code, found = await checked(nodrop, REDIS_URL=url)
+        assert found["Redis rights"][1].startswith("enough for web processes; workers also need HRANDFIELD nodrop:")
+        acl("ACL", "SETUSER", "shop", "-evalsha", "-publish")
+        code, found = await checked(nodrop, REDIS_URL=url)
+        assert (code, found["Redis rights"][0]) == (1, "error")
+        assert "EVALSHA, PUBLISH nodrop:changes, HRANDFIELD" in found["Redis rights"][1]
+
+
+async def test_a_redis_of_another_deployment_is_an_error(nodrop: Nodrop, resources: Resources) -> None:
+    await resources.redis.set(IDENTITY_KEY, "another")
+    code, found = await checked(nodrop)
+    assert (code, found["deployment"][0]) == (1, "error")
+    assert "another deployment" in found["deployment"][1]
 
 
 async def test_an_account_that_does_not_open_is_an_error_and_the_others_are_looked_at(

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from channels.adapters import ADAPTERS, is_same_merchant, open_channel, world_of
+from channels.adapters import ADAPTERS, CALLBACK_HEADERS, is_same_merchant, open_channel, world_of
 from channels.base import Channel
 from channels.transport import Transport
 from core.account import AccountConfig
@@ -19,6 +19,10 @@ OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.R
 def test_every_adapter_passes_the_conformance_suite() -> None:
     """A channel without a driver is a channel without tests."""
     assert sorted(ADAPTERS) == sorted(driver.channel for driver in DRIVERS)
+
+
+def test_the_headers_of_every_channel_are_kept_when_callbacks_are_resealed(offline: Channel) -> None:
+    assert set(offline.callback_headers) <= CALLBACK_HEADERS
 
 
 def test_an_unknown_channel_is_named_in_the_error(driver: Driver) -> None:

@@ -115,3 +115,27 @@ async def test_old_resolved_cases_are_deleted_and_open_ones_stay(db: Database) -
     assert await retention.delete_cases(db, keep_days=180) == 1
     left = {row["reason"] for row in await db.fetch("SELECT reason FROM cases")}
     assert left == {CaseReason.PAID_LATE, CaseReason.WRONG_WORLD}, "a person's word about an account stays"
+
+
+_COPIES = {
+    "callbacks": "'id', gen_random_uuid(), 'notification_id', n::text",
+    "notifications": "'id', n::text, 'version', n, 'delivered_at', now()",
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "statement"), [("callbacks", retention._CALLBACKS), ("notifications", retention._NOTIFICATIONS)]
+)
+async def test_old_rows_are_found_by_their_age_and_deleted_by_key(db: Database, table: str, statement: str) -> None:
+    """A table of thousands that are all young is not read."""
+    await placed(db)
+    await store(db)
+    await commit_evidence(db, "A-1", paid())
+    copies = f"""INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object({_COPIES[table]}))).*
+                   FROM {table} t, generate_series(100, 5000) AS n"""  # noqa: S608 - names of this file
+    await db.execute(copies)
+    await db.execute(f"ANALYZE {table}")
+    explain = "EXPLAIN " + statement.replace("$1", "180").replace("$2", "500")
+    plan = [row[0] for row in await db.fetch(explain)]
+    assert any(f"Index Scan using {table}_over" in line for line in plan)
+    assert not any(f"Seq Scan on {table}" in line for line in plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import structlog
@@ -13,17 +13,19 @@ from api import routes
 from api.context import Context
 from api.http import openapi
 from api.http.asgi import App
-from api.http.auth import ApiKeys
+from api.http.auth import LAST_USED_S, ApiKeys
 from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
+from core.errors import NodropError
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
 from runtime.loop import run_periodically
 from runtime.resources import Resources
 
 REFRESHES_WAIT_S = 1.0
+LAST_WRITE_S = 1.0
 LISTEN_AGAIN_S = 1.0
 CANCEL_AGAIN_S = 0.1
 
@@ -56,7 +58,8 @@ async def open_application(
     # Without it callbacks could not be verified any more once their channel has changed its keys.
     keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
     keep_clock = run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
-    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock)]
+    last_uses = run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
+    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock, last_uses)]
     try:
         yield App(
             table,
@@ -69,6 +72,9 @@ async def open_application(
             lag=lag,
         )
         await context.refreshes.close(REFRESHES_WAIT_S)
+        with suppress(NodropError, TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await keys.write_last_uses()
     finally:
         lag.end()
         for task in beside:

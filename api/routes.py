@@ -32,6 +32,7 @@ from core.errors import (
     TooManyRequests,
     UnknownAccount,
 )
+from storage.postgres.api_keys import Scope
 
 FORM_BODY_BYTES_MAX = 1024
 
@@ -45,6 +46,7 @@ PARAMETERS = {
 """The parameters in patterns, as OpenAPI describes them."""
 
 _KEY, _TOKEN, _ANYONE, _SIGNED = Auth.API_KEY, Auth.PAGE_TOKEN, Auth.ANYONE, Auth.SIGNATURE
+_ORDERS, _READ, _OPERATE = Scope.ORDERS, Scope.READ, Scope.OPERATE
 _PAGE, _EVENTS, _TEXT, _SEE_OTHER = Media(HTML), Media("text/event-stream"), Media(TEXT), Media("")
 
 _NOT_CREATED = (UnknownAccount, NumberTaken, PaymentRefused)
@@ -57,22 +59,24 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
     return (
         # -- the merchant's backend
         Route("POST", "/v1/orders", _KEY, json_body(OrderInput, orders.place), "Place an order, and start to pay it",
-              {201: OrderView, 200: OrderView}, (OrderConflict, *_NOT_CREATED)),
+              {201: OrderView, 200: OrderView}, (OrderConflict, *_NOT_CREATED),
+              _ORDERS),
         Route("GET", "/v1/orders", _KEY, query(OrdersQuery, orders.find_orders), "List orders, newest first",
-              {200: OrderPage}),
+              {200: OrderPage}, scope=_READ),
         Route("GET", "/v1/orders/{order_no}", _KEY, plain(orders.get_order), "Get an order",
-              {200: OrderView}, (NotFound,)),
+              {200: OrderView}, (NotFound,), _READ),
         Route("POST", "/v1/orders/{order_no}/payments", _KEY, json_body(PaymentInput, orders.start),
-              "Start another payment of an order", {201: OrderView, 200: OrderView}, (NotFound, *_NOT_STARTED)),
+              "Start another payment of an order", {201: OrderView, 200: OrderView}, (NotFound, *_NOT_STARTED),
+              _ORDERS),
         Route("POST", "/v1/orders/{order_no}/refresh", _KEY, plain(orders.refresh),
-              "Ask the channels about an order now", {200: OrderView}, (NotFound,)),
+              "Ask the channels about an order now", {200: OrderView}, (NotFound,), _ORDERS),
         Route("POST", "/v1/orders/{order_no}/close", _KEY, plain(orders.close),
               "End an order, once its channels say it is unpaid", {200: OrderView, 202: OrderView},
-              (NotFound, OrderPaid)),
+              (NotFound, OrderPaid), _OPERATE),
         Route("GET", "/v1/orders/{order_no}/timeline", _KEY, plain(orders.get_timeline), "What happened to an order",
-              {200: Timeline}, (NotFound,)),
+              {200: Timeline}, (NotFound,), _READ),
         Route("GET", "/v1/cases", _KEY, query(CasesQuery, orders.find_cases),
-              "List the questions for a person, newest first", {200: CasePage}),
+              "List the questions for a person, newest first", {200: CasePage}, scope=_READ),
 
         # -- channels
         Route("POST", "/callbacks/{account}", _SIGNED, raw_body(callback_body_bytes_max, callbacks.receive),
@@ -103,7 +107,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("GET", "/readyz", _ANYONE, plain(ops.readyz), "May it have traffic",
               {200: ops.Readiness, 503: ops.Readiness}, is_exempt=True),
         Route("GET", "/metrics", _KEY, plain(ops.expose_metrics), "What it counts, for Prometheus",
-              {200: _TEXT}, is_exempt=True),
+              {200: _TEXT}, scope=Scope.METRICS, is_exempt=True),
         Route("GET", "/openapi.json", _ANYONE, plain(ops.describe_api), "This description", {200: Media(JSON)}),
         Route("GET", "/problems/{slug}", _ANYONE, plain(ops.describe_problem), "What a type of problem means",
               {200: _PAGE}, (NotFound,)),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
+from datetime import timedelta
 from secrets import token_bytes, token_hex
 
 import click
 
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
-from storage.postgres.api_keys import create_api_key, list_api_keys, revoke_api_key
+from cli.spans import Span
+from storage.postgres.api_keys import ALL_SCOPES, ApiKey, Scope, create_api_key, list_api_keys, revoke_api_key
+from storage.postgres.database import Database
 from storage.sealing import new_master_key
 
 NAME_CHARACTERS_MAX = 100
+PER_MINUTE_MAX = 1_000_000
 NOTIFY_SECRET_BYTES = 32
 """Standard Webhooks wants 24 to 64."""
 
@@ -22,36 +27,79 @@ def keys() -> None:
     """API keys, master keys and notification secrets."""
 
 
-@keys.command(epilog="Example: nodrop keys create shop-backend")
+@keys.command(epilog="Example: nodrop keys create shop-backend --scope orders --scope read --expires 90d")
 @click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice([scope.value for scope in Scope]),
+    multiple=True,
+    help="What it may do; several times for several. Without it: everything.",
+)
+@click.option("--expires", "expires_in", type=Span(), help="It ends after so long: 12h, 90d. Without it: never.")
+@click.option(
+    "--per-minute",
+    type=click.IntRange(1, PER_MINUTE_MAX),
+    help="Requests a minute, in each web process. Without it: no limit.",
+)
 @json_option
-def create(name: str, *, as_json: bool) -> None:
+def create(
+    name: str, *, scopes: Sequence[str], expires_in: timedelta | None, per_minute: int | None, as_json: bool
+) -> None:
     """Make an API key.
 
-    It is for a backend of the merchant, and printed this once, for only its hash is kept. NAME is for people, to know
-    later whose key it is.
+    It is for a backend of the merchant, or a person, and printed this once, for only its hash is kept. NAME is for
+    people, to know later whose key it is. Scopes: `orders` places, pays and refreshes orders, `read` lists and shows
+    them, `operate` ends them, `metrics` reads /metrics.
     """
     name = name.strip()
     if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable()):
         raise click.BadParameter(f"1 to {NAME_CHARACTERS_MAX} printable characters", param_hint="NAME")
-    key, text = with_database(lambda db: create_api_key(db, name))
+
+    async def make(db: Database) -> tuple[ApiKey, str]:
+        return await create_api_key(
+            db,
+            name,
+            scopes=map(Scope, scopes) if scopes else ALL_SCOPES,
+            expires_in_s=None if expires_in is None else expires_in.total_seconds(),
+            requests_per_minute=per_minute,
+        )
+
+    key, text = with_database(make)
     if as_json:
-        print_json({"id": key.id, "name": key.name, "key": text})
+        print_json({"id": key.id, "name": key.name, "scopes": _in_order(key.scopes), "key": text})
         return
     click.echo(text)
-    warn(f"this key of {key.name} is shown this once; its id is {key.id}")
+    may = "everything (--scope limits it)" if key.scopes == ALL_SCOPES else ", ".join(_in_order(key.scopes))
+    warn(f"this key of {key.name} is shown this once; its id is {key.id}, and it may do: {may}")
 
 
 @keys.command("list", epilog="Example: nodrop keys list --json")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List API keys, without their secrets."""
+    """List API keys, without their secrets.
+
+    "last used" is to the minute.
+    """
     rows = with_database(list_api_keys)
     if as_json:
         print_json(rows)
         return
-    table = [(row.id, row.name, row.created_at, row.revoked_at) for row in rows]
-    print_table(("id", "name", "created", "revoked"), table, empty="no API keys; `nodrop keys create` makes one")
+    columns = ("id", "name", "scopes", "per minute", "created", "expires", "last used", "revoked")
+    table = [
+        (
+            row.id,
+            row.name,
+            " ".join(row.scopes),
+            row.requests_per_minute,
+            row.created_at,
+            row.expires_at,
+            row.last_used_at,
+            row.revoked_at,
+        )
+        for row in rows
+    ]
+    print_table(columns, table, empty="no API keys; `nodrop keys create` makes one")
 
 
 @keys.command(epilog="Example: nodrop keys revoke key_0123456789ab")
@@ -86,6 +134,10 @@ def notify(*, as_json: bool) -> None:
     comma between, all sign: so the merchant can change over at any moment.
     """
     _secret("notify_secret", "whsec_" + b64encode(token_bytes(NOTIFY_SECRET_BYTES)).decode(), as_json=as_json)
+
+
+def _in_order(scopes: frozenset[Scope]) -> list[str]:
+    return [scope.value for scope in Scope if scope in scopes]
 
 
 def _secret(name: str, text: str, *, as_json: bool) -> None:

@@ -40,6 +40,7 @@ from api.http.request import (
 from api.http.response import EventStream, HeaderList, Reply, Response, encode_headers
 from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
+from storage.postgres.api_keys import acting_key
 
 LAG_MAX_S = 1.0
 CALLBACK_LAG_MAX_S = 3.0
@@ -200,8 +201,7 @@ class App(Generic[C]):
 
     async def _handle(self, exchange: Exchange, match: _Match[C], address: str) -> Reply:
         route, bytes_max = match.route, match.route.endpoint.body_bytes_max
-        if route.auth is Auth.API_KEY:
-            await self.keys.check(exchange.headers)
+        key = await self.keys.admit(exchange.headers, route.scope) if route.scope is not None else None
         request = Request(
             method=exchange.method,
             params=match.params,
@@ -211,7 +211,11 @@ class App(Generic[C]):
             # A body that the route does not take stays unread, and the connection is closed after the response.
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
         )
-        return await route.endpoint.respond(self.context, request)
+        token = acting_key.set(None if key is None else key.id)
+        try:
+            return await route.endpoint.respond(self.context, request)
+        finally:
+            acting_key.reset(token)
 
     def _address(self, exchange: Exchange) -> str:
         if self._hops == 0 and "x-forwarded-for" in exchange.headers and not self._has_warned_of_proxy:

@@ -6,7 +6,11 @@ from core.errors import CallerError
 
 
 class Unauthorized(CallerError):
-    title = "The API key is missing or unknown."
+    title = "The API key is missing, unknown or expired."
+
+
+class Forbidden(CallerError):
+    title = "The API key may not do this."
 
 
 class MethodNotAllowed(CallerError):

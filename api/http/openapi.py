@@ -9,16 +9,21 @@ from typing import Any
 
 import msgspec
 
-from api.http.errors import BodyTooLarge, BodyTooSlow, Unauthorized, UnsupportedBody
+from api.http.errors import BodyTooLarge, BodyTooSlow, Forbidden, Unauthorized, UnsupportedBody
 from api.http.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, kind_of, title_of
 from api.http.response import JSON
 from api.http.route import Auth, Media, Route
-from core.errors import InvalidRequest, NodropError, StorageError
+from core.errors import InvalidRequest, NodropError, StorageError, TooManyRequests
 
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 _TAGS = {Auth.API_KEY: "merchant", Auth.PAGE_TOKEN: "pages", Auth.SIGNATURE: "channels", Auth.ANYONE: "operations"}
+
+_KEYS = (
+    "An API key. Each operation names the scope that its key needs: `orders`, `read`, `metrics` or `operate`. "
+    "A key may expire, and may have a limit of requests per minute."
+)
 
 Object = dict[str, Any]
 
@@ -42,9 +47,7 @@ def document(routes: Sequence[Route[Any]], parameters: Mapping[str, str]) -> byt
             "paths": paths,
             "components": {
                 "schemas": components,
-                "securitySchemes": {
-                    "api_key": {"type": "http", "scheme": "bearer", "description": "An API key of the merchant's."}
-                },
+                "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer", "description": _KEYS}},
             },
         }
     )
@@ -62,9 +65,11 @@ def _operation(route: Route[Any], parameters: Mapping[str, str]) -> Object:
         "operationId": route.endpoint.operation_id,
         "summary": route.summary,
         "tags": [_TAGS[route.auth]],
-        "security": [{"api_key": []}] if route.auth is Auth.API_KEY else [],
+        "security": [] if route.scope is None else [{"api_key": [route.scope]}],
         "responses": _responses(route),
     }
+    if route.scope is not None:
+        operation["description"] = f"Needs an API key with the scope `{route.scope}`."
     listed = [*_path_parameters(route, parameters), *_query_parameters(route)]
     if listed:
         operation["parameters"] = listed
@@ -112,7 +117,7 @@ def _faults_of(route: Route[Any]) -> list[type[NodropError]]:
     """The faults of the handler, and those that may come up before it is called."""
     faults: dict[type[NodropError], None] = dict.fromkeys(route.faults)
     if route.auth is Auth.API_KEY:
-        faults[Unauthorized] = None
+        faults |= dict.fromkeys((Unauthorized, Forbidden, TooManyRequests))
     if route.endpoint.body or route.endpoint.query:
         faults[InvalidRequest] = None
     if route.endpoint.body_bytes_max:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.http.errors import BodyTooLarge, BodyTooSlow, MethodNotAllowed, Unauthorized, UnsupportedBody
+from api.http.errors import BodyTooLarge, BodyTooSlow, Forbidden, MethodNotAllowed, Unauthorized, UnsupportedBody
 from api.http.response import Response
 from core import errors
 
@@ -38,6 +38,7 @@ KINDS: Mapping[type[errors.NodropError], Kind] = MappingProxyType(
     {
         errors.InvalidRequest: Kind(400, "invalid_request"),
         Unauthorized: Kind(401, "unauthorized"),
+        Forbidden: Kind(403, "forbidden"),
         errors.NotFound: Kind(404, "not_found"),
         errors.UnknownAccount: Kind(404, "unknown_account"),
         MethodNotAllowed: Kind(405, "method_not_allowed"),

@@ -16,6 +16,7 @@ from api.http.fields import read_json, read_query
 from api.http.request import Request
 from api.http.response import Reply
 from core.errors import NodropError
+from storage.postgres.api_keys import Scope
 
 JSON_BODY_BYTES_MAX = 160 * 1024
 """The largest order that the schema admits, each character escaped as two surrogates, has 132 KiB."""
@@ -98,5 +99,11 @@ class Route(Generic[C]):
     summary: str
     responses: Mapping[int, type[msgspec.Struct] | Media]
     faults: Sequence[type[NodropError]] = ()
+    scope: Scope | None = None
+    """The scope that an API key needs here."""
     is_exempt: bool = False
     """From the cap on requests at once: health and metrics must be readable while the process is overloaded."""
+
+    def __post_init__(self) -> None:
+        if (self.auth is Auth.API_KEY) is not (self.scope is not None):
+            raise ValueError(f"{self.method} {self.pattern}: a route has a scope exactly when it takes an API key")

@@ -272,6 +272,8 @@ class TimelineView(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str | None
     note: str
     evidence: dict[str, Any] | None
+    api_key: str | None
+    """Id of the API key whose request made the change."""
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,7 +69,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("migrations", Level.ERROR, f"missing: {', '.join(missing)}; run `nodrop migrate`")
             return
         yield Finding("migrations", Level.OK, "none is missing")
-        keys = sum(key.revoked_at is None for key in await list_api_keys(db))
+        keys = sum(key.valid for key in await list_api_keys(db))
         hint = "none: `nodrop keys create NAME` makes one"
         yield Finding("API keys", Level.OK if keys else Level.WARNING, f"{keys} valid" if keys else hint)
         for finding in await _accounts(db, settings):

@@ -17,6 +17,7 @@ from cli.environment import current_settings, with_database, with_resources
 from cli.orders.personal_data import erase, export
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
 from cli.output import Stop, json_option, print_json, print_table, warn
+from cli.spans import span_of
 from core.errors import NotFound
 from core.order import OrderState, OrderStatus
 from storage.postgres.cases import CaseRow, list_cases
@@ -31,9 +32,6 @@ CASES_MAX = 100
 REFRESH_TRIES = 3
 REFRESH_GAP_S = 1.5
 """Without Redis a new process may call no channel in its first 1.1 s, for it cannot know what others have called."""
-
-UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-DIGITS_MAX = 6
 
 
 class OrderHistory(NamedTuple):
@@ -59,9 +57,8 @@ class Since(click.ParamType[timedelta | datetime]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
         text = str(value)
-        number, unit = text[:-1], text[-1:]
-        if number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX and unit in UNITS_S:
-            return timedelta(seconds=int(number) * UNITS_S[unit])
+        if (span := span_of(text)) is not None:
+            return span
         try:
             at = datetime.fromisoformat(text)
         except ValueError:

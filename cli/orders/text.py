@@ -72,7 +72,8 @@ def timeline_row(entry: TimelineEntry) -> Sequence[str]:
     version = "-" if entry.version is None else str(entry.version)
     payment = f"{entry.account} {entry.out_trade_no}" if entry.account else "-"
     detail = ", ".join(part for part in (_evidence(entry.evidence), entry.note) if part)
-    return tuple(map(printable, (instant(entry.at), version, entry.kind, entry.by, payment, detail or "-")))
+    by = f"{entry.by} {entry.api_key}" if entry.api_key else entry.by
+    return tuple(map(printable, (instant(entry.at), version, entry.kind, by, payment, detail or "-")))
 
 
 def money(amount: int, currency: str) -> str:

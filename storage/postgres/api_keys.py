@@ -1,8 +1,11 @@
-"""API keys of the merchant's backends: 256 random bits, of which only the SHA-256 is kept."""
+"""API keys of the merchant's backends and of people: 256 random bits, of which only the SHA-256 is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from datetime import datetime
+from enum import StrEnum
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
 
@@ -11,26 +14,60 @@ import msgspec
 from storage.postgres.database import Database
 
 PREFIX = "ndk_"
-_INSERT = "INSERT INTO api_keys (id, name, digest) VALUES ($1, $2, $3)"
-_FIND = "SELECT id, name FROM api_keys WHERE digest = $1 AND revoked_at IS NULL"
-_LIST = "SELECT id, name, created_at, revoked_at FROM api_keys ORDER BY created_at"
+_INSERT = """
+INSERT INTO api_keys (id, name, digest, scopes, expires_at, requests_per_minute)
+VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)"""
+_FIND = """
+SELECT id, name, scopes, requests_per_minute, extract(epoch FROM expires_at - now())::float8 AS expires_in_s
+  FROM api_keys WHERE digest = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"""
+_LIST = """
+SELECT id, name, scopes, requests_per_minute, created_at, expires_at, last_used_at, revoked_at,
+       revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS valid
+  FROM api_keys ORDER BY created_at"""
 _REVOKE = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
+# Several processes write the uses that each has seen: the latest stays.
+_SET_USED = """
+UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, now() - make_interval(secs => u.age_s))
+  FROM unnest($1::text[], $2::float8[]) AS u(id, age_s) WHERE k.id = u.id"""
+
+
+class Scope(StrEnum):
+    """What a key may do. None includes another."""
+
+    ORDERS = "orders"
+    READ = "read"
+    METRICS = "metrics"
+    OPERATE = "operate"
+
+
+ALL_SCOPES = frozenset(Scope)
+
+acting_key: ContextVar[str | None] = ContextVar("acting_key", default=None)
+"""Id of the API key whose request is answered; the door writes it into the history of the order that changes."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key that is valid now."""
+    """A key that is valid now, for `expires_in_s` more seconds. Scopes that this version does not know are left out."""
 
     id: str
     name: str
+    scopes: frozenset[Scope] = ALL_SCOPES
+    requests_per_minute: int | None = None
+    expires_in_s: float | None = None
 
 
 class ApiKeyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a key that may be shown."""
+    """The fields of a key that may be shown. `valid`: neither revoked nor expired."""
 
     id: str
     name: str
+    scopes: list[str]
+    requests_per_minute: int | None
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
+    valid: bool
 
 
 def digest_of(key: str) -> bytes:
@@ -38,18 +75,34 @@ def digest_of(key: str) -> bytes:
     return sha256(key.encode()).digest()
 
 
-async def create_api_key(db: Database, name: str) -> tuple[ApiKey, str]:
+async def create_api_key(
+    db: Database,
+    name: str,
+    *,
+    scopes: Iterable[Scope] = ALL_SCOPES,
+    expires_in_s: float | None = None,
+    requests_per_minute: int | None = None,
+) -> tuple[ApiKey, str]:
     """A new key and its text, which is shown this once and cannot be read again."""
-    key = ApiKey(id=f"key_{token_hex(6)}", name=name)
+    key = ApiKey(
+        id=f"key_{token_hex(6)}",
+        name=name,
+        scopes=frozenset(scopes),
+        requests_per_minute=requests_per_minute,
+        expires_in_s=expires_in_s,
+    )
     text = PREFIX + token_urlsafe(32)
-    await db.execute(_INSERT, key.id, key.name, digest_of(text))
+    in_order = [scope for scope in Scope if scope in key.scopes]
+    await db.execute(_INSERT, key.id, key.name, digest_of(text), in_order, expires_in_s, requests_per_minute)
     return key, text
 
 
 async def find_api_key(db: Database, digest: bytes) -> ApiKey | None:
-    """The key with this digest, unless it was revoked."""
+    """The key with this digest, unless it was revoked or has expired by Postgres's clock."""
     row = await db.fetchrow(_FIND, digest)
-    return None if row is None else ApiKey(**dict(row))
+    if row is None:
+        return None
+    return ApiKey(**{**row, "scopes": frozenset(scope for scope in Scope if scope in row["scopes"])})
 
 
 async def list_api_keys(db: Database) -> list[ApiKeyRow]:
@@ -60,3 +113,8 @@ async def list_api_keys(db: Database) -> list[ApiKeyRow]:
 async def revoke_api_key(db: Database, key_id: str) -> bool:
     """From now on (10 s at the latest, in every process) it opens nothing. False: there is no such valid key."""
     return await db.execute(_REVOKE, key_id) == 1
+
+
+async def set_last_used(db: Database, ages_s: Mapping[str, float]) -> None:
+    """Store when keys were last used, as seconds before now."""
+    await db.execute(_SET_USED, list(ages_s), list(ages_s.values()))

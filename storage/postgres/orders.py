@@ -80,10 +80,10 @@ SELECT o.created_at, o.order_no, {_STATE} AS state
  ORDER BY o.created_at DESC, o.order_no DESC
  LIMIT $7"""
 _TIMELINE = """
-SELECT at, kind, by, version, channel_account, out_trade_no, note, evidence::text
+SELECT at, kind, by, version, channel_account, out_trade_no, note, evidence::text, api_key
   FROM order_events WHERE order_no = $1
 UNION ALL
-SELECT at, kind, by, NULL, channel_account, out_trade_no, note, NULL
+SELECT at, kind, by, NULL, channel_account, out_trade_no, note, NULL, NULL
   FROM observations WHERE order_no = $1
  ORDER BY at, version NULLS LAST
  LIMIT $2"""
@@ -102,6 +102,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str | None
     note: str
     evidence: dict[str, Any] | None
+    api_key: str | None
 
 
 async def find_now(db: Database) -> datetime:
@@ -193,6 +194,7 @@ async def timeline(db: Database, order_no: str) -> list[TimelineEntry]:
             out_trade_no=row["out_trade_no"],
             note=row["note"],
             evidence=None if row["evidence"] is None else msgspec.json.decode(row["evidence"]),
+            api_key=row["api_key"],
         )
         for row in rows
     ]

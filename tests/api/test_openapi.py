@@ -37,7 +37,8 @@ def test_every_route_is_there_and_nothing_else() -> None:
 def test_an_operation_is_complete(route: Route[Context]) -> None:
     described = operation(route)
     assert described["summary"]
-    assert described["security"] == ([{"api_key": []}] if route.auth is Auth.API_KEY else [])
+    assert described["security"] == ([] if route.scope is None else [{"api_key": [route.scope]}])
+    assert route.scope is None or f"scope `{route.scope}`" in described["description"]
     assert {str(status) for status in route.responses} <= described["responses"].keys()
     in_path = {given["name"] for given in described.get("parameters", ()) if given["in"] == "path"}
     assert in_path == set(re.findall(r"\{(\w+)\}", route.pattern))

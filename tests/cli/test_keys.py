@@ -1,4 +1,5 @@
 import base64
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -41,6 +42,38 @@ async def test_a_key_as_json_has_its_id(nodrop: Nodrop, database_url: str) -> No
     assert made["name"] == "shop"
     assert await is_valid(database_url, made["key"])
     assert (await nodrop("keys", "revoke", made["id"])).code == 0
+
+
+async def test_a_key_has_what_its_options_say(nodrop: Nodrop) -> None:
+    options = ("--scope", "read", "--scope", "orders", "--expires", "90d", "--per-minute", "600")
+    made = await nodrop("keys", "create", "shop", *options)
+    assert made.code == 0
+    assert made.err.strip().endswith("it may do: orders, read")
+    (row,) = (await nodrop("keys", "list", "--json")).json
+    assert (row["scopes"], row["requests_per_minute"], row["valid"]) == (["orders", "read"], 600, True)
+    lasts = datetime.fromisoformat(row["expires_at"]) - datetime.fromisoformat(row["created_at"])
+    assert lasts == timedelta(days=90)
+    listed = (await nodrop("keys", "list")).out
+    assert "orders read" in listed
+    assert "600" in listed
+
+
+async def test_a_key_without_options_may_do_everything_and_says_so(nodrop: Nodrop) -> None:
+    made = await nodrop("keys", "create", "shop")
+    assert "it may do: everything (--scope limits it)" in made.err
+    (row,) = (await nodrop("keys", "list", "--json")).json
+    assert row["scopes"] == ["orders", "read", "metrics", "operate"]
+    assert (row["requests_per_minute"], row["expires_at"], row["last_used_at"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "options", [("--scope", "admin"), ("--expires", "soon"), ("--expires", "0d"), ("--per-minute", "0")]
+)
+async def test_an_option_that_says_nothing_makes_no_key(nodrop: Nodrop, options: tuple[str, str]) -> None:
+    ran = await nodrop("keys", "create", "shop", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert options[0] in ran.err
+    assert (await nodrop("keys", "list", "--json")).json == []
 
 
 async def test_a_key_that_is_not_there_cannot_be_revoked(nodrop: Nodrop) -> None:

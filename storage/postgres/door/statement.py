@@ -106,10 +106,12 @@ deleted_pending AS (
     RETURNING json_build_array(p.channel_account, p.out_trade_no) AS key, p.kind, p.order_no, p.arm_no, 0 AS delay_s
 ),
 inserted_events AS (
-    INSERT INTO order_events (order_no, version, kind, by, channel_account, out_trade_no, evidence, note)
-    SELECT r.order_no, changed_orders.version, r.kind, r.by, r.channel_account, r.out_trade_no, r.evidence, r.note
+    INSERT INTO order_events (order_no, version, kind, by, channel_account, out_trade_no, evidence, note, api_key)
+    SELECT r.order_no, changed_orders.version, r.kind, r.by, r.channel_account, r.out_trade_no, r.evidence, r.note,
+           r.api_key
       FROM document, jsonb_to_recordset(d->'events') AS r(
-           order_no text, kind text, by text, channel_account text, out_trade_no text, evidence jsonb, note text)
+           order_no text, kind text, by text, channel_account text, out_trade_no text, evidence jsonb, note text,
+           api_key text)
       JOIN changed_orders USING (order_no)
 ),
 inserted_cases AS (

@@ -19,6 +19,7 @@ import msgspec
 from core.decision import Arm, Change, Decision, Observation, Outcome, applied
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, TransactionClaimed
 from core.order import OrderState, Payment, PaymentKey, Refund, RefundStatus
+from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database, document
 from storage.postgres.door.statement import STATEMENT
 from storage.postgres.orders import find_states
@@ -227,7 +228,7 @@ def _arm(arm: Arm, operation: str, *, needs_change: bool) -> _Row:
 
 
 def _event(change: Change) -> _Row:
-    return _columns(change.event, change.event.key) | {"order_no": change.order.order_no}
+    return _columns(change.event, change.event.key) | {"order_no": change.order.order_no, "api_key": acting_key.get()}
 
 
 def _cases(change: Change) -> Iterable[_Row]:

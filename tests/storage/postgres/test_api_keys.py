@@ -2,7 +2,16 @@
 
 import re
 
-from storage.postgres.api_keys import create_api_key, digest_of, find_api_key, list_api_keys, revoke_api_key
+from storage.postgres.api_keys import (
+    ALL_SCOPES,
+    Scope,
+    create_api_key,
+    digest_of,
+    find_api_key,
+    list_api_keys,
+    revoke_api_key,
+    set_last_used,
+)
 from storage.postgres.database import Database
 from tests.storage.postgres.tools import rows
 
@@ -44,3 +53,41 @@ async def test_a_revoked_key_opens_nothing(db: Database) -> None:
     assert await find_api_key(db, digest_of(text)) is None
     assert await find_api_key(db, digest_of(other)) is not None
     assert [shown.revoked_at is not None for shown in await list_api_keys(db)] == [True, False]
+
+
+async def test_a_key_of_an_earlier_version_may_do_everything(db: Database) -> None:
+    """Old processes insert keys beside new ones during a release."""
+    await db.execute("INSERT INTO api_keys (id, name, digest) VALUES ('key_old', 'shop', $1)", digest_of("ndk_old"))
+    key = await find_api_key(db, digest_of("ndk_old"))
+    assert key is not None
+    assert (key.scopes, key.requests_per_minute, key.expires_in_s) == (ALL_SCOPES, None, None)
+
+
+async def test_a_key_ends_by_the_clock_of_postgres(db: Database) -> None:
+    key, text = await create_api_key(db, "shop", expires_in_s=3600.0)
+    found = await find_api_key(db, digest_of(text))
+    assert found is not None
+    assert found.expires_in_s is not None
+    assert 0 < found.expires_in_s <= 3600.0
+    await db.execute("UPDATE api_keys SET expires_at = now()")
+    assert await find_api_key(db, digest_of(text)) is None
+    [shown] = await list_api_keys(db)
+    assert (shown.id, shown.valid, shown.revoked_at) == (key.id, False, None)
+
+
+async def test_a_scope_that_this_version_does_not_know_opens_nothing(db: Database) -> None:
+    _, text = await create_api_key(db, "shop", scopes=[Scope.READ])
+    await db.execute("UPDATE api_keys SET scopes = scopes || '{future}'")
+    found = await find_api_key(db, digest_of(text))
+    assert found is not None
+    assert found.scopes == {Scope.READ}
+
+
+async def test_the_latest_use_stays_whichever_process_writes_last(db: Database) -> None:
+    (one, _), (two, _) = [await create_api_key(db, name) for name in ("one", "two")]
+    await set_last_used(db, {one.id: 30.0})
+    await set_last_used(db, {one.id: 900.0})
+    shown = await rows(db, "api_keys", "id, extract(epoch FROM now() - last_used_at) AS age_s")
+    ages_s = {row["id"]: row["age_s"] for row in shown}
+    assert 30 <= ages_s[one.id] < 900
+    assert ages_s[two.id] is None

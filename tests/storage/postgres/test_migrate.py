@@ -30,6 +30,7 @@ ALL = [
     "0016_identity.sql",
     "0017_processes.sql",
     "0019_data_life.sql",
+    "0020_keys.sql",
     "0022_callbacks_over.sql",
     "0023_notifications_over.sql",
 ]
@@ -152,6 +153,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "identity",
         "migrations",
         "notifications",
+        "notify_secrets",
         "observations",
         "observations_default",
         "order_events",

@@ -53,7 +53,8 @@ ReadTime = Callable[[], float]
 class WallClock(Protocol):
     """The wall clock of the process; a channel's own time is a witness for or against it."""
 
-    read: ReadTime
+    @property
+    def read(self) -> ReadTime: ...
 
     def witness(self, host: str, at: float) -> None: ...
 

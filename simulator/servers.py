@@ -50,9 +50,12 @@ async def serve_channels(
         callbacks_anywhere=callbacks_anywhere,
     )
     sandbox, *others = CHANNELS
-    app = App([*dispatch.routes(simulation, sandbox), *pay_page.routes(simulation), *control.routes(simulation)])
+    shared = [*dispatch.routes(simulation, sandbox), *pay_page.routes(simulation), *control.routes(simulation)]
+    app = App(shared, now=simulation.now)
     own = (
-        serving(App(dispatch.routes(simulation, each)), host=host, port=ports.get(each.name, 0), tls=tls)
+        serving(
+            App(dispatch.routes(simulation, each), now=simulation.now), host=host, port=ports.get(each.name, 0), tls=tls
+        )
         for each in others
     )
     async with simulation, serving_all(serving(app, host=host, port=port, tls=tls), *own) as urls:

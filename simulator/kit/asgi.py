@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -107,9 +110,13 @@ def problem(status: int, code: str, message: str) -> Response:
 
 
 class App:
-    """An ASGI application over a fixed list of routes. Set `stopping` to end every `Hang` and `Later` at once."""
+    """An ASGI application over a fixed list of routes. Set `stopping` to end every `Hang` and `Later` at once.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    `now` is the server's own time, for the header `Date`.
+    """
+
+    def __init__(self, routes: Iterable[Route], *, now: Callable[[], datetime] | None = None) -> None:
+        self._now = now or partial(datetime.now, UTC)
         self.stopping = asyncio.Event()
         self._table: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
         for route in routes:
@@ -131,7 +138,7 @@ class App:
         if isinstance(reply, (Hang, Later)):
             await self._wait(reply.seconds, receive)
             reply = reply.reply if isinstance(reply, Later) else Cut(response=Response(status=504, body=b"\n"), keep=0)
-        await _send(reply, send)
+        await _send(reply, send, self._now())
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         found = self._find(scope["raw_path"].decode("latin-1"))
@@ -205,11 +212,12 @@ def _request(scope: Scope, params: dict[str, str], body: bytes) -> Request:
     )
 
 
-async def _send(reply: Response | Cut, send: Send) -> None:
+async def _send(reply: Response | Cut, send: Send, now: datetime) -> None:
     response = reply.response if isinstance(reply, Cut) else reply
     headers = [
         (b"content-type", response.content_type.encode("latin-1")),
         (b"content-length", str(len(response.body)).encode()),
+        (b"date", format_datetime(now, usegmt=True).encode()),
         *((name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers),
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})

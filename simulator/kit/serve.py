@@ -75,6 +75,7 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: Tls 
         interface="asgi3",
         proxy_headers=False,
         server_header=False,
+        date_header=False,  # the application has a clock of its own
         access_log=False,
         log_config=None,
         limit_concurrency=CONNECTIONS_MAX,

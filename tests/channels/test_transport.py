@@ -396,3 +396,45 @@ async def test_a_call_that_no_connection_was_free_for_was_not_made(monkeypatch: 
             await get(transport, peer.url)
         await asyncio.gather(first, return_exceptions=True)
         assert len(peer.requests) == 1
+
+
+# -- the channel's time ------------------------------------------------------------------------------------------------
+
+DATE = {"Date": "Mon, 23 Nov 2026 04:00:00 GMT"}
+AT = 1_795_406_400.0
+
+
+class Witnessed:
+    """A clock that collects what channels say."""
+
+    def __init__(self) -> None:
+        self.heard: list[float] = []
+
+    def read(self) -> float:
+        return 1000.0
+
+    def witness(self, _host: str, at: float) -> None:
+        self.heard.append(at)
+
+
+@pytest.mark.parametrize(
+    ("headers", "heard"),
+    [
+        (DATE, [AT]),
+        (DATE | {"Age": "0"}, []),
+        ({}, []),
+        ({"Date": "yesterday"}, []),
+        ({"Date": "Mon, 23 Nov 99999999999999999999 04:00:00 GMT"}, []),
+        ({"Date": "Mon, 23 Nov 2026 04:00:00 -99999999999999999999"}, []),
+    ],
+)
+async def test_the_time_of_a_response_is_a_witness_unless_a_cache_kept_it(
+    headers: dict[str, str], heard: list[float]
+) -> None:
+    clock = Witnessed()
+    response = http_bytes(WireResponse(200, headers, b"{}"))
+    async with Transport(timeout_s=TIMEOUT_S, clock=clock) as transport, serving(respond_with(response)) as peer:
+        for _ in range(3):
+            assert (await get(transport, peer.url)).status == 200
+        assert transport.time() == 1000.0
+    assert clock.heard == heard, "and no more than one a minute"

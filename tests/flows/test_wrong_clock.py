@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -117,3 +118,10 @@ async def test_a_channel_that_contradicts_postgres_is_heard_in_its_responses(
 
 def judged(clock: Clock) -> str:
     return clock.verdict.state
+
+
+async def test_both_times_of_a_signed_response_are_witnesses(harness: FlowHarness) -> None:
+    """The header may be a proxy's; the signed time is the channel's own."""
+    await harness.placed_order()
+    host = urlsplit(harness.url).netloc
+    assert set(harness.resources.clock._channel_bases) == {host, f"{host} signed"}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -113,3 +114,11 @@ async def test_limit_is_strict_in_every_second_and_refusals_do_not_count() -> No
     admitted = [n / 100 for n in range(300) if traffic.admits("m-1", 7, n / 100)]
     assert busiest_second(admitted) == 7
     assert len(admitted) == 21
+
+
+async def test_a_server_tells_its_own_time() -> None:
+    """As channels do, whose clock may be wrong; once, so that no second server's time is beside it."""
+    now = datetime(2026, 11, 23, 4, 0, 0, 900_000, tzinfo=UTC)
+    async with serving(App([Route("GET", "/cut", _echo)], now=lambda: now)) as url, httpx.AsyncClient() as client:
+        response = await client.get(f"{url}/cut")
+    assert response.headers.get_list("date") == ["Mon, 23 Nov 2026 04:00:00 GMT"]

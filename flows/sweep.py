@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
 
+from core.decision import Outcome
 from core.errors import NodropError
 from core.evidence import Source
 from core.order import PendingKind
@@ -32,6 +34,11 @@ CONCURRENCY = 32
 
 REFILL_PART = 4
 """One part of so many of the slots is worth another claim: a claim costs a statement, whatever it finds."""
+
+POSTPONED = (Outcome.NOT_YET, "busy")
+"""Results of rows that wait for their channel or host, and have used no attempt."""
+
+LOOK_AGAIN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -100,6 +107,24 @@ async def sweep_once(settings: Settings, kind: Kind, stop: asyncio.Event) -> int
     if count:
         log.info("swept", kind=kind.name, count=count)
     return count
+
+
+async def sweep_again(settings: Settings, kind: Kind, stop: asyncio.Event) -> bool:
+    """One turn, and a short pause if a row of it was postponed: its channel or host may be free long before the next
+    turn. Returns whether to look again.
+    """
+    is_postponed = False
+
+    async def work(row: object) -> None:
+        nonlocal is_postponed
+        result = await kind.work(row)
+        is_postponed = is_postponed or result in POSTPONED
+
+    await sweep_once(settings, kind._replace(work=work), stop)
+    if is_postponed:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(LOOK_AGAIN_S, settings.sweep_interval_s))
+    return is_postponed
 
 
 async def _wait_for_slots(running: set[asyncio.Task[None]], most: int, within_s: float) -> set[asyncio.Task[None]]:

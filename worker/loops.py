@@ -11,7 +11,7 @@ from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
 from flows.retention import delete_old
-from flows.sweep import sweep_once, swept_kinds
+from flows.sweep import sweep_again, swept_kinds
 from flows.take_over import BEAT_S, Peers, beat_once
 from flows.undelivered import ask_undelivered
 from flows.worlds import open_world_cases
@@ -55,7 +55,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
     flush_noticed_s = min(1.0, settings.sweep_interval_s)
     return (
         *(
-            Loop(f"sweep_{kind.name}", settings.sweep_interval_s, by_clock(partial(sweep_once, settings, kind, stop)))
+            Loop(f"sweep_{kind.name}", settings.sweep_interval_s, by_clock(partial(sweep_again, settings, kind, stop)))
             for kind in swept_kinds(resources, notifier)
         ),
         Loop("rearm", flush_noticed_s, partial(rearm_after_flush, resources)),

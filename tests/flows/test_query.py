@@ -7,6 +7,7 @@ from core.decision import Outcome
 from core.evidence import Source
 from core.jobs import Lane
 from core.order import OrderState, OrderStatus, PaymentKey, PaymentStatus, deadline_key
+from flows.close import close_scheduled
 from flows.place import PaymentRequest, start_payment
 from flows.query import query_scheduled
 from flows.rearm import rearm_after_flush
@@ -259,6 +260,18 @@ async def test_jobs_lost_by_a_redis_flush_are_armed_again_from_postgres(harness:
     await harness.resources.redis.flushall()
     assert await rearm_after_flush(harness.resources) >= 2
     assert (await harness.resources.queue.depth(Lane.QUERIES)).queued == 2
+
+
+async def test_a_job_that_comes_early_queries_nothing_and_uses_no_attempt(harness: FlowHarness) -> None:
+    """Somebody who can write to Redis runs it as often as he likes: sixteen attempts were used up in 15 seconds."""
+    state = await harness.placed_order()
+    before = await query_row(harness, state)
+    for _ in range(20):
+        assert await query_scheduled(harness.resources, state.payments[0].key, before.arm_no) is Outcome.STALE
+        assert await close_scheduled(harness.resources, state.order.order_no, 1) is Outcome.STALE
+    after = await query_row(harness, state)
+    assert (after.attempt, after.arm_no, after.is_leased) == (before.attempt, before.arm_no, False)
+    assert (harness.call_count(), await harness.cases(state.order.order_no)) == (0, [])
 
 
 async def test_a_query_of_the_sweep_is_recorded_as_sweep(harness: FlowHarness, resources: Resources) -> None:

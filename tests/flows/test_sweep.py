@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import pytest
 from structlog.testing import capture_logs
 
+from core.decision import Outcome
 from core.order import OrderStatus
 from core.settings import Settings
 from flows.notify import Notifier
-from flows.sweep import CONCURRENCY, Kind, sweep_once
+from flows.sweep import CONCURRENCY, Kind, sweep_again, sweep_once
 from tests.flows.conftest import FlowHarness
 from worker.loops import upkeep_loops
 
@@ -37,11 +39,33 @@ class Table:
         self.most_leased = max(self.most_leased, self.leased)
         return claimed
 
-    async def _work(self, row: int) -> None:
+    async def _work(self, row: int) -> object:
         try:
-            await self._run(row)
+            return await self._run(row)
         finally:
             self.leased -= 1
+
+
+@pytest.mark.parametrize(
+    ("results", "is_postponed"),
+    [
+        ([Outcome.NOT_YET, Outcome.PAID], True),
+        (["busy", "200"], True),
+        ([Outcome.PAID, Outcome.UNCLEAR], False),
+        (["200", "500"], False),
+        ([], False),
+    ],
+)
+async def test_rows_that_were_postponed_are_looked_at_again_before_the_interval(
+    results: list[object], is_postponed: bool
+) -> None:
+    """Their channel may be free in a tenth of a second, and Redis may be down."""
+
+    async def work(row: int) -> object:
+        return results[row]
+
+    table = Table(range(len(results)), work)
+    assert await sweep_again(PROMPT, table.kind, asyncio.Event()) is is_postponed
 
 
 async def test_a_bug_in_one_row_leaves_the_others_to_the_sweep() -> None:

@@ -29,7 +29,8 @@ TABLES: Mapping[str, str] = {
 """Tables with the number of an order, and the column that sorts their rows. The inbox has none: see `_CALLBACKS`."""
 
 # Callbacks are filed under a payment's number, or under another id of it, or under none (disputes, combined ones). A
-# number of another order's payment, which a combined message names too, does not count.
+# number of another order's payment, which a combined message names too, does not count. OFFSET has each key looked
+# up by itself: the planner would read the whole table.
 _KEYS = """
 WITH ids AS (
     SELECT channel_account, unnest(ARRAY[out_trade_no, channel_reference, channel_transaction_id]) AS id
@@ -44,10 +45,17 @@ WITH ids AS (
                                      WHERE p.channel_account = ids.channel_account AND p.out_trade_no = ids.id
                                        AND p.order_no <> $1)
 ), named AS (
-    SELECT c.id FROM callbacks c JOIN keys k ON c.channel_account = k.channel_account AND c.out_trade_no = k.id
+    SELECT c.id
+      FROM keys k
+     CROSS JOIN LATERAL (SELECT id FROM callbacks
+                          WHERE channel_account = k.channel_account AND out_trade_no = k.id OFFSET 0) c
     UNION
-    SELECT c.id FROM callbacks c JOIN keys k ON c.channel_account = k.channel_account AND c.out_trade_no = ''
-     WHERE c.evidence->>'dispute_id' = k.id OR c.evidence->'ids' ? k.id
+    SELECT c.id
+      FROM (SELECT DISTINCT channel_account FROM keys) a
+     CROSS JOIN LATERAL (SELECT id, channel_account, evidence FROM callbacks
+                          WHERE channel_account = a.channel_account AND out_trade_no = '' OFFSET 0) c
+      JOIN keys k ON k.channel_account = c.channel_account
+       AND (c.evidence->>'dispute_id' = k.id OR c.evidence->'ids' ? k.id)
 )"""
 
 # JSON has instants in the zone of the session, which is the database's own behind a pooler.
@@ -56,21 +64,20 @@ _IN_UTC = "in_utc AS MATERIALIZED (SELECT set_config('timezone', 'UTC', true))"
 _CALLBACKS = f"""{_KEYS}
 , {_IN_UTC}
 SELECT (to_jsonb(c) - 'body')::text AS row, channel_account AS account, notification_id, body, sealed_under
-  FROM in_utc, callbacks c JOIN named USING (id) ORDER BY received_at"""
+  FROM in_utc, callbacks c WHERE id = ANY(ARRAY(SELECT id FROM named)) ORDER BY received_at"""
 
 _OPEN = f"""{_KEYS}
-SELECT (SELECT count(*) FROM callbacks c JOIN named USING (id)
-         WHERE handled_at IS NULL AND dead_at IS NULL) AS callbacks,
+SELECT (SELECT count(*) FROM callbacks
+         WHERE id = ANY(ARRAY(SELECT id FROM named)) AND handled_at IS NULL AND dead_at IS NULL) AS callbacks,
        count(*) FILTER (WHERE dead_at IS NULL) AS notifications, count(dead_at) AS dead_letters
   FROM notifications WHERE order_no = $1 AND delivered_at IS NULL AND superseded_at IS NULL"""
 
 # What is open stays whole, whatever happened since it was looked at.
 _ERASE = f"""{_KEYS}
 , erased_callbacks AS (
-    UPDATE callbacks c SET body = '', headers = '{{}}', sealed_under = NULL
-      FROM named
-     WHERE c.id = named.id AND (handled_at IS NOT NULL OR dead_at IS NOT NULL) AND body <> ''
-    RETURNING c.id
+    UPDATE callbacks SET body = '', headers = '{{}}', sealed_under = NULL
+     WHERE id = ANY(ARRAY(SELECT id FROM named)) AND (handled_at IS NOT NULL OR dead_at IS NOT NULL) AND body <> ''
+    RETURNING id
 ), erased_notifications AS (
     UPDATE notifications
        SET body = '', superseded_at = coalesce(superseded_at, CASE WHEN delivered_at IS NULL THEN now() END)

@@ -12,6 +12,7 @@ from flows.close import request_close
 from flows.erase import erase_order
 from flows.retention import delete_old
 from runtime.resources import Resources
+from storage.postgres import personal_data
 from storage.postgres.database import Database
 from storage.postgres.personal_data import TABLES, Erased, export_order, find_open_deliveries
 from tests.flows.conftest import HOOK, FlowHarness
@@ -155,6 +156,21 @@ async def test_a_callback_under_another_id_of_the_payment_is_found(harness: Flow
     assert len((await export_order(db, harness.sealer, state.order.order_no))["callbacks"]) == 1
     await db.execute('UPDATE callbacks SET evidence = evidence || \'{"ids": ["another"]}\'')
     assert (await export_order(db, harness.sealer, state.order.order_no))["callbacks"] == []
+
+
+async def test_callbacks_of_an_order_are_found_by_key(harness: FlowHarness) -> None:
+    """Among thousands of others."""
+    await paid_order(harness)
+    db = harness.resources.db
+    await db.execute(
+        """INSERT INTO callbacks SELECT (jsonb_populate_record(c, jsonb_build_object(
+               'id', gen_random_uuid(), 'notification_id', n::text, 'out_trade_no', n::text))).*
+             FROM callbacks c, generate_series(1, 5000) AS n"""
+    )
+    await db.execute("ANALYZE callbacks")
+    for statement in (personal_data._CALLBACKS, personal_data._OPEN, personal_data._ERASE.replace("$2", "false")):
+        plan = [row[0] for row in await db.fetch("EXPLAIN " + statement.replace("$1", "'F-1'"))]
+        assert not any("Seq Scan on callbacks" in line for line in plan), plan
 
 
 async def test_the_export_holds_every_table_that_names_an_order(harness: FlowHarness) -> None:

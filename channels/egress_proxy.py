@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
@@ -9,6 +10,8 @@ import msgspec
 
 from core.errors import ConfigurationError
 from core.settings import Settings
+
+_HOST = re.compile(r"[a-z0-9._:-]+", re.ASCII)
 
 
 class EgressProxy(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +42,8 @@ def egress_proxy(settings: Settings) -> EgressProxy | None:
         return None
     with suppress(ValueError):
         parts = urlsplit(settings.egress_proxy)
-        host, port = parts.hostname, parts.port
-        if parts.scheme == "http" and host and port and parts.path in ("", "/") and not parts.query:
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme == "http" and _HOST.fullmatch(host) and port and parts.path in ("", "/") and not parts.query:
             user, password = unquote(parts.username or ""), unquote(parts.password or "")
             return EgressProxy(host=host, port=port, user=user, password=password)
     raise ConfigurationError("EGRESS_PROXY: set it to http://user:password@host:3128")

@@ -8,7 +8,7 @@ from storage.sealing import new_master_key
 
 NO_PROXIES = [
     *("proxy:3128", "https://proxy:3128", "http://proxy", "http://:3128", "http://proxy:x", "http://p:1/path"),
-    *("http://p:1/?q", "socks5://p:1", "http://[p:1"),
+    *("http://p:1/?q", "socks5://p:1", "http://[p:1", "http://pro xy:1", "http://é:1", "http://p<y:1"),
 ]
 
 

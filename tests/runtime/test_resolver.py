@@ -3,7 +3,9 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -160,3 +162,18 @@ def test_the_certificate_of_a_server_is_for_its_name(name: str, tmp_path: Path) 
                     await connected_to("merchant.test", port, trusting)
 
     on_loop(test)
+
+
+@pytest.mark.parametrize("module", ["api.__main__", "worker.__main__"])
+def test_web_and_worker_run_on_this_loop(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[type] = []
+
+    async def serve(*_: object) -> None:
+        loops.append(type(asyncio.get_running_loop()))
+
+    main = import_module(module)
+    monkeypatch.setattr(main, "serve" if module.startswith("api") else "run", serve)
+    for name in ("read_settings", "require", "configure_logs", "end_process"):
+        monkeypatch.setattr(main, name, Mock())
+    main.main.main([], standalone_mode=False)
+    assert loops == [Loop]

@@ -39,7 +39,8 @@ async def test_copies_of_a_query_about_an_unpaid_order_use_up_one_attempt(scenar
 
 async def _enqueue_copies(scenario: Scenario, order: ShopOrder) -> None:
     number = number_of(order)
-    arm_no = await scenario.db.fetchval("SELECT arm_no FROM pending WHERE out_trade_no = $1", number)
+    sql = "UPDATE pending SET due_at = clock_timestamp() WHERE out_trade_no = $1 RETURNING arm_no"
+    arm_no = await scenario.db.fetchval(sql, number)
     copies = [
         Job(lane=Lane.QUERIES, name=JobName.QUERY_PAYMENT, id=f"q:copy:{copy}", args=("sandbox", number, arm_no))
         for copy in range(COPIES)

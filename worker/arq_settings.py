@@ -1,14 +1,17 @@
 """`WorkerSettings` for the stock `arq` command: `arq worker.arq_settings.QueriesSettings`, `arq --check
 worker.arq_settings.FreshSettings`.
 
-They run the same jobs on the same queues, without the sweep and without reconnecting: run at least one
-`python -m worker` beside them.
+They run the same jobs on the same queues, without the sweep, without reconnecting and whatever their clock says: run at
+least one `python -m worker` beside them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 from arq.connections import RedisSettings
@@ -18,8 +21,10 @@ from core.errors import ConfigurationError
 from core.jobs import Lane
 from core.settings import read_settings, require
 from flows.notify import Notifier
+from runtime.clock import CHECK_S
 from runtime.logs import configure_logs
-from runtime.resources import open_resources
+from runtime.loop import run_periodically
+from runtime.resources import Resources, open_resources
 from storage.redis.address import redis_address
 from storage.redis.client import open_job_redis, redis_settings
 from storage.redis.delay_queue import health_key, queue_name
@@ -45,7 +50,21 @@ async def _open(ctx: dict[str, Any]) -> None:
     require(_settings, "notify_secrets")
     stack = ctx["stack"] = AsyncExitStack()
     ctx["resources"] = await stack.enter_async_context(open_resources(_settings))
+    await stack.enter_async_context(_kept_clock(ctx["resources"]))
     ctx["notifier"] = await stack.enter_async_context(Notifier(_settings, ctx["resources"].clock))
+
+
+@asynccontextmanager
+async def _kept_clock(resources: Resources) -> AsyncIterator[None]:
+    """Compare the clock until the worker ends."""
+    stop = asyncio.Event()
+    await resources.clock.begin(resources.db)
+    keeping = asyncio.create_task(run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await keeping
 
 
 async def _close(ctx: dict[str, Any]) -> None:

@@ -145,6 +145,7 @@ async def test_every_documented_metric_moves(
         account,
     )
     await count_callback(resources.db, account, "no_money")
+    resources.clock._postgres_base = (resources.clock._postgres_base or 0.0) + 1.0
     for host in ("a.test", "b.test", "c.test"):
         resources.clock.witness(host, resources.clock.read() + 600.0)
     for table in ("pending", "callbacks", "notifications", "refunds"):

@@ -28,6 +28,7 @@ from flows.notify import (
     push_notification,
 )
 from flows.query import query_scheduled
+from runtime.clock import Clock
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing, resend_dead_letters
 from tests.channels.published import published
@@ -452,3 +453,13 @@ async def test_a_delivery_above_the_limit_of_a_host_is_postponed_without_an_atte
         assert (row["attempt"], row["arm_no"], row["due_in_s"] > 0) == (1, 2, True)
         assert notifier.hosts.wait_s("127.0.0.1") == 0
         assert await push(harness, notifier, notification_id) == "200"
+
+
+async def test_a_notification_is_signed_by_the_corrected_time() -> None:
+    """A merchant refuses one whose time is more than five minutes from its own."""
+    clock = Clock(wall=lambda: NOW.timestamp() + 600.0, steady=lambda: 0.0)
+    clock._postgres_base = NOW.timestamp()
+    clock._judge()
+    async with Notifier(SETTINGS, clock) as notifier:
+        headers = notifier._sign(outgoing_notification("https://shop.test/hook"))
+    assert headers["webhook-timestamp"] == str(int(NOW.timestamp()))

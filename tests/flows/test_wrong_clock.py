@@ -33,6 +33,13 @@ async def process_with(
         yield FlowHarness(resources, running[1], running[0])
 
 
+async def compare(resources: Resources) -> None:
+    """Compare its clock, again where a busy machine was too slow for it."""
+    while resources.clock.verdict.skew_s is None:
+        resources.clock._compare_at = 0.0
+        await resources.clock.keep(resources.db)
+
+
 @pytest.mark.parametrize("skew_s", [TEN_MINUTES_S, -TEN_MINUTES_S])
 async def test_a_node_ten_minutes_off_pays_by_callback_once_it_has_compared_its_clock(
     settings: Settings, harness: FlowHarness, running: Running, skew_s: float
@@ -44,7 +51,7 @@ async def test_a_node_ten_minutes_off_pays_by_callback_once_it_has_compared_its_
         callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
         with pytest.raises(CallbackStale):
             await wrong.receive("main", callback)
-        await wrong.resources.clock.keep(wrong.resources.db)
+        await compare(wrong.resources)
         assert (await wrong.receive("main", callback)).status == 200
         assert (await harness.state(state)).order.status is OrderStatus.PAID
         assert wrong.resources.clock.verdict.state == "corrected"
@@ -55,7 +62,7 @@ async def test_a_callback_that_is_really_stale_is_refused_by_the_corrected_time(
 ) -> None:
     state = await harness.placed_order()
     async with process_with(settings, harness, running, -TEN_MINUTES_S) as wrong:
-        await wrong.resources.clock.keep(wrong.resources.db)
+        await compare(wrong.resources)
         with pytest.raises(CallbackStale):
             await wrong.receive("main", harness.callback(state.payments[0], age_s=TEN_MINUTES_S))
 
@@ -66,7 +73,7 @@ async def test_a_node_two_hours_off_stores_callbacks_and_leaves_the_work_to_othe
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     async with process_with(settings, harness, running, TWO_HOURS_S) as wrong:
-        await wrong.resources.clock.keep(wrong.resources.db)
+        await compare(wrong.resources)
         queries = harness.call_count()
         callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
         assert (await wrong.receive("main", callback)).status == 200

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -10,6 +10,7 @@ from demo.embedded import free_port
 from demo.service import Service
 from simulator.shoppers.shop import ShopOrder
 from tests.scenarios.scenario import Scenario
+from tests.servers import eventually
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def web_process(scenario: Scenario, by_s: float) -> AsyncIterator[str]:
 async def test_ten_minutes_off_all_genuine_callbacks_are_taken_and_confirmed(scenario: Scenario, by_s: float) -> None:
     orders = await paid_orders(scenario, 5)
     async with web_process(scenario, by_s) as url:
-        assert await clock_of(scenario, url) == (200, "corrected", by_s)
+        await eventually(partial(is_judged, scenario, url, (200, "corrected", by_s)))
         assert {await callback(scenario, url, order) for order in orders} == {200}
         await scenario.until("paid", *orders)
     assert {await scenario.paid_by(order) for order in orders} == {"callback"}
@@ -47,7 +48,7 @@ async def test_ten_minutes_off_all_genuine_callbacks_are_taken_and_confirmed(sce
 async def test_two_hours_off_a_callback_is_stored_and_handled_by_others(scenario: Scenario) -> None:
     [order] = await paid_orders(scenario, 1)
     async with web_process(scenario, 7200.0) as url:
-        assert await clock_of(scenario, url) == (503, "far_off", 7200.0)
+        await eventually(partial(is_judged, scenario, url, (503, "far_off", 7200.0)))
         assert await callback(scenario, url, order) == 200
         await scenario.until("paid", order)
     assert await scenario.paid_by(order) == "compensation"
@@ -67,8 +68,8 @@ async def callback(scenario: Scenario, url: str, order: ShopOrder) -> int:
     return (await scenario.http.post(f"{url}/callbacks/sandbox", content=body, headers=headers)).status_code
 
 
-async def clock_of(scenario: Scenario, url: str) -> tuple[int, str, float]:
-    """The status of its readiness, and what it says of its clock."""
+async def is_judged(scenario: Scenario, url: str, expected: tuple[int, str, float]) -> bool:
+    """Whether its readiness and its clock are these. A busy machine may be too slow to compare it at the start."""
     response = await scenario.http.get(f"{url}/readyz")
-    answer: dict[str, Any] = response.json()
-    return response.status_code, answer["clock"], round(answer["clock_skew_s"])
+    answer = response.json()
+    return (response.status_code, answer["clock"], round(answer["clock_skew_s"] or 0.0)) == expected

@@ -43,10 +43,11 @@ async def test_a_draining_process_says_it_is_not_ready_and_still_answers(
     """Routers need a moment to hear of it."""
     ready = await http.get("/readyz")
     answer = ready.json()
-    assert abs(answer.pop("clock_skew_s")) <= CORRECT_S
+    assert answer.pop("clock") in ("right", "not_compared"), "a busy machine is too slow to compare its clock"
+    assert abs(answer.pop("clock_skew_s") or 0.0) <= CORRECT_S
     assert (ready.status_code, answer) == (
         200,
-        {"ready": True, "postgres": True, "redis": True, "draining": False, "clock": "right"},
+        {"ready": True, "postgres": True, "redis": True, "draining": False},
     )
     process.send(SIGTERM)
 

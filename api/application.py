@@ -18,6 +18,7 @@ from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
+from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
@@ -51,6 +52,7 @@ async def open_application(
         streams=streams or OpenStreams(),
         refreshes=Refreshes(resources),
         draining=draining,
+        stores=SingleFlight(),
         openapi=openapi.document(table, routes.PARAMETERS),
     )
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from api.http.event_stream import OpenStreams
 from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
+from channels.kit.single_flight import SingleFlight
 from runtime.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Made once, at start. `openapi` is the document of all routes, encoded."""
+    """Made once, at start. `openapi` is the document of all routes, encoded; `stores` is the one look at Postgres and
+    Redis that all who ask for readiness share: anybody may ask, at any number.
+    """
 
     resources: Resources
     limits: RefreshLimits
@@ -23,4 +26,5 @@ class Context:
     streams: OpenStreams
     refreshes: Refreshes
     draining: asyncio.Event
+    stores: SingleFlight[str, tuple[bool, bool]]
     openapi: bytes

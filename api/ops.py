@@ -49,7 +49,7 @@ async def healthz(_context: Context, _request: Request) -> Response:
 
 async def readyz(context: Context, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
-    postgres, redis = await asyncio.gather(context.resources.db.can_write(), _is_redis_there(context.resources))
+    postgres, redis = await context.stores.run("stores", lambda: _look_at_stores(context.resources))
     draining = context.draining.is_set()
     verdict = context.resources.clock.verdict
     readiness = Readiness(
@@ -88,6 +88,10 @@ async def describe_problem(_context: Context, request: Request) -> Response:
     if page is None:
         raise NotFound("no such type of problem")
     return Response(body=page.encode(), content_type=HTML)
+
+
+async def _look_at_stores(resources: Resources) -> tuple[bool, bool]:
+    return await asyncio.gather(resources.db.can_write(), _is_redis_there(resources))
 
 
 async def _is_redis_there(resources: Resources) -> bool:

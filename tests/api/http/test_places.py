@@ -1,6 +1,7 @@
 """Places: every address has its share, health and callbacks have some of their own, and who keeps one waiting goes."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from api.http.request import Shares, Waiting
 from core.settings import Settings
 from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
+from storage.postgres.database import Database
 from tests.api.conftest import terms, token_of
 from tests.api.driver import Client, Response
 from tests.api.http.wire import Wire
@@ -69,6 +71,27 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_connections_max", lambda: 20)
     monkeypatch.setattr(protocol, "CONNECTIONS_KEPT", 4)
     monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 3600)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "expected"),
+    [
+        (1024, 1 << 20, 3400, 3000),
+        (1024, resource.RLIM_INFINITY, 3400, 3000),
+        (1024, 2400, 2400, 2000),
+        (256, 256, 256, 1),
+        (65_536, 65_536, None, 3000),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 3000),
+    ],
+)
+def test_connections_stay_within_the_files_that_may_be_opened(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, expected: int
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert server_module._connections_max() == expected
+    assert limits == ([] if raised is None else [(raised, hard)])
 
 
 @asynccontextmanager
@@ -222,6 +245,26 @@ async def test_half_sent_bodies_end_when_others_come(patient: App[Context], monk
         assert (await Client(patient).get("/o/shell")).status == 200
         assert [(await task).problem for task in tasks] == ["body_too_slow"] * 3
     assert patient._places.count == 0
+
+
+async def test_any_number_of_looks_at_readiness_is_one_look_at_the_stores(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health has no limit, and the database has four connections."""
+    looks = 0
+    can_write = Database.can_write
+
+    async def counted(db: Database) -> bool:
+        nonlocal looks
+        looks += 1
+        return await can_write(db)
+
+    monkeypatch.setattr(Database, "can_write", counted)
+    responses = await asyncio.gather(*(client.get("/readyz") for _ in range(500)))
+    assert {response.status for response in responses} == {200}
+    assert looks == 1
+    assert (await client.get("/readyz")).status == 200
+    assert looks == 2, "a result is not kept"
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------

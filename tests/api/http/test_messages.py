@@ -8,6 +8,8 @@ import pytest
 
 from api.http import protocol
 from api.http.protocol import FRAMING_BYTES_MAX, HEAD_BYTES_MAX, TARGET_BYTES_MAX
+from api.http.route import JSON_BODY_BYTES_MAX
+from api.routes import FORM_BODY_BYTES_MAX
 from core.settings import Settings
 from tests.api.conftest import terms, token_of
 from tests.api.http.wire import Wire, exchange
@@ -86,6 +88,34 @@ async def test_some_requests_may_be_sent_ahead_and_not_thousands(process: Proces
     one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
     assert (await exchange(settings, (one + b"\r\n") * 4 + one + CLOSE + b"\r\n")).count(b"HTTP/1.1 200") == 5
     assert (await exchange(settings, (one + b"\r\n") * 5000)).count(b"HTTP/1.1 200") < 200
+
+
+# -- the body ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_is_taken_up_to_its_limit_however_it_is_cut(
+    process: Process, settings: Settings, http: httpx.AsyncClient
+) -> None:
+    key = b"Authorization: " + http.headers["authorization"].encode() + b"\r\nContent-Type: application/json\r\n"
+    for target, headers, limit, expected in (
+        (b"/callbacks/anything", b"", settings.callback_body_bytes_max, b"401"),
+        (b"/v1/orders", key, JSON_BODY_BYTES_MAX, b"400"),
+        (b"/o/none/refresh", b"", FORM_BODY_BYTES_MAX, b"404"),
+    ):
+        head = b"POST " + target + b" HTTP/1.1\r\nHost: x\r\n" + CLOSE + headers
+        for size, taken in ((limit, expected), (limit + 1, b"413")):
+            body = b"x" * size
+            whole = head + b"Content-Length: %d\r\n\r\n" % size + body
+            chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + body + b"\r\n0\r\n\r\n"
+            for sent, piece in ((whole, 1 << 20), (whole, 1400), (chunked, 1 << 20), (chunked, 1400)):
+                assert status(await exchange(settings, pieces(sent, piece))) == taken, (target, size, piece)
+
+
+async def test_a_body_that_stops_ends_with_408_and_its_connection(
+    short_body_timeout: None, served: str, settings: Settings
+) -> None:
+    for head in (POST + b"\r\n2\r\n{}\r\n", b"POST /callbacks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{}"):
+        assert status(await exchange(settings, head)) == b"408"
 
 
 # -- chunks and trailers -----------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Loop(uvloop.Loop):
 
     async def getaddrinfo(  # type: ignore[override]
         self,
-        host: str | None,
+        host: str | bytes | None,
         port: int | None,
         *,
         family: int = 0,
@@ -58,7 +58,9 @@ class Loop(uvloop.Loop):
         """
         hints = {"family": family, "type": type, "proto": proto}
         numeric = _numeric(host, port, flags, **hints)
-        return numeric if host is None or numeric else await self._lookup(host, port, **hints)
+        if host is None or numeric:
+            return numeric
+        return await self._lookup(host.decode("ascii") if isinstance(host, bytes) else host, port, **hints)
 
     async def create_connection(
         self,
@@ -106,7 +108,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(main, loop_factory=Loop)
 
 
-def _numeric(host: str | None, port: int | None, flags: int = 0, **hints: int) -> list[Any]:
+def _numeric(host: str | bytes | None, port: int | None, flags: int = 0, **hints: int) -> list[Any]:
     """Addresses of a text that is one, without a look-up; none of a name."""
     try:
         return socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **hints)

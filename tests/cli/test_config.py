@@ -176,6 +176,20 @@ async def test_an_account_under_an_older_key_is_to_be_resealed(
     assert "nodrop accounts reseal" in found["account main"][1]
 
 
+async def test_authorities_that_are_missing_are_an_error(nodrop: Nodrop, place: Place, tmp_path: Path) -> None:
+    code, found = await checked(nodrop, SSL_CERT_FILE=str(tmp_path / "missing.pem"))
+    assert (code, found["SSL_CERT_FILE"][0]) == (1, "error")
+    assert found["SSL_CERT_FILE"][1].startswith("no certificate of an authority can be read there")
+
+
+async def test_a_proxy_is_named_without_its_password_and_a_wrong_one_is_an_error(bare: Nodrop) -> None:
+    _, found = await checked(bare, "--offline", EGRESS_PROXY="http://u:canary@proxy.test:3128")
+    assert found["EGRESS_PROXY"] == ("OK", "proxy.test:3128")
+    _, found = await checked(bare, "--offline", EGRESS_PROXY="proxy.test")
+    assert found["EGRESS_PROXY"] == ("error", "set it to http://user:password@host:3128")
+    assert masked("EGRESS_PROXY", Settings(egress_proxy="http://u:canary@p.test:1")) == "http://u:***@p.test:1"
+
+
 # -- show --------------------------------------------------------------------------------------------------------------
 
 

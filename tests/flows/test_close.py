@@ -309,7 +309,6 @@ async def test_a_channel_that_may_not_be_called_now_uses_no_attempt_of_the_deadl
     assert await harness.run_close_job(state) is Outcome.CLOSED
 
 
-@pytest.mark.usefixtures("short_timeouts")
 async def test_a_query_under_way_uses_no_attempt_of_the_deadline(harness: FlowHarness) -> None:
     state = await harness.pass_deadline(await harness.placed_order())
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20.0) is not None

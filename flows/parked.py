@@ -8,10 +8,12 @@ import structlog
 
 from core import jobs
 from core.errors import ChannelError, ChannelUnavailable, UnknownAccount
+from core.order import CaseReason
 from flows.callback import count_ignored, store_callback, verify_callback
 from flows.commit import arm_jobs
 from runtime.identity import check_identity
 from runtime.resources import Resources
+from storage.postgres.cases import open_account_case
 from storage.postgres.orders import find_now
 from storage.redis.parked_callbacks import ParkedCallback
 
@@ -41,23 +43,28 @@ async def drain_parked(resources: Resources) -> int:
 
 
 async def _is_over(resources: Resources, field: bytes, parked: ParkedCallback, now: datetime) -> bool:
-    """Whether the callback is in the inbox, or dropped. Otherwise it stays parked: its account may be put back within a
-    day, and the key that verifies it be fetched. Each process says so once.
+    """Whether the callback is in the inbox, or dropped. Otherwise it stays parked for a day: its account may be put
+    back, and the key that verifies it be fetched. Each process says so once.
     """
     try:
         await _move(resources, parked)
+        return True
     except UnknownAccount:
-        if (now - parked.received_at).total_seconds() >= resources.callback_kept_s:
-            log.error("parked_callback_dropped", account=parked.account, reason=UNKNOWN_ACCOUNT)
-            await count_ignored(resources, parked.account, UNKNOWN_ACCOUNT)
-            return True
-        _warn_once(resources, field, parked, UNKNOWN_ACCOUNT)
-        return False
+        reason = UNKNOWN_ACCOUNT
     except ChannelUnavailable as error:
-        _warn_once(resources, field, parked, error.detail or "unavailable")
-        return False
+        reason = error.detail or "unavailable"
     except ChannelError as error:
         log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
+        return True
+    if (now - parked.received_at).total_seconds() < resources.callback_kept_s:
+        _warn_once(resources, field, parked, reason)
+        return False
+    log.error("parked_callback_dropped", account=parked.account, reason=reason)
+    if reason == UNKNOWN_ACCOUNT:
+        await count_ignored(resources, parked.account, reason)
+    else:
+        detail = f"a parked callback could not be verified for a day: {reason}"
+        await open_account_case(resources.db, parked.account, CaseReason.CALLBACK_UNREADABLE, detail=detail)
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from types import MappingProxyType
 
 import msgspec
 from msgspec.structs import replace
@@ -77,10 +76,10 @@ def start_payment(
     rules: Rules,
     *,
     unclear: tuple[PaymentKey, ...] = (),
-    queried: Queried = MappingProxyType({}),
+    queried: Queried | None = None,
 ) -> Decision:
     """Start another payment. The flow has queried the earlier ones: `unclear` are those without a clear result,
-    `queried` the others.
+    `queried` the others. One that was started meanwhile is in neither, and may be paid: the version shows it here.
 
     Nobody pays twice: paid → nothing is started; unclear, or captured meanwhile → refused; same account and method →
     the open payment is used again. If its checkout has ended, or is another payer's, the decision names it in `close`:
@@ -95,7 +94,7 @@ def start_payment(
     same = open_payment(state, terms)
     if same is not None and not is_checkout_over(same, terms.payer, state.now):
         return Decision(outcome=Outcome.REUSED)
-    if any(row.key in unclear or is_claimed(row, queried) for row in state.open_payments()):
+    if any(row.key in unclear or _may_be_paid(row, queried) for row in state.open_payments()):
         return Decision(outcome=Outcome.UNCLEAR)
     if same is not None and not rules.checkouts.needs_capture:
         return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))
@@ -220,6 +219,11 @@ def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: dateti
         payer=None if terms.payer == NO_PAYER else terms.payer,
         live=terms.live,
     )
+
+
+def _may_be_paid(row: Payment, queried: Queried | None) -> bool:
+    """Whether a payment was captured or started after the earlier ones were queried."""
+    return queried is not None and (row.key not in queried or is_claimed(row, queried))
 
 
 def _given_up(state: OrderState, same: Payment | None) -> tuple[Payment, ...]:

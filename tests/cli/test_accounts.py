@@ -14,13 +14,11 @@ from channels.credentials import key_problems
 from cli.accounts.account_file import draft_account, is_plain_elsewhere, read_account
 from core.account import AccountConfig
 from core.errors import ConfigurationError
-from core.evidence import Unclear
 from core.lifecycle import LatePolicy
 from runtime.resources import Resources
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
-from storage.postgres.accounts import enable_account, get_accounts
-from storage.postgres.callbacks import insert_callback
+from storage.postgres.accounts import enable_account, get_accounts, put_account
 from storage.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.conftest import DRIVERS
@@ -30,7 +28,6 @@ from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.cli.conftest import Channel
 from tests.cli.explain.case import account_toml, toml_of
 from tests.cli.nodrop import Nodrop
-from tests.sealed import raw_callbacks
 
 SECRET = "0123456789abcdef0123456789abcdef"
 CREDENTIALS = f'[credentials]\nmerchant_id = "m-1"\nkeys.k1 = "{SECRET}"\n'
@@ -229,31 +226,6 @@ async def test_after_resealing_the_old_key_is_not_needed_any_more(
     assert accounts["main"].credentials["keys"] == {"k1": SECRET}
     with pytest.raises(ConfigurationError):
         await stored(resources, old)
-
-
-async def test_resealing_seals_raw_callbacks_and_names_those_that_do_not_open(
-    nodrop: Nodrop, resources: Resources
-) -> None:
-    lost, first, new = new_master_key("lost"), resources.settings.nodrop_master_keys, new_master_key("second")
-    for number, text in enumerate((lost, first)):
-        await insert_callback(
-            resources.db,
-            Sealer.from_setting(text),
-            account="main",
-            notification_id=f"evt-{number}",
-            headers={},
-            body=b"{}",
-            evidence=Unclear(channel_account="main", out_trade_no="", reason="unreadable"),
-            received_at=None,
-            due_s=60.0,
-            kept_s=60.0,
-        )
-    ran = await nodrop("accounts", "reseal", env={"NODROP_MASTER_KEYS": f"{new},{first}"})
-    assert (ran.code, "1 callbacks were sealed under a key that NODROP_MASTER_KEYS lacks" in ran.err) == (1, True)
-    assert "resealed 1 callbacks" in ran.out
-    ran = await nodrop("accounts", "reseal", env={"NODROP_MASTER_KEYS": f"{new},{lost}"})
-    assert (ran.code, ran.out) == (0, "no accounts, nothing to do\nresealed 1 callbacks\n")
-    assert [callback.body for callback in await raw_callbacks(resources.db, Sealer.from_setting(new))] == [b"{}"] * 2
 
 
 async def test_nothing_is_resealed_while_one_account_does_not_open(
@@ -526,6 +498,19 @@ async def test_a_rotation_is_of_the_same_account_and_of_its_keys_alone(
     ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=toml.encode())
     assert ran.code in (1, 2)
     assert ran.line.startswith(says) or says in ran.line
+    assert (await stored(resources))["main"].credentials["keys"] == {"k1": SECRET}
+
+
+async def test_an_account_of_the_wrong_world_is_not_rotated_before_that_is_mended(
+    nodrop: Nodrop, resources: Resources, file: Path
+) -> None:
+    """It was stored before worlds were checked, and goes on. New keys are a change, and say what is wrong with it."""
+    await nodrop("accounts", "add", "main", "--from", str(file))
+    account = (await stored(resources))["main"]
+    await put_account(resources.db, resources.sealer, replace(account, live=True, base_url="https://127.0.0.1:9"))
+    ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=BOTH.encode())
+    assert ran.code != 0
+    assert "live is true, and sandbox moves no real money" in ran.err
     assert (await stored(resources))["main"].credentials["keys"] == {"k1": SECRET}
 
 

@@ -449,6 +449,14 @@ def test_an_approval_that_the_channel_still_shows_is_captured() -> None:
     assert ask_lapsed(APPROVED_ONCE, approved()).capture == (ALIPAY,)
 
 
+def test_a_payment_that_was_started_meanwhile_may_be_paid() -> None:
+    """Between the queries and the decision: nobody has asked about it."""
+    state = a_state(an_order(), a_payment(), a_payment(WECHAT, attempt_no=2))
+    another = PaymentTerms(account="stripe", out_trade_no="stripe-000003")
+    assert start_payment(state, another, RULES, queried={ALIPAY: None}).outcome is Outcome.UNCLEAR
+    assert start_payment(state, another, RULES, queried={ALIPAY: None, WECHAT: None}).outcome is Outcome.STARTED
+
+
 def test_the_start_after_an_ended_approval_asks_for_a_new_one() -> None:
     decision = ask_lapsed(replace(APPROVED_ONCE, checkout_ends_at=None), missing())
     assert decision.change is not None

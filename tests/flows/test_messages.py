@@ -8,13 +8,15 @@ from structlog.testing import capture_logs
 
 from channels.base import Callback, Ignored
 from core.decision import Outcome
+from core.errors import ChannelUnavailable
 from core.evidence import COMBINED, Paid, Unclear
-from core.order import OWN_NUMBER, OrderState, OrderStatus
+from core.order import OWN_NUMBER, CaseReason, OrderState, OrderStatus
 from flows.callback import compensate_callback
 from flows.parked import drain_parked
 from flows.place import PaymentRequest, Watch, new_number, place_order
 from simulator.kernel.ledger import Payment as LedgerPayment
 from storage.postgres.callbacks import CallbackCount, find_counts
+from storage.postgres.cases import list_cases
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest
 from tests.flows.conftest import FlowHarness, order_terms
@@ -308,3 +310,25 @@ async def test_a_parked_callback_of_an_unknown_account_is_reported_once_and_ends
     assert await drain_parked(harness.resources) == 1
     assert await harness.resources.parked.count() == 1
     assert await counts(harness) == [CallbackCount(account="gone", reason="unknown_account", count=1)]
+
+
+async def test_a_parked_callback_whose_key_never_comes_ends_after_a_day_with_a_case(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at every second for ever. The channel has sent it again meanwhile."""
+    account = await harness.resources.accounts.get("main")
+
+    async def no_key(*_: object, **__: object) -> object:
+        raise ChannelUnavailable("unknown_key")
+
+    monkeypatch.setattr(account.channel, "verify_callback", no_key)
+    await park(harness, account="main", ago_s=86_000)
+    assert await drain_parked(harness.resources) == 0
+    await harness.resources.parked.unpark([field for field, _ in await harness.resources.parked.parked(10)])
+    await park(harness, account="main", ago_s=86_401)
+    assert await drain_parked(harness.resources) == 1
+    assert await harness.resources.parked.count() == 0
+    rows, _ = await list_cases(harness.resources.db, reason=CaseReason.CALLBACK_UNREADABLE)
+    assert [(row.account, row.detail) for row in rows] == [
+        ("main", "a parked callback could not be verified for a day: unknown_key")
+    ]

@@ -1,5 +1,6 @@
 """Watched payments: whose money an object is, that has several ids."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from core.evidence import Evidence, Paid, Unpaid
 from core.order import OrderState, OrderStatus, Payment, PaymentKey
 from flows.callback import compensate_callback
 from flows.place import PaymentRequest, Watch, place_order, start_payment
+from simulator.kernel.faults import FaultProfile
+from simulator.kernel.ledger import Payment as LedgerPayment
+from simulator.kernel.ledger import Terms
 from storage.postgres.accounts import put_account
 from storage.postgres.callbacks import insert_callback
 from tests.flows.conftest import AMOUNT, FlowHarness, order_terms
+from tests.flows.test_disputes import SILENT, AtChannel
 
 
 async def watched(harness: FlowHarness, number: str, reference: str | None = None) -> OrderState:
@@ -231,3 +236,47 @@ async def test_a_trusted_callback_under_a_second_name_leads_to_a_query(harness: 
     assert await compensated(harness, evidence, account="twin") is Outcome.MISMATCH
     assert await status_and_cases(harness, second) == (OrderStatus.PAYING, ["transaction_claimed_twice"])
     assert await status_and_cases(harness, ours) == (OrderStatus.PAID, [])
+
+
+async def test_a_callback_under_a_second_name_pays_nothing_while_no_query_is_answered(harness: FlowHarness) -> None:
+    """It would pay the watch with the money of the order that it names, under another name of the account."""
+    await add_twin(harness, trust_callback="when_unanswered")
+    ours = await harness.placed_order()
+    second = await watched_at_twin(harness, ours.payments[0])
+    harness.pay(ours.payments[0])
+    harness.simulation.faults.profile = FaultProfile(answered_5xx=1.0)
+    evidence = money(ours.payments[0].out_trade_no, channel_account="twin")
+    assert await compensated(harness, evidence, account="twin") is Outcome.UNCLEAR
+    sql = "UPDATE pending SET unanswered_since = now() - interval '1 hour' WHERE channel_account = 'twin'"
+    await harness.resources.db.execute(sql)
+    await harness.resources.db.execute("UPDATE callbacks SET received_at = received_at - interval '1 hour'")
+    assert await compensated(harness, evidence, account="twin") is Outcome.UNCLEAR
+    assert await status_and_cases(harness, second) == (OrderStatus.PAYING, [])
+    assert (await harness.state(ours)).order.status is OrderStatus.PAYING
+
+
+async def test_a_watch_at_wechatpay_by_its_transaction_id_pays_the_order(harness: FlowHarness) -> None:
+    """The object's own number is another system's: the id decides."""
+    there = AtChannel(harness, "wechatpay")
+    await put_account(harness.resources.db, harness.sealer, there.config)
+    now = there.simulation.now()
+    terms = Terms(
+        out_trade_no="shop-000042",
+        amount=AMOUNT,
+        currency="CNY",
+        subject="Tea",
+        expires_at=now + timedelta(hours=1),
+        callback_url="http://127.0.0.1:9/elsewhere",
+        wire={"appid": there.config.credentials["appid"]},
+    )
+    created = there.simulation.create(there.account, terms, now)
+    assert isinstance(created, LedgerPayment)
+    paid = there.simulation.pay(created.key, SILENT)
+    assert isinstance(paid, LedgerPayment)
+    watch = Watch(out_trade_no="known-as-000001", channel_reference=paid.transaction_id)
+    request = PaymentRequest(account=there.name, watch=watch)
+    state = (await place_order(harness.resources, order_terms(), request, expires_in_s=600)).state
+    await there.query(state)
+    after = await harness.state(state)
+    assert (after.order.status, after.payments[0].channel_transaction_id) == (OrderStatus.PAID, paid.transaction_id)
+    assert await harness.cases(state.order.order_no) == []

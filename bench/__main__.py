@@ -14,7 +14,7 @@ from types import MappingProxyType
 import click
 import msgspec
 
-from bench import callbacks, channels, door, footprint, merchants, orders, queries, rearm, reconcile, sweep
+from bench import backlog, callbacks, channels, door, footprint, merchants, orders, queries, rearm, reconcile, sweep
 from bench.buyer import Unexpected
 from bench.machine import describe
 from bench.report import Report, Result, lines
@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "orders": orders.measure,
         "callbacks": callbacks.measure,
         "queries": queries.measure,
+        "backlog": backlog.measure,
         "rearm": rearm.measure,
         "footprint": footprint.measure,
         "sweep": sweep.measure,
@@ -48,6 +49,7 @@ _USUAL = Sizes()
 @click.option("--orders", type=click.IntRange(1, 100_000), default=_USUAL.orders, show_default=True)
 @click.option("--callbacks", type=click.IntRange(2, 50_000), default=_USUAL.callbacks, show_default=True)
 @click.option("--queries", type=click.IntRange(1, 100_000), default=_USUAL.queries, show_default=True)
+@click.option("--backlog", type=click.IntRange(1, 100_000), default=_USUAL.backlog, show_default=True)
 @click.option("--channel-queries", type=click.IntRange(1, 100_000), default=_USUAL.channel_queries, show_default=True)
 @click.option(
     "--channel-callbacks", type=click.IntRange(1, 1_000_000), default=_USUAL.channel_callbacks, show_default=True
@@ -86,9 +88,9 @@ _USUAL = Sizes()
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
-    BENCHMARK is orders, callbacks, queries, rearm, footprint, sweep, merchants, door, reconcile or channels; by default
-    all of them, in less than ten minutes on two cores. Prints JSON on standard output and a table on standard error.
-    Exit code 1 if a benchmark failed.
+    BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile or channels;
+    by default all of them, in less than ten minutes on two cores. Prints JSON on standard output and a table on
+    standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from bench.buyer import Unexpected
 from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
@@ -12,6 +13,7 @@ from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
 from bench.sizes import ShowProgress, Sizes
 from core.order import PendingKind
+from storage.postgres.database import Database
 
 HOW = (
     "unpaid payments are made due in the same instant and armed in Redis; from then until the worker has queried "
@@ -52,19 +54,37 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
         )
 
 
+async def make_due(db: Database) -> datetime:
+    """Make all copies due in `LEAD_S`; return that instant."""
+    due_at: datetime = await db.fetchval(_DUE, LEAD_S)
+    return due_at
+
+
+async def has_queried(db: Database) -> int:
+    """Return how many copies were queried."""
+    done: int = await db.fetchval(_DONE)
+    return done
+
+
+async def last_query_s(db: Database, due_at: datetime) -> float:
+    """Return the seconds from the due time to the last query."""
+    seconds: float = await db.fetchval(_SECONDS, due_at)
+    return seconds
+
+
 async def _query_all(rig: Rig, sizes: Sizes) -> tuple[Figure, ...]:
     async def is_done() -> bool:
-        return bool(await rig.db.fetchval(_DONE) == sizes.queries)
+        return bool(await has_queried(rig.db) == sizes.queries)
 
-    due_at = await rig.db.fetchval(_DUE, LEAD_S)
+    due_at = await make_due(rig.db)
     armed = await arm_copies(rig, until_s=LEAD_S, only=PendingKind.QUERY)
     meter = CpuMeter(rig.stack)
     await wait_until(is_done, LEAD_S + sizes.limit_s, poll_s=0.25)
-    done = await rig.db.fetchval(_DONE)
+    done = await has_queried(rig.db)
     if done == 0:
         raise Unexpected(f"none of {armed} queries was made within {sizes.limit_s:g} s")
     cpu = meter.figures(done, "query")
-    seconds = await rig.db.fetchval(_SECONDS, due_at)
+    seconds = await last_query_s(rig.db, due_at)
     calls = await rig.stack.control("GET", "channel", "/control/counters")
     return (
         figure("queries_per_s", done / seconds, "queries/s", done),

@@ -58,13 +58,15 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(*, workers: int = 1, env: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
+async def open_rig(
+    *, workers: int = 1, rate_per_s: int = RATE_PER_S, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Rig]:
     """Start a stack for one benchmark, without data of another one."""
     usual = Settings()
     as_in_production = {"SWEEP_INTERVAL_S": str(usual.sweep_interval_s), "SWEEP_GRACE_S": str(usual.sweep_grace_s)}
     with temporary_directory() as directory:
         async with Stack(
-            directory, unit_s=UNIT_S, rate_per_s=RATE_PER_S, workers=workers, env=as_in_production | dict(env or {})
+            directory, unit_s=UNIT_S, rate_per_s=rate_per_s, workers=workers, env=as_in_production | dict(env or {})
         ) as stack:
             settings = read_settings(stack.environ)
             db = await stack.open_database()

@@ -17,6 +17,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 16
     callbacks: int = 1200
     queries: int = 10_000
+    backlog: int = 500
     channel_queries: int = 400
     channel_callbacks: int = 2000
     deliveries: int = 240

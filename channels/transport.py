@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
@@ -23,13 +24,22 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from msgspec.structs import replace
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
 from channels.egress_proxy import EgressProxy
-from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, ConfigurationError
+from core.admission import CallKind, Urgency
+from core.errors import (
+    ChannelNotCalled,
+    ChannelRefused,
+    ChannelUnavailable,
+    ChannelUnreadable,
+    ConfigurationError,
+    InvalidRequest,
+)
 
 CONNECTIONS_MAX = 128
 RESPONSE_BYTES_MAX = 1 << 20
@@ -75,6 +85,54 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Omit headers and body, for a response may end in a log line."""
         return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+class Calling(msgspec.Struct, kw_only=True):
+    """What requests are made for. `gate` admits one request that nothing covers, and raises ChannelNotCalled.
+    `is_admitted`: the next one is covered by the admission of the whole call.
+    """
+
+    kind: CallKind
+    urgency: Urgency
+    gate: Callable[[CallKind, Urgency], AbstractAsyncContextManager[None]]
+    is_admitted: bool = False
+
+
+CALLING: ContextVar[Calling | None] = ContextVar("calling", default=None)
+"""Set around each use of an account's adapter by a process of nodrop; None: nothing limits the requests."""
+
+
+def was_answered(error: BaseException | None) -> bool | None:
+    """Whether the channel answered a call that ended so. None: it was not called."""
+    if isinstance(error, ChannelNotCalled):
+        return None
+    return error is None or isinstance(error, ChannelRefused | ChannelUnreadable | InvalidRequest)
+
+
+def current_urgency() -> Urgency | None:
+    calling = CALLING.get()
+    return None if calling is None else calling.urgency
+
+
+@contextmanager
+def with_urgency(urgency: Urgency) -> Iterator[None]:
+    """Make the requests of this block with another urgency."""
+    calling = CALLING.get()
+    token = CALLING.set(None if calling is None else replace(calling, urgency=urgency))
+    try:
+        yield
+    finally:
+        CALLING.reset(token)
+
+
+def _admitted() -> AbstractAsyncContextManager[None]:
+    calling = CALLING.get()
+    if calling is None:
+        return nullcontext()
+    if calling.is_admitted:
+        calling.is_admitted = False
+        return nullcontext()
+    return calling.gate(calling.kind, calling.urgency)
 
 
 class Transport:
@@ -151,7 +209,8 @@ class Transport:
             ChannelUnavailable: refused, unresolved, timed out, cut off, or status 429 or 5xx.
             ChannelUnreadable: a redirect, a compressed or an oversized response, a header that is not ASCII.
         """
-        return await self._within(self.timeout_s, self._exchange(method, url, headers, body, response_bytes_max))
+        async with _admitted():
+            return await self._within(self.timeout_s, self._exchange(method, url, headers, body, response_bytes_max))
 
     async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Response]) -> Response:
         """Return the response, or map the failure to one of the two errors of an unknown outcome."""
@@ -190,7 +249,8 @@ class Transport:
 
         Raises as `call`, with a deadline of its own.
         """
-        return await self._within(timeout_s, self._exchange("GET", url, headers, b"", bytes_max, into))
+        async with _admitted():
+            return await self._within(timeout_s, self._exchange("GET", url, headers, b"", bytes_max, into))
 
     async def _exchange(
         self,

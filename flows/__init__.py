@@ -8,8 +8,7 @@
     close         the deadline: query, close at the channel, query again
     accept        an operator accepts late money
     refund        request a refund once, query it until it is definite
-    notify        notify the merchant until it answers 2xx; `egress` decides which addresses may be called, and
-                  `merchant_http` calls them
+    notify        notify the merchant until it answers 2xx; `egress` decides which addresses may be called
     sweep         overdue rows in Postgres, whatever happened to Redis
     rearm         arm Redis again from Postgres
     undelivered   callbacks that a channel could not deliver

@@ -7,8 +7,8 @@ from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
+from channels.transport import CALLING, Calling, was_answered
 from core.admission import CallKind, Urgency, Wait
-from core.errors import ChannelNotCalled, ChannelRefused, ChannelUnreadable, InvalidRequest
 from runtime.accounts import Account
 from runtime.resources import Resources
 
@@ -48,17 +48,16 @@ async def call_channel(
     )
     if isinstance(admitted, Wait):
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
-    answered: bool | None = False
+    of_pages = kind in (CallKind.STATEMENT, CallKind.UNDELIVERED)
+    further = Urgency.REFRESH if of_pages else Urgency.FRESH
+    calling = CALLING.set(Calling(kind=kind, urgency=further, gate=account.gate, is_admitted=True))
+    error: BaseException | None = None
     try:
-        result = await call(*args, **kwargs)
-        answered = True
-    except ChannelNotCalled:
-        answered = None
-        raise
-    except (ChannelRefused, ChannelUnreadable, InvalidRequest):
-        answered = True
+        return await call(*args, **kwargs)
+    except BaseException as raised:
+        error = raised
         raise
     finally:
-        if answered is not None:
-            await resources.admission.report(name, kind, answered=answered)
-    return result
+        CALLING.reset(calling)
+        answered = was_answered(error)
+        await resources.admission.report(name, kind, answered=answered, reservation=admitted.reservation)

@@ -28,7 +28,7 @@ CONNECTIONS_MAX = 16
 
 HOSTS_MAX = 64
 KEEPALIVE_S = 5.0
-CONNECT_S = 1.0
+CONNECT_S = 2.0
 """Time for each address of a name but the last, which has what is left."""
 
 RESPONSE_BYTES_MAX = 4096
@@ -71,7 +71,7 @@ class MerchantHttp:
         """
         pool = await self._pool(url.raw_host.decode("ascii"), is_busy)
         ends_at = asyncio.get_running_loop().time() + timeout_s
-        *others, last = _open_first(pool, url, addresses)
+        *others, last = addresses
         for number, address in enumerate(others):
             left_s = ends_at - asyncio.get_running_loop().time()
             connect_s = min(CONNECT_S, left_s / (len(addresses) - number))
@@ -122,7 +122,7 @@ async def _send(
     """To the address that was judged, with the name for SNI, certificate and Host: there is no second look-up."""
     request = httpcore.Request(
         "POST",
-        _at(url, address),
+        httpcore.URL(scheme=url.raw_scheme, host=address.encode(), port=url.port, target=url.raw_path),
         headers=[("Host", url.netloc), *headers.items(), ("Content-Length", str(len(body)))],
         content=body,
         extensions={
@@ -131,20 +131,6 @@ async def _send(
         },
     )
     return await pool.handle_async_request(request)
-
-
-def _open_first(pool: httpcore.AsyncConnectionPool, url: httpx.URL, addresses: Sequence[str]) -> list[str]:
-    """The addresses, first those to which a connection is open: a dead one costs time at new connections alone."""
-    idle = [connection for connection in pool.connections if connection.is_idle() and not connection.is_closed()]
-
-    def is_new(address: str) -> bool:
-        return not any(connection.can_handle_request(_at(url, address).origin) for connection in idle)
-
-    return sorted(addresses, key=is_new)
-
-
-def _at(url: httpx.URL, address: str) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=address.encode(), port=url.port, target=url.raw_path)
 
 
 async def _close(pool: httpcore.AsyncConnectionPool) -> None:

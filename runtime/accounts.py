@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -12,11 +13,13 @@ from msgspec.structs import replace
 from channels.adapters import open_channel, world_of
 from channels.base import Channel
 from channels.hosts import host_problem
-from channels.transport import Transport
+from channels.transport import CALLING, Calling, Transport
 from core.account import AccountConfig
+from core.admission import Admission, CallKind, Urgency
 from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
 from core.lifecycle import DoublePolicy, LatePolicy, Rules
 from core.settings import Settings
+from runtime.gate import admitted_request
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts, set_world
 from storage.postgres.database import Database
 from storage.sealing import Sealer
@@ -42,8 +45,9 @@ log = structlog.get_logger()
 class Account:
     """One opened account: its configuration, its adapter, and the rules for decisions about its payments."""
 
-    def __init__(self, config: AccountConfig, channel: Channel, settings: Settings) -> None:
+    def __init__(self, config: AccountConfig, channel: Channel, settings: Settings, admission: Admission) -> None:
         self.config = config
+        self.gate = partial(admitted_request, admission, config)
         self.channel = channel
         self.rules = Rules(
             backoff=settings.backoff(config.early_queries_s),
@@ -65,6 +69,7 @@ class Accounts:
         sealer: Sealer,
         transport: Transport,
         settings: Settings,
+        admission: Admission,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +77,7 @@ class Accounts:
         self._settings = settings
         self._sealer = sealer
         self._transport = transport
+        self._admission = admission
         self._clock = clock
         self._opened: dict[str, Account] = {}
         self._read_at = -RELOAD_S
@@ -118,9 +124,7 @@ class Accounts:
         Raises as `all_enabled`.
         """
         accounts = await self.all_enabled()
-        results = await asyncio.gather(
-            *(account.channel.keep_current() for account in accounts), return_exceptions=True
-        )
+        results = await asyncio.gather(*map(_keep_current, accounts), return_exceptions=True)
         failed = 0
         for account, error in zip(accounts, results, strict=True):
             if isinstance(error, NodropError):
@@ -184,8 +188,15 @@ class Accounts:
         if problem is not None:
             log.warning("account_in_wrong_world", account=config.name, reason=f"{problem.key} {problem.says}")
         if known is not None and _for_adapter(known.config) == _for_adapter(config):
-            return Account(config, known.channel, self._settings)
-        return Account(config, open_channel(config, self._transport), self._settings)
+            return Account(config, known.channel, self._settings, self._admission)
+        channel = open_channel(config, self._transport)
+        return Account(config, channel, self._settings, self._admission)
+
+
+async def _keep_current(account: Account) -> None:
+    # The context is that of this account's task alone.
+    CALLING.set(Calling(kind=CallKind.VERIFY, urgency=Urgency.FRESH, gate=account.gate))
+    await account.channel.keep_current()
 
 
 def _for_adapter(config: AccountConfig) -> AccountConfig:

@@ -88,6 +88,7 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         transport = await stack.enter_async_context(
             Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)
         )
+        admission = SharedAdmission(redis, processes=settings.processes)
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         yield Resources(
             settings=settings,
@@ -96,8 +97,8 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
             queue=DelayQueue(redis, horizon_s=settings.arm_horizon_s),
             parked=ParkedCallbacks(redis, sealer),
             changes=Changes(redis),
-            admission=SharedAdmission(redis, processes=settings.processes),
-            accounts=Accounts(db, sealer, transport, settings),
+            admission=admission,
+            accounts=Accounts(db, sealer, transport, settings, admission),
             sealer=sealer,
             clock=clock,
             rules=rules,

@@ -16,7 +16,8 @@ import msgspec
 
 from channels.kit.signed_message import read_json
 from channels.kit.single_flight import SingleFlight
-from channels.transport import RESPONSE_BYTES_MAX, Response, Transport
+from channels.transport import RESPONSE_BYTES_MAX, Response, Transport, current_urgency
+from core.admission import Urgency
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 
 RENEW_BEFORE_S = 300.0
@@ -67,7 +68,7 @@ class Api:
         self._base_url = base_url
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._clock = clock
-        self._token_calls: SingleFlight[str, str] = SingleFlight()
+        self._token_calls: SingleFlight[Urgency | None, str] = SingleFlight()
         self._token = ""
         self._token_until = 0.0
 
@@ -113,12 +114,16 @@ class Api:
     async def keep_current(self) -> None:
         """Renew the token ahead of its end. An unused account has none and gets none."""
         if self._token and self._clock() >= self._token_until - KEEP_AHEAD_S:
-            await self._token_calls.run("token", self._fetch_token)
+            await self._renewed_token()
 
     async def _current_token(self) -> str:
         if self._token and self._clock() < self._token_until:
             return self._token
-        return await self._token_calls.run("token", self._fetch_token)
+        return await self._renewed_token()
+
+    async def _renewed_token(self) -> str:
+        """One call for all who need it with the same urgency: nobody waits for the share of strangers."""
+        return await self._token_calls.run(current_urgency(), self._fetch_token)
 
     async def _fetch_token(self) -> str:
         requested_at = self._clock()

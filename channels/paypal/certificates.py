@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import ssl
 import warnings
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.utils import CryptographyDeprecationWarning
@@ -22,22 +24,27 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from channels.kit.single_flight import SingleFlight
-from channels.transport import Transport
+from channels.transport import Transport, with_urgency
+from core.admission import Urgency
 from core.errors import CallbackForged, ChannelUnavailable, ChannelUnreadable, ConfigurationError
 
 KEPT_MAX = 8
 """PayPal signs with one certificate at a time, and with two around a change."""
 
-FETCHES_PER_MINUTE_MAX = 10
-"""Anybody can name certificates that do not exist. PayPal resends an unverified callback for three days."""
+KNOWN_MAX = 32
+"""Addresses that had a trusted certificate, or that PayPal's endpoint has confirmed: these are asked about first."""
+
+MISSING_MAX = 256
+MISSING_S = 60.0
+"""A certificate that is not there is not asked for again so soon: anybody can name one."""
 
 CERTIFICATE_BYTES_MAX = 64 * 1024
 CHAIN_MAX = 8
 
 _PATH = "/v1/notifications/certs/"
 _ID = r"[0-9A-Za-z_\-]{1,128}"
-_MINUTE_S = 60.0
 _NOT_FOUND = 404
+_V = TypeVar("_V")
 _OK = 200
 
 
@@ -65,7 +72,8 @@ class Certificates:
         self._store = Store(list(roots)) if roots else None
         self._clock = clock
         self._kept: OrderedDict[str, list[Certificate]] = OrderedDict()
-        self._fetched_at: deque[float] = deque(maxlen=FETCHES_PER_MINUTE_MAX)
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._missing: OrderedDict[str, float] = OrderedDict()
         self._fetches: SingleFlight[str, list[Certificate]] = SingleFlight()
 
     def id_in(self, url: str) -> str:
@@ -78,6 +86,14 @@ class Certificates:
         if match is None:
             raise CallbackForged("certificate_url")
         return match[1]
+
+    def is_known(self, url: str) -> bool:
+        """Whether a genuine callback named this address before."""
+        return url in self._known
+
+    def learn(self, url: str) -> None:
+        """Remember the address of a genuine callback."""
+        _put(self._known, url, None, KNOWN_MAX)
 
     async def key(self, url: str, at: datetime) -> rsa.RSAPublicKey:
         """The public key of the certificate at this address, trusted at that time.
@@ -95,25 +111,21 @@ class Certificates:
         except CallbackForged:
             self._kept.pop(url, None)
             raise
-        self._keep(url, chain)
+        _put(self._kept, url, chain, KEPT_MAX)
+        self.learn(url)
         return key
 
-    def _keep(self, url: str, chain: list[Certificate]) -> None:
-        self._kept[url] = chain
-        self._kept.move_to_end(url)
-        if len(self._kept) > KEPT_MAX:
-            self._kept.popitem(last=False)
-
     async def _fetch(self, url: str) -> list[Certificate]:
-        now = self._clock()
-        if len(self._fetched_at) == FETCHES_PER_MINUTE_MAX and abs(now - self._fetched_at[0]) < _MINUTE_S:
-            raise ChannelUnavailable("certificate_fetches")
-        self._fetched_at.append(now)
+        """Fetch it, once for all who wait. Only a known address uses more than the share of strangers."""
+        if abs(self._clock() - self._missing.get(url, -MISSING_S)) < MISSING_S:
+            raise CallbackForged("certificate_unknown")
         try:
-            response = await self._transport.call("GET", url, headers={}, response_bytes_max=CERTIFICATE_BYTES_MAX)
+            with with_urgency(Urgency.FRESH) if self.is_known(url) else nullcontext():
+                response = await self._transport.call("GET", url, headers={}, response_bytes_max=CERTIFICATE_BYTES_MAX)
         except ChannelUnreadable as error:
             raise ChannelUnavailable(f"certificate_{error.detail}") from None
         if response.status == _NOT_FOUND:
+            _put(self._missing, url, self._clock(), MISSING_MAX)
             raise CallbackForged("certificate_unknown")
         if response.status != _OK:
             raise ChannelUnavailable(f"certificate_status_{response.status}")
@@ -137,6 +149,14 @@ class Certificates:
         if names != [self._name] or not isinstance(key, rsa.RSAPublicKey):
             raise CallbackForged("certificate_not_paypals")
         return key
+
+
+def _put(table: OrderedDict[str, _V], key: str, value: _V, size_max: int) -> None:
+    """Put the newest entry last, and drop the oldest."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > size_max:
+        table.popitem(last=False)
 
 
 def load_roots(texts: Sequence[str], account: str) -> tuple[Certificate, ...]:

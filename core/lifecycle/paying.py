@@ -39,7 +39,8 @@ def on_money(
     unconfirmed: bool = False,
 ) -> Decision | None:
     """Evidence of money that agrees with the payment; None when it says nothing new of a paid payment."""
-    known = with_refunds(state, payment, evidence)
+    is_whole = isinstance(evidence, Paid) and not state.disputes
+    known = payment if is_whole else with_refunds(state, payment, evidence)
     if payment.status is PaymentStatus.PAID and not _can_pay_now(state, payment, known):
         return _on_refund_seen(state, payment, known, evidence, by)
     paid = known.moved_to(
@@ -62,7 +63,7 @@ def on_money(
             decision = _late_payment(state, paid, evidence, late_rules, by, cases)
         case _:
             decision = _pay_order(state, paid, evidence, by, Outcome.PAID, cases, late=False)
-    resolutions = sum_resolutions(state, paid)
+    resolutions = sum_resolutions(state, paid) if state.open_cases else ()
     if not resolutions or decision.change is None:
         return decision
     return replace(decision, change=replace(decision.change, resolutions=resolutions))

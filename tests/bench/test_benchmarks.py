@@ -18,6 +18,7 @@ TINY = Sizes(
     callbacks=4,
     queries=5,
     deliveries=4,
+    backlog=5,
     rows=400,
     repeats=2,
     limit_s=20.0,
@@ -35,6 +36,7 @@ FIGURES = {
     | {f"{name}_{which}" for name in ("closed", "open") for which in LATENCIES}
     | CPU,
     "queries": {"queries_per_s", "jobs_armed", "last_one_late", "channel_calls"} | CPU,
+    "backlog": {"backlog", "beside_ideal", "busiest_second"},
     "rearm": {"notice", "rearm", "rows_per_s"} | CPU,
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
     "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},

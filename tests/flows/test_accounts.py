@@ -64,7 +64,9 @@ async def db(settings: Settings, harness: FlowHarness) -> AsyncIterator[Interrup
 @pytest_asyncio.fixture(loop_scope="session")
 async def accounts(db: InterruptibleDatabase, harness: FlowHarness, clock: Clock) -> AsyncIterator[Accounts]:
     async with Transport(timeout_s=1) as transport:
-        yield Accounts(db, harness.sealer, transport, harness.resources.settings, clock=clock)
+        yield Accounts(
+            db, harness.sealer, transport, harness.resources.settings, harness.resources.admission, clock=clock
+        )
 
 
 async def test_a_changed_account_is_used_after_the_reload_interval(

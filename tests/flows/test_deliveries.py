@@ -5,13 +5,10 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from httpcore import AsyncNetworkStream
 from msgspec.structs import replace
 
-from flows.merchant_http import Network
 from flows.notify import Delivery, Notifier, push_notification
 from tests.channels.wire import Peer, read_request, respond_with, serving
 from tests.connections import full_backlog
@@ -102,28 +99,6 @@ async def test_the_second_address_is_used_if_the_first_does_not_answer(monkeypat
         stub_resolver(monkeypatch, ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
         with full_backlog("127.0.0.2", merchant.port):
             assert (await deliver(f"http://merchant.example:{merchant.port}/", ANY)).ok
-
-
-async def test_an_open_connection_is_used_before_a_dead_address_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-    connect = Network.connect_tcp
-
-    async def noted(self: Network, host: str, port: int, *options: Any, **more: Any) -> AsyncNetworkStream:
-        tried.append(host)
-        return await connect(self, host, port, *options, **more)
-
-    async def keep_open(merchant: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            merchant.requests.append(await read_request(reader))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            await writer.drain()
-
-    monkeypatch.setattr(Network, "connect_tcp", noted)
-    async with serving(keep_open) as merchant, Notifier(ANY) as notifier:
-        stub_resolver(monkeypatch, *([["127.0.0.2", "127.0.0.1"]] * 3))
-        url = f"http://merchant.example:{merchant.port}/"
-        assert [(await notifier.deliver(outgoing_notification(url))).ok for _ in range(3)] == [True] * 3
-    assert tried == ["127.0.0.2", "127.0.0.1"]
 
 
 async def test_a_merchant_that_has_the_request_gets_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:

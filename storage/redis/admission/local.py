@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from math import ceil
 
 from core.admission import (
-    BACKGROUND_PART,
+    FLIGHT_S,
+    FRESH_IDLE_S,
     OPEN_S,
     OPEN_S_MAX,
+    PARTS,
     PROBE_S,
     UNANSWERED_MAX,
     UNANSWERED_WITHIN_S,
@@ -30,6 +33,10 @@ WINDOW_S = 1.1
 """A second, and 100 ms because two calls may arrive closer together than they were admitted."""
 
 
+LOCAL = "local:"
+"""Beginning of the reservations that are made here."""
+
+
 class LocalAdmission:
     """Implements `core.admission.Admission` for one of `processes` processes."""
 
@@ -37,13 +44,17 @@ class LocalAdmission:
         self._processes = processes
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
+        self._numbers = count()
 
     async def admit(
         self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
     ) -> Admitted | Wait:
         return self.try_admit(account, rate_per_s, kind, urgency, past_breaker=past_breaker)
 
-    async def report(self, account: str, kind: CallKind, *, answered: bool) -> None:
+    async def report(self, account: str, kind: CallKind, *, answered: bool | None, reservation: str = "") -> None:
+        self.end(account, reservation, was_called=answered is not None)
+        if answered is None:
+            return
         if answered:
             self._account(account).breakers.pop(kind, None)
         else:
@@ -69,9 +80,14 @@ class LocalAdmission:
         part = _part(rate_per_s, self._processes)
         if (full_s := state.wait_s(now, urgency, *part)) > 0:
             return Wait(full_s, "rate")
-        state.admitted(now, urgency, *part)
+        reservation = f"{LOCAL}{next(self._numbers)}"
+        state.admitted(reservation, now, urgency, *part)
         breaker.admitted(now)
-        return Admitted()
+        return Admitted(reservation)
+
+    def end(self, account: str, reservation: str, *, was_called: bool) -> None:
+        """Note the end of a call that was admitted here; of any other there is nothing to note."""
+        self._account(account).end(reservation, self._clock() if was_called else None)
 
     def _account(self, name: str) -> _Account:
         return self._accounts.setdefault(name, _Account())
@@ -85,29 +101,37 @@ def _part(rate_per_s: int, processes: int) -> tuple[int, float]:
 
 
 class _Account:
-    """Recent calls of this process to one account, and a breaker for each kind of them."""
+    """Calls of this process to one account that still count, and a breaker for each kind of them."""
 
     def __init__(self) -> None:
-        self.calls: deque[tuple[float, Urgency]] = deque()
-        self.background_at = 0.0
+        self._calls: dict[str, tuple[float, Urgency]] = {}  # with the end, or the latest that is waited for
+        self._next_at: dict[Urgency, float] = {}
+        self._fresh_until = 0.0
         self.breakers: defaultdict[CallKind, Breaker] = defaultdict(Breaker)
 
     def wait_s(self, now: float, urgency: Urgency, rate: int, window_s: float) -> float:
         """Return 0 if one more call fits, else the time until the oldest leaves the window."""
-        while self.calls and self.calls[0][0] <= now - window_s:
-            self.calls.popleft()
-        made = Counter(by for _, by in self.calls)
-        if urgency is Urgency.BACKGROUND and now < self.background_at:
-            return self.background_at - now
-        if is_within_rate(rate, urgency, made):
+        self._calls = {number: call for number, call in self._calls.items() if call[0] > now - window_s}
+        if urgency in (Urgency.FRESH, Urgency.STRANGER):
+            self._fresh_until = now + FRESH_IDLE_S
+        if (next_at := self._next_at.get(urgency, now)) > now:
+            return next_at - now
+        made = Counter(by for _, by in self._calls.values())
+        if is_within_rate(rate, urgency, made, is_fresh_idle=now >= self._fresh_until):
             return 0.0
-        return self.calls[0][0] + window_s - now if self.calls else window_s
+        return min((end for end, _ in self._calls.values() if end < now), default=now) + window_s - now
 
-    def admitted(self, now: float, urgency: Urgency, rate: int, window_s: float) -> None:
+    def admitted(self, reservation: str, now: float, urgency: Urgency, rate: int, window_s: float) -> None:
         """Note that a call is made."""
-        self.calls.append((now, urgency))
-        if urgency is Urgency.BACKGROUND:
-            self.background_at = now + BACKGROUND_PART * window_s / rate
+        self._calls[reservation] = now + FLIGHT_S, urgency
+        if urgency in PARTS:
+            self._next_at[urgency] = now + PARTS[urgency] * window_s / rate
+
+    def end(self, reservation: str, at: float | None) -> None:
+        """Note the end of a call; None: it was not made."""
+        call = self._calls.pop(reservation, None)
+        if call is not None and at is not None:
+            self._calls[reservation] = at, call[1]
 
 
 class Breaker:

@@ -2,10 +2,14 @@
 
     nodrop:{admission}:generation         time when Redis was last found empty
     nodrop:{admission}:quiet              exists while no call is admitted
-    nodrop:{admission}:<account>:fresh    sorted set: reservation → its time, Unix milliseconds by Redis's clock
-                                          (…:scheduled and …:refresh likewise; background calls are in refresh)
+    nodrop:{admission}:<account>:fresh    sorted set: reservation → end of its call, Unix milliseconds by Redis's clock;
+                                          while it is under way, the latest end that is waited for
+                                          (…:scheduled and …:refresh likewise; background calls are in refresh,
+                                          those for strangers in fresh)
+    nodrop:{admission}:<account>:asked           exists while the share of fresh calls is kept
     nodrop:{admission}:<account>:background      time at which the next background call may be made
     nodrop:{admission}:<account>:queue           time at which the next refused background call may return
+    nodrop:{admission}:<account>:stranger        time at which the next call for a stranger may be made
     nodrop:{admission}:<account>:line:<kind>     time at which the next refused scheduled call may return
     nodrop:{admission}:<account>:breaker:<kind>  hash: until, length, probe; missing: closed
     nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
@@ -16,12 +20,15 @@ One hash tag for all: they stay in one slot of a cluster.
 from __future__ import annotations
 
 from core.admission import (
-    BACKGROUND_PART,
+    FLIGHT_S,
+    FRESH_IDLE_S,
     OPEN_S,
     OPEN_S_MAX,
+    PARTS,
     PROBE_S,
     UNANSWERED_MAX,
     UNANSWERED_WITHIN_S,
+    Urgency,
 )
 from storage.redis.admission.local import WINDOW_S
 from storage.redis.client import Script
@@ -36,10 +43,20 @@ RETURN_S = WINDOW_S + PROBE_GAP_S
 
 LINE_S = 300.0
 
+COUNTED_S = 1.01
+"""A call counts for a second after its end, and a hundredth more because times are cut to milliseconds."""
+
+PACE_S = 0.95
+"""In so many seconds as many refused scheduled calls return as the rate has: a few too many, so that it is used up. One
+that does not fit gets another time behind the others.
+"""
+
 
 _HEAD = f"""
-local WINDOW, RETURN, LINE = {WINDOW_S * 1000:.0f}, {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
-local PART = {BACKGROUND_PART}
+local COUNTED, PACE, WINDOW = {COUNTED_S * 1000:.0f}, {PACE_S * 1000:.0f}, {WINDOW_S * 1000:.0f}
+local RETURN, LINE = {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
+local FLIGHT, FRESH_IDLE = {FLIGHT_S * 1000:.0f}, {FRESH_IDLE_S * 1000:.0f}
+local PART, STRANGERS_PART = {PARTS[Urgency.BACKGROUND]}, {PARTS[Urgency.STRANGER]}
 local UNANSWERED, WITHIN = {UNANSWERED_MAX}, {UNANSWERED_WITHIN_S * 1000:.0f}
 local OPEN, OPEN_MAX, PROBE = {OPEN_S * 1000:.0f}, {OPEN_S_MAX * 1000:.0f}, {PROBE_S * 1000:.0f}
 local KEPT = 600000 -- a breaker without reports expires after ten minutes
@@ -48,18 +65,25 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh,
-#       background, queue
-# ARGV: number of the urgency, rate, share, reservation, one to forget or '', known generation or '', was data lost,
-#       may it pass an open breaker
+#       background, queue, asked, stranger
+# ARGV: number of the urgency, rate, share, reservation, known generation or '', was data lost, may it pass the breaker
 # Returns the reason for a refusal or '', the wait in ms, the generation
 ADMIT = Script(
     _HEAD
     + """
 local urgency, rate, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local kept = {share, share, 0}
-local log, line, step = math.min(urgency, 3), KEYS[4], WINDOW / (rate - share)
+if urgency == 1 or urgency == 5 then
+  redis.call('SET', KEYS[10], 1, 'PX', FRESH_IDLE)
+elseif urgency == 2 and redis.call('EXISTS', KEYS[10]) == 0 then
+  kept[1] = 0
+end
+local log, line, step = math.min(urgency, 3), KEYS[4], PACE / (rate - kept[1])
+local gap = nil
 if urgency == 4 then
-  line, step = KEYS[9], PART * WINDOW / rate
+  gap, line, step = KEYS[8], KEYS[9], PART * WINDOW / rate
+elseif urgency == 5 then
+  log, gap, step = 1, KEYS[11], STRANGERS_PART * WINDOW / rate
 end
 
 local generation = redis.call('GET', KEYS[1])
@@ -85,9 +109,9 @@ end
 -- Calls made before a flush or a restart are not in the log. A process that knows an older generation, or whose script
 -- the server has lost, makes all processes wait.
 local age = now - generation
-if ARGV[7] == '1' then
+if ARGV[6] == '1' then
   redis.call('SET', KEYS[2], 1, 'PX', RETURN)
-elseif ARGV[6] ~= '' and ARGV[6] ~= generation and age > -1 and age < RETURN then
+elseif ARGV[5] ~= '' and ARGV[5] ~= generation and age > -1 and age < RETURN then
   redis.call('SET', KEYS[2], 1, 'PX', math.ceil(RETURN - age))
 end
 local quiet = redis.call('PTTL', KEYS[2])
@@ -102,32 +126,30 @@ if breaker[1] then
   local left, probing = breaker[1] - now, (breaker[3] or 0) - now
   local is_open = left > 0 and left <= tonumber(breaker[2])
   local is_probed = probing > 0 and probing <= PROBE
-  if ARGV[8] ~= '1' and is_open then
+  if ARGV[7] ~= '1' and is_open then
     return refuse('breaker', left)
   end
-  if ARGV[8] ~= '1' and is_probed then
+  if ARGV[7] ~= '1' and is_probed then
     return refuse('breaker', math.min(probing, OPEN))
   end
   is_half_open = not is_open
 end
 
-if urgency == 4 then
-  local left = tonumber(redis.call('GET', KEYS[8]) or 0) - now
+if gap then
+  local left = tonumber(redis.call('GET', gap) or 0) - now
   if left > 0 and left <= step then
     return refuse('share', left)
   end
 end
 
-if ARGV[5] ~= '' then
-  redis.call('ZREM', KEYS[4 + log], ARGV[5])
-end
+-- A call counts from its reservation until a second after its end: it arrives at some moment between.
 local made, used = {}, 0
 for i = 1, 3 do
   local calls = KEYS[4 + i]
-  for _, call in ipairs(redis.call('ZRANGEBYSCORE', calls, '(' .. string.format('%.0f', now), '+inf')) do
+  for _, call in ipairs(redis.call('ZRANGEBYSCORE', calls, '(' .. string.format('%.0f', now + FLIGHT), '+inf')) do
     redis.call('ZADD', calls, now, call)
   end
-  redis.call('ZREMRANGEBYSCORE', calls, '-inf', '(' .. string.format('%.0f', now - WINDOW))
+  redis.call('ZREMRANGEBYSCORE', calls, '-inf', '(' .. string.format('%.0f', now - COUNTED))
   made[i] = redis.call('ZCARD', calls)
   used = used + made[i]
   if i ~= log then
@@ -141,13 +163,13 @@ if used >= rate then
       oldest = math.min(oldest, redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')[2])
     end
   end
-  return refuse('rate', oldest + WINDOW + 1 - now)
+  return refuse('rate', oldest + COUNTED + 1 - now)
 end
 
-redis.call('ZADD', KEYS[4 + log], now, ARGV[4])
-redis.call('PEXPIRE', KEYS[4 + log], 2 * WINDOW)
-if urgency == 4 then
-  redis.call('SET', KEYS[8], now + step, 'PX', math.ceil(2 * step))
+redis.call('ZADD', KEYS[4 + log], now + FLIGHT, ARGV[4])
+redis.call('PEXPIRE', KEYS[4 + log], FLIGHT + 2 * WINDOW)
+if gap then
+  redis.call('SET', gap, now + step, 'PX', math.ceil(2 * step))
 end
 if is_half_open then
   redis.call('HSET', KEYS[3], 'probe', now + PROBE)
@@ -156,10 +178,21 @@ return {'', 0, generation}
 """
 )
 
-# KEYS: breaker, unanswered. ARGV: whether the channel answered
+# KEYS: breaker, unanswered, log of fresh, of scheduled, of refresh
+# ARGV: whether the channel answered, '' if it was not called; reservation or ''
 REPORT = Script(
     _HEAD
     + """
+for i = 3, 5 do
+  if ARGV[1] == '' then
+    redis.call('ZREM', KEYS[i], ARGV[2])
+  elseif ARGV[2] ~= '' then
+    redis.call('ZADD', KEYS[i], 'XX', now, ARGV[2])
+  end
+end
+if ARGV[1] == '' then
+  return
+end
 if ARGV[1] == '1' then
   redis.call('DEL', KEYS[1], KEYS[2])
   return

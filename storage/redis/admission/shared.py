@@ -1,8 +1,8 @@
 """Rate limit and breakers of every account, shared by all processes through Redis.
 
-The rate is strict in every second, not on average: each account has a log of its calls of the last 1.1 s by Redis's own
-clock, and a call is admitted if it fits, kept shares included. The tenth of a second covers the time between the
-reservation and the call: a reservation that took longer to arrive is discarded.
+The rate is strict in every second, not on average: each account has a log of its calls by Redis's own clock. A call
+counts from its reservation until a second after its end, so that it counts at the moment at which it arrives at the
+channel, however late the process, the network or the channel is. It is admitted if it fits, kept shares included.
 
 Calls that Redis forgot (a flush, a restart, a failover) still count at the channel. So the process that notices makes
 all processes wait until the forgotten calls are older than a second. Without Redis `LocalAdmission` takes over; at each
@@ -23,12 +23,14 @@ from redis.asyncio import Redis
 
 from core.admission import OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
-from storage.redis.admission.local import WINDOW_S, LocalAdmission
+from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
 from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
 from storage.redis.client import Call, Patience, RedisLink, redis_errors
 
 SLOW_S = 0.1
-TRIES_MAX = 3
+SLOW_MAX = 3
+"""So many reservations in a row that Redis took longer for count as its being down."""
+
 REDIS_TIMEOUT_S = 0.5
 CONCURRENT_MAX = 2
 """Connections used at once, of the four of a process."""
@@ -38,7 +40,7 @@ HELD_S_MAX = 0.5
 """Wait up to this long here, unless the call is a job's: a job must not hold a slot of its worker."""
 
 SPREAD = 0.2
-_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH, Urgency.BACKGROUND)
+_URGENCIES = (Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH, Urgency.BACKGROUND, Urgency.STRANGER)
 
 _Result = TypeVar("_Result")
 
@@ -68,6 +70,7 @@ class SharedAdmission:
         self._probe_at = 0.0
         self._generation = ""
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
+        self._slow_count = 0
         self._name = token_hex(6)
         self._numbers = count()
 
@@ -85,13 +88,15 @@ class SharedAdmission:
                 return result
             await asyncio.sleep(result.seconds)
 
-    async def report(self, account: str, kind: CallKind, *, answered: bool) -> None:
+    async def report(self, account: str, kind: CallKind, *, answered: bool | None, reservation: str = "") -> None:
         """Implement the Protocol; never raises."""
+        if reservation.startswith(LOCAL):
+            self._local.end(account, reservation, was_called=answered is not None)
 
         async def send() -> bool:
             with redis_errors():
                 async with Patience(REDIS_TIMEOUT_S):
-                    await REPORT.run(self._redis, _report_call(account, kind, answered=answered))
+                    await REPORT.run(self._redis, _report_call(account, kind, reservation, answered=answered))
             return True
 
         if not await self._through_redis(send):
@@ -138,28 +143,21 @@ class SharedAdmission:
         return Wait(left_s, "changing_over") if left_s > 0 else None
 
     async def _reserve(self, wanted: _Wanted) -> Admitted | Wait:
-        """Reserve a call in the log. A reservation that arrived late is removed by the call that makes the next one.
+        """Reserve a call in the log. One that never reports its end counts for `FLIGHT_S` longer."""
+        number = next(self._numbers)
+        reservation = f"{self._name}:{number}"
+        reason, wait_s, waited_s = await self._run(wanted, reservation)
+        self._slow_count = self._slow_count + 1 if waited_s > SLOW_S else 0
+        if self._slow_count >= SLOW_MAX:
+            self._slow_count = 0
+            raise RedisUnavailable("reservations take too long")
+        if reason:
+            return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
+        return Admitted(reservation)
 
-        If this process was late, and not Redis, the call waits for a better moment.
-        """
-        forget, is_redis_slow = "", False
-        for _ in range(TRIES_MAX):
-            number = next(self._numbers)
-            reservation = f"{self._name}:{number}"
-            sent_at = self._clock()
-            reason, wait_s, waited_s = await self._run(wanted, reservation, forget)
-            if reason:
-                return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
-            if self._clock() - sent_at <= SLOW_S:
-                return Admitted()
-            forget, is_redis_slow = reservation, waited_s > SLOW_S
-        if is_redis_slow:
-            raise RedisUnavailable("reservations take too long to come back")
-        return Wait(HELD_S, "lagging")
-
-    async def _run(self, wanted: _Wanted, reservation: str, forget: str) -> tuple[str, float, float]:
+    async def _run(self, wanted: _Wanted, reservation: str) -> tuple[str, float, float]:
         """Return the reason for a refusal or '', the seconds to wait, and the seconds that Redis took."""
-        call = partial(_admit_call, wanted, reservation=reservation, forget=forget, generation=self._generation)
+        call = partial(_admit_call, wanted, reservation=reservation, generation=self._generation)
         # A server that no longer knows the script was restarted or replaced: the log may be incomplete.
         is_lost = self._generation != ""
         with redis_errors():
@@ -176,7 +174,7 @@ class SharedAdmission:
             return
         self._probe_at = sent_at + PROBE_GAP_S
         try:
-            _, _, waited_s = await self._run(_PROBE, self._name, "")
+            _, _, waited_s = await self._run(_PROBE, self._name)
         except RedisUnavailable:
             return
         if waited_s <= SLOW_S:
@@ -195,15 +193,17 @@ def _spread(wait_s: float, number: int) -> float:
     return wait_s * (1 + SPREAD * (number * 0.6180339887 % 1))
 
 
-def _admit_call(wanted: _Wanted, *, reservation: str, forget: str, generation: str, is_lost: bool) -> Call:
-    """Keys and arguments of `ADMIT`. `forget`: an earlier unused reservation; `generation`: the last seen; or ''."""
-    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES, "queue")
+def _admit_call(wanted: _Wanted, *, reservation: str, generation: str, is_lost: bool) -> Call:
+    """Keys and arguments of `ADMIT`. `generation`: the last seen, or ''."""
+    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES[:4], "queue", "asked", Urgency.STRANGER)
     keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{wanted.account}:{name}" for name in names)]
     urgency_number = _URGENCIES.index(wanted.urgency) + 1
     limits = (urgency_number, wanted.rate, kept_share(wanted.rate))
-    return keys, [*limits, reservation, forget, generation, int(is_lost), int(wanted.past_breaker)]
+    return keys, [*limits, reservation, generation, int(is_lost), int(wanted.past_breaker)]
 
 
-def _report_call(account: str, kind: CallKind, *, answered: bool) -> Call:
+def _report_call(account: str, kind: CallKind, reservation: str, *, answered: bool | None) -> Call:
     """Keys and arguments of `REPORT`."""
-    return [f"{PREFIX}{account}:{name}:{kind}" for name in ("breaker", "unanswered")], [int(answered)]
+    names = (f"breaker:{kind}", f"unanswered:{kind}", Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
+    keys = [f"{PREFIX}{account}:{name}" for name in names]
+    return keys, ["" if answered is None else int(answered), reservation]

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from typing import Any, Literal
@@ -16,13 +17,15 @@ from channels.base import Callback, MalformedRow, RefundState, StatementRow
 from channels.kit.signed_message import recorded_checks
 from channels.paypal.adapter import Paypal
 from channels.paypal.api import RENEW_BEFORE_S
-from channels.paypal.certificates import FETCHES_PER_MINUTE_MAX
-from channels.transport import Transport
+from channels.paypal.webhook import VERIFICATION
+from channels.transport import CALLING, Calling, Transport
 from core.account import AccountConfig
+from core.admission import CallKind, Urgency
 from core.errors import (
     CallbackForged,
     CaptureDeclined,
     ChannelError,
+    ChannelNotCalled,
     ChannelRefused,
     ChannelUnavailable,
     ChannelUnreadable,
@@ -671,20 +674,78 @@ async def test_a_kept_certificate_is_dropped_when_it_expires(paypal: FakePaypal)
     assert (await verify(adapter, genuine())).evidence is not None
 
 
-async def test_invented_certificate_names_cost_a_few_calls_a_minute(paypal: FakePaypal) -> None:
-    """Callbacks with a known certificate still verify."""
+class Gate:
+    """Admits requests by urgency, up to a number of strangers' ones, and counts them."""
+
+    def __init__(self, strangers_max: int = 1000) -> None:
+        self.passed: list[Urgency] = []
+        self._strangers_max = strangers_max
+
+    @asynccontextmanager
+    async def __call__(self, kind: CallKind, urgency: Urgency) -> AsyncIterator[None]:
+        if urgency is Urgency.STRANGER and self.passed.count(urgency) >= self._strangers_max:
+            raise ChannelNotCalled("share")
+        assert kind is CallKind.VERIFY
+        self.passed.append(urgency)
+        yield
+
+
+@contextmanager
+def of_a_stranger(gate: Gate) -> Iterator[None]:
+    """As a callback that nobody has verified yet."""
+    token = CALLING.set(Calling(kind=CallKind.VERIFY, urgency=Urgency.STRANGER, gate=gate))
+    try:
+        yield
+    finally:
+        CALLING.reset(token)
+
+
+async def test_invented_certificate_names_have_the_share_of_strangers(paypal: FakePaypal) -> None:
+    """Ten of them kept genuine ones out for a minute. A known certificate needs no call, and one that is known and no
+    longer kept is fetched beside the strangers.
+    """
+    adapter, gate = paypal.open(), Gate(strangers_max=5)
+    with of_a_stranger(gate):
+        await verify(adapter, genuine())
+        refused: list[type[ChannelError]] = []
+        for at in range(20):
+            with pytest.raises((CallbackForged, ChannelUnavailable)) as caught:
+                await verify(adapter, genuine(url=f"{OFFLINE_URL}{CERTIFICATES}CERT-{at}"))
+            refused.append(caught.type)
+        assert refused == [CallbackForged] * 4 + [ChannelNotCalled] * 16
+        assert (paypal.count(CERTIFICATES), gate.passed) == (5, [Urgency.STRANGER] * 5)
+        assert (await verify(adapter, genuine())).evidence is not None
+        with pytest.raises(CallbackForged):
+            await verify(adapter, genuine(), received_at=datetime(2099, 1, 2, tzinfo=UTC))  # it is fetched again now
+        assert (await verify(adapter, genuine())).evidence is not None
+    assert gate.passed[5:] == [Urgency.FRESH]
+
+
+async def test_a_certificate_that_is_not_there_is_not_asked_for_again_at_once(paypal: FakePaypal) -> None:
     adapter = paypal.open()
-    await verify(adapter, genuine())
-    refused: list[type[ChannelError]] = []
-    for at in range(3 * FETCHES_PER_MINUTE_MAX):
-        with pytest.raises((CallbackForged, ChannelUnavailable)) as caught:
-            await verify(adapter, genuine(url=f"{OFFLINE_URL}{CERTIFICATES}CERT-{at}"))
-        refused.append(caught.type)
-    assert paypal.count(CERTIFICATES) == FETCHES_PER_MINUTE_MAX
-    assert refused[-1] is ChannelUnavailable, "a genuine one is sent again by PayPal"
-    assert (await verify(adapter, genuine())).evidence is not None
+    for _ in range(5):
+        with pytest.raises(CallbackForged, match="certificate_unknown"):
+            await verify(adapter, genuine(url=f"{OFFLINE_URL}{CERTIFICATES}CERT-none"))
+    assert paypal.count(CERTIFICATES) == 1
     paypal.now += 61
-    assert (await verify(adapter, genuine(key=Key.OLD))).evidence is not None
+    with pytest.raises(CallbackForged, match="certificate_unknown"):
+        await verify(adapter, genuine(url=f"{OFFLINE_URL}{CERTIFICATES}CERT-none"))
+    assert paypal.count(CERTIFICATES) == 2
+
+
+async def test_callbacks_that_the_endpoint_verifies_have_the_share_of_strangers_until_one_was_genuine(
+    paypal: FakePaypal,
+) -> None:
+    """The token too: what no call covers passes the gate."""
+    adapter, gate = paypal.open(verify_webhooks="endpoint"), Gate(strangers_max=2)
+    paypal.answers[VERIFICATION] = [response_of(200, b'{"verification_status":"SUCCESS"}')]
+    with of_a_stranger(gate):
+        await verify(adapter, genuine())
+        assert gate.passed == [Urgency.STRANGER, Urgency.STRANGER], "the token and the verification"
+        with pytest.raises(ChannelUnavailable):
+            await verify(adapter, genuine(url=f"{OFFLINE_URL}{CERTIFICATES}CERT-1"))
+        assert (await verify(adapter, genuine())).evidence is not None
+    assert gate.passed[2:] == [Urgency.REFRESH]
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,8 @@ async def test_a_channel_without_clear_responses_stops_the_run(
 async def test_rows_wait_for_the_rate_and_none_is_skipped(reconciliation: ReconciliationHarness) -> None:
     states = [await reconciliation.order_paid_at_channel() for _ in range(7)]
     config = replace(reconciliation.account.config, rate_per_s=5)
-    reconciliation.account = Account(config, reconciliation.account.channel, reconciliation.resources.settings)
+    resources = reconciliation.resources
+    reconciliation.account = Account(config, reconciliation.account.channel, resources.settings, resources.admission)
 
     assert await reconciliation.counts() == {"repaired": 7}
 

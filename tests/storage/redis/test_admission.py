@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from core.admission import Admission, Admitted, CallKind, Urgency, Wait, is_within_rate, kept_share
+from core.admission import FLIGHT_S, Admission, Admitted, CallKind, Urgency, Wait, is_within_rate, kept_share
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
+from storage.redis.admission.script import COUNTED_S, PACE_S
 from storage.redis.admission.shared import SharedAdmission, _Wanted
 from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
 
-FRESH, SCHEDULED, REFRESH, BACKGROUND = Urgency
+FRESH, SCHEDULED, REFRESH, BACKGROUND, STRANGER = Urgency
 QUERY, CREATE = CallKind.QUERY, CallKind.CREATE
 KEY = "nodrop:{admission}:shop:"
 
@@ -43,9 +44,12 @@ def shared(redis: Redis) -> SharedAdmission:
 
 
 async def admitted(admission: Admission, urgency: Urgency, *, rate: int = 10, tries: int = 30) -> int:
-    """Number of these calls that are admitted at once."""
+    """Number of these calls that are admitted at once. Each ends at once and tells the breaker of queries nothing."""
     answers = [await admission.admit("shop", rate, QUERY, urgency) for _ in range(tries)]
-    return sum(isinstance(answer, Admitted) for answer in answers)
+    reservations = [answer.reservation for answer in answers if isinstance(answer, Admitted)]
+    for reservation in reservations:
+        await admission.report("shop", CREATE, answered=True, reservation=reservation)
+    return len(reservations)
 
 
 async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: int = 10) -> Wait:
@@ -57,6 +61,13 @@ async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: i
 # -- the rule ----------------------------------------------------------------------------------------------------------
 
 
+def test_the_share_of_fresh_calls_is_lent_to_scheduled_ones_alone() -> None:
+    made = Counter({SCHEDULED: 8})
+    lent = [urgency for urgency in Urgency if is_within_rate(10, urgency, made, is_fresh_idle=True)]
+    kept = [urgency for urgency in Urgency if is_within_rate(10, urgency, made)]
+    assert (lent, kept) == ([FRESH, SCHEDULED, STRANGER], [FRESH, STRANGER])
+
+
 @given(rate=st.integers(1, 60), wanted=st.lists(st.sampled_from(Urgency), max_size=200))
 def test_the_rate_is_never_exceeded_and_an_unused_share_is_always_admitted(
     rate: int, wanted: Sequence[Urgency]
@@ -66,7 +77,8 @@ def test_the_rate_is_never_exceeded_and_an_unused_share_is_always_admitted(
         if is_within_rate(rate, urgency, made):
             made[urgency] += 1
         else:
-            assert urgency in (REFRESH, BACKGROUND) or made[urgency] >= kept_share(rate)
+            of_share = made[SCHEDULED] if urgency is SCHEDULED else made[FRESH] + made[STRANGER]
+            assert urgency in (REFRESH, BACKGROUND) or of_share >= kept_share(rate)
     assert made.total() <= rate
 
 
@@ -94,25 +106,31 @@ async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int
 # -- the rate ----------------------------------------------------------------------------------------------------------
 
 
-async def test_two_processes_together_keep_the_rate_in_every_second(redis_url: str) -> None:
-    """Also when no caller waits for as long as it should."""
-    rate, made = 20, list[float]()
+@pytest.mark.parametrize("lag_s", [0.0, 0.4], ids=["at once", "late"])
+async def test_two_processes_together_keep_the_rate_in_every_second(redis_url: str, lag_s: float) -> None:
+    """Counted when the calls arrive, which may be any time after they were admitted; also when no caller waits for as
+    long as it should.
+    """
+    rate, arrived, chance = 20, list[float](), random.Random(1)
     end = monotonic() + 2.6
 
     async def work(admission: SharedAdmission, urgency: Urgency) -> None:
         while monotonic() < end:
             answer = await admission.admit("shop", rate, QUERY, urgency)
             if isinstance(answer, Admitted):
-                made.append(monotonic())
+                await for_a_while(lag_s * chance.random())
+                arrived.append(monotonic())
+                await admission.report("shop", QUERY, answered=True, reservation=answer.reservation)
             else:
                 await for_a_while(0.02)
 
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(client_of(redis_url)) for _ in range(2)]
         workers = [SharedAdmission(client, processes=2) for client in clients]
-        await asyncio.gather(*(work(worker, urgency) for worker in workers for urgency in [*Urgency] * 2))
-    assert all(later - first > 1.0 for first, later in zip(made, made[rate:], strict=False))
-    assert len(made) >= 2 * rate
+        await asyncio.gather(*(work(worker, urgency) for worker in workers for urgency in [*Urgency] * 4))
+    arrived.sort()
+    assert all(later - first > 1.0 for first, later in zip(arrived, arrived[rate:], strict=False))
+    assert len(arrived) > rate
 
 
 async def for_a_while(seconds: float) -> None:
@@ -122,27 +140,57 @@ async def for_a_while(seconds: float) -> None:
 
 
 async def test_refreshes_starve_neither_fresh_nor_scheduled_calls(shared: SharedAdmission) -> None:
+    assert await admitted(shared, FRESH, tries=1) == 1
     assert await admitted(shared, REFRESH) == 6
     assert await admitted(shared, SCHEDULED, tries=3) == 2
-    assert await admitted(shared, FRESH, tries=3) == 2
+    assert await admitted(shared, FRESH, tries=3) == 1
 
 
 async def test_scheduled_calls_leave_room_for_fresh_ones(shared: SharedAdmission) -> None:
+    assert await admitted(shared, FRESH, tries=1) == 1
     assert await admitted(shared, SCHEDULED, tries=100) == 8
-    assert await admitted(shared, FRESH, tries=2) == 2
+    assert await admitted(shared, FRESH, tries=2) == 1
 
 
-async def test_a_call_leaves_the_window_after_a_second_and_a_tenth_and_not_before(
+async def test_a_backlog_uses_the_share_of_fresh_calls_while_there_are_none(
     redis: Redis, shared: SharedAdmission
 ) -> None:
-    assert await admitted(shared, FRESH, rate=1, tries=1) == 1
+    assert await admitted(shared, SCHEDULED, tries=100) == 10
+    assert (await wait_of(shared, FRESH)).seconds <= COUNTED_S * 1.2 + 0.01
+    await redis.delete(KEY + "scheduled")  # they leave the window
+    assert await admitted(shared, SCHEDULED, tries=100) == 8, "a fresh call was wanted a moment ago"
+    assert 9_000 < await redis.pttl(KEY + "asked") <= 10_000
+
+
+async def test_a_call_counts_until_a_second_after_its_end(redis: Redis, shared: SharedAdmission) -> None:
+    """Under way it may arrive at any moment, however long ago it was admitted."""
+    answer = await shared.admit("shop", 1, QUERY, FRESH)
+    assert isinstance(answer, Admitted)
     (reservation,) = await redis.zrange(KEY + "fresh", 0, -1)
-    made_ms = await server_ms(redis)
-    await redis.zadd(KEY + "fresh", {reservation: made_ms})
+    await redis.zadd(KEY + "fresh", {reservation: await server_ms(redis) + 1})  # as if it had begun five seconds ago
+    assert 0 < (await wait_of(shared, rate=1)).seconds <= COUNTED_S + 0.01
+    await shared.report("shop", QUERY, answered=True, reservation=answer.reservation)
+    ended_ms = await redis.zscore(KEY + "fresh", reservation)
+    assert ended_ms is not None
     wait_ms = (await wait_of(shared, rate=1)).seconds * 1000
-    assert made_ms + 1101 - await server_ms(redis) <= wait_ms <= 1101
-    await redis.zadd(KEY + "fresh", {reservation: made_ms - 1101})
+    assert ended_ms + 1011 - await server_ms(redis) <= wait_ms + 1
+    await redis.zadd(KEY + "fresh", {reservation: ended_ms - 1011})
     assert await admitted(shared, SCHEDULED, rate=1, tries=1) == 1
+
+
+async def test_a_call_that_was_not_made_gives_its_reservation_back(redis: Redis, shared: SharedAdmission) -> None:
+    answer = await shared.admit("shop", 1, QUERY, FRESH)
+    assert isinstance(answer, Admitted)
+    await shared.report("shop", QUERY, answered=None, reservation=answer.reservation)
+    assert await redis.zcard(KEY + "fresh") == 0
+    assert await admitted(shared, FRESH, rate=1, tries=1) == 1
+
+
+async def test_a_call_whose_end_nobody_reports_counts_for_seconds_only(redis: Redis, shared: SharedAdmission) -> None:
+    """Its process was killed."""
+    await shared.admit("shop", 1, QUERY, FRESH)
+    ((_, latest_ms),) = await redis.zrange(KEY + "fresh", 0, -1, withscores=True)
+    assert 0 < latest_ms - await server_ms(redis) <= FLIGHT_S * 1000
 
 
 async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
@@ -150,16 +198,20 @@ async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
     assert isinstance(await shared.admit("other", 1, QUERY, SCHEDULED), Admitted)
 
 
-async def test_a_refused_backlog_gets_one_time_after_another(shared: SharedAdmission) -> None:
-    """At the rate that is left beside the fresh share: 8 in 1.1 s."""
-    await admitted(shared, SCHEDULED, tries=8)
+@pytest.mark.parametrize(("is_fresh_wanted", "calls"), [(False, 10), (True, 8)], ids=["whole rate", "share kept"])
+async def test_a_refused_backlog_gets_one_time_after_another(
+    shared: SharedAdmission, *, is_fresh_wanted: bool, calls: int
+) -> None:
+    """At the rate that is left beside the fresh share, while that is kept."""
+    await admitted(shared, FRESH, tries=int(is_fresh_wanted))
+    await admitted(shared, SCHEDULED, tries=10)
     times: list[tuple[float, float]] = []  # the earliest and the latest that each may mean, however long the call took
     for _ in range(100):
         began_at = monotonic()
         wait_s = (await wait_of(shared)).seconds
         assert wait_s > 0
         times.append((began_at + wait_s - 0.002, monotonic() + wait_s + 0.002))
-    gap_s = WINDOW_S / 8
+    gap_s = PACE_S / calls
     for earlier, later in pairwise(times):
         assert later[0] - earlier[1] <= gap_s <= later[1] - earlier[0]
 
@@ -196,6 +248,26 @@ async def test_background_calls_have_a_fifth_of_a_process_without_redis_too() ->
     assert made == 22 / (5 * WINDOW_S / 10)
 
 
+async def test_strangers_have_half_of_the_fresh_share_and_never_more(redis: Redis, shared: SharedAdmission) -> None:
+    """Anybody can cause these calls. Also while everything else is used up, one is made now and then."""
+    assert await admitted(shared, FRESH, tries=1) == 1
+    assert await admitted(shared, SCHEDULED, tries=100) == 8
+    assert await admitted(shared, STRANGER, tries=3) == 1
+    assert (await wait_of(shared, STRANGER)).reason == "share"
+    gap_ms = 10 * WINDOW_S / 10 * 1000
+    left_ms = float(await redis.get(KEY + "stranger")) - await server_ms(redis)
+    assert gap_ms - 1000 < left_ms <= gap_ms
+
+
+async def test_strangers_have_their_share_of_a_process_without_redis_too() -> None:
+    clock = Clock()
+    local, made = LocalAdmission(1, clock=clock), 0
+    for _ in range(2200):
+        made += await admitted(local, STRANGER, rate=10, tries=2)
+        clock.now += 0.01
+    assert made == 22 / (10 * WINDOW_S / 10)
+
+
 async def test_a_short_wait_happens_inside_for_a_person_and_never_for_a_job(
     redis: Redis, shared: SharedAdmission
 ) -> None:
@@ -223,16 +295,11 @@ async def test_a_clock_set_back_by_an_hour_blocks_no_call_for_an_hour(redis: Red
     )
 
 
-async def test_a_reservation_that_arrives_late_is_discarded(redis: Redis) -> None:
-    late = SharedAdmission(redis, processes=4, clock=Clock(0, 0, 0, 0.2))
-    assert isinstance(await late.admit("shop", 10, QUERY, FRESH), Admitted)
-    assert await redis.zcard(KEY + "fresh") == 1
-
-
 async def test_a_redis_too_slow_for_reservations_counts_as_down(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.redis.admission.shared.SLOW_S", -1.0)
     clock = Clock()
     slow = SharedAdmission(redis, processes=4, clock=clock)
+    assert await admitted(slow, FRESH, tries=2) == 2
     assert (await wait_of(slow, FRESH)).reason == "changing_over"
     for _ in range(3):
         clock.now += WINDOW_S
@@ -464,7 +531,7 @@ async def test_many_calls_at_once_do_not_look_like_a_slow_redis(real_redis: Redi
     with capture_logs() as lines:
         answers = await asyncio.gather(*(shared.admit("shop", 10, QUERY, SCHEDULED) for _ in range(500)))
     windows = 1 + int((monotonic() - began_at) / WINDOW_S)  # a busy machine takes longer than one
-    assert 8 <= sum(isinstance(answer, Admitted) for answer in answers) <= 8 * windows
+    assert 10 <= sum(isinstance(answer, Admitted) for answer in answers) <= 10 * windows
     assert lines == []
 
 
@@ -541,3 +608,27 @@ async def test_the_local_breakers_are_kept_for_each_kind_of_call_too() -> None:
     assert await admitted(local, FRESH, tries=5) == 1  # the call that passed it was no probe
     await local.report("shop", QUERY, answered=True)
     assert await local.open_breakers(["shop"]) == []
+
+
+async def test_a_call_of_a_process_on_its_own_counts_until_its_end_too() -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    first, second = [await local.admit("shop", 2, QUERY, FRESH) for _ in range(2)]
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Admitted)
+    clock.now += 2 * WINDOW_S
+    assert (await wait_of(local, FRESH, rate=2)).seconds == pytest.approx(WINDOW_S)
+    await local.report("shop", QUERY, answered=None, reservation=first.reservation)
+    assert await admitted(local, FRESH, rate=2, tries=2) == 1
+    await local.report("shop", QUERY, answered=True, reservation=second.reservation)
+    clock.now += WINDOW_S + 0.01
+    assert await admitted(local, FRESH, rate=2, tries=3) == 2
+
+
+async def test_a_process_on_its_own_lends_the_share_of_fresh_calls_too() -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    assert await admitted(local, SCHEDULED) == 10
+    assert (await wait_of(local, FRESH)).reason == "rate"
+    clock.now += WINDOW_S + 0.01
+    assert await admitted(local, SCHEDULED) == 8

@@ -250,7 +250,9 @@ async def test_a_callback_under_a_second_name_pays_nothing_while_no_query_is_ans
     sql = "UPDATE pending SET unanswered_since = now() - interval '1 hour' WHERE channel_account = 'twin'"
     await harness.resources.db.execute(sql)
     await harness.resources.db.execute("UPDATE callbacks SET received_at = received_at - interval '1 hour'")
-    assert await compensated(harness, evidence, account="twin") is Outcome.UNCLEAR
+    await harness.make_due()
+    [row] = await harness.resources.db.fetch("SELECT id::text, arm_no FROM callbacks")
+    assert await compensate_callback(harness.resources, row["id"], row["arm_no"]) is Outcome.UNCLEAR
     assert await status_and_cases(harness, second) == (OrderStatus.PAYING, [])
     assert (await harness.state(ours)).order.status is OrderStatus.PAYING
 

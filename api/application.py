@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from secrets import token_hex
 
 import structlog
 
@@ -20,6 +21,7 @@ from api.limits import Guesses, RefreshLimits
 from api.refreshes import Refreshes
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
+from flows.take_over import BEAT_S, Beats, beat_once
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
 from runtime.loop import run_periodically
@@ -61,7 +63,10 @@ async def open_application(
     keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
     keep_clock = run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
     last_uses = run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
-    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock, last_uses)]
+    # A lease of a killed process would keep the workers from its payment.
+    beats = Beats(f"web-{token_hex(8)}")
+    beat = run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())
+    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock, last_uses, beat)]
     try:
         yield App(
             table,

@@ -16,7 +16,7 @@ from flows.merchant_http import CONNECTIONS_MAX
 PER_HOST_MAX = CONNECTIONS_MAX
 """Deliveries to one host at a time: an endpoint that hangs takes no more of the lane than this."""
 
-BUSY_WAIT_S = 2.0
+BUSY_WAIT_S = 0.5
 """Pause of a notification whose host has no place for it."""
 
 SLOW_S = 2.0
@@ -55,13 +55,13 @@ class MerchantHosts:
         return BUSY_WAIT_S if len(state.under_way) >= PER_HOST_MAX else 0.0
 
     def is_hanging(self, host: str) -> bool:
-        """Whether the host is parked, or a delivery to it has waited for long or probes it."""
+        """Whether the host is parked, a delivery to it has waited for long, or one is under way after one that hung."""
         state = self._hosts.get(host)
         if state is None:
             return False
         now = self._clock()
         is_slow = any(now - delivery.began_at > SLOW_S for delivery in state.under_way)
-        return is_slow or now < state.open_until or bool(state.hung >= HUNG_MAX and state.under_way)
+        return is_slow or now < state.open_until or bool(state.hung and state.under_way)
 
     def is_under_way(self, host: str) -> bool:
         """Whether a delivery to this host is under way."""
@@ -94,7 +94,7 @@ class MerchantHosts:
         state = self._hosts.get(host)
         if state is None or not state.urls or self.wait_s(host):
             return [], 0
-        return sorted(state.urls), PER_HOST_MAX - len(state.under_way)
+        return sorted(state.urls), 1 if state.hung else PER_HOST_MAX - len(state.under_way)
 
     def is_back(self, host: str) -> bool:
         """Whether this host answers again after it was parked; true once."""

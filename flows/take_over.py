@@ -1,13 +1,15 @@
-"""Leases of a worker that is gone: another one notices within seconds and does the work, under a new token.
+"""Leases of a process that is gone: a worker notices within seconds and does the work, under a new token.
 
-Each worker counts up its beat once a second and reads the others'. A process whose beat stood still for four of our own
-is gone or stalled; if it was only slow, what it schedules under its old arm numbers has no effect. Refunds and captures
-are not taken over: money waits for the end of the lease.
+Each process counts up its beat once a second and reads the others'. One whose beat stood still for four of our own is
+gone or stalled; if it was only slow, what it schedules under its old arm numbers has no effect. After a restart of
+Postgres each process ends its own leases: those that it could not give back, or never heard of, would last. Refunds and
+captures are not taken over: money waits for the end of the lease.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import structlog
 
@@ -24,31 +26,44 @@ STILL_BEATS = 4
 log = structlog.get_logger()
 
 
-class Peers:
-    """The other processes, by their last beat and the number of our own beats since then."""
+class Beats:
+    """The beats of this process under `name`, and those of the others with the number of our own since then."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: str) -> None:
+        self.name = process
+        self._process = process
+        self._servers: list[datetime] = []
         self._seen: dict[str, tuple[int, int]] = {}
 
-    def gone(self, beats: Mapping[str, int]) -> list[str]:
+    def gone(self, others: Mapping[str, int]) -> list[str]:
         """Take in what one beat of ours has read. Returns the processes that stand still."""
         seen = {}
-        for name, beat in beats.items():
+        for name, beat in others.items():
             known, still = self._seen.get(name, (beat, -1))
             seen[name] = (beat, still + 1 if known == beat else 0)
         self._seen = seen
         return [name for name, (_, still) in seen.items() if still >= STILL_BEATS]
 
+    def rename_after_restart(self, server_began_at: datetime) -> list[str]:
+        """Take a new name if Postgres has been restarted. Returns the old one, whose leases are to end."""
+        if server_began_at in self._servers[-1:]:
+            return []
+        self._servers.append(server_began_at)
+        if len(self._servers) == 1:
+            return []
+        old, self.name = self.name, f"{self._process}-{len(self._servers)}"
+        return [old]
 
-async def beat_once(resources: Resources, name: str, peers: Peers) -> int:
-    """One beat, and the leases of the processes that are gone. Returns the number of rows that were taken over.
+
+async def beat_once(resources: Resources, beats: Beats) -> int:
+    """One beat, and the leases of what is gone. Returns the number of rows that were taken over.
 
     Raises:
         DatabaseUnavailable: it counts as no beat.
     """
-    beats = await processes.beat(resources.db, name)
-    resources.db.process = name
-    gone = peers.gone(beats)
+    seen = await processes.beat(resources.db, beats.name)
+    gone = beats.gone(seen.others) + beats.rename_after_restart(seen.server_began_at)
+    resources.db.process = beats.name
     if not gone:
         return 0
     armed = [job_of(row) for row in await pending.take_over(resources.db, gone)]

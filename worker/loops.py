@@ -12,7 +12,7 @@ from flows.rearm import arm_window, rearm_after_flush
 from flows.reconcile.daily import reconcile_due
 from flows.retention import delete_old
 from flows.sweep import sweep_again, swept_kinds
-from flows.take_over import BEAT_S, Peers, beat_once
+from flows.take_over import BEAT_S, Beats, beat_once
 from flows.undelivered import ask_undelivered
 from flows.worlds import open_world_cases
 from runtime.accounts import KEEP_CURRENT_S
@@ -40,7 +40,7 @@ class Loop(NamedTuple):
 def lane_loops(resources: Resources, process: str) -> tuple[Loop, ...]:
     """Loops of every worker process: its beat, its clock, and renewing in time what the accounts verify with."""
     return (
-        Loop("beat", BEAT_S, partial(beat_once, resources, process, Peers())),
+        Loop("beat", BEAT_S, partial(beat_once, resources, Beats(process))),
         Loop("clock", CHECK_S, partial(resources.clock.keep, resources.db)),
         Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),
     )

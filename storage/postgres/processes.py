@@ -7,22 +7,36 @@ that stood still makes a living process look gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
 
 from storage.postgres.database import Database
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a beat has read: the beats of the other processes, and when this server of Postgres began."""
+
+    others: dict[str, int]
+    server_began_at: datetime
+
 
 _BEAT = """
 WITH own AS (
     INSERT INTO processes AS p (name) VALUES ($1)
     ON CONFLICT (name) DO UPDATE SET beat = p.beat + 1
 )
-SELECT name, beat FROM processes WHERE name <> $1"""
+SELECT coalesce((SELECT json_object_agg(name, beat) FROM processes WHERE name <> $1), '{}')::text AS others,
+       pg_postmaster_start_time() AS server_began_at"""
 
 _FORGET = "DELETE FROM processes WHERE name = ANY($1)"
 
 
-async def beat(db: Database, name: str) -> dict[str, int]:
-    """Count up the beat of this process. Returns the beats of the others."""
-    return {row["name"]: row["beat"] for row in await db.fetch(_BEAT, name)}
+async def beat(db: Database, name: str) -> Seen:
+    """Count up the beat of this process."""
+    row = await db.fetchrow(_BEAT, name)
+    assert row is not None, "a statement without WHERE has a row"
+    return Seen(others=msgspec.json.decode(row["others"], type=dict[str, int]), server_began_at=row["server_began_at"])
 
 
 async def forget(db: Database, names: Sequence[str]) -> None:

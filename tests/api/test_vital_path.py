@@ -34,6 +34,10 @@ FILES_MAX = 26
 CLIMBS_MAX = 4
 
 
+BESIDE = {"runtime/loop.py", "flows/take_over.py", "storage/postgres/processes.py"}
+"""The beat of the process, which may come at any moment and has no part in the callback."""
+
+
 class Trace:
     """Files that ran until the commit, and every step of the walk."""
 
@@ -72,7 +76,7 @@ def _file(frame: FrameType) -> str | None:
     if not path.is_relative_to(ROOT):
         return None
     name = path.relative_to(ROOT).as_posix()
-    return name if name.partition("/")[0] in LAYERS else None
+    return name if name.partition("/")[0] in LAYERS and name not in BESIDE else None
 
 
 def _layer(name: str) -> int:

@@ -82,6 +82,16 @@ def test_one_delivery_probes_a_parked_host(hosts: MerchantHosts, clock: Clock) -
     assert hosts.wait_s("shop") == 2 * OPEN_S
 
 
+def test_after_one_that_hung_a_host_gets_one_at_a_time(hosts: MerchantHosts, clock: Clock) -> None:
+    """A hundred hosts that hung once must not get all that waits for them."""
+    hang(hosts, clock)
+    hosts.parked("shop", "http://shop/a")
+    assert hosts.resumable("shop") == (["http://shop/a"], 1)
+    with hosts.delivery("shop"):
+        assert hosts.wait_s("shop") == TIMEOUT_S
+        assert hosts.resumable("shop") == ([], 0)
+
+
 def test_the_pauses_of_a_parked_host_grow_to_a_minute(hosts: MerchantHosts, clock: Clock) -> None:
     hang(hosts, clock, HUNG_MAX)
     pauses = []

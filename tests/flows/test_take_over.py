@@ -1,11 +1,17 @@
 """Leases of a worker that is gone: taken over within some beats, under a new token; money waits for the lease's end."""
 
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
 from core.decision import Outcome
 from core.evidence import Source
 from core.jobs import Lane
 from core.order import OrderState, OrderStatus
 from flows.query import query_leased, query_scheduled
-from flows.take_over import STILL_BEATS, Peers, beat_once
+from flows.take_over import STILL_BEATS, Beats, beat_once
 from storage.postgres import callbacks, notifications, pending, processes, refunds
 from storage.postgres.pending import Leased
 from tests.flows.conftest import HOOK, FlowHarness
@@ -26,8 +32,8 @@ async def leased_by_killed_worker(harness: FlowHarness, state: OrderState, *, is
 
 async def beat_until_gone(harness: FlowHarness) -> int:
     """Beats of a living worker until one that stands still counts as gone; returns the rows taken over by the last."""
-    peers = Peers()
-    counts = [await beat_once(harness.resources, "alive", peers) for _ in range(STILL_BEATS + 1)]
+    beats = Beats("alive")
+    counts = [await beat_once(harness.resources, beats) for _ in range(STILL_BEATS + 1)]
     assert counts[:-1] == [0] * STILL_BEATS
     return counts[-1]
 
@@ -36,19 +42,19 @@ async def beat_until_gone(harness: FlowHarness) -> int:
 
 
 def test_a_process_is_gone_when_its_beat_stands_still_for_some_of_ours() -> None:
-    peers = Peers()
+    peers = Beats("b")
     assert [peers.gone({"a": 7}) for _ in range(STILL_BEATS)] == [[]] * STILL_BEATS
     assert peers.gone({"a": 7}) == ["a"]
 
 
 def test_a_slow_process_is_not_gone_while_it_beats() -> None:
-    peers = Peers()
+    peers = Beats("b")
     for beat in range(3):
         assert [peers.gone({"slow": beat}) for _ in range(STILL_BEATS)] == [[]] * STILL_BEATS
 
 
 def test_a_process_that_comes_back_is_watched_anew() -> None:
-    peers = Peers()
+    peers = Beats("b")
     for _ in range(STILL_BEATS + 1):
         peers.gone({"a": 7})
     peers.gone({})
@@ -155,7 +161,29 @@ async def test_only_leases_of_the_gone_that_still_last_are_ended(harness: FlowHa
     assert await query_scheduled(harness.resources, state.payments[0].key, 1) is Outcome.STILL_OPEN
 
 
+async def test_after_a_restart_of_postgres_a_process_ends_its_own_leases(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that it could not give back, or never heard of, would keep everybody from their rows."""
+    beats, db, key = Beats("alive"), harness.resources.db, (await harness.placed_order()).payments[0].key
+    assert await beat_once(harness.resources, beats) == 0
+    assert await pending.claim(db, key, LEASE_S) is not None
+    assert await beat_once(harness.resources, beats) == 0
+    beat = processes.beat
+
+    async def beat_after_restart(*args: Any) -> processes.Seen:
+        seen = await beat(*args)
+        return replace(seen, server_began_at=seen.server_began_at + timedelta(minutes=1))
+
+    monkeypatch.setattr(processes, "beat", beat_after_restart)
+    assert await beat_once(harness.resources, beats) == 1
+    assert db.process != "alive", "what is leased from now on is another process's"
+    assert await pending.claim(db, key, LEASE_S) is not None
+    assert await beat_once(harness.resources, beats) == 0
+    assert await pending.claim(db, key, LEASE_S) is None
+
+
 async def test_a_process_that_is_gone_is_forgotten(harness: FlowHarness) -> None:
     await leased_by_killed_worker(harness, await harness.placed_order())
     await beat_until_gone(harness)
-    assert await processes.beat(harness.resources.db, "third") == {"alive": STILL_BEATS + 1}
+    assert (await processes.beat(harness.resources.db, "third")).others == {"alive": STILL_BEATS + 1}

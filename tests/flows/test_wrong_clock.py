@@ -16,6 +16,7 @@ from runtime.clock import Clock
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
 from tests.flows.conftest import FlowHarness
+from worker.__main__ import _lanes
 from worker.loops import upkeep_loops
 
 TEN_MINUTES_S = 600.0
@@ -82,6 +83,15 @@ async def test_a_node_two_hours_off_stores_callbacks_and_leaves_the_work_to_othe
         assert await jobs_taken(wrong.resources) == 0
         assert await jobs_taken(harness.resources) == 1
     assert (await harness.state(state)).order.status is OrderStatus.PAID
+
+
+async def test_no_lane_of_a_worker_claims_while_its_clock_is_far_off(harness: FlowHarness) -> None:
+    resources = harness.resources
+    async with Notifier(resources.settings, resources.clock) as notifier:
+        lanes = _lanes(resources, notifier, None)
+        for is_far_off in (False, True):
+            resources.clock.is_far_off = is_far_off
+            assert {lane._may_claim() for lane in lanes} == {not is_far_off}
 
 
 async def jobs_taken(resources: Resources) -> int:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from core.clocks import FAR_OFF_S
 from core.errors import DatabaseUnavailable
-from runtime.clock import COMPARE_S, RETRY_S, ROUND_TRIP_S_MAX, SAMPLES, Clock
+from runtime.clock import COMPARE_S, RETRY_S, ROUND_TRIP_S_MAX, SAMPLES, WITNESS_KEPT_S, Clock
 from tests.servers import ROOT
 
 NOW = 1_795_000_000.0
@@ -169,6 +169,15 @@ async def test_a_channel_that_was_heard_before_postgres_counts(clock: Clock, wor
     assert clock.read() == world.wall()
     await keep(clock, world)
     assert clock.verdict.state == "contradicted"
+
+
+async def test_a_channel_that_was_not_heard_for_a_day_is_no_witness_any_more(clock: Clock, world: World) -> None:
+    world.postgres_skew_s = -600.0
+    clock.witness(NET, world.now)
+    for seconds, state in ((WITNESS_KEPT_S - 1.0, "contradicted"), (2.0, "corrected")):
+        world.now += seconds
+        await keep(clock, world)
+        assert clock.verdict.state == state
 
 
 async def test_a_channel_that_agrees_with_postgres_lets_it_correct(clock: Clock, world: World) -> None:

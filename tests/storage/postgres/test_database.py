@@ -118,6 +118,43 @@ async def test_connections_to_a_former_primary_are_replaced_by_new_ones(database
             await asyncio.gather(*(db.execute(f"CREATE TABLE kept_{n} ()") for n in range(CONNECTIONS_MAX)))
 
 
+@pytest.mark.parametrize(
+    ("sqlstate", "is_replaced"),
+    [
+        ("25006", True),  # read-only
+        ("57P01", True),  # shuts down
+        ("57P02", True),  # has crashed
+        ("57P03", True),  # starts
+        ("57P04", True),  # its database was dropped
+        ("3D000", True),  # has no such database
+        ("57014", False),  # a statement was cancelled
+        ("53300", False),  # too many connections
+        ("55P03", False),  # a lock was not free
+        ("40P01", False),  # a deadlock
+        ("53100", False),  # a full disk
+    ],
+)
+async def test_connections_are_replaced_by_what_the_server_says(
+    database_url: str, sqlstate: str, *, is_replaced: bool
+) -> None:
+    async with opened(database_url) as db:
+        before = await db.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(DatabaseUnavailable):
+            await db.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
+        assert (await db.fetchval("SELECT pg_backend_pid()") != before) is is_replaced
+
+
+async def test_connections_are_replaced_at_most_once_a_second(database_url: str) -> None:
+    """While a name still leads to the old server, each new connection says the same."""
+    async with opened(database_url) as db:
+        pids = set()
+        for _ in range(20):
+            pids.add(await db.fetchval("SELECT pg_backend_pid()"))
+            with pytest.raises(DatabaseUnavailable):
+                await db.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25006'; END $$")
+        assert len(pids) < 20
+
+
 async def test_a_readiness_check_replaces_connections_to_a_former_primary(database_url: str) -> None:
     """A process that only reads would show what the old server knows for ever."""
     async with connected(database_url) as operator:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import timedelta
-from secrets import token_bytes, token_hex
+from secrets import token_hex
 
 import click
 
 from cli.environment import with_database
+from cli.notify_secrets import new_secret
 from cli.output import Stop, json_option, print_json, print_table, warn
 from cli.spans import Span
 from storage.postgres.api_keys import ALL_SCOPES, ApiKey, Scope, create_api_key, list_api_keys, revoke_api_key
@@ -18,8 +18,6 @@ from storage.sealing import new_master_key
 
 NAME_CHARACTERS_MAX = 100
 PER_MINUTE_MAX = 1_000_000
-NOTIFY_SECRET_BYTES = 32
-"""Standard Webhooks wants 24 to 64."""
 
 
 @click.group(epilog="Example: nodrop keys create shop-backend")
@@ -131,9 +129,10 @@ def notify(*, as_json: bool) -> None:
     """Make an entry for NOTIFY_SECRETS.
 
     Notifications are signed with it, as Standard Webhooks has it; the merchant verifies with the same. Several, with a
-    comma between, all sign: so the merchant can change over at any moment.
+    comma between, all sign: so the merchant can change over at any moment. `nodrop secrets` gives single hosts their
+    own.
     """
-    _secret("notify_secret", "whsec_" + b64encode(token_bytes(NOTIFY_SECRET_BYTES)).decode(), as_json=as_json)
+    _secret("notify_secret", new_secret(), as_json=as_json)
 
 
 def _in_order(scopes: frozenset[Scope]) -> list[str]:

@@ -7,10 +7,10 @@ after n² minutes; after the last attempt it is a dead letter, which an operator
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -24,21 +24,23 @@ from standardwebhooks import Webhook
 
 from core import jobs
 from core.backoff import NextTry
-from core.errors import ConfigurationError, InvalidRequest
+from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from flows.commit import arm_jobs
 from flows.egress import check_notify_url, resolve
 from flows.merchant_hosts import MerchantHosts
 from flows.merchant_http import MerchantHttp, drain_body
+from flows.signers import Signers
 from runtime.clock import Clock
 from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
+from storage.postgres.notify_secrets import read_secrets
+
+NOT_SIGNED = "not_signed"
+"""Status of a delivery that did not begin, because the secrets of its host are not there."""
 
 RETRY_AFTER_MAX_S = 86_400.0
-KEY_BYTES_MIN = 23
-"""https://github.com/standard-webhooks/standard-webhooks: 24 to 64 bytes, and a key of its test vectors has 23."""
-
 HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "identity",
@@ -62,14 +64,21 @@ class Delivery(Struct, frozen=True, kw_only=True):
 class Notifier:
     """Signs and sends. One for each worker process."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        """`clock` None: the system's."""
+    def __init__(self, settings: Settings, clock: Clock | None = None, signers: Signers | None = None) -> None:
+        """`clock` None: the system's. `signers` None: NOTIFY_SECRETS signs for every host."""
         self._clock = clock or Clock()
-        self._signers = [_signer(secret) for secret in settings.notify_keys()]
+        self._signers = signers or Signers(settings)
         self._allow_nets = settings.allowed_nets()
         self._timeout_s = settings.notify_timeout_s
         self.hosts = MerchantHosts(settings.notify_timeout_s)
         self._http = MerchantHttp(settings)
+
+    @classmethod
+    def of_process(cls, resources: Resources) -> Self:
+        """The notifier of a worker process, which signs with the secrets of single hosts too."""
+        settings = resources.settings
+        signers = Signers(settings, partial(read_secrets, resources.db, resources.sealer))
+        return cls(settings, resources.clock, signers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,6 +95,10 @@ class Notifier:
             url = httpx.URL(outgoing.url)
         except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
             return Delivery(ok=False, status="bad_url", is_final=True)
+        try:
+            headers = self._sign(outgoing, await self._signers.of(endpoint_of(url)))
+        except (ConfigurationError, DatabaseUnavailable):
+            return Delivery(ok=False, status=NOT_SIGNED)
         with self.hosts.delivery(parts.hostname or "") as under_way:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -95,7 +108,7 @@ class Notifier:
                     )
                     if not addresses:
                         return Delivery(ok=False, status="address_refused")
-                    response = await self._post(outgoing, url, addresses)
+                    response = await self._post(outgoing, url, addresses, headers)
                 under_way.is_answered = True
             except (TimeoutError, httpcore.TimeoutException):
                 return Delivery(ok=False, status=notifications.TIMED_OUT)
@@ -105,24 +118,31 @@ class Notifier:
             await drain_body(response)
             return _delivery(response.status, response.headers, self._clock.now())
 
-    async def _post(self, outgoing: Outgoing, url: httpx.URL, addresses: Sequence[str]) -> httpcore.Response:
+    async def _post(
+        self, outgoing: Outgoing, url: httpx.URL, addresses: Sequence[str], signature: Mapping[str, str]
+    ) -> httpcore.Response:
         return await self._http.post(
             url,
             addresses,
-            headers={**HEADERS, **self._sign(outgoing)},
+            headers={**HEADERS, **signature},
             body=outgoing.body,
             timeout_s=self._timeout_s,
             is_busy=self.hosts.is_under_way,
         )
 
-    def _sign(self, outgoing: Outgoing) -> dict[str, str]:
+    def _sign(self, outgoing: Outgoing, signers: Sequence[Webhook]) -> dict[str, str]:
         now = self._clock.now()
         body = outgoing.body.decode()
         return {
             "webhook-id": outgoing.id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(signer.sign(outgoing.id, now, body) for signer in self._signers),
+            "webhook-signature": " ".join(signer.sign(outgoing.id, now, body) for signer in signers),
         }
+
+
+def endpoint_of(url: httpx.URL) -> str:
+    """The host of a URL as its secrets are stored: in lower case, an international name in its ASCII form."""
+    return url.raw_host.decode("ascii").removesuffix(".")
 
 
 async def push_notification(resources: Resources, notifier: Notifier, notification_id: str, arm_no: int) -> str:
@@ -232,17 +252,3 @@ def _retry_after_s(text: str, now: datetime) -> float:
     if at.tzinfo is None:
         return 0.0
     return min(max(0.0, (at - now).total_seconds()), RETRY_AFTER_MAX_S)
-
-
-def _signer(secret: str) -> Webhook:
-    """A signer. Padding may be missing; short keys and a missing prefix are typing errors, so they are refused."""
-    text = secret.removeprefix("whsec_")
-    try:
-        key = b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        key = b""
-    if not secret.startswith("whsec_") or len(key) < KEY_BYTES_MIN:
-        raise ConfigurationError(
-            "NOTIFY_SECRETS: each is whsec_ and base64; set it to the output of `python -m cli keys notify`"
-        )
-    return Webhook(b64encode(key).decode())

@@ -44,7 +44,7 @@ async def run(settings: Settings, only: Lane | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with open_resources(settings) as resources, Notifier(settings, resources.clock) as notifier:
+    async with open_resources(settings) as resources, Notifier.of_process(resources) as notifier:
         await resources.clock.begin(resources.db)
         lanes = _lanes(resources, notifier, only)
         loops = lane_loops(resources, lanes[0].process) + (

@@ -51,7 +51,7 @@ async def _open(ctx: dict[str, Any]) -> None:
     stack = ctx["stack"] = AsyncExitStack()
     ctx["resources"] = await stack.enter_async_context(open_resources(_settings))
     await stack.enter_async_context(_kept_clock(ctx["resources"]))
-    ctx["notifier"] = await stack.enter_async_context(Notifier(_settings, ctx["resources"].clock))
+    ctx["notifier"] = await stack.enter_async_context(Notifier.of_process(ctx["resources"]))
 
 
 @asynccontextmanager

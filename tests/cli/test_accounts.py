@@ -19,6 +19,7 @@ from runtime.resources import Resources
 from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from storage.postgres.accounts import enable_account, get_accounts, put_account
+from storage.postgres.notify_secrets import read_secrets
 from storage.sealing import Sealer, new_master_key
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.conftest import DRIVERS
@@ -218,9 +219,17 @@ async def test_after_resealing_the_old_key_is_not_needed_any_more(
     for name in ("main", "other"):
         await nodrop("accounts", "add", name, "--from", str(file))
     await enable_account(resources.db, "other", enabled=False)
+    await nodrop("secrets", "set", "shop.example.com")
     old, new = resources.settings.nodrop_master_keys, new_master_key("second")
     ran = await nodrop("accounts", "reseal", "--json", env={"NODROP_MASTER_KEYS": f"{new},{old}"})
-    assert ran.json == {"resealed": ["main", "other"], "callbacks": 0, "unopened_callbacks": 0}
+    assert ran.json == {
+        "resealed": ["main", "other"],
+        "notify_secrets": ["shop.example.com"],
+        "callbacks": 0,
+        "unopened_callbacks": 0,
+    }
+    assert (await read_secrets(resources.db, Sealer.from_setting(new)))["shop.example.com"]
+    assert await read_secrets(resources.db, Sealer.from_setting(old)) == {"shop.example.com": None}
     accounts = await stored(resources, new)
     assert (accounts["main"].enabled, accounts["other"].enabled) == (True, False)
     assert accounts["main"].credentials["keys"] == {"k1": SECRET}

@@ -28,6 +28,7 @@ from flows.notify import (
     push_notification,
 )
 from flows.query import query_scheduled
+from flows.signers import signer_of
 from runtime.clock import Clock
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing, resend_dead_letters
@@ -108,7 +109,7 @@ async def test_published_signatures_are_made(index: int) -> None:
 
 
 def _signature_of(case: Mapping[str, Any]) -> str:
-    (signer,) = Notifier(replace(SETTINGS, notify_secrets=case["secret"]))._signers
+    signer = signer_of(case["secret"])
     at = datetime.fromtimestamp(case["webhook-timestamp"], UTC)
     signature: str = signer.sign(case["webhook-id"], at, case["payload"])
     return signature
@@ -461,5 +462,5 @@ async def test_a_notification_is_signed_by_the_corrected_time() -> None:
     clock._postgres_base = NOW.timestamp()
     clock._judge()
     async with Notifier(SETTINGS, clock) as notifier:
-        headers = notifier._sign(outgoing_notification("https://shop.test/hook"))
+        headers = notifier._sign(outgoing_notification("https://shop.test/hook"), [signer_of(NOTIFY_SECRETS[0])])
     assert headers["webhook-timestamp"] == str(int(NOW.timestamp()))

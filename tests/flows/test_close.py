@@ -312,7 +312,8 @@ async def test_a_channel_that_may_not_be_called_now_uses_no_attempt_of_the_deadl
 async def test_a_query_under_way_uses_no_attempt_of_the_deadline(harness: FlowHarness) -> None:
     state = await harness.pass_deadline(await harness.placed_order())
     assert await pending.claim(harness.resources.db, state.payments[0].key, 20.0) is not None
-    assert await harness.run_close_job(state) is Outcome.NOT_YET
+    with harness.short_timeouts():
+        assert await harness.run_close_job(state) is Outcome.NOT_YET
     row = await harness.pending_row("", state.order.order_no)
     assert row is not None
     assert row.attempt == 1

@@ -16,9 +16,8 @@ import structlog
 from msgspec.structs import replace
 
 from channels.base import Acknowledgement, Callback
-from channels.transport import CALLING, Calling
 from core import jobs
-from core.admission import CallKind, Urgency
+from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import (
     CallbackRejected,
@@ -136,7 +135,7 @@ async def _verify_by_clocks(
     clock = resources.clock
     if clock.read_other is not None:
         other = datetime.fromtimestamp(clock.read_other(), UTC)
-        with suppress(CallbackStale):
+        with suppress(CallbackStale), account.for_strangers():
             return await account.channel.verify_callback(headers, body, received_at=other), other
     now = datetime.fromtimestamp(clock.read(), UTC)
     return await verify_callback(account, headers, body, now), now
@@ -144,15 +143,12 @@ async def _verify_by_clocks(
 
 async def verify_callback(account: Account, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Callback:
     """The callback, if it is genuine. Raises as `Channel.verify_callback`."""
-    # Anybody can send it: what it makes us ask of the channel has the share of strangers.
-    calling = CALLING.set(Calling(kind=CallKind.VERIFY, urgency=Urgency.STRANGER, gate=account.gate))
     try:
-        return await account.channel.verify_callback(headers, body, received_at=received_at)
+        with account.for_strangers():
+            return await account.channel.verify_callback(headers, body, received_at=received_at)
     except (CallbackRejected, ChannelUnavailable) as error:
         log.warning("callback_rejected", account=account.config.name, reason=type(error).__name__)
         raise
-    finally:
-        CALLING.reset(calling)
 
 
 async def store_callback(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -58,6 +59,15 @@ class Account:
             checkouts=channel.checkouts,
         )
         self.trusts_when_unanswered = config.trust_callback == "when_unanswered"
+
+    @contextmanager
+    def for_strangers(self) -> Iterator[None]:
+        """Give the requests of this block the share of strangers: anybody can send the message that causes them."""
+        token = CALLING.set(Calling(kind=CallKind.VERIFY, urgency=Urgency.STRANGER, gate=self.gate))
+        try:
+            yield
+        finally:
+            CALLING.reset(token)
 
 
 class Accounts:

@@ -6,6 +6,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
+from channels.transport import CALLING
 from core.admission import Admitted, CallKind, Urgency, Wait
 from core.errors import CallbackRejected, ChannelNotCalled, ChannelUnavailable
 from flows.callback import receive_callback
@@ -129,3 +130,20 @@ async def test_every_request_of_a_call_is_admitted(harness: FlowHarness) -> None
     await there.query(order)
     after = [await harness.resources.redis.zcard(key) for key in keys]
     assert [late - early for early, late in zip(before, after, strict=True)] == [1, 1]
+
+
+async def test_what_is_renewed_in_time_is_admitted_beside_strangers(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await harness.resources.accounts.get("main")
+    callings = []
+
+    async def keep_current() -> None:
+        callings.append(CALLING.get())
+
+    monkeypatch.setattr(account.channel, "keep_current", keep_current)
+    assert await harness.resources.accounts.keep_current() == 0
+    [calling] = callings
+    assert calling is not None
+    assert (calling.kind, calling.urgency, calling.gate) == (CallKind.VERIFY, Urgency.FRESH, account.gate)
+    assert CALLING.get() is None

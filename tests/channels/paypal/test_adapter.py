@@ -3,8 +3,7 @@
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from typing import Any, Literal
@@ -18,9 +17,9 @@ from channels.kit.signed_message import recorded_checks
 from channels.paypal.adapter import Paypal
 from channels.paypal.api import RENEW_BEFORE_S
 from channels.paypal.webhook import VERIFICATION
-from channels.transport import CALLING, Calling, Transport
+from channels.transport import Transport
 from core.account import AccountConfig
-from core.admission import CallKind, Urgency
+from core.admission import Urgency
 from core.errors import (
     CallbackForged,
     CaptureDeclined,
@@ -34,6 +33,7 @@ from core.errors import (
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Unclear, Unpaid
 from core.order import Payment
 from tests.channels.conftest import create, httpx_response, rows_in, wire_request
+from tests.channels.gates import Gate, of_a_stranger
 from tests.channels.paypal.checksum import with_checksum_of
 from tests.channels.paypal.driver import (
     CERTIFICATES,
@@ -672,32 +672,6 @@ async def test_a_kept_certificate_is_dropped_when_it_expires(paypal: FakePaypal)
     with pytest.raises(CallbackForged, match="certificate_not_trusted"):
         await verify(adapter, genuine(), received_at=datetime(2099, 1, 2, tzinfo=UTC))
     assert (await verify(adapter, genuine())).evidence is not None
-
-
-class Gate:
-    """Admits requests by urgency, up to a number of strangers' ones, and counts them."""
-
-    def __init__(self, strangers_max: int = 1000) -> None:
-        self.passed: list[Urgency] = []
-        self._strangers_max = strangers_max
-
-    @asynccontextmanager
-    async def __call__(self, kind: CallKind, urgency: Urgency) -> AsyncIterator[None]:
-        if urgency is Urgency.STRANGER and self.passed.count(urgency) >= self._strangers_max:
-            raise ChannelNotCalled("share")
-        assert kind is CallKind.VERIFY
-        self.passed.append(urgency)
-        yield
-
-
-@contextmanager
-def of_a_stranger(gate: Gate) -> Iterator[None]:
-    """As a callback that nobody has verified yet."""
-    token = CALLING.set(Calling(kind=CallKind.VERIFY, urgency=Urgency.STRANGER, gate=gate))
-    try:
-        yield
-    finally:
-        CALLING.reset(token)
 
 
 async def test_invented_certificate_names_have_the_share_of_strangers(paypal: FakePaypal) -> None:

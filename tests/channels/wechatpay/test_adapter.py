@@ -25,6 +25,7 @@ from channels.kit.signed_message import recorded_checks
 from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
 from core.account import AccountConfig
+from core.admission import CallKind, Urgency
 from core.checkout import Payer
 from core.errors import (
     CallbackForged,
@@ -40,6 +41,7 @@ from core.lifecycle import mismatch
 from simulator.kernel.ledger import Row as LedgerRow
 from simulator.wechatpay.bills import bill
 from tests.channels.conftest import rows_in
+from tests.channels.gates import Gate, of_a_call, of_a_stranger
 from tests.channels.reports import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, CallbackRequest, Key, PaymentReport
 from tests.channels.wechatpay.driver import (
     APIV3_KEY,
@@ -257,6 +259,15 @@ async def test_a_query_goes_to_the_second_host_when_the_first_cannot_be_connecte
     channel.unconnectable = {"api.mch.weixin.qq.com"}
     assert isinstance(await channel.adapter.query_payment(ROW), Paid)
     assert channel.hosts == ["api.mch.weixin.qq.com", "api2.mch.weixin.qq.com"]
+
+
+async def test_the_second_host_is_a_request_of_its_own() -> None:
+    """The admission of the call covers one."""
+    channel, gate = FakeChannel(base_url=LIVE), Gate()
+    channel.unconnectable = {"api.mch.weixin.qq.com"}
+    with of_a_call(gate, CallKind.QUERY):
+        await channel.adapter.query_payment(ROW)
+    assert (gate.passed, gate.kinds) == ([Urgency.FRESH], {CallKind.QUERY})
 
 
 async def test_only_queries_go_to_the_second_host() -> None:
@@ -609,6 +620,16 @@ async def test_the_first_list_of_certificates_is_proved_by_the_certificate_in_it
     server = Certificates()
     await server.channel.adapter.keep_current()
     await server.verify()
+
+
+async def test_the_list_of_certificates_is_admitted_and_no_stranger_causes_a_fetch() -> None:
+    server, gate = Certificates(), Gate()
+    with of_a_stranger(gate), pytest.raises(ChannelUnavailable):
+        await server.verify()
+    assert gate.passed == []
+    with of_a_stranger(gate):
+        await server.channel.adapter.keep_current()
+    assert gate.passed == [Urgency.STRANGER], "whatever it is called by"
 
 
 async def test_a_callback_before_the_first_certificate_is_unavailable() -> None:

@@ -90,11 +90,15 @@ class MerchantHosts:
                 urls.add(url)
 
     def resumable(self, host: str) -> tuple[list[str], int]:
-        """The URLs whose notifications wait for this host, and the number of its places that are free now."""
+        """The URLs whose notifications wait for this host, and how many of them the end of a delivery makes due.
+
+        Two of them fill its places within some rounds; more would find them taken, and be put off again.
+        """
         state = self._hosts.get(host)
         if state is None or not state.urls or self.wait_s(host):
             return [], 0
-        return sorted(state.urls), 1 if state.hung else PER_HOST_MAX - len(state.under_way)
+        is_full_soon = state.hung or len(state.under_way) >= PER_HOST_MAX // 2
+        return sorted(state.urls), 1 if is_full_soon else 2
 
     def is_back(self, host: str) -> bool:
         """Whether this host answers again after it was parked; true once."""

@@ -194,7 +194,7 @@ async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: floa
 
 
 async def _resume(resources: Resources, notifier: Notifier, url: str) -> None:
-    """After a delivery: as many parked notifications as the host has places for are due at once."""
+    """After a delivery: some of the notifications that wait for this host are due at once."""
     wait_s = notifier.hosts.wait_s(_host_of(url))
     if wait_s:
         await _park(resources, notifier, url, wait_s)

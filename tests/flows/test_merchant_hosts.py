@@ -154,7 +154,7 @@ def test_a_host_without_work_is_forgotten(hosts: MerchantHosts, clock: Clock) ->
     hang(hosts, clock)
     hosts.parked("shop", "http://shop/a")
     answer(hosts)
-    assert hosts.resumable("shop") == (["http://shop/a"], PER_HOST_MAX)
+    assert hosts.resumable("shop") == (["http://shop/a"], 2)
     hosts.resumed("shop")
     assert vars(hosts)["_hosts"] == {}
 

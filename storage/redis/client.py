@@ -136,13 +136,16 @@ def _cancellations() -> int:
 
 
 TICK_S = 0.01
+TIMER_S = 0.002
+"""A timer of the loop is no more exact than this."""
 
 
 class Patience:
     """Time-out for an answer of Redis that leaves out the lag of this process itself.
 
-    Time is counted in ticks of the event loop, and a tick that comes late counts once: while this process is busy with
-    something else, or gets no processor, no time passes. So it never takes its own lag for the death of Redis.
+    Time is counted in ticks of the event loop, each less what it came late: while this process is busy with something
+    else, or gets no processor, no time passes. So it never takes its own lag for the death of Redis. A process that is
+    busy all the time is stopped by the time-out of the socket.
 
     Raises:
         TimeoutError: at the end of the block, which was cancelled after `limit_s`.
@@ -166,14 +169,14 @@ class Patience:
         await self._timeout.__aexit__(error_type, error, traceback)
 
     def _wait_for_tick(self) -> None:
-        left_s = self._limit_s - self.waited_s
-        if left_s <= 0:
+        if self.waited_s >= self._limit_s:
             self._timeout.reschedule(self._loop.time())
         else:
-            self._timer = self._loop.call_later(min(TICK_S, left_s), self._tick, min(TICK_S, left_s))
+            self._timer = self._loop.call_later(TICK_S, self._tick, self._loop.time() + TICK_S)
 
-    def _tick(self, tick_s: float) -> None:
-        self.waited_s += tick_s
+    def _tick(self, due_at: float) -> None:
+        late_s = max(0.0, self._loop.time() - due_at - TIMER_S)
+        self.waited_s += max(0.0, TICK_S - late_s)
         self._wait_for_tick()
 
 

@@ -81,7 +81,6 @@ class Body:
             raise BodyTooSlow(f"the whole body is expected within {self._timeout_s:g} s") from None
         finally:
             self._waiting.end(self)
-        self.is_unread = False
         return body
 
     async def discard(self) -> None:
@@ -103,12 +102,13 @@ class Body:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
+            self.is_unread = message.get("more_body", False)
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > bytes_max:
                 raise BodyTooLarge(f"at most {bytes_max} bytes")
             chunks.append(chunk)
-            if not message.get("more_body", False):
+            if not self.is_unread:
                 return b"".join(chunks)
 
 

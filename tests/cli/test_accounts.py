@@ -1,3 +1,4 @@
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -555,6 +556,10 @@ async def test_events_that_are_not_sent_are_named(
     (row,) = [row for row in ran.json if row["what"] == "events"]
     assert (row["level"], ran.code) == (level, 0)
     assert says in row["says"]
+    if level == "warning" and channel == "paypal":
+        assert {"CHECKOUT.PAYMENT-APPROVAL.REVERSED", "PAYMENT.CAPTURE.REVERSED"} <= set(
+            re.findall(r"[A-Z.-]+", row["says"])
+        )
 
 
 async def test_a_webhook_of_another_address_is_a_warning(nodrop: Nodrop, tmp_path: Path) -> None:

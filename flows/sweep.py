@@ -40,6 +40,9 @@ POSTPONED = (Outcome.NOT_YET, "busy")
 
 LOOK_AGAIN_S = 1.0
 
+SOON_S = 0.25
+"""Pause before the next look while rows of the last one are under way."""
+
 log = structlog.get_logger()
 
 
@@ -93,11 +96,17 @@ async def sweep_once(settings: Settings, kind: Kind, stop: asyncio.Event) -> int
             limit = min(kind.slots - len(running), settings.sweep_batch)
             rows = await kind.claim(limit) if limit else ()
             count += len(rows)
-            running |= {asyncio.create_task(_work(kind, row, settings.lease_s)) for row in rows}
+            begun = {asyncio.create_task(_work(kind, row, settings.lease_s)) for row in rows}
+            running |= begun
             if not running:
                 break
-            most = 0 if len(rows) < limit else kind.slots - kind.slots // REFILL_PART
-            running = await _wait_for_slots(running, most, settings.sweep_interval_s)
+            if len(rows) == limit:
+                await _wait_for_slots(running, kind.slots - kind.slots // REFILL_PART, settings.sweep_interval_s)
+            elif begun:  # what is done soon may have made more due, whatever hangs
+                await asyncio.wait(begun, timeout=min(SOON_S, settings.sweep_interval_s))
+            else:
+                await asyncio.wait(running, timeout=settings.sweep_interval_s)
+            running = {task for task in running if not task.done()}
     except asyncio.CancelledError:
         for task in running:
             task.cancel()
@@ -127,12 +136,11 @@ async def sweep_again(settings: Settings, kind: Kind, stop: asyncio.Event) -> bo
     return is_postponed
 
 
-async def _wait_for_slots(running: set[asyncio.Task[None]], most: int, within_s: float) -> set[asyncio.Task[None]]:
-    """Wait until at most so many rows are under way, or for `within_s` seconds. Returns those that still are."""
+async def _wait_for_slots(running: set[asyncio.Task[None]], most: int, within_s: float) -> None:
+    """Wait until at most so many rows are under way, or for `within_s` seconds."""
     until = asyncio.get_running_loop().time() + within_s
     while len(running) > most and (left_s := until - asyncio.get_running_loop().time()) > 0:
         _, running = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-    return {task for task in running if not task.done()}
 
 
 async def _work(kind: Kind, row: object, lease_s: float) -> None:

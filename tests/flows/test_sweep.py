@@ -120,6 +120,23 @@ async def test_rows_that_hang_leave_the_other_slots_to_rows_that_are_due_later()
         assert await sweep_once(PROMPT, table.kind, asyncio.Event()) == CONCURRENCY + 2
 
 
+async def test_what_a_row_makes_due_is_swept_at_once_while_another_hangs() -> None:
+    last_done = asyncio.Event()
+
+    async def work(row: int) -> None:
+        if row == 0:
+            await last_done.wait()
+        elif row < 5:
+            table.rows.append(row + 1)
+        else:
+            last_done.set()
+
+    table = Table([0, 1], work)
+    patient = Settings(sweep_interval_s=3600.0, lease_s=3600.0)
+    async with asyncio.timeout(60):
+        assert await sweep_once(patient, table.kind, asyncio.Event()) == 6
+
+
 async def test_a_row_does_not_outlast_its_lease() -> None:
     async def work(_: int) -> None:
         await asyncio.Event().wait()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from statistics import quantiles
 
 import msgspec
 
+from core.settings import read_settings
 from demo.books import read_books
 from demo.open_work import OpenWork
 from demo.stack import Stack
@@ -16,7 +17,9 @@ from simulator.kernel.deliveries import SentAs
 from simulator.kernel.snapshot import LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
-from simulator.oracle.invariants import Invariant, Violation, bounded_load, check
+from simulator.oracle.invariants import check
+from simulator.oracle.violations import Invariant, Violation
+from simulator.oracle.work import Limits, bounded_loads
 from simulator.shoppers.visits import Visit
 from storage.postgres.database import Database
 
@@ -84,9 +87,10 @@ async def gather(
     effects = msgspec.convert(await stack.control("GET", "merchant", "/control/effects"), Effects, strict=False)
     arrivals = await stack.control("GET", "channel", "/control/arrivals")
     books, now = await read_books(db)
-    violations = check(ledger, effects, books, now=now, overdue_s=OVERDUE_S)
+    placed = [visit.order_no for visit in visits if visit.placed]
+    violations = check(ledger, effects, books, now=now, limits=_limits(stack), placed=placed)
     calls = msgspec.convert(arrivals["arrivals"], list[Arrival])
-    violations += _load(calls, stack.rate_per_s)
+    violations += bounded_loads(calls, limits_per_s={}, limit_per_s=stack.rate_per_s)
     events = [(row["order_no"], row["by"], row["at"]) for row in await db.fetch(_PAID_EVENTS)]
     times = _repair_times(ledger, await _paid_at(db))
     broken = Counter(violation.invariant for violation in violations)
@@ -142,12 +146,11 @@ def lines(report: Report) -> list[str]:
     return out
 
 
-def _load(calls: Sequence[Arrival], rate_per_s: int) -> list[Violation]:
-    """I8 for each account by itself."""
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    for call in calls:
-        times[call.merchant_id].append(call.at)
-    return [broken for account in times.values() for broken in bounded_load(account, limit_per_s=rate_per_s)]
+def _limits(stack: Stack) -> Limits:
+    """The limits of work: after its attempts are used up a row is due a day later, in the run's own time."""
+    settings = read_settings(stack.environ)
+    ahead_s = settings.backoff().day_s + settings.payable_margin_s
+    return Limits(overdue_s=OVERDUE_S, ahead_s=ahead_s, lease_s=settings.lease_s)
 
 
 def _count_by_source(events: Sequence[tuple[str, str, datetime]]) -> dict[str, int]:

@@ -12,7 +12,9 @@ from simulator.kernel.simulation import Simulation
 
 
 class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment with its account's name and the counts of its callbacks."""
+    """A payment with its account's name and the counts of its callbacks. `is_payable`: the buyer can pay it now, and
+    its money needs no capture.
+    """
 
     account: str
     merchant_id: str
@@ -31,6 +33,7 @@ class LedgerPayment(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str = ""
     return_url: str | None = None
     pay_url: str = ""
+    is_payable: bool = False
     callbacks: Tally = msgspec.field(default_factory=Tally)
 
 
@@ -92,8 +95,15 @@ def _payment(simulation: Simulation, payment: Payment) -> LedgerPayment:
         callback_url=terms.callback_url,
         return_url=terms.return_url,
         pay_url=simulation.pay_url(payment),
+        is_payable=_is_payable(simulation, payment),
         callbacks=simulation.sender.tallies.get(payment.key) or Tally(),
     )
+
+
+def _is_payable(simulation: Simulation, payment: Payment) -> bool:
+    channel = simulation.channels[simulation.accounts[payment.merchant_id].channel]
+    has_link = payment.link_ends_at is None or simulation.now() < payment.link_ends_at
+    return payment.status is PaymentStatus.UNPAID and has_link and not channel.needs_capture
 
 
 def _refund(simulation: Simulation, refund: Refund) -> LedgerRefund:

@@ -42,6 +42,7 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     """An open case. Resolved cases are not read."""
 
     reason: str
+    detail: str = ""
     order_no: str | None = None
     account: str | None = None
     out_trade_no: str | None = None
@@ -56,17 +57,32 @@ class CallbackRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of an order. Late money pays an order only by its account's policy, or by an operator."""
+
     order_no: str
     version: int
+    kind: str = ""
+    by: str = ""
+
+    @property
+    def is_of_paid_order(self) -> bool:
+        """Whether the order is paid with this event, or was before it."""
+        return self.kind in ("paid", "double_payment") or (self.kind, self.by) == ("paid_late", "operator")
 
 
 class DueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with a due time, of any table: pending, inbox, outbox, refunds."""
+    """A row with a due time, of any table: pending, inbox, outbox, refunds.
+
+    `ref`: of a pending row its payment, or no account and the order's number where it is a deadline. `waits_until`: the
+    moment for which it waits, the end of an order or the last moment for money of a closed payment.
+    """
 
     table: str
     order_no: str
     due_at: datetime
     leased_until: datetime | None = None
+    ref: PaymentRef | None = None
+    waits_until: datetime | None = None
 
 
 class RefundRow(msgspec.Struct, frozen=True, kw_only=True):

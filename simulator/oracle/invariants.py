@@ -5,23 +5,23 @@ and a quiet time has passed. The ledger is the truth; a case excuses only what i
 
     I1 no loss          I2 no false paid     I3 one effect      I4 versions have no gap and no repeat
     I5 acknowledged callbacks are stored     I6 conservation    I7 no stuck work     I8 bounded load
+
+I7 and I8 are in `simulator.oracle.work`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
-from enum import StrEnum
-
-import msgspec
+from datetime import datetime
 
 from simulator.kernel.deliveries import SentAs
 from simulator.kernel.ledger import RefundStatus
 from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
-from simulator.kernel.traffic import busiest_second
 from simulator.merchant.control import Effects
 from simulator.oracle.books import Books, OrderRow, PaymentRef, PaymentRow
+from simulator.oracle.violations import Invariant, Violation
+from simulator.oracle.work import Limits, no_stuck_work, open_work_has_rows
 
 FIRST_VERSION = 1
 MISMATCHES = frozenset({"amount_mismatch", "currency_mismatch"})
@@ -29,45 +29,40 @@ UNKNOWN_SUM = "refund_amount_unknown"
 GONE_BACK = ("refunded_outside", UNKNOWN_SUM)
 """Cases about money that went back without a refund of nodrop's."""
 
-
-class Invariant(StrEnum):
-    I1 = "I1 no loss"
-    I2 = "I2 no false paid"
-    I3 = "I3 one effect"
-    I4 = "I4 legal moves"
-    I5 = "I5 durable acknowledgement"
-    I6 = "I6 conservation"
-    I7 = "I7 no stuck work"
-    I8 = "I8 bounded load"
-
-
-class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """A broken invariant. `order_no` is empty if the order is not known."""
-
-    invariant: Invariant
-    order_no: str
-    sentence: str
+ACCEPTED = "policy accept"
+"""Detail of a case of late money that has paid its order: it excuses no order that is not paid."""
 
 
 def check(
-    ledger: LedgerSnapshot, effects: Effects, books: Books, *, now: datetime, overdue_s: float
+    ledger: LedgerSnapshot,
+    effects: Effects,
+    books: Books,
+    *,
+    now: datetime,
+    limits: Limits,
+    placed: Iterable[str] = (),
 ) -> list[Violation]:
     """Return all violations of I1 to I7.
 
-    `now` is the database's clock when the rows were read; `overdue_s` is how long due work may wait.
+    `now` is the database's clock when the rows were read; `placed` are the numbers of the orders that the merchant was
+    told to be placed.
     """
     by_ref = {PaymentRef(payment.account, payment.out_trade_no): payment for payment in ledger.payments}
     return [
         *no_loss(by_ref, books, ledger.refunds),
+        *no_order_is_gone(books, placed),
+        *nothing_payable_is_closed(by_ref, books),
         *no_false_paid(by_ref, effects, books),
         *one_payment_one_order(ledger, books),
         *paid_money_stays(books),
         *paid_money_is_there(by_ref, ledger.refunds, books),
         *one_effect(effects, books),
         *legal_versions(books),
+        *paid_wins(books),
         *durable_acknowledgement(ledger, books),
         *conservation(ledger, books),
-        *no_stuck_work(books, now=now, overdue_s=overdue_s),
+        *no_stuck_work(books, now=now, limits=limits),
+        *open_work_has_rows(books),
     ]
 
 
@@ -83,7 +78,7 @@ def no_loss(
     outside = _refunded_in_console(ledger_refunds)
     rows = {row.ref: row for row in books.payments}
     orders = {order.order_no: order for order in books.orders}
-    cases = {(case.account, case.out_trade_no, case.reason) for case in books.cases}
+    cases = {(case.account, case.out_trade_no, case.reason) for case in books.cases if case.detail != ACCEPTED}
     for ref, payment in ledger.items():
         if not payment.status.was_paid:
             continue
@@ -120,8 +115,24 @@ def _loss_reason(
     if payment.refunded_amount == payment.amount:
         has_reason = not outside or has_case(*GONE_BACK)
         return None if has_reason else "it was refunded in the console, and no case is open"
-    wanted = "double_payment" if order.status == "paid" else "paid_late"
-    return None if has_case(wanted) else f"its order is {order.status} without it, and no case is open"
+    wanted = {"paid": ("double_payment",), "closed": ("paid_late",)}.get(order.status, ())
+    return None if has_case(*wanted) else f"its order is {order.status} without it, and no case is open"
+
+
+def no_order_is_gone(books: Books, placed: Iterable[str]) -> Iterator[Violation]:
+    """Check that every order that the merchant was told to be placed exists."""
+    for order_no in sorted(set(placed) - {order.order_no for order in books.orders}):
+        yield _violation(
+            Invariant.I1, order_no, "the merchant was told that the order is placed, and it does not exist"
+        )
+
+
+def nothing_payable_is_closed(ledger: dict[PaymentRef, LedgerPayment], books: Books) -> Iterator[Violation]:
+    """Check that no payment is closed here while its channel still takes the buyer's money for it."""
+    for row in books.payments:
+        if row.status == "closed" and row.ref in ledger and ledger[row.ref].is_payable:
+            sentence = f"{_shown(row.ref)} is closed here, and the buyer can still pay it at the channel"
+            yield _violation(Invariant.I1, row.order_no, sentence)
 
 
 # -- I2 ----------------------------------------------------------------------------------------------------------------
@@ -251,6 +262,16 @@ def legal_versions(books: Books) -> Iterator[Violation]:
         yield _violation(Invariant.I4, order_no, "there are events and no order")
 
 
+def paid_wins(books: Books) -> Iterator[Violation]:
+    """Check that an order that was paid once is paid still."""
+    statuses = {order.order_no: order.status for order in books.orders}
+    for event in books.events:
+        status = statuses.get(event.order_no, "paid")
+        if event.is_of_paid_order and status != "paid":
+            sentence = f"the order was paid with version {event.version} ({event.kind}), and is {status} now"
+            yield _violation(Invariant.I4, event.order_no, sentence)
+
+
 def _abbreviated(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")  # noqa: PLR2004 - a line's worth
 
@@ -307,26 +328,6 @@ def _differences(kind: str, there: Counter[tuple[str, str]], here: Counter[tuple
         if sum_there != sum_here:
             sentence = f"{account}: {sum_there} {currency} {kind} at the channel, {sum_here} here"
             yield _violation(Invariant.I6, "", sentence)
-
-
-# -- I7 and I8 ---------------------------------------------------------------------------------------------------------
-
-
-def no_stuck_work(books: Books, *, now: datetime, overdue_s: float) -> Iterator[Violation]:
-    """Check that no row has been due for longer than the bound without a lease."""
-    bound = now - timedelta(seconds=overdue_s)
-    for row in books.due:
-        held_until = row.due_at if row.leased_until is None else max(row.due_at, row.leased_until)
-        if held_until < bound:
-            late_s = (now - held_until).total_seconds()
-            yield _violation(Invariant.I7, row.order_no, f"{row.table} has been due for {late_s:.0f} s")
-
-
-def bounded_load(arrivals: Iterable[float], *, limit_per_s: int) -> Iterator[Violation]:
-    """Check that no window of one second has more calls of an account than its rate."""
-    most = busiest_second(arrivals)
-    if most > limit_per_s:
-        yield _violation(Invariant.I8, "", f"{most} calls within one second, {limit_per_s} allowed")
 
 
 def _violation(invariant: Invariant, order_no: str, sentence: str) -> Violation:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import msgspec
 
@@ -26,6 +27,7 @@ from channels.base import Create
 from channels.sandbox.adapter import Sandbox
 from channels.transport import Transport
 from core.order import Payment, PaymentStatus
+from core.settings import read_settings
 from demo.books import read_books
 from demo.embedded.child import is_alive
 from demo.service import Service
@@ -34,7 +36,9 @@ from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
 from simulator.merchant.notifications import Delivery, Effect
-from simulator.oracle.invariants import Violation, check
+from simulator.oracle.invariants import check
+from simulator.oracle.violations import Violation
+from simulator.oracle.work import Limits, bounded_loads
 from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
@@ -68,6 +72,15 @@ AMOUNT = 8888
 METADATA = {"customer": "ana@customers.example"}
 SLOW_RATE_PER_S = 40
 """Rate of the account `slow` in any second, for all processes together."""
+
+ARRIVAL_WINDOW_S = 0.75
+"""At the channel a shorter time than a second is checked: a process that waits for the processor sends or reads a call
+late, and it falls into the second of its successors. Two processes that each use the whole rate, or a burst above it,
+exceed the limit within this time as well.
+"""
+
+POSTPONED_S = 3600.0
+"""How far `put_off` postpones a query."""
 
 _LEFT = """
 WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)
@@ -117,6 +130,7 @@ class Scenario:
         self.public_url = stack.api_url
         self._began = time.time()
         self._placed: list[str] = []
+        self._acknowledged: set[str] = set()
         self._shops: dict[str, Shop] = {}
         self._logs = {service.log: service.log.stat().st_size for service in (*stack.apis, *stack.workers)}
 
@@ -131,6 +145,7 @@ class Scenario:
         order = OrderRequest(**self.terms(account=account, **terms))
         placed = await self._shop().place(order)
         assert isinstance(placed, ShopOrder), placed
+        self._acknowledged.add(placed.order_no)
         return placed
 
     async def place_many(self, count: int, account: str = "sandbox", **terms: Any) -> list[ShopOrder]:
@@ -147,7 +162,10 @@ class Scenario:
         """Send a POST to the API, with the merchant's key."""
         headers = {"authorization": f"Bearer {self.stack.api_key}", "content-type": "application/json"}
         content = b"" if body is None else msgspec.json.encode(body)
-        return await self.http.post(self.stack.api_urls[api] + path, content=content, headers=headers)
+        response = await self.http.post(self.stack.api_urls[api] + path, content=content, headers=headers)
+        if (path, response.status_code) == ("/v1/orders", 201):
+            self._acknowledged.add(response.json()["order_no"])
+        return response
 
     async def add_payment(self, order: ShopOrder, account: str) -> ShopOrder:
         """Add a payment at another account; return the order."""
@@ -321,7 +339,7 @@ class Scenario:
 
     async def put_off(self, *orders: AnOrder) -> None:
         """Postpone scheduled queries of these orders by an hour."""
-        await self.make_due(*orders, ago_s=-3600.0)
+        await self.make_due(*orders, ago_s=-POSTPONED_S)
 
     async def make_callback_due(self, number: str, *, attempt: int) -> None:
         """Make a callback in the inbox due, at the end of the day for which its payment is looked for."""
@@ -424,7 +442,7 @@ class Scenario:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Stop all faults, close open orders, and wait for the end of all work: then I1 to I7 hold, and no process has
+        """Stop all faults, close open orders, and wait for the end of all work: then I1 to I8 hold, and no process has
         logged an unexpected error, or a text that no log may hold.
         """
         await self.faults()
@@ -438,11 +456,24 @@ class Scenario:
         assert _unexpected_errors(logs) == set()
         assert await leaks(self.stack, self.db, self._placed, logs) == set()
 
-    async def violations(self, *, overdue_s: float = OVERDUE_S) -> list[Violation]:
-        """Return contradictions between the channel's ledger, the merchant's effects and our rows."""
+    async def violations(self, rows: asyncpg.Connection | None = None) -> list[Violation]:
+        """Return contradictions between the channel's ledger, the merchant's effects and our rows, and seconds with
+        more calls of an account than its rate. `rows`: a connection that sees rows of its own.
+        """
         ledger, effects = await self.ledger(), await self.effects()
-        books, now = await read_books(self.db)
-        return check(ledger, effects, books, now=now, overdue_s=overdue_s)
+        books, now = await read_books(rows or self.db)
+        settings = read_settings(self.stack.environ)
+        ahead_s = max(POSTPONED_S, settings.backoff().day_s) + settings.payable_margin_s
+        limits = Limits(overdue_s=OVERDUE_S, ahead_s=ahead_s, lease_s=settings.lease_s)
+        return [
+            *check(ledger, effects, books, now=now, limits=limits, placed=self._acknowledged),
+            *bounded_loads(
+                await self.calls(),
+                limits_per_s={"m-slow": SLOW_RATE_PER_S},
+                limit_per_s=self.stack.rate_per_s,
+                window_s=ARRIVAL_WINDOW_S,
+            ),
+        ]
 
     def _new_logs(self) -> list[bytes]:
         """Return what the web processes and the workers have logged in this scenario."""

@@ -9,17 +9,15 @@ from datetime import datetime
 from redis.asyncio import Redis
 
 from core.admission import Urgency
-from simulator.oracle.invariants import bounded_load
+from simulator.oracle.work import bounded_load
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.admission.local import WINDOW_S
 from storage.redis.admission.script import PREFIX
-from tests.scenarios.scenario import SLOW_RATE_PER_S, Scenario
+from tests.scenarios.scenario import ARRIVAL_WINDOW_S, SLOW_RATE_PER_S, Scenario
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
 
 BACKLOG = 200
-ARRIVAL_WINDOW_S = 0.75
-"""Two processes that each use the whole rate, or a burst above it, exceed the limit within this time as well."""
 
 
 async def test_a_backlog_is_worked_off_at_the_accounts_rate_while_callbacks_go_first(scenario: Scenario) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from simulator.kernel.deliveries import AcknowledgedCallback, SentAs
 from simulator.kernel.ledger import PaymentStatus, RefundStatus
 from simulator.kernel.snapshot import LedgerPayment, LedgerRefund, LedgerSnapshot
+from simulator.kernel.traffic import Arrival
 from simulator.merchant.control import Effects
 from simulator.merchant.notifications import Effect, Violation
 from simulator.oracle.books import (
@@ -22,10 +23,13 @@ from simulator.oracle.books import (
     PaymentRow,
     RefundRow,
 )
-from simulator.oracle.invariants import Invariant, bounded_load, check
+from simulator.oracle.invariants import check
+from simulator.oracle.violations import Invariant
+from simulator.oracle.work import Limits, bounded_load, bounded_loads
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 REF = PaymentRef("main", "number-1")
+LIMITS = Limits(overdue_s=10, ahead_s=3600, lease_s=20)
 
 
 def ledger_payment(number: str = "number-1", **changed: Any) -> LedgerPayment:
@@ -126,14 +130,18 @@ GOOD_BOOKS = Books(
 
 
 def broken(
-    ledger: dict[str, Any] | None = None, effects: dict[str, Any] | None = None, books: dict[str, Any] | None = None
+    ledger: dict[str, Any] | None = None,
+    effects: dict[str, Any] | None = None,
+    books: dict[str, Any] | None = None,
+    placed: tuple[str, ...] = (),
 ) -> list[tuple[Invariant, str]]:
     found = check(
         replace(GOOD_LEDGER, **(ledger or {})),
         replace(GOOD_EFFECTS, **(effects or {})),
         replace(GOOD_BOOKS, **(books or {})),
         now=NOW,
-        overdue_s=10,
+        limits=LIMITS,
+        placed=placed,
     )
     assert all(violation.sentence for violation in found)
     return [(violation.invariant, violation.order_no) for violation in found]
@@ -144,11 +152,15 @@ def test_good_run_has_no_violation() -> None:
 
 
 def test_nothing_at_all_has_no_violation() -> None:
-    assert check(LedgerSnapshot(taken_at=NOW), Effects(), Books(), now=NOW, overdue_s=0) == []
+    assert check(LedgerSnapshot(taken_at=NOW), Effects(), Books(), now=NOW, limits=LIMITS) == []
 
 
 PAYING = order(status="paying", paid_by=None)
 OPEN = payment(status="open", channel_transaction_id=None)
+QUERY = DueRow(table="pending", order_no="order-1", due_at=NOW + timedelta(seconds=60), ref=REF)
+DEADLINE = replace(
+    QUERY, ref=PaymentRef("", "order-1"), due_at=NOW + timedelta(hours=9), waits_until=NOW + timedelta(hours=9)
+)
 SECOND = ledger_payment("number-3")
 SECOND_ROW = payment("number-3", "order-1")
 
@@ -163,7 +175,11 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
         (
             "paid at the channel, open here",
             {
-                "books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)},
+                "books": {
+                    "orders": (PAYING, CLOSED_ORDER),
+                    "payments": (OPEN, CLOSED_PAYMENT),
+                    "due": (QUERY, DEADLINE),
+                },
                 "effects": {"effects": ()},
             },
             {(Invariant.I1, "order-1"), (Invariant.I6, "")},
@@ -174,6 +190,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
                 "books": {
                     "orders": (PAYING, CLOSED_ORDER),
                     "payments": (OPEN, CLOSED_PAYMENT),
+                    "due": (QUERY, DEADLINE),
                     "cases": (case("attempts_exhausted"), case("amount_mismatch"), case("paid_late")),
                 },
                 "effects": {"effects": ()},
@@ -182,7 +199,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
         ),
         (
             "payment paid, its order not",
-            {"books": {"orders": (PAYING, CLOSED_ORDER)}, "effects": {"effects": ()}},
+            {"books": {"orders": (PAYING, CLOSED_ORDER), "due": (DEADLINE,)}, "effects": {"effects": ()}},
             {(Invariant.I1, "order-1")},
         ),
         (
@@ -207,7 +224,11 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             "a wrong amount without a case",
             {
                 "ledger": {"payments": (ledger_payment(amount=900), GOOD_LEDGER.payments[1])},
-                "books": {"orders": (PAYING, CLOSED_ORDER), "payments": (OPEN, CLOSED_PAYMENT)},
+                "books": {
+                    "orders": (PAYING, CLOSED_ORDER),
+                    "payments": (OPEN, CLOSED_PAYMENT),
+                    "due": (QUERY, DEADLINE),
+                },
                 "effects": {"effects": ()},
             },
             {(Invariant.I1, "order-1"), (Invariant.I6, "")},
@@ -348,7 +369,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             "money that went back in the console, without a case",
             {
                 "ledger": GONE,
-                "books": {"orders": (PAYING, CLOSED_ORDER)},
+                "books": {"orders": (PAYING, CLOSED_ORDER), "due": (DEADLINE,)},
                 "effects": {"effects": ()},
             },
             {(Invariant.I1, "order-1")},
@@ -357,7 +378,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             "a part that went back in the console, and the order is not paid",
             {
                 "ledger": PART_GONE,
-                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refunded_outside"),)},
+                "books": {"orders": (PAYING, CLOSED_ORDER), "due": (DEADLINE,), "cases": (case("refunded_outside"),)},
                 "effects": {"effects": ()},
             },
             {(Invariant.I1, "order-1")},
@@ -366,7 +387,7 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             "the merchant ships for money that had gone back",
             {
                 "ledger": GONE,
-                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refunded_outside"),)},
+                "books": {"orders": (PAYING, CLOSED_ORDER), "due": (DEADLINE,), "cases": (case("refunded_outside"),)},
             },
             {(Invariant.I2, "order-1")},
         ),
@@ -474,7 +495,7 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
                 f"money that went back in the console, and the case {reason}",
                 {
                     "ledger": GONE,
-                    "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case(reason),)},
+                    "books": {"orders": (PAYING, CLOSED_ORDER), "due": (DEADLINE,), "cases": (case(reason),)},
                     "effects": {"effects": ()},
                 },
             )
@@ -484,7 +505,11 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
             "a part of it went back in the console, and nobody knows how much",
             {
                 "ledger": PART_GONE,
-                "books": {"orders": (PAYING, CLOSED_ORDER), "cases": (case("refund_amount_unknown"),)},
+                "books": {
+                    "orders": (PAYING, CLOSED_ORDER),
+                    "due": (DEADLINE,),
+                    "cases": (case("refund_amount_unknown"),),
+                },
                 "effects": {"effects": ()},
             },
         ),
@@ -514,7 +539,112 @@ def test_unknown_money_with_a_case_is_visible_and_not_lost() -> None:
     assert found == [(Invariant.I6, "")]
 
 
+UNDER_WAY: dict[str, Any] = {
+    "ledger": {"payments": (ledger_payment(status="unpaid"), GOOD_LEDGER.payments[1])},
+    "effects": {"effects": ()},
+}
+"""The first payment is unpaid at the channel."""
+IN_PROGRESS: dict[str, Any] = {
+    "orders": (PAYING, CLOSED_ORDER),
+    "payments": (OPEN, CLOSED_PAYMENT),
+    "due": (QUERY, DEADLINE),
+}
+"""The first payment is open here."""
+LATE_ORDER = order(status="closed", paid_by=None)
+
+
+def sentences(books: dict[str, Any], placed: tuple[str, ...] = (), **changed: Any) -> list[tuple[Invariant, str]]:
+    """What the oracle says to a payment that is under way, tampered with here or there."""
+    ledger = replace(GOOD_LEDGER, **(UNDER_WAY["ledger"] | changed))
+    found = check(
+        ledger,
+        replace(GOOD_EFFECTS, effects=()),
+        replace(GOOD_BOOKS, **(IN_PROGRESS | books)),
+        now=NOW,
+        limits=LIMITS,
+        placed=placed,
+    )
+    return [(violation.invariant, violation.sentence) for violation in found]
+
+
+def test_a_payment_under_way_has_no_violation() -> None:
+    assert sentences({}, placed=("order-1", "order-2")) == []
+
+
+@pytest.mark.parametrize("status", ["created", "paying"])
+def test_an_open_order_without_its_deadline_is_caught(status: str) -> None:
+    [caught] = sentences({"orders": (replace(PAYING, status=status), CLOSED_ORDER), "due": (QUERY,)})
+    assert caught == (Invariant.I7, f"the order is {status}, and no row ends it at its deadline")
+
+
+def test_an_open_payment_that_nothing_queries_is_caught() -> None:
+    [caught] = sentences({"due": (DEADLINE,)})
+    assert caught == (Invariant.I7, "main/number-1 is open, and no row queries it")
+
+
+def test_a_row_due_in_the_far_future_is_caught() -> None:
+    assert sentences({"due": (replace(QUERY, due_at=NOW + timedelta(hours=1)), DEADLINE)}) == []
+    [caught] = sentences({"due": (replace(QUERY, due_at=NOW + timedelta(days=365)), DEADLINE)})
+    assert caught == (Invariant.I7, "pending is due 31536000 s after what it waits for, 3600 at most")
+
+
+def test_a_deadline_long_after_its_order_is_caught() -> None:
+    [caught] = sentences({"due": (QUERY, replace(DEADLINE, due_at=NOW + timedelta(hours=11)))})
+    assert caught == (Invariant.I7, "pending is due 7200 s after what it waits for, 3600 at most")
+
+
+def test_a_row_leased_into_the_far_future_is_caught() -> None:
+    due = replace(QUERY, due_at=NOW)
+    assert sentences({"due": (replace(due, leased_until=NOW + timedelta(seconds=20)), DEADLINE)}) == []
+    [caught] = sentences({"due": (replace(due, leased_until=NOW + timedelta(seconds=999)), DEADLINE)})
+    assert caught == (Invariant.I7, "pending is leased for 999 s more, 20 at most")
+
+
+def test_an_order_that_was_placed_and_is_gone_is_caught() -> None:
+    [caught] = sentences({}, placed=("order-1", "order-2", "order-9"))
+    assert caught == (Invariant.I1, "the merchant was told that the order is placed, and it does not exist")
+
+
+def test_a_payment_closed_here_and_payable_there_is_caught() -> None:
+    payable = ledger_payment("number-2", status="unpaid", is_payable=True)
+    [caught] = sentences({}, payments=(UNDER_WAY["ledger"]["payments"][0], payable))
+    assert caught == (Invariant.I1, "main/number-2 is closed here, and the buyer can still pay it at the channel")
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"), [("closed", "policy accept"), ("paying", "policy flag"), ("created", "policy refund")]
+)
+def test_an_old_case_of_late_money_excuses_no_order_that_it_has_paid_or_that_is_open(status: str, detail: str) -> None:
+    """Late money that the account's policy accepts pays the order, and its case stays open beside it."""
+    books = {
+        "orders": (replace(LATE_ORDER, status=status), CLOSED_ORDER),
+        "cases": (replace(case("paid_late"), detail=detail),),
+        "due": (DEADLINE,),
+    }
+    assert broken(books=books, effects={"effects": ()}) == [(Invariant.I1, "order-1")]
+
+
+@pytest.mark.parametrize(("kind", "by"), [("paid", "query"), ("double_payment", "callback"), ("paid_late", "operator")])
+def test_an_order_that_was_paid_and_is_not_any_more_is_caught(kind: str, by: str) -> None:
+    event = EventRow(order_no="order-1", version=2, kind=kind, by=by)
+    books = {
+        "orders": (LATE_ORDER, CLOSED_ORDER),
+        "cases": (replace(case("paid_late"), detail="policy flag"),),
+        "events": (GOOD_BOOKS.events[0], event, *GOOD_BOOKS.events[2:]),
+    }
+    assert broken(books=books, effects={"effects": ()}) == [(Invariant.I4, "order-1")]
+    assert broken(books={"events": books["events"]}) == []
+
+
 def test_more_than_the_rate_in_any_second_is_caught() -> None:
     times = [0.0, 0.9, 1.1, 1.2, 1.8]
     assert list(bounded_load(times, limit_per_s=4)) == []
     assert [violation.invariant for violation in bounded_load(times, limit_per_s=3)] == [Invariant.I8]
+
+
+def test_the_rate_of_each_account_is_its_own() -> None:
+    calls = [Arrival(at, account, "query", "") for account in ("m-1", "m-2") for at in (0.0, 0.5, 0.9)]
+    assert list(bounded_loads(calls, limits_per_s={}, limit_per_s=3)) == []
+    [caught] = bounded_loads(calls, limits_per_s={"m-2": 2}, limit_per_s=3)
+    assert (caught.invariant, caught.sentence) == (Invariant.I8, "3 calls within one second, 2 allowed m-2")
+    assert list(bounded_loads(calls, limits_per_s={"m-2": 2}, limit_per_s=3, window_s=0.75)) == []

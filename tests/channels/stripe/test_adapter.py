@@ -523,6 +523,15 @@ async def test_a_statement_has_the_charges_amount_and_not_the_converted_one() ->
     assert (getattr(row_, "amount", None), getattr(row_, "currency", None)) == (AMOUNT, "CNY")
 
 
+async def test_a_statement_has_bank_payments_and_their_refunds() -> None:
+    """Money by a bank debit or transfer is a `payment` and not a `charge` there, its refund a `payment_refund`."""
+    lines = [json.loads(line) for line in DRIVER.statement.splitlines()]
+    assert [line["type"] for line in lines] == ["charge", "refund"]
+    by_bank = [line | {"type": type_} for line, type_ in zip(lines, ("payment", "payment_refund"), strict=True)]
+    statement = BytesIO(b"".join(json.dumps(line).encode() + b"\n" for line in by_bank))
+    assert tuple(respond_with({}).channel.parse_statement(statement)) == DRIVER.statement_rows
+
+
 # -- with the far side -------------------------------------------------------------------------------------------------
 
 

@@ -541,6 +541,21 @@ async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> No
     assert verified.evidence.channel_account == "other:1600000009"
 
 
+@pytest.mark.parametrize("moved", ["", "first line", '{"resource_type":"encrypt-resource"}'])
+async def test_a_line_feed_in_the_nonce_does_not_move_lines_of_a_signed_body_out_of_it(moved: str) -> None:
+    """The signed string separates nonce and body by a line feed: a body of two lines, and a nonce of two lines before
+    a body of one, are the same string with the same signature.
+    """
+    callback = callback_request(genuine())
+    nonce = callback.headers["wechatpay-nonce"]
+    string = f"{int(NOW.timestamp())}\n{nonce}\n{moved}\n".encode() + callback.body + b"\n"
+    signature = base64.b64encode(keys().theirs[Key.NEW].sign(string, padding.PKCS1v15(), SHA256())).decode()
+    headers = callback.headers | {"wechatpay-nonce": f"{nonce}\n{moved}", "wechatpay-signature": signature}
+    with recorded_checks() as checks, pytest.raises(CallbackForged):
+        await FakeChannel().adapter.verify_callback(headers, callback.body, received_at=NOW)
+    assert not any(check.is_good for check in checks)
+
+
 async def test_every_signature_check_is_recorded_with_its_string() -> None:
     callback = callback_request(genuine())
     with recorded_checks() as checks:

@@ -12,6 +12,9 @@ from simulator.kernel.traffic import Arrival, busiest_second
 from simulator.oracle.books import Books, DueRow, PaymentRef
 from simulator.oracle.violations import Invariant, Violation
 
+READING_S = 5.0
+"""A row may be leased or scheduled between the instant of the rows and their reading, on a busy machine."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of work, in seconds. `overdue_s`: how long due work may wait for a process. `ahead_s`: how far ahead the
@@ -68,10 +71,10 @@ def bounded_loads(
 
 def _stuck_reason(row: DueRow, now: datetime, limits: Limits) -> str | None:
     """Return why this row is not worked on as it should be, or None."""
-    if row.leased_until is not None and row.leased_until > now + timedelta(seconds=limits.lease_s):
+    if row.leased_until is not None and row.leased_until > now + timedelta(seconds=limits.lease_s + READING_S):
         return f"is leased for {(row.leased_until - now).total_seconds():.0f} s more, {limits.lease_s:.0f} at most"
     waits_until = now if row.waits_until is None else max(now, row.waits_until)
-    if row.due_at > waits_until + timedelta(seconds=limits.ahead_s):
+    if row.due_at > waits_until + timedelta(seconds=limits.ahead_s + READING_S):
         ahead_s = (row.due_at - waits_until).total_seconds()
         return f"is due {ahead_s:.0f} s after what it waits for, {limits.ahead_s:.0f} at most"
     held_until = row.due_at if row.leased_until is None else max(row.due_at, row.leased_until)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, Protocol
 
-import asyncpg
 import msgspec
 
 from simulator.oracle.books import Books
-from storage.postgres.database import Database
 
 _BOOKS = """
 SELECT json_build_object(
@@ -56,7 +55,13 @@ SELECT json_build_object(
 )::text AS books, now() AS now"""
 
 
-async def read_books(db: Database | asyncpg.Connection) -> tuple[Books, datetime]:
+class Rows(Protocol):
+    """A database, or one connection that sees what its transaction has changed."""
+
+    async def fetchrow(self, sql: str, /, *args: object) -> Any: ...  # noqa: ANN401 - a row
+
+
+async def read_books(db: Rows) -> tuple[Books, datetime]:
     """Return all rows at one instant, and that instant by the database's clock."""
     row = await db.fetchrow(_BOOKS)
     assert row is not None

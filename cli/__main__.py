@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
+        "audit": Lazy("cli.audit:audit", "What people did."),
         "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never received."),
     }
 )

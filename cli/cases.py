@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cli.audit import this_act
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.order import CaseReason
@@ -57,6 +58,7 @@ def resolve(case_id: int, *, resolution: str, by: str) -> None:
     """
     if not resolution.strip() or not by.strip():
         raise click.UsageError("--resolution and --by say what was done and by whom: neither may be empty")
-    if not with_database(lambda db: resolve_case(db, case_id, resolution=resolution.strip(), by=by.strip())):
+    act = this_act(str(case_id), by=by.strip())
+    if not with_database(lambda db: resolve_case(db, case_id, resolution=resolution.strip(), by=by.strip()), act=act):
         raise Stop(f"there is no open case {case_id}; `nodrop cases list` shows them")
     click.echo(f"resolved case {case_id}")

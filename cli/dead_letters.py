@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core import jobs
@@ -51,7 +52,7 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
     """
     if (notification_id is None) is not is_all:
         raise click.UsageError("name one notification by its ID, or all of them by --all")
-    sent = with_resources(lambda resources: _resend(resources, notification_id))
+    sent = with_resources(lambda resources: _resend(resources, notification_id), act=this_act(notification_id or "all"))
     if notification_id is not None and not sent:
         raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
     if as_json:

@@ -18,6 +18,7 @@ from core.errors import ConfigurationError, DatabaseUnavailable, NodropError
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
     from core.settings import Settings
     from runtime.resources import Resources
+    from storage.postgres.audit import Act
     from storage.postgres.database import Database
 
 _T = TypeVar("_T")
@@ -29,7 +30,7 @@ _SQLSTATES = {
     "3D000": "Postgres has no database with the name in DATABASE_URL: create it, or set another name",
     "42P01": "a table is missing in the database: run `nodrop migrate`",
     "42703": "a column is missing in the database: run `nodrop migrate`",
-    "42501": "Postgres does not let the user in DATABASE_URL do this: it needs to own the tables",
+    "42501": "Postgres does not let the user do this: run `nodrop migrate` with the owner in DIRECT_DATABASE_URL",
     "55P03": "a table was locked for too long by another statement: try again",
 }
 
@@ -47,8 +48,10 @@ def current_settings(*required: str) -> Settings:
     return settings
 
 
-def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
-    """The result of `work` on the database: for commands that need no channel and no Redis."""
+def with_database(work: Callable[[Database], Awaitable[_T]], *, act: Act | None = None) -> _T:
+    """The result of `work` on the database: for commands that need no channel and no Redis. `act` is what the command
+    is about to do, which is written first; None: it only reads.
+    """
     from storage.postgres.database import Database
 
     settings = current_settings("database_url")
@@ -57,6 +60,7 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
         db = Database.from_settings(settings)
         await db.open()
         try:
+            await _write(db, act)
             return await work(db)
         finally:
             await db.close()
@@ -65,8 +69,10 @@ def with_database(work: Callable[[Database], Awaitable[_T]]) -> _T:
     return asyncio.run(run())
 
 
-def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
-    """The result of `work` with the resources of a worker: for commands that call a channel or arm a job."""
+def with_resources(work: Callable[[Resources], Awaitable[_T]], *, act: Act | None = None) -> _T:
+    """The result of `work` with the resources of a worker: for commands that call a channel or arm a job. `act` as in
+    `with_database`.
+    """
     from runtime.resources import open_resources
 
     settings = current_settings()
@@ -75,10 +81,18 @@ def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
         async with open_resources(settings) as resources:
             with suppress(DatabaseUnavailable):  # which the work says itself
                 await resources.clock.keep(resources.db)
+            await _write(resources.db, act)
             return await work(resources)
 
     log_to_stderr()
     return asyncio.run(run())
+
+
+async def _write(db: Database, act: Act | None) -> None:
+    if act is not None:
+        from storage.postgres.audit import write_act
+
+        await write_act(db, act)
 
 
 def log_to_stderr(level: str = "warning") -> None:

@@ -8,6 +8,7 @@ from secrets import token_hex
 
 import click
 
+from cli.audit import this_act
 from cli.environment import with_database
 from cli.notify_secrets import new_secret
 from cli.output import Stop, json_option, print_json, print_table, warn
@@ -63,7 +64,7 @@ def create(
             requests_per_minute=per_minute,
         )
 
-    key, text = with_database(make)
+    key, text = with_database(make, act=this_act(name, scopes=list(scopes) or "all"))
     if as_json:
         print_json({"id": key.id, "name": key.name, "scopes": _in_order(key.scopes), "key": text})
         return
@@ -107,7 +108,7 @@ def revoke(key_id: str) -> None:
 
     Ten seconds later no process takes it any more.
     """
-    if not with_database(lambda db: revoke_api_key(db, key_id)):
+    if not with_database(lambda db: revoke_api_key(db, key_id), act=this_act(key_id)):
         raise Stop(f"there is no valid API key with the id {key_id}; `nodrop keys list` shows them")
     click.echo(f"revoked {key_id}; within ten seconds no process takes it any more")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.audit import this_act
 from cli.environment import current_settings, with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
 
@@ -117,7 +118,7 @@ def remove(host: str, *, as_json: bool) -> None:
     from storage.postgres.notify_secrets import delete_secrets
 
     host = _host(host)
-    if not with_database(lambda db: delete_secrets(db, host)):
+    if not with_database(lambda db: delete_secrets(db, host), act=this_act(host)):
         raise Stop(f"{host} has no secrets of its own; `nodrop secrets list` shows the hosts that have")
     if as_json:
         print_json({"host": host, "signing": 0})
@@ -201,7 +202,7 @@ def _change(settings: Settings, host: str, put: _Put, *, made: str | None, as_js
     from storage.sealing import Sealer
 
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    signing = len(with_database(lambda db: put(db, sealer)))
+    signing = len(with_database(lambda db: put(db, sealer), act=this_act(host)))
     if as_json:
         print_json({"host": host, "signing": signing} | ({} if made is None else {"secret": made}))
         return

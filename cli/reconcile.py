@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
 
+from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
 from cli.progress import Progress
@@ -119,7 +120,10 @@ def reconcile(
         raise Wrong(f"{file} is empty: a statement has a header at least")
     scope = Scope(account=account, day=None if day is None else day.date(), file=file, dry_run=dry_run)
     limit = DIFFERENCES_MAX if is_all else SHOWN
-    run, differences = with_resources(lambda resources: _reconcile(resources, scope, unknown, limit))
+    run, differences = with_resources(
+        lambda resources: _reconcile(resources, scope, unknown, limit),
+        act=this_act(account, of=str(file or scope.day or "yesterday"), dry_run=dry_run),
+    )
     _print(run, differences, as_json=as_json, limit=limit)
     if run.status == "failed":
         raise Stop(f"{run.last_error}; the rows that were read are worked on: run it again with a whole statement")

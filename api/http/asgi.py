@@ -211,6 +211,8 @@ class App(Generic[C]):
             # A body that the route does not take stays unread, and the connection is closed after the response.
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
         )
+        if key is not None and route.is_of_a_person:
+            await self.keys.record(key, route.endpoint.operation_id, "/".join(match.params.values()))
         token = acting_key.set(None if key is None else key.id)
         try:
             return await route.endpoint.respond(self.context, request)

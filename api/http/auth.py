@@ -16,6 +16,7 @@ from typing import NamedTuple
 from api.http.errors import Forbidden, Unauthorized
 from core.errors import TooManyRequests
 from storage.postgres.api_keys import ApiKey, Scope, digest_of, find_api_key, set_last_used
+from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.database import Database
 
 KEPT_S = 10.0
@@ -58,6 +59,12 @@ class ApiKeys:
         if scope not in key.scopes:
             raise Forbidden(f"this needs a key with the scope `{scope}`; {key.id} has {_listed(key)}")
         return key
+
+    async def record(self, key: ApiKey, action: str, subject: str) -> None:
+        """Write the act of a person before it is done. Raises DatabaseUnavailable."""
+        await write_act(
+            self._db, Act(by=key.id, via=Via.API, action=action, subject=subject, detail={"name": key.name})
+        )
 
     async def write_last_uses(self) -> int:
         """Store the uses since the last time; how many keys there were. Raises DatabaseUnavailable."""

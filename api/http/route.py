@@ -107,3 +107,8 @@ class Route(Generic[C]):
     def __post_init__(self) -> None:
         if (self.auth is Auth.API_KEY) is not (self.scope is not None):
             raise ValueError(f"{self.method} {self.pattern}: a route has a scope exactly when it takes an API key")
+
+    @property
+    def is_of_a_person(self) -> bool:
+        """Whether each call is an act of a person, which is written down before it is done."""
+        return self.scope is Scope.OPERATE

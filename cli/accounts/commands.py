@@ -6,6 +6,7 @@ import asyncio
 
 import click
 
+from cli.audit import this_act
 from cli.environment import current_settings, log_to_stderr, with_database
 from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
@@ -37,7 +38,10 @@ def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
     account = _read(name, source)
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    is_new, warnings = with_database(lambda db: _put(db, sealer, account, replace=replace))
+    is_new, warnings = with_database(
+        lambda db: _put(db, sealer, account, replace=replace),
+        act=this_act(name, channel=account.channel, replace=replace),
+    )
     for warning in warnings:
         warn(warning)
     callback_url = f"{settings.public_url.rstrip('/')}/callbacks/{name}"
@@ -62,7 +66,7 @@ def rotate(name: str, source: str, *, as_json: bool) -> None:
 
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    not_kept = with_database(lambda db: rotate_account(db, sealer, name, source))
+    not_kept = with_database(lambda db: rotate_account(db, sealer, name, source), act=this_act(name))
     for key in not_kept:
         warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
     if as_json:
@@ -145,7 +149,7 @@ def reseal(*, as_json: bool) -> None:
     """
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    names, hosts, bodies = with_database(lambda db: _reseal(db, sealer))
+    names, hosts, bodies = with_database(lambda db: _reseal(db, sealer), act=this_act())
     if as_json:
         counts = {"callbacks": bodies.sealed, "unopened_callbacks": bodies.unopened}
         print_json({"resealed": names, "notify_secrets": hosts, **counts})
@@ -209,5 +213,5 @@ def _check_replaceable(existing: AccountRow, account: AccountConfig, *, replace:
 
 
 def _switch(name: str, *, enabled: bool) -> None:
-    if not with_database(lambda db: enable_account(db, name, enabled=enabled)):
+    if not with_database(lambda db: enable_account(db, name, enabled=enabled), act=this_act(name)):
         raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")

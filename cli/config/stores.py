@@ -16,6 +16,7 @@ from runtime.clock import Clock
 from runtime.identity import check_identity
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts
 from storage.postgres.api_keys import list_api_keys
+from storage.postgres.audit import can_change_acts
 from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
 from storage.redis.address import redis_address
@@ -72,12 +73,20 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         keys = sum(key.valid for key in await list_api_keys(db))
         hint = "none: `nodrop keys create NAME` makes one"
         yield Finding("API keys", Level.OK if keys else Level.WARNING, f"{keys} valid" if keys else hint)
+        yield await _audit(db)
         for finding in await _accounts(db, settings):
             yield finding
     except Exception as error:  # noqa: BLE001 - a bug is raised again
         yield Finding("Postgres", Level.ERROR, _message(error))
     finally:
         await db.close()
+
+
+async def _audit(db: Database) -> Finding:
+    if await can_change_acts(db):
+        text = "one role: the user of DATABASE_URL can change these rows; docs/operations.md has two that prevent it"
+        return Finding("audit", Level.OK, text)
+    return Finding("audit", Level.OK, "two roles: the user of DATABASE_URL adds rows and cannot change them")
 
 
 async def _server(db: Database, settings: Settings) -> Finding:

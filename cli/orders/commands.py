@@ -13,6 +13,7 @@ import click
 
 from api.v1.schemas import OrderView
 from api.v1.views import view_order
+from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.orders.personal_data import erase, export
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
@@ -129,7 +130,7 @@ def refresh(order_no: str, *, as_json: bool) -> None:
     Under the account's rate limit, as every query; what the channel says is committed as always. Prints the new entries
     of the timeline. Exit code 1 when the channel was not asked or gave no clear answer.
     """
-    refreshed = with_resources(lambda resources: _refresh(resources, order_no))
+    refreshed = with_resources(lambda resources: _refresh(resources, order_no), act=this_act(order_no))
     if as_json:
         order = _view(refreshed.state)
         print_json({"order": order, "timeline": refreshed.entries})
@@ -155,7 +156,7 @@ def close(order_no: str, *, as_json: bool) -> None:
     """
     from flows.close import request_close
 
-    state = with_resources(lambda resources: request_close(resources, order_no))
+    state = with_resources(lambda resources: request_close(resources, order_no), act=this_act(order_no))
     if as_json:
         print_json(_view(state))
     else:
@@ -178,7 +179,9 @@ def accept(order_no: str, *, by: str, as_json: bool) -> None:
 
     if not by.strip():
         raise click.UsageError("--by says who decides: it may not be empty")
-    state = with_resources(lambda resources: accept_late(resources, order_no, by=by.strip()))
+    state = with_resources(
+        lambda resources: accept_late(resources, order_no, by=by.strip()), act=this_act(order_no, by=by.strip())
+    )
     if as_json:
         print_json(_view(state))
     else:
@@ -205,7 +208,10 @@ def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: boo
     if not yes:
         before = with_database(lambda db: find(db, order_no)).state
         click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
-    state = with_resources(lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()))
+    state = with_resources(
+        lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()),
+        act=this_act(order_no, by=by.strip(), out_trade_no=out_trade_no),
+    )
     refunds = [row for row in _view(state).refunds if row.out_trade_no == out_trade_no]
     if as_json:
         print_json(refunds[-1])

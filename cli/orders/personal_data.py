@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from api.v1.views import view_order
+from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.output import json_option, print_json
 
@@ -31,7 +32,7 @@ def export(order_no: str, *, as_json: bool) -> None:
     async def read(db: Database) -> dict[str, list[dict[str, Any]]]:
         return await export_order(db, sealer, order_no)
 
-    tables = with_database(read)
+    tables = with_database(read, act=this_act(order_no))
     if not tables["orders"]:
         raise NotFound(f"there is no order {order_no}")
     print_json(tables)
@@ -58,7 +59,8 @@ def erase(order_no: str, *, by: str, dead_letters: bool, yes: bool, as_json: boo
         with_resources(lambda resources: check_erasable(resources, order_no, dead_letters=dead_letters))
         click.confirm(f"Erase what is personal about order {order_no}, for ever?", abort=True, err=True)
     erased = with_resources(
-        lambda resources: erase_order(resources, order_no, by=by.strip(), dead_letters=dead_letters)
+        lambda resources: erase_order(resources, order_no, by=by.strip(), dead_letters=dead_letters),
+        act=this_act(order_no, by=by.strip(), dead_letters=dead_letters),
     )
     if as_json:
         print_json({"order": view_order(erased.state, current_settings().public_url), "rows": erased.rows})

@@ -33,13 +33,37 @@ CREATE TABLE IF NOT EXISTS migrations (
 
 _RECORD = "INSERT INTO migrations (name, sha256) VALUES ($1, $2)"
 
+_IS_ANOTHER_ROLE = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolname <> current_user)"
+
+# Of the owner's own tables: others may share the schema. What was granted before by somebody else is taken back.
+_GRANTS = """
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), $1::text)
+UNION ALL
+SELECT format('REVOKE ALL ON %s FROM %I', oid::regclass, $1::text)
+  FROM pg_class WHERE oid IN ('audit'::regclass, 'migrations'::regclass)
+UNION ALL
+SELECT format('GRANT %s ON %s TO %I',
+              CASE relname WHEN 'audit' THEN 'SELECT, INSERT'
+                           WHEN 'migrations' THEN 'SELECT'
+                           ELSE 'SELECT, INSERT, UPDATE, DELETE' END, oid::regclass, $1::text)
+  FROM pg_class
+ WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+   AND pg_has_role(current_user, relowner, 'USAGE')
+UNION ALL
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, $1::text)
+  FROM pg_proc
+ WHERE pronamespace = current_schema()::regnamespace AND pg_has_role(current_user, proowner, 'USAGE')
+   AND proname IN ('make_observations', 'move_observations', 'drop_observations')"""
+
 _COMMENT = re.compile(r"--[^\n]*")
 _CONCURRENT = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS ([a-z_0-9]+) [^;]+;?")
 _IS_INVALID = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
 
 
-async def migrate(url: str, tls: str = "") -> list[str]:
+async def migrate(url: str, tls: str = "", *, application: str | None = None) -> list[str]:
     """Apply what is missing; returns the names of what was applied now. Use a direct address, not a pooler's.
+
+    `application` is the role of web and worker, if it is another than that of `url`: it is granted what they need.
 
     Raises:
         ConfigurationError: an applied migration has been edited, or the server is older than Postgres 15.
@@ -50,7 +74,16 @@ async def migrate(url: str, tls: str = "") -> list[str]:
         if version.major < VERSION_MIN:
             raise ConfigurationError(f"DATABASE_URL: Postgres {version.major} is too old; {VERSION_MIN} is the oldest")
         await _lock(connection)
-        return await _apply(connection)
+        done = await _apply(connection)
+        if application is not None:
+            await _grant(connection, application)
+        return done
+
+
+async def is_another_role(url: str, tls: str, application: str) -> bool:
+    """Whether `application` is a role, and not the one of `url`. A pooler's user may be no role of Postgres."""
+    async with _connection(url, tls) as connection:
+        return bool(await connection.fetchval(_IS_ANOTHER_ROLE, application))
 
 
 async def missing_migrations(url: str, tls: str = "") -> list[str]:
@@ -59,6 +92,14 @@ async def missing_migrations(url: str, tls: str = "") -> list[str]:
         known = await connection.fetchval("SELECT to_regclass('migrations') IS NOT NULL")
         applied = {row["name"] for row in await connection.fetch("SELECT name FROM migrations")} if known else set()
         return [name for name, _ in _numbered() if name not in applied]
+
+
+async def _grant(connection: Any, role: str) -> None:
+    """Grant what web, worker and commands need, and no more of `audit` than to add and read rows."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{_QUEUE_S}s'")
+        for statement in await connection.fetch(_GRANTS, role):
+            await connection.execute(statement[0])
 
 
 @asynccontextmanager

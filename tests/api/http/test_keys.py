@@ -8,9 +8,11 @@ from api.http.auth import LAST_USED_S
 from api.http.route import Auth, Route, plain
 from api.ops import healthz
 from api.routes import table
+from core.errors import DatabaseUnavailable
 from flows.close import request_close
 from runtime.resources import Resources
 from storage.postgres.api_keys import Scope, create_api_key
+from storage.postgres.audit import list_acts
 from tests.api.conftest import terms
 from tests.api.driver import Client
 
@@ -128,3 +130,33 @@ async def test_a_change_without_a_key_names_none(client: Client, account: str, r
     await request_close(resources, order["order_no"])
     sql = "SELECT api_key FROM order_events WHERE kind = 'closed'"
     assert await resources.db.fetchval(sql) is None
+
+
+async def test_what_a_person_does_by_the_api_is_written_before_it_is_done(
+    app: App[Context], resources: Resources, account: str, client: Client
+) -> None:
+    """Calls of the scope `operate`, also one that comes to nothing, and no others."""
+    order = (await client.post("/v1/orders", terms(account=account))).json
+    person, text = await create_api_key(resources.db, "alice", scopes=[Scope.OPERATE, Scope.READ])
+    alice = Client(app, api_key=text)
+    await alice.get(f"/v1/orders/{order['order_no']}")
+    assert await list_acts(resources.db, limit=10) == []
+    await alice.post(f"/v1/orders/{order['order_no']}/close")
+    assert (await alice.post("/v1/orders/A-unknown/close")).status == 404
+    later, act = await list_acts(resources.db, limit=10)
+    assert (act.by, act.via, act.action, act.subject) == (person.id, "api", "orders_close", order["order_no"])
+    assert act.detail == {"name": "alice"}
+    assert later.subject == "A-unknown"
+
+
+async def test_what_cannot_be_written_down_is_not_done(
+    app: App[Context], resources: Resources, account: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = (await client.post("/v1/orders", terms(account=account))).json
+
+    async def refuse(*_: object) -> None:
+        raise DatabaseUnavailable("down")
+
+    monkeypatch.setattr("api.http.auth.write_act", refuse)
+    assert (await client.post(f"/v1/orders/{order['order_no']}/close")).status == 503
+    assert await resources.db.fetchval("SELECT status FROM orders") != "closed"

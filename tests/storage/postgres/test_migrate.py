@@ -31,6 +31,7 @@ ALL = [
     "0017_processes.sql",
     "0019_data_life.sql",
     "0020_keys.sql",
+    "0021_audit.sql",
     "0022_callbacks_over.sql",
     "0023_notifications_over.sql",
 ]
@@ -146,6 +147,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
     assert {row["tablename"] for row in tables} == {
         "accounts",
         "api_keys",
+        "audit",
         "callback_counts",
         "callbacks",
         "cases",

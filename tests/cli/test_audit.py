@@ -1,0 +1,196 @@
+"""What people do by commands, and the two roles of Postgres of which one cannot change what was written."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import click
+import pytest
+
+from cli.__main__ import nodrop as command
+from core.settings import Settings
+from demo.embedded import EmbeddedPostgres
+from runtime.resources import Resources
+from storage.postgres.audit import Act, Via, can_change_acts, list_acts, write_act
+from storage.postgres.database import Database
+from storage.postgres.observations import DAYS_AHEAD, keep_partitions
+from tests.cli.nodrop import Nodrop
+from tests.cli.test_help import commands
+
+READING = {
+    "accounts check", "accounts list", "audit", "cases list", "config check", "config show", "dead-letters list",
+    "explain", "keys list", "keys master", "keys notify", "orders list", "orders show", "reconciliations list",
+    "reconciliations show", "secrets list",
+}  # fmt: skip
+"""Commands that change nothing here."""
+
+WRITING = {
+    "accounts add": ("main", "--from", "{account}"),
+    "accounts disable": ("main",),
+    "accounts enable": ("main",),
+    "accounts reseal": (),
+    "accounts rotate": ("main", "--from", "{account}"),
+    "cases resolve": ("7", "--resolution", "none", "--by", "alice"),
+    "dead-letters resend": ("--all",),
+    "keys create": ("shop",),
+    "keys revoke": ("key_1",),
+    "orders accept": ("A-1", "--by", "alice"),
+    "orders close": ("A-1",),
+    "orders erase": ("A-1", "--by", "alice", "--yes"),
+    "orders export": ("A-1",),
+    "orders refresh": ("A-1",),
+    "orders refund": ("A-1", "--out-trade-no", "n", "--by", "alice", "--yes"),
+    "reconcile": ("--account", "main"),
+    "secrets remove": ("shop.example.com",),
+    "secrets retire": ("shop.example.com",),
+    "secrets rotate": ("shop.example.com",),
+    "secrets set": ("shop.example.com",),
+}
+"""Commands that change something, or show what is personal, with arguments."""
+
+OTHERS = {"demo", "up", "migrate"}
+"""Servers of their own, and the release step, which the table of migrations records."""
+
+
+def test_every_command_reads_or_writes() -> None:
+    leaves = {name for name, found in commands().items() if not isinstance(found, click.Group)}
+    explained = {name for name in leaves if name.startswith("explain ")}
+    assert leaves - explained - OTHERS == (READING - {"explain"} | WRITING.keys()) & leaves
+    assert WRITING.keys() <= leaves
+    assert isinstance(command, click.Group)
+
+
+@pytest.mark.parametrize("name", WRITING)
+async def test_a_command_that_writes_leaves_a_row_first(
+    nodrop: Nodrop, resources: Resources, tmp_path: Path, name: str
+) -> None:
+    """Whatever becomes of it: here most of them find nothing to change."""
+    account = tmp_path / "main.toml"
+    account.write_text(
+        'channel = "sandbox"\nbase_url = "http://127.0.0.1:9"\n[credentials]\nmerchant_id = "m"\n'
+        'keys.k1 = "a secret of at least 32 characters, for a test"\n'
+    )
+    account.chmod(0o600)
+    arguments = [text.format(account=account) for text in WRITING[name]]
+    ran = await nodrop(*name.split(" "), *arguments)
+    assert ran.code != 2, ran.err
+    (act,) = await list_acts(resources.db, limit=10)
+    assert (act.action, act.via) == (name, "command")
+    assert act.by == ("alice" if "--by" in arguments else act.by)
+    assert act.by
+    assert "secret of at least" not in str(act.detail)
+
+
+async def test_the_list_says_who_did_what(nodrop: Nodrop) -> None:
+    await nodrop("cases", "resolve", "7", "--resolution", "none", "--by", "alice")
+    await nodrop("secrets", "set", "shop.example.com")
+    rows = (await nodrop("audit", "--json")).json
+    assert [(row["action"], row["subject"]) for row in rows] == [
+        ("secrets set", "shop.example.com"),
+        ("cases resolve", "7"),
+    ]
+    shown = await nodrop("audit", "--about", "7")
+    assert "alice" in shown.out
+    assert "secrets set" not in shown.out
+    assert "there are more" in (await nodrop("audit", "--limit", "1")).err
+
+
+# -- two roles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_roles(postgres: EmbeddedPostgres, environ: dict[str, str]) -> Iterator[Nodrop]:
+    """The command line of a deployment whose tables belong to another role than that of its processes."""
+    name = uuid4().hex[:12]
+    database, owner, application = f"db_{name}", f"owner_{name}", f"app_{name}"
+    postgres.create_database(database)
+    for role in (owner, application):
+        postgres._execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'")
+    postgres._execute(f"ALTER DATABASE {database} OWNER TO {owner}")
+    at = postgres.url(database).rpartition("@")[2]
+    environ |= {
+        "DATABASE_URL": f"postgres://{application}:pw@{at}",
+        "DIRECT_DATABASE_URL": f"postgres://{owner}:pw@{at}",
+    }
+    yield Nodrop(environ)
+    postgres.drop_database(database)
+    for role in (owner, application):
+        postgres._execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+async def application(two_roles: Nodrop) -> AsyncIterator[Database]:
+    """The database as processes open it, after the release step."""
+    assert (await two_roles("migrate")).code == 0
+    db = Database.from_settings(Settings(database_url=two_roles.env["DATABASE_URL"]))
+    await db.open()
+    yield db
+    await db.close()
+
+
+async def test_the_applications_role_adds_and_reads_rows_and_changes_none(application: Database) -> None:
+    await write_act(application, Act(by="alice", via=Via.COMMAND, action="orders close", subject="A-1"))
+    (row,) = await list_acts(application, limit=10)
+    assert (row.by, row.subject) == ("alice", "A-1")
+    assert row.role.startswith("app_")
+    for statement in (
+        "UPDATE audit SET by = 'bob'",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+        "ALTER TABLE audit ADD COLUMN more text",
+        "DROP TABLE audit",
+        "CREATE TRIGGER t BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION guard_order()",
+        "DELETE FROM migrations",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await application.execute(statement)
+    assert await list_acts(application, limit=10) == [row]
+    assert not await can_change_acts(application)
+
+
+async def test_the_applications_role_has_all_else_that_it_needs(application: Database, two_roles: Nodrop) -> None:
+    """Its tables, the partitions of observations, and commands."""
+    assert (await keep_partitions(application, keep_days=90)) == (DAYS_AHEAD + 1, 0)
+    assert (await two_roles("keys", "create", "shop")).code == 0
+    assert (await two_roles("secrets", "set", "shop.example.com")).code == 0
+    checked = (await two_roles("config", "check", "--json")).json
+    (finding,) = [finding for finding in checked if finding["what"] == "audit"]
+    assert finding["level"] == "OK"
+    assert [finding for finding in checked if finding["level"] == "error"] == []
+    for table in await application.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        " AND relname NOT IN ('audit', 'migrations') AND relname !~ '^observations_[0-9]'"
+    ):
+        assert await application.fetchval(
+            "SELECT bool_and(has_table_privilege($1, p)) FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS p",
+            table["relname"],
+        ), table
+
+
+async def test_rights_that_were_given_before_are_taken_back_by_the_release_step(
+    application: Database, two_roles: Nodrop
+) -> None:
+    """As by default privileges of a hosted Postgres."""
+    owner = await asyncpg.connect(two_roles.env["DIRECT_DATABASE_URL"], ssl=False)
+    role = await application.fetchval("SELECT current_user")
+    await owner.execute(f"GRANT ALL ON audit TO {role}")
+    await owner.close()
+    assert await can_change_acts(application)
+    assert (await two_roles("migrate")).code == 0
+    assert not await can_change_acts(application)
+
+
+async def test_one_role_still_works_and_the_check_says_so(nodrop: Nodrop) -> None:
+    ran = await nodrop("config", "check", "--json")
+    (finding,) = [finding for finding in ran.json if finding["what"] == "audit"]
+    assert (ran.code, finding["level"]) == (0, "OK")
+    assert "one role" in finding["says"]
+    assert (await nodrop("keys", "create", "shop")).code == 0
+
+
+async def test_a_poolers_user_is_no_role_and_nothing_is_granted(nodrop: Nodrop, database_url: str) -> None:
+    pooled = database_url.replace("//nodrop:", "//nodrop.project:")
+    ran = await nodrop("migrate", env={"DATABASE_URL": pooled, "DIRECT_DATABASE_URL": database_url})
+    assert ran.code == 0
+    assert "nodrop.project of DATABASE_URL is no role of this Postgres" in ran.err

@@ -9,7 +9,7 @@ WORKERS ?= 4
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up unit quick test coverage floors format lint types imports check fuzz rehearse bench lock clean
+.PHONY: help setup oracles demo up unit quick test coverage floors format lint types imports check fuzz rehearse bench audit sbom lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,12 @@ rehearse: setup ## Deploy the Procfile as a platform would, sell one order, end 
 
 bench: setup ## The benchmarks
 	@$(IN_VENV) -m bench $(ARGS)
+
+audit: ## Compare the locks with the database of known vulnerabilities; needs pip-audit, and says so where it cannot
+	@sh scripts/audit.sh
+
+sbom: setup ## Print what a deployment installs, as CycloneDX JSON
+	@$(IN_VENV) scripts/sbom.py
 
 # One lock for Linux and macOS and every Python from 3.11; no index host is written into it. Newer versions:
 # make lock LOCK_OPTIONS=--upgrade

@@ -71,6 +71,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ADMIT = Script(
     _HEAD
     + """
+-- A full server refuses this, which changes nothing. Once a script has removed something it may write even there, and
+-- some calls would find a server that is up where others find it down.
+redis.call('ZADD', KEYS[5], 'XX', 0, '')
+
 local urgency, rate, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local kept = {share, share, 0}
 if urgency == 1 or urgency == 5 then

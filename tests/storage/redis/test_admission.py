@@ -508,18 +508,22 @@ async def test_shared_and_local_calls_never_add_up_when_redis_goes_and_returns(s
     assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
 
 
+@pytest.mark.parametrize("urgency", Urgency)
 @pytest.mark.parametrize("fault", ["read-only", "full"])
-async def test_a_redis_that_takes_no_reservations_counts_as_down(server_directory: Path, fault: str) -> None:
-    """It answers, so it must not be taken for one that is back."""
+async def test_a_redis_that_takes_no_reservations_counts_as_down(
+    server_directory: Path, fault: str, urgency: Urgency
+) -> None:
+    """It answers, so it must not be taken for one that is back. It has taken reservations before."""
     clock = Clock()
     with EmbeddedRedis(server_directory) as server:
         async with client_of(server.url) as client:
+            assert await admitted(SharedAdmission(client, processes=4), SCHEDULED, tries=1) == 1
             if fault == "read-only":
                 await client.replicaof("127.0.0.1", "1")
             else:
                 await client.config_set("maxmemory", 1)
             admission = SharedAdmission(client, processes=4, clock=clock)
-            assert (await wait_of(admission)).reason == "changing_over"
+            assert (await wait_of(admission, urgency)).reason == "changing_over"
             for _ in range(3):
                 clock.now += WINDOW_S + 0.01
                 assert await admitted(admission, SCHEDULED, rate=4, tries=3) == 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -89,13 +89,16 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 class Calling(msgspec.Struct, kw_only=True):
     """What requests are made for. `gate` admits one request that nothing covers, and raises ChannelNotCalled.
-    `is_admitted`: the next one is covered by the admission of the whole call.
+    `is_admitted`: the next one is covered by the admission of the whole call. `end_first` reports its end, should
+    there be another: that one would wait for the place that its own call holds.
     """
 
     kind: CallKind
     urgency: Urgency
     gate: Callable[[CallKind, Urgency], AbstractAsyncContextManager[None]]
     is_admitted: bool = False
+    is_first_over: bool = False
+    end_first: Callable[[], Awaitable[None]] | None = None
 
 
 CALLING: ContextVar[Calling | None] = ContextVar("calling", default=None)
@@ -125,14 +128,24 @@ def with_urgency(urgency: Urgency) -> Iterator[None]:
         CALLING.reset(token)
 
 
-def _admitted() -> AbstractAsyncContextManager[None]:
+@asynccontextmanager
+async def admitted() -> AsyncIterator[None]:
+    """Make one request as what calls now may make it. Raises ChannelNotCalled."""
     calling = CALLING.get()
     if calling is None:
-        return nullcontext()
-    if calling.is_admitted:
+        yield
+    elif calling.is_admitted:
         calling.is_admitted = False
-        return nullcontext()
-    return calling.gate(calling.kind, calling.urgency)
+        try:
+            yield
+        finally:
+            calling.is_first_over = True
+    else:
+        if calling.is_first_over and calling.end_first is not None:
+            calling.is_first_over = False
+            await calling.end_first()
+        async with calling.gate(calling.kind, calling.urgency):
+            yield
 
 
 class Transport:
@@ -209,7 +222,7 @@ class Transport:
             ChannelUnavailable: refused, unresolved, timed out, cut off, or status 429 or 5xx.
             ChannelUnreadable: a redirect, a compressed or an oversized response, a header that is not ASCII.
         """
-        async with _admitted():
+        async with admitted():
             return await self._within(self.timeout_s, self._exchange(method, url, headers, body, response_bytes_max))
 
     async def _within(self, timeout_s: float, exchange: Coroutine[None, None, Response]) -> Response:
@@ -249,7 +262,7 @@ class Transport:
 
         Raises as `call`, with a deadline of its own.
         """
-        async with _admitted():
+        async with admitted():
             return await self._within(timeout_s, self._exchange("GET", url, headers, b"", bytes_max, into))
 
     async def _exchange(

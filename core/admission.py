@@ -88,6 +88,10 @@ class Admission(Protocol):
         """
         ...
 
+    async def end_request(self, account: str, reservation: str) -> None:
+        """Report the end of a request whose call goes on; the breaker hears of the whole call. Never raises."""
+        ...
+
     async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
         """Breakers of these accounts that are open, or wait for the result of their probe. Never raises."""
         ...

@@ -50,7 +50,14 @@ async def call_channel(
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
     of_pages = kind in (CallKind.STATEMENT, CallKind.UNDELIVERED)
     further = Urgency.REFRESH if of_pages else Urgency.FRESH
-    calling = CALLING.set(Calling(kind=kind, urgency=further, gate=account.gate, is_admitted=True))
+    reservation = admitted.reservation
+
+    async def end_first() -> None:
+        nonlocal reservation
+        ended, reservation = reservation, ""
+        await resources.admission.end_request(name, ended)
+
+    calling = CALLING.set(Calling(kind=kind, urgency=further, gate=account.gate, is_admitted=True, end_first=end_first))
     error: BaseException | None = None
     try:
         return await call(*args, **kwargs)
@@ -60,4 +67,4 @@ async def call_channel(
     finally:
         CALLING.reset(calling)
         answered = was_answered(error)
-        await resources.admission.report(name, kind, answered=answered, reservation=admitted.reservation)
+        await resources.admission.report(name, kind, answered=answered, reservation=reservation)

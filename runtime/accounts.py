@@ -145,8 +145,10 @@ class Accounts:
         return failed
 
     async def _refresh(self, *, is_missed: bool) -> None:
-        """Read them again if that is due. `is_missed`: somebody wants one that is not known."""
-        if not self._is_due(is_missed=is_missed):
+        """Read them again if that is due. `is_missed`: somebody wants one that is not known. Who wants one that is open
+        does not wait for the reading of others, which may be about names that strangers make up.
+        """
+        if not self._is_due(is_missed=is_missed) or (not is_missed and self._opened and self._reading.locked()):
             return
         async with self._reading:
             if not self._is_due(is_missed=is_missed):
@@ -156,8 +158,6 @@ class Accounts:
                     await self._read()
                 self._is_out_of_reach = False
             except (DatabaseUnavailable, TimeoutError) as error:
-                if is_missed:
-                    raise DatabaseUnavailable("the accounts could not be read") from error
                 self._is_out_of_reach = True
                 log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()

@@ -147,6 +147,26 @@ async def test_known_accounts_are_usable_while_the_database_does_not_answer(
         await accounts.get("unknown")
 
 
+async def test_made_up_names_hold_no_callback_of_a_known_account_while_the_database_does_not_answer(
+    accounts: Accounts, db: InterruptibleDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading after another for each of them would keep it past the five seconds that its channel waits."""
+    opened = await accounts.get("main")
+    monkeypatch.setattr("runtime.accounts.READ_S", 0.05)
+    monkeypatch.setattr("runtime.accounts.FIRST_READ_S", 0.05)
+    db.is_frozen = True
+    clock.now += RELOAD_S
+    guesses = [asyncio.ensure_future(accounts.get(f"made-up-{number}")) for number in range(30)]
+    await asyncio.sleep(0)
+    known = asyncio.ensure_future(accounts.get("main"))
+    await asyncio.sleep(0)
+    assert known.done(), "what is open is used while somebody else reads"
+    assert await known is opened
+    results = await asyncio.gather(*guesses, return_exceptions=True)
+    assert {type(result) for result in results} == {DatabaseUnavailable}
+    assert db.reads == 2, "they share one reading"
+
+
 @pytest.mark.parametrize("change", [{"credentials": {}}, {"channel": "barter"}], ids=["credentials", "channel"])
 async def test_a_broken_account_does_not_disable_the_others(
     harness: FlowHarness, accounts: Accounts, change: dict[str, object]

@@ -2,9 +2,12 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
+from channels.transport import admitted
 from core.admission import UNANSWERED_MAX, CallKind, Urgency
 from core.errors import (
     CaptureDeclined,
@@ -15,6 +18,7 @@ from core.errors import (
     InvalidRequest,
 )
 from flows.channel_call import call_channel
+from runtime.accounts import Account
 from tests.flows.conftest import FlowHarness
 
 OPEN = [("main", CallKind.QUERY)]
@@ -64,3 +68,27 @@ async def test_any_answer_begins_the_count_again(harness: FlowHarness, error: Ex
     for one in (*silent, error, *silent):
         await call(harness, one)
     assert await harness.resources.admission.open_breakers(["main"]) == []
+
+
+@pytest.mark.parametrize(("rate", "calls"), [(1, 1), (5, 5)], ids=["a call alone", "as many calls as the rate"])
+async def test_no_call_waits_for_the_end_of_its_own_reservation(harness: FlowHarness, rate: int, calls: int) -> None:
+    """Each of them has a further request. Its place is that of the first one, a second after that has ended."""
+    account = await harness.resources.accounts.get("main")
+    account = Account(
+        replace(account.config, rate_per_s=rate),
+        account.channel,
+        harness.resources.settings,
+        harness.resources.admission,
+    )
+    ends: list[float] = []
+
+    async def two_requests() -> str:
+        for _ in range(2):
+            async with admitted():
+                await asyncio.sleep(0)
+            ends.append(asyncio.get_running_loop().time())
+        return "both"
+
+    call = partial(call_channel, harness.resources, account, CallKind.QUERY, Urgency.SCHEDULED, two_requests)
+    assert [await task for task in [asyncio.ensure_future(call()) for _ in range(calls)]] == ["both"] * calls
+    assert min(ends[calls:]) - ends[0] >= 1.0, "the rate counts both"

@@ -82,6 +82,9 @@ class CountingAdmission:
         del account, kind
         self.reported.append((answered, reservation))
 
+    async def end_request(self, account: str, reservation: str) -> None:
+        del account, reservation
+
     async def open_breakers(self, accounts: object) -> list[tuple[str, CallKind]]:
         del accounts
         return []

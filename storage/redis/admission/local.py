@@ -60,6 +60,9 @@ class LocalAdmission:
         else:
             self._account(account).breakers[kind].unanswered(self._clock())
 
+    async def end_request(self, account: str, reservation: str) -> None:
+        self.end(account, reservation, was_called=True)
+
     async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
         return [
             (name, kind)

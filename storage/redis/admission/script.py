@@ -52,6 +52,9 @@ that does not fit gets another time behind the others.
 """
 
 
+ENDED = "ended"
+"""Report of a request that is over while its call goes on: the breaker hears of that later."""
+
 _HEAD = f"""
 local COUNTED, PACE, WINDOW = {COUNTED_S * 1000:.0f}, {PACE_S * 1000:.0f}, {WINDOW_S * 1000:.0f}
 local RETURN, LINE = {RETURN_S * 1000:.0f}, {LINE_S * 1000:.0f}
@@ -59,6 +62,7 @@ local FLIGHT, FRESH_IDLE = {FLIGHT_S * 1000:.0f}, {FRESH_IDLE_S * 1000:.0f}
 local PART, STRANGERS_PART = {PARTS[Urgency.BACKGROUND]}, {PARTS[Urgency.STRANGER]}
 local UNANSWERED, WITHIN = {UNANSWERED_MAX}, {UNANSWERED_WITHIN_S * 1000:.0f}
 local OPEN, OPEN_MAX, PROBE = {OPEN_S * 1000:.0f}, {OPEN_S_MAX * 1000:.0f}, {PROBE_S * 1000:.0f}
+local ENDED = '{ENDED}'
 local KEPT = 600000 -- a breaker without reports expires after ten minutes
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -183,7 +187,7 @@ return {'', 0, generation}
 )
 
 # KEYS: breaker, unanswered, log of fresh, of scheduled, of refresh
-# ARGV: whether the channel answered, '' if it was not called; reservation or ''
+# ARGV: whether the channel answered, '' if it was not called, `ENDED`; reservation or ''
 REPORT = Script(
     _HEAD
     + """
@@ -194,7 +198,7 @@ for i = 3, 5 do
     redis.call('ZADD', KEYS[i], 'XX', now, ARGV[2])
   end
 end
-if ARGV[1] == '' then
+if ARGV[1] == '' or ARGV[1] == ENDED then
   return
 end
 if ARGV[1] == '1' then

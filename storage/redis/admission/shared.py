@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from core.admission import OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
-from storage.redis.admission.script import ADMIT, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
+from storage.redis.admission.script import ADMIT, ENDED, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
 from storage.redis.client import Call, Patience, RedisLink, redis_errors
 
 SLOW_S = 0.1
@@ -92,15 +92,16 @@ class SharedAdmission:
         """Implement the Protocol; never raises."""
         if reservation.startswith(LOCAL):
             self._local.end(account, reservation, was_called=answered is not None)
-
-        async def send() -> bool:
-            with redis_errors():
-                async with Patience(REDIS_TIMEOUT_S):
-                    await REPORT.run(self._redis, _report_call(account, kind, reservation, answered=answered))
-            return True
-
-        if not await self._through_redis(send):
+        result = "" if answered is None else str(int(answered))
+        if not await self._send_report(account, kind, reservation, result):
             await self._local.report(account, kind, answered=answered)
+
+    async def end_request(self, account: str, reservation: str) -> None:
+        """Implement the Protocol; never raises."""
+        if reservation.startswith(LOCAL):
+            await self._local.end_request(account, reservation)
+        else:
+            await self._send_report(account, CallKind.QUERY, reservation, ENDED)
 
     async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
         """Implement the Protocol; without Redis these are the breakers of this process."""
@@ -116,6 +117,17 @@ class SharedAdmission:
 
         through_redis = await self._through_redis(read)
         return await self._local.open_breakers(accounts) if through_redis is None else through_redis
+
+    async def _send_report(self, account: str, kind: CallKind, reservation: str, result: str) -> bool:
+        """Whether Redis has it."""
+
+        async def send() -> bool:
+            with redis_errors():
+                async with Patience(REDIS_TIMEOUT_S):
+                    await REPORT.run(self._redis, _report_call(account, kind, reservation, result))
+            return True
+
+        return await self._through_redis(send) is not None
 
     async def _try_admit(self, wanted: _Wanted) -> Admitted | Wait:
         if not self._link.is_up:
@@ -202,8 +214,8 @@ def _admit_call(wanted: _Wanted, *, reservation: str, generation: str, is_lost: 
     return keys, [*limits, reservation, generation, int(is_lost), int(wanted.past_breaker)]
 
 
-def _report_call(account: str, kind: CallKind, reservation: str, *, answered: bool | None) -> Call:
+def _report_call(account: str, kind: CallKind, reservation: str, result: str) -> Call:
     """Keys and arguments of `REPORT`."""
     names = (f"breaker:{kind}", f"unanswered:{kind}", Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
     keys = [f"{PREFIX}{account}:{name}" for name in names]
-    return keys, ["" if answered is None else int(answered), reservation]
+    return keys, [result, reservation]

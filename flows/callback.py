@@ -7,8 +7,8 @@ channel's acknowledgement is returned, whatever fails after that: the compensati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -51,8 +51,8 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks
 from storage.postgres.callbacks import StoredCallback, insert_callback
-from storage.postgres.database import answering_within
 from storage.postgres.orders import find_named_payment
+from storage.redis.client import Patience
 from storage.redis.parked_callbacks import ParkedCallback
 
 STORE_S = 3.0
@@ -78,17 +78,15 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
-    now = asyncio.get_running_loop().time
-    began = now()
-    account = await resources.accounts.get(name)
-    store_s = STORE_S - (now() - began)
+    async with _answering_within(STORE_S) as reading:
+        account = await resources.accounts.get(name)
     headers = _read_headers(account, headers)
     callback, received_at = await _verify_by_clocks(resources, account, headers, body)
     if callback.evidence is None:
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        async with answering_within(store_s):
+        async with _answering_within(STORE_S - reading.waited_s):
             stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
@@ -187,13 +185,27 @@ async def count_ignored(resources: Resources, account: str, reason: str) -> None
     """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
     log.info("callback_ignored", account=account, reason=reason)
     with suppress(DatabaseUnavailable):
-        async with answering_within(STORE_S):
+        async with _answering_within(STORE_S):
             await callbacks.count_callback(resources.db, account, reason)
+
+
+@asynccontextmanager
+async def _answering_within(seconds: float) -> AsyncIterator[Patience]:
+    """A limit for Postgres, which leaves out the lag of this process: it stores late rather than not at all.
+
+    Raises:
+        DatabaseUnavailable: at the end of the block, which was cancelled.
+    """
+    try:
+        async with Patience(seconds) as patience:
+            yield patience
+    except TimeoutError:
+        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
 
 
 async def _park(resources: Resources, parked: ParkedCallback) -> None:
     try:
-        async with asyncio.timeout(PARK_S):
+        async with Patience(PARK_S):
             await resources.parked.park(parked)
     except (RedisUnavailable, TimeoutError):
         log.error("callback_not_parked", account=parked.account, reason="redis_unavailable")

@@ -99,6 +99,9 @@ class Notifier:
             headers = self._sign(outgoing, await self._signers.of(endpoint_of(url)))
         except (ConfigurationError, DatabaseUnavailable):
             return Delivery(ok=False, status=NOT_SIGNED)
+        # Others may have taken the last place while the secrets were read.
+        if wait_s := self.hosts.wait_s(parts.hostname or ""):
+            return Delivery(ok=False, status=notifications.PARKED, retry_after_s=wait_s)
         with self.hosts.delivery(parts.hostname or "") as under_way:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -155,10 +158,10 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
     """A notification whose lease is ours."""
     wait_s = notifier.hosts.wait_s(_host_of(outgoing.url))
     if wait_s:
-        await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=wait_s), notifications.PARKED)
-        await _park(resources, notifier, outgoing.url, wait_s)
-        return notifications.PARKED
+        return await _postpone(resources, notifier, outgoing, wait_s)
     delivery = await notifier.deliver(outgoing)
+    if delivery.status == notifications.PARKED:
+        return await _postpone(resources, notifier, outgoing, delivery.retry_after_s)
     log.info(
         "notification_delivered" if delivery.ok else "notification_not_delivered",
         order_no=outgoing.order_no,
@@ -178,6 +181,13 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
         await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status)
     await _resume(resources, notifier, outgoing.url)
     return delivery.status
+
+
+async def _postpone(resources: Resources, notifier: Notifier, outgoing: Outgoing, wait_s: float) -> str:
+    """Its host takes none now. It is due again when the host may, with the same attempt."""
+    await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=wait_s), notifications.PARKED)
+    await _park(resources, notifier, outgoing.url, wait_s)
+    return notifications.PARKED
 
 
 async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: float) -> None:

@@ -141,7 +141,7 @@ TIMER_S = 0.002
 
 
 class Patience:
-    """Time-out for an answer of Redis that leaves out the lag of this process itself.
+    """Time-out for an answer of a store that leaves out the lag of this process itself.
 
     Time is counted in ticks of the event loop, each less what it came late: while this process is busy with something
     else, or gets no processor, no time passes. So it never takes its own lag for the death of Redis. A process that is

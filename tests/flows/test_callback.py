@@ -24,6 +24,7 @@ from core.settings import Settings
 from flows.callback import compensate_callback, receive_callback
 from flows.parked import drain_parked
 from flows.query import query_scheduled
+from runtime.accounts import Account
 from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
@@ -34,6 +35,7 @@ from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.sealed import raw_callbacks
 from tests.servers import eventually
+from tests.storage.redis.test_patience import block
 
 
 class StoredCallback:
@@ -464,6 +466,26 @@ async def test_without_postgres_a_callback_is_parked_and_not_acknowledged(
     assert await drain_parked(harness.resources) == 1
     assert await harness.resources.parked.count() == 0
     assert await stored_callback.compensate() is Outcome.PAID
+
+
+async def test_the_lag_of_this_process_is_no_slowness_of_postgres(
+    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy process takes longer than the budget to get here. The callback is stored all the same, not refused."""
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    monkeypatch.setattr("flows.callback.STORE_S", 0.5)
+    get = harness.resources.accounts.get
+
+    async def get_late(name: str) -> Account:
+        block(0.6)
+        return await get(name)
+
+    monkeypatch.setattr(harness.resources.accounts, "get", get_late)
+    await receive_callback(harness.resources, "main", callback.headers, callback.body)
+    assert (await stored_callback.row())["copies"] == 1
+    assert await harness.resources.parked.count() == 0
 
 
 async def test_a_forged_callback_is_not_parked(harness: FlowHarness, resources_without_database: Resources) -> None:

@@ -18,6 +18,7 @@ from flows.merchant_hosts import (
     MerchantHosts,
 )
 from flows.notify import Notifier, push_claimed, push_notification
+from flows.signers import Signers
 from storage.postgres import notifications
 from tests.flows.conftest import FlowHarness
 from tests.flows.test_notify import OK, outgoing_notification, paid_order, row_of, scripted_merchant
@@ -240,6 +241,43 @@ async def test_a_probe_that_hangs_parks_the_host_again(harness: FlowHarness, not
         assert (row["attempt"], row["arm_no"]) == (1, 2)
         assert row["due_in_s"] > OPEN_S
     assert await notifications.claim(db, waiting, 20, arm_no=1) is None
+
+
+async def test_notifications_that_waited_for_secrets_take_no_more_places_than_a_host_has(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them found the host free, before they waited."""
+    is_read, is_resolved, db = asyncio.Event(), asyncio.Event(), harness.resources.db
+    most = 0
+
+    async def read() -> dict[str, tuple[str, ...] | None]:
+        await is_read.wait()
+        return {}
+
+    async def resolve(*_: object, **__: object) -> list[str]:
+        nonlocal most
+        most += 1
+        await is_resolved.wait()
+        return []
+
+    monkeypatch.setattr("flows.notify.resolve", resolve)
+    late = await paid_order(harness, "http://127.0.0.1:9/notify")
+    claimed = await notifications.claim(db, late, 20, arm_no=1)
+    assert claimed is not None
+    settings = harness.resources.settings
+    async with Notifier(settings, signers=Signers(settings, read)) as notifier:
+        others = [outgoing_notification("http://127.0.0.1:9/notify") for _ in range(PER_HOST_MAX)]
+        deliveries = [asyncio.ensure_future(notifier.deliver(other)) for other in others]
+        pushed = asyncio.ensure_future(push_claimed(harness.resources, notifier, claimed))
+        await asyncio.sleep(0)
+        is_read.set()
+        done, _ = await asyncio.wait([pushed], timeout=5)
+        is_resolved.set()
+        assert done, "it does not wait for the others"
+        assert await pushed == "parked"
+        await asyncio.gather(*deliveries)
+    assert most == PER_HOST_MAX
+    assert (await row_of(harness, late))["attempt"] == 1
 
 
 async def test_a_delivery_under_way_is_seen_by_the_next(notifier: Notifier) -> None:

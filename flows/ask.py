@@ -28,6 +28,7 @@ from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
 from flows.watched import settle_named
 from runtime.accounts import Account
+from runtime.clock import steady_time
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.pending import Leased
@@ -46,12 +47,15 @@ class NoLease(StrEnum):
 
 
 class QueryResult(Struct, frozen=True, kw_only=True):
-    """The channel's evidence, the decision that was committed with it, and the payment after that."""
+    """The channel's evidence, the decision that was committed with it, and the payment after that. `decided_at`: by
+    the steady clock, before it was committed.
+    """
 
     evidence: Evidence
     decision: Decision
     payment: Payment
     is_row_gone: bool
+    decided_at: float
 
 
 async def wait_for_lease(resources: Resources, key: PaymentKey, within_s: float) -> Leased | NoLease:
@@ -155,6 +159,7 @@ async def commit_answer(
     known: OrderState | None = None,
 ) -> QueryResult:
     """The evidence of a query, through the door."""
+    decided_at = steady_time()
     committed = await commit_evidence(resources, payment.order_no, decide, known=known)
     state = committed.state_after
     return QueryResult(
@@ -163,6 +168,7 @@ async def commit_answer(
         # as it was decided on: before, it may not have had its channel reference
         payment=(None if state is None else state.payment(payment.key)) or payment,
         is_row_gone=committed.has_resolved(payment.key),
+        decided_at=decided_at,
     )
 
 

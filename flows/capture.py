@@ -19,6 +19,7 @@ from flows.ask import NoLease, QueryResult, ask_and_commit, commit_answer, give_
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
+from runtime.clock import steady_time
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state
@@ -68,7 +69,8 @@ async def _capture(
         evidence, rules = approved.evidence, account.rules
         decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, approval=approval)
         result = await commit_answer(resources, payment, evidence, decide)
-    if not result.decision.capture:
+    # A process that stood still since does not know what has been decided meanwhile.
+    if not result.decision.capture or steady_time() - result.decided_at >= resources.settings.lease_s:
         return result
     after = await _capture_and_ask(resources, account, result.payment, by, urgency)
     return result if isinstance(after, Deferred) else after

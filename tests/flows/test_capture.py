@@ -15,7 +15,7 @@ from core.account import AccountConfig
 from core.decision import Outcome
 from core.errors import OrderPaid, PaymentUnclear
 from core.evidence import Source
-from core.order import OrderState, OrderStatus, Payment, PaymentStatus
+from core.order import OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus
 from flows.callback import receive_callback
 from flows.place import PaymentRequest, start_payment
 from flows.refresh import refresh_order
@@ -25,7 +25,10 @@ from simulator.kernel.ledger import Key
 from simulator.kernel.ledger import PaymentStatus as ChannelStatus
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
+from storage.postgres import pending
 from storage.postgres.accounts import put_account
+from storage.postgres.database import Database
+from storage.postgres.pending import Leased
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.servers import eventually
 
@@ -111,6 +114,30 @@ async def test_a_query_captures_an_approved_order_and_pays_it(paypal: PayPalHarn
     assert paid.payments[0].channel_transaction_id == payment_at_channel.transaction_id
     assert paypal.capture_count == 1
     assert await paypal.harness.fetch_value("SELECT count(*) FROM pending") == 0
+
+
+async def test_a_process_that_stood_still_after_its_decision_captures_nothing(
+    paypal: PayPalHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the order may have been closed, or paid by another payment. The next query decides anew."""
+    state = await paypal.placed_order()
+    paypal.approve(state.payments[0])
+    now, claim = 0.0, pending.claim
+
+    async def claim_late(db: Database, key: PaymentKey, lease_s: float, **rest: Any) -> Leased | None:
+        nonlocal now
+        if "is_for_money" in rest:
+            now += lease_s
+        return await claim(db, key, lease_s, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.capture.steady_time", lambda: now)
+        patched.setattr("flows.ask.steady_time", lambda: now)
+        patched.setattr(pending, "claim", claim_late)
+        await paypal.harness.run_query_job(state)
+    assert (now > 0, paypal.capture_count) == (True, 0)
+    await paypal.harness.run_query_job(state)
+    assert (await paypal.status(state), paypal.capture_count) == (OrderStatus.PAID, 1)
 
 
 async def test_the_callback_of_an_approval_captures_the_money_at_once(paypal: PayPalHarness) -> None:

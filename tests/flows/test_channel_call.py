@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -89,6 +88,8 @@ async def test_no_call_waits_for_the_end_of_its_own_reservation(harness: FlowHar
             ends.append(asyncio.get_running_loop().time())
         return "both"
 
-    call = partial(call_channel, harness.resources, account, CallKind.QUERY, Urgency.SCHEDULED, two_requests)
+    async def call() -> object:
+        return await call_channel(harness.resources, account, CallKind.QUERY, Urgency.SCHEDULED, two_requests)
+
     assert [await task for task in [asyncio.ensure_future(call()) for _ in range(calls)]] == ["both"] * calls
     assert min(ends[calls:]) - ends[0] >= 1.0, "the rate counts both"

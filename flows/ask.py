@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
+from time import monotonic
 
 import structlog
 from msgspec import Struct
@@ -28,7 +29,6 @@ from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
 from flows.watched import settle_named
 from runtime.accounts import Account
-from runtime.clock import steady_time
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.pending import Leased
@@ -47,9 +47,7 @@ class NoLease(StrEnum):
 
 
 class QueryResult(Struct, frozen=True, kw_only=True):
-    """The channel's evidence, the decision that was committed with it, and the payment after that. `decided_at`: by
-    the steady clock, before it was committed.
-    """
+    """The channel's evidence, the decision, when its commit began (monotonic), and the payment after that."""
 
     evidence: Evidence
     decision: Decision
@@ -159,7 +157,7 @@ async def commit_answer(
     known: OrderState | None = None,
 ) -> QueryResult:
     """The evidence of a query, through the door."""
-    decided_at = steady_time()
+    decided_at = monotonic()
     committed = await commit_evidence(resources, payment.order_no, decide, known=known)
     state = committed.state_after
     return QueryResult(

@@ -7,8 +7,8 @@ channel's acknowledgement is returned, whatever fails after that: the compensati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -47,7 +47,7 @@ from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from flows.unhandled import reschedule_callback
 from flows.watched import is_named_beside
-from runtime.accounts import Account
+from runtime.accounts import Account, answering_despite_lag
 from runtime.resources import Resources
 from storage.postgres import callbacks
 from storage.postgres.callbacks import StoredCallback, insert_callback
@@ -78,7 +78,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
-    async with _answering_within(STORE_S) as reading:
+    async with answering_despite_lag(STORE_S) as reading:
         account = await resources.accounts.get(name)
     headers = _read_headers(account, headers)
     callback, received_at = await _verify_by_clocks(resources, account, headers, body)
@@ -86,7 +86,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        async with _answering_within(STORE_S - reading.waited_s):
+        async with answering_despite_lag(STORE_S - reading.waited_s):
             stored = await store_callback(resources, account, callback, headers, body)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
@@ -185,22 +185,8 @@ async def count_ignored(resources: Resources, account: str, reason: str) -> None
     """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
     log.info("callback_ignored", account=account, reason=reason)
     with suppress(DatabaseUnavailable):
-        async with _answering_within(STORE_S):
+        async with answering_despite_lag(STORE_S):
             await callbacks.count_callback(resources.db, account, reason)
-
-
-@asynccontextmanager
-async def _answering_within(seconds: float) -> AsyncIterator[Patience]:
-    """A limit for Postgres, which leaves out the lag of this process: it stores late rather than not at all.
-
-    Raises:
-        DatabaseUnavailable: at the end of the block, which was cancelled.
-    """
-    try:
-        async with Patience(seconds) as patience:
-            yield patience
-    except TimeoutError:
-        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
 
 
 async def _park(resources: Resources, parked: ParkedCallback) -> None:

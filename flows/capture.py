@@ -6,6 +6,7 @@ Nothing is captured unless the decision to do so is committed, under the order's
 from __future__ import annotations
 
 from functools import partial
+from time import monotonic
 
 import structlog
 
@@ -19,7 +20,6 @@ from flows.ask import NoLease, QueryResult, ask_and_commit, commit_answer, give_
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
-from runtime.clock import steady_time
 from runtime.resources import Resources
 from storage.postgres import pending
 from storage.postgres.orders import find_state
@@ -70,7 +70,7 @@ async def _capture(
         decide = partial(on_query, key=payment.key, evidence=evidence, rules=rules, by=by, approval=approval)
         result = await commit_answer(resources, payment, evidence, decide)
     # A process that stood still since does not know what has been decided meanwhile.
-    if not result.decision.capture or steady_time() - result.decided_at >= resources.settings.lease_s:
+    if not result.decision.capture or monotonic() - result.decided_at >= resources.settings.lease_s:
         return result
     after = await _capture_and_ask(resources, account, result.payment, by, urgency)
     return result if isinstance(after, Deferred) else after

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import structlog
@@ -23,6 +23,7 @@ from core.settings import Settings
 from runtime.gate import admitted_request
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts, set_world
 from storage.postgres.database import Database
+from storage.redis.client import Patience
 from storage.sealing import Sealer
 
 RELOAD_S = 5.0
@@ -41,6 +42,18 @@ KEEP_CURRENT_S = 60.0
 """Interval at which each process lets its accounts renew certificates; the adapters decide what is due."""
 
 log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def answering_despite_lag(seconds: float) -> AsyncIterator[Patience]:
+    """A limit for Postgres, which leaves out the lag of this process: it reads and stores late rather than not at all.
+    Raises DatabaseUnavailable at the end of the block, which was cancelled.
+    """
+    try:
+        async with Patience(seconds) as patience:
+            yield patience
+    except TimeoutError:
+        raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None
 
 
 class Account:
@@ -154,10 +167,10 @@ class Accounts:
             if not self._is_due(is_missed=is_missed):
                 return
             try:
-                async with asyncio.timeout(FIRST_READ_S if is_missed or not self._opened else READ_S):
+                async with answering_despite_lag(FIRST_READ_S if is_missed or not self._opened else READ_S):
                     await self._read()
                 self._is_out_of_reach = False
-            except (DatabaseUnavailable, TimeoutError) as error:
+            except DatabaseUnavailable as error:
                 self._is_out_of_reach = True
                 log.warning("accounts_not_reloaded", reason=type(error).__name__)
             self._read_at = self._clock()

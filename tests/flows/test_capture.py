@@ -131,8 +131,8 @@ async def test_a_process_that_stood_still_after_its_decision_captures_nothing(
         return await claim(db, key, lease_s, **rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.capture.steady_time", lambda: now)
-        patched.setattr("flows.ask.steady_time", lambda: now)
+        patched.setattr("flows.capture.monotonic", lambda: now)
+        patched.setattr("flows.ask.monotonic", lambda: now)
         patched.setattr(pending, "claim", claim_late)
         await paypal.harness.run_query_job(state)
     assert (now > 0, paypal.capture_count) == (True, 0)

@@ -47,10 +47,13 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def answering_despite_lag(seconds: float) -> AsyncIterator[Patience]:
     """A limit for Postgres, which leaves out the lag of this process: it reads and stores late rather than not at all.
-    Raises DatabaseUnavailable at the end of the block, which was cancelled.
+    One that is busy all the time has twice as long.
+
+    Raises:
+        DatabaseUnavailable: at the end of the block, which was cancelled.
     """
     try:
-        async with Patience(seconds) as patience:
+        async with asyncio.timeout(2 * seconds), Patience(seconds) as patience:
             yield patience
     except TimeoutError:
         raise DatabaseUnavailable(f"Postgres did not answer within {seconds:.1f} s") from None

@@ -17,11 +17,12 @@ from core.settings import Settings
 from flows.close import request_close
 from flows.place import PaymentRequest, place_order, start_payment
 from flows.query import query_scheduled
-from runtime.accounts import RELOAD_S, UNKNOWN_RELOAD_S, Accounts
+from runtime.accounts import RELOAD_S, UNKNOWN_RELOAD_S, Accounts, answering_despite_lag
 from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.database import Database
 from storage.sealing import Sealer
 from tests.flows.conftest import FlowHarness, order_terms
+from tests.storage.redis.test_patience import block
 
 
 class InterruptibleDatabase(Database):
@@ -145,6 +146,21 @@ async def test_known_accounts_are_usable_while_the_database_does_not_answer(
     assert db.reads == 2, "it is not waited for again at once"
     with pytest.raises(DatabaseUnavailable):
         await accounts.get("unknown")
+
+
+async def test_a_busy_process_too_gives_up_a_database_that_does_not_answer() -> None:
+    """Its channel would give the callback up, and nobody would have parked it."""
+
+    async def be_busy() -> None:
+        while True:
+            block(0.05)
+            await asyncio.sleep(0)
+
+    busy = asyncio.ensure_future(be_busy())
+    with pytest.raises(DatabaseUnavailable):
+        async with answering_despite_lag(0.1):
+            await asyncio.Event().wait()
+    busy.cancel()
 
 
 async def test_made_up_names_hold_no_callback_of_a_known_account_while_the_database_does_not_answer(

@@ -150,9 +150,12 @@ async def test_known_accounts_are_usable_while_the_database_does_not_answer(
 
 async def test_a_busy_process_too_gives_up_a_database_that_does_not_answer() -> None:
     """Its channel would give the callback up, and nobody would have parked it."""
+    turns = 0
 
     async def be_busy() -> None:
+        nonlocal turns
         while True:
+            turns += 1
             block(0.05)
             await asyncio.sleep(0)
 
@@ -161,6 +164,7 @@ async def test_a_busy_process_too_gives_up_a_database_that_does_not_answer() -> 
         async with answering_despite_lag(0.1):
             await asyncio.Event().wait()
     busy.cancel()
+    assert turns <= 6, "twice the limit, and a turn at both ends"
 
 
 async def test_made_up_names_hold_no_callback_of_a_known_account_while_the_database_does_not_answer(

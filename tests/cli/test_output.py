@@ -82,9 +82,9 @@ def test_distances_are_printed_in_the_unit_that_fits(seconds: float, text: str) 
 async def test_in_a_terminal_a_table_fits_it_and_markup_is_text(nodrop: Nodrop) -> None:
     name = "[red]shop[/red] " + "x" * 80
     assert (await nodrop("keys", "create", name)).code == 0
-    out = await in_terminal(nodrop, 90, "keys", "list")
+    out = await in_terminal(nodrop, 130, "keys", "list")
     lines = out.splitlines()
-    assert max(map(len, lines)) <= 90
+    assert max(map(len, lines)) <= 130
     assert any("─" in line for line in lines)
     assert "[red]shop[/red]" in out
 
@@ -92,7 +92,7 @@ async def test_in_a_terminal_a_table_fits_it_and_markup_is_text(nodrop: Nodrop) 
 async def test_in_a_narrow_terminal_a_row_is_printed_line_by_line(nodrop: Nodrop) -> None:
     assert (await nodrop("keys", "create", "shop")).code == 0
     out = await in_terminal(nodrop, 50, "keys", "list")
-    assert "\nname     shop\n" in out
+    assert "\nname        shop\n" in out
     assert "revoked" not in out
 
 

@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from signal import SIGCONT, SIGSTOP
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from core.order import Payment, PaymentStatus
 from core.settings import read_settings
 from demo.books import read_books
 from demo.embedded.child import is_alive
-from demo.service import Service
+from demo.service import NO_TLS, Service
 from demo.stack import Stack
 from simulator.kernel.snapshot import LedgerPayment, LedgerSnapshot
 from simulator.kernel.traffic import Arrival
@@ -519,9 +520,23 @@ def secret_of(stack: Stack, account: str) -> str:
 
 
 async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:
-    """Add an account here and at the channel. Processes read it within seconds."""
+    """Add an account here and at the channel, and wait until every web process knows it.
+
+    Each looks for unknown names once a second, and an earlier test may just have asked for one.
+    """
     account = await stack.open_account(name, **config)
     await put_account(db, Sealer.from_setting(stack.master_key), account)
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http:
+        for url in stack.api_urls:
+            await eventually(partial(_is_known, stack, http, url, name))
+
+
+async def _is_known(stack: Stack, http: httpx.AsyncClient, url: str, account: str) -> bool:
+    """Whether a payment could be started there: that the order is missing is found after the account."""
+    headers = {"authorization": f"Bearer {stack.api_key}"}
+    response = await http.post(f"{url}/v1/orders/no-such-order/payments", json={"account": account}, headers=headers)
+    assert response.status_code == 404, response.text
+    return "unknown_account" not in response.text
 
 
 def signal(service: Service, signum: int) -> None:

@@ -98,6 +98,7 @@ async def test_an_error_without_any_waiter_left_is_not_reported_as_unretrieved()
     waiter.cancel()
     await asyncio.wait([waiter])
     del waiter  # its traceback holds the call's task, which reports when it is collected
+    gc.collect()  # what earlier tests have left reports here
     with unhandled_errors() as messages:
         call.result.set_exception(ConnectionError("nobody waits"))
         for _ in range(3):  # the call, its task's callbacks, and one more

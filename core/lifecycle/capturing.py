@@ -119,7 +119,7 @@ def on_approval_ended(state: OrderState, payment: Payment, lapsed: Lapsed, answe
     The payment stays open until its end is definite; an approval after this one can be captured.
     """
     at = "" if lapsed.at is None else f" at {lapsed.at.isoformat()}"
-    note = f"the channel ended it{at}; asked, it says {kind_of(answer)}"
+    note = f"the channel ended it{at}; its answer to the query: {kind_of(answer)}"
     change = Change(
         order=state.order.next_version(),
         event=Event(kind=Outcome.APPROVAL_ENDED, by=by, key=payment.key, evidence=lapsed, note=note),

@@ -409,7 +409,7 @@ def test_a_message_without_a_time_is_kept_too() -> None:
     state = a_state(an_order(), APPROVED_ONCE)
     ended = on_query(state, ALIPAY, missing(), RULES, Source.CALLBACK, approval=approval)
     assert ended.change is not None
-    assert ended.change.event.note == "the channel ended it; asked, it says missing"
+    assert ended.change.event.note == "the channel ended it; its answer to the query: missing"
 
 
 @pytest.mark.parametrize(

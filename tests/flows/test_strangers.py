@@ -67,7 +67,7 @@ class CountingAdmission:
     """Admits or refuses as told, and keeps what was asked of it."""
 
     def __init__(self, *answers: Admitted | Wait) -> None:
-        self.asked: list[tuple[CallKind, Urgency, bool]] = []
+        self.requested: list[tuple[CallKind, Urgency, bool]] = []
         self.reported: list[tuple[bool | None, str]] = []
         self._answers = list(answers)
 
@@ -75,7 +75,7 @@ class CountingAdmission:
         self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
     ) -> Admitted | Wait:
         del account, rate_per_s
-        self.asked.append((kind, urgency, past_breaker))
+        self.requested.append((kind, urgency, past_breaker))
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
     async def report(self, account: str, kind: CallKind, *, answered: bool | None, reservation: str = "") -> None:
@@ -95,7 +95,7 @@ async def test_a_further_request_of_a_call_waits_for_the_rate_and_reports_its_en
     admission = CountingAdmission(Wait(0.0, "rate"), Admitted("r-1"))
     async with admitted_request(admission, account, CallKind.QUERY, Urgency.FRESH):
         assert admission.reported == []
-    assert admission.asked == [(CallKind.QUERY, Urgency.FRESH, True)] * 2
+    assert admission.requested == [(CallKind.QUERY, Urgency.FRESH, True)] * 2
     assert admission.reported == [(True, "r-1")]
 
 
@@ -119,7 +119,7 @@ async def test_a_request_that_may_not_be_made_now_is_not_made(
     with pytest.raises(ChannelNotCalled, match="share"):
         async with admitted_request(admission, account, CallKind.VERIFY, urgency):
             pytest.fail("it is refused")
-    assert (len(admission.asked), admission.reported) == (1, [])
+    assert (len(admission.requested), admission.reported) == (1, [])
 
 
 async def test_every_request_of_a_call_is_admitted(harness: FlowHarness) -> None:

@@ -25,7 +25,7 @@ class World:
         self.postgres_skew_s = 0.0
         self.ways_s: list[tuple[float, float]] = []
         self.is_down = False
-        self.asked = 0
+        self.readings = 0
 
     def wall(self) -> float:
         return self.now + self.skew_s
@@ -36,7 +36,7 @@ class World:
     async def fetchval(self, _sql: str) -> float:
         if self.is_down:
             raise DatabaseUnavailable("gone")
-        self.asked += 1
+        self.readings += 1
         there_s, back_s = self.ways_s.pop(0) if self.ways_s else (0.001, 0.001)
         self.now += there_s
         at = self.now + self.postgres_skew_s
@@ -89,10 +89,10 @@ async def test_a_wrong_clock_is_corrected_and_says_so_once(skew_s: float) -> Non
 
 
 async def test_it_is_compared_by_three_samples_once_a_minute(clock: Clock, world: World) -> None:
-    for seconds, asked in ((0.0, SAMPLES), (1.0, SAMPLES), (COMPARE_S, 2 * SAMPLES)):
+    for seconds, readings in ((0.0, SAMPLES), (1.0, SAMPLES), (COMPARE_S, 2 * SAMPLES)):
         world.now += seconds
         await keep(clock, world)
-        assert world.asked == asked
+        assert world.readings == readings
 
 
 async def test_the_round_trip_is_taken_off(clock: Clock, world: World) -> None:

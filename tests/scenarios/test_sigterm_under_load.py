@@ -37,7 +37,7 @@ async def test_a_web_process_restarted_under_load_answers_what_it_took(scenario:
         await scenario.pay(order, "lost")
     before = len(await scenario.calls())
     asking = [asyncio.create_task(_refresh(scenario, order)) for order in orders]
-    await eventually(lambda: _are_asked(scenario, orders, before))
+    await eventually(lambda: _are_called(scenario, orders, before))
     began = time.monotonic()
 
     assert await scenario.stack.apis[1].stop(GRACE_S + 2 * BUSY_S) == 0
@@ -75,6 +75,6 @@ async def _refresh(scenario: Scenario, order: ShopOrder) -> int:
     return (await scenario.post(f"/v1/orders/{order.order_no}/refresh", api=1)).status_code
 
 
-async def _are_asked(scenario: Scenario, orders: list[ShopOrder], before: int) -> bool:
-    asked = {call.number for call in (await scenario.calls())[before:]}
-    return {number_of(order) for order in orders} <= asked
+async def _are_called(scenario: Scenario, orders: list[ShopOrder], before: int) -> bool:
+    numbers = {call.number for call in (await scenario.calls())[before:]}
+    return {number_of(order) for order in orders} <= numbers

@@ -22,10 +22,11 @@ from core.lifecycle.capturing import (
     to_query_first,
 )
 from core.lifecycle.ending import is_definitely_unpaid, is_payable
+from core.lifecycle.left_over import is_to_close
 from core.lifecycle.paying import on_confirmed, on_money
 from core.lifecycle.rechecking import close_payment, next_recheck, put_back, rechecked
 from core.lifecycle.rules import Rules
-from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PaymentStatus
+from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
 
 
 def on_callback(
@@ -79,9 +80,10 @@ def on_query(
     payment, row = state.payment(key), state.pending_of(key)
     if payment is None:
         return decision
-    if _is_left_over(state, payment, decision):
+    is_scheduled = arm_no is not None and row is not None and row.arm_no == arm_no
+    if decision.outcome is Outcome.STILL_OPEN and is_to_close(state, payment, evidence, is_scheduled=is_scheduled):
         decision = replace(decision, close=(key,))
-    if arm_no is None or row is None or row.arm_no != arm_no:
+    if row is None or not is_scheduled:
         return decision
     if decision.change is not None and key in (*decision.change.resolved, *(arm.key for arm in decision.rearm)):
         return decision
@@ -254,17 +256,6 @@ def _open_case(
         cases=(Case(reason=reason, key=payment.key, detail=detail),),
     )
     return Decision(outcome=outcome, change=change)
-
-
-def _is_left_over(state: OrderState, payment: Payment, decision: Decision) -> bool:
-    """Whether it is open and ours, its order is resolved, and no close was attempted at its channel."""
-    return (
-        decision.outcome is Outcome.STILL_OPEN
-        and state.order.is_resolved
-        and payment.status is PaymentStatus.OPEN
-        and payment.origin is Origin.OURS
-        and payment.close_attempted_at is None
-    )
 
 
 def _observe(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from core.checkout import CheckoutRules
 from core.decision import Decision, Outcome
-from core.evidence import Evidence, Source
+from core.evidence import Approved, Evidence, Source
 from core.lifecycle import (
     LatePolicy,
     Rules,
@@ -341,7 +341,8 @@ def test_an_open_payment_of_a_paid_order_is_closed_at_its_channel(evidence: Evid
     ("order", "payment", "evidence"),
     [
         (an_order(), a_payment(), unpaid()),  # the buyer may still pay with it
-        (paid_order(WECHAT), a_payment(**CLOSE_ATTEMPTED), unpaid()),  # the close was attempted already
+        (paid_order(WECHAT), a_payment(**CLOSE_ATTEMPTED), missing()),  # closed already, and the channel has nothing
+        (paid_order(WECHAT), a_payment(**CLOSE_ATTEMPTED), unpaid(under_way=True)),  # cannot be stopped any more
         (paid_order(WECHAT), a_payment(**WATCHED), unpaid()),  # not ours to close
         (paid_order(WECHAT), a_payment(), unclear()),  # may have the money
         (paid_order(WECHAT), a_payment(), paid()),
@@ -351,6 +352,19 @@ def test_an_open_payment_of_a_paid_order_is_closed_at_its_channel(evidence: Evid
 def test_other_payments_are_not_closed_at_the_channel(order: Order, payment: Payment, evidence: Evidence) -> None:
     state = a_state(order, payment, paid_payment(WECHAT, attempt_no=2, channel_transaction_id="t-2"))
     assert decide_query(state, evidence, arm_no=SCHEDULED).close == ()
+
+
+@pytest.mark.parametrize(
+    "evidence", [unpaid(), Approved(channel_account=ALIPAY.channel_account, out_trade_no=ALIPAY.out_trade_no)]
+)
+@pytest.mark.parametrize("arm_no", [None, SCHEDULED])
+def test_a_payment_that_the_close_did_not_end_is_closed_by_the_next_scheduled_query(
+    evidence: Evidence, arm_no: int | None
+) -> None:
+    """The channel did not know it yet when it was asked to close it. Other queries do not repeat the close."""
+    state = a_state(paid_order(WECHAT), a_payment(**CLOSE_ATTEMPTED), paid_payment(WECHAT, attempt_no=2))
+    decision = decide_query(state, evidence, arm_no=arm_no)
+    assert decision.close == (() if arm_no is None else (ALIPAY,))
 
 
 @pytest.mark.parametrize("kind", WITH_MONEY)

@@ -239,6 +239,25 @@ async def test_other_payments_of_a_paid_order_are_closed_at_the_channel(harness:
     assert 295 < (await query_row(harness, state, 0)).due_in_s <= 300
 
 
+async def test_a_left_payment_that_the_channel_did_not_know_is_closed_once_it_does(harness: FlowHarness) -> None:
+    """Its creation reached the channel after the close; without a second close the buyer could pay twice."""
+    await harness.add_account("other")
+    state = await harness.placed_order()
+    state = (await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))).state
+    harness.pay(state.payments[1])
+    assert await harness.run_query_job(state, 1) is Outcome.PAID
+    harness.simulation.faults.profile = FaultProfile(not_found_first=1.0, not_found_first_s=3600.0)
+    assert await harness.run_query_job(state, 0) is Outcome.STILL_OPEN
+    assert (await harness.state(state)).payments[0].close_attempted_at is not None
+    assert harness.status_at_channel(state.payments[0]) == "unpaid"
+
+    harness.simulation.faults.profile = FaultProfile()
+    await harness.run_query_job(state, 0)
+
+    assert harness.status_at_channel(state.payments[0]) == "closed"
+    assert (await harness.state(state)).payments[0].status is PaymentStatus.CLOSED
+
+
 async def test_a_double_payment_opens_a_case_and_pays_the_order_once(harness: FlowHarness) -> None:
     await harness.add_account("other")
     state = await harness.placed_order(notify_url="https://merchant.example/hook")

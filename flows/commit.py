@@ -55,8 +55,8 @@ async def commit_evidence(
 
 
 async def commit_new(resources: Resources, order_no: str, decide: Decide) -> Committed:
-    """Decide about an order that may be new, and commit. Raises as `commit_decision`, and NumberTaken."""
-    committed = await transition(resources.db, order_no, decide)
+    """Decide about an order that is new as a rule, and commit. Raises as `commit_decision`, and NumberTaken."""
+    committed = await transition(resources.db, order_no, decide, is_new=True)
     await _after_commit(resources, committed)
     return committed
 

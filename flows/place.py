@@ -79,7 +79,7 @@ async def place_order(
         PaymentUnclear: the checkout of the order's payment has ended, and there is no other one yet.
     """
     account = None if payment is None else await resources.accounts.get_enabled(payment.account)
-    now = await find_now(resources.db)
+    now = resources.clock.of_postgres() or await find_now(resources.db)
     terms = None if payment is None or account is None else _terms(payment, account, now)
     await _check_watch(resources, terms)
     expires_at = now + timedelta(seconds=expires_in_s or resources.settings.order_expires_s)

@@ -61,6 +61,10 @@ class Clock:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.read(), UTC)
 
+    def of_postgres(self) -> datetime | None:
+        """Postgres's time without asking it: as it was last compared, and carried on since. None: it was not yet."""
+        return None if self._postgres_base is None else datetime.fromtimestamp(self._postgres_time(), UTC)
+
     async def begin(self, db: Database) -> None:
         """Compare it before the first work. Without Postgres the process starts all the same."""
         try:

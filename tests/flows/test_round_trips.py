@@ -25,7 +25,7 @@ from tests.servers import eventually
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
 
-STATEMENTS_MAX = 11
+STATEMENTS_MAX = 9
 WRITING_MAX = 8
 REDIS_COMMANDS_MAX = 94
 

@@ -231,3 +231,15 @@ def wall_clock_readers() -> Iterator[str]:
             }
             if WALL_CLOCKS & (names | imported):
                 yield file.relative_to(ROOT).as_posix()
+
+
+async def test_the_time_of_postgres_is_carried_on_from_the_last_comparison(clock: Clock, world: World) -> None:
+    """Also while this process's own clock is right or was set, and Postgres is away."""
+    assert clock.of_postgres() is None
+    world.postgres_skew_s = -1.5
+    await keep(clock, world)
+    world.now += 30.0
+    world.skew_s = 600.0
+    at = clock.of_postgres()
+    assert at is not None
+    assert at.timestamp() == pytest.approx(world.now - 1.5, abs=0.01)

@@ -64,9 +64,14 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
         return self.state if change is None or self.version is None else applied(self.state, change)
 
 
-async def transition(db: Database, order_no: str, decide: Decide, *, known: OrderState | None = None) -> Committed:
-    """One order through the door. `known` and the errors are those of `transition_many`."""
-    known_states = {} if known is None else {order_no: known}
+async def transition(
+    db: Database, order_no: str, decide: Decide, *, known: OrderState | None = None, is_new: bool = False
+) -> Committed:
+    """One order through the door. `known` and the errors are those of `transition_many`.
+
+    `is_new`: the first try decides on an order that is not there and does not look; if it is, nothing is inserted.
+    """
+    known_states = {order_no: known} if is_new or known is not None else {}
     return (await transition_many(db, {order_no: decide}, known=known_states))[order_no]
 
 
@@ -78,7 +83,7 @@ async def transition_existing(
 
 
 async def transition_many(
-    db: Database, moves: Mapping[str, Decide], *, known: Mapping[str, OrderState] = MappingProxyType({})
+    db: Database, moves: Mapping[str, Decide], *, known: Mapping[str, OrderState | None] = MappingProxyType({})
 ) -> dict[str, Committed]:
     """Many orders, one move each, in one statement; those that lose the race decide again.
 
@@ -114,7 +119,9 @@ def _decide_existing(decide: DecideExisting, state: OrderState | None) -> Decisi
     return Decision(outcome=Outcome.STALE) if state is None else decide(state)
 
 
-async def _turn(db: Database, moves: Mapping[str, Decide], known: Mapping[str, OrderState]) -> dict[str, Committed]:
+async def _turn(
+    db: Database, moves: Mapping[str, Decide], known: Mapping[str, OrderState | None]
+) -> dict[str, Committed]:
     """Load, decide, compare-and-set, once. Orders that lost the race are left out."""
     unknown = [order_no for order_no in moves if order_no not in known]
     states = {**known, **(await find_states(db, unknown) if unknown else {})}

@@ -236,12 +236,9 @@ local new = 0
 for i = 2, #KEYS do
   local at = 3 * (i - 2) + 1
   local id, delay, payload = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
-  local is_there = redis.call('EXISTS', KEYS[i]) == 1
-  if not is_there then
-    redis.call('SET', KEYS[i], payload, 'PX', delay + ARGV[1])
-  end
-  if not is_there or not redis.call('ZSCORE', KEYS[1], id) then
-    redis.call('ZADD', KEYS[1], now + delay, id)
+  local is_written = redis.call('SET', KEYS[i], payload, 'NX', 'PX', delay + ARGV[1])
+  local is_added = redis.call('ZADD', KEYS[1], 'NX', now + delay, id) == 1
+  if is_written or is_added then
     new = new + 1
   end
 end
@@ -251,14 +248,22 @@ return new
 
 # KEYS: the queue, then a payload's key for each job. ARGV: prefix of leases, then the id of each
 _CANCEL = Script("""
-local removed = 0
-for i = 2, #KEYS do
-  if redis.call('EXISTS', ARGV[1] .. ARGV[i]) == 0 then
-    removed = removed + redis.call('ZREM', KEYS[1], ARGV[i])
-    redis.call('DEL', KEYS[i])
+local leases, names, payloads = {}, {}, {}
+for i = 2, #ARGV do
+  leases[#leases + 1] = ARGV[1] .. ARGV[i]
+end
+local is_any_leased = redis.call('EXISTS', unpack(leases)) > 0
+for i, lease in ipairs(leases) do
+  if not is_any_leased or redis.call('EXISTS', lease) == 0 then
+    names[#names + 1] = ARGV[i + 1]
+    payloads[#payloads + 1] = KEYS[i + 1]
   end
 end
-return removed
+if #names == 0 then
+  return 0
+end
+redis.call('DEL', unpack(payloads))
+return redis.call('ZREM', KEYS[1], unpack(names))
 """)
 
 # ARGV: prefix of leases, jobs to claim, jobs to look at, owner, lease in ms. Returns id and due time of each

@@ -48,7 +48,6 @@ def _of_queues() -> list[Command]:
             ("EXISTS", payload),
             ("SET", payload, "", "PX", _LIMIT_MS),
             ("ZADD", queue, 0, "check"),
-            ("ZSCORE", queue, "check"),
             ("ZRANGE", queue, 0, 0),
             ("ZCARD", queue),
             ("ZREM", queue, "check"),

@@ -10,6 +10,7 @@
     refund        request a refund once, query it until it is definite
     notify        notify the merchant until it answers 2xx; `egress` decides which addresses may be called
     sweep         overdue rows in Postgres, whatever happened to Redis
+    duties        periodic work that one worker does for all of them
     rearm         arm Redis again from Postgres
     undelivered   callbacks that a channel could not deliver
     reconcile/    a channel's statement against our payments

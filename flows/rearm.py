@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from core import jobs
 from flows.commit import job_of
+from flows.duties import Duty, do_if_due
 from runtime.identity import check_identity
+from runtime.loop import NOT_DUE
 from runtime.resources import Resources
 from storage.postgres import callbacks, notifications, pending, refunds
 
-REARM_LOCK_S = 60.0
-
 log = structlog.get_logger()
+
+
+async def rearm_if_flushed(resources: Resources) -> object:
+    """If Redis was flushed, one worker arms everything again: a duty that is due whenever there is a new epoch."""
+    if (await resources.queue.epoch()).armed:
+        return NOT_DUE
+    return await do_if_due(resources, Duty("rearm", 0.0, partial(rearm_after_flush, resources)))
 
 
 async def rearm_after_flush(resources: Resources) -> int:
@@ -21,7 +30,7 @@ async def rearm_after_flush(resources: Resources) -> int:
     The epoch is marked as armed only at the end, so a walk that dies is begun again by whoever looks next.
     """
     epoch = await resources.queue.epoch()
-    if epoch.armed or not await resources.queue.claim_rearm(REARM_LOCK_S):
+    if epoch.armed:
         return 0
     await check_identity(resources.db, resources.redis)
     count = await arm_window(resources, from_s=None, until_s=resources.settings.arm_horizon_s)

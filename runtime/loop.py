@@ -15,6 +15,9 @@ log = structlog.get_logger()
 RunOnce = Callable[[], Awaitable[object]]
 """One run. Only `True` as its result means that there is more to do at once; a count does not."""
 
+NOT_DUE = object()
+"""Result of a run that found nothing due: it does not show that a fault before it has passed."""
+
 
 async def run_periodically(name: str, interval_s: float, run_once: RunOnce, stop: asyncio.Event) -> None:
     """Repeat `run_once` until `stop` is set. A run that fails is repeated after the interval.
@@ -23,9 +26,9 @@ async def run_periodically(name: str, interval_s: float, run_once: RunOnce, stop
     """
     is_failing = False
     while not stop.is_set():
-        has_more = False
+        result: object = NOT_DUE
         try:
-            has_more = await run_once() is True
+            result = await run_once()
         except NodropError as error:
             if not is_failing:
                 log.warning("loop_failing", name=name, reason=type(error).__name__)
@@ -33,10 +36,9 @@ async def run_periodically(name: str, interval_s: float, run_once: RunOnce, stop
         except Exception:  # it must end neither this loop nor the others
             log.exception("loop_broke", name=name)
             is_failing = True
-        else:
-            if is_failing:
-                log.info("loop_works_again", name=name)
+        if is_failing and result is not NOT_DUE:
+            log.info("loop_works_again", name=name)
             is_failing = False
-        if not has_more:
+        if result is not True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), interval_s)

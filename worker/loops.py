@@ -1,4 +1,7 @@
-"""Periodic work beside the lanes: the sweep, and the upkeep of Redis, accounts, parked callbacks and partitions."""
+"""Periodic work beside the lanes: the sweep, and the upkeep of Redis, accounts, parked callbacks and partitions.
+
+A duty is done by one worker for all of them; every other loop runs in each.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import asyncio
 from functools import partial
 from typing import NamedTuple
 
+from flows.duties import LOOK_S, Duty, do_if_due
 from flows.notify import Notifier
 from flows.parked import DRAIN_BATCH, drain_parked
-from flows.rearm import arm_window, rearm_after_flush
+from flows.rearm import arm_window, rearm_if_flushed
 from flows.reconcile.daily import reconcile_due
 from flows.retention import delete_old
 from flows.sweep import sweep_again, swept_kinds
@@ -49,8 +53,6 @@ def lane_loops(resources: Resources, process: str) -> tuple[Loop, ...]:
 def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) -> tuple[Loop, ...]:
     """Loops of a worker process that runs all lanes. The sweeps need Postgres alone, and end with `stop`."""
     settings = resources.settings
-    horizon_s = settings.arm_horizon_s
-    keep_house = partial(keep_partitions, resources.db, keep_days=settings.observations_keep_days)
     by_clock = partial(_unless_far_off, resources.clock)
     flush_noticed_s = min(1.0, settings.sweep_interval_s)
     return (
@@ -58,16 +60,39 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
             Loop(f"sweep_{kind.name}", settings.sweep_interval_s, by_clock(partial(sweep_again, settings, kind, stop)))
             for kind in swept_kinds(resources, notifier)
         ),
-        Loop("rearm", flush_noticed_s, partial(rearm_after_flush, resources)),
-        # A third of the horizon at a time: every job is armed before it is due.
-        Loop("arm_ahead", horizon_s / 3, partial(arm_window, resources, from_s=0.0, until_s=horizon_s)),
+        Loop("rearm", flush_noticed_s, partial(rearm_if_flushed, resources)),
         Loop("drain", flush_noticed_s, partial(_drain, resources)),
-        Loop("undelivered", settings.undelivered_interval_s, by_clock(partial(ask_undelivered, resources))),
-        Loop("keep_house", PARTITIONS_INTERVAL_S, keep_house),
-        Loop("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
-        Loop("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, resources.db)),
-        Loop("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
-        Loop("reconcile", RECONCILE_INTERVAL_S, by_clock(partial(reconcile_due, resources))),
+        *(
+            Loop(duty.name, min(duty.interval_s, LOOK_S), partial(do_if_due, resources, duty))
+            for duty in _duties(resources)
+        ),
+        *(
+            Loop(duty.name, min(duty.interval_s, LOOK_S), by_clock(partial(do_if_due, resources, duty)))
+            for duty in _duties_by_clock(resources)
+        ),
+    )
+
+
+def _duties(resources: Resources) -> tuple[Duty, ...]:
+    settings, db = resources.settings, resources.db
+    horizon_s = settings.arm_horizon_s
+    return (
+        # A third of the horizon at a time: every job is armed before it is due.
+        Duty("arm_ahead", horizon_s / 3, partial(arm_window, resources, from_s=0.0, until_s=horizon_s)),
+        Duty(
+            "keep_house", PARTITIONS_INTERVAL_S, partial(keep_partitions, db, keep_days=settings.observations_keep_days)
+        ),
+        Duty("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
+        Duty("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, db)),
+        Duty("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
+    )
+
+
+def _duties_by_clock(resources: Resources) -> tuple[Duty, ...]:
+    """Those that a process leaves to others while its clock is far off."""
+    return (
+        Duty("undelivered", resources.settings.undelivered_interval_s, partial(ask_undelivered, resources)),
+        Duty("reconcile", RECONCILE_INTERVAL_S, partial(reconcile_due, resources)),
     )
 
 

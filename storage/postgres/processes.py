@@ -15,18 +15,26 @@ from storage.postgres.database import Database
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a beat has read: the beats of the other processes, and when this server of Postgres began."""
+    """What a beat has read: the beats of the other processes, the lowest protocol of any, and when this server of
+    Postgres began.
+    """
 
     others: dict[str, int]
+    protocol: int
     server_began_at: datetime
+
+
+PROTOCOL = 2
+"""What this release shares with other processes in Redis. One of the release before writes none, which is 1."""
 
 
 _BEAT = """
 WITH own AS (
-    INSERT INTO processes AS p (name) VALUES ($1)
+    INSERT INTO processes AS p (name, protocol) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET beat = p.beat + 1
 )
 SELECT coalesce((SELECT json_object_agg(name, beat) FROM processes WHERE name <> $1), '{}')::text AS others,
+       least((SELECT min(protocol) FROM processes), $2) AS protocol,
        pg_postmaster_start_time() AS server_began_at"""
 
 _FORGET = "DELETE FROM processes WHERE name = ANY($1)"
@@ -34,9 +42,10 @@ _FORGET = "DELETE FROM processes WHERE name = ANY($1)"
 
 async def beat(db: Database, name: str) -> Seen:
     """Count up the beat of this process."""
-    row = await db.fetchrow(_BEAT, name)
+    row = await db.fetchrow(_BEAT, name, PROTOCOL)
     assert row is not None, "a statement without WHERE has a row"
-    return Seen(others=msgspec.json.decode(row["others"], type=dict[str, int]), server_began_at=row["server_began_at"])
+    others = msgspec.json.decode(row["others"], type=dict[str, int])
+    return Seen(others=others, protocol=row["protocol"], server_began_at=row["server_began_at"])
 
 
 async def forget(db: Database, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ the next half hour have to be armed again.
     arq:job:{queries-0}q:…              payload; expires a year after it was due
     arq:in-progress:{queries-0}q:…      worker process that runs it; expires when the lease ends
     arq:queue:{queries-0}:parked-jobs   hash: job id → payload that no worker could run
-    nodrop:{epoch}:…                    current epoch, the last one armed completely, lock of the process arming it
+    nodrop:{epoch}:…                    current epoch, the last one armed completely
 
 The hash tag keeps a lane's shard in one slot of a cluster; more shards would be {queries-1} and so on.
 """
@@ -160,14 +160,6 @@ class DelayQueue:
         with redis_errors():
             await self._redis.set(_ARMED_EPOCH, epoch.id)
 
-    async def claim_rearm(self, ttl_s: float) -> bool:
-        """Return True if this process is to walk the table. After `ttl_s` another may: this one may have died.
-
-        Two walks at once do no harm, since armed jobs are left alone.
-        """
-        with redis_errors():
-            return bool(await self._redis.set(_REARM_LOCK, token_hex(8), nx=True, px=max(1, round(ttl_s * 1000))))
-
     async def _run_all(self, script: Script, calls: Iterable[Call]) -> int:
         batches = list(calls)
         if not batches:
@@ -180,7 +172,6 @@ class DelayQueue:
 
 _EPOCH = "nodrop:{epoch}:id"
 _ARMED_EPOCH = "nodrop:{epoch}:armed"
-_REARM_LOCK = "nodrop:{epoch}:arming"
 
 
 def _tag(lane: Lane) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from structlog.testing import capture_logs
 
 from core.errors import DatabaseUnavailable
-from runtime.loop import run_periodically
+from runtime.loop import NOT_DUE, run_periodically
 
 HOUR_S = 3600.0
 
@@ -60,3 +60,8 @@ async def test_a_store_that_is_down_is_logged_once_and_once_when_it_is_back() ->
 
 async def test_a_bug_is_logged_at_every_run_and_does_not_end_the_loop() -> None:
     assert await events_of(Work(ValueError(), ValueError(), 0)) == ["loop_broke", "loop_broke", "loop_works_again"]
+
+
+async def test_a_run_that_found_nothing_due_does_not_say_that_the_loop_works_again() -> None:
+    down = DatabaseUnavailable("down")
+    assert await events_of(Work(down, NOT_DUE, down, NOT_DUE, 0)) == ["loop_failing", "loop_works_again"]

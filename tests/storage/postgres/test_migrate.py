@@ -34,6 +34,7 @@ ALL = [
     "0021_audit.sql",
     "0022_callbacks_over.sql",
     "0023_notifications_over.sql",
+    "0025_duties.sql",
 ]
 
 
@@ -152,6 +153,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "callbacks",
         "cases",
         "disputes",
+        "duties",
         "identity",
         "migrations",
         "notifications",

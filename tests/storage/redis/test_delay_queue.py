@@ -233,14 +233,6 @@ async def test_all_processes_see_the_same_epoch(redis: Redis, queue: DelayQueue)
     assert await queue.epoch() == await DelayQueue(redis).epoch()
 
 
-async def test_one_process_arms_again_and_another_takes_over_when_it_died(redis: Redis, queue: DelayQueue) -> None:
-    assert await queue.claim_rearm(60)
-    assert not await queue.claim_rearm(60)
-    assert 50_000 < await redis.pttl("nodrop:{epoch}:arming") <= 60_000
-    await redis.pexpire("nodrop:{epoch}:arming", 0)  # the time has passed
-    assert await queue.claim_rearm(60)
-
-
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """Benchmarks of nodrop's real processes, with the facts of the machine, as JSON.
 
-orders callbacks queries rearm footprint sweep reconcile channels     one benchmark each
+orders callbacks queries backlog rearm footprint sweep merchants door reconcile channels usual
+                                                                     one benchmark each
 rig buyer clones loops                                               the stack, clients and load
-machine cpu certificates report sizes                                what is measured on, and the results
+peers                                                                what others use, installed apart from nodrop
+machine cpu counts certificates report sizes                         what is measured on, and the results
 """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from bench.report import MS, Figure, figure
 from demo.embedded.child import children_of
+from demo.service import Service
 from demo.stack import Stack
 
 OURS = ("api", "worker", "postgres", "redis")
@@ -40,13 +42,19 @@ def used(stack: Stack) -> dict[str, float]:
     if not Path("/proc/self/stat").exists():
         return {}
     return {
-        "api": _sum(service.pid for service in stack.apis),
-        "worker": _sum(service.pid for service in stack.workers),
+        "api": _sum_of_families(stack.apis),
+        "worker": _sum_of_families(stack.workers),
         "postgres": _sum((stack.postgres.pid, *children_of(stack.postgres.pid))),
         "redis": _sum((stack.redis.pid,)),
         "simulator": _sum(service.pid for service in stack.simulators),
         "client": _sum((os.getpid(),)),
     }
+
+
+def _sum_of_families(services: Iterable[Service]) -> float:
+    """A service of processes that fork counts with its children."""
+    pids = [service.pid for service in services if service.pid is not None]
+    return _sum(chain(pids, *map(children_of, pids)))
 
 
 def _sum(pids: Iterable[int | None]) -> float:

@@ -6,7 +6,7 @@ as in production, and all other settings have their defaults.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,9 @@ from storage.postgres.database import Database
 from storage.redis.address import redis_address
 from storage.redis.client import JobRedis, open_job_redis
 from storage.redis.delay_queue import DelayQueue
+
+MakeStack = Callable[..., Stack]
+"""Makes a stack, called as `Stack` is."""
 
 UNIT_S = 60.0
 RATE_PER_S = 10_000
@@ -59,13 +62,17 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    *, workers: int = 1, rate_per_s: int = RATE_PER_S, env: Mapping[str, str] | None = None
+    *,
+    workers: int = 1,
+    rate_per_s: int = RATE_PER_S,
+    env: Mapping[str, str] | None = None,
+    make_stack: MakeStack = Stack,
 ) -> AsyncIterator[Rig]:
     """Start a stack for one benchmark, without data of another one."""
     usual = Settings()
     as_in_production = {"SWEEP_INTERVAL_S": str(usual.sweep_interval_s), "SWEEP_GRACE_S": str(usual.sweep_grace_s)}
     with temporary_directory() as directory:
-        async with Stack(
+        async with make_stack(
             directory, unit_s=UNIT_S, rate_per_s=rate_per_s, workers=workers, env=as_in_production | dict(env or {})
         ) as stack:
             settings = read_settings(stack.environ)

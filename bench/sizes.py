@@ -14,7 +14,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of each benchmark. A measurement ends after `limit_s`; its work up to then counts."""
 
     orders: int = 1500
-    clients: int = 16
+    clients: tuple[int, ...] = ()
     callbacks: int = 1200
     queries: int = 10_000
     backlog: int = 500

@@ -25,11 +25,19 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 class Service:
     """A process started with `python -m`. It can be started again after its end."""
 
-    def __init__(self, name: str, *arguments: str, env: Mapping[str, str], log: Path, health_url: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        *arguments: str,
+        env: Mapping[str, str],
+        log: Path,
+        health_url: str = "",
+        python: str = sys.executable,
+    ) -> None:
         self.name = name
         self.health_url = health_url
         self.log = log
-        self._argv = (sys.executable, "-m", *arguments)
+        self._argv = (python, "-m", *arguments)
         self._env = dict(env)
         self._child: Child | None = None
 

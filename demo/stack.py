@@ -180,6 +180,9 @@ class Stack:
         await asyncio.to_thread(self.redis.start)
         await self._start_simulators()
         await self._prepare_database()
+        await self._start_services()
+
+    async def _start_services(self) -> None:
         self.apis = [
             Service(
                 f"api{number or ''}",

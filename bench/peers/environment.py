@@ -1,0 +1,50 @@
+"""The environment of a peer: made for one benchmark from the peer's own lock, and removed after it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PEERS = Path(__file__).parent
+INSTALL_S = 300.0
+OUTPUT_CHARACTERS = 300
+
+
+class PeerMissing(Exception):
+    """The peer cannot be installed here; the benchmark is skipped."""
+
+
+@asynccontextmanager
+async def peer_python(name: str) -> AsyncIterator[Path]:
+    """Yield the interpreter of an environment with what `bench/peers/NAME/requirements.txt` locks.
+
+    Raises:
+        PeerMissing: pip could not install it, most often because there is no network.
+    """
+    lock = PEERS / name / "requirements.txt"
+    with TemporaryDirectory(prefix=f"bench-{name}-") as directory:
+        python = Path(directory) / "bin" / "python"
+        await _run(sys.executable, "-m", "venv", directory)
+        options = ("--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes")
+        await _run(str(python), "-m", "pip", "install", *options, "--requirement", str(lock))
+        yield python
+
+
+async def _run(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+    try:
+        async with asyncio.timeout(INSTALL_S):
+            output, _ = await process.communicate()
+    except BaseException as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise PeerMissing(f"{command[2]} took longer than {INSTALL_S:g} s") from None
+        raise
+    if process.returncode != 0:
+        raise PeerMissing(output.decode(errors="replace").strip()[-OUTPUT_CHARACTERS:])

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -15,7 +16,7 @@ from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.reconciling import ALONE, BIG
 from tests.scenarios.router import Router
-from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, add_account, port_of
+from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, port_of, put_accounts
 
 HERE = Path(__file__).parent
 
@@ -50,12 +51,15 @@ async def stack(servers_home: Path, faulty_proxy: FaultyProxy) -> AsyncIterator[
     async with stack:
         db = await stack.open_database()
         faulty_proxy.forward_to(stack.channel_url)
-        await add_account(stack, db, "proxied", base_url=faulty_proxy.url)
-        await add_account(stack, db, "flag", late_policy="flag")
-        await add_account(stack, db, "refund", late_policy="refund", double_policy="refund")
-        await add_account(stack, db, "trusting", trust_callback=True)
-        await add_account(stack, db, "unanswered", trust_callback="when_unanswered")
-        await add_account(stack, db, "slow", rate_per_s=SLOW_RATE_PER_S)
+        accounts: dict[str, dict[str, Any]] = {
+            "proxied": {"base_url": faulty_proxy.url},
+            "flag": {"late_policy": "flag"},
+            "refund": {"late_policy": "refund", "double_policy": "refund"},
+            "trusting": {"trust_callback": True},
+            "unanswered": {"trust_callback": "when_unanswered"},
+            "slow": {"rate_per_s": SLOW_RATE_PER_S},
+        }
+        await put_accounts(stack, db, accounts)
         await db.close()
         yield stack
 

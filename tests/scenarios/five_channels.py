@@ -14,7 +14,7 @@ from core.order import PaymentKey
 from simulator.kernel.deliveries import Tally
 from simulator.shoppers.shop import ShopOrder
 from storage.postgres.orders import find_state_by_payment
-from tests.scenarios.scenario import Scenario, add_account, number_of
+from tests.scenarios.scenario import Scenario, number_of, put_accounts
 from tests.servers import eventually
 
 CURRENCIES = {"sandbox": "CNY", "alipay": "CNY", "wechatpay": "CNY", "stripe": "USD", "paypal": "USD"}
@@ -35,8 +35,8 @@ Orders = dict[str, ShopOrder]
 
 async def add_accounts(scenario: Scenario, names: str, **config: Any) -> None:
     """Add an account at every channel; `names` has `{}` for the channel: `{}-refund`."""
-    for channel in CHANNELS:
-        await add_account(scenario.stack, scenario.db, names.format(channel), channel=channel, **config)
+    configs = {names.format(channel): {"channel": channel, **config} for channel in CHANNELS}
+    await put_accounts(scenario.stack, scenario.db, configs)
 
 
 async def place_at(scenario: Scenario, channel: str, *, account: str = "", **terms: Any) -> ShopOrder:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -520,15 +520,22 @@ def secret_of(stack: Stack, account: str) -> str:
 
 
 async def add_account(stack: Stack, db: Database, name: str, **config: Any) -> None:
-    """Add an account here and at the channel, and wait until every web process knows it.
+    """Add an account here and at the channel, and wait until every web process knows it."""
+    await put_accounts(stack, db, {name: config})
+
+
+async def put_accounts(stack: Stack, db: Database, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add accounts here and at their channels, and wait until every web process knows them all.
 
     Each looks for unknown names once a second, and an earlier test may just have asked for one.
     """
-    account = await stack.open_account(name, **config)
-    await put_account(db, Sealer.from_setting(stack.master_key), account)
+    for name, config in configs.items():
+        account = await stack.open_account(name, **config)
+        await put_account(db, Sealer.from_setting(stack.master_key), account)
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http:
         for url in stack.api_urls:
-            await eventually(partial(_is_known, stack, http, url, name))
+            for name in configs:
+                await eventually(partial(_is_known, stack, http, url, name))
 
 
 async def _is_known(stack: Stack, http: httpx.AsyncClient, url: str, account: str) -> bool:

@@ -42,7 +42,7 @@ from flows.ask import NoLease, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
 from flows.combined import handle_combined
-from flows.commit import arm_jobs, cancel_jobs, commit_evidence
+from flows.commit import arm_jobs, commit_evidence, follow_up
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from flows.unhandled import reschedule_callback
@@ -219,7 +219,7 @@ async def _handle_in_request(resources: Resources, stored: StoredCallback) -> No
             handling.add_done_callback(lambda _: slots.release())  # also if it is cancelled before it starts
             group.create_task(arm_jobs(resources, [job]))  # a Redis that hangs must not hold the slot
         if handling.result():
-            await cancel_jobs(resources, [job])
+            await follow_up(resources, cancel=[job])
     except Exception:  # a bug of ours must not keep the channel sending
         log.exception("callback_broke", callback_id=stored.id)
 

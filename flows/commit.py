@@ -5,7 +5,7 @@ Redis being away is no fault here: a job that is not armed is found by the sweep
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from core.order import OrderState, PendingKind
 from runtime.resources import Resources
 from storage.postgres.door.transition import Committed, Decide, DecideExisting, transition, transition_existing
 from storage.postgres.pending import PendingRow
+from storage.redis.changes import Change as Published
 
 log = structlog.get_logger()
 
@@ -62,15 +63,15 @@ async def commit_new(resources: Resources, order_no: str, decide: Decide) -> Com
 
 
 async def _after_commit(resources: Resources, committed: Committed) -> None:
-    """Arm what was scheduled, cancel what was resolved, publish the change: best effort, three round trips."""
+    """Arm what was scheduled, cancel what was resolved, publish the change: best effort, one round trip."""
     change = committed.decision.change
+    changes: list[Published] = []
     if change is not None and committed.version is not None:
         _log_change(committed, change)
+        if not change.is_new:  # nobody has the page of a new order yet
+            changes = [(change.order.order_no, committed.version)]
     scheduled, resolved = _jobs_of(committed)
-    await arm_jobs(resources, scheduled)
-    await cancel_jobs(resources, resolved)
-    if change is not None and committed.version is not None:
-        await resources.changes.publish([(change.order.order_no, committed.version)])
+    await follow_up(resources, arm=scheduled, cancel=resolved, changes=changes)
 
 
 def _jobs_of(committed: Committed) -> tuple[list[Job], list[Job]]:
@@ -89,20 +90,19 @@ def job_of(armed: PendingRow) -> Job:
     return jobs.query_payment(armed.key, armed.arm_no, armed.delay_s)
 
 
-async def arm_jobs(resources: Resources, scheduled: Iterable[Job]) -> None:
+async def arm_jobs(resources: Resources, scheduled: Sequence[Job]) -> None:
     """Enqueue jobs; while Redis is away the sweep finds their rows."""
-    try:
-        await resources.queue.arm_together(list(scheduled))
-    except RedisUnavailable:
-        log.warning("jobs_not_armed", reason="redis_unavailable")
+    await follow_up(resources, arm=scheduled)
 
 
-async def cancel_jobs(resources: Resources, resolved: Iterable[Job]) -> None:
-    """Remove jobs that have nothing left to do; one that stays finds that out by itself."""
+async def follow_up(
+    resources: Resources, *, arm: Sequence[Job] = (), cancel: Sequence[Job] = (), changes: Sequence[Published] = ()
+) -> None:
+    """Enqueue jobs, remove those that have nothing left to do, and wake pages. A job that stays does nothing."""
     try:
-        await resources.queue.cancel_together(list(resolved))
+        await resources.follow_ups.add(arm=arm, cancel=cancel, changes=changes)
     except RedisUnavailable:
-        log.debug("jobs_not_cancelled", reason="redis_unavailable")
+        (log.warning if arm else log.debug)("jobs_not_armed", reason="redis_unavailable")
 
 
 def _log_change(committed: Committed, change: Change) -> None:

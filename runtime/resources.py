@@ -26,7 +26,7 @@ from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
 from storage.redis.checks import check_redis
 from storage.redis.client import JobRedis, open_job_redis
-from storage.redis.delay_queue import DelayQueue
+from storage.redis.delay_queue import DelayQueue, FollowUps
 from storage.redis.parked_callbacks import ParkedCallbacks
 from storage.sealing import Sealer
 
@@ -46,6 +46,7 @@ class Resources:
     queue: DelayQueue
     parked: ParkedCallbacks
     changes: Changes
+    follow_ups: FollowUps
     admission: Admission
     accounts: Accounts
     sealer: Sealer
@@ -90,13 +91,15 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         )
         admission = SharedAdmission(redis, processes=settings.processes)
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
+        queue = DelayQueue(redis, horizon_s=settings.arm_horizon_s)
         yield Resources(
             settings=settings,
             db=db,
             redis=redis,
-            queue=DelayQueue(redis, horizon_s=settings.arm_horizon_s),
+            queue=queue,
             parked=ParkedCallbacks(redis, sealer),
             changes=Changes(redis),
+            follow_ups=FollowUps(redis, queue),
             admission=admission,
             accounts=Accounts(db, sealer, transport, settings, admission),
             sealer=sealer,

@@ -17,17 +17,13 @@ import structlog
 from redis.asyncio import Redis
 
 from core.errors import RedisUnavailable, TooManyRequests
-from storage.redis.client import Patience, RedisLink, redis_errors
+from storage.redis.client import RedisLink, redis_errors
 
 CHANNEL = "nodrop:changes"
 PAIRS_MAX = 1000
 """Changes in one message; more are split into several."""
 
 LISTENERS_MAX = 10_000
-PUBLISH_TIMEOUT_S = 0.5
-PUBLISH_PAUSE_S = 1.0
-"""Pause after a failure, so that not every change of an order waits for a Redis that is down."""
-
 SILENCE_S = 15.0
 """After this time without a message a ping is sent; after twice this time the connection counts as lost."""
 
@@ -54,38 +50,27 @@ class Subscription:
         self._changed.set()
 
 
+Change = tuple[str, int]
+"""The number of an order, and the version that it has now."""
+
+
+def publishing(changes: Sequence[Change]) -> list[tuple[str, str, bytes]]:
+    """The commands that publish to all processes that these orders have changed."""
+    return [
+        ("PUBLISH", CHANNEL, msgspec.json.encode(changes[start : start + PAIRS_MAX]))
+        for start in range(0, len(changes), PAIRS_MAX)
+    ]
+
+
 class Changes:
-    """Publisher of and listener to changes of orders."""
+    """Listener to changes of orders."""
 
     def __init__(self, redis: Redis, *, listeners_max: int = LISTENERS_MAX) -> None:
         self._redis = redis
         self._listeners_max = listeners_max
         self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._count = 0
-        self._mute_until = 0.0
-        self._publishing = RedisLink("publishing changes")
         self._listening = RedisLink("listening to changes")
-
-    # -- publishing
-
-    async def publish(self, pairs: Sequence[tuple[str, int]]) -> None:
-        """Publish to all processes that these orders have these versions now. One round trip; never raises."""
-        now = asyncio.get_running_loop().time()
-        if not pairs or now < self._mute_until:
-            return
-        try:
-            with redis_errors():
-                async with Patience(PUBLISH_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
-                    for start in range(0, len(pairs), PAIRS_MAX):
-                        pipe.publish(CHANNEL, msgspec.json.encode(pairs[start : start + PAIRS_MAX]))
-                    await pipe.execute()
-        except RedisUnavailable as error:
-            self._publishing.lost(error)
-            self._mute_until = now + PUBLISH_PAUSE_S
-        else:
-            self._publishing.up()
-
-    # -- listening
 
     @contextmanager
     def subscribe(self, order_no: str) -> Iterator[Subscription]:

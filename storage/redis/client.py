@@ -264,6 +264,30 @@ class Script:
             return results
 
 
+Run = tuple[Script, Call]
+
+
+async def run_together(redis: Redis, runs: Sequence[Run], commands: Sequence[Sequence[str | bytes]] = ()) -> list[Any]:
+    """Runs of several scripts, then some commands, all in one round trip. All are repeated if a script is unknown."""
+    try:
+        return await _send_together(redis, runs, commands, by_hash=True)
+    except NoScriptError:
+        return await _send_together(redis, runs, commands, by_hash=False)
+
+
+async def _send_together(
+    redis: Redis, runs: Sequence[Run], commands: Sequence[Sequence[str | bytes]], *, by_hash: bool
+) -> list[Any]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for script, (keys, args) in runs:
+            name, text = ("EVALSHA", script.sha) if by_hash else ("EVAL", script.text)
+            pipe.execute_command(name, text, len(keys), *keys, *args)
+        for command in commands:
+            pipe.execute_command(*command)
+        results: list[Any] = await pipe.execute()
+        return results
+
+
 LINK_GAPS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Gaps between tries while Redis does not answer; the last one repeats."""
 

@@ -14,30 +14,37 @@ The hash tag keeps a lane's shard in one slot of a cluster; more shards would be
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from secrets import token_hex
+from typing import NamedTuple
 
 import msgspec
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 
+from core.errors import RedisUnavailable
 from core.jobs import Job, Lane
-from storage.redis.client import Batches, Call, Script, redis_errors
+from storage.redis.changes import Change, publishing
+from storage.redis.client import Batches, Call, RedisLink, Run, Script, redis_errors, run_together
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, encode_job
 
 HORIZON_S = 1800.0
 BATCH_MAX = 500
 """Jobs in one run of a script. Redis does nothing else meanwhile: about two milliseconds."""
 
-ARM_TIMEOUT_S = 1.0
+PARKED_JOBS_MAX = 10_000
+
+SEND_TIMEOUT_S = 1.0
 """The longest that one batch of callers waits for a Redis that hangs."""
 
 WAITING_MAX = 10_000
-"""Jobs that wait to be armed or cancelled."""
+"""Callers that wait for what follows their commits."""
 
-PARKED_JOBS_MAX = 10_000
+PUBLISH_PAUSE_S = 1.0
+"""Pause after a failure, so that not every change of an order waits for a Redis that is down."""
 
 
 class LaneDepth(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +93,6 @@ class DelayQueue:
     def __init__(self, redis: Redis, *, horizon_s: float = HORIZON_S) -> None:
         self._redis = redis
         self._horizon_s = horizon_s
-        self._arming = Batches(self.arm, limit_s=ARM_TIMEOUT_S, items_max=WAITING_MAX)
-        self._cancelling = Batches(self.cancel, limit_s=ARM_TIMEOUT_S, items_max=WAITING_MAX)
-
-    async def arm_together(self, jobs: Sequence[Job]) -> None:
-        """`arm`, in one round trip with those of other callers that wait."""
-        await self._arming.add(jobs)
-
-    async def cancel_together(self, jobs: Sequence[Job]) -> None:
-        """`cancel`, in one round trip with those of other callers that wait."""
-        await self._cancelling.add(jobs)
 
     async def arm(self, jobs: Sequence[Job]) -> int:
         """Enqueue the jobs due within the horizon; return the number of new ones.
@@ -103,12 +100,20 @@ class DelayQueue:
         A queued job is left alone. If half of it was lost (a payload evicted, an entry removed) that half is written
         again, which counts as new.
         """
-        near = [job for job in jobs if job.delay_s <= self._horizon_s]
-        return await self._run_all(_ARM, (_arm_call(lane, batch) for lane, batch in _batches(near)))
+        return await self._run_all(self.arming(jobs))
 
     async def cancel(self, jobs: Sequence[Job]) -> int:
         """Remove queued jobs; return their number. A running job is left alone: it finds nothing to do."""
-        return await self._run_all(_CANCEL, (_cancel_call(lane, batch) for lane, batch in _batches(jobs)))
+        return await self._run_all(self.cancelling(jobs))
+
+    def arming(self, jobs: Iterable[Job]) -> list[Run]:
+        """The runs of scripts with which `arm` is one round trip."""
+        near = [job for job in jobs if job.delay_s <= self._horizon_s]
+        return [(_ARM, _arm_call(lane, batch)) for lane, batch in _batches(near)]
+
+    def cancelling(self, jobs: Iterable[Job]) -> list[Run]:
+        """The same for `cancel`."""
+        return [(_CANCEL, _cancel_call(lane, batch)) for lane, batch in _batches(jobs)]
 
     async def claim(self, lane: Lane, count: int, *, owner: str, lease_ms: int, look_max: int) -> list[Claimed]:
         """Lease up to `count` of the first `look_max` due jobs, oldest first. Running jobs count among the `look_max`.
@@ -160,12 +165,58 @@ class DelayQueue:
         with redis_errors():
             await self._redis.set(_ARMED_EPOCH, epoch.id)
 
-    async def _run_all(self, script: Script, calls: Iterable[Call]) -> int:
-        batches = list(calls)
-        if not batches:
+    async def _run_all(self, runs: Sequence[Run]) -> int:
+        if not runs:
             return 0
         with redis_errors():
-            return sum(int(count) for count in await script.run_all(self._redis, batches))
+            return sum(int(count) for count in await run_together(self._redis, runs))
+
+
+class _FollowUp(NamedTuple):
+    """Of one caller."""
+
+    arm: Sequence[Job]
+    cancel: Sequence[Job]
+    changes: Sequence[Change]
+
+
+class FollowUps:
+    """What follows the commits of a process: jobs to arm and to cancel, changes to publish. Callers wait for their own
+    part, which is sent with the parts of the others that wait.
+    """
+
+    def __init__(self, redis: Redis, queue: DelayQueue) -> None:
+        self._redis = redis
+        self._queue = queue
+        self._batches = Batches(self._send, limit_s=SEND_TIMEOUT_S, items_max=WAITING_MAX)
+        self._link = RedisLink("follow-ups")
+        self._mute_until = 0.0
+
+    async def add(self, *, arm: Sequence[Job] = (), cancel: Sequence[Job] = (), changes: Sequence[Change] = ()) -> None:
+        """Arm and cancel jobs, as `DelayQueue` does, and publish that orders have changed.
+
+        Raises:
+            RedisUnavailable: it does not answer, or too many callers wait already.
+        """
+        now = asyncio.get_running_loop().time()
+        follow_up = _FollowUp(arm, cancel, () if now < self._mute_until else changes)
+        if not any(follow_up):
+            return
+        try:
+            await self._batches.add([follow_up])
+        except RedisUnavailable as error:
+            self._link.lost(error)
+            self._mute_until = now + PUBLISH_PAUSE_S
+            raise
+        self._link.up()
+
+    async def _send(self, follow_ups: Sequence[_FollowUp]) -> None:
+        armed = self._queue.arming(job for one in follow_ups for job in one.arm)
+        cancelled = self._queue.cancelling(job for one in follow_ups for job in one.cancel)
+        changes = [change for one in follow_ups for change in one.changes]
+        published = publishing(changes) if changes else []
+        if armed or cancelled or published:
+            await run_together(self._redis, [*armed, *cancelled], published)
 
 
 # -- keys and arguments ------------------------------------------------------------------------------------------------

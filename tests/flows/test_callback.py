@@ -587,14 +587,14 @@ async def _is_handled(stored_callback: StoredCallback) -> bool:
     return await stored_callback.count() == 1 and bool((await stored_callback.row())["is_handled"])
 
 
-@pytest.mark.parametrize("function", ["arm_jobs", "cancel_jobs"])
+@pytest.mark.parametrize("function", ["arm_jobs", "follow_up"])
 async def test_a_bug_beside_the_handling_is_acknowledged(
     harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     state = await harness.placed_order()
     harness.pay(state.payments[0])
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(f"flows.callback.{function}", broken)

@@ -9,7 +9,6 @@ from core import admission
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound, OrderPaid
 from core.evidence import Source
-from core.jobs import Job
 from core.lifecycle import LatePolicy, on_dispute
 from core.order import OrderState, OrderStatus, PaymentStatus, PublicStatus, deadline_key, public_status
 from flows.accept import accept_late
@@ -147,12 +146,12 @@ async def test_a_worker_that_takes_the_moved_deadline_first_is_waited_for(
     resources, state = harness.resources, await harness.placed_order()
     workers: list[asyncio.Task[Outcome]] = []
 
-    async def arm(_jobs: list[Job]) -> None:
+    async def arm(**_: object) -> None:
         leased = await pending.claim(resources.db, deadline_key(state.order.order_no), 20.0)
         if leased is not None:
             workers.append(asyncio.create_task(close_leased(resources, leased)))
 
-    monkeypatch.setattr(resources.queue, "arm_together", arm)
+    monkeypatch.setattr(resources.follow_ups, "add", arm)
     assert (await request_close(resources, state.order.order_no)).order.status is OrderStatus.CLOSED
     assert [await worker for worker in workers] == [Outcome.CLOSED]
     assert calls_about(harness, state) == ["create", "query", "close", "query"]

@@ -27,7 +27,7 @@ from worker.lane import LaneWorker
 
 STATEMENTS_MAX = 9
 WRITING_MAX = 8
-REDIS_COMMANDS_MAX = 87
+REDIS_COMMANDS_MAX = 86
 
 OK = http_bytes(WireResponse(200, {}, b"ok"))
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+|DELETE FROM|FOR UPDATE)\b")

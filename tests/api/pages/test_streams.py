@@ -65,7 +65,7 @@ async def test_a_forged_message_only_makes_it_read_again(client: Client, buyer: 
         await stream.until(lambda now: now.states)
 
         async def forge() -> bool:
-            await resources.changes.publish([(order["order_no"], 999)])
+            await resources.follow_ups.add(changes=[(order["order_no"], 999)])
             return "event: beat" in stream.text
 
         await eventually(forge)

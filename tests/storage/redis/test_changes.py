@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from structlog.testing import capture_logs
 
-from core.errors import TooManyRequests
+from core.errors import RedisUnavailable, TooManyRequests
 from demo.embedded import EmbeddedRedis
 from storage.redis.changes import CHANNEL, PAIRS_MAX, Changes
 from tests.servers import eventually
-from tests.storage.redis.tools import Connect, calls_of, client_of, job_client_of
+from tests.storage.redis.tools import Connect, calls_of, client_of, follow_ups_of, job_client_of
 
 LONG_S = 10.0
 
@@ -45,7 +45,7 @@ async def test_a_change_reaches_every_process_and_only_listeners_of_that_order(r
     async with listening(connect) as here, listening(connect) as there:
         with here.subscribe("A-1") as one, there.subscribe("A-1") as two, there.subscribe("A-2") as other:
             await other.wait(0.01)  # the subscription itself may wake it
-            await Changes(redis).publish([("A-1", 2)])
+            await follow_ups_of(redis).add(changes=[("A-1", 2)])
             assert await one.wait(LONG_S)
             assert await two.wait(LONG_S)
             assert not await other.wait(0.05)
@@ -78,7 +78,7 @@ async def test_a_listener_whose_start_meets_a_lost_connection_begins_again() -> 
 async def test_what_came_before_the_wait_is_not_lost(redis: Redis, connect: Connect) -> None:
     async with listening(connect) as changes:
         with changes.subscribe("A-1") as one, changes.subscribe("A-2") as two:
-            await Changes(redis).publish([("A-1", 2), ("A-2", 1)])
+            await follow_ups_of(redis).add(changes=[("A-1", 2), ("A-2", 1)])
             assert await two.wait(LONG_S)
             assert await one.wait(0.01)
 
@@ -88,7 +88,7 @@ async def test_many_changes_are_published_in_one_round_trip(real_redis: Redis, r
         with changes.subscribe(f"A-{PAIRS_MAX}") as last:
             reads = int((await real_redis.info("stats"))["total_reads_processed"])
             published = await calls_of(real_redis, "publish")
-            await Changes(real_redis).publish([(f"A-{number}", 1) for number in range(PAIRS_MAX + 1)])
+            await follow_ups_of(real_redis).add(changes=[(f"A-{number}", 1) for number in range(PAIRS_MAX + 1)])
             assert await last.wait(LONG_S)
             assert await calls_of(real_redis, "publish") - published == 2
             assert int((await real_redis.info("stats"))["total_reads_processed"]) - reads <= 5
@@ -103,7 +103,7 @@ async def test_a_forged_message_that_cannot_be_read_changes_nothing(
     async with listening(connect) as changes:
         with changes.subscribe("A-1") as one:
             await redis.publish(CHANNEL, forged)
-            await Changes(redis).publish([("A-1", 1)])
+            await follow_ups_of(redis).add(changes=[("A-1", 1)])
             assert await one.wait(LONG_S)
 
 
@@ -119,7 +119,7 @@ async def test_all_listeners_look_again_after_a_lost_connection(server_directory
                 server.start()
                 assert await one.wait(LONG_S)
                 assert await two.wait(LONG_S)
-                await Changes(client).publish([("A-1", 2)])
+                await follow_ups_of(client).add(changes=[("A-1", 2)])
                 assert await one.wait(LONG_S)
     assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
 
@@ -164,7 +164,7 @@ async def test_a_redis_without_changes_does_not_count_as_lost(
             before = await calls_of(real_redis, "ping")
             await eventually(lambda: has_pings(real_redis, before + 2), 60)
             with changes.subscribe("A-1") as one:
-                await Changes(real_redis).publish([("A-1", 1)])
+                await follow_ups_of(real_redis).add(changes=[("A-1", 1)])
                 assert await one.wait(LONG_S)
     assert lines == []
 
@@ -195,10 +195,8 @@ async def test_a_listener_ends_although_the_client_swallows_its_cancellation(
     assert listener.cancelled()
 
 
-async def test_publishing_never_raises_and_delays_no_caller_while_redis_is_down(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("storage.redis.changes.PUBLISH_TIMEOUT_S", 0.05)
+async def test_publishing_delays_no_caller_while_redis_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.redis.delay_queue.SEND_TIMEOUT_S", 0.05)
 
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -206,27 +204,30 @@ async def test_publishing_never_raises_and_delays_no_caller_while_redis_is_down(
 
     server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
     async with server, client_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as silent:
-        changes = Changes(silent)
+        follow_ups = follow_ups_of(silent)
         with capture_logs() as lines:
             began_at = monotonic()
             for _ in range(100):
-                await changes.publish([("A-1", 1)])
+                with suppress(RedisUnavailable):
+                    await follow_ups.add(changes=[("A-1", 1)])
             assert monotonic() - began_at < 1
     assert [line["event"] for line in lines] == ["redis_link_lost"]
 
 
 async def test_publishing_works_again_when_redis_does(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.redis.changes.PUBLISH_PAUSE_S", 0.05)
+    monkeypatch.setattr("storage.redis.delay_queue.PUBLISH_PAUSE_S", 0.05)
     with EmbeddedRedis(server_directory) as server:
         async with client_of(server.url) as client:
-            changes = Changes(client)
+            follow_ups = follow_ups_of(client)
             with capture_logs() as lines:
                 server.kill()
-                await changes.publish([("A-1", 1)])
+                with pytest.raises(RedisUnavailable):
+                    await follow_ups.add(changes=[("A-1", 1)])
                 server.start()
 
                 async def published() -> bool:
-                    await changes.publish([("A-1", 1)])
+                    with suppress(RedisUnavailable):
+                        await follow_ups.add(changes=[("A-1", 1)])
                     return bool(lines[-1]["event"] == "redis_link_restored")
 
                 await eventually(published)

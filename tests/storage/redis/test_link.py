@@ -12,12 +12,11 @@ from core.jobs import query_payment
 from core.order import PaymentKey
 from storage.redis.admission.script import RETURN_S
 from storage.redis.admission.shared import SharedAdmission
-from storage.redis.changes import PUBLISH_PAUSE_S, Changes
 from storage.redis.client import RedisLink
-from storage.redis.delay_queue import DelayQueue
+from storage.redis.delay_queue import PUBLISH_PAUSE_S, DelayQueue
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.sealed import SEALER
-from tests.storage.redis.tools import fake_client_of
+from tests.storage.redis.tools import fake_client_of, follow_ups_of
 
 JOB = query_payment(PaymentKey("shop", "trade-1"), 1)
 CALLBACK = ParkedCallback(account="shop", headers={}, body=b"{}", received_at=datetime(2026, 11, 23, 4, tzinfo=UTC))
@@ -100,13 +99,25 @@ async def test_reports_never_raise_and_open_the_local_breaker(server: FakeServer
 
 async def test_publishing_pauses_after_a_failure_and_is_logged_once(server: FakeServer) -> None:
     async with fake_client_of(server) as redis:
-        changes = Changes(redis)
+        follow_ups = follow_ups_of(redis)
         with capture_logs() as lines:
             server.connected = False
-            await changes.publish([("A-1", 1)])
+            with pytest.raises(RedisUnavailable):
+                await follow_ups.add(changes=[("A-1", 1)])
             server.connected = True
-            await changes.publish([("A-1", 1)])  # within the pause
+            await follow_ups.add(changes=[("A-1", 1)])  # within the pause
             assert [line["event"] for line in lines] == ["redis_link_lost"]
-            changes._mute_until -= PUBLISH_PAUSE_S
-            await changes.publish([("A-1", 1)])
+            follow_ups._mute_until -= PUBLISH_PAUSE_S
+            await follow_ups.add(changes=[("A-1", 1)])
     assert [line["event"] for line in lines] == ["redis_link_lost", "redis_link_restored"]
+
+
+async def test_jobs_are_armed_within_the_pause_of_publishing(server: FakeServer) -> None:
+    async with fake_client_of(server) as redis:
+        follow_ups = follow_ups_of(redis)
+        server.connected = False
+        with pytest.raises(RedisUnavailable):
+            await follow_ups.add(arm=[JOB], changes=[("A-1", 1)])
+        server.connected = True
+        await follow_ups.add(arm=[JOB])
+        assert (await DelayQueue(redis).depth(JOB.lane)).queued == 1

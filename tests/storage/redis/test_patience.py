@@ -16,9 +16,8 @@ from core.jobs import Job, Lane, query_payment
 from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.shared import SharedAdmission
-from storage.redis.changes import Changes
 from storage.redis.client import Batches, Patience
-from storage.redis.delay_queue import DelayQueue
+from storage.redis.delay_queue import DelayQueue, FollowUps
 from tests.storage.redis.tools import calls_of, frozen, job_client_of
 
 
@@ -83,9 +82,10 @@ async def test_a_cancelled_wait_is_cancelled_and_not_late() -> None:
 
 async def test_hundreds_of_callers_arm_their_jobs_in_a_few_round_trips(redis: ArqRedis) -> None:
     queue = DelayQueue(redis)
+    follow_ups = FollowUps(redis, queue)
     await queue.arm([query(0)])  # the server knows the script now
     before = await calls_of(redis, "evalsha")
-    await asyncio.gather(*(queue.arm_together([query(number)]) for number in range(600)))
+    await asyncio.gather(*(follow_ups.add(arm=[query(number)]) for number in range(600)))
     assert await calls_of(redis, "evalsha") - before <= 3
     assert (await queue.depth(Lane.QUERIES)).queued == 600
 
@@ -161,13 +161,14 @@ async def test_a_busy_process_loses_no_reminder_and_no_admission_while_redis_is_
     redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop is blocked for longer than each time-out while the answers of Redis wait in its sockets."""
-    for name in ("delay_queue.ARM_TIMEOUT_S", "admission.shared.REDIS_TIMEOUT_S", "changes.PUBLISH_TIMEOUT_S"):
+    for name in ("delay_queue.SEND_TIMEOUT_S", "admission.shared.REDIS_TIMEOUT_S"):
         monkeypatch.setattr(f"storage.redis.{name}", 0.25)
-    queue, admission, changes = DelayQueue(redis), SharedAdmission(redis, processes=4), Changes(redis)
+    queue, admission = DelayQueue(redis), SharedAdmission(redis, processes=4)
+    follow_ups = FollowUps(redis, queue)
     with capture_logs() as lines:
-        arming = asyncio.create_task(queue.arm_together([query(1)]))
+        arming = asyncio.create_task(follow_ups.add(arm=[query(1)]))
         admitting = asyncio.create_task(admission.admit("shop", 50, CallKind.QUERY, Urgency.SCHEDULED))
-        publishing = asyncio.create_task(changes.publish([("A-1", 1)]))
+        publishing = asyncio.create_task(follow_ups.add(changes=[("A-1", 1)]))
         for _ in range(6):
             await asyncio.sleep(0)
             block(0.3)
@@ -194,4 +195,4 @@ async def test_a_redis_that_is_frozen_is_noticed(server_directory: Path) -> None
             queue = DelayQueue(client)
             await queue.arm([query(1)])
             with frozen(server.pid), pytest.raises(RedisUnavailable):
-                await queue.arm_together([query(2)])
+                await FollowUps(client, queue).add(arm=[query(2)])

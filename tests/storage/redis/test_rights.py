@@ -27,7 +27,7 @@ from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from storage.redis.rights import missing_rights
 from storage.sealing import Sealer
 from tests.servers import ROOT, eventually
-from tests.storage.redis.tools import job_client_of
+from tests.storage.redis.tools import follow_ups_of, job_client_of
 from tests.storage.tls_server import REDIS_SERVER
 from worker.lane import LaneWorker
 
@@ -134,7 +134,7 @@ async def use_everywhere(redis: ArqRedis, server: Server) -> None:
     for _ in range(2):
         await queue.arm([query(1), query(2)])
     await queue.cancel([query(1), query(2)])
-    await Changes(redis).publish([("A-1", 1)])
+    await follow_ups_of(redis).add(changes=[("A-1", 1)])
 
 
 async def run_jobs(redis: ArqRedis) -> None:

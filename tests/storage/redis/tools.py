@@ -16,6 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from storage.redis.address import read_redis_address
 from storage.redis.client import open_job_redis, open_redis
 from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX
+from storage.redis.delay_queue import DelayQueue, FollowUps
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 
 Connect = Callable[[], AbstractAsyncContextManager[ArqRedis]]
@@ -82,3 +83,7 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, SIGCONT)
+
+
+def follow_ups_of(redis: Redis) -> FollowUps:
+    return FollowUps(redis, DelayQueue(redis))

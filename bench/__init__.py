@@ -4,5 +4,5 @@ orders callbacks queries backlog rearm footprint sweep merchants door reconcile 
                                                                      one benchmark each
 rig buyer clones loops                                               the stack, clients and load
 peers                                                                what others use, installed apart from nodrop
-machine cpu counts certificates report sizes                         what is measured on, and the results
+machine cpu counts profile sampled certificates report sizes         what is measured on, and the results
 """

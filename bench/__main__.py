@@ -100,6 +100,12 @@ _USUAL = Sizes()
     show_default=True,
     help="Time limit of one measurement in seconds; its work up to then counts.",
 )
+@click.option(
+    "--profile",
+    type=click.Path(file_okay=False, writable=True),
+    default="",
+    help="Folder for orders.txt and queries.txt: where time goes, from a run of its own.",
+)
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 

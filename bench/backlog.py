@@ -9,7 +9,7 @@ import time
 from bench.buyer import Unexpected
 from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
 from bench.loops import wait_until
-from bench.queries import LATER_S, LEAD_S, NO_SWEEP_S, has_queried, last_query_s, make_due
+from bench.queries import LATER_S, LEAD_S, NO_SWEEP, has_queried, last_query_s, make_due
 from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
 from bench.sizes import ShowProgress, Sizes
@@ -28,7 +28,7 @@ HOW = (
 async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     """Measure the time of the backlog, and the busiest second at the channel."""
     began = time.monotonic()
-    async with open_rig(rate_per_s=RATE_PER_S, env={"SWEEP_GRACE_S": str(NO_SWEEP_S)}) as rig:
+    async with open_rig(rate_per_s=RATE_PER_S, env=NO_SWEEP) as rig:
         show_progress(f"{sizes.backlog} unpaid payments, here and at the channel")
         first = await place_first(rig)
         await copy_orders(rig, sizes.backlog, from_s=LATER_S, until_s=LATER_S)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -14,6 +16,7 @@ from bench.buyer import Buyer, Purchase, Unexpected
 from bench.counts import count
 from bench.cpu import CpuMeter
 from bench.loops import closed_loop, open_loop, wait_until
+from bench.profile import Work, write_profile
 from bench.report import Figure, Result, figure, latencies
 from bench.rig import Rig, open_rig
 from bench.sizes import ShowProgress, Sizes
@@ -60,13 +63,16 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
         rate = LOAD * max(each.value for each in figures if each.name.startswith("orders_per_s"))
         show_progress(f"orders at {rate:.0f} a second")
         figures += await _sell_at(rig, buyer, min(sizes.orders, max(1, int(rate * sizes.limit_s))), rate)
-        return Result(
-            benchmark="orders",
-            how=HOW,
-            settings=rig.in_force() | {"clients": ", ".join(map(str, levels))},
-            seconds=round(time.monotonic() - began, 1),
-            figures=tuple(figures),
-        )
+    if sizes.profile:
+        show_progress("the same for a profile")
+        await write_profile(Path(sizes.profile, "orders.txt"), partial(_prepare_profile, sizes, levels[-1]))
+    return Result(
+        benchmark="orders",
+        how=HOW,
+        settings=rig.in_force() | {"clients": ", ".join(map(str, levels))},
+        seconds=round(time.monotonic() - began, 1),
+        figures=tuple(figures),
+    )
 
 
 async def warm_up(rig: Rig, buyer: Buyer, orders: int, clients: int) -> None:
@@ -96,6 +102,17 @@ async def sell(rig: Rig, buyer: Buyer, orders: int, clients: int, limit_s: float
         figure("commits", commits / n, "commits/order", n),
         figure("wal", wal / n, "bytes/order", n),
     )
+
+
+async def _prepare_profile(sizes: Sizes, clients: int, rig: Rig) -> Work:
+    async def work() -> int:
+        async with Buyer(rig) as buyer:
+            sold = await sell(rig, buyer, sizes.orders, clients, sizes.limit_s)
+            return sold[0].n
+
+    async with Buyer(rig) as buyer:
+        await warm_up(rig, buyer, min(WARM_UP, sizes.orders), clients)
+    return work
 
 
 def named(figures: Iterable[Figure], suffix: str) -> list[Figure]:

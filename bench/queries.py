@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 from bench.buyer import Unexpected
 from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
 from bench.cpu import CpuMeter
 from bench.loops import wait_until
+from bench.profile import Work, write_profile
 from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
 from bench.sizes import ShowProgress, Sizes
@@ -23,14 +26,14 @@ LATER_S = 1200.0
 LEAD_S = 3.0
 """Seconds from arming to the due time of all."""
 
-NO_SWEEP_S = 3600.0
+NO_SWEEP = {"SWEEP_GRACE_S": "3600"}
 
-_DUE = """
+_DUE = """/* bench */
 UPDATE pending SET due_at = now() + make_interval(secs => $1)
  WHERE kind = 'query' AND order_no LIKE 'clone-%'
 RETURNING due_at"""
-_DONE = "SELECT count(*) FROM pending WHERE kind = 'query' AND attempt > 1 AND order_no LIKE 'clone-%'"
-_SECONDS = """
+_DONE = "/* bench */ SELECT count(*) FROM pending WHERE kind = 'query' AND attempt > 1 AND order_no LIKE 'clone-%'"
+_SECONDS = """/* bench */
 SELECT extract(epoch FROM max(at) - $1::timestamptz)::float8
   FROM observations WHERE order_no LIKE 'clone-%' AND at >= $1"""
 
@@ -38,20 +41,35 @@ SELECT extract(epoch FROM max(at) - $1::timestamptz)::float8
 async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     """Measure queries per second, CPU of a query, and calls to the channel."""
     began = time.monotonic()
-    async with open_rig(env={"SWEEP_GRACE_S": str(NO_SWEEP_S)}) as rig:
+    async with open_rig(env=NO_SWEEP) as rig:
         show_progress(f"{sizes.queries} unpaid payments, here and at the channel")
-        first = await place_first(rig)
-        await copy_orders(rig, sizes.queries, from_s=LATER_S, until_s=LATER_S)
-        await create_at_channel(rig, first)
+        await _place_all(rig, sizes)
         show_progress(f"{sizes.queries} queries due at once")
         figures = await _query_all(rig, sizes)
-        return Result(
-            benchmark="queries",
-            how=HOW,
-            settings=rig.in_force(),
-            seconds=round(time.monotonic() - began, 1),
-            figures=figures,
-        )
+    if sizes.profile:
+        show_progress("the same for a profile")
+        await write_profile(Path(sizes.profile, "queries.txt"), partial(_prepare_profile, sizes), env=NO_SWEEP)
+    return Result(
+        benchmark="queries",
+        how=HOW,
+        settings=rig.in_force(),
+        seconds=round(time.monotonic() - began, 1),
+        figures=figures,
+    )
+
+
+async def _place_all(rig: Rig, sizes: Sizes) -> None:
+    first = await place_first(rig)
+    await copy_orders(rig, sizes.queries, from_s=LATER_S, until_s=LATER_S)
+    await create_at_channel(rig, first)
+
+
+async def _prepare_profile(sizes: Sizes, rig: Rig) -> Work:
+    async def work() -> int:
+        return (await _query_all(rig, sizes))[0].n
+
+    await _place_all(rig, sizes)
+    return work
 
 
 async def make_due(db: Database) -> datetime:

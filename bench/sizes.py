@@ -24,3 +24,4 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 100_000
     repeats: int = 3
     limit_s: float = 30.0
+    profile: str = ""

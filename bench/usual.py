@@ -72,17 +72,15 @@ class UsualStack(Stack):
     def _web(self) -> Service:
         port = self.api_url.rpartition(":")[2]
         options = ("--host", "127.0.0.1", "--port", port, "--workers", str(WEB_PROCESSES), "--no-access-log")
-        return self._service(
-            "web", "uvicorn", "bench.peers.usual.web:app", *options, health_url=f"{self.api_url}/healthz"
-        )
+        return self._peer("web", "uvicorn", "bench.peers.usual.web:app", *options, health_url=f"{self.api_url}/healthz")
 
     def _celery(self) -> Service:
         pool = ("--pool", "prefork", "--concurrency", str(TASK_PROCESSES))
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
         beat = ("--beat", "--schedule", str(self.directory / "beat"))
-        return self._service("celery", "celery", "-A", "bench.peers.usual.tasks", "worker", *pool, *quiet, *beat)
+        return self._peer("celery", "celery", "-A", "bench.peers.usual.tasks", "worker", *pool, *quiet, *beat)
 
-    def _service(self, name: str, *arguments: str, health_url: str = "") -> Service:
+    def _peer(self, name: str, *arguments: str, health_url: str = "") -> Service:
         log = self.directory / f"{name}.log"
         return Service(name, *arguments, env=self._usual, log=log, health_url=health_url, python=self._python)
 

@@ -171,7 +171,7 @@ class Stack:
     def new_worker(self) -> Service:
         """Return another worker process, not started."""
         number = len(self.workers)
-        return Service(f"worker{number or ''}", "worker", env=self.environ, log=self._log(f"worker{number or ''}"))
+        return self._service(f"worker{number or ''}", "worker")
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -184,18 +184,20 @@ class Stack:
 
     async def _start_services(self) -> None:
         self.apis = [
-            Service(
-                f"api{number or ''}",
-                "api",
-                env=self.environ | {"PORT": url.rpartition(":")[2]},
-                log=self._log(f"api{number or ''}"),
-                health_url=f"{url}/healthz",
-            )
+            self._service(f"api{number or ''}", "api", health_url=f"{url}/healthz", PORT=url.rpartition(":")[2])
             for number, url in enumerate(self.api_urls)
         ]
         for _ in range(self._worker_count):
             self.workers.append(self.new_worker())
         await asyncio.gather(*(service.start() for service in (*self.apis, *self.workers)))
+
+    def _service(self, name: str, module: str, health_url: str = "", **env: str) -> Service:
+        arguments = self._arguments(name, module)
+        return Service(name, *arguments, env=self.environ | env, log=self._log(name), health_url=health_url)
+
+    def _arguments(self, _name: str, module: str) -> tuple[str, ...]:
+        """Return what follows `python -m` for a process of nodrop."""
+        return (module,)
 
     async def _prepare_database(self) -> None:
         await asyncio.to_thread(self.postgres.create_database, DATABASE)

@@ -2,9 +2,11 @@
 
 import math
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bench import merchants
 from bench.__main__ import BENCHMARKS
@@ -85,6 +87,18 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str, m
         assert "fsync on" in str(result.settings["postgres"])
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
     _check_counts(name, {each: (figures[each].value, figures[each].n) for each in figures})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU is sampled by ticks, and threads are in /proc")
+@pytest.mark.parametrize("name", ["orders", "queries"])
+async def test_profile_shows_threads_statements_commands_and_functions(name: str, tmp_path: Path) -> None:
+    await BENCHMARKS[name](replace(TINY, profile=str(tmp_path / "profile")), lambda _: None)
+    text = (tmp_path / "profile" / f"{name}.txt").read_text()
+    for heading in ("CPU ms each, by process", "Postgres: ", "Redis: ", "api: ", "worker: "):
+        assert f"\n{heading}" in text
+    assert "worker python" in text or "worker pyreqwest" in text
+    assert "evalsha" in text
 
 
 def _check_counts(name: str, figures: dict[str, tuple[float, int]]) -> None:

@@ -8,28 +8,27 @@ the delay queue retries. The addresses of a name are tried one after another, ea
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
 from io import BytesIO
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from msgspec.structs import replace
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import BuilderError, PyreqwestError
-from pyreqwest.proxy import ProxyBuilder
+from pyreqwest.client import Client
+from pyreqwest.exceptions import ConnectError, PoolTimeoutError, PyreqwestError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import ResponseBodyReader
 
+from channels.carrier import open_client
 from channels.egress_proxy import EgressProxy
 from core.admission import CallKind, Urgency
 from core.errors import (
@@ -37,21 +36,14 @@ from core.errors import (
     ChannelRefused,
     ChannelUnavailable,
     ChannelUnreadable,
-    ConfigurationError,
     InvalidRequest,
 )
 
-CONNECTIONS_MAX = 128
 RESPONSE_BYTES_MAX = 1 << 20
 STATEMENT_BYTES_MAX = 64 << 20
 DOWNLOAD_TIMEOUT_S = 120.0
-CONNECT_TIMEOUT_S = 5.0
 USER_AGENT = "nodrop/0.1"
-THIS_MACHINE = "localhost,127.0.0.0/8,::1"
-NO_AUTHORITIES = (
-    "SSL_CERT_FILE: no certificate of an authority can be read there, so no server could be trusted; set it to a file "
-    "with such certificates in PEM, or unset it and install the system's (ca-certificates)"
-)
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": USER_AGENT}
 HEAR_S = 60.0
 """The time of a channel is taken from one of its responses in so many seconds."""
 
@@ -169,17 +161,7 @@ class Transport:
         self.timeout_s = timeout_s
         self._clock = clock
         self._heard: dict[str, float] = {}
-        self._client = httpx.AsyncClient(
-            # pyreqwest carries the bytes: six times fewer CPU seconds a call than httpx's own transport.
-            transport=transport or HttpxTransport(_reqwest(proxy, root_pem)),
-            follow_redirects=False,
-            trust_env=False,
-            cookies=NoCookies(),
-            # pyreqwest takes the sum of the four as the total, and only that ends a cancelled call, which keeps its
-            # connection until then.
-            timeout=httpx.Timeout(None, read=timeout_s),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        )
+        self._client = PlainClient(transport or Carrier(open_client(proxy, root_pem)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,14 +177,17 @@ class Transport:
 
     def hear(self, url: str, at: float, *, by: str = "") -> None:
         """Take the time in a channel's message, `at` in Unix seconds, for a witness; `by` says which of its times."""
-        name, now = f"{urlsplit(url).netloc}{by}", time.monotonic()
-        if self._clock is not None and now - self._heard.get(name, -HEAR_S) >= HEAR_S:
-            self._heard[name] = now
+        name = f"{urlsplit(url).netloc}{by}"
+        if self._clock is not None and self._is_unheard(name):
+            self._heard[name] = time.monotonic()
             self._clock.witness(name, at)
+
+    def _is_unheard(self, name: str) -> bool:
+        return time.monotonic() - self._heard.get(name, -HEAR_S) >= HEAR_S
 
     def _hear_date(self, url: str, response: httpx.Response) -> None:
         """Take the time of a response that no cache has kept."""
-        if self._clock is None or "age" in response.headers:
+        if self._clock is None or not self._is_unheard(urlsplit(url).netloc) or "age" in response.headers:
             return
         with suppress(ValueError, OverflowError):
             self.hear(url, parsedate_to_datetime(response.headers.get("date", "")).timestamp())
@@ -230,15 +215,13 @@ class Transport:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await exchange
-        except TimeoutError:
-            raise ChannelUnavailable("timed_out") from None
-        except httpx.PoolTimeout:
+        except PoolTimeoutError:
             raise ChannelNotCalled("no_connection_free") from None
-        except httpx.TimeoutException:
+        except (TimeoutError, httpx.TimeoutException):  # those of pyreqwest are TimeoutErrors
             raise ChannelUnavailable("timed_out") from None
-        except httpx.ConnectError:
+        except (httpx.ConnectError, ConnectError):
             raise ChannelUnavailable("not_connected") from None
-        except (httpx.HTTPError, PyreqwestError, OSError) as error:  # PyreqwestError: not mapped to httpx by pyreqwest
+        except (httpx.HTTPError, PyreqwestError, OSError) as error:
             raise ChannelUnavailable(f"cut_off_{type(error).__name__}") from None
         except (ValueError, httpx.InvalidURL):
             # pyreqwest and httpx raise these for bytes in a header or an address that HTTP does not allow.
@@ -274,60 +257,85 @@ class Transport:
         bytes_max: int,
         into: IO[bytes] | None = None,
     ) -> Response:
-        timeout = httpx.USE_CLIENT_DEFAULT if into is None else httpx.Timeout(None, read=DOWNLOAD_TIMEOUT_S)
-        stream = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
-        async with stream as response:
+        timeout_s = self.timeout_s if into is None else DOWNLOAD_TIMEOUT_S
+        sent = httpx.Request(
+            method,
+            url,
+            headers={**HEADERS, **headers},
+            stream=httpx.ByteStream(body),
+            extensions={"timeout_s": timeout_s, "body": body},
+        )
+        async with aclosing(await self._client.send(sent)) as response:
             self._hear_date(url, response)
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ChannelUnreadable("compressed")
             buffer = BytesIO() if into is None or response.status_code != httpx.codes.OK else into
             size = 0
-            async for chunk in response.aiter_raw():
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            async for chunk in response.stream:
                 size += len(chunk)
                 if size > bytes_max:
                     raise ChannelUnreadable("oversized")
                 buffer.write(chunk)
             return Response(
                 status=response.status_code,
-                headers={name.lower(): value for name, value in response.headers.items()},
+                headers=dict(response.headers.items()),
                 body=buffer.getvalue() if isinstance(buffer, BytesIO) and buffer is not into else b"",
             )
 
 
-def _reqwest(proxy: EgressProxy | None, root_pem: bytes | None) -> Client:
-    _check_authorities()
-    builder = (
-        ClientBuilder()
-        .max_connections(CONNECTIONS_MAX)
-        .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-        .pool_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-        .follow_redirects(enable=False)
-        .no_proxy()
-        .gzip(enable=False)
-        .brotli(enable=False)
-        .zstd(enable=False)
-        .deflate(enable=False)
-        .http1_only()
-    )
-    if proxy is not None:
-        way = ProxyBuilder.all(f"http://{proxy.address}").no_proxy(THIS_MACHINE)
-        builder = builder.proxy(way.basic_auth(proxy.user, proxy.password) if proxy.user else way)
-    if root_pem is not None:
-        builder = builder.add_root_certificate_pem(root_pem)
-    try:
-        return builder.build()
-    except BuilderError:
-        raise ConfigurationError(NO_AUTHORITIES) from None
+# -- under httpx -------------------------------------------------------------------------------------------------------
 
 
-def _check_authorities() -> None:
-    """Refuse a file of authorities that is set and holds none: other ones would be trusted, or nobody."""
-    file = os.environ.get("SSL_CERT_FILE", "")
-    if not file.strip():
-        return
-    try:
-        is_one = b"-----BEGIN " in Path(file).read_bytes()
-    except OSError:
-        is_one = False
-    if not is_one:
-        raise ConfigurationError(NO_AUTHORITIES)
+class PlainClient(httpx.AsyncClient):
+    """httpx's client with nothing between a request and its transport: no cookies, redirects, hooks or passwords. They
+    cost more than the call itself.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        super().__init__(transport=transport, trust_env=False)
+        self._carrier = transport
+
+    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        """Send it as it is. The body of the response is unread, and the caller closes it."""
+        return await self._carrier.handle_async_request(request)
+
+
+class Carrier(httpx.AsyncBaseTransport):
+    """Carries requests with pyreqwest, within the `timeout_s` of their extensions: only that ends a call that is
+    cancelled, which keeps its connection until then.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The response, its body unread. Raises PyreqwestError, and ValueError for what HTTP does not allow."""
+        builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
+        builder = builder.timeout(timedelta(seconds=request.extensions["timeout_s"]))
+        exchange = builder.body_bytes(request.extensions["body"]).build_streamed()
+        response = await exchange.__aenter__()
+        try:
+            body = _Body(exchange, response.body_reader)
+            return httpx.Response(response.status, headers=list(response.headers.items()), stream=body)
+        except BaseException:
+            await exchange.__aexit__(None, None, None)
+            raise
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+
+class _Body(httpx.AsyncByteStream):
+    """Body of a response, in pieces as they come."""
+
+    def __init__(self, exchange: StreamRequest, reader: ResponseBodyReader) -> None:
+        self._exchange = exchange
+        self._reader = reader
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (piece := await self._reader.read()) is not None:
+            yield bytes(piece)
+
+    async def aclose(self) -> None:
+        await self._exchange.__aexit__(None, None, None)

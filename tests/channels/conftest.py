@@ -219,7 +219,9 @@ def _open_offline(driver: Driver, *keys: Key) -> Channel:
 
 
 def wire_request(http_request: httpx.Request) -> WireRequest:
-    headers = {name.lower(): value for name, value in http_request.headers.items()}
+    """The request as it goes out: the client below adds the host of the address."""
+    own = {name.lower(): value for name, value in http_request.headers.items()}
+    headers = {"host": http_request.url.netloc.decode()} | own
     return WireRequest(http_request.method, http_request.url.raw_path.decode(), headers, http_request.content, b"")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from channels import transport as transport_module
+from channels import carrier as carrier_module
 from channels.egress_proxy import EgressProxy
 from channels.transport import Response, Transport
 from core.errors import ChannelNotCalled, ChannelUnavailable, ChannelUnreadable, ConfigurationError, OutcomeUnknown
@@ -339,7 +339,7 @@ async def test_an_invalid_address_is_an_unknown_outcome(transport: Transport, ur
 
 
 async def test_no_more_connections_are_opened_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(carrier_module, "CONNECTIONS_MAX", 3)
 
     async def slow(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -355,7 +355,7 @@ async def test_no_more_connections_are_opened_than_the_limit(monkeypatch: pytest
 
 async def test_a_cancelled_call_returns_its_connection_by_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise callbacks over their budget would leave no connection for the next ones."""
-    monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(carrier_module, "CONNECTIONS_MAX", 2)
 
     async def silent_first(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer.requests.append(await read_request(reader))
@@ -381,8 +381,8 @@ async def test_a_cancelled_call_returns_its_connection_by_its_deadline(monkeypat
 
 async def test_a_call_that_no_connection_was_free_for_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its outcome is known to us alone: the channel has not kept silent."""
-    monkeypatch.setattr(transport_module, "CONNECTIONS_MAX", 1)
-    monkeypatch.setattr(transport_module, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(carrier_module, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(carrier_module, "CONNECT_TIMEOUT_S", 0.2)
 
     async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer.requests.append(await read_request(reader))

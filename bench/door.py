@@ -18,7 +18,7 @@ from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place
 from core.order import OrderState, PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
-from storage.postgres import callbacks, notifications, pending
+from storage.postgres import callbacks, inbox, notifications, pending
 from storage.postgres.database import Database, read_address
 from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
@@ -113,7 +113,7 @@ async def _pay_one(db: Database, order_no: str) -> None:
         return place(terms, payment, state, RULES, now=now, expires_at=expires_at, page_token=f"page-{order_no}")
 
     await transition(db, order_no, decide_new)
-    stored = await callbacks.insert_callback(
+    stored = await inbox.insert_callback(
         db,
         SEALER,
         account=ACCOUNT,

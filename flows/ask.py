@@ -104,13 +104,12 @@ async def query_now(
         result = None if isinstance(response, Deferred) else response
         return response
     finally:
-        if leased is not None:
-            await give_back(resources, leased, result)
+        await give_back(resources, leased, result)
 
 
-async def give_back(resources: Resources, leased: Leased, result: QueryResult | None) -> None:
+async def give_back(resources: Resources, leased: Leased | None, result: QueryResult | None) -> None:
     """End a lease. `result` is shared with those who wait for it; None: nothing was committed, the next one queries."""
-    if result is not None and result.is_row_gone:
+    if leased is None or (result is not None and result.is_row_gone):
         return
     with suppress(DatabaseUnavailable):  # then it ends by itself
         await pending.release(resources.db, leased, was_queried=result is not None)

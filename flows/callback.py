@@ -27,7 +27,7 @@ from core.errors import (
     NodropError,
     RedisUnavailable,
 )
-from core.evidence import COMBINED, Disputed, Lapsed, Source, Unclear, hint_of
+from core.evidence import Disputed, Evidence, Lapsed, Source, Unclear, hint_of
 from core.lifecycle import (
     Approval,
     CallbackPlan,
@@ -38,11 +38,11 @@ from core.lifecycle import (
     plan_callback,
 )
 from core.order import OrderState, Origin, Payment, PaymentStatus
-from flows.ask import NoLease, query_now, wait_for_lease
+from flows.ask import NoLease, give_back, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
-from flows.combined import handle_combined
-from flows.commit import arm_jobs, commit_evidence, follow_up
+from flows.combined import handle_combined, is_combined
+from flows.commit import arm_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from flows.unhandled import reschedule_callback
@@ -50,7 +50,8 @@ from flows.watched import is_named_beside
 from runtime.accounts import Account, answering_despite_lag
 from runtime.resources import Resources
 from storage.postgres import callbacks
-from storage.postgres.callbacks import StoredCallback, insert_callback
+from storage.postgres.callbacks import StoredCallback
+from storage.postgres.inbox import insert_callback
 from storage.postgres.orders import find_named_payment
 from storage.redis.client import Patience
 from storage.redis.parked_callbacks import ParkedCallback
@@ -80,14 +81,16 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
     """
     async with answering_despite_lag(STORE_S) as reading:
         account = await resources.accounts.get(name)
-    headers = _read_headers(account, headers)
+    # The headers that the verification reads: the others, which may hold anything, are neither stored nor parked.
+    headers = {name: headers[name] for name in account.channel.callback_headers if name in headers}
     callback, received_at = await _verify_by_clocks(resources, account, headers, body)
     if callback.evidence is None:
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
         async with answering_despite_lag(STORE_S - reading.waited_s):
-            stored = await store_callback(resources, account, callback, headers, body)
+            lease_s = _first_lease_s(resources, account, callback.evidence)
+            stored = await store_callback(resources, account, callback, headers, body, lease_s=lease_s)
     except DatabaseUnavailable:
         await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
         raise
@@ -121,11 +124,6 @@ async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Ou
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
-def _read_headers(account: Account, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that the verification reads: the others, which may hold anything, are neither stored nor parked."""
-    return {name: headers[name] for name in account.channel.callback_headers if name in headers}
-
-
 async def _verify_by_clocks(
     resources: Resources, account: Account, headers: Mapping[str, str], body: bytes
 ) -> tuple[Callback, datetime]:
@@ -157,8 +155,10 @@ async def store_callback(
     body: bytes,
     received_at: datetime | None = None,
     due_s: float | None = None,
+    lease_s: float | None = None,
 ) -> StoredCallback:
     """Store a callback about money, readable or not; its compensation is due in `due_s` seconds, None: as always.
+    With `lease_s` its handling begins in the same statement: its order is read, and its payment leased if it is free.
 
     Raises DatabaseUnavailable: nothing may be acknowledged then.
     """
@@ -178,7 +178,15 @@ async def store_callback(
         due_s=resources.compensation_delay_s if due_s is None else due_s,
         kept_s=resources.callback_kept_s,
         unreadable="" if callback.is_hint else callback.unreadable,
+        lease_s=lease_s,
     )
+
+
+def _first_lease_s(resources: Resources, account: Account, evidence: Evidence) -> float | None:
+    """The lease that is taken when a callback is stored; None: no query of one payment follows in the request."""
+    is_left = resources.confirm_slots.locked() or resources.clock.is_far_off
+    is_query = account.config.trust_callback is not True and not isinstance(evidence, Disputed)
+    return resources.settings.lease_s if is_query and not is_combined(evidence) and not is_left else None
 
 
 async def count_ignored(resources: Resources, account: str, reason: str) -> None:
@@ -203,23 +211,21 @@ async def _park(resources: Resources, parked: ParkedCallback) -> None:
 
 
 async def _handle_in_request(resources: Resources, stored: StoredCallback) -> None:
-    """The synchronous update within the budget, if a slot is free, and beside it the job of the compensation.
+    """The synchronous update within the budget, if a slot is free. What it leaves undone is armed before the
+    acknowledgement: until then the channel sends the callback again, and the sweep finds its row.
 
     Nothing is raised: the callback is stored, so it must be acknowledged. A failure is left to the compensation.
     """
     slots = resources.confirm_slots
-    job = jobs.compensate_callback(stored.id, stored.arm_no, resources.compensation_delay_s)
     try:
         if slots.locked() or resources.clock.is_far_off:
             await _leave_to_compensation(resources, stored)
             return
-        await slots.acquire()  # returns at once: nothing ran since `locked` was False
-        async with asyncio.TaskGroup() as group:
-            handling = group.create_task(_handle_within_budget(resources, stored))
-            handling.add_done_callback(lambda _: slots.release())  # also if it is cancelled before it starts
-            group.create_task(arm_jobs(resources, [job]))  # a Redis that hangs must not hold the slot
-        if handling.result():
-            await follow_up(resources, cancel=[job])
+        async with slots:  # entered at once: nothing ran since `locked` was False
+            is_over = await _handle_within_budget(resources, stored)
+        if not is_over:
+            job = jobs.compensate_callback(stored.id, stored.arm_no, resources.compensation_delay_s)
+            await arm_jobs(resources, [job])
     except Exception:  # a bug of ours must not keep the channel sending
         log.exception("callback_broke", callback_id=stored.id)
 
@@ -228,6 +234,7 @@ async def _leave_to_compensation(resources: Resources, stored: StoredCallback) -
     """Without a slot the compensation is not a precaution but the work itself: it is due at once."""
     log.info("callback_left_to_compensation", account=stored.channel_account, reason="no_slot")
     try:
+        await give_back(resources, stored.leased, None)
         await reschedule_callback(resources, stored, CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=0.0))
     except DatabaseUnavailable:
         log.warning("callback_not_rescheduled", callback_id=stored.id)
@@ -248,6 +255,8 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
             return result.is_done or result.wait_s is not None
     except (NodropError, TimeoutError) as error:
         log.warning("callback_left_to_compensation", account=stored.channel_account, reason=type(error).__name__)
+    except Exception:  # a bug of ours
+        log.exception("callback_broke", callback_id=stored.id)
     return False
 
 
@@ -255,9 +264,9 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
     if isinstance(stored.evidence, Disputed):
         return await handle_dispute(resources, stored, by, partial(_confirm, resources, by=by, within_s=within_s))
-    if isinstance(stored.evidence, Unclear) and stored.evidence.reason == COMBINED and stored.evidence.ids:
+    if is_combined(stored.evidence):
         return await handle_combined(resources, stored, partial(_handle, resources, by=by, within_s=within_s))
-    named = await find_named_payment(resources.db, stored.channel_account, stored.evidence)
+    named = stored.named or await find_named_payment(resources.db, stored.channel_account, stored.evidence)
     if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
     state, payment = named
@@ -270,6 +279,8 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
         trusted = not await is_named_beside(resources, account, stored.evidence)
     plan = plan_callback(payment, stored.evidence, trusts_callback=trusted)
     if plan.commits:
+        await give_back(resources, stored.leased, None)
+        stored = replace(stored, leased=None)
         decide = partial(on_callback, key=payment.key, evidence=stored.evidence, rules=account.rules, by=by)
         committed = await commit_evidence(resources, payment.order_no, decide)
         if not plan.queries:
@@ -290,7 +301,7 @@ async def _confirm(
     known: OrderState | None = None,
 ) -> CallbackResult:
     """Query the channel, waiting up to `within_s` seconds for another process that queries the same payment."""
-    leased = await wait_for_lease(resources, payment.key, within_s)
+    leased = stored.leased or await wait_for_lease(resources, payment.key, within_s)
     if leased is NoLease.BUSY or (leased is NoLease.ROW_GONE and payment.status is PaymentStatus.OPEN):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=BUSY_RETRY_S)
     is_new = payment.capture_refused_at is not None and is_new_approval(payment, stored.evidence)

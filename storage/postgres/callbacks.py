@@ -1,5 +1,5 @@
-"""The inbox: every genuine callback about money with its raw bytes, stored before it is acknowledged, handled until it
-is done. One about a payment that stays unknown for a day is a case, or counted and dropped. The raw bytes are sealed.
+"""The inbox: every genuine callback about money with its raw bytes, handled until it is done (`inbox` stores it). One
+about a payment that stays unknown for a day is a case, or counted and dropped. The raw bytes are sealed.
 
 `handled_at` is set only after the work is done, so a repeat after a failed handling is work and not a duplicate. Verbs
 and clock: `leases`.
@@ -7,9 +7,9 @@ and clock: `leases`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from core.evidence import Evidence
 from core.lifecycle import Message
-from core.order import CaseReason
-from storage.postgres.database import Database, document, storable
+from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey
+from storage.postgres.database import Database
 from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
-from storage.sealing import Sealer
+from storage.postgres.pending import Leased
 
 _evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
 
@@ -29,6 +29,7 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the inbox, with what its handling needs.
 
     `kept_for_s`: for so many seconds a payment is still looked for, by the database's clock; below 0 that time is over.
+    `state`: the order of the payment whose number it names, `leased`: the lease of that payment, if they were wanted.
     """
 
     id: str
@@ -41,6 +42,16 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
     is_handled: bool
     kept_for_s: float = 0.0
     grace_s: float = 0.0
+    state: OrderState | None = None
+    leased: Leased | None = None
+
+    @property
+    def named(self) -> tuple[OrderState, Payment] | None:
+        """The order in `state`, and the payment of ours that the callback names by our own number."""
+        key = PaymentKey(self.channel_account, self.evidence.out_trade_no)
+        payment = None if self.state is None else self.state.payment(key)
+        is_ours = payment is not None and payment.origin is Origin.OURS
+        return (self.state, payment) if self.state is not None and payment is not None and is_ours else None
 
 
 class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,40 +62,19 @@ class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-_COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
+COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
           handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled,
           extract(epoch FROM coalesce(kept_until, received_at + interval '1 day') - clock_timestamp())::float8
           AS kept_for_s"""
 
 _OPEN = "handled_at IS NULL AND dead_at IS NULL"
 
-_INSERT = f"""
-INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence, out_trade_no,
-                       due_at, is_hint, kept_until, sealed_under)
-VALUES ($1, $2, $3, coalesce($4, clock_timestamp()), $5::text::jsonb, $6, $7::text::jsonb, $8,
-        clock_timestamp() + make_interval(secs => $9), $10, clock_timestamp() + make_interval(secs => $11), $12)
-ON CONFLICT (channel_account, notification_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
-RETURNING {_COLUMNS}"""
-
-# A copy of one that was stored before opens no case again: a person may have resolved it meanwhile.
-_INSERT_UNREADABLE = f"""
-WITH stored AS ({_INSERT}, copies, out_trade_no
-), opened AS (
-    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
-    SELECT (SELECT order_no FROM payments p
-             WHERE p.channel_account = stored.channel_account AND p.out_trade_no = stored.out_trade_no),
-           channel_account, out_trade_no, $13, $14
-      FROM stored WHERE copies = 1
-    ON CONFLICT DO NOTHING
-)
-SELECT id, channel_account, attempt, arm_no, evidence, is_hint, received_at, is_handled, kept_for_s FROM stored"""
-
 _CLAIM = f"""
 UPDATE callbacks
    SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
  WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
-RETURNING {_COLUMNS}"""
+RETURNING {COLUMNS}"""
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -100,7 +90,7 @@ WITH overdue AS (
      WHERE c.id = o.id
     RETURNING c.*
 )
-SELECT {_COLUMNS} FROM claimed ORDER BY due_at"""
+SELECT {COLUMNS} FROM claimed ORDER BY due_at"""
 
 _RESCHEDULE = f"""
 UPDATE callbacks
@@ -148,48 +138,6 @@ _COUNTS = "SELECT channel_account AS account, reason, count FROM callback_counts
 _TAKE_OVER = take_over_statement("callbacks", "id::text, arm_no", is_open=_OPEN)
 
 _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
-
-
-async def insert_callback(
-    db: Database,
-    sealer: Sealer,
-    *,
-    account: str,
-    notification_id: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    evidence: Evidence,
-    received_at: datetime | None,
-    due_s: float,
-    kept_s: float,
-    is_hint: bool = False,
-    unreadable: str = "",
-) -> StoredCallback:
-    """Store it, or find the copy that is there already. Due in `due_s` seconds: with that the compensation is armed.
-
-    `received_at` None: now. A payment is looked for during `kept_s` seconds. `unreadable` opens a case in the same
-    statement. Raises DatabaseUnavailable; nothing may be acknowledged then.
-    """
-    notification_id = storable(notification_id)
-    detail = f"notification {notification_id}: {unreadable}"
-    case = (CaseReason.CALLBACK_UNREADABLE.value, detail) if unreadable else ()
-    row = await db.fetchrow(
-        _INSERT_UNREADABLE if unreadable else _INSERT,
-        account,
-        notification_id,
-        sha256(body).digest(),
-        received_at,
-        document(dict(headers)),
-        sealer.seal(body, belongs_to=belongs_to(account, notification_id)),
-        document(evidence),
-        storable(evidence.out_trade_no),
-        due_s,
-        is_hint,
-        kept_s,
-        sealer.first,
-        *case,
-    )
-    return _stored(row)
 
 
 async def claim(db: Database, callback_id: str, lease_s: float, *, arm_no: int) -> StoredCallback | None:
@@ -272,4 +220,9 @@ def belongs_to(account: str, notification_id: str) -> str:
 
 def _stored(row: object) -> StoredCallback:
     fields = dict(row)  # type: ignore[call-overload]  # a Record is a mapping, and says so in no type
+    return stored_callback(fields)
+
+
+def stored_callback(fields: dict[str, Any]) -> StoredCallback:
+    """The callback of a row with `COLUMNS`."""
     return StoredCallback(**fields | {"evidence": _evidence_decoder.decode(fields["evidence"])})

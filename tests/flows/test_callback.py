@@ -34,7 +34,6 @@ from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.sealed import raw_callbacks
-from tests.servers import eventually
 from tests.storage.redis.test_patience import block
 
 
@@ -561,47 +560,58 @@ async def test_a_callback_that_hits_a_bug_is_acknowledged_and_retried(
     assert (row["is_handled"], row["attempt"]) == (False, 2)
 
 
-async def test_a_redis_that_hangs_holds_no_slot(
-    harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The slot is free again once the order is paid, while the job of the compensation still waits for Redis."""
+async def test_a_redis_that_hangs_holds_no_slot(harness: FlowHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slot is free again once the handling has ended, while the job of the compensation still waits for Redis."""
     state = await harness.placed_order()
-    harness.pay(state.payments[0])
-    is_released = asyncio.Event()
+    harness.call_fault(state.payments[0], "answered_5xx")
+    is_hanging, is_released = asyncio.Event(), asyncio.Event()
 
     async def hang(*_: object) -> None:
+        is_hanging.set()
         await is_released.wait()
 
     slots = harness.resources.confirm_slots
     monkeypatch.setattr("flows.callback.arm_jobs", hang)
-    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    receiving = asyncio.create_task(harness.receive("main", callback))
-    await eventually(lambda: _is_handled(stored_callback))
-    await eventually(lambda: slots._value == harness.resources.settings.callback_confirm_slots)
+    receiving = asyncio.create_task(harness.receive("main", harness.callback(state.payments[0])))
+    await is_hanging.wait()
+    assert slots._value == harness.resources.settings.callback_confirm_slots
     assert not receiving.done()
     is_released.set()
     assert (await receiving).body == b"ok"
 
 
-async def _is_handled(stored_callback: StoredCallback) -> bool:
-    return await stored_callback.count() == 1 and bool((await stored_callback.row())["is_handled"])
-
-
-@pytest.mark.parametrize("function", ["arm_jobs", "follow_up"])
+@pytest.mark.parametrize("function", ["arm_jobs", "query_now"])
 async def test_a_bug_beside_the_handling_is_acknowledged(
     harness: FlowHarness, stored_callback: StoredCallback, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     state = await harness.placed_order()
-    harness.pay(state.payments[0])
+    harness.call_fault(state.payments[0], "answered_5xx")
 
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(f"flows.callback.{function}", broken)
-    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
-    assert (await harness.receive("main", callback)).body == b"ok"
+    assert (await harness.receive("main", harness.callback(state.payments[0]))).body == b"ok"
     assert await stored_callback.count() == 1
     assert harness.resources.confirm_slots._value == harness.resources.settings.callback_confirm_slots
+
+
+async def test_what_the_request_leaves_undone_is_armed_before_the_acknowledgement(
+    harness: FlowHarness, stored_callback: StoredCallback
+) -> None:
+    state = await harness.placed_order()
+    harness.call_fault(state.payments[0], "answered_5xx")
+    assert (await harness.receive("main", harness.callback(state.payments[0]))).body == b"ok"
+    row = await stored_callback.row()
+    assert await armed_jobs(harness) == [f"c:{row['id']}:1"]
+
+
+async def test_a_callback_that_is_handled_in_its_request_arms_nothing(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    callback = harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+    assert (await harness.receive("main", callback)).body == b"ok"
+    assert await armed_jobs(harness) == []
 
 
 async def test_a_cancelled_request_leaves_its_slot(harness: FlowHarness) -> None:

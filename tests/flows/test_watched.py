@@ -16,7 +16,7 @@ from simulator.kernel.faults import FaultProfile
 from simulator.kernel.ledger import Payment as LedgerPayment
 from simulator.kernel.ledger import Terms
 from storage.postgres.accounts import put_account
-from storage.postgres.callbacks import insert_callback
+from storage.postgres.inbox import insert_callback
 from tests.flows.conftest import AMOUNT, FlowHarness, order_terms
 from tests.flows.test_disputes import SILENT, AtChannel
 

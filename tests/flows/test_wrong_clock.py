@@ -127,10 +127,11 @@ async def test_a_channel_that_contradicts_postgres_is_heard_in_its_responses(
         clock._postgres_base = time.time() - TEN_MINUTES_S - clock._steady()
         clock._judge()
         assert judged(clock) == "corrected"
-        refused = (await right.place()).state.payments[0]
+        ends_s = TEN_MINUTES_S + 600.0  # by Postgres's time, which is behind the channel's
+        refused = (await right.place(expires_in_s=ends_s)).state.payments[0]
         assert refused.checkout is None, "signed by a time that the channel refuses; but its response was heard"
         assert judged(clock) == "contradicted"
-        await right.placed_order()
+        await right.placed_order(expires_in_s=ends_s)
 
 
 def judged(clock: Clock) -> str:

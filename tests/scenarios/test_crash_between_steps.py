@@ -34,8 +34,6 @@ CALLBACK = {
     "body_read": "api.http.request.Body.read:after",
     "verified": "flows.callback.verify_callback:after",
     "after_inbox": "flows.callback.insert_callback:after",
-    "armed": "flows.callback.arm_jobs:after",
-    "leased": "flows.callback.wait_for_lease:after",
     "before_asking": "channels.transport.Transport.call:before",
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.postgres.door.transition._commit:before",

@@ -4,8 +4,8 @@ import pytest
 
 from core.errors import ConfigurationError
 from storage.postgres.callback_bodies import PAGE, Resealed, reseal_callbacks
-from storage.postgres.callbacks import insert_callback
 from storage.postgres.database import Database
+from storage.postgres.inbox import insert_callback
 from storage.sealing import Sealer, new_master_key
 from tests.sealed import raw_callbacks
 from tests.storage.postgres.tools import paid

@@ -21,11 +21,11 @@ from storage.postgres.callbacks import (
     find_counts,
     finish,
     give_up,
-    insert_callback,
     reschedule,
     walk_due,
 )
 from storage.postgres.database import Database
+from storage.postgres.inbox import insert_callback
 from storage.postgres.leases import DueRow
 from storage.postgres.orders import find_now
 from tests.sealed import SEALER, raw_callbacks

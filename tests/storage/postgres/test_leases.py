@@ -9,7 +9,7 @@ import pytest
 from core.evidence import Source
 from core.lifecycle import LatePolicy, Rules, on_query
 from core.order import PaymentKey
-from storage.postgres import callbacks, notifications, pending, refunds
+from storage.postgres import callbacks, inbox, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.leases import WALK_BATCH
 from tests.sealed import SEALER
@@ -48,7 +48,7 @@ async def insert_pending(db: Database) -> PaymentKey:
 
 
 async def insert_callback(db: Database) -> str:
-    stored = await callbacks.insert_callback(
+    stored = await inbox.insert_callback(
         db,
         SEALER,
         account="alipay",

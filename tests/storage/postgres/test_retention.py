@@ -3,7 +3,7 @@
 import pytest
 
 from core.order import CaseReason
-from storage.postgres import callbacks, retention
+from storage.postgres import callbacks, inbox, retention
 from storage.postgres.cases import resolve_case
 from storage.postgres.database import Database
 from tests.sealed import SEALER
@@ -17,7 +17,7 @@ async def set_age(db: Database, table: str, *columns: str, days: int = 181, wher
 
 async def store(db: Database, order_no: str = "A-1", *, handled: bool = True) -> str:
     key = number(order_no)
-    stored = await callbacks.insert_callback(
+    stored = await inbox.insert_callback(
         db,
         SEALER,
         account=key.channel_account,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from core.order import OrderStatus
-from storage.postgres import callbacks, notifications, pending
+from storage.postgres import callbacks, inbox, notifications, pending
 from storage.postgres.database import Database
 from storage.postgres.orders import find_state, find_state_by_payment
 from tests.sealed import SEALER
@@ -38,7 +38,7 @@ async def pay_one(db: Database, order_no: str) -> None:
     """One order from its placing to its notification, as the flows send their statements."""
     key = number(order_no)
     await placed(db, order_no)
-    stored = await callbacks.insert_callback(
+    stored = await inbox.insert_callback(
         db,
         SEALER,
         account=key.channel_account,

@@ -1,0 +1,101 @@
+"""Storing a callback reads its order and leases its payment, in the same statement and without waiting for it."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from core.order import PaymentStatus
+from storage.postgres import callbacks, pending
+from storage.postgres.callbacks import StoredCallback
+from storage.postgres.database import Database
+from storage.postgres.inbox import insert_callback
+from tests.sealed import SEALER
+from tests.storage.postgres.tools import commit_evidence, number, paid, placed
+
+
+async def store(
+    db: Database, order_no: str, notification_id: str = "evt-1", lease_s: float | None = 20.0
+) -> StoredCallback:
+    return await insert_callback(
+        db,
+        SEALER,
+        account=number(order_no).channel_account,
+        notification_id=notification_id,
+        headers={},
+        body=b"{}",
+        evidence=paid(order_no),
+        received_at=None,
+        due_s=60.0,
+        kept_s=86_400.0,
+        lease_s=lease_s,
+    )
+
+
+async def test_a_free_payment_is_leased_and_its_order_is_read(db: Database) -> None:
+    await placed(db, "A-1")
+    stored = await store(db, "A-1")
+    assert stored.named is not None
+    state, payment = stored.named
+    assert (state.order.order_no, payment.key, payment.status) == ("A-1", number("A-1"), PaymentStatus.OPEN)
+    assert stored.leased is not None
+    assert (stored.leased.key, stored.leased.order_no, stored.leased.arm_no) == (number("A-1"), "A-1", 1)
+    assert await pending.claim(db, number("A-1"), 20.0) is None
+    await pending.release(db, stored.leased, was_queried=False)
+    assert await pending.claim(db, number("A-1"), 20.0) is not None
+
+
+async def test_without_a_wish_nothing_is_read_or_leased(db: Database) -> None:
+    await placed(db, "A-1")
+    stored = await store(db, "A-1", lease_s=None)
+    assert (stored.state, stored.leased) == (None, None)
+    assert await pending.claim(db, number("A-1"), 20.0) is not None
+
+
+async def test_a_payment_that_another_process_queries_is_not_leased(db: Database) -> None:
+    await placed(db, "A-1")
+    held = await pending.claim(db, number("A-1"), 20.0)
+    assert held is not None
+    stored = await store(db, "A-1")
+    assert stored.leased is None
+    assert stored.state is not None
+    await pending.release(db, held)
+    assert (await store(db, "A-1", "evt-2")).leased is not None
+
+
+async def test_a_payment_that_is_paid_is_not_leased(db: Database) -> None:
+    await placed(db, "A-1")
+    await commit_evidence(db, "A-1", paid("A-1"))
+    stored = await store(db, "A-1")
+    assert stored.leased is None
+    assert stored.named is not None
+    assert stored.named[1].status is PaymentStatus.PAID
+
+
+async def test_a_copy_of_a_handled_callback_leases_nothing(db: Database) -> None:
+    await placed(db, "A-1")
+    first = await store(db, "A-1", lease_s=None)
+    await callbacks.finish(db, first.id, "still_open")
+    copy = await store(db, "A-1")
+    assert (copy.id, copy.is_handled, copy.leased) == (first.id, True, None)
+
+
+async def test_a_callback_about_no_payment_of_ours_is_stored(db: Database) -> None:
+    stored = await store(db, "A-404")
+    assert (stored.state, stored.leased, stored.named) == (None, None, None)
+
+
+@pytest.mark.servers
+async def test_a_payment_that_a_stranger_has_locked_is_not_waited_for(db: Database, database_url: str) -> None:
+    """What is acknowledged depends on this statement alone."""
+    await placed(db, "A-1")
+    stranger = await asyncpg.connect(database_url, ssl=False)
+    try:
+        async with stranger.transaction():
+            await stranger.execute("SELECT FROM pending WHERE out_trade_no = $1 FOR UPDATE", number("A-1").out_trade_no)
+            async with asyncio.timeout(5):
+                stored = await store(db, "A-1")
+    finally:
+        await stranger.close()
+    assert stored.leased is None
+    assert stored.state is not None

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     direct_database_url: str = ""
     database_tls: str = ""
     statement_cache_size: Annotated[int, msgspec.Meta(ge=0)] = 100
+    startup_parameters: bool = True
     redis_url: str = ""
     redis_tls: str = ""
     redis_sentinels: str = ""

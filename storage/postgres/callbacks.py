@@ -68,11 +68,13 @@ COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint
           AS kept_for_s"""
 
 _OPEN = "handled_at IS NULL AND dead_at IS NULL"
+_IS_OPEN = "coalesce(handled_at, dead_at) IS NULL"
+"""The same for one row, which is found by its key: `leases`."""
 
 _CLAIM = f"""
 UPDATE callbacks
    SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
- WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
+ WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_IS_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
 RETURNING {COLUMNS}"""
 
@@ -84,11 +86,10 @@ WITH overdue AS (
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    UPDATE callbacks c
+    UPDATE callbacks
        SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
-      FROM overdue o
-     WHERE c.id = o.id
-    RETURNING c.*
+     WHERE id = ANY(ARRAY(SELECT id FROM overdue))
+    RETURNING *
 )
 SELECT {COLUMNS} FROM claimed ORDER BY due_at"""
 
@@ -96,7 +97,7 @@ _RESCHEDULE = f"""
 UPDATE callbacks
    SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
        leased_until = NULL, outcome = $5
- WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN}
+ WHERE id = $1::uuid AND arm_no = $2 AND {_IS_OPEN}
 RETURNING arm_no"""
 
 _FINISH = """
@@ -106,7 +107,7 @@ UPDATE callbacks SET handled_at = clock_timestamp(), outcome = $2, leased_until 
 _GIVE_UP = f"""
 WITH dead AS (
     UPDATE callbacks SET dead_at = clock_timestamp(), leased_until = NULL, outcome = $2
-     WHERE id = $1::uuid AND {_OPEN}
+     WHERE id = $1::uuid AND {_IS_OPEN}
     RETURNING channel_account, out_trade_no
 )
 INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
@@ -117,8 +118,12 @@ SELECT (SELECT order_no FROM payments p
 ON CONFLICT DO NOTHING"""
 
 _FIND_MESSAGES = """
-SELECT evidence::text, received_at FROM callbacks
- WHERE channel_account = $1 AND out_trade_no = ANY($2) AND id <> $3::uuid"""
+SELECT c.evidence::text, c.received_at
+  FROM unnest($2::text[]) AS named(out_trade_no)
+ CROSS JOIN LATERAL (
+       SELECT * FROM callbacks
+        WHERE callbacks.channel_account = $1 AND callbacks.out_trade_no = named.out_trade_no OFFSET 0) AS c
+ WHERE c.id <> $3::uuid"""
 
 _COUNT = """
 INSERT INTO callback_counts AS c (channel_account, reason, count, last_at)
@@ -128,7 +133,7 @@ _COUNT_ONE = _COUNT.format(counted="VALUES ($1, $2, 1, clock_timestamp())")
 
 _DROP = f"""
 WITH dropped AS (
-    DELETE FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_OPEN} RETURNING channel_account
+    DELETE FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_IS_OPEN} RETURNING channel_account
 ){_COUNT.format(counted="SELECT channel_account, 'unknown', 1, clock_timestamp() FROM dropped")}"""
 
 _ASSIGN = "UPDATE callbacks SET out_trade_no = $2 WHERE id = $1::uuid AND out_trade_no <> $2"

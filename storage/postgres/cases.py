@@ -32,13 +32,15 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
 _LIST = """
 SELECT id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at, resolution, by
-  FROM cases
+  FROM {cases}
  WHERE ($1 = false OR resolved_at IS NULL)
    AND ($2::text IS NULL OR reason = $2)
-   AND ($3::text IS NULL OR order_no = $3)
-   AND ($4::timestamptz IS NULL OR (opened_at, id) < ($4, $5::bigint))
+   AND (opened_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::bigint, 0))
  ORDER BY opened_at DESC, id DESC
- LIMIT $6"""
+ LIMIT $5"""
+_LIST_ALL = _LIST.format(cases="cases")
+# OFFSET keeps the planner from looking for an order's cases along all of them.
+_LIST_OF_ORDER = _LIST.format(cases="(SELECT * FROM cases WHERE order_no = $6 OFFSET 0) AS of_order")
 
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -57,7 +59,7 @@ ON CONFLICT DO NOTHING"""
 
 _RESOLVE_ALL = """
 UPDATE cases SET resolved_at = now(), resolution = $3, by = $4
- WHERE order_no = $1 AND reason = $2 AND resolved_at IS NULL"""
+ WHERE order_no = $1 AND reason = $2 AND coalesce(resolved_at, 'infinity') = 'infinity'"""
 
 
 async def list_cases(
@@ -78,7 +80,8 @@ async def list_cases(
     if after is not None and not _ID.fullmatch(after):
         raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
     number = None if after is None else int(after)
-    rows = await db.fetch(_LIST, open_only, reason, order_no, at, number, limit + 1)
+    statement, of_order = (_LIST_ALL, ()) if order_no is None else (_LIST_OF_ORDER, (order_no,))
+    rows = await db.fetch(statement, open_only, reason, at, number, limit + 1, *of_order)
     found = [CaseRow(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None
     return found, None if last is None else encode_cursor(last.opened_at, str(last.id))

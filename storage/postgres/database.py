@@ -41,6 +41,9 @@ RELEASE_TIMEOUT_S = 0.5
 EXPIRE_GAP_S = 1.0
 """All connections are opened anew at most once a second, as long as the server says that it is not the one."""
 
+_STATEMENT_ELSEWHERE = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""Errors behind a pooler, which has given the session with a statement to another client."""
+
 # Faults after which the outcome is unknown: nothing, everything or a part was done.
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
@@ -54,6 +57,7 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,  # a deadlock
     asyncpg.LockNotAvailableError,
+    *_STATEMENT_ELSEWHERE,
     OSError,
     TimeoutError,
 )
@@ -68,6 +72,18 @@ _NOT_HERE = (
     asyncpg.DatabaseDroppedError,
     asyncpg.InvalidCatalogNameError,
 )
+
+_STARTUP_PARAMETERS = {
+    "application_name": "nodrop",
+    "timezone": "UTC",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""Compiling a plan costs more than our statements take. A plan that was made while a table was small stays when it is
+large: so it finds its rows by an index from the beginning, and is no other for other parameters. See
+docs/decisions/0020-plans-that-do-not-depend-on-statistics.md."""
 
 # Values that Postgres cannot hold: NUL in a text, a number beyond its type, a key too long for its index.
 _NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
@@ -157,9 +173,10 @@ async def answering_within(seconds: float) -> AsyncIterator[None]:
 class Database:
     """A pool of at most four connections. Opening it connects to nothing, so a process starts without Postgres."""
 
-    def __init__(self, address: Address, *, statement_cache_size: int = 100) -> None:
+    def __init__(self, address: Address, *, statement_cache_size: int = 100, startup_parameters: bool = True) -> None:
         self._address = address
         self._statement_cache_size = statement_cache_size
+        self._startup_parameters = startup_parameters and statement_cache_size > 0
         self._pool: asyncpg.Pool | None = None
         self._expired_at = -EXPIRE_GAP_S
         self.process: str | None = None
@@ -173,11 +190,16 @@ class Database:
             ConfigurationError: names the variable and what to set.
         """
         address = read_address(settings.database_url, settings.database_tls)
-        return cls(address, statement_cache_size=settings.statement_cache_size)
+        return cls(
+            address,
+            statement_cache_size=settings.statement_cache_size,
+            startup_parameters=settings.startup_parameters,
+        )
 
     async def open(self) -> None:
         self._pool = await asyncpg.create_pool(
             **_connect_arguments(self._address, self._statement_cache_size),
+            server_settings=_STARTUP_PARAMETERS if self._startup_parameters else {},
             min_size=0,
             max_size=CONNECTIONS_MAX,
             # Nothing sets session state, so there is nothing to reset: half the cost of a statement.
@@ -303,7 +325,6 @@ async def _nothing(_connection: Any) -> None:
 
 
 def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str, Any]:
-    pooler = statement_cache_size == 0
     return {
         "host": address.host,
         "port": address.port,
@@ -314,8 +335,6 @@ def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str,
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": STATEMENT_TIMEOUT_S,
         "statement_cache_size": statement_cache_size,
-        # Compiling a plan costs more than our statements take. A pooler refuses start-up parameters it does not know.
-        "server_settings": {} if pooler else {"jit": "off", "timezone": "UTC", "application_name": "nodrop"},
     }
 
 
@@ -324,5 +343,9 @@ def _reason(error: BaseException, address: Address) -> str:
     where = f"Postgres at {address.host}:{address.port}"
     if "rejected SSL upgrade" in str(error):
         return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
+    if "startup parameter" in str(error):  # of pgbouncer and its like
+        return f"{where} refuses our start-up parameters: set STARTUP_PARAMETERS=false, as for every pooler"
+    if isinstance(error, _STATEMENT_ELSEWHERE):
+        return f"{where} keeps no prepared statements for its clients: set STATEMENT_CACHE_SIZE=0"
     explained = explain_tls(error, variable="DATABASE_TLS")
     return f"{where}: {explained or type(error).__name__}"

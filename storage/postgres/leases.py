@@ -17,6 +17,9 @@ All of them read `clock_timestamp()` and never `now()`, which stands still from 
 for a row's lock it would take a lease that has ended for a valid one, and give one that is shorter than it says. An
 UPDATE alone computes its row before that wait, so `claim` locks the row in a subquery first. A statement that searches
 an index by the clock reads it once (`NOW`).
+
+The index of what is due has open rows only, and while they are few the planner would rather walk it whole than look a
+key up: so a statement that is given a key does not name them as the index does.
 """
 
 from __future__ import annotations

@@ -52,12 +52,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = "id, order_no, version, type, url, body, attempt, arm_no"
 _OPEN = "delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL"
+_IS_OPEN = "coalesce(delivered_at, superseded_at, dead_at) IS NULL"
+"""The same for one row, which is found by its key: `leases`."""
 _DEAD = "dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL"
 
 _CLAIM = f"""
 UPDATE notifications
    SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
- WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
+ WHERE id = (SELECT id FROM notifications WHERE id = $1 AND arm_no = $2 AND {_IS_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
@@ -69,11 +71,10 @@ WITH overdue AS (
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    UPDATE notifications n
+    UPDATE notifications
        SET leased_until = clock_timestamp() + make_interval(secs => $3), leased_by = $4
-      FROM overdue o
-     WHERE n.id = o.id
-    RETURNING n.*
+     WHERE id = ANY(ARRAY(SELECT id FROM overdue))
+    RETURNING *
 )
 SELECT {_COLUMNS} FROM claimed ORDER BY due_at"""
 
@@ -81,7 +82,7 @@ _RESCHEDULE = f"""
 UPDATE notifications
    SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
        leased_until = NULL, last_status = $5
- WHERE id = $1 AND arm_no = $2 AND {_OPEN}
+ WHERE id = $1 AND arm_no = $2 AND {_IS_OPEN}
 RETURNING arm_no"""
 
 _FINISH = """
@@ -90,7 +91,7 @@ UPDATE notifications SET delivered_at = clock_timestamp(), leased_until = NULL, 
 
 _GIVE_UP = f"""
 UPDATE notifications SET dead_at = clock_timestamp(), leased_until = NULL, last_status = $3
- WHERE id = $1 AND arm_no = $2 AND {_OPEN}"""
+ WHERE id = $1 AND arm_no = $2 AND {_IS_OPEN}"""
 
 _LIST_DEAD = f"""
 SELECT id, order_no, type, url, attempt, created_at, dead_at, last_status

@@ -30,21 +30,22 @@ class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPEN = "status IN ('requested', 'processing')"
+_IS_OPEN = "settled_at IS NULL"
+"""The same for one row, which is found by its key: `leases`."""
 _KNOWN = "leased_until IS NOT NULL OR arm_no > 1 OR status = 'processing' AS may_be_known"
-_COLUMNS = "r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.attempt, r.arm_no, f.may_be_known"
+_COLUMNS = "refund_no, channel_account, out_trade_no, order_no, amount, attempt, arm_no"
 
 # `may_be_known` describes the row before this lease.
 _CLAIM = f"""
 WITH free AS (
     SELECT refund_no, {_KNOWN} FROM refunds
-     WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN} AND {FREE} AND {DUE}
+     WHERE refund_no = $1 AND arm_no = $2 AND {_IS_OPEN} AND {FREE} AND {DUE}
        FOR UPDATE
 )
-UPDATE refunds r
+UPDATE refunds
    SET leased_until = clock_timestamp() + make_interval(secs => $3)
-  FROM free f
- WHERE r.refund_no = f.refund_no
-RETURNING {_COLUMNS}"""
+ WHERE refund_no = (SELECT refund_no FROM free)
+RETURNING {_COLUMNS}, (SELECT may_be_known FROM free)"""
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -54,19 +55,18 @@ WITH overdue AS (
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    UPDATE refunds r
+    UPDATE refunds
        SET leased_until = clock_timestamp() + make_interval(secs => $3)
-      FROM overdue f
-     WHERE r.refund_no = f.refund_no
-    RETURNING {_COLUMNS}, r.due_at
+     WHERE refund_no = ANY(ARRAY(SELECT refund_no FROM overdue))
+    RETURNING {_COLUMNS}, due_at
 )
-SELECT * FROM claimed ORDER BY due_at"""
+SELECT * FROM claimed JOIN overdue USING (refund_no) ORDER BY due_at"""
 
 _RESCHEDULE = f"""
 UPDATE refunds
    SET attempt = $3, arm_no = arm_no + 1, due_at = clock_timestamp() + make_interval(secs => $4),
        leased_until = NULL, last_error = $5
- WHERE refund_no = $1 AND arm_no = $2 AND {_OPEN}
+ WHERE refund_no = $1 AND arm_no = $2 AND {_IS_OPEN}
 RETURNING arm_no"""
 
 _WALK = walk_statement("refunds", ("refund_no",), "refund_no, arm_no", is_open=_OPEN)

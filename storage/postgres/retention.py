@@ -31,7 +31,7 @@ _CALLBACKS = _DELETE.format(
                AND (p.status = 'open'
                     OR 0 < (SELECT count(*) FROM pending q WHERE q.order_no = p.order_no)
                     OR 0 < (SELECT count(*) FROM refunds r
-                             WHERE r.order_no = p.order_no AND r.status IN ('requested', 'processing'))
+                             WHERE r.order_no = p.order_no AND r.settled_at IS NULL)
                     OR 0 < (SELECT count(*) FROM disputes d
                              WHERE d.order_no = p.order_no AND d.state IN ('open', 'under_review'))
                     OR 0 < (SELECT count(*) FROM cases k

@@ -9,7 +9,7 @@ from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 
 DEFAULTS = Settings()
-NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(DEFAULTS, name), str)]
+NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(DEFAULTS, name), (str, bool))]
 ALL_SET = {
     "DATABASE_URL": "postgres://nodrop:s3cret@db.test/nodrop",
     "REDIS_URL": "rediss://:s3cret@redis.test/0",
@@ -52,6 +52,7 @@ def test_an_error_names_the_variable(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("STARTUP_PARAMETERS", "no"),
         ("PORT", "65536"),
         ("TRUSTED_PROXY_HOPS", "11"),
         ("BACKOFF_ATTEMPTS_MAX", "0"),

@@ -41,11 +41,14 @@ def read(name: str) -> str:
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = {name: default.strip() for name, default in _ROW.findall(read("docs/configuration.md"))}
     defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
-    shown = {
-        name: str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
-        for name, value in defaults.items()
-    }
-    assert documented == shown
+    assert documented == {name: _written(default) for name, default in defaults.items()}
+
+
+def _written(default: object) -> str:
+    """A default as the environment has it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(int(default)) if isinstance(default, float) and default == int(default) else str(default)
 
 
 def test_every_channel_with_an_adapter_is_listed() -> None:
@@ -81,7 +84,7 @@ async def test_the_account_in_the_documentation_can_be_added() -> None:
 
 
 async def test_the_statement_about_overdue_work_runs(database_url: str) -> None:
-    (sql,) = re.findall(r"^```sql\n(.*?)^```$", read("docs/operations.md"), re.MULTILINE | re.DOTALL)
+    (sql,) = re.findall(r"^```sql\n(SELECT.*?)^```$", read("docs/operations.md"), re.MULTILINE | re.DOTALL)
     db = Database.from_settings(Settings(database_url=database_url))
     await db.open()
     try:

@@ -5,7 +5,8 @@ compare-and-set: the parts that belong to a change join it, so an order that has
 
 The planner takes every `jsonb_to_recordset` for 100 rows, and would join a table with so many by reading all of it; the
 plan stays when the table grows. A comparison with one value of a column counts as a hundredth: so each row names its
-`operation`, a part expects one row, and finds its target by the key.
+`operation`, a part expects one row, and finds its target by the key. While a table has hardly a row, equality would be
+a reason to walk its index whole, for a merge; BETWEEN is none.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ updated_orders AS (
            closed_at = r.closed_at, subject = r.subject, return_url = r.return_url, metadata = r.metadata,
            updated_at = now()
       FROM order_rows r
-     WHERE r.operation = 'update' AND o.order_no = r.order_no AND o.version = r.version - 1
+     WHERE r.operation = 'update' AND o.order_no BETWEEN r.order_no AND r.order_no AND o.version = r.version - 1
     RETURNING o.order_no, o.version
 ),
 changed_orders AS (SELECT * FROM inserted_orders UNION ALL SELECT * FROM updated_orders),
@@ -70,7 +71,8 @@ updated_payments AS (
            unconfirmed_since timestamptz, checkout_ends_at timestamptz, payer jsonb, capture_requested_at timestamptz,
            capture_refused_at timestamptz, given_up_at timestamptz)
       JOIN changed_orders USING (order_no)
-     WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+     WHERE r.operation = 'update' AND (p.channel_account, p.out_trade_no) BETWEEN (r.channel_account, r.out_trade_no)
+                                                                      AND (r.channel_account, r.out_trade_no)
 ),
 -- Pending rows may also move without a change of their order: those are guarded by their arm numbers alone.
 pending_rows AS MATERIALIZED (
@@ -94,7 +96,8 @@ updated_pending AS (
        SET attempt = r.attempt, arm_no = p.arm_no + 1, leased_at = NULL, leased_until = NULL, due_at = r.due_at,
            answered_from = coalesce(p.leased_at, p.answered_from)
       FROM pending_rows r
-     WHERE r.operation = 'update' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+     WHERE r.operation = 'update' AND (p.channel_account, p.out_trade_no) BETWEEN (r.channel_account, r.out_trade_no)
+                                                                      AND (r.channel_account, r.out_trade_no)
        AND p.arm_no = r.expected_arm_no
     RETURNING json_build_array(p.channel_account, p.out_trade_no) AS key, p.kind, p.order_no, p.arm_no,
               greatest(0, extract(epoch FROM p.due_at - now())) AS delay_s
@@ -102,7 +105,8 @@ updated_pending AS (
 deleted_pending AS (
     DELETE FROM pending p
      USING pending_rows r
-     WHERE r.operation = 'delete' AND p.channel_account = r.channel_account AND p.out_trade_no = r.out_trade_no
+     WHERE r.operation = 'delete' AND (p.channel_account, p.out_trade_no) BETWEEN (r.channel_account, r.out_trade_no)
+                                                                      AND (r.channel_account, r.out_trade_no)
     RETURNING json_build_array(p.channel_account, p.out_trade_no) AS key, p.kind, p.order_no, p.arm_no, 0 AS delay_s
 ),
 inserted_events AS (
@@ -131,7 +135,8 @@ updated_cases AS (
            by text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND c.order_no = r.order_no AND c.channel_account = r.channel_account
-       AND c.out_trade_no = r.out_trade_no AND c.reason = r.reason AND c.resolved_at IS NULL
+       AND c.out_trade_no = r.out_trade_no AND c.reason = r.reason
+       AND coalesce(c.resolved_at, 'infinity') = 'infinity'
 ),
 inserted_refunds AS (
     INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,
@@ -152,7 +157,7 @@ updated_refunds AS (
       FROM document, jsonb_to_recordset(d->'refunds') AS r(
            operation text, refund_no text, order_no text, status text, settled_at timestamptz, last_error text)
       JOIN changed_orders USING (order_no)
-     WHERE r.operation = 'update' AND t.refund_no = r.refund_no
+     WHERE r.operation = 'update' AND t.refund_no BETWEEN r.refund_no AND r.refund_no
 ),
 written_disputes AS (
     INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, amount, currency, reason,
@@ -181,7 +186,7 @@ superseded_notifications AS (
     UPDATE notifications n
        SET superseded_at = now()
       FROM notification_rows r
-     WHERE n.order_no = r.order_no AND n.type = 'order.closed' AND r.type = 'order.paid'
+     WHERE n.order_no BETWEEN r.order_no AND r.order_no AND n.type = 'order.closed' AND r.type = 'order.paid'
        AND n.delivered_at IS NULL AND n.superseded_at IS NULL
 ),
 inserted_notifications AS (

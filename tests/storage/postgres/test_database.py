@@ -240,6 +240,21 @@ async def test_behind_a_pooler_nothing_is_asked_of_the_session(database_url: str
         assert await db.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
 
 
+async def test_behind_a_pooler_that_keeps_statements_they_are_prepared_all_the_same(database_url: str) -> None:
+    async with opened(database_url, startup_parameters=False) as db:
+        assert await db.fetchval("SHOW application_name") == ""
+        assert await db.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") > 0
+
+
+async def test_a_statement_that_the_pooler_lost_names_the_variable(database_url: str) -> None:
+    """The pooler has given the session to another client meanwhile, or gives one that has that name already."""
+    async with opened(database_url) as db:
+        await db.fetchval("SELECT 1")
+        await db.execute("DEALLOCATE ALL")
+        with pytest.raises(DatabaseUnavailable, match="set STATEMENT_CACHE_SIZE=0"):
+            await db.fetchval("SELECT 1")
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 

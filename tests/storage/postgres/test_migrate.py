@@ -35,6 +35,7 @@ ALL = [
     "0022_callbacks_over.sql",
     "0023_notifications_over.sql",
     "0025_duties.sql",
+    "0027_cases_by_time.sql",
 ]
 
 

@@ -25,8 +25,12 @@ DecideThere = Callable[[OrderState], Decision]
 
 
 @asynccontextmanager
-async def opened(url: str, *, statement_cache_size: int = 100) -> AsyncIterator[Database]:
-    database = Database(read_address(url, ""), statement_cache_size=statement_cache_size)
+async def opened(
+    url: str, *, statement_cache_size: int = 100, startup_parameters: bool = True
+) -> AsyncIterator[Database]:
+    database = Database(
+        read_address(url, ""), statement_cache_size=statement_cache_size, startup_parameters=startup_parameters
+    )
     await database.open()
     try:
         yield database

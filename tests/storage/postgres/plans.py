@@ -1,0 +1,83 @@
+"""What statements read, as Postgres counts it, and the plans that a database's connections keep."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+
+from storage.postgres.database import CONNECTIONS_MAX, Database
+
+TABLES = (
+    "orders",
+    "payments",
+    "pending",
+    "order_events",
+    "cases",
+    "disputes",
+    "observations_default",
+    "refunds",
+    "callbacks",
+    "notifications",
+)
+"""Tables that grow with the orders."""
+
+_READS = """
+SELECT relname AS name, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows FROM pg_stat_user_tables
+ WHERE relname = ANY($1)
+UNION ALL
+SELECT indexrelname, 0, idx_tup_read FROM pg_stat_user_indexes WHERE relname = ANY($1)"""
+
+_KEPT = """
+SELECT name, statement, cardinality(parameter_types) AS parameters FROM pg_prepared_statements
+ WHERE statement ~ '^\\s*(SELECT|WITH|INSERT|UPDATE|DELETE)' AND name <> ''"""
+
+
+class Reads(msgspec.Struct, frozen=True):
+    """Sequential scans of `TABLES`, and rows and index entries that were read, by table and index."""
+
+    scans: dict[str, int]
+    rows: dict[str, int]
+
+    def __sub__(self, before: "Reads") -> "Reads":
+        return Reads(
+            {name: scans - before.scans[name] for name, scans in self.scans.items() if scans > before.scans[name]},
+            {name: rows - before.rows[name] for name, rows in self.rows.items() if rows > before.rows[name]},
+        )
+
+
+async def read_so_far(db: Database) -> Reads:
+    """All reads of a database whose statements came over one connection."""
+    await db.execute("SELECT pg_stat_force_next_flush()")
+    rows = await db.fetch(_READS, TABLES)
+    return Reads({row["name"]: row["seq_scan"] for row in rows}, {row["name"]: row["rows"] for row in rows})
+
+
+async def wide_plans(db: Database) -> dict[str, list[str]]:
+    """Statements whose plan, as a connection of the pool keeps it, reads a table or an index of one without a
+    condition; with what it reads.
+    """
+    found = {}
+    async with AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS_MAX):
+            connection = await stack.enter_async_context(db._connection())
+            for name, statement, parameters in await connection.fetch(_KEPT):
+                nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
+                plan = await connection.fetchval(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{nulls}')
+                if wide := list(_wide_scans(msgspec.json.decode(plan)[0]["Plan"])):
+                    found[statement] = wide
+    return found
+
+
+_FEW = "notifications_dead"
+"""An index of rows that an operator lists."""
+
+
+def _wide_scans(node: dict[str, Any]) -> Iterator[str]:
+    """Sequential scans of `TABLES`, and scans of indices without a condition."""
+    of, kind = node.get("Relation Name") or node.get("Index Name", ""), node["Node Type"]
+    is_scan = kind == "Seq Scan" or "Index" in kind
+    if is_scan and "Index Cond" not in node and of.startswith(TABLES) and node.get("Index Name") != _FEW:
+        yield f"{kind} of {of}"
+    for child in node.get("Plans", ()):
+        yield from _wide_scans(child)

@@ -1,6 +1,6 @@
 """Benchmarks of nodrop's real processes, with the facts of the machine, as JSON.
 
-orders callbacks queries backlog rearm footprint sweep merchants door reconcile channels usual
+orders callbacks queries backlog rearm footprint sweep merchants door reconcile channels usual growth
                                                                      one benchmark each
 rig buyer clones loops                                               the stack, clients and load
 peers                                                                what others use, installed apart from nodrop

@@ -20,6 +20,7 @@ from bench import (
     channels,
     door,
     footprint,
+    growth,
     merchants,
     orders,
     queries,
@@ -52,6 +53,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "reconcile": reconcile.measure,
         "channels": channels.measure,
         "usual": usual.measure,
+        "growth": growth.measure,
     }
 )
 _USUAL = Sizes()
@@ -81,7 +83,7 @@ _USUAL = Sizes()
     type=click.IntRange(100, 1_000_000),
     default=_USUAL.rows,
     show_default=True,
-    help="Rows of rearm, sweep and of the statement of reconcile; payments of footprint; orders of door.",
+    help="Rows of rearm, sweep, growth and of the statement of reconcile; payments of footprint; orders of door.",
 )
 @click.option(
     "--clients",
@@ -109,9 +111,9 @@ _USUAL = Sizes()
 def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
-    BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels or
-    usual; by default all of them, in less than ten minutes on two cores. Prints JSON on standard output and a table on
-    standard error. Exit code 1 if a benchmark failed.
+    BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
+    usual or growth; by default all of them, in about twenty minutes on two cores. Prints JSON on standard output and a
+    table on standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

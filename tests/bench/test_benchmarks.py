@@ -50,6 +50,11 @@ FIGURES = {
     "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
+    "growth": {
+        f"{name}_{kind}_400"
+        for name in ("order", "claim", "idle_sweep", "busy_sweep")
+        for kind in ("analysed", "never", "grown")
+    },
     "merchants": {
         f"{prefix}{name}_p95" for prefix in ("", "without_redis_") for name in ("usual", "one_hangs", "hundred_hang")
     },
@@ -57,7 +62,7 @@ FIGURES = {
 }
 
 
-ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth"}
 """Benchmarks of all processes together."""
 
 

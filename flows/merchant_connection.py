@@ -1,0 +1,184 @@
+"""One connection to a merchant's host: HTTP/1.1, one request at a time, the response bounded and read by httptools.
+
+It keeps nothing of a response for the next one, and follows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from base64 import b64encode
+from typing import NamedTuple, cast
+
+import httptools
+import httpx
+
+from channels.egress_proxy import EgressProxy
+
+HEAD_BYTES_MAX = 65_536
+RESPONSE_BYTES_MAX = 4096
+"""Of a body, beside the piece that its head came in: a longer one costs the connection."""
+
+PROXY_HEAD_BYTES_MAX = 16_384
+OK = 200
+
+
+class Head(NamedTuple):
+    """Status of a response, and its headers as they came."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+class Connection(asyncio.Protocol):
+    """`is_free`: the last response has ended, and the connection may carry another request."""
+
+    def __init__(self) -> None:
+        self.is_free = False
+        self._transport: asyncio.Transport | None = None
+        self._tunnel: asyncio.Future[bytes] | None = None
+        self._tunnel_head = b""
+        self._response: _Response | None = None
+
+    async def post(self, request: bytes) -> Head:
+        """Send the bytes of a request, and return the head of its response. `drain` ends it.
+
+        Raises:
+            httpx.ReadError, httpx.RemoteProtocolError: there is none, or it is not HTTP.
+        """
+        assert self._transport is not None, "it is open"
+        self.is_free = False
+        self._response = response = _Response(asyncio.get_running_loop())
+        self._transport.write(request)
+        try:
+            return await response.head
+        except BaseException:
+            self.abort()
+            raise
+
+    async def drain(self) -> None:
+        """Wait for the end of the response."""
+        if self._response is not None:
+            await asyncio.shield(self._response.end)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is open and nothing has come since the last response: not even its end."""
+        if not self.is_free or self._transport is None or self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def abort(self) -> None:
+        self.is_free = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def open_tunnel(self, proxy: EgressProxy, target: str) -> None:
+        """Ask the proxy for a connection. It is given the judged address, so it looks no name up.
+
+        Raises:
+            httpx.ProxyError: it refuses.
+        """
+        assert self._transport is not None, "it is open"
+        login = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+        authorization = f"Proxy-Authorization: Basic {login}\r\n" if proxy.user else ""
+        self._tunnel = asyncio.get_running_loop().create_future()
+        self._transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
+        try:
+            status = (await self._tunnel).partition(b"\r\n")[0].split(b" ")[1:2]
+        finally:
+            self._tunnel = None
+        if status != [b"200"]:
+            raise httpx.ProxyError(f"the proxy answered {b''.join(status)[:3].decode('latin-1')}")
+
+    async def start_tls(self, tls: ssl.SSLContext, name: str) -> None:
+        """Go on with TLS. Raises OSError."""
+        assert self._transport is not None, "it is open"
+        loop = asyncio.get_running_loop()
+        self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=name)
+
+    # -- called by the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by name
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._read_tunnel(self._tunnel, data)
+        elif self._response is None or not self._response.feed(data):
+            self.abort()
+        else:
+            self.is_free = self._response.is_reusable
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_free = False
+        if self._tunnel is not None and not self._tunnel.done():
+            self._tunnel.set_exception(httpx.ProxyError("the proxy ended the connection"))
+        if self._response is not None:
+            self._response.cut(httpx.ReadError(type(exc).__name__) if exc else httpx.RemoteProtocolError("cut off"))
+
+    def _read_tunnel(self, tunnel: asyncio.Future[bytes], data: bytes) -> None:
+        self._tunnel_head += data
+        if tunnel.done():
+            return
+        if len(self._tunnel_head) > PROXY_HEAD_BYTES_MAX:
+            tunnel.set_exception(httpx.ProxyError("the proxy answers no CONNECT"))
+        elif self._tunnel_head.endswith(b"\r\n\r\n"):
+            tunnel.set_result(self._tunnel_head)
+
+
+class _Response:
+    """A response while it comes. httptools calls the methods that begin with `on_`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.head: asyncio.Future[Head] = loop.create_future()
+        self.end: asyncio.Future[None] = loop.create_future()
+        self.is_reusable = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._bytes = 0
+        self._is_broken = False
+
+    def feed(self, data: bytes) -> bool:
+        """Read on; False if the connection is of no use any more."""
+        self._bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(type(error).__name__)
+        if self._bytes > (RESPONSE_BYTES_MAX if self.head.done() else HEAD_BYTES_MAX):
+            self._break("too long")
+        return not self._is_broken
+
+    def cut(self, error: httpx.TransportError) -> None:
+        """The connection has ended."""
+        if not self.head.done():
+            self.head.set_exception(error)
+        if not self.end.done():
+            self.end.set_result(None)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_message_begin(self) -> None:
+        if self.end.done():
+            self._break("more than was asked for")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= OK and not self.head.done():
+            self.head.set_result(Head(status, self._headers))
+            self._bytes = 0
+        self._headers = []
+
+    def on_message_complete(self) -> None:
+        if self.head.done() and not self.end.done():
+            self.is_reusable = self._parser.should_keep_alive()
+            self.end.set_result(None)
+
+    def _break(self, why: str) -> None:
+        self._is_broken, self.is_reusable = True, False
+        self.cut(httpx.RemoteProtocolError(why))

@@ -181,6 +181,8 @@ class Database:
         self._expired_at = -EXPIRE_GAP_S
         self.process: str | None = None
         """The name under which leases are taken, once this process beats; None: they end by themselves alone."""
+        self.gatherings: dict[Any, Any] = {}
+        """The `Gathering` of each `Gathered` statement that was called."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Database:

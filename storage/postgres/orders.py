@@ -14,6 +14,7 @@ from core.evidence import Evidence
 from core.lifecycle import named_payment, other_named
 from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, Pending, Refund
 from storage.postgres.database import Database, storable
+from storage.postgres.gathered import Gathered
 from storage.postgres.payments import PAYMENT_JSON, find_payments_by_ids
 
 
@@ -57,15 +58,17 @@ jsonb_build_object(
 """SQL expression over `orders o`: an `OrderState` as JSON text, read in the snapshot of one statement. OFFSET keeps the
 planner from walking an index that has the order of an aggregate, or only open cases, while it looks short."""
 
-_FIND = f"SELECT {_STATE} FROM orders o WHERE o.order_no = $1"
 # LIMIT keeps the planner from joining the whole table with as many numbers as it expects: each is looked up by its key.
 _FIND_MANY = f"""
 SELECT {_STATE}
   FROM unnest($1::text[]) AS wanted(order_no)
  CROSS JOIN LATERAL (SELECT * FROM orders WHERE orders.order_no = wanted.order_no LIMIT 1) AS o"""
 _FIND_BY_PAYMENT = f"""
-SELECT {_STATE}
-  FROM (SELECT order_no FROM payments WHERE channel_account = $1 AND out_trade_no = $2) AS k
+SELECT k.channel_account, k.out_trade_no, {_STATE}
+  FROM unnest($1::text[], $2::text[]) AS wanted(channel_account, out_trade_no)
+ CROSS JOIN LATERAL (SELECT * FROM payments p
+                      WHERE p.channel_account = wanted.channel_account AND p.out_trade_no = wanted.out_trade_no
+                      LIMIT 1) AS k
  CROSS JOIN LATERAL (SELECT * FROM orders WHERE orders.order_no = k.order_no LIMIT 1) AS o"""
 _FIND_BY_TOKEN = f"""
 SELECT {_STATE}
@@ -120,8 +123,7 @@ async def find_now(db: Database) -> datetime:
 
 async def find_state(db: Database, order_no: str) -> OrderState | None:
     """The order with its payments, pending rows, refunds and open cases."""
-    text = await db.fetchval(_FIND, order_no)
-    return None if text is None else _order_state(text)
+    return await _find_by_number(db, order_no)
 
 
 async def find_states(db: Database, order_nos: list[str]) -> dict[str, OrderState]:
@@ -132,8 +134,23 @@ async def find_states(db: Database, order_nos: list[str]) -> dict[str, OrderStat
 
 async def find_state_by_payment(db: Database, key: PaymentKey) -> OrderState | None:
     """The order of one payment, by account *and* number: the same number at another account is another payment."""
-    text = await db.fetchval(_FIND_BY_PAYMENT, key.channel_account, key.out_trade_no)
-    return None if text is None else _order_state(text)
+    return await _find_by_payment(db, key)
+
+
+async def _states_of(db: Database, order_nos: list[str]) -> list[OrderState | None]:
+    states = await find_states(db, sorted(set(order_nos)))
+    return [states.get(order_no) for order_no in order_nos]
+
+
+async def _states_by_payment(db: Database, keys: list[PaymentKey]) -> list[OrderState | None]:
+    accounts, numbers = zip(*sorted(set(keys)), strict=True)
+    rows = await db.fetch(_FIND_BY_PAYMENT, accounts, numbers)
+    by_key = {PaymentKey(account, number): _order_state(text) for account, number, text in rows}
+    return [by_key.get(key) for key in keys]
+
+
+_find_by_number = Gathered(_states_of)
+_find_by_payment = Gathered(_states_by_payment)
 
 
 async def find_named_payment(db: Database, account: str, evidence: Evidence) -> tuple[OrderState, Payment] | None:

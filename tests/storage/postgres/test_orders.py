@@ -1,12 +1,14 @@
 """Reading orders: one, many, by payment, by token, and page by page."""
 
+import asyncio
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta, timezone
 
+import asyncpg
 import pytest
 
 from core.errors import InvalidRequest
-from core.order import OrderStatus, PaymentKey
+from core.order import OrderState, OrderStatus, PaymentKey
 from storage.postgres.database import Database
 from storage.postgres.orders import (
     decode_cursor,
@@ -56,6 +58,31 @@ async def test_many_are_found_by_their_numbers(db: Database) -> None:
         await placed(db, order_no)
     assert set(await find_states(db, ["A-1", "A-3", "A-9"])) == {"A-1", "A-3"}
     assert await find_states(db, []) == {}
+
+
+async def test_readers_at_once_share_statements_and_each_gets_its_own_order(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that no row can hold, an unknown one and one that two look for are among them."""
+    for order_no in ("A-1", "A-2"):
+        await placed(db, order_no)
+    statements = 0
+    fetch = Database.fetch
+
+    async def counted(db: Database, sql: str, *args: object) -> list[asyncpg.Record]:
+        nonlocal statements
+        statements += 1
+        return await fetch(db, sql, *args)
+
+    monkeypatch.setattr(Database, "fetch", counted)
+    wanted = ["A-1", "A-9", "a\0b", "A-2", "A-1"]
+    found = await asyncio.gather(*(find_state(db, order_no) for order_no in wanted), return_exceptions=True)
+    numbers = [one.order.order_no if isinstance(one, OrderState) else type(one) for one in found]
+    assert numbers == ["A-1", type(None), InvalidRequest, "A-2", "A-1"]
+    statements = 0
+    by_payment = (find_state_by_payment(db, number(order_no)) for order_no in ("A-2", "A-9", "A-1"))
+    by_key = [None if one is None else one.order.order_no for one in await asyncio.gather(*by_payment)]
+    assert (by_key, statements) == (["A-2", None, "A-1"], 1)
 
 
 async def test_an_order_is_found_by_account_and_number(db: Database) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,10 +24,16 @@ from core.errors import IllegalMove
 
 def in_utc(struct: msgspec.Struct) -> None:
     """Turn the instants of a new struct to UTC, whatever zone a channel or a database session gave them."""
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
-        if isinstance(value, datetime) and value.tzinfo not in (UTC, None):
+    for name in _instants(type(struct)):
+        value: datetime | None = getattr(struct, name)
+        if value is not None and value.tzinfo not in (UTC, None):
             msgspec.structs.force_setattr(struct, name, value.astimezone(UTC))
+
+
+@cache
+def _instants(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Names of its fields that are instants; a struct is made too often to look at all of them."""
+    return tuple(field.name for field in msgspec.structs.fields(kind) if field.type in (datetime, datetime | None))
 
 
 class OrderStatus(StrEnum):

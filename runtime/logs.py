@@ -83,11 +83,10 @@ def keep_allowed(*, is_debug: bool) -> Callable[[object, str, EventDict], EventD
     """A processor that drops every field that is not allowed. In debug the line names what it dropped, no values."""
 
     def keep(_logger: object, _name: str, line: EventDict) -> EventDict:
-        kept: EventDict = {name: _plain(value) for name, value in line.items() if name in FIELDS and value is not None}
+        kept: EventDict = {name: _plain(value) for name, value in line.items() if value is not None and name in FIELDS}
         event = line.get("event")
         kept["event"] = event if isinstance(event, str) and _EVENT.fullmatch(event) else "event_unnamed"
-        dropped = sorted(set(line) - FIELDS)
-        if is_debug and dropped:
+        if is_debug and (dropped := sorted(set(line) - FIELDS)):
             kept["dropped"] = dropped
         return kept
 
@@ -96,6 +95,8 @@ def keep_allowed(*, is_debug: bool) -> Callable[[object, str, EventDict], EventD
 
 def _plain(value: object) -> str | int | float | bool:
     """Numbers, short texts, words of ours; anything else as its type alone, for its repr may show a secret."""
+    if type(value) is str and len(value) <= TEXT_MAX:  # nearly all of them
+        return value
     match value:
         case Enum():
             return _plain(value.value)
@@ -141,7 +142,7 @@ _FIRST = ("at", "level", "event")
 
 def _render(_logger: object, _name: str, line: EventDict) -> bytes:
     """`at`, `level` and `event` first, so that people can read it too."""
-    ordered = {name: line[name] for name in (*_FIRST, *line) if name in line}
+    ordered = {**{name: line[name] for name in _FIRST if name in line}, **line}
     try:
         return _encoder.encode(ordered)
     except UnicodeEncodeError:  # a lone surrogate in a text: a line must never break its writer

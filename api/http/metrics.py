@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     Counter,
@@ -24,9 +26,13 @@ requests_open = Gauge("nodrop_http_requests_open", "Requests being answered now,
 streams_open = Gauge("nodrop_http_streams_open", "Streams of server-sent events open now.")
 
 
+_counter_of = lru_cache(maxsize=1024)(_requests.labels)
+_times_of = lru_cache(maxsize=1024)(_seconds.labels)
+
+
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    _requests.labels(method, route, str(status)).inc()
-    _seconds.labels(route).observe(seconds)
+    _counter_of(method, route, str(status)).inc()
+    _times_of(route).observe(seconds)
 
 
 def exposition() -> bytes:

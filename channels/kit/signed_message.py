@@ -58,7 +58,7 @@ def read_json(body: bytes, type_: type[_T]) -> _T:
     """
     try:
         value = msgspec.json.decode(body, type=type_)
-        json.loads(body, object_pairs_hook=_refuse_repeats)
+        _STRICT.decode(body.decode())
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ChannelUnreadable("body") from None
     return value
@@ -67,3 +67,6 @@ def read_json(body: bytes, type_: type[_T]) -> _T:
 def _refuse_repeats(pairs: list[tuple[str, object]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("repeated key")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_refuse_repeats)

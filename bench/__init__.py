@@ -4,5 +4,6 @@ orders callbacks queries backlog rearm footprint sweep merchants door reconcile 
                                                                      one benchmark each
 rig buyer clones loops                                               the stack, clients and load
 peers                                                                what others use, installed apart from nodrop
-machine cpu counts profile sampled certificates report sizes         what is measured on, and the results
+machine cpu counts profile sampled certificates                      what is measured on, and where time goes
+report chart page sizes                                              the results, and the sizes
 """

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import click
@@ -30,7 +31,9 @@ from bench import (
     usual,
 )
 from bench.buyer import Unexpected
+from bench.chart import draw
 from bench.machine import describe
+from bench.page import NoPlace, write
 from bench.peers.environment import PeerMissing
 from bench.report import Report, Result, lines
 from bench.sizes import ShowProgress, Sizes
@@ -108,7 +111,17 @@ _USUAL = Sizes()
     default="",
     help="Folder for orders.txt and queries.txt: where time goes, from a run of its own.",
 )
-def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
+@click.option(
+    "--chart",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File for a chart of orders, usual, queue and growth, as SVG.",
+)
+@click.option(
+    "--page",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    help="Page whose tables are replaced by those of this run: docs/performance.md.",
+)
+def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **sizes: float) -> None:
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
@@ -122,6 +135,13 @@ def main(benchmarks: tuple[str, ...], **sizes: float) -> None:
         raise click.ClickException(_reason(error)) from None
     click.echo("\n".join(["", *lines(report)]), err=True)
     click.echo(msgspec.json.format(msgspec.json.encode(report)))
+    if chart is not None:
+        chart.write_text(draw(report))
+    if page is not None:
+        try:
+            write(page, report)
+        except NoPlace as error:
+            raise click.ClickException(str(error)) from None
 
 
 async def _run(names: Sequence[str], sizes: Sizes) -> Report:

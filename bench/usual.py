@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 from bench.buyer import Buyer, Unexpected
-from bench.orders import WARM_UP, sell, warm_up
+from bench.orders import sell, warm_up
 from bench.peers.environment import peer_python
 from bench.report import Figure, Result, of_repeats
 from bench.rig import MakeStack, open_rig
@@ -27,6 +27,9 @@ HOW = (
 CLIENTS = 64
 WEB_PROCESSES = 2
 TASK_PROCESSES = 2
+WARM_UP = 200
+"""Enough for every process of both to have begun."""
+
 _TABLES_S = 60.0
 _RATIOS = {"cpu_ours": "nodrop costs this share", "finished_per_s": "nodrop is this many times as fast"}
 

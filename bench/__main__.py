@@ -25,6 +25,7 @@ from bench import (
     merchants,
     orders,
     queries,
+    queue,
     rearm,
     reconcile,
     sweep,
@@ -57,6 +58,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "channels": channels.measure,
         "usual": usual.measure,
         "growth": growth.measure,
+        "queue": queue.measure,
     }
 )
 _USUAL = Sizes()
@@ -106,6 +108,19 @@ _USUAL = Sizes()
     help="Time limit of one measurement in seconds; its work up to then counts.",
 )
 @click.option(
+    "--jobs",
+    type=click.IntRange(100, 1_000_000),
+    default=_USUAL.jobs,
+    show_default=True,
+    help="Jobs of the quickest in queue; slower ones have a part of them.",
+)
+@click.option(
+    "--queues",
+    type=click.Choice(queue.NAMES),
+    multiple=True,
+    help="Workers of queue (repeat it for several); by default all that can be installed.",
+)
+@click.option(
     "--profile",
     type=click.Path(file_okay=False, writable=True),
     default="",
@@ -125,8 +140,8 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
-    usual or growth; by default all of them, in about twenty minutes on two cores. Prints JSON on standard output and a
-    table on standard error. Exit code 1 if a benchmark failed.
+    usual, growth or queue; by default all of them, in about an hour on two cores. Prints JSON on standard output and
+    a table on standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

@@ -24,4 +24,6 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 100_000
     repeats: int = 3
     limit_s: float = 30.0
+    jobs: int = 100_000
+    queues: tuple[str, ...] = ()
     profile: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator
@@ -35,6 +36,22 @@ async def peer_python(name: str) -> AsyncIterator[Path]:
         yield python
 
 
+@asynccontextmanager
+async def peer_node(folder: Path) -> AsyncIterator[Path]:
+    """Yield a copy of a folder with a `package-lock.json`, and in it what that locks, for Node.
+
+    Raises:
+        PeerMissing: there is no Node here, or npm could not install it.
+    """
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        raise PeerMissing("there is no Node here")
+    with TemporaryDirectory(prefix=f"bench-{folder.name}-") as directory:
+        shutil.copytree(folder, directory, dirs_exist_ok=True)
+        await _run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", directory)
+        yield Path(directory)
+
+
 async def _run(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
     try:
@@ -44,7 +61,7 @@ async def _run(*command: str) -> None:
         process.kill()
         await process.wait()
         if isinstance(error, TimeoutError):
-            raise PeerMissing(f"{command[2]} took longer than {INSTALL_S:g} s") from None
+            raise PeerMissing(f"{' '.join(command[1:3])} took longer than {INSTALL_S:g} s") from None
         raise
     if process.returncode != 0:
         raise PeerMissing(output.decode(errors="replace").strip()[-OUTPUT_CHARACTERS:])

@@ -27,7 +27,12 @@ TINY = Sizes(
     limit_s=20.0,
     channel_queries=3,
     channel_callbacks=2,
+    jobs=100,
+    queues=("lane", "lua_loop", "stock_arq"),
 )
+
+QUEUES = ("lane", "lua_loop", "stock_arq")
+"""Those that need no environment of their own."""
 
 CPU = {f"cpu_{name}" for name in ("ours", "api", "worker", "postgres", "redis", "simulator", "client")}
 LATENCIES = ("p50", "p99", "max")
@@ -58,11 +63,22 @@ FIGURES = {
     "merchants": {
         f"{prefix}{name}_p95" for prefix in ("", "without_redis_") for name in ("usual", "one_hangs", "hundred_hang")
     },
+    "queue": {
+        f"{name}_{figure}" for name in QUEUES for figure in ("jobs_per_cpu_s", "jobs_per_s", "redis_cpu", "enqueued")
+    }
+    | {f"{name}_paced_{figure}" for name in QUEUES for figure in ("late_p50", "late_p99", "twice")}
+    | {
+        f"{name}_{link}_{ends}"
+        for name in QUEUES
+        for link in ("slow5", "slow50")
+        for ends in ("left", "not_run", "twice")
+    }
+    | {"lane_starved_late_p99", "stock_arq_starved_late_p99", "lane_beside_lua_loop", "lane_beside_stock_arq"},
     "sweep": {f"{name}_{which}" for name in ("idle", "busy") for which in LATENCIES} | {"behind_leases"},
 }
 
 
-ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue"}
 """Benchmarks of all processes together."""
 
 

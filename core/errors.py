@@ -14,6 +14,7 @@
     │       └── CallbackStale
     ├── StorageError
     │   ├── DatabaseUnavailable
+    │   │   └── RowLocked
     │   ├── RedisUnavailable
     │   ├── TransactionClaimed
     │   └── ConflictsExhausted
@@ -147,6 +148,10 @@ class StorageError(NodropError):
 
 class DatabaseUnavailable(StorageError):
     title = "Postgres cannot be reached or does not answer."
+
+
+class RowLocked(DatabaseUnavailable):
+    title = "Somebody else has locked a row for longer than this statement waits."
 
 
 class RedisUnavailable(StorageError):

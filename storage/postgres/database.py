@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
+from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest, RowLocked
 from core.settings import Settings
 from storage.closed import is_closed_handle
 from storage.tls import TlsMode, explain_tls, tls_mode
@@ -56,7 +56,6 @@ _UNAVAILABLE = (
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,  # a deadlock
-    asyncpg.LockNotAvailableError,
     *_STATEMENT_ELSEWHERE,
     OSError,
     TimeoutError,
@@ -150,6 +149,8 @@ def mapped_faults(address: Address) -> Iterator[None]:
     """
     try:
         yield
+    except asyncpg.LockNotAvailableError as error:
+        raise RowLocked(_reason(error, address)) from error
     except _UNAVAILABLE as error:
         raise DatabaseUnavailable(_reason(error, address)) from error
     except RuntimeError as error:

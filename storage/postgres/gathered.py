@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from core.errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable, RowLocked
 from storage.gathering import Gathering
 from storage.postgres.database import Database
 
@@ -23,21 +23,30 @@ WAITING_MAX = 2000
 """Callers of one kind that wait in one process: several times the requests that an api process takes at once."""
 
 
+WAITERS_MAX = 2
+"""Connections on which items of one kind wait for the locks of others; the rest of the four stays free."""
+
+
 class Gathered(Generic[T, R]):
     """Callers of `send`, which returns a result or an error for each item, in their order.
 
     An error of a batch is bisected, so that only the guilty item fails; Postgres being away is the error of all.
+
+    A batch leaves out rows that somebody else has locked: then `RowLocked` is the result of the item, and `alone` waits
+    for its row. So nobody waits for the lock of another item.
     """
 
     def __init__(
         self,
         send: Callable[[Database, list[T]], Awaitable[Sequence[R | Exception]]],
         *,
+        alone: Callable[[Database, T], Awaitable[R]] | None = None,
         key: Callable[[T], Hashable | None] = lambda _: None,
         lanes: int = 1,
         batch_max: int = BATCH_MAX,
     ) -> None:
         self._send = send
+        self._alone: Gathered[T, R] | None = alone and Gathered(_one_by_one(alone), lanes=WAITERS_MAX, batch_max=1)
         self._key = key
         self._lanes = lanes
         self._batch_max = batch_max
@@ -48,6 +57,14 @@ class Gathered(Generic[T, R]):
         Raises:
             DatabaseUnavailable: as `Database.fetch`, and when too many callers wait.
         """
+        try:
+            return await self._of(db).add(item)
+        except RowLocked:
+            if self._alone is None:
+                raise
+            return await self._alone(db, item)
+
+    def _of(self, db: Database) -> Gathering[T, R]:
         gathering: Gathering[T, R] | None = db.gatherings.get(self)
         if gathering is None:
             gathering = db.gatherings[self] = Gathering(
@@ -59,8 +76,20 @@ class Gathered(Generic[T, R]):
                 batch_max=self._batch_max,
                 waiting_max=WAITING_MAX,
             )
-        return await gathering.add(item)
+        return gathering
 
 
 def _is_shared(error: Exception) -> bool:
-    return isinstance(error, DatabaseUnavailable)
+    return isinstance(error, DatabaseUnavailable) and not isinstance(error, RowLocked)
+
+
+def _one_by_one(send: Callable[[Database, T], Awaitable[R]]) -> Callable[[Database, list[T]], Awaitable[list[R]]]:
+    async def send_all(db: Database, items: list[T]) -> list[R]:
+        return [await send(db, item) for item in items]
+
+    return send_all
+
+
+def columns(items: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """The fields of all items, as arrays for `unnest`."""
+    return [list(column) for column in zip(*items, strict=True)]

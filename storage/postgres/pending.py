@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from core.errors import RowLocked
 from core.order import PaymentKey, PendingKind
 from storage.postgres.database import Database
+from storage.postgres.gathered import Gathered, columns
 from storage.postgres.leases import DUE, FREE, NOW, due_in_s, take_over_statement, walk, walk_statement
 
 
@@ -57,6 +61,31 @@ UPDATE pending
               AND ($5::timestamptz IS NULL OR answered_from IS NULL OR answered_from < $5)
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
+
+# Of many: a row that somebody else has locked is not waited for, and told apart from one that is not to be had.
+_MATCHES = f"""(channel_account, out_trade_no) = (w.channel_account, w.out_trade_no) AND {FREE}
+              AND (w.arm_no IS NULL OR (arm_no = w.arm_no AND {DUE}))
+              AND (w.unanswered_since IS NULL OR answered_from IS NULL OR answered_from < w.unanswered_since)"""
+_CLAIM_MANY = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::float8[], $4::int[], $5::timestamptz[], $6::text[])
+      WITH ORDINALITY AS w(channel_account, out_trade_no, lease_s, arm_no, unanswered_since, process, n)
+), claimed AS (
+    UPDATE pending p
+       SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => free.lease_s),
+           leased_by = free.process
+      FROM (SELECT w.n, w.lease_s, w.process, one.channel_account, one.out_trade_no FROM wanted w
+             CROSS JOIN LATERAL (
+                   SELECT channel_account, out_trade_no FROM pending WHERE {_MATCHES}
+                      FOR UPDATE SKIP LOCKED) AS one) AS free
+     WHERE (p.channel_account, p.out_trade_no) BETWEEN (free.channel_account, free.out_trade_no)
+                                                   AND (free.channel_account, free.out_trade_no)
+    RETURNING free.n, p.*
+)
+SELECT CASE WHEN c.n IS NULL THEN EXISTS (SELECT FROM pending WHERE {_MATCHES}) ELSE false END AS is_locked,
+       c.channel_account, c.out_trade_no, c.kind, c.order_no, c.arm_no, c.leased_at
+  FROM wanted w LEFT JOIN claimed c ON c.n = w.n
+ ORDER BY w.n"""
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -120,8 +149,7 @@ async def claim(
     process takes it over.
     """
     process = None if is_for_money else db.process
-    row = await db.fetchrow(_CLAIM, *key, lease_s, arm_no, unanswered_since, process)
-    return None if row is None else _leased(row)
+    return await _claim(db, _Claim(*key, lease_s, arm_no, unanswered_since, process))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Leased]:
@@ -182,3 +210,35 @@ def _pending_row(row: object) -> PendingRow:
     fields.pop("due_at", None)
     key = PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no"))
     return PendingRow(key=key, kind=PendingKind(fields.pop("kind")), **fields)
+
+
+# -- statements for many callers ---------------------------------------------------------------------------------------
+
+
+class _Claim(NamedTuple):
+    """One row that a caller wants to lease: the parameters of the statement."""
+
+    channel_account: str
+    out_trade_no: str
+    lease_s: float
+    arm_no: int | None
+    unanswered_since: datetime | None
+    process: str | None
+
+
+async def _claim_many(db: Database, claims: list[_Claim]) -> list[Leased | Exception | None]:
+    return [_result(**dict(row)) for row in await db.fetch(_CLAIM_MANY, *columns(claims))]
+
+
+def _result(*, is_locked: bool, **fields: Any) -> Leased | Exception | None:
+    if is_locked:
+        return RowLocked()
+    return None if fields["kind"] is None else _leased(fields)
+
+
+async def _claim_alone(db: Database, claim: _Claim) -> Leased | None:
+    row = await db.fetchrow(_CLAIM, *claim)
+    return None if row is None else _leased(row)
+
+
+_claim: Gathered[_Claim, Leased | None] = Gathered(_claim_many, alone=_claim_alone, key=itemgetter(0, 1))

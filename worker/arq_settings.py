@@ -28,9 +28,14 @@ from runtime.resources import Resources, open_resources
 from storage.redis.address import redis_address
 from storage.redis.client import open_job_redis, redis_settings
 from storage.redis.delay_queue import health_key, queue_name
+from storage.redis.job_claims import LOOK_MAX
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
 from worker.jobs import FUNCTIONS
-from worker.lane import HEALTH_INTERVAL_S, JOB_TIMEOUT_S, LOOK_MAX, POLL_DELAY_S, TRIES_MAX
+from worker.lane import HEALTH_INTERVAL_S, JOB_TIMEOUT_S, POLL_DELAY_S
+
+TRIES_MAX = 1_000_000
+"""Attempts are counted in Postgres. arq also counts a crash, a deploy and a time-out, and drops a job past its
+maximum."""
 
 _settings = read_settings(os.environ)
 require(_settings, "redis_url")

@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 import structlog
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.closed import is_closed_handle
@@ -115,15 +115,6 @@ def _as_unavailable() -> Iterator[None]:
         if not (is_closed_handle(error) or isinstance(error.__context__, RedisError | OSError)):
             raise
         raise RedisUnavailable("Redis cannot be reached or does not answer (closed)") from error
-
-
-def is_wrong_type(error: RedisUnavailable) -> bool:
-    """Whether Redis refused a command because of the key's own type. Any other refusal (MISCONF, NOREPLICAS, OOM,
-    READONLY …) is about the server, and passes.
-    """
-    cause = error.__cause__
-    # Not at the beginning: redis-py writes the command before the error of a pipeline.
-    return isinstance(cause, ResponseError) and "WRONGTYPE Operation" in str(cause)
 
 
 def _cancellations() -> int:

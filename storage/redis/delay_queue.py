@@ -1,12 +1,11 @@
-"""The delay queue in Redis, in arq's keys and format: every key and all Lua of the queue are here and nowhere else.
+"""The delay queue in Redis, in arq's keys and format. Every key and all Lua of the queue are here or, for claimed jobs,
+in `storage.redis.job_claims`, and nowhere else.
 
 Redis may be flushed at any moment: the sweep then finds due work in Postgres, and a new epoch shows that the jobs of
 the next half hour have to be armed again.
 
     arq:queue:{queries-0}               sorted set: job id → when it is due, Unix milliseconds by Redis's own clock
     arq:job:{queries-0}q:…              payload; expires a year after it was due
-    arq:in-progress:{queries-0}q:…      worker process that runs it; expires when the lease ends
-    arq:queue:{queries-0}:parked-jobs   hash: job id → payload that no worker could run
     nodrop:{epoch}:…                    current epoch, the last one armed completely
 
 The hash tag keeps a lane's shard in one slot of a cluster; more shards would be {queries-1} and so on.
@@ -22,7 +21,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 import msgspec
-from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix
 from redis.asyncio import Redis
 
 from core.errors import RedisUnavailable
@@ -35,8 +34,6 @@ HORIZON_S = 1800.0
 BATCH_MAX = 500
 """Jobs in one run of a script. Redis does nothing else meanwhile: about two milliseconds."""
 
-PARKED_JOBS_MAX = 10_000
-
 SEND_TIMEOUT_S = 1.0
 """The longest that one batch of callers waits for a Redis that hangs."""
 
@@ -48,7 +45,7 @@ PUBLISH_PAUSE_S = 1.0
 
 
 class LaneDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs in a lane. Running jobs count as queued and due until they end. `oldest_due_ms` 0: nothing is due."""
+    """Jobs in a lane. Running jobs count as queued until they end, not as due. `oldest_due_ms` 0: nothing is due."""
 
     queued: int
     due: int
@@ -60,13 +57,6 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     armed: bool
-
-
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that its claimer may run until the lease ends; `due_ms` is its score."""
-
-    id: str
-    due_ms: int
 
 
 def queue_name(lane: Lane) -> str:
@@ -115,34 +105,8 @@ class DelayQueue:
         """The same for `cancel`."""
         return [(_CANCEL, _cancel_call(lane, batch)) for lane, batch in _batches(jobs)]
 
-    async def claim(self, lane: Lane, count: int, *, owner: str, lease_ms: int, look_max: int) -> list[Claimed]:
-        """Lease up to `count` of the first `look_max` due jobs, oldest first. Running jobs count among the `look_max`.
-
-        Stock arq workers respect the lease until it ends.
-        """
-        call: Call = ([queue_name(lane)], [in_progress_key_prefix, count, look_max, owner, lease_ms])
-        with redis_errors():
-            claimed = [(bytes(name), int(due_ms)) for name, due_ms in await _CLAIM.run(self._redis, call)]
-        unreadable = [name for name, _ in claimed if not _is_text(name)]
-        for name in unreadable:  # arq cannot name them: they would be claimed for ever
-            await self.park_job(lane, name)
-        return [Claimed(id=name.decode(), due_ms=due_ms) for name, due_ms in claimed if name not in unreadable]
-
-    async def give_back(self, lane: Lane, *, owner: str, look_max: int) -> int:
-        """End all leases of `owner` among the first `look_max` due jobs, also of claims whose answer was lost."""
-        call: Call = ([queue_name(lane)], [in_progress_key_prefix, look_max, owner])
-        with redis_errors():
-            return int(await _GIVE_BACK.run(self._redis, call))
-
-    async def park_job(self, lane: Lane, name: str | bytes) -> bool:
-        """Move a job that cannot be run out of the queue, for a person; return False if its payload had expired."""
-        keys = [queue_name(lane), f"{queue_name(lane)}:parked-jobs"]
-        prefixes = [job_key_prefix, in_progress_key_prefix, retry_key_prefix]
-        with redis_errors():
-            return bool(await _PARK.run(self._redis, (keys, [name, PARKED_JOBS_MAX, *prefixes])))
-
     async def due(self, lane: Lane, count: int) -> list[bytes]:
-        """Return the ids of the first `count` due jobs, oldest first, including running ones."""
+        """Return the ids of the first `count` due jobs, oldest first, without running ones."""
         with redis_errors():
             return [bytes(name) for name in await _DUE.run(self._redis, ([queue_name(lane)], [count]))]
 
@@ -254,25 +218,17 @@ def _cancel_call(lane: Lane, jobs: Sequence[Job]) -> Call:
     return [queue_name(lane), *(job_key_prefix + name for name in names)], [in_progress_key_prefix, *names]
 
 
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 # -- Lua ---------------------------------------------------------------------------------------------------------------
 # KEYS[1] is the lane's queue. Keys made from ids carry its hash tag, so they are in its slot.
 
-_NOW = """
+NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # KEYS: the queue, then a payload's key for each job. ARGV: expiry after the due time, then id, delay, payload of each
 _ARM = Script(
-    _NOW
+    NOW
     + """
 local new = 0
 for i = 2, #KEYS do
@@ -308,61 +264,15 @@ redis.call('DEL', unpack(payloads))
 return redis.call('ZREM', KEYS[1], unpack(names))
 """)
 
-# ARGV: prefix of leases, jobs to claim, jobs to look at, owner, lease in ms. Returns id and due time of each
-_CLAIM = Script(
-    _NOW
-    + """
-local count, claimed = tonumber(ARGV[2]), {}
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
-for i = 1, #due, 2 do
-  if #claimed >= count then
-    break
-  end
-  if redis.call('SET', ARGV[1] .. due[i], ARGV[4], 'NX', 'PX', ARGV[5]) then
-    claimed[#claimed + 1] = {due[i], math.floor(tonumber(due[i + 1]))}
-  end
-end
-return claimed
-"""
-)
-
-# ARGV: prefix of leases, jobs to look at, owner
-_GIVE_BACK = Script(
-    _NOW
-    + """
-local ended = 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
-  if redis.call('GET', ARGV[1] .. id) == ARGV[3] then
-    ended = ended + redis.call('DEL', ARGV[1] .. id)
-  end
-end
-return ended
-"""
-)
-
-# KEYS: the queue, the hash of parked jobs. ARGV: id, size limit of the hash, prefixes of payloads, of leases, of tries
-_PARK = Script("""
-local payload = redis.pcall('GET', ARGV[3] .. ARGV[1])
-if type(payload) == 'table' then -- not even a string
-  payload = ''
-end
-if payload and redis.call('HLEN', KEYS[2]) < tonumber(ARGV[2]) then
-  redis.call('HSET', KEYS[2], ARGV[1], payload)
-end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('DEL', ARGV[3] .. ARGV[1], ARGV[4] .. ARGV[1], ARGV[5] .. ARGV[1])
-return payload and 1 or 0
-""")
-
 _DUE = Script(
-    _NOW
+    NOW
     + """
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 """
 )
 
 _DEPTH = Script(
-    _NOW
+    NOW
     + """
 local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 return {

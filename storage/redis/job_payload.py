@@ -22,7 +22,7 @@ _YEAR_9999_MS = 253_402_300_799_000
 _Argument = str | int
 
 
-class _Payload(msgspec.Struct, forbid_unknown_fields=True):
+class Payload(msgspec.Struct, forbid_unknown_fields=True):
     """Bounded where arq or Python's datetime would raise and end the worker's loop."""
 
     f: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -36,15 +36,21 @@ encode_job: Callable[[dict[str, Any]], bytes] = msgspec.json.Encoder(enc_hook=la
 """The `job_serializer` of arq. Exceptions, which arq puts into its results, are written as their type."""
 
 
-def decode_job(payload: bytes) -> dict[str, Any]:
-    """The `job_deserializer` of arq.
+def read_payload(payload: bytes) -> Payload:
+    """Read what a job is to run.
 
     Raises:
-        ValueError: not a payload of ours; arq treats the job as undecodable.
+        ValueError: not a payload of ours.
+        RecursionError: nor is this.
     """
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError("the payload is too large")
-    return msgspec.structs.asdict(_decoder.decode(payload))
+    return _decoder.decode(payload)
 
 
-_decoder = msgspec.json.Decoder(_Payload)
+def decode_job(payload: bytes) -> dict[str, Any]:
+    """The `job_deserializer` of arq; it treats a job as undecodable for which this raises."""
+    return msgspec.structs.asdict(read_payload(payload))
+
+
+_decoder = msgspec.json.Decoder(Payload)

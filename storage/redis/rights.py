@@ -108,7 +108,13 @@ def _of_workers() -> list[Command]:
         tag = queue_name(lane).removeprefix("arq:queue:")
         retry = f"{retry_key_prefix}{tag}check"
         tried += [("INCRBY", retry, 1), ("EXPIRE", retry, 1), ("GET", f"{job_key_prefix}{tag}check"), ("DEL", retry)]
-    tried += [("ZREM", "arq:abort", "check"), ("MGET", epoch), ("HRANDFIELD", parked, 1), ("HGET", parked, "")]
+    tried += [
+        ("ZRANGE", "arq:abort", 0, 0),
+        ("ZREM", "arq:abort", "check"),
+        ("MGET", epoch),
+        ("HRANDFIELD", parked, 1),
+        ("HGET", parked, ""),
+    ]
     return [*tried, ("DECRBY", epoch, 0), ("DEL", epoch), ("MULTI",), ("EXEC",)]
 
 

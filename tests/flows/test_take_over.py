@@ -14,6 +14,8 @@ from flows.query import query_leased, query_scheduled
 from flows.take_over import STILL_BEATS, Beats, beat_once
 from storage.postgres import callbacks, notifications, pending, processes, refunds
 from storage.postgres.pending import Leased
+from storage.redis.delay_queue import queue_name
+from storage.redis.job_claims import JobClaims
 from tests.flows.conftest import HOOK, FlowHarness
 
 LEASE_S = 600.0
@@ -81,7 +83,8 @@ async def test_what_is_taken_over_is_armed_at_once_under_its_new_number(harness:
     await leased_by_killed_worker(harness, state)
     assert await harness.resources.db.execute("UPDATE pending SET due_at = now() - interval '1 s'") == 2
     await beat_until_gone(harness)
-    claimed = await harness.resources.queue.claim(Lane.QUERIES, 10, owner="test", lease_ms=1000, look_max=10)
+    claims = JobClaims(harness.resources.redis, queue_name(Lane.QUERIES), process="test", lease_ms=1000)
+    claimed = (await claims.claim(10)).jobs
     assert [job.id.endswith(f"{state.payments[0].out_trade_no}:2") for job in claimed] == [True]
 
 

@@ -49,7 +49,7 @@ QUERY = {
     "after_answer": "flows.ask._ask:after",
     "before_commit": "storage.postgres.door.transition._commit:before",
     "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
-    "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
+    "before_finishing_the_job": "storage.redis.job_claims.JobClaims.end:before",
 }
 COMPENSATION = {
     "claimed": "storage.postgres.callbacks.claim:after",

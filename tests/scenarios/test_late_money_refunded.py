@@ -17,7 +17,7 @@ STEPS = {
     "after_answer": "channels.sandbox.adapter.Sandbox.refund_payment:after",
     "before_commit": "flows.refund.commit_decision:before",
     "after_commit_before_arming": "flows.refund.commit_decision:after",
-    "before_finishing_the_job": "worker.lane.LaneWorker.finish_job:before",
+    "before_finishing_the_job": "storage.redis.job_claims.JobClaims.end:before",
 }
 
 

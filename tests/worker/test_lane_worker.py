@@ -1,14 +1,16 @@
 import asyncio
 import pickle
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from arq.connections import ArqRedis
-from arq.worker import Worker, async_check_health, func
+from arq.jobs import Job as ArqJob
+from arq.jobs import JobStatus
+from arq.worker import Retry, Worker, async_check_health, func
 from fakeredis import FakeServer
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
@@ -17,17 +19,22 @@ from core.errors import RedisUnavailable
 from core.jobs import Job, Lane, query_payment
 from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
+from storage.redis import job_claims
 from storage.redis.address import read_redis_address
-from storage.redis.client import redis_settings
-from storage.redis.delay_queue import Claimed, DelayQueue, health_key, job_id, queue_name
+from storage.redis.client import redis_errors, redis_settings
+from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
+from storage.redis.job_claims import Claimed, Ending, JobClaims, Turn, Unended
 from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
+from tests.storage.redis.test_job_claims import lose_answer
 from tests.storage.redis.tools import Connect, fake_client_of, job_client_of
 from worker.lane import JobFunction, LaneWorker
 
 LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
 PARKED = QUEUE + ":parked-jobs"
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -65,7 +72,19 @@ def query(number: int, *, arm_no: int = 1, delay_s: float = 0.0) -> Job:
 
 async def remaining_keys(redis: ArqRedis) -> int:
     """Count the keys of jobs: entries, payloads, leases, tries."""
-    return len([key async for key in redis.scan_iter() if b"health" not in key and key != PARKED.encode()])
+    keys = [key async for key in redis.scan_iter() if b"health" not in key and b":claim:" not in key]
+    return len([key for key in keys if key != PARKED.encode()])
+
+
+async def ended(worker: LaneWorker) -> None:
+    """Wait until all jobs have ended, and Redis knows."""
+    await asyncio.gather(*(running.task for running in worker.running.values()))
+    await eventually(lambda: not worker._ended)
+
+
+async def claimed(redis: ArqRedis, count: int = 10, *, process: str = "elsewhere") -> list[Claimed]:
+    """Claim as another process does."""
+    return (await JobClaims(redis, QUEUE, process=process, lease_ms=60_000).claim(count)).jobs
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -89,13 +108,12 @@ async def test_a_skewed_clock_neither_starts_a_job_early_nor_starves_one(
     redis: ArqRedis, queue: DelayQueue, skew_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = time.time
-    monkeypatch.setattr("arq.utils.time", lambda: real() + skew_s)
-    monkeypatch.setattr("arq.worker.time", lambda: real() + skew_s)
+    monkeypatch.setattr("time.time", lambda: real() + skew_s)
     ran = Ran()
     worker = worker_of(redis, ran)
     await queue.arm([query(1, delay_s=60), query(2)])
     assert await worker.run_once() == 1
-    await asyncio.gather(*worker.tasks.values())
+    await ended(worker)
     assert ran.jobs == [("trade-2", 1)]
 
 
@@ -107,7 +125,7 @@ async def test_a_worker_that_may_not_claim_leaves_jobs_to_others(redis: ArqRedis
     assert await worker.run_once() == 0
     may_claim = True
     assert await worker.run_once() == 1
-    await asyncio.gather(*worker.tasks.values())
+    await ended(worker)
 
 
 async def test_a_job_may_arm_its_successor_from_inside_itself(redis: ArqRedis, queue: DelayQueue) -> None:
@@ -137,15 +155,15 @@ async def test_a_job_that_runs_here_is_not_started_again_after_a_flush(redis: Ar
     worker = worker_of(redis, slow)
     await queue.arm([query(1)])
     assert await worker.run_once() == 1
-    (task,) = worker.tasks.values()
+    (task,) = [running.task for running in worker.running.values()]
     await eventually(lambda: runs == 1)
     await redis.flushall()
     await queue.arm([query(1)])
     assert await worker.run_once() == 0
-    assert list(worker.tasks.values()) == [task]
+    assert [running.task for running in worker.running.values()] == [task]
     release.set()
-    await task
-    assert (runs, await remaining_keys(redis)) == (1, 0)
+    await ended(worker)
+    assert (runs, await remaining_keys(redis)) == (1, 0), "its end is that of the second claim"
 
 
 async def test_no_more_jobs_run_at_once_than_allowed(redis: ArqRedis, queue: DelayQueue) -> None:
@@ -154,14 +172,14 @@ async def test_no_more_jobs_run_at_once_than_allowed(redis: ArqRedis, queue: Del
     await queue.arm([query(number) for number in range(10)])
     assert [await worker.run_once(), await worker.run_once()] == [3, 0]
     release.set()
-    await asyncio.gather(*worker.tasks.values())
+    await ended(worker)
     assert await worker.run_once() == 3
     await worker.drain(1)
 
 
 async def test_running_jobs_at_the_head_of_the_queue_do_not_hide_the_others(redis: ArqRedis, queue: DelayQueue) -> None:
     await queue.arm([query(number) for number in range(120)])
-    await queue.claim(LANE, 120, owner="elsewhere", lease_ms=60_000, look_max=1000)
+    await redis.mset({"arq:in-progress:" + job_id(query(number)): b"1" for number in range(120)})  # as stock workers
     await queue.arm([query(number) for number in range(120, 130)])
     ran = Ran()
     worker = worker_of(redis, ran, max_jobs=5)
@@ -256,17 +274,23 @@ async def test_a_payload_key_of_another_type_is_parked(redis: ArqRedis, queue: D
 async def test_a_server_that_refuses_to_write_parks_no_sound_job(
     redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch, refusal: str
 ) -> None:
-    async def refuse(*_: Any) -> None:
-        message = f"Command # 2 (INCR arq:retry:…) of pipeline caused error: {(refusal,)}"
-        raise ResponseError(message)
+    """Its end is told when the server takes it."""
+    end, tries, ran = JobClaims.end, 0, Ran()
 
+    async def refuse_once(self: JobClaims, endings: Sequence[Ending]) -> Unended:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            with redis_errors():
+                raise ResponseError(refusal)
+        return await end(self, endings)
+
+    monkeypatch.setattr(JobClaims, "end", refuse_once)
     await queue.arm([query(1)])
-    worker = worker_of(redis, Ran())
-    with monkeypatch.context() as patched:
-        patched.setattr(Worker, "run_job", refuse)
-        assert await worker.run_once() == 1
-        await asyncio.gather(*worker.tasks.values())
-    assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(1)).encode()]
+    worker = worker_of(redis, ran)
+    assert await worker.run_once() == 1
+    await ended(worker)
+    assert (ran.jobs, tries, await is_empty(redis)) == ([("trade-1", 1)], 2, True)
     assert await redis.exists(PARKED) == 0
 
 
@@ -274,22 +298,29 @@ async def test_an_exception_does_not_end_a_lane(
     redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.lane.BROKEN_GAP_S", 0.0)
-    claim, ran, is_broken = DelayQueue.claim, Ran(), True
+    claim, end, ran, broken = JobClaims.claim, JobClaims.end, Ran(), {"claim", "end"}
 
-    async def claim_once_broken(self: DelayQueue, *args: Any, **options: Any) -> list[Claimed]:
-        nonlocal is_broken
-        if is_broken:
-            is_broken = False
+    async def claim_once_broken(self: JobClaims, count: int) -> Turn:
+        if "claim" in broken:
+            broken.remove("claim")
             raise KeyError("a secret")
-        return await claim(self, *args, **options)
+        return await claim(self, count)
 
-    monkeypatch.setattr(DelayQueue, "claim", claim_once_broken)
+    async def end_once_broken(self: JobClaims, endings: Sequence[Ending]) -> Unended:
+        if "end" in broken:
+            broken.remove("end")
+            raise IndexError("a secret")
+        return await end(self, endings)
+
+    monkeypatch.setattr(JobClaims, "claim", claim_once_broken)
+    monkeypatch.setattr(JobClaims, "end", end_once_broken)
     await queue.arm([query(1)])
     with capture_logs() as lines:
         async with running(worker_of(redis, ran)):
-            await eventually(lambda: ran.jobs == [("trade-1", 1)])
-    (line,) = [line for line in lines if line["event"] == "lane_broke"]
-    assert (line["lane"], line["error"]) == (LANE, "KeyError")
+            await eventually(lambda: is_empty(redis))
+    assert ran.jobs == [("trade-1", 1)]
+    broke = [line for line in lines if line["event"] == "lane_broke"]
+    assert [(line["lane"], line["error"]) for line in broke] == [(LANE, "KeyError"), (LANE, "IndexError")]
     assert "secret" not in str(lines)
 
 
@@ -363,25 +394,126 @@ async def arm_when_back(redis: ArqRedis, job: Job) -> None:
     await eventually(armed)
 
 
-async def test_a_job_whose_end_did_not_reach_redis_runs_again(server_directory: Path) -> None:
-    """It finds another arm number in Postgres then, and does nothing."""
+async def test_an_end_that_did_not_reach_redis_is_told_when_it_is_back(server_directory: Path) -> None:
+    """And one whose lease is gone meanwhile is left to whoever claims it next."""
     with EmbeddedRedis(server_directory, appendonly=True) as server, capture_logs() as lines:
         async with job_client_of(server.url) as redis:
-            runs = 0
+            runs, killed = Ran(), asyncio.Event()
 
-            async def killing(*_: Any) -> None:
-                nonlocal runs
-                runs += 1
-                if runs == 1:
+            async def killing(ctx: dict[str, Any], account: str, out_trade_no: str, arm_no: int) -> None:
+                await runs(ctx, account, out_trade_no, arm_no)
+                if out_trade_no == "trade-2":
+                    await redis.set("arq:in-progress:" + job_id(query(2)), "of another claim")
                     server.kill()
+                    killed.set()
+                await killed.wait()
 
-            await DelayQueue(redis).arm([query(1)])
-            async with running(worker_of(redis, killing)):
-                await eventually(lambda: [line for line in lines if line["event"] == "job_left"])
-                server.start()
-                await arm_when_back(redis, query(2))
-                await redis.delete("arq:in-progress:" + job_id(query(1)))  # its lease has ended
-                await eventually(lambda: runs >= 3)
+            await DelayQueue(redis).arm([query(1), query(2)])
+            worker = worker_of(redis, killing)
+            await worker.run_once()
+            await eventually(lambda: [line for line in lines if line["event"] == "redis_link_lost"])
+            server.start()
+            await eventually(lambda: not worker._ended)
+            assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(2)).encode()]
+    assert sorted(runs.jobs) == [("trade-1", 1), ("trade-2", 1)]
+    assert [line["job_id"] for line in lines if line["event"] == "job_left"] == [job_id(query(2))]
+
+
+async def test_slow_round_trips_leave_no_job_to_its_lease(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job makes no round trip of its own: 300 take a few claims and ends, however long each takes."""
+    trips, claim, end, ran = 0, JobClaims.claim, JobClaims.end, Ran()
+
+    async def slow_claim(self: JobClaims, count: int) -> Turn:
+        return await slow(claim(self, count))
+
+    async def slow_end(self: JobClaims, endings: Sequence[Ending]) -> Unended:
+        return await slow(end(self, endings))
+
+    async def slow(call: Awaitable[T]) -> T:
+        nonlocal trips
+        trips += 1
+        await asyncio.sleep(0.01)
+        return await call
+
+    monkeypatch.setattr(JobClaims, "claim", slow_claim)
+    monkeypatch.setattr(JobClaims, "end", slow_end)
+    await queue.arm([query(number) for number in range(300)])
+    worker = worker_of(redis, ran, max_jobs=100)
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert await worker.run_once() == 100
+            await ended(worker)
+    assert (len(ran.jobs), trips, await is_empty(redis)) == (300, 6, True)
+    assert not [line for line in lines if line["event"] == "job_left"]
+
+
+# -- Retry and abort ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defer_s", [None, 0.001])
+async def test_a_job_that_raises_arqs_retry_runs_again(
+    redis: ArqRedis, queue: DelayQueue, defer_s: float | None
+) -> None:
+    tries: list[int] = []
+
+    async def retrying(ctx: dict[str, Any], *_: Any) -> None:
+        tries.append(ctx["job_try"])
+        if len(tries) < 3:
+            raise Retry(defer_s)
+
+    await queue.arm([query(1)])
+    async with running(worker_of(redis, retrying)):
+        await eventually(lambda: is_empty(redis))
+    assert tries == [1, 2, 3]
+
+
+async def test_a_deferred_retry_waits(redis: ArqRedis, queue: DelayQueue) -> None:
+    async def retrying(*_: Any) -> None:
+        raise Retry(60)
+
+    await queue.arm([query(1)])
+    worker = worker_of(redis, retrying)
+    await worker.run_once()
+    await ended(worker)
+    (name,) = await redis.zrange(QUEUE, 0, -1)
+    assert await ArqJob(name.decode(), redis, QUEUE).status() is JobStatus.deferred
+    assert await worker.run_once() == 0
+
+
+async def test_a_running_job_is_aborted_by_stock_arqs_request(redis: ArqRedis, queue: DelayQueue) -> None:
+    """Its row in Postgres is still due, and the sweep finds it."""
+    began, is_cancelled = asyncio.Event(), False
+
+    async def waiting(*_: Any) -> None:
+        nonlocal is_cancelled
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            is_cancelled = True
+            raise
+
+    await queue.arm([query(1)])
+    with capture_logs() as lines:
+        async with running(worker_of(redis, waiting)):
+            await began.wait()
+            job = ArqJob(job_id(query(1)), redis, QUEUE, redis.job_deserializer)
+            assert await job.abort(timeout=5, poll_delay=0.01) is False, "no result is kept"
+    assert (is_cancelled, await is_empty(redis)) == (True, True)
+    assert [line["job_id"] for line in lines if line["event"] == "job_aborted"] == [job_id(query(1))]
+
+
+async def test_a_job_that_was_aborted_before_it_began_is_not_begun(redis: ArqRedis, queue: DelayQueue) -> None:
+    ran = Ran()
+    await queue.arm([query(1), query(2)])
+    await redis.zadd("arq:abort", {job_id(query(1)): 1, "of another lane": 1})
+    worker = worker_of(redis, ran)
+    assert await worker.run_once() == 1
+    await ended(worker)
+    assert ran.jobs == [("trade-2", 1)]
+    assert await redis.zrange("arq:abort", 0, -1) == [b"of another lane"]
 
 
 # -- stopping ----------------------------------------------------------------------------------------------------------
@@ -397,7 +529,7 @@ async def test_running_jobs_may_end_and_nothing_new_begins(redis: ArqRedis, queu
     worker = worker_of(redis, slow)
     await queue.arm([query(1)])
     async with running(worker):
-        await eventually(lambda: len(worker.job_tasks) == 1)
+        await eventually(lambda: len(worker.running) == 1)
         worker.stop_claiming()
         await queue.arm([query(2)])
         draining = asyncio.create_task(worker.drain(10))
@@ -412,40 +544,51 @@ async def test_a_job_cancelled_at_the_end_is_given_back_at_once(redis: ArqRedis,
     worker = worker_of(redis, lambda *_: asyncio.Event().wait())  # type: ignore[arg-type]
     await queue.arm([query(number) for number in range(5)])
     async with running(worker):
-        await eventually(lambda: len(worker.job_tasks) == 5)
+        await eventually(lambda: len(worker.running) == 5)
         assert await worker.drain(0.01) == 5
-        assert len(await queue.claim(LANE, 10, owner="next", lease_ms=1000, look_max=10)) == 5
+        assert len(await claimed(redis)) == 5
 
 
-async def test_a_job_claimed_and_not_started_is_given_back(redis: ArqRedis, queue: DelayQueue) -> None:
-    """Also what Redis claimed for us in an answer that never came."""
-    ran = Ran()
-    worker = worker_of(redis, ran)
+async def test_what_is_given_back_is_due_as_before(redis: ArqRedis, queue: DelayQueue) -> None:
+    worker = worker_of(redis, lambda *_: asyncio.Event().wait())  # type: ignore[arg-type]
+    await queue.arm([query(1)])
+    await redis.zadd(QUEUE, {job_id(query(1)): 1000})
+    assert await worker.run_once() == 1
+    assert await worker.drain(0) == 1
+    assert await redis.zrange(QUEUE, 0, -1, withscores=True) == [(job_id(query(1)).encode(), 1000.0)]
+
+
+async def test_what_redis_claimed_for_us_in_a_lost_answer_is_given_back(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(redis, Ran())
     await queue.arm([query(number) for number in range(5)])
-    await queue.claim(LANE, 2, owner="here", lease_ms=60_000, look_max=10)
-    assert await worker._claim(10) == 3
-    assert await worker.drain(0) == 3
-    assert ran.jobs == []
-    assert len(await queue.claim(LANE, 10, owner="next", lease_ms=1000, look_max=10)) == 5
+    with monkeypatch.context() as patched:
+        patched.setattr(job_claims, "run_together", lose_answer)
+        with pytest.raises(RedisUnavailable):
+            await worker.run_once()
+    assert await claimed(redis) == []
+    assert await worker.drain(0) == 0
+    assert len(await claimed(redis)) == 5
 
 
 async def test_a_job_that_has_just_ended_is_removed_before_the_worker_is_drained(
     redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, ended, may_finish = Worker.finish_job, asyncio.Event(), asyncio.Event()
+    end, began, may_end = JobClaims.end, asyncio.Event(), asyncio.Event()
 
-    async def finish_late(worker: Worker, *args: Any) -> None:
-        ended.set()
-        await may_finish.wait()
-        await finish(worker, *args)
+    async def end_late(self: JobClaims, endings: Sequence[Ending]) -> Unended:
+        began.set()
+        await may_end.wait()
+        return await end(self, endings)
 
-    monkeypatch.setattr(Worker, "finish_job", finish_late)
+    monkeypatch.setattr(JobClaims, "end", end_late)
     worker = worker_of(redis, Ran())
     await queue.arm([query(1)])
-    await worker._claim(1)
-    await ended.wait()
-    asyncio.get_running_loop().call_later(0.05, may_finish.set)
-    assert await worker.drain(0) == 1
+    await worker.run_once()
+    await began.wait()
+    asyncio.get_running_loop().call_later(0.05, may_end.set)
+    assert await worker.drain(0) == 0
     assert await is_empty(redis)
 
 

@@ -10,6 +10,7 @@ from core.errors import RedisUnavailable
 from core.jobs import Job, JobName, Lane, push_notification, query_payment
 from core.order import PaymentKey
 from storage.redis.delay_queue import BATCH_MAX, DelayQueue, job_id, queue_name
+from storage.redis.job_claims import JobClaims
 from storage.redis.job_payload import decode_job, encode_job
 from tests.storage.redis.tools import calls_of, client_of, server_ms
 
@@ -27,8 +28,9 @@ def query(number: int, *, arm_no: int = 1, delay_s: float = 0.0) -> Job:
     return query_payment(PaymentKey("shop", f"trade-{number}"), arm_no, delay_s)
 
 
-async def claim(queue: DelayQueue, count: int, owner: str = "one") -> list[str]:
-    return [job.id for job in await queue.claim(LANE, count, owner=owner, lease_ms=30_000, look_max=100)]
+async def claim(redis: Redis, count: int) -> list[str]:
+    claims = JobClaims(redis, QUEUE, process="one", lease_ms=30_000)
+    return [job.id for job in (await claims.claim(count)).jobs]
 
 
 # -- arming ------------------------------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ async def test_the_lost_half_of_a_job_is_put_back(redis: Redis, queue: DelayQueu
         await redis.zrem(QUEUE, job_id(query(1)))
     assert await queue.arm([query(1)]) == 1
     assert await queue.arm([query(1)]) == 0
-    assert await claim(queue, 5) == [job_id(query(1))]
+    assert await claim(redis, 5) == [job_id(query(1))]
     assert await redis.exists("arq:job:" + job_id(query(1)))
 
 
@@ -104,45 +106,21 @@ async def test_stock_arq_arms_what_we_can_read(redis: ArqRedis) -> None:
     assert decode_job(payload)["a"] == ["shop", "trade-1", 1]
 
 
-# -- cancelling, claiming, giving back ---------------------------------------------------------------------------------
+# -- cancelling, counting ----------------------------------------------------------------------------------------------
 
 
 async def test_cancelled_jobs_are_gone_with_their_payloads(redis: Redis, queue: DelayQueue) -> None:
     await queue.arm([query(1), query(2, delay_s=60), query(3)])
     assert await queue.cancel([query(1), query(2), query(4)]) == 2
-    assert await claim(queue, 5) == [job_id(query(3))]
+    assert await claim(redis, 5) == [job_id(query(3))]
     assert not await redis.exists("arq:job:" + job_id(query(1)), "arq:job:" + job_id(query(2)))
 
 
 async def test_a_running_job_is_not_cancelled(redis: Redis, queue: DelayQueue) -> None:
     await queue.arm([query(1)])
-    assert await claim(queue, 1) == [job_id(query(1))]
+    assert await claim(redis, 1) == [job_id(query(1))]
     assert await queue.cancel([query(1)]) == 0
     assert await redis.exists("arq:job:" + job_id(query(1)))
-
-
-async def test_a_job_is_claimed_once_oldest_first_and_only_when_due(redis: Redis, queue: DelayQueue) -> None:
-    await queue.arm([query(1), query(2), query(3), query(4, delay_s=60)])
-    now = await server_ms(redis)
-    await redis.zadd(QUEUE, {job_id(query(number)): now - 100 + number for number in (3, 2, 1)})
-    assert await claim(queue, 2) == [job_id(query(1)), job_id(query(2))]
-    assert await claim(queue, 5, "other") == [job_id(query(3))]
-    assert await queue.due(LANE, 2) == [job_id(query(1)).encode(), job_id(query(2)).encode()]
-    assert 29_000 < await redis.pttl("arq:in-progress:" + job_id(query(1))) <= 30_000
-
-
-async def test_only_the_leases_of_the_owner_are_given_back(queue: DelayQueue) -> None:
-    await queue.arm([query(1), query(2)])
-    assert len(await claim(queue, 1, "one") + await claim(queue, 1, "other")) == 2
-    assert await queue.give_back(LANE, owner="one", look_max=10) == 1
-    assert len(await claim(queue, 5, "third")) == 1
-
-
-async def test_an_id_that_is_no_text_is_parked_and_not_claimed_again(redis: Redis, queue: DelayQueue) -> None:
-    await redis.zadd(QUEUE, {b"\xff": 1})
-    await queue.arm([query(1)])
-    assert await claim(queue, 5) == [job_id(query(1))]
-    assert await redis.zrange(QUEUE, 0, -1) == [job_id(query(1)).encode()]
 
 
 async def test_depth_counts_queued_due_and_overdue_jobs(redis: Redis, queue: DelayQueue) -> None:
@@ -152,6 +130,9 @@ async def test_depth_counts_queued_due_and_overdue_jobs(redis: Redis, queue: Del
     depth = await queue.depth(LANE)
     assert (depth.queued, depth.due) == (2, 1)
     assert 5000 <= depth.oldest_due_ms < 10_000
+    assert await queue.due(LANE, 5) == [job_id(query(1)).encode()]
+    assert await claim(redis, 5) == [job_id(query(1))]
+    assert msgspec.structs.astuple(await queue.depth(LANE)) == (2, 0, 0), "a running job is queued and not due"
 
 
 # -- payloads ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ _not_kept = Gauge(
     "nodrop_callbacks_not_kept", "Genuine callbacks that were acknowledged and are not stored.", ("account", "reason")
 )
 _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among them.", ("lane",))
-_lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due, running ones among them.", ("lane",))
+_lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due and not running.", ("lane",))
 _breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
 _incomplete = Gauge("nodrop_statements_incomplete", "Days whose statement lacks rows that it counts.", ("account",))

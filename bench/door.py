@@ -7,6 +7,8 @@ there are many.
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from bench.cpu import cpu_seconds
@@ -18,16 +20,17 @@ from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place
 from core.order import OrderState, PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
-from storage.postgres import callbacks, inbox, notifications, pending
+from storage.postgres import callbacks, inbox, notifications
 from storage.postgres.database import Database, read_address
 from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
-from storage.postgres.orders import find_now, find_state_by_payment
+from storage.postgres.orders import find_now
 from storage.sealing import Sealer, new_master_key
 
 HOW = (
     "one connection places orders and pays them through the door, with the statements of their callback, lease and "
-    "notification, one after another; in between the tables are filled with copies; autovacuum is off"
+    "notification, one after another; in between the tables are filled with copies; autovacuum is off. At last the "
+    "same without prepared statements, as behind a pooler that keeps none"
 )
 ORDERS = 300
 LEASE_S = 20.0
@@ -60,9 +63,8 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as server:
         server.create_database("door")
         await migrate(server.url("door"))
-        db = Database(read_address(server.url("door"), ""))
-        await db.open()
-        try:
+        address = read_address(server.url("door"), "")
+        async with _opened(Database(address)) as db:
             for table in TABLES:
                 await db.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             there = 0
@@ -70,9 +72,10 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
                 show_progress(f"{ORDERS} orders behind {size}")
                 await _copy(db, there, size)
                 there = max(there, size)
-                figures += await _pay(db, server, size, sizes.limit_s)
-        finally:
-            await db.close()
+                figures += await _pay(db, server, f"behind_{size}", sizes.limit_s)
+        show_progress(f"{ORDERS} orders without prepared statements")
+        async with _opened(Database(address, statement_cache_size=0)) as db:
+            figures += await _pay(db, server, "unprepared", sizes.limit_s)
     return Result(
         benchmark="door",
         how=HOW,
@@ -82,19 +85,28 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     )
 
 
-async def _pay(db: Database, server: EmbeddedPostgres, size: int, limit_s: float) -> list[Figure]:
+@asynccontextmanager
+async def _opened(db: Database) -> AsyncIterator[Database]:
+    await db.open()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _pay(db: Database, server: EmbeddedPostgres, name: str, limit_s: float) -> list[Figure]:
     """Place and pay orders within the limit. Several others are paid before, so that every plan is made."""
     for number in range(20):
-        await pay_one(db, f"warm-{size}-{number}")
+        await pay_one(db, f"warm-{name}-{number}")
     scans, spent, began, count = await _scans(db), _cpu_s(server), time.monotonic(), 0
     while count < ORDERS and time.monotonic() - began < limit_s:
-        await pay_one(db, f"door-{size}-{count}")
+        await pay_one(db, f"door-{name}-{count}")
         count += 1
     spent = _cpu_s(server) - spent
     scans = await _scans(db) - scans
     return [
-        figure(f"cpu_behind_{size}", spent / count * MS, "CPU ms/order", count),
-        figure(f"scans_behind_{size}", scans / count, "sequential scans/order", count),
+        figure(f"cpu_{name}", spent / count * MS, "CPU ms/order", count),
+        figure(f"scans_{name}", scans / count, "sequential scans/order", count),
     ]
 
 
@@ -111,7 +123,7 @@ async def place_one(db: Database, order_no: str) -> PaymentKey:
         expires_at = now + timedelta(minutes=30)
         return place(terms, payment, state, RULES, now=now, expires_at=expires_at, page_token=f"page-{order_no}")
 
-    await transition(db, order_no, decide_new)
+    await transition(db, order_no, decide_new, is_new=True)
     return key
 
 
@@ -130,14 +142,13 @@ async def pay_one(db: Database, order_no: str) -> None:
         received_at=None,
         due_s=60.0,
         kept_s=86_400.0,
+        lease_s=LEASE_S,
     )
-    state = await find_state_by_payment(db, key)
-    await pending.claim(db, key, LEASE_S)
 
     def decide_paid(found: OrderState) -> Decision:
         return on_query(found, key, evidence, RULES, Source.CALLBACK)
 
-    committed = await transition_existing(db, order_no, decide_paid, known=state)
+    committed = await transition_existing(db, order_no, decide_paid, known=stored.state)
     await callbacks.finish(db, stored.id, "paid")
     assert committed.notification_id is not None, "the order is paid and has an address to notify"
     await notifications.claim(db, committed.notification_id, LEASE_S, arm_no=1)

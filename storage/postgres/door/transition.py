@@ -165,7 +165,7 @@ async def _commit(db: Database, decisions: Sequence[Decision]) -> _Written:
     if not any(_has_effect(decision) for decision in decisions):
         return _Written()
     try:
-        return _decoder.decode(await db.fetchval(STATEMENT, document(_document(decisions))))
+        return _decoder.decode(await db.fetch_text(STATEMENT, document(_document(decisions))))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error

@@ -36,6 +36,7 @@ ALL = [
     "0023_notifications_over.sql",
     "0025_duties.sql",
     "0027_cases_by_time.sql",
+    "0028_kept_plans.sql",
 ]
 
 

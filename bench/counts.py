@@ -17,7 +17,10 @@ from typing import NamedTuple
 from bench.report import Figure, figure
 from bench.rig import Rig
 
-IDLE_S = 2.0
+QUIET_S = 1.0
+IDLE_S = 6.0
+"""Longer than the gap between two beats of a process."""
+
 RELOAD_S = 0.3
 OWN = "/* bench */"
 """Begins the statements of the benchmarks themselves, which are not counted."""
@@ -61,6 +64,7 @@ class Counts(NamedTuple):
 async def count(rig: Rig, work: Callable[[], Awaitable[int]]) -> tuple[Figure, ...]:
     """Count what `work` needs, which returns the number of its orders."""
     async with statement_log(rig) as log:
+        await asyncio.sleep(QUIET_S)
         idle, idle_s, _ = await _spent(rig, log, _idle)
         spent, seconds, n = await _spent(rig, log, work)
     return spent.minus(idle, seconds / idle_s).figures(n)

@@ -83,6 +83,7 @@ ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # peers are installed, which takes as long as the network does
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU figures come from /proc")
 @pytest.mark.parametrize("name", BENCHMARKS)
 async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,13 +25,13 @@ from bench.report import MS, Figure, Result, figure
 from bench.sizes import ShowProgress, Sizes
 from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel, Create
-from channels.transport import NoCookies, Transport
+from channels.transport import Transport
 from core.account import AccountConfig
 from core.errors import CallbackForged
 from core.evidence import Unclear
 from core.order import Payment, PaymentStatus
 from demo.embedded import free_port, temporary_directory
-from demo.service import Service
+from demo.service import NoCookies, Service
 from simulator.kit.asgi import App, Reply, Request, Response, Route
 from simulator.kit.serve import serving
 

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from contextvars import ContextVar
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar
 from io import BytesIO
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -59,12 +58,6 @@ class WallClock(Protocol):
     def read(self) -> ReadTime: ...
 
     def witness(self, host: str, at: float) -> None: ...
-
-
-class NoCookies(CookieJar):
-    """A cookie jar that takes nothing, not even to look at it."""
-
-    def extract_cookies(self, *_: object) -> None: ...
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

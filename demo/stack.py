@@ -19,11 +19,10 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from channels.transport import NoCookies
 from core.account import AccountConfig
 from core.settings import read_settings
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, free_port
-from demo.service import NO_TLS, Service
+from demo.service import NO_TLS, NoCookies, Service
 from simulator.shoppers.shop import Shop
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key

@@ -17,7 +17,8 @@ _ORDERS = (
     *("place_p50", "callback_p50", "order_p50", "order_p99"),
 )
 _GROWTH = tuple(
-    f"{name}_{kind}"
+    f"{prefix}{name}_{kind}"
+    for prefix in ("", "ratio_")
     for name in ("order", "claim", "idle_sweep", "busy_sweep")
     for kind in ("analysed", "never", "grown")
 )

@@ -7,7 +7,7 @@ after each growth; `grown` as `never`, but by the connection that made its plans
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -25,13 +25,13 @@ from storage.postgres.migrate import migrate
 HOW = (
     "statements of one connection, one after another, on tables with so many rows in `pending`; a claim leases the row "
     "of a payment, an idle sweep looks and finds nothing, a busy one claims 100 overdue rows; CPU of Postgres, medians "
-    "of three turns; the ratio is to a database that stays at 1,000 rows, measured in turns; autovacuum is off"
+    "of three blocks; autovacuum is off"
 )
 SMALLEST = 1000
 BLOCKS = 3
 ORDERS = 100
 CLAIMS = 100
-"""Each of another row: all turns have no more claims than there are numbers."""
+"""Each of another row: three blocks have fewer claims than the smallest table has rows."""
 LOOKS = 100
 BATCHES = 4
 BATCH = 100
@@ -63,16 +63,14 @@ UPDATE pending SET due_at = now() + make_interval(secs => 36000), leased_until =
  WHERE channel_account = $1 AND out_trade_no = ANY($2)"""
 
 
-class Side(NamedTuple):
-    """One of two databases that are measured in turns. `label` begins the numbers of its orders."""
+class Grown(NamedTuple):
+    """A database that grows; `orders` are the copies in it."""
 
-    db: Database
-    label: str
-    numbers: list[str]
+    server: EmbeddedPostgres
+    name: str
 
-
-Work = Callable[[Side, int], Awaitable[None]]
-Prepare = Callable[[Side], Awaitable[None]]
+    def open(self) -> Database:
+        return Database(read_address(self.server.url(self.name), ""))
 
 
 async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
@@ -80,57 +78,60 @@ async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     began = time.monotonic()
     figures: list[Figure] = []
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as server:
-        for name in ("analysed", "never"):
-            figures += await _grow(server, name, sizes, show_progress)
+        for is_analysed in (True, False):
+            grown = Grown(server, "analysed" if is_analysed else "never")
+            await _create(grown)
+            async with _opened(grown) as db:
+                figures += await _grow(grown, db, sizes, show_progress, is_analysed=is_analysed)
+            server.drop_database(grown.name)
     return Result(
         benchmark="growth",
         how=HOW,
         settings={"rows": sizes.rows},
         seconds=round(time.monotonic() - began, 1),
-        figures=tuple(figures),
+        figures=(*figures, *_ratios(figures)),
     )
 
 
-async def _grow(server: EmbeddedPostgres, name: str, sizes: Sizes, show_progress: ShowProgress) -> list[Figure]:
-    """Measure after each growth, tenfold from SMALLEST on, beside a database that stays small."""
-    figures: list[Figure] = []
-    is_analysed, small_name, there = name == "analysed", f"{name}_small", 0
-    async with _database(server, name) as first, _database(server, small_name) as small_first:
-        await _copy(small_first, 0, min(SMALLEST, sizes.rows) // 2, is_analysed=is_analysed)
-        for rows in _steps(sizes.rows):
-            show_progress(f"{rows} pending rows, {name}")
-            await _copy(first, there, rows // 2, is_analysed=is_analysed)
-            there = rows // 2
-            async with _opened(server, name) as db, _opened(server, small_name) as small:
-                figures += await _measure(server, small, db, name, rows)
-            if not is_analysed:
-                figures += await _measure(server, small_first, first, "grown", rows)
-    return figures
-
-
-@asynccontextmanager
-async def _database(server: EmbeddedPostgres, name: str) -> AsyncIterator[Database]:
-    """Yield a connection that made its plans while the tables were empty. The database is dropped at the end."""
-    server.create_database(name)
-    await migrate(server.url(name))
-    async with _opened(server, name) as db:
+async def _create(grown: Grown) -> None:
+    grown.server.create_database(grown.name)
+    await migrate(grown.server.url(grown.name))
+    async with _opened(grown) as db:
         for table in TABLES:
             await db.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-        await place_one(db, FIRST)
-        for number in range(WARM_UP):
-            await pay_one(db, f"small-{number}")
-        yield db
-    server.drop_database(name)
 
 
 @asynccontextmanager
-async def _opened(server: EmbeddedPostgres, name: str) -> AsyncIterator[Database]:
-    db = Database(read_address(server.url(name), ""))
+async def _opened(grown: Grown) -> AsyncIterator[Database]:
+    db = grown.open()
     await db.open()
     try:
         yield db
     finally:
         await db.close()
+
+
+async def _grow(
+    grown: Grown, first_db: Database, sizes: Sizes, show_progress: ShowProgress, *, is_analysed: bool
+) -> list[Figure]:
+    """Measure after each growth, tenfold from SMALLEST on. `first_db` makes its plans before."""
+    figures: list[Figure] = []
+    await place_one(first_db, FIRST)
+    for number in range(WARM_UP):
+        await pay_one(first_db, f"small-{number}")
+    there = 0
+    for rows in _steps(sizes.rows):
+        show_progress(f"{rows} pending rows, {'analysed' if is_analysed else 'never analysed'}")
+        await _copy(first_db, there, rows // 2)
+        there = rows // 2
+        if is_analysed:
+            for table in TABLES:
+                await first_db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
+        async with _opened(grown) as db:
+            figures += await _measure(grown.server, db, grown.name, rows)
+        if not is_analysed:
+            figures += await _measure(grown.server, first_db, "grown", rows)
+    return figures
 
 
 def _steps(rows: int) -> list[int]:
@@ -142,81 +143,77 @@ def _steps(rows: int) -> list[int]:
     return [*steps, rows]
 
 
-async def _copy(db: Database, there: int, orders: int, *, is_analysed: bool) -> None:
+async def _copy(db: Database, there: int, orders: int) -> None:
     for start in range(there + 1, orders + 1, CHUNK):
         last = min(start + CHUNK - 1, orders)
         for table, changes in _CHANGES.items():
             sql = _COPY.format(table=table, order_no=FIRST, changes=changes, first=start, last=last)
             await db.execute(sql, timeout_s=60.0)
-    if is_analysed:
-        for table in TABLES:
-            await db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
 
 
-# -- operations --------------------------------------------------------------------------------------------------------
+async def _measure(server: EmbeddedPostgres, db: Database, kind: str, rows: int) -> list[Figure]:
+    numbers = [f"grown-{number}" for number in range(1, min(rows // 2, BATCH * BATCHES) + 1)]
 
+    async def order(number: int) -> None:
+        await pay_one(db, f"{kind}-{rows}-{number}")
 
-async def _order(side: Side, number: int) -> None:
-    await pay_one(side.db, f"{side.label}-{number}")
+    async def claim(number: int) -> None:
+        await pending.claim(db, PaymentKey(ACCOUNT, numbers[number % len(numbers)]), LEASE_S)
 
+    async def look(_number: int) -> None:
+        await pending.claim_overdue(db, grace_s=1e6, limit=BATCH, lease_s=LEASE_S)
 
-async def _claim(side: Side, number: int) -> None:
-    await pending.claim(side.db, PaymentKey(ACCOUNT, side.numbers[number % len(side.numbers)]), LEASE_S)
+    async def make_overdue() -> None:
+        await db.execute(_MAKE_OVERDUE, ACCOUNT, numbers)
 
+    async def sweep(_number: int) -> None:
+        await pending.claim_overdue(db, grace_s=0.0, limit=BATCH, lease_s=LEASE_S)
 
-async def _look(side: Side, _number: int) -> None:
-    await pending.claim_overdue(side.db, grace_s=1e6, limit=BATCH, lease_s=LEASE_S)
-
-
-async def _make_overdue(side: Side) -> None:
-    await side.db.execute(_MAKE_OVERDUE, ACCOUNT, side.numbers)
-
-
-async def _sweep(side: Side, _number: int) -> None:
-    await pending.claim_overdue(side.db, grace_s=0.0, limit=BATCH, lease_s=LEASE_S)
-
-
-_OPERATIONS: tuple[tuple[str, Work, int, Prepare | None], ...] = (
-    ("order", _order, ORDERS, None),
-    ("claim", _claim, CLAIMS, None),
-    ("idle_sweep", _look, LOOKS, None),
-    ("busy_sweep", _sweep, BATCHES, _make_overdue),
-)
-
-
-async def _measure(server: EmbeddedPostgres, small: Database, db: Database, kind: str, rows: int) -> list[Figure]:
-    """Each operation in the small and in the grown database, in turns; the ratio is of one turn."""
-    numbers = [f"grown-{number}" for number in range(1, min(SMALLEST, rows) // 2 + 1)][: BATCH * BATCHES]
-    sides = [Side(each, f"{kind}-{rows}", numbers) for each in (small, db)]
-    figures = []
-    for name, work, count, prepare in _OPERATIONS:
-        turns = [
-            await _turn(server, sides, work, range(n * count, (n + 1) * count), prepare) for n in range(1 + BLOCKS)
-        ]
-        spent = turns[1:]  # the first made the plans
-        figures += [
-            of_repeats(f"{name}_{kind}_{rows}", [grown for _, grown in spent], "CPU ms", count),
-            of_repeats(f"ratio_{name}_{kind}_{rows}", [grown / at_first for at_first, grown in spent], "times", BLOCKS),
-        ]
-    for side in sides:
-        await side.db.execute(_PUT_OFF, ACCOUNT, numbers)
+    figures = [
+        await _blocks(server, f"{name}_{kind}_{rows}", work, count, prepare)
+        for name, work, count, prepare in (
+            ("order", order, ORDERS, None),
+            ("claim", claim, CLAIMS, None),
+            ("idle_sweep", look, LOOKS, None),
+            ("busy_sweep", sweep, BATCHES, make_overdue),
+        )
+    ]
+    await db.execute(_PUT_OFF, ACCOUNT, numbers)
     return figures
 
 
-async def _turn(
-    server: EmbeddedPostgres, sides: Sequence[Side], work: Work, numbers: range, prepare: Prepare | None
-) -> list[float]:
-    """CPU milliseconds of Postgres for each of these numbers, for each side."""
+async def _blocks(
+    server: EmbeddedPostgres,
+    name: str,
+    work: Callable[[int], Awaitable[None]],
+    count: int,
+    prepare: Callable[[], Awaitable[None]] | None,
+) -> Figure:
+    """CPU of Postgres for each of `count`, the median of several blocks; before, some so that plans are made."""
+    for number in range(min(WARM_UP, count)):
+        await work(number - WARM_UP)
     spent = []
-    for side in sides:
+    for block in range(BLOCKS):
         if prepare is not None:
-            await prepare(side)
+            await prepare()
         before = _cpu_s(server)
-        for number in numbers:
-            await work(side, number)
-        spent.append((_cpu_s(server) - before) / len(numbers) * MS)
-    return spent
+        for number in range(count):
+            await work(block * count + number)
+        spent.append((_cpu_s(server) - before) / count * MS)
+    return of_repeats(name, spent, "CPU ms", count)
 
 
 def _cpu_s(server: EmbeddedPostgres) -> float:
     return sum(map(fine_cpu_seconds, (server.pid, *children_of(server.pid))))
+
+
+def _ratios(figures: list[Figure]) -> list[Figure]:
+    """The cost on the largest table against that on the smallest."""
+    by_kind: dict[str, list[Figure]] = {}
+    for each in figures:
+        by_kind.setdefault(each.name.rpartition("_")[0], []).append(each)
+    return [
+        of_repeats(f"growth_{name}", [grown[-1].value / grown[0].value], "times the first", 1)
+        for name, grown in by_kind.items()
+        if grown[0].value
+    ]

@@ -17,8 +17,7 @@ _ORDERS = (
     *("place_p50", "callback_p50", "order_p50", "order_p99"),
 )
 _GROWTH = tuple(
-    f"{prefix}{name}_{kind}"
-    for prefix in ("", "ratio_")
+    f"{name}_{kind}"
     for name in ("order", "claim", "idle_sweep", "busy_sweep")
     for kind in ("analysed", "never", "grown")
 )

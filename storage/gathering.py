@@ -38,7 +38,7 @@ class Gathering(Generic[T, R]):
         send: Send[T, R],
         *,
         is_shared: Callable[[Exception], bool],
-        full: Exception,
+        full: Callable[[], Exception],
         key: Callable[[T], Hashable | None] = lambda _: None,
         lanes: int = 1,
         batch_max: int = 100,
@@ -64,7 +64,7 @@ class Gathering(Generic[T, R]):
             Exception: of this item; or `full`, if too many wait already.
         """
         if len(self._waiting) >= self._waiting_max:
-            raise self._full
+            raise self._full()
         loop = asyncio.get_running_loop()
         caller: _Caller[T, R] = _Caller(item, self._key(item), loop.create_future())
         self._waiting.append(caller)

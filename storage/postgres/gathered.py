@@ -70,7 +70,7 @@ class Gathered(Generic[T, R]):
             gathering = db.gatherings[self] = Gathering(
                 partial(self._send, db),
                 is_shared=_is_shared,
-                full=DatabaseUnavailable("too many callers wait for Postgres"),
+                full=partial(DatabaseUnavailable, "too many callers wait for Postgres"),
                 key=self._key,
                 lanes=self._lanes,
                 batch_max=self._batch_max,

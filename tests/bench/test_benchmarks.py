@@ -56,8 +56,7 @@ FIGURES = {
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
     "growth": {
-        f"{prefix}{name}_{kind}_400"
-        for prefix in ("", "ratio_")
+        f"{name}_{kind}_400"
         for name in ("order", "claim", "idle_sweep", "busy_sweep")
         for kind in ("analysed", "never", "grown")
     },

@@ -59,7 +59,7 @@ def gathering_of(
     return Gathering(
         store.send,
         is_shared=lambda error: isinstance(error, AwayError),
-        full=FullError(),
+        full=FullError,
         key=key,
         lanes=lanes,
         batch_max=batch_max,
@@ -216,7 +216,7 @@ async def test_a_call_runs_in_no_callers_context() -> None:
         seen.append(caller_name.get())
         return list(items)
 
-    gathering: Gathering[int, int] = Gathering(send, is_shared=lambda _: False, full=FullError())
+    gathering: Gathering[int, int] = Gathering(send, is_shared=lambda _: False, full=FullError)
     caller_name.set("somebody")
     assert await gathering.add(1) == 1
     assert seen == ["nobody"]

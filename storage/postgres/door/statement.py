@@ -1,4 +1,4 @@
-"""The one statement of the door: all decisions of a turn, committed together.
+"""The one statement of the door, for a decision alone or for those of many callers together.
 
 `$1` is the JSON document that `document` builds, with a list of rows for each table. `changed_orders` is the
 compare-and-set: the parts that belong to a change join it, so an order that has another version by then writes nothing.
@@ -11,8 +11,10 @@ a reason to walk its index whole, for a merge; BETWEEN is none.
 
 from __future__ import annotations
 
-STATEMENT = """
-WITH document AS MATERIALIZED (SELECT $1::text::jsonb AS d),
+LOCK_WAIT_MS = 15
+
+_STATEMENT = """
+WITH document AS MATERIALIZED (SELECT $1::text::jsonb AS d{limit}),
 order_rows AS MATERIALIZED (
     SELECT r.*
       FROM document, jsonb_to_recordset(d->'orders') AS r(
@@ -28,16 +30,17 @@ inserted_orders AS (
            handed_off_at, notify_url, return_url, metadata
       FROM order_rows
      WHERE operation = 'insert'
+     ORDER BY order_no
     ON CONFLICT (order_no) DO NOTHING
     RETURNING order_no, version
 ),
-updated_orders AS (
+{locked}updated_orders AS (
     UPDATE orders o
        SET version = r.version, status = r.status, expires_at = r.expires_at, handed_off_at = r.handed_off_at,
            paid_by_account = r.paid_by_account, paid_by_out_trade_no = r.paid_by_out_trade_no, paid_at = r.paid_at,
            closed_at = r.closed_at, subject = r.subject, return_url = r.return_url, metadata = r.metadata,
            updated_at = now()
-      FROM order_rows r
+      FROM {updated} r
      WHERE r.operation = 'update' AND o.order_no BETWEEN r.order_no AND r.order_no AND o.version = r.version - 1
     RETURNING o.order_no, o.version
 ),
@@ -199,16 +202,42 @@ inserted_observations AS (
     INSERT INTO observations (order_no, kind, by, channel_account, out_trade_no, note)
     SELECT r.order_no, r.kind, r.by, r.channel_account, r.out_trade_no, r.note
       FROM document, jsonb_to_recordset(d->'observations') AS r(
-           order_no text, kind text, by text, channel_account text, out_trade_no text, note text)
+           order_no text, kind text, by text, channel_account text, out_trade_no text, note text, needs_change boolean)
+     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
 ),
 scheduled_pending AS (SELECT * FROM inserted_pending UNION ALL SELECT * FROM updated_pending)
 SELECT json_build_object(
-    'changed_orders', coalesce((SELECT json_object_agg(order_no, version) FROM changed_orders), '{}'),
+    'changed_orders', coalesce((SELECT json_object_agg(order_no, version) FROM changed_orders), '{{}}'),
     'scheduled_pending', coalesce((SELECT json_object_agg(order_no, rows) FROM (
-        SELECT order_no, json_agg(s) AS rows FROM scheduled_pending s GROUP BY order_no) g), '{}'),
+        SELECT order_no, json_agg(s) AS rows FROM scheduled_pending s GROUP BY order_no) g), '{{}}'),
     'deleted_pending', coalesce((SELECT json_object_agg(order_no, rows) FROM (
-        SELECT order_no, json_agg(d) AS rows FROM deleted_pending d GROUP BY order_no) g), '{}'),
-    'inserted_notifications', coalesce((SELECT json_object_agg(order_no, id) FROM inserted_notifications), '{}'),
+        SELECT order_no, json_agg(d) AS rows FROM deleted_pending d GROUP BY order_no) g), '{{}}'),
+    'inserted_notifications', coalesce((SELECT json_object_agg(order_no, id) FROM inserted_notifications), '{{}}'),
     'inserted_refunds', coalesce((SELECT json_object_agg(order_no, numbers) FROM (
-        SELECT order_no, json_agg(refund_no) AS numbers FROM inserted_refunds GROUP BY order_no) g), '{}'))::text
+        SELECT order_no, json_agg(refund_no) AS numbers FROM inserted_refunds GROUP BY order_no) g), '{{}}')
+    {left})::text
+"""
+
+ALONE = _STATEMENT.format(limit="", locked="", updated="order_rows", left="")
+"""For one decision: it waits for whoever has locked its rows."""
+
+TOGETHER = _STATEMENT.format(
+    limit=f", set_config('lock_timeout', '{LOCK_WAIT_MS}', true)",
+    locked="""locked_orders AS MATERIALIZED (
+    SELECT r.*
+      FROM order_rows r
+      JOIN orders o ON o.order_no BETWEEN r.order_no AND r.order_no
+     WHERE r.operation = 'update'
+     ORDER BY r.order_no
+       FOR NO KEY UPDATE OF o SKIP LOCKED
+),
+""",
+    updated="locked_orders",
+    left=""",     'left_orders', (SELECT coalesce(json_agg(r.order_no), '[]') FROM order_rows r
+                     WHERE r.operation = 'update' AND NOT EXISTS (
+                           SELECT FROM locked_orders l WHERE l.order_no = r.order_no))""",
+)
+"""For the decisions of many callers. Orders are locked in the order of their numbers, or two batches would wait for
+each other; one that somebody else holds is left out, and named. For any other row it waits `LOCK_WAIT_MS` at most.
+The batch is halved then, six times at most, so that nobody waits a tenth of a second for the lock of another order.
 """

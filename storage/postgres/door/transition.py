@@ -8,21 +8,21 @@ decided again on fresh state. Callers bring evidence with them: no channel is ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 
-from core.decision import Arm, Change, Decision, Observation, Outcome, applied
-from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, TransactionClaimed
+from core.decision import Arm, Change, Decision, Outcome, applied
+from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, RowLocked, TransactionClaimed
 from core.order import OrderState, Payment, PaymentKey, Refund, RefundStatus
 from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database, document
-from storage.postgres.door.statement import STATEMENT
-from storage.postgres.orders import find_states
+from storage.postgres.door import statement
+from storage.postgres.gathered import Gathered
+from storage.postgres.orders import find_state
 from storage.postgres.pending import PendingRow
 
 Decide = Callable[[OrderState | None], Decision]
@@ -33,6 +33,10 @@ DecideExisting = Callable[[OrderState], Decision]
 
 CONFLICTS_MAX = 20
 """Fifty writers on one order would be a storm; a loser wins at the latest when all the others have."""
+
+LANES = 2
+BATCH_MAX = 50
+"""Statements of a process that are under way, and decisions of one of them."""
 
 _RETRY_PAUSES_S = (0.05, 0.25, 1.0, 3.0)
 """After a lost connection: reload and decide again. A restart of Postgres takes a second or two; beyond, the sweep."""
@@ -67,71 +71,44 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
 async def transition(
     db: Database, order_no: str, decide: Decide, *, known: OrderState | None = None, is_new: bool = False
 ) -> Committed:
-    """One order through the door. `known` and the errors are those of `transition_many`.
+    """One order through the door. If it loses the race, it decides again.
 
-    `is_new`: the first try decides on an order that is not there and does not look; if it is, nothing is inserted.
-    """
-    known_states = {order_no: known} if is_new or known is not None else {}
-    return (await transition_many(db, {order_no: decide}, known=known_states))[order_no]
-
-
-async def transition_existing(
-    db: Database, order_no: str, decide: DecideExisting, *, known: OrderState | None = None
-) -> Committed:
-    """One order that exists, through the door; the outcome is `stale` if it does not. Raises as `transition_many`."""
-    return await transition(db, order_no, partial(_decide_existing, decide), known=known)
-
-
-async def transition_many(
-    db: Database, moves: Mapping[str, Decide], *, known: Mapping[str, OrderState | None] = MappingProxyType({})
-) -> dict[str, Committed]:
-    """Many orders, one move each, in one statement; those that lose the race decide again.
-
-    `known` are states that the caller has read already: the first try decides on them and does not load. If an order
-    has moved on since, its version says so, and it is loaded.
+    `known` is the order as the caller has just read it: the first try decides on that and does not load. `is_new`: the
+    first try decides on an order that is not there. If either is wrong by now, nothing is written, and it is loaded.
 
     Raises:
-        ConflictsExhausted: an order changed under every try.
+        ConflictsExhausted: the order changed under every try.
         DatabaseUnavailable: Postgres was gone longer than the pauses; what was committed is found by deciding again.
-        NumberTaken: a new payment has a number that is known already; no move of this call is made.
-        TransactionClaimed: a move would give one channel transaction to two payments; no move of this call is made.
+        NumberTaken: a new payment has a number that is known already; nothing is written.
+        TransactionClaimed: one channel transaction would belong to two payments; nothing is written.
     """
-    committed: dict[str, Committed] = {}
-    left = dict(sorted(moves.items()))
-    states = dict(known)
-    retries = 0
+    state, loads, retries = known, known is None and not is_new, 0
     for _ in range(CONFLICTS_MAX):
         try:
-            committed |= await _turn(db, left, states)
+            if loads:
+                state = await find_state(db, order_no)
+            decision = decide(state)
+            written = await _commit(db, order_no, decision)
+            if decision.change is None or order_no in written.changed_orders:
+                return written.committed(order_no, state, decision)
         except DatabaseUnavailable:
             if retries == len(_RETRY_PAUSES_S):
                 raise
             await asyncio.sleep(_RETRY_PAUSES_S[retries])
             retries += 1
-        states = {}
-        left = {order_no: decide for order_no, decide in left.items() if order_no not in committed}
-        if not left:
-            return committed
-    raise ConflictsExhausted(f"{len(left)} orders kept changing")
+        loads = True
+    raise ConflictsExhausted(f"order {order_no} kept changing")
+
+
+async def transition_existing(
+    db: Database, order_no: str, decide: DecideExisting, *, known: OrderState | None = None
+) -> Committed:
+    """One order that exists, through the door; the outcome is `stale` if it does not. Raises as `transition`."""
+    return await transition(db, order_no, partial(_decide_existing, decide), known=known)
 
 
 def _decide_existing(decide: DecideExisting, state: OrderState | None) -> Decision:
     return Decision(outcome=Outcome.STALE) if state is None else decide(state)
-
-
-async def _turn(
-    db: Database, moves: Mapping[str, Decide], known: Mapping[str, OrderState | None]
-) -> dict[str, Committed]:
-    """Load, decide, compare-and-set, once. Orders that lost the race are left out."""
-    unknown = [order_no for order_no in moves if order_no not in known]
-    states = {**known, **(await find_states(db, unknown) if unknown else {})}
-    decisions = {order_no: decide(states.get(order_no)) for order_no, decide in moves.items()}
-    written = await _commit(db, list(decisions.values()))
-    return {
-        order_no: written.committed(order_no, states.get(order_no), decision)
-        for order_no, decision in decisions.items()
-        if decision.change is None or order_no in written.changed_orders
-    }
 
 
 class _Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +119,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True):
     deleted_pending: dict[str, tuple[PendingRow, ...]] = {}
     inserted_notifications: dict[str, str] = {}
     inserted_refunds: dict[str, tuple[str, ...]] = {}
+    left_orders: frozenset[str] = frozenset()
 
     def committed(self, order_no: str, state: OrderState | None, decision: Decision) -> Committed:
         return Committed(
@@ -161,11 +139,40 @@ _KNOWN_NUMBER = frozenset({"payments_pkey", "pending_pkey"})
 """A known number violates the one, and the other too while its payment is open; Postgres names whichever it likes."""
 
 
-async def _commit(db: Database, decisions: Sequence[Decision]) -> _Written:
-    if not any(_has_effect(decision) for decision in decisions):
+class _Commit(NamedTuple):
+    """A decision on its way to the statement, and the API key of the request that it came with."""
+
+    order_no: str
+    decision: Decision
+    api_key: str | None
+
+
+async def _commit(db: Database, order_no: str, decision: Decision) -> _Written:
+    """Write the decision, together with those of other callers."""
+    if not _has_effect(decision):
         return _Written()
+    return await _write_gathered(db, _Commit(order_no, decision, acting_key.get()))
+
+
+def _order_no(commit: _Commit) -> str:
+    return commit.order_no
+
+
+async def _write_together(db: Database, commits: list[_Commit]) -> list[_Written | Exception]:
+    written = await _write(db, sorted(commits, key=_order_no), statement.TOGETHER)
+    return [RowLocked() if commit.order_no in written.left_orders else written for commit in commits]
+
+
+async def _write_alone(db: Database, commit: _Commit) -> _Written:
+    return await _write(db, [commit], statement.ALONE)
+
+
+_write_gathered = Gathered(_write_together, alone=_write_alone, key=_order_no, lanes=LANES, batch_max=BATCH_MAX)
+
+
+async def _write(db: Database, commits: Sequence[_Commit], text: str) -> _Written:
     try:
-        return _decoder.decode(await db.fetch_text(STATEMENT, document(_document(decisions))))
+        return _decoder.decode(await db.fetch_text(text, document(_document(commits))))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error
@@ -183,20 +190,20 @@ def _has_effect(decision: Decision) -> bool:
 _Row = dict[str, Any]
 
 
-def _document(decisions: Sequence[Decision]) -> dict[str, list[_Row]]:
+def _document(commits: Sequence[_Commit]) -> dict[str, list[_Row]]:
     """All rows that these decisions write, by table. `operation`: insert, update or delete."""
+    decisions = [commit.decision for commit in commits]
     changes = [decision.change for decision in decisions if decision.change is not None]
-    observations = [decision.observation for decision in decisions if decision.observation is not None]
     return {
         "orders": [_order(change) for change in changes],
         "payments": [row for change in changes for row in _payments(change)],
         "pending": [row for decision in decisions for row in _pending(decision)],
-        "events": [_event(change) for change in changes],
+        "events": [_event(commit) for commit in commits if commit.decision.change is not None],
         "cases": [row for change in changes for row in _cases(change)],
         "refunds": [_refund(refund) for change in changes for refund in change.refunds],
         "disputes": [msgspec.structs.asdict(dispute) for change in changes for dispute in change.disputes],
         "notifications": [_notification(change) for change in changes if change.notification is not None],
-        "observations": [_observation(observation) for observation in observations],
+        "observations": [row for decision in decisions for row in _observations(decision)],
     }
 
 
@@ -221,10 +228,11 @@ def _pending(decision: Decision) -> Iterable[_Row]:
     change = decision.change
     for arm in decision.rearm:
         yield _arm(arm, "insert" if arm.expected_arm_no is None else "update", needs_change=change is not None)
-    yield from (_key(key) | {"operation": "delete", "needs_change": False} for key in decision.drop)
+    order_no = None if change is None else change.order.order_no
+    for key in decision.drop:
+        yield _key(key) | {"operation": "delete", "needs_change": change is not None, "order_no": order_no}
     if change is None:
         return
-    order_no = change.order.order_no
     yield from (_arm(arm, "insert", needs_change=True) for arm in change.arm)
     for key in change.resolved:
         yield _key(key) | {"operation": "delete", "needs_change": True, "order_no": order_no}
@@ -234,8 +242,10 @@ def _arm(arm: Arm, operation: str, *, needs_change: bool) -> _Row:
     return _columns(arm, arm.key) | {"operation": operation, "needs_change": needs_change}
 
 
-def _event(change: Change) -> _Row:
-    return _columns(change.event, change.event.key) | {"order_no": change.order.order_no, "api_key": acting_key.get()}
+def _event(commit: _Commit) -> _Row:
+    assert commit.decision.change is not None, "called only for decisions that have one"
+    event = commit.decision.change.event
+    return _columns(event, event.key) | {"order_no": commit.order_no, "api_key": commit.api_key}
 
 
 def _cases(change: Change) -> Iterable[_Row]:
@@ -261,8 +271,10 @@ def _notification(change: Change) -> _Row:
     return row | {"order_no": change.order.order_no, "version": change.order.version}
 
 
-def _observation(observation: Observation) -> _Row:
-    return _columns(observation, observation.key)
+def _observations(decision: Decision) -> Iterable[_Row]:
+    if decision.observation is not None:
+        row = _columns(decision.observation, decision.observation.key)
+        yield row | {"needs_change": decision.change is not None}
 
 
 def _columns(struct: msgspec.Struct, key: PaymentKey | None) -> _Row:

@@ -35,7 +35,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door.transition import transition, transition_existing, transition_many
+from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.orders import find_state, timeline
 from tests.storage.postgres.tools import (
     RULES,
@@ -186,7 +186,8 @@ async def test_many_orders_move_in_one_statement(db: Database) -> None:
         "A-3": decide_evidence("A-3", closed("A-3")),
         "A-9": lambda _: Decision(outcome=Outcome.STALE),
     }
-    done = await transition_many(db, {key: if_there(decide) for key, decide in decisions.items()})
+    moves = [transition(db, order_no, if_there(decide)) for order_no, decide in decisions.items()]
+    done = dict(zip(decisions, await asyncio.gather(*moves), strict=True))
     assert {order_no: one.version for order_no, one in done.items()} == {"A-1": 2, "A-2": None, "A-3": 2, "A-9": None}
     assert [armed.arm_no for armed in done["A-2"].armed] == [2]
     assert (done["A-1"].armed, [armed.arm_no for armed in done["A-3"].armed]) == ((), [2])

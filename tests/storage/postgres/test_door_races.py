@@ -20,7 +20,7 @@ from core.order import (
     deadline_key,
 )
 from storage.postgres.database import Database
-from storage.postgres.door.transition import CONFLICTS_MAX, transition, transition_many
+from storage.postgres.door.transition import CONFLICTS_MAX, transition
 from tests.storage.postgres.tools import (
     closed,
     commit_evidence,
@@ -176,9 +176,9 @@ async def test_one_loser_of_many_decides_again_and_the_others_are_done_once(db: 
         tries[state.order.order_no] += 1
         return noted(state)
 
-    done = await transition_many(db, dict.fromkeys(known, decide), known=known)
+    done = await asyncio.gather(*(transition(db, order_no, decide, known=state) for order_no, state in known.items()))
     assert tries == {"A-1": 1, "A-2": 2, "A-3": 1}
-    assert {order_no: one.version for order_no, one in done.items()} == {"A-1": 2, "A-2": 3, "A-3": 2}
+    assert [one.version for one in done] == [2, 3, 2]
 
 
 async def test_an_order_placed_many_times_at_once_is_one_order(database_url: str) -> None:
@@ -209,17 +209,14 @@ async def test_attempts_started_at_once_are_numbered_without_a_gap(database_url:
 
 
 async def test_orders_locked_in_any_order_do_not_stay_locked(database_url: str) -> None:
-    """Batches over the same orders, the other way round: a deadlock is ended by Postgres, and decided again."""
+    """Batches of two processes over the same orders, which come the other way round: they are locked in one order."""
     names = [f"A-{n}" for n in range(1, 9)]
     async with opened(database_url) as one, opened(database_url) as two:
         for name in names:
             await placed(one, name)
         batches = [names, names[::-1]] * 3
         await asyncio.gather(
-            *(
-                transition_many([one, two][n % 2], {name: if_there(noted) for name in batch})
-                for n, batch in enumerate(batches)
-            )
+            *(transition([one, two][n % 2], name, if_there(noted)) for n, batch in enumerate(batches) for name in batch)
         )
         for name in names:
             assert await versions(one, name) == list(range(1, 8))

@@ -1,6 +1,7 @@
 """Connections to merchants: when one is used again, what a response may be, and the same on the loop of the product."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from flows.merchant_connection import Connection
 from flows.notify import Notifier
 from runtime.resolver import Loop
 from tests.channels.wire import Peer, read_request, respond_with, serving
@@ -80,6 +82,24 @@ async def test_a_connection_that_the_merchant_has_closed_is_not_used_again() -> 
     async with serving(always(KEPT, then_close=True)) as merchant:
         assert await statuses(merchant.url) == ["204"] * ROUNDS
     assert merchant.connections == ROUNDS
+
+
+@pytest.mark.parametrize("last", [b"", b"HTTP/1.1 500 No\r\n"])
+async def test_an_end_that_the_loop_has_not_seen_yet_is_seen(last: bytes) -> None:
+    """The kernel has it. A request over such a connection would have an unknown outcome."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _, connection = await loop.create_connection(Connection, *server.getsockname())
+        merchant, _ = server.accept()
+        merchant.sendall(KEPT)  # before it is asked for: nothing reads it until then
+        assert (await connection.post(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).status == 204
+        await connection.drain()
+        assert (connection.is_free, connection.is_quiet) == (True, True)
+        merchant.recv(1000)
+        merchant.sendall(last)
+        merchant.close()
+        assert (connection.is_free, connection.is_quiet) == (True, False)
+        connection.abort()
 
 
 @pytest.mark.parametrize(

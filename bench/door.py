@@ -95,7 +95,10 @@ async def _opened(db: Database) -> AsyncIterator[Database]:
 
 
 async def _pay(db: Database, server: EmbeddedPostgres, name: str, limit_s: float) -> list[Figure]:
-    """Place and pay orders within the limit. Several others are paid before, so that every plan is made."""
+    """Place and pay orders within the limit. What the copies left to be written is written before, and several others
+    are paid, so that every plan is made.
+    """
+    await db.execute("CHECKPOINT", timeout_s=limit_s)
     for number in range(20):
         await pay_one(db, f"warm-{name}-{number}")
     scans, spent, began, count = await _scans(db), _cpu_s(server), time.monotonic(), 0

@@ -50,13 +50,21 @@ class Store:
         return [ValueError(item) if item in self._conflicting else item * 10 for item in items]
 
 
+class Bounded(Gathering[int, int]):
+    """A gathering that loses a caller fails a test, and does not hang it."""
+
+    async def add(self, item: int) -> int:
+        async with asyncio.timeout(PATIENCE_S):
+            return await super().add(item)
+
+
 def gathering_of(
     store: Store, *, lanes: int = 1, batch_max: int = 100, waiting_max: int = 100, modulus: int = 0
 ) -> Gathering[int, int]:
     def key(item: int) -> Hashable | None:
         return item % modulus if modulus else None
 
-    return Gathering(
+    return Bounded(
         store.send,
         is_shared=lambda error: isinstance(error, AwayError),
         full=FullError,

@@ -153,13 +153,20 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Handled(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback of the inbox whose work ends with a decision."""
+
+    id: str
+    outcome: Outcome
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, the change if there is one, and what follows after the commit.
 
     `rearm` moves pending rows without changing the order (guarded by their arm numbers, not by the version); one
     without an expected arm number is put where there is no row.
     `close` are payments to be closed at their channels, `capture` those whose money the channel is to take now, `query`
-    those to be queried.
+    those to be queried. `handled` ends with the commit of the change, or without one.
     """
 
     outcome: Outcome
@@ -170,6 +177,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     close: tuple[PaymentKey, ...] = ()
     capture: tuple[PaymentKey, ...] = ()
     query: tuple[PaymentKey, ...] = ()
+    handled: Handled | None = None
 
     @property
     def is_capture_due(self) -> bool:

@@ -7,6 +7,7 @@ limit and breaker. The channel is called between two statements and never inside
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -23,7 +24,7 @@ from core.lifecycle import Approval, on_query, with_notice
 from core.lifecycle.capturing import NOTHING_QUERIED
 from core.order import OrderState, Origin, Payment, PaymentKey
 from flows.channel_call import Deferred, call_channel
-from flows.commit import DecideOnEvidence, commit_evidence
+from flows.commit import DecideOnEvidence, EndCallback, commit_evidence
 from flows.create import find_reference
 from flows.refund_notice import with_named_refund
 from flows.unanswered import query_noted
@@ -81,6 +82,7 @@ async def query_now(
     known: OrderState | None = None,
     notice: Evidence | None = None,
     approval: Approval | None = None,
+    ends: Callable[..., Decision] | None = None,
 ) -> QueryResult | Deferred:
     """An unscheduled query (callback, refresh, close, another attempt); the lease is given back after it.
 
@@ -100,6 +102,7 @@ async def query_now(
             notice=notice,
             after_capture=approval is None,
             approval=approval or NOTHING_QUERIED,
+            ends=ends,
         )
         result = None if isinstance(response, Deferred) else response
         return response
@@ -127,8 +130,11 @@ async def ask_and_commit(
     after_capture: bool = False,
     notice: Evidence | None = None,
     approval: Approval = NOTHING_QUERIED,
+    ends: Callable[..., Decision] | None = None,
 ) -> QueryResult | Deferred:
-    """One query, and its result through the door. The other arguments are those of `on_query` and the door."""
+    """One query, and its result through the door. The other arguments are those of `on_query` and the door; `ends` is
+    `with_end` for the callback that led to the query.
+    """
     evidence = await _ask(resources, account, payment, urgency, notice)
     if isinstance(evidence, Deferred):
         return evidence
@@ -145,7 +151,8 @@ async def ask_and_commit(
         after_capture=after_capture,
         approval=approval,
     )
-    return await commit_answer(resources, payment, evidence, decide, known)
+    ends_here = None if ends is None else partial(ends, answer=evidence)
+    return await commit_answer(resources, payment, evidence, decide, known, ends_here)
 
 
 async def commit_answer(
@@ -154,10 +161,11 @@ async def commit_answer(
     evidence: Evidence,
     decide: DecideOnEvidence,
     known: OrderState | None = None,
+    ends: EndCallback | None = None,
 ) -> QueryResult:
     """The evidence of a query, through the door."""
     decided_at = monotonic()
-    committed = await commit_evidence(resources, payment.order_no, decide, known=known)
+    committed = await commit_evidence(resources, payment.order_no, decide, known=known, ends=ends)
     state = committed.state_after
     return QueryResult(
         evidence=evidence,

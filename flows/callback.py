@@ -7,7 +7,7 @@ channel's acknowledgement is returned, whatever fails after that: the compensati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,16 +18,15 @@ from msgspec.structs import replace
 from channels.base import Acknowledgement, Callback
 from core import jobs
 from core.admission import Urgency
-from core.decision import Outcome
+from core.decision import Decision, Outcome
 from core.errors import (
     CallbackRejected,
     CallbackStale,
     ChannelUnavailable,
     DatabaseUnavailable,
     NodropError,
-    RedisUnavailable,
 )
-from core.evidence import Disputed, Evidence, Lapsed, Source, Unclear, hint_of
+from core.evidence import COMBINED, Disputed, Evidence, Lapsed, Source, Unclear, hint_of
 from core.lifecycle import (
     Approval,
     CallbackPlan,
@@ -36,31 +35,25 @@ from core.lifecycle import (
     is_new_approval,
     on_callback,
     plan_callback,
+    with_end,
 )
 from core.order import OrderState, Origin, Payment, PaymentStatus
 from flows.ask import NoLease, give_back, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
-from flows.combined import handle_combined, is_combined
+from flows.combined import handle_combined
 from flows.commit import arm_jobs, commit_evidence
 from flows.dispute import handle_dispute
 from flows.unanswered import pay_unanswered
 from flows.unhandled import reschedule_callback
+from flows.unstored import STORE_S, count_ignored, park_callback
 from flows.watched import is_named_beside
 from runtime.accounts import Account, answering_despite_lag
 from runtime.resources import Resources
 from storage.postgres import callbacks
-from storage.postgres.callbacks import StoredCallback
-from storage.postgres.inbox import insert_callback
+from storage.postgres.inbox import StoredCallback, insert_callback
 from storage.postgres.orders import find_named_payment
-from storage.redis.client import Patience
 from storage.redis.parked_callbacks import ParkedCallback
-
-STORE_S = 3.0
-"""Time for reading the account and storing a callback. Its channel gives it up after five seconds: parking and the
-response take the rest."""
-
-PARK_S = 1.0
 
 BUSY_RETRY_S = 1.0
 """Delay until a callback is handled again whose payment another process queries now."""
@@ -92,33 +85,12 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
             lease_s = _first_lease_s(resources, account, callback.evidence)
             stored = await store_callback(resources, account, callback, headers, body, lease_s=lease_s)
     except DatabaseUnavailable:
-        await _park(resources, ParkedCallback(account=name, headers=headers, body=body, received_at=received_at))
+        parked = ParkedCallback(account=name, headers=headers, body=body, received_at=received_at)
+        await park_callback(resources, parked)
         raise
     if not stored.is_handled:
         await _handle_in_request(resources, stored)
     return account.channel.acknowledge()
-
-
-async def compensate_callback(resources: Resources, callback_id: str, arm_no: int) -> Outcome:
-    """The job that was armed before the synchronous update: handle the callback, unless that has happened."""
-    stored = await callbacks.claim(resources.db, callback_id, resources.settings.lease_s, arm_no=arm_no)
-    return Outcome.STALE if stored is None else await compensate_claimed(resources, stored)
-
-
-async def compensate_claimed(resources: Resources, stored: StoredCallback) -> Outcome:
-    """Handle a stored callback whose lease is ours. If that fails, it is due again after n² units."""
-    result = CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
-    try:
-        result = await _handle(resources, stored, Source.COMPENSATION, within_s=resources.settings.callback_confirm_s)
-    except NodropError as error:
-        log.warning("callback_not_handled", callback_id=stored.id, reason=type(error).__name__)
-    except Exception:  # a callback that meets a bug of ours is tried again, and ends as a case
-        log.exception("callback_broke", callback_id=stored.id)
-    if result.is_done:
-        await callbacks.finish(resources.db, stored.id, result.outcome)
-    else:
-        await reschedule_callback(resources, stored, result)
-    return result.outcome
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -186,25 +158,11 @@ def _first_lease_s(resources: Resources, account: Account, evidence: Evidence) -
     """The lease that is taken when a callback is stored; None: no query of one payment follows in the request."""
     is_left = resources.confirm_slots.locked() or resources.clock.is_far_off
     is_query = account.config.trust_callback is not True and not isinstance(evidence, Disputed)
-    return resources.settings.lease_s if is_query and not is_combined(evidence) and not is_left else None
+    return resources.settings.lease_s if is_query and not _is_combined(evidence) and not is_left else None
 
 
-async def count_ignored(resources: Resources, account: str, reason: str) -> None:
-    """Count a callback that is not stored. It is acknowledged also when Postgres is down: nothing is lost with it."""
-    log.info("callback_ignored", account=account, reason=reason)
-    with suppress(DatabaseUnavailable):
-        async with answering_despite_lag(STORE_S):
-            await callbacks.count_callback(resources.db, account, reason)
-
-
-async def _park(resources: Resources, parked: ParkedCallback) -> None:
-    try:
-        async with Patience(PARK_S):
-            await resources.parked.park(parked)
-    except (RedisUnavailable, TimeoutError):
-        log.error("callback_not_parked", account=parked.account, reason="redis_unavailable")
-    else:
-        log.warning("callback_parked", account=parked.account)
+def _is_combined(evidence: Evidence) -> bool:
+    return isinstance(evidence, Unclear) and evidence.reason == COMBINED and bool(evidence.ids)
 
 
 # -- handling ----------------------------------------------------------------------------------------------------------
@@ -247,10 +205,10 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
     budget_s = resources.settings.callback_confirm_s
     try:
         async with asyncio.timeout(budget_s):
-            result = await _handle(resources, stored, Source.CALLBACK, within_s=budget_s / 2)
-            if result.is_done:
+            result = await handle_callback(resources, stored, Source.CALLBACK, within_s=budget_s / 2)
+            if result.is_done and not result.is_stored:
                 await callbacks.finish(resources.db, stored.id, result.outcome)
-            elif result.wait_s is not None:
+            elif not result.is_done and result.wait_s is not None:
                 await reschedule_callback(resources, stored, result)
             return result.is_done or result.wait_s is not None
     except (NodropError, TimeoutError) as error:
@@ -260,12 +218,19 @@ async def _handle_within_budget(resources: Resources, stored: StoredCallback) ->
     return False
 
 
-async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, within_s: float) -> CallbackResult:
-    """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query."""
+async def handle_callback(
+    resources: Resources, stored: StoredCallback, by: Source, *, within_s: float, is_part: bool = False
+) -> CallbackResult:
+    """Observe, decide, commit: its own evidence if that is enough, otherwise the channel's answer to a query.
+
+    `is_part`: it is done when all of its parts are, so the commit of this one does not end it.
+    """
     if isinstance(stored.evidence, Disputed):
         return await handle_dispute(resources, stored, by, partial(_confirm, resources, by=by, within_s=within_s))
-    if is_combined(stored.evidence):
-        return await handle_combined(resources, stored, partial(_handle, resources, by=by, within_s=within_s))
+    if _is_combined(stored.evidence):
+        return await handle_combined(
+            resources, stored, partial(handle_callback, resources, by=by, within_s=within_s, is_part=True)
+        )
     named = stored.named or await find_named_payment(resources.db, stored.channel_account, stored.evidence)
     if named is None:
         return CallbackResult(outcome=Outcome.UNKNOWN_PAYMENT, is_done=False)
@@ -278,15 +243,18 @@ async def _handle(resources: Resources, stored: StoredCallback, by: Source, *, w
     if trusted and payment.origin is Origin.WATCHED:
         trusted = not await is_named_beside(resources, account, stored.evidence)
     plan = plan_callback(payment, stored.evidence, trusts_callback=trusted)
+    ends = None if is_part else partial(with_end, plan=plan, callback=stored.evidence, callback_id=stored.id)
     if plan.commits:
         await give_back(resources, stored.leased, None)
         stored = replace(stored, leased=None)
         decide = partial(on_callback, key=payment.key, evidence=stored.evidence, rules=account.rules, by=by)
-        committed = await commit_evidence(resources, payment.order_no, decide)
+        ends_here = None if ends is None or plan.queries else partial(ends, answer=stored.evidence)
+        committed = await commit_evidence(resources, payment.order_no, decide, known=state, ends=ends_here)
         if not plan.queries:
-            return CallbackResult(outcome=committed.decision.outcome, is_done=True)
+            is_stored = committed.decision.handled is not None
+            return CallbackResult(outcome=committed.decision.outcome, is_done=True, is_stored=is_stored)
     known = None if plan.commits else state
-    return await _confirm(resources, account, payment, stored, plan, by=by, within_s=within_s, known=known)
+    return await _confirm(resources, account, payment, stored, plan, by=by, within_s=within_s, known=known, ends=ends)
 
 
 async def _confirm(
@@ -299,6 +267,7 @@ async def _confirm(
     by: Source,
     within_s: float,
     known: OrderState | None = None,
+    ends: Callable[..., Decision] | None = None,
 ) -> CallbackResult:
     """Query the channel, waiting up to `within_s` seconds for another process that queries the same payment."""
     leased = stored.leased or await wait_for_lease(resources, payment.key, within_s)
@@ -316,6 +285,7 @@ async def _confirm(
         known=known,
         notice=stored.evidence,
         approval=approval,
+        ends=ends,
     )
     if isinstance(result, Deferred):
         return CallbackResult(outcome=Outcome.NOT_YET, is_done=False, wait_s=result.seconds)
@@ -323,4 +293,5 @@ async def _confirm(
         result = await capture_if_due(resources, account, result, by=by, urgency=Urgency.FRESH, approval=approval)
     if account.trusts_when_unanswered and not plan.differs and isinstance(result.evidence, Unclear):
         return await pay_unanswered(resources, account, result.payment, stored, by)
-    return callback_result(plan, stored.evidence, result.evidence, result.decision.outcome)
+    done = callback_result(plan, stored.evidence, result.evidence, result.decision.outcome)
+    return replace(done, is_stored=result.decision.handled is not None)

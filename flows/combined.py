@@ -7,16 +7,10 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from core.decision import Outcome
-from core.evidence import COMBINED, Evidence, Unclear
 from core.lifecycle import CallbackResult
 from runtime.resources import Resources
-from storage.postgres.callbacks import StoredCallback
+from storage.postgres.inbox import StoredCallback
 from storage.postgres.payments import find_payments_by_ids
-
-
-def is_combined(evidence: Evidence) -> bool:
-    """Whether it is such a message."""
-    return isinstance(evidence, Unclear) and evidence.reason == COMBINED and bool(evidence.ids)
 
 
 async def handle_combined(

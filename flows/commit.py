@@ -5,7 +5,7 @@ Redis being away is no fault here: a job that is not armed is found by the sweep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -30,6 +30,10 @@ class DecideOnEvidence(Protocol):
     def __call__(self, state: OrderState, *, claimed: bool = False) -> Decision: ...
 
 
+EndCallback = Callable[[Decision], Decision]
+"""The decision, with the end of the callback that led to it if its work is done then."""
+
+
 async def commit_decision(
     resources: Resources, order_no: str, decide: DecideExisting, *, known: OrderState | None = None
 ) -> Committed:
@@ -46,13 +50,26 @@ async def commit_decision(
 
 
 async def commit_evidence(
-    resources: Resources, order_no: str, decide: DecideOnEvidence, *, known: OrderState | None = None
+    resources: Resources,
+    order_no: str,
+    decide: DecideOnEvidence,
+    *,
+    known: OrderState | None = None,
+    ends: EndCallback | None = None,
 ) -> Committed:
     """The same with evidence: if another payment has its channel transaction, decide again with `claimed`."""
+    if ends is not None:
+        decide = partial(_decide_and_end, decide, ends)
     try:
         return await commit_decision(resources, order_no, decide, known=known)
     except TransactionClaimed:
         return await commit_decision(resources, order_no, partial(decide, claimed=True))
+
+
+def _decide_and_end(
+    decide: DecideOnEvidence, ends: EndCallback, state: OrderState, *, claimed: bool = False
+) -> Decision:
+    return ends(decide(state, claimed=claimed))
 
 
 async def commit_new(resources: Resources, order_no: str, decide: Decide) -> Committed:

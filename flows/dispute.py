@@ -19,8 +19,8 @@ from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
 from runtime.resources import Resources
-from storage.postgres.callbacks import StoredCallback
 from storage.postgres.cases import open_account_case
+from storage.postgres.inbox import StoredCallback
 from storage.postgres.orders import find_named_payment
 
 log = structlog.get_logger()

@@ -9,8 +9,9 @@ import structlog
 from core import jobs
 from core.errors import ChannelError, ChannelUnavailable, UnknownAccount
 from core.order import CaseReason
-from flows.callback import count_ignored, store_callback, verify_callback
+from flows.callback import store_callback, verify_callback
 from flows.commit import arm_jobs
+from flows.unstored import count_ignored
 from runtime.identity import check_identity
 from runtime.resources import Resources
 from storage.postgres.cases import open_account_case

@@ -20,8 +20,8 @@ from core.errors import NodropError
 from core.evidence import Source
 from core.order import PendingKind
 from core.settings import Settings
-from flows.callback import compensate_claimed
 from flows.close import close_leased
+from flows.compensation import compensate_claimed
 from flows.notify import Notifier, push_claimed
 from flows.query import query_leased
 from flows.refund import refund_leased

@@ -19,7 +19,7 @@ from flows.watched import is_named_beside
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres import callbacks, pending
-from storage.postgres.callbacks import StoredCallback
+from storage.postgres.inbox import StoredCallback
 
 
 async def query_noted(

@@ -13,7 +13,7 @@ from core.order import CaseReason
 from flows.commit import arm_jobs
 from runtime.resources import Resources
 from storage.postgres import callbacks
-from storage.postgres.callbacks import StoredCallback
+from storage.postgres.inbox import StoredCallback
 
 log = structlog.get_logger()
 

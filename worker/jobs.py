@@ -7,8 +7,8 @@ from typing import Any
 
 from core.jobs import JobName, Lane
 from core.order import PaymentKey
-from flows.callback import compensate_callback as compensate
 from flows.close import close_scheduled
+from flows.compensation import compensate_callback as compensate
 from flows.notify import push_notification as push
 from flows.query import query_scheduled
 from flows.refund import refund_scheduled

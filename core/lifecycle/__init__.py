@@ -5,7 +5,7 @@
     on_callback, on_query           evidence, from the channel's own message or from a query
     with_notice, with_refund        the answer to a query, with sums that a refund notice or one refund tells
     named_payment, other_named      the payment that evidence is about, by any id in it
-    plan_callback, callback_result  whether a callback is committed or queried, and when it is done
+    plan_callback, callback_result, with_end  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
     on_erase, open_work             an operator erases personal texts once nothing is open
@@ -21,7 +21,7 @@ every kind of evidence, and a mismatch opens a case and never pays; *paid wins*;
 giving up is not evidence.
 """
 
-from core.lifecycle.callbacks import CallbackResult, callback_result
+from core.lifecycle.callbacks import CallbackResult, callback_result, with_end
 from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.disputing import on_dispute, shows_other_money
@@ -97,6 +97,7 @@ __all__ = [
     "refund_number",
     "shows_other_money",
     "start_payment",
+    "with_end",
     "with_notice",
     "with_refund",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
-from core.decision import Outcome
+from core.decision import Decision, Handled, Outcome
 from core.evidence import Disputed, Evidence, Paid, Refunded
 from core.lifecycle.judging import CallbackPlan
 
@@ -12,11 +13,13 @@ from core.lifecycle.judging import CallbackPlan
 class CallbackResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of handling a callback, and whether the callback is done.
 
+    `is_stored`: the commit of its decision has ended it in the inbox too.
     `wait_s`: nothing was tried, and may be tried after so many seconds; no attempt is used up.
     """
 
     outcome: Outcome
     is_done: bool
+    is_stored: bool = False
     wait_s: float | None = None
 
 
@@ -34,3 +37,15 @@ def callback_result(plan: CallbackPlan, callback: Evidence, answer: Evidence, ou
     if isinstance(callback, Paid | Refunded | Disputed) and not isinstance(answer, Paid | Refunded):
         return CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
     return CallbackResult(outcome=outcome, is_done=True)
+
+
+def with_end(
+    decision: Decision, plan: CallbackPlan, callback: Evidence, answer: Evidence, *, callback_id: str
+) -> Decision:
+    """The decision on a query, with the end of the callback that led to it, should that be done by it.
+
+    A capture that is due has a result of its own.
+    """
+    result = callback_result(plan, callback, answer, decision.outcome)
+    is_over = result.is_done and not (decision.capture or decision.query)
+    return replace(decision, handled=Handled(id=callback_id, outcome=result.outcome)) if is_over else decision

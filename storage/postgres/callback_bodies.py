@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 
 from core.errors import ConfigurationError
-from storage.postgres.callbacks import belongs_to
 from storage.postgres.database import Database, document
+from storage.postgres.inbox import belongs_to
 from storage.sealing import Sealer
 
 PAGE = 200

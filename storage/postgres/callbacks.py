@@ -8,50 +8,16 @@ and clock: `leases`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
 
-from core.evidence import Evidence
 from core.lifecycle import Message
-from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey
+from core.order import CaseReason
 from storage.postgres.database import Database
+from storage.postgres.inbox import COLUMNS, StoredCallback, evidence_decoder, stored_callback
 from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
-from storage.postgres.pending import Leased
-
-_evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
-
-
-class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the inbox, with what its handling needs.
-
-    `kept_for_s`: for so many seconds a payment is still looked for, by the database's clock; below 0 that time is over.
-    `state`: the order of the payment whose number it names, `leased`: the lease of that payment, if they were wanted.
-    """
-
-    id: str
-    channel_account: str
-    attempt: int
-    arm_no: int
-    evidence: Evidence
-    is_hint: bool
-    received_at: datetime
-    is_handled: bool
-    kept_for_s: float = 0.0
-    grace_s: float = 0.0
-    state: OrderState | None = None
-    leased: Leased | None = None
-
-    @property
-    def named(self) -> tuple[OrderState, Payment] | None:
-        """The order in `state`, and the payment of ours that the callback names by our own number."""
-        key = PaymentKey(self.channel_account, self.evidence.out_trade_no)
-        payment = None if self.state is None else self.state.payment(key)
-        is_ours = payment is not None and payment.origin is Origin.OURS
-        return (self.state, payment) if self.state is not None and payment is not None and is_ours else None
 
 
 class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +27,6 @@ class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     count: int
 
-
-COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
-          handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled,
-          extract(epoch FROM coalesce(kept_until, received_at + interval '1 day') - clock_timestamp())::float8
-          AS kept_for_s"""
 
 _OPEN = "handled_at IS NULL AND dead_at IS NULL"
 _IS_OPEN = "coalesce(handled_at, dead_at) IS NULL"
@@ -183,7 +144,7 @@ async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[
     """The other stored callbacks of the account that name the payment by one of these numbers."""
     rows = await db.fetch(_FIND_MESSAGES, callback.channel_account, list(numbers), callback.id)
     return tuple(
-        Message(evidence=_evidence_decoder.decode(row["evidence"]), received_at=row["received_at"]) for row in rows
+        Message(evidence=evidence_decoder.decode(row["evidence"]), received_at=row["received_at"]) for row in rows
     )
 
 
@@ -218,16 +179,6 @@ async def walk_due(db: Database, *, from_s: float | None = None, until_s: float)
         yield [DueRow(str(row["id"]), row["arm_no"], row["delay_s"]) for row in rows]
 
 
-def belongs_to(account: str, notification_id: str) -> str:
-    """The name that a callback's sealed body is bound to."""
-    return f"callback {account} {notification_id}"
-
-
 def _stored(row: object) -> StoredCallback:
     fields = dict(row)  # type: ignore[call-overload]  # a Record is a mapping, and says so in no type
     return stored_callback(fields)
-
-
-def stored_callback(fields: dict[str, Any]) -> StoredCallback:
-    """The callback of a row with `COLUMNS`."""
-    return StoredCallback(**fields | {"evidence": _evidence_decoder.decode(fields["evidence"])})

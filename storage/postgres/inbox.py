@@ -1,5 +1,5 @@
 """Storing callbacks before they are acknowledged, in one statement with what their handling begins with: the order that
-each is about, and the lease of its payment. Reading and ending them: `callbacks`.
+each is about, and the lease of its payment. Claiming and ending them: `callbacks`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from hashlib import sha256
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from core.evidence import Evidence
-from core.order import CaseReason, PaymentKey, PendingKind
-from storage.postgres.callbacks import COLUMNS, StoredCallback, belongs_to, stored_callback
+from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PendingKind
 from storage.postgres.database import Database, document, storable
 from storage.postgres.gathered import Gathered, columns
 from storage.postgres.leases import FREE
@@ -22,8 +22,15 @@ from storage.postgres.orders import _STATE, _order_state
 from storage.postgres.pending import Leased
 from storage.sealing import Sealer
 
+evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
+
 LOCK_WAIT = "15ms"
 """A copy that somebody else has locked is found by halving: six waits of a hundred callbacks, not a second of each."""
+
+COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint, received_at,
+          handled_at IS NOT NULL OR dead_at IS NOT NULL AS is_handled,
+          extract(epoch FROM coalesce(kept_until, received_at + interval '1 day') - clock_timestamp())::float8
+          AS kept_for_s"""
 
 _LEASE = ("number", "kind", "order_no", "arm_no", "at")
 
@@ -91,6 +98,35 @@ _OPENED = """, opened AS (
 )"""
 
 _STORE_UNREADABLE = _STORE.replace("-- OPENED", _OPENED)
+
+
+class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the inbox, with what its handling needs.
+
+    `kept_for_s`: for so many seconds a payment is still looked for, by the database's clock; below 0 that time is over.
+    `state`: the order of the payment whose number it names, `leased`: the lease of that payment, if they were wanted.
+    """
+
+    id: str
+    channel_account: str
+    attempt: int
+    arm_no: int
+    evidence: Evidence
+    is_hint: bool
+    received_at: datetime
+    is_handled: bool
+    kept_for_s: float = 0.0
+    grace_s: float = 0.0
+    state: OrderState | None = None
+    leased: Leased | None = None
+
+    @property
+    def named(self) -> tuple[OrderState, Payment] | None:
+        """The order in `state`, and the payment of ours that the callback names by our own number."""
+        key = PaymentKey(self.channel_account, self.evidence.out_trade_no)
+        payment = None if self.state is None else self.state.payment(key)
+        is_ours = payment is not None and payment.origin is Origin.OURS
+        return (self.state, payment) if self.state is not None and payment is not None and is_ours else None
 
 
 class _Received(NamedTuple):
@@ -193,3 +229,13 @@ def _stored(fields: dict[str, Any]) -> StoredCallback:
             leased_at=lease["at"],
         )
     return replace(callback, state=None if state is None else _order_state(state), leased=leased)
+
+
+def stored_callback(fields: dict[str, Any]) -> StoredCallback:
+    """The callback of a row with `COLUMNS`."""
+    return StoredCallback(**fields | {"evidence": evidence_decoder.decode(fields["evidence"])})
+
+
+def belongs_to(account: str, notification_id: str) -> str:
+    """The name that a callback's sealed body is bound to."""
+    return f"callback {account} {notification_id}"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.decision import Outcome
+from core.decision import Decision, Handled, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.lifecycle import (
     CallbackPlan,
@@ -13,8 +13,9 @@ from core.lifecycle import (
     is_verified_unpaid,
     on_query,
     plan_callback,
+    with_end,
 )
-from core.order import PaymentStatus
+from core.order import PaymentKey, PaymentStatus
 from tests.core.states import ALIPAY, RULES, a_payment, a_state, an_order, paid_payment
 
 _KEY: dict[str, Any] = {"channel_account": "alipay", "out_trade_no": "alipay-000001"}
@@ -127,3 +128,19 @@ def test_money_after_our_capture_pays_the_order() -> None:
 def test_a_mismatch_of_a_paid_payment_is_queried_although_callbacks_are_trusted() -> None:
     plan = plan_callback(paid_payment(), OTHER_AMOUNT, trusts_callback=True)
     assert (plan.queries, plan.differs) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("decision", "answer", "handled"),
+    [
+        (Decision(outcome=Outcome.PAID), PAID, Handled(id="c-1", outcome=Outcome.PAID)),
+        (Decision(outcome=Outcome.UNCLEAR), UNCLEAR, None),
+        (Decision(outcome=Outcome.STILL_OPEN), UNPAID, None),
+        (Decision(outcome=Outcome.CAPTURE_REQUESTED, capture=(PaymentKey("alipay", "alipay-000001"),)), PAID, None),
+    ],
+)
+def test_a_decision_ends_the_callback_whose_work_it_is(
+    decision: Decision, answer: Evidence, handled: Handled | None
+) -> None:
+    """A genuine *paid* that is not confirmed is not done; a capture has a result of its own."""
+    assert with_end(decision, QUERY, PAID, answer, callback_id="c-1").handled == handled

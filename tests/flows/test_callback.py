@@ -21,7 +21,8 @@ from core.errors import (
 from core.jobs import Lane
 from core.order import OrderStatus, PaymentStatus
 from core.settings import Settings
-from flows.callback import compensate_callback, receive_callback
+from flows.callback import receive_callback
+from flows.compensation import compensate_callback
 from flows.parked import drain_parked
 from flows.query import query_scheduled
 from runtime.accounts import Account

@@ -14,7 +14,8 @@ from core.errors import ChannelRefused, ChannelUnavailable
 from core.evidence import Source
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PublicStatus, public_status
 from flows.ask import query_now
-from flows.callback import compensate_callback, receive_callback
+from flows.callback import receive_callback
+from flows.compensation import compensate_callback
 from flows.place import PaymentRequest, place_order
 from flows.query import query_scheduled
 from flows.refund import refund_scheduled

@@ -11,7 +11,7 @@ from core.decision import Outcome
 from core.errors import ChannelUnavailable
 from core.evidence import COMBINED, Paid, Unclear
 from core.order import OWN_NUMBER, CaseReason, OrderState, OrderStatus
-from flows.callback import compensate_callback
+from flows.compensation import compensate_callback
 from flows.parked import drain_parked
 from flows.place import PaymentRequest, Watch, new_number, place_order
 from simulator.kernel.ledger import Payment as LedgerPayment

@@ -25,9 +25,9 @@ from tests.servers import eventually
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
 
-STATEMENTS_MAX = 7
-WRITING_MAX = 7
-REDIS_COMMANDS_MAX = 78
+STATEMENTS_MAX = 6
+WRITING_MAX = 6
+REDIS_COMMANDS_MAX = 79
 
 OK = http_bytes(WireResponse(200, {}, b"ok"))
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+|DELETE FROM|FOR UPDATE)\b")

@@ -15,7 +15,7 @@ from core.admission import UNANSWERED_MAX, CallKind, Wait
 from core.decision import Outcome
 from core.errors import ChannelNotCalled, ChannelRefused
 from core.order import OrderState, OrderStatus
-from flows.callback import compensate_callback
+from flows.compensation import compensate_callback
 from flows.refresh import refresh_order
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending

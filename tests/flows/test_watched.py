@@ -10,7 +10,7 @@ from core.decision import Outcome
 from core.errors import InvalidRequest, NumberTaken
 from core.evidence import Evidence, Paid, Unpaid
 from core.order import OrderState, OrderStatus, Payment, PaymentKey
-from flows.callback import compensate_callback
+from flows.compensation import compensate_callback
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from simulator.kernel.faults import FaultProfile
 from simulator.kernel.ledger import Payment as LedgerPayment

@@ -38,8 +38,6 @@ CALLBACK = {
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.postgres.door.transition._commit:before",
     "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
-    "before_marking_handled": "storage.postgres.callbacks.finish:before",
-    "after_marking_handled": "storage.postgres.callbacks.finish:after",
     "before_acknowledgement": "channels.sandbox.adapter.Sandbox.acknowledge:before",
     "after_acknowledgement": "api.http.asgi.App._note:before",
 }
@@ -55,7 +53,6 @@ COMPENSATION = {
     "claimed": "storage.postgres.callbacks.claim:after",
     "leased": "flows.callback.wait_for_lease:after",
     "after_commit": "flows.callback.query_now:after",
-    "after_marking_handled": "storage.postgres.callbacks.finish:after",
 }
 CLOSE = {
     "deadline_moved": "flows.close.commit_decision:after",

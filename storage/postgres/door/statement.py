@@ -205,6 +205,19 @@ inserted_observations AS (
            order_no text, kind text, by text, channel_account text, out_trade_no text, note text, needs_change boolean)
      WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
 ),
+-- As pending rows without a change: a decision that lost the race ends no callback.
+callback_rows AS MATERIALIZED (
+    SELECT r.*
+      FROM document, jsonb_to_recordset(d->'callbacks') AS r(
+           operation text, id uuid, outcome text, order_no text, needs_change boolean)
+     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
+),
+handled_callbacks AS (
+    UPDATE callbacks c
+       SET handled_at = clock_timestamp(), outcome = r.outcome, leased_until = NULL
+      FROM callback_rows r
+     WHERE r.operation = 'update' AND c.id BETWEEN r.id AND r.id AND c.handled_at IS NULL
+),
 scheduled_pending AS (SELECT * FROM inserted_pending UNION ALL SELECT * FROM updated_pending)
 SELECT json_build_object(
     'changed_orders', coalesce((SELECT json_object_agg(order_no, version) FROM changed_orders), '{{}}'),

@@ -182,7 +182,7 @@ async def _write(db: Database, commits: Sequence[_Commit], text: str) -> _Writte
 
 
 def _has_effect(decision: Decision) -> bool:
-    return bool(decision.change or decision.rearm or decision.drop or decision.observation)
+    return bool(decision.change or decision.rearm or decision.drop or decision.observation or decision.handled)
 
 
 # -- the document of the statement -------------------------------------------------------------------------------------
@@ -204,6 +204,7 @@ def _document(commits: Sequence[_Commit]) -> dict[str, list[_Row]]:
         "disputes": [msgspec.structs.asdict(dispute) for change in changes for dispute in change.disputes],
         "notifications": [_notification(change) for change in changes if change.notification is not None],
         "observations": [row for decision in decisions for row in _observations(decision)],
+        "callbacks": [row for decision in decisions for row in _callbacks(decision)],
     }
 
 
@@ -269,6 +270,13 @@ def _notification(change: Change) -> _Row:
     assert change.notification is not None, "called only for changes that have one"
     row = msgspec.structs.asdict(change.notification)
     return row | {"order_no": change.order.order_no, "version": change.order.version}
+
+
+def _callbacks(decision: Decision) -> Iterable[_Row]:
+    if decision.handled is not None:
+        order_no = None if decision.change is None else decision.change.order.order_no
+        row = {"operation": "update", "order_no": order_no, "needs_change": order_no is not None}
+        yield msgspec.structs.asdict(decision.handled) | row
 
 
 def _observations(decision: Decision) -> Iterable[_Row]:

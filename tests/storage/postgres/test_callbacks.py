@@ -13,7 +13,6 @@ from core.evidence import Evidence
 from core.order import CaseReason
 from storage.postgres.callbacks import (
     CallbackCount,
-    StoredCallback,
     claim,
     claim_overdue,
     count_callback,
@@ -25,7 +24,7 @@ from storage.postgres.callbacks import (
     walk_due,
 )
 from storage.postgres.database import Database
-from storage.postgres.inbox import insert_callback
+from storage.postgres.inbox import StoredCallback, insert_callback
 from storage.postgres.leases import DueRow
 from storage.postgres.orders import find_now
 from tests.sealed import SEALER, raw_callbacks

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
 from storage.postgres import gathered, inbox, notifications, pending
-from storage.postgres.callbacks import StoredCallback
 from storage.postgres.database import Database
 from storage.postgres.gathered import Gathered
+from storage.postgres.inbox import StoredCallback
 from tests.sealed import SEALER
 from tests.servers import eventually
 from tests.storage.postgres.tools import commit_evidence, connected, count, number, opened, paid, placed

@@ -4,14 +4,29 @@ import asyncio
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
-from core.order import PaymentStatus
+from core.decision import Decision, Handled, Outcome
+from core.errors import ConflictsExhausted
+from core.evidence import Unpaid
+from core.order import OrderState, PaymentStatus
 from storage.postgres import callbacks, pending
-from storage.postgres.callbacks import StoredCallback
 from storage.postgres.database import Database
-from storage.postgres.inbox import insert_callback
+from storage.postgres.door.transition import transition
+from storage.postgres.inbox import StoredCallback, insert_callback
 from tests.sealed import SEALER
-from tests.storage.postgres.tools import commit_evidence, number, paid, placed
+from tests.storage.postgres.tools import (
+    DecideThere,
+    commit_evidence,
+    decide_evidence,
+    get_state,
+    moved,
+    noted,
+    number,
+    paid,
+    placed,
+    unpaid,
+)
 
 
 async def store(
@@ -99,3 +114,51 @@ async def test_a_payment_that_a_stranger_has_locked_is_not_waited_for(db: Databa
         await stranger.close()
     assert stored.leased is None
     assert stored.state is not None
+
+
+# -- ended by the statement of a decision ------------------------------------------------------------------------------
+
+
+async def is_handled(db: Database, stored: StoredCallback) -> bool:
+    return bool(await db.fetchval("SELECT handled_at IS NOT NULL FROM callbacks WHERE id = $1::uuid", stored.id))
+
+
+def ending(stored: StoredCallback, decide: DecideThere) -> DecideThere:
+    """The decision, which ends this callback."""
+    return lambda state: replace(decide(state), handled=Handled(id=stored.id, outcome=Outcome.PAID))
+
+
+async def test_a_decision_that_wins_ends_its_callback_in_the_same_statement(db: Database) -> None:
+    await placed(db, "A-1")
+    stored = await store(db, "A-1")
+    await moved(db, "A-1", ending(stored, decide_evidence("A-1", paid("A-1"))))
+    assert await is_handled(db, stored)
+    assert await callbacks.finish(db, stored.id, "paid") is False
+
+
+@pytest.mark.parametrize("evidence", [unpaid("A-1"), None])
+async def test_a_decision_without_a_change_ends_its_callback_too(db: Database, evidence: Unpaid | None) -> None:
+    await placed(db, "A-1")
+    stored = await store(db, "A-1")
+    decide = decide_evidence("A-1", evidence) if evidence else lambda _: Decision(outcome=Outcome.NOTHING_NEW)
+    committed = await moved(db, "A-1", ending(stored, decide))
+    assert committed.version is None
+    assert await is_handled(db, stored)
+
+
+async def test_a_decision_that_loses_the_race_ends_no_callback_until_it_is_made_again(db: Database) -> None:
+    await placed(db, "A-1")
+    stored, stale = await store(db, "A-1"), await get_state(db, "A-1")
+    await moved(db, "A-1", noted)
+
+    def decide(state: OrderState | None) -> Decision:
+        assert state is not None
+        if state.order.version != stale.order.version:
+            raise ConflictsExhausted("the second try of this test is not made")
+        return ending(stored, noted)(state)
+
+    with pytest.raises(ConflictsExhausted):
+        await transition(db, "A-1", decide, known=stale)
+    assert not await is_handled(db, stored)
+    await moved(db, "A-1", ending(stored, noted))
+    assert await is_handled(db, stored)

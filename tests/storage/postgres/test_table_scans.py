@@ -10,9 +10,9 @@ import pytest
 from core.lifecycle import on_deadline
 from core.order import OrderStatus, deadline_key
 from storage.postgres import callbacks, database, inbox, notifications, pending, refunds, retention
-from storage.postgres.callbacks import StoredCallback
 from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
+from storage.postgres.inbox import StoredCallback
 from storage.postgres.orders import (
     find_named_payment,
     find_state,

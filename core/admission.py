@@ -96,6 +96,16 @@ class Admission(Protocol):
         """Breakers of these accounts that are open, or wait for the result of their probe. Never raises."""
         ...
 
+    def count_with_older(self, *, are_there: bool) -> None:
+        """Whether processes of the release before run: calls count where those count theirs, too."""
+        ...
+
+    async def learn(self, accounts: Iterable[str]) -> None:
+        """Get to know accounts before their first call, so that it notices when calls of theirs were forgotten. Never
+        raises.
+        """
+        ...
+
 
 RATE_WITH_SHARES_MIN = 3
 

@@ -64,6 +64,7 @@ async def beat_once(resources: Resources, beats: Beats) -> int:
     seen = await processes.beat(resources.db, beats.name)
     gone = beats.gone(seen.others) + beats.rename_after_restart(seen.server_began_at)
     resources.db.process = beats.name
+    resources.admission.count_with_older(are_there=seen.protocol < processes.PROTOCOL)
     if not gone:
         return 0
     armed = [job_of(row) for row in await pending.take_over(resources.db, gone)]

@@ -150,6 +150,7 @@ class Accounts:
         Raises as `all_enabled`.
         """
         accounts = await self.all_enabled()
+        await self._admission.learn(account.config.name for account in accounts)
         results = await asyncio.gather(*map(_keep_current, accounts), return_exceptions=True)
         failed = 0
         for account, error in zip(accounts, results, strict=True):

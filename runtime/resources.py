@@ -89,7 +89,7 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         transport = await stack.enter_async_context(
             Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)
         )
-        admission = SharedAdmission(redis, processes=settings.processes)
+        admission = SharedAdmission(redis, processes=settings.processes, has_older=True)
         rules = Rules(backoff=settings.backoff(), payable_margin_s=settings.payable_margin_s)
         queue = DelayQueue(redis, horizon_s=settings.arm_horizon_s)
         yield Resources(

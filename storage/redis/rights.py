@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from core.jobs import Lane
-from storage.redis.admission.script import PREFIX
+from storage.redis.admission.names import names_of
 from storage.redis.changes import CHANNEL
 from storage.redis.checks import IDENTITY_KEY
 from storage.redis.client import redis_errors
@@ -58,10 +58,11 @@ def _of_queues() -> list[Command]:
 
 
 def _of_admission() -> list[Command]:
-    calls, breaker, unanswered = (f"{PREFIX}{_CHECKED}:{name}" for name in ("calls", "breaker", "unanswered"))
+    names = names_of("check")
+    calls, breaker, unanswered = names.of("calls", "breaker", "unanswered")
     return [
-        ("GET", PREFIX + "generation"),
-        ("PTTL", PREFIX + "quiet"),
+        ("GET", names.generation),
+        ("PTTL", names.quiet),
         ("ZRANGEBYSCORE", calls, 0, 1),
         ("ZREMRANGEBYSCORE", calls, 0, 1),
         ("PEXPIRE", calls, _LIMIT_MS),

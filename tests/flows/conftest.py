@@ -268,6 +268,7 @@ async def running() -> AsyncIterator[tuple[str, Simulation]]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def resources(settings: Settings) -> AsyncIterator[Resources]:
     async with open_resources(settings) as opened:
+        opened.admission.count_with_older(are_there=False)
         yield opened
 
 

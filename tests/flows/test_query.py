@@ -121,7 +121,7 @@ async def test_unanswered_queries_open_the_breaker_and_a_response_closes_it(harn
     assert await harness.run_query_job(state) is Outcome.NOT_YET
     assert harness.call_count() == UNANSWERED_MAX
 
-    breaker = "nodrop:{admission}:main:breaker:query"
+    breaker = "nodrop:{admission:main}:breaker:query"
     # Its time is over: the next query is a probe.
     await harness.resources.redis.execute_command("HSET", breaker, "until", "1")  # type: ignore[no-untyped-call]
     assert await harness.run_query_job(state) is Outcome.STILL_OPEN

@@ -89,6 +89,12 @@ class CountingAdmission:
         del accounts
         return []
 
+    def count_with_older(self, *, are_there: bool) -> None:
+        del are_there
+
+    async def learn(self, accounts: object) -> None:
+        del accounts
+
 
 async def test_a_further_request_of_a_call_waits_for_the_rate_and_reports_its_end(harness: FlowHarness) -> None:
     account = (await harness.resources.accounts.get("main")).config
@@ -128,7 +134,7 @@ async def test_every_request_of_a_call_is_admitted(harness: FlowHarness) -> None
     order = await there.placed_order()
     account = await harness.resources.accounts.get(there.name)
     account.channel._api._token = ""  # type: ignore[attr-defined]
-    keys = [f"nodrop:{{admission}}:{there.name}:{name}" for name in ("fresh", "scheduled")]
+    keys = [f"nodrop:{{admission:{there.name}}}:{name}" for name in ("fresh", "scheduled")]
     before = [await harness.resources.redis.zcard(key) for key in keys]
     await there.query(order)
     after = [await harness.resources.redis.zcard(key) for key in keys]

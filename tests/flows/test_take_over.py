@@ -190,3 +190,17 @@ async def test_a_process_that_is_gone_is_forgotten(harness: FlowHarness) -> None
     await leased_by_killed_worker(harness, await harness.placed_order())
     await beat_until_gone(harness)
     assert (await processes.beat(harness.resources.db, "third")).others == {"alive": STILL_BEATS + 1}
+
+
+async def test_calls_count_under_older_names_while_a_process_of_the_release_before_beats(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(harness.resources.admission, "count_with_older", lambda *, are_there: seen.append(are_there))
+    db, beats = harness.resources.db, Beats("new")
+    await beat_once(harness.resources, beats)
+    await db.execute("INSERT INTO processes AS p (name) VALUES ('older')")
+    for _ in range(STILL_BEATS + 1):
+        await beat_once(harness.resources, beats)
+    await beat_once(harness.resources, beats)
+    assert seen == [False, *[True] * (STILL_BEATS + 1), False]

@@ -12,7 +12,7 @@ from core.admission import Urgency
 from simulator.oracle.work import bounded_load
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.admission.local import WINDOW_S
-from storage.redis.admission.script import PREFIX
+from storage.redis.admission.names import names_of
 from tests.scenarios.scenario import ARRIVAL_WINDOW_S, SLOW_RATE_PER_S, Scenario
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
@@ -64,7 +64,7 @@ async def recorded_reservations(redis: Redis, account: str) -> AsyncIterator[dic
         while not stop.is_set():
             kept: dict[bytes, float] = {}
             for urgency in Urgency:
-                kept |= dict(await redis.zrange(f"{PREFIX}{account}:{urgency}", 0, -1, withscores=True))
+                kept |= dict(await redis.zrange(names_of(account).of(urgency)[0], 0, -1, withscores=True))
             seconds, micros = await redis.time()  # after them, so that none of them has left the window since
             for name, at in list(reservations.items()):
                 if name.encode() not in kept and at > seconds + micros / 1e6 - WINDOW_S:

@@ -71,6 +71,12 @@ class LocalAdmission:
             if not breaker.is_closed
         ]
 
+    def count_with_older(self, *, are_there: bool) -> None:
+        """Implement the Protocol: `processes` are those of both releases."""
+
+    async def learn(self, accounts: Iterable[str]) -> None:
+        """Implement the Protocol: nothing is shared here."""
+
     def try_admit(
         self, account: str, rate_per_s: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool = False
     ) -> Admitted | Wait:

@@ -1,23 +1,10 @@
-"""Keys and Lua of `storage.redis.admission.shared`: log of calls of each account, and a breaker for each kind of them.
-
-    nodrop:{admission}:generation         time when Redis was last found empty
-    nodrop:{admission}:quiet              exists while no call is admitted
-    nodrop:{admission}:<account>:fresh    sorted set: reservation → end of its call, Unix milliseconds by Redis's clock;
-                                          while it is under way, the latest end that is waited for
-                                          (…:scheduled and …:refresh likewise; background calls are in refresh,
-                                          those for strangers in fresh)
-    nodrop:{admission}:<account>:asked           exists while the share of fresh calls is kept
-    nodrop:{admission}:<account>:background      time at which the next background call may be made
-    nodrop:{admission}:<account>:queue           time at which the next refused background call may return
-    nodrop:{admission}:<account>:stranger        time at which the next call for a stranger may be made
-    nodrop:{admission}:<account>:line:<kind>     time at which the next refused scheduled call may return
-    nodrop:{admission}:<account>:breaker:<kind>  hash: until, length, probe; missing: closed
-    nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
-
-One hash tag for all: they stay in one slot of a cluster.
+"""Lua of `storage.redis.admission.shared`: the log of calls of each account, and a breaker for each kind of them. Its
+keys are in `names`.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 from core.admission import (
     FLIGHT_S,
@@ -32,8 +19,6 @@ from core.admission import (
 )
 from storage.redis.admission.local import WINDOW_S
 from storage.redis.client import Script
-
-PREFIX = "nodrop:{admission}:"
 
 PROBE_GAP_S = 1.0
 """Least time between two probes for a Redis that is down, so that only one call per gap waits for a time-out."""
@@ -73,7 +58,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 #       background, queue, asked, stranger
 # ARGV: number of the urgency, rate, share, reservation, known generation or '', was data lost, may it pass the breaker
 # Returns the reason for a refusal or '', the wait in ms, the generation
-ADMIT = Script(
+_ADMIT = (
     _HEAD
     + """
 -- A full server refuses this, which changes nothing. Once a script has removed something it may write even there, and
@@ -186,6 +171,18 @@ end
 return {'', 0, generation}
 """
 )
+
+
+ACCOUNTS_MAX = 1000
+
+
+@lru_cache(ACCOUNTS_MAX)
+def admit_script(memory: str) -> Script:
+    """The script for the keys that begin so. Each has a text of its own: a server that has lost its data has lost its
+    scripts too, and whoever calls an account first after that is to notice, also when others called other accounts.
+    """
+    return Script(f"{_ADMIT}-- {memory}")
+
 
 # KEYS: breaker, unanswered, log of fresh, of scheduled, of refresh
 # ARGV: whether the channel answered, '' if it was not called, `ENDED`; reservation or ''

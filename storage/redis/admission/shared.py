@@ -7,24 +7,29 @@ channel, however late the process, the network or the channel is. It is admitted
 Calls that Redis forgot (a flush, a restart, a failover) still count at the channel. So the process that notices makes
 all processes wait until the forgotten calls are older than a second. Without Redis `LocalAdmission` takes over; at each
 change between the two this process makes no call as long as their calls could add up.
+
+While processes of the release before run, each call is reserved and reported under their names too, so all processes
+together stay within the rate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
+from math import inf
 from secrets import token_hex
 from typing import NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 
-from core.admission import OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
+from core.admission import FLIGHT_S, OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
-from storage.redis.admission.script import ADMIT, ENDED, PREFIX, PROBE_GAP_S, REPORT, RETURN_S
+from storage.redis.admission.names import Names, names_of, older_names_of
+from storage.redis.admission.script import ENDED, PROBE_GAP_S, REPORT, RETURN_S, admit_script
 from storage.redis.client import Call, Patience, RedisLink, redis_errors
 
 SLOW_S = 0.1
@@ -59,16 +64,28 @@ _PROBE = _Wanted("-", 1_000_000, CallKind.QUERY, Urgency.REFRESH, past_breaker=T
 
 
 class SharedAdmission:
-    """Implements `core.admission.Admission`. `processes` share the rate while Redis is down."""
+    """Implements `core.admission.Admission`. `processes` share the rate while Redis is down.
 
-    def __init__(self, redis: Redis, *, processes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    `has_older`: processes of the release before may run, until `count_with_older` says more.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        processes: int,
+        has_older: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = redis
         self._clock = clock
         self._local = LocalAdmission(processes, clock=clock)
         self._link = RedisLink("admission")
         self._quiet_until = 0.0
         self._probe_at = 0.0
-        self._generation = ""
+        self._older_until = inf if has_older else 0.0
+        self._has_seen_older = False
+        self._generations: dict[str, str] = {}
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._slow_count = 0
         self._name = token_hex(6)
@@ -111,12 +128,40 @@ class SharedAdmission:
             with redis_errors():
                 async with Patience(REDIS_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
                     for account, kind in wanted:
-                        pipe.exists(f"{PREFIX}{account}:breaker:{kind}")
+                        pipe.exists(*names_of(account).of(f"breaker:{kind}"))
                     found = await pipe.execute()
             return [breaker for breaker, is_there in zip(wanted, found, strict=True) if is_there]
 
         through_redis = await self._through_redis(read)
         return await self._local.open_breakers(accounts) if through_redis is None else through_redis
+
+    def count_with_older(self, *, are_there: bool) -> None:
+        """Implement the Protocol. Calls of the last of them, should it have been killed, count on for a time."""
+        if are_there:
+            self._has_seen_older, self._older_until = True, inf
+        elif self._older_until == inf:
+            self._older_until = self._clock() + (FLIGHT_S + WINDOW_S if self._has_seen_older else 0.0)
+
+    async def learn(self, accounts: Iterable[str]) -> None:
+        """Implement the Protocol: a generation that has changed shows that Redis has forgotten calls."""
+        keys = [key for name in accounts if (key := names_of(name).generation) not in self._generations]
+
+        async def read() -> list[bytes | None]:
+            with redis_errors():
+                async with Patience(REDIS_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                    for key in keys:
+                        pipe.get(key)
+                    return list(await pipe.execute())
+
+        generations = await self._through_redis(read) if keys else None
+        for key, generation in zip(keys, generations or (), strict=False):
+            if generation is not None:
+                self._generations.setdefault(key, generation.decode("ascii", errors="replace"))
+
+    def _names(self, account: str) -> list[Names]:
+        """Where a call is counted: under the older names first, for all processes share those."""
+        own = names_of(account)
+        return [older_names_of(account), own] if self._clock() < self._older_until else [own]
 
     async def _send_report(self, account: str, kind: CallKind, reservation: str, result: str) -> bool:
         """Whether Redis has it."""
@@ -124,7 +169,8 @@ class SharedAdmission:
         async def send() -> bool:
             with redis_errors():
                 async with Patience(REDIS_TIMEOUT_S):
-                    await REPORT.run(self._redis, _report_call(account, kind, reservation, result))
+                    calls = [_report_call(names, kind, reservation, result) for names in self._names(account)]
+                    await REPORT.run_all(self._redis, calls)
             return True
 
         return await self._through_redis(send) is not None
@@ -158,25 +204,36 @@ class SharedAdmission:
         """Reserve a call in the log. One that never reports its end counts for `FLIGHT_S` longer."""
         number = next(self._numbers)
         reservation = f"{self._name}:{number}"
-        reason, wait_s, waited_s = await self._run(wanted, reservation)
-        self._slow_count = self._slow_count + 1 if waited_s > SLOW_S else 0
-        if self._slow_count >= SLOW_MAX:
-            self._slow_count = 0
-            raise RedisUnavailable("reservations take too long")
-        if reason:
-            return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
+        names = self._names(wanted.account)
+        for tried, each in enumerate(names):
+            reason, wait_s, waited_s = await self._run(each, wanted, reservation)
+            self._slow_count = self._slow_count + 1 if waited_s > SLOW_S else 0
+            if self._slow_count >= SLOW_MAX:
+                self._slow_count = 0
+                raise RedisUnavailable("reservations take too long")
+            if reason:
+                await self._give_back(names[:tried], wanted.kind, reservation)
+                return Wait(wait_s if wanted.urgency in OF_JOBS else _spread(wait_s, number), reason)
         return Admitted(reservation)
 
-    async def _run(self, wanted: _Wanted, reservation: str) -> tuple[str, float, float]:
+    async def _give_back(self, names: Sequence[Names], kind: CallKind, reservation: str) -> None:
+        if names:
+            with redis_errors():
+                async with Patience(REDIS_TIMEOUT_S):
+                    await REPORT.run_all(self._redis, [_report_call(each, kind, reservation, "") for each in names])
+
+    async def _run(self, names: Names, wanted: _Wanted, reservation: str) -> tuple[str, float, float]:
         """Return the reason for a refusal or '', the seconds to wait, and the seconds that Redis took."""
-        call = partial(_admit_call, wanted, reservation=reservation, generation=self._generation)
+        generation = self._generations.get(names.generation, "")
+        call = partial(_admit_call, names, wanted, reservation=reservation, generation=generation)
         # A server that no longer knows the script was restarted or replaced: the log may be incomplete.
-        is_lost = self._generation != ""
+        is_lost = generation != ""
+        script = admit_script(names.memory)
         with redis_errors():
             async with Patience(REDIS_TIMEOUT_S) as patience:
-                result = await ADMIT.run(self._redis, call(is_lost=False), if_unknown=call(is_lost=is_lost))
+                result = await script.run(self._redis, call(is_lost=False), if_unknown=call(is_lost=is_lost))
         reason, wait_ms, generation = result
-        self._generation = bytes(generation).decode("ascii", errors="replace")
+        self._generations[names.generation] = bytes(generation).decode("ascii", errors="replace")
         return bytes(reason).decode(), int(wait_ms) / 1000, patience.waited_s
 
     async def _probe_redis(self) -> None:
@@ -186,7 +243,7 @@ class SharedAdmission:
             return
         self._probe_at = sent_at + PROBE_GAP_S
         try:
-            _, _, waited_s = await self._run(_PROBE, self._name)
+            _, _, waited_s = await self._run(names_of(_PROBE.account), _PROBE, self._name)
         except RedisUnavailable:
             return
         if waited_s <= SLOW_S:
@@ -205,17 +262,17 @@ def _spread(wait_s: float, number: int) -> float:
     return wait_s * (1 + SPREAD * (number * 0.6180339887 % 1))
 
 
-def _admit_call(wanted: _Wanted, *, reservation: str, generation: str, is_lost: bool) -> Call:
-    """Keys and arguments of `ADMIT`. `generation`: the last seen, or ''."""
-    names = (f"breaker:{wanted.kind}", f"line:{wanted.kind}", *_URGENCIES[:4], "queue", "asked", Urgency.STRANGER)
-    keys = [PREFIX + "generation", PREFIX + "quiet", *(f"{PREFIX}{wanted.account}:{name}" for name in names)]
+def _admit_call(names: Names, wanted: _Wanted, *, reservation: str, generation: str, is_lost: bool) -> Call:
+    """Keys and arguments of `admit_script`. `generation`: the last seen, or ''."""
+    of_kind = (f"breaker:{wanted.kind}", f"line:{wanted.kind}")
+    keys = names.of(*of_kind, *_URGENCIES[:4], "queue", "asked", Urgency.STRANGER)
     urgency_number = _URGENCIES.index(wanted.urgency) + 1
     limits = (urgency_number, wanted.rate, kept_share(wanted.rate))
-    return keys, [*limits, reservation, generation, int(is_lost), int(wanted.past_breaker)]
+    flags = (int(is_lost), int(wanted.past_breaker))
+    return [names.generation, names.quiet, *keys], [*limits, reservation, generation, *flags]
 
 
-def _report_call(account: str, kind: CallKind, reservation: str, result: str) -> Call:
+def _report_call(names: Names, kind: CallKind, reservation: str, result: str) -> Call:
     """Keys and arguments of `REPORT`."""
-    names = (f"breaker:{kind}", f"unanswered:{kind}", Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH)
-    keys = [f"{PREFIX}{account}:{name}" for name in names]
-    return keys, [result, reservation]
+    of_kind = (f"breaker:{kind}", f"unanswered:{kind}")
+    return names.of(*of_kind, Urgency.FRESH, Urgency.SCHEDULED, Urgency.REFRESH), [result, reservation]

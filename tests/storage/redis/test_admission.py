@@ -22,7 +22,7 @@ from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
 
 FRESH, SCHEDULED, REFRESH, BACKGROUND, STRANGER = Urgency
 QUERY, CREATE = CallKind.QUERY, CallKind.CREATE
-KEY = "nodrop:{admission}:shop:"
+KEY = "nodrop:{admission:shop}:"
 
 
 class Clock:
@@ -419,7 +419,7 @@ async def test_after_a_flush_no_call_is_admitted_until_the_forgotten_ones_are_ol
     assert await admitted(other, FRESH, rate=3, tries=1) == 1  # it has seen no generation before
     assert (await wait_of(shared, FRESH, rate=3)).reason == "redis_forgot"
     assert (await wait_of(other, FRESH, rate=3)).reason == "redis_forgot"
-    assert 1500 < await redis.pttl("nodrop:{admission}:quiet") <= 2101
+    assert 1500 < await redis.pttl(KEY + "quiet") <= 2101
 
 
 async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:
@@ -428,7 +428,7 @@ async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:
     for _ in range(20):
         await redis.flushall()
         assert await admitted(SharedAdmission(redis, processes=4), FRESH, rate=3, tries=1) == 1
-        generations.append(await redis.get("nodrop:{admission}:generation"))
+        generations.append(await redis.get(KEY + "generation"))
     assert len(set(generations)) == len(generations)
 
 
@@ -450,7 +450,7 @@ async def test_a_process_back_after_hours_does_not_stop_the_others_for_an_old_fl
     redis: Redis, shared: SharedAdmission
 ) -> None:
     await admitted(shared, FRESH, tries=1)
-    await redis.set("nodrop:{admission}:generation", await server_ms(redis) - 3_600_000)
+    await redis.set(KEY + "generation", await server_ms(redis) - 3_600_000)
     assert await admitted(shared, FRESH, tries=2) == 2
 
 

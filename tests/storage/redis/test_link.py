@@ -81,7 +81,7 @@ async def test_admission_is_local_while_it_is_lost_and_shared_again_after_both_w
         assert await reason() == "changing_over"
         now += RETURN_S
         assert await reason() == "admitted"
-        assert await redis.zcard("nodrop:{admission}:shop:scheduled") == 1
+        assert await redis.zcard("nodrop:{admission:shop}:scheduled") == 1
 
 
 async def test_reports_never_raise_and_open_the_local_breaker(server: FakeServer) -> None:

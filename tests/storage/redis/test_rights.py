@@ -128,7 +128,7 @@ async def use_everywhere(redis: ArqRedis, server: Server) -> None:
             await admission.admit("shop", 5, CallKind.QUERY, urgency)
     for _ in range(UNANSWERED_MAX):
         await admission.report("shop", CallKind.QUERY, answered=False)
-    server.admin.hset("nodrop:{admission}:shop:breaker:query", "until", "1")
+    server.admin.hset("nodrop:{admission:shop}:breaker:query", "until", "1")
     await admission.report("shop", CallKind.QUERY, answered=False)  # the probe of a breaker that is half open
     await admission.report("shop", CallKind.QUERY, answered=True)
     for _ in range(2):
@@ -194,7 +194,7 @@ async def test_nothing_is_missing_of_a_documented_list(server: Server, user: str
             ("resetkeys", "~nodrop:*", "~arq:*{fresh-0}*", "~arq:*{queries-0}*"),
             "ZADD arq:queue:{notifications-0}:check",
         ),
-        (("resetkeys", "~arq:*"), "GET nodrop:{admission}:generation"),
+        (("resetkeys", "~arq:*"), "GET nodrop:{admission:check}:generation"),
     ],
 )
 async def test_a_missing_right_is_named(server: Server, rights: tuple[str, ...], name: str) -> None:

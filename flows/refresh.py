@@ -51,6 +51,8 @@ async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_
     if state is None:
         raise NotFound(f"order {order_no}")
     committed = await commit_decision(resources, order_no, partial(on_refresh, rules=resources.rules), known=state)
+    if not committed.decision.query:
+        return committed.state_after or state
     for key in committed.decision.query:
         payment = state.payment(key)
         if payment is not None:

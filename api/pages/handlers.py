@@ -123,10 +123,10 @@ async def refresh(context: Context, request: Request) -> Response:
         if wants_json:
             raise
         return _to_page(request)
-    await context.refreshes.refresh(state.order.order_no, wait_s=REFRESH_WAIT_S)
+    refreshed = await context.refreshes.refresh(state.order.order_no, wait_s=REFRESH_WAIT_S)
     if not wants_json:
         return _to_page(request)
-    return _status_response(context, await _find(context, request))
+    return _status_response(context, refreshed or await _find(context, request))
 
 
 async def stream(context: Context, request: Request) -> EventStream:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from core.jobs import Lane
 from core.order import OrderStatus
 from flows.notify import Notifier
+from flows.refresh import refresh_order
 from storage.redis.delay_queue import queue_name
 from tests.channels.wire import WireResponse, http_bytes, respond_with, serving
 from tests.flows.conftest import FlowHarness
@@ -110,3 +111,16 @@ async def test_a_lone_order_takes_few_round_trips(harness: FlowHarness, statemen
     assert len(counts.statements) - 1 <= STATEMENTS_MAX, str(counts)
     assert counts.writing <= WRITING_MAX, str(counts)
     assert counts.commands.total() <= REDIS_COMMANDS_MAX, str(counts)
+
+
+async def test_a_refresh_of_a_paid_order_reads_it_once(harness: FlowHarness, statements: list[str]) -> None:
+    """There is nothing to query, so what was read is the answer."""
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    await harness.receive("main", harness.callback(state.payments[0]))
+    await asyncio.sleep(0)
+    statements.clear()
+    refreshed = await refresh_order(harness.resources, state.order.order_no)
+    await asyncio.sleep(0)
+    assert refreshed.order.status is OrderStatus.PAID
+    assert len(statements) == 1, statements

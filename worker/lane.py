@@ -121,10 +121,6 @@ class LaneWorker:
         await self.record_health()
         return started
 
-    def nudge(self) -> None:
-        """Claim at once: a job was armed that may be due."""
-        self._nudge.set()
-
     def _free(self) -> int:
         """Return the number of jobs that may be claimed. None while more ends wait for Redis."""
         return self.max_jobs - len(self.running) if len(self._ended) <= self.max_jobs else 0

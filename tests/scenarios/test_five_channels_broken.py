@@ -85,7 +85,7 @@ async def test_worker_killed_during_its_upkeep(kill_scenario: Scenario, step: st
         await pay_all(scenario, orders)
         arguments = ("worker", "--at", step)
         async with Process("tests.scenarios.kill_at_step", *arguments, env=environ, log=tmp_path / "log") as worker:
-            assert await worker.wait(15) == -SIGKILL
+            assert await worker.wait(60) == -SIGKILL
 
     await scenario.until("paid", *orders.values())
 

@@ -22,6 +22,7 @@ from bench import (
     door,
     footprint,
     growth,
+    limit,
     merchants,
     orders,
     queries,
@@ -59,6 +60,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "usual": usual.measure,
         "growth": growth.measure,
         "queue": queue.measure,
+        "limit": limit.measure,
     }
 )
 _USUAL = Sizes()
@@ -115,6 +117,13 @@ _USUAL = Sizes()
     help="Jobs of the quickest in queue; slower ones have a part of them.",
 )
 @click.option(
+    "--requests",
+    type=click.IntRange(100, 1_000_000),
+    default=_USUAL.requests,
+    show_default=True,
+    help="Requests and calls of limit, whose orders are --orders.",
+)
+@click.option(
     "--queues",
     type=click.Choice(queue.NAMES),
     multiple=True,
@@ -140,8 +149,8 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
-    usual, growth or queue; by default all of them, in about an hour on two cores. Prints JSON on standard output and
-    a table on standard error. Exit code 1 if a benchmark failed.
+    usual, growth, queue or limit; by default all of them, in about an hour on two cores. Prints JSON on standard
+    output and a table on standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

@@ -25,5 +25,6 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 3
     limit_s: float = 30.0
     jobs: int = 100_000
+    requests: int = 20_000
     queues: tuple[str, ...] = ()
     profile: str = ""

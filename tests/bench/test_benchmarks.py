@@ -28,6 +28,7 @@ TINY = Sizes(
     channel_queries=3,
     channel_callbacks=2,
     jobs=100,
+    requests=100,
     queues=("lane", "lua_loop", "stock_arq"),
 )
 
@@ -60,6 +61,11 @@ FIGURES = {
         for name in ("order", "claim", "idle_sweep", "busy_sweep")
         for kind in ("analysed", "never", "grown")
     },
+    "limit": {
+        *(f"stored_{figure}" for figure in ("per_s", "cpu_web", "cpu_postgres")),
+        *("call_raw", "call_transport"),
+        *(f"door_{figure}" for figure in ("per_s", "cpu_postgres", "cpu_pgbench")),
+    },
     "merchants": {
         f"{prefix}{name}_p95" for prefix in ("", "without_redis_") for name in ("usual", "one_hangs", "hundred_hang")
     },
@@ -78,7 +84,7 @@ FIGURES = {
 }
 
 
-ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue", "limit"}
 """Benchmarks of all processes together."""
 
 

@@ -60,16 +60,20 @@ def redis_port(server_directory: Path) -> Iterator[int]:
 
 
 def test_what_passed_of_arqs_own_tests_still_passes(suite: tuple[Path, Path], redis_port: int) -> None:
-    passed, output = _run(*suite, redis_port)
+    """Some of them race the wall: those that fail beside others are run once more by themselves."""
+    passed, output = _run(*suite, redis_port, "tests")
+    if left := sorted(PASSING - passed):
+        again, output = _run(*suite, redis_port, *left)
+        passed |= again
     assert passed >= PASSING, f"lost: {sorted(PASSING - passed)}\n{output[-6000:]}"
 
 
-def _run(python: Path, directory: Path, redis_port: int) -> tuple[set[str], str]:
+def _run(python: Path, directory: Path, redis_port: int, *selected: str) -> tuple[set[str], str]:
     path = os.pathsep.join((str(ROOT), str(HERE / "plugins")))
     environ = {**os.environ, "PYTHONPATH": path, "ARQ_SUITE_REDIS_PORT": str(redis_port)}
     warnings = [word for warning in WARNINGS for word in ("-W", warning)]
     options = ("-p", "arq_adapter", "-p", "no:cacheprovider", "-q", "-rA", "--tb=short", "--timeout=60", *warnings)
-    command = [str(python), "-m", "pytest", *options, "tests"]
+    command = [str(python), "-m", "pytest", *options, *selected]
     result = subprocess.run(command, cwd=directory, env=environ, timeout=RUN_S, capture_output=True, check=False)
     output = result.stdout.decode(errors="replace") + result.stderr.decode(errors="replace")
     return {line.removeprefix("PASSED ") for line in output.splitlines() if line.startswith("PASSED ")}, output

@@ -79,10 +79,13 @@ async def test_worker_killed_during_its_upkeep(kill_scenario: Scenario, step: st
     scenario = kill_scenario
     await add_accounts(scenario, "{}")
     await scenario.db.execute(SINCE_YESTERDAY)
-    environ = scenario.stack.environ | {"RECONCILE_AT": "00:00"}
+    # The day's statement is fetched once: by the worker that is killed then, and by no other.
+    reconcile_at = "00:00" if step == UPKEEP["fetching_a_statement"] else "off"
+    environ = scenario.stack.environ | {"RECONCILE_AT": reconcile_at}
     async with scenario.frozen_workers():
         orders = await place_at_all(scenario)
         await pay_all(scenario, orders)
+        await scenario.db.execute("DELETE FROM duties")  # due for the worker that is to be killed
         arguments = ("worker", "--at", step)
         async with Process("tests.scenarios.kill_at_step", *arguments, env=environ, log=tmp_path / "log") as worker:
             assert await worker.wait(60) == -SIGKILL

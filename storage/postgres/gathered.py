@@ -25,7 +25,6 @@ BATCH_MAX = 100
 WAITING_MAX = 2000
 """Callers of one kind that wait in one process: several times the requests that an api process takes at once."""
 
-
 WAITERS_MAX = 2
 """Connections on which items of one kind wait for the locks of others; the rest of the four stays free."""
 
@@ -168,8 +167,13 @@ class Gathering(Generic[T, R]):
         batch: list[_Caller[T, R]] = []
         try:
             while batch := self._take():
-                await self._deliver(batch)
-                self._keys_under_way.difference_update(caller.key for caller in batch)
+                try:
+                    await self._deliver(batch)
+                except Exception as error:  # noqa: BLE001 - a bug of `send`: its callers hear of it, others go on
+                    for caller in batch:
+                        _set(caller.result, error)
+                finally:
+                    self._keys_under_way.difference_update(caller.key for caller in batch)
         except BaseException:  # the loop ends: nobody sends what waits
             for caller in (*batch, *self._waiting):
                 caller.result.cancel()

@@ -215,6 +215,20 @@ async def test_the_end_of_a_lane_is_the_end_of_its_callers() -> None:
     assert await gathering.add(3) == 30
 
 
+async def test_a_key_is_free_again_after_a_call_that_ended_in_a_bug() -> None:
+    """Too few results are one. Its callers get an error, and those who come with the same key are served."""
+    results: list[list[int]] = [[], [10]]
+
+    async def send(_: Sequence[int]) -> list[int]:
+        return results.pop(0)
+
+    gathering: Gathering[int, int] = Gathering(send, is_shared=lambda _: False, full=FullError, key=lambda _: "key")
+    with pytest.raises(ValueError, match="shorter"):
+        await gathering.add(1)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await gathering.add(1) == 10
+
+
 async def test_a_call_runs_in_no_callers_context() -> None:
     """Else the log lines and the API key of one caller would be those of all."""
     caller_name: ContextVar[str] = ContextVar("caller_name", default="nobody")

@@ -7,13 +7,12 @@ from __future__ import annotations
 import time
 
 from bench.buyer import Unexpected
-from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
+from bench.clones import LATER_S, copy_orders, create_at_channel, place_first
 from bench.loops import wait_until
-from bench.queries import LATER_S, LEAD_S, NO_SWEEP, has_queried, last_query_s, make_due
+from bench.queries import LEAD_S, NO_SWEEP, has_queried, last_query_s, make_due
 from bench.report import Figure, Result, figure
 from bench.rig import Rig, open_rig
 from bench.sizes import ShowProgress, Sizes
-from core.order import PendingKind
 
 RATE_PER_S = 50
 """Of the account, as nodrop keeps it; the channel itself refuses nothing."""
@@ -48,8 +47,7 @@ async def _work_off(rig: Rig, sizes: Sizes) -> tuple[Figure, ...]:
     async def is_done() -> bool:
         return bool(await has_queried(rig.db) == sizes.backlog)
 
-    due_at = await make_due(rig.db)
-    await arm_copies(rig, until_s=LEAD_S, only=PendingKind.QUERY)
+    due_at = await make_due(rig, sizes.backlog)
     since = time.time()
     await wait_until(is_done, LEAD_S + sizes.limit_s, poll_s=0.25)
     done = await has_queried(rig.db)

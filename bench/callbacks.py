@@ -9,7 +9,7 @@ import msgspec
 from pyreqwest.client import Client
 
 from bench.buyer import TIMEOUT_S, Buyer, Unexpected
-from bench.clones import CREATORS, copy_orders, create_at_channel, place_first
+from bench.clones import CREATORS, LATER_S, copy_orders, create_at_channel, place_first
 from bench.cpu import CpuMeter
 from bench.loops import closed_loop, open_loop, wait_until
 from bench.report import Figure, Result, figure, latencies
@@ -28,7 +28,6 @@ HOW = (
     "half: open loop at 70 % of that rate, latency from when a callback was due; each is confirmed with the channel "
     "inside its request; CPU until every notification is delivered"
 )
-LATER_S = 1200.0
 OPEN_SHARE = 0.7
 CLIENTS = 32
 """As many as may confirm at once by default: more are left to their compensation."""

@@ -19,11 +19,15 @@ from flows.commit import job_of
 from storage.postgres import pending
 from storage.postgres.accounts import get_accounts
 from storage.postgres.orders import find_state
+from storage.redis.delay_queue import HORIZON_S
 from storage.sealing import Sealer
 
 FIRST = "first-0000000000"
 CHUNK = 5000
 """Orders copied by one statement, within its time-out."""
+
+LATER_S = 2 * HORIZON_S
+"""Copies that are due later than this are armed by nobody but the benchmark."""
 
 CREATORS = 32
 CREATE_TIMEOUT_S = 15.0

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.buyer import Unexpected
-from bench.clones import arm_copies, copy_orders, create_at_channel, place_first
+from bench.clones import LATER_S, arm_copies, copy_orders, create_at_channel, place_first
 from bench.cpu import CpuMeter
 from bench.loops import wait_until
 from bench.profile import Work, write_profile
@@ -22,7 +22,6 @@ HOW = (
     "unpaid payments are made due in the same instant and armed in Redis; from then until the worker has queried "
     "every one at the channel and scheduled its next attempt; the sweep is off"
 )
-LATER_S = 1200.0
 LEAD_S = 3.0
 """Seconds from arming to the due time of all."""
 
@@ -72,9 +71,16 @@ async def _prepare_profile(sizes: Sizes, rig: Rig) -> Work:
     return work
 
 
-async def make_due(db: Database) -> datetime:
-    """Make all copies due in `LEAD_S`; return that instant."""
-    due_at: datetime = await db.fetchval(_DUE, LEAD_S)
+async def make_due(rig: Rig, count: int) -> datetime:
+    """Make all copies due in `LEAD_S`, with a job in Redis for each; return that instant.
+
+    Raises:
+        Unexpected: some had a job before, which comes at another time.
+    """
+    due_at: datetime = await rig.db.fetchval(_DUE, LEAD_S)
+    armed = await arm_copies(rig, until_s=LEAD_S, only=PendingKind.QUERY)
+    if armed != count:
+        raise Unexpected(f"{armed} of {count} queries were armed")
     return due_at
 
 
@@ -94,19 +100,17 @@ async def _query_all(rig: Rig, sizes: Sizes) -> tuple[Figure, ...]:
     async def is_done() -> bool:
         return bool(await has_queried(rig.db) == sizes.queries)
 
-    due_at = await make_due(rig.db)
-    armed = await arm_copies(rig, until_s=LEAD_S, only=PendingKind.QUERY)
+    due_at = await make_due(rig, sizes.queries)
     meter = CpuMeter(rig.stack)
     await wait_until(is_done, LEAD_S + sizes.limit_s, poll_s=0.25)
     done = await has_queried(rig.db)
     if done == 0:
-        raise Unexpected(f"none of {armed} queries was made within {sizes.limit_s:g} s")
+        raise Unexpected(f"none of {sizes.queries} queries was made within {sizes.limit_s:g} s")
     cpu = meter.figures(done, "query")
     seconds = await last_query_s(rig.db, due_at)
     calls = await rig.stack.control("GET", "channel", "/control/counters")
     return (
         figure("queries_per_s", done / seconds, "queries/s", done),
-        figure("jobs_armed", armed, "jobs", sizes.queries),
         figure("last_one_late", seconds, "s", done),
         figure("channel_calls", calls.get("calls_query", 0) / done, "calls/query", done),
         *cpu,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench.buyer import Unexpected
-from bench.clones import copy_orders, place_first
+from bench.clones import LATER_S, copy_orders, place_first
 from bench.cpu import CpuMeter
 from bench.report import MS, Figure, Result, figure
 from bench.rig import ACCOUNT, Rig, open_rig
@@ -25,7 +25,6 @@ HOW = (
     "a statement file with a row for every payment, all of them paid here as well, so that no query is needed: "
     "`nodrop reconcile` as its own process, from its start to its end"
 )
-LATER_S = 3600.0
 CHUNK = 20_000
 KB = 1024.0
 

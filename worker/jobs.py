@@ -12,7 +12,7 @@ from flows.compensation import compensate_callback as compensate
 from flows.notify import push_notification as push
 from flows.query import query_scheduled
 from flows.refund import refund_scheduled
-from worker.lane import JobFunction
+from worker.running import JobFunction
 
 
 async def query_payment(ctx: dict[str, Any], channel_account: str, out_trade_no: str, arm_no: int) -> None:

@@ -28,7 +28,8 @@ from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
 from tests.storage.redis.test_job_claims import lose_answer
 from tests.storage.redis.tools import Connect, fake_client_of, job_client_of
-from worker.lane import JobFunction, LaneWorker
+from worker.lane import LaneWorker
+from worker.running import JobFunction
 
 LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
@@ -347,7 +348,26 @@ async def test_a_job_that_hangs_is_ended_after_its_time_out(redis: ArqRedis, que
     with capture_logs() as lines:
         async with running(worker_of(redis, hanging, job_timeout_s=0.05)):
             await eventually(lambda: is_empty(redis))
-    assert [line["error"] for line in lines if line["event"] == "job_failed"] == ["TimeoutError"]
+    (line,) = [line for line in lines if line["event"] == "job_failed"]
+    assert (line["job"], line["error"]) == ("query_payment", "TimeoutError")
+    assert line["where"].startswith("asyncio.locks:"), "where it hung"
+
+
+async def test_each_job_has_its_own_time_out(redis: ArqRedis, queue: DelayQueue) -> None:
+    async def hanging(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    worker = worker_of(redis, hanging, job_timeout_s=0.05)
+    await queue.arm([query(1), query(2)])
+    assert await worker.run_once() == 2
+    first, second = worker.running.values()
+    second.late_at += 3600  # as of a job that begins an hour later
+    await eventually(lambda: list(worker.running.values()) == [second])
+    second.late_at -= 3600
+    worker._jobs._cancel_late()
+    await eventually(lambda: is_empty(redis))
+    assert first.is_late
+    assert second.is_late
 
 
 # -- Redis goes away ---------------------------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ import asyncpg
 import msgspec
 
 from core.decision import Arm, Change, Decision, Outcome, applied
+from core.dispute import Dispute
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, RowLocked, TransactionClaimed
 from core.order import OrderState, Payment, PaymentKey, Refund, RefundStatus
 from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database, document
-from storage.postgres.door import statement
+from storage.postgres.door.shapes import SHAPES
 from storage.postgres.gathered import Gathered
 from storage.postgres.orders import find_state
 from storage.postgres.pending import PendingRow
@@ -119,7 +120,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True):
     deleted_pending: dict[str, tuple[PendingRow, ...]] = {}
     inserted_notifications: dict[str, str] = {}
     inserted_refunds: dict[str, tuple[str, ...]] = {}
-    left_orders: frozenset[str] = frozenset()
+    left_orders: dict[str, bool] = {}
 
     def committed(self, order_no: str, state: OrderState | None, decision: Decision) -> Committed:
         return Committed(
@@ -159,20 +160,23 @@ def _order_no(commit: _Commit) -> str:
 
 
 async def _write_together(db: Database, commits: list[_Commit]) -> list[_Written | Exception]:
-    written = await _write(db, sorted(commits, key=_order_no), statement.TOGETHER)
+    written = await _write(db, sorted(commits, key=_order_no), together=True)
     return [RowLocked() if commit.order_no in written.left_orders else written for commit in commits]
 
 
 async def _write_alone(db: Database, commit: _Commit) -> _Written:
-    return await _write(db, [commit], statement.ALONE)
+    return await _write(db, [commit], together=False)
 
 
 _write_gathered = Gathered(_write_together, alone=_write_alone, key=_order_no, lanes=LANES, batch_max=BATCH_MAX)
 
 
-async def _write(db: Database, commits: Sequence[_Commit], text: str) -> _Written:
+async def _write(db: Database, commits: Sequence[_Commit], *, together: bool) -> _Written:
+    rows = _document(commits)
+    operations = {f"{table}.{row['operation']}" for table, of_table in rows.items() for row in of_table}
+    shape = next(shape for shape in SHAPES if operations <= shape.operations)
     try:
-        return _decoder.decode(await db.fetch_text(text, document(_document(commits))))
+        return _decoder.decode(await db.fetch_text(shape.together if together else shape.alone, document(rows)))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "payments_transaction":
             raise TransactionClaimed from error
@@ -201,7 +205,7 @@ def _document(commits: Sequence[_Commit]) -> dict[str, list[_Row]]:
         "events": [_event(commit) for commit in commits if commit.decision.change is not None],
         "cases": [row for change in changes for row in _cases(change)],
         "refunds": [_refund(refund) for change in changes for refund in change.refunds],
-        "disputes": [msgspec.structs.asdict(dispute) for change in changes for dispute in change.disputes],
+        "disputes": [_dispute(dispute) for change in changes for dispute in change.disputes],
         "notifications": [_notification(change) for change in changes if change.notification is not None],
         "observations": [row for decision in decisions for row in _observations(decision)],
         "callbacks": [row for decision in decisions for row in _callbacks(decision)],
@@ -246,7 +250,11 @@ def _arm(arm: Arm, operation: str, *, needs_change: bool) -> _Row:
 def _event(commit: _Commit) -> _Row:
     assert commit.decision.change is not None, "called only for decisions that have one"
     event = commit.decision.change.event
-    return _columns(event, event.key) | {"order_no": commit.order_no, "api_key": commit.api_key}
+    return _columns(event, event.key) | {
+        "operation": "insert",
+        "order_no": commit.order_no,
+        "api_key": commit.api_key,
+    }
 
 
 def _cases(change: Change) -> Iterable[_Row]:
@@ -266,10 +274,17 @@ def _refund(refund: Refund) -> _Row:
     return _columns(refund, refund.key) | {"operation": operation}
 
 
+def _dispute(dispute: Dispute) -> _Row:
+    return msgspec.structs.asdict(dispute) | {"operation": "write"}
+
+
 def _notification(change: Change) -> _Row:
+    """Supersede: an earlier one may have said that the order is closed."""
     assert change.notification is not None, "called only for changes that have one"
     row = msgspec.structs.asdict(change.notification)
-    return row | {"order_no": change.order.order_no, "version": change.order.version}
+    is_reopened = row["type"] == "order.paid" and change.order.closed_at is not None
+    operation = "supersede" if is_reopened else "insert"
+    return row | {"operation": operation, "order_no": change.order.order_no, "version": change.order.version}
 
 
 def _callbacks(decision: Decision) -> Iterable[_Row]:
@@ -282,7 +297,7 @@ def _callbacks(decision: Decision) -> Iterable[_Row]:
 def _observations(decision: Decision) -> Iterable[_Row]:
     if decision.observation is not None:
         row = _columns(decision.observation, decision.observation.key)
-        yield row | {"needs_change": decision.change is not None}
+        yield row | {"operation": "insert", "needs_change": decision.change is not None}
 
 
 def _columns(struct: msgspec.Struct, key: PaymentKey | None) -> _Row:

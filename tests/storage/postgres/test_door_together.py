@@ -11,7 +11,6 @@ from core.order import OrderState, OrderStatus
 from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database
 from storage.postgres.door import transition as door
-from storage.postgres.door.statement import TOGETHER
 from storage.postgres.door.transition import Committed, transition
 from tests.storage.postgres.tools import (
     closed,
@@ -45,10 +44,10 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     sent: list[list[str]] = []
     write = door._write
 
-    async def recorded(db: Database, commits: list[door._Commit], text: str) -> door._Written:
-        if text is TOGETHER:
+    async def recorded(db: Database, commits: list[door._Commit], *, together: bool) -> door._Written:
+        if together:
             sent.append([commit.order_no for commit in commits])
-        return await write(db, commits, text)
+        return await write(db, commits, together=together)
 
     monkeypatch.setattr(door, "_write", recorded)
     return sent

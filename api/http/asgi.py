@@ -40,6 +40,7 @@ from api.http.request import (
 from api.http.response import EventStream, HeaderList, Reply, Response, encode_headers
 from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
+from runtime.logs import REQUEST_ID
 from storage.postgres.api_keys import acting_key
 
 LAG_MAX_S = 1.0
@@ -127,9 +128,9 @@ class App(Generic[C]):
             raise RuntimeError(f"{scope['type']} is not served; start with lifespan off and without websockets")
         started = perf_counter()
         exchange = Exchange(scope, receive, self._body_timeout_s, self._bodies)
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-            status = await self._serve(exchange, receive, send)
-            self._note(exchange, status, perf_counter() - started)
+        REQUEST_ID.set(exchange.request_id)
+        status = await self._serve(exchange, receive, send)
+        self._note(exchange, status, perf_counter() - started)
 
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> int:
         """Respond; the status that was sent."""

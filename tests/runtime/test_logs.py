@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from core.order import CaseReason, OrderStatus, PaymentKey
-from runtime.logs import FIELDS, configure_logs
+from runtime.logs import FIELDS, REQUEST_ID, configure_logs
 from tests.servers import ROOT
 
 CANARY = "canary-4242424242424242"
@@ -28,7 +28,6 @@ def out() -> Iterator[io.BytesIO]:
     configure_logs("info", stream)
     yield stream
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     root.handlers, root.level = before
 
 
@@ -121,8 +120,9 @@ def test_what_a_library_logs_is_a_place_and_a_level(out: io.BytesIO) -> None:
 
 
 def test_context_of_a_request_is_in_every_line_within(out: io.BytesIO) -> None:
-    with structlog.contextvars.bound_contextvars(request_id="0123", secret=CANARY):
-        structlog.get_logger().warning("channel_unavailable", account="main")
+    token = REQUEST_ID.set("0123")
+    structlog.get_logger().warning("channel_unavailable", account="main", secret=CANARY)
+    REQUEST_ID.reset(token)
     [line] = lines(out)
     assert (line["request_id"], line["account"]) == ("0123", "main")
     assert CANARY not in out.getvalue().decode()

@@ -26,7 +26,10 @@ RUN_S = 240
 WARNINGS = ("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 """redis-py has renamed `close` since these tests were written, and they leave clients behind."""
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(2 * INSTALL_S + RUN_S)]  # they are installed
+pytestmark = [
+    *(pytest.mark.servers, pytest.mark.slow, pytest.mark.network),
+    pytest.mark.timeout(2 * INSTALL_S + RUN_S),  # they are installed
+]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from bench import merchants
+from bench import door, growth, merchants, queue_run
 from bench.__main__ import BENCHMARKS
 from bench.peers.environment import PeerMissing
 from bench.report import Result
@@ -84,6 +84,10 @@ FIGURES = {
 }
 
 
+BY_NETWORK = {"usual"}
+"""Benchmarks that install a peer."""
+
+PROFILED = {"orders", "queries"}
 ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue", "limit"}
 """Benchmarks of all processes together."""
 
@@ -91,13 +95,21 @@ ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue",
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # peers are installed, which takes as long as the network does
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU figures come from /proc")
-@pytest.mark.parametrize("name", BENCHMARKS)
-async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.network] if name in BY_NETWORK else []) for name in BENCHMARKS]
+)
+async def test_benchmark_gives_every_figure_with_its_unit_and_count(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And a profile, where there is one."""
     monkeypatch.setattr(merchants, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(merchants, "NOISE_S", 60.0)  # two notifications have no 95th percentile
+    monkeypatch.setattr(queue_run, "LEAD_S", 1.0)  # a core is kept busy meanwhile
+    for module, count in ((door, "ORDERS"), (growth, "ORDERS"), (growth, "CLAIMS"), (growth, "LOOKS")):
+        monkeypatch.setattr(module, count, 5)
     progress: list[str] = []
     try:
-        sizes = replace(TINY, repeats=1) if name in ("queue", "usual") else TINY
+        sizes = replace(TINY, repeats=1 if name in ("queue", "usual") else TINY.repeats, profile=str(tmp_path))
         result = await BENCHMARKS[name](sizes, progress.append)
     except PeerMissing as missing:
         pytest.skip(str(missing))
@@ -116,14 +128,12 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(name: str, m
         assert "fsync on" in str(result.settings["postgres"])
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
     _check_counts(name, {each: (figures[each].value, figures[each].n) for each in figures})
+    if name in PROFILED:
+        _check_profile((tmp_path / f"{name}.txt").read_text())
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="CPU is sampled by ticks, and threads are in /proc")
-@pytest.mark.parametrize("name", ["orders", "queries"])
-async def test_profile_shows_threads_statements_commands_and_functions(name: str, tmp_path: Path) -> None:
-    await BENCHMARKS[name](replace(TINY, profile=str(tmp_path / "profile")), lambda _: None)
-    text = (tmp_path / "profile" / f"{name}.txt").read_text()
+def _check_profile(text: str) -> None:
+    """Check that threads, statements, commands and functions are in it."""
     for heading in ("CPU ms each, by process", "Postgres: ", "Redis: ", "api: ", "worker: "):
         assert f"\n{heading}" in text
     assert "worker python" in text or "worker pyreqwest" in text

@@ -8,6 +8,7 @@ from bench.sizes import ShowProgress, Sizes
 
 
 @pytest.mark.slow
+@pytest.mark.network  # an environment with pip, as for a peer
 async def test_peer_that_cannot_be_installed_is_missing_with_pips_reason() -> None:
     with pytest.raises(PeerMissing, match="requirements"):
         async with peer_python("nobody"):

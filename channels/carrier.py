@@ -1,66 +1,233 @@
-"""The pyreqwest client of `channels.transport`: connections, the way out, and the authorities that it trusts."""
+"""The connections to channels: kept open by origin, opened by the way out, to servers with a trusted certificate."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from datetime import timedelta
+import re
+import socket
+import ssl
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import BuilderError
-from pyreqwest.proxy import ProxyBuilder
+import httpx
 
 from channels.egress_proxy import EgressProxy
+from channels.http_connection import Connection, Take, authorization
 from core.errors import ConfigurationError
 
 CONNECTIONS_MAX = 128
+PORT_MAX = 65_535
 CONNECT_TIMEOUT_S = 5.0
-THIS_MACHINE = "localhost,127.0.0.0/8,::1"
+KEPT_S = 60.0
+"""Time for which a connection waits for its next request: servers end them after about as long."""
+
 NO_AUTHORITIES = (
     "SSL_CERT_FILE: no certificate of an authority can be read there, so no server could be trusted; set it to a file "
     "with such certificates in PEM, or unset it and install the system's (ca-certificates)"
 )
 
+_URL = re.compile(r"(https?)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
+_HEADER = re.compile(r"[!-9;-~]+: [\t -~]*\r\n")
+_TARGET = re.compile(r"[!-~]+")
+_TARGET_SAFE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 
-def open_client(proxy: EgressProxy | None, root_pem: bytes | None) -> Client:
-    """The client of a process: `proxy` is the way to every host but this machine, `root_pem` one more authority.
 
-    Raises:
-        ConfigurationError: there are no authorities to trust.
-    """
-    _check_authorities()
-    builder = (
-        ClientBuilder()
-        .max_connections(CONNECTIONS_MAX)
-        .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-        .pool_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-        .follow_redirects(enable=False)
-        .no_proxy()
-        .gzip(enable=False)
-        .brotli(enable=False)
-        .zstd(enable=False)
-        .deflate(enable=False)
-        .http1_only()
-    )
-    if proxy is not None:
-        way = ProxyBuilder.all(f"http://{proxy.address}").no_proxy(THIS_MACHINE)
-        builder = builder.proxy(way.basic_auth(proxy.user, proxy.password) if proxy.user else way)
-    if root_pem is not None:
-        builder = builder.add_root_certificate_pem(root_pem)
+class Origin(NamedTuple):
+    """Where requests go. `is_here`: to this machine, never through the proxy."""
+
+    host: str
+    port: int
+    is_tls: bool
+    netloc: str
+    is_here: bool
+
+
+class Carrier:
+    """The connections of a process, in use by at most `CONNECTIONS_MAX` requests at once."""
+
+    def __init__(self, proxy: EgressProxy | None, root_pem: bytes | None) -> None:
+        """`proxy` is the way to every host but this machine, `root_pem` one more authority.
+
+        Raises:
+            ConfigurationError: there are no authorities to trust.
+        """
+        self._tls = _tls_context(root_pem)
+        self._proxy = proxy
+        self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._kept: defaultdict[Origin, list[tuple[float, Connection]]] = defaultdict(list)
+
+    async def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, take: Take
+    ) -> tuple[int, dict[str, str]]:
+        """Send one request; return status and headers of its whole response. `take` gets the body.
+
+        Raises:
+            httpx.PoolTimeout: all connections were in use, so nothing was sent.
+            httpx.HTTPError, OSError: there is no whole response, or what `take` raised.
+            httpx.InvalidURL, ValueError: HTTP allows no such address or header.
+        """
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise ValueError("no address of a web server")
+        origin = _origin(parts[1], parts[2])
+        request = self._request(method, origin, _target(parts[3]), headers, body)
+        await self._take_slot()
+        connection: Connection | None = None
+        try:
+            connection = self._kept_connection(origin) or await self._connect(origin)
+            head = await connection.send(request, take)
+            await connection.read()
+        finally:
+            self._slots.release()
+            if connection is not None:
+                self._give_back(origin, connection)
+        return head.status, _texts(head.headers)
+
+    async def aclose(self) -> None:
+        for kept in self._kept.values():
+            for _, connection in kept:
+                connection.abort()
+        self._kept.clear()
+        await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection is free") from None
+
+    def _kept_connection(self, origin: Origin) -> Connection | None:
+        """The connection that was used last, if it is still good."""
+        kept, now = self._kept[origin], asyncio.get_running_loop().time()
+        while kept:
+            kept_at, connection = kept.pop()
+            if now - kept_at < KEPT_S and connection.is_quiet:
+                return connection
+            connection.abort()
+        return None
+
+    def _give_back(self, origin: Origin, connection: Connection) -> None:
+        if not connection.is_free:
+            connection.abort()
+            return
+        kept, now = self._kept[origin], asyncio.get_running_loop().time()
+        kept.append((now, connection))
+        if now - kept[0][0] >= KEPT_S:
+            kept.pop(0)[1].abort()
+
+    async def _connect(self, origin: Origin) -> Connection:
+        """Connect to one address of the name after another, each with its share of the time."""
+        proxy = None if origin.is_here else self._proxy
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            *others, last = dict.fromkeys(str(entry[4][0]) for entry in found)
+            share_s = CONNECT_TIMEOUT_S / (len(others) + 1)
+            for address in others:
+                with suppress(OSError):
+                    async with asyncio.timeout(share_s):
+                        return await self._open(origin, proxy, address, port)
+            async with asyncio.timeout(share_s):
+                return await self._open(origin, proxy, last, port)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise httpx.ConnectError(type(error).__name__) from None
+
+    async def _open(self, origin: Origin, proxy: EgressProxy | None, address: str, port: int) -> Connection:
+        loop, tls = asyncio.get_running_loop(), self._tls if origin.is_tls else None
+        if proxy is None:
+            name = None if tls is None else origin.host
+            _, connection = await loop.create_connection(Connection, address, port, ssl=tls, server_hostname=name)
+            return connection
+        _, connection = await loop.create_connection(Connection, address, port)
+        try:
+            if tls is not None:
+                host = f"[{origin.host}]" if ":" in origin.host else origin.host
+                await connection.open_tunnel(proxy, f"{host}:{origin.port}")
+                await connection.start_tls(tls, origin.host)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    def _request(self, method: str, origin: Origin, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """The bytes of a request. Without TLS the proxy is sent the whole address."""
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if self._proxy is not None and not origin.is_tls and not origin.is_here:
+            target = f"http://{origin.netloc}{target}"
+            lines += [f"{name}: {value}\r\n" for name, value in authorization(self._proxy).items()]
+        if body or method != "GET":
+            lines.append(f"Content-Length: {len(body)}\r\n")
+        if not all(map(_HEADER.fullmatch, lines)):
+            raise ValueError("a header that HTTP does not allow")
+        return f"{method} {target} HTTP/1.1\r\nHost: {origin.netloc}\r\n{''.join(lines)}\r\n".encode("ascii") + body
+
+
+@lru_cache(maxsize=64)
+def _origin(scheme: str, netloc: str) -> Origin:
+    """Raises httpx.InvalidURL, ValueError."""
+    url = httpx.URL(f"{scheme}://{netloc}")
+    host = url.raw_host.decode("ascii")
+    is_tls = url.scheme == "https"
+    port = url.port or (443 if is_tls else 80)
+    if port > PORT_MAX:
+        raise ValueError("no port")
+    return Origin(host, port, is_tls, url.netloc.decode("ascii"), _is_here(host))
+
+
+def _is_here(host: str) -> bool:
     try:
-        return builder.build()
-    except BuilderError:
-        raise ConfigurationError(NO_AUTHORITIES) from None
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _check_authorities() -> None:
-    """Refuse a file of authorities that is set and holds none: other ones would be trusted, or nobody."""
-    file = os.environ.get("SSL_CERT_FILE", "")
-    if not file.strip():
-        return
+def _target(text: str) -> str:
+    """Path and query, percent-encoded where HTTP needs it."""
+    text = text if text.startswith("/") else f"/{text}"
+    return text if _TARGET.fullmatch(text) else quote(text, safe=_TARGET_SAFE)
+
+
+def _texts(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name in lower case, the values of one name joined. Raises ValueError: one is not ASCII."""
+    texts: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("ascii").lower(), raw_value.decode("ascii")
+        texts[name] = f"{texts[name]}, {value}" if name in texts else value
+    return texts
+
+
+def _tls_context(root_pem: bytes | None) -> ssl.SSLContext:
+    """Trust the authorities of SSL_CERT_FILE and SSL_CERT_DIR, if one is set, and no others then."""
+    file, directories = os.environ.get("SSL_CERT_FILE", "").strip(), os.environ.get("SSL_CERT_DIR", "").strip()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.set_alpn_protocols(["http/1.1"])
     try:
-        is_one = b"-----BEGIN " in Path(file).read_bytes()
+        if file or directories:
+            tls.load_verify_locations(file or None, directories or None)
+        else:
+            tls.load_default_certs()
+            directories = ssl.get_default_verify_paths().capath or ""
     except OSError:
-        is_one = False
-    if not is_one:
+        raise ConfigurationError(NO_AUTHORITIES) from None
+    is_any = tls.cert_store_stats()["x509"] or any(
+        any(Path(directory).glob("*.[0-9]")) for directory in directories.split(os.pathsep) if directory
+    )
+    if not is_any:
         raise ConfigurationError(NO_AUTHORITIES)
+    if root_pem is not None:
+        tls.load_verify_locations(cadata=root_pem.decode())
+    return tls

@@ -10,25 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from io import BytesIO
 from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Protocol, Self
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from msgspec.structs import replace
-from pyreqwest.client import Client
-from pyreqwest.exceptions import ConnectError, PoolTimeoutError, PyreqwestError
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import ResponseBodyReader
 
-from channels.carrier import open_client
+from channels.carrier import Carrier
 from channels.egress_proxy import EgressProxy
+from channels.http_connection import Take
 from core.admission import CallKind, Urgency
 from core.errors import (
     ChannelNotCalled,
@@ -133,6 +130,16 @@ async def admitted() -> AsyncIterator[None]:
             yield
 
 
+class Exchanges(Protocol):
+    """As `Carrier` does, one request and its whole response; another one in tests."""
+
+    async def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, take: Take
+    ) -> tuple[int, dict[str, str]]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Transport:
     """The connection pool of a process, shared by all accounts."""
 
@@ -141,7 +148,7 @@ class Transport:
         *,
         timeout_s: float,
         proxy: EgressProxy | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        carrier: Exchanges | None = None,
         root_pem: bytes | None = None,
         clock: WallClock | None = None,
     ) -> None:
@@ -154,7 +161,7 @@ class Transport:
         self.timeout_s = timeout_s
         self._clock = clock
         self._heard: dict[str, float] = {}
-        self._client = PlainClient(transport or Carrier(open_client(proxy, root_pem)))
+        self._carrier = carrier or Carrier(proxy, root_pem)
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,7 +169,7 @@ class Transport:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._carrier.aclose()
 
     def time(self) -> float:
         """The time that requests are signed with and responses are judged by, in Unix seconds."""
@@ -178,12 +185,12 @@ class Transport:
     def _is_unheard(self, name: str) -> bool:
         return time.monotonic() - self._heard.get(name, -HEAR_S) >= HEAR_S
 
-    def _hear_date(self, url: str, response: httpx.Response) -> None:
+    def _hear_date(self, url: str, headers: Mapping[str, str]) -> None:
         """Take the time of a response that no cache has kept."""
-        if self._clock is None or not self._is_unheard(urlsplit(url).netloc) or "age" in response.headers:
+        if self._clock is None or not self._is_unheard(urlsplit(url).netloc) or "age" in headers:
             return
         with suppress(ValueError, OverflowError):
-            self.hear(url, parsedate_to_datetime(response.headers.get("date", "")).timestamp())
+            self.hear(url, parsedate_to_datetime(headers.get("date", "")).timestamp())
 
     async def call(
         self,
@@ -208,18 +215,17 @@ class Transport:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await exchange
-        except PoolTimeoutError:
+        except httpx.PoolTimeout:
             raise ChannelNotCalled("no_connection_free") from None
-        except (TimeoutError, httpx.TimeoutException):  # those of pyreqwest are TimeoutErrors
+        except TimeoutError:
             raise ChannelUnavailable("timed_out") from None
-        except (httpx.ConnectError, ConnectError):
+        except (httpx.ConnectError, httpx.ProxyError):
             raise ChannelUnavailable("not_connected") from None
-        except (httpx.HTTPError, PyreqwestError, OSError) as error:
+        except (httpx.HTTPError, OSError) as error:
             raise ChannelUnavailable(f"cut_off_{type(error).__name__}") from None
-        except (ValueError, httpx.InvalidURL):
-            # pyreqwest and httpx raise these for bytes in a header or an address that HTTP does not allow.
+        except (ValueError, httpx.InvalidURL):  # bytes in a header or an address that HTTP does not allow
             raise ChannelUnreadable("not_http") from None
-        if response.status >= httpx.codes.INTERNAL_SERVER_ERROR or response.status == httpx.codes.TOO_MANY_REQUESTS:
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise ChannelUnavailable(f"status_{response.status}")
         if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
             raise ChannelUnreadable(f"status_{response.status}")
@@ -250,85 +256,17 @@ class Transport:
         bytes_max: int,
         into: IO[bytes] | None = None,
     ) -> Response:
-        timeout_s = self.timeout_s if into is None else DOWNLOAD_TIMEOUT_S
-        sent = httpx.Request(
-            method,
-            url,
-            headers={**HEADERS, **headers},
-            stream=httpx.ByteStream(body),
-            extensions={"timeout_s": timeout_s, "body": body},
-        )
-        async with aclosing(await self._client.send(sent)) as response:
-            self._hear_date(url, response)
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise ChannelUnreadable("compressed")
-            buffer = BytesIO() if into is None or response.status_code != httpx.codes.OK else into
-            size = 0
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for chunk in response.stream:
-                size += len(chunk)
-                if size > bytes_max:
-                    raise ChannelUnreadable("oversized")
-                buffer.write(chunk)
-            return Response(
-                status=response.status_code,
-                headers=dict(response.headers.items()),
-                body=buffer.getvalue() if isinstance(buffer, BytesIO) and buffer is not into else b"",
-            )
+        buffer, size = BytesIO(), 0
 
+        def take(status: int, piece: bytes) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > bytes_max:
+                raise ChannelUnreadable("oversized")
+            (buffer if into is None or status != HTTPStatus.OK else into).write(piece)
 
-# -- under httpx -------------------------------------------------------------------------------------------------------
-
-
-class PlainClient(httpx.AsyncClient):
-    """httpx's client with nothing between a request and its transport: no cookies, redirects, hooks or passwords. They
-    cost more than the call itself.
-    """
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, trust_env=False)
-        self._carrier = transport
-
-    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        """Send it as it is. The body of the response is unread, and the caller closes it."""
-        return await self._carrier.handle_async_request(request)
-
-
-class Carrier(httpx.AsyncBaseTransport):
-    """Carries requests with pyreqwest, within the `timeout_s` of their extensions: only that ends a call that is
-    cancelled, which keeps its connection until then.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response, its body unread. Raises PyreqwestError, and ValueError for what HTTP does not allow."""
-        builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
-        builder = builder.timeout(timedelta(seconds=request.extensions["timeout_s"]))
-        exchange = builder.body_bytes(request.extensions["body"]).build_streamed()
-        response = await exchange.__aenter__()
-        try:
-            body = _Body(exchange, response.body_reader)
-            return httpx.Response(response.status, headers=list(response.headers.items()), stream=body)
-        except BaseException:
-            await exchange.__aexit__(None, None, None)
-            raise
-
-    async def aclose(self) -> None:
-        await self._client.close()
-
-
-class _Body(httpx.AsyncByteStream):
-    """Body of a response, in pieces as they come."""
-
-    def __init__(self, exchange: StreamRequest, reader: ResponseBodyReader) -> None:
-        self._exchange = exchange
-        self._reader = reader
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (piece := await self._reader.read()) is not None:
-            yield bytes(piece)
-
-    async def aclose(self) -> None:
-        await self._exchange.__aexit__(None, None, None)
+        status, received = await self._carrier.exchange(method, url, {**HEADERS, **headers}, body, take)
+        self._hear_date(url, received)
+        if received.get("content-encoding", "identity").lower() != "identity":
+            raise ChannelUnreadable("compressed")
+        return Response(status=status, headers=received, body=buffer.getvalue())

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import httpx
 
 from channels.egress_proxy import egress_proxy
+from channels.http_connection import Connection, Head
 from core.settings import Settings
-from flows.merchant_connection import Connection, Head
 
 CONNECTIONS_MAX = 16
 """Connections to one host."""
@@ -98,7 +98,7 @@ class MerchantHttp:
         else:
             origin = last
             connection = await self._connect(host, origin, timeout_s)
-        return Response(await connection.post(_request(url, headers, body)), host, origin, connection)
+        return Response(await connection.send(_request(url, headers, body)), host, origin, connection)
 
     async def drain(self, response: Response) -> None:
         """Read a short body, so that the connection can be used again; a long one costs the connection."""

@@ -28,6 +28,7 @@ from simulator.kernel.simulation import Simulation
 from simulator.servers import serve_channels
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import Driver
+from tests.channels.httpx_carrier import responding
 from tests.channels.paypal.driver import PaypalDriver
 from tests.channels.reports import NUMBER, OFFLINE_URL, REFUND_NO, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
@@ -214,7 +215,7 @@ def _open_offline(driver: Driver, *keys: Key) -> Channel:
             return httpx.Response(500)
         return httpx_response(driver.preceding_response(request))
 
-    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(respond))
+    nobody = Transport(timeout_s=1, carrier=responding(respond))
     return open_channel(driver.account(OFFLINE_URL, *keys), nobody)
 
 

@@ -11,9 +11,10 @@ from core.account import AccountConfig
 from core.errors import ConfigurationError
 from tests.channels.conftest import DRIVERS, assert_without_secrets
 from tests.channels.driver import Driver
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import OFFLINE_URL
 
-OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
 
 
 def test_every_adapter_passes_the_conformance_suite() -> None:

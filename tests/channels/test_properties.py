@@ -18,6 +18,7 @@ from tests.channels import garbage
 from tests.channels.conftest import PRECEDING, each_driver, httpx_response, known, opened_offline, wire_request
 from tests.channels.driver import Driver
 from tests.channels.expected import expected
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import OFFLINE_URL, CallbackRequest, Form, PaymentReport
 from tests.channels.signed_callbacks import signed_callback, signed_content, verify
 from tests.channels.wire import WireRequest, WireResponse
@@ -34,7 +35,7 @@ class Asking:
         self._driver = driver
         self._row = known(driver)
         self._answering: Answering = driver.missing_response
-        transport = Transport(timeout_s=5, transport=httpx.MockTransport(self._respond))
+        transport = Transport(timeout_s=5, carrier=responding(self._respond))
         self._channel = open_channel(driver.account(OFFLINE_URL), transport)
 
     def _respond(self, http_request: httpx.Request) -> httpx.Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from flows.merchant_connection import Connection
+from channels.http_connection import Connection
 from flows.notify import Notifier
 from runtime.resolver import Loop
 from tests.channels.wire import Peer, read_request, respond_with, serving
@@ -92,7 +92,7 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_seen(last: bytes) -> Non
         _, connection = await loop.create_connection(Connection, *server.getsockname())
         merchant, _ = server.accept()
         merchant.sendall(KEPT)  # before it is asked for: nothing reads it until then
-        assert (await connection.post(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).status == 204
+        assert (await connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).status == 204
         await connection.drain()
         assert (connection.is_free, connection.is_quiet) == (True, True)
         merchant.recv(1000)

@@ -25,6 +25,7 @@ from core.money import AMOUNT_MAX, minor_units
 from simulator.kernel.faults import CallKind
 from tests.channels.conftest import DRIVERS, httpx_response, known, opened_offline, wire_request
 from tests.channels.driver import Driver
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import OFFLINE_URL, CallbackRequest, PaymentReport
 from tests.channels.wire import WireRequest
 
@@ -113,7 +114,7 @@ async def _question(driver: Driver) -> WireRequest:
         requests.append(wire_request(http_request))
         return httpx_response(driver.preceding_response(requests[-1]))
 
-    transport = Transport(timeout_s=1, transport=httpx.MockTransport(respond))
+    transport = Transport(timeout_s=1, carrier=responding(respond))
     with suppress(ChannelError):
         await open_channel(driver.account(OFFLINE_URL), transport).query_payment(known(driver))
     return next(request for request in requests if driver.kind(request) is CallKind.QUERY)

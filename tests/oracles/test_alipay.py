@@ -29,6 +29,7 @@ from simulator.alipay.channel import Alipay
 from simulator.kernel.base import Opened
 from simulator.kernel.ledger import Key, Payment
 from simulator.kernel.simulation import Simulation
+from tests.channels.httpx_carrier import responding
 from tests.oracles.library import Library, open_library
 
 NUMBER = "0190a7c3d1f2a1b2c3d4e5f60718"
@@ -108,7 +109,7 @@ async def test_our_adapter_verifies_the_librarys_signatures(library: Library, op
     pem = ours.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     credentials = theirs | {"private_key": pem, "alipay_public_keys": {"theirs": public}}
     account = AccountConfig(name="main", channel="alipay", base_url="http://127.0.0.1:9", credentials=credentials)
-    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+    nobody = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
     adapter, now = Adapter(account, nobody), datetime.now(UTC)
     fields = {
         "notify_type": "trade_status_sync",

@@ -47,6 +47,7 @@ from tests.channels.alipay.driver import (
     zipped,
 )
 from tests.channels.conftest import Running, create, opened_offline, rows_in
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, PAID_AT, Key, PaymentReport
 from tests.channels.wire import WireRequest, untouched
 
@@ -378,7 +379,7 @@ def test_the_acknowledgement_is_seven_bytes() -> None:
 async def test_a_page_payment_is_a_signed_address_without_a_call(method: str, name: str, product_code: str) -> None:
     until = datetime(2026, 11, 23, 4, 30, tzinfo=UTC)
     row = replace(DRIVER.payment(payable_until=until), method=method)
-    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: pytest.fail("was called")))
+    nobody = Transport(timeout_s=1, carrier=responding(lambda _: pytest.fail("was called")))
     created = await open_channel(DRIVER.account(OFFLINE_URL), nobody).create_payment(create(row))
     assert (created.checkout.kind, created.channel_reference) == ("redirect", None)
     parts = urlsplit(created.checkout.value)
@@ -507,7 +508,7 @@ async def test_a_statement_is_fetched_from_alipay_only_and_by_tls(
         return envelope(request, node)
 
     account = replace(DRIVER.account(gateway), live=gateway == LIVE)
-    channel = open_channel(account, Transport(timeout_s=1, transport=httpx.MockTransport(respond_with)))
+    channel = open_channel(account, Transport(timeout_s=1, carrier=responding(respond_with)))
     into = BytesIO()
     if fetched is None:
         with pytest.raises(ChannelUnreadable):
@@ -540,7 +541,7 @@ def opened(**credentials: object) -> Channel:
     return open_channel(replace(account, credentials=account.credentials | credentials), OFFLINE)
 
 
-OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
 
 
 def test_without_an_address_the_account_is_at_alipays_own_gateway() -> None:
@@ -663,5 +664,5 @@ def envelope(request: httpx.Request, node: bytes) -> httpx.Response:
 
 def channel_answering(node: bytes) -> Channel:
     """A channel whose every call gets this node, correctly signed."""
-    transport = Transport(timeout_s=1, transport=httpx.MockTransport(lambda request: envelope(request, node)))
+    transport = Transport(timeout_s=1, carrier=responding(lambda request: envelope(request, node)))
     return open_channel(DRIVER.account(OFFLINE_URL), transport)

@@ -21,11 +21,12 @@ from channels.transport import Transport
 from core.errors import CallbackForged, ChannelUnreadable
 from core.evidence import Paid
 from tests.channels.alipay.driver import AlipayDriver
+from tests.channels.httpx_carrier import responding
 from tests.channels.published import published
 from tests.channels.reports import OFFLINE_URL
 
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
-OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
 WITHOUT_TYPE = (b"sign", b"sign_type")
 
 

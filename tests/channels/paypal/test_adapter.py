@@ -34,6 +34,7 @@ from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, U
 from core.order import Payment
 from tests.channels.conftest import create, httpx_response, rows_in, wire_request
 from tests.channels.gates import Gate, of_a_stranger
+from tests.channels.httpx_carrier import responding
 from tests.channels.paypal.checksum import with_checksum_of
 from tests.channels.paypal.driver import (
     CERTIFICATES,
@@ -74,7 +75,7 @@ class FakePaypal:
         self.gate.set()
         self.now = AT
         self.latency_s = 0.0
-        self.transport = Transport(timeout_s=2, transport=httpx.MockTransport(self._answer))
+        self.transport = Transport(timeout_s=2, carrier=responding(self._answer))
 
     def open(self, *, live: bool = False, base_url: str = OFFLINE_URL, **credentials: object) -> Paypal:
         return Paypal(config(live=live, base_url=base_url, **credentials), self.transport, clock=lambda: self.now)
@@ -214,7 +215,7 @@ async def test_a_token_and_the_call_after_it_share_one_deadline(paypal: FakePayp
     """A lease outlasts one deadline, but not four in a row."""
     paypal.answers[order_path()] = [response_of(200, DRIVER.render(PaymentReport()))]
     paypal.latency_s = 0.3
-    async with Transport(timeout_s=0.5, transport=httpx.MockTransport(paypal._answer)) as hasty:
+    async with Transport(timeout_s=0.5, carrier=responding(paypal._answer)) as hasty:
         adapter = Paypal(config(), hasty, clock=lambda: paypal.now)
         with pytest.raises(ChannelUnavailable, match="timed_out"):
             await adapter.query_payment(row())

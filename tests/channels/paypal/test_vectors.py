@@ -13,6 +13,7 @@ from channels.paypal.adapter import Paypal
 from channels.transport import Transport
 from core.errors import CallbackForged
 from core.evidence import Unclear
+from tests.channels.httpx_carrier import responding
 from tests.channels.paypal.driver import PaypalDriver, keys, pem
 from tests.channels.published import published
 
@@ -25,7 +26,7 @@ class Webhook:
     def __init__(self) -> None:
         self.vector = published("paypal_webhook")
         self.fetched: list[str] = []
-        self.transport = Transport(timeout_s=1, transport=httpx.MockTransport(self._serve))
+        self.transport = Transport(timeout_s=1, carrier=responding(self._serve))
 
     def adapter(self, webhook_id: str = "", ca_certificates: list[str] | None = None) -> Paypal:
         account = PaypalDriver().account("")

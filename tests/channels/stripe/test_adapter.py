@@ -36,12 +36,13 @@ from core.order import Origin, Payment
 from simulator.kernel.faults import FaultProfile
 from simulator.kernel.ledger import Key as LedgerKey
 from tests.channels.conftest import Env, Running, create
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import AMOUNT, NUMBER, OFFLINE_URL, Key, PaymentReport
 from tests.channels.stripe.driver import StripeDriver, signature
 from tests.servers import ROOT
 
 DRIVER = StripeDriver()
-OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
 NOW = datetime(2026, 11, 23, 4, 0, 30, tzinfo=UTC)
 AT = int(NOW.timestamp())
 CREATED_AT = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -53,7 +54,7 @@ class Server:
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
         self.requests: list[httpx.Request] = []
         self._answer = answer
-        transport = Transport(timeout_s=1, transport=httpx.MockTransport(self._respond))
+        transport = Transport(timeout_s=1, carrier=responding(self._respond))
         self.channel = open_channel(DRIVER.account(OFFLINE_URL), transport)
 
     def _respond(self, request: httpx.Request) -> httpx.Response:

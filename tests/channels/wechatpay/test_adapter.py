@@ -42,6 +42,7 @@ from simulator.kernel.ledger import Row as LedgerRow
 from simulator.wechatpay.bills import bill
 from tests.channels.conftest import rows_in
 from tests.channels.gates import Gate, of_a_call, of_a_stranger
+from tests.channels.httpx_carrier import responding
 from tests.channels.reports import AMOUNT, NUMBER, PAID_AT, REFUND_NO, TODAY, CallbackRequest, Key, PaymentReport
 from tests.channels.wechatpay.driver import (
     APIV3_KEY,
@@ -85,7 +86,7 @@ class FakeChannel:
         self.unconnectable: set[str] = set()
         account = DRIVER.account(base_url)
         account = replace(account, live=base_url == LIVE, credentials={**account.credentials, **credentials})
-        transport = Transport(timeout_s=5, transport=httpx.MockTransport(self._handle))
+        transport = Transport(timeout_s=5, carrier=responding(self._handle))
         self.adapter = WechatPay(account, transport, clock=lambda: self.now)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
@@ -588,7 +589,7 @@ def test_an_account_without_any_verifying_key_does_not_open() -> None:
 
 
 def test_a_live_account_opens_at_the_channels_own_host_without_naming_it() -> None:
-    nobody = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+    nobody = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
     account = replace(DRIVER.account(""), live=True)
     assert isinstance(account, AccountConfig)
     WechatPay(account, nobody)

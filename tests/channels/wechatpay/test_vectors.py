@@ -19,6 +19,7 @@ from channels.wechatpay.keys import KeyRing, Sealed, seal_key, serial_of, unseal
 from channels.wechatpay.wire import Wire
 from core.account import AccountConfig
 from core.errors import ChannelUnreadable, ConfigurationError
+from tests.channels.httpx_carrier import responding
 from tests.channels.published import published
 from tests.channels.wechatpay.driver import APIV3_KEY, PUBLIC_KEY_ID, keys, private_pem, public_pem
 
@@ -30,7 +31,7 @@ GO_SIGNED = "wechat_v3_rsa_wechatpay_go"
 DOC_SIGNING = "wechat_v3_sign_official_doc"
 PHP_CALLBACK = "wechat_v3_yansongda"
 
-OFFLINE = Transport(timeout_s=1, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+OFFLINE = Transport(timeout_s=1, carrier=responding(lambda _: httpx.Response(500)))
 
 
 def at(clock: float) -> datetime:

@@ -1,6 +1,7 @@
-"""One connection to a merchant's host: HTTP/1.1, one request at a time, the response bounded and read by httptools.
+"""One connection of ours: HTTP/1.1, one request at a time, the response bounded and read by httptools.
 
-It keeps nothing of a response for the next one, and follows nothing.
+It keeps nothing of a response for the next one, and follows nothing. Pools: `channels.carrier` and
+`flows.merchant_http`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import asyncio
 import select
 import ssl
 from base64 import b64encode
+from collections.abc import Callable
+from math import inf
 from typing import NamedTuple, cast
 
 import httptools
@@ -22,6 +25,11 @@ RESPONSE_BYTES_MAX = 4096
 
 PROXY_HEAD_BYTES_MAX = 16_384
 OK = 200
+_LENGTHS = (b"content-length", b"transfer-encoding")
+
+
+Take = Callable[[int, bytes], None]
+"""Takes a piece of a body. The first argument is the status of the response."""
 
 
 class Head(NamedTuple):
@@ -41,15 +49,18 @@ class Connection(asyncio.Protocol):
         self._tunnel_head = b""
         self._response: _Response | None = None
 
-    async def post(self, request: bytes) -> Head:
-        """Send the bytes of a request, and return the head of its response. `drain` ends it.
+    async def send(self, request: bytes, take: Take | None = None) -> Head:
+        """Send the bytes of a request, and return the head of its response. `drain` or `read` ends it.
+
+        `take` gets the body, and limits it: what it raises ends the connection, and `read` raises it. Without it the
+        body is dropped.
 
         Raises:
             httpx.ReadError, httpx.RemoteProtocolError: there is none, or it is not HTTP.
         """
         assert self._transport is not None, "it is open"
         self.is_free = False
-        self._response = response = _Response(asyncio.get_running_loop())
+        self._response = response = _Response(asyncio.get_running_loop(), take)
         self._transport.write(request)
         try:
             return await response.head
@@ -61,6 +72,19 @@ class Connection(asyncio.Protocol):
         """Wait for the end of the response."""
         if self._response is not None:
             await asyncio.shield(self._response.end)
+
+    async def read(self) -> None:
+        """Wait for the end of the response. Raises as `send`, also if it was cut short."""
+        response = self._response
+        assert response is not None, "it was sent"
+        try:
+            if not response.end.done():
+                await response.end
+        except BaseException:
+            self.abort()
+            raise
+        if response.error is not None:
+            raise response.error
 
     @property
     def is_quiet(self) -> bool:
@@ -83,10 +107,9 @@ class Connection(asyncio.Protocol):
             httpx.ProxyError: it refuses.
         """
         assert self._transport is not None, "it is open"
-        login = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
-        authorization = f"Proxy-Authorization: Basic {login}\r\n" if proxy.user else ""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in authorization(proxy).items()])
         self._tunnel = asyncio.get_running_loop().create_future()
-        self._transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
+        self._transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{lines}\r\n".encode())
         try:
             status = (await self._tunnel).partition(b"\r\n")[0].split(b" ")[1:2]
         finally:
@@ -118,7 +141,7 @@ class Connection(asyncio.Protocol):
         if self._tunnel is not None and not self._tunnel.done():
             self._tunnel.set_exception(httpx.ProxyError("the proxy ended the connection"))
         if self._response is not None:
-            self._response.cut(httpx.ReadError(type(exc).__name__) if exc else httpx.RemoteProtocolError("cut off"))
+            self._response.cut(httpx.ReadError(type(exc).__name__) if exc else None)
 
     def _read_tunnel(self, tunnel: asyncio.Future[bytes], data: bytes) -> None:
         self._tunnel_head += data
@@ -130,16 +153,26 @@ class Connection(asyncio.Protocol):
             tunnel.set_result(self._tunnel_head)
 
 
-class _Response:
-    """A response while it comes. httptools calls the methods that begin with `on_`."""
+def authorization(proxy: EgressProxy) -> dict[str, str]:
+    """The header that a proxy wants, if any."""
+    login = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {login}"} if proxy.user else {}
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+
+class _Response:
+    """A response while it comes. httptools calls the methods that begin with `on_`. `error`: its body was cut short."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Take | None) -> None:
         self.head: asyncio.Future[Head] = loop.create_future()
         self.end: asyncio.Future[None] = loop.create_future()
+        self.error: Exception | None = None
         self.is_reusable = False
+        self._take = take
+        self._bytes_max = RESPONSE_BYTES_MAX if take is None else inf
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._bytes = 0
+        self._ends_with_connection = False
         self._is_broken = False
 
     def feed(self, data: bytes) -> bool:
@@ -147,17 +180,22 @@ class _Response:
         self._bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._break(error.__context__)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._break(type(error).__name__)
-        if self._bytes > (RESPONSE_BYTES_MAX if self.head.done() else HEAD_BYTES_MAX):
-            self._break("too long")
+            self._break(httpx.RemoteProtocolError(type(error).__name__))
+        if self._bytes > (self._bytes_max if self.head.done() else HEAD_BYTES_MAX):
+            self._break(httpx.RemoteProtocolError("too long"))
         return not self._is_broken
 
-    def cut(self, error: httpx.TransportError) -> None:
-        """The connection has ended."""
+    def cut(self, error: Exception | None) -> None:
+        """The connection has ended, which is the end of a body without a length."""
+        if error is None and not (self._ends_with_connection and self.head.done()):
+            error = httpx.RemoteProtocolError("cut off")
         if not self.head.done():
-            self.head.set_exception(error)
+            self.head.set_exception(error or httpx.RemoteProtocolError("cut off"))
         if not self.end.done():
+            self.error = error
             self.end.set_result(None)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -165,20 +203,26 @@ class _Response:
 
     def on_message_begin(self) -> None:
         if self.end.done():
-            self._break("more than was asked for")
+            self._break(None)
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= OK and not self.head.done():
             self.head.set_result(Head(status, self._headers))
+            self._ends_with_connection = not any(name.lower() in _LENGTHS for name, _ in self._headers)
             self._bytes = 0
         self._headers = []
+
+    def on_body(self, piece: bytes) -> None:
+        if self._take is not None:
+            self._take(self._parser.get_status_code(), piece)
 
     def on_message_complete(self) -> None:
         if self.head.done() and not self.end.done():
             self.is_reusable = self._parser.should_keep_alive()
             self.end.set_result(None)
 
-    def _break(self, why: str) -> None:
-        self._is_broken, self.is_reusable = True, False
-        self.cut(httpx.RemoteProtocolError(why))
+    def _break(self, error: BaseException | None) -> None:
+        """`error` None: it says more than was asked for."""
+        self._is_broken, self.is_reusable, self._ends_with_connection = True, False, False
+        self.cut(error if isinstance(error, Exception) else None)

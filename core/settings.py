@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     channel_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=15)] = 10.0
     callback_body_bytes_max: Count = 65536
     callback_confirm_s: Positive = 2.0
-    callback_confirm_slots: Count = 32
+    callback_confirm_slots: Count = 64
     callback_unanswered_s: Positive = 30.0
     refresh_cooldown_s: Positive = 3.0
     page_token_days: Count = 90

@@ -2,7 +2,7 @@
 
 A module names its statement once, `_find_states = Gathered(_find_many)`, and calls `await _find_states(db, order_no)`.
 A lone caller goes at once: there is no window of time. While a statement is under way the others wait for a lane, and
-go together with the next one.
+go together with the next one, as soon as a turn of the event loop brings no further caller.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Gathering(Generic[T, R]):
         """
         batch: list[_Caller[T, R]] = []
         try:
-            while batch := self._take():
+            while await self._settled() and (batch := self._take()):
                 try:
                     await self._deliver(batch)
                 except Exception as error:  # noqa: BLE001 - a bug of `send`: its callers hear of it, others go on
@@ -180,6 +180,16 @@ class Gathering(Generic[T, R]):
             raise
         finally:
             self._free_lanes += 1
+
+    async def _settled(self) -> bool:
+        """Whether callers wait, once a turn of the loop has brought no other one: a busy process gathers more of them,
+        and a lone caller waits for one turn.
+        """
+        waiting = 0
+        while waiting < len(self._waiting) < self._batch_max:
+            waiting = len(self._waiting)
+            await asyncio.sleep(0)
+        return bool(self._waiting)
 
     def _take(self) -> list[_Caller[T, R]]:
         """The next batch, oldest first: no cancelled caller, and no key twice or under way in another lane."""

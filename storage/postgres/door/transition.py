@@ -35,9 +35,8 @@ DecideExisting = Callable[[OrderState], Decision]
 CONFLICTS_MAX = 20
 """Fifty writers on one order would be a storm; a loser wins at the latest when all the others have."""
 
-LANES = 2
 BATCH_MAX = 50
-"""Statements of a process that are under way, and decisions of one of them."""
+"""Decisions of one statement, of which a process has one under way: with more under way each has fewer decisions."""
 
 _RETRY_PAUSES_S = (0.05, 0.25, 1.0, 3.0)
 """After a lost connection: reload and decide again. A restart of Postgres takes a second or two; beyond, the sweep."""
@@ -168,7 +167,7 @@ async def _write_alone(db: Database, commit: _Commit) -> _Written:
     return await _write(db, [commit], together=False)
 
 
-_write_gathered = Gathered(_write_together, alone=_write_alone, key=_order_no, lanes=LANES, batch_max=BATCH_MAX)
+_write_gathered = Gathered(_write_together, alone=_write_alone, key=_order_no, batch_max=BATCH_MAX)
 
 
 async def _write(db: Database, commits: Sequence[_Commit], *, together: bool) -> _Written:

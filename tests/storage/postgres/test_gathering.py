@@ -116,6 +116,19 @@ async def test_callers_that_wait_go_together() -> None:
     assert store.calls == [[1], [2, 3, 4], [5]]
 
 
+async def test_callers_of_one_turn_after_another_go_together() -> None:
+    """As those of a busy process, whose loop takes long for a turn: none of them has waited for a call to end."""
+    store = Store()
+    store.may_answer.set()
+    gathering = gathering_of(store, batch_max=5)
+    callers = []
+    for item in range(7):
+        callers.append(asyncio.create_task(gathering.add(item)))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*callers) == [item * 10 for item in range(7)]
+    assert store.calls == [[0, 1, 2, 3, 4], [5, 6]]
+
+
 async def test_as_many_calls_are_under_way_as_there_are_lanes() -> None:
     store = Store()
     gathering = gathering_of(store, lanes=2)

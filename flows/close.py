@@ -34,13 +34,14 @@ log = structlog.get_logger()
 
 async def close_scheduled(resources: Resources, order_no: str, arm_no: int) -> Outcome:
     """The deadline's job. A job of an older scheduling finds nothing to do."""
-    leased = await pending.claim(resources.db, deadline_key(order_no), resources.settings.lease_s, arm_no=arm_no)
-    return Outcome.STALE if leased is None else await close_leased(resources, leased)
+    key, lease_s = deadline_key(order_no), resources.settings.lease_s
+    claimed = await pending.claim_with_order(resources.db, key, lease_s, arm_no=arm_no)
+    return Outcome.STALE if claimed is None else await close_leased(resources, *claimed)
 
 
-async def close_leased(resources: Resources, leased: Leased) -> Outcome:
+async def close_leased(resources: Resources, leased: Leased, state: OrderState | None = None) -> Outcome:
     """Make the payments of an order definite, then decide again on fresh state. The lease of its deadline is ours."""
-    state = await find_state(resources.db, leased.order_no)
+    state = state or await find_state(resources.db, leased.order_no)
     if state is None:
         return Outcome.STALE
     rules = resources.rules

@@ -29,17 +29,17 @@ log = structlog.get_logger()
 
 async def query_scheduled(resources: Resources, key: PaymentKey, arm_no: int, *, by: Source = Source.QUERY) -> Outcome:
     """The job. It alone advances the attempt; a job of an older scheduling finds nothing to do."""
-    leased = await pending.claim(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
-    return Outcome.STALE if leased is None else await query_leased(resources, leased, by=by)
+    claimed = await pending.claim_with_order(resources.db, key, resources.settings.lease_s, arm_no=arm_no)
+    return Outcome.STALE if claimed is None else await query_leased(resources, *claimed, by=by)
 
 
-async def query_leased(resources: Resources, leased: Leased, *, by: Source) -> Outcome:
-    """A scheduled query whose lease is ours: `query_scheduled` has taken it, or the sweep."""
+async def query_leased(resources: Resources, leased: Leased, state: OrderState | None = None, *, by: Source) -> Outcome:
+    """A scheduled query whose lease is ours: `query_scheduled` has taken it, with the order, or the sweep."""
     try:
         account = await resources.accounts.get(leased.key.channel_account)
     except UnknownAccount:
         return await _commit_unanswered(resources, leased, by=by)
-    state = await find_state_by_payment(resources.db, leased.key)
+    state = state or await find_state_by_payment(resources.db, leased.key)
     payment = None if state is None else state.payment(leased.key)
     if state is None or payment is None:
         await pending.release(resources.db, leased)

@@ -15,10 +15,11 @@ import msgspec
 from msgspec.structs import replace
 
 from core.errors import RowLocked
-from core.order import PaymentKey, PendingKind
+from core.order import OrderState, PaymentKey, PendingKind
 from storage.postgres.database import Database
 from storage.postgres.gathered import Gathered, columns
 from storage.postgres.leases import DUE, FREE, NOW, due_in_s, take_over_statement, walk, walk_statement
+from storage.postgres.orders import _STATE, _order_state, find_state
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ RETURNING {_COLUMNS}"""
 _MATCHES = f"""(channel_account, out_trade_no) = (w.channel_account, w.out_trade_no) AND {FREE}
               AND (w.arm_no IS NULL OR (arm_no = w.arm_no AND {DUE}))
               AND (w.unanswered_since IS NULL OR answered_from IS NULL OR answered_from < w.unanswered_since)"""
-_CLAIM_MANY = f"""
+_CLAIM_MANY = """
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::float8[], $4::int[], $5::timestamptz[], $6::text[])
       WITH ORDINALITY AS w(channel_account, out_trade_no, lease_s, arm_no, unanswered_since, process, n)
@@ -76,16 +77,20 @@ WITH wanted AS MATERIALIZED (
            leased_by = free.process
       FROM (SELECT w.n, w.lease_s, w.process, one.channel_account, one.out_trade_no FROM wanted w
              CROSS JOIN LATERAL (
-                   SELECT channel_account, out_trade_no FROM pending WHERE {_MATCHES}
+                   SELECT channel_account, out_trade_no FROM pending WHERE {matches}
                       FOR UPDATE SKIP LOCKED) AS one) AS free
      WHERE (p.channel_account, p.out_trade_no) BETWEEN (free.channel_account, free.out_trade_no)
                                                    AND (free.channel_account, free.out_trade_no)
     RETURNING free.n, p.*
 )
-SELECT CASE WHEN c.n IS NULL THEN EXISTS (SELECT FROM pending WHERE {_MATCHES}) ELSE false END AS is_locked,
-       c.channel_account, c.out_trade_no, c.kind, c.order_no, c.arm_no, c.leased_at
+SELECT CASE WHEN c.n IS NULL THEN EXISTS (SELECT FROM pending WHERE {matches}) ELSE false END AS is_locked,
+       c.channel_account, c.out_trade_no, c.kind, c.order_no, c.arm_no, c.leased_at{state}
   FROM wanted w LEFT JOIN claimed c ON c.n = w.n
  ORDER BY w.n"""
+_CLAIM_ALL = _CLAIM_MANY.format(matches=_MATCHES, state="")
+_CLAIM_WITH_ORDERS = _CLAIM_MANY.format(
+    matches=_MATCHES, state=f", (SELECT {_STATE} FROM orders o WHERE o.order_no = c.order_no) AS state"
+)
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -150,6 +155,13 @@ async def claim(
     """
     process = None if is_for_money else db.process
     return await _claim(db, _Claim(*key, lease_s, arm_no, unanswered_since, process))
+
+
+async def claim_with_order(
+    db: Database, key: PaymentKey, lease_s: float, *, arm_no: int
+) -> tuple[Leased, OrderState] | None:
+    """`claim` of a scheduled row, and the order that the lease protects, in one statement."""
+    return await _claim_with_order(db, _Claim(*key, lease_s, arm_no, None, db.process))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Leased]:
@@ -227,7 +239,17 @@ class _Claim(NamedTuple):
 
 
 async def _claim_many(db: Database, claims: list[_Claim]) -> list[Leased | Exception | None]:
-    return [_result(**dict(row)) for row in await db.fetch(_CLAIM_MANY, *columns(claims))]
+    return [_result(**dict(row)) for row in await db.fetch(_CLAIM_ALL, *columns(claims))]
+
+
+async def _claim_with_orders(db: Database, claims: list[_Claim]) -> list[tuple[Leased, OrderState] | Exception | None]:
+    rows = [dict(row) for row in await db.fetch(_CLAIM_WITH_ORDERS, *columns(claims))]
+    states = [row.pop("state") for row in rows]
+    results = [_result(**row) for row in rows]
+    return [
+        (result, _order_state(state)) if isinstance(result, Leased) else result
+        for result, state in zip(results, states, strict=True)
+    ]
 
 
 def _result(*, is_locked: bool, **fields: Any) -> Leased | Exception | None:
@@ -241,4 +263,13 @@ async def _claim_alone(db: Database, claim: _Claim) -> Leased | None:
     return None if row is None else _leased(row)
 
 
+async def _claim_with_order_alone(db: Database, claim: _Claim) -> tuple[Leased, OrderState] | None:
+    leased = await _claim_alone(db, claim)
+    state = None if leased is None else await find_state(db, leased.order_no)
+    return None if leased is None or state is None else (leased, state)
+
+
 _claim: Gathered[_Claim, Leased | None] = Gathered(_claim_many, alone=_claim_alone, key=itemgetter(0, 1))
+_claim_with_order: Gathered[_Claim, tuple[Leased, OrderState] | None] = Gathered(
+    _claim_with_orders, alone=_claim_with_order_alone, key=itemgetter(0, 1)
+)

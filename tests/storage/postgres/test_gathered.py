@@ -15,7 +15,7 @@ from storage.postgres.gathered import Gathered
 from storage.postgres.inbox import StoredCallback
 from tests.sealed import SEALER
 from tests.servers import eventually
-from tests.storage.postgres.tools import commit_evidence, connected, count, number, opened, paid, placed
+from tests.storage.postgres.tools import commit_evidence, connected, count, number, opened, paid, pass_time, placed
 
 ORDERS = ("A-1", "A-2", "A-3")
 Call = Callable[[Database, str], Awaitable[Any]]
@@ -36,6 +36,10 @@ async def finish_notification(db: Database, order_no: str) -> bool:
 
 async def claim_deadline(db: Database, order_no: str) -> bool:
     return await pending.claim(db, number(order_no), 20.0) is not None
+
+
+async def claim_query_with_order(db: Database, order_no: str) -> bool:
+    return await pending.claim_with_order(db, number(order_no), 20.0, arm_no=1) is not None
 
 
 async def receive(db: Database, order_no: str, **changes: Any) -> StoredCallback:
@@ -69,6 +73,7 @@ async def prepare(db: Database, *, are_paid: bool) -> None:
         await placed(db, order_no)
         if are_paid:
             await commit_evidence(db, order_no, paid(order_no))
+    await pass_time(db, "pending", 120)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,7 @@ async def prepare(db: Database, *, are_paid: bool) -> None:
         (claim_notification, "notifications", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
         (finish_notification, "notifications", "order_no = 'A-2'", "delivered_at = now()"),
         (claim_deadline, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
+        (claim_query_with_order, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
     ],
 )
 @pytest.mark.parametrize("is_taken", [False, True])

@@ -3,10 +3,21 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from core.order import PaymentKey, PendingKind, deadline_key
 from storage.postgres.database import Database
-from storage.postgres.pending import PendingRow, claim, claim_overdue, find_last_query, release, reschedule, walk_due
+from storage.postgres.orders import find_state
+from storage.postgres.pending import (
+    PendingRow,
+    claim,
+    claim_overdue,
+    claim_with_order,
+    find_last_query,
+    release,
+    reschedule,
+    walk_due,
+)
 from tests.servers import eventually
 from tests.storage.postgres.tools import (
     commit_evidence,
@@ -44,6 +55,29 @@ async def test_a_lease_is_for_one_payment(db: Database) -> None:
     assert await claim(db, KEY, 30.0) is not None
     assert await claim(db, number("A-1", "wechat"), 30.0) is not None
     assert await claim(db, deadline_key("A-1"), 30.0) is not None
+
+
+async def test_scheduled_rows_are_leased_together_with_their_orders(db: Database) -> None:
+    """Each caller has the order that its own lease protects, of the arm number that it names."""
+    order_nos = ("A-1", "A-2", "A-3")
+    for order_no in order_nos:
+        await placed(db, order_no)
+    await pass_time(db, "pending", 120)
+    keys = [*map(number, order_nos), deadline_key("A-2")]
+    claims = await asyncio.gather(*(claim_with_order(db, key, 30.0, arm_no=1) for key in keys))
+    found = [(leased.key, leased.order_no, state.order.order_no) for leased, state in filter(None, claims)]
+    assert found == [(key, order_no, order_no) for key, order_no in zip(keys, order_nos, strict=False)]
+    assert claims[0] is not None
+    assert claims[0][1] == replace(await find_state(db, "A-1") or claims[0][1], now=claims[0][1].now)
+    again = await asyncio.gather(*(claim_with_order(db, key, 30.0, arm_no=1) for key in keys))
+    assert again == [None] * 4
+
+
+async def test_an_older_job_leases_nothing(db: Database) -> None:
+    await placed(db)
+    await pass_time(db, "pending", 120)
+    assert await claim_with_order(db, KEY, 30.0, arm_no=2) is None
+    assert await claim_with_order(db, KEY, 30.0, arm_no=1) is not None
 
 
 async def test_a_lease_given_back_can_be_had_again(db: Database) -> None:

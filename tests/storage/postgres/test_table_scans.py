@@ -109,6 +109,7 @@ async def query_one(db: Database, order_no: str) -> None:
     await started(db, order_no, number(order_no, "twin"))
     await commit_evidence(db, order_no, closed(order_no))
     await pending.claim(db, deadline_key(order_no), 20.0, arm_no=1)
+    await pending.claim_with_order(db, key, 20.0, arm_no=1)
     await moved(db, order_no, lambda state: on_deadline(state, RULES))
     await commit_evidence(db, order_no, paid(order_no))
     await commit_evidence(db, order_no, paid(key=number(order_no, "twin")), key=number(order_no, "twin"))

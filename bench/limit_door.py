@@ -12,8 +12,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -58,15 +57,10 @@ class _Recorder(Database):
         super().__init__(read_address(url, ""))
         self.recorded: list[tuple[str, tuple[object, ...]]] = []
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        async with super()._connection() as connection:
-            with connection.query_logger(self._record):
-                yield connection
-
-    def _record(self, logged: Any) -> None:  # noqa: ANN401 - asyncpg's
-        if "INSERT INTO orders" in logged.query or "UPDATE orders" in logged.query:
-            self.recorded.append((logged.query, tuple(logged.args)))
+    async def _run(self, method: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - rows
+        if "INSERT INTO orders" in args[0] or "UPDATE orders" in args[0]:
+            self.recorded.append((args[0], args[1:]))
+        return await super()._run(method, *args, **options)
 
 
 async def record_script(url: str) -> Script:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -21,6 +21,7 @@ import structlog
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest, RowLocked
 from core.settings import Settings
 from storage.closed import is_closed_handle
+from storage.postgres.connections import STATEMENT_ELSEWHERE, UNAVAILABLE, Connections
 from storage.tls import TlsMode, explain_tls, tls_mode
 
 CONNECTIONS_MAX = 4
@@ -38,32 +39,8 @@ _encoder = msgspec.json.Encoder()
 
 STATEMENT_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
-ACQUIRE_TIMEOUT_S = 10.0
-RELEASE_TIMEOUT_S = 0.5
-"""For the end of a cancelled statement; a server that does not answer that either loses the connection."""
-
 EXPIRE_GAP_S = 1.0
 """All connections are opened anew at most once a second, as long as the server says that it is not the one."""
-
-_STATEMENT_ELSEWHERE = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""Errors behind a pooler, which has given the session with a statement to another client."""
-
-# Faults after which the outcome is unknown: nothing, everything or a part was done.
-_UNAVAILABLE = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the server ended between two statements
-    asyncpg.OperatorInterventionError,  # shut down, started up, a statement cancelled
-    asyncpg.InvalidAuthorizationSpecificationError,  # its password is being changed
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.TransactionRollbackError,  # a deadlock
-    *_STATEMENT_ELSEWHERE,
-    OSError,
-    TimeoutError,
-)
 
 # Errors of a server that is there and is not the one any more: a former primary, one that shuts down or starts. Other
 # connections lead to it too, and the name of the host may lead elsewhere by now.
@@ -155,7 +132,7 @@ def mapped_faults(address: Address) -> Iterator[None]:
         yield
     except asyncpg.LockNotAvailableError as error:
         raise RowLocked(_reason(error, address)) from error
-    except _UNAVAILABLE as error:
+    except UNAVAILABLE as error:
         raise DatabaseUnavailable(_reason(error, address)) from error
     except RuntimeError as error:
         if not is_closed_handle(error):
@@ -182,7 +159,7 @@ class Database:
         self._address = address
         self._statement_cache_size = statement_cache_size
         self._startup_parameters = startup_parameters and statement_cache_size > 0
-        self._pool: asyncpg.Pool | None = None
+        self._connections: Connections | None = None
         self._expired_at = -EXPIRE_GAP_S
         self.process: str | None = None
         """The name under which leases are taken, once this process beats; None: they end by themselves alone."""
@@ -204,7 +181,7 @@ class Database:
         )
 
     async def open(self) -> None:
-        self._pool = await asyncpg.create_pool(
+        pool = await asyncpg.create_pool(
             **_connect_arguments(self._address, self._statement_cache_size),
             server_settings=_STARTUP_PARAMETERS if self._startup_parameters else {},
             min_size=0,
@@ -213,39 +190,29 @@ class Database:
             reset=_nothing,
             max_inactive_connection_lifetime=300,
         )
+        self._connections = Connections(pool)
 
     async def close(self) -> None:
-        if self._pool is None:
-            return
-        try:
-            await asyncio.wait_for(self._pool.close(), 2.0)
-        except (TimeoutError, *_UNAVAILABLE):
-            self._pool.terminate()
+        if self._connections is not None:
+            await self._connections.close()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        if self._pool is None:
+    async def _run(self, method: str, *args: object, **options: Any) -> Any:
+        if self._connections is None:
             raise DatabaseUnavailable("the pool is not open")
-        with mapped_faults(self._address):
-            try:
-                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-                try:
-                    yield connection
-                finally:
-                    # Not within `async with`: that waits for a frozen server as long as for a connection.
-                    with suppress(*_UNAVAILABLE):
-                        await self._pool.release(connection, timeout=RELEASE_TIMEOUT_S)
-            except _NOT_HERE:
-                await self._expire(self._pool)
+        try:
+            return await self._connections.run(method, *args, **options)
+        except Exception as error:
+            if isinstance(error, _NOT_HERE):
+                await self._expire(self._connections)
+            with mapped_faults(self._address):
                 raise
 
-    async def _expire(self, pool: asyncpg.Pool) -> None:
+    async def _expire(self, connections: Connections) -> None:
         """Let every connection be opened anew before its next use."""
         now = asyncio.get_running_loop().time()
-        if pool.get_size() and now - self._expired_at >= EXPIRE_GAP_S:
+        if now - self._expired_at >= EXPIRE_GAP_S and await connections.expire():
             self._expired_at = now
             log.warning("database_connections_expired", host=self._address.host, port=self._address.port)
-            await pool.expire_connections()
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of one statement, which is its own transaction.
@@ -254,20 +221,17 @@ class Database:
             DatabaseUnavailable: also when the connection was lost and the statement may have been committed.
             InvalidRequest: Postgres cannot hold one of the values.
         """
-        async with self._connection() as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
-            return rows
+        rows: list[asyncpg.Record] = await self._run("fetch", sql, *args)
+        return rows
 
     async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
         """The first row, or None. Raises as `fetch`."""
-        async with self._connection() as connection:
-            row: asyncpg.Record | None = await connection.fetchrow(sql, *args)
-            return row
+        row: asyncpg.Record | None = await self._run("fetchrow", sql, *args)
+        return row
 
     async def fetchval(self, sql: str, *args: object) -> Any:
         """The first column of the first row. Raises as `fetch`."""
-        async with self._connection() as connection:
-            return await connection.fetchval(sql, *args)
+        return await self._run("fetchval", sql, *args)
 
     async def fetch_text(self, sql: str, *args: str) -> Any:
         """`fetchval` of a large statement that makes a text of texts. Raises as `fetch`.
@@ -280,14 +244,12 @@ class Database:
 
     async def execute(self, sql: str, *args: object, timeout_s: float = STATEMENT_TIMEOUT_S) -> int:
         """The number of rows that it changed. Raises as `fetch`."""
-        async with self._connection() as connection:
-            tag: str = await connection.execute(sql, *args, timeout=timeout_s)
-            return int(tag.rsplit(" ", 1)[-1]) if tag[-1:].isdigit() else 0
+        tag: str = await self._run("execute", sql, *args, timeout=timeout_s)
+        return int(tag.rsplit(" ", 1)[-1]) if tag[-1:].isdigit() else 0
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """One statement for many rows, atomically. Raises as `fetch`."""
-        async with self._connection() as connection:
-            await connection.executemany(sql, rows)
+        await self._run("executemany", sql, rows)
 
     async def can_write(self) -> bool:
         """Whether Postgres answers now and takes writes. One that does not is asked on new connections from now on."""
@@ -296,8 +258,8 @@ class Database:
                 can_write = bool(await self.fetchval(_CAN_WRITE))
         except (DatabaseUnavailable, TimeoutError):
             return False
-        if not can_write and self._pool is not None:
-            await self._expire(self._pool)
+        if not can_write and self._connections is not None:
+            await self._expire(self._connections)
         return can_write
 
 
@@ -367,7 +329,7 @@ def _reason(error: BaseException, address: Address) -> str:
         return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
     if "startup parameter" in str(error):  # of pgbouncer and its like
         return f"{where} refuses our start-up parameters: set STARTUP_PARAMETERS=false, as for every pooler"
-    if isinstance(error, _STATEMENT_ELSEWHERE):
+    if isinstance(error, STATEMENT_ELSEWHERE):
         return f"{where} keeps no prepared statements for its clients: set STATEMENT_CACHE_SIZE=0"
     explained = explain_tls(error, variable="DATABASE_TLS")
     return f"{where}: {explained or type(error).__name__}"

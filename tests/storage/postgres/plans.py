@@ -58,9 +58,10 @@ async def wide_plans(db: Database) -> dict[str, list[str]]:
     condition; with what it reads.
     """
     found = {}
+    assert db._connections is not None, "it is open"
     async with AsyncExitStack() as stack:
         for _ in range(CONNECTIONS_MAX):
-            connection = await stack.enter_async_context(db._connection())
+            connection = await stack.enter_async_context(db._connections._pool.acquire())
             for name, statement, parameters in await connection.fetch(_KEPT):
                 nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
                 plan = await connection.fetchval(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{nulls}')

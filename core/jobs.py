@@ -32,7 +32,7 @@ class JobName(StrEnum):
     PUSH_NOTIFICATION = "push_notification"
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job: `delay_s` seconds from now by Redis's own clock, with JSON arguments."""
 
     lane: Lane

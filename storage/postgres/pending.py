@@ -6,7 +6,7 @@ the result. Rows are made, resolved and moved to their next attempt by the door.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = 0.0
 
 
-class PendingRow(msgspec.Struct, frozen=True, kw_only=True):
+class PendingRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The arguments of a row's job, due in `delay_s` seconds."""
 
     key: PaymentKey
@@ -131,6 +131,7 @@ _LAST_QUERY = """
 SELECT clock_timestamp() AS now, answered_from AS began_at
   FROM pending WHERE channel_account = $1 AND out_trade_no = $2"""
 
+_KINDS = {kind.value: kind for kind in PendingKind}  # a fourth of the time of a call
 _ROW = "channel_account, out_trade_no, kind, order_no, arm_no"
 
 _TAKE_OVER = take_over_statement("pending", _ROW, lease=("leased_at", "leased_until", "leased_by"))
@@ -217,11 +218,11 @@ def _leased(row: object) -> Leased:
     return Leased(key=key, kind=PendingKind(fields.pop("kind")), **fields)
 
 
-def _pending_row(row: object) -> PendingRow:
-    fields = dict(row)  # type: ignore[call-overload]  # as above
-    fields.pop("due_at", None)
-    key = PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no"))
-    return PendingRow(key=key, kind=PendingKind(fields.pop("kind")), **fields)
+def _pending_row(row: Iterable[Any]) -> PendingRow:
+    account, number, kind, order_no, arm_no, *_, delay_s = row
+    return PendingRow(
+        key=PaymentKey(account, number), kind=_KINDS[kind], order_no=order_no, arm_no=arm_no, delay_s=delay_s
+    )
 
 
 # -- statements for many callers ---------------------------------------------------------------------------------------

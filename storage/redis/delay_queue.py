@@ -5,7 +5,7 @@ Redis may be flushed at any moment: the sweep then finds due work in Postgres, a
 the next half hour have to be armed again.
 
     arq:queue:{queries-0}               sorted set: job id → when it is due, Unix milliseconds by Redis's own clock
-    arq:job:{queries-0}q:…              payload; expires a year after it was due
+    arq:job:{queries-0}q:…              payload; removed with the job
     nodrop:{epoch}:…                    current epoch, the last one armed completely
 
 The hash tag keeps a lane's shard in one slot of a cluster; more shards would be {queries-1} and so on.
@@ -28,7 +28,7 @@ from core.errors import RedisUnavailable
 from core.jobs import Job, Lane
 from storage.redis.changes import Change, publishing
 from storage.redis.client import Batches, Call, RedisLink, Run, Script, redis_errors, run_together
-from storage.redis.job_payload import EXPIRES_EXTRA_MS, encode_job
+from storage.redis.job_payload import encode_job
 
 HORIZON_S = 1800.0
 BATCH_MAX = 500
@@ -88,7 +88,7 @@ class DelayQueue:
         """Enqueue the jobs due within the horizon; return the number of new ones.
 
         A queued job is left alone. If half of it was lost (a payload evicted, an entry removed) that half is written
-        again, which counts as new.
+        again. Of lost payloads and lost entries the larger number counts.
         """
         return await self._run_all(self.arming(jobs))
 
@@ -206,11 +206,12 @@ def _batches(jobs: Iterable[Job]) -> list[tuple[Lane, list[Job]]]:
 
 def _arm_call(lane: Lane, jobs: Sequence[Job]) -> Call:
     enqueued_ms = time.time_ns() // 1_000_000  # shown, never compared
-    args: list[str | int | bytes] = [EXPIRES_EXTRA_MS]
+    tag = _tag(lane)
+    args: list[str | int | bytes] = [job_key_prefix]
     for job in jobs:
         payload = encode_job({"t": None, "f": job.name, "a": job.args, "k": {}, "et": enqueued_ms})
-        args += [job_id(job), max(0, round(job.delay_s * 1000)), payload]
-    return [queue_name(lane), *(job_key_prefix + job_id(job) for job in jobs)], args
+        args += (tag + job.id, max(0, round(job.delay_s * 1000)), payload)
+    return [queue_name(lane)], args
 
 
 def _cancel_call(lane: Lane, jobs: Sequence[Job]) -> Call:
@@ -226,21 +227,30 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: the queue, then a payload's key for each job. ARGV: expiry after the due time, then id, delay, payload of each
+# KEYS[1]: the queue. ARGV: prefix of payloads, then id, delay and payload of each job. As a rule none or all of the
+# payloads are there, and one command serves all: a third of the cost of one for each, as an expiry would need.
 _ARM = Script(
     NOW
     + """
-local new = 0
-for i = 2, #KEYS do
-  local at = 3 * (i - 2) + 1
-  local id, delay, payload = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
-  local is_written = redis.call('SET', KEYS[i], payload, 'NX', 'PX', delay + ARGV[1])
-  local is_added = redis.call('ZADD', KEYS[1], 'NX', now + delay, id) == 1
-  if is_written or is_added then
-    new = new + 1
+local keys, written, scored = {}, {}, {}
+for i = 2, #ARGV, 3 do
+  local key, n = ARGV[1] .. ARGV[i], #written
+  keys[#keys + 1] = key
+  written[n + 1], written[n + 2] = key, ARGV[i + 2]
+  scored[n + 1], scored[n + 2] = now + ARGV[i + 1], ARGV[i]
+end
+local kept = redis.call('EXISTS', unpack(keys))
+if kept == 0 then
+  redis.call('MSET', unpack(written))
+elseif kept < #keys then
+  kept = #keys
+  for i = 1, #written, 2 do
+    if redis.call('SET', written[i], written[i + 1], 'NX') then
+      kept = kept - 1
+    end
   end
 end
-return new
+return math.max(#keys - kept, redis.call('ZADD', KEYS[1], 'NX', unpack(scored)))
 """
 )
 

@@ -14,6 +14,7 @@ from api.http.server import make_server
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
 from runtime import resolver
+from runtime.garbage import keep_start
 from runtime.logs import configure_logs
 from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, open_resources
@@ -27,6 +28,7 @@ async def serve(settings: Settings) -> None:
         await resources.clock.begin(resources.db)
         draining = asyncio.Event()
         async with open_application(resources, draining) as app:
+            keep_start()
             log.info("api_started", host=settings.host, port=settings.port)
             await make_server(app, settings, draining).serve()
     log.info("api_stopped")

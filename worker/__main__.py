@@ -21,6 +21,7 @@ from core.jobs import Lane
 from core.settings import Settings, read_settings, require
 from flows.notify import Notifier
 from runtime import resolver
+from runtime.garbage import keep_start
 from runtime.logs import configure_logs
 from runtime.loop import run_periodically
 from runtime.process_exit import end_process
@@ -50,6 +51,7 @@ async def run(settings: Settings, only: Lane | None) -> None:
         loops = lane_loops(resources, lanes[0].process) + (
             upkeep_loops(resources, notifier, stop) if only is None else ()
         )
+        keep_start()
         log.info("worker_started", lane=only, process=lanes[0].process)
         async with asyncio.TaskGroup() as group:
             for lane in lanes:

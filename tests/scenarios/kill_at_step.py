@@ -5,7 +5,7 @@
 The function is wrapped before the process begins. Name it where it is *used*: a module keeps the function that it
 imported, so `flows.callback.insert_callback` is killed in that flow only, and
 `storage.postgres.callbacks.insert_callback` nowhere. A function that is used as `callbacks.finish` is named in its own
-module, and is killed in every flow.
+module, and is killed in every flow. With `--items 3` a call counts only with a list of three items at least.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def kill_at_step(step: str, nth: int) -> None:
-    """Wrap the function of `module.function:before` or `…:after`: its `nth` call kills this process."""
+def kill_at_step(step: str, nth: int, items: int = 0) -> None:
+    """Wrap the function of `module.function:before` or `…:after`: its `nth` call kills this process; with `items`, the
+    `nth` of those with a list of so many.
+    """
     name, _, when = step.rpartition(":")
     if when not in ("before", "after"):
         raise click.BadParameter("a step is module.function:before or module.function:after")
@@ -37,8 +39,8 @@ def kill_at_step(step: str, nth: int) -> None:
     function = getattr(owner, attribute)
     calls = count(1)
 
-    def kill() -> None:
-        if next(calls) == nth:
+    def kill(*args: object) -> None:
+        if max((len(arg) for arg in args if isinstance(arg, list)), default=0) >= items and next(calls) == nth:
             os.write(2, f"killed {step}\n".encode())
             os.kill(os.getpid(), SIGKILL)
 
@@ -47,29 +49,29 @@ def kill_at_step(step: str, nth: int) -> None:
     setattr(owner, attribute, wrap(function, before=before, after=after))
 
 
-def _do_nothing() -> None:
+def _do_nothing(*_args: object) -> None:
     """The other side of the call."""
 
 
-def _wrapped(function: Callable[P, T], *, before: Callable[[], None], after: Callable[[], None]) -> Callable[P, T]:
+def _wrapped(function: Callable[P, T], *, before: Callable[..., None], after: Callable[..., None]) -> Callable[P, T]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        before()
+        before(*args)
         result = function(*args, **kwargs)
-        after()
+        after(*args)
         return result
 
     return wrapped
 
 
 def _wrapped_coroutine(
-    function: Callable[P, Awaitable[T]], *, before: Callable[[], None], after: Callable[[], None]
+    function: Callable[P, Awaitable[T]], *, before: Callable[..., None], after: Callable[..., None]
 ) -> Callable[P, Awaitable[T]]:
     @wraps(function)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        before()
+        before(*args)
         result = await function(*args, **kwargs)
-        after()
+        after(*args)
         return result
 
     return wrapped
@@ -93,8 +95,9 @@ def _place_of(name: str) -> tuple[ModuleType | type, str]:
 @click.argument("process", type=click.Choice(["api", "worker"]))
 @click.option("--at", "step", required=True, help="module.function:before or :after, where it is used.")
 @click.option("--nth", type=click.IntRange(1), default=1, help="Number of the call that kills the process.")
-def main(process: str, step: str, nth: int) -> None:
-    kill_at_step(step, nth)
+@click.option("--items", type=click.IntRange(0), default=0, help="Count only calls with a list of so many items.")
+def main(process: str, step: str, nth: int, items: int) -> None:
+    kill_at_step(step, nth, items)
     sys.argv[1:] = []
     runpy.run_module(process, run_name="__main__")
 

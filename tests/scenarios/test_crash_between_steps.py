@@ -6,8 +6,10 @@ stuck. A step is a function where it is used; see `kill_at_step`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -18,9 +20,13 @@ from demo.embedded import free_port
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from tests.scenarios.router import Router
-from tests.scenarios.scenario import Scenario, number_of, port_of
+from tests.scenarios.scenario import Scenario, add_account, number_of, port_of
 from tests.servers import Process, eventually
 from tests.storage.redis.tools import client_of
+
+ORDERS = 16
+TOGETHER = 3
+"""Orders at once, and the decisions of one statement among them, at least."""
 
 PLACE = {
     "before_insert": "flows.commit.transition:before",
@@ -69,12 +75,13 @@ NOTIFY = {
 
 @asynccontextmanager
 async def killed_at(
-    scenario: Scenario, process_name: str, step: str, log: Path, router: Router | None = None
+    scenario: Scenario, process_name: str, step: str, log: Path, router: Router | None = None, items: int = 0
 ) -> AsyncIterator[None]:
     """Run a process that is killed at this step, which it must reach before the end of the block."""
     port = free_port()
     environ = scenario.stack.environ | {"PORT": str(port)}
-    async with Process("tests.scenarios.kill_at_step", process_name, "--at", step, env=environ, log=log) as process:
+    arguments = (process_name, "--at", step, "--items", str(items))
+    async with Process("tests.scenarios.kill_at_step", *arguments, env=environ, log=log) as process:
         if router is not None:
             await process.wait_for_port(port)
             await router.lead_to(port, port_of(scenario.stack.api_url))
@@ -108,6 +115,33 @@ async def test_web_process_killed_during_a_callback(
         await scenario.pay(order, "none")
 
     await scenario.until("paid", order)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_web_process_killed_in_mid_batch(
+    kill_scenario: Scenario, router: Router, when: str, tmp_path: Path
+) -> None:
+    """Its statement holds the decisions of several callers, none of whom has heard of it: merchants send their orders
+    again, and the channel its callbacks. Each order is there once, paid once, and heard of once.
+
+    The account trusts its callbacks, so that they come to the door as they came.
+    """
+    scenario, step = kill_scenario, f"storage.postgres.door.transition._write:{when}"
+    await add_account(scenario.stack, scenario.db, "trusting", trust_callback=True)
+    async with killed_at(scenario, "api", step, tmp_path / "placing.log", router, TOGETHER):
+        orders = await scenario.place_many(ORDERS, "trusting")
+    await scenario.put_off(*orders)
+    for order in orders:
+        await scenario.pay(order, "lost")
+    async with killed_at(scenario, "api", step, tmp_path / "paying.log", router, TOGETHER):
+        await asyncio.gather(*(_until_acknowledged(scenario, order) for order in orders))
+
+    await scenario.until("paid", *orders)
+    for order in orders:
+        assert len(order.payments) == 1
+        assert [event.kind for event in await scenario.events(order)].count("paid") == 1
+        await eventually(partial(scenario.was_notified, order, "order.paid"))
+        assert len({delivery.webhook_id for delivery in await scenario.deliveries(order)}) == 1
 
 
 @pytest.mark.parametrize("step", QUERY.values(), ids=QUERY.keys())
@@ -237,6 +271,15 @@ async def test_worker_killed_while_arming_again_after_a_flush(kill_scenario: Sce
             pass
 
     await scenario.until("paid", *orders)
+
+
+async def _until_acknowledged(scenario: Scenario, order: ShopOrder) -> None:
+    """The channel sends its callback again, as it does by itself."""
+
+    async def is_acknowledged() -> bool:
+        return await scenario.request_callback(order) == 200
+
+    await eventually(is_acknowledged)
 
 
 async def _is_acknowledged(scenario: Scenario, order: ShopOrder) -> bool:

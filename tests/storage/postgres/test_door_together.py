@@ -91,6 +91,25 @@ async def test_rows_that_a_stranger_has_locked_delay_no_other_order(
         assert await versions(orders, order_no) == [1, 2]
 
 
+async def test_an_order_that_a_stranger_has_locked_splits_no_statement(
+    orders: Database, database_url: str, statements: list[list[str]]
+) -> None:
+    """It is left out, and nobody waits for it: a statement that waited would be halved until it is alone."""
+    known = {order_no: await get_state(orders, order_no) for order_no in ORDERS}
+    async with asyncio.timeout(PATIENCE_S), connected(database_url) as stranger:
+        stranger_transaction = stranger.transaction()
+        await stranger_transaction.start()
+        await stranger.execute("SELECT FROM orders WHERE order_no = 'A-2' FOR UPDATE")
+        moves = {
+            order_no: asyncio.create_task(transition(orders, order_no, if_there(noted), known=known[order_no]))
+            for order_no in ORDERS
+        }
+        await asyncio.gather(*(move for order_no, move in moves.items() if order_no != "A-2"))
+        await stranger_transaction.rollback()
+        await moves["A-2"]
+    assert statements == [list(ORDERS)]
+
+
 async def test_only_the_guilty_one_fails(orders: Database) -> None:
     """One claims a transaction that another payment has, one is poisoned, one loses its race, and one is cancelled."""
     await commit_evidence(orders, "A-5", paid("A-5", transaction="t-5"))

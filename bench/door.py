@@ -21,7 +21,8 @@ from core.order import OrderState, PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
 from storage.postgres import callbacks, inbox, notifications
-from storage.postgres.database import Database, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Database
 from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
 from storage.postgres.orders import find_now

@@ -19,7 +19,8 @@ from core.order import PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
 from storage.postgres import pending
-from storage.postgres.database import Database, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Database
 from storage.postgres.migrate import migrate
 
 HOW = (

@@ -25,7 +25,8 @@ from core.lifecycle import on_query
 from core.order import OrderState
 from demo.embedded import EmbeddedPostgres, find_postgres_binaries, temporary_directory
 from demo.embedded.child import children_of
-from storage.postgres.database import Database, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Database
 from storage.postgres.door.transition import transition_existing
 
 CLIENTS = 4

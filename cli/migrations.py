@@ -9,7 +9,7 @@ import click
 from cli.environment import current_settings
 from cli.output import json_option, print_json, warn
 from core.settings import require
-from storage.postgres.database import read_address
+from storage.postgres.address import read_address
 from storage.postgres.migrate import is_another_role, missing_migrations
 from storage.postgres.migrate import migrate as apply_missing
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from cli.findings import Finding, Level
 from core.errors import ConfigurationError
 from core.settings import Settings, read_settings, require
-from storage.postgres.database import read_address
+from storage.postgres.address import read_address
 from storage.sealing import Sealer
 from storage.tls import TlsMode, TlsName, is_loopback
 

@@ -1,4 +1,4 @@
-"""The Postgres side: one small pool, `DATABASE_URL` as a PaaS hands it out, and foreign exceptions mapped once.
+"""The Postgres side: one small pool, and statements over its connections.
 
 No session state, no LISTEN, no transaction across a channel call: every statement stands alone, so pgbouncer in
 transaction mode may stand in front.
@@ -7,22 +7,21 @@ transaction mode may stand in front.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 import msgspec
 import structlog
 
-from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest, RowLocked
+from core.errors import DatabaseUnavailable
 from core.settings import Settings
-from storage.closed import is_closed_handle
-from storage.postgres.connections import STATEMENT_ELSEWHERE, UNAVAILABLE, Connections
-from storage.tls import TlsMode, explain_tls, tls_mode
+from storage.postgres.address import Address, read_address
+from storage.postgres.faults import NOT_HERE, UNAVAILABLE, mapped_faults
 
 CONNECTIONS_MAX = 4
 """Per process: small plans of hosted Postgres allow twenty connections in all."""
@@ -38,20 +37,18 @@ log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 
 STATEMENT_TIMEOUT_S = 10.0
+ACQUIRE_TIMEOUT_S = 10.0
+RELEASE_TIMEOUT_S = 0.5
+"""For the end of a cancelled statement; a server that does not answer that either loses the connection."""
+
+CLOSE_TIMEOUT_S = 2.0
+HELD_S = 1.0
+"""A connection waits so long for its next statement. To take one from asyncpg's pool and to put it back costs more
+than a small statement: a task, two time-outs and a queue."""
+
 CONNECT_TIMEOUT_S = 5.0
 EXPIRE_GAP_S = 1.0
 """All connections are opened anew at most once a second, as long as the server says that it is not the one."""
-
-# Errors of a server that is there and is not the one any more: a former primary, one that shuts down or starts. Other
-# connections lead to it too, and the name of the host may lead elsewhere by now.
-_NOT_HERE = (
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.DatabaseDroppedError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 _STARTUP_PARAMETERS = {
     "application_name": "nodrop",
@@ -65,51 +62,6 @@ _STARTUP_PARAMETERS = {
 large: so it finds its rows by an index from the beginning, and is no other for other parameters. See
 docs/decisions/0020-plans-that-do-not-depend-on-statistics.md."""
 
-# Values that Postgres cannot hold: NUL in a text, a number beyond its type, a key too long for its index.
-_NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-
-
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Postgres is. `tls` is settled; connection parameters that poolers and drivers add to URLs are dropped."""
-
-    host: str
-    port: int
-    user: str
-    password: str | None
-    database: str
-    tls: TlsMode
-
-    def __repr__(self) -> str:
-        """Without the password."""
-        return f"Address({self.host}:{self.port}/{self.database}, tls={self.tls!r})"
-
-
-def read_address(url: str, tls: str, *, variable: str = "DATABASE_URL") -> Address:
-    """`DATABASE_URL` with `DATABASE_TLS`. `sslmode`, `channel_binding` and other parameters of other
-    drivers are ignored.
-
-    Raises:
-        ConfigurationError: names the variable and what to set.
-    """
-    form = f"{variable}: set it to postgres://user:password@host:5432/database, with what is special percent-encoded"
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 5432
-    except ValueError:  # its text may hold the password
-        raise ConfigurationError(form) from None
-    if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
-        raise ConfigurationError(form)
-    query = dict(parse_qsl(parts.query))
-    host = parts.hostname or query.get("host") or "127.0.0.1"
-    return Address(
-        host=unquote(host),
-        port=port,
-        user=unquote(parts.username or query.get("user") or "postgres"),
-        password=None if parts.password is None else unquote(parts.password),
-        database=unquote(parts.path.lstrip("/")),
-        tls=tls_mode(tls, variable="DATABASE_TLS", host=host, default_plain=False),
-    )
-
 
 async def connect(address: Address, *, statement_cache_size: int = 100) -> asyncpg.Connection:
     """One connection, outside the pool: for migrations and tools.
@@ -119,27 +71,6 @@ async def connect(address: Address, *, statement_cache_size: int = 100) -> async
     """
     with mapped_faults(address):
         return await asyncpg.connect(**_connect_arguments(address, statement_cache_size))
-
-
-@contextmanager
-def mapped_faults(address: Address) -> Iterator[None]:
-    """The one place where faults of asyncpg become ours.
-
-    Raises:
-        DatabaseUnavailable, InvalidRequest: as `Database.fetch`.
-    """
-    try:
-        yield
-    except asyncpg.LockNotAvailableError as error:
-        raise RowLocked(_reason(error, address)) from error
-    except UNAVAILABLE as error:
-        raise DatabaseUnavailable(_reason(error, address)) from error
-    except RuntimeError as error:
-        if not is_closed_handle(error):
-            raise
-        raise DatabaseUnavailable(_reason(error, address)) from error
-    except _NOT_STORABLE as error:  # whose text holds the value
-        raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None
 
 
 @asynccontextmanager
@@ -202,7 +133,7 @@ class Database:
         try:
             return await self._connections.run(method, *args, **options)
         except Exception as error:
-            if isinstance(error, _NOT_HERE):
+            if isinstance(error, NOT_HERE):
                 await self._expire(self._connections)
             with mapped_faults(self._address):
                 raise
@@ -263,6 +194,128 @@ class Database:
         return can_write
 
 
+# -- connections, held for the next statement --------------------------------------------------------------------------
+
+
+class Connections:
+    """Runs statements, each on a connection of its own, and so in a transaction of its own."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._free = pool.get_max_size()
+        self._held: list[Any] = []
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._epoch = 0
+        self._let_go_timer: asyncio.TimerHandle | None = None
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def run(self, method: str, *args: object, **options: Any) -> Any:
+        """Call a method of a connection. Raises as asyncpg, and TimeoutError when none is free."""
+        connection, epoch = await self._take(), self._epoch
+        try:
+            result = await getattr(connection, method)(*args, **options)
+        except BaseException:
+            await self._put_back(connection)
+            raise
+        if epoch != self._epoch or self._pool.is_closing():
+            await self._put_back(connection)
+        else:
+            self._pass_on(connection)
+        return result
+
+    async def expire(self) -> bool:
+        """Let every connection be opened anew before its next use. False: there is none."""
+        if not self._pool.get_size():
+            return False
+        self._epoch += 1
+        await self._pool.expire_connections()
+        self._let_go()
+        return True
+
+    async def close(self) -> None:
+        self._let_go()
+        try:
+            await asyncio.wait_for(self._pool.close(), CLOSE_TIMEOUT_S)
+        except (TimeoutError, *UNAVAILABLE):
+            self._pool.terminate()
+
+    async def _take(self) -> Any:
+        """A connection that is held, or that the pool opens, or the next one that becomes free."""
+        while self._held:
+            connection = self._held.pop()
+            if _is_open(connection):
+                return connection
+            await self._put_back(connection)
+        async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+            while not self._free:
+                connection = await self._wait()
+                if connection is not None:
+                    return connection
+            self._free -= 1
+            return await self._acquire()
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire()
+        except BaseException:
+            self._set_free()
+            raise
+
+    async def _wait(self) -> Any:
+        """The connection of a statement that has ended; None: there is room for another one."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            return await waiting
+        except BaseException:
+            if waiting.done() and not waiting.cancelled():  # it was given one in the same moment
+                self._pass_on(waiting.result())
+            raise
+
+    def _pass_on(self, connection: Any) -> None:
+        """Give it to the next one who waits, or hold it. None: give the right to open one."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(connection)
+                return
+        if connection is None:
+            return
+        self._held.append(connection)
+        if self._let_go_timer is None:
+            self._let_go_timer = asyncio.get_running_loop().call_later(HELD_S, self._let_go)
+
+    def _set_free(self) -> None:
+        self._free += 1
+        self._pass_on(None)
+
+    def _let_go(self) -> None:
+        """Put back what is held: the pool closes it after a time without work."""
+        if self._let_go_timer is not None:
+            self._let_go_timer.cancel()
+            self._let_go_timer = None
+        held, self._held = self._held, []
+        for connection in held:
+            release = asyncio.get_running_loop().create_task(self._put_back(connection))
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)
+
+    async def _put_back(self, connection: Any) -> None:
+        try:
+            # Not within `async with`: that waits for a frozen server as long as for a connection.
+            with suppress(*UNAVAILABLE):
+                await self._pool.release(connection, timeout=RELEASE_TIMEOUT_S)
+        finally:
+            self._set_free()
+
+
+def _is_open(connection: Any) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it was closed while it was held, and the pool has it back already
+        return False
+
+
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
@@ -320,16 +373,3 @@ def _connect_arguments(address: Address, statement_cache_size: int) -> dict[str,
         "command_timeout": STATEMENT_TIMEOUT_S,
         "statement_cache_size": statement_cache_size,
     }
-
-
-def _reason(error: BaseException, address: Address) -> str:
-    """The reason for a person, without user or password."""
-    where = f"Postgres at {address.host}:{address.port}"
-    if "rejected SSL upgrade" in str(error):
-        return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
-    if "startup parameter" in str(error):  # of pgbouncer and its like
-        return f"{where} refuses our start-up parameters: set STARTUP_PARAMETERS=false, as for every pooler"
-    if isinstance(error, STATEMENT_ELSEWHERE):
-        return f"{where} keeps no prepared statements for its clients: set STATEMENT_CACHE_SIZE=0"
-    explained = explain_tls(error, variable="DATABASE_TLS")
-    return f"{where}: {explained or type(error).__name__}"

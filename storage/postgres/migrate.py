@@ -16,7 +16,9 @@ from importlib.resources import files
 from typing import Any
 
 from core.errors import ConfigurationError, DatabaseUnavailable
-from storage.postgres.database import CONNECT_TIMEOUT_S, connect, mapped_faults, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import CONNECT_TIMEOUT_S, connect
+from storage.postgres.faults import mapped_faults
 
 VERSION_MIN = 15
 

@@ -12,7 +12,8 @@ import pytest
 
 from demo.embedded import free_port
 from runtime.resolver import Loop
-from storage.postgres.database import connect, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import connect
 from storage.redis.address import read_redis_address
 from storage.redis.client import open_redis
 from tests.connections import full_backlog

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from storage.postgres.database import connect, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import connect
 from tests.scenarios.scenario import Scenario, number_of
 
 WITHOUT_GUARDS = "SET LOCAL session_replication_role = replica"

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from storage.postgres.connections import Connections, _is_open
-from storage.postgres.database import Database, connect, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Connections, Database, _is_open, connect
 from tests.servers import eventually
 
 CONNECTIONS = 4

@@ -14,8 +14,9 @@ from msgspec.structs import asdict
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres, free_port
-from storage.postgres.connections import ACQUIRE_TIMEOUT_S
-from storage.postgres.database import CONNECTIONS_MAX, Database, connect, mapped_faults, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, Database, connect
+from storage.postgres.faults import mapped_faults
 from storage.tls import TlsName
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, opened

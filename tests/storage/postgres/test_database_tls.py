@@ -8,7 +8,8 @@ import pytest
 
 from core.errors import DatabaseUnavailable
 from demo.embedded import EmbeddedPostgres
-from storage.postgres.database import Database, connect, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Database, connect
 from storage.postgres.migrate import migrate
 from storage.tls import is_loopback
 from tests.storage.postgres.tls_server import find_debian_postgres, tls_postgres

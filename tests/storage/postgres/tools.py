@@ -12,7 +12,8 @@ from core.decision import Change, Decision, Event, Outcome
 from core.evidence import Closed, Evidence, Paid, Source, Unpaid
 from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place, start_payment
 from core.order import OrderState, PaymentKey
-from storage.postgres.database import Database, read_address
+from storage.postgres.address import read_address
+from storage.postgres.database import Database
 from storage.postgres.door.transition import Committed, Decide, transition
 from storage.postgres.orders import find_now, find_state
 

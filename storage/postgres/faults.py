@@ -1,0 +1,81 @@
+"""Faults of asyncpg, mapped once: to ours, with a reason for a person and without a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
+from storage.closed import is_closed_handle
+from storage.postgres.address import Address
+from storage.tls import explain_tls
+
+STATEMENT_ELSEWHERE = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""Errors behind a pooler, which has given the session with a statement to another client."""
+
+# Faults after which the outcome is unknown: nothing, everything or a part was done.
+UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended between two statements
+    asyncpg.OperatorInterventionError,  # shut down, started up, a statement cancelled
+    asyncpg.InvalidAuthorizationSpecificationError,  # its password is being changed
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,  # a deadlock
+    *STATEMENT_ELSEWHERE,
+    OSError,
+    TimeoutError,
+)
+
+# Errors of a server that is there and is not the one any more: a former primary, one that shuts down or starts. Other
+# connections lead to it too, and the name of the host may lead elsewhere by now.
+NOT_HERE = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+# Values that Postgres cannot hold: NUL in a text, a number beyond its type, a key too long for its index.
+_NOT_STORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+
+
+@contextmanager
+def mapped_faults(address: Address) -> Iterator[None]:
+    """The one place where faults of asyncpg become ours.
+
+    Raises:
+        DatabaseUnavailable, InvalidRequest: as `Database.fetch`.
+    """
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise RowLocked(_reason(error, address)) from error
+    except UNAVAILABLE as error:
+        raise DatabaseUnavailable(_reason(error, address)) from error
+    except RuntimeError as error:
+        if not is_closed_handle(error):
+            raise
+        raise DatabaseUnavailable(_reason(error, address)) from error
+    except _NOT_STORABLE as error:  # whose text holds the value
+        raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None
+
+
+def _reason(error: BaseException, address: Address) -> str:
+    """The reason for a person, without user or password."""
+    where = f"Postgres at {address.host}:{address.port}"
+    if "rejected SSL upgrade" in str(error):
+        return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
+    if "startup parameter" in str(error):  # of pgbouncer and its like
+        return f"{where} refuses our start-up parameters: set STARTUP_PARAMETERS=false, as for every pooler"
+    if isinstance(error, STATEMENT_ELSEWHERE):
+        return f"{where} keeps no prepared statements for its clients: set STATEMENT_CACHE_SIZE=0"
+    explained = explain_tls(error, variable="DATABASE_TLS")
+    return f"{where}: {explained or type(error).__name__}"

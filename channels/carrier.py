@@ -1,132 +1,45 @@
-"""The connections to channels: kept open by origin, opened by the way out, to servers with a trusted certificate."""
+"""New connections to channels: to the addresses of a name, by the way out, to servers with a trusted certificate."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import ssl
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
 
 import httpx
 
 from channels.egress_proxy import EgressProxy
-from channels.http_connection import Connection, Take, authorization
+from channels.http_connection import Carrier, Connection, Origin
 from core.errors import ConfigurationError
 
 CONNECTIONS_MAX = 128
-PORT_MAX = 65_535
 CONNECT_TIMEOUT_S = 5.0
-KEPT_S = 60.0
-"""Time for which a connection waits for its next request: servers end them after about as long."""
 
 NO_AUTHORITIES = (
     "SSL_CERT_FILE: no certificate of an authority can be read there, so no server could be trusted; set it to a file "
     "with such certificates in PEM, or unset it and install the system's (ca-certificates)"
 )
 
-_URL = re.compile(r"(https?)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
-_HEADER = re.compile(r"[!-9;-~]+: [\t -~]*\r\n")
-_TARGET = re.compile(r"[!-~]+")
-_TARGET_SAFE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
+
+def open_carrier(proxy: EgressProxy | None, root_pem: bytes | None) -> Carrier:
+    """The connections of a process: `proxy` is the way to every host but this machine, `root_pem` one more authority.
+
+    Raises:
+        ConfigurationError: there are no authorities to trust.
+    """
+    way = _Way(_tls_context(root_pem), proxy)
+    return Carrier(way.connect, proxy, requests_max=CONNECTIONS_MAX, wait_s=CONNECT_TIMEOUT_S)
 
 
-class Origin(NamedTuple):
-    """Where requests go. `is_here`: to this machine, never through the proxy."""
-
-    host: str
-    port: int
-    is_tls: bool
-    netloc: str
-    is_here: bool
-
-
-class Carrier:
-    """The connections of a process, in use by at most `CONNECTIONS_MAX` requests at once."""
-
-    def __init__(self, proxy: EgressProxy | None, root_pem: bytes | None) -> None:
-        """`proxy` is the way to every host but this machine, `root_pem` one more authority.
-
-        Raises:
-            ConfigurationError: there are no authorities to trust.
-        """
-        self._tls = _tls_context(root_pem)
+class _Way:
+    def __init__(self, tls: ssl.SSLContext, proxy: EgressProxy | None) -> None:
+        self._tls = tls
         self._proxy = proxy
-        self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._kept: defaultdict[Origin, list[tuple[float, Connection]]] = defaultdict(list)
 
-    async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, take: Take
-    ) -> tuple[int, dict[str, str]]:
-        """Send one request; return status and headers of its whole response. `take` gets the body.
-
-        Raises:
-            httpx.PoolTimeout: all connections were in use, so nothing was sent.
-            httpx.HTTPError, OSError: there is no whole response, or what `take` raised.
-            httpx.InvalidURL, ValueError: HTTP allows no such address or header.
-        """
-        parts = _URL.fullmatch(url)
-        if parts is None:
-            raise ValueError("no address of a web server")
-        origin = _origin(parts[1], parts[2])
-        request = self._request(method, origin, _target(parts[3]), headers, body)
-        await self._take_slot()
-        connection: Connection | None = None
-        try:
-            connection = self._kept_connection(origin) or await self._connect(origin)
-            head = await connection.send(request, take)
-            await connection.read()
-        finally:
-            self._slots.release()
-            if connection is not None:
-                self._give_back(origin, connection)
-        return head.status, _texts(head.headers)
-
-    async def aclose(self) -> None:
-        for kept in self._kept.values():
-            for _, connection in kept:
-                connection.abort()
-        self._kept.clear()
-        await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
-
-    async def _take_slot(self) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise httpx.PoolTimeout("no connection is free") from None
-
-    def _kept_connection(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if it is still good."""
-        kept, now = self._kept[origin], asyncio.get_running_loop().time()
-        while kept:
-            kept_at, connection = kept.pop()
-            if now - kept_at < KEPT_S and connection.is_quiet:
-                return connection
-            connection.abort()
-        return None
-
-    def _give_back(self, origin: Origin, connection: Connection) -> None:
-        if not connection.is_free:
-            connection.abort()
-            return
-        kept, now = self._kept[origin], asyncio.get_running_loop().time()
-        kept.append((now, connection))
-        if now - kept[0][0] >= KEPT_S:
-            kept.pop(0)[1].abort()
-
-    async def _connect(self, origin: Origin) -> Connection:
+    async def connect(self, origin: Origin) -> Connection:
         """Connect to one address of the name after another, each with its share of the time."""
         proxy = None if origin.is_here else self._proxy
         host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
@@ -162,52 +75,6 @@ class Carrier:
             connection.abort()
             raise
         return connection
-
-    def _request(self, method: str, origin: Origin, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """The bytes of a request. Without TLS the proxy is sent the whole address."""
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if self._proxy is not None and not origin.is_tls and not origin.is_here:
-            target = f"http://{origin.netloc}{target}"
-            lines += [f"{name}: {value}\r\n" for name, value in authorization(self._proxy).items()]
-        if body or method != "GET":
-            lines.append(f"Content-Length: {len(body)}\r\n")
-        if not all(map(_HEADER.fullmatch, lines)):
-            raise ValueError("a header that HTTP does not allow")
-        return f"{method} {target} HTTP/1.1\r\nHost: {origin.netloc}\r\n{''.join(lines)}\r\n".encode("ascii") + body
-
-
-@lru_cache(maxsize=64)
-def _origin(scheme: str, netloc: str) -> Origin:
-    """Raises httpx.InvalidURL, ValueError."""
-    url = httpx.URL(f"{scheme}://{netloc}")
-    host = url.raw_host.decode("ascii")
-    is_tls = url.scheme == "https"
-    port = url.port or (443 if is_tls else 80)
-    if port > PORT_MAX:
-        raise ValueError("no port")
-    return Origin(host, port, is_tls, url.netloc.decode("ascii"), _is_here(host))
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _target(text: str) -> str:
-    """Path and query, percent-encoded where HTTP needs it."""
-    text = text if text.startswith("/") else f"/{text}"
-    return text if _TARGET.fullmatch(text) else quote(text, safe=_TARGET_SAFE)
-
-
-def _texts(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by name in lower case, the values of one name joined. Raises ValueError: one is not ASCII."""
-    texts: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("ascii").lower(), raw_value.decode("ascii")
-        texts[name] = f"{texts[name]}, {value}" if name in texts else value
-    return texts
 
 
 def _tls_context(root_pem: bytes | None) -> ssl.SSLContext:

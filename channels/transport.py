@@ -23,7 +23,7 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from channels.carrier import Carrier
+from channels.carrier import open_carrier
 from channels.egress_proxy import EgressProxy
 from channels.http_connection import Take
 from core.admission import CallKind, Urgency
@@ -131,7 +131,7 @@ async def admitted() -> AsyncIterator[None]:
 
 
 class Exchanges(Protocol):
-    """As `Carrier` does, one request and its whole response; another one in tests."""
+    """As `channels.http_connection.Carrier` does, one request and its whole response; another one in tests."""
 
     async def exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, take: Take
@@ -161,7 +161,7 @@ class Transport:
         self.timeout_s = timeout_s
         self._clock = clock
         self._heard: dict[str, float] = {}
-        self._carrier = carrier or Carrier(proxy, root_pem)
+        self._carrier = carrier or open_carrier(proxy, root_pem)
 
     async def __aenter__(self) -> Self:
         return self

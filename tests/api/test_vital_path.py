@@ -37,9 +37,6 @@ CLIMBS_MAX = 4
 BESIDE = {"runtime/loop.py", "flows/take_over.py", "storage/postgres/processes.py"}
 """The beat of the process, which may come at any moment and has no part in the callback."""
 
-HTTP = {"channels/carrier.py", "channels/http_connection.py"}
-"""In the place of a library for HTTP, and known no more than one: they know nothing of orders."""
-
 
 class Trace:
     """Files that ran until the commit, and every step of the walk."""
@@ -79,7 +76,7 @@ def _file(frame: FrameType) -> str | None:
     if not path.is_relative_to(ROOT):
         return None
     name = path.relative_to(ROOT).as_posix()
-    return name if name.partition("/")[0] in LAYERS and name not in BESIDE | HTTP else None
+    return name if name.partition("/")[0] in LAYERS and name not in BESIDE else None
 
 
 def _layer(name: str) -> int:

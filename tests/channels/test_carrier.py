@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from channels import carrier as carrier_module
+from channels import http_connection
 from channels.egress_proxy import EgressProxy
 from channels.transport import Transport
 from core.errors import ChannelUnavailable, OutcomeUnknown
@@ -89,7 +89,7 @@ async def test_a_connection_that_the_channel_has_ended_is_not_used_again() -> No
 
 
 async def test_a_connection_that_waited_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrier_module, "KEPT_S", 0.0)
+    monkeypatch.setattr(http_connection, "KEPT_S", 0.0)
     async with serving(always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as channel:
         assert await bodies(channel.url) == [b"ok"] * ROUNDS
     assert channel.connections == ROUNDS

@@ -21,7 +21,7 @@ every kind of evidence, and a mismatch opens a case and never pays; *paid wins*;
 giving up is not evidence.
 """
 
-from core.lifecycle.callbacks import CallbackResult, callback_result, with_end
+from core.lifecycle.callbacks import on_callback
 from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.disputing import on_dispute, shows_other_money
@@ -29,14 +29,16 @@ from core.lifecycle.ending import is_definitely_unpaid
 from core.lifecycle.erasing import on_erase, open_work
 from core.lifecycle.judging import (
     CallbackPlan,
+    CallbackResult,
+    callback_result,
     mismatch,
-    on_callback,
     on_query,
-    on_refresh,
     plan_callback,
+    with_end,
 )
 from core.lifecycle.naming import is_surely_named, named_payment, other_named
 from core.lifecycle.paying import on_late_accepted
+from core.lifecycle.rechecking import on_refresh
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules

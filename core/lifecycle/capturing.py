@@ -160,3 +160,13 @@ def _has_ended(payment: Payment, now: datetime) -> bool:
 
 def _ended_at(payment: Payment, now: datetime) -> datetime:
     return now if payment.checkout_ends_at is None else min(payment.checkout_ends_at, now)
+
+
+def as_unpaid(evidence: Approved) -> Unpaid:
+    """The same without the approval."""
+    return Unpaid(
+        channel_account=evidence.channel_account,
+        out_trade_no=evidence.out_trade_no,
+        amount=evidence.amount,
+        currency=evidence.currency,
+    )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from core.decision import Case, Change, Decision, Event, Observation, Outcome
-from core.evidence import Approved, Closed, Evidence, Lapsed, Paid, Refunded, Source, Unclear, Unpaid, kind_of
+from core.decision import Case, Change, Decision, Event, Handled, Observation, Outcome
+from core.evidence import Approved, Closed, Disputed, Evidence, Lapsed, Paid, Refunded, Source, Unclear, kind_of
 from core.lifecycle.attempts import next_attempt
 from core.lifecycle.capturing import (
     NOTHING_QUERIED,
     Approval,
+    as_unpaid,
     capture,
     is_approval_over,
     may_capture,
@@ -24,31 +25,9 @@ from core.lifecycle.capturing import (
 from core.lifecycle.ending import is_definitely_unpaid, is_payable
 from core.lifecycle.left_over import is_to_close
 from core.lifecycle.paying import on_confirmed, on_money
-from core.lifecycle.rechecking import close_payment, next_recheck, put_back, rechecked
+from core.lifecycle.rechecking import close_payment, next_recheck
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
-
-
-def on_callback(
-    state: OrderState,
-    key: PaymentKey,
-    evidence: Evidence,
-    rules: Rules,
-    by: Source,
-    *,
-    claimed: bool = False,
-    unconfirmed: bool = False,
-) -> Decision:
-    """Evidence that the channel sent by itself (and that the account trusts), or a mismatch that it shows.
-
-    It may have lain in the inbox for a day: its *unpaid* and *missing* were true when they were sent and end nothing.
-
-    `claimed`: the database has refused the move, because another payment of this account has this very channel
-    transaction. Two orders that claim one channel payment are a case, never two paid orders.
-
-    `unconfirmed`: it pays although no query has confirmed it (`core.lifecycle.trusting`).
-    """
-    return _on_evidence(state, key, evidence, rules, by, approval=None, claimed=claimed, unconfirmed=unconfirmed)
 
 
 def on_query(
@@ -75,8 +54,8 @@ def on_query(
     be asked before it.
     """
     if after_capture and isinstance(evidence, Approved):
-        evidence = _unpaid(evidence)
-    decision = _on_evidence(state, key, evidence, rules, by, approval=approval, claimed=claimed)
+        evidence = as_unpaid(evidence)
+    decision = on_evidence(state, key, evidence, rules, by, approval=approval, claimed=claimed)
     payment, row = state.payment(key), state.pending_of(key)
     if payment is None:
         return decision
@@ -93,14 +72,6 @@ def on_query(
         return replace(decision, drop=(key,))
     is_unpaid = decision.outcome is not Outcome.MISMATCH and is_payable(payment, evidence, rules, state.now)
     return next_attempt(state, row, decision, rules, by, payable_since=payment.created_at if is_unpaid else None)
-
-
-def on_refresh(state: OrderState, rules: Rules) -> Decision:
-    """A refresh of the order: query every payment that may have money, or that only a callback has paid."""
-    closed = rechecked(state)
-    query = tuple(payment.key for payment in (*state.open_payments(), *state.unconfirmed_payments(), *closed))
-    outcome = Outcome.STILL_OPEN if query else Outcome.NOTHING_NEW
-    return Decision(outcome=outcome, query=query, rearm=put_back(state, closed, rules))
 
 
 def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
@@ -144,10 +115,51 @@ def plan_callback(payment: Payment, evidence: Evidence, *, trusts_callback: bool
     return CallbackPlan(commits=commits, queries=queries, differs=differs)
 
 
+class CallbackResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of handling a callback, and whether the callback is done.
+
+    `is_stored`: the commit of its decision has ended it in the inbox too.
+    `wait_s`: nothing was tried, and may be tried after so many seconds; no attempt is used up.
+    """
+
+    outcome: Outcome
+    is_done: bool
+    is_stored: bool = False
+    wait_s: float | None = None
+
+
+def callback_result(plan: CallbackPlan, callback: Evidence, answer: Evidence, outcome: Outcome) -> CallbackResult:
+    """The result of a callback after a query. `callback` is its own evidence, `answer` the query's,
+    `outcome` of the query's decision.
+
+    A callback is done when the query was clear and does not contradict it. A genuine *paid* that the channel does not
+    confirm is not done, also when the channel calls the payment closed: a person has to look where the money is.
+    """
+    if outcome is Outcome.UNCLEAR:
+        return CallbackResult(outcome=Outcome.MISMATCH if plan.differs else outcome, is_done=False)
+    if plan.differs:
+        return CallbackResult(outcome=Outcome.MISMATCH, is_done=True)
+    if isinstance(callback, Paid | Refunded | Disputed) and not isinstance(answer, Paid | Refunded):
+        return CallbackResult(outcome=Outcome.UNCLEAR, is_done=False)
+    return CallbackResult(outcome=outcome, is_done=True)
+
+
+def with_end(
+    decision: Decision, plan: CallbackPlan, callback: Evidence, answer: Evidence, *, callback_id: str
+) -> Decision:
+    """The decision on a query, with the end of the callback that led to it, should that be done by it.
+
+    A capture that is due has a result of its own.
+    """
+    result = callback_result(plan, callback, answer, decision.outcome)
+    is_over = result.is_done and not (decision.capture or decision.query)
+    return replace(decision, handled=Handled(id=callback_id, outcome=result.outcome)) if is_over else decision
+
+
 # -- evidence ----------------------------------------------------------------------------------------------------------
 
 
-def _on_evidence(
+def on_evidence(
     state: OrderState,
     key: PaymentKey,
     evidence: Evidence,
@@ -227,15 +239,6 @@ def _on_no_money(
 def _note(evidence: Evidence) -> str:
     at = evidence.at if isinstance(evidence, Lapsed) else None
     return "" if at is None else f"the channel ended the approval at {at.isoformat()}"
-
-
-def _unpaid(evidence: Approved) -> Unpaid:
-    return Unpaid(
-        channel_account=evidence.channel_account,
-        out_trade_no=evidence.out_trade_no,
-        amount=evidence.amount,
-        currency=evidence.currency,
-    )
 
 
 def _open_case(

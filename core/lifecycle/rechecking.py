@@ -38,6 +38,14 @@ def close_payment(state: OrderState, payment: Payment, evidence: Evidence, rules
     return Decision(outcome=Outcome.PAYMENT_CLOSED, change=change, rearm=rearm)
 
 
+def on_refresh(state: OrderState, rules: Rules) -> Decision:
+    """A refresh of the order: query every payment that may have money, or that only a callback has paid."""
+    closed = rechecked(state)
+    query = tuple(payment.key for payment in (*state.open_payments(), *state.unconfirmed_payments(), *closed))
+    outcome = Outcome.STILL_OPEN if query else Outcome.NOTHING_NEW
+    return Decision(outcome=outcome, query=query, rearm=put_back(state, closed, rules))
+
+
 def rechecked(state: OrderState) -> tuple[Payment, ...]:
     """The closed payments for which money may still come, and the paid ones of which nobody knows how much is left."""
     return tuple(row for row in state.payments if _is_rechecked(row) or row.refunded_amount is None)

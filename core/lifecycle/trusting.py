@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from core.decision import Arm, Decision, Outcome
 from core.evidence import Approved, Evidence, Paid, Source, Unpaid
-from core.lifecycle.judging import on_callback
+from core.lifecycle.callbacks import on_callback
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus, Pending
 

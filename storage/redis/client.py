@@ -7,19 +7,22 @@ Needs Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha1
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.closed import is_closed_handle
+from storage.gathering import Gathering
 from storage.redis.address import RedisAddress
 from storage.redis.connection import CONNECT_TIMEOUT_S, CONNECTIONS_MAX, connection_pool
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
@@ -28,6 +31,10 @@ from storage.tls import TlsName
 log = structlog.get_logger()
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+BATCH_MAX = 500
+"""Items of one call: Redis does nothing else meanwhile."""
 
 JobRedis = ArqRedis
 """Client of `open_job_redis` under a name of ours: only storage and worker know arq."""
@@ -171,49 +178,22 @@ class Patience:
         self._wait_for_tick()
 
 
-class Batches(Generic[T]):
-    """Items of all callers that wait, in one call of `send` after another: 600 round trips at once are as many turns
-    of four connections, and the last waits for all before it.
+def gathering(send: Callable[[list[T]], Awaitable[Sequence[R | Exception]]], *, waiting_max: int) -> Gathering[T, R]:
+    """Items of all callers that wait, in one call of `send` after another: 600 round trips at once are as many turns of
+    four connections, and the last waits for all before it. `RedisUnavailable` is the error of a whole call.
     """
+    return Gathering(
+        send,
+        is_shared=lambda error: isinstance(error, RedisUnavailable),
+        full=partial(RedisUnavailable, "too many callers wait for Redis"),
+        batch_max=BATCH_MAX,
+        waiting_max=waiting_max,
+    )
 
-    def __init__(self, send: Callable[[Sequence[T]], Awaitable[object]], *, limit_s: float, items_max: int) -> None:
-        self._send = send
-        self._limit_s = limit_s
-        self._items_max = items_max
-        self._items: list[T] = []
-        self._next: asyncio.Task[RedisUnavailable | None] | None = None
-        self._last: asyncio.Task[RedisUnavailable | None] | None = None
 
-    async def add(self, items: Iterable[T]) -> None:
-        """Wait until these were sent, with those of the other callers.
+# -- round trips -------------------------------------------------------------------------------------------------------
 
-        Raises:
-            RedisUnavailable: it does not answer, or too many items wait already.
-        """
-        if len(self._items) >= self._items_max:
-            raise RedisUnavailable("too many items wait for Redis")
-        self._items += items
-        if not self._items:
-            return
-        if self._next is None:
-            self._next = asyncio.create_task(self._send_next(self._last))
-        error = await asyncio.shield(self._next)  # the others wait for the same batch
-        if error is not None:
-            raise error
-
-    async def _send_next(self, before: asyncio.Task[RedisUnavailable | None] | None) -> RedisUnavailable | None:
-        if before is not None:
-            await asyncio.wait({before})
-        items, self._items = self._items, []
-        self._last, self._next = self._next, None
-        try:
-            with redis_errors():
-                async with Patience(self._limit_s):
-                    await self._send(items)
-        except RedisUnavailable as error:
-            return error
-        return None
-
+Command = Sequence[str | int | bytes]
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]
 """The keys and the arguments of one run of a script."""
@@ -229,54 +209,65 @@ class Script:
         self.text = text
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(self, redis: Redis, call: Call, *, if_unknown: Call | None = None) -> Any:
-        """Run it once, in one round trip; with `if_unknown` instead of `call` if the server did not know it."""
-        try:
-            return (await self._send(redis, [call], by_hash=True))[0]
-        except NoScriptError:
-            return (await self._send(redis, [if_unknown or call], by_hash=False))[0]
-
-    async def run_all(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
-        """Run it for each call, all in one round trip."""
-        try:
-            return await self._send(redis, calls, by_hash=True)
-        except NoScriptError:
-            return await self._send(redis, calls, by_hash=False)
-
-    async def _send(self, redis: Redis, calls: Sequence[Call], *, by_hash: bool) -> list[Any]:
-        pipe: Any  # redis-py's annotations know no numbers and no bytes here
-        async with redis.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                if by_hash:
-                    pipe.evalsha(self.sha, len(keys), *keys, *args)
-                else:
-                    pipe.eval(self.text, len(keys), *keys, *args)
-            results: list[Any] = await pipe.execute()
-            return results
+    async def run(self, redis: Redis, call: Call) -> Any:
+        """Run it once, in one round trip."""
+        return (await run_together(redis, [(self, call)]))[0]
 
 
 Run = tuple[Script, Call]
 
 
-async def run_together(redis: Redis, runs: Sequence[Run], commands: Sequence[Sequence[str | bytes]] = ()) -> list[Any]:
-    """Runs of several scripts, then some commands, all in one round trip. All are repeated if a script is unknown."""
-    try:
-        return await _send_together(redis, runs, commands, by_hash=True)
-    except NoScriptError:
-        return await _send_together(redis, runs, commands, by_hash=False)
-
-
-async def _send_together(
-    redis: Redis, runs: Sequence[Run], commands: Sequence[Sequence[str | bytes]], *, by_hash: bool
+async def run_together(
+    redis: Redis, runs: Sequence[Run], commands: Sequence[Command] = (), *, if_unknown: Sequence[Call] = ()
 ) -> list[Any]:
-    async with redis.pipeline(transaction=False) as pipe:
-        for script, (keys, args) in runs:
-            name, text = ("EVALSHA", script.sha) if by_hash else ("EVAL", script.text)
-            pipe.execute_command(name, text, len(keys), *keys, *args)
-        for command in commands:
-            pipe.execute_command(*command)
-        results: list[Any] = await pipe.execute()
-        return results
+    """Runs of several scripts, then some commands, all in one round trip.
+
+    A script that the server does not know runs in a second one, with the call of `if_unknown` in its place.
+    """
+    sent: list[Command] = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, (keys, args) in runs]
+    results = await round_trip(redis, [*sent, *commands])
+    unknown = [number for number, result in enumerate(results) if isinstance(result, NoScriptError)]
+    if unknown:
+        texts: list[Command] = []
+        for number in unknown:
+            script, call = runs[number]
+            keys, args = if_unknown[number] if if_unknown else call
+            texts.append(("EVAL", script.text, len(keys), *keys, *args))
+        for number, result in zip(unknown, await round_trip(redis, texts), strict=True):
+            results[number] = result
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+async def round_trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send these commands at once; return the answer of each, or the error with which the server refuses it.
+
+    redis-py's pipeline does the same through more objects and layers, for twice the cost. As there, the commands are
+    sent again if the connection was closed: that of an idle one is noticed only now.
+    """
+    pool: Any = redis.connection_pool
+    connection = await pool.get_connection()
+    try:
+        try:
+            return await _exchange(connection, commands)
+        except RedisConnectionError:
+            await connection.disconnect()
+            return await _exchange(connection, commands)
+    finally:
+        await pool.release(connection)
+
+
+async def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    await connection.send_packed_command(connection.pack_commands(commands))
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers
 
 
 LINK_GAPS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

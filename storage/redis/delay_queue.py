@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from core.errors import RedisUnavailable
 from core.jobs import Job, Lane
 from storage.redis.changes import Change, publishing
-from storage.redis.client import Batches, Call, RedisLink, Run, Script, redis_errors, run_together
+from storage.redis.client import Call, Patience, RedisLink, Run, Script, gathering, redis_errors, run_together
 from storage.redis.job_payload import encode_job
 
 HORIZON_S = 1800.0
@@ -152,7 +152,7 @@ class FollowUps:
     def __init__(self, redis: Redis, queue: DelayQueue) -> None:
         self._redis = redis
         self._queue = queue
-        self._batches = Batches(self._send, limit_s=SEND_TIMEOUT_S, items_max=WAITING_MAX)
+        self._gathering = gathering(self._send, waiting_max=WAITING_MAX)
         self._link = RedisLink("follow-ups")
         self._mute_until = 0.0
 
@@ -167,20 +167,24 @@ class FollowUps:
         if not any(follow_up):
             return
         try:
-            await self._batches.add([follow_up])
+            # Shielded: a caller that is cancelled has committed all the same.
+            await asyncio.shield(self._gathering.put(follow_up))
         except RedisUnavailable as error:
             self._link.lost(error)
             self._mute_until = now + PUBLISH_PAUSE_S
             raise
         self._link.up()
 
-    async def _send(self, follow_ups: Sequence[_FollowUp]) -> None:
+    async def _send(self, follow_ups: Sequence[_FollowUp]) -> list[None]:
         armed = self._queue.arming(job for one in follow_ups for job in one.arm)
         cancelled = self._queue.cancelling(job for one in follow_ups for job in one.cancel)
         changes = [change for one in follow_ups for change in one.changes]
         published = publishing(changes) if changes else []
         if armed or cancelled or published:
-            await run_together(self._redis, [*armed, *cancelled], published)
+            with redis_errors():
+                async with Patience(SEND_TIMEOUT_S):
+                    await run_together(self._redis, [*armed, *cancelled], published)
+        return [None] * len(follow_ups)
 
 
 # -- keys and arguments ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from core.jobs import Lane
-from storage.redis.admission.names import names_of
+from storage.redis.admission.names import calls_key, state_key
 from storage.redis.changes import CHANNEL
 from storage.redis.checks import IDENTITY_KEY
 from storage.redis.client import redis_errors
@@ -59,22 +59,23 @@ def _of_queues() -> list[Command]:
 
 
 def _of_admission() -> list[Command]:
-    names = names_of("check")
-    calls, breaker, unanswered = names.of("calls", "breaker", "unanswered")
+    """Calls of this release, then what is only used beside processes of the release before."""
+    state, calls, unanswered = state_key("check"), calls_key("check"), state_key("check-unanswered")
     return [
-        ("GET", names.generation),
-        ("PTTL", names.quiet),
+        ("HSET", state, "generation", 0),
+        ("HMGET", state, "generation"),
         ("ZRANGEBYSCORE", calls, 0, 1),
         ("ZREMRANGEBYSCORE", calls, 0, 1),
-        ("PEXPIRE", calls, _LIMIT_MS),
-        ("HSET", breaker, "until", 0),
-        ("HMGET", breaker, "until"),
-        ("HDEL", breaker, "until"),
+        ("ZCOUNT", calls, 0, 1),
+        ("GET", unanswered),
+        ("PTTL", unanswered),
+        ("PEXPIRE", unanswered, _LIMIT_MS),
+        ("HDEL", state, "generation"),
         ("RPUSH", unanswered, 0),
         ("LTRIM", unanswered, 0, 0),
         ("LLEN", unanswered),
         ("LINDEX", unanswered, 0),
-        ("DEL", calls, breaker, unanswered),
+        ("DEL", state, calls, unanswered),
     ]
 
 

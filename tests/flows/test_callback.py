@@ -29,13 +29,14 @@ from runtime.accounts import Account
 from runtime.resources import Resources, open_resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
-from storage.redis.admission.names import names_of
+from storage.redis.admission.names import state_key
 from storage.redis.delay_queue import queue_name
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.sealed import raw_callbacks
 from tests.storage.redis.test_patience import block
+from tests.storage.redis.tools import server_ms
 
 
 class StoredCallback:
@@ -260,7 +261,8 @@ async def test_a_callback_that_may_not_ask_now_is_due_again_when_it_may(
     """It waited a whole minute: for two seconds after a flush of Redis no call of a channel is admitted."""
     state = await harness.placed_order()
     harness.pay(state.payments[0])
-    await harness.resources.redis.set(names_of("main").quiet, 1, px=2000)
+    redis: Any = harness.resources.redis
+    await redis.hset(state_key("main"), "quiet", await server_ms(redis) + 2000)
     await harness.receive("main", harness.callback(state.payments[0]))
     row = await stored_callback.row()
     assert (row["attempt"], row["arm_no"]) == (1, 2)

@@ -1,5 +1,7 @@
 """The scheduled query: only it advances the attempt, and only evidence changes a payment."""
 
+from typing import Any
+
 import pytest
 
 from core.admission import UNANSWERED_MAX, CallKind
@@ -14,6 +16,7 @@ from flows.rearm import rearm_after_flush
 from runtime.resources import Resources
 from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
+from storage.redis.admission.names import state_key
 from tests.flows.conftest import AMOUNT, FlowHarness, PendingRow
 
 
@@ -121,11 +124,12 @@ async def test_unanswered_queries_open_the_breaker_and_a_response_closes_it(harn
     assert await harness.run_query_job(state) is Outcome.NOT_YET
     assert harness.call_count() == UNANSWERED_MAX
 
-    breaker = "nodrop:{admission:main}:breaker:query"
-    # Its time is over: the next query is a probe.
-    await harness.resources.redis.execute_command("HSET", breaker, "until", "1")  # type: ignore[no-untyped-call]
+    redis: Any = harness.resources.redis
+    assert await harness.resources.admission.open_breakers(["main"]) == [("main", CallKind.QUERY)]
+    ends_ms = int(await redis.hget(state_key("main"), "until:query"))
+    await redis.hset(state_key("main"), "until:query", ends_ms - 60_000)  # its time is over: the next query is a probe
     assert await harness.run_query_job(state) is Outcome.STILL_OPEN
-    assert not await harness.resources.redis.exists(breaker)
+    assert await harness.resources.admission.open_breakers(["main"]) == []
 
 
 async def test_unreadable_responses_do_not_open_the_breaker(harness: FlowHarness) -> None:

@@ -13,6 +13,8 @@ from flows.callback import receive_callback
 from runtime.gate import admitted_request
 from simulator.kernel.base import Message
 from simulator.kernel.traffic import Arrival
+from storage.redis.admission.names import calls_key
+from storage.redis.admission.script import SPAN
 from tests.flows.conftest import FlowHarness
 from tests.flows.test_disputes import SILENT, AtChannel
 
@@ -134,10 +136,10 @@ async def test_every_request_of_a_call_is_admitted(harness: FlowHarness) -> None
     order = await there.placed_order()
     account = await harness.resources.accounts.get(there.name)
     account.channel._api._token = ""  # type: ignore[attr-defined]
-    keys = [f"nodrop:{{admission:{there.name}}}:{name}" for name in ("fresh", "scheduled")]
-    before = [await harness.resources.redis.zcard(key) for key in keys]
+    logs = [(number * SPAN, (number + 1) * SPAN) for number in (1, 2)]  # of fresh calls, of scheduled ones
+    before = [await harness.resources.redis.zcount(calls_key(there.name), *log) for log in logs]
     await there.query(order)
-    after = [await harness.resources.redis.zcard(key) for key in keys]
+    after = [await harness.resources.redis.zcount(calls_key(there.name), *log) for log in logs]
     assert [late - early for early, late in zip(before, after, strict=True)] == [1, 1]
 
 

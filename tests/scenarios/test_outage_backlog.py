@@ -8,11 +8,11 @@ from datetime import datetime
 
 from redis.asyncio import Redis
 
-from core.admission import Urgency
 from simulator.oracle.work import bounded_load
 from simulator.shoppers.shop import ShopOrder
 from storage.redis.admission.local import WINDOW_S
-from storage.redis.admission.names import names_of
+from storage.redis.admission.names import calls_key
+from storage.redis.admission.script import SPAN
 from tests.scenarios.scenario import ARRIVAL_WINDOW_S, SLOW_RATE_PER_S, Scenario
 from tests.servers import eventually
 from tests.storage.redis.tools import client_of
@@ -62,9 +62,7 @@ async def recorded_reservations(redis: Redis, account: str) -> AsyncIterator[dic
 
     async def record() -> None:
         while not stop.is_set():
-            kept: dict[bytes, float] = {}
-            for urgency in Urgency:
-                kept |= dict(await redis.zrange(names_of(account).of(urgency)[0], 0, -1, withscores=True))
+            kept = {name: at % SPAN for name, at in await redis.zrange(calls_key(account), 0, -1, withscores=True)}
             seconds, micros = await redis.time()  # after them, so that none of them has left the window since
             for name, at in list(reservations.items()):
                 if name.encode() not in kept and at > seconds + micros / 1e6 - WINDOW_S:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.postgres.gathered import Gathering
+from storage.gathering import Gathering
 
 PATIENCE_S = 30.0
 TURNS = 20

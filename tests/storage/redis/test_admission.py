@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from fakeredis import FakeServer
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
@@ -16,13 +17,14 @@ from structlog.testing import capture_logs
 from core.admission import FLIGHT_S, Admission, Admitted, CallKind, Urgency, Wait, is_within_rate, kept_share
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.local import WINDOW_S, LocalAdmission
-from storage.redis.admission.script import COUNTED_S, PACE_S
-from storage.redis.admission.shared import SharedAdmission, _Wanted
-from tests.storage.redis.tools import calls_of, client_of, frozen, server_ms
+from storage.redis.admission.names import calls_key, state_key
+from storage.redis.admission.script import COUNTED_S, PACE_S, SPAN
+from storage.redis.admission.shared import SharedAdmission
+from tests.storage.redis.tools import calls_of, client_of, fake_client_of, frozen, server_ms
 
 FRESH, SCHEDULED, REFRESH, BACKGROUND, STRANGER = Urgency
 QUERY, CREATE = CallKind.QUERY, CallKind.CREATE
-KEY = "nodrop:{admission:shop}:"
+STATE, CALLS = state_key("shop"), calls_key("shop")
 
 
 class Clock:
@@ -50,6 +52,15 @@ async def admitted(admission: Admission, urgency: Urgency, *, rate: int = 10, tr
     for reservation in reservations:
         await admission.report("shop", CREATE, answered=True, reservation=reservation)
     return len(reservations)
+
+
+async def number_of(redis: Redis, field: str) -> float:
+    """A number in the state of the account."""
+    return float(await redis.hget(STATE, field) or 0)  # type: ignore[misc]
+
+
+async def set_number(redis: Redis, field: str, number: float) -> None:
+    await redis.hset(STATE, field, str(number))  # type: ignore[misc]
 
 
 async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: int = 10) -> Wait:
@@ -96,7 +107,7 @@ async def test_redis_decides_by_the_same_rule(shared: SharedAdmission, seed: int
     for _ in range(60):
         urgency = chance.choice([FRESH, SCHEDULED, REFRESH])
         expected = is_within_rate(rate, urgency, made)
-        answer = await shared._reserve(_Wanted("shop", rate, QUERY, urgency, past_breaker=False))
+        answer = await shared._try_admit("shop", rate, QUERY, urgency, past_breaker=False)
         if monotonic() - began_at > 1:
             break  # the first calls have left the window
         assert isinstance(answer, Admitted) is expected
@@ -157,24 +168,25 @@ async def test_a_backlog_uses_the_share_of_fresh_calls_while_there_are_none(
 ) -> None:
     assert await admitted(shared, SCHEDULED, tries=20) == 10
     assert (await wait_of(shared, FRESH)).seconds <= COUNTED_S * 1.2 + 0.01
-    await redis.delete(KEY + "scheduled")  # they leave the window
+    await redis.delete(CALLS)  # they leave the window
     assert await admitted(shared, SCHEDULED, tries=20) == 8, "a fresh call was wanted a moment ago"
-    assert 9_000 < await redis.pttl(KEY + "asked") <= 10_000
+    assert 8_000 < await number_of(redis, "asked") - await server_ms(redis) <= 10_000
 
 
 async def test_a_call_counts_until_a_second_after_its_end(redis: Redis, shared: SharedAdmission) -> None:
     """Under way it may arrive at any moment, however long ago it was admitted."""
     answer = await shared.admit("shop", 1, QUERY, FRESH)
     assert isinstance(answer, Admitted)
-    (reservation,) = await redis.zrange(KEY + "fresh", 0, -1)
-    await redis.zadd(KEY + "fresh", {reservation: await server_ms(redis) + 1})  # as if it had begun five seconds ago
+    (reservation,) = await redis.zrange(CALLS, 0, -1)
+    await redis.zadd(CALLS, {reservation: SPAN + await server_ms(redis) + 1})  # as if it had begun five seconds ago
     assert 0 < (await wait_of(shared, rate=1)).seconds <= COUNTED_S + 0.01
     await shared.report("shop", QUERY, answered=True, reservation=answer.reservation)
-    ended_ms = await redis.zscore(KEY + "fresh", reservation)
+    ended_ms = await redis.zscore(CALLS, reservation)
     assert ended_ms is not None
+    ended_ms -= SPAN
     wait_ms = (await wait_of(shared, rate=1)).seconds * 1000
     assert ended_ms + 1011 - await server_ms(redis) <= wait_ms + 1
-    await redis.zadd(KEY + "fresh", {reservation: ended_ms - 1011})
+    await redis.zadd(CALLS, {reservation: SPAN + ended_ms - 1011})
     assert await admitted(shared, SCHEDULED, rate=1, tries=1) == 1
 
 
@@ -182,15 +194,15 @@ async def test_a_call_that_was_not_made_gives_its_reservation_back(redis: Redis,
     answer = await shared.admit("shop", 1, QUERY, FRESH)
     assert isinstance(answer, Admitted)
     await shared.report("shop", QUERY, answered=None, reservation=answer.reservation)
-    assert await redis.zcard(KEY + "fresh") == 0
+    assert await redis.zcard(CALLS) == 0
     assert await admitted(shared, FRESH, rate=1, tries=1) == 1
 
 
 async def test_a_call_whose_end_nobody_reports_counts_for_seconds_only(redis: Redis, shared: SharedAdmission) -> None:
     """Its process was killed."""
     await shared.admit("shop", 1, QUERY, FRESH)
-    ((_, latest_ms),) = await redis.zrange(KEY + "fresh", 0, -1, withscores=True)
-    assert 0 < latest_ms - await server_ms(redis) <= FLIGHT_S * 1000
+    ((_, latest_ms),) = await redis.zrange(CALLS, 0, -1, withscores=True)
+    assert 0 < latest_ms - SPAN - await server_ms(redis) <= FLIGHT_S * 1000
 
 
 async def test_accounts_do_not_share_a_rate(shared: SharedAdmission) -> None:
@@ -233,9 +245,9 @@ async def test_background_calls_of_all_processes_have_a_fifth_of_the_rate(redis_
 
 async def test_a_background_call_is_admitted_after_its_gap(redis: Redis, shared: SharedAdmission) -> None:
     assert await admitted(shared, BACKGROUND, rate=10) == 1
-    await redis.set(KEY + "background", await server_ms(redis))
+    await set_number(redis, "background", await server_ms(redis))
     assert await admitted(shared, BACKGROUND, rate=10) == 1
-    await redis.set(KEY + "background", await server_ms(redis) + 3_600_000)  # before the clock was set back
+    await set_number(redis, "background", await server_ms(redis) + 3_600_000)  # before the clock was set back
     assert await admitted(shared, BACKGROUND, rate=10) == 1
 
 
@@ -255,7 +267,7 @@ async def test_strangers_have_half_of_the_fresh_share_and_never_more(redis: Redi
     assert await admitted(shared, STRANGER, tries=3) == 1
     assert (await wait_of(shared, STRANGER)).reason == "share"
     gap_ms = 10 * WINDOW_S / 10 * 1000
-    left_ms = float(await redis.get(KEY + "stranger")) - await server_ms(redis)
+    left_ms = await number_of(redis, "stranger") - await server_ms(redis)
     assert gap_ms - 1000 < left_ms <= gap_ms
 
 
@@ -272,8 +284,8 @@ async def test_a_short_wait_happens_inside_for_a_person_and_never_for_a_job(
     redis: Redis, shared: SharedAdmission
 ) -> None:
     await shared.admit("shop", 1, QUERY, REFRESH)
-    await redis.zadd(KEY + "refresh", {"made before": await server_ms(redis) - 790})
-    await redis.zremrangebyrank(KEY + "refresh", 1, -1)  # what is left leaves the window within a quarter of a second
+    await redis.zadd(CALLS, {"made before": 3 * SPAN + await server_ms(redis) - 790})
+    await redis.zremrangebyrank(CALLS, 1, -1)  # what is left leaves the window within a quarter of a second
     assert 0 < (await wait_of(shared, SCHEDULED, rate=1)).seconds <= 0.25
     assert isinstance(await shared.admit("shop", 1, QUERY, FRESH), Admitted)
     assert (await wait_of(shared, FRESH, rate=1)).seconds > 0.25
@@ -287,12 +299,10 @@ async def test_calls_refused_together_return_at_different_times(shared: SharedAd
 
 async def test_a_clock_set_back_by_an_hour_blocks_no_call_for_an_hour(redis: Redis, shared: SharedAdmission) -> None:
     await admitted(shared, FRESH)
-    calls = await redis.zrange(KEY + "fresh", 0, -1)
-    await redis.zadd(KEY + "fresh", dict.fromkeys(calls, await server_ms(redis) + 3_600_000))
+    calls = await redis.zrange(CALLS, 0, -1)
+    await redis.zadd(CALLS, dict.fromkeys(calls, SPAN + await server_ms(redis) + 3_600_000))
     assert (await wait_of(shared, FRESH)).seconds <= WINDOW_S * 1.2 + 0.01
-    assert max(score for _, score in await redis.zrange(KEY + "fresh", 0, -1, withscores=True)) <= await server_ms(
-        redis
-    )
+    assert max(score for _, score in await redis.zrange(CALLS, 0, -1, withscores=True)) <= SPAN + await server_ms(redis)
 
 
 async def test_a_redis_too_slow_for_reservations_counts_as_down(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,6 +316,55 @@ async def test_a_redis_too_slow_for_reservations_counts_as_down(redis: Redis, mo
         assert await admitted(slow, FRESH, rate=4, tries=2) == 1  # its own part, and it goes on
 
 
+# -- callers together --------------------------------------------------------------------------------------------------
+
+
+async def test_callers_of_several_accounts_share_one_round_trip(real_redis: Redis) -> None:
+    shared = SharedAdmission(real_redis, processes=4)
+    accounts = ["shop", "other"]
+    for account in accounts:
+        await shared.admit(account, 1, QUERY, FRESH)  # the server knows the scripts now
+    before = await calls_of(real_redis, "evalsha")
+    answers = await asyncio.gather(*(shared.admit(account, 5, QUERY, SCHEDULED) for account in accounts * 20))
+    assert await calls_of(real_redis, "evalsha") - before == len(accounts)
+    made = [Counter(type(answer) for answer in answers[number::2]) for number in range(len(accounts))]
+    assert made == [{Admitted: 4, Wait: 16}] * 2  # one was made before
+
+
+@given(st.lists(st.tuples(st.sampled_from([FRESH, SCHEDULED, REFRESH]), st.integers(1, 30)), max_size=12))
+def test_a_batch_decides_as_its_calls_would_one_after_the_other(wanted: list[tuple[Urgency, int]]) -> None:
+    """In batches of random sizes, with logs that are cleared only when they are full."""
+
+    async def run() -> None:
+        async with fake_client_of(FakeServer(version=(7,))) as redis:
+            shared, made, is_fresh_idle = SharedAdmission(redis, processes=4), Counter[Urgency](), True
+            began_at = monotonic()
+            for urgency, number in wanted:
+                answers = await asyncio.gather(
+                    *(shared._try_admit("shop", 20, QUERY, urgency, past_breaker=False) for _ in range(number))
+                )
+                if monotonic() - began_at > 1:
+                    break  # the first calls may have left the window
+                is_fresh_idle = is_fresh_idle and urgency is not FRESH
+                expected = []
+                for _ in range(number):
+                    expected.append(is_within_rate(20, urgency, made, is_fresh_idle=is_fresh_idle))
+                    made[urgency] += expected[-1]
+                assert [isinstance(answer, Admitted) for answer in answers] == expected
+
+    asyncio.run(run())
+
+
+async def test_a_call_that_was_not_made_makes_room_in_the_batch_of_its_report(
+    shared: SharedAdmission,
+) -> None:
+    first = await shared.admit("shop", 1, QUERY, FRESH)
+    assert isinstance(first, Admitted)
+    reported = shared.report("shop", QUERY, answered=None, reservation=first.reservation)
+    _, second = await asyncio.gather(reported, shared.admit("shop", 1, QUERY, FRESH))
+    assert isinstance(second, Admitted)
+
+
 # -- the breaker -------------------------------------------------------------------------------------------------------
 
 
@@ -316,9 +375,9 @@ async def unanswered(admission: Admission, times: int = 10) -> None:
 
 async def pass_time(redis: Redis, seconds: float) -> None:
     """As if the breaker's times lay so much further back."""
-    for field in ("until", "probe"):
-        if await redis.hexists(KEY + "breaker:query", field):  # type: ignore[misc]
-            await redis.hincrby(KEY + "breaker:query", field, -round(seconds * 1000))  # type: ignore[misc]
+    for field in ("until:query", "probe:query"):
+        if await redis.hget(STATE, field):  # type: ignore[misc]
+            await redis.hincrby(STATE, field, -round(seconds * 1000))  # type: ignore[misc]
 
 
 async def test_ten_unanswered_calls_in_a_row_open_the_breaker_for_all(redis: Redis, shared: SharedAdmission) -> None:
@@ -359,7 +418,9 @@ async def test_an_answer_in_between_keeps_the_breaker_closed(shared: SharedAdmis
 
 async def test_unanswered_calls_over_more_than_a_minute_do_not_open_it(redis: Redis, shared: SharedAdmission) -> None:
     await unanswered(shared, 9)
-    await redis.lset(KEY + "unanswered:query", 0, str(await server_ms(redis) - 60_100))  # type: ignore[misc]
+    times = str(await redis.hget(STATE, "unanswered:query"), "ascii").split()  # type: ignore[misc]
+    first = str(await server_ms(redis) - 60_100)
+    await redis.hset(STATE, "unanswered:query", " ".join([first, *times[1:]]))  # type: ignore[misc]
     await unanswered(shared, 1)
     assert await admitted(shared, FRESH, tries=1) == 1
 
@@ -378,7 +439,7 @@ async def test_a_probe_without_an_answer_doubles_the_time_up_to_a_minute(redis: 
     lengths = []
     for _ in range(5):
         lengths.append((await wait_of(shared)).seconds)
-        await redis.delete(KEY + "line:query")
+        await redis.hdel(STATE, "line:query")  # type: ignore[misc]
         await pass_time(redis, 61)
         assert await admitted(shared, FRESH, tries=1) == 1
         await unanswered(shared, 1)
@@ -403,7 +464,7 @@ async def test_a_refused_call_is_no_probe(redis: Redis, shared: SharedAdmission)
     await unanswered(shared)
     await pass_time(redis, 5)
     assert (await wait_of(shared, rate=1)).reason == "rate"
-    await redis.delete(KEY + "fresh")
+    await redis.delete(CALLS)
     assert await admitted(shared, FRESH, rate=1, tries=1) == 1
 
 
@@ -419,7 +480,7 @@ async def test_after_a_flush_no_call_is_admitted_until_the_forgotten_ones_are_ol
     assert await admitted(other, FRESH, rate=3, tries=1) == 1  # it has seen no generation before
     assert (await wait_of(shared, FRESH, rate=3)).reason == "redis_forgot"
     assert (await wait_of(other, FRESH, rate=3)).reason == "redis_forgot"
-    assert 1500 < await redis.pttl(KEY + "quiet") <= 2101
+    assert 1500 < await number_of(redis, "quiet") - await server_ms(redis) <= 2101
 
 
 async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:
@@ -428,7 +489,7 @@ async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:
     for _ in range(20):
         await redis.flushall()
         assert await admitted(SharedAdmission(redis, processes=4), FRESH, rate=3, tries=1) == 1
-        generations.append(await redis.get(KEY + "generation"))
+        generations.append(await number_of(redis, "generation"))
     assert len(set(generations)) == len(generations)
 
 
@@ -450,7 +511,7 @@ async def test_a_process_back_after_hours_does_not_stop_the_others_for_an_old_fl
     redis: Redis, shared: SharedAdmission
 ) -> None:
     await admitted(shared, FRESH, tries=1)
-    await redis.set(KEY + "generation", await server_ms(redis) - 3_600_000)
+    await set_number(redis, "generation", await server_ms(redis) - 3_600_000)
     assert await admitted(shared, FRESH, tries=2) == 2
 
 

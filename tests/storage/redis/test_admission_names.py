@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from core.admission import FLIGHT_S, Admitted, CallKind, Urgency, Wait, kept_share
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.local import WINDOW_S
-from storage.redis.admission.names import names_of, older_names_of
+from storage.redis.admission.names import calls_key, state_key
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.client import Call, Script
 from tests.servers import eventually
@@ -28,6 +28,7 @@ from tests.storage.redis.tools import client_of
 QUERY = CallKind.QUERY
 RATE = 20
 OLDER = Path(__file__).parent / "older"
+OLDER_LOG = "nodrop:{admission}:shop:scheduled"
 
 
 class OlderProcess:
@@ -70,7 +71,7 @@ async def reason_of(admission: Process, account: str = "shop", *, rate: int = RA
 
 def test_accounts_spread_over_the_slots_of_a_cluster() -> None:
     accounts = [f"account-{number}" for number in range(100)]
-    slots = [{key_slot(key.encode()) for key in (*names_of(name), *names_of(name).of("fresh"))} for name in accounts]
+    slots = [{key_slot(key.encode()) for key in (state_key(name), calls_key(name))} for name in accounts]
     assert all(len(slots_of_one) == 1 for slots_of_one in slots)
     assert len(set.union(*slots)) > 95
 
@@ -101,7 +102,7 @@ async def test_no_script_needs_two_slots(server_directory: Path) -> None:
             await admission.learn(["a", "b", "c"])
             assert await admission.open_breakers(["a", "b"]) == []
             with pytest.raises(ResponseError, match="CROSSSLOT"):
-                await client.mget(names_of("a").quiet, names_of("b").quiet)
+                await client.mget(state_key("a"), state_key("b"))
 
 
 async def _is_ok(client: Redis) -> bool:
@@ -199,21 +200,20 @@ async def test_a_call_that_a_newer_process_has_used_up_is_given_back_to_the_olde
     processes: tuple[SharedAdmission, OlderProcess],
 ) -> None:
     """One that has seen no older process counts under the new names alone."""
-    new, _ = processes
-    assert await reason_of(SharedAdmission(new._redis, processes=2), rate=1) == "admitted"
+    new, older = processes
+    assert await reason_of(SharedAdmission(older._redis, processes=2), rate=1) == "admitted"
     assert await reason_of(new, rate=1) == "rate"
-    assert await new._redis.zcard(older_names_of("shop").of("scheduled")[0]) == 0
+    assert await older._redis.zcard(OLDER_LOG) == 0
 
 
 async def test_calls_count_under_older_names_until_those_of_the_last_older_process_are_over(redis: Redis) -> None:
     now = 1000.0
     new = SharedAdmission(redis, processes=2, has_older=True, clock=lambda: now)
-    key = older_names_of("shop").of("scheduled")[0]
 
     async def counted() -> bool:
-        before: int = await redis.zcard(key)
+        before: int = await redis.zcard(OLDER_LOG)
         assert await reason_of(new) == "admitted"
-        after: int = await redis.zcard(key)
+        after: int = await redis.zcard(OLDER_LOG)
         return after > before
 
     assert await counted(), "it is not known yet who runs"

@@ -16,11 +16,14 @@ from demo.embedded import Child, EmbeddedRedis, free_port
 from storage.redis.address import read_redis_address, redis_address
 from storage.redis.checks import check_redis
 from storage.redis.client import (
+    Call,
+    Run,
     Script,
     open_job_redis,
     open_redis,
     redis_errors,
     redis_settings,
+    run_together,
 )
 from storage.redis.connection import CONNECTIONS_MAX
 from tests.servers import eventually
@@ -257,11 +260,28 @@ async def test_a_script_is_sent_by_hash_and_by_text_to_a_server_that_does_not_kn
     async with client_of(redis_url) as redis:
         await redis.script_flush()
         before = await calls_of(redis, "eval")
-        assert await script.run(redis, (["k"], [1]), if_unknown=(["k"], ["unknown"])) == [b"k", b"unknown"]
-        assert await script.run(redis, (["k"], [1]), if_unknown=(["k"], ["unknown"])) == [b"k", b"1"]
+        assert await script.run(redis, (["k"], [1])) == [b"k", b"1"]
+        assert await script.run(redis, (["k"], [1])) == [b"k", b"1"]
+        assert await calls_of(redis, "eval") - before == 1
+
+
+async def test_of_scripts_that_run_together_only_the_unknown_are_sent_again(redis_url: str) -> None:
+    known, new = Script("return redis.call('INCR', KEYS[1])"), Script("return {KEYS[1], ARGV[1]}")
+    async with client_of(redis_url) as redis:
         await redis.script_flush()
-        assert await script.run_all(redis, [(["a"], [1]), (["b"], [2])]) == [[b"a", b"1"], [b"b", b"2"]]
-        assert await calls_of(redis, "eval") - before == 3
+        assert await known.run(redis, (["n"], [])) == 1
+        runs: list[Run] = [(new, (["a"], [1])), (known, (["n"], [])), (new, (["b"], [2]))]
+        others: list[Call] = [(["a"], ["unknown"]), (["n"], []), (["b"], ["unknown"])]
+        results = await run_together(redis, runs, [("GET", "n")], if_unknown=others)
+        assert results == [[b"a", b"unknown"], 2, [b"b", b"unknown"], b"2"]
+        assert await run_together(redis, runs, if_unknown=others) == [[b"a", b"1"], 3, [b"b", b"2"]]
+
+
+async def test_an_error_of_one_command_is_raised_after_the_answers_of_all(redis_url: str) -> None:
+    async with client_of(redis_url) as redis:
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await run_together(redis, [], [("SET", "k", "1"), ("HGET", "k", "f"), ("SET", "k", "2")])
+        assert await redis.get("k") == b"2"
 
 
 @pytest.mark.parametrize("error", [ResponseError("secret"), ConnectionResetError("secret"), TimeoutError("secret")])

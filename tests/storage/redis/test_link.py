@@ -10,6 +10,7 @@ from core.admission import Admitted, CallKind, Urgency, Wait
 from core.errors import RedisUnavailable
 from core.jobs import query_payment
 from core.order import PaymentKey
+from storage.redis.admission.names import calls_key
 from storage.redis.admission.script import RETURN_S
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.client import RedisLink
@@ -81,7 +82,7 @@ async def test_admission_is_local_while_it_is_lost_and_shared_again_after_both_w
         assert await reason() == "changing_over"
         now += RETURN_S
         assert await reason() == "admitted"
-        assert await redis.zcard("nodrop:{admission:shop}:scheduled") == 1
+        assert await redis.zcard(calls_key("shop")) == 1
 
 
 async def test_reports_never_raise_and_open_the_local_breaker(server: FakeServer) -> None:

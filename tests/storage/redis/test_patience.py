@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from core.jobs import Job, Lane, query_payment
 from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
 from storage.redis.admission.shared import SharedAdmission
-from storage.redis.client import Batches, Patience
+from storage.redis.client import Patience, gathering
 from storage.redis.delay_queue import DelayQueue, FollowUps
 from tests.storage.redis.tools import calls_of, frozen, job_client_of
 
@@ -94,62 +94,62 @@ async def test_what_comes_while_a_batch_is_sent_goes_with_the_next() -> None:
     sent: list[list[int]] = []
     began, may_end = asyncio.Event(), asyncio.Event()
 
-    async def send(items: Sequence[int]) -> None:
-        sent.append(list(items))
+    async def send(items: list[int]) -> list[int]:
+        sent.append(items)
         began.set()
         await may_end.wait()
+        return items
 
-    batches = Batches(send, limit_s=30.0, items_max=100)
-    tasks = [asyncio.create_task(batches.add([1])), asyncio.create_task(batches.add([2]))]
+    numbers = gathering(send, waiting_max=100)
+    tasks = [asyncio.create_task(numbers.add(number)) for number in (1, 2)]
     await began.wait()
-    tasks += [asyncio.create_task(batches.add([number])) for number in (3, 4)]
+    tasks += [asyncio.create_task(numbers.add(number)) for number in (3, 4)]
     for _ in range(5):
         await asyncio.sleep(0)
     assert sent == [[1, 2]]
     may_end.set()
-    await asyncio.gather(*tasks)
+    assert await asyncio.gather(*tasks) == [1, 2, 3, 4]
     assert sent == [[1, 2], [3, 4]]
 
 
-async def test_a_caller_that_is_cancelled_takes_nobody_elses_items_with_it() -> None:
-    sent: list[int] = []
-
-    async def send(items: Sequence[int]) -> None:
-        sent.extend(items)
-
-    batches = Batches(send, limit_s=30.0, items_max=100)
-    cancelled, other = asyncio.create_task(batches.add([1])), asyncio.create_task(batches.add([2]))
+async def test_what_a_cancelled_caller_has_committed_is_armed_all_the_same(redis: ArqRedis) -> None:
+    queue = DelayQueue(redis)
+    follow_ups = FollowUps(redis, queue)
+    cancelled, other = (asyncio.create_task(follow_ups.add(arm=[query(number)])) for number in (1, 2))
     await asyncio.sleep(0)
     cancelled.cancel()
     await other
-    assert sent == [1, 2]
+    assert (await queue.depth(Lane.QUERIES)).queued == 2
 
 
 async def test_every_caller_of_a_batch_learns_that_it_failed_and_the_next_is_sent() -> None:
-    is_down = True
+    sent: list[list[int]] = []
 
-    async def send(_: Sequence[int]) -> None:
-        if is_down:
-            raise ConnectionError
+    async def send(items: list[int]) -> list[int]:
+        sent.append(items)
+        if len(sent) == 1:
+            raise RedisUnavailable("down")
+        return items
 
-    batches = Batches(send, limit_s=30.0, items_max=100)
-    results = await asyncio.gather(*(batches.add([number]) for number in range(3)), return_exceptions=True)
+    numbers = gathering(send, waiting_max=100)
+    results = await asyncio.gather(*(numbers.add(number) for number in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [RedisUnavailable] * 3
-    is_down = False
-    await batches.add([4])
+    await numbers.add(4)
+    assert sent == [[0, 1, 2], [4]], "nothing is sent again to a Redis that is down"
 
 
 async def test_what_waits_is_bounded() -> None:
     never = asyncio.Event()
 
-    async def send(_: Sequence[int]) -> None:
+    async def send(items: list[int]) -> list[int]:
         await never.wait()
+        return items
 
-    batches = Batches(send, limit_s=30.0, items_max=2)
-    waiting = [asyncio.create_task(batches.add([number])) for number in range(2)]
+    numbers = gathering(send, waiting_max=2)
+    waiting = [asyncio.create_task(numbers.add(number)) for number in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(RedisUnavailable, match="too many"):
-        await batches.add([3])
+        await numbers.add(3)
     for task in waiting:
         task.cancel()
 

@@ -19,6 +19,7 @@ from core.admission import UNANSWERED_MAX, CallKind, Urgency
 from core.jobs import Job, JobName, Lane, query_payment
 from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
+from storage.redis.admission.names import state_key
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
 from storage.redis.checks import check_redis, keep_identity
@@ -122,13 +123,14 @@ async def work(redis: ArqRedis, server: Server) -> None:
 async def use_everywhere(redis: ArqRedis, server: Server) -> None:
     await check_redis(redis)
     await keep_identity(redis, "ours")
-    admission, queue = SharedAdmission(redis, processes=4), DelayQueue(redis)
+    admission, queue = SharedAdmission(redis, processes=4, has_older=True), DelayQueue(redis)
     for urgency in Urgency:
         for _ in range(6):
             await admission.admit("shop", 5, CallKind.QUERY, urgency)
     for _ in range(UNANSWERED_MAX):
         await admission.report("shop", CallKind.QUERY, answered=False)
-    server.admin.hset("nodrop:{admission:shop}:breaker:query", "until", "1")
+    server.admin.hset("nodrop:{admission}:shop:breaker:query", "until", "1")
+    server.admin.hset(state_key("shop"), "until:query", "1")
     await admission.report("shop", CallKind.QUERY, answered=False)  # the probe of a breaker that is half open
     await admission.report("shop", CallKind.QUERY, answered=True)
     for _ in range(2):
@@ -194,7 +196,7 @@ async def test_nothing_is_missing_of_a_documented_list(server: Server, user: str
             ("resetkeys", "~nodrop:*", "~arq:*{fresh-0}*", "~arq:*{queries-0}*"),
             "ZADD arq:queue:{notifications-0}:check",
         ),
-        (("resetkeys", "~arq:*"), "GET nodrop:{admission:check}:generation"),
+        (("resetkeys", "~arq:*"), "HSET nodrop:{admission:check}:state"),
     ],
 )
 async def test_a_missing_right_is_named(server: Server, rights: tuple[str, ...], name: str) -> None:

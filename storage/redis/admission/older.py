@@ -1,0 +1,204 @@
+"""Names and Lua under which processes of the release before count calls. While one runs, processes of this release
+count each call here, too, so that all of them together stay within the rate.
+
+    nodrop:{admission}:generation        time when Redis was last found without calls
+    nodrop:{admission}:quiet             exists while no call is admitted
+    nodrop:{admission}:<account>:fresh   sorted set: reservation → end of its call, Unix milliseconds by Redis's clock;
+                                         while it is under way, the latest end that is waited for
+                                         (…:scheduled and …:refresh likewise; background calls are in refresh,
+                                         those for strangers in fresh)
+    nodrop:{admission}:<account>:asked, …:background, …:queue, …:stranger, …:line:<kind>
+                                         as the fields of these names in `storage.redis.admission.names`
+    nodrop:{admission}:<account>:breaker:<kind>     hash: until, length, probe; missing: closed
+    nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
+"""
+
+from __future__ import annotations
+
+from core.admission import CallKind
+from storage.redis.admission.script import NUMBERS
+from storage.redis.client import Call, Script
+
+_MEMORY = "nodrop:{admission}:"
+
+# KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh,
+#       background, queue, asked, stranger
+# ARGV: number of the urgency, rate, share, reservation, known generation or '', was data lost, may it pass the breaker
+# Returns the reason for a refusal or '', the wait in ms, the generation
+ADMIT = Script(
+    NUMBERS
+    + """
+-- A full server refuses this, which changes nothing. Once a script has removed something it may write even there, and
+-- some calls would find a server that is up where others find it down.
+redis.call('ZADD', KEYS[5], 'XX', 0, '')
+
+local urgency, rate, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept = {share, share, 0}
+if urgency == 1 or urgency == 5 then
+  redis.call('SET', KEYS[10], 1, 'PX', FRESH_IDLE)
+elseif urgency == 2 and redis.call('EXISTS', KEYS[10]) == 0 then
+  kept[1] = 0
+end
+local log, line, step = math.min(urgency, 3), KEYS[4], PACE / (rate - kept[1])
+local gap = nil
+if urgency == 4 then
+  gap, line, step = KEYS[8], KEYS[9], PART * WINDOW / rate
+elseif urgency == 5 then
+  log, gap, step = 1, KEYS[11], STRANGERS_PART * WINDOW / rate
+end
+
+local generation = redis.call('GET', KEYS[1])
+if not generation then
+  -- finer than a millisecond, in which a fast machine is flushed and counts again
+  generation = string.format('%.3f', time[1] * 1000 + time[2] / 1000)
+  redis.call('SET', KEYS[1], generation)
+end
+
+-- Every refused call of a job gets another time to return at, so that a backlog does not return at once.
+local function refuse(reason, wait)
+  if urgency == 2 or urgency == 4 then
+    local slot = math.max(tonumber(redis.call('GET', line) or 0), now + wait)
+    if slot > now + LINE then
+      slot = now + wait
+    end
+    redis.call('SET', line, slot + step, 'PX', 2 * LINE)
+    wait = slot - now
+  end
+  return {reason, math.ceil(wait), generation}
+end
+
+-- Calls made before a flush or a restart are not in the log. A process that knows an older generation, or whose script
+-- the server has lost, makes all processes wait.
+local age = now - generation
+if ARGV[6] == '1' then
+  redis.call('SET', KEYS[2], 1, 'PX', RETURN)
+elseif ARGV[5] ~= '' and ARGV[5] ~= generation and age > -1 and age < RETURN then
+  redis.call('SET', KEYS[2], 1, 'PX', math.ceil(RETURN - age))
+end
+local quiet = redis.call('PTTL', KEYS[2])
+if quiet > 0 then
+  return refuse('redis_forgot', quiet)
+end
+
+-- Times too far in the future were written before the clock was set back.
+local breaker = redis.call('HMGET', KEYS[3], 'until', 'length', 'probe')
+local is_half_open = false
+if breaker[1] then
+  local left, probing = breaker[1] - now, (breaker[3] or 0) - now
+  local is_open = left > 0 and left <= tonumber(breaker[2])
+  local is_probed = probing > 0 and probing <= PROBE
+  if ARGV[7] ~= '1' and is_open then
+    return refuse('breaker', left)
+  end
+  if ARGV[7] ~= '1' and is_probed then
+    return refuse('breaker', math.min(probing, OPEN))
+  end
+  is_half_open = not is_open
+end
+
+if gap then
+  local left = tonumber(redis.call('GET', gap) or 0) - now
+  if left > 0 and left <= step then
+    return refuse('share', left)
+  end
+end
+
+-- A call counts from its reservation until a second after its end: it arrives at some moment between.
+local made, used = {}, 0
+for i = 1, 3 do
+  local calls = KEYS[4 + i]
+  for _, call in ipairs(redis.call('ZRANGEBYSCORE', calls, '(' .. string.format('%.0f', now + FLIGHT), '+inf')) do
+    redis.call('ZADD', calls, now, call)
+  end
+  redis.call('ZREMRANGEBYSCORE', calls, '-inf', '(' .. string.format('%.0f', now - COUNTED))
+  made[i] = redis.call('ZCARD', calls)
+  used = used + made[i]
+  if i ~= log then
+    used = used + math.max(0, kept[i] - made[i])
+  end
+end
+if used >= rate then
+  local oldest = now
+  for i = 1, 3 do
+    if made[i] > (i == log and 0 or kept[i]) then -- when this one leaves the window, the call fits
+      oldest = math.min(oldest, redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')[2])
+    end
+  end
+  return refuse('rate', oldest + COUNTED + 1 - now)
+end
+
+redis.call('ZADD', KEYS[4 + log], now + FLIGHT, ARGV[4])
+redis.call('PEXPIRE', KEYS[4 + log], FLIGHT + 2 * WINDOW)
+if gap then
+  redis.call('SET', gap, now + step, 'PX', math.ceil(2 * step))
+end
+if is_half_open then
+  redis.call('HSET', KEYS[3], 'probe', now + PROBE)
+end
+return {'', 0, generation}
+"""
+)
+
+# KEYS: breaker, unanswered, log of fresh, of scheduled, of refresh
+# ARGV: whether the channel answered, '' if it was not called, `ENDED`; reservation or ''
+REPORT = Script(
+    NUMBERS
+    + """
+for i = 3, 5 do
+  if ARGV[1] == '' then
+    redis.call('ZREM', KEYS[i], ARGV[2])
+  elseif ARGV[2] ~= '' then
+    redis.call('ZADD', KEYS[i], 'XX', now, ARGV[2])
+  end
+end
+if ARGV[1] == '' or ARGV[1] == ENDED then
+  return
+end
+if ARGV[1] == '1' then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  return
+end
+local breaker = redis.call('HMGET', KEYS[1], 'until', 'length')
+if not breaker[1] then
+  redis.call('RPUSH', KEYS[2], now)
+  redis.call('LTRIM', KEYS[2], -UNANSWERED, -1)
+  redis.call('PEXPIRE', KEYS[2], WITHIN)
+  if redis.call('LLEN', KEYS[2]) < UNANSWERED or now - redis.call('LINDEX', KEYS[2], 0) > WITHIN then
+    return
+  end
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'until', now + OPEN, 'length', OPEN)
+elseif now >= tonumber(breaker[1]) then -- the probe failed; calls made before it opened do not count
+  local length = math.min(2 * breaker[2], OPEN_MAX)
+  redis.call('HSET', KEYS[1], 'until', now + length, 'length', length)
+  redis.call('HDEL', KEYS[1], 'probe')
+end
+redis.call('PEXPIRE', KEYS[1], KEPT)
+"""
+)
+
+
+def admit_call(account: str, kind: CallKind, args: list[str | int]) -> Call:
+    """Keys and arguments of `ADMIT`."""
+    names = (
+        f"breaker:{kind}",
+        f"line:{kind}",
+        "fresh",
+        "scheduled",
+        "refresh",
+        "background",
+        "queue",
+        "asked",
+        "stranger",
+    )
+    return [f"{_MEMORY}generation", f"{_MEMORY}quiet", *_of(account, *names)], args
+
+
+def report_call(account: str, kind: CallKind, result: str, reservation: str) -> Call:
+    """Keys and arguments of `REPORT`."""
+    names = (f"breaker:{kind}", f"unanswered:{kind}", "fresh", "scheduled", "refresh")
+    return _of(account, *names), [result, reservation]
+
+
+def _of(account: str, *names: str) -> list[str]:
+    return [f"{_MEMORY}{account}:{name}" for name in names]

@@ -182,7 +182,7 @@ if state.generation == '' then
   set('generation', string.format('%.3f', time[1] * 1000 + time[2] / 1000))
 end
 local age, quiet = now - state.generation, (number('quiet') or 0) - now
-if quiet > RETURN then -- written before the clock was set back, as other times that are too far ahead
+if quiet > RETURN + 1 then -- written before the clock was set back, as other times that are too far ahead
   quiet = 0
 end
 local needed = 0

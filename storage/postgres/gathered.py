@@ -2,7 +2,7 @@
 
 A module names its statement once, `_find_states = Gathered(_find_many)`, and calls `await _find_states(db, order_no)`.
 A lone caller goes at once: there is no window of time. While a statement is under way the others wait for a lane, and
-go together with the next one, as soon as a turn of the event loop brings no further caller.
+go together with the next one, as soon as some turns of the event loop bring no further caller.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from runtime.logs import configure_logs
 from runtime.loop import run_periodically
 from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
+from storage.redis.nudges import Nudges
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
 from worker.loops import lane_loops, upkeep_loops
@@ -47,7 +48,8 @@ async def run(settings: Settings, only: Lane | None) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with open_resources(settings) as resources, Notifier.of_process(resources) as notifier:
         await resources.clock.begin(resources.db)
-        lanes = _lanes(resources, notifier, only)
+        nudges = Nudges(resources.redis)
+        lanes = _lanes(resources, notifier, nudges, only)
         loops = lane_loops(resources, lanes[0].process) + (
             upkeep_loops(resources, notifier, stop) if only is None else ()
         )
@@ -56,10 +58,12 @@ async def run(settings: Settings, only: Lane | None) -> None:
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
+            listening = group.create_task(nudges.listen())
             periodic = {group.create_task(run_periodically(*loop, stop)) for loop in loops}
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
             await asyncio.gather(_end(periodic, grace_s), *(lane.drain(grace_s) for lane in lanes))
+            await _end({listening}, 0.0)
         log.info("worker_stopped")
 
 
@@ -70,7 +74,7 @@ async def _end(running: set[asyncio.Task[None]], timeout_s: float) -> None:
         task.cancel()
 
 
-def _lanes(resources: Resources, notifier: Notifier, only: Lane | None) -> list[LaneWorker]:
+def _lanes(resources: Resources, notifier: Notifier, nudges: Nudges, only: Lane | None) -> list[LaneWorker]:
     process = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
     return [
         LaneWorker(
@@ -80,6 +84,7 @@ def _lanes(resources: Resources, notifier: Notifier, only: Lane | None) -> list[
             process=process,
             max_jobs=resources.settings.max_jobs,
             ctx={"resources": resources, "notifier": notifier},
+            nudges=nudges,
             may_claim=lambda: not resources.clock.is_far_off,
         )
         for lane, functions in FUNCTIONS.items()

@@ -18,12 +18,14 @@ from redis.asyncio import Redis
 from core.errors import RedisUnavailable
 from core.jobs import Lane
 from storage.redis.client import RedisLink, redis_errors
-from storage.redis.delay_queue import BATCH_MAX, health_key, queue_name
+from storage.redis.delay_queue import BATCH_MAX, NUDGED_S, health_key, queue_name
 from storage.redis.job_claims import Ending, JobClaims, Turn, Unended, Way
+from storage.redis.nudges import Nudges
 from worker.running import JobFunction, RunningJobs, log_bug
 
 POLL_DELAY_S = 0.05
-"""The longest sleep between two claims: a job that was armed meanwhile may be due at once."""
+"""The longest sleep of a lane that hears no nudges, and the shortest time from a claim to one for which a nudge asks:
+under load each claim has many jobs."""
 
 TURN_S = 0.01
 """The shortest one: jobs that are due within it are claimed together."""
@@ -56,8 +58,9 @@ class LaneWorker:
         job_timeout_s: float = JOB_TIMEOUT_S,
         ctx: Mapping[str, Any] | None = None,
         may_claim: Callable[[], bool] = lambda: True,
+        nudges: Nudges | None = None,
     ) -> None:
-        """`may_claim`: whether new jobs may be started now."""
+        """`may_claim`: whether new jobs may be started now. `nudges`: those that this process hears."""
         lease_ms = round(1000 * (job_timeout_s + LEASE_EXTRA_S))
         self.process = process
         self.max_jobs = max_jobs
@@ -70,6 +73,10 @@ class LaneWorker:
         self._link = RedisLink("lane", lane=lane)
         self._stopping = asyncio.Event()
         self._nudge = asyncio.Event()
+        self._nudges = nudges
+        self._claimed_at = 0.0
+        if nudges is not None:
+            nudges.add(queue_name(lane), self.nudge)
         self._claiming = asyncio.Lock()
         self._gap_s = POLL_DELAY_S
         self._is_more_due = False
@@ -96,12 +103,22 @@ class LaneWorker:
     async def run_once(self) -> int:
         """Start due jobs up to `max_jobs` running ones; return the number started."""
         self._nudge.clear()
-        self._gap_s, self._is_more_due, started = POLL_DELAY_S, True, 0
+        self._gap_s, self._is_more_due, started = self._sleep_s(), True, 0
+        self._claimed_at = asyncio.get_running_loop().time()
         async with self._claiming:
             if self._free() > 0 and not self._stopping.is_set() and self._may_claim():
                 started = await self._claim(min(self._free(), BATCH_MAX))
         await self.record_health()
         return started
+
+    def nudge(self) -> None:
+        """Claim soon: a job was armed that may be due."""
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(loop.time(), self._claimed_at + POLL_DELAY_S), self._nudge.set)
+
+    def _sleep_s(self) -> float:
+        """The longest sleep: a job that is armed meanwhile may be due at once."""
+        return NUDGED_S if self._nudges is not None and self._nudges.is_listening else POLL_DELAY_S
 
     def _free(self) -> int:
         """Return the number of jobs that may be claimed. None while more ends wait for Redis."""
@@ -112,7 +129,7 @@ class LaneWorker:
         started = await self._begin_unless_aborted(turn) if turn.aborted else self._jobs.begin(turn.jobs)
         self._is_more_due = len(turn.jobs) == count
         if not self._is_more_due:
-            self._gap_s = min(max(turn.next_due_s, TURN_S), POLL_DELAY_S)
+            self._gap_s = min(max(turn.next_due_s, TURN_S), self._sleep_s())
         elif self._free() > 0:
             self._gap_s = 0.0
         return started

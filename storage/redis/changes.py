@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -96,41 +96,48 @@ class Changes:
         """Wake listeners as messages arrive, for ever, and reconnect after a loss. Run one task per process."""
         while True:
             try:
-                await self._listen_until_lost()
+                await listen_until_lost(self._redis, CHANNEL, self._handle)
             except RedisUnavailable as error:
                 await asyncio.sleep(self._listening.lost(error))
 
-    async def _listen_until_lost(self) -> None:
-        message: dict[str, Any] | None
-        is_pinged = False
-        with redis_errors():
-            async with self._redis.pubsub() as pubsub:
-                await pubsub.subscribe(CHANNEL)
-                while True:
-                    with redis_errors():  # each turn also notices that the task was cancelled
-                        message = await pubsub.get_message(timeout=SILENCE_S)
-                        if message is None and not is_pinged:
-                            await pubsub.ping()
-                    if message is not None:
-                        self._handle(message)
-                    elif is_pinged:
-                        raise RedisUnavailable("Redis sends nothing")
-                    is_pinged = message is None
-
-    def _handle(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # also after the client's own reconnect: messages may be lost
+    def _handle(self, pairs: bytes | None) -> None:
+        if pairs is None:
             self._listening.up()
             self._wake(list(self._listeners))
-        elif message["type"] == "message":
-            try:
-                self._wake([order_no for order_no, _ in _decoder.decode(message["data"])])
-            except ValueError:
-                log.warning("changes_unreadable", bytes=len(message["data"]))
+            return
+        try:
+            self._wake([order_no for order_no, _ in _decoder.decode(pairs)])
+        except ValueError:
+            log.warning("changes_unreadable", bytes=len(pairs))
 
     def _wake(self, order_nos: Sequence[str]) -> None:
         for order_no in order_nos:
             for subscription in self._listeners.get(order_no, ()):
                 subscription.wake()
+
+
+async def listen_until_lost(redis: Redis, channel: str, handle: Callable[[bytes | None], None]) -> None:
+    """Call `handle` with every message of a channel, and with None when a subscription begins: messages may be lost.
+
+    Raises:
+        RedisUnavailable: the connection was lost.
+    """
+    message: dict[str, Any] | None
+    is_pinged = False
+    with redis_errors():
+        async with redis.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            while True:
+                with redis_errors():  # each turn also notices that the task was cancelled
+                    message = await pubsub.get_message(timeout=SILENCE_S)
+                    if message is None and not is_pinged:
+                        await pubsub.ping()
+                if message is not None and message["type"] in ("subscribe", "message"):
+                    # Also after the client's own reconnect there is a subscription.
+                    handle(message["data"] if message["type"] == "message" else None)
+                elif message is None and is_pinged:
+                    raise RedisUnavailable("Redis sends nothing")
+                is_pinged = message is None
 
 
 _Pairs = Annotated[list[tuple[Annotated[str, msgspec.Meta(max_length=64)], int]], msgspec.Meta(max_length=PAIRS_MAX)]

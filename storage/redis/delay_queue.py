@@ -34,6 +34,12 @@ HORIZON_S = 1800.0
 BATCH_MAX = 500
 """Jobs in one run of a script. Redis does nothing else meanwhile: about two milliseconds."""
 
+NUDGES = "nodrop:nudges"
+"""Channel on which a lane's queue is named when a job may be due before the next look of its workers."""
+
+NUDGED_S = 1.0
+"""The longest time between two looks of a worker that hears nudges: a job due later than this needs none."""
+
 SEND_TIMEOUT_S = 1.0
 """The longest that one batch of callers waits for a Redis that hangs."""
 
@@ -211,7 +217,8 @@ def _batches(jobs: Iterable[Job]) -> list[tuple[Lane, list[Job]]]:
 def _arm_call(lane: Lane, jobs: Sequence[Job]) -> Call:
     enqueued_ms = time.time_ns() // 1_000_000  # shown, never compared
     tag = _tag(lane)
-    args: list[str | int | bytes] = [job_key_prefix]
+    soonest_s = min(job.delay_s for job in jobs)
+    args: list[str | int | bytes] = [job_key_prefix, NUDGES, int(soonest_s * 1000) if soonest_s <= NUDGED_S else ""]
     for job in jobs:
         payload = encode_job({"t": None, "f": job.name, "a": job.args, "k": {}, "et": enqueued_ms})
         args += (tag + job.id, max(0, round(job.delay_s * 1000)), payload)
@@ -231,30 +238,42 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS[1]: the queue. ARGV: prefix of payloads, then id, delay and payload of each job. As a rule none or all of the
-# payloads are there, and one command serves all: a third of the cost of one for each, as an expiry would need.
+# KEYS[1]: the queue. ARGV: prefix of payloads, channel of nudges, the shortest delay if that may need one, then id,
+# delay and payload of each job. As a rule none or all of many payloads are there, and one command serves all: a third
+# of the cost of one for each, as an expiry would need.
 _ARM = Script(
     NOW
     + """
 local keys, written, scored = {}, {}, {}
-for i = 2, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   local key, n = ARGV[1] .. ARGV[i], #written
   keys[#keys + 1] = key
   written[n + 1], written[n + 2] = key, ARGV[i + 2]
   scored[n + 1], scored[n + 2] = now + ARGV[i + 1], ARGV[i]
 end
-local kept = redis.call('EXISTS', unpack(keys))
+
+local new, kept = #keys, #keys > 2 and redis.call('EXISTS', unpack(keys))
 if kept == 0 then
   redis.call('MSET', unpack(written))
-elseif kept < #keys then
-  kept = #keys
+elseif kept == #keys then
+  new = 0
+else
+  new = 0
   for i = 1, #written, 2 do
     if redis.call('SET', written[i], written[i + 1], 'NX') then
-      kept = kept - 1
+      new = new + 1
     end
   end
 end
-return math.max(#keys - kept, redis.call('ZADD', KEYS[1], 'NX', unpack(scored)))
+
+local may_nudge = ARGV[3] ~= ''
+local head = may_nudge and redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+new = math.max(new, redis.call('ZADD', KEYS[1], 'NX', unpack(scored)))
+-- Whoever armed what is due already has nudged, and the lane is about to claim.
+if may_nudge and not (head and tonumber(head) <= math.max(now, now + ARGV[3])) then
+  redis.pcall('PUBLISH', ARGV[2], KEYS[1])
+end
+return new
 """
 )
 

@@ -23,7 +23,7 @@ from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix,
 from redis.asyncio import Redis
 
 from storage.redis.client import Call, Script, redis_errors, run_together
-from storage.redis.delay_queue import BATCH_MAX, NOW
+from storage.redis.delay_queue import BATCH_MAX, NOW, NUDGES
 
 LOOK_MAX = 2000
 """Due jobs to look at in one claim. Those that a stock worker runs stand at the head of the queue."""
@@ -124,7 +124,7 @@ class JobClaims:
     async def end(self, endings: Sequence[Ending]) -> Unended:
         """End up to BATCH_MAX jobs, those that their claim still holds. May be repeated after a lost answer."""
         keys = [self._queue, f"{self._queue}:parked-jobs"]
-        args: list[str | int | bytes] = [*_PREFIXES, PARKED_JOBS_MAX, TRIES_EXPIRE_S]
+        args: list[str | int | bytes] = [*_PREFIXES, PARKED_JOBS_MAX, TRIES_EXPIRE_S, NUDGES]
         for (token, way, number), names in _alike(endings).items():
             args += [token, way, number, len(names), *names]
         with redis_errors():
@@ -171,7 +171,8 @@ _CLAIM = Script(
 local token, lease, count, look_max = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local ends = string.format('%.0f', now + lease)
 
--- The same token again: the answer was lost. End its leases, which all end at one moment.
+-- The same token again: the answer was lost, to us or to redis-py, which sends once more by itself. End its leases,
+-- which all end at one moment.
 local last = redis.call('GET', KEYS[2])
 if last and string.sub(last, 1, #token + 1) == token .. ' ' then
   local ended = string.sub(last, #token + 2)
@@ -216,11 +217,9 @@ return {later and math.ceil(later - now) or tonumber(lease), ids, due, found}
 )
 
 # KEYS[2]: the hash of parked jobs. ARGV: prefixes of leases, payloads and tries, size limit of the hash, expiry of
-# tries; then groups of token, way, number, count and as many ids. Returns ids that were not held, and parked ones
-# without payload.
-_END = Script(
-    NOW
-    + """
+# tries, channel of nudges; then groups of token, way, number, count and as many ids. Returns ids that were not held,
+# and parked ones without payload.
+_END = Script("""
 local gone, deleted, lost, expired = {}, {}, {}, {}
 
 local function park(id)
@@ -236,14 +235,19 @@ local function park(id)
   end
 end
 
-local function reschedule(id, at_ms)
+local function reschedule(id, way, number)
+  local at_ms = number
+  if way == 'defer' then
+    local time = redis.call('TIME')
+    at_ms = time[1] * 1000 + math.floor(time[2] / 1000) + number
+  end
   redis.call('ZADD', KEYS[1], at_ms, id)
   redis.pcall('INCRBY', ARGV[3] .. id, 1)
   redis.call('EXPIRE', ARGV[3] .. id, ARGV[5])
   redis.call('DEL', ARGV[1] .. id)
 end
 
-local at = 6
+local at, is_rescheduled = 7, false
 while at <= #ARGV do
   local token, way, number, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local keys = {}
@@ -256,7 +260,8 @@ while at <= #ARGV do
     if held[i] ~= token then
       lost[#lost + 1] = id
     elseif way == 'defer' or way == 'give_back' then
-      reschedule(id, way == 'defer' and now + number or number)
+      reschedule(id, way, number)
+      is_rescheduled = true
     else
       if way == 'park' then
         park(id)
@@ -272,6 +277,8 @@ if #gone > 0 then
   redis.call('ZREM', KEYS[1], unpack(gone))
   redis.call('DEL', unpack(deleted))
 end
+if is_rescheduled then
+  redis.pcall('PUBLISH', ARGV[6], KEYS[1])
+end
 return {lost, expired}
-"""
-)
+""")

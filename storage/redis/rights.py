@@ -14,7 +14,7 @@ from storage.redis.admission.names import calls_key, state_key
 from storage.redis.changes import CHANNEL
 from storage.redis.checks import IDENTITY_KEY
 from storage.redis.client import redis_errors
-from storage.redis.delay_queue import queue_name
+from storage.redis.delay_queue import NUDGES, queue_name
 
 Command = tuple[str | int, ...]
 
@@ -94,6 +94,7 @@ def _of_connections() -> list[Command]:
         ("GET", IDENTITY_KEY),
         ("INFO",),
         ("PUBLISH", CHANNEL, "[]"),
+        ("PUBLISH", NUDGES, ""),
     ]
 
 
@@ -104,7 +105,7 @@ def _of_web() -> list[Command]:
 
 
 def _of_workers() -> list[Command]:
-    """Running jobs, moving parked callbacks, and the epoch."""
+    """Running jobs, moving parked callbacks, and the epoch; listening to nudges last, as above."""
     epoch, parked = f"nodrop:{_CHECKED}:epoch", f"nodrop:{_CHECKED}:parked"
     tried: list[Command] = []
     for lane in Lane:
@@ -118,7 +119,7 @@ def _of_workers() -> list[Command]:
         ("HRANDFIELD", parked, 1),
         ("HGET", parked, ""),
     ]
-    return [*tried, ("DECRBY", epoch, 0), ("DEL", epoch), ("MULTI",), ("EXEC",)]
+    return [*tried, ("DECRBY", epoch, 0), ("DEL", epoch), ("MULTI",), ("EXEC",), ("SUBSCRIBE", NUDGES)]
 
 
 async def _refused(redis: Redis, tried: Sequence[Command]) -> list[str]:

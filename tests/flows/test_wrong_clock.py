@@ -15,6 +15,7 @@ from flows.notify import Notifier
 from runtime.clock import Clock
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
+from storage.redis.nudges import Nudges
 from tests.flows.conftest import FlowHarness
 from worker.__main__ import _lanes
 from worker.loops import upkeep_loops
@@ -88,7 +89,7 @@ async def test_a_node_two_hours_off_stores_callbacks_and_leaves_the_work_to_othe
 async def test_no_lane_of_a_worker_claims_while_its_clock_is_far_off(harness: FlowHarness) -> None:
     resources = harness.resources
     async with Notifier(resources.settings, resources.clock) as notifier:
-        lanes = _lanes(resources, notifier, None)
+        lanes = _lanes(resources, notifier, Nudges(resources.redis), None)
         for is_far_off in (False, True):
             resources.clock.is_far_off = is_far_off
             assert {lane._may_claim() for lane in lanes} == {not is_far_off}

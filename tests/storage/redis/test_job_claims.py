@@ -146,6 +146,20 @@ async def test_an_unanswered_claim_is_given_back_at_the_end(
     assert await claim(claims_of(redis, "third")) == []
 
 
+async def test_a_claim_that_the_client_sends_twice_leaves_no_job_to_its_lease(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis-py does so when a connection is lost before the answer."""
+
+    async def send_twice(*args: Any) -> list[Any]:
+        await run_together(*args)
+        return await run_together(*args)
+
+    await queue.arm([query(1), query(2)])
+    monkeypatch.setattr(job_claims, "run_together", send_twice)
+    assert sorted(job.id for job in await claim(claims_of(redis))) == ids(1, 2)
+
+
 async def lose_answer(*args: Any) -> list[Any]:
     """Take the place of `run_together`: the scripts run, and the connection is cut before the answer."""
     await run_together(*args)

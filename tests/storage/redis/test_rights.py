@@ -24,6 +24,7 @@ from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
 from storage.redis.checks import check_redis, keep_identity
 from storage.redis.delay_queue import DelayQueue
+from storage.redis.nudges import Nudges
 from storage.redis.parked_callbacks import ParkedCallback, ParkedCallbacks
 from storage.redis.rights import missing_rights
 from storage.sealing import Sealer
@@ -118,6 +119,11 @@ async def work(redis: ArqRedis, server: Server) -> None:
     await parked.parked(10)
     await parked.unpark([b"handled"])
     await run_jobs(redis)
+    nudges = Nudges(redis)
+    listening = asyncio.create_task(nudges.listen())
+    await eventually(lambda: nudges.is_listening)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
 
 
 async def use_everywhere(redis: ArqRedis, server: Server) -> None:
@@ -134,8 +140,8 @@ async def use_everywhere(redis: ArqRedis, server: Server) -> None:
     await admission.report("shop", CallKind.QUERY, answered=False)  # the probe of a breaker that is half open
     await admission.report("shop", CallKind.QUERY, answered=True)
     for _ in range(2):
-        await queue.arm([query(1), query(2)])
-    await queue.cancel([query(1), query(2)])
+        await queue.arm([query(1), query(2), query(3)])
+    await queue.cancel([query(1), query(2), query(3)])
     await follow_ups_of(redis).add(changes=[("A-1", 1)])
 
 

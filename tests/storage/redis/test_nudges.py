@@ -1,0 +1,142 @@
+"""Lanes that sleep are woken by what becomes due before they look again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from arq.worker import Retry
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from core.jobs import Job, Lane, query_payment
+from core.order import PaymentKey
+from demo.embedded import EmbeddedRedis
+from storage.redis.delay_queue import NUDGES, DelayQueue, queue_name
+from storage.redis.nudges import Nudges
+from tests.servers import eventually
+from tests.storage.redis.tools import Connect, job_client_of
+from worker.lane import POLL_DELAY_S, LaneWorker
+
+LANE = Lane.QUERIES
+EVER_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def long_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane that hears nudges never looks by itself: without one these tests end in their time-out."""
+    monkeypatch.setattr("worker.lane.NUDGED_S", EVER_S)
+
+
+def query(number: int, delay_s: float = 0.0) -> Job:
+    return query_payment(PaymentKey("shop", f"trade-{number}"), 1, delay_s)
+
+
+@asynccontextmanager
+async def listening(redis: Redis) -> AsyncIterator[Nudges]:
+    nudges = Nudges(redis)
+    task = asyncio.create_task(nudges.listen())
+    try:
+        yield nudges
+    finally:
+        while not task.done():  # redis-py swallows a cancellation that hits it while it connects
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
+
+
+@asynccontextmanager
+async def asleep(redis: ArqRedis, nudges: Nudges, function: Callable[..., Any]) -> AsyncIterator[LaneWorker]:
+    """A lane that has found nothing to do, and has heard that it is subscribed."""
+    await eventually(lambda: nudges.is_listening)
+    worker = LaneWorker(redis, LANE, {"query_payment": function}, process="here", nudges=nudges)
+    task = asyncio.create_task(worker.run_forever())
+    await eventually(lambda: worker._gap_s > 1)
+    try:
+        yield worker
+    finally:
+        await worker.drain(1)
+        await task
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.nudges = 0
+
+    def __call__(self) -> None:
+        self.nudges += 1
+
+
+async def test_a_job_that_another_process_arms_wakes_a_lane(redis: ArqRedis, connect: Connect) -> None:
+    ran = asyncio.Event()
+
+    async def run(*_: Any) -> None:
+        ran.set()
+
+    async with connect() as other, listening(redis) as nudges, asleep(redis, nudges, run):
+        await DelayQueue(other).arm([query(1)])
+        await ran.wait()
+
+
+async def test_a_job_that_is_due_soon_is_slept_for(redis: ArqRedis, connect: Connect) -> None:
+    ran = asyncio.Event()
+
+    async def run(*_: Any) -> None:
+        ran.set()
+
+    async with connect() as other, listening(redis) as nudges, asleep(redis, nudges, run):
+        await DelayQueue(other).arm([query(1, 0.2)])
+        await ran.wait()
+
+
+async def test_a_job_that_is_given_back_wakes_its_lane(redis: ArqRedis) -> None:
+    tries = 0
+
+    async def run(*_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise Retry
+        ran.set()
+
+    ran = asyncio.Event()
+    async with listening(redis) as nudges, asleep(redis, nudges, run):
+        await DelayQueue(redis).arm([query(1)])
+        await ran.wait()
+
+
+async def test_what_can_wait_for_the_next_look_is_no_nudge(redis: ArqRedis) -> None:
+    counted, queue = Counted(), DelayQueue(redis)
+    async with listening(redis) as nudges:
+        await eventually(lambda: nudges.is_listening)
+        nudges.add(queue_name(LANE), counted)
+        await queue.arm([query(0, 1.5)])
+        await queue.arm([query(1, 0.9)])
+        await eventually(lambda: counted.nudges == 1)
+        await queue.arm([query(2, 0.95)])  # after what the lane waits for
+        await queue.arm([query(3), query(4, 5)])
+        await eventually(lambda: counted.nudges == 2)
+        await queue.arm([query(5)])  # the lane is about to claim
+        await redis.publish(NUDGES, "arq:queue:{others}")
+        await redis.publish(NUDGES, queue_name(LANE))
+        await eventually(lambda: counted.nudges == 3)
+
+
+async def test_a_lane_looks_often_while_it_hears_nothing(server_directory: Path) -> None:
+    ran = asyncio.Event()
+
+    async def run(*_: Any) -> None:
+        ran.set()
+
+    with EmbeddedRedis(server_directory) as server, capture_logs():
+        async with job_client_of(server.url) as redis, listening(redis) as nudges, asleep(redis, nudges, run) as worker:
+            server.kill()
+            await eventually(lambda: not nudges.is_listening)
+            await eventually(lambda: worker._gap_s == POLL_DELAY_S)
+            server.start()
+            await eventually(lambda: nudges.is_listening)
+            await eventually(lambda: worker._gap_s > 1)
+            await DelayQueue(redis).arm([query(1)])
+            await ran.wait()

@@ -97,6 +97,7 @@ class Stack:
         """Environment of nodrop's processes."""
         return {
             "PATH": os.environ.get("PATH", ""),
+            **{name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ},
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis.url,
             "PUBLIC_URL": self.api_url,

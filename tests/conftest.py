@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import redis
+import structlog
 from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
@@ -27,6 +28,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 TESTS = Path(__file__).parent
+
+AUTHORITIES = {name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
+os.environ["SSL_CERT_FILE"] = str(TESTS / "authority.pem")
+"""Trusted by every client and process of the tests that names no other: to read all authorities of a system takes it
+30 ms of CPU."""
+
+# Rich draws a trace with the values of all variables, which takes a second of CPU.
+*_processors, _ = structlog.get_config()["processors"]
+structlog.configure(
+    processors=[*_processors, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+)
+
 UNIT_FOLDERS = frozenset({"api", "core", "docs", "flows", "packaging", "runtime", "storage", "worker"})
 """A test in one of these is a unit test unless it uses a server or is marked so. All other folders start processes, or
 serve the channels' side over HTTP."""
@@ -44,6 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONG.get(item.path.relative_to(TESTS).parts[0], len(_LONG)))
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
+        if item.get_closest_marker("network") and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "authorities_of_the_system")
         if folder not in UNIT_FOLDERS or not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("servers")
 
@@ -64,6 +79,14 @@ def _refuse_process(_process: object, command: object, *_: object, **__: object)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and find_chromium() is None:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium fonts-wqy-microhei")
+
+
+@pytest.fixture
+def authorities_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that install from the network."""
+    monkeypatch.delenv("SSL_CERT_FILE")
+    for name, value in AUTHORITIES.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +136,10 @@ def template_database(postgres: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture(scope="session")
-def reused_database(postgres: EmbeddedPostgres, template_database: str) -> ReusedDatabase:
-    return ReusedDatabase(postgres, template_database)
+def reused_database(postgres: EmbeddedPostgres, template_database: str) -> Iterator[ReusedDatabase]:
+    database = ReusedDatabase(postgres, template_database)
+    yield database
+    database.close()
 
 
 @pytest.fixture

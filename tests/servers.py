@@ -17,7 +17,8 @@ from demo.embedded import Child
 from demo.service import NO_TLS
 
 ROOT = Path(__file__).parent.parent
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")  # not DATABASE_URL and its like: a test says what it wants
+# Not DATABASE_URL and its like: a test says what it wants.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SSL_CERT_FILE")
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ from tests.servers import ROOT
 
 TIMEOUT_S = 30.0
 _running = Lock()
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")  # not DATABASE_URL and its like: each test sets its own
+# Not DATABASE_URL and its like: each test sets its own.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SSL_CERT_FILE")
 
 
 class Ran(NamedTuple):

@@ -22,7 +22,9 @@ def authorities(case: str, directory: Path) -> dict[str, str]:
     nothing = directory / "authorities.pem"
     if case == EMPTY:
         nothing.touch()
-    return {"SSL_CERT_DIR" if case == NONE_AT_ALL else "SSL_CERT_FILE": str(nothing)}
+    if case == NONE_AT_ALL:
+        return {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(nothing)}
+    return {"SSL_CERT_FILE": str(nothing)}
 
 
 @pytest.mark.servers

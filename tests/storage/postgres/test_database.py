@@ -202,7 +202,7 @@ async def test_a_process_holds_four_connections_at_most(database_url: str) -> No
                 seen,
                 await operator.fetchval(
                     """SELECT count(*) FROM pg_stat_activity
-                        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+                        WHERE datname = current_database() AND application_name = 'nodrop'"""
                 ),
             )
         await asyncio.gather(*sleeping)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import time
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
@@ -26,6 +27,12 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
+
+
+@cache
+def _nets(texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read once: each new order asks."""
+    return tuple(ip_network(text.strip()) for text in texts.split(",") if text.strip())
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -110,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     def allowed_nets(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified nevertheless."""
-        return tuple(ip_network(text.strip()) for text in self.notify_allow_nets.split(",") if text.strip())
+        return _nets(self.notify_allow_nets)
 
     def reconcile_time(self) -> time | None:
         """`RECONCILE_AT`: the time of day, in the channel's time zone, after which yesterday's statement is fetched;

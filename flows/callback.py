@@ -72,8 +72,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         ChannelUnavailable: it cannot be verified now; the channel must send it again.
         DatabaseUnavailable: it is parked in Redis if that works; the channel must send it again.
     """
-    async with answering_despite_lag(STORE_S) as reading:
-        account = await resources.accounts.get(name)
+    account, waited_s = await resources.accounts.get_within(name, STORE_S)
     # The headers that the verification reads: the others, which may hold anything, are neither stored nor parked.
     headers = {name: headers[name] for name in account.channel.callback_headers if name in headers}
     callback, received_at = await _verify_by_clocks(resources, account, headers, body)
@@ -81,7 +80,7 @@ async def receive_callback(resources: Resources, name: str, headers: Mapping[str
         await count_ignored(resources, name, callback.ignored)
         return account.channel.acknowledge()
     try:
-        async with answering_despite_lag(STORE_S - reading.waited_s):
+        async with answering_despite_lag(STORE_S - waited_s):
             lease_s = _first_lease_s(resources, account, callback.evidence)
             stored = await store_callback(resources, account, callback, headers, body, lease_s=lease_s)
     except DatabaseUnavailable:

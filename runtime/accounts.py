@@ -133,6 +133,15 @@ class Accounts:
             raise UnknownAccount(f"there is no account {name}")
         return account
 
+    async def get_within(self, name: str, seconds: float) -> tuple[Account, float]:
+        """The account as `get`, and the time that Postgres was waited for: none as long as it was read lately."""
+        known = self._opened.get(name)
+        if known is not None and not self._is_due(is_missed=False):
+            return known, 0.0
+        async with answering_despite_lag(seconds) as reading:
+            account = await self.get(name)
+        return account, reading.waited_s
+
     async def all_enabled(self) -> list[Account]:
         """Those that are switched on and can be opened, in no order that matters.
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
@@ -88,7 +87,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.headers = read_headers(scope)
-        self.body = Body(receive, self.headers, body_timeout_s, waiting)
+        self.body = Body(receive, self.headers, body_timeout_s, waiting, scope.get("state", {}))
         self.request_id = token_hex(8)
         self.pattern = "-"
 
@@ -155,11 +154,17 @@ class App(Generic[C]):
             match = self._router.find(exchange.method, exchange.raw_path)
             exchange.pattern = match.route.pattern
             address = self._address(exchange)
-            with self._place(exchange, match.route, address) as has_place:
-                if not has_place:
-                    return problems.overloaded(exchange.request_id)
+            sharer = None if match.route.auth is Auth.API_KEY else address
+            if not match.route.is_exempt and not self._take_place(exchange, match.route, sharer):
+                return problems.overloaded(exchange.request_id)
+            metrics.requests_open.inc()
+            try:
                 async with asyncio.timeout(DEADLINE_S):
                     return await self._handle(exchange, match, address)
+            finally:
+                metrics.requests_open.dec()
+                if not match.route.is_exempt:
+                    self._places.release(sharer)
         except MethodNotAllowed as error:
             return problems.response(error, exchange.request_id, ("allow", error.detail))
         except TimeoutError:
@@ -173,26 +178,14 @@ class App(Generic[C]):
             log.exception("request_broke", route=exchange.pattern)
             return problems.response(error, exchange.request_id)
 
-    @contextmanager
-    def _place(self, exchange: Exchange, route: Route[C], address: str) -> Iterator[bool]:
-        """Whether there is a place for one more request of this address, which it has until the block ends."""
-        if route.is_exempt:
-            with metrics.requests_open.track_inprogress():
-                yield True
-            return
+    def _take_place(self, exchange: Exchange, route: Route[C], sharer: str | None) -> bool:
+        """Take a place for one more request, unless there is none for the address `sharer`."""
         if self._places.is_pressed:
             self._bodies.cut(PRESSED_BODY_S)
-        is_callback, sharer = route.auth is Auth.SIGNATURE, None if route.auth is Auth.API_KEY else address
+        is_callback = route.auth is Auth.SIGNATURE
         is_full = exchange.scope.get("state", {}).get("is_full", False) and not is_callback
         is_late = self._lag.seconds > (CALLBACK_LAG_MAX_S if is_callback else LAG_MAX_S)
-        if is_late or is_full or not self._places.take(sharer, kept=0 if is_callback else REQUESTS_KEPT):
-            yield False
-            return
-        try:
-            with metrics.requests_open.track_inprogress():
-                yield True
-        finally:
-            self._places.release(sharer)
+        return not (is_late or is_full) and self._places.take(sharer, kept=0 if is_callback else REQUESTS_KEPT)
 
     def _problem(self, error: NodropError, exchange: Exchange) -> Response:
         response = problems.response(error, exchange.request_id)
@@ -273,6 +266,9 @@ class _Match(NamedTuple, Generic[C]):
 
 
 _UNREADABLE = "\ufffd"
+_PLAIN = re.compile(rb"(?:/[0-9A-Za-z_.~-]{0,200})+")
+"""A path of segments that are texts as they stand: nearly all are."""
+
 _SEGMENT = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -292,7 +288,8 @@ class _Router(Generic[C]):
             NotFound: nothing is at this path.
             MethodNotAllowed: something is, for other methods; its detail names them.
         """
-        segments = [_text(segment) for segment in raw_path.split(b"/")]
+        plain = _PLAIN.fullmatch(raw_path)
+        segments = raw_path.decode().split("/") if plain else [_text(segment) for segment in raw_path.split(b"/")]
         for pattern, methods in self._by_length.get(len(segments), {}).items():
             params = _params(pattern, segments)
             if params is not None:

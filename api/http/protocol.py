@@ -174,6 +174,11 @@ class Protocol(HttpToolsProtocol):
         self.scope["state"]["is_full"] = self._connections.is_full
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Note it for a request whose body came with its head: it needs no deadline."""
+        self.scope["state"]["is_whole"] = True
+        super().on_message_complete()
+
     def on_chunk_header(self) -> None:
         self._other_bytes += _CHUNK_LINES_BYTES
 

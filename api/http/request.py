@@ -54,11 +54,15 @@ class ClientGone(Exception):
 class Body:
     """The body still on the wire. While it `is_unread`, the connection cannot be used for another request."""
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], timeout_s: float, waiting: Waiting) -> None:
+    def __init__(
+        self, receive: Receive, headers: Mapping[str, str], timeout_s: float, waiting: Waiting, state: Mapping[str, Any]
+    ) -> None:
+        """`state` is that of the connection: with `is_whole` the whole body is there already, so no read can wait."""
         self._receive = receive
         self._headers = headers
         self._timeout_s = timeout_s
         self._waiting = waiting
+        self._state = state
         self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
     async def read(self, bytes_max: int) -> bytes:
@@ -73,6 +77,8 @@ class Body:
         declared = self._headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:12]) > bytes_max:
             raise BodyTooLarge(f"at most {bytes_max} bytes")
+        if self._state.get("is_whole", False):
+            return await self._read(bytes_max)
         try:
             async with asyncio.timeout(self._timeout_s) as deadline:
                 self._waiting.begin(self, lambda: None if deadline.expired() else deadline.reschedule(0.0))

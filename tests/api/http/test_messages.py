@@ -116,6 +116,9 @@ async def test_a_body_that_stops_ends_with_408_and_its_connection(
 ) -> None:
     for head in (POST + b"\r\n2\r\n{}\r\n", b"POST /callbacks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{}"):
         assert status(await exchange(settings, head)) == b"408"
+        whole = b"POST /callbacks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        came = await exchange(settings, whole + head)
+        assert (status(came), b" 408 " in came) == (b"401", True), "the first had no deadline, the second has one"
 
 
 # -- chunks and trailers -----------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import structlog
@@ -26,7 +26,7 @@ from core.backoff import NextTry
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from flows.commit import arm_jobs
-from flows.egress import check_notify_url, resolve
+from flows.egress import Net, check_notify_url, resolve
 from flows.merchant_hosts import MerchantHosts
 from flows.merchant_http import MerchantHttp, Response
 from flows.signers import Signers
@@ -38,6 +38,9 @@ from storage.postgres.notify_secrets import read_secrets
 
 NOT_SIGNED = "not_signed"
 """Status of a delivery that did not begin, because the secrets of its host are not there."""
+
+URLS_MAX = 256
+"""URLs that are not read anew for each notification: a merchant has one or two."""
 
 RETRY_AFTER_MAX_S = 86_400.0
 HEADERS = {
@@ -68,6 +71,7 @@ class Notifier:
         self._clock = clock or Clock()
         self._signers = signers or Signers(settings)
         self._allow_nets = settings.allowed_nets()
+        self._read_url = lru_cache(URLS_MAX)(partial(_read_url, self._allow_nets))
         self._timeout_s = settings.notify_timeout_s
         self.hosts = MerchantHosts(settings.notify_timeout_s)
         self._http = MerchantHttp(settings)
@@ -90,8 +94,7 @@ class Notifier:
     async def deliver(self, outgoing: Outgoing) -> Delivery:
         """One delivery within the total deadline. Never raises for a fault of the other side."""
         try:
-            parts = check_notify_url(outgoing.url, allow_nets=self._allow_nets)
-            url = httpx.URL(outgoing.url)
+            parts, url = self._read_url(outgoing.url)
         except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
             return Delivery(ok=False, status="bad_url", is_final=True)
         try:
@@ -140,6 +143,11 @@ class Notifier:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(signer.sign(outgoing.id, now, body) for signer in signers),
         }
+
+
+def _read_url(allow_nets: Sequence[Net], url: str) -> tuple[SplitResult, httpx.URL]:
+    """Raises InvalidRequest, httpx.InvalidURL, ValueError."""
+    return check_notify_url(url, allow_nets=allow_nets), httpx.URL(url)
 
 
 def endpoint_of(url: httpx.URL) -> str:

@@ -7,7 +7,9 @@ host answers again. Each process learns this by itself; nothing in here is store
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,7 +19,10 @@ PER_HOST_MAX = CONNECTIONS_MAX
 """Deliveries to one host at a time: an endpoint that hangs takes no more of the lane than this."""
 
 BUSY_WAIT_S = 0.5
-"""Pause of a notification whose host has no place for it."""
+"""Pause of a notification whose host has no place for it; before that it waits as long for one that is given up."""
+
+WAITING_MAX = 64
+"""Notifications of all hosts together that wait so, each in a slot of the lane."""
 
 SLOW_S = 2.0
 """While the oldest delivery under way has waited so long, its host gets no other: a hundred hosts that begin to hang
@@ -42,6 +47,26 @@ class MerchantHosts:
         self._timeout_s = timeout_s
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
+        self._waiting = 0
+
+    async def wait_for_place(self, host: str) -> float:
+        """`wait_s`, after a wait for a place if the host answers and has none: a burst is not worth putting off."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + BUSY_WAIT_S
+        while self.is_full(host) and self._waiting < WAITING_MAX and (left_s := ends_at - loop.time()) > 0:
+            self._waiting += 1
+            end = self._hosts[host].next_end()
+            try:
+                await asyncio.wait([end], timeout=left_s)
+            finally:
+                end.cancel()
+                self._waiting -= 1
+        return self.wait_s(host)
+
+    def is_full(self, host: str) -> bool:
+        """Whether it has as many deliveries under way as it may have, and answers them."""
+        state = self._hosts.get(host)
+        return state is not None and len(state.under_way) >= PER_HOST_MAX and not self.is_hanging(host)
 
     def wait_s(self, host: str) -> float:
         """0 if a delivery to this host may begin now, else the seconds after which to try again."""
@@ -79,6 +104,7 @@ class MerchantHosts:
         finally:
             state.under_way.remove(delivery)
             self._judge(state, delivery)
+            state.wake_one()
             if state.is_idle:
                 self._hosts.pop(host, None)
 
@@ -149,6 +175,20 @@ class _Host:
         self.open_until = 0.0
         self.is_back = False
         self.urls: set[str] = set()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def next_end(self) -> asyncio.Future[None]:
+        """Done at the end of a delivery, each for one caller, oldest first."""
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(end)
+        return end
+
+    def wake_one(self) -> None:
+        while self._waiting:
+            end = self._waiting.popleft()
+            if not end.done():  # its caller waits still
+                end.set_result(None)
+                return
 
     @property
     def is_idle(self) -> bool:

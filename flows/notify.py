@@ -102,7 +102,7 @@ class Notifier:
         except (ConfigurationError, DatabaseUnavailable):
             return Delivery(ok=False, status=NOT_SIGNED)
         # Others may have taken the last place while the secrets were read.
-        if wait_s := self.hosts.wait_s(parts.hostname or ""):
+        if wait_s := await self.hosts.wait_for_place(parts.hostname or ""):
             return Delivery(ok=False, status=notifications.PARKED, retry_after_s=wait_s)
         with self.hosts.delivery(parts.hostname or "") as under_way:
             try:
@@ -163,7 +163,7 @@ async def push_notification(resources: Resources, notifier: Notifier, notificati
 
 async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgoing) -> str:
     """A notification whose lease is ours."""
-    wait_s = notifier.hosts.wait_s(_host_of(outgoing.url))
+    wait_s = await notifier.hosts.wait_for_place(_host_of(outgoing.url))
     if wait_s:
         return await _postpone(resources, notifier, outgoing, wait_s)
     delivery = await notifier.deliver(outgoing)
@@ -212,6 +212,8 @@ async def _park(resources: Resources, notifier: Notifier, url: str, wait_s: floa
 
 async def _resume(resources: Resources, notifier: Notifier, url: str) -> None:
     """After a delivery: some of the notifications that wait for this host are due at once."""
+    if notifier.hosts.is_full(_host_of(url)):
+        return  # those that are under way end too
     wait_s = notifier.hosts.wait_s(_host_of(url))
     if wait_s:
         await _park(resources, notifier, url, wait_s)

@@ -280,6 +280,46 @@ async def test_notifications_that_waited_for_secrets_take_no_more_places_than_a_
     assert (await row_of(harness, late))["attempt"] == 1
 
 
+async def test_a_burst_for_one_host_is_delivered_without_being_put_off(
+    harness: FlowHarness, notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers soon, so what finds no place waits for one."""
+    monkeypatch.setattr("flows.merchant_hosts.PER_HOST_MAX", 2)
+    count = 5
+    async with scripted_merchant(*[OK] * count) as merchant:
+        ids = [await paid_order(harness, merchant.url) for _ in range(count)]
+        pushed = (push_notification(harness.resources, notifier, message_id, arm_no=1) for message_id in ids)
+        assert await asyncio.gather(*pushed) == ["200"] * count
+    assert merchant.open_most <= 2
+    assert {(await row_of(harness, message_id))["arm_no"] for message_id in ids} == {1}
+
+
+async def test_few_notifications_wait_for_a_place(hosts: MerchantHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane full of those that wait would deliver to no other host."""
+    monkeypatch.setattr("flows.merchant_hosts.WAITING_MAX", 2)
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        first.enter_context(hosts.delivery("shop"))
+        for _ in range(PER_HOST_MAX - 1):
+            stack.enter_context(hosts.delivery("shop"))
+        waiting = [asyncio.ensure_future(hosts.wait_for_place("shop")) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await hosts.wait_for_place("shop") == BUSY_WAIT_S
+        assert not any(each.done() for each in waiting)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        first.close()
+        assert await waiting[1] == 0
+
+
+async def test_nobody_waits_for_a_host_that_hangs(hosts: MerchantHosts, clock: Clock) -> None:
+    with ExitStack() as stack:
+        for _ in range(PER_HOST_MAX):
+            stack.enter_context(hosts.delivery("shop"))
+        clock.now += SLOW_S + 0.1
+        assert await hosts.wait_for_place("shop") == TIMEOUT_S
+
+
 async def test_a_delivery_under_way_is_seen_by_the_next(notifier: Notifier) -> None:
     """Checking and taking a place are one step: nothing runs between them."""
     async with scripted_merchant(*[OK] * PER_HOST_MAX) as merchant:

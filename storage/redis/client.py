@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 from arq.connections import ArqRedis, RedisSettings
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -193,7 +194,9 @@ def gathering(send: Callable[[list[T]], Awaitable[Sequence[R | Exception]]], *, 
 
 # -- round trips -------------------------------------------------------------------------------------------------------
 
-Command = Sequence[str | int | bytes]
+Command = tuple[str | int | bytes, ...]
+
+_pack: Any = pack_command  # its annotation knows commands of one word
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]
 """The keys and the arguments of one run of a script."""
@@ -247,22 +250,27 @@ async def round_trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     redis-py's pipeline does the same through more objects and layers, for twice the cost. As there, the commands are
     sent again if the connection was closed: that of an idle one is noticed only now.
     """
+    packed = b"".join([_pack(command) for command in commands])
     pool: Any = redis.connection_pool
     connection = await pool.get_connection()
+    # One limit for all: redis-py's costs a task for the write and a timer for each answer.
+    timeout_s, connection.socket_timeout = connection.socket_timeout, None
     try:
-        try:
-            return await _exchange(connection, commands)
-        except RedisConnectionError:
-            await connection.disconnect()
-            return await _exchange(connection, commands)
+        async with asyncio.timeout(timeout_s):
+            try:
+                return await _exchange(connection, packed, len(commands))
+            except RedisConnectionError:
+                await connection.disconnect()
+                return await _exchange(connection, packed, len(commands))
     finally:
+        connection.socket_timeout = timeout_s
         await pool.release(connection)
 
 
-async def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    await connection.send_packed_command(connection.pack_commands(commands))
+async def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
+    await connection.send_packed_command(packed)
     answers: list[Any] = []
-    for _ in commands:
+    for _ in range(count):
         try:
             answers.append(await connection.read_response())
         except ResponseError as error:

@@ -11,7 +11,6 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from storage.redis.address import RedisAddress
@@ -24,18 +23,7 @@ SOCKET_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
 
 
-_serializer: Any = HiredisRespSerializer()
-
-
-class _Connection(Connection):
-    """Connection whose commands hiredis packs, as it reads their answers. redis-py does so without asyncio alone."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        packed: list[bytes] = _serializer.pack(*args)
-        return packed
-
-
-class _TlsConnection(_Connection):
+class _TlsConnection(Connection):
     """Connection with a TLS context of ours: redis-py's settings can express neither a pin nor one CA alone."""
 
     def __init__(self, *, tls: Any, **kwargs: Any) -> None:
@@ -46,12 +34,8 @@ class _TlsConnection(_Connection):
         return {**super()._connection_arguments(), "ssl": self._tls}
 
 
-class _SentinelConnection(SentinelManagedConnection, _Connection):
-    """Connection to the master that the sentinels name."""
-
-
 class _SentinelTlsConnection(SentinelManagedConnection, _TlsConnection):
-    """The same with TLS."""
+    """Connection to the master that the sentinels name."""
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -75,7 +59,7 @@ def connection_pool(address: RedisAddress, connections_max: int) -> BlockingConn
         Redis.from_pool(BlockingConnectionPool(host=host, port=port, password=address.sentinel_password, **limits))
         for host, port in address.sentinels
     ]
-    managed = _SentinelTlsConnection if address.tls.context else _SentinelConnection
+    managed = _SentinelTlsConnection if address.tls.context else SentinelManagedConnection
     arguments = login | limits | {"connection_class": managed}
     return _SentinelPool(address.sentinel_master, manager, **arguments)  # type: ignore[no-untyped-call]  # as above
 
@@ -89,7 +73,6 @@ _KEEPALIVE = (
 def _connection(address: RedisAddress) -> dict[str, Any]:
     tls = {"connection_class": _TlsConnection, "tls": address.tls.context} if address.tls.context else {}
     return {
-        "connection_class": _Connection,
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         # Not redis-py's `health_check_interval`: with a missing password it reconnects recursively.

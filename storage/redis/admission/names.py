@@ -22,6 +22,16 @@ cluster.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+ACCOUNTS_MAX = 1000
+
+
+@lru_cache(ACCOUNTS_MAX)
+def keys_of(account: str) -> tuple[str, str]:
+    """State and calls."""
+    return state_key(account), calls_key(account)
+
 
 def state_key(account: str) -> str:
     return f"nodrop:{{admission:{account}}}:state"

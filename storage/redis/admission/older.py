@@ -15,9 +15,71 @@ count each call here, too, so that all of them together stay within the rate.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from redis.asyncio import Redis
+
 from core.admission import CallKind
+from storage.redis.admission.items import Item, Refusal, Report, Wanted
 from storage.redis.admission.script import NUMBERS
-from storage.redis.client import Call, Script
+from storage.redis.client import Call, Run, Script, run_together
+
+
+class OlderNames:
+    """Reservations and reports under these names. All processes share them, so a call is reserved here first."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._generation = ""
+
+    async def reserve(self, items: Sequence[Item]) -> dict[str, Refusal]:
+        """Send them one by one, in one round trip; return the calls that are not admitted, by reservation."""
+        runs, if_lost = [], []
+        for item in items:
+            runs.append(self._run(item, is_lost=False))
+            if_lost.append(self._run(item, is_lost=self._generation != "")[1])
+        refusals: dict[str, Refusal] = {}
+        answers = await run_together(self._redis, runs, if_unknown=if_lost)
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(item, Wanted):
+                reason, wait_ms, generation = answer
+                self._generation = str(generation, "ascii", "replace")
+                if reason:
+                    refusals[item.reservation] = Refusal(str(reason, "ascii"), wait_ms / 1000)
+        return refusals
+
+    def _run(self, item: Item, *, is_lost: bool) -> Run:
+        if isinstance(item, Report):
+            return REPORT, _report_call(item.account, item.kind, item.result, item.reservation)
+        flags = (self._generation, int(is_lost), int(item.past_breaker))
+        return ADMIT, _admit_call(item.account, item.kind, [*item.limits, item.reservation, *flags])
+
+    async def give_back(self, items: Sequence[Item], refused: Iterable[str]) -> None:
+        """Calls that are refused under the names of this release were not made."""
+        back = [item for item in items if isinstance(item, Wanted) and item.reservation in refused]
+        calls = [_report_call(item.account, item.kind, "", item.reservation) for item in back]
+        if calls:
+            await run_together(self._redis, [(REPORT, call) for call in calls])
+
+
+def _admit_call(account: str, kind: CallKind, args: list[str | int]) -> Call:
+    """Keys and arguments of `ADMIT`."""
+    of_kind = (f"breaker:{kind}", f"line:{kind}")
+    names = (*of_kind, "fresh", "scheduled", "refresh", "background", "queue", "asked", "stranger")
+    return [f"{_MEMORY}generation", f"{_MEMORY}quiet", *_of(account, *names)], args
+
+
+def _report_call(account: str, kind: CallKind, result: str, reservation: str) -> Call:
+    """Keys and arguments of `REPORT`."""
+    names = (f"breaker:{kind}", f"unanswered:{kind}", "fresh", "scheduled", "refresh")
+    return _of(account, *names), [result, reservation]
+
+
+def _of(account: str, *names: str) -> list[str]:
+    return [f"{_MEMORY}{account}:{name}" for name in names]
+
+
+# -- Lua ---------------------------------------------------------------------------------------------------------------
 
 _MEMORY = "nodrop:{admission}:"
 
@@ -176,29 +238,3 @@ end
 redis.call('PEXPIRE', KEYS[1], KEPT)
 """
 )
-
-
-def admit_call(account: str, kind: CallKind, args: list[str | int]) -> Call:
-    """Keys and arguments of `ADMIT`."""
-    names = (
-        f"breaker:{kind}",
-        f"line:{kind}",
-        "fresh",
-        "scheduled",
-        "refresh",
-        "background",
-        "queue",
-        "asked",
-        "stranger",
-    )
-    return [f"{_MEMORY}generation", f"{_MEMORY}quiet", *_of(account, *names)], args
-
-
-def report_call(account: str, kind: CallKind, result: str, reservation: str) -> Call:
-    """Keys and arguments of `REPORT`."""
-    names = (f"breaker:{kind}", f"unanswered:{kind}", "fresh", "scheduled", "refresh")
-    return _of(account, *names), [result, reservation]
-
-
-def _of(account: str, *names: str) -> list[str]:
-    return [f"{_MEMORY}{account}:{name}" for name in names]

@@ -1,4 +1,4 @@
-"""Lua of `storage.redis.admission.reservations`: the calls of one account, reserved and reported for many callers in
+"""Lua of `storage.redis.admission.shared`: the calls of one account, reserved and reported for many callers in
 one run, and a breaker for each kind of them. Its keys and their fields are in `names`.
 """
 
@@ -18,6 +18,7 @@ from core.admission import (
     Urgency,
 )
 from storage.redis.admission.local import WINDOW_S
+from storage.redis.admission.names import ACCOUNTS_MAX
 from storage.redis.client import Script
 
 PROBE_GAP_S = 1.0
@@ -341,9 +342,6 @@ end
 return answer
 """
 )
-
-
-ACCOUNTS_MAX = 1000
 
 
 @lru_cache(ACCOUNTS_MAX)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -25,13 +26,16 @@ from typing import TypeVar
 
 from redis.asyncio import Redis
 
-from core.admission import FLIGHT_S, OF_JOBS, Admitted, CallKind, Urgency, Wait
+from core.admission import FLIGHT_S, OF_JOBS, Admitted, CallKind, Urgency, Wait, kept_share
 from core.errors import RedisUnavailable
 from storage.gathering import Gathering
+from storage.redis.admission.items import LOGS, NUMBERS_OF, Item, Refusal, Report, Wanted
 from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
-from storage.redis.admission.reservations import LOGS, Item, Refusal, Report, Reservations, Wanted
-from storage.redis.admission.script import ENDED, PROBE_GAP_S, RETURN_S
-from storage.redis.client import Patience, RedisLink, gathering, redis_errors
+from storage.redis.admission.names import keys_of
+from storage.redis.admission.older import OlderNames
+from storage.redis.admission.reading import generations_of, open_breakers_of
+from storage.redis.admission.script import ENDED, PROBE_GAP_S, RETURN_S, admission_script
+from storage.redis.client import Call, Patience, RedisLink, Run, gathering, redis_errors, run_together
 
 SLOW_S = 0.1
 SLOW_MAX = 3
@@ -63,7 +67,9 @@ class SharedAdmission:
         has_older: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reservations = Reservations(redis)
+        self._redis = redis
+        self._older = OlderNames(redis)
+        self._generations: dict[str, str] = {}
         self._gathering: Gathering[Item, Refusal | None] = gathering(self._send, waiting_max=WAITING_MAX)
         self._clock = clock
         self._local = LocalAdmission(processes, clock=clock)
@@ -112,7 +118,7 @@ class SharedAdmission:
     async def open_breakers(self, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
         """Implement the Protocol; without Redis these are the breakers of this process."""
         wanted = list(accounts)
-        through_redis = await self._through_redis(lambda: self._reservations.open_breakers(wanted))
+        through_redis = await self._through_redis(lambda: open_breakers_of(self._redis, wanted))
         return await self._local.open_breakers(wanted) if through_redis is None else through_redis
 
     def count_with_older(self, *, are_there: bool) -> None:
@@ -124,7 +130,10 @@ class SharedAdmission:
 
     async def learn(self, accounts: Iterable[str]) -> None:
         """Implement the Protocol: a generation that has changed shows that Redis has forgotten calls."""
-        await self._through_redis(lambda: self._reservations.learn(accounts))
+        new = [account for account in accounts if account not in self._generations]
+        if new:
+            generations = await self._through_redis(lambda: generations_of(self._redis, new))
+            self._generations = (generations or {}) | self._generations
 
     async def _try_admit(
         self, account: str, rate: int, kind: CallKind, urgency: Urgency, *, past_breaker: bool
@@ -136,7 +145,8 @@ class SharedAdmission:
         number = next(self._numbers)
         reservation = f"{LOGS[urgency]}:{self._name}:{number}"
         try:
-            refusal = await self._gathering.add(Wanted(account, rate, kind, urgency, past_breaker, reservation))
+            limits = (NUMBERS_OF[urgency], rate, kept_share(rate))
+            refusal = await self._gathering.add(Wanted(account, kind, limits, past_breaker, reservation))
         except RedisUnavailable as error:
             self._go_local(error)  # unless this process has noticed it already
             return self._changing_over() or self._local.try_admit(
@@ -153,13 +163,44 @@ class SharedAdmission:
         try:
             with redis_errors():
                 async with Patience(REDIS_TIMEOUT_S) as patience:
-                    refusals = await self._reservations.send(items, with_older=self._clock() < self._older_until)
+                    is_older_there = self._clock() < self._older_until
+                    refusals = await (self._reserve_with_older(items) if is_older_there else self._reserve(items))
             if any(isinstance(item, Wanted) for item in items):
                 self._judge_speed(patience.waited_s)
         except RedisUnavailable as error:
             self._go_local(error)
             raise
+        return [refusals.get(item.reservation) if isinstance(item, Wanted) else None for item in items]
+
+    async def _reserve(self, items: Sequence[Item]) -> dict[str, Refusal]:
+        """Send reports and calls with one run for each account; return the calls that are not admitted, by reservation.
+        One that never reports its end counts for `FLIGHT_S` and a second.
+        """
+        accounts: defaultdict[str, tuple[list[Report], list[Wanted]]] = defaultdict(lambda: ([], []))
+        for item in items:
+            accounts[item.account][isinstance(item, Wanted)].append(item)  # type: ignore[arg-type]
+        runs: list[Run] = []
+        if_lost: list[Call] = []
+        for account, (reports, calls) in accounts.items():
+            keys, generation, args = keys_of(account), self._generations.get(account, ""), _arguments(reports, calls)
+            runs.append((admission_script(account), (keys, [generation, 0, *args])))
+            # A server that no longer knows the script was restarted or replaced: its log may be incomplete.
+            if_lost.append((keys, [generation, int(generation != ""), *args]))
+        refusals: dict[str, Refusal] = {}
+        answers = await run_together(self._redis, runs, if_unknown=if_lost)
+        for (account, (_, calls)), (generation, *outcomes) in zip(accounts.items(), answers, strict=True):
+            self._generations[account] = str(generation, "ascii", "replace")
+            for call, reason, wait_ms in zip(calls, outcomes[::2], outcomes[1::2], strict=True):
+                if reason:
+                    refusals[call.reservation] = Refusal(str(reason, "ascii"), wait_ms / 1000)
         return refusals
+
+    async def _reserve_with_older(self, items: Sequence[Item]) -> dict[str, Refusal]:
+        older = await self._older.reserve(items)
+        rest = [item for item in items if item.reservation not in older]
+        refusals = await self._reserve(rest) if rest else {}
+        await self._older.give_back(rest, refusals)
+        return older | refusals
 
     def _judge_speed(self, waited_s: float) -> None:
         self._slow_count = self._slow_count + 1 if waited_s > SLOW_S else 0
@@ -192,7 +233,7 @@ class SharedAdmission:
         try:
             with redis_errors():
                 async with Patience(REDIS_TIMEOUT_S) as patience:
-                    await self._reservations.send([_probe(self._name)], with_older=False)
+                    await self._reserve([_probe(self._name)])
         except RedisUnavailable:
             return
         if patience.waited_s <= SLOW_S:
@@ -208,7 +249,18 @@ class SharedAdmission:
 
 def _probe(name: str) -> Wanted:
     """A reservation that limits no call: no account has this name."""
-    return Wanted("-", 1_000_000, CallKind.QUERY, Urgency.REFRESH, past_breaker=True, reservation=f"3:{name}")
+    limits = (NUMBERS_OF[Urgency.REFRESH], 1_000_000, 0)
+    return Wanted("-", CallKind.QUERY, limits, past_breaker=True, reservation=f"{LOGS[Urgency.REFRESH]}:{name}")
+
+
+def _arguments(reports: Sequence[Report], calls: Sequence[Wanted]) -> list[str | int]:
+    """Arguments of the script after those of the generation. The first call is behind three of them and the reports."""
+    args: list[str | int] = [4 + 3 * len(reports)]
+    for report in reports:
+        args += report[1:]
+    for call in calls:
+        args += (call.kind, *call.limits, int(call.past_breaker), call.reservation)
+    return args
 
 
 def _spread(wait_s: float, number: int) -> float:

@@ -1,0 +1,35 @@
+"""What Redis knows of accounts: generations and open breakers. Raises RedisUnavailable as its callers map it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from core.admission import CallKind
+from storage.redis.admission.names import state_key
+from storage.redis.admission.script import KEPT_S
+from storage.redis.client import run_together
+
+
+async def generations_of(redis: Redis, accounts: Sequence[str]) -> dict[str, str]:
+    """The generations of those accounts that have one."""
+    states = await run_together(redis, [], [("HMGET", state_key(account), "generation") for account in accounts])
+    read = zip(accounts, states, strict=True)
+    return {account: str(value, "ascii", "replace") for account, (value,) in read if value is not None}
+
+
+async def open_breakers_of(redis: Redis, accounts: Iterable[str]) -> list[tuple[str, CallKind]]:
+    """Breakers of these accounts that are open, or wait for the result of their probe."""
+    names, fields = list(accounts), [f"until:{kind}" for kind in CallKind]
+    states: list[Any]
+    commands = [("HMGET", state_key(name), *fields) for name in names]
+    (seconds, _), *states = await run_together(redis, [], [("TIME",), *commands])
+    forgotten_ms = (int(seconds) - KEPT_S) * 1000
+    return [
+        (account, kind)
+        for account, state in zip(names, states, strict=True)
+        for kind, until in zip(CallKind, state, strict=True)
+        if until and float(until) >= forgotten_ms
+    ]

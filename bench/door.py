@@ -9,23 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
 
 from bench.cpu import cpu_seconds
 from bench.report import MS, Figure, Result, figure
 from bench.sizes import ShowProgress, Sizes
-from core.decision import Decision
+from core.decision import Decision, Handled
 from core.evidence import Paid, Source
-from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_query, place
-from core.order import OrderState, PaymentKey
+from core.lifecycle import OrderTerms, PaymentTerms, Rules, on_created, on_query, place
+from core.order import Checkout, OrderState, PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from demo.embedded.child import children_of
-from storage.postgres import callbacks, inbox, notifications
+from storage.postgres import inbox, notifications
 from storage.postgres.address import read_address
 from storage.postgres.database import Database
 from storage.postgres.door.transition import transition, transition_existing
 from storage.postgres.migrate import migrate
-from storage.postgres.orders import find_now
 from storage.sealing import Sealer, new_master_key
 
 HOW = (
@@ -114,26 +115,32 @@ async def _pay(db: Database, server: EmbeddedPostgres, name: str, limit_s: float
     ]
 
 
-async def place_one(db: Database, order_no: str) -> PaymentKey:
-    """The statements of an order that is placed, as the flow sends them."""
+async def place_one(db: Database, order_no: str) -> tuple[PaymentKey, OrderState]:
+    """The statements of an order that is placed and has its checkout, as the flows send them. Returns its payment and it."""
     key = PaymentKey(ACCOUNT, f"n{order_no}")
-    now = await find_now(db)
+    now = datetime.now(UTC)
     terms = OrderTerms(
         order_no=order_no, amount=8888, currency="CNY", subject="A pot of tea", notify_url="https://shop.test/hook"
     )
     payment = PaymentTerms(account=ACCOUNT, out_trade_no=key.out_trade_no)
+    checkout = Checkout(kind="redirect", value=f"https://channel.test/pay/{order_no}")
 
     def decide_new(state: OrderState | None) -> Decision:
         expires_at = now + timedelta(minutes=30)
         return place(terms, payment, state, RULES, now=now, expires_at=expires_at, page_token=f"page-{order_no}")
 
-    await transition(db, order_no, decide_new, is_new=True)
-    return key
+    def decide_created(state: OrderState) -> Decision:
+        return on_created(state, key, checkout=checkout, channel_reference=None, payable_until=None)
+
+    placed = await transition(db, order_no, decide_new, is_new=True)
+    created = await transition_existing(db, order_no, decide_created, known=placed.state_after)
+    assert created.state_after is not None, "the order was there"
+    return key, created.state_after
 
 
 async def pay_one(db: Database, order_no: str) -> None:
     """The statements of one order until it is paid and notified."""
-    key = await place_one(db, order_no)
+    key, _ = await place_one(db, order_no)
     evidence = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=f"t-{order_no}")
     stored = await inbox.insert_callback(
         db,
@@ -150,10 +157,10 @@ async def pay_one(db: Database, order_no: str) -> None:
     )
 
     def decide_paid(found: OrderState) -> Decision:
-        return on_query(found, key, evidence, RULES, Source.CALLBACK)
+        decision = on_query(found, key, evidence, RULES, Source.CALLBACK)
+        return replace(decision, handled=Handled(id=stored.id, outcome=decision.outcome))
 
     committed = await transition_existing(db, order_no, decide_paid, known=stored.state)
-    await callbacks.finish(db, stored.id, "paid")
     assert committed.notification_id is not None, "the order is paid and has an address to notify"
     await notifications.claim(db, committed.notification_id, LEASE_S, arm_no=1)
     await notifications.finish(db, committed.notification_id, "200")

@@ -73,13 +73,13 @@ async def record_script(url: str) -> Script:
     db = _Recorder(url)
     await db.open()
     try:
-        key = await place_one(db, NUMBER)
+        key, state = await place_one(db, NUMBER)
         evidence = Paid(**key._asdict(), amount=8888, currency="CNY", channel_transaction_id=f"t-{NUMBER}")
 
         def decide_paid(found: OrderState) -> Decision:
             return on_query(found, key, evidence, RULES, Source.CALLBACK)
 
-        await transition_existing(db, NUMBER, decide_paid)
+        await transition_existing(db, NUMBER, decide_paid, known=state)
         settings = {row["name"]: row["setting"] for row in await db.fetch(_SESSION)}
     finally:
         await db.close()

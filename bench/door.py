@@ -116,7 +116,7 @@ async def _pay(db: Database, server: EmbeddedPostgres, name: str, limit_s: float
 
 
 async def place_one(db: Database, order_no: str) -> tuple[PaymentKey, OrderState]:
-    """The statements of an order that is placed and has its checkout, as the flows send them. Returns its payment and it."""
+    """Place an order and store its checkout, with the statements of the flows. Returns its payment and the order."""
     key = PaymentKey(ACCOUNT, f"n{order_no}")
     now = datetime.now(UTC)
     terms = OrderTerms(

@@ -164,7 +164,7 @@ class Database:
         """The first column of the first row. Raises as `fetch`."""
         return await self._run("fetchval", sql, *args)
 
-    async def fetch_text(self, sql: str, *args: str) -> Any:
+    async def fetch_text(self, sql: str, *args: str | None) -> Any:
         """`fetchval` of a large statement that makes a text of texts. Raises as `fetch`.
 
         Without prepared statements of our own, the server's session keeps its plan for all clients of a pooler.

@@ -11,12 +11,11 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from core.evidence import Evidence
-from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey, PendingKind
+from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey
 from storage.postgres.database import Database, document, storable
-from storage.postgres.gathered import Gathered, columns
+from storage.postgres.gathered import Gathered
 from storage.postgres.leases import FREE
 from storage.postgres.orders import _STATE, _order_state
 from storage.postgres.pending import Leased
@@ -32,23 +31,24 @@ COLUMNS = """id::text, channel_account, attempt, arm_no, evidence::text, is_hint
           extract(epoch FROM coalesce(kept_until, received_at + interval '1 day') - clock_timestamp())::float8
           AS kept_for_s"""
 
-_LEASE = ("number", "kind", "order_no", "arm_no", "at")
-
-# A row names its operation for the planner, as those of the door's statement do. What is not free is not waited for.
-# Rows are leased when all callbacks are stored: a statement that waits for a callback's row holds no other row.
+# Arguments and result are texts, as at the door: so a pooler's session can keep the plan. A row names its operation
+# for the planner. What is not free is not waited for. Rows are leased when all callbacks are stored: a statement that
+# waits for a callback's row holds no other row.
 _STORE = f"""
 WITH received AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::text[], $7::bytea[],
-                         $8::text[], $9::text[], $10::float8[], $11::boolean[], $12::float8[], $13::text[], $14::text[],
-                         $15::float8[])
-      WITH ORDINALITY AS r(operation, channel_account, notification_id, body_hash, received_at, headers, body, evidence,
-                           out_trade_no, due_s, is_hint, kept_s, sealed_under, unreadable, lease_s, n),
-           set_config('lock_timeout', coalesce($17, current_setting('lock_timeout')), true)
+    SELECT r.n, r.operation, r.channel_account, r.notification_id, decode(r.body_hash, 'base64') AS body_hash,
+           r.received_at, r.headers, decode(r.body, 'base64') AS body, r.evidence, r.out_trade_no, r.due_s, r.is_hint,
+           r.kept_s, r.sealed_under, r.unreadable, r.lease_s
+      FROM jsonb_to_recordset($1::text::jsonb) AS r(
+           n integer, operation text, channel_account text, notification_id text, body_hash text,
+           received_at timestamptz, headers jsonb, body text, evidence jsonb, out_trade_no text, due_s float8,
+           is_hint boolean, kept_s float8, sealed_under text, unreadable text, lease_s float8),
+           set_config('lock_timeout', coalesce($3::text, current_setting('lock_timeout')), true)
 ), stored AS (
     INSERT INTO callbacks (channel_account, notification_id, body_hash, received_at, headers, body, evidence,
                            out_trade_no, due_at, is_hint, kept_until, sealed_under)
-    SELECT channel_account, notification_id, body_hash, coalesce(received_at, clock_timestamp()), headers::jsonb, body,
-           evidence::jsonb, out_trade_no, clock_timestamp() + make_interval(secs => due_s), is_hint,
+    SELECT channel_account, notification_id, body_hash, coalesce(received_at, clock_timestamp()), headers, body,
+           evidence, out_trade_no, clock_timestamp() + make_interval(secs => due_s), is_hint,
            clock_timestamp() + make_interval(secs => kept_s), sealed_under
       FROM received
      ORDER BY channel_account, notification_id, body_hash
@@ -57,7 +57,7 @@ WITH received AS MATERIALIZED (
 ), leased AS (
     UPDATE pending p
        SET leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => r.lease_s),
-           leased_by = $16
+           leased_by = $2::text
       FROM received r
      CROSS JOIN LATERAL (
            SELECT q.channel_account, q.out_trade_no FROM pending q
@@ -74,24 +74,27 @@ WITH received AS MATERIALIZED (
      WHERE r.operation = 'lease' AND p.channel_account = free.channel_account AND p.out_trade_no = free.out_trade_no
     RETURNING p.channel_account, p.out_trade_no, p.kind, p.order_no, p.arm_no, p.leased_at
 )-- OPENED
-SELECT s.id, s.channel_account, s.attempt, s.arm_no, s.evidence, s.is_hint, s.received_at, s.is_handled, s.kept_for_s,
-       known.state, l.out_trade_no AS leased_number, l.kind AS leased_kind, l.order_no AS leased_order_no,
-       l.arm_no AS leased_arm_no, l.leased_at
+SELECT json_agg(json_build_object(
+           'id', s.id, 'channel_account', s.channel_account, 'attempt', s.attempt, 'arm_no', s.arm_no,
+           'evidence', s.evidence, 'is_hint', s.is_hint, 'received_at', s.received_at, 'is_handled', s.is_handled,
+           'kept_for_s', s.kept_for_s, 'state', known.state,
+           'leased', CASE WHEN l.leased_at IS NOT NULL THEN json_build_object(
+               'key', json_build_array(l.channel_account, l.out_trade_no), 'kind', l.kind, 'order_no', l.order_no,
+               'arm_no', l.arm_no, 'leased_at', l.leased_at) END) ORDER BY r.n)::text
   FROM received r
   JOIN stored s USING (channel_account, notification_id, body_hash)
   LEFT JOIN leased l ON l.channel_account = r.channel_account AND l.out_trade_no = r.out_trade_no
   LEFT JOIN LATERAL (
        SELECT {_STATE} AS state FROM payments k JOIN orders o ON o.order_no = k.order_no
         WHERE r.operation = 'lease' AND k.channel_account = r.channel_account AND k.out_trade_no = r.out_trade_no
-        LIMIT 1) AS known ON true
- ORDER BY r.n"""
+        LIMIT 1) AS known ON true"""
 
 # A copy of one that was stored before opens no case again: a person may have resolved it meanwhile.
 _OPENED = """, opened AS (
     INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
     SELECT (SELECT order_no FROM payments p
              WHERE p.channel_account = s.channel_account AND p.out_trade_no = s.out_trade_no),
-           s.channel_account, s.out_trade_no, $18, r.unreadable
+           s.channel_account, s.out_trade_no, $4::text, r.unreadable
       FROM received r JOIN stored s USING (channel_account, notification_id, body_hash)
      WHERE s.copies = 1 AND r.unreadable <> ''
     ON CONFLICT DO NOTHING
@@ -130,16 +133,16 @@ class StoredCallback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Received(NamedTuple):
-    """One callback that is to be stored: the columns of `received`."""
+    """One callback that is to be stored: the columns of `received`. Bytes are written in base64."""
 
     operation: str
     channel_account: str
     notification_id: str
     body_hash: bytes
     received_at: datetime | None
-    headers: str
+    headers: dict[str, str]
     body: bytes
-    evidence: str
+    evidence: Evidence
     out_trade_no: str
     due_s: float
     is_hint: bool
@@ -179,9 +182,9 @@ async def insert_callback(
         notification_id=notification_id,
         body_hash=sha256(body).digest(),
         received_at=received_at,
-        headers=document(dict(headers)),
+        headers=dict(headers),
         body=sealer.seal(body, belongs_to=belongs_to(account, notification_id)),
-        evidence=document(evidence),
+        evidence=evidence,
         out_trade_no=storable(evidence.out_trade_no),
         due_s=due_s,
         is_hint=is_hint,
@@ -201,8 +204,8 @@ async def _store(db: Database, received: Sequence[_Received], wait: str | None =
     is_any_unreadable = any(one.unreadable for one in received)
     case = (CaseReason.CALLBACK_UNREADABLE.value,) if is_any_unreadable else ()
     statement = _STORE_UNREADABLE if is_any_unreadable else _STORE
-    rows = await db.fetch(statement, *columns(received), db.process, wait, *case)
-    return [_stored(dict(row)) for row in rows]
+    rows = document([one._asdict() | {"n": n} for n, one in enumerate(received)])
+    return [_stored(row) for row in _rows_decoder.decode(await db.fetch_text(statement, rows, db.process, wait, *case))]
 
 
 async def _store_alone(db: Database, received: _Received) -> StoredCallback:
@@ -215,20 +218,28 @@ _store_gathered: Gathered[_Received, StoredCallback] = Gathered(
 )
 
 
-def _stored(fields: dict[str, Any]) -> StoredCallback:
-    state, lease = fields.pop("state"), {name: fields.pop(f"leased_{name}") for name in _LEASE}
-    callback = stored_callback(fields)
-    leased = None
-    if lease["at"] is not None:
-        key = PaymentKey(callback.channel_account, lease["number"])
-        leased = Leased(
-            key=key,
-            kind=PendingKind(lease["kind"]),
-            order_no=lease["order_no"],
-            arm_no=lease["arm_no"],
-            leased_at=lease["at"],
-        )
-    return replace(callback, state=None if state is None else _order_state(state), leased=leased)
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored callback as the statement returns it, with two documents in it that it does not read."""
+
+    id: str
+    channel_account: str
+    attempt: int
+    arm_no: int
+    evidence: str
+    is_hint: bool
+    received_at: datetime
+    is_handled: bool
+    kept_for_s: float
+    state: str | None
+    leased: Leased | None
+
+
+_rows_decoder = msgspec.json.Decoder(list[_Row])
+
+
+def _stored(row: _Row) -> StoredCallback:
+    fields = msgspec.structs.asdict(row)
+    return stored_callback(fields | {"state": None if row.state is None else _order_state(row.state)})
 
 
 def stored_callback(fields: dict[str, Any]) -> StoredCallback:

@@ -81,7 +81,7 @@ class Protocol(HttpToolsProtocol):
         self._address = ""
         self._has_place = False
         self._head_timer: asyncio.TimerHandle | None = None
-        self._is_in_head = False
+        self._is_in_head = self._is_at_head = False
         self._head_bytes = 0
         self._framing_bytes = 0
         self._other_bytes = 0
@@ -117,6 +117,7 @@ class Protocol(HttpToolsProtocol):
         current = self._current
         if not self._is_in_head and (current is None or current.response_complete):
             self._begin_head()  # at any byte: the parser begins no message at empty lines
+            self._is_at_head = True
         at = 0
         while at < len(data) and not self.transport.is_closing():
             size = min(_PIECE_BYTES, HEAD_BYTES_MAX - self._head_bytes) if self._is_in_head else _PIECE_BYTES
@@ -156,7 +157,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._begin_head()
+        if self._is_at_head:  # it has begun with these bytes
+            self._is_at_head = False
+        else:
+            self._begin_head()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

@@ -4,12 +4,14 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Generator, Iterator
+from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import redis
 import structlog
+from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
@@ -33,6 +35,11 @@ AUTHORITIES = {name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CER
 os.environ["SSL_CERT_FILE"] = str(TESTS / "authority.pem")
 """Trusted by every client and process of the tests that names no other: to read all authorities of a system takes it
 30 ms of CPU."""
+
+# Checking a private key takes 30 ms, and hundreds of tests open an account with the same one.
+serialization.load_pem_private_key = lru_cache(maxsize=64)(  # type: ignore[assignment]
+    serialization.load_pem_private_key
+)
 
 # Rich draws a trace with the values of all variables, which takes a second of CPU.
 *_processors, _ = structlog.get_config()["processors"]

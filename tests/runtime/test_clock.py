@@ -209,6 +209,7 @@ WALL_CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"
 READERS = {
     "runtime/clock.py": "the clock",
     "channels/transport.py": "without a clock: tools of the command line",
+    "runtime/logs.py": "the time of a log line",
     "storage/redis/delay_queue.py": "shown by arq, never compared",
 }
 

@@ -49,7 +49,7 @@ CALLBACK = {
 }
 QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
-    "leased": "storage.postgres.pending.claim:after",
+    "leased": "storage.postgres.pending.claim_with_order:after",
     "after_answer": "flows.ask._ask:after",
     "before_commit": "storage.postgres.door.transition._commit:before",
     "after_commit_before_arming": "storage.postgres.door.transition._commit:after",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
-from typing import Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S", bound="HasGatherings")
 
 Send = Callable[[list[T]], Awaitable[Sequence[R | Exception]]]
 """One call for many items: a result or an error for each, in their order."""
@@ -153,3 +155,44 @@ def _set(future: asyncio.Future[R], result: R | Exception) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+# -- calls of a store that is opened later -----------------------------------------------------------------------------
+
+
+class HasGatherings(Protocol):
+    """A store, with the `Gathering` of each `OfStore` that was called with it."""
+
+    gatherings: dict[Any, Any]
+
+
+class OfStore(Generic[S, T, R]):
+    """Calls of `send(store, items)` that the callers of one store share, by a `Gathering` with these options for each.
+
+    An item whose result is `left_out` is sent once more, by `alone`.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[S, list[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        left_out: type[Exception],
+        alone: OfStore[S, T, R] | None,
+        **options: Any,
+    ) -> None:
+        self._send = send
+        self._left_out = left_out
+        self._alone = alone
+        self._options = options
+
+    async def __call__(self, store: S, item: T) -> R:
+        """Return the result of this item. Raises as `Gathering.add`."""
+        gathering: Gathering[T, R] | None = store.gatherings.get(self)
+        if gathering is None:
+            gathering = store.gatherings[self] = Gathering(partial(self._send, store), **self._options)
+        try:
+            return await gathering.add(item)
+        except self._left_out:
+            if self._alone is None:
+                raise
+            return await self._alone(store, item)

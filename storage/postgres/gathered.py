@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from core.errors import DatabaseUnavailable, RowLocked
-from storage.gathering import Gathering
+from storage.gathering import OfStore
 from storage.postgres.database import Database
 
 T = TypeVar("T")
@@ -28,10 +28,11 @@ WAITERS_MAX = 2
 """Connections on which items of one kind wait for the locks of others; the rest of the four stays free."""
 
 
-class Gathered(Generic[T, R]):
+class Gathered(OfStore[Database, T, R]):
     """Callers of `send`, which returns a result or an error for each item, in their order.
 
-    An error of a batch is bisected, so that only the guilty item fails; Postgres being away is the error of all.
+    An error of a batch is bisected, so that only the guilty item fails; Postgres being away is the error of all, and of
+    callers beyond `WAITING_MAX`.
 
     A batch leaves out rows that somebody else has locked: then `RowLocked` is the result of the item, and `alone` waits
     for its row. So nobody waits for the lock of another item.
@@ -46,38 +47,17 @@ class Gathered(Generic[T, R]):
         lanes: int = 1,
         batch_max: int = BATCH_MAX,
     ) -> None:
-        self._send = send
-        self._alone: Gathered[T, R] | None = alone and Gathered(_one_by_one(alone), lanes=WAITERS_MAX, batch_max=1)
-        self._key = key
-        self._lanes = lanes
-        self._batch_max = batch_max
-
-    async def __call__(self, db: Database, item: T) -> R:
-        """Return the result of this item.
-
-        Raises:
-            DatabaseUnavailable: as `Database.fetch`, and when too many callers wait.
-        """
-        try:
-            return await self._of(db).add(item)
-        except RowLocked:
-            if self._alone is None:
-                raise
-            return await self._alone(db, item)
-
-    def _of(self, db: Database) -> Gathering[T, R]:
-        gathering: Gathering[T, R] | None = db.gatherings.get(self)
-        if gathering is None:
-            gathering = db.gatherings[self] = Gathering(
-                partial(self._send, db),
-                is_shared=_is_shared,
-                full=partial(DatabaseUnavailable, "too many callers wait for Postgres"),
-                key=self._key,
-                lanes=self._lanes,
-                batch_max=self._batch_max,
-                waiting_max=WAITING_MAX,
-            )
-        return gathering
+        super().__init__(
+            send,
+            left_out=RowLocked,
+            alone=None if alone is None else Gathered(_one_by_one(alone), lanes=WAITERS_MAX, batch_max=1),
+            is_shared=_is_shared,
+            full=partial(DatabaseUnavailable, "too many callers wait for Postgres"),
+            key=key,
+            lanes=lanes,
+            batch_max=batch_max,
+            waiting_max=WAITING_MAX,
+        )
 
 
 def _is_shared(error: Exception) -> bool:

@@ -179,7 +179,7 @@ async def test_rows_that_are_locked_are_waited_for_on_few_connections() -> None:
 async def test_too_many_callers_are_refused_as_if_postgres_were_away(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathered, "WAITING_MAX", 1)
+    monkeypatch.setitem(pending._claim._options, "waiting_max", 1)
     callers = [asyncio.ensure_future(claim_deadline(db, order_no)) for order_no in ORDERS]
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert [type(result) for result in results[1:]] == [DatabaseUnavailable] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-CONTAINERS_MAX = 5000
+CONTAINERS_MAX = 10_000
 """New containers until the young ones are looked through: those of some dozens of requests that are under way. With
 Python's 700 that happens several times a request, when nearly nothing is garbage."""
 

@@ -173,8 +173,10 @@ class FollowUps:
         if not any(follow_up):
             return
         try:
-            # Shielded: a caller that is cancelled has committed all the same.
-            await asyncio.shield(self._gathering.put(follow_up))
+            await self._gathering.add(follow_up)
+        except asyncio.CancelledError:  # who is cancelled has committed all the same; to do it twice does no harm
+            self._gathering.put(follow_up).add_done_callback(_ignore_error)
+            raise
         except RedisUnavailable as error:
             self._link.lost(error)
             self._mute_until = now + PUBLISH_PAUSE_S
@@ -191,6 +193,11 @@ class FollowUps:
                 async with Patience(SEND_TIMEOUT_S):
                     await run_together(self._redis, [*armed, *cancelled], published)
         return [None] * len(follow_ups)
+
+
+def _ignore_error(result: asyncio.Future[None]) -> None:
+    if not result.cancelled():
+        result.exception()  # nobody waits for it any more
 
 
 # -- keys and arguments ------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from http import HTTPStatus
 from io import BytesIO
 from types import TracebackType
 from typing import IO, Protocol, Self
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -177,7 +176,7 @@ class Transport:
 
     def hear(self, url: str, at: float, *, by: str = "") -> None:
         """Take the time in a channel's message, `at` in Unix seconds, for a witness; `by` says which of its times."""
-        name = f"{urlsplit(url).netloc}{by}"
+        name = f"{_netloc(url)}{by}"
         if self._clock is not None and self._is_unheard(name):
             self._heard[name] = time.monotonic()
             self._clock.witness(name, at)
@@ -187,7 +186,7 @@ class Transport:
 
     def _hear_date(self, url: str, headers: Mapping[str, str]) -> None:
         """Take the time of a response that no cache has kept."""
-        if self._clock is None or not self._is_unheard(urlsplit(url).netloc) or "age" in headers:
+        if self._clock is None or not self._is_unheard(_netloc(url)) or "age" in headers:
             return
         with suppress(ValueError, OverflowError):
             self.hear(url, parsedate_to_datetime(headers.get("date", "")).timestamp())
@@ -270,3 +269,8 @@ class Transport:
         if received.get("content-encoding", "identity").lower() != "identity":
             raise ChannelUnreadable("compressed")
         return Response(status=status, headers=received, body=buffer.getvalue())
+
+
+def _netloc(url: str) -> str:
+    """The host of an address that was called, with its port."""
+    return url.split("/", 3)[2]

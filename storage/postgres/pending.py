@@ -121,6 +121,27 @@ UPDATE pending
  WHERE channel_account = $1 AND out_trade_no = $2 AND arm_no = $3
 RETURNING arm_no"""
 
+_IS_IT = "(channel_account, out_trade_no) = (w.channel_account, w.out_trade_no)"
+_RESCHEDULE_MANY = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::float8[])
+      WITH ORDINALITY AS w(channel_account, out_trade_no, arm_no, due_s, n)
+), moved AS (
+    UPDATE pending p
+       SET due_at = clock_timestamp() + make_interval(secs => free.due_s), arm_no = p.arm_no + 1,
+           leased_at = NULL, leased_until = NULL
+      FROM (SELECT w.n, w.due_s, one.channel_account, one.out_trade_no FROM wanted w
+             CROSS JOIN LATERAL (
+                   SELECT channel_account, out_trade_no FROM pending WHERE {_IS_IT} AND arm_no = w.arm_no
+                      FOR UPDATE SKIP LOCKED) AS one) AS free
+     WHERE (p.channel_account, p.out_trade_no) BETWEEN (free.channel_account, free.out_trade_no)
+                                                   AND (free.channel_account, free.out_trade_no)
+    RETURNING free.n, p.arm_no
+)
+SELECT m.arm_no, m.n IS NULL AND w.arm_no = (SELECT arm_no FROM pending WHERE {_IS_IT}) AS is_locked
+  FROM wanted w LEFT JOIN moved m ON m.n = w.n
+ ORDER BY w.n"""
+
 _NOTE_ANSWER = """
 UPDATE pending
    SET unanswered_since = CASE WHEN NOT $3 THEN coalesce(unanswered_since, clock_timestamp()) END,
@@ -186,8 +207,7 @@ async def reschedule(db: Database, leased: Leased, *, delay_s: float) -> int | N
     Returns the new arm number, None when the row is gone or was scheduled meanwhile.
     """
     due_s = due_in_s(delay_s, leased.grace_s, is_postponed=True)
-    arm_no: int | None = await db.fetchval(_RESCHEDULE, *leased.key, leased.arm_no, due_s)
-    return arm_no
+    return await _reschedule(db, _Later(*leased.key, leased.arm_no, due_s))
 
 
 async def note_answer(db: Database, key: PaymentKey, *, is_verified: bool) -> None:
@@ -274,3 +294,25 @@ _claim: Gathered[_Claim, Leased | None] = Gathered(_claim_many, alone=_claim_alo
 _claim_with_order: Gathered[_Claim, tuple[Leased, OrderState] | None] = Gathered(
     _claim_with_orders, alone=_claim_with_order_alone, key=itemgetter(0, 1)
 )
+
+
+class _Later(NamedTuple):
+    """One row that is put off: the parameters of the statement."""
+
+    channel_account: str
+    out_trade_no: str
+    arm_no: int
+    due_s: float
+
+
+async def _reschedule_many(db: Database, rows: list[_Later]) -> list[int | Exception | None]:
+    found = await db.fetch(_RESCHEDULE_MANY, *columns(rows))
+    return [RowLocked() if row["is_locked"] else row["arm_no"] for row in found]
+
+
+async def _reschedule_alone(db: Database, row: _Later) -> int | None:
+    arm_no: int | None = await db.fetchval(_RESCHEDULE, *row)
+    return arm_no
+
+
+_reschedule: Gathered[_Later, int | None] = Gathered(_reschedule_many, alone=_reschedule_alone, key=itemgetter(0, 1))

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
+from core.order import PendingKind
 from storage.postgres import gathered, inbox, notifications, pending
 from storage.postgres.database import Database
 from storage.postgres.gathered import Gathered
 from storage.postgres.inbox import StoredCallback
+from storage.postgres.pending import Leased
 from tests.sealed import SEALER
 from tests.servers import eventually
 from tests.storage.postgres.tools import commit_evidence, connected, count, number, opened, paid, pass_time, placed
@@ -40,6 +43,13 @@ async def claim_deadline(db: Database, order_no: str) -> bool:
 
 async def claim_query_with_order(db: Database, order_no: str) -> bool:
     return await pending.claim_with_order(db, number(order_no), 20.0, arm_no=1) is not None
+
+
+async def reschedule_query(db: Database, order_no: str) -> bool:
+    """Put off a row of the first arm number."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    leased = Leased(key=number(order_no), kind=PendingKind.QUERY, order_no=order_no, arm_no=1, leased_at=at)
+    return await pending.reschedule(db, leased, delay_s=60.0) is not None
 
 
 async def receive(db: Database, order_no: str, **changes: Any) -> StoredCallback:
@@ -82,6 +92,7 @@ async def prepare(db: Database, *, are_paid: bool) -> None:
         (claim_notification, "notifications", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
         (finish_notification, "notifications", "order_no = 'A-2'", "delivered_at = now()"),
         (claim_deadline, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
+        (reschedule_query, "pending", "order_no = 'A-2'", "arm_no = 2"),
         (claim_query_with_order, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
     ],
 )

@@ -166,6 +166,21 @@ async def test_waiting_for_the_channels_rate_uses_no_attempt(db: Database) -> No
     assert row == {"attempt": 1, "arm_no": 2, "leased_until": None, "soon": True}
 
 
+async def test_rows_that_are_put_off_at_once_keep_each_its_own_delay(db: Database) -> None:
+    order_nos = ("A-1", "A-2", "A-3")
+    leases = []
+    for order_no in order_nos:
+        await placed(db, order_no)
+        leases.append(await claim(db, number(order_no), 30.0))
+    held = [lease for lease in leases if lease is not None]
+    stale = replace(held[1], arm_no=9)
+    put_off = [(held[0], 600.0), (stale, 5.0), (held[2], 1200.0)]
+    assert await asyncio.gather(*(reschedule(db, lease, delay_s=delay_s) for lease, delay_s in put_off)) == [2, None, 2]
+    found = await rows(db, "pending", "arm_no, leased_at, round(extract(epoch FROM due_at - now()) / 60) AS m", QUERY)
+    assert sorted((row["arm_no"], int(row["m"])) for row in found) == [(1, 1), (2, 10), (2, 20)]
+    assert [row["leased_at"] is None for row in found].count(True) == 2
+
+
 async def test_what_was_scheduled_anew_is_not_postponed(db: Database) -> None:
     await placed(db)
     held = await claim(db, KEY, 30.0)

@@ -24,8 +24,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     server_began_at: datetime
 
 
-PROTOCOL = 2
-"""What this release shares with other processes in Redis. One of the release before writes none, which is 1."""
+PROTOCOL = 3
+"""What this release shares with other processes in Redis: those of 1 and 2 count calls under other names."""
 
 
 _BEAT = """

@@ -1,5 +1,6 @@
-"""Names and Lua under which processes of the release before count calls. While one runs, processes of this release
-count each call here, too, so that all of them together stay within the rate.
+"""Names and Lua under which processes of protocols 1 and 2 count calls. While one runs, processes of this release count
+each call here, too, so that all of them together stay within the rate. Those of protocol 2 have the tag and the memory
+of each account apart, `nodrop:{admission:<account>}:`, and those of protocol 1:
 
     nodrop:{admission}:generation        time when Redis was last found without calls
     nodrop:{admission}:quiet             exists while no call is admitted
@@ -26,62 +27,76 @@ from storage.redis.client import Call, Run, Script, run_together
 
 
 class OlderNames:
-    """Reservations and reports under these names. All processes share them, so a call is reserved here first."""
+    """Reservations and reports under names that begin so, with `<account>` for its name. All processes share
+    them, so a call is reserved here first.
+    """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, memory: str, account: str) -> None:
+        """`memory`: of the keys that tell what Redis has forgotten."""
         self._redis = redis
-        self._generation = ""
+        self._memory = memory
+        self._account = account
+        self._generations: dict[str, str] = {}
 
     async def reserve(self, items: Sequence[Item]) -> dict[str, Refusal]:
         """Send them one by one, in one round trip; return the calls that are not admitted, by reservation."""
         runs, if_lost = [], []
         for item in items:
             runs.append(self._run(item, is_lost=False))
-            if_lost.append(self._run(item, is_lost=self._generation != "")[1])
+            if_lost.append(self._run(item, is_lost=True)[1])
         refusals: dict[str, Refusal] = {}
         answers = await run_together(self._redis, runs, if_unknown=if_lost)
         for item, answer in zip(items, answers, strict=True):
             if isinstance(item, Wanted):
                 reason, wait_ms, generation = answer
-                self._generation = str(generation, "ascii", "replace")
+                self._generations[_named(self._memory, item.account)] = str(generation, "ascii", "replace")
                 if reason:
                     refusals[item.reservation] = Refusal(str(reason, "ascii"), wait_ms / 1000)
         return refusals
 
-    def _run(self, item: Item, *, is_lost: bool) -> Run:
-        if isinstance(item, Report):
-            return REPORT, _report_call(item.account, item.kind, item.result, item.reservation)
-        flags = (self._generation, int(is_lost), int(item.past_breaker))
-        return ADMIT, _admit_call(item.account, item.kind, [*item.limits, item.reservation, *flags])
-
     async def give_back(self, items: Sequence[Item], refused: Iterable[str]) -> None:
-        """Calls that are refused under the names of this release were not made."""
+        """Calls that are refused under other names were not made."""
         back = [item for item in items if isinstance(item, Wanted) and item.reservation in refused]
-        calls = [_report_call(item.account, item.kind, "", item.reservation) for item in back]
+        calls = [self._report_call(item.account, item.kind, "", item.reservation) for item in back]
         if calls:
             await run_together(self._redis, [(REPORT, call) for call in calls])
 
+    def _run(self, item: Item, *, is_lost: bool) -> Run:
+        if isinstance(item, Report):
+            return REPORT, self._report_call(*item)
+        memory = _named(self._memory, item.account)
+        generation = self._generations.get(memory, "")
+        names = (f"breaker:{item.kind}", f"line:{item.kind}", *_LOGS, "background", "queue", "asked", "stranger")
+        keys = [f"{memory}generation", f"{memory}quiet", *self._of(item.account, *names)]
+        flags = (generation, int(is_lost and generation != ""), int(item.past_breaker))
+        return ADMIT, (keys, [*item.limits, item.reservation, *flags])
 
-def _admit_call(account: str, kind: CallKind, args: list[str | int]) -> Call:
-    """Keys and arguments of `ADMIT`."""
-    of_kind = (f"breaker:{kind}", f"line:{kind}")
-    names = (*of_kind, "fresh", "scheduled", "refresh", "background", "queue", "asked", "stranger")
-    return [f"{_MEMORY}generation", f"{_MEMORY}quiet", *_of(account, *names)], args
+    def _report_call(self, account: str, kind: CallKind, result: str, reservation: str) -> Call:
+        """Keys and arguments of `REPORT`."""
+        return self._of(account, f"breaker:{kind}", f"unanswered:{kind}", *_LOGS), [result, reservation]
+
+    def _of(self, account: str, *names: str) -> list[str]:
+        prefix = _named(self._account, account)
+        return [prefix + name for name in names]
 
 
-def _report_call(account: str, kind: CallKind, result: str, reservation: str) -> Call:
-    """Keys and arguments of `REPORT`."""
-    names = (f"breaker:{kind}", f"unanswered:{kind}", "fresh", "scheduled", "refresh")
-    return _of(account, *names), [result, reservation]
+def older_names(redis: Redis) -> tuple[OlderNames, ...]:
+    """Names of protocols 1 and 2."""
+    shared, own = "nodrop:{admission}:", "nodrop:{admission:<account>}:"
+    return (
+        OlderNames(redis, memory=shared, account=f"{shared}<account>:"),
+        OlderNames(redis, memory=own, account=own),
+    )
 
 
-def _of(account: str, *names: str) -> list[str]:
-    return [f"{_MEMORY}{account}:{name}" for name in names]
+def _named(prefix: str, account: str) -> str:
+    return prefix.replace("<account>", account)
+
+
+_LOGS = ("fresh", "scheduled", "refresh")
 
 
 # -- Lua ---------------------------------------------------------------------------------------------------------------
-
-_MEMORY = "nodrop:{admission}:"
 
 # KEYS: generation, quiet; of the account: breaker and line of the kind, log of fresh, of scheduled, of refresh,
 #       background, queue, asked, stranger

@@ -32,7 +32,7 @@ from storage.gathering import Gathering
 from storage.redis.admission.items import LOGS, NUMBERS_OF, Item, Refusal, Report, Wanted
 from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
 from storage.redis.admission.names import keys_of
-from storage.redis.admission.older import OlderNames
+from storage.redis.admission.older import older_names
 from storage.redis.admission.reading import generations_of, open_breakers_of
 from storage.redis.admission.script import ENDED, PROBE_GAP_S, RETURN_S, admission_script
 from storage.redis.client import Call, Patience, RedisLink, Run, gathering, redis_errors, run_together
@@ -68,7 +68,7 @@ class SharedAdmission:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
-        self._older = OlderNames(redis)
+        self._older = older_names(redis)
         self._generations: dict[str, str] = {}
         self._gathering: Gathering[Item, Refusal | None] = gathering(self._send, waiting_max=WAITING_MAX)
         self._clock = clock
@@ -196,11 +196,14 @@ class SharedAdmission:
         return refusals
 
     async def _reserve_with_older(self, items: Sequence[Item]) -> dict[str, Refusal]:
-        older = await self._older.reserve(items)
-        rest = [item for item in items if item.reservation not in older]
-        refusals = await self._reserve(rest) if rest else {}
-        await self._older.give_back(rest, refusals)
-        return older | refusals
+        refusals: dict[str, Refusal] = {}
+        for number, reserve in enumerate((*(names.reserve for names in self._older), self._reserve)):
+            refused = await reserve(items) if items else {}
+            for names in self._older[:number]:
+                await names.give_back(items, refused)
+            items = [item for item in items if item.reservation not in refused]
+            refusals |= refused
+        return refusals
 
     def _judge_speed(self, waited_s: float) -> None:
         self._slow_count = self._slow_count + 1 if waited_s > SLOW_S else 0

@@ -37,15 +37,18 @@ class OlderProcess:
     admit_script = Script((OLDER / "admit.lua").read_text())
     report_script = Script((OLDER / "report.lua").read_text())
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, protocol: int = 1) -> None:
         self._redis = redis
+        self._memory = {1: "nodrop:{{admission}}:", 2: "nodrop:{{admission:{0}}}:"}[protocol]
+        self._account = {1: "nodrop:{{admission}}:{0}:", 2: self._memory}[protocol]
         self._numbers = count()
         self._generation = b""
 
     async def admit(self, account: str, rate: int, kind: CallKind, urgency: Urgency) -> Admitted | Wait:
         of_account = ("fresh", "scheduled", "refresh", "background", "queue", "asked", "stranger")
         names = (f"breaker:{kind}", f"line:{kind}", *of_account)
-        keys = [f"nodrop:{{admission}}:{name}" for name in ("generation", "quiet", *(f"{account}:{n}" for n in names))]
+        keys = [self._memory.format(account) + name for name in ("generation", "quiet")]
+        keys += self.keys_of(account, *names)
         reservation = f"older:{next(self._numbers)}"
         limits = ([*Urgency].index(urgency) + 1, rate, kept_share(rate))
         call: Call = (keys, [*limits, reservation, self._generation, 0, 0])
@@ -54,8 +57,11 @@ class OlderProcess:
 
     async def report(self, account: str, kind: CallKind, *, answered: bool, reservation: str) -> None:
         names = (f"breaker:{kind}", f"unanswered:{kind}", "fresh", "scheduled", "refresh")
-        keys = [f"nodrop:{{admission}}:{account}:{name}" for name in names]
+        keys = self.keys_of(account, *names)
         await self.report_script.run(self._redis, (keys, [str(int(answered)), reservation]))
+
+    def keys_of(self, account: str, *names: str) -> list[str]:
+        return [self._account.format(account) + name for name in names]
 
 
 Process = SharedAdmission | OlderProcess
@@ -143,11 +149,13 @@ async def test_learning_needs_no_redis(server_directory: Path) -> None:
 # -- two releases ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def processes(redis_url: str) -> AsyncIterator[tuple[SharedAdmission, OlderProcess]]:
+@pytest.fixture(params=[1, 2], ids=["protocol 1", "protocol 2"])
+async def processes(
+    redis_url: str, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[SharedAdmission, OlderProcess]]:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(client_of(redis_url)) for _ in range(2)]
-        yield SharedAdmission(clients[0], processes=2, has_older=True), OlderProcess(clients[1])
+        yield SharedAdmission(clients[0], processes=2, has_older=True), OlderProcess(clients[1], request.param)
 
 
 async def test_processes_of_both_releases_together_keep_the_rate_in_every_second(
@@ -203,7 +211,7 @@ async def test_a_call_that_a_newer_process_has_used_up_is_given_back_to_the_olde
     new, older = processes
     assert await reason_of(SharedAdmission(older._redis, processes=2), rate=1) == "admitted"
     assert await reason_of(new, rate=1) == "rate"
-    assert await older._redis.zcard(OLDER_LOG) == 0
+    assert await older._redis.zcard(*older.keys_of("shop", "scheduled")) == 0
 
 
 async def test_calls_count_under_older_names_until_those_of_the_last_older_process_are_over(redis: Redis) -> None:

@@ -1,6 +1,7 @@
 """Real servers for every test that asks for them, a database of its own for each, and which tests are unit tests."""
 
 import asyncio
+import gc
 import os
 import subprocess
 from collections.abc import Generator, Iterator
@@ -35,6 +36,9 @@ AUTHORITIES = {name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CER
 os.environ["SSL_CERT_FILE"] = str(TESTS / "authority.pem")
 """Trusted by every client and process of the tests that names no other: to read all authorities of a system takes it
 30 ms of CPU."""
+
+# Each collection of garbage looks through thousands of collected tests: a tenth of the CPU of tests without servers.
+gc.set_threshold(10_000, 20, 10)
 
 # Checking a private key takes 30 ms, and hundreds of tests open an account with the same one.
 serialization.load_pem_private_key = lru_cache(maxsize=64)(  # type: ignore[assignment]

@@ -1,6 +1,6 @@
 """Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from demo.service import NO_TLS
 from demo.stack import Stack
+from tests.clusters import copied_clusters
 from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.reconciling import ALONE, BIG
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.scenario)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with copied_clusters(tmp_path_factory.mktemp("clusters")):
+        yield
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -67,8 +67,10 @@ class Connection(asyncio.Protocol):
         Raises:
             httpx.ReadError, httpx.RemoteProtocolError: there is none, or it is not HTTP.
         """
-        assert self._transport is not None, "it is open"
+        assert self._transport is not None, "it was opened"
         self.is_free = False
+        if self._transport.is_closing():  # by the other side: nothing would ever come
+            raise httpx.ReadError("closed")
         self._response = response = _Response(asyncio.get_running_loop(), take)
         self._transport.write(request)
         try:
@@ -158,7 +160,7 @@ class Connection(asyncio.Protocol):
             return
         if len(self._tunnel_head) > PROXY_HEAD_BYTES_MAX:
             tunnel.set_exception(httpx.ProxyError("the proxy answers no CONNECT"))
-        elif self._tunnel_head.endswith(b"\r\n\r\n"):
+        elif b"\r\n\r\n" in self._tunnel_head:  # a refusal has a body
             tunnel.set_result(self._tunnel_head)
 
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from channels import http_connection
 from channels.egress_proxy import EgressProxy
+from channels.http_connection import Connection
 from channels.transport import Transport
 from core.errors import ChannelUnavailable, OutcomeUnknown
 from runtime.resolver import Loop
@@ -162,3 +164,35 @@ def test_a_server_behind_the_proxy_proves_its_name_too(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         assert runner.run(call()) == ["one.example", "two.example"]
+
+
+async def test_a_tunnel_that_is_refused_with_a_page_is_refused_at_once() -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 9\r\n\r\n<h1>no</h"
+    async with serving(always(refusal)) as peer:
+        way = EgressProxy(host="127.0.0.1", port=peer.port, user="", password="")
+        assert await statuses(["https://one.example/"], self_signed("one.example"), way) == ["not_connected"]
+
+
+@pytest.mark.parametrize("loop_factory", [Loop, asyncio.new_event_loop], ids=["ours", "asyncio's"])
+def test_a_request_over_a_connection_that_has_ended_fails_at_once(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def hang_up(_peer: Peer, _reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        """End the connection."""
+
+    async def call() -> None:
+        async with serving(hang_up) as peer:
+            loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+            class Watched(Connection):
+                def connection_lost(self, exc: Exception | None) -> None:
+                    super().connection_lost(exc)
+                    lost.set()
+
+            _, connection = await loop.create_connection(Watched, "127.0.0.1", peer.port)
+            await lost.wait()
+            with pytest.raises(httpx.ReadError):
+                await connection.send(b"GET / HTTP/1.1\r\n\r\n")
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(call())

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
-from math import inf
 from typing import NamedTuple, cast
 from urllib.parse import quote
 
@@ -27,6 +26,11 @@ from channels.egress_proxy import EgressProxy
 HEAD_BYTES_MAX = 65_536
 RESPONSE_BYTES_MAX = 4096
 """Of a body, beside the piece that its head came in: a longer one costs the connection."""
+
+FRAMED_MAX = 8
+"""Bytes for each of a body that is taken: one in a chunk of its own has five around it. What comes beyond them is no
+body, and nobody limits it.
+"""
 
 KEPT_S = 60.0
 """Time for which a connection waits for its next request: servers end them after about as long."""
@@ -179,7 +183,7 @@ class _Response:
         self.error: Exception | None = None
         self.is_reusable = False
         self._take = take
-        self._bytes_max = RESPONSE_BYTES_MAX if take is None else inf
+        self._bytes_max = RESPONSE_BYTES_MAX if take is None else HEAD_BYTES_MAX
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._bytes = 0
@@ -226,6 +230,7 @@ class _Response:
 
     def on_body(self, piece: bytes) -> None:
         if self._take is not None:
+            self._bytes_max += FRAMED_MAX * len(piece)
             self._take(self._parser.get_status_code(), piece)
 
     def on_message_complete(self) -> None:

@@ -114,6 +114,27 @@ async def test_an_address_is_sent_encoded_where_http_needs_it() -> None:
     assert [request.target for request in channel.requests] == ["/", "/?a=/b", "/a%20b%20c?d=%0D%0A%C3%A9"]
 
 
+@pytest.mark.parametrize("piece", [b"X: x\r\n", b"x" * 1000], ids=["many trailers", "a long one"])
+async def test_trailers_without_end_are_not_read(piece: bytes) -> None:
+    async def talk(_peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: ")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+
+    async with serving(talk) as channel:
+        with pytest.raises(ChannelUnavailable, match="RemoteProtocolError"):
+            await bodies(channel.url)
+
+
+async def test_a_body_in_chunks_of_a_byte_is_read() -> None:
+    size = 100_000
+    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * size + b"0\r\n\r\n"
+    async with serving(always(chunks)) as channel:
+        assert await bodies(channel.url, rounds=1) == [b"x" * size]
+
+
 # -- TLS and the proxy -------------------------------------------------------------------------------------------------
 
 

@@ -104,7 +104,7 @@ class MerchantHosts:
         finally:
             state.under_way.remove(delivery)
             self._judge(state, delivery)
-            state.wake_one()
+            state.wake(PER_HOST_MAX - len(state.under_way))
             if state.is_idle:
                 self._hosts.pop(host, None)
 
@@ -178,17 +178,18 @@ class _Host:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def next_end(self) -> asyncio.Future[None]:
-        """Done at the end of a delivery, each for one caller, oldest first."""
+        """Done when there is a place, oldest first."""
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(end)
         return end
 
-    def wake_one(self) -> None:
-        while self._waiting:
+    def wake(self, places: int) -> None:
+        """Wake a caller for each free place: one that was woken before may take none, or not yet."""
+        while self._waiting and places:
             end = self._waiting.popleft()
             if not end.done():  # its caller waits still
                 end.set_result(None)
-                return
+                places -= 1
 
     @property
     def is_idle(self) -> bool:

@@ -312,6 +312,20 @@ async def test_few_notifications_wait_for_a_place(hosts: MerchantHosts, monkeypa
         assert await waiting[1] == 0
 
 
+async def test_nobody_waits_for_a_place_of_one_that_has_them_all_free(hosts: MerchantHosts) -> None:
+    """Deliveries that end together wake all for whom there is a place: whoever is woken begins only some turns later,
+    and nobody else would wake the rest.
+    """
+    with ExitStack() as stack:
+        for _ in range(PER_HOST_MAX):
+            stack.enter_context(hosts.delivery("shop"))
+        waiting = [asyncio.ensure_future(hosts.wait_for_place("shop")) for _ in range(2 * PER_HOST_MAX)]
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert all(each.done() for each in waiting)
+
+
 async def test_nobody_waits_for_a_host_that_hangs(hosts: MerchantHosts, clock: Clock) -> None:
     with ExitStack() as stack:
         for _ in range(PER_HOST_MAX):

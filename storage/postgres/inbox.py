@@ -196,7 +196,9 @@ async def insert_callback(
     return await _store_gathered(db, received)
 
 
-async def _store(db: Database, received: Sequence[_Received], wait: str | None = LOCK_WAIT) -> list[StoredCallback]:
+async def _store(
+    db: Database, received: Sequence[_Received], wait: str | None = LOCK_WAIT
+) -> list[StoredCallback | Exception]:
     """All of them in one statement, in their order. No two are copies, or about one payment.
 
     Raises RowLocked: somebody else has locked a copy of one of them for longer than `wait`; None: as long as usual.
@@ -210,6 +212,8 @@ async def _store(db: Database, received: Sequence[_Received], wait: str | None =
 
 async def _store_alone(db: Database, received: _Received) -> StoredCallback:
     [stored] = await _store(db, [received], wait=None)
+    if isinstance(stored, Exception):
+        raise stored
     return stored
 
 
@@ -237,9 +241,13 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 _rows_decoder = msgspec.json.Decoder(list[_Row])
 
 
-def _stored(row: _Row) -> StoredCallback:
+def _stored(row: _Row) -> StoredCallback | Exception:
+    """What cannot be read fails alone: the callbacks of the batch are stored, and their payments leased."""
     fields = msgspec.structs.asdict(row)
-    return stored_callback(fields | {"state": None if row.state is None else _order_state(row.state)})
+    try:
+        return stored_callback(fields | {"state": None if row.state is None else _order_state(row.state)})
+    except msgspec.DecodeError as error:
+        return error
 
 
 def stored_callback(fields: dict[str, Any]) -> StoredCallback:

@@ -264,13 +264,16 @@ async def _claim_many(db: Database, claims: list[_Claim]) -> list[Leased | Excep
 
 
 async def _claim_with_orders(db: Database, claims: list[_Claim]) -> list[tuple[Leased, OrderState] | Exception | None]:
-    rows = [dict(row) for row in await db.fetch(_CLAIM_WITH_ORDERS, *columns(claims))]
-    states = [row.pop("state") for row in rows]
-    results = [_result(**row) for row in rows]
-    return [
-        (result, _order_state(state)) if isinstance(result, Leased) else result
-        for result, state in zip(results, states, strict=True)
-    ]
+    return [_result_with_order(**dict(row)) for row in await db.fetch(_CLAIM_WITH_ORDERS, *columns(claims))]
+
+
+def _result_with_order(*, state: str, **fields: Any) -> tuple[Leased, OrderState] | Exception | None:
+    """An order that cannot be read fails alone: sent again, the others would find their rows leased, by themselves."""
+    result = _result(**fields)
+    try:
+        return (result, _order_state(state)) if isinstance(result, Leased) else result
+    except msgspec.DecodeError as error:
+        return error
 
 
 def _result(*, is_locked: bool, **fields: Any) -> Leased | Exception | None:

@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+from msgspec import DecodeError
 from msgspec.structs import replace
 
 from core.decision import Decision, Handled, Outcome
@@ -65,6 +66,16 @@ async def test_without_a_wish_nothing_is_read_or_leased(db: Database) -> None:
     stored = await store(db, "A-1", lease_s=None)
     assert (stored.state, stored.leased) == (None, None)
     assert await pending.claim(db, number("A-1"), 20.0) is not None
+
+
+async def test_an_order_that_cannot_be_read_costs_no_other_callback_its_lease(db: Database) -> None:
+    order_nos = ["A-1", "A-2", "A-3", "A-4"]
+    for order_no in order_nos:
+        await placed(db, order_no)
+    await db.execute("UPDATE orders SET metadata = '[]', version = version + 1 WHERE order_no = 'A-3'")
+    stored = await asyncio.gather(*(store(db, order_no, order_no) for order_no in order_nos), return_exceptions=True)
+    assert [isinstance(one, StoredCallback) and one.leased is not None for one in stored] == [True, True, False, True]
+    assert isinstance(stored[2], DecodeError)
 
 
 async def test_a_payment_that_another_process_queries_is_not_leased(db: Database) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec import DecodeError
 from msgspec.structs import replace
 
 from core.order import PaymentKey, PendingKind, deadline_key
@@ -71,6 +72,18 @@ async def test_scheduled_rows_are_leased_together_with_their_orders(db: Database
     assert claims[0][1] == replace(await find_state(db, "A-1") or claims[0][1], now=claims[0][1].now)
     again = await asyncio.gather(*(claim_with_order(db, key, 30.0, arm_no=1) for key in keys))
     assert again == [None] * 4
+
+
+async def test_an_order_that_cannot_be_read_costs_no_other_its_lease(db: Database) -> None:
+    order_nos = ["A-1", "A-2", "A-3", "A-4"]
+    for order_no in order_nos:
+        await placed(db, order_no)
+    await pass_time(db, "pending", 120)
+    await db.execute("UPDATE orders SET metadata = '[]', version = version + 1 WHERE order_no = 'A-3'")
+    claims = [claim_with_order(db, number(order_no), 30.0, arm_no=1) for order_no in order_nos]
+    results = await asyncio.gather(*claims, return_exceptions=True)
+    assert [isinstance(result, tuple) for result in results] == [True, True, False, True]
+    assert isinstance(results[2], DecodeError)
 
 
 async def test_an_older_job_leases_nothing(db: Database) -> None:

@@ -48,10 +48,13 @@ async def listening(redis: Redis) -> AsyncIterator[Nudges]:
 
 
 @asynccontextmanager
-async def asleep(redis: ArqRedis, nudges: Nudges, function: Callable[..., Any]) -> AsyncIterator[LaneWorker]:
+async def asleep(
+    redis: ArqRedis, nudges: Nudges, function: Callable[..., Any], **options: Any
+) -> AsyncIterator[LaneWorker]:
     """A lane that has found nothing to do, and has heard that it is subscribed."""
     await eventually(lambda: nudges.is_listening)
-    worker = LaneWorker(redis, LANE, {"query_payment": function}, process="here", nudges=nudges)
+    options = {"process": "here", "job_timeout_s": EVER_S, **options}  # no lease ends meanwhile
+    worker = LaneWorker(redis, LANE, {"query_payment": function}, nudges=nudges, **options)
     task = asyncio.create_task(worker.run_forever())
     await eventually(lambda: worker._gap_s > 1)
     try:
@@ -105,6 +108,17 @@ async def test_a_job_that_is_given_back_wakes_its_lane(redis: ArqRedis) -> None:
     async with listening(redis) as nudges, asleep(redis, nudges, run):
         await DelayQueue(redis).arm([query(1)])
         await ran.wait()
+
+
+async def test_a_lane_that_was_full_claims_again_when_its_jobs_end(redis: ArqRedis) -> None:
+    ran: list[str] = []
+
+    async def run(_ctx: object, _account: str, out_trade_no: str, _arm_no: int) -> None:
+        ran.append(out_trade_no)
+
+    async with listening(redis) as nudges, asleep(redis, nudges, run, max_jobs=2):
+        await DelayQueue(redis).arm([query(number) for number in range(7)])
+        await eventually(lambda: len(ran) == 7)
 
 
 async def test_what_can_wait_for_the_next_look_is_no_nudge(redis: ArqRedis) -> None:

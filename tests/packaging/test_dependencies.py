@@ -14,7 +14,7 @@ PRODUCT = ("api", "channels", "cli", "core", "flows", "runtime", "storage", "wor
 
 DECLARED = {
     "product": (PYPROJECT["project"]["dependencies"], PRODUCT),
-    "demo": (PYPROJECT["project"]["optional-dependencies"]["demo"], ("demo",)),
+    "demo": (PYPROJECT["project"]["optional-dependencies"]["demo"], ("demo", "simulator")),
     "dev": (PYPROJECT["dependency-groups"]["dev"], ("tests",)),
 }
 """The requirements of each part, and the folders that may import them."""

@@ -16,7 +16,6 @@ from core.settings import Settings, read_settings, require
 from runtime import resolver
 from runtime.garbage import keep_start
 from runtime.logs import configure_logs
-from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, open_resources
 
 log = structlog.get_logger()
@@ -44,7 +43,6 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"api: {error.detail}", err=True)
         sys.exit(2)
-    end_process()
 
 
 if __name__ == "__main__":

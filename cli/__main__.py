@@ -13,7 +13,6 @@ from typing import NamedTuple
 import click
 
 from cli.environment import stop_for
-from runtime.process_exit import end_process
 
 
 class Lazy(NamedTuple):
@@ -88,12 +87,7 @@ def nodrop() -> None:
 
 def main() -> None:
     """The command, and its exit code."""
-    try:
-        nodrop(prog_name="nodrop")
-    except SystemExit as ended:
-        if not isinstance(ended.code, int | None):
-            raise
-        end_process(ended.code or 0)
+    nodrop(prog_name="nodrop")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from runtime import resolver
 from runtime.garbage import keep_start
 from runtime.logs import configure_logs
 from runtime.loop import run_periodically
-from runtime.process_exit import end_process
 from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
 from storage.redis.nudges import Nudges
 from worker.jobs import FUNCTIONS
@@ -105,7 +104,6 @@ def main(lane: str | None) -> None:
     except ConfigurationError as error:
         click.echo(f"worker: {error.detail}", err=True)
         sys.exit(2)
-    end_process()
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ async def test_a_right_that_is_missing_in_redis_is_named(nodrop: Nodrop, server_
         acl("ACL", "SETUSER", "shop", "-evalsha", "-publish")
         code, found = await checked(nodrop, REDIS_URL=url)
         assert (code, found["Redis rights"][0]) == (1, "error")
-        assert "EVALSHA, PUBLISH nodrop:changes, HRANDFIELD" in found["Redis rights"][1]
+        assert "EVALSHA, PUBLISH nodrop:changes, PUBLISH nodrop:nudges, HRANDFIELD" in found["Redis rights"][1]
 
 
 async def test_a_redis_of_another_deployment_is_an_error(nodrop: Nodrop, resources: Resources) -> None:

@@ -1,7 +1,7 @@
 """Connections to channels: when one is used again, where a body ends, certificates, and the tunnel of a proxy."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -13,7 +13,7 @@ from channels.http_connection import Connection
 from channels.transport import Transport
 from core.errors import ChannelUnavailable, OutcomeUnknown
 from runtime.resolver import Loop
-from tests.channels.wire import Peer, read_request, serving
+from tests.channels.wire import Peer, always, read_request, serving
 from tests.flows.test_deliveries import serving_tls
 from tests.flows.test_merchant_connection import relaying
 from tests.servers import eventually
@@ -21,22 +21,6 @@ from tests.storage.tls_server import Certificate, self_signed
 
 TIMEOUT_S = 20.0
 ROUNDS = 3
-
-Talk = Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def always(response: bytes, *, then_close: bool = False) -> Talk:
-    """A channel that gives this response to every request of a connection."""
-
-    async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not reader.at_eof():
-            peer.requests.append(await read_request(reader))
-            writer.write(response)
-            await writer.drain()
-            if then_close:
-                return
-
-    return talk
 
 
 async def bodies(url: str, *, rounds: int = ROUNDS) -> list[bytes]:

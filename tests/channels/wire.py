@@ -83,6 +83,22 @@ async def serving(
         await asyncio.wait_for(asyncio.gather(*talks), 5)
 
 
+def always(
+    response: bytes, *, then_close: bool = False
+) -> Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Send this response to every request of a connection."""
+
+    async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            peer.requests.append(await read_request(reader))
+            writer.write(response)
+            await writer.drain()
+            if then_close:
+                return
+
+    return talk
+
+
 def respond_with(
     *parts: bytes, reset: bool = False
 ) -> Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

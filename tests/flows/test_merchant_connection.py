@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from channels.http_connection import Connection
 from flows.notify import Notifier
 from runtime.resolver import Loop
-from tests.channels.wire import Peer, read_request, respond_with, serving
+from tests.channels.wire import Peer, always, read_request, respond_with, serving
 from tests.flows.test_deliveries import ANY, serving_tls
 from tests.flows.test_egress import stub_resolver
 from tests.flows.test_notify import outgoing_notification
@@ -21,23 +21,6 @@ from tests.storage.tls_server import self_signed
 
 KEPT = b"HTTP/1.1 204 No Content\r\n\r\n"
 ROUNDS = 3
-
-
-Talk = Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def always(response: bytes, *, then_close: bool = False) -> Talk:
-    """A merchant that gives this response to every request of a connection."""
-
-    async def talk(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not reader.at_eof():
-            peer.requests.append(await read_request(reader))
-            writer.write(response)
-            await writer.drain()
-            if then_close:
-                return
-
-    return talk
 
 
 async def statuses(url: str, *, rounds: int = ROUNDS) -> list[str]:

@@ -9,7 +9,7 @@ cluster.
 
         generation         when Redis was last found without the account's calls
         quiet              end of the time in which no call is admitted
-        asked              end of the time in which the share of fresh calls is kept
+        fresh_until        end of the time in which the share of fresh calls is kept
         background         when the next background call may be made
         queue              when the next refused background call may return
         stranger           when the next call for a stranger may be made

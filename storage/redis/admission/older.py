@@ -10,6 +10,7 @@ of each account apart, `nodrop:{admission:<account>}:`, and those of protocol 1:
                                          those for strangers in fresh)
     nodrop:{admission}:<account>:asked, …:background, …:queue, …:stranger, …:line:<kind>
                                          as the fields of these names in `storage.redis.admission.names`
+                                         (`asked` as `fresh_until`)
     nodrop:{admission}:<account>:breaker:<kind>     hash: until, length, probe; missing: closed
     nodrop:{admission}:<account>:unanswered:<kind>  list: times of the last unanswered calls in a row
 """

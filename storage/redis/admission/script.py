@@ -84,7 +84,7 @@ local function require_writes()
 end
 
 -- State: read once, written once. '' is a field that is not there.
-local fields = {'generation', 'quiet', 'asked', 'queue', 'background', 'stranger'}
+local fields = {'generation', 'quiet', 'fresh_until', 'queue', 'background', 'stranger'}
 local state, changed, kinds = {}, {}, {}
 local function read_kinds(from, to, step)
   for at = from, to, step do
@@ -254,12 +254,12 @@ end
 
 local added = {}
 local function admit(kind, urgency, rate, share, may_pass, reservation)
-  local kept, asked = {share, share, 0}, (number('asked') or 0) - now
+  local kept, fresh_left = {share, share, 0}, (number('fresh_until') or 0) - now
   if urgency == 1 or urgency == 5 then
-    if asked < FRESH_IDLE - 1000 or asked > FRESH_IDLE then -- written once a second
-      set('asked', now + FRESH_IDLE)
+    if fresh_left < FRESH_IDLE - 1000 or fresh_left > FRESH_IDLE then -- written once a second
+      set('fresh_until', now + FRESH_IDLE)
     end
-  elseif urgency == 2 and (asked <= 0 or asked > FRESH_IDLE) then
+  elseif urgency == 2 and (fresh_left <= 0 or fresh_left > FRESH_IDLE) then
     kept[1] = 0
   end
   local log, line, step, gap = math.min(urgency, 3), nil, PACE / (rate - kept[1]), nil

@@ -170,7 +170,7 @@ async def test_a_backlog_uses_the_share_of_fresh_calls_while_there_are_none(
     assert (await wait_of(shared, FRESH)).seconds <= COUNTED_S * 1.2 + 0.01
     await redis.delete(CALLS)  # they leave the window
     assert await admitted(shared, SCHEDULED, tries=20) == 8, "a fresh call was wanted a moment ago"
-    assert 8_000 < await number_of(redis, "asked") - await server_ms(redis) <= 10_000
+    assert 8_000 < await number_of(redis, "fresh_until") - await server_ms(redis) <= 10_000
 
 
 async def test_a_call_counts_until_a_second_after_its_end(redis: Redis, shared: SharedAdmission) -> None:

@@ -78,11 +78,12 @@ async def test_worker_killed_during_its_upkeep(kill_scenario: Scenario, step: st
     """It belongs to no order, and no order is lost."""
     scenario = kill_scenario
     await add_accounts(scenario, "{}")
-    await scenario.db.execute(SINCE_YESTERDAY)
-    # The day's statement is fetched once: by the worker that is killed then, and by no other.
-    reconcile_at = "00:00" if step == UPKEEP["fetching_a_statement"] else "off"
-    environ = scenario.stack.environ | {"RECONCILE_AT": reconcile_at}
+    fetches = step == UPKEEP["fetching_a_statement"]
+    environ = scenario.stack.environ | {"RECONCILE_AT": "00:00" if fetches else "off"}
     async with scenario.frozen_workers():
+        # The day's statement is fetched once: by the worker that is killed then, and by no other.
+        if fetches:
+            await scenario.db.execute(SINCE_YESTERDAY)
         orders = await place_at_all(scenario)
         await pay_all(scenario, orders)
         await scenario.db.execute("DELETE FROM duties")  # due for the worker that is to be killed

@@ -50,7 +50,7 @@ async def test_a_killed_worker_with_five_hundred_leases_loses_nothing(
     await scenario.until("paid", *orders, timeout_s=60)
 
     calls = Counter(call.number for call in await scenario.calls() if call.kind == "query" and call.at > killed_at)
-    assert calls == Counter(numbers)
+    assert {number: calls[number] for number in numbers} == dict.fromkeys(numbers, 1)
 
 
 async def _paid_unheard(scenario: Scenario) -> list[ShopOrder]:

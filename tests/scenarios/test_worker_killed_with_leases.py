@@ -7,10 +7,10 @@ from signal import SIGKILL
 
 from arq.constants import in_progress_key_prefix
 
-from core.jobs import query_payment
+from core.jobs import Lane, query_payment
 from core.order import PaymentKey
 from simulator.shoppers.shop import ShopOrder
-from storage.redis.delay_queue import DelayQueue
+from storage.redis.delay_queue import DelayQueue, queue_name
 from tests.scenarios.faulty_proxy import FaultyProxy, ProxyFault
 from tests.scenarios.scenario import Scenario, number_of
 from tests.servers import Process
@@ -37,6 +37,8 @@ async def test_a_killed_worker_with_five_hundred_leases_loses_nothing(
     environ = scenario.stack.environ | SLOW
     async with scenario.no_workers():
         await faulty_proxy.set_fault(ProxyFault.BLACK_HOLE)
+        async with client_of(scenario.stack.redis.url) as redis:  # jobs from before they were put off lease no row
+            await redis.delete(queue_name(Lane.QUERIES))
         killed = ("tests.scenarios.kill_at_step", "worker", "--at", AT, "--nth", str(LEASED))
         async with Process(*killed, env=environ, log=tmp_path / "worker.log") as worker:
             await worker.wait_for_line("worker_started")

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from core.admission import FLIGHT_S, Admitted, CallKind, Urgency, Wait, kept_share
-from demo.embedded import EmbeddedRedis
+from demo.embedded import EmbeddedRedis, free_port
 from storage.redis.admission.local import WINDOW_S
 from storage.redis.admission.names import calls_key, state_key
 from storage.redis.admission.shared import SharedAdmission
@@ -88,7 +88,8 @@ class ClusterOfOne(EmbeddedRedis):
     def _write_config(self) -> Path:
         path = super()._write_config()
         with path.open("a") as file:
-            file.write("\ncluster-enabled yes\ncluster-require-full-coverage no\n")
+            # Without a bus port it is the port and 10,000, which an outgoing connection may have.
+            file.write(f"\ncluster-enabled yes\ncluster-require-full-coverage no\ncluster-port {free_port()}\n")
         return path
 
 

@@ -17,7 +17,19 @@ from core.lifecycle import Message
 from core.order import CaseReason
 from storage.postgres.database import Database
 from storage.postgres.inbox import COLUMNS, StoredCallback, evidence_decoder, stored_callback
-from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
+from storage.postgres.leases import (
+    DUE,
+    FREE,
+    NOW,
+    Claim,
+    DueRow,
+    claim_many_statement,
+    due_in_s,
+    gathered_claims,
+    take_over_statement,
+    walk,
+    walk_statement,
+)
 
 
 class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +50,8 @@ UPDATE callbacks
  WHERE id = (SELECT id FROM callbacks WHERE id = $1::uuid AND arm_no = $2 AND {_IS_OPEN} AND {FREE} AND {DUE}
               FOR UPDATE)
 RETURNING {COLUMNS}"""
+
+_CLAIM_MANY = claim_many_statement("callbacks", "id", COLUMNS, is_open=_IS_OPEN, key_type="uuid")
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -108,14 +122,13 @@ _WALK = walk_statement("callbacks", ("id",), "id, arm_no", is_open=_OPEN)
 
 async def claim(db: Database, callback_id: str, lease_s: float, *, arm_no: int) -> StoredCallback | None:
     """Lease one callback; None when it is handled or given up, leased, not due, or has another arm number."""
-    row = await db.fetchrow(_CLAIM, callback_id, arm_no, lease_s, db.process)
-    return None if row is None else _stored(row)
+    return await _claim(db, Claim(callback_id, arm_no, lease_s))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[StoredCallback]:
     """Lease free callbacks that have been due for longer than `grace_s`, oldest first."""
     rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s, db.process)
-    return [replace(_stored(row), grace_s=grace_s) for row in rows]
+    return [replace(stored_callback(dict(row)), grace_s=grace_s) for row in rows]
 
 
 async def reschedule(
@@ -179,6 +192,4 @@ async def walk_due(db: Database, *, from_s: float | None = None, until_s: float)
         yield [DueRow(str(row["id"]), row["arm_no"], row["delay_s"]) for row in rows]
 
 
-def _stored(row: object) -> StoredCallback:
-    fields = dict(row)  # type: ignore[call-overload]  # a Record is a mapping, and says so in no type
-    return stored_callback(fields)
+_claim = gathered_claims(_CLAIM, _CLAIM_MANY, stored_callback)

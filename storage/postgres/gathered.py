@@ -43,12 +43,13 @@ class Gathered(OfStore[Database, T, R]):
         send: Callable[[Database, list[T]], Awaitable[Sequence[R | Exception]]],
         *,
         alone: Callable[[Database, T], Awaitable[R]] | None = None,
+        lone: Callable[[Database, T], Awaitable[R | Exception]] | None = None,
         key: Callable[[T], Hashable | None] = lambda _: None,
         lanes: int = 1,
         batch_max: int = BATCH_MAX,
     ) -> None:
         super().__init__(
-            send,
+            send if lone is None else _with_lone(send, lone),
             left_out=RowLocked,
             alone=None if alone is None else Gathered(_one_by_one(alone), lanes=WAITERS_MAX, batch_max=1),
             is_shared=_is_shared,
@@ -69,6 +70,21 @@ def _one_by_one(send: Callable[[Database, T], Awaitable[R]]) -> Callable[[Databa
         return [await send(db, item) for item in items]
 
     return send_all
+
+
+def _with_lone(
+    send: Callable[[Database, list[T]], Awaitable[Sequence[R | Exception]]],
+    lone: Callable[[Database, T], Awaitable[R | Exception]],
+) -> Callable[[Database, list[T]], Awaitable[Sequence[R | Exception]]]:
+    async def send_all(db: Database, items: list[T]) -> Sequence[R | Exception]:
+        return [await lone(db, items[0])] if len(items) == 1 else await send(db, items)
+
+    return send_all
+
+
+def if_unlocked(statement: str) -> str:
+    """A statement for one row, which leaves that out if somebody else has locked it."""
+    return statement.replace("FOR UPDATE", "FOR UPDATE SKIP LOCKED")
 
 
 def columns(items: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -25,12 +25,19 @@ key up: so a statement that is given a key does not name them as the index does.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
+import msgspec
 
+from core.errors import RowLocked
 from storage.postgres.database import Database
+from storage.postgres.gathered import Gathered, columns, if_unlocked
+
+R = TypeVar("R")
 
 DUE = "due_at <= clock_timestamp() + interval '1 second'"
 """A job only reminds: whoever can write to Redis may run it early, and would use up the attempts of its row. A second,
@@ -55,6 +62,76 @@ class DueRow(NamedTuple):
     id: str
     arm_no: int
     delay_s: float
+
+
+class Claim(NamedTuple):
+    """One row that a caller wants to lease."""
+
+    id: str
+    arm_no: int
+    lease_s: float
+
+
+def gathered_claims(
+    one: str, many: str, read: Callable[[dict[str, Any]], R], *, has_process: bool = True
+) -> Gathered[Claim, R | None]:
+    """Claims that many callers share: `many` is a `claim_many_statement`, `one` claims and waits for a single row.
+
+    A row that cannot be read fails alone: sent again, the others would find their rows leased, by themselves.
+    """
+    one_unlocked = if_unlocked(one)
+
+    def result_of(is_locked: bool, fields: dict[str, Any]) -> R | Exception | None:  # noqa: FBT001 - a column
+        try:
+            return RowLocked() if is_locked else None if fields["arm_no"] is None else read(fields)
+        except msgspec.DecodeError as error:
+            return error
+
+    async def send(db: Database, claims: list[Claim]) -> list[R | Exception | None]:
+        rows = await db.fetch(many, *columns(claims), *((db.process,) if has_process else ()))
+        return [result_of(fields.pop("is_locked"), fields) for fields in map(dict, rows)]
+
+    async def claim_one(statement: str, db: Database, claim: Claim) -> R | None:
+        row = await db.fetchrow(statement, *claim, *((db.process,) if has_process else ()))
+        return None if row is None else read(dict(row))
+
+    async def lone(db: Database, claim: Claim) -> R | Exception:
+        return await claim_one(one_unlocked, db, claim) or RowLocked()
+
+    return Gathered(send, alone=partial(claim_one, one), lone=lone, key=itemgetter(0))
+
+
+def claim_many_statement(
+    table: str,
+    key: str,
+    names: str,
+    *,
+    is_open: str,
+    key_type: str = "text",
+    lease: str = ", leased_by = $4",
+    before: str = "",
+) -> str:
+    """Lease the rows $1 with the arm numbers $2 for $3 seconds. `before` is a column of the row before its lease.
+
+    A row that somebody else has locked is not waited for, and told apart from one that is not to be had.
+    """
+    matches = f"{key} = w.wanted AND arm_no = w.wanted_arm_no AND {is_open} AND {FREE} AND {DUE}"
+    return f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::{key_type}[], $2::int[], $3::float8[])
+      WITH ORDINALITY AS w(wanted, wanted_arm_no, lease_s, n)
+), claimed AS (
+    UPDATE {table} t
+       SET leased_until = clock_timestamp() + make_interval(secs => free.lease_s){lease}
+      FROM (SELECT w.n, w.lease_s, one.* FROM wanted w
+             CROSS JOIN LATERAL (
+                   SELECT {key} AS key{before} FROM {table} WHERE {matches} FOR UPDATE SKIP LOCKED) AS one) AS free
+     WHERE t.{key} BETWEEN free.key AND free.key
+    RETURNING free.*, t.*
+)
+SELECT CASE WHEN c.n IS NULL THEN EXISTS (SELECT FROM {table} WHERE {matches}) ELSE false END AS is_locked, {names}
+  FROM wanted w LEFT JOIN claimed c ON c.n = w.n
+ ORDER BY w.n"""
 
 
 def take_over_statement(

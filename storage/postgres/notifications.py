@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, NamedTuple
 
 import msgspec
 
 from core.errors import RowLocked
 from storage.postgres.database import Database
 from storage.postgres.gathered import Gathered, columns
-from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, take_over_statement, walk, walk_statement
+from storage.postgres.leases import (
+    DUE,
+    FREE,
+    NOW,
+    Claim,
+    DueRow,
+    claim_many_statement,
+    due_in_s,
+    gathered_claims,
+    take_over_statement,
+    walk,
+    walk_statement,
+)
 
 PARKED = "parked"
 """The last status of a notification that waits for its host. It is due again without that, should all forget it."""
@@ -67,26 +78,7 @@ UPDATE notifications
               FOR UPDATE)
 RETURNING {_COLUMNS}"""
 
-_CLAIM_MANY = f"""
-WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::int[], $3::float8[]) WITH ORDINALITY AS w(id, arm_no, lease_s, n)
-), claimed AS (
-    UPDATE notifications t
-       SET leased_until = clock_timestamp() + make_interval(secs => free.lease_s), leased_by = $4
-      FROM (SELECT w.n, w.lease_s, one.id FROM wanted w
-             CROSS JOIN LATERAL (
-                   SELECT id FROM notifications
-                    WHERE id = w.id AND arm_no = w.arm_no AND {_IS_OPEN} AND {FREE} AND {DUE}
-                      FOR UPDATE SKIP LOCKED) AS one) AS free
-     WHERE t.id BETWEEN free.id AND free.id
-    RETURNING free.n, t.*
-)
-SELECT CASE WHEN c.n IS NULL THEN EXISTS (
-           SELECT FROM notifications
-            WHERE id = w.id AND arm_no = w.arm_no AND {_IS_OPEN} AND {FREE} AND {DUE}) ELSE false END AS is_locked,
-       c.id, c.order_no, c.version, c.type, c.url, c.body, c.attempt, c.arm_no
-  FROM wanted w LEFT JOIN claimed c ON c.n = w.n
- ORDER BY w.n"""
+_CLAIM_MANY = claim_many_statement("notifications", "id", _COLUMNS, is_open=_IS_OPEN)
 
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
@@ -191,7 +183,7 @@ _WALK = walk_statement("notifications", ("id",), "id, arm_no", is_open=_OPEN)
 
 async def claim(db: Database, notification_id: str, lease_s: float, *, arm_no: int) -> Outgoing | None:
     """Lease one notification; None when it is delivered, superseded or dead, leased, not due, or armed anew."""
-    return await _claim(db, _Claim(notification_id, arm_no, lease_s))
+    return await _claim(db, Claim(notification_id, arm_no, lease_s))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[Outgoing]:
@@ -266,30 +258,6 @@ async def walk_due(db: Database, *, from_s: float | None = None, until_s: float)
 # -- statements for many callers ---------------------------------------------------------------------------------------
 
 
-class _Claim(NamedTuple):
-    """One row that a caller wants to lease."""
-
-    id: str
-    arm_no: int
-    lease_s: float
-
-
-async def _claim_many(db: Database, claims: list[_Claim]) -> list[Outgoing | Exception | None]:
-    rows = await db.fetch(_CLAIM_MANY, *columns(claims), db.process)
-    return [_result(**dict(row)) for row in rows]
-
-
-def _result(*, is_locked: bool, **fields: Any) -> Outgoing | Exception | None:
-    if is_locked:
-        return RowLocked()
-    return None if fields["id"] is None else Outgoing(**fields)
-
-
-async def _claim_alone(db: Database, claim: _Claim) -> Outgoing | None:
-    row = await db.fetchrow(_CLAIM, *claim, db.process)
-    return None if row is None else Outgoing(**dict(row))
-
-
 async def _finish_many(db: Database, ends: list[tuple[str, str]]) -> list[bool | Exception]:
     rows = await db.fetch(_FINISH_MANY, *columns(ends))
     return [RowLocked() if row["is_locked"] else row["is_done"] for row in rows]
@@ -299,5 +267,5 @@ async def _finish_alone(db: Database, end: tuple[str, str]) -> bool:
     return await db.execute(_FINISH, *end) == 1
 
 
-_claim: Gathered[_Claim, Outgoing | None] = Gathered(_claim_many, alone=_claim_alone, key=itemgetter(0))
+_claim = gathered_claims(_CLAIM, _CLAIM_MANY, lambda fields: Outgoing(**fields))
 _finish: Gathered[tuple[str, str], bool] = Gathered(_finish_many, alone=_finish_alone, key=itemgetter(0))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from core.errors import RowLocked
 from core.order import OrderState, PaymentKey, PendingKind
 from storage.postgres.database import Database
-from storage.postgres.gathered import Gathered, columns
+from storage.postgres.gathered import Gathered, columns, if_unlocked
 from storage.postgres.leases import DUE, FREE, NOW, due_in_s, take_over_statement, walk, walk_statement
 from storage.postgres.orders import _STATE, _order_state, find_state
 
@@ -112,7 +112,31 @@ _RELEASE = """
 UPDATE pending
    SET leased_at = NULL, leased_until = NULL,
        answered_from = CASE WHEN $4 THEN leased_at ELSE answered_from END
- WHERE channel_account = $1 AND out_trade_no = $2 AND leased_at = $3"""
+ WHERE (channel_account, out_trade_no) = (
+           SELECT channel_account, out_trade_no FROM pending
+            WHERE channel_account = $1 AND out_trade_no = $2 AND leased_at = $3 FOR UPDATE)"""
+_RELEASE_UNLOCKED = if_unlocked(_RELEASE)
+
+_IS_IT = "(channel_account, out_trade_no) = (w.channel_account, w.out_trade_no)"
+_RELEASE_MANY = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bool[])
+      WITH ORDINALITY AS w(channel_account, out_trade_no, leased_at, was_queried, n)
+), released AS (
+    UPDATE pending p
+       SET leased_at = NULL, leased_until = NULL,
+           answered_from = CASE WHEN free.was_queried THEN p.leased_at ELSE p.answered_from END
+      FROM (SELECT w.n, w.was_queried, one.channel_account, one.out_trade_no FROM wanted w
+             CROSS JOIN LATERAL (
+                   SELECT channel_account, out_trade_no FROM pending WHERE {_IS_IT} AND leased_at = w.leased_at
+                      FOR UPDATE SKIP LOCKED) AS one) AS free
+     WHERE (p.channel_account, p.out_trade_no) BETWEEN (free.channel_account, free.out_trade_no)
+                                                   AND (free.channel_account, free.out_trade_no)
+    RETURNING free.n
+)
+SELECT r.n IS NULL AND w.leased_at = (SELECT leased_at FROM pending WHERE {_IS_IT}) AS is_locked
+  FROM wanted w LEFT JOIN released r ON r.n = w.n
+ ORDER BY w.n"""
 
 _RESCHEDULE = """
 UPDATE pending
@@ -121,7 +145,6 @@ UPDATE pending
  WHERE channel_account = $1 AND out_trade_no = $2 AND arm_no = $3
 RETURNING arm_no"""
 
-_IS_IT = "(channel_account, out_trade_no) = (w.channel_account, w.out_trade_no)"
 _RESCHEDULE_MANY = f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::float8[])
@@ -198,7 +221,7 @@ async def release(db: Database, leased: Leased, *, was_queried: bool = True) -> 
     `was_queried`: the channel was queried, so the lease counts as the payment's last query. Otherwise (the account's
     rate is used up) the next process may query at once.
     """
-    await db.execute(_RELEASE, *leased.key, leased.leased_at, was_queried)
+    await _release(db, _Release(*leased.key, leased.leased_at, was_queried))
 
 
 async def reschedule(db: Database, leased: Leased, *, delay_s: float) -> int | None:
@@ -296,6 +319,33 @@ async def _claim_with_order_alone(db: Database, claim: _Claim) -> tuple[Leased, 
 _claim: Gathered[_Claim, Leased | None] = Gathered(_claim_many, alone=_claim_alone, key=itemgetter(0, 1))
 _claim_with_order: Gathered[_Claim, tuple[Leased, OrderState] | None] = Gathered(
     _claim_with_orders, alone=_claim_with_order_alone, key=itemgetter(0, 1)
+)
+
+
+class _Release(NamedTuple):
+    """One lease that is given back: the parameters of the statement."""
+
+    channel_account: str
+    out_trade_no: str
+    leased_at: datetime
+    was_queried: bool
+
+
+async def _release_many(db: Database, leases: list[_Release]) -> list[Exception | None]:
+    rows = await db.fetch(_RELEASE_MANY, *columns(leases))
+    return [RowLocked() if row["is_locked"] else None for row in rows]
+
+
+async def _release_alone(db: Database, lease: _Release) -> None:
+    await db.execute(_RELEASE, *lease)
+
+
+async def _release_lone(db: Database, lease: _Release) -> Exception | None:
+    return None if await db.execute(_RELEASE_UNLOCKED, *lease) else RowLocked()
+
+
+_release: Gathered[_Release, None] = Gathered(
+    _release_many, alone=_release_alone, lone=_release_lone, key=itemgetter(0, 1)
 )
 
 

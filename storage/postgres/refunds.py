@@ -7,13 +7,25 @@ A refund is requested and becomes definite only through the door; here it is lea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from core.order import PaymentKey
 from storage.postgres.database import Database
-from storage.postgres.leases import DUE, FREE, NOW, DueRow, due_in_s, walk, walk_statement
+from storage.postgres.leases import (
+    DUE,
+    FREE,
+    NOW,
+    Claim,
+    DueRow,
+    claim_many_statement,
+    due_in_s,
+    gathered_claims,
+    walk,
+    walk_statement,
+)
 
 
 class LeasedRefund(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +59,10 @@ UPDATE refunds
  WHERE refund_no = (SELECT refund_no FROM free)
 RETURNING {_COLUMNS}, (SELECT may_be_known FROM free)"""
 
+_CLAIM_MANY = claim_many_statement(
+    "refunds", "refund_no", f"{_COLUMNS}, may_be_known", is_open=_IS_OPEN, lease="", before=f", {_KNOWN}"
+)
+
 _CLAIM_OVERDUE = f"""
 WITH overdue AS (
     SELECT refund_no, {_KNOWN} FROM refunds
@@ -74,14 +90,13 @@ _WALK = walk_statement("refunds", ("refund_no",), "refund_no, arm_no", is_open=_
 
 async def claim(db: Database, refund_no: str, lease_s: float, *, arm_no: int) -> LeasedRefund | None:
     """Lease one refund; None when it is definite, leased, not due, or has another arm number."""
-    row = await db.fetchrow(_CLAIM, refund_no, arm_no, lease_s)
-    return None if row is None else _leased(row)
+    return await _claim(db, Claim(refund_no, arm_no, lease_s))
 
 
 async def claim_overdue(db: Database, *, grace_s: float, limit: int, lease_s: float) -> list[LeasedRefund]:
     """Lease free refunds that have been due for longer than `grace_s`, oldest first."""
     rows = await db.fetch(_CLAIM_OVERDUE, grace_s, limit, lease_s)
-    return [replace(_leased(row), grace_s=grace_s) for row in rows]
+    return [replace(_leased(dict(row)), grace_s=grace_s) for row in rows]
 
 
 async def reschedule(
@@ -102,7 +117,9 @@ async def walk_due(db: Database, *, from_s: float | None = None, until_s: float)
         yield [DueRow(row["refund_no"], row["arm_no"], row["delay_s"]) for row in rows]
 
 
-def _leased(row: object) -> LeasedRefund:
-    fields = dict(row)  # type: ignore[call-overload]  # a Record is a mapping, and says so in no type
+def _leased(fields: dict[str, Any]) -> LeasedRefund:
     fields.pop("due_at", None)
     return LeasedRefund(key=PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no")), **fields)
+
+
+_claim = gathered_claims(_CLAIM, _CLAIM_MANY, _leased, has_process=False)

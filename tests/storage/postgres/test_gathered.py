@@ -4,23 +4,40 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
+from msgspec import ValidationError
 from msgspec.structs import replace
 
 from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
+from core.evidence import Source
+from core.lifecycle import LatePolicy, Rules, on_query
 from core.order import PendingKind
-from storage.postgres import gathered, inbox, notifications, pending
+from storage.postgres import callbacks, gathered, inbox, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.gathered import Gathered
 from storage.postgres.inbox import StoredCallback
 from storage.postgres.pending import Leased
 from tests.sealed import SEALER
 from tests.servers import eventually
-from tests.storage.postgres.tools import commit_evidence, connected, count, number, opened, paid, pass_time, placed
+from tests.storage.postgres.tools import (
+    closed,
+    commit_evidence,
+    connected,
+    count,
+    moved,
+    number,
+    opened,
+    paid,
+    pass_time,
+    placed,
+)
 
 ORDERS = ("A-1", "A-2", "A-3")
+LEASED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 Call = Callable[[Database, str], Awaitable[Any]]
 
 
@@ -45,11 +62,36 @@ async def claim_query_with_order(db: Database, order_no: str) -> bool:
     return await pending.claim_with_order(db, number(order_no), 20.0, arm_no=1) is not None
 
 
+def leased_query(order_no: str) -> Leased:
+    """The lease in which `prepare` leaves the row of a payment."""
+    return Leased(key=number(order_no), kind=PendingKind.QUERY, order_no=order_no, arm_no=1, leased_at=LEASED_AT)
+
+
 async def reschedule_query(db: Database, order_no: str) -> bool:
-    """Put off a row of the first arm number."""
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    leased = Leased(key=number(order_no), kind=PendingKind.QUERY, order_no=order_no, arm_no=1, leased_at=at)
-    return await pending.reschedule(db, leased, delay_s=60.0) is not None
+    return await pending.reschedule(db, leased_query(order_no), delay_s=60.0) is not None
+
+
+async def release_query(db: Database, order_no: str) -> bool:
+    """Whether that was the payment's last query, which it is not for a second time."""
+    await pending.release(db, leased_query(order_no))
+    mine = "channel_account = $1 AND out_trade_no = $2 AND answered_from = $3"
+    forget = f"UPDATE pending SET answered_from = NULL WHERE {mine}"  # noqa: S608 - ours
+    return await db.execute(forget, *number(order_no), LEASED_AT) == 1
+
+
+async def claim_callback(db: Database, order_no: str) -> bool:
+    return await callbacks.claim(db, str(callback_id_of(order_no)), 20.0, arm_no=1) is not None
+
+
+def callback_id_of(order_no: str) -> UUID:
+    return UUID(int=ORDERS.index(order_no) + 1)
+
+
+async def claim_refund(db: Database, order_no: str) -> bool:
+    """Lease it; the channel cannot know it yet."""
+    leased = await refunds.claim(db, f"r{number(order_no).out_trade_no}", 20.0, arm_no=1)
+    assert leased is None or not leased.may_be_known
+    return leased is not None
 
 
 async def receive(db: Database, order_no: str, **changes: Any) -> StoredCallback:
@@ -78,15 +120,33 @@ async def locked(url: str, table: str, where: str) -> AsyncIterator[Any]:
         yield stranger
 
 
-async def prepare(db: Database, *, are_paid: bool) -> None:
+async def prepare(db: Database, table: str = "") -> None:
+    """A row of this table for each order, and pending ones, all of them due. Leases of those have ended."""
     for order_no in ORDERS:
         await placed(db, order_no)
-        if are_paid:
+        if table == "notifications":
             await commit_evidence(db, order_no, paid(order_no))
+        elif table == "callbacks":
+            stored = await receive(db, order_no)
+            await db.execute("UPDATE callbacks SET id = $2 WHERE id = $1::uuid", stored.id, callback_id_of(order_no))
+        elif table == "refunds":
+            await pay_late(db, order_no)
+    await db.execute("UPDATE pending SET leased_at = $1, leased_until = $1", LEASED_AT)
     await pass_time(db, "pending", 120)
+    await pass_time(db, "callbacks", 120)
 
 
-@pytest.mark.parametrize(
+async def pay_late(db: Database, order_no: str) -> None:
+    """Money that comes after the order was closed, and is to be given back."""
+    await commit_evidence(db, order_no, closed(order_no))
+    close = "UPDATE orders SET status = 'closed', closed_at = now(), version = version + 1 WHERE order_no = $1"
+    await db.execute(close, order_no)
+    refund = Rules(late_policy=LatePolicy.REFUND)
+    decide = partial(on_query, key=number(order_no), evidence=paid(order_no), rules=refund, by=Source.QUERY)
+    await moved(db, order_no, decide)
+
+
+every_call = pytest.mark.parametrize(
     ("call", "table", "where", "taken"),
     [
         (claim_notification, "notifications", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
@@ -94,14 +154,20 @@ async def prepare(db: Database, *, are_paid: bool) -> None:
         (claim_deadline, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
         (reschedule_query, "pending", "order_no = 'A-2'", "arm_no = 2"),
         (claim_query_with_order, "pending", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
+        (release_query, "pending", "order_no = 'A-2'", "leased_at = now()"),
+        (claim_callback, "callbacks", "notification_id = 'evt-A-2'", "leased_until = now() + interval '1 minute'"),
+        (claim_refund, "refunds", "order_no = 'A-2'", "leased_until = now() + interval '1 minute'"),
     ],
 )
+
+
+@every_call
 @pytest.mark.parametrize("is_taken", [False, True])
 async def test_nobody_waits_for_a_row_that_a_stranger_holds_but_its_own_caller(
     db: Database, database_url: str, call: Call, table: str, where: str, taken: str, *, is_taken: bool
 ) -> None:
     """The others have their rows while the stranger holds its own; then its caller finds that as it is left."""
-    await prepare(db, are_paid=table == "notifications")
+    await prepare(db, table)
     async with locked(database_url, table, where) as stranger:
         callers = {order_no: asyncio.ensure_future(call(db, order_no)) for order_no in ORDERS}
         assert await callers["A-1"]
@@ -114,6 +180,45 @@ async def test_nobody_waits_for_a_row_that_a_stranger_holds_but_its_own_caller(
     assert not await call(db, "A-1")
 
 
+@every_call
+async def test_a_lone_caller_that_waits_for_a_row_holds_up_no_later_one(
+    db: Database, database_url: str, call: Call, table: str, where: str, taken: str
+) -> None:
+    await prepare(db, table)
+    async with locked(database_url, table, where):
+        waiting = asyncio.ensure_future(call(db, "A-2"))
+        assert await eventually(lambda: is_anybody_waiting(db))
+        assert await call(db, "A-1")
+    assert await waiting
+    assert await call(db, "A-3")
+
+
+@pytest.mark.parametrize(
+    ("call", "table"), [(release_query, "pending"), (claim_callback, "callbacks"), (claim_refund, "refunds")]
+)
+async def test_of_two_callers_of_a_row_one_has_it_and_a_cancelled_one_leaves_it(
+    db: Database, call: Call, table: str
+) -> None:
+    await prepare(db, table)
+    callers = [asyncio.ensure_future(call(db, order_no)) for order_no in ("A-1", "A-1", "A-3")]
+    left = asyncio.ensure_future(call(db, "A-2"))
+    await asyncio.sleep(0)
+    left.cancel()
+    first, second, other = await asyncio.gather(*callers)
+    assert first is not second
+    assert other
+    assert await call(db, "A-2")
+
+
+async def test_a_callback_that_cannot_be_read_fails_alone(db: Database) -> None:
+    """Sent again with it, the others would find their rows leased."""
+    await prepare(db, "callbacks")
+    await db.execute("UPDATE callbacks SET evidence = '{}' WHERE notification_id = 'evt-A-2'")
+    results = await asyncio.gather(*(claim_callback(db, order_no) for order_no in ORDERS), return_exceptions=True)
+    assert [type(result) for result in results] == [bool, ValidationError, bool]
+    assert (results[0], results[2]) == (True, True)
+
+
 async def is_anybody_waiting(db: Database) -> bool:
     return bool(
         await db.fetchval(
@@ -123,7 +228,7 @@ async def is_anybody_waiting(db: Database) -> bool:
 
 
 async def test_no_callback_waits_for_a_copy_that_a_stranger_holds(db: Database, database_url: str) -> None:
-    await prepare(db, are_paid=False)
+    await prepare(db)
     await receive(db, "A-2")
     async with locked(database_url, "callbacks", "true"):
         callers = {order_no: asyncio.ensure_future(store_callback(db, order_no)) for order_no in ORDERS}
@@ -138,7 +243,7 @@ async def test_no_callback_waits_for_a_copy_that_a_stranger_holds(db: Database, 
 
 async def test_callbacks_at_once_get_each_its_own_row_or_error(db: Database) -> None:
     """Two copies of one, one that no row can hold, one that nobody waits for any more, and others."""
-    await prepare(db, are_paid=False)
+    await prepare(db)
     callers = [
         asyncio.ensure_future(receive(db, "A-1", lease_s=20.0)),
         asyncio.ensure_future(receive(db, "A-1", lease_s=20.0)),
@@ -185,6 +290,30 @@ async def test_rows_that_are_locked_are_waited_for_on_few_connections() -> None:
         assert waiting == gathered.WAITERS_MAX
         may_end.set()
         assert await asyncio.gather(*callers) == [-item for item in range(10)]
+
+
+async def test_a_batch_of_one_item_is_a_statement_for_one() -> None:
+    """It is sent at once, and with others only if they are there."""
+    sent: list[str] = []
+
+    async def send(_db: Database, items: list[int]) -> list[int]:
+        sent.append("many")
+        return items
+
+    async def lone(_db: Database, item: int) -> int | Exception:
+        sent.append("lone")
+        return RowLocked() if item == 0 else item
+
+    async def alone(_db: Database, item: int) -> int:
+        sent.append("alone")
+        return item
+
+    call: Gathered[int, int] = Gathered(send, alone=alone, lone=lone)
+    async with opened("postgres://nobody@127.0.0.1:1/nothing") as db:
+        assert await call(db, 1) == 1
+        assert await call(db, 0) == 0
+        assert await asyncio.gather(*(call(db, item) for item in (1, 2))) == [1, 2]
+    assert sent == ["lone", "lone", "alone", "many"]
 
 
 async def test_too_many_callers_are_refused_as_if_postgres_were_away(

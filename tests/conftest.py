@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 import subprocess
-from collections.abc import Generator, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
 from tests.databases import ReusedDatabase
+from tests.preloaded import Preloaded
 from tests.servers import find_chromium
 
 # ci: the same examples at each run, so that a failure is somebody's change. few: where the examples are not the point,
@@ -113,6 +116,19 @@ def servers_home() -> Iterator[Path]:
     """Where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root."""
     with temporary_directory() as home:
         yield home
+
+
+@pytest.fixture(scope="session")
+def forking(servers_home: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Makes a block in which our processes are forked, for folders whose tests start many and do not test how one
+    starts. Nothing is forked where a fork does not end with its parent.
+    """
+    if sys.platform != "linux":
+        yield nullcontext
+        return
+    preloaded = Preloaded(servers_home)
+    yield preloaded.replacing_starts
+    preloaded.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""Servers of the benchmarks, each with a cluster that is a copy."""
+"""Servers of the benchmarks, each with a cluster that is a copy, and processes that are forks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -8,6 +9,8 @@ from tests.clusters import copied_clusters
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with copied_clusters(tmp_path_factory.mktemp("clusters")):
+def _cheap_starts(
+    tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    with copied_clusters(tmp_path_factory.mktemp("clusters")), forking():
         yield

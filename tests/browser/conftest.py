@@ -4,7 +4,8 @@ Chromium and its driver take a second of CPU to start: all tests share them, eac
 event loop.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -49,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _cheap_starts(forking: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    with forking():
+        yield
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,7 +1,7 @@
 """Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,8 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with copied_clusters(tmp_path_factory.mktemp("clusters")):
+def _cheap_starts(
+    tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    with copied_clusters(tmp_path_factory.mktemp("clusters")), forking():
         yield
 
 

@@ -1,14 +1,17 @@
 """The texts of the door's statement: few parts for what is done often, and a text for every decision."""
 
 import re
+from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
+import msgspec
 import pytest
 
 from storage.postgres.database import Database
-from storage.postgres.door.shapes import SHAPES
+from storage.postgres.door.shapes import LOCK_WAIT_MS, SHAPES
 from storage.postgres.door.statement import PARTS
-from tests.storage.postgres.tools import commit_evidence, paid, placed, unpaid
+from tests.storage.postgres.tools import commit_evidence, connected, paid, placed, unpaid
 
 
 def test_the_last_shape_has_every_part() -> None:
@@ -42,3 +45,45 @@ async def test_what_an_order_does_as_a_rule_takes_a_statement_of_its_own_parts(
         ["pending", "observations"],
         ["orders", "payments", "pending", "order_events", "notifications", "callbacks"],
     ]
+
+
+async def test_what_many_callers_share_waits_for_locks_for_milliseconds(database_url: str) -> None:
+    """Whatever its parts, and in its own transaction alone. A decision alone waits as long as any statement."""
+    async with connected(database_url) as connection:
+        for shape in SHAPES:
+            limits = []
+            for text in (shape.together, shape.alone):
+                async with connection.transaction():
+                    await connection.fetchval(text, "{}")
+                    limits.append(await connection.fetchval("SHOW lock_timeout"))
+            assert limits == [f"{LOCK_WAIT_MS}ms", "0"]
+        assert await connection.fetchval("SHOW lock_timeout") == "0"
+
+
+async def test_orders_are_locked_and_inserted_in_the_order_of_their_numbers(database_url: str) -> None:
+    """However the document names them: of two batches with the same orders none waits for the other for ever."""
+    async with connected(database_url) as connection:
+        for shape in SHAPES:
+            plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {shape.together}", "{}")
+            parts = {node.get("Subplan Name"): node for node in _nodes(msgspec.json.decode(plan)[0]["Plan"])}
+            for operation, name, kind in (
+                ("orders.update", "CTE locked_orders", "LockRows"),
+                ("orders.insert", "CTE inserted_orders", "ModifyTable"),
+            ):
+                assert (operation in shape.operations) == (name in parts)
+                if name in parts:
+                    assert parts[name]["Node Type"] == kind
+                    assert _is_sorted(parts[name], "order_no")
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
+
+
+def _is_sorted(plan: dict[str, Any], by: str) -> bool:
+    """Whether all that a plan does comes after a sort by this column."""
+    while "Sort Key" not in plan and "Plans" in plan:
+        plan = plan["Plans"][0]
+    return [key.rpartition(".")[2] for key in plan.get("Sort Key", ())] == [by]

@@ -1,7 +1,7 @@
 """Statements of many callers on a real Postgres: each gets its own outcome, none waits for another's lock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from core.lifecycle import LatePolicy, Rules, on_query
 from core.order import PendingKind
 from storage.postgres import callbacks, gathered, inbox, notifications, pending, refunds
 from storage.postgres.database import Database
+from storage.postgres.door import transition as door
 from storage.postgres.gathered import Gathered
 from storage.postgres.inbox import StoredCallback
 from storage.postgres.pending import Leased
@@ -37,6 +38,7 @@ from tests.storage.postgres.tools import (
 )
 
 ORDERS = ("A-1", "A-2", "A-3")
+COPIES = 3
 LEASED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 Call = Callable[[Database, str], Awaitable[Any]]
 
@@ -110,6 +112,10 @@ async def receive(db: Database, order_no: str, **changes: Any) -> StoredCallback
 
 async def store_callback(db: Database, order_no: str) -> bool:
     return (await receive(db, order_no, lease_s=20.0)).leased is not None
+
+
+async def close_payment(db: Database, order_no: str) -> bool:
+    return (await commit_evidence(db, order_no, closed(order_no), arm_no=1)).version is not None
 
 
 @asynccontextmanager
@@ -217,6 +223,42 @@ async def test_a_callback_that_cannot_be_read_fails_alone(db: Database) -> None:
     results = await asyncio.gather(*(claim_callback(db, order_no) for order_no in ORDERS), return_exceptions=True)
     assert [type(result) for result in results] == [bool, ValidationError, bool]
     assert (results[0], results[2]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("shared", "call", "table"),
+    [
+        (door._write_gathered, close_payment, ""),
+        (inbox._store_gathered, store_callback, ""),
+        (notifications._claim, claim_notification, "notifications"),
+        (notifications._finish, finish_notification, "notifications"),
+        (pending._claim, claim_deadline, ""),
+        (pending._claim_with_order, claim_query_with_order, ""),
+        (pending._release, release_query, ""),
+        (pending._reschedule, reschedule_query, ""),
+        (callbacks._claim, claim_callback, "callbacks"),
+        (refunds._claim, claim_refund, "refunds"),
+    ],
+)
+async def test_no_statement_holds_a_row_twice(
+    db: Database, monkeypatch: pytest.MonkeyPatch, shared: Gathered[Any, Any], call: Call, table: str
+) -> None:
+    """Postgres would change it once, and both callers would take the change for theirs."""
+    await prepare(db, table)
+    sizes: list[int] = []
+    send = shared._send
+
+    async def send_when_all_are_there(store: Database, items: list[Any]) -> Sequence[Any]:
+        sizes.append(len(items))
+        if len(sizes) == 1:
+            await eventually(lambda: len(items) + len(store.gatherings[shared]._waiting) == COPIES, interval_s=0)
+        return await send(store, items)
+
+    monkeypatch.setattr(shared, "_send", send_when_all_are_there)
+    monkeypatch.setattr(db, "gatherings", {})
+    results = await asyncio.gather(*(call(db, "A-1") for _ in range(COPIES)))
+    assert sizes[:COPIES] == [1] * COPIES
+    assert sorted(results) == [False] * (COPIES - 1) + [True]
 
 
 async def is_anybody_waiting(db: Database) -> bool:

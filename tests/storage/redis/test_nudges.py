@@ -23,11 +23,12 @@ from worker.lane import POLL_DELAY_S, LaneWorker
 
 LANE = Lane.QUERIES
 EVER_S = 3600.0
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(autouse=True)
 def long_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lane that hears nudges never looks by itself: without one these tests end in their time-out."""
+    """A lane that hears nudges never looks by itself: without one these tests end after `PATIENCE_S`."""
     monkeypatch.setattr("worker.lane.NUDGED_S", EVER_S)
 
 
@@ -58,7 +59,8 @@ async def asleep(
     task = asyncio.create_task(worker.run_forever())
     await eventually(lambda: worker._gap_s > 1)
     try:
-        yield worker
+        async with asyncio.timeout(PATIENCE_S):
+            yield worker
     finally:
         await worker.drain(1)
         await task
@@ -70,6 +72,29 @@ class Counted:
 
     def __call__(self) -> None:
         self.nudges += 1
+
+
+async def test_arming_nudges_when_a_job_is_due_before_what_a_lane_waits_for(redis: ArqRedis, connect: Connect) -> None:
+    """Nothing runs here that could wait for a nudge: those that were sent come before a last message."""
+    queue = DelayQueue(redis)
+    async with connect() as other, other.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(NUDGES)
+
+        async def nudges_of(*jobs: Job) -> int:
+            await queue.arm(jobs)
+            await redis.publish(NUDGES, "last")
+            names = []
+            while (message := await heard.get_message(timeout=PATIENCE_S)) is None or message["data"] != b"last":
+                names += [] if message is None else [message["data"]]
+            assert names == [queue_name(LANE).encode()] * len(names)
+            return len(names)
+
+        assert await nudges_of(query(1, 1000)) == 0
+        assert await nudges_of(query(2, 0.9)) == 1
+        assert await nudges_of(query(3, 0.95)) == 0
+        await queue.cancel([query(2), query(3)])
+        assert await nudges_of(query(4), query(5, 5)) == 1
+        assert await nudges_of(query(6)) == 0
 
 
 async def test_a_job_that_another_process_arms_wakes_a_lane(redis: ArqRedis, connect: Connect) -> None:
@@ -126,10 +151,11 @@ async def test_what_can_wait_for_the_next_look_is_no_nudge(redis: ArqRedis) -> N
     async with listening(redis) as nudges:
         await eventually(lambda: nudges.is_listening)
         nudges.add(queue_name(LANE), counted)
-        await queue.arm([query(0, 1.5)])
+        await queue.arm([query(0, 1000)])
         await queue.arm([query(1, 0.9)])
         await eventually(lambda: counted.nudges == 1)
         await queue.arm([query(2, 0.95)])  # after what the lane waits for
+        await queue.cancel([query(1), query(2)])
         await queue.arm([query(3), query(4, 5)])
         await eventually(lambda: counted.nudges == 2)
         await queue.arm([query(5)])  # the lane is about to claim

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 from fakeredis import FakeServer
@@ -481,6 +482,22 @@ async def test_after_a_flush_no_call_is_admitted_until_the_forgotten_ones_are_ol
     assert (await wait_of(shared, FRESH, rate=3)).reason == "redis_forgot"
     assert (await wait_of(other, FRESH, rate=3)).reason == "redis_forgot"
     assert 1500 < await number_of(redis, "quiet") - await server_ms(redis) <= 2101
+
+
+async def test_a_flush_that_is_noticed_within_its_millisecond_makes_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation is finer than the clock, so the wait may end a millisecond later than the longest one from now."""
+    at = 1_800_000_000.0009
+    monkeypatch.setattr("fakeredis.commands_mixins.server_mixin.time", SimpleNamespace(time=lambda: at))
+    async with fake_client_of(FakeServer(version=(7,))) as redis:
+        one, other = (SharedAdmission(redis, processes=4) for _ in range(2))
+        assert await admitted(one, FRESH, tries=1) == 1
+        await redis.flushall()
+        at += 0.001
+        assert await admitted(other, FRESH, tries=1) == 1
+        for process in (one, other):
+            assert (await wait_of(process, FRESH)).reason == "redis_forgot"
+        at -= 0.001  # no wait for what the clock said before it was set back
+        assert await admitted(other, FRESH, tries=1) == 1
 
 
 async def test_every_flush_starts_a_generation_of_its_own(redis: Redis) -> None:

@@ -13,7 +13,7 @@ from core.order import PaymentKey
 from storage.redis import job_claims
 from storage.redis.client import run_together
 from storage.redis.delay_queue import BATCH_MAX, DelayQueue, job_id, queue_name
-from storage.redis.job_claims import Claimed, Ending, JobClaims, Way, is_text
+from storage.redis.job_claims import ABORTS_GAP_S, Claimed, Ending, JobClaims, Way, is_text
 from storage.redis.job_payload import read_payload
 from tests.storage.redis.tools import calls_of, server_ms
 
@@ -30,8 +30,8 @@ def query(number: int, *, delay_s: float = 0.0) -> Job:
     return query_payment(PaymentKey("shop", f"trade-{number}"), 1, delay_s)
 
 
-def claims_of(redis: ArqRedis, process: str = "one", *, lease_ms: int = 30_000, look_max: int = 2000) -> JobClaims:
-    return JobClaims(redis, queue_name(Lane.QUERIES), process=process, lease_ms=lease_ms, look_max=look_max)
+def claims_of(redis: ArqRedis, process: str = "one", *, lease_ms: int = 30_000, **options: Any) -> JobClaims:
+    return JobClaims(redis, queue_name(Lane.QUERIES), process=process, lease_ms=lease_ms, **options)
 
 
 async def claim(claims: JobClaims, count: int = 10) -> list[Claimed]:
@@ -76,6 +76,21 @@ async def test_a_claim_says_when_the_next_job_is_due(redis: ArqRedis, queue: Del
     assert 19.0 < (await claims_of(redis).claim(5)).next_due_s <= 20.0
     await redis.zrem(QUEUE, *ids(2))
     assert 29.0 < (await claims_of(redis).claim(5)).next_due_s <= 30.0, "a running job, when its lease ends"
+
+
+@pytest.mark.parametrize("count", [19, 20, 21, 119, 120, 121])
+async def test_the_next_job_is_seen_behind_any_number_of_due_ones(
+    redis: ArqRedis, queue: DelayQueue, count: int
+) -> None:
+    """Wherever the pages end on which a claim reads the head of the queue."""
+    await queue.arm([query(number) for number in range(count)])
+    turn = await claims_of(redis, lease_ms=600_000).claim(BATCH_MAX)
+    assert (len(turn.jobs), turn.next_due_s) == (count, 600.0)
+    await queue.arm([query(number) for number in range(count, 2 * count)])
+    await queue.arm([query(1000, delay_s=20)])
+    turn = await claims_of(redis).claim(BATCH_MAX)
+    assert len(turn.jobs) == count
+    assert 19.0 < turn.next_due_s <= 20.0
 
 
 async def test_a_lease_that_ended_leaves_the_job_to_the_next(redis: ArqRedis, queue: DelayQueue) -> None:
@@ -274,7 +289,10 @@ async def test_stock_arq_sees_a_claimed_job_as_in_progress(redis: ArqRedis, queu
 
 async def test_a_request_to_abort_comes_with_a_claim(redis: ArqRedis) -> None:
     await redis.zadd("arq:abort", {"a": 1, "b": 2})
-    claims = claims_of(redis)
+    now = 100.0
+    claims = claims_of(redis, clock=lambda: now)
     assert (await claims.claim(1)).aborted == {"a", "b"}
     await claims.forget_aborts(["a"])
+    assert (await claims.claim(1)).aborted == set(), "read once a second"
+    now += ABORTS_GAP_S
     assert (await claims.claim(1)).aborted == {"b"}

@@ -259,13 +259,8 @@ for i = 4, #ARGV, 3 do
   scored[n + 1], scored[n + 2] = now + ARGV[i + 1], ARGV[i]
 end
 
-local new, kept = #keys, #keys > 2 and redis.call('EXISTS', unpack(keys))
-if kept == 0 then
-  redis.call('MSET', unpack(written))
-elseif kept == #keys then
-  new = 0
-else
-  new = 0
+local new = #keys * redis.call('MSETNX', unpack(written))
+if new == 0 and redis.call('EXISTS', unpack(keys)) < #keys then
   for i = 1, #written, 2 do
     if redis.call('SET', written[i], written[i + 1], 'NX') then
       new = new + 1

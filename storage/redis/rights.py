@@ -46,7 +46,7 @@ def _of_queues() -> list[Command]:
         payload, lease = f"{job_key_prefix}{tag}check", f"{in_progress_key_prefix}{tag}check"
         tried += [
             ("EXISTS", payload),
-            ("MSET", payload, ""),
+            ("MSETNX", payload, ""),
             ("SET", payload, "", "PX", _LIMIT_MS),
             ("ZADD", queue, 0, "check"),
             ("ZRANGE", queue, 0, 0),

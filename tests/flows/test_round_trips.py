@@ -28,7 +28,7 @@ from worker.lane import LaneWorker
 
 STATEMENTS_MAX = 6
 WRITING_MAX = 6
-REDIS_COMMANDS_MAX = 47
+REDIS_COMMANDS_MAX = 46
 
 OK = http_bytes(WireResponse(200, {}, b"ok"))
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+|DELETE FROM|FOR UPDATE)\b")

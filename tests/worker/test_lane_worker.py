@@ -34,6 +34,7 @@ from worker.running import JobFunction
 LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
 PARKED = QUEUE + ":parked-jobs"
+EVER_S = 3600.0
 
 T = TypeVar("T")
 
@@ -388,7 +389,10 @@ async def test_a_worker_runs_jobs_again_after_its_link_was_lost() -> None:
     assert ran.jobs == [("trade-1", 1)]
 
 
-async def test_a_worker_outlives_the_death_of_redis(server_directory: Path) -> None:
+async def test_a_worker_outlives_the_death_of_redis(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That alone ends a round trip here: a process that stood still for seconds takes its Redis for lost, too."""
+    for limit in ("ACQUIRE_TIMEOUT_S", "CONNECT_TIMEOUT_S", "SOCKET_TIMEOUT_S"):
+        monkeypatch.setattr(f"storage.redis.connection.{limit}", EVER_S)
     with EmbeddedRedis(server_directory, appendonly=True) as server, capture_logs() as lines:
         async with job_client_of(server.url) as redis:
             ran = Ran()

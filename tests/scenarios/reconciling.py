@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from io import BytesIO
@@ -35,6 +34,14 @@ CAPTURES = [channel.name for channel in CHANNELS if channel.needs_capture]
 """Where the buyer only agrees. The money is taken there by the shop's own page, as PayPal's button can, not by us."""
 
 BIG = "big"
+
+# The kernel counts as a process's memory what its parent had when it started it, so the parent is small.
+_MEASURING = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
 
 
 class Ran(NamedTuple):
@@ -84,15 +91,12 @@ async def reconcile(scenario: Scenario, account: str, *arguments: str) -> Ran:
 
 
 def _reconcile(environ: dict[str, str], account: str, arguments: tuple[str, ...]) -> Ran:
-    argv = (sys.executable, "-m", "cli", "reconcile", "--account", account, "--json", *arguments)
-    with subprocess.Popen(argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        out = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert out, process.returncode
-    counts = msgspec.json.decode(out)["run"]["counts"]
-    return Ran(process.returncode, counts, out, usage.ru_maxrss / 1024)
+    nodrop = (sys.executable, "-m", "cli", "reconcile", "--account", account, "--json", *arguments)
+    argv = (sys.executable, "-I", "-S", "-c", _MEASURING, *nodrop)
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout, done
+    counts = msgspec.json.decode(done.stdout)["run"]["counts"]
+    return Ran(done.returncode, counts, done.stdout, int(done.stderr.splitlines()[-1]) / 1024)
 
 
 async def statement_of(scenario: Scenario, account: str, order: ShopOrder) -> bytes:

@@ -206,8 +206,15 @@ def close(kind: str) -> Run:
 
 def list_payments(kind: str) -> Run:
     def run(simulation: Simulation, call: Call, query: Fields) -> Response:
-        found = [one for one in simulation.ledger.payments(call.now) if one.merchant_id == call.account.merchant_id]
-        return page(call, query, [_object(simulation, one, kind) for one in reversed(found) if _is_a(one, kind)])
+        intent = query.get("payment_intent") if kind == SESSION else None
+        found = [
+            one
+            for one in simulation.ledger.payments(call.now)
+            if one.merchant_id == call.account.merchant_id
+            and _is_a(one, kind)
+            and (intent is None or (has_intent(one) and intent_id(one.terms.out_trade_no) == intent))
+        ]
+        return page(call, query, [_object(simulation, one, kind) for one in reversed(found)])
 
     return run
 

@@ -108,11 +108,15 @@ async def kill_scenario(kill_stack: Stack, router: Router) -> AsyncIterator[Scen
         await router.lead_to(port_of(kill_stack.api_url))
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def alone_stack(servers_home: Path) -> AsyncIterator[Stack]:
-    """A stack in which nothing is queried by itself for hours."""
+    """A stack in which nothing is queried by itself for hours. A file has one of its own: statements of a day hold all
+    that was paid on it.
+    """
     accounts = {name: name for name in CHANNELS} | {BIG: "sandbox"}
-    async with Stack(servers_home / "alone", unit_s=0.1, fsync=False, accounts=accounts, env=ALONE) as stack:
+    async with Stack(
+        servers_home / f"alone-{uuid4().hex}", unit_s=0.1, fsync=False, accounts=accounts, env=ALONE
+    ) as stack:
         yield stack
 
 

@@ -394,6 +394,13 @@ async def test_lists_are_newest_first_and_paged_both_ways(shop: Shop) -> None:
     assert (await shop.client.send("GET", SESSIONS, params={"limit": 101})).status_code == 400
 
 
+async def test_sessions_of_an_intent_are_listed_without_others(shop: Shop) -> None:
+    first, second = [await shop.paid(f"number-{at}") for at in range(2)]
+    for session in (first, second):
+        listed = await shop.client.get(SESSIONS, payment_intent=session["payment_intent"]["id"])
+        assert [one["id"] for one in listed["data"]] == [session["id"]]
+
+
 async def test_undelivered_events_are_listed_until_they_are_acknowledged(shop: Shop, receiver: Receiver) -> None:
     await shop.channel.faults(lost=1.0)
     await shop.paid()

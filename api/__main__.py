@@ -10,13 +10,13 @@ import click
 import structlog
 
 from api.application import open_application
-from api.http.server import make_server
+from api.http.server import listen, make_server
 from core.errors import ConfigurationError
-from core.settings import Settings, read_settings, require
+from core.settings import Settings
 from runtime import resolver
 from runtime.garbage import keep_start
-from runtime.logs import configure_logs
-from runtime.resources import REQUIRED_SETTINGS, open_resources
+from runtime.resources import open_resources
+from runtime.start import start
 
 log = structlog.get_logger()
 
@@ -27,19 +27,17 @@ async def serve(settings: Settings) -> None:
         await resources.clock.begin(resources.db)
         draining = asyncio.Event()
         async with open_application(resources, draining) as app:
+            listeners = listen(settings)
             keep_start()
             log.info("api_started", host=settings.host, port=settings.port)
-            await make_server(app, settings, draining).serve()
+            await make_server(app, settings, draining).serve(listeners)
     log.info("api_stopped")
 
 
 @click.command(help="Serve the API, the callbacks and the order pages. All of its configuration is in the environment.")
 def main() -> None:
     try:
-        settings = read_settings(os.environ)
-        require(settings, *REQUIRED_SETTINGS)
-        configure_logs(settings.log_level)
-        resolver.run(serve(settings))
+        resolver.run(serve(start(os.environ)))
     except ConfigurationError as error:
         click.echo(f"api: {error.detail}", err=True)
         sys.exit(2)

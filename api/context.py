@@ -26,5 +26,5 @@ class Context:
     streams: OpenStreams
     refreshes: Refreshes
     draining: asyncio.Event
-    stores: SingleFlight[str, tuple[bool, bool]]
+    stores: SingleFlight[str, tuple[str | None, str | None]]
     openapi: bytes

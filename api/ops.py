@@ -18,8 +18,7 @@ from runtime.resources import Resources
 from storage.postgres import callbacks
 from storage.postgres.backlog import read_backlog
 from storage.postgres.reconciliation.runs import find_incomplete_days, find_last_reconciliations
-
-PING_TIMEOUT_S = 2.0
+from storage.redis.checks import find_redis_fault
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +28,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """`ready` while either store works and the clock is not an hour off: callbacks are accepted with one of them down.
 
+    `postgres_fault`: `refused` (the user, the password, the database or TLS; `nodrop config check` names the variable),
+    `read_only`, `no_answer` in time, or `unreachable`; `redis_fault` likewise. Null: the store works.
+
     `clock`: `right`, `corrected` (more than 2 s from Postgres's, whose time is used), `contradicted` (channels' times
     are more than 60 s from Postgres's), `far_off` (more than an hour) or `not_compared`. `clock_skew_s` is this
     process's time minus Postgres's.
@@ -36,7 +38,9 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     ready: bool
     postgres: bool
+    postgres_fault: str | None
     redis: bool
+    redis_fault: str | None
     draining: bool
     clock: str
     clock_skew_s: float | None
@@ -49,13 +53,15 @@ async def healthz(_context: Context, _request: Request) -> Response:
 
 async def readyz(context: Context, _request: Request) -> Response:
     """Ready while either store works: without Redis orders go on, without Postgres callbacks are parked."""
-    postgres, redis = await context.stores.run("stores", lambda: _look_at_stores(context.resources))
+    postgres_fault, redis_fault = await context.stores.run("stores", lambda: _look_at_stores(context.resources))
     draining = context.draining.is_set()
     verdict = context.resources.clock.verdict
     readiness = Readiness(
-        ready=(postgres or redis) and not draining and not verdict.is_far_off,
-        postgres=postgres,
-        redis=redis,
+        ready=(postgres_fault is None or redis_fault is None) and not draining and not verdict.is_far_off,
+        postgres=postgres_fault is None,
+        postgres_fault=postgres_fault,
+        redis=redis_fault is None,
+        redis_fault=redis_fault,
         draining=draining,
         clock=verdict.state,
         clock_skew_s=None if verdict.skew_s is None else round(verdict.skew_s, 1),
@@ -90,14 +96,5 @@ async def describe_problem(_context: Context, request: Request) -> Response:
     return Response(body=page.encode(), content_type=HTML)
 
 
-async def _look_at_stores(resources: Resources) -> tuple[bool, bool]:
-    return await asyncio.gather(resources.db.can_write(), _is_redis_there(resources))
-
-
-async def _is_redis_there(resources: Resources) -> bool:
-    try:
-        async with asyncio.timeout(PING_TIMEOUT_S):
-            await resources.queue.depth(Lane.FRESH)
-    except (RedisUnavailable, TimeoutError):
-        return False
-    return True
+async def _look_at_stores(resources: Resources) -> tuple[str | None, str | None]:
+    return await asyncio.gather(resources.db.find_fault(), find_redis_fault(resources.redis))

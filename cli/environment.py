@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from cli.output import Stop, Wrong
-from core.errors import ConfigurationError, DatabaseUnavailable, NodropError
+from core.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, NodropError
 
 if TYPE_CHECKING:  # imported when they are needed: half of the commands never connect to anything
     from core.settings import Settings
@@ -25,9 +25,6 @@ _T = TypeVar("_T")
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SQLSTATES = {
-    "28000": "Postgres refused the user in DATABASE_URL",
-    "28P01": "Postgres refused the user or the password in DATABASE_URL",
-    "3D000": "Postgres has no database with the name in DATABASE_URL: create it, or set another name",
     "42P01": "a table is missing in the database: run `nodrop migrate`",
     "42703": "a column is missing in the database: run `nodrop migrate`",
     "42501": "Postgres does not let the user do this: run `nodrop migrate` with the owner in DIRECT_DATABASE_URL",
@@ -109,6 +106,6 @@ def stop_for(error: Exception) -> Stop | None:
         sqlstate = getattr(fault, "sqlstate", None)
         if sqlstate in _SQLSTATES:
             return Wrong(_SQLSTATES[sqlstate])
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, ConfigurationError | DatabaseRefused):
         return Wrong(str(error))
     return Stop(str(error)) if isinstance(error, NodropError) else None

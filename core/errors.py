@@ -14,6 +14,7 @@
     │       └── CallbackStale
     ├── StorageError
     │   ├── DatabaseUnavailable
+    │   │   ├── DatabaseRefused
     │   │   └── RowLocked
     │   ├── RedisUnavailable
     │   ├── TransactionClaimed
@@ -148,6 +149,10 @@ class StorageError(NodropError):
 
 class DatabaseUnavailable(StorageError):
     title = "Postgres cannot be reached or does not answer."
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    title = "Postgres refuses what the settings say: its detail names the variable."
 
 
 class RowLocked(DatabaseUnavailable):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import time
+from difflib import get_close_matches
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
@@ -25,6 +26,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
+
+SIMILAR = 0.86
+"""Likeness of two names, from 0 to 1, from which on one is taken for a slip: a letter more, less or exchanged."""
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
@@ -141,19 +145,20 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings of this environment; empty variables count as unset.
 
     Raises:
-        ConfigurationError: names the variable and its form.
+        ConfigurationError: names every variable that cannot be read, and its form.
     """
-    names = Settings.__struct_encode_fields__
-    given = {name: environ[name].strip() for name in names if environ.get(name, "").strip()}
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-        settings.allowed_nets()
-        settings.reconcile_time()
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(_explain(str(error))) from None
-    except ValueError as error:
-        raise ConfigurationError(f"NOTIFY_ALLOW_NETS: {error}; set networks like 127.0.0.0/8,10.1.0.0/16") from None
-    return settings
+    given = {name: environ[name].strip() for name in _NAMES if environ.get(name, "").strip()}
+    faults = [fault for name, text in given.items() if (fault := _fault_of(name, text))]
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    return msgspec.convert(given, Settings, strict=False)
+
+
+def find_misspelt(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that are nearly a setting which is not set, each with that setting: ("DATABSE_URL", "DATABASE_URL")."""
+    unset = [name for name in _NAMES if not environ.get(name, "").strip()]
+    others = sorted(name for name in environ if name not in _NAMES)
+    return [(name, close[0]) for name in others if (close := get_close_matches(name.upper(), unset, 1, SIMILAR))]
 
 
 def require(settings: Settings, *names: str) -> None:
@@ -176,7 +181,20 @@ _HINTS = {
 }
 
 
-def _explain(message: str) -> str:
-    """`Expected `int` - at `$.PORT`` → `PORT: expected `int``."""
-    reason, _, variable = message.partition(" - at `$.")
-    return f"{variable.rstrip('`')}: {reason[0].lower()}{reason[1:]}" if variable else message
+_NAMES = Settings.__struct_encode_fields__
+
+
+def _fault_of(name: str, text: str) -> str | None:
+    """What is wrong with one variable: `PORT: expected `int``; None: nothing."""
+    try:
+        settings = msgspec.convert({name: text}, Settings, strict=False)
+        settings.allowed_nets()
+        settings.reconcile_time()
+    except msgspec.ValidationError as error:  # `Expected `int` - at `$.PORT``
+        reason = str(error).partition(" - at `$.")[0]
+        return f"{name}: {reason[0].lower()}{reason[1:]}"
+    except ConfigurationError as error:
+        return error.detail
+    except ValueError as error:
+        return f"{name}: {error}; set networks like 127.0.0.0/8,10.1.0.0/16"
+    return None

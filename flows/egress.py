@@ -72,6 +72,35 @@ def check_notify_url(url: str, *, allow_nets: Sequence[Net]) -> SplitResult:
     return parts
 
 
+def check_new_notify_url(url: str, *, allow_nets: Sequence[Net]) -> None:
+    """`check_notify_url` for an order that is placed, and the address if the URL names one: it will be no other later.
+
+    Raises:
+        InvalidRequest: says what is wrong with it.
+    """
+    parts = check_notify_url(url, allow_nets=allow_nets)
+    address = _literal(parts.hostname or "")
+    opened_only = parts.scheme != "https" or parts.port not in (None, *PORTS)
+    if address is not None and not is_allowed(address, allow_nets, opened_only=opened_only):
+        raise InvalidRequest("notify_url: notifications are not sent to this address")
+
+
+def _literal(host: str) -> Address | None:
+    """The address that a host is in itself, in any form that resolvers take: ::1, 127.1, 0x7f.1, localhost. None: it is
+    a name.
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return IPv4Address("127.0.0.1")
+    try:
+        return ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
 def is_public(address: Address) -> bool:
     """Whether an address is on the public internet, also when it is wrapped in an IPv6 one."""
     if isinstance(address, IPv6Address):

@@ -91,8 +91,9 @@ async def place_order(
 
     committed = await commit_new(resources, order.order_no, decide)
     outcome, state = committed.decision.outcome, committed.state_after
-    if outcome is Outcome.OTHER_TERMS:
-        raise OrderConflict(f"order {order.order_no} exists with other terms")
+    if outcome is Outcome.OTHER_TERMS and state is not None:
+        names = ", ".join(lifecycle.other_terms(state, order, terms))
+        raise OrderConflict(f"order {order.order_no} exists with other terms: {names}")
     if state is not None and account is not None and terms is not None:
         is_repeated = outcome is Outcome.SAME and _is_checkout_over(state, terms)
         state = await (_restart if is_repeated else create_checkout)(resources, state, account, terms)

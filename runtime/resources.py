@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -81,11 +82,7 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         stack.push_async_callback(db.close)
         redis = open_job_redis(address)
         stack.push_async_callback(redis.aclose)
-        try:
-            await check_redis(redis)
-            await check_identity(db, redis)
-        except StorageError as error:
-            log.warning("redis_not_checked", reason=type(error).__name__)
+        await _check_stores(db, redis)
         transport = await stack.enter_async_context(
             Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)
         )
@@ -109,3 +106,21 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
             callback_kept_s=rules.backoff.day_s,
             confirm_slots=asyncio.Semaphore(settings.callback_confirm_slots),
         )
+
+
+async def _check_stores(db: Database, redis: JobRedis) -> None:
+    """Check what only an operator can mend. A store that is down may come up later, and nothing waits for it.
+
+    Raises:
+        ConfigurationError: names the variable.
+    """
+    is_checked = True
+    for event, check in (("postgres_not_checked", db.check), ("redis_not_checked", partial(check_redis, redis))):
+        try:
+            await check()
+        except StorageError as error:
+            is_checked = False
+            log.warning(event, reason=type(error).__name__)
+    if is_checked:
+        with suppress(StorageError):  # it is checked at the next start
+            await check_identity(db, redis)

@@ -18,13 +18,13 @@ import structlog
 
 from core.errors import ConfigurationError
 from core.jobs import Lane
-from core.settings import Settings, read_settings, require
+from core.settings import Settings
 from flows.notify import Notifier
 from runtime import resolver
 from runtime.garbage import keep_start
-from runtime.logs import configure_logs
 from runtime.loop import run_periodically
-from runtime.resources import REQUIRED_SETTINGS, Resources, open_resources
+from runtime.resources import Resources, open_resources
+from runtime.start import start
 from storage.redis.nudges import Nudges
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
@@ -97,9 +97,7 @@ def _lanes(resources: Resources, notifier: Notifier, nudges: Nudges, only: Lane 
 )
 def main(lane: str | None) -> None:
     try:
-        settings = read_settings(os.environ)
-        require(settings, *REQUIRED_SETTINGS, "notify_secrets")
-        configure_logs(settings.log_level)
+        settings = start(os.environ, "notify_secrets")
         resolver.run(run(settings, None if lane is None else Lane(lane)))
     except ConfigurationError as error:
         click.echo(f"worker: {error.detail}", err=True)

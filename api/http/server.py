@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ import uvicorn
 
 from api.http.protocol import CONNECTIONS_KEPT, CONNECTIONS_MAX, Connections, Protocol
 from api.http.request import Receive, Scope, Send
+from core.errors import ConfigurationError
 from core.settings import Settings
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -73,15 +75,49 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+def listen(settings: Settings) -> list[socket.socket]:
+    """Listen on every address that `HOST` has. uvicorn would end the process without a reason that its log may show.
+
+    Raises:
+        ConfigurationError: the port is in use or may not be used, or the host is not this machine's.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(
+            socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        ):
+            listeners.append(listener := socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family is socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the same port of IPv4 is another one
+            listener.bind(address)
+            listener.listen(BACKLOG)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise ConfigurationError(listening_fault(error, settings)) from error
+    return listeners
+
+
+def listening_fault(error: OSError, settings: Settings) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == EADDRNOTAVAIL:
+        return f"HOST: {settings.host} is no address of this machine; 0.0.0.0 is all of them"
+    if error.errno == EADDRINUSE:
+        return f"PORT: another process listens on port {settings.port} of {settings.host}; end it or set another port"
+    if error.errno == EACCES:
+        return f"PORT: this user may not listen on port {settings.port}; set one from 1024 on"
+    return f"PORT: port {settings.port} of {settings.host} cannot be listened on ({error.strerror})"
+
+
 def make_server(app: Application, settings: Settings, draining: asyncio.Event) -> Server:
-    """The server with all limits set here. uvicorn trusts no proxy: `TRUSTED_PROXY_HOPS` is read by the application."""
+    """The server with all limits set here, for the sockets of `listen`. uvicorn trusts no proxy: the application reads
+    `TRUSTED_PROXY_HOPS`.
+    """
     grace_s = settings.shutdown_grace_s
     linger_s = min(LINGER_MAX_S, grace_s * LINGER_SHARE)
     connections = Connections(by_peer=settings.trusted_proxy_hops == 0, connections_max=_connections_max())
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http=partial(Protocol, connections=connections),  # type: ignore[arg-type]  # called as the class would be
         ws="none",

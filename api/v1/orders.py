@@ -20,6 +20,7 @@ from api.v1.schemas import (
     TimelineView,
     WatchInput,
     check_client_ip,
+    check_currency,
     check_payable_until,
     check_url,
 )
@@ -30,6 +31,7 @@ from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms
 from core.order import ORDER_NO, OrderState, OrderStatus
 from flows.close import request_close
+from flows.egress import check_new_notify_url
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.refresh import refresh_order
 from storage.postgres.cases import list_cases
@@ -37,8 +39,12 @@ from storage.postgres.orders import find_state, list_orders, timeline
 
 
 async def place(context: Context, _request: Request, body: OrderInput) -> Response:
-    check_url("notify_url", body.notify_url, https_only=not context.resources.settings.allowed_nets())
+    nets = context.resources.settings.allowed_nets()
+    check_currency(body.currency)
     check_url("return_url", body.return_url, https_only=False)
+    if body.notify_url is not None:
+        check_url("notify_url", body.notify_url, https_only=not nets)
+        check_new_notify_url(body.notify_url, allow_nets=nets)
     terms = OrderTerms(
         order_no=body.order_no,
         amount=body.amount,

@@ -18,7 +18,7 @@ from msgspec import Meta
 from core.dispute import DisputeKind, DisputeState
 from core.errors import InvalidRequest
 from core.evidence import ID_CHARACTERS_MAX
-from core.money import AMOUNT_MAX
+from core.money import AMOUNT_MAX, CURRENCIES
 from core.order import (
     ACCOUNT_NAME,
     ORDER_NO,
@@ -320,6 +320,16 @@ def check_url(name: str, url: str | None, *, https_only: bool) -> None:
         raise InvalidRequest(f"{name} is not an address")
     if https_only and not url.startswith("https:"):
         raise InvalidRequest(f"{name} must be https")
+
+
+def check_currency(currency: str) -> None:
+    """Check what the pattern leaves open: that money has this currency.
+
+    Raises:
+        InvalidRequest: ISO 4217 has no such code for money.
+    """
+    if currency not in CURRENCIES:
+        raise InvalidRequest(f"currency: ISO 4217 has no money with the code {currency}")
 
 
 def check_client_ip(payer: PayerInput | None) -> None:

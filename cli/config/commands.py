@@ -15,7 +15,9 @@ from cli.output import json_option, print_json, print_table
 from core.settings import Settings
 
 MASKED = "***"
-PLAIN = ("REDIS_SENTINELS", "REDIS_SENTINEL_MASTER", "PUBLIC_URL", "HOST", "NOTIFY_ALLOW_NETS", "LOG_LEVEL")
+PLAIN = frozenset(
+    "REDIS_SENTINELS REDIS_SENTINEL_MASTER PUBLIC_URL HOST NOTIFY_ALLOW_NETS RECONCILE_AT LOG_LEVEL".split()
+)
 """Texts that hold no secret; any other text is masked."""
 
 PUBLIC_PARAMETERS = ("sslmode", "channel_binding", "application_name")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from cli.findings import Finding, Level
 from core.errors import ConfigurationError
-from core.settings import Settings, read_settings, require
+from core.settings import Settings, find_misspelt, read_settings, require
 from storage.postgres.address import read_address
 from storage.sealing import Sealer
 from storage.tls import TlsMode, TlsName, is_loopback
@@ -28,6 +28,8 @@ def check_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]
                 readable[name] = environ[name]
             except ConfigurationError as error:
                 findings.append(Finding(name, Level.ERROR, _without(name, error)))
+    for name, wanted in find_misspelt(environ):
+        findings.append(Finding(name, Level.WARNING, f"no setting has this name; {wanted} is one"))
     settings = read_settings(readable)
     findings += [_check(name, settings) for name in _READERS if name in readable or name not in environ]
     return settings, [*findings, *_unusual(settings)]

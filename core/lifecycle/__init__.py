@@ -47,6 +47,7 @@ from core.lifecycle.starting import (
     on_create_refused,
     on_created,
     open_payment,
+    other_terms,
     place,
     start_payment,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "open_payment",
     "open_work",
     "other_named",
+    "other_terms",
     "place",
     "plan_callback",
     "refund_number",

@@ -39,8 +39,7 @@ def place(
 ) -> Decision:
     """Insert the order with its first payment and their pending rows: armed before the channel is called."""
     if existing is not None:
-        same = _terms_of(existing.order) == terms and _same_first_payment(existing, payment)
-        return Decision(outcome=Outcome.SAME if same else Outcome.OTHER_TERMS)
+        return Decision(outcome=Outcome.OTHER_TERMS if other_terms(existing, terms, payment) else Outcome.SAME)
     order = Order(
         **msgspec.structs.asdict(terms),
         status=OrderStatus.CREATED if payment is None else OrderStatus.PAYING,
@@ -68,6 +67,27 @@ def place(
             arm=(deadline, *(_first_query(row, rules) for row in started)),
         ),
     )
+
+
+def other_terms(existing: OrderState, terms: OrderTerms, payment: PaymentTerms | None) -> tuple[str, ...]:
+    """Names of the terms in which a request differs from the order with its number; none: it is the same request.
+
+    A replay may leave the payment out, or name the first one's account, method, origin, and number if it is watched.
+    """
+    order, names = existing.order, OrderTerms.__struct_fields__
+    others = tuple(name for name in names if getattr(order, name) != getattr(terms, name))
+    first = next((row for row in existing.payments if row.attempt_no == 1), None)
+    if payment is None:
+        return others
+    if first is None:
+        return *others, "account"
+    named = {
+        "account": first.channel_account == payment.account,
+        "method": first.method == payment.method,
+        "watch": first.origin is payment.origin,
+        "watch.out_trade_no": payment.origin is Origin.OURS or first.out_trade_no == payment.out_trade_no,
+    }
+    return others + tuple(name for name, is_same in named.items() if not is_same)
 
 
 def start_payment(
@@ -186,20 +206,6 @@ def on_create_refused(state: OrderState, key: PaymentKey, code: str) -> Decision
         payments=(replace(payment, refused_at=state.now),),
     )
     return Decision(outcome=Outcome.CREATE_REFUSED, change=change)
-
-
-def _terms_of(order: Order) -> OrderTerms:
-    return OrderTerms(**{name: getattr(order, name) for name in OrderTerms.__struct_fields__})
-
-
-def _same_first_payment(state: OrderState, wanted: PaymentTerms | None) -> bool:
-    """A replay names the first payment's account, method and origin, and the number if that payment is watched."""
-    first = next((row for row in state.payments if row.attempt_no == 1), None)
-    if first is None or wanted is None:
-        return wanted is None or first is not None
-    if (first.channel_account, first.method, first.origin) != (wanted.account, wanted.method, wanted.origin):
-        return False
-    return wanted.origin is Origin.OURS or wanted.out_trade_no == first.out_trade_no
 
 
 def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: datetime) -> Payment:

@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from core.errors import DatabaseUnavailable
+from core.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from core.settings import Settings
 from storage.postgres.address import Address, read_address
 from storage.postgres.faults import NOT_HERE, UNAVAILABLE, mapped_faults
@@ -182,16 +182,36 @@ class Database:
         """One statement for many rows, atomically. Raises as `fetch`."""
         await self._run("executemany", sql, rows)
 
-    async def can_write(self) -> bool:
-        """Whether Postgres answers now and takes writes. One that does not is asked on new connections from now on."""
+    async def find_fault(self) -> str | None:
+        """Why Postgres takes no writes now, in a word; None: it takes them.
+
+        `refused`: `DatabaseRefused`; `no_answer`: in time; `read_only`: it is asked on new connections from now on;
+        `unreachable`: anything else.
+        """
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 can_write = bool(await self.fetchval(_CAN_WRITE))
-        except (DatabaseUnavailable, TimeoutError):
-            return False
+        except DatabaseRefused:
+            return "refused"
+        except TimeoutError:
+            return "no_answer"
+        except DatabaseUnavailable:
+            return "unreachable"
         if not can_write and self._connections is not None:
             await self._expire(self._connections)
-        return can_write
+        return None if can_write else "read_only"
+
+    async def check(self) -> None:
+        """Connect at the start of a process, when a wrong setting is easily corrected.
+
+        Raises:
+            ConfigurationError: Postgres refuses the user, the password, the database or the TLS of the settings.
+            DatabaseUnavailable: it may come up later.
+        """
+        try:
+            await self.fetchval(_CAN_WRITE)
+        except DatabaseRefused as error:
+            raise ConfigurationError(error.detail) from error
 
 
 # -- connections, held for the next statement --------------------------------------------------------------------------

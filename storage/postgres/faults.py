@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
+from core.errors import DatabaseRefused, DatabaseUnavailable, InvalidRequest, RowLocked
 from storage.closed import is_closed_handle
 from storage.postgres.address import Address
 from storage.tls import explain_tls
@@ -59,6 +59,8 @@ def mapped_faults(address: Address) -> Iterator[None]:
     except asyncpg.LockNotAvailableError as error:
         raise RowLocked(_reason(error, address)) from error
     except UNAVAILABLE as error:
+        if refusal := _refusal(error, address):
+            raise DatabaseRefused(refusal) from error
         raise DatabaseUnavailable(_reason(error, address)) from error
     except RuntimeError as error:
         if not is_closed_handle(error):
@@ -70,12 +72,24 @@ def mapped_faults(address: Address) -> Iterator[None]:
 
 def _reason(error: BaseException, address: Address) -> str:
     """The reason for a person, without user or password."""
-    where = f"Postgres at {address.host}:{address.port}"
-    if "rejected SSL upgrade" in str(error):
-        return f"{where} offers no TLS: set DATABASE_TLS=private if that network is private"
-    if "startup parameter" in str(error):  # of pgbouncer and its like
-        return f"{where} refuses our start-up parameters: set STARTUP_PARAMETERS=false, as for every pooler"
+    return f"{_place(address)}: {type(error).__name__}"
+
+
+def _refusal(error: BaseException, address: Address) -> str | None:
+    """The sentence that names the variable to change; None: the settings may be right."""
+    place, text = _place(address), str(error)
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return f"DATABASE_URL: {place} refuses the user or the password in it"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return f"DATABASE_URL: {place} has no database {address.database}: create it, or set another name"
+    if "rejected SSL upgrade" in text:
+        return f"DATABASE_TLS: {place} offers no TLS; set it to private if that network is private"
+    if "startup parameter" in text:  # of pgbouncer and its like
+        return f"STARTUP_PARAMETERS: {place} refuses ours; set it to false, as for every pooler"
     if isinstance(error, STATEMENT_ELSEWHERE):
-        return f"{where} keeps no prepared statements for its clients: set STATEMENT_CACHE_SIZE=0"
-    explained = explain_tls(error, variable="DATABASE_TLS")
-    return f"{where}: {explained or type(error).__name__}"
+        return f"STATEMENT_CACHE_SIZE: {place} keeps no prepared statements for its clients; set it to 0"
+    return explain_tls(error, variable="DATABASE_TLS")
+
+
+def _place(address: Address) -> str:
+    return f"Postgres at {address.host}:{address.port}"

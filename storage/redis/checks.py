@@ -5,18 +5,21 @@ nodrop:{deployment}:id   identity of the deployment that uses this Redis
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from core.errors import ConfigurationError, RedisUnavailable
 from storage.redis.client import redis_errors
 from storage.tls import explain_tls
 
 VERSION_MIN = (6, 2)
+PING_TIMEOUT_S = 2.0
 IDENTITY_KEY = "nodrop:{deployment}:id"
 
 log = structlog.get_logger()
@@ -33,10 +36,8 @@ async def check_redis(redis: Redis) -> None:
         with redis_errors():
             info = cast("Mapping[str, Any]", await redis.info())
     except RedisUnavailable as error:
-        if isinstance(error.__cause__, AuthenticationError):
-            raise ConfigurationError("REDIS_URL: Redis refused the user or the password in it") from error
-        if advice := explain_tls(error, variable="REDIS_TLS"):
-            raise ConfigurationError(advice) from error
+        if refusal := _refusal(error):
+            raise ConfigurationError(refusal) from error
         raise
     version = str(info.get("redis_version", ""))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < VERSION_MIN:
@@ -44,6 +45,30 @@ async def check_redis(redis: Redis) -> None:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":  # jobs carry an expiry, so any other policy may evict them before they are due
         log.warning("redis_may_evict_jobs", policy=policy, wanted="noeviction")
+
+
+async def find_redis_fault(redis: Redis) -> str | None:
+    """Why Redis does not work now, in a word: `refused` (user, password or TLS), `no_answer` in time, `unreachable`.
+    None: it works.
+    """
+    try:
+        async with asyncio.timeout(PING_TIMEOUT_S):
+            with redis_errors():
+                await redis.ping()
+    except TimeoutError:
+        return "no_answer"
+    except RedisUnavailable as error:
+        if isinstance(error.__cause__, TimeoutError | RedisTimeoutError):
+            return "no_answer"
+        return "refused" if _refusal(error) else "unreachable"
+    return None
+
+
+def _refusal(error: RedisUnavailable) -> str | None:
+    """The sentence that names the variable to change; None: the settings may be right."""
+    if isinstance(error.__cause__, AuthenticationError):
+        return "REDIS_URL: Redis refuses the user or the password in it"
+    return explain_tls(error, variable="REDIS_TLS")
 
 
 async def keep_identity(redis: Redis, identity: str) -> str:

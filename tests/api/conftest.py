@@ -14,7 +14,7 @@ import pytest
 from api.application import open_application
 from api.context import Context
 from api.http.asgi import App
-from api.http.server import make_server
+from api.http.server import listen, make_server
 from core.account import AccountConfig
 from core.settings import Settings
 from demo.service import NO_TLS
@@ -133,7 +133,7 @@ async def app(
 async def served(app: App[Context], settings: Settings, draining: asyncio.Event) -> AsyncIterator[str]:
     """The application under our own server, at its `PUBLIC_URL`."""
     server = make_server(app, settings, draining)
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(listen(settings)))
     await eventually(lambda: server.started)
     yield settings.public_url
     server.drain()

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec import structs
 
-from cli.config.commands import masked
+from cli.config.commands import MASKED, masked
 from core.settings import Settings, read_settings
 from demo.embedded import EmbeddedRedis
 from runtime.resources import Resources
@@ -235,10 +236,19 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
         ("DATABASE_TLS", "ca:-----BEGIN CERTIFICATE-----", "ca:<PEM>"),
         ("DATABASE_TLS", "private", "private"),
         ("PUBLIC_URL", "https://pay.example.com", "https://pay.example.com"),
+        ("RECONCILE_AT", "10:30", "10:30"),
     ],
 )
 def test_what_may_be_a_secret_is_masked(name: str, value: str, shown: str) -> None:
     assert masked(name, read_settings({name: value})) == shown
+
+
+def test_only_secrets_are_masked_whole() -> None:
+    texts = [name for name, kind in Settings.__annotations__.items() if kind == "str"]
+    settings = structs.replace(Settings(), **dict.fromkeys(texts, "k"))
+    shown = {name.upper() for name in texts if masked(name.upper(), settings) == MASKED}
+    urls = {"DATABASE_URL", "DIRECT_DATABASE_URL", "REDIS_URL", "EGRESS_PROXY"}  # "k" is none
+    assert shown - urls == {"REDIS_SENTINEL_PASSWORD", "NODROP_MASTER_KEYS", "NOTIFY_SECRETS"}
 
 
 def test_an_unknown_text_is_masked() -> None:

@@ -14,6 +14,7 @@ PURE = {
     "collections",
     "core",
     "datetime",
+    "difflib",
     "enum",
     "functools",
     "hashlib",

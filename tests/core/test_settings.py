@@ -6,7 +6,7 @@ import pytest
 
 from core.backoff import Backoff
 from core.errors import ConfigurationError
-from core.settings import Settings, read_settings, require
+from core.settings import Settings, find_misspelt, read_settings, require
 
 DEFAULTS = Settings()
 NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(DEFAULTS, name), (str, bool))]
@@ -23,6 +23,26 @@ def refusal(environ: dict[str, str]) -> str:
     with pytest.raises(ConfigurationError) as caught:
         read_settings(environ)
     return caught.value.detail
+
+
+def test_all_that_cannot_be_read_is_named_at_once() -> None:
+    fault = refusal({"PORT": "many", "LEASE_S": "-1", "NOTIFY_ALLOW_NETS": "here", "RECONCILE_AT": "noon", "HOST": "h"})
+    names = [sentence.split(":")[0] for sentence in fault.split("; ")]
+    assert [name for name in names if name.isupper()] == ["PORT", "LEASE_S", "RECONCILE_AT", "NOTIFY_ALLOW_NETS"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        ({"DATABSE_URL": "x", "PATH": "/bin", "HOME": "/", "HOSTNAME": "a"}, [("DATABSE_URL", "DATABASE_URL")]),
+        ({"NOTIFY_SECRET": "x", "LOGLEVEL": "x"}, [("LOGLEVEL", "LOG_LEVEL"), ("NOTIFY_SECRET", "NOTIFY_SECRETS")]),
+        ({"DATABASE_URI": "x", "DATABASE_URL": "y"}, []),
+        ({"REDIS_TLS_URL": "x", "REDIS_URL": "y", "HEROKU_POSTGRESQL_RED_URL": "z"}, []),
+        (ALL_SET, []),
+    ],
+)
+def test_a_slip_in_a_name_is_found(environ: dict[str, str], found: list[tuple[str, str]]) -> None:
+    assert find_misspelt(environ) == found
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

@@ -14,6 +14,7 @@ from core.lifecycle import (
     Rules,
     on_create_refused,
     on_created,
+    other_terms,
     place,
     start_payment,
 )
@@ -154,20 +155,25 @@ def test_other_terms_under_the_same_number_are_refused(changes: dict[str, Any]) 
     state = state_after(decide_place(ALIPAY_TERMS))
     decision = decide_place(ALIPAY_TERMS, state, replace(TERMS, **changes))
     assert decision == Decision(outcome=Outcome.OTHER_TERMS)
+    assert other_terms(state, replace(TERMS, **changes), ALIPAY_TERMS) == tuple(changes)
 
 
 @pytest.mark.parametrize(
-    ("first", "other_payment"),
+    ("first", "other_payment", "name"),
     [
-        (ALIPAY_TERMS, replace(ALIPAY_TERMS, account="wechat")),
-        (ALIPAY_TERMS, replace(ALIPAY_TERMS, method="qr")),
-        (ALIPAY_TERMS, replace(ALIPAY_TERMS, origin=Origin.WATCHED)),
-        (WATCHED, replace(WATCHED, out_trade_no="wechat-000009")),
-        (None, ALIPAY_TERMS),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, account="wechat"), "account"),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, method="qr"), "method"),
+        (ALIPAY_TERMS, replace(ALIPAY_TERMS, origin=Origin.WATCHED, out_trade_no=ALIPAY.out_trade_no), "watch"),
+        (WATCHED, replace(WATCHED, out_trade_no="wechat-000009"), "watch.out_trade_no"),
+        (None, ALIPAY_TERMS, "account"),
     ],
 )
-def test_another_first_payment_counts_as_other_terms(first: PaymentTerms | None, other_payment: PaymentTerms) -> None:
-    assert decide_place(other_payment, state_after(decide_place(first))).outcome is Outcome.OTHER_TERMS
+def test_another_first_payment_counts_as_other_terms(
+    first: PaymentTerms | None, other_payment: PaymentTerms, name: str
+) -> None:
+    state = state_after(decide_place(first))
+    assert decide_place(other_payment, state).outcome is Outcome.OTHER_TERMS
+    assert other_terms(state, TERMS, other_payment) == (name,)
 
 
 def test_the_terms_are_all_fields_that_the_merchant_sets() -> None:

@@ -175,7 +175,6 @@ def test_web_and_worker_run_on_this_loop(module: str, monkeypatch: pytest.Monkey
 
     main = import_module(module)
     monkeypatch.setattr(main, "serve" if module.startswith("api") else "run", serve)
-    for name in ("read_settings", "require", "configure_logs"):
-        monkeypatch.setattr(main, name, Mock())
+    monkeypatch.setattr(main, "start", Mock())
     main.main.main([], standalone_mode=False)
     assert loops == [Loop]

@@ -133,7 +133,7 @@ async def test_behind_a_trusted_proxy_its_connections_are_not_shared_out(
     few: None, app: App[Context], settings: Settings, draining: asyncio.Event
 ) -> None:
     server = server_module.make_server(app, msgspec.structs.replace(settings, trusted_proxy_hops=1), draining)
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(server_module.listen(settings)))
     await eventually(lambda: server.started)
     async with idle(settings, *["127.0.0.1"] * 18):
         assert await ask(settings, HEALTH, "127.0.0.1") == b"200"
@@ -252,14 +252,14 @@ async def test_any_number_of_looks_at_readiness_is_one_look_at_the_stores(
 ) -> None:
     """Health has no limit, and the database has four connections."""
     looks = 0
-    can_write = Database.can_write
+    find_fault = Database.find_fault
 
-    async def counted(db: Database) -> bool:
+    async def counted(db: Database) -> str | None:
         nonlocal looks
         looks += 1
-        return await can_write(db)
+        return await find_fault(db)
 
-    monkeypatch.setattr(Database, "can_write", counted)
+    monkeypatch.setattr(Database, "find_fault", counted)
     responses = await asyncio.gather(*(client.get("/readyz") for _ in range(500)))
     assert {response.status for response in responses} == {200}
     assert looks == 1

@@ -248,7 +248,7 @@ async def test_an_address_that_libraries_read_differently_is_refused(client: Cli
 
 
 @pytest.mark.parametrize(
-    "url", ["https://shop.test", "https://shop.test:8443/n?a=1&b=%20#x", "https://[2001:db8::1]/n"]
+    "url", ["https://shop.test", "https://shop.test:8443/n?a=1&b=%20#x", "https://[2606:4700::1111]/n"]
 )
 async def test_an_ordinary_address_is_taken(client: Client, url: str) -> None:
     assert (await client.post("/v1/orders", terms(notify_url=url, return_url=url))).status == 201

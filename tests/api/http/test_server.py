@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import socket
 from contextlib import suppress
+from errno import EACCES
 from pathlib import Path
 from signal import SIGTERM
 from time import monotonic
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from api.http import protocol
+from api.http.server import listen, listening_fault
 from core.clocks import CORRECT_S
+from core.errors import ConfigurationError
 from core.settings import Settings
 from demo.service import NO_TLS
 from tests.api.conftest import MASTER_KEYS, environment, terms, token_of
@@ -47,7 +52,14 @@ async def test_a_draining_process_says_it_is_not_ready_and_still_answers(
     assert abs(answer.pop("clock_skew_s") or 0.0) <= CORRECT_S
     assert (ready.status_code, answer) == (
         200,
-        {"ready": True, "postgres": True, "redis": True, "draining": False},
+        {
+            "ready": True,
+            "postgres": True,
+            "postgres_fault": None,
+            "redis": True,
+            "redis_fault": None,
+            "draining": False,
+        },
     )
     process.send(SIGTERM)
 
@@ -83,6 +95,63 @@ async def test_missing_configuration_is_named_and_nothing_starts(tmp_path: Path)
         assert name in process.output()
 
 
+async def test_a_port_in_use_is_named_and_the_process_ends(settings: Settings, tmp_path: Path) -> None:
+    with socket.create_server((settings.host, settings.port)):
+        async with Process("api", env=environment(settings), log=tmp_path / "api.log") as process:
+            assert await process.wait() == 2
+    assert f"api: PORT: another process listens on port {settings.port} of 127.0.0.1" in process.output()
+    assert "api_started" not in process.output()
+    assert "library_logged" not in process.output()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_a_host_that_is_not_here_is_named(host: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        listen(Settings(host=host, port=0))
+    assert refused.value.detail == f"HOST: {host} is no address of this machine; 0.0.0.0 is all of them"
+
+
+def test_it_listens_on_every_address_of_its_host() -> None:
+    listeners = listen(Settings(host="localhost", port=0))
+    assert {listener.getsockname()[0] for listener in listeners} <= {"127.0.0.1", "::1"}
+    for listener in listeners:
+        listener.close()
+
+
+def test_a_port_for_the_superuser_alone_is_named() -> None:
+    fault = listening_fault(PermissionError(EACCES, "Permission denied"), Settings(port=80))
+    assert fault == "PORT: this user may not listen on port 80; set one from 1024 on"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("user", "DATABASE_URL: Postgres at 127.0.0.1:{port} refuses the user or the password in it"),
+        ("database", "DATABASE_URL: Postgres at 127.0.0.1:{port} has no database nowhere: create it, or set another"),
+    ],
+)
+async def test_a_login_that_postgres_refuses_is_named(
+    settings: Settings, tmp_path: Path, wrong: str, sentence: str
+) -> None:
+    """The platform keeps the release before. A password that changes while the process runs is no reason to end."""
+    parts = urlsplit(settings.database_url)
+    login = parts._replace(netloc=f"nobody:wrong@127.0.0.1:{parts.port}") if wrong == "user" else parts
+    url = login.geturl() if wrong == "user" else parts._replace(path="/nowhere").geturl()
+    env = environment(settings, DATABASE_URL=url)
+    for module in ("api", "worker"):
+        async with Process(module, env=env, log=tmp_path / f"{module}.log") as process:
+            assert await process.wait() == 2
+        assert f"{module}: {sentence.format(port=parts.port)}" in process.output()
+        assert "wrong@" not in process.output()
+
+
+async def test_a_misspelt_variable_is_named(settings: Settings, tmp_path: Path) -> None:
+    env = environment(settings, SWEEP_INTERVALS="1", HOME="/")
+    async with Process("api", env=env, log=tmp_path / "api.log") as process:
+        line = json.loads(await process.wait_for_line("variable_unknown"))
+    assert (line["level"], line["name"], line["wanted"]) == ("warning", "SWEEP_INTERVALS", "SWEEP_INTERVAL_S")
+
+
 async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: Settings, tmp_path: Path) -> None:
     nowhere = {"DATABASE_URL": "postgres://u:p@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
     async with Process("api", env=environment(settings, **nowhere), log=tmp_path / "api.log") as process:
@@ -90,6 +159,7 @@ async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: S
         async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False, verify=NO_TLS) as http:
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()["postgres"], ready.json()["redis"]) == (503, False, False)
+            assert (ready.json()["postgres_fault"], ready.json()["redis_fault"]) == ("unreachable", "unreachable")
             shown = await http.get("/o/" + "t" * 22)
             assert (shown.status_code, ">Payment processing<" in shown.text) == (503, True)
 

@@ -28,8 +28,32 @@ async def test_placing_is_201_and_its_replay_200_with_the_same_order(client: Cli
 async def test_other_terms_under_the_same_number_are_a_conflict(client: Client) -> None:
     wanted = terms()
     await client.post("/v1/orders", wanted)
-    response = await client.post("/v1/orders", wanted | {"amount": 1})
+    response = await client.post("/v1/orders", wanted | {"amount": 1, "metadata": {"cart": "8"}})
     assert (response.status, response.problem) == (409, "order_conflict")
+    assert response.json["detail"].endswith(" exists with other terms: amount, metadata")
+
+
+async def test_a_currency_that_does_not_exist_is_refused(client: Client) -> None:
+    for currency in ("ABC", "XAU", "XTS", "CLF"):
+        response = await client.post("/v1/orders", terms(currency=currency))
+        assert (response.status, response.problem) == (400, "invalid_request")
+        assert currency in response.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.0.0.5", "169.254.169.254", "[::1]", "[fd00::1]", "127.1", "2130706433", "0x7f.1", "localhost"],
+)
+async def test_a_notify_url_with_an_address_of_the_inside_is_refused(client: Client, host: str) -> None:
+    """A name is resolved for each delivery; an address will be no other later."""
+    response = await client.post("/v1/orders", terms(notify_url=f"https://{host}/hook"))
+    assert (response.status, response.problem) == (400, "invalid_request")
+    assert response.json["detail"] == "notify_url: notifications are not sent to this address"
+
+
+async def test_a_notify_url_with_a_public_address_is_taken(client: Client) -> None:
+    for host in ("8.8.8.8", "[2606:4700::1111]", "shop.internal"):
+        assert (await client.post("/v1/orders", terms(notify_url=f"https://{host}/hook"))).status == 201
 
 
 async def test_placing_with_an_account_hands_out_a_checkout(client: Client, account: str) -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 from msgspec.structs import asdict
 
-from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
+from core.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres, free_port
 from storage.postgres.address import read_address
@@ -100,10 +100,10 @@ async def test_opening_connects_to_nothing_and_closing_what_was_not_opened_does_
 
 async def test_it_says_whether_it_answers(database_url: str) -> None:
     async with opened(database_url) as db:
-        assert await db.can_write()
+        assert await db.find_fault() is None
     async with opened(f"postgres://a@127.0.0.1:{free_port()}/shop") as db:
-        assert not await db.can_write()
-    assert not await Database(read_address(database_url, "")).can_write()
+        assert await db.find_fault() == "unreachable"
+    assert await Database(read_address(database_url, "")).find_fault() == "unreachable"
 
 
 async def test_connections_to_a_former_primary_are_replaced_by_new_ones(database_url: str) -> None:
@@ -165,8 +165,8 @@ async def test_a_readiness_check_replaces_connections_to_a_former_primary(databa
         async with opened(database_url) as db:
             assert await db.fetchval("SELECT 1") == 1
             await operator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-            assert not await db.can_write()
-            assert await db.can_write()
+            assert await db.find_fault() == "read_only"
+            assert await db.find_fault() is None
 
 
 async def test_a_statement_that_a_frozen_server_does_not_answer_can_be_given_up(database_url: str) -> None:
@@ -253,7 +253,7 @@ async def test_a_statement_that_the_pooler_lost_names_the_variable(database_url:
     async with opened(database_url) as db:
         await db.fetchval("SELECT 1")
         await db.execute("DEALLOCATE ALL")
-        with pytest.raises(DatabaseUnavailable, match="set STATEMENT_CACHE_SIZE=0"):
+        with pytest.raises(DatabaseRefused, match=r"^STATEMENT_CACHE_SIZE: .* set it to 0$"):
             await db.fetchval("SELECT 1")
 
 
@@ -375,5 +375,9 @@ async def test_a_server_that_restarts_is_used_again(server_directory: Path) -> N
             with pytest.raises(DatabaseUnavailable):
                 await db.fetchval("SELECT 1")
             await asyncio.to_thread(server.start)
-            assert await eventually(db.can_write)
+
+            async def is_there() -> bool:
+                return await db.find_fault() is None
+
+            assert await eventually(is_there)
             assert await db.fetchval("SELECT 1") == 1

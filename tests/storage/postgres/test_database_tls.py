@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from core.errors import DatabaseUnavailable
+from core.errors import DatabaseRefused, DatabaseUnavailable
 from demo.embedded import EmbeddedPostgres
 from storage.postgres.address import read_address
 from storage.postgres.database import Database, connect
@@ -57,10 +57,10 @@ async def test_a_self_signed_certificate_is_refused_and_the_error_names_the_sett
     port: int, host: str, tls: str
 ) -> None:
     """By default already; before the password is sent."""
-    with pytest.raises(DatabaseUnavailable) as refused:
+    with pytest.raises(DatabaseRefused) as refused:
         await is_encrypted(url(port, host), tls)
     message = refused.value.detail
-    assert message.startswith(f"Postgres at {host}:{port}: DATABASE_TLS: the server's certificate is not trusted (self")
+    assert message.startswith("DATABASE_TLS: the server's certificate is not trusted (self")
     assert message.endswith(
         "set it to ca:<PEM text or path>, pin:<SHA-256 of the certificate>, encrypt-only or private"
     )
@@ -123,7 +123,8 @@ async def test_plaintext_on_this_machine_needs_no_setting(postgres: EmbeddedPost
 async def test_plaintext_to_another_host_is_used_only_by_setting(postgres: EmbeddedPostgres, tls: str) -> None:
     elsewhere = postgres.url("postgres").replace("127.0.0.1", ELSEWHERE)
     with pytest.raises(
-        DatabaseUnavailable, match=r"offers no TLS: set DATABASE_TLS=private if that network is private$"
+        DatabaseRefused,
+        match=r"^DATABASE_TLS: Postgres at .* offers no TLS; set it to private if that network is private$",
     ):
         await is_encrypted(elsewhere, tls)
     assert not await is_encrypted(elsewhere, "private")

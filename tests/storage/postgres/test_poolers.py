@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DatabaseUnavailable, TransactionClaimed
+from core.errors import DatabaseRefused, TransactionClaimed
 from core.order import OrderStatus
 from storage.postgres.database import Database
 from tests.storage.postgres.pgbouncer import SESSIONS, find_pgbouncer, pgbouncer_version, pooled
@@ -56,7 +56,7 @@ async def test_the_door_refuses_through_a_pooler_as_without(pooled_url: str) -> 
 
 async def test_refused_start_up_parameters_name_the_variable(pooled_url: str) -> None:
     async with opened(pooled_url) as db:
-        with pytest.raises(DatabaseUnavailable, match="set STARTUP_PARAMETERS=false"):
+        with pytest.raises(DatabaseRefused, match=r"^STARTUP_PARAMETERS: .* set it to false"):
             await db.fetchval("SELECT 1")
 
 
@@ -66,7 +66,7 @@ async def test_statements_that_it_does_not_keep_name_the_variable(database_url: 
         async with opened(url, startup_parameters=False) as one, opened(url, startup_parameters=False) as two:
             await one.fetchval("SELECT 1")
             await two.execute("DEALLOCATE ALL")
-            with pytest.raises(DatabaseUnavailable, match="set STATEMENT_CACHE_SIZE=0"):
+            with pytest.raises(DatabaseRefused, match=r"^STATEMENT_CACHE_SIZE: .* set it to 0$"):
                 await one.fetchval("SELECT 1")
 
 

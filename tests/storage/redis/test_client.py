@@ -190,7 +190,7 @@ async def test_a_wrong_password_stops_the_start_and_names_the_variable(redis_url
     port = read_redis_address(redis_url).port
     for url in (f"redis://:wrong@127.0.0.1:{port}", f"redis://127.0.0.1:{port}"):
         async with client_of(url) as redis:
-            with pytest.raises(ConfigurationError, match=r"^REDIS_URL: Redis refused"):
+            with pytest.raises(ConfigurationError, match=r"^REDIS_URL: Redis refuses"):
                 await check_redis(redis)
 
 

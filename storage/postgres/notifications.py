@@ -14,7 +14,7 @@ import msgspec
 
 from core.errors import RowLocked
 from storage.postgres.database import Database
-from storage.postgres.gathered import Gathered, columns
+from storage.postgres.gathered import Gathered, columns, if_unlocked
 from storage.postgres.leases import (
     DUE,
     FREE,
@@ -104,7 +104,8 @@ RETURNING arm_no"""
 
 _FINISH = """
 UPDATE notifications SET delivered_at = clock_timestamp(), leased_until = NULL, last_status = $2
- WHERE id = $1 AND delivered_at IS NULL"""
+ WHERE id = (SELECT id FROM notifications WHERE id = $1 AND delivered_at IS NULL FOR UPDATE)"""
+_FINISH_UNLOCKED = if_unlocked(_FINISH)
 
 _FINISH_MANY = """
 WITH wanted AS MATERIALIZED (
@@ -267,5 +268,11 @@ async def _finish_alone(db: Database, end: tuple[str, str]) -> bool:
     return await db.execute(_FINISH, *end) == 1
 
 
+async def _finish_lone(db: Database, end: tuple[str, str]) -> bool | Exception:
+    return await db.execute(_FINISH_UNLOCKED, *end) == 1 or RowLocked()
+
+
 _claim = gathered_claims(_CLAIM, _CLAIM_MANY, lambda fields: Outgoing(**fields))
-_finish: Gathered[tuple[str, str], bool] = Gathered(_finish_many, alone=_finish_alone, key=itemgetter(0))
+_finish: Gathered[tuple[str, str], bool] = Gathered(
+    _finish_many, alone=_finish_alone, lone=_finish_lone, key=itemgetter(0)
+)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
+from typing import Annotated
 
 import msgspec
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone, in what leaves this service: JSON Schema calls it a `date-time`."""
 
 CORRECT_S = 2.0
 """From this difference to Postgres on, a process judges freshness and signs by Postgres's time."""

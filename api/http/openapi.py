@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -14,6 +14,7 @@ from api.http.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, kind_of, tit
 from api.http.response import JSON
 from api.http.route import Auth, Media, Route
 from core.errors import InvalidRequest, NodropError, StorageError, TooManyRequests
+from core.notice import Message, NotificationType
 
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
@@ -25,12 +26,19 @@ _KEYS = (
     "A key may expire, and may have a limit of requests per minute."
 )
 
+_WEBHOOK_HEADERS = {
+    "webhook-id": "The id of the message, the same in every delivery: drop what you have already.",
+    "webhook-timestamp": "When this delivery was signed, in Unix seconds: refuse what is older than five minutes.",
+    "webhook-signature": "One signature or several with spaces between, `v1,` and base64 each: one must fit.",
+}
+
 Object = dict[str, Any]
 
 
 def document(routes: Sequence[Route[Any]], parameters: Mapping[str, str]) -> bytes:
     """The whole document, encoded. `parameters` describes those in the patterns."""
-    _, components = msgspec.json.schema_components(_types_of(routes), ref_template=_REF)
+    types = [*_types_of(routes), Message]
+    _, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, Object] = {}
     for route in routes:
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, parameters)
@@ -45,12 +53,45 @@ def document(routes: Sequence[Route[Any]], parameters: Mapping[str, str]) -> byt
             },
             "servers": [{"url": "/"}],
             "paths": paths,
+            "webhooks": {type_: _webhook(type_) for type_ in get_args(NotificationType)},
             "components": {
-                "schemas": components,
+                "schemas": {name: _without_null_defaults(schema) for name, schema in components.items()},
                 "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer", "description": _KEYS}},
             },
         }
     )
+
+
+def _webhook(type_: str) -> Object:
+    """A notification, which the merchant's order service receives."""
+    message = {"allOf": [_ref(Message), {"properties": {"type": {"const": type_}}}]}
+    return {
+        "post": {
+            "operationId": f"notify_{type_.replace('.', '_')}",
+            "summary": f"The notification `{type_}`, signed as Standard Webhooks has it",
+            "tags": ["notifications"],
+            "security": [],
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+                for name, text in _WEBHOOK_HEADERS.items()
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": message}}},
+            "responses": {
+                "2XX": {"description": "It is acknowledged, and not sent again."},
+                "410": {"description": "It is a dead letter at once."},
+                "default": {"description": "It is sent again after 1, 4, 9, 16 … minutes, the same id and bytes."},
+            },
+        }
+    }
+
+
+def _without_null_defaults(schema: Object) -> Object:
+    """An optional field may be left out, and generators of clients take one with a default for one that is there."""
+    properties = {
+        name: {key: value for key, value in field.items() if key != "default" or value is not None}
+        for name, field in schema.get("properties", {}).items()
+    }
+    return schema | ({"properties": properties} if properties else {})
 
 
 def _types_of(routes: Sequence[Route[Any]]) -> list[Any]:
@@ -92,7 +133,7 @@ def _query_parameters(route: Route[Any]) -> list[Object]:
     if query is None:
         return []
     _, components = msgspec.json.schema_components([query], ref_template=_REF)
-    schema = components[query.__name__]
+    schema = _without_null_defaults(components[query.__name__])
     return [
         {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": field}
         for name, field in schema["properties"].items()

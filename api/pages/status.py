@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from api.pages.html import amount_text
+from core.clocks import Instant
 from core.order import OrderState, PublicStatus, public_status
 
 
@@ -22,7 +21,7 @@ class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     amount_text: str
     subject: str
-    paid_at: datetime | None
+    paid_at: Instant | None
     retry_after_s: int
     definite: bool
     live: bool | None

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from core.clocks import Instant
 from core.dispute import DisputeKind, DisputeState
 from core.errors import InvalidRequest
 from core.evidence import ID_CHARACTERS_MAX
@@ -36,7 +37,9 @@ EXPIRES_MIN_S = 1
 EXPIRES_MAX_S = 30 * 86_400
 LIST_LIMIT_MAX = 200
 
-OrderNo = Annotated[str, Meta(pattern=f"^{ORDER_NO.pattern}$", description="The merchant's order number.")]
+OrderNo = Annotated[
+    str, Meta(pattern=f"^{ORDER_NO.pattern}$", description="The merchant's order number.", examples=["2026-1123-0001"])
+]
 WatchedNumber = Annotated[
     str,
     Meta(
@@ -45,15 +48,18 @@ WatchedNumber = Annotated[
         description="The payment's number at its channel, in the form that the channel takes.",
     ),
 ]
-AccountName = Annotated[str, Meta(pattern=f"^{ACCOUNT_NAME.pattern}$", description="Our name of a channel account.")]
+AccountName = Annotated[
+    str, Meta(pattern=f"^{ACCOUNT_NAME.pattern}$", description="Our name of a channel account.", examples=["main"])
+]
 Method = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.\-]{0,40}$", description="What the channel calls its way to pay.")]
-Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units: 8888 is 88.88 CNY.")]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
-Subject = Annotated[str, Meta(min_length=1, max_length=127, description="What the buyer reads; plain text.")]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units: 8888 is 88.88 CNY.", examples=[8888])]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.", examples=["CNY"])]
+Subject = Annotated[
+    str, Meta(min_length=1, max_length=127, description="What the buyer reads; plain text.", examples=["A pot of tea"])
+]
 MetadataKey = Annotated[str, Meta(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, Meta(max_length=500)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=20)]
-Aware = Annotated[datetime, Meta(tz=True)]
 OpenId = Annotated[
     str,
     Meta(pattern=r"^[0-9A-Za-z_\-]{1,128}$", description="The buyer's id at the merchant's app, for WeChat Pay jsapi."),
@@ -83,7 +89,7 @@ class WatchInput(_Input, frozen=True, kw_only=True):
 
     out_trade_no: WatchedNumber
     channel_reference: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    payable_until: Aware | None = None
+    payable_until: Instant | None = None
 
 
 class PayerInput(_Input, frozen=True, kw_only=True):
@@ -126,8 +132,8 @@ class OrdersQuery(_Input, frozen=True, kw_only=True):
 
     status: OrderStatus | None = None
     account: AccountName | None = None
-    created_after: Aware | None = None
-    created_before: Aware | None = None
+    created_after: Instant | None = None
+    created_before: Instant | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
 
@@ -158,7 +164,7 @@ class CheckoutView(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     value: str
-    ends_at: datetime | None
+    ends_at: Instant | None
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,8 +184,8 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     checkout: CheckoutView | None
     channel_reference: str | None
     channel_transaction_id: str | None
-    payable_until: datetime
-    paid_at: datetime | None
+    payable_until: Instant
+    paid_at: Instant | None
     confirmed: bool | None
     refunded_amount: int | None
     remaining_amount: int | None
@@ -196,8 +202,8 @@ class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     reason: RefundReason
     status: RefundStatus
-    requested_at: datetime
-    settled_at: datetime | None
+    requested_at: Instant
+    settled_at: Instant | None
 
 
 class DisputeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,9 +219,9 @@ class DisputeView(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None
     reason: str
     outcome: str
-    respond_by: datetime | None
-    opened_at: datetime
-    changed_at: datetime
+    respond_by: Instant | None
+    opened_at: Instant
+    changed_at: Instant
 
 
 class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,11 +246,11 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     subject: str
     order_page: str
-    created_at: datetime
-    expires_at: datetime
-    handed_off_at: datetime | None
-    paid_at: datetime | None
-    closed_at: datetime | None
+    created_at: Instant
+    expires_at: Instant
+    handed_off_at: Instant | None
+    paid_at: Instant | None
+    closed_at: Instant | None
     paid_by: PaidBy | None
     notify_url: str | None
     return_url: str | None
@@ -264,7 +270,7 @@ class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
 class TimelineView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that changed the order (with a version) or was only seen (without one)."""
 
-    at: datetime
+    at: Instant
     kind: str
     by: str
     version: int | None
@@ -289,8 +295,8 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str | None
     reason: str
     detail: str
-    opened_at: datetime
-    resolved_at: datetime | None
+    opened_at: Instant
+    resolved_at: Instant | None
     resolution: str | None
     by: str | None
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from html import unescape
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from api.http import errors as http_errors
 from api.http import openapi, problems
 from api.http.route import Auth, Media, Route
 from core import errors
+from core.notice import NotificationType
 from tests.api.driver import Client
 from tests.servers import ROOT
 
@@ -72,6 +73,30 @@ def test_the_schema_of_an_order_has_the_very_constraints_that_decoding_has() -> 
     assert order["additionalProperties"] is False
     assert set(order["required"]) == {"order_no", "amount", "currency", "subject"}
     assert (order["properties"]["amount"]["minimum"], order["properties"]["subject"]["maxLength"]) == (1, 127)
+
+
+def test_an_optional_field_may_be_left_out_and_has_no_null_for_a_default() -> None:
+    """Generators take a field with a default for one that is always there."""
+    assert '"default":null' not in msgspec.json.encode(DOCUMENT).decode()
+    order = DOCUMENT["components"]["schemas"]["OrderInput"]["properties"]
+    assert {"type": "null"} in order["notify_url"]["anyOf"]
+    assert order["method"]["default"] == ""
+
+
+def test_every_time_is_a_date_time() -> None:
+    texts = msgspec.json.encode(DOCUMENT["components"]["schemas"]).decode()
+    times = re.findall(r'"(?:\w+_(?:at|until|after|before)|respond_by)":(\{.*?\}(?:,\{"type":"null"\}\]\})?)', texts)
+    assert len(times) > 20
+    assert [time for time in times if "date-time" not in time] == []
+
+
+def test_every_notification_is_a_webhook() -> None:
+    assert DOCUMENT["webhooks"].keys() == set(get_args(NotificationType))
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {"id", "type", "created_at", "data"} == set(schemas["Message"]["required"])
+    for type_, webhook in DOCUMENT["webhooks"].items():
+        content = webhook["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert content["allOf"][1] == {"properties": {"type": {"const": type_}}}
 
 
 def test_patterns_are_ones_that_javascript_reads_too() -> None:

@@ -35,7 +35,8 @@ class Gathered(OfStore[Database, T, R]):
     callers beyond `WAITING_MAX`.
 
     A batch leaves out rows that somebody else has locked: then `RowLocked` is the result of the item, and `alone` waits
-    for its row. So nobody waits for the lock of another item.
+    for its row. So nobody waits for the lock of another item. `lone` takes the place of `send` for a single item, and
+    leaves out a locked row too: a statement for one row costs a half to two thirds of one for many.
     """
 
     def __init__(

@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 # Not DATABASE_URL and its like: a test says what it wants.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SSL_CERT_FILE")
 
+LIMIT_S = 120.0
+"""Ends a wait for what does not come. No time that is tested: a busy machine may be twenty times slower."""
+
 T = TypeVar("T")
 
 
@@ -27,7 +30,7 @@ T = TypeVar("T")
 async def eventually(condition: Callable[[], Awaitable[T]], timeout_s: float = ..., interval_s: float = ...) -> T: ...
 @overload
 async def eventually(condition: Callable[[], T], timeout_s: float = ..., interval_s: float = ...) -> T: ...
-async def eventually(condition: Callable[[], object], timeout_s: float = 30, interval_s: float = 0.02) -> object:
+async def eventually(condition: Callable[[], object], timeout_s: float = LIMIT_S, interval_s: float = 0.02) -> object:
     """What `condition` returned as soon as that was truthy. It is asked at least once, also after the deadline. Asking
     takes a third of the time at most: the processes that are waited for need the processors, too.
 
@@ -75,25 +78,25 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    async def wait_for_line(self, text: str, timeout_s: float = 30) -> str:
+    async def wait_for_line(self, text: str, timeout_s: float = LIMIT_S) -> str:
         """The first line of its output that holds `text`."""
         return await self._while_it_runs(lambda: self._line_with(text), timeout_s)
 
-    async def wait_for_port(self, port: int, timeout_s: float = 30) -> None:
+    async def wait_for_port(self, port: int, timeout_s: float = LIMIT_S) -> None:
         """Until somebody listens on this port of 127.0.0.1."""
         await self._while_it_runs(lambda: _is_listening(port), timeout_s)
 
-    async def wait_for_http(self, url: str, timeout_s: float = 30) -> None:
+    async def wait_for_http(self, url: str, timeout_s: float = LIMIT_S) -> None:
         """Until `url`, its /healthz mostly, is answered 200."""
-        async with httpx.AsyncClient(timeout=1, trust_env=False, verify=NO_TLS) as client:
+        async with httpx.AsyncClient(timeout=10, trust_env=False, verify=NO_TLS) as client:
             await self._while_it_runs(lambda: _answers_200(client, url), timeout_s)
 
-    async def wait(self, timeout_s: float = 30) -> int:
+    async def wait(self, timeout_s: float = LIMIT_S) -> int:
         """Its exit code, once it has ended by itself."""
         await eventually(lambda: self.exit_code is not None, timeout_s)
         return self._running.wait(0)
 
-    async def terminate(self, timeout_s: float = 30) -> int:
+    async def terminate(self, timeout_s: float = LIMIT_S) -> int:
         """SIGTERM, as a platform ends it; its exit code. It fails the test not to end in time."""
         self.send(SIGTERM)
         return await self.wait(timeout_s)

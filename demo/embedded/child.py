@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from demo.embedded.errors import ServerFailedError
 
-START_S: Final = 60.0  # recovery after a kill under load takes seconds, and the machine may be small and busy
+START_S: Final = 120.0  # recovery after a kill under load takes seconds, and the machine may be small and busy
 STOP_S: Final = 20.0  # Postgres's fast shutdown writes a checkpoint
 _POLL_S: Final = 0.005
 _LOG_TAIL_LINES: Final = 25

@@ -11,7 +11,7 @@ from api.context import Context
 from api.http.asgi import App
 from api.http.request import Message
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

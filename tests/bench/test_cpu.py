@@ -23,7 +23,7 @@ def test_cpu_of_this_process_grows_with_its_work() -> None:
 def test_child_that_ended_still_counts() -> None:
     """A backend of Postgres ends with its connection during a measurement."""
     before = cpu_seconds(os.getpid())
-    subprocess.run([sys.executable, "-I", "-S", "-c", BURN], check=True, timeout=30)
+    subprocess.run([sys.executable, "-I", "-S", "-c", BURN], check=True, timeout=120)
     assert cpu_seconds(os.getpid()) - before >= 0.15
 
 

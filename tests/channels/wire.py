@@ -80,7 +80,7 @@ async def serving(
     finally:
         peer.over.set()
         server.close()
-        await asyncio.wait_for(asyncio.gather(*talks), 5)
+        await asyncio.wait_for(asyncio.gather(*talks), 60)
 
 
 def always(

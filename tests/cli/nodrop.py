@@ -21,7 +21,7 @@ from structlog.typing import EventDict
 from cli.__main__ import nodrop as command
 from tests.servers import ROOT
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 _running = Lock()
 # Not DATABASE_URL and its like: each test sets its own.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SSL_CERT_FILE")

@@ -99,7 +99,7 @@ async def verdicts(argv: tuple[str, ...], deliveries: list[tuple[Delivery, str]]
         for one, secret in deliveries
     ]
     ran = await asyncio.to_thread(
-        subprocess.run, argv, input=msgspec.json.encode(document), capture_output=True, timeout=20, check=False
+        subprocess.run, argv, input=msgspec.json.encode(document), capture_output=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stderr.decode()
     return msgspec.json.decode(ran.stdout, type=list[bool])

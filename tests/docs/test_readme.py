@@ -16,7 +16,7 @@ from demo.embedded import free_port
 from tests.servers import ROOT
 
 SECTION = "## Put it in front of your shop in ten minutes"
-TIMEOUT_S = 90.0
+TIMEOUT_S = 300.0
 PORTS = ("8000", "9100", "9200")
 MARK = "-- block --"
 UNTIL_NOTIFIED = r'until effects=$(\1) && [[ $effects == *order_no* ]]; do sleep 0.1; done; echo "$effects"'

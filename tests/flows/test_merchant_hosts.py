@@ -271,7 +271,7 @@ async def test_notifications_that_waited_for_secrets_take_no_more_places_than_a_
         pushed = asyncio.ensure_future(push_claimed(harness.resources, notifier, claimed))
         await asyncio.sleep(0)
         is_read.set()
-        done, _ = await asyncio.wait([pushed], timeout=5)
+        done, _ = await asyncio.wait([pushed], timeout=60)
         is_resolved.set()
         assert done, "it does not wait for the others"
         assert await pushed == "parked"

@@ -26,7 +26,7 @@ class Work:
 
 
 async def events_of(work: Work, *, interval_s: float = 0.0) -> list[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with capture_logs() as lines:
             await run_periodically("work", interval_s, work, work.stop)
     return [line["event"] for line in lines]

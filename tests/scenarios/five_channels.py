@@ -130,7 +130,7 @@ async def late_money(scenario: Scenario, channel: str, account: str = "") -> Sho
     order = await place_at(scenario, channel, account=account, expires_in_s=2)
     await scenario.put_off(order)
     await scenario.pay(order, "lost")
-    await eventually(partial(is_closed, scenario, order), 20, 0.2)
+    await eventually(partial(is_closed, scenario, order), interval_s=0.2)
     await capture_outside(scenario, order, account)
     assert await scenario.request_callback(order) == 200
     return order

@@ -65,7 +65,7 @@ ENVIRONMENT = {
     "UNDELIVERED_INTERVAL_S": "300",
 }
 
-QUIET_S = 40.0
+QUIET_S = 120.0
 """Limit until all work is done, also on a busy machine."""
 
 OVERDUE_S = 2 * LEASE_S

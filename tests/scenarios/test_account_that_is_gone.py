@@ -11,7 +11,7 @@ async def test_orders_of_an_account_that_is_gone_wait_for_it_and_hold_up_nobody(
     await scenario.pay(paid, "lost")
     async with scenario.no_workers():
         await scenario.db.execute("DELETE FROM accounts WHERE name = 'fleeting'")
-        await eventually(lambda: _is_unknown(scenario), 20)
+        await eventually(lambda: _is_unknown(scenario))
 
     await scenario.make_due(paid, unpaid)
     assert (await scenario.close(unpaid)).status_code == 202
@@ -20,12 +20,12 @@ async def test_orders_of_an_account_that_is_gone_wait_for_it_and_hold_up_nobody(
     other = await scenario.place()
     await scenario.pay(other, "lost")
     await scenario.until("paid", other)
-    await eventually(lambda: _deadline_was_tried(scenario, unpaid.order_no), 20)
+    await eventually(lambda: _deadline_was_tried(scenario, unpaid.order_no))
     assert await _scheduled(scenario, number_of(paid)) < 20, "it is tried again and again"
     assert {await scenario.status(paid), await scenario.status(unpaid)} == {"paying"}
 
     await add_account(scenario.stack, scenario.db, "fleeting")
-    await eventually(lambda: _is_known(scenario), 20)
+    await eventually(lambda: _is_known(scenario))
     await scenario.make_due(paid, unpaid)
     await scenario.until("paid", paid)
     await scenario.until("closed", unpaid)

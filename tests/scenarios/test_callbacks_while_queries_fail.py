@@ -29,7 +29,7 @@ async def test_payments_are_created_while_queries_fail(scenario: Scenario) -> No
     await scenario.faults(**NO_QUERIES)
     for order in orders:
         await scenario.pay(order, None)
-    await eventually(lambda: _have_failed(scenario, orders), 30)
+    await eventually(lambda: _have_failed(scenario, orders))
     created = await asyncio.gather(*(scenario.post("/v1/orders", _terms(scenario)) for _ in range(30)))
     checkouts = [response.json()["payments"][0]["checkout"] for response in created]
     assert [response.status_code for response in created] == [201] * 30
@@ -43,14 +43,14 @@ async def test_150_callbacks_pay_while_no_query_is_answered(scenario: Scenario) 
     await asyncio.gather(*(scenario.pay(order, None) for order in orders))
     await scenario.until("paid", *orders)
     assert await _confirmed(scenario, orders) == 0
-    await eventually(lambda: _are_notified(scenario, orders), 30)
+    await eventually(lambda: _are_notified(scenario, orders))
     for order in orders[:5]:
         assert [delivery.type for delivery in await scenario.deliveries(order)] == ["order.paid"]
         assert await _notified_as_confirmed(scenario, order) == "false"
 
     await scenario.faults()
 
-    await eventually(lambda: _are_confirmed(scenario, orders), 60)
+    await eventually(lambda: _are_confirmed(scenario, orders))
     assert {await scenario.effect_of(order) is not None for order in orders[:5]} == {True}
     assert [await scenario.cases(number_of(order)) for order in orders] == [[]] * ORDERS
 
@@ -77,7 +77,7 @@ async def test_a_wholly_signed_callback_of_each_channel_pays(scenario: Scenario,
 
     await scenario.faults()
 
-    await eventually(lambda: _are_confirmed(scenario, [order]), 30)
+    await eventually(lambda: _are_confirmed(scenario, [order]))
 
 
 async def test_an_answer_that_says_otherwise_is_a_case_and_the_row_stays_due(scenario: Scenario) -> None:
@@ -88,12 +88,12 @@ async def test_an_answer_that_says_otherwise_is_a_case_and_the_row_stays_due(sce
     await scenario.until("paid", order)
 
     await scenario.faults(wrong_amount_in_query=1.0)
-    await eventually(partial(_has_case, scenario, order), 30)
+    await eventually(partial(_has_case, scenario, order))
     assert await _confirmed(scenario, [order]) == 0
 
     await scenario.faults()
     await scenario.make_due(order)
-    await eventually(lambda: _are_confirmed(scenario, [order]), 30)
+    await eventually(lambda: _are_confirmed(scenario, [order]))
 
 
 def _terms(scenario: Scenario) -> dict[str, Any]:

@@ -86,7 +86,7 @@ async def killed_at(
             await process.wait_for_port(port)
             await router.lead_to(port, port_of(scenario.stack.api_url))
         yield
-        assert await process.wait(60) == -SIGKILL
+        assert await process.wait() == -SIGKILL
 
 
 @pytest.mark.parametrize("step", PLACE.values(), ids=PLACE.keys())

@@ -16,7 +16,7 @@ async def test_a_killed_workers_duty_is_done_by_another(kill_scenario: Scenario,
     async with scenario.frozen_workers():
         environ = scenario.stack.environ
         async with Process("tests.scenarios.kill_at_step", "worker", "--at", STEP, env=environ, log=log) as process:
-            assert await process.wait(60) == -SIGKILL
+            assert await process.wait() == -SIGKILL
         killed = await scenario.db.fetchval(held_by, DUTY)
         assert killed is not None, "the lease outlives its process"
 

@@ -11,7 +11,7 @@ async def test_orders_that_expire_during_an_outage_end_as_the_channel_says_after
     await scenario.faults(html_error=1.0)
     for order in paid:
         await scenario.pay(order, "lost")
-    await eventually(lambda: _asked_after_expiry(scenario, orders), 30)
+    await eventually(lambda: _asked_after_expiry(scenario, orders))
     assert {await scenario.status(order) for order in orders} == {"paying"}
 
     await scenario.faults()

@@ -89,7 +89,7 @@ async def test_worker_killed_during_its_upkeep(kill_scenario: Scenario, step: st
         await scenario.db.execute("DELETE FROM duties")  # due for the worker that is to be killed
         arguments = ("worker", "--at", step)
         async with Process("tests.scenarios.kill_at_step", *arguments, env=environ, log=tmp_path / "log") as worker:
-            assert await worker.wait(60) == -SIGKILL
+            assert await worker.wait() == -SIGKILL
 
     await scenario.until("paid", *orders.values())
 
@@ -108,7 +108,7 @@ async def test_postgres_restarts_while_callbacks_of_all_channels_arrive(scenario
     await scenario.put_off(*orders.values())
     async with scenario.no_postgres():
         await pay_all(scenario, orders, "none")
-        await eventually(partial(_all_were_refused, scenario, orders), 20)
+        await eventually(partial(_all_were_refused, scenario, orders))
 
     await scenario.until("paid", *orders.values())
 

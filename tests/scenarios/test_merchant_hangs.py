@@ -24,7 +24,7 @@ async def test_others_are_notified_while_one_endpoint_hangs_and_it_is_notified_l
         assert [order for order in hanging if await scenario.effect_of(order)] == []
 
         await endpoint.set_fault(ProxyFault.NO_FAULT)
-        await eventually(lambda: _have_all_heard(scenario, hanging), 30)
+        await eventually(lambda: _have_all_heard(scenario, hanging))
 
 
 async def test_an_endpoint_that_hangs_after_the_effect_hears_the_same_id_and_body_again(scenario: Scenario) -> None:

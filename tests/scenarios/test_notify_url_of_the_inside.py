@@ -58,7 +58,7 @@ async def test_no_host_of_the_inside_is_connected_to(scenario: Scenario, tmp_pat
             assert placed.status_code == 201, placed.text
             await scenario.close(placed.json()["order_no"])
         async with Process("worker", env=closed, log=tmp_path / "worker.log"):
-            statuses = await eventually(lambda: _last_statuses(scenario), 20)
+            statuses = await eventually(lambda: _last_statuses(scenario))
         assert set(statuses.values()) <= {"address_refused", "bad_url"}
         assert connected == []
         await scenario.db.execute("UPDATE notifications SET dead_at = now() WHERE url LIKE $1", f"%:{PORT}/hook")
@@ -81,7 +81,7 @@ async def test_a_port_of_the_inside_is_not_knocked_at(scenario: Scenario, tmp_pa
             await scenario.close(placed.json()["order_no"])
             closed = scenario.stack.environ | {"NOTIFY_ALLOW_NETS": ""}
             async with Process("worker", env=closed, log=tmp_path / "worker.log"):
-                await eventually(lambda: _is_dead(scenario, url), 20)
+                await eventually(lambda: _is_dead(scenario, url))
     assert knocks == 0
 
 

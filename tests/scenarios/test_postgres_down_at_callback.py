@@ -44,7 +44,7 @@ async def test_what_is_parked_for_an_account_that_is_not_there_waits_and_holds_u
     assert stored["copies"] <= len(scenario.stack.workers), "it is drained again and again"
 
     await add_account(scenario.stack, scenario.db, "ghost")
-    await eventually(lambda: scenario.callbacks(stranger), 20)
+    await eventually(lambda: scenario.callbacks(stranger))
     await eventually(lambda: _nothing_isparked_count(scenario))
     await scenario.make_callback_due(stranger, attempt=16)
 

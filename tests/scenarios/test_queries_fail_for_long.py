@@ -23,7 +23,7 @@ async def test_everything_is_caught_up_after_a_long_outage(scenario: Scenario, o
     for order in orders:
         await scenario.pay(order, None)
     if outage != "callbacks":
-        await eventually(lambda: _were_tried(scenario, orders), 30)
+        await eventually(lambda: _were_tried(scenario, orders))
         assert "paid" not in {await scenario.status(order) for order in orders}
 
     await scenario.faults()

@@ -52,7 +52,7 @@ async def test_every_order_is_repaired_by_reconciliation_alone(alone: Scenario) 
 
     assert {await alone.status(order) for order in everything} == {"paid"}
     assert {await alone.paid_by(order) for order in everything} == {"reconciliation"}
-    await eventually(lambda: everybody_was_told(alone, everything), 20)
+    await eventually(lambda: everybody_was_told(alone, everything))
 
 
 async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: Scenario, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_killed_in_the_middle_of_a_long_statement_it_is_carried_on(alone: 
     assert ran.peak_mb - small.peak_mb < GROWTH_MAX_MB, (small.peak_mb, ran.peak_mb)
     sql = "SELECT count(*) FROM cases WHERE channel_account = 'big' AND resolved_at IS NULL GROUP BY reason ORDER BY 1"
     assert [row["count"] for row in await alone.db.fetch(sql)] == [1, 1, 1, 1, 1, missing - 1]
-    await eventually(lambda: everybody_was_told(alone, orders), 20)
+    await eventually(lambda: everybody_was_told(alone, orders))
     await alone.db.execute(_FORGET_BULK)
 
 
@@ -134,7 +134,7 @@ async def killed_in_mid_file(scenario: Scenario, path: Path, log: Path) -> None:
             *argv, cwd=ROOT, env=scenario.stack.environ, stdout=output, stderr=output
         )
         try:
-            next_row = await eventually(lambda: scenario.db.fetchval(sql), 30)
+            next_row = await eventually(lambda: scenario.db.fetchval(sql))
         finally:
             process.kill()
             await process.wait()

@@ -8,7 +8,7 @@ async def test_an_unpaid_order_is_asked_about_at_growing_gaps(scenario: Scenario
     """At 1, 4, 9, 16 … units. A busy machine may be later, never earlier."""
     order = await scenario.place()
 
-    attempts = await eventually(lambda: _attempts(scenario, order.order_no, 4), 20)
+    attempts = await eventually(lambda: _attempts(scenario, order.order_no, 4))
 
     query_gaps = gaps(await scenario.query_times(order))[:3]
     assert query_gaps == sorted(query_gaps)

@@ -59,7 +59,7 @@ def case_of(channel: str) -> str:
 
 async def pays_nothing(scenario: Scenario, channel: str, order: ShopOrder, status: str) -> None:
     """Recorded as paid and refunded, with a case and `order.refunded`; nothing says that the order is paid."""
-    await eventually(partial(_is, scenario, order, gone(channel)), 20)
+    await eventually(partial(_is, scenario, order, gone(channel)))
     await notified_once(scenario, order, type_="order.refunded")
     assert await scenario.status(order) == status
     assert await scenario.cases(number_of(order)) == [case_of(channel)]
@@ -95,7 +95,7 @@ async def test_the_callback_of_money_that_went_back_pays_no_order_at_any_channel
     await asyncio.gather(*(scenario.pay(order, None) for order in orders.values()))
 
     for channel, order in orders.items():
-        await eventually(partial(_has_gone, scenario, channel, order), 20)
+        await eventually(partial(_has_gone, scenario, channel, order))
         assert await scenario.status(order) == "paying"
         assert not await scenario.was_notified(order, "order.paid")
 
@@ -125,7 +125,7 @@ async def test_late_money_that_went_back_before_it_was_seen_leaves_the_order_clo
     placed = dict(zip(CHANNELS, await asyncio.gather(*(late_money(scenario, each) for each in CHANNELS)), strict=True))
 
     for channel, order in placed.items():
-        await eventually(partial(_has_gone, scenario, channel, order), 20)
+        await eventually(partial(_has_gone, scenario, channel, order))
         assert await scenario.status(order) == "closed"
         await eventually(partial(scenario.was_notified, order, "order.refunded"))
         assert not await scenario.was_notified(order, "order.paid")
@@ -139,9 +139,9 @@ async def test_flagged_late_money_that_went_back_is_not_accepted(scenario: Scena
     making = (late_money(scenario, each, f"{each}-flag") for each in CHANNELS)
     placed = dict(zip(CHANNELS, await asyncio.gather(*making), strict=True))
     for order in placed.values():
-        await eventually(partial(scenario.was_notified, order, "order.paid_late"), 20)
+        await eventually(partial(scenario.was_notified, order, "order.paid_late"))
         await refund_in_console(scenario, order)
-        await eventually(partial(_is, scenario, order, ("paid", AMOUNT, 0)), 20)
+        await eventually(partial(_is, scenario, order, ("paid", AMOUNT, 0)))
 
         code, out = await scenario.nodrop("orders", "accept", order.order_no, "--by", "anna")
 
@@ -214,7 +214,7 @@ async def test_the_statement_names_a_refund_whose_sum_the_query_does_not_tell(sc
     await scenario.faults(lost=1.0, refunded_in_console=1.0, refunded_in_part=1.0)
     order = await place_at(scenario, channel)
     await scenario.pay(order)
-    await eventually(partial(_was_seen, scenario, order), 20)
+    await eventually(partial(_was_seen, scenario, order))
 
     day = datetime.now(BEIJING).date().isoformat()
     code, out = await scenario.nodrop("reconcile", "--account", channel, "--date", day)

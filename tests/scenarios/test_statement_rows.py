@@ -94,7 +94,7 @@ async def test_a_bill_that_counts_a_row_it_lacks_repairs_what_it_has_and_fails(a
     ran = await reconcile(alone, "wechatpay", str(bill))
 
     assert (ran.code, ran.counts["agrees"]) == (0, 2), ran
-    await eventually(lambda: everybody_was_told(alone, orders), 20)
+    await eventually(lambda: everybody_was_told(alone, orders))
 
 
 async def test_the_csv_out_of_alipays_zip_repairs_an_order(alone: Scenario, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ async def place_when_known(scenario: Scenario, account: str) -> ShopOrder:
         response = await scenario.post("/v1/orders", scenario.terms(account=account))
         return response.status_code == 201
 
-    await eventually(is_known, 20, 0.5)
+    await eventually(is_known, interval_s=0.5)
     return await scenario.place(account)
 
 

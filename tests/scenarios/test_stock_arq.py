@@ -24,7 +24,7 @@ async def test_the_stock_command_asks_notifies_and_is_healthy() -> None:
             lost = {"at_fault": {"callback": "lost"}}
             await stack.control("POST", "channel", f"/control/payments/{number}/pay", lost)
 
-            await eventually(lambda: _effects(stack), 20)
+            await eventually(lambda: _effects(stack))
 
             check = await _arq(stack, "--check", "worker.arq_settings.QueriesSettings")
             assert await check.wait() == 0

@@ -43,7 +43,7 @@ async def test_a_killed_worker_with_five_hundred_leases_loses_nothing(
         async with Process(*killed, env=environ, log=tmp_path / "worker.log") as worker:
             await worker.wait_for_line("worker_started")
             await _arm(scenario, numbers)
-            assert await worker.wait(60) == -SIGKILL
+            assert await worker.wait() == -SIGKILL
         jobs, rows = await _held(scenario, numbers)
         assert (jobs, rows >= LEASED) == (HELD, True), rows
         await faulty_proxy.set_fault(ProxyFault.NO_FAULT)

@@ -36,10 +36,10 @@ async def test_sigterm_ends_streams_with_a_retry_and_exits_with_0(
         began = monotonic()
         exited = asyncio.create_task(process.terminate())
         rest = "".join([chunk async for chunk in chunks])
-        assert monotonic() - began < 20.0, "a stream does not wait for the end of the grace"
+        assert monotonic() - began < 50.0, "a stream does not wait for the end of the grace"
     assert "retry: " in rest.rsplit("\n\n", 2)[-2]
     assert await exited == 0
-    assert monotonic() - began < 30.0
+    assert monotonic() - began < 50.0
 
 
 async def test_a_draining_process_says_it_is_not_ready_and_still_answers(

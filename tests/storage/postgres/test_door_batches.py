@@ -30,7 +30,7 @@ from tests.storage.postgres.tools import (
     versions,
 )
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 EXAMPLES = 25
 _numbers = count()
 

@@ -27,7 +27,7 @@ from tests.storage.postgres.tools import (
     versions,
 )
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 ORDERS = ("A-1", "A-2", "A-3", "A-4", "A-5")
 
 

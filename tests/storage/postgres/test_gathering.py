@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from storage.gathering import Gathering
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 TURNS = 20
 """Turns of the event loop, in which everything happens that can happen without an answer of the store."""
 

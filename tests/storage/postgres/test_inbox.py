@@ -119,7 +119,7 @@ async def test_a_payment_that_a_stranger_has_locked_is_not_waited_for(db: Databa
     try:
         async with stranger.transaction():
             await stranger.execute("SELECT FROM pending WHERE out_trade_no = $1 FOR UPDATE", number("A-1").out_trade_no)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 stored = await store(db, "A-1")
     finally:
         await stranger.close()

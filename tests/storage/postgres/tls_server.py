@@ -12,7 +12,7 @@ from demo.embedded.server_user import hand_over, server_user
 from tests.storage.tls_server import PASSWORD, Certificate
 
 HBA = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
-START_S = 60.0
+START_S = 120.0
 
 
 def find_debian_postgres() -> Path | None:

@@ -162,7 +162,7 @@ async def test_a_redis_without_changes_does_not_count_as_lost(
     with capture_logs() as lines:
         async with listening(partial(job_client_of, redis_url)) as changes:
             before = await calls_of(real_redis, "ping")
-            await eventually(lambda: has_pings(real_redis, before + 2), 60)
+            await eventually(lambda: has_pings(real_redis, before + 2))
             with changes.subscribe("A-1") as one:
                 await follow_ups_of(real_redis).add(changes=[("A-1", 1)])
                 assert await one.wait(LONG_S)
@@ -196,7 +196,7 @@ async def test_a_listener_ends_although_the_client_swallows_its_cancellation(
 
 
 async def test_publishing_delays_no_caller_while_redis_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.redis.delay_queue.SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("storage.redis.delay_queue.SEND_TIMEOUT_S", 0.5)
 
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -210,7 +210,7 @@ async def test_publishing_delays_no_caller_while_redis_is_down(monkeypatch: pyte
             for _ in range(100):
                 with suppress(RedisUnavailable):
                     await follow_ups.add(changes=[("A-1", 1)])
-            assert monotonic() - began_at < 1
+            assert monotonic() - began_at < 25, "a hundred time-outs would take 50 s"
     assert [line["event"] for line in lines] == ["redis_link_lost"]
 
 

@@ -182,7 +182,7 @@ async def test_a_frozen_redis_counts_as_unavailable(server_directory: Path, monk
                 began_at = monotonic()
                 with pytest.raises(RedisUnavailable), redis_errors():
                     await redis.ping()
-                assert monotonic() - began_at < 2
+                assert monotonic() - began_at < 5  # the limit of a production process
             assert await redis.ping()
 
 

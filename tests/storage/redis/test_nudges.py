@@ -23,7 +23,7 @@ from worker.lane import POLL_DELAY_S, LaneWorker
 
 LANE = Lane.QUERIES
 EVER_S = 3600.0
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,7 @@ async def run_jobs(redis: ArqRedis) -> None:
     await DelayQueue(redis).arm([query(1), query(2), unknown])
     worker = LaneWorker(redis, Lane.QUERIES, {"query_payment": run}, process="here")
     assert await worker.run_once() == 3
-    await eventually(ran.is_set, 5)
+    await eventually(ran.is_set)
     await worker.drain(0.2)
 
 

@@ -48,6 +48,7 @@ PARAMETERS = {
 _KEY, _TOKEN, _ANYONE, _SIGNED = Auth.API_KEY, Auth.PAGE_TOKEN, Auth.ANYONE, Auth.SIGNATURE
 _ORDERS, _READ, _OPERATE = Scope.ORDERS, Scope.READ, Scope.OPERATE
 _PAGE, _EVENTS, _TEXT, _SEE_OTHER = Media(HTML), Media("text/event-stream"), Media(TEXT), Media("")
+_UNCHANGED = Media("")
 
 _NOT_CREATED = (UnknownAccount, NumberTaken, PaymentRefused)
 _NOT_STARTED = (OrderPaid, OrderClosed, PaymentUnclear, *_NOT_CREATED)
@@ -64,7 +65,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("GET", "/v1/orders", _KEY, query(OrdersQuery, orders.find_orders), "List orders, newest first",
               {200: OrderPage}, scope=_READ),
         Route("GET", "/v1/orders/{order_no}", _KEY, plain(orders.get_order), "Get an order",
-              {200: OrderView}, (NotFound,), _READ),
+              {200: OrderView, 304: _UNCHANGED}, (NotFound,), _READ),
         Route("POST", "/v1/orders/{order_no}/payments", _KEY, json_body(PaymentInput, orders.start),
               "Start another payment of an order", {201: OrderView, 200: OrderView}, (NotFound, *_NOT_STARTED),
               _ORDERS),

@@ -174,6 +174,8 @@ def _response(status: int, content: type[msgspec.Struct] | Media) -> Object:
         return {"description": text or content.__name__, "content": {JSON: {"schema": _ref(content)}}}
     if status == HTTPStatus.SEE_OTHER:
         return {"description": "See Location.", "headers": {"Location": {"schema": {"type": "string"}}}}
+    if status == HTTPStatus.NOT_MODIFIED:
+        return {"description": "It is as `If-None-Match` has it.", "headers": {"ETag": {"schema": {"type": "string"}}}}
     return {"description": "As asked for.", "content": {content.content_type.split(";")[0]: {"schema": {}}}}
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
+from hashlib import sha256
+from http import HTTPStatus
 
 import msgspec
+from msgspec.structs import replace
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -45,6 +48,19 @@ def json_response(value: object, status: int = 200, *headers: tuple[str, str]) -
     return Response(status=status, body=_encoder.encode(value), headers=headers)
 
 
+def unless_known(response: Response, version: int, if_none_match: str) -> Response:
+    """The response with an entity tag, or 304 when the client names that one (RFC 9110, 13.1.2).
+
+    The tag begins with the version, and ends with a hash: what is shown may change within a version.
+    """
+    tag = f'"{version}-{sha256(response.body).hexdigest()[:16]}"'
+    headers = (("etag", tag), ("cache-control", "private, no-cache"))
+    known = [name.strip().removeprefix("W/") for name in if_none_match.split(",")]
+    if tag in known or known == ["*"]:
+        return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return replace(response, headers=(*response.headers, *headers))
+
+
 def see_other(location: str) -> Response:
     """303: GET that address, whatever the method was here."""
     return Response(status=303, headers=(("location", location),))
@@ -52,10 +68,9 @@ def see_other(location: str) -> Response:
 
 def encode_headers(response: Response, *, close: bool) -> HeaderList:
     """Headers for the wire. `close` ends the connection, because what the client still sends will not be read."""
-    headers: HeaderList = [
-        (b"content-length", str(len(response.body)).encode()),
-        (b"x-content-type-options", b"nosniff"),
-    ]
+    headers: HeaderList = [(b"x-content-type-options", b"nosniff")]
+    if response.status != HTTPStatus.NOT_MODIFIED:  # there it would be the length of the body that is not sent
+        headers.append((b"content-length", str(len(response.body)).encode()))
     if response.body and response.content_type:
         headers.append((b"content-type", response.content_type.encode("latin-1")))
     if not any(name == "cache-control" for name, _ in response.headers):

@@ -6,7 +6,7 @@ import msgspec
 
 from api.context import Context
 from api.http.request import Request
-from api.http.response import Response, json_response
+from api.http.response import Response, json_response, unless_known
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
@@ -76,7 +76,8 @@ async def get_order(context: Context, request: Request) -> Response:
     state = await find_state(context.resources.db, _order_no(request))
     if state is None:
         raise NotFound("no such order")
-    return _order_response(context, state)
+    response = _order_response(context, state)
+    return unless_known(response, state.order.version, request.headers.get("if-none-match", ""))
 
 
 async def start(context: Context, request: Request, body: PaymentInput) -> Response:

@@ -33,6 +33,22 @@ async def test_other_terms_under_the_same_number_are_a_conflict(client: Client) 
     assert response.json["detail"].endswith(" exists with other terms: amount, metadata")
 
 
+async def test_an_order_that_the_client_has_is_not_sent_again(client: Client, channel: Channel, account: str) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    first = await client.get(f"/v1/orders/{placed['order_no']}")
+    tag = first.headers["etag"]
+    assert tag.startswith(f'"{placed["version"]}-')
+    for known in (tag, f'"other", W/{tag}', "*"):
+        again = await client.get(f"/v1/orders/{placed['order_no']}", if_none_match=known)
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+        assert "content-length" not in again.headers
+    await channel.pay(placed["payments"][0]["out_trade_no"])
+    await client.post(f"/v1/orders/{placed['order_no']}/refresh")
+    changed = await client.get(f"/v1/orders/{placed['order_no']}", if_none_match=tag)
+    assert (changed.status, changed.json["status"]) == (200, "paid")
+    assert changed.headers["etag"] != tag
+
+
 async def test_a_currency_that_does_not_exist_is_refused(client: Client) -> None:
     for currency in ("ABC", "XAU", "XTS", "CLF"):
         response = await client.post("/v1/orders", terms(currency=currency))

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -30,9 +30,16 @@ from unittest.mock import patch
 from demo.embedded import Child
 
 ROOT = Path(__file__).parent.parent
-PROCESSES = ("api", "worker", "simulator")
-WRAPPERS = ("tests.scenarios.kill_at_step", "tests.scenarios.with_wrong_clock")
-"""Modules of tests that run a process after they have altered it."""
+PACKAGES = ("api", "worker", "simulator")
+MODULES = (
+    # run one of those after they have altered it
+    "tests.scenarios.kill_at_step",
+    "tests.scenarios.with_wrong_clock",
+    # no-op jobs of the benchmark of queues
+    "bench.noop.lane",
+    "bench.noop.lua_loop",
+    "bench.noop.stock_arq",
+)
 
 _LIBC = ctypes.CDLL(None)
 
@@ -61,17 +68,21 @@ class Preloaded:
 
     @contextmanager
     def replacing_starts(self) -> Iterator[None]:
-        """Let `Service` and `Process` fork what is preloaded. An environment for Python itself needs a new Python."""
+        """Let `Service`, `Process` and the benchmark of queues fork what is preloaded. An environment for Python itself
+        needs a new Python.
+        """
 
-        def start(argv: Sequence[str | Path], *, log: Path, cwd: Path, env: Mapping[str, str]) -> Child:
+        def start(argv: Sequence[str | Path], *, log: Path, cwd: Path, env: Mapping[str, str] | None = None) -> Child:
             python, option, module, *arguments = map(str, argv)
-            is_preloaded = (python, option) == (sys.executable, "-m") and module in (*PROCESSES, *WRAPPERS)
-            if not is_preloaded or cwd != ROOT or any(name.startswith("PYTHON") for name in env):
+            is_preloaded = (python, option) == (sys.executable, "-m") and module in (*PACKAGES, *MODULES)
+            if not is_preloaded or cwd != ROOT or env is None or any(name.startswith("PYTHON") for name in env):
                 return Child(argv, log=log, cwd=cwd, env=env)
             log.touch()
             return ForkedChild(Client(str(self._address)), Start(module, tuple(arguments), dict(env), str(log)))
 
-        with patch("demo.service.Child", start), patch("tests.servers.Child", start):
+        with ExitStack() as stack:
+            for module in ("demo.service", "tests.servers", "bench.queue_run"):
+                stack.enter_context(patch(f"{module}.Child", start))
             yield
 
 
@@ -114,7 +125,7 @@ class _Forked:
 
 def main() -> None:
     """Import all that processes import, and fork. Goes on in each forked process as that process."""
-    for module in (*(f"{process}.__main__" for process in PROCESSES), *WRAPPERS):
+    for module in (*(f"{package}.__main__" for package in PACKAGES), *MODULES):
         import_module(module)
         del sys.modules[module]  # it runs anew as `__main__`
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has none of the threads that an import started"  # noqa: PTH208
@@ -142,10 +153,10 @@ def _accepted(address: Path) -> Start:
     with Connection(caller.detach()) as connection:
         start = Start(*connection.recv())
         if pid := _fork():
-            connection.send(pid)
             connection.send(os.waitpid(pid, 0)[1])
             os._exit(0)
-    _become(start)
+        _become(start)
+        connection.send(os.getpid())  # its session exists: the caller may kill all of it
     return start
 
 

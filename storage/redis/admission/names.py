@@ -8,6 +8,7 @@ cluster.
     nodrop:{admission:<account>}:state  hash, its times in the same milliseconds; '' is a field that is not there:
 
         generation         when Redis was last found without the account's calls
+        server             run of the server that the script was gone from at last
         quiet              end of the time in which no call is admitted
         fresh_until        end of the time in which the share of fresh calls is kept
         background         when the next background call may be made

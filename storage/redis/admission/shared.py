@@ -184,7 +184,7 @@ class SharedAdmission:
         for account, (reports, calls) in accounts.items():
             keys, generation, args = keys_of(account), self._generations.get(account, ""), _arguments(reports, calls)
             runs.append((admission_script(account), (keys, [generation, 0, *args])))
-            # A server that no longer knows the script was restarted or replaced: its log may be incomplete.
+            # A server that no longer knows the script may have been restarted or replaced, and its log incomplete.
             if_lost.append((keys, [generation, int(generation != ""), *args]))
         refusals: dict[str, Refusal] = {}
         answers = await run_together(self._redis, runs, if_unknown=if_lost)

@@ -18,6 +18,7 @@ from api.http.auth import LAST_USED_S, ApiKeys
 from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.limits import Guesses, RefreshLimits
+from api.pages.reference import reference
 from api.refreshes import Refreshes
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
@@ -47,6 +48,7 @@ async def open_application(
     end the refreshes under way may finish.
     """
     table = routes.table(resources.settings.callback_body_bytes_max)
+    document = openapi.document(table, routes.PARAMETERS)
     context = Context(
         resources=resources,
         limits=RefreshLimits(),
@@ -55,7 +57,8 @@ async def open_application(
         refreshes=Refreshes(resources),
         draining=draining,
         stores=SingleFlight(),
-        openapi=openapi.document(table, routes.PARAMETERS),
+        openapi=document,
+        reference=reference(document),
     )
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
     lag.watch()

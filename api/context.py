@@ -16,7 +16,8 @@ from runtime.resources import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Made once, at start. `openapi` is the document of all routes, encoded; `stores` is the one look at Postgres and
+    """Made once, at start. `openapi` is the document of all routes, encoded, and
+    `reference` the page made of it; `stores` is the one look at Postgres and
     Redis that all who ask for readiness share: anybody may ask, at any number.
     """
 
@@ -28,3 +29,4 @@ class Context:
     draining: asyncio.Event
     stores: SingleFlight[str, tuple[str | None, str | None]]
     openapi: bytes
+    reference: bytes

@@ -11,7 +11,7 @@ from api import store_metrics
 from api.context import Context
 from api.http import metrics, problems
 from api.http.request import Request
-from api.http.response import HTML, Response, json_response
+from api.http.response import Response, html_response, json_response
 from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
@@ -93,7 +93,7 @@ async def describe_problem(_context: Context, request: Request) -> Response:
     page = problems.describe(request.params["slug"])
     if page is None:
         raise NotFound("no such type of problem")
-    return Response(body=page.encode(), content_type=HTML)
+    return html_response(page.encode())
 
 
 async def _look_at_stores(resources: Resources) -> tuple[str | None, str | None]:

@@ -17,6 +17,10 @@ TEXT = "text/plain; charset=utf-8"
 NO_STORE = ("cache-control", "no-store")
 IMMUTABLE = ("cache-control", "public, max-age=31536000, immutable")
 
+_CSP = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
 HeaderList = list[tuple[bytes, bytes]]
 
 
@@ -46,6 +50,11 @@ _encoder = msgspec.json.Encoder()
 
 def json_response(value: object, status: int = 200, *headers: tuple[str, str]) -> Response:
     return Response(status=status, body=_encoder.encode(value), headers=headers)
+
+
+def html_response(page: bytes) -> Response:
+    """A page that is about no order: it has no script, and no site may show it within one of its own."""
+    return Response(body=page, content_type=HTML, headers=(("content-security-policy", _CSP),))
 
 
 def unless_known(response: Response, version: int, if_none_match: str) -> Response:

@@ -13,6 +13,7 @@ from api.pages.texts import TEXTS
 
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_OF_ORDERS = ("order.js", "order.css", "icon.svg")
 _NAME = re.compile(r"([a-z]+)\.([0-9a-f]{12})\.(css|js|svg)", re.ASCII)
 
 
@@ -24,6 +25,7 @@ def _load() -> dict[str, bytes]:
         "order.js": script,
         "order.css": (_FOLDER / "order.css").read_bytes(),
         "icon.svg": (_FOLDER / "icon.svg").read_bytes(),
+        "reference.css": (_FOLDER / "reference.css").read_bytes(),
     }
 
 
@@ -55,7 +57,7 @@ def find(name: str) -> Response | None:
 
 def service_worker(shell: bytes) -> bytes:
     """The worker with the shell and files that it keeps. Its bytes change with theirs, so browsers fetch it anew."""
-    kept = [url(name) for name in sorted(_CONTENT)]
+    kept = [url(name) for name in sorted(_OF_ORDERS)]
     script = (_FOLDER / "sw.js").read_bytes()
     version = _digest(shell + script + "".join(kept).encode())
     return script.replace(b"__ASSETS__", msgspec.json.encode(kept)).replace(b"__VERSION__", f'"{version}"'.encode())

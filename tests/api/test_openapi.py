@@ -21,6 +21,7 @@ from tests.api.driver import Client
 from tests.servers import ROOT
 
 TABLE = routes.table(65_536)
+WEBHOOKS = get_args(NotificationType)
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document(TABLE, routes.PARAMETERS))
 
 
@@ -116,6 +117,29 @@ def test_only_media_and_types_are_answers() -> None:
 
 async def test_it_is_served(client: Client) -> None:
     assert (await client.get("/openapi.json")).json == DOCUMENT
+
+
+async def test_the_reference_shows_every_operation_type_and_notification(client: Client) -> None:
+    response = await client.get("/docs")
+    page = unescape(response.body.decode())
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    for route in TABLE:
+        assert f"{route.method} {route.pattern}</code>" in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+    assert DOCUMENT["components"]["schemas"].keys() | {f"notify_{name.replace('.', '_')}" for name in WEBHOOKS} <= {
+        *ids
+    }
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(ids)
+    assert "<script" not in page
+
+
+async def test_the_front_page_says_what_this_is(client: Client) -> None:
+    page = (await client.get("/")).body.decode()
+    assert "keeps paid orders from being lost" in page
+    for link in re.findall(r'href="([^"#]+)"', page):
+        assert (await client.get(link)).status == 200
 
 
 # -- problems ----------------------------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ async def test_no_host_of_the_inside_is_connected_to(scenario: Scenario, tmp_pat
             placed = await scenario.post("/v1/orders", scenario.terms(notify_url="https://shop.test/hook"))
             assert placed.status_code == 201, placed.text
             order_no = placed.json()["order_no"]
-            moved = "UPDATE orders SET notify_url = $2 WHERE order_no = $1"
-            await scenario.db.execute(moved, order_no, f"https://{host}:{PORT}/hook")
             await scenario.close(order_no)
+            moved = "UPDATE notifications SET url = $2 WHERE order_no = $1"
+            assert await scenario.db.execute(moved, order_no, f"https://{host}:{PORT}/hook") == 1
         async with Process("worker", env=closed, log=tmp_path / "worker.log"):
             statuses = await eventually(lambda: _last_statuses(scenario))
         assert set(statuses.values()) <= {"address_refused", "bad_url"}

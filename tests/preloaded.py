@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -120,7 +120,8 @@ class _Forked:
 
     def send_signal(self, signum: Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signum)
+            with suppress(ProcessLookupError):  # it has ended, and its keeper is about to report that
+                os.kill(self.pid, signum)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """Forked processes behave as started ones."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from multiprocessing import Pipe
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP, SIGTERM
 
@@ -11,7 +13,7 @@ import pytest
 
 from demo.embedded.child import is_alive
 from demo.service import Service
-from tests.preloaded import ForkedChild, Preloaded
+from tests.preloaded import ForkedChild, Preloaded, Start
 from tests.servers import Process, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
@@ -53,6 +55,19 @@ async def test_killed_fork_is_gone_on_return_even_when_it_is_stopped(tmp_path: P
         assert process.exit_code == -SIGKILL
         assert not is_alive(process.pid)
         process.send(SIGTERM)  # to nobody
+
+
+def test_signal_to_a_fork_whose_end_is_not_reported_yet_reaches_nobody(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    keeper, other_end = Pipe()
+    other_end.send(ended.pid)
+    child = ForkedChild(keeper, Start("worker", (), {}, str(tmp_path / "log")))
+    child.send(SIGKILL)
+    assert child.exit_code is None
+    other_end.recv()
+    other_end.send(SIGKILL)
+    assert child.exit_code == -SIGKILL
 
 
 @pytest.mark.usefixtures("_forked")

@@ -215,7 +215,7 @@ def _open_offline(driver: Driver, *keys: Key) -> Channel:
             return httpx.Response(500)
         return httpx_response(driver.preceding_response(request))
 
-    nobody = Transport(timeout_s=1, carrier=responding(respond))
+    nobody = Transport(timeout_s=20, carrier=responding(respond))
     return open_channel(driver.account(OFFLINE_URL, *keys), nobody)
 
 
@@ -265,7 +265,7 @@ async def running() -> AsyncIterator[Running]:
             proxy = Proxy(url)
             peer = await stack.enter_async_context(serving(proxy.talk))
             proxies[channel] = proxy, peer.url
-        yield Running(far_side, proxies, await stack.enter_async_context(Transport(timeout_s=2.0)), {})
+        yield Running(far_side, proxies, await stack.enter_async_context(Transport(timeout_s=5.0)), {})
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -98,7 +98,7 @@ async def test_an_address_is_sent_encoded_where_http_needs_it() -> None:
     assert [request.target for request in channel.requests] == ["/", "/?a=/b", "/a%20b%20c?d=%0D%0A%C3%A9"]
 
 
-@pytest.mark.parametrize("piece", [b"X: x\r\n", b"x" * 1000], ids=["many trailers", "a long one"])
+@pytest.mark.parametrize("piece", [b"X: x\r\n" * 100, b"x" * 1000], ids=["many trailers", "a long one"])
 async def test_trailers_without_end_are_not_read(piece: bytes) -> None:
     async def talk(_peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

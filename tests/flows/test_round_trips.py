@@ -32,7 +32,7 @@ REDIS_COMMANDS_MAX = 46
 
 OK = http_bytes(WireResponse(200, {}, b"ok"))
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+|DELETE FROM|FOR UPDATE)\b")
-OWN_COMMANDS = frozenset({"info", "type", "client|setinfo", "client|setname", "hello", "select", "ping"})
+OWN_COMMANDS = frozenset({"info", "type", "auth", "client|setinfo", "client|setname", "hello", "select", "ping"})
 """Commands of the counting itself and of opening a connection; no script calls one of them."""
 
 

@@ -69,7 +69,7 @@ async def test_more_calls_than_the_rate_are_seen(scenario: Scenario, monkeypatch
     with monkeypatch.context() as tampering:
         tampering.setattr(scenario.stack, "rate_per_s", 0)
         [seen] = await judged(scenario)
-    assert re.match("I8 bounded load: [12] calls within one second, 0 allowed m-sandbox", seen)
+    assert re.match("I8 bounded load: [0-9]+ calls within one second, 0 allowed m-sandbox", seen)
 
 
 async def judged(scenario: Scenario, tampering: str = "") -> list[str]:

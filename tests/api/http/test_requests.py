@@ -118,6 +118,7 @@ async def test_one_pause_of_the_loop_is_no_lag_yet_and_several_are() -> None:
     lag.end()
 
 
+@pytest.mark.usefixtures("measured_lag")
 async def test_the_lag_of_the_application_is_measured(client: Client) -> None:
     lag = client.app._lag
     lag.seconds = 8.0

@@ -72,7 +72,7 @@ async def test_cut_answer_breaks_in_mid_body(http: httpx.AsyncClient, url: str) 
 
 async def test_hanging_answer_outlasts_the_client(http: httpx.AsyncClient, url: str) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        await http.get(f"{url}/hang/60", timeout=0.05)
+        await http.get(f"{url}/hang/60", timeout=httpx.Timeout(60, read=0.05))
 
 
 async def test_hanging_answer_ends_without_a_whole_one(http: httpx.AsyncClient, url: str) -> None:

@@ -1,0 +1,19 @@
+"""QR codes of the order page."""
+
+import pytest
+
+from api.pages.qr import svg
+
+
+def test_a_code_is_an_inline_picture_without_script_or_style() -> None:
+    drawn = svg("weixin://wxpay/bizpayurl?pr=abcdefg", "Scan & pay")
+    assert drawn.startswith("<svg")
+    assert drawn.endswith("</svg>")
+    assert "<title>Scan &amp; pay</title>" in drawn
+    assert "style" not in drawn
+    assert "<script" not in drawn
+
+
+def test_a_text_that_no_code_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="Data too large"):
+        svg("x" * 2332, "too long")

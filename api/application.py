@@ -17,7 +17,7 @@ from api.http.asgi import App
 from api.http.auth import LAST_USED_S, ApiKeys
 from api.http.event_stream import OpenStreams
 from api.http.request import BODY_TIMEOUT_S, LoopLag
-from api.limits import Guesses, RefreshLimits
+from api.limits import Guesses, RefreshLimits, StartLimits
 from api.pages.reference import reference
 from api.refreshes import Refreshes
 from channels.kit.single_flight import SingleFlight
@@ -52,6 +52,7 @@ async def open_application(
     context = Context(
         resources=resources,
         limits=RefreshLimits(),
+        starts=StartLimits(),
         guesses=Guesses(),
         streams=streams or OpenStreams(),
         refreshes=Refreshes(resources),

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from api.http.event_stream import OpenStreams
-from api.limits import Guesses, RefreshLimits
+from api.limits import Guesses, RefreshLimits, StartLimits
 from api.refreshes import Refreshes
 from channels.kit.single_flight import SingleFlight
 from runtime.resources import Resources
@@ -23,6 +23,7 @@ class Context:
 
     resources: Resources
     limits: RefreshLimits
+    starts: StartLimits
     guesses: Guesses
     streams: OpenStreams
     refreshes: Refreshes

@@ -27,6 +27,9 @@ class Rule(msgspec.Struct, frozen=True):
 
 PER_ORDER = (Rule(1, 3.0), Rule(10, 60.0))
 PER_ADDRESS = (Rule(60, 60.0),)
+STARTS_PER_ORDER = (Rule(5, 10.0), Rule(20, 600.0))
+STARTS_PER_ADDRESS = (Rule(30, 60.0), Rule(200, 3600.0))
+"""Payments that buyers start on pages: a second click is no mistake, a hundredth is no buyer's."""
 
 
 class Window:
@@ -56,6 +59,24 @@ class Window:
         self._taken.move_to_end(key)
         if len(self._taken) > self._keys_max:
             self._taken.popitem(last=False)
+
+
+class StartLimits:
+    """The limits of payments that buyers start: each costs calls of a channel."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._orders = Window(STARTS_PER_ORDER)
+        self._addresses = Window(STARTS_PER_ADDRESS)
+
+    def take(self, order_no: str, address: str) -> bool:
+        """Count one; False, and nothing is counted, when it is too many for the order or the address."""
+        now = self._clock()
+        if self._orders.wait_s(order_no, now) > 0 or self._addresses.wait_s(address, now) > 0:
+            return False
+        self._orders.take(order_no, now)
+        self._addresses.take(address, now)
+        return True
 
 
 class RefreshLimits:

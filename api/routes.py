@@ -102,6 +102,8 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: _EVENTS}, (NotFound, TooManyRequests)),
         Route("POST", "/o/{token}/refresh", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.refresh),
               "Ask the channel now, for a buyer", {200: PageStatus, 303: _SEE_OTHER}, (NotFound, TooManyRequests)),
+        Route("POST", "/o/{token}/pay", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.pay),
+              "Start or renew a payment, for a buyer", {303: _SEE_OTHER, 404: _PAGE, 429: _PAGE}),
 
         # -- operators
         Route("GET", "/healthz", _ANYONE, plain(ops.healthz), "Is the process alive",

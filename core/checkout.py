@@ -26,12 +26,14 @@ class CheckoutRules(msgspec.Struct, frozen=True, kw_only=True):
     `renews`: another creation under the same number, with identical terms, gives a fresh checkout.
     `exists_once_created`: creation makes the payment there, so that a *missing* after the checkout's end is definite.
     `payer_fields`: method → the field of `Payer` that it needs. Its checkout belongs to that payer alone.
+    `currency`: the only one that it takes; empty: it takes others too.
     """
 
     needs_capture: bool = False
     renews: bool = False
     exists_once_created: bool = False
     payer_fields: Mapping[str, str] = MappingProxyType({})
+    currency: str = ""
 
     def payer_of(self, method: str, payer: Payer) -> Payer:
         """The part of the payer that the checkout of this method belongs to. Nothing else is kept."""

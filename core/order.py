@@ -126,7 +126,11 @@ class Checkout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """An order to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay."""
+    """An order to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay.
+
+    `accounts` are those among which the buyer may choose on the order's page; None: those that it has payments at.
+    `payer` is kept for that page until the order is paid or closed.
+    """
 
     order_no: str
     amount: int
@@ -144,6 +148,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     notify_url: str | None = None
     return_url: str | None = None
     metadata: dict[str, str] = {}
+    accounts: tuple[str, ...] | None = None
+    payer: Payer | None = None
 
     def __post_init__(self) -> None:
         in_utc(self)
@@ -158,8 +164,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             IllegalMove: `status` may not follow the present one.
         """
-        _check_move("order", self.status, changes.get("status", self.status), ORDER_MOVES)
-        return replace(self, version=self.version + 1, **changes)
+        status = changes.get("status", self.status)
+        _check_move("order", self.status, status, ORDER_MOVES)
+        payer = None if status in (OrderStatus.PAID, OrderStatus.CLOSED) else self.payer
+        return replace(self, version=self.version + 1, payer=payer, **changes)
 
 
 PAYABLE_MAX = timedelta(days=3650)

@@ -35,6 +35,7 @@ from core.order import OrderState, Origin, PaymentKey
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.checkout import create_checkout, renew_checkout
+from flows.choice import check_choice
 from flows.close import close_payment
 from flows.commit import commit_decision, commit_new
 from runtime.accounts import Account
@@ -69,15 +70,21 @@ class Placed(Struct, frozen=True, kw_only=True):
 
 
 async def place_order(
-    resources: Resources, order: OrderTerms, payment: PaymentRequest | None, *, expires_in_s: float | None
+    resources: Resources,
+    order: OrderTerms,
+    payment: PaymentRequest | None,
+    *,
+    expires_in_s: float | None,
+    payer: Payer = NO_PAYER,
 ) -> Placed:
-    """Place the order, or find it: the order number is the idempotency key.
+    """Place the order, or find it: the order number is the idempotency key. `payer` is the one of the order's page.
 
     Raises:
         OrderConflict: there is an order with this number and other terms.
         InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
         PaymentUnclear: the checkout of the order's payment has ended, and there is no other one yet.
     """
+    await check_choice(resources, order.accounts or (), order.currency)
     account = None if payment is None else await resources.accounts.get_enabled(payment.account)
     now = resources.clock.of_postgres() or await find_now(resources.db)
     terms = None if payment is None or account is None else _terms(payment, account, now)
@@ -87,7 +94,7 @@ async def place_order(
     page_token = token_urlsafe(16)
 
     def decide(state: OrderState | None) -> Decision:
-        return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token)
+        return place(order, terms, state, rules, now=now, expires_at=expires_at, page_token=page_token, payer=payer)
 
     committed = await commit_new(resources, order.order_no, decide)
     outcome, state = committed.decision.outcome, committed.state_after

@@ -33,6 +33,7 @@ from api.http.request import (
     Waiting,
     check_host,
     client_address,
+    client_ip,
     query_string,
     read_headers,
 )
@@ -196,12 +197,14 @@ class App(Generic[C]):
     async def _handle(self, exchange: Exchange, match: _Match[C], address: str) -> Reply:
         route, bytes_max = match.route, match.route.endpoint.body_bytes_max
         key = await self.keys.admit(exchange.headers, route.scope) if route.scope is not None else None
+        is_of_buyer = route.auth is Auth.PAGE_TOKEN
         request = Request(
             method=exchange.method,
             params=match.params,
             query=query_string(exchange.scope),
             headers=exchange.headers,
             address=address,
+            client_ip=client_ip(exchange.scope, exchange.headers, self._hops) if is_of_buyer else "",
             # A body that the route does not take stays unread, and the connection is closed after the response.
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
         )

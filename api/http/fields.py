@@ -65,13 +65,33 @@ def read_query(request: Request, type_: type[T]) -> T:
     Raises:
         InvalidRequest: says what is wrong and where.
     """
+    return _read_pairs(request.query, type_, "the query string")
+
+
+def read_form(request: Request, type_: type[T]) -> T:
+    """The body of an HTML form as `type_`; every field at most once.
+
+    Raises:
+        UnsupportedBody: it does not say that it is a form.
+        InvalidRequest: says what is wrong and where.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise UnsupportedBody("send a form")
+    try:
+        text = request.body.decode("ascii")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the form cannot be read") from None
+    return _read_pairs(text, type_, "the form")
+
+
+def _read_pairs(text: str, type_: type[T], name: str) -> T:
     try:
         pairs = parse_qsl(
-            request.query, keep_blank_values=True, strict_parsing=bool(request.query), errors="strict",
-            max_num_fields=QUERY_FIELDS_MAX,
-        )  # fmt: skip
+            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=QUERY_FIELDS_MAX
+        )
     except ValueError:
-        raise InvalidRequest("the query string cannot be read") from None
+        raise InvalidRequest(f"{name} cannot be read") from None
     fields = _object(pairs)
     _check_text(fields)
     return _as_type(fields, type_, strict=False)

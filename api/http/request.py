@@ -37,13 +37,17 @@ _HOST = re.compile(r"[0-9A-Za-z._~%:\[\]\-]{1,255}", re.ASCII)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. Header names are lower-case; a header sent twice is joined with a comma, as HTTP has it."""
+    """One request. Header names are lower-case; a header sent twice is joined with a comma, as HTTP has it.
+
+    `address` is what it counts for, `client_ip` the whole address of the client; empty: it is not known.
+    """
 
     method: str
     params: Mapping[str, str]
     query: str
     headers: Mapping[str, str]
     address: str
+    client_ip: str = ""
     body: bytes = b""
 
 
@@ -145,11 +149,22 @@ def client_address(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
 
     An IPv6 address counts as its /64, which is what one customer is given.
     """
+    forwarded, peer = _sources(scope, headers, hops)
+    return network_of(forwarded) or network_of(peer) or peer
+
+
+def client_ip(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
+    """The same address whole, for a channel that compares it with the buyer's; empty when there is none."""
+    addresses = map(ip_of, _sources(scope, headers, hops))
+    return next((str(address) for address in addresses if address is not None), "")
+
+
+def _sources(scope: Scope, headers: Mapping[str, str], hops: int) -> tuple[str, str]:
+    """What the trusted proxies say of the client, and the peer."""
     client = scope.get("client")
     peer = client[0] if client else ""
     entries = [entry.strip() for entry in headers.get("x-forwarded-for", "").split(",") if entry.strip()]
-    forwarded = entries[max(0, len(entries) - hops)] if hops and entries else peer
-    return network_of(forwarded) or network_of(peer) or peer
+    return entries[max(0, len(entries) - hops)] if hops and entries else peer, peer
 
 
 def query_string(scope: Scope) -> str:
@@ -171,16 +186,21 @@ def query_string(scope: Scope) -> str:
 @lru_cache(maxsize=4096)
 def network_of(text: str) -> str:
     """The address without port, brackets and zone, an IPv6 one as its /64; empty when it is none."""
+    address = ip_of(text)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return "" if address is None else str(address)
+
+
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """The address in a text such as `[2001:db8::1]:443`; one of IPv4 that is written as IPv6 is of IPv4."""
     bare = text.removeprefix("[").split("]")[0].split("%")[0]
     bare = bare.split(":")[0] if bare.count(":") == 1 else bare
     try:
         address: IPv4Address | IPv6Address = ip_address(bare)
     except ValueError:
-        return ""
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 class Shares:

@@ -21,6 +21,7 @@ from api.http.request import Request
 from api.http.response import HTML, EventStream, Response, json_response, see_other
 from api.pages import assets
 from api.pages import html as page_html
+from api.pages import pay as paying
 from api.pages.status import view_status
 from api.pages.texts import choose
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, TooManyRequests
@@ -66,8 +67,9 @@ async def show(context: Context, request: Request) -> Response:
         return _html(
             page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
         )
-    wait_s = _retry_after_s(context, state)
-    return _html(page_html.render(page_html.page_of(state, lang=lang, requested_lang=requested, retry_after_s=wait_s)))
+    wait_s, pay_view = _retry_after_s(context, state), await paying.view_pay(context, request, state)
+    page = page_html.page_of(state, lang=lang, requested_lang=requested, retry_after_s=wait_s, pay=pay_view)
+    return _html(page_html.render(page))
 
 
 async def come_from_channel(context: Context, request: Request) -> Response:
@@ -81,6 +83,22 @@ async def come_from_channel(context: Context, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
         log.warning("return_not_asked", error=type(error).__name__)
     return _to_page(request)
+
+
+async def pay(context: Context, request: Request) -> Response:
+    """Start or renew a payment by the buyer's own click, then show the page with it, or with why there is none."""
+    try:
+        state = await _find(context, request)
+        _check_origin(context, request)
+    except NotFound:
+        return _html(page_html.missing(*_language(request)), 404)
+    except TooManyRequests:
+        return _html(page_html.missing(*_language(request)), 429, ("retry-after", "5"))
+    except InvalidRequest:
+        return _to_page(request, "error=origin")
+    except DatabaseUnavailable:
+        return _to_page(request, "error=unclear")
+    return _to_page(request, await paying.start(context, request, state))
 
 
 async def show_shell(_context: Context, request: Request) -> Response:
@@ -193,7 +211,7 @@ def _retry_after_s(context: Context, state: OrderState) -> int:
 
 
 def _check_origin(context: Context, request: Request) -> None:
-    """Check that no other site sent the refresh. There is no cookie, so this only supports the token.
+    """Check that no other site sent the form. There is no cookie, so this only supports the token.
 
     `Origin: null` is what our own form sends under `no-referrer`, in browsers that do not know `Sec-Fetch-Site`.
 
@@ -208,7 +226,7 @@ def _check_origin(context: Context, request: Request) -> None:
         origin = request.headers.get("origin", "null")
         is_ours = origin == "null" or urlsplit(origin).netloc in ours
     if not is_ours:
-        raise InvalidRequest("a refresh is only taken from the order's own page")
+        raise InvalidRequest("this is only taken from the order's own page")
 
 
 def _language(request: Request) -> tuple[str, str]:
@@ -218,10 +236,11 @@ def _language(request: Request) -> tuple[str, str]:
     return choose(requested, request.headers.get("accept-language", "")), requested
 
 
-def _to_page(request: Request) -> Response:
-    """Tokens are plain characters, so this cannot lead elsewhere; only our own parameter is carried on."""
+def _to_page(request: Request, query: str = "") -> Response:
+    """Tokens are plain characters, so this cannot lead elsewhere; only our own parameters are carried on."""
     _, requested = _language(request)
-    return see_other(f"/o/{request.params['token']}" + (f"?lang={requested}" if requested else ""))
+    queries = "&".join(filter(None, (f"lang={requested}" if requested else "", query)))
+    return see_other(f"/o/{request.params['token']}" + (f"?{queries}" if queries else ""))
 
 
 def _html(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Response:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 from api.pages import assets
+from api.pages.pay import PayView
+from api.pages.pay_html import draw_pay
 from api.pages.texts import TEXTS, other
 from core.money import decimal_text
 from core.order import OrderState, PublicStatus, public_status
@@ -35,6 +37,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: int = 0
     is_final: bool = False
     is_test: bool = False
+    pay: PayView | None = None
 
 
 def amount_text(state: OrderState) -> str:
@@ -42,7 +45,9 @@ def amount_text(state: OrderState) -> str:
     return f"{decimal_text(state.order.amount, state.order.currency)} {state.order.currency}"
 
 
-def page_of(state: OrderState, *, lang: str, requested_lang: str, retry_after_s: int) -> Page:
+def page_of(
+    state: OrderState, *, lang: str, requested_lang: str, retry_after_s: int, pay: PayView | None = None
+) -> Page:
     order, status = state.order, public_status(state.order, state.payments, state.disputes)
     return Page(
         lang=lang,
@@ -58,6 +63,7 @@ def page_of(state: OrderState, *, lang: str, requested_lang: str, retry_after_s:
         retry_after_s=retry_after_s,
         is_final=status.is_definite,
         is_test=state.live is False,
+        pay=pay,
     )
 
 
@@ -94,6 +100,7 @@ data-version="{page.version}" data-retry-after="{page.retry_after_s}">
 <p id="note">{escape(texts[page.status + "_note"])}</p>
 <p id="when">{_time(page.paid_at)}</p>
 </div>
+{draw_pay(page.pay, page.token, page.lang, suffix)}
 <p id="net" role="status" aria-live="polite"></p>
 {_refresh_form(page, suffix, texts["check"])}
 {_back_link(page, texts["back"])}

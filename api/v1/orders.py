@@ -19,6 +19,7 @@ from api.v1.schemas import (
     Timeline,
     TimelineView,
     WatchInput,
+    check_accounts,
     check_client_ip,
     check_currency,
     check_payable_until,
@@ -41,6 +42,7 @@ from storage.postgres.orders import find_state, list_orders, timeline
 async def place(context: Context, _request: Request, body: OrderInput) -> Response:
     nets = context.resources.settings.allowed_nets()
     check_currency(body.currency)
+    check_accounts(body.accounts, body.account)
     check_url("return_url", body.return_url, https_only=False)
     if body.notify_url is not None:
         check_url("notify_url", body.notify_url, https_only=not nets)
@@ -53,8 +55,15 @@ async def place(context: Context, _request: Request, body: OrderInput) -> Respon
         notify_url=body.notify_url,
         return_url=body.return_url,
         metadata=body.metadata,
+        accounts=body.accounts,
     )
-    placed = await place_order(context.resources, terms, _first_payment(context, body), expires_in_s=body.expires_in_s)
+    placed = await place_order(
+        context.resources,
+        terms,
+        _first_payment(context, body),
+        expires_in_s=body.expires_in_s,
+        payer=_page_payer(body),
+    )
     return _order_response(context, placed.state, 201 if placed.outcome is Outcome.PLACED else 200)
 
 
@@ -131,8 +140,10 @@ def _order_no(request: Request) -> str:
 
 def _first_payment(context: Context, body: OrderInput) -> PaymentRequest | None:
     if body.account is None:
-        if body.watch is not None or body.payer is not None or body.method:
-            raise InvalidRequest("account is missing: method, payer and watch belong to a payment")
+        if body.watch is not None or body.method:
+            raise InvalidRequest("account is missing: method and watch belong to a payment")
+        if body.payer is not None and body.accounts is None:
+            raise InvalidRequest("account is missing: payer belongs to a payment, or to a choice of accounts")
         return None
     return _payment(context, body.account, body.method, body.payer, body.watch)
 
@@ -143,6 +154,11 @@ def _payment(
     check_client_ip(payer)
     check_payable_until(watch, context.resources.clock.now())
     return PaymentRequest(account=account, method=method, payer=_payer(payer), watch=_watch(watch))
+
+
+def _page_payer(body: OrderInput) -> Payer:
+    """The part of the payer that payments started on the page need. The address there is that of its own request."""
+    return NO_PAYER if body.payer is None or body.accounts is None else Payer(openid=body.payer.openid)
 
 
 def _payer(body: PayerInput | None) -> Payer:

@@ -32,6 +32,7 @@ from core.order import (
     RefundReason,
     RefundStatus,
 )
+from core.paying import ACCOUNTS_MAX
 
 EXPIRES_MIN_S = 1
 EXPIRES_MAX_S = 30 * 86_400
@@ -111,7 +112,11 @@ class PaymentInput(_Input, frozen=True, kw_only=True):
 
 
 class OrderInput(_Input, frozen=True, kw_only=True):
-    """An order to place. `order_no` is the idempotency key; without `account` no payment is started yet."""
+    """An order to place. `order_no` is the idempotency key; without `account` no payment is started yet.
+
+    `accounts` are those among which the buyer may choose on the order's page; `account` is one of them, if there are
+    both. With `accounts`, `payer.openid` is kept with the order until it is paid or closed, and never logged.
+    """
 
     order_no: OrderNo
     amount: Amount
@@ -119,6 +124,7 @@ class OrderInput(_Input, frozen=True, kw_only=True):
     subject: Subject
     account: AccountName | None = None
     method: Method = ""
+    accounts: Annotated[tuple[AccountName, ...], Meta(min_length=1, max_length=ACCOUNTS_MAX)] | None = None
     expires_in_s: Annotated[float, Meta(ge=EXPIRES_MIN_S, le=EXPIRES_MAX_S)] | None = None
     notify_url: Url | None = None
     return_url: Url | None = None
@@ -255,6 +261,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     notify_url: str | None
     return_url: str | None
     metadata: dict[str, str]
+    accounts: Sequence[str] | None
     payments: Sequence[PaymentView]
     refunds: Sequence[RefundView]
     disputes: Sequence[DisputeView]
@@ -326,6 +333,20 @@ def check_url(name: str, url: str | None, *, https_only: bool) -> None:
         raise InvalidRequest(f"{name} is not an address")
     if https_only and not url.startswith("https:"):
         raise InvalidRequest(f"{name} must be https")
+
+
+def check_accounts(accounts: Sequence[str] | None, account: str | None) -> None:
+    """Check that no account is named twice, and that the first payment's is among them.
+
+    Raises:
+        InvalidRequest: names the field.
+    """
+    if accounts is None:
+        return
+    if len(set(accounts)) != len(accounts):
+        raise InvalidRequest("accounts: each is named once")
+    if account is not None and account not in accounts:
+        raise InvalidRequest("account is none of accounts")
 
 
 def check_currency(currency: str) -> None:

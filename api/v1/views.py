@@ -27,6 +27,7 @@ def view_order(state: OrderState, public_url: str) -> OrderView:
         notify_url=order.notify_url,
         return_url=order.return_url,
         metadata=order.metadata,
+        accounts=order.accounts,
         payments=[_view_payment(payment) for payment in state.payments],
         refunds=[_view_refund(refund) for refund in state.refunds],
         disputes=[_view_dispute(dispute, state) for dispute in state.disputes],

@@ -91,7 +91,7 @@ class Alipay:
     longest_window: timedelta | None = TRADE_LIVES_MAX
     statement_zone: tzinfo = ZONE
     statement_format = "the trade details (业务明细), in the zip that Alipay gives or as the CSV out of it"
-    checkouts = CheckoutRules(renews=True)
+    checkouts = CheckoutRules(renews=True, currency=CURRENCY)
 
     def __init__(
         self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None

@@ -96,7 +96,10 @@ class WechatPay:
     statement_zone: tzinfo = wechatpay_bill.ZONE
     statement_format = "the trade bill (交易账单) of bill_type ALL, SUCCESS or REFUND, as CSV or in gzip"
     checkouts = CheckoutRules(
-        renews=True, exists_once_created=True, payer_fields={"h5": "client_ip", "jsapi": "openid"}
+        renews=True,
+        exists_once_created=True,
+        payer_fields={"h5": "client_ip", "jsapi": "openid"},
+        currency=CURRENCY,
     )
 
     def __init__(

@@ -20,7 +20,7 @@ def on_erase(state: OrderState, by_name: str) -> Decision:
         return Decision(outcome=Outcome.NOT_ERASABLE)
     order = state.order
     payments = tuple(map(_erased, filter(_has_personal, state.payments)))
-    if not (order.subject or order.metadata or order.return_url or payments):
+    if not (order.subject or order.metadata or order.return_url or order.payer or payments):
         return Decision(outcome=Outcome.NOTHING_NEW)
     change = Change(
         order=order.next_version(subject="", metadata={}, return_url=None),

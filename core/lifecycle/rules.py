@@ -66,6 +66,7 @@ class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
     notify_url: str | None = None
     return_url: str | None = None
     metadata: dict[str, str] = {}
+    accounts: tuple[str, ...] | None = None
 
 
 class PaymentTerms(msgspec.Struct, frozen=True, kw_only=True):

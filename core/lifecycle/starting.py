@@ -36,8 +36,12 @@ def place(
     now: datetime,
     expires_at: datetime,
     page_token: str,
+    payer: Payer = NO_PAYER,
 ) -> Decision:
-    """Insert the order with its first payment and their pending rows: armed before the channel is called."""
+    """Insert the order with its first payment and their pending rows: armed before the channel is called.
+
+    `payer` is the one that the buyer's own payments, started on the order's page, may need.
+    """
     if existing is not None:
         return Decision(outcome=Outcome.OTHER_TERMS if other_terms(existing, terms, payment) else Outcome.SAME)
     order = Order(
@@ -48,6 +52,7 @@ def place(
         created_at=now,
         expires_at=expires_at,
         handed_off_at=now if payment is not None and payment.origin is Origin.WATCHED else None,
+        payer=None if payer == NO_PAYER else payer,
     )
     deadline = Arm(
         key=deadline_key(order.order_no),

@@ -37,6 +37,7 @@ ALL = [
     "0025_duties.sql",
     "0027_cases_by_time.sql",
     "0028_kept_plans.sql",
+    "0029_pay_choice.sql",
 ]
 
 

@@ -1,0 +1,41 @@
+"""The accounts that a buyer may choose on an order's page: checked when the order is placed, and read for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core import paying
+from core.errors import InvalidRequest, UnknownAccount
+from core.order import OrderState
+from core.paying import Device, Way
+from runtime.resources import Resources
+
+
+async def check_choice(resources: Resources, names: Sequence[str], currency: str) -> None:
+    """Check that each of these accounts can take the order's money, all of them in one world.
+
+    Raises:
+        UnknownAccount: one is not known, or switched off.
+        InvalidRequest: one takes another currency only, or some move real money and others do not.
+    """
+    accounts = [await resources.accounts.get_enabled(name) for name in names]
+    for account in accounts:
+        if account.channel.checkouts.currency not in ("", currency):
+            taken = account.channel.checkouts.currency
+            raise InvalidRequest(f"accounts: {account.config.name} takes {taken} only, and the order is in {currency}")
+    if len({account.config.live for account in accounts}) > 1:
+        raise InvalidRequest("accounts: some of them move real money, and others test money")
+
+
+async def ways_to_pay(resources: Resources, state: OrderState, device: Device) -> tuple[Way, ...]:
+    """Ways by which the buyer may pay now; none when the order is over, or money has come for it."""
+    if not paying.can_start(state):
+        return ()
+    found = []
+    for name in paying.choice(state):
+        try:
+            account = await resources.accounts.get_enabled(name)
+        except UnknownAccount:  # switched off or removed since the order was placed
+            continue
+        found.append((name, account.config.channel))
+    return paying.ways(found, device, has_openid=paying.openid_of(state) is not None)

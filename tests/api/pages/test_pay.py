@@ -1,0 +1,327 @@
+"""Paying from the order's page: what it offers, and the buyer's click, which strangers with a token can send too."""
+
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from api.context import Context
+from api.http.asgi import App
+from api.limits import STARTS_PER_ORDER
+from core.account import AccountConfig
+from runtime.resources import Resources
+from storage.postgres.accounts import put_account
+from storage.sealing import Sealer
+from tests.api.conftest import MASTER_KEYS, MERCHANT_ID, SECRET, Channel, open_elsewhere, terms, token_of
+from tests.api.driver import Client, Response
+
+DESK = "Mozilla/5.0 (X11; Linux x86_64) Chrome/120"
+PHONE = "Mozilla/5.0 (Linux; Android 14) Chrome/120 Mobile"
+WECHAT = "Mozilla/5.0 (Linux; Android 14) Mobile MicroMessenger/8.0.50"
+
+
+@pytest.fixture
+async def both(resources: Resources, channel: Channel) -> tuple[str, str]:
+    """Accounts at WeChat Pay and Alipay."""
+    await open_elsewhere(resources, channel, "wechatpay", "wechat-shop")
+    await open_elsewhere(resources, channel, "alipay", "alipay-shop")
+    return "wechat-shop", "alipay-shop"
+
+
+async def place(client: Client, **more: Any) -> dict[str, Any]:
+    response = await client.post("/v1/orders", terms(**more))
+    assert response.status == 201, response.body
+    order: dict[str, Any] = response.json
+    return order
+
+
+async def pay(buyer: Client, order: dict[str, Any], account: str, method: str, **headers: str) -> Response:
+    """Press the button of a way, and follow to the page."""
+    answer = await post(buyer, order, urlencode({"account": account, "method": method}).encode(), **headers)
+    assert answer.status == 303, answer.body
+    return await buyer.get(answer.headers["location"], user_agent=headers.get("user_agent", DESK))
+
+
+async def post(buyer: Client, order: dict[str, Any], body: bytes, **headers: str) -> Response:
+    named = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin", "user-agent": DESK}
+    named |= {name.replace("_", "-"): text for name, text in headers.items()}
+    return await buyer.call("POST", f"/o/{token_of(order)}/pay", body=body, headers=named)
+
+
+def section(page: Response) -> str:
+    found = re.search(r'<section id="pay".*?</section>', page.body.decode(), re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def buttons(page: Response) -> list[tuple[str, str]]:
+    return re.findall(
+        r'name="account" value="([^"]+)"><button type="submit" name="method" value="([^"]+)"', section(page)
+    )
+
+
+def error(page: Response) -> str:
+    found = re.search(r'id="pay-error" role="alert">(.*?)<', section(page))
+    return found[1] if found else ""
+
+
+async def payments(client: Client, order: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await client.get(f"/v1/orders/{order['order_no']}")).json["payments"]
+    return found
+
+
+# -- the choice --------------------------------------------------------------------------------------------------------
+
+
+async def test_accounts_that_the_buyer_may_choose_are_terms_of_the_order(client: Client, both: tuple[str, str]) -> None:
+    body = terms(accounts=list(both))
+    placed = (await client.post("/v1/orders", body)).json
+    assert (placed["accounts"], placed["payments"]) == (list(both), [])
+    assert (await client.post("/v1/orders", body)).status == 200
+    other = await client.post("/v1/orders", body | {"accounts": ["wechat-shop"]})
+    assert (other.status, other.json["detail"].split(": ")[-1]) == (409, "accounts")
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"accounts": []}, 400),
+        ({"accounts": ["wechat-shop"] * 2}, 400),
+        ({"accounts": [f"account-{i}" for i in range(11)]}, 400),
+        ({"accounts": ["No Name"]}, 400),
+        ({"accounts": ["nobody"]}, 404),
+        ({"accounts": ["wechat-shop"], "currency": "EUR"}, 400),
+        ({"accounts": ["wechat-shop"], "account": "alipay-shop"}, 400),
+        ({"accounts": ["wechat-shop"], "method": "native"}, 400),
+        ({"payer": {"openid": "o-1"}}, 400),
+    ],
+)
+async def test_a_choice_that_cannot_be_paid_is_refused_when_placed(
+    client: Client, both: tuple[str, str], more: dict[str, Any], status: int
+) -> None:
+    response = await client.post("/v1/orders", terms(**more))
+    assert response.status == status, response.body
+
+
+async def test_a_choice_is_of_one_world(client: Client, account: str, channel: Channel, resources: Resources) -> None:
+    credentials = {"merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
+    real = AccountConfig(
+        name="real", channel="sandbox", base_url=channel.url, credentials=credentials, live=True, custom_host=True
+    )
+    await put_account(resources.db, Sealer.from_setting(MASTER_KEYS), real)
+    assert (await client.post("/v1/orders", terms(accounts=["real"]))).status == 201
+    response = await client.post("/v1/orders", terms(accounts=[account, "real"]))
+    assert (response.status, "real money" in response.json["detail"]) == (400, True)
+
+
+# -- what the page offers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "first"),
+    [
+        (DESK, [("wechat-shop", "native"), ("alipay-shop", "precreate"), ("alipay-shop", "page")]),
+        (PHONE, [("wechat-shop", "h5"), ("alipay-shop", "wap")]),
+        (WECHAT, [("wechat-shop", "jsapi")]),
+    ],
+)
+async def test_the_page_offers_what_suits_the_device_first_and_nothing_is_out_of_reach(
+    client: Client, buyer: Client, both: tuple[str, str], device: str, first: list[tuple[str, str]]
+) -> None:
+    order = await place(client, accounts=list(both), payer={"openid": "o-1"})
+    page = await buyer.get(f"/o/{token_of(order)}", user_agent=device)
+    offered = buttons(page)
+    assert offered[: len(first)] == first
+    assert len(offered) == 6
+    assert ("open this page in your browser" in section(page)) is (device == WECHAT)
+
+
+async def test_an_order_without_a_choice_offers_its_own_account(client: Client, buyer: Client, account: str) -> None:
+    order = await place(client, account=account)
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert buttons(page) == [("main", "page")]
+    value = order["payments"][0]["checkout"]["value"]
+    assert f'<a id="pay-link" href="{value}" referrerpolicy="no-referrer">' in section(page)
+
+
+async def test_a_watched_payment_is_not_offered_again(client: Client, buyer: Client, account: str) -> None:
+    order = await place(client, account=account, watch={"out_trade_no": "elsewhere-000001"})
+    assert section(await buyer.get(f"/o/{token_of(order)}")) == '<section id="pay" hidden></section>'
+
+
+# -- the click ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_buyer_pays_by_a_code_from_the_page_alone(
+    client: Client, buyer: Client, both: tuple[str, str], channel: Channel
+) -> None:
+    order = await place(client, accounts=list(both))
+    page = await pay(buyer, order, "wechat-shop", "native")
+    [payment] = await payments(client, order)
+    assert (payment["account"], payment["method"]) == ("wechat-shop", "native")
+    assert f'data-value="{payment["checkout"]["value"]}"' in section(page)
+    assert "<svg" in section(page)
+    await channel.pay(payment["out_trade_no"])
+    await buyer.get(f"/o/{token_of(order)}/return")
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert (">Paid</h1>" in page.body.decode(), section(page)) == (True, '<section id="pay" hidden></section>')
+
+
+async def test_the_link_of_wechat_alone_shows_where_it_stands(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, accounts=list(both))
+    page = await pay(buyer, order, "wechat-shop", "h5", user_agent=PHONE)
+    assert section(page).count('referrerpolicy="origin"') == 1
+    page = await pay(buyer, order, "alipay-shop", "wap", user_agent=PHONE)
+    assert 'referrerpolicy="origin"' not in section(page)
+    assert 'id="pay-once"' in section(page)
+
+
+async def test_a_second_click_uses_the_first_payment(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    order = await place(client, accounts=list(both))
+    for _ in range(2):
+        await pay(buyer, order, "wechat-shop", "native")
+    assert len(await payments(client, order)) == 1
+
+
+async def test_a_payment_without_a_method_is_the_one_of_its_channels_first(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, account="wechat-shop")
+    page = await pay(buyer, order, "wechat-shop", "native")
+    [payment] = await payments(client, order)
+    assert f'data-value="{payment["checkout"]["value"]}"' in section(page)
+
+
+async def test_the_page_shows_the_way_that_was_chosen_last(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "wechat-shop", "native")
+    await pay(buyer, order, "alipay-shop", "precreate")
+    page = await pay(buyer, order, "wechat-shop", "native")
+    first = (await payments(client, order))[0]
+    assert f'data-value="{first["checkout"]["value"]}"' in section(page)
+    assert 'id="pay-once"' in section(page)
+
+
+async def test_a_page_that_is_looked_at_starts_nothing(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    order = await place(client, accounts=list(both))
+    address = f"/o/{token_of(order)}?account=wechat-shop&method=native"
+    for target in (address, f"/o/{token_of(order)}/status", f"/o/{token_of(order)}/return"):
+        await buyer.get(target)
+    assert await payments(client, order) == []
+    assert (await buyer.get(f"/o/{token_of(order)}/pay")).status == 405
+
+
+# -- strangers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "text"),
+    [
+        (b"account=wechat-shop&method=native", {"sec_fetch_site": "cross-site"}, "choose on this page"),
+        (b"account=alipay-shop&method=wap", {}, "not offered"),
+        (b"account=wechat-shop&method=micropay", {}, "not offered"),
+        (b"account=wechat-shop&method=jsapi", {}, "not offered"),
+        (b"account=nobody&method=native", {}, "not offered"),
+        (b"account=wechat-shop&method=", {}, "not offered"),
+        (b"account=wechat-shop", {}, "could not be read"),
+        (b"account=wechat-shop&account=alipay-shop&method=native", {}, "could not be read"),
+        (b"account=wechat-shop&method=native&amount=1", {}, "could not be read"),
+        (b'{"account":"wechat-shop","method":"native"}', {"content_type": "application/json"}, "could not be read"),
+        (b"\xff\xfe", {}, "could not be read"),
+        (b"", {}, "could not be read"),
+    ],
+)
+async def test_a_click_that_is_none_starts_nothing_and_the_page_says_why(
+    client: Client, buyer: Client, both: tuple[str, str], body: bytes, headers: dict[str, str], text: str
+) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    answer = await post(buyer, order, body, **headers)
+    assert answer.status == 303
+    assert text in error(await buyer.get(answer.headers["location"]))
+    assert await payments(client, order) == []
+
+
+async def test_another_site_cannot_click_in_a_browser_without_fetch_metadata(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    headers = {"content-type": "application/x-www-form-urlencoded", "origin": "https://evil.test"}
+    body = b"account=wechat-shop&method=native"
+    answer = await buyer.call("POST", f"/o/{token_of(order)}/pay", body=body, headers=headers)
+    assert answer.headers["location"].endswith("?error=origin")
+    assert await payments(client, order) == []
+
+
+async def test_a_forged_token_gets_the_page_of_no_order(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    for token in (token_of(order)[:-1] + "~", "x" * 22, "x"):
+        answer = await buyer.call("POST", f"/o/{token}/pay", body=b"account=wechat-shop&method=native")
+        assert (answer.status, b"not valid" in answer.body) == (404, True)
+
+
+async def test_a_flood_of_clicks_reaches_no_channel(
+    app: App[Context], client: Client, buyer: Client, both: tuple[str, str], channel: Channel
+) -> None:
+    app.context.starts._clock = lambda: 1000.0
+    order = await place(client, accounts=["wechat-shop"])
+    pages = [await pay(buyer, order, "wechat-shop", "native") for _ in range(STARTS_PER_ORDER[0].count + 3)]
+    assert [bool(error(page)) for page in pages[-4:]] == [False, True, True, True]
+    asked = channel.simulation.traffic.counters
+    assert (asked["calls_create"], asked["calls_query"]) == (1, STARTS_PER_ORDER[0].count - 1)
+    other = await place(client, accounts=["wechat-shop"])
+    assert error(await pay(buyer, other, "wechat-shop", "native")) == ""
+
+
+async def test_one_address_cannot_flood_many_orders(
+    app: App[Context], client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    app.context.starts._clock = lambda: 1000.0
+    order = await place(client, accounts=["wechat-shop"])
+    while app.context.starts.take("another", buyer.address) or app.context.starts.take(
+        order["order_no"] + "x", buyer.address
+    ):
+        app.context.starts._orders = type(app.context.starts._orders)(STARTS_PER_ORDER)
+    assert "Too many" in error(await pay(buyer, order, "wechat-shop", "native"))
+    assert await payments(client, order) == []
+    neighbour = Client(app, address="198.51.100.8")
+    assert error(await pay(neighbour, order, "wechat-shop", "native")) == ""
+
+
+async def test_an_order_that_is_over_takes_no_click(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    await client.post(f"/v1/orders/{order['order_no']}/close")
+    page = await pay(buyer, order, "wechat-shop", "native")
+    assert (">Closed</h1>" in page.body.decode(), section(page)) == (True, '<section id="pay" hidden></section>')
+    assert await payments(client, order) == []
+
+
+async def test_a_channel_that_does_not_answer_is_no_refusal(
+    client: Client, buyer: Client, both: tuple[str, str], channel: Channel
+) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    await channel.faults(down=True)
+    assert "has not answered yet" in error(await pay(buyer, order, "wechat-shop", "native"))
+    await channel.faults(down=False)
+    assert len(await payments(client, order)) == 1
+    assert error(await pay(buyer, order, "wechat-shop", "native")) == ""
+
+
+async def test_a_stranger_cannot_write_onto_the_page(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    order = await place(client, accounts=["wechat-shop"])
+    for query in ("error=pay%20here", "error=<script>", "error=__class__", "account=x&method=y"):
+        assert error(await buyer.get(f"/o/{token_of(order)}?{query}")) == ""
+
+
+# -- the payer ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_payer_goes_when_the_order_ends(client: Client, both: tuple[str, str], resources: Resources) -> None:
+    order = await place(client, accounts=["wechat-shop"], payer={"openid": "o-1", "client_ip": "192.0.2.1"})
+    assert await resources.db.fetchval("SELECT payer::text FROM orders") == '{"openid": "o-1", "client_ip": null}'
+    await client.post(f"/v1/orders/{order['order_no']}/close")
+    assert await resources.db.fetchval("SELECT payer FROM orders") is None

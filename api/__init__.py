@@ -6,7 +6,7 @@
     v1/           handlers for the merchant's backend: JSON
     pages/        handlers for buyers: the order's page, its state and its stream
     callbacks     the handler for channels
-    ops           handlers for operators: health, metrics, OpenAPI, problems
+    ops           handlers for operators: health, metrics, OpenAPI
     context       the objects that handlers share; `limits` and `refreshes` are two of them
     http/         HTTP itself: server, ASGI, requests, responses, problems, OpenAPI. It knows no order
 

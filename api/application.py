@@ -78,7 +78,7 @@ async def open_application(
             keys,
             draining,
             trusted_proxy_hops=settings.trusted_proxy_hops,
-            is_https=settings.public_url.lower().startswith("https://"),
+            public_url=settings.public_url,
             body_timeout_s=body_timeout_s,
             lag=lag,
         )

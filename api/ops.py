@@ -1,4 +1,4 @@
-"""The handlers for operators and their tools: health, readiness, metrics, OpenAPI and the pages of problems."""
+"""The handlers for operators and their tools: health, readiness, metrics and OpenAPI."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import msgspec
 
 from api import store_metrics
 from api.context import Context
-from api.http import metrics, problems
+from api.http import metrics
 from api.http.request import Request
-from api.http.response import Response, html_response, json_response
-from core.errors import DatabaseUnavailable, NotFound, RedisUnavailable
+from api.http.response import Response, json_response
+from core.errors import DatabaseUnavailable, RedisUnavailable
 from core.jobs import Lane
 from runtime.resources import Resources
 from storage.postgres import callbacks
@@ -87,13 +87,6 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
 
 async def describe_api(context: Context, _request: Request) -> Response:
     return Response(body=context.openapi)
-
-
-async def describe_problem(_context: Context, request: Request) -> Response:
-    page = problems.describe(request.params["slug"])
-    if page is None:
-        raise NotFound("no such type of problem")
-    return html_response(page.encode())
 
 
 async def _look_at_stores(resources: Resources) -> tuple[str | None, str | None]:

@@ -7,7 +7,7 @@ from api.context import Context
 from api.http.response import HTML, JSON, TEXT
 from api.http.route import Auth, Media, Route, json_body, plain, query, raw_body
 from api.pages import handlers as pages
-from api.pages import reference
+from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.v1 import orders
 from api.v1.schemas import (
@@ -115,7 +115,8 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("GET", "/", _ANYONE, plain(reference.show_front), "What this is", {200: _PAGE}),
         Route("GET", "/docs", _ANYONE, plain(reference.show_reference), "This description, to read", {200: _PAGE}),
         Route("GET", "/openapi.json", _ANYONE, plain(ops.describe_api), "This description", {200: Media(JSON)}),
-        Route("GET", "/problems/{slug}", _ANYONE, plain(ops.describe_problem), "What a type of problem means",
+        Route("GET", "/problems/{slug}", _ANYONE, plain(problems.show_problem), "What a type of problem means",
               {200: _PAGE}, (NotFound,)),
+        Route("GET", "/problems", _ANYONE, plain(problems.show_problems), "Every type of problem", {200: _PAGE}),
     )
     # fmt: on

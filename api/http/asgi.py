@@ -17,9 +17,10 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from api.http import event_stream, metrics, problems
+from api.http import event_stream, metrics
 from api.http.auth import ApiKeys
 from api.http.errors import MethodNotAllowed
+from api.http.problems import Problems
 from api.http.request import (
     BODY_TIMEOUT_S,
     Body,
@@ -107,7 +108,7 @@ class App(Generic[C]):
         draining: asyncio.Event,
         *,
         trusted_proxy_hops: int = 0,
-        is_https: bool = False,
+        public_url: str = "",
         body_timeout_s: float = BODY_TIMEOUT_S,
         lag: LoopLag | None = None,
     ) -> None:
@@ -117,7 +118,8 @@ class App(Generic[C]):
         self._draining = draining
         self._hops = trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
-        self._every: HeaderList = [HSTS] if is_https else []
+        self._problems = Problems(public_url)
+        self._every: HeaderList = [HSTS] if public_url.lower().startswith("https://") else []
         self._places = Shares(REQUESTS_MAX + REQUESTS_KEPT, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
         self._bodies = Waiting()
         self._lag = lag or LoopLag()
@@ -157,7 +159,7 @@ class App(Generic[C]):
             address = self._address(exchange)
             sharer = None if match.route.auth is Auth.API_KEY else address
             if not match.route.is_exempt and not self._take_place(exchange, match.route, sharer):
-                return problems.overloaded(exchange.request_id)
+                return self._problems.overloaded(exchange.request_id)
             metrics.requests_open.inc()
             try:
                 async with asyncio.timeout(DEADLINE_S):
@@ -167,17 +169,17 @@ class App(Generic[C]):
                 if not match.route.is_exempt:
                     self._places.release(sharer)
         except MethodNotAllowed as error:
-            return problems.response(error, exchange.request_id, ("allow", error.detail))
+            return self._problems.response(error, exchange.request_id, ("allow", error.detail))
         except TimeoutError:
             log.warning("request_out_of_time", route=exchange.pattern)
-            return problems.out_of_time(exchange.request_id)
+            return self._problems.out_of_time(exchange.request_id)
         except NodropError as error:
             return self._problem(error, exchange)
         except ClientGone:
             raise
         except Exception as error:  # the last resort: any bug is a problem without details for the client
             log.exception("request_broke", route=exchange.pattern)
-            return problems.response(error, exchange.request_id)
+            return self._problems.response(error, exchange.request_id)
 
     def _take_place(self, exchange: Exchange, route: Route[C], sharer: str | None) -> bool:
         """Take a place for one more request, unless there is none for the address `sharer`."""
@@ -189,7 +191,7 @@ class App(Generic[C]):
         return not (is_late or is_full) and self._places.take(sharer, kept=0 if is_callback else REQUESTS_KEPT)
 
     def _problem(self, error: NodropError, exchange: Exchange) -> Response:
-        response = problems.response(error, exchange.request_id)
+        response = self._problems.response(error, exchange.request_id)
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("request_not_done", route=exchange.pattern, exc_info=error)
         return response

@@ -1,4 +1,4 @@
-"""RFC 9457 problem details of faults, by one table, and the page that explains each type.
+"""RFC 9457 problem details of faults, by one table. `api.pages.problems` has the page of each type.
 
 A problem says what the caller can act upon and nothing else: never a stack, a value of ours or another order's name.
 """
@@ -6,11 +6,10 @@ A problem says what the caller can act upon and nothing else: never a stack, a v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from http import HTTPStatus
 from math import ceil
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -63,17 +62,14 @@ KINDS: Mapping[type[errors.NodropError], Kind] = MappingProxyType(
 
 _TITLES = {UNEXPECTED: "Something went wrong on our side.", UNAVAILABLE: "The service cannot answer at this moment."}
 
-_ADVICE = {
-    503: "Send the same request again after Retry-After: nothing happens twice.",
-    429: "Send it again after Retry-After.",
-    500: "It has been logged under the request id in `instance`. Sending the same request again is safe.",
-}
-
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457 problem details. `type` is stable and made for programs, `detail` is made for people."""
+    """RFC 9457 problem details. `type` is the address of a page about it, `detail` is made for people.
 
-    type: str
+    A program compares the last part of `type`, which is stable, as in `order_conflict`.
+    """
+
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri"})]
     title: str
     status: int
     detail: str = ""
@@ -88,34 +84,44 @@ def kind_of(error: BaseException) -> Kind:
     return Kind(500, UNEXPECTED)
 
 
-def response(error: BaseException, request_id: str, *headers: tuple[str, str]) -> Response:
-    """The problem of this fault. A fault on our side is not explained to the outside, nor a forgery to its maker."""
-    kind = kind_of(error)
-    is_silent = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.CallbackRejected)
-    detail = "" if is_silent or not isinstance(error, errors.NodropError) else error.detail
-    return _response(kind, detail, request_id, *_headers(error, kind), *headers)
+def type_of(slug: str, public_url: str) -> str:
+    """`https://pay.example.com/problems/not_found`: absolute, for it is also read where nobody knows who sent it."""
+    return f"{public_url.rstrip('/')}/problems/{slug}"
 
 
-def overloaded(request_id: str) -> Response:
-    """More requests at once than this process takes: refused at once, rather than by a time-out."""
-    return _response(Kind(503, UNAVAILABLE), "too many requests at once", request_id, ("retry-after", "2"))
+class Problems:
+    """Makes the responses. `public_url` is the address under which callers reach this service."""
 
+    def __init__(self, public_url: str) -> None:
+        self._public_url = public_url
 
-def out_of_time(request_id: str) -> Response:
-    """The handler did not finish within its deadline; the sweep finds again what it was doing."""
-    return _response(Kind(503, UNAVAILABLE), "not done in time", request_id, ("retry-after", str(RETRY_AFTER_S)))
+    def response(self, error: BaseException, request_id: str, *headers: tuple[str, str]) -> Response:
+        """The problem of this fault. A fault of ours is not explained to the outside, nor a forgery to its maker."""
+        kind = kind_of(error)
+        is_silent = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.CallbackRejected)
+        detail = "" if is_silent or not isinstance(error, errors.NodropError) else error.detail
+        return self._response(kind, detail, request_id, *_headers(error, kind), *headers)
 
+    def overloaded(self, request_id: str) -> Response:
+        """More requests at once than this process takes: refused at once, rather than by a time-out."""
+        return self._response(Kind(503, UNAVAILABLE), "too many requests at once", request_id, ("retry-after", "2"))
 
-def _response(kind: Kind, detail: str, request_id: str, *headers: tuple[str, str]) -> Response:
-    problem = Problem(
-        type=f"/problems/{kind.slug}",
-        title=title_of(kind.slug),
-        status=kind.status,
-        detail=detail,
-        instance=f"urn:nodrop:request:{request_id}",
-    )
-    body = msgspec.json.encode(problem)
-    return Response(status=kind.status, body=body, content_type=PROBLEM_JSON, headers=headers)
+    def out_of_time(self, request_id: str) -> Response:
+        """The handler did not finish within its deadline; the sweep finds again what it was doing."""
+        return self._response(
+            Kind(503, UNAVAILABLE), "not done in time", request_id, ("retry-after", str(RETRY_AFTER_S))
+        )
+
+    def _response(self, kind: Kind, detail: str, request_id: str, *headers: tuple[str, str]) -> Response:
+        problem = Problem(
+            type=type_of(kind.slug, self._public_url),
+            title=title_of(kind.slug),
+            status=kind.status,
+            detail=detail,
+            instance=f"urn:nodrop:request:{request_id}",
+        )
+        body = msgspec.json.encode(problem)
+        return Response(status=kind.status, body=body, content_type=PROBLEM_JSON, headers=headers)
 
 
 def _headers(error: BaseException, kind: Kind) -> tuple[tuple[str, str], ...]:
@@ -141,15 +147,3 @@ def title_of(slug: str) -> str:
     if slug in _TITLES:
         return _TITLES[slug]
     return next(error.title for error, kind in KINDS.items() if kind.slug == slug)
-
-
-def describe(slug: str) -> str | None:
-    """The page behind a problem's type, as HTML; None when there is no such type."""
-    kind = all_kinds().get(slug)
-    if kind is None:
-        return None
-    advice = _ADVICE.get(kind.status, "The request was not carried out, and nothing was changed.")
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(slug)}</title>\n'
-        f"<h1>{escape(slug)} ({kind.status})</h1>\n<p>{escape(title_of(slug))}</p>\n<p>{escape(advice)}</p>\n</html>\n"
-    )

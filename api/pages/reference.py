@@ -35,11 +35,12 @@ async def show_reference(context: Context, _request: Request) -> Response:
 
 
 def _front() -> bytes:
-    return _page(
+    return page(
         "nodrop",
         "<h1>nodrop</h1>\n<p>This service keeps paid orders from being lost between a payment channel and a shop.</p>\n"
         "<p>If you look for your order, please use the link that the shop gave you.</p>\n"
         '<ul>\n<li><a href="/docs">The API</a></li>\n<li><a href="/openapi.json">Its OpenAPI document</a></li>\n'
+        '<li><a href="/problems">Its problems</a></li>\n'
         '<li><a href="/readyz">State of this process</a></li>\n</ul>',
     )
 
@@ -51,17 +52,19 @@ def reference(document: bytes) -> bytes:
     schemas = "\n".join(_schema(name, schema) for name, schema in sorted(described["components"]["schemas"].items()))
     links = "".join(f'<li><a href="#{tag}">{escape(title)}</a></li>' for tag, title in TITLES.items())
     key = described["components"]["securitySchemes"]["api_key"]["description"]
-    return _page(
+    return page(
         "nodrop: the API",
         f"<h1>The API</h1>\n<p>{escape(described['info']['description'])}</p>\n"
         f"<p>Send <code>Authorization: Bearer KEY</code>. {_text(key)}</p>\n"
-        '<p>This page is made of <a href="/openapi.json">the OpenAPI document</a>.</p>\n'
+        '<p>This page is made of <a href="/openapi.json">the OpenAPI document</a>. '
+        'Every error is one of <a href="/problems">these problems</a>.</p>\n'
         f'<nav aria-label="Sections"><ul>{links}<li><a href="#types">Types</a></li></ul></nav>\n'
         f'{sections}\n<section id="types"><h2>Types</h2>\n{schemas}\n</section>',
     )
 
 
-def _page(title: str, main: str) -> bytes:
+def page(title: str, main: str) -> bytes:
+    """A page for developers. `main` is HTML."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

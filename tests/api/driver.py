@@ -30,7 +30,9 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def problem(self) -> str:
         """The slug of the problem, which this response must be."""
         assert self.headers["content-type"] == "application/problem+json", self.body
-        return str(self.json["type"]).removeprefix("/problems/")
+        address, _, slug = str(self.json["type"]).rpartition("/problems/")
+        assert address.startswith("http://127.0.0.1:"), "it is absolute"
+        return slug
 
 
 class Client:

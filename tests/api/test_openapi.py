@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html import unescape
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from api.context import Context
 from api.http import errors as http_errors
 from api.http import openapi, problems
 from api.http.route import Auth, Media, Route
+from api.pages import problems as pages
 from core import errors
 from core.notice import NotificationType
 from tests.api.driver import Client
@@ -182,24 +184,57 @@ def test_slugs_name_one_fault_each() -> None:
     assert len(set(slugs)) == len(slugs)
 
 
+def test_every_type_of_problem_has_advice() -> None:
+    assert pages.ADVICE.keys() == problems.all_kinds().keys()
+    for advice in pages.ADVICE.values():
+        assert advice.meaning.endswith(".")
+        assert advice.action.endswith(".")
+
+
 async def test_every_type_of_problem_leads_to_a_page(client: Client) -> None:
     for slug, kind in problems.all_kinds().items():
-        page = await client.get(f"/problems/{slug}")
-        assert page.status == 200
-        assert str(kind.status) in page.body.decode()
-        assert problems.title_of(slug) in unescape(page.body.decode())
+        address = problems.type_of(slug, client.app.context.resources.settings.public_url)
+        response = await client.get(urlsplit(address).path)
+        assert response.status == 200
+        page = unescape(response.body.decode())
+        for text in (str(kind.status), problems.title_of(slug), pages.ADVICE[slug].meaning, pages.ADVICE[slug].action):
+            assert text in page
+        example = msgspec.json.decode(page.partition("<pre>")[2].partition("</pre>")[0], type=problems.Problem)
+        assert (example.type, example.status) == (address, kind.status)
+
+
+async def test_an_unknown_type_of_problem_has_no_page(client: Client) -> None:
     assert (await client.get("/problems/nothing")).status == 404
 
 
+async def test_all_types_of_problems_are_listed(client: Client) -> None:
+    page = (await client.get("/problems")).body.decode()
+    assert set(re.findall(r'href="/problems/([a-z_]+)"', page)) == problems.all_kinds().keys()
+
+
+async def test_the_type_of_a_problem_is_an_absolute_address(client: Client) -> None:
+    response = await client.get("/nowhere")
+    assert response.json["type"] == f"{client.app.context.resources.settings.public_url}/problems/not_found"
+    found = await client.get(urlsplit(response.json["type"]).path)
+    assert found.status == 200
+
+
+@pytest.mark.parametrize("public_url", ["https://pay.example.com", "https://pay.example.com/"])
+def test_the_type_does_not_depend_on_a_slash_behind_the_public_url(public_url: str) -> None:
+    assert problems.type_of("not_found", public_url) == "https://pay.example.com/problems/not_found"
+
+
 def test_what_is_no_fault_of_ours_to_name_is_500_without_details() -> None:
-    response = problems.response(ZeroDivisionError("secret-canary"), "0123")
+    response = problems.Problems("https://pay.example.com").response(ZeroDivisionError("secret-canary"), "0123")
     assert response.status == 500
     assert b"canary" not in response.body
     assert msgspec.json.decode(response.body)["instance"] == "urn:nodrop:request:0123"
 
 
 def test_what_storage_says_stays_here() -> None:
-    response = problems.response(errors.DatabaseUnavailable("Postgres at 10.1.2.3:5432: canary"), "0123")
+    response = problems.Problems("https://pay.example.com").response(
+        errors.DatabaseUnavailable("Postgres at 10.1.2.3:5432: canary"), "0123"
+    )
     assert response.status == 503
     assert dict(response.headers)["retry-after"] == "15"
     assert b"canary" not in response.body

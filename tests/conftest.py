@@ -54,7 +54,7 @@ structlog.configure(
     processors=[*_processors, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
 )
 
-UNIT_FOLDERS = frozenset({"api", "core", "docs", "flows", "packaging", "runtime", "storage", "worker"})
+UNIT_FOLDERS = frozenset({"api", "clients", "core", "docs", "flows", "packaging", "runtime", "storage", "worker"})
 """A test in one of these is a unit test unless it uses a server or is marked so. All other folders start processes, or
 serve the channels' side over HTTP."""
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from secrets import token_hex
 
 import click
 
 from cli.progress import Progress
-from demo.embedded import EmbeddedError, temporary_directory
+from demo.embedded import EmbeddedError, free_port, temporary_directory
 from demo.run import CURRENCIES
+from demo.service import Service
 from demo.stack import Stack
-from simulator.shoppers.shop import OrderRequest, Refused
 
 PORTS = {"api": 8800, "channel": 8801, "merchant": 8802}
-ORDER_EXPIRES_S = 900
+SHOP_PORT = 8803
 
 
 @click.command(
     epilog="Example: nodrop up --unit 60",
     help=(
-        "Run Postgres, Redis, the API, a worker, five simulated channels and a merchant on this machine, and print "
-        "their addresses. All data is deleted at the end."
+        "Run Postgres, Redis, the API, a worker, five simulated channels and an example shop on this machine, and "
+        "print their addresses: the shop's first, to click through. All data is deleted at the end."
     ),
 )
 @click.option(
@@ -36,19 +37,23 @@ ORDER_EXPIRES_S = 900
     help="Seconds of a minute.",
 )
 @click.option(
-    "--lost", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Share of callbacks that are lost."
+    "--lost",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of callbacks that are lost.",
 )
-@click.option("--any-ports", is_flag=True, help="Use free ports instead of 8800 to 8802.")
+@click.option("--any-ports", is_flag=True, help="Use free ports instead of 8800 to 8803.")
 def up(*, unit_s: float, lost: float, any_ports: bool) -> None:
     try:
-        asyncio.run(_run(unit_s, lost, {} if any_ports else PORTS))
+        asyncio.run(_run(unit_s, lost, any_ports=any_ports))
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from None
     except RuntimeError as error:
         raise click.ClickException(f"{error}\nIf a port is taken, --any-ports uses free ones.") from None
 
 
-async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
+async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -56,46 +61,47 @@ async def _run(unit_s: float, lost: float, ports: dict[str, int]) -> None:
         directory: Path = stack_of_files.enter_context(temporary_directory())
         progress.write("Starting all processes; Ctrl-C stops them")
         accounts = {name: name for name in CURRENCIES}
-        async with Stack(directory, unit_s=unit_s, ports=ports, accounts=accounts) as stack:
+        async with Stack(directory, unit_s=unit_s, ports={} if any_ports else PORTS, accounts=accounts) as stack:
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
-            page = await _first_order(stack)
-            click.echo(_addresses(stack, page, unit_s, lost))
-            await stop.wait()
-            progress.write("Stopping all processes")
+            async with running_shop(stack, free_port() if any_ports else SHOP_PORT) as shop_url:
+                click.echo(_addresses(stack, shop_url, unit_s, lost))
+                await stop.wait()
+                progress.write("Stopping all processes")
 
 
-async def _first_order(stack: Stack) -> str:
-    """Place an order and return the lines with its addresses."""
-    async with stack.shop() as shop:
-        placed = await shop.place(
-            OrderRequest(
-                order_no=f"first-{token_hex(3)}",
-                amount=8888,
-                currency="CNY",
-                subject="A cup of tea",
-                account="sandbox",
-                notify_url=stack.notify_url,
-                expires_in_s=ORDER_EXPIRES_S,
-            )
-        )
-    if isinstance(placed, Refused):
-        raise click.ClickException(f"the first order was refused: {placed.code}")
-    pay_url = next(payment.pay_url for payment in placed.payments if payment.pay_url)
-    return f"  order page           {placed.order_page}\n  pay page             {pay_url}"
+@asynccontextmanager
+async def running_shop(stack: Stack, port: int) -> AsyncIterator[str]:
+    """Run the example shop as a process beside the stack; yield its URL."""
+    url = f"http://127.0.0.1:{port}"
+    env = {
+        "PATH": os.environ.get("PATH", ""),
+        "API_URL": stack.api_url,
+        "API_KEY": stack.api_key,
+        "CHANNEL_URL": stack.channel_url,
+        "NOTIFY_SECRETS": stack.notify_secret,
+        "SHOP_URL": url,
+    }
+    shop = Service("shop", "demo.shop", env=env, log=stack.directory / "shop.log", health_url=f"{url}/healthz")
+    try:
+        await shop.start()
+        yield url
+    finally:
+        await shop.stop(5.0)
 
 
-def _addresses(stack: Stack, page: str, unit_s: float, lost: float) -> str:
+def _addresses(stack: Stack, shop_url: str, unit_s: float, lost: float) -> str:
     return f"""
-{page}
-  API                  {stack.api_url}        (documented at /openapi.json)
+  shop                 {shop_url}        (begin here: choose, pay, lose the callback, come back)
+  API                  {stack.api_url}        (documented at /docs)
   API key              {stack.api_key}
   merchant's effects   {stack.merchant_url}/control/effects
   channel's ledger     {stack.channel_url}/control/ledger
   channel's faults     {stack.channel_url}/control/faults        (PUT changes them)
   logs                 {stack.directory}
 
-A minute lasts {unit_s:g} s; {lost:.0%} of the callbacks are lost. The accounts are {", ".join(CURRENCIES)}, each
-paid on the page of its simulated channel. Place another order:
+A minute lasts {unit_s:g} s; {lost:.0%} of the callbacks are lost, and a switch in the shop changes that.
+The accounts are {", ".join(CURRENCIES)}, each paid on the page of its simulated channel.
+Place an order without the shop:
 
   curl -s {stack.api_url}/v1/orders -H 'Authorization: Bearer {stack.api_key}' -H 'Content-Type: application/json' \\
     -d '{{"order_no": "o-1", "amount": 100, "currency": "CNY", "subject": "Tea", "account": "sandbox",

@@ -1,0 +1,193 @@
+"""The example shop of `nodrop up`: a buyer chooses, pays, loses the callback and comes back, on real processes."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
+
+from demo.embedded import free_port
+from demo.run import CURRENCIES
+from demo.shop.pages import HOW
+from demo.stack import Stack
+from demo.up import running_shop
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+expect.set_options(timeout=60_000)
+
+DESK = ViewportSize(width=1440, height=900)
+SMALL = ViewportSize(width=360, height=640)
+LIMIT_MS = 60_000
+MARKUP = "<img src=x onerror=alert(1)>\"'&"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(servers_home: Path) -> AsyncIterator[Stack]:
+    """All five channels. A minute is so long that no delayed query runs before the buyer is back."""
+    accounts = {name: name for name in CURRENCIES}
+    async with Stack(servers_home / "shop", unit_s=60, fsync=False, accounts=accounts) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shop_url(stack: Stack) -> AsyncIterator[str]:
+    async with running_shop(stack, free_port()) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def buyer(browser: Browser, shop_url: str) -> AsyncIterator[Page]:
+    """A desk computer at the shop; its page may neither fail nor break its own content policy."""
+    async with buying(await browser.new_context(viewport=DESK, base_url=shop_url)) as page:
+        yield page
+
+
+@asynccontextmanager
+async def buying(context: BrowserContext) -> AsyncIterator[Page]:
+    errors: list[str] = []
+    page = await context.new_page()
+    page.set_default_timeout(LIMIT_MS)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
+    yield page
+    await context.close()
+    assert errors == []
+
+
+async def lose_callbacks(page: Page, *, lost: bool) -> None:
+    """Move the switch of the page."""
+    await page.goto("/")
+    switch = page.get_by_role("switch", name="Lose the callback")
+    if await switch.get_attribute("aria-checked") != str(lost).lower():
+        await switch.click()
+    await expect(switch).to_have_attribute("aria-checked", str(lost).lower())
+
+
+async def order(page: Page, channel: str, recipient: str = "") -> None:
+    """Place an order for a teapot; the order page opens."""
+    await page.goto("/")
+    await page.get_by_role("radio", name="Clay teapot").check()
+    await page.get_by_role("radio", name=channel).check()
+    await page.get_by_label("For whom").fill(recipient)
+    await page.get_by_role("button", name="Place the order").click()
+    await page.wait_for_url(re.compile(r"/o/"))
+
+
+async def scanned(page: Page) -> str:
+    """The text of the code on the page, as a phone's camera reads it."""
+    return await page.locator("#pay-code").get_attribute("data-value") or ""
+
+
+async def pay(page: Page) -> None:
+    await page.get_by_role("button", name="Pay", exact=True).click()
+    await page.locator("[data-status=paid], [data-status=agreed]").wait_for()
+
+
+@pytest.mark.parametrize("channel", ["Stripe", "PayPal", "Sandbox"])
+async def test_a_buyer_whose_callback_was_lost_comes_back_to_paid_and_the_shop_ships_once(
+    buyer: Page, channel: str
+) -> None:
+    await lose_callbacks(buyer, lost=True)
+    await order(buyer, channel)
+    await buyer.locator("#pay-link").click()
+    await pay(buyer)
+    await buyer.locator("#return").click()
+    await expect(buyer.locator("#title")).to_have_text("Paid")
+    await buyer.locator("#back a").click()
+    await expect(buyer.locator("#how")).to_have_text(HOW["refresh"])
+    await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
+
+
+@pytest.mark.parametrize("channel", ["WeChat Pay", "Alipay"])
+async def test_a_code_is_scanned_and_paid_on_a_phone_and_the_desk_learns_it_without_a_callback(
+    buyer: Page, channel: str
+) -> None:
+    await lose_callbacks(buyer, lost=True)
+    await order(buyer, channel)
+    async with buying(await new_phone(buyer)) as phone:
+        await phone.goto(await scanned(buyer))
+        await pay(phone)
+    await buyer.get_by_role("button", name="Check now").click()
+    await expect(buyer.locator("#title")).to_have_text("Paid")
+    await buyer.locator("#back a").click()
+    await expect(buyer.locator("#how")).to_have_text(HOW["refresh"])
+    await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
+
+
+async def test_with_the_switch_off_the_callback_pays_while_the_buyer_is_at_the_shop(buyer: Page) -> None:
+    await lose_callbacks(buyer, lost=False)
+    await order(buyer, "WeChat Pay")
+    code = await scanned(buyer)
+    await buyer.goto("/orders")
+    await buyer.locator(".orders a").first.click()
+    await expect(buyer.locator(".now .state")).to_have_text("Waiting for the payment")
+    async with buying(await new_phone(buyer)) as phone:
+        await phone.goto(code)
+        await pay(phone)
+    await expect(buyer.locator("#how")).to_have_text(HOW["callback"])
+    await expect(buyer.locator(".now .state")).to_have_text("Paid and shipped")
+
+
+async def test_markup_in_a_name_is_text_in_the_shop_on_the_order_page_and_at_the_channel(buyer: Page) -> None:
+    await lose_callbacks(buyer, lost=False)
+    await order(buyer, "Sandbox", MARKUP)
+    subject = f"Clay teapot for {MARKUP}"
+    await expect(buyer.locator("#subject")).to_have_text(subject)
+    await buyer.locator("#pay-link").click()
+    await expect(buyer.locator("h1")).to_have_text(subject)
+    await buyer.goto("/orders")
+    row = buyer.locator(".orders a").first
+    await expect(row).to_have_text(subject)
+    await row.click()
+    await expect(buyer.locator("h1")).to_have_text(subject)
+    assert await buyer.locator("img").count() == 0
+
+
+async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser, shop_url: str) -> None:
+    context = await browser.new_context(viewport=SMALL, base_url=shop_url, java_script_enabled=False)
+    async with buying(context) as page:
+        await lose_callbacks(page, lost=True)
+        await fits(page)
+        await order(page, "Sandbox", "A" * 40)
+        await page.locator("#pay-link").click()
+        await pay(page)
+        await page.locator("#return").click()
+        await page.locator("#back a").click()
+        await expect(page.locator("#shipped")).to_contain_text("Shipped once")  # the browser reloads until then
+        await fits(page)
+        await page.goto("/orders")
+        await fits(page)
+
+
+async def test_an_order_that_nodrop_did_not_take_is_sent_again_under_its_number(stack: Stack, buyer: Page) -> None:
+    (api,) = stack.apis
+    await buyer.goto("/")
+    await buyer.get_by_role("radio", name="Sandbox").check()
+    await api.stop()
+    await buyer.get_by_role("button", name="Place the order").click()
+    await expect(buyer.locator("#how")).to_contain_text("nodrop has not answered")
+    number = buyer.url.rpartition("/")[2]
+    await api.start()
+    await buyer.get_by_role("button", name="Send the order again").click()
+    await buyer.wait_for_url(re.compile(r"/o/"))
+    await expect(buyer.locator("#number")).to_contain_text(number)
+
+
+async def fits(page: Page) -> None:
+    """Nothing is wider than the screen."""
+    box = await page.locator("html").bounding_box()
+    assert box is not None
+    for each in await page.locator("body *:visible").all():
+        inner = await each.bounding_box()
+        assert inner is None or inner["x"] + inner["width"] <= box["width"] + 1, await each.evaluate("e => e.outerHTML")
+
+
+async def new_phone(page: Page) -> BrowserContext:
+    browser = page.context.browser
+    assert browser is not None
+    return await browser.new_context(viewport=SMALL)

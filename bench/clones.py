@@ -54,7 +54,8 @@ _TABLES = {
     "order_events": "'order_no', n.order_no, 'out_trade_no', n.out_trade_no",
     "pending": """'order_no', n.order_no,
                   'out_trade_no', CASE t.kind WHEN 'query' THEN n.out_trade_no ELSE n.order_no END,
-                  'due_at', CASE WHEN t.kind = 'query' OR n.with_deadlines THEN n.due_at ELSE t.due_at END""",
+                  'due_at', CASE WHEN t.kind = 'query' OR n.with_deadlines THEN n.due_at
+                                 ELSE t.due_at + i * interval '1 microsecond' END""",
 }
 COPIED = tuple(_TABLES)
 
@@ -73,7 +74,8 @@ async def place_first(rig: Rig) -> OrderState:
 async def copy_orders(rig: Rig, count: int, *, from_s: float, until_s: float, with_deadlines: bool = False) -> None:
     """Make `count` copies, each with a query due between these seconds from now, and a deadline.
 
-    The deadline is that of the first order, or with `with_deadlines` the instant of the query.
+    The deadline is that of the first order, a microsecond later for each copy: no two real ones are due at the same
+    instant. With `with_deadlines` it is the instant of the query.
     """
     for start in range(1, count + 1, CHUNK):
         end = min(start + CHUNK - 1, count)

@@ -16,7 +16,9 @@ from api.http import openapi
 from api.http.asgi import App
 from api.http.auth import LAST_USED_S, ApiKeys
 from api.http.event_stream import OpenStreams
+from api.http.packing import packed
 from api.http.request import BODY_TIMEOUT_S, LoopLag
+from api.http.response import Response, html_response
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.pages.reference import reference
 from api.refreshes import Refreshes
@@ -58,8 +60,8 @@ async def open_application(
         refreshes=Refreshes(resources),
         draining=draining,
         stores=SingleFlight(),
-        openapi=document,
-        reference=reference(document),
+        openapi=packed(Response(body=document)),
+        reference=packed(html_response(reference(document))),
     )
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
     lag.watch()

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from api.http.event_stream import OpenStreams
+from api.http.response import Response
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.refreshes import Refreshes
 from channels.kit.single_flight import SingleFlight
@@ -16,7 +17,7 @@ from runtime.resources import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Made once, at start. `openapi` is the document of all routes, encoded, and
+    """Made once, at start. `openapi` is the document of all routes, and
     `reference` the page made of it; `stores` is the one look at Postgres and
     Redis that all who ask for readiness share: anybody may ask, at any number.
     """
@@ -29,5 +30,5 @@ class Context:
     refreshes: Refreshes
     draining: asyncio.Event
     stores: SingleFlight[str, tuple[str | None, str | None]]
-    openapi: bytes
-    reference: bytes
+    openapi: Response
+    reference: Response

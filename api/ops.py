@@ -86,7 +86,7 @@ async def expose_metrics(context: Context, _request: Request) -> Response:
 
 
 async def describe_api(context: Context, _request: Request) -> Response:
-    return Response(body=context.openapi)
+    return context.openapi
 
 
 async def _look_at_stores(resources: Resources) -> tuple[str | None, str | None]:

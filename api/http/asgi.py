@@ -20,6 +20,7 @@ import structlog
 from api.http import event_stream, metrics
 from api.http.auth import ApiKeys
 from api.http.errors import MethodNotAllowed
+from api.http.packing import form_for
 from api.http.problems import Problems
 from api.http.request import (
     BODY_TIMEOUT_S,
@@ -224,7 +225,8 @@ class App(Generic[C]):
             log.warning("proxy_not_trusted", reason="requests come through a proxy and TRUSTED_PROXY_HOPS is 0")
         return client_address(exchange.scope, exchange.headers, self._hops)
 
-    async def _send(self, response: Response, exchange: Exchange, send: Send) -> None:
+    async def _send(self, whole: Response, exchange: Exchange, send: Send) -> None:
+        response = form_for(exchange.headers.get("accept-encoding", ""), whole)
         headers = encode_headers(response, close=exchange.body.is_unread or self._draining.is_set())
         headers += [(b"x-request-id", exchange.request_id.encode()), *self._every]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -25,10 +25,11 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole response. Header names are lower-case."""
+    """A whole response. Header names are lower-case. `gzipped` is its body in gzip, of those that `packing` made."""
 
     status: int = 200
     body: bytes = b""
+    gzipped: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
 

@@ -7,7 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from api.http.packing import packed
 from api.http.response import IMMUTABLE, NO_STORE, Response
 from api.pages.texts import TEXTS
 
@@ -34,6 +36,10 @@ def _digest(content: bytes) -> str:
 
 
 _CONTENT = _load()
+_FILES = {
+    name: packed(Response(body=content, content_type=_TYPES[name.rpartition(".")[2]]))
+    for name, content in _CONTENT.items()
+}
 
 
 def url(name: str) -> str:
@@ -52,7 +58,8 @@ def find(name: str) -> Response | None:
     if match is None or content is None:
         return None
     caching = IMMUTABLE if match[2] == _digest(content) else NO_STORE
-    return Response(body=content, content_type=_TYPES[match[3]], headers=(caching,))
+    file = _FILES[f"{match[1]}.{match[3]}"]
+    return replace(file, headers=(caching, *file.headers))
 
 
 def service_worker(shell: bytes) -> bytes:

@@ -31,7 +31,7 @@ async def show_front(_context: Context, _request: Request) -> Response:
 
 
 async def show_reference(context: Context, _request: Request) -> Response:
-    return html_response(context.reference)
+    return context.reference
 
 
 def _front() -> bytes:

@@ -29,6 +29,8 @@ class Outcome(StrEnum):
     CREATE_REFUSED = "create_refused"
     CHECKOUT_RENEWED = "checkout_renewed"
     CHECKOUT_ENDED = "checkout_ended"
+    RETURNED = "returned"
+    RETURNED_UNPAID = "returned_unpaid"
     # evidence
     PAID = "paid"
     PAID_LATE = "paid_late"

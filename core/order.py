@@ -129,7 +129,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order to be paid. `amount` is in minor units; from `handed_off_at` on the user could pay.
 
     `accounts` are those among which the buyer may choose on the order's page; None: those that it has payments at.
-    `payer` is kept for that page until the order is paid or closed.
+    `payer` is kept for that page until the order is paid or closed. `unpaid_version`: the buyer came back, and every
+    payment was verified unpaid after that; any later change of the order ends that knowledge.
     """
 
     order_no: str
@@ -150,6 +151,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     accounts: tuple[str, ...] | None = None
     payer: Payer | None = None
+    unpaid_version: int | None = None
 
     def __post_init__(self) -> None:
         in_utc(self)
@@ -157,6 +159,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_resolved(self) -> bool:
         return self.status in (OrderStatus.PAID, OrderStatus.CLOSED)
+
+    @property
+    def is_known_unpaid(self) -> bool:
+        return self.unpaid_version == self.version
 
     def next_version(self, **changes: Any) -> Order:
         """The order one version on, with these fields changed.

@@ -133,6 +133,14 @@ def can_start(state: OrderState) -> bool:
     return not state.order.is_resolved and state.now < state.order.expires_at and not _has_money(state)
 
 
+def is_waiting(state: OrderState) -> bool:
+    """Whether the page may say that it waits for the buyer to pay: nobody was sent to a channel yet, or the buyer is
+    back, and the channels have said *unpaid* since. Then the page shows no link and no code: the next click does.
+    """
+    order = state.order
+    return can_start(state) and (order.handed_off_at is None or order.is_known_unpaid)
+
+
 def openid_of(state: OrderState) -> str | None:
     """The buyer's id at the merchant's application, from the order or from a payment that needs it."""
     payers = (state.order.payer, *(row.payer for row in state.payments))

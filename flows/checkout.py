@@ -21,13 +21,15 @@ from storage.postgres.orders import find_state
 log = structlog.get_logger()
 
 
-async def create_checkout(resources: Resources, state: OrderState, account: Account, terms: PaymentTerms) -> OrderState:
+async def create_checkout(
+    resources: Resources, state: OrderState, account: Account, terms: PaymentTerms, urgency: Urgency = Urgency.FRESH
+) -> OrderState:
     """Create the payment at its channel if it has no checkout yet. If the outcome is unknown, it is queried later."""
     row = None if state.order.is_resolved else open_payment(state, terms)
     if row is None or row.origin is not Origin.OURS or row.checkout is not None or row.refused_at is not None:
         return state
     try:
-        after = await create_at_channel(resources, account, state, row)
+        after = await create_at_channel(resources, account, state, row, urgency)
     except ChannelRefused as refused:
         await _confirm_refusal(resources, account, row)
         raise PaymentRefused(f"the channel refused the payment: {refused.code}") from None
@@ -42,7 +44,7 @@ async def create_checkout(resources: Resources, state: OrderState, account: Acco
 
 
 async def renew_checkout(
-    resources: Resources, account: Account, state: OrderState, ended: Payment, terms: PaymentTerms
+    resources: Resources, account: Account, state: OrderState, ended: Payment, terms: PaymentTerms, urgency: Urgency
 ) -> OrderState | None:
     """Create the payment again under its number, with identical terms, for a fresh checkout.
 
@@ -55,7 +57,7 @@ async def renew_checkout(
     if is_anothers or ended.refused_at is not None or not account.channel.checkouts.renews:
         return None
     try:
-        after = await create_at_channel(resources, account, state, ended)
+        after = await create_at_channel(resources, account, state, ended, urgency)
     except ChannelRefused as refused:
         log.info("checkout_not_renewed", out_trade_no=ended.out_trade_no, reason=refused.code)
         return None

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 async def create_at_channel(
-    resources: Resources, account: Account, state: OrderState, payment: Payment
+    resources: Resources, account: Account, state: OrderState, payment: Payment, urgency: Urgency = Urgency.FRESH
 ) -> OrderState | Deferred:
     """Create the payment and store the channel's response. Returns the order after that.
 
@@ -40,7 +40,7 @@ async def create_at_channel(
     wanted = _create(resources, state.order, payment)
     try:
         created = await call_channel(
-            resources, account, CallKind.CREATE, Urgency.FRESH, account.channel.create_payment, wanted
+            resources, account, CallKind.CREATE, urgency, account.channel.create_payment, wanted
         )
     except ChannelRefused as refused:
         await commit_decision(

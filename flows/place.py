@@ -54,12 +54,16 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 
 class PaymentRequest(Struct, frozen=True, kw_only=True):
-    """The merchant's request for a payment. Of `payer`, what the method needs is kept while the payment is open."""
+    """A request for a payment. Of `payer`, what the method needs is kept while the payment is open.
+
+    `urgency` of the channel's calls: the merchant's have a share of the account's rate.
+    """
 
     account: str
     method: str = ""
     payer: Payer = NO_PAYER
     watch: Watch | None = None
+    urgency: Urgency = Urgency.FRESH
 
 
 class Placed(Struct, frozen=True, kw_only=True):
@@ -124,28 +128,30 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
         raise NotFound(f"order {order_no}")
     terms = _terms(payment, account, state.now)
     await _check_watch(resources, terms)
-    return await _start(resources, state, account, terms)
+    return await _start(resources, state, account, terms, payment.urgency)
 
 
-async def _start(resources: Resources, state: OrderState, account: Account, terms: PaymentTerms) -> Placed:
+async def _start(
+    resources: Resources, state: OrderState, account: Account, terms: PaymentTerms, urgency: Urgency = Urgency.FRESH
+) -> Placed:
     """Query the earlier payments, then decide. A checkout that has ended is renewed under the same number, or its
     payment is closed, and only then a new number is taken.
     """
-    unclear, queried = await _query_earlier(resources, state)
+    unclear, queried = await _query_earlier(resources, state, urgency)
     decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear, queried=queried)
     committed = await _commit_start(resources, state.order.order_no, decide)
     if committed.decision.outcome is Outcome.CHECKOUT_ENDED and committed.state is not None:
         [key] = committed.decision.close
         ended = committed.state.payment(key)
         assert ended is not None, "the decision names an open payment"
-        renewed = await renew_checkout(resources, account, committed.state, ended, terms)
+        renewed = await renew_checkout(resources, account, committed.state, ended, terms, urgency)
         if renewed is not None:
             return Placed(state=renewed, outcome=Outcome.REUSED)
         await close_payment(resources, account, ended)
         committed = await _commit_start(resources, state.order.order_no, decide)
     if committed.decision.outcome is Outcome.CHECKOUT_ENDED or committed.state_after is None:
         raise PaymentUnclear(f"order {state.order.order_no} has a payment that can still be paid, without a checkout")
-    after = await create_checkout(resources, committed.state_after, account, terms)
+    after = await create_checkout(resources, committed.state_after, account, terms, urgency)
     return Placed(state=after, outcome=committed.decision.outcome)
 
 
@@ -170,7 +176,9 @@ async def _commit_start(resources: Resources, order_no: str, decide: Callable[[O
     return committed
 
 
-async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple[PaymentKey, ...], Queried]:
+async def _query_earlier(
+    resources: Resources, state: OrderState, urgency: Urgency
+) -> tuple[tuple[PaymentKey, ...], Queried]:
     """Query every open payment. Returns those that the channel does not call unpaid, and the others."""
     unclear, queried = [], {}
     for payment in state.open_payments():
@@ -180,10 +188,10 @@ async def _query_earlier(resources: Resources, state: OrderState) -> tuple[tuple
             unclear.append(payment.key)
             continue
         result = await query_now(
-            resources, account, payment, by=Source.API, urgency=Urgency.FRESH, leased=leased, approval=NOTHING_QUERIED
+            resources, account, payment, by=Source.API, urgency=urgency, leased=leased, approval=NOTHING_QUERIED
         )
         if isinstance(result, QueryResult):
-            result = await capture_if_due(resources, account, result, by=Source.API, urgency=Urgency.FRESH)
+            result = await capture_if_due(resources, account, result, by=Source.API, urgency=urgency)
         if isinstance(result, QueryResult) and lifecycle.is_verified_unpaid(result.payment, result.evidence):
             queried[payment.key] = result.payment.capture_requested_at
         else:

@@ -13,7 +13,7 @@ from functools import partial
 from core.admission import Urgency
 from core.errors import NotFound, UnknownAccount
 from core.evidence import Source
-from core.lifecycle import Approval, on_refresh
+from core.lifecycle import Approval, is_unpaid_return, on_refresh, on_return, on_unpaid_return
 from core.order import OrderState, Payment
 from flows.ask import LEASE_POLL_S, query_now
 from flows.capture import capture_if_due
@@ -41,34 +41,50 @@ async def refresh_order(
         NotFound: there is no such order.
     """
     if trailing:
-        return await _refresh(resources, order_no, by, cooldown_s=0.0)
+        state, is_unpaid = await _refresh(resources, order_no, by, cooldown_s=0.0)
+        if not is_unpaid or by is not Source.REFRESH:
+            return state
+        decide = partial(on_unpaid_return, version=state.order.version)
+        return (await commit_decision(resources, order_no, decide, known=state)).state_after or state
     cooldown_s = resources.settings.refresh_cooldown_s
-    return await resources.refreshing.run(order_no, lambda: _refresh(resources, order_no, by, cooldown_s=cooldown_s))
+
+    async def refresh() -> OrderState:
+        return (await _refresh(resources, order_no, by, cooldown_s=cooldown_s))[0]
+
+    return await resources.refreshing.run(order_no, refresh)
 
 
-async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_s: float) -> OrderState:
+async def note_return(resources: Resources, state: OrderState) -> None:
+    """The buyer is back, and may have paid: until the channels have been asked, the page says *processing*."""
+    if state.order.is_known_unpaid:
+        await commit_decision(resources, state.order.order_no, on_return, known=state)
+
+
+async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_s: float) -> tuple[OrderState, bool]:
+    """The order after the queries, and whether each of them said *unpaid* and nothing has changed since they began."""
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
     committed = await commit_decision(resources, order_no, partial(on_refresh, rules=resources.rules), known=state)
     if not committed.decision.query:
-        return committed.state_after or state
-    for key in committed.decision.query:
-        payment = state.payment(key)
-        if payment is not None:
-            await _query_or_wait(resources, payment, by, cooldown_s)
-    return await find_state(resources.db, order_no) or state
+        return committed.state_after or state, False
+    payments = filter(None, map(state.payment, committed.decision.query))
+    unpaid = [await _query_or_wait(resources, payment, by, cooldown_s) for payment in payments]
+    after = await find_state(resources.db, order_no) or state
+    return after, all(unpaid) and after.order.version == state.order.version
 
 
-async def _query_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> None:
-    """Return once a query that began after `now − cooldown_s` has its result: ours, or another process's."""
+async def _query_or_wait(resources: Resources, payment: Payment, by: Source, cooldown_s: float) -> bool:
+    """Return once a query that began after `now − cooldown_s` has its result: ours, or another process's. True: ours
+    says *unpaid*.
+    """
     last_query = await pending.find_last_query(resources.db, payment.key)
     if last_query is None:
-        return
+        return False
     try:
         account = await resources.accounts.get(payment.channel_account)
     except UnknownAccount:  # removed, or its credentials do not open: nobody can be asked
-        return
+        return False
     since = last_query.now - timedelta(seconds=cooldown_s)
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while last_query is not None and (last_query.began_at is None or last_query.began_at < since):
@@ -78,10 +94,12 @@ async def _query_or_wait(resources: Resources, payment: Payment, by: Source, coo
             result = await query_now(
                 resources, account, payment, by=by, urgency=Urgency.REFRESH, leased=leased, approval=approval
             )
-            if not isinstance(result, Deferred):
-                await capture_if_due(resources, account, result, by=by, urgency=Urgency.REFRESH, approval=approval)
-            return
+            if isinstance(result, Deferred):
+                return False
+            result = await capture_if_due(resources, account, result, by=by, urgency=Urgency.REFRESH, approval=approval)
+            return is_unpaid_return(result.payment, result.evidence)
         if asyncio.get_running_loop().time() > deadline:
-            return
+            return False
         await asyncio.sleep(LEASE_POLL_S)
         last_query = await pending.find_last_query(resources.db, payment.key)
+    return False

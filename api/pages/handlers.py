@@ -24,8 +24,9 @@ from api.pages import html as page_html
 from api.pages import pay as paying
 from api.pages.status import view_status
 from api.pages.texts import choose
-from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, TooManyRequests
+from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, StorageError, TooManyRequests
 from core.order import OrderState, public_status
+from flows.refresh import note_return
 from storage.postgres.orders import find_state_by_page_token
 
 RETURN_WAIT_S = 2.5
@@ -76,6 +77,10 @@ async def come_from_channel(context: Context, request: Request) -> Response:
     """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence."""
     try:
         state = await _find(context, request)
+        try:
+            await note_return(context.resources, state)
+        except StorageError:  # whoever has paid must not read that nobody has
+            return _to_page(request, "error=unclear")
         if context.limits.take_return(state.order.order_no, request.address):
             await context.refreshes.refresh(state.order.order_no, wait_s=RETURN_WAIT_S, trailing=True)
     except NotFound:

@@ -17,6 +17,7 @@ from api.context import Context
 from api.http.fields import read_form
 from api.http.request import Request
 from core import paying
+from core.admission import Urgency
 from core.checkout import Payer
 from core.errors import CallerError, NodropError, OrderClosed, OrderPaid, PaymentUnclear
 from core.order import OrderState, Payment
@@ -54,7 +55,8 @@ class CurrentWay(msgspec.Struct, frozen=True, kw_only=True):
 class PayView(msgspec.Struct, frozen=True, kw_only=True):
     """Paying as the page shows it. Without `ways` there is nothing to choose; `error` is one of `ERRORS`, or empty.
 
-    `waiting`: the page may say that it waits for the buyer to pay. `is_handed_off`: the buyer may have paid.
+    `waiting`: the page may say that it waits for the buyer to pay, and has no `current`. `is_handed_off`: the buyer was
+    sent to a channel at some time.
     """
 
     ways: tuple[Way, ...]
@@ -75,16 +77,16 @@ async def view_pay(context: Context, request: Request, state: OrderState) -> Pay
     """Ways to pay, and the payment that can be paid: the one that the page's address names, else the newest."""
     device, shown = device_of(request.headers.get("user-agent", "")), dict(_SHOWN.findall(request.query))
     ways = await ways_to_pay(context.resources, state, device)
-    is_handed_off = state.order.handed_off_at is not None
-    error = shown.get("error", "")
+    error = shown["error"] if shown.get("error") in ERRORS else ""
+    waiting = paying.is_waiting(state) and bool(ways) and not error
     return PayView(
         ways=ways,
-        current=_current(state, ways, shown.get("account"), shown.get("method")),
+        current=None if waiting else _current(state, ways, shown.get("account"), shown.get("method")),
         device=device,
         order_ends_at=state.order.expires_at,
-        is_handed_off=is_handed_off,
-        waiting=bool(ways) and not is_handed_off,
-        error=error if error in ERRORS else "",
+        is_handed_off=state.order.handed_off_at is not None,
+        waiting=waiting,
+        error=error,
     )
 
 
@@ -108,7 +110,7 @@ async def _start(context: Context, request: Request, state: OrderState, way: Way
     """Why nothing was started, or an empty text."""
     payer = Payer(openid=paying.openid_of(state), client_ip=request.client_ip)
     method = paying.requested_method(state, way)
-    payment = PaymentRequest(account=way.account, method=method, payer=payer)
+    payment = PaymentRequest(account=way.account, method=method, payer=payer, urgency=Urgency.REFRESH)
     try:
         async with asyncio.timeout(START_S):
             placed = await start_payment(context.resources, state.order.order_no, payment)

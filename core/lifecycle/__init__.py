@@ -10,6 +10,7 @@
     on_late_accepted                an operator accepts money that came after close
     on_erase, open_work             an operator erases personal texts once nothing is open
     on_refresh                      the payments that a refresh queries, closed ones too
+    on_return, on_unpaid_return     the buyer comes back, and has not paid
     on_refund_requested             an operator gives back money that did not pay the order
     on_capture_refused              the channel's definite refusal to take the money of an approval
     on_refund                       the status of a refund at its channel
@@ -41,6 +42,7 @@ from core.lifecycle.paying import on_late_accepted
 from core.lifecycle.rechecking import on_refresh
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
+from core.lifecycle.returning import is_unpaid_return, on_return, on_unpaid_return
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import (
     is_checkout_over,
@@ -73,6 +75,7 @@ __all__ = [
     "is_going_back",
     "is_new_approval",
     "is_surely_named",
+    "is_unpaid_return",
     "is_verified_unpaid",
     "mismatch",
     "named_payment",
@@ -91,7 +94,9 @@ __all__ = [
     "on_refresh",
     "on_refund",
     "on_refund_requested",
+    "on_return",
     "on_unanswered",
+    "on_unpaid_return",
     "open_payment",
     "open_work",
     "other_named",

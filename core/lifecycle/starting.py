@@ -11,6 +11,7 @@ from core.checkout import NO_PAYER, Payer
 from core.decision import Arm, Change, Decision, Event, Outcome
 from core.evidence import Source
 from core.lifecycle.capturing import Queried, is_claimed
+from core.lifecycle.returning import handed_again
 from core.lifecycle.rules import OrderTerms, PaymentTerms, Rules
 from core.order import (
     PAYABLE_MAX,
@@ -42,8 +43,11 @@ def place(
 
     `payer` is the one that the buyer's own payments, started on the order's page, may need.
     """
+    if existing is not None and other_terms(existing, terms, payment):
+        return Decision(outcome=Outcome.OTHER_TERMS)
     if existing is not None:
-        return Decision(outcome=Outcome.OTHER_TERMS if other_terms(existing, terms, payment) else Outcome.SAME)
+        again = None if payment is None else handed_again(existing, None, Outcome.SAME, Source.API)
+        return Decision(outcome=Outcome.SAME, change=again)
     order = Order(
         **msgspec.structs.asdict(terms),
         status=OrderStatus.CREATED if payment is None else OrderStatus.PAYING,
@@ -118,7 +122,7 @@ def start_payment(
         return Decision(outcome=Outcome.ALREADY_CLOSED)
     same = open_payment(state, terms)
     if same is not None and not is_checkout_over(same, terms.payer, state.now):
-        return Decision(outcome=Outcome.REUSED)
+        return Decision(outcome=Outcome.REUSED, change=handed_again(state, same.key, Outcome.REUSED, Source.API))
     if any(row.key in unclear or _may_be_paid(row, queried) for row in state.open_payments()):
         return Decision(outcome=Outcome.UNCLEAR)
     if same is not None and not rules.checkouts.needs_capture:

@@ -181,6 +181,7 @@ def test_the_terms_are_all_fields_that_the_merchant_sets() -> None:
     assert set(OrderTerms.__struct_fields__) <= set(Order.__struct_fields__)
     ours = {"status", "version", "page_token", "created_at", "expires_at", "handed_off_at"}
     resolution_fields = {"paid_by", "paid_at", "closed_at"}
+    resolution_fields |= {"unpaid_version"}
     erased = {"payer"}  # it is gone when the order ends, and as little a term as the payer of a payment
     assert set(Order.__struct_fields__) - set(OrderTerms.__struct_fields__) == ours | resolution_fields | erased
 

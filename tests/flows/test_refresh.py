@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from core.errors import NotFound
+from core.evidence import Source
 from core.order import OrderStatus
 from flows import refresh
-from flows.refresh import refresh_order
+from flows.refresh import note_return, refresh_order
 from runtime.resources import Resources, open_resources
+from simulator.kernel.faults import FaultProfile
 from storage.postgres import pending
 from storage.postgres.pending import Leased
 from tests.flows.conftest import FlowHarness
@@ -109,6 +111,30 @@ async def test_a_return_from_the_channel_takes_no_answer_of_a_query_that_ran_bef
     await pending.release(harness.resources.db, leased)
     assert (await returning).order.status is OrderStatus.PAID
     assert harness.call_count() == 1
+
+
+async def test_an_unpaid_return_is_known_until_something_happens(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    assert not state.order.is_known_unpaid
+    after = await refresh_order(harness.resources, state.order.order_no, trailing=True)
+    assert after.order.is_known_unpaid
+    await note_return(harness.resources, after)
+    assert not (await harness.state(state)).order.is_known_unpaid
+
+
+async def test_a_return_that_no_channel_answers_is_not_called_unpaid(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.simulation.faults.profile = FaultProfile(down=True)
+    after = await refresh_order(harness.resources, state.order.order_no, trailing=True)
+    assert not after.order.is_known_unpaid
+
+
+@pytest.mark.parametrize("by", [Source.OPERATOR, Source.API])
+async def test_only_the_buyers_own_return_is_noted(harness: FlowHarness, by: Source) -> None:
+    state = await harness.placed_order()
+    after = await refresh_order(harness.resources, state.order.order_no, trailing=True, by=by)
+    assert not after.order.is_known_unpaid
+    assert not (await refresh_order(harness.resources, state.order.order_no)).order.is_known_unpaid
 
 
 async def test_a_process_that_leases_after_the_query_of_another_does_not_query_again(

@@ -20,7 +20,8 @@ order_rows AS MATERIALIZED (
            operation text, order_no text, amount bigint, currency text, subject text, status text, version integer,
            page_token text, created_at timestamptz, expires_at timestamptz, handed_off_at timestamptz,
            paid_by_account text, paid_by_out_trade_no text, paid_at timestamptz, closed_at timestamptz,
-           notify_url text, return_url text, metadata jsonb, accounts text[], payer jsonb)
+           notify_url text, return_url text, metadata jsonb, accounts text[], payer jsonb,
+           unpaid_version integer)
 )
 -- PART orders.insert
 inserted_orders AS (
@@ -49,7 +50,7 @@ updated_orders AS (
        SET version = r.version, status = r.status, expires_at = r.expires_at, handed_off_at = r.handed_off_at,
            paid_by_account = r.paid_by_account, paid_by_out_trade_no = r.paid_by_out_trade_no, paid_at = r.paid_at,
            closed_at = r.closed_at, subject = r.subject, return_url = r.return_url, metadata = r.metadata,
-           payer = r.payer, updated_at = now()
+           payer = r.payer, unpaid_version = r.unpaid_version, updated_at = now()
       FROM {rows to update} r
      WHERE r.operation = 'update' AND o.order_no BETWEEN r.order_no AND r.order_no AND o.version = r.version - 1
     RETURNING o.order_no, o.version

@@ -9,9 +9,12 @@ import pytest
 from api.context import Context
 from api.http.asgi import App
 from api.limits import STARTS_PER_ORDER
+from core import paying
 from core.account import AccountConfig
+from core.errors import DatabaseUnavailable
 from runtime.resources import Resources
 from storage.postgres.accounts import put_account
+from storage.postgres.orders import find_state
 from storage.sealing import Sealer
 from tests.api.conftest import MASTER_KEYS, MERCHANT_ID, SECRET, Channel, open_elsewhere, terms, token_of
 from tests.api.driver import Client, Response
@@ -214,6 +217,57 @@ async def test_a_page_that_is_looked_at_starts_nothing(client: Client, buyer: Cl
         await buyer.get(target)
     assert await payments(client, order) == []
     assert (await buyer.get(f"/o/{token_of(order)}/pay")).status == 405
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_link_stands_on_a_page_that_waits_and_the_next_click_ends_the_wait(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    """Back unpaid, then again at the channel, and back without its return address: *unpaid* may be wrong then."""
+    order = await place(client, account=account)
+    address = f"/o/{token_of(order)}"
+    assert 'id="pay-link"' in section(await buyer.get(address))
+    await buyer.get(f"{address}/return")
+    waiting = await buyer.get(address)
+    assert 'id="pay-link"' not in section(waiting)
+    assert await is_waiting(client, order)
+    again = await pay(buyer, order, *buttons(waiting)[0])
+    assert 'id="pay-link"' in section(again)
+    assert not await is_waiting(client, order)
+
+
+async def test_a_return_that_is_not_asked_about_ends_the_wait(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    order = await place(client, account=account)
+    await buyer.get(f"/o/{token_of(order)}/return")
+    assert await is_waiting(client, order)
+    await channel.faults(down=True)
+    await buyer.get(f"/o/{token_of(order)}/return")
+    assert not await is_waiting(client, order)
+
+
+async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
+    client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await place(client, account=account)
+    await buyer.get(f"/o/{token_of(order)}/return")
+
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr("api.pages.handlers.note_return", fail)
+    answer = await buyer.get(f"/o/{token_of(order)}/return")
+    page = await buyer.get(answer.headers["location"])
+    assert ('id="pay-link"' in section(page), bool(error(page))) == (True, True)
+
+
+async def is_waiting(client: Client, order: dict[str, Any]) -> bool:
+    state = await find_state(client.app.context.resources.db, order["order_no"])
+    assert state is not None
+    return paying.is_waiting(state)
 
 
 # -- strangers ---------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ ALL = [
     "0027_cases_by_time.sql",
     "0028_kept_plans.sql",
     "0029_pay_choice.sql",
+    "0030_unpaid_returns.sql",
 ]
 
 

@@ -126,7 +126,7 @@ def verify(
     keys = [_key(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
     named = {name.lower(): value for name, value in headers.items()}
     id_, timestamp = named.get("webhook-id", ""), named.get("webhook-timestamp", "")
-    if not _is_signed(f"{id_}.{timestamp}.".encode() + body, named.get("webhook-signature", ""), keys):
+    if not _is_signed(f"{id_}.{timestamp}.".encode(errors="replace") + body, named.get("webhook-signature", ""), keys):
         raise NotificationForged("no signature is by this secret")
     if not (timestamp.isascii() and timestamp.isdecimal()):
         raise NotificationUnreadable("webhook-timestamp is no time")
@@ -144,7 +144,7 @@ def verify(
 def _is_signed(signed: bytes, signatures: str, keys: Sequence[bytes]) -> bool:
     """Whether one of the signatures is by one of the keys. Each is compared in constant time."""
     expected = [b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256")) for key in keys]
-    given = [one.encode() for one in signatures.split(" ")]
+    given = [one.encode(errors="replace") for one in signatures.split(" ")]
     return any([hmac.compare_digest(one, each) for one in expected for each in given])  # noqa: C419 - all, for the same time
 
 

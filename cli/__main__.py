@@ -55,7 +55,15 @@ class Nodrop(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].where.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as missing:
+            if not module.startswith("demo."):
+                raise
+            raise click.ClickException(
+                f"`nodrop {cmd_name}` needs {missing.name}, which a deployment has not: use `make {cmd_name}` in the "
+                "checkout, or install nodrop with its extra `demo`"
+            ) from None
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's

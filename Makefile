@@ -94,7 +94,7 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 		--output-file requirements-dev.txt pyproject.toml
 	for lock in oracles/sdks oracles/localstripe fuzz/atheris arq_suite/requirements; do (cd tests/$${lock%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock#*/}.txt $${lock#*/}.in) || exit 1; done
-	for peer in bench/peers/*/requirements.in; do (cd $${peer%/*} && \
+	for peer in bench/peers/*/requirements.in examples/*/requirements.in; do (cd $${peer%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt requirements.in) || exit 1; done
 
 clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays

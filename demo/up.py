@@ -94,6 +94,7 @@ def _addresses(stack: Stack, shop_url: str, unit_s: float, lost: float) -> str:
   shop                 {shop_url}        (begin here: choose, pay, lose the callback, come back)
   API                  {stack.api_url}        (documented at /docs)
   API key              {stack.api_key}
+  notification secret  {stack.notify_secret}
   merchant's effects   {stack.merchant_url}/control/effects
   channel's ledger     {stack.channel_url}/control/ledger
   channel's faults     {stack.channel_url}/control/faults        (PUT changes them)

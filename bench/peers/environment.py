@@ -27,8 +27,18 @@ async def peer_python(name: str) -> AsyncIterator[Path]:
     Raises:
         PeerMissing: pip could not install it, most often because there is no network.
     """
-    lock = PEERS / name / "requirements.txt"
-    with TemporaryDirectory(prefix=f"bench-{name}-") as directory:
+    async with locked_python(PEERS / name / "requirements.txt") as python:
+        yield python
+
+
+@asynccontextmanager
+async def locked_python(lock: Path) -> AsyncIterator[Path]:
+    """Yield the interpreter of an environment with what this file locks.
+
+    Raises:
+        PeerMissing: as above.
+    """
+    with TemporaryDirectory(prefix=f"locked-{lock.parent.name}-") as directory:
         python = Path(directory) / "bin" / "python"
         await _run(sys.executable, "-m", "venv", directory)
         options = ("--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes")

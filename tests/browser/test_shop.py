@@ -2,26 +2,23 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
+from playwright.async_api import Browser, Page, expect
 
 from demo.embedded import free_port
 from demo.run import CURRENCIES
 from demo.shop.pages import HOW
 from demo.stack import Stack
 from demo.up import running_shop
+from tests.browser.shops import DESK, LIMIT_MS, SMALL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=LIMIT_MS)
 
-DESK = ViewportSize(width=1440, height=900)
-SMALL = ViewportSize(width=360, height=640)
-LIMIT_MS = 60_000
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 
 
@@ -46,19 +43,6 @@ async def buyer(browser: Browser, shop_url: str) -> AsyncIterator[Page]:
         yield page
 
 
-@asynccontextmanager
-async def buying(context: BrowserContext) -> AsyncIterator[Page]:
-    errors: list[str] = []
-    page = await context.new_page()
-    page.set_default_timeout(LIMIT_MS)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("dialog", lambda dialog: errors.append(dialog.message))
-    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
-    yield page
-    await context.close()
-    assert errors == []
-
-
 async def lose_callbacks(page: Page, *, lost: bool) -> None:
     """Move the switch of the page."""
     await page.goto("/")
@@ -76,16 +60,6 @@ async def order(page: Page, channel: str, recipient: str = "") -> None:
     await page.get_by_label("For whom").fill(recipient)
     await page.get_by_role("button", name="Place the order").click()
     await page.wait_for_url(re.compile(r"/o/"))
-
-
-async def scanned(page: Page) -> str:
-    """The text of the code on the page, as a phone's camera reads it."""
-    return await page.locator("#pay-code").get_attribute("data-value") or ""
-
-
-async def pay(page: Page) -> None:
-    await page.get_by_role("button", name="Pay", exact=True).click()
-    await page.locator("[data-status=paid], [data-status=agreed]").wait_for()
 
 
 @pytest.mark.parametrize("channel", ["Stripe", "PayPal", "Sandbox"])
@@ -185,9 +159,3 @@ async def fits(page: Page) -> None:
     for each in await page.locator("body *:visible").all():
         inner = await each.bounding_box()
         assert inner is None or inner["x"] + inner["width"] <= box["width"] + 1, await each.evaluate("e => e.outerHTML")
-
-
-async def new_phone(page: Page) -> BrowserContext:
-    browser = page.context.browser
-    assert browser is not None
-    return await browser.new_context(viewport=SMALL)

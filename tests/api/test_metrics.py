@@ -27,6 +27,7 @@ from storage.postgres.orders import find_state
 from tests.api.conftest import Channel, terms, token_of
 from tests.api.driver import Client
 from tests.api.test_callbacks import paid_body, send, signed
+from tests.connections import serving
 from tests.servers import ROOT, eventually
 
 OPEN, STREAMS = "nodrop_http_requests_open", "nodrop_http_streams_open"
@@ -89,11 +90,9 @@ async def merchant_that_refuses() -> AsyncIterator[str]:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(respond, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/orders"
+    async with serving(respond) as port:
+        yield f"http://127.0.0.1:{port}/orders"
 
 
 async def pay_late(resources: Resources, order: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from bench.peers.queue.plan import Plan, Records, read_records
 from bench.queue import NAMES, _figures, _part, _peers
 from bench.queue_run import Load, Peer, Ran, _cpu_s, run_peer
 from bench.slow_link import slow_link
+from tests.connections import serving
 
 RAN = Ran(
     measured=100, worker_s=0.5, redis_s=0.001, runs=90, seconds=3.0, enqueued_per_s=10.0,
@@ -25,10 +26,8 @@ async def test_answers_over_a_slow_link_are_late_and_in_order() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
             writer.write(data)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, slow_link(server.sockets[0].getsockname()[1], 0.05) as link:
+    async with serving(serve) as port, slow_link(port, 0.05) as link:
         assert link.used_at == 0
         reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
         began = time.monotonic()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tests.connections import stop_listening
+
 
 class WireRequest(NamedTuple):
     """A received request: the target exactly as sent, header names in lower case."""
@@ -79,8 +81,8 @@ async def serving(
         yield peer
     finally:
         peer.over.set()
-        server.close()
-        await asyncio.wait_for(asyncio.gather(*talks), 60)
+        await asyncio.wait_for(await stop_listening(server), 60)
+        await asyncio.gather(*talks)
 
 
 def always(

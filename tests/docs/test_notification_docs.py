@@ -19,6 +19,7 @@ from core.settings import Settings
 from flows.notify import Notifier
 from storage.postgres.notifications import Outgoing
 from tests.channels.published import published
+from tests.connections import serving
 from tests.core.states import NOW, paid_order, paid_payment
 from tests.servers import ROOT
 
@@ -63,13 +64,10 @@ async def delivered(*secrets: str) -> Delivery:
         request.set_result(head + await reader.readexactly(length))
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/notifications"
     settings = Settings(notify_secrets=",".join(secrets), notify_allow_nets="127.0.0.0/8")
-    async with server, Notifier(settings) as notifier:
-        delivery = await notifier.deliver(outgoing(url))
+    async with serving(take) as port, Notifier(settings) as notifier:
+        delivery = await notifier.deliver(outgoing(f"http://127.0.0.1:{port}/notifications"))
         assert delivery.ok, delivery
         head, _, body = (await request).partition(b"\r\n\r\n")
     lines = [line.decode().partition(": ") for line in head.split(b"\r\n")[1:]]

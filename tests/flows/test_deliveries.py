@@ -3,13 +3,14 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from flows.notify import Delivery, Notifier, push_notification
+from tests import connections
 from tests.channels.wire import Peer, read_request, respond_with, serving
 from tests.connections import full_backlog
 from tests.flows.conftest import FlowHarness
@@ -117,19 +118,14 @@ async def serving_tls(certificate: Certificate, directory: Path) -> AsyncIterato
     """The port of a merchant with TLS, which keeps its connections open."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 await read_request(reader)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            writer.close()
 
-    server = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=server_context(certificate, directory))
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with connections.serving(respond, tls=server_context(certificate, directory)) as port:
+        yield port
 
 
 async def test_a_second_name_at_one_address_proves_its_own_certificate(

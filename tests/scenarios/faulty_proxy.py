@@ -46,15 +46,14 @@ class FaultyProxy:
         self.calls = 0
         self._fault = ProxyFault.NO_FAULT
         self._target = ("127.0.0.1", 0)
-        self._server: asyncio.Server | None = None
         self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        await self._connections.listen(self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._hang_up()
+        await self._connections.close()
 
     def forward_to(self, url: str) -> None:
         parts = urlsplit(url)
@@ -62,18 +61,10 @@ class FaultyProxy:
 
     async def set_fault(self, fault: ProxyFault) -> None:
         """Apply this fault to every call from now on; open connections are closed."""
-        await self._hang_up()
+        await self._connections.close()
         self._fault, self.calls = fault, 0
         if fault is not ProxyFault.REFUSED:
-            await self._listen()
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
-
-    async def _hang_up(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        await self._connections.cut()
+            await self._connections.listen(self.port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):

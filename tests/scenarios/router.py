@@ -18,15 +18,12 @@ class Router:
         self.url = f"http://127.0.0.1:{self.port}"
         self._targets: tuple[int, ...] = ()
         self._connections = Connections(self._serve)
-        self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
+        await self._connections.listen(self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
         await self._connections.close()
 
     async def lead_to(self, *ports: int) -> None:

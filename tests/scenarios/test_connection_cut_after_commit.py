@@ -31,16 +31,13 @@ class CuttingProxy:
         self._target = behind
         self._marker = marker
         self._reaches = reaches
-        self._server: asyncio.Server | None = None
         self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port)
+        await self._connections.listen(self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
         await self._connections.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

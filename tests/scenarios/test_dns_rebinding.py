@@ -11,6 +11,7 @@ import pytest
 from core.settings import Settings
 from flows.notify import Notifier
 from storage.postgres.notifications import Outgoing
+from tests.connections import serving
 
 SECRET = "whsec_" + "A" * 44
 
@@ -47,11 +48,9 @@ async def merchant() -> AsyncIterator[tuple[int, list[bytes]]]:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(response, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], heads
+    async with serving(response) as port:
+        yield port, heads
 
 
 def outgoing(url: str) -> Outgoing:

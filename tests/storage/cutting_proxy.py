@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from tests.connections import serving
 from tests.servers import eventually
 
 CHUNK_BYTES = 65536
@@ -76,10 +77,5 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 async def cutting_proxy(url: str) -> AsyncIterator[tuple[CuttingProxy, str]]:
     """The proxy, and the address by which Postgres is reached through it."""
     proxy = CuttingProxy(url)
-    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(proxy.handle) as port:
         yield proxy, url.replace(f":{urlsplit(url).port}/", f":{port}/")
-    finally:
-        server.close()
-        await server.wait_closed()

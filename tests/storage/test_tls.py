@@ -13,6 +13,7 @@ from storage.redis.address import read_redis_address
 from storage.redis.checks import check_redis
 from storage.redis.client import open_job_redis, open_redis
 from storage.tls import TlsMode, TlsName, explain_tls, is_loopback, tls_mode
+from tests.connections import serving
 from tests.storage.tls_server import PASSWORD, REDIS_SERVER, Certificate, self_signed, tls_redis
 
 pytestmark = pytest.mark.servers
@@ -183,14 +184,11 @@ async def test_no_byte_is_sent_to_a_server_with_another_certificate(certificate:
     """The password least of all: the pin is checked inside the handshake."""
     received: list[bytes] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         with_end = await asyncio.gather(reader.read(), return_exceptions=True)
         received.extend(part for part in with_end if isinstance(part, bytes))
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=_server_context(certificate, tmp_path))
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(serve, tls=_server_context(certificate, tmp_path)) as port:
         with pytest.raises(ConfigurationError):
             await answers(port, f"pin:{OTHER}")
     assert b"".join(received) == b""

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from core.errors import RedisUnavailable, TooManyRequests
 from demo.embedded import EmbeddedRedis
 from storage.redis.changes import CHANNEL, PAIRS_MAX, Changes
+from tests.connections import serving
 from tests.servers import eventually
 from tests.storage.redis.tools import Connect, calls_of, client_of, follow_ups_of, job_client_of
 
@@ -141,11 +142,8 @@ async def test_a_redis_that_sends_nothing_counts_as_lost(monkeypatch: pytest.Mon
         writer.write(b"+OK\r\n+OK\r\n")
         while await reader.read(1000):
             pass
-        writer.close()
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    async with server, AsyncExitStack() as stack:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(swallow) as port, AsyncExitStack() as stack:
         changes = Changes(await stack.enter_async_context(client_of(f"redis://127.0.0.1:{port}")))
         with capture_logs() as lines:
             task = asyncio.create_task(changes.listen())
@@ -198,12 +196,10 @@ async def test_a_listener_ends_although_the_client_swallows_its_cancellation(
 async def test_publishing_delays_no_caller_while_redis_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.redis.delay_queue.SEND_TIMEOUT_S", 0.5)
 
-    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never_answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
-    async with server, client_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as silent:
+    async with serving(never_answer) as port, client_of(f"redis://127.0.0.1:{port}") as silent:
         follow_ups = follow_ups_of(silent)
         with capture_logs() as lines:
             began_at = monotonic()

@@ -26,6 +26,7 @@ from storage.redis.client import (
     run_together,
 )
 from storage.redis.connection import CONNECTIONS_MAX
+from tests.connections import serving
 from tests.servers import eventually
 from tests.storage.redis.tools import calls_of, client_of, frozen
 from tests.storage.tls_server import REDIS_SERVER
@@ -162,10 +163,8 @@ async def test_a_connection_that_breaks_under_a_command_is_made_anew_once() -> N
             if b"BREAK" in commands or (b"PING" in commands and connections == 1):
                 break
             writer.write(b"+PONG\r\n" * commands.count(b"*"))
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, client_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as redis:
+    async with serving(serve) as port, client_of(f"redis://127.0.0.1:{port}") as redis:
         assert await redis.ping()
         assert connections == 2
         with pytest.raises(RedisUnavailable), redis_errors():

@@ -89,6 +89,7 @@ def routes(simulation: Simulation) -> list[Route]:
         ("PUT", "/control/faults", _put_faults),
         ("GET", "/control/ledger", _ledger),
         ("POST", "/control/payments/{out_trade_no}/pay", _pay),
+        ("POST", "/control/payments/{out_trade_no}/pay-late", _pay_late),
         ("POST", "/control/payments/{out_trade_no}/refund", _refund),
         ("POST", "/control/payments/{out_trade_no}/callback", _callback),
         ("POST", "/control/payments/{out_trade_no}/reverse-approval", _reverse_approval),
@@ -192,10 +193,12 @@ async def _ledger(simulation: Simulation, request: Request) -> Response:
 
 async def _pay(simulation: Simulation, request: Request) -> Response:
     at_fault = body_of(request, PayBody, empty=PayBody()).at_fault
-    paid = _known(simulation.pay(_key(simulation, request), at_fault))
-    return json_response(
-        Paid(out_trade_no=paid.terms.out_trade_no, status=paid.status, transaction_id=paid.transaction_id)
-    )
+    return _paid(simulation.pay(_key(simulation, request), at_fault))
+
+
+async def _pay_late(simulation: Simulation, request: Request) -> Response:
+    """Let the money of a closed payment arrive now."""
+    return _paid(simulation.settle_late(_key(simulation, request)))
 
 
 async def _refund(simulation: Simulation, request: Request) -> Response:
@@ -280,7 +283,9 @@ def _key(simulation: Simulation, request: Request) -> Key:
     return keys[0]
 
 
-def _known(payment: Payment | Refusal) -> Payment:
+def _paid(payment: Payment | Refusal) -> Response:
     if isinstance(payment, Refusal):
-        raise Refused(problem(409, payment, "the payment cannot be paid any more"))
-    return payment
+        raise Refused(problem(409, payment, "the payment cannot be paid now"))
+    return json_response(
+        Paid(out_trade_no=payment.terms.out_trade_no, status=payment.status, transaction_id=payment.transaction_id)
+    )

@@ -136,8 +136,15 @@ class Simulation:
         settles = isinstance(closed, Payment) and self.faults.applies(Fault.SETTLES_AFTER_CLOSE, number)
         if settles and key not in self._settling:
             self._settling.add(key)
-            self._timers.after(self.faults.profile.settle_after_s, partial(self._settle_late, key))
+            self._timers.after(self.faults.profile.settle_after_s, partial(self.settle_late, key))
         return closed
+
+    def settle_late(self, key: Key) -> Payment | Refusal:
+        """Let the money of a closed payment arrive now."""
+        paid = self.ledger.settle_late(key, self.now())
+        if isinstance(paid, Payment):
+            self._money_came(paid)
+        return paid
 
     def refund(self, account: Account, number: str, refund_no: str, amount: int, now: datetime) -> Refund | Refusal:
         """Refund a payment, at once or after `refund_settles_s`."""
@@ -325,11 +332,6 @@ class Simulation:
         if is_young and not payment.status.was_paid and self.faults.applies(Fault.NOT_FOUND_FIRST, key.number):
             return Refusal.PAYMENT_NOT_EXIST
         return payment
-
-    def _settle_late(self, key: Key) -> None:
-        paid = self.ledger.settle_late(key, self.now())
-        if isinstance(paid, Payment):
-            self._money_came(paid)
 
     def _settle_refund(self, key: Key) -> Refund | Refusal:
         return self._end_refund(key, self.now(), succeeds=not self.faults.applies(Fault.REFUND_FAILS, key.number))

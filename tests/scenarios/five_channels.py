@@ -126,6 +126,7 @@ async def late_money(scenario: Scenario, channel: str, account: str = "") -> Sho
         await scenario.put_off(order)
         await scenario.close(order)
         await scenario.until("closed", order)
+        await scenario.pay_late(order)
         return order
     order = await place_at(scenario, channel, account=account, expires_in_s=2)
     await scenario.put_off(order)

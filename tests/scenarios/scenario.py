@@ -225,6 +225,10 @@ class Scenario:
         body = None if callback is None else {"at_fault": {"callback": callback}}
         await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/pay", body)
 
+    async def pay_late(self, order: ShopOrder) -> None:
+        """Let money arrive at the channel for its first payment, which is closed there."""
+        await self.stack.control("POST", "channel", f"/control/payments/{number_of(order)}/pay-late")
+
     async def request_callback(self, order: ShopOrder, *, nth: int = 1) -> int | None:
         """Request one more genuine callback of a paid payment; return its HTTP status, None without a response."""
         documents = await self.stack.control("POST", "channel", f"/control/payments/{number_of(order, nth)}/callback")

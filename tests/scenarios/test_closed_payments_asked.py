@@ -21,18 +21,13 @@ from tests.scenarios.five_channels import (
 from tests.scenarios.scenario import QUIET_S, Scenario, number_of
 from tests.servers import eventually
 
-LOST = {"lost": 1.0, "settles_after_close": 1.0, "settle_after_s": 0.3}
-"""Money comes for every payment that is closed on request, and no callback about it arrives."""
-
-LATER = {"lost": 1.0, "settles_after_close": 1.0, "settle_after_s": 3.0}
-"""The same, after the first question."""
-
 BY_QUERY = {"query", "sweep"}
 
 
 async def test_money_after_the_close_is_found_by_query_alone_at_every_channel(scenario: Scenario) -> None:
-    await scenario.faults(**LOST)
-    placed = await asyncio.gather(*(closed_with_money(scenario, channel) for channel in CHANNELS))
+    await scenario.faults(lost=1.0)
+    async with scenario.frozen_workers():  # they ask after the money has come, and not before
+        placed = await asyncio.gather(*(closed_with_money(scenario, channel) for channel in CHANNELS))
 
     await scenario.until("paid", *placed)
 
@@ -44,9 +39,11 @@ async def test_money_after_the_close_is_found_by_query_alone_at_every_channel(sc
 
 async def test_money_after_the_last_moment_for_money_is_found_by_the_next_question(scenario: Scenario) -> None:
     """It came after the question that follows the close; the next one is due when the channel takes no more money."""
-    await scenario.faults(**LATER)
+    await scenario.faults(lost=1.0)
     order = await scenario.place(expires_in_s=8)
     await eventually(lambda: is_closed(scenario, order), QUIET_S)
+    await eventually(lambda: was_asked_again(scenario, order), QUIET_S)
+    await scenario.pay_late(order)
 
     await scenario.until("paid", order)
 
@@ -57,11 +54,11 @@ async def test_money_after_the_last_moment_for_money_is_found_by_the_next_questi
 @pytest.mark.parametrize("channel", CLOSED_ON_REQUEST)
 @pytest.mark.parametrize("way", ["the page", "the merchant"])
 async def test_a_refresh_of_a_closed_order_asks_its_channel(scenario: Scenario, channel: str, way: str) -> None:
-    await scenario.faults(**LATER)
+    await scenario.faults(lost=1.0)
     order = await place_at(scenario, channel)
     await eventually(lambda: is_closed(scenario, order), QUIET_S)
     await scenario.put_off(order)
-    await eventually(lambda: has_money(scenario, order), QUIET_S)
+    await scenario.pay_late(order)
 
     if way == "the page":
         await scenario.return_from_channel(order)
@@ -104,7 +101,8 @@ async def closed_with_money(scenario: Scenario, channel: str) -> ShopOrder:
     """Return a closed order whose money then arrives. PayPal's arrives when another system captures it."""
     if channel in CLOSED_ON_REQUEST:
         order = await place_at(scenario, channel)
-        await eventually(lambda: was_closed(scenario, order), QUIET_S)
+        await eventually(lambda: is_closed(scenario, order), QUIET_S)
+        await scenario.pay_late(order)
         return order
     order = await place_at(scenario, channel, expires_in_s=2)
     await scenario.put_off(order)
@@ -112,16 +110,6 @@ async def closed_with_money(scenario: Scenario, channel: str) -> ShopOrder:
     await eventually(lambda: is_closed(scenario, order), QUIET_S, 0.2)
     await capture_outside(scenario, order, channel)
     return order
-
-
-async def was_closed(scenario: Scenario, order: ShopOrder) -> bool:
-    """Close the order as the merchant; return whether it was closed, perhaps paid since."""
-    await scenario.close(order)
-    return await scenario.status(order) in ("closed", "paid")
-
-
-async def has_money(scenario: Scenario, order: ShopOrder) -> bool:
-    return (await scenario.ledger_payment(order)).paid_at is not None
 
 
 async def was_asked_again(scenario: Scenario, order: ShopOrder) -> bool:

@@ -15,8 +15,6 @@ from tests.scenarios.test_crash_between_steps import killed_at
 from tests.scenarios.test_late_money_refunded import has_gone_back
 from tests.servers import eventually
 
-SETTLES = {"settles_after_close": 1.0, "settle_after_s": 0.3}
-
 SLOW_AND_CUT = {"affected": ["refund"], "cut": 1.0, "refund_settles_s": 1.0}
 
 REFUNDING = tuple(channel for channel in CHANNELS if channel != "sandbox")
@@ -24,7 +22,6 @@ REFUNDING = tuple(channel for channel in CHANNELS if channel != "sandbox")
 
 
 async def test_late_money_pays_the_order_and_is_a_case_where_it_is_accepted(scenario: Scenario) -> None:
-    await scenario.faults(**SETTLES)
     placed = await asyncio.gather(*(late_money(scenario, channel) for channel in CHANNELS))
 
     await scenario.until("paid", *placed)
@@ -40,7 +37,7 @@ async def test_late_money_goes_back_once_at_every_channel_where_it_is_refunded(
     scenario: Scenario, fault: dict[str, Any]
 ) -> None:
     await add_accounts(scenario, "{}-refund", late_policy="refund")
-    await scenario.faults(**SETTLES, **fault)
+    await scenario.faults(**fault)
     placed = await asyncio.gather(*(late_money(scenario, channel, f"{channel}-refund") for channel in CHANNELS))
 
     for order in placed:
@@ -56,7 +53,6 @@ async def test_worker_killed_after_a_refund_was_asked_for(
     """The channel has refunded, and the worker was killed before it stored that: the money goes back once."""
     scenario, account = kill_scenario, f"{channel}-refund"
     await add_account(scenario.stack, scenario.db, account, channel=channel, late_policy="refund")
-    await scenario.faults(**SETTLES)
     async with scenario.frozen_workers():
         order = await late_money(scenario, channel, account)
         await eventually(partial(_is_requested, scenario, order.order_no))

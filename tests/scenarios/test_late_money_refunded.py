@@ -22,13 +22,17 @@ STEPS = {
 
 
 async def late_money(scenario: Scenario, account: str) -> ShopOrder:
-    """An order that was closed at its channel, and whose money is on its way."""
-    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3)
+    """An order that was closed, and whose money is on its way."""
     order = await scenario.place(account)
-    await scenario.close(order)
-    await scenario.until("closed", order)
+    await closed_with_money(scenario, order)
     await eventually(lambda: _is_requested(scenario, order))
     return order
+
+
+async def closed_with_money(scenario: Scenario, order: ShopOrder) -> None:
+    await scenario.close(order)
+    await scenario.until("closed", order)
+    await scenario.pay_late(order)
 
 
 async def refunds(scenario: Scenario, order: ShopOrder) -> list[LedgerRefund]:
@@ -63,11 +67,8 @@ async def test_late_money_goes_back_and_the_merchant_hears_of_it(scenario: Scena
 
 async def test_a_channel_that_takes_its_time_and_loses_its_answers_gives_back_once(scenario: Scenario) -> None:
     order = await scenario.place("refund")
-    await scenario.faults(
-        settles_after_close=1.0, settle_after_s=0.3, affected=["refund"], cut=1.0, refund_settles_s=2.0
-    )
-    await scenario.close(order)
-    await scenario.until("closed", order)
+    await scenario.faults(affected=["refund"], cut=1.0, refund_settles_s=2.0)
+    await closed_with_money(scenario, order)
     await has_gone_back(scenario, order)
 
 
@@ -87,10 +88,9 @@ async def test_worker_killed_in_the_middle_of_a_refund(kill_scenario: Scenario, 
 async def test_all_workers_killed_while_the_channel_is_processing_a_refund(kill_scenario: Scenario) -> None:
     scenario = kill_scenario
     await _with_account(scenario)
-    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3, refund_settles_s=1.5)
+    await scenario.faults(refund_settles_s=1.5)
     order = await scenario.place("refund")
-    await scenario.close(order)
-    await scenario.until("closed", order)
+    await closed_with_money(scenario, order)
     await eventually(lambda: _is_processing(scenario, order))
     async with scenario.no_workers():
         pass

@@ -8,7 +8,9 @@ import pytest
 
 from storage.postgres.address import read_address
 from storage.postgres.database import connect
+from tests.scenarios.five_channels import is_closed
 from tests.scenarios.scenario import Scenario, number_of
+from tests.servers import eventually
 
 WITHOUT_GUARDS = "SET LOCAL session_replication_role = replica"
 
@@ -54,9 +56,11 @@ async def test_a_break_of_an_open_order_is_seen(scenario: Scenario, name: str) -
 
 async def test_a_late_payment_that_paid_its_order_excuses_no_closed_one(scenario: Scenario) -> None:
     """The case stays open beside the order that it has paid."""
-    await scenario.faults(lost=1.0, settles_after_close=1.0, settle_after_s=0.3)
+    await scenario.faults(lost=1.0)
     order = await scenario.place()
-    await scenario.close(order)
+    await eventually(lambda: is_closed(scenario, order))
+    await scenario.pay_late(order)
+    await scenario.refresh(order)
     await scenario.until("paid", order)
     assert await scenario.cases(number_of(order)) == ["paid_late"]
     tampering = UNPAID_AGAIN.format(order_no=order.order_no)

@@ -121,7 +121,7 @@ async def test_an_order_whose_money_went_back_closes_at_its_deadline(scenario: S
 
 async def test_late_money_that_went_back_before_it_was_seen_leaves_the_order_closed(scenario: Scenario) -> None:
     """Money after close, refunded in the console; the refund's callback must not make the order paid."""
-    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3, refunded_in_console=1.0)
+    await scenario.faults(refunded_in_console=1.0)
     placed = dict(zip(CHANNELS, await asyncio.gather(*(late_money(scenario, each) for each in CHANNELS)), strict=True))
 
     for channel, order in placed.items():
@@ -135,7 +135,6 @@ async def test_late_money_that_went_back_before_it_was_seen_leaves_the_order_clo
 async def test_flagged_late_money_that_went_back_is_not_accepted(scenario: Scenario) -> None:
     """The operator accepts money that the console has given back since: there is nothing to ship for."""
     await add_accounts(scenario, "{}-flag", late_policy="flag")
-    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3)
     making = (late_money(scenario, each, f"{each}-flag") for each in CHANNELS)
     placed = dict(zip(CHANNELS, await asyncio.gather(*making), strict=True))
     for order in placed.values():

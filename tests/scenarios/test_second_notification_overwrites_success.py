@@ -36,9 +36,10 @@ async def test_a_later_callback_does_not_change_what_was_paid(scenario: Scenario
 async def test_a_closed_that_was_not_heard_never_holds_back_paid(scenario: Scenario) -> None:
     """The merchant refuses to hear "closed"; money comes late; then it hears "paid", and "closed" no more."""
     await scenario.merchant_faults(answered_500=1.0)
-    await scenario.faults(settles_after_close=1.0, settle_after_s=0.3)
     order = await scenario.place()
     await scenario.close(order)
+    await scenario.until("closed", order)
+    await scenario.pay_late(order)
     await scenario.until("paid", order)
     await scenario.merchant_faults()
 

@@ -188,6 +188,17 @@ async def test_money_arrives_after_close(channel: Channel, receiver: Receiver) -
     assert await outcome(channel, "number-1") == "paid"
 
 
+async def test_money_arrives_for_a_closed_payment_when_it_is_asked_for(channel: Channel, receiver: Receiver) -> None:
+    await channel.api.create("number-1", callback_url=receiver.url)
+    address = f"{channel.url}/control/payments/number-1/pay-late"
+    assert (await channel.http.post(address)).status_code == 409
+    await channel.api.close("number-1")
+    assert (await channel.http.post(address)).json()["status"] == "paid"
+    await until(lambda: receiver.requests)
+    assert (await channel.payment("number-1")).settled_late
+    assert (await channel.http.post(address)).status_code == 409
+
+
 async def test_statement_is_spoilt_row_by_row(channel: Channel, stopped_clock: StoppedClock) -> None:
     numbers = [f"number-{n}" for n in range(30)]
     for number in numbers:

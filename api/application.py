@@ -81,6 +81,7 @@ async def open_application(
             draining,
             trusted_proxy_hops=settings.trusted_proxy_hops,
             public_url=settings.public_url,
+            page_origins=settings.shop_origins(),
             body_timeout_s=body_timeout_s,
             lag=lag,
         )

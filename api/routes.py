@@ -9,6 +9,7 @@ from api.http.route import Auth, Media, Route, json_body, plain, query, raw_body
 from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
+from api.sdk import handlers as sdk
 from api.v1 import orders
 from api.v1.schemas import (
     CasePage,
@@ -42,6 +43,7 @@ PARAMETERS = {
     "account": "Our name of the channel account.",
     "token": "The order's page token, from `order_page`.",
     "name": "A file's name with the hash of its content.",
+    "version": "A version of the module.",
     "slug": "The last part of a problem's `type`.",
 }
 """The parameters in patterns, as OpenAPI describes them."""
@@ -97,13 +99,19 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("GET", "/o/{token}/return", _TOKEN, plain(pages.come_from_channel),
               "Where channels send buyers back to", {303: _SEE_OTHER, 404: _PAGE}),
         Route("GET", "/o/{token}/status", _TOKEN, plain(pages.show_status), "An order's public state",
-              {200: PageStatus}, (NotFound, TooManyRequests)),
+              {200: PageStatus}, (NotFound, TooManyRequests), is_shared=True),
         Route("GET", "/o/{token}/events", _TOKEN, plain(pages.stream), "An order's public states as they come",
-              {200: _EVENTS}, (NotFound, TooManyRequests)),
+              {200: _EVENTS}, (NotFound, TooManyRequests), is_shared=True),
         Route("POST", "/o/{token}/refresh", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.refresh),
-              "Ask the channel now, for a buyer", {200: PageStatus, 303: _SEE_OTHER}, (NotFound, TooManyRequests)),
+              "Ask the channel now, for a buyer", {200: PageStatus, 303: _SEE_OTHER}, (NotFound, TooManyRequests),
+              is_shared=True),
         Route("POST", "/o/{token}/pay", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.pay),
               "Start or renew a payment, for a buyer", {303: _SEE_OTHER, 404: _PAGE, 429: _PAGE}),
+
+        # -- shops' pages
+        Route("GET", "/sdk/", _ANYONE, plain(sdk.show_sdk), "How to embed an order's state", {200: _PAGE}),
+        Route("GET", "/sdk/{version}/{name}", _ANYONE, plain(sdk.serve_file), "The module for shops' pages",
+              {200: Media("*/*")}, (NotFound,)),
 
         # -- operators
         Route("GET", "/healthz", _ANYONE, plain(ops.healthz), "Is the process alive",

@@ -30,6 +30,9 @@ Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 SIMILAR = 0.86
 """Likeness of two names, from 0 to 1, from which on one is taken for a slip: a letter more, less or exchanged."""
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[1-9][0-9]{0,4})?", re.ASCII)
+"""As browsers write it: lower-case, no path, no port where it is the scheme's own."""
+
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
@@ -37,6 +40,17 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 def _nets(texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Read once: each new order asks."""
     return tuple(ip_network(text.strip()) for text in texts.split(",") if text.strip())
+
+
+@cache
+def _origins(texts: str) -> frozenset[str]:
+    origins = frozenset(text.strip() for text in texts.split(",") if text.strip())
+    for origin in origins:
+        if _ORIGIN.fullmatch(origin) is None or origin.endswith(":443" if origin[4] == "s" else ":80"):
+            raise ConfigurationError(
+                "PAGE_ORIGINS: set it to origins like https://shop.example.com, with commas between"
+            )
+    return origins
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -54,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     redis_sentinel_master: str = "mymaster"
     redis_sentinel_password: str = ""
     public_url: str = ""
+    page_origins: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - a PaaS routes to every interface of its container
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     trusted_proxy_hops: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
@@ -123,6 +138,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         """`NOTIFY_ALLOW_NETS`: networks that are not public and may be notified nevertheless."""
         return _nets(self.notify_allow_nets)
 
+    def shop_origins(self) -> frozenset[str]:
+        """`PAGE_ORIGINS`: the origins of shops whose pages show the state of orders.
+
+        Raises:
+            ConfigurationError: one of them is no origin.
+        """
+        return _origins(self.page_origins)
+
     def reconcile_time(self) -> time | None:
         """`RECONCILE_AT`: the time of day, in the channel's time zone, after which yesterday's statement is fetched;
         None: never.
@@ -190,6 +213,7 @@ def _fault_of(name: str, text: str) -> str | None:
         settings = msgspec.convert({name: text}, Settings, strict=False)
         settings.allowed_nets()
         settings.reconcile_time()
+        settings.shop_origins()
     except msgspec.ValidationError as error:  # `Expected `int` - at `$.PORT``
         reason = str(error).partition(" - at `$.")[0]
         return f"{name}: {reason[0].lower()}{reason[1:]}"

@@ -83,7 +83,7 @@ log = structlog.get_logger()
 class Exchange:
     """One request while it is answered. `pattern` is logged and counted instead of the path, which may hold a token."""
 
-    __slots__ = ("body", "headers", "method", "pattern", "raw_path", "request_id", "scope")
+    __slots__ = ("body", "headers", "method", "pattern", "raw_path", "request_id", "scope", "sharing")
 
     def __init__(self, scope: Scope, receive: Receive, body_timeout_s: float, waiting: Waiting) -> None:
         self.scope = scope
@@ -93,6 +93,7 @@ class Exchange:
         self.body = Body(receive, self.headers, body_timeout_s, waiting, scope.get("state", {}))
         self.request_id = token_hex(8)
         self.pattern = "-"
+        self.sharing: HeaderList = []
 
 
 class App(Generic[C]):
@@ -110,6 +111,7 @@ class App(Generic[C]):
         *,
         trusted_proxy_hops: int = 0,
         public_url: str = "",
+        page_origins: frozenset[str] = frozenset(),
         body_timeout_s: float = BODY_TIMEOUT_S,
         lag: LoopLag | None = None,
     ) -> None:
@@ -122,6 +124,7 @@ class App(Generic[C]):
         self._problems = Problems(public_url)
         self._every: HeaderList = [HSTS] if public_url.lower().startswith("https://") else []
         self._places = Shares(REQUESTS_MAX + REQUESTS_KEPT, REQUESTS_PER_ADDRESS_MAX, free=REQUESTS_FREE)
+        self._page_origins = page_origins
         self._bodies = Waiting()
         self._lag = lag or LoopLag()
         self._has_warned_of_proxy = False
@@ -157,6 +160,7 @@ class App(Generic[C]):
             check_host(exchange.scope, exchange.headers)
             match = self._router.find(exchange.method, exchange.raw_path)
             exchange.pattern = match.route.pattern
+            exchange.sharing = self._sharing(exchange, match.route)
             address = self._address(exchange)
             sharer = None if match.route.auth is Auth.API_KEY else address
             if not match.route.is_exempt and not self._take_place(exchange, match.route, sharer):
@@ -181,6 +185,19 @@ class App(Generic[C]):
         except Exception as error:  # the last resort: any bug is a problem without details for the client
             log.exception("request_broke", route=exchange.pattern)
             return self._problems.response(error, exchange.request_id)
+
+    def _sharing(self, exchange: Exchange, route: Route[C]) -> HeaderList:
+        """The headers by which a browser lets a page of another origin read the response; never with credentials."""
+        if not route.is_shared or not self._page_origins:
+            return []
+        origin = exchange.headers.get("origin", "")
+        if origin not in self._page_origins:
+            return [(b"vary", b"origin")]
+        return [
+            (b"vary", b"origin"),
+            (b"access-control-allow-origin", origin.encode()),
+            (b"access-control-expose-headers", b"retry-after"),
+        ]
 
     def _take_place(self, exchange: Exchange, route: Route[C], sharer: str | None) -> bool:
         """Take a place for one more request, unless there is none for the address `sharer`."""
@@ -228,7 +245,7 @@ class App(Generic[C]):
     async def _send(self, whole: Response, exchange: Exchange, send: Send) -> None:
         response = form_for(exchange.headers.get("accept-encoding", ""), whole)
         headers = encode_headers(response, close=exchange.body.is_unread or self._draining.is_set())
-        headers += [(b"x-request-id", exchange.request_id.encode()), *self._every]
+        headers += [(b"x-request-id", exchange.request_id.encode()), *exchange.sharing, *self._every]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": exchange.body.is_unread})
         if exchange.body.is_unread:
@@ -237,9 +254,8 @@ class App(Generic[C]):
 
     async def _stream(self, reply: EventStream, exchange: Exchange, receive: Receive, send: Send) -> int:
         identity = ((b"x-request-id", exchange.request_id.encode()), (b"connection", b"close"))
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [*event_stream.HEADERS, *identity, *self._every]}
-        )
+        headers = [*event_stream.HEADERS, *identity, *exchange.sharing, *self._every]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         if exchange.method == "HEAD":
             await reply.events.aclose()
             await send({"type": "http.response.body", "body": b""})

@@ -103,6 +103,8 @@ class Route(Generic[C]):
     """The scope that an API key needs here."""
     is_exempt: bool = False
     """From the cap on requests at once: health and metrics must be readable while the process is overloaded."""
+    is_shared: bool = False
+    """Pages of the origins in PAGE_ORIGINS may read the responses. They hold no cookie and no key."""
 
     def __post_init__(self) -> None:
         if (self.auth is Auth.API_KEY) is not (self.scope is not None):

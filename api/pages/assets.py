@@ -12,19 +12,21 @@ from msgspec.structs import replace
 from api.http.packing import packed
 from api.http.response import IMMUTABLE, NO_STORE, Response
 from api.pages.texts import TEXTS
+from api.sdk import files as sdk
 
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
-_OF_ORDERS = ("order.js", "order.css", "icon.svg")
+_OF_ORDERS = ("order.js", "live.js", "order.css", "icon.svg")
 _NAME = re.compile(r"([a-z]+)\.([0-9a-f]{12})\.(css|js|svg)", re.ASCII)
 
 
 def _load() -> dict[str, bytes]:
     """The files by name. The script is given the texts, so that they stand in one place only."""
     texts = msgspec.json.encode({lang: dict(texts) for lang, texts in TEXTS.items()})
-    script = (_FOLDER / "order.js").read_bytes().replace(b"__TEXTS__", texts)
+    script = (_FOLDER / "order.js").read_bytes().replace(b"__TEXTS__", texts).replace(b"__MODULE__", sdk.URL.encode())
     return {
         "order.js": script,
+        "live.js": (_FOLDER / "live.js").read_bytes(),
         "order.css": (_FOLDER / "order.css").read_bytes(),
         "icon.svg": (_FOLDER / "icon.svg").read_bytes(),
         "reference.css": (_FOLDER / "reference.css").read_bytes(),
@@ -64,7 +66,7 @@ def find(name: str) -> Response | None:
 
 def service_worker(shell: bytes) -> bytes:
     """The worker with the shell and files that it keeps. Its bytes change with theirs, so browsers fetch it anew."""
-    kept = [url(name) for name in sorted(_OF_ORDERS)]
+    kept = [*(url(name) for name in sorted(_OF_ORDERS)), sdk.URL]
     script = (_FOLDER / "sw.js").read_bytes()
     version = _digest(shell + script + "".join(kept).encode())
     return script.replace(b"__ASSETS__", msgspec.json.encode(kept)).replace(b"__VERSION__", f'"{version}"'.encode())

@@ -48,6 +48,7 @@ _PRIVATE = (("referrer-policy", "no-referrer"),)
 
 _TOKEN = re.compile(r"[0-9A-Za-z_\-]{16,64}", re.ASCII)
 _EVENT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LAST_EVENT_ID = re.compile(r"(?:^|&)last_event_id=([0-9]{1,18})(?:&|$)", re.ASCII)
 _LANG = re.compile(r"(?:^|&)lang=(en|zh)(?:&|$)", re.ASCII)
 
 log = structlog.get_logger()
@@ -137,7 +138,7 @@ async def show_status(context: Context, request: Request) -> Response:
 
 async def refresh(context: Context, request: Request) -> Response:
     """Query the channel now. The script gets the state; the plain form gets its page again."""
-    _check_origin(context, request)
+    _check_origin(context, request, context.resources.settings.shop_origins())
     wants_json = "application/json" in request.headers.get("accept", "")
     state = await _find(context, request)
     try:
@@ -156,9 +157,15 @@ async def stream(context: Context, request: Request) -> EventStream:
     with ExitStack() as place:
         place.enter_context(context.streams.place(request.address))
         state = await _find(context, request)
-        last_id = request.headers.get("last-event-id", "")
-        version = int(last_id) if _EVENT_ID.fullmatch(last_id) else 0
+        version = _last_event_id(request)
         return EventStream(events=_events(context, request, state.order.order_no, version), place=place.pop_all())
+
+
+def _last_event_id(request: Request) -> int:
+    """The version that the page has: by the browser's own header, or in the address when a script begins anew."""
+    match = _LAST_EVENT_ID.search(request.query)
+    last_id = request.headers.get("last-event-id", match[1] if match else "")
+    return int(last_id) if _EVENT_ID.fullmatch(last_id) else 0
 
 
 async def _events(context: Context, request: Request, order_no: str, version: int) -> AsyncGenerator[bytes, None]:
@@ -215,20 +222,22 @@ def _retry_after_s(context: Context, state: OrderState) -> int:
     return ceil(context.limits.wait_s(state.order.order_no))
 
 
-def _check_origin(context: Context, request: Request) -> None:
-    """Check that no other site sent the form. There is no cookie, so this only supports the token.
+def _check_origin(context: Context, request: Request, allowed: frozenset[str] = frozenset()) -> None:
+    """Check that no site but ours and `allowed` sent the form. There is no cookie, so this only supports the token.
 
     `Origin: null` is what our own form sends under `no-referrer`, in browsers that do not know `Sec-Fetch-Site`.
 
     Raises:
         InvalidRequest: the browser says that another site sent it.
     """
-    fetch_site = request.headers.get("sec-fetch-site")
+    settings, fetch_site = context.resources.settings, request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin", "null")
+    if origin in allowed:
+        return
     if fetch_site is not None:
         is_ours = fetch_site in ("same-origin", "none")
     else:
-        ours = {urlsplit(context.resources.settings.public_url).netloc, request.headers.get("host", "")}
-        origin = request.headers.get("origin", "null")
+        ours = {urlsplit(settings.public_url).netloc, request.headers.get("host", "")}
         is_ours = origin == "null" or urlsplit(origin).netloc in ours
     if not is_ours:
         raise InvalidRequest("this is only taken from the order's own page")

@@ -15,10 +15,19 @@ from api.pages import assets
 from api.pages.pay import PayView
 from api.pages.pay_html import draw_pay
 from api.pages.texts import TEXTS, other
+from api.sdk import files as sdk
 from core.money import decimal_text
 from core.order import OrderState, PublicStatus, public_status
 
 RELOAD_S = 10
+
+# `live.js` puts the reload away, whose end tag is ignored where that script is blocked: the page then moves by itself.
+_RELOAD = (
+    f'<script src="{assets.url("live.js")}"></script><meta http-equiv="refresh" content="{RELOAD_S}"></template>\n'
+)
+_SCRIPT = (
+    f'<link rel="modulepreload" href="{sdk.URL}">\n<script type="module" src="{assets.url("order.js")}"></script>\n'
+)
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +84,8 @@ def missing(lang: str, requested_lang: str) -> bytes:
 def render(page: Page, *, with_script: bool = True) -> bytes:
     texts = TEXTS[page.lang]
     title, suffix = texts[page.status], f"?lang={quote(page.requested_lang)}" if page.requested_lang else ""
-    reload = "" if page.is_final else f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
-    script = f'<script src="{assets.url("order.js")}" defer></script>\n' if with_script else ""
+    reload = "" if page.is_final else _RELOAD
+    script = _SCRIPT if with_script else ""
     html = f"""<!doctype html>
 <html lang="{page.lang}">
 <head>

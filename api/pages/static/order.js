@@ -1,363 +1,285 @@
-// An order's page: it reads a stream, else it polls, and it remembers orders that are not definite yet.
-//
-// States come by server-sent events; when those are blocked or silent the page polls, slower and slower.
-// Orders that are not definite are kept in localStorage and polled on every page of this site, across reloads. A version
-// lower than the known one is old and is dropped. A network error never makes an order unpaid.
-"use strict";
+// An order's page: what it shows of its own order and of the browser's other ones. All watching is done by the module
+// that shops embed as well.
+import { rememberedOrders, watchOrder } from "__MODULE__";
 
-(() => {
-  const TEXTS = __TEXTS__;
-  const STORE = "nodrop.orders";
-  const KEPT_MAX = 20;
-  const KEPT_MS = 90 * 24 * 3600 * 1000; // as long as a page's token lives
-  const DELAYS_MS = [2000, 3000, 5000, 8000, 13000, 20000, 30000];
-  const FRESH_MS = 20000; // the stream's heart beats every 15 s
-  const FETCH_MS = 15000;
-  const STATUSES = ["created", "processing", "paid", "closed", "review", "refunded", "disputed"];
-  const TOKEN = /^\/o\/([0-9A-Za-z_-]{16,64})(?:\/return)?$/;
+const TEXTS = __TEXTS__;
+const TOKEN = /^\/o\/([0-9A-Za-z_-]{16,64})(?:\/return)?$/;
+const DEFINITE = ["paid", "closed", "refunded", "disputed"];
 
-  const byId = (id) => document.getElementById(id);
-  const page = byId("order");
-  const token = page.dataset.token || (TOKEN.exec(location.pathname) || [])[1] || "";
-  const isShell = !page.dataset.token || page.dataset.version === "0";
-  const lang = isShell ? (read(localStorage, "nodrop.lang") || language()) : document.documentElement.lang;
-  const texts = TEXTS[lang] || TEXTS.en;
+const byId = (id) => document.getElementById(id);
+const page = byId("order");
+const token = page.dataset.token || (TOKEN.exec(location.pathname) || [])[1] || "";
+const isShell = !page.dataset.token || page.dataset.version === "0";
+const lang = isShell ? read("localStorage", "nodrop.lang") || language() : document.documentElement.lang;
+const texts = TEXTS[lang] || TEXTS.en;
+const button = byId("refresh").querySelector("button");
 
-  // -- what the browser remembers ---------------------------------------------------------------------------------------
+let order = null;
+let shown = { version: Number(page.dataset.version) };
 
-  function read(storage, name) {
+// -- what the browser keeps for the page; it may refuse even to be asked --------------------------------------------------
+
+function read(kind, name) {
+  try {
+    return JSON.parse(window[kind].getItem(name));
+  } catch {
+    return null;
+  }
+}
+
+function write(kind, name, value) {
+  try {
+    window[kind].setItem(name, JSON.stringify(value));
+  } catch {
+    // full or blocked: the page works without
+  }
+}
+
+function language() {
+  const wanted = (navigator.languages || []).map((each) => each.slice(0, 2).toLowerCase());
+  return wanted.find((each) => each in TEXTS) || "en";
+}
+
+// -- this order --------------------------------------------------------------------------------------------------------
+
+// A text is only set when it differs, so that a screen reader does not read it again.
+function put(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
+  }
+}
+
+function titleOf(state) {
+  return texts[state.phase] || texts[state.status];
+}
+
+function show(state) {
+  const hadFocus = document.activeElement === button;
+  put(byId("net"), texts[state.net] || "");
+  page.dataset.status = state.status;
+  page.dataset.phase = state.phase || state.status;
+  page.dataset.version = state.version;
+  document.title = titleOf(state);
+  put(byId("title"), titleOf(state));
+  put(byId("note"), texts[`${state.phase}_note`] || texts[`${state.status}_note`]);
+  if (!byId("amount").textContent.trim() && state.subject) {
+    put(byId("subject").firstElementChild, state.subject);
+    put(byId("amount"), state.amount_text); // the shell has none; the server's is in the reader's way
+  }
+  showTime(state.paid_at);
+  byId("refresh").hidden = Boolean(state.definite) && state.status !== "closed"; // money may come after the close
+  if (hadFocus && byId("refresh").hidden) {
+    byId("title").tabIndex = -1;
+    byId("title").focus();
+  }
+  if (state.definite) {
+    write("sessionStorage", `nodrop.${token}`, state); // for a reload of this tab without a network
+  }
+  if (state.version > shown.version && !isShell) {
+    renew();
+  }
+  shown = state;
+}
+
+// The reader's own time. UTC stays where the browser's locale is none ("en-US@posix").
+function showTime(at) {
+  if (at) {
+    let text = `${at.slice(0, 16).replace("T", " ")} UTC`;
     try {
-      return JSON.parse(storage.getItem(name));
-    } catch {
-      return null; // blocked, or not ours
-    }
-  }
-
-  function write(storage, name, value) {
-    try {
-      storage.setItem(name, JSON.stringify(value));
-    } catch {
-      // full or blocked: the page works without
-    }
-  }
-
-  function loadOrders() {
-    const stored = read(localStorage, STORE);
-    const kept = {};
-    for (const [name, entry] of Object.entries(stored && typeof stored === "object" ? stored : {})) {
-      if (entry && STATUSES.includes(entry.status) && Date.now() - entry.at < KEPT_MS) {
-        kept[name] = entry;
-      }
-    }
-    return kept;
-  }
-
-  function remember(name, entry) {
-    const orders = loadOrders();
-    delete orders[name];
-    if (entry) {
-      orders[name] = entry;
-    }
-    const newest = Object.entries(orders).sort((a, b) => b[1].at - a[1].at).slice(0, KEPT_MAX);
-    write(localStorage, STORE, Object.fromEntries(newest));
-  }
-
-  // -- one order that is polled -------------------------------------------------------------------------------------------
-
-  class Watch {
-    constructor(name, known, show) {
-      this.token = name;
-      this.known = known; // {label, status, version, at, amount_text, subject, paid_at, definite}
-      this.show = show;
-      this.tries = 0;
-      this.timer = 0;
-      this.heardAt = -Infinity;
-    }
-
-    // A state from whichever way it came. Returns whether it was news or a confirmation.
-    take(received) {
-      this.heardAt = performance.now();
-      if (!STATUSES.includes(received.status) || received.version < this.known.version) {
-        return false;
-      }
-      this.known = { ...this.known, ...received, at: Date.now() };
-      this.known.label = this.known.label || `${received.subject} · ${received.amount_text}`;
-      this.keep();
-      this.show(this.known);
-      if (this.known.definite) {
-        this.stop();
-      }
-      return true;
-    }
-
-    keep() {
-      const { label, status, version, at, amount_text, subject, paid_at, definite } = this.known;
-      const entry = { label, status, version, at, amount_text, subject, paid_at, definite };
-      remember(this.token, definite ? null : entry);
-      if (this.token === token && definite) {
-        write(sessionStorage, `nodrop.${this.token}`, entry); // for a reload of this tab without a network
-      }
-    }
-
-    again(at_once) {
-      clearTimeout(this.timer);
-      if (!this.known.definite) {
-        const delay = DELAYS_MS[Math.min(this.tries, DELAYS_MS.length - 1)];
-        this.timer = setTimeout(() => this.tick(), at_once ? 0 : delay);
-      }
-    }
-
-    async tick() {
-      if (performance.now() - this.heardAt < FRESH_MS && stream.isOpen(this.token)) {
-        this.tries = 0;
-      } else {
-        this.tries += 1;
-        await this.ask(`/o/${this.token}/status`, "GET");
-        stream.reopen(this.token);
-      }
-      this.again(false);
-    }
-
-    // One request; its outcome is shown, never thrown. Returns the seconds until a refresh is allowed.
-    async ask(url, method) {
-      try {
-        const headers = { accept: "application/json" };
-        const signal = AbortSignal.timeout ? AbortSignal.timeout(FETCH_MS) : undefined;
-        const response = await fetch(url, { method, headers, signal, cache: "no-store" });
-        if (response.ok) {
-          const received = await response.json();
-          this.take(received);
-          net.say("");
-          return received.retry_after_s;
-        }
-        if (response.status === 404) {
-          this.forget();
-        } else if (response.status >= 500) {
-          net.say(texts.unreachable);
-        }
-        return Number(response.headers.get("retry-after")) || 3;
-      } catch {
-        net.say(navigator.onLine ? texts.unreachable : texts.offline);
-        return 3;
-      }
-    }
-
-    // The token has expired: there is nothing more to learn here.
-    forget() {
-      this.stop();
-      remember(this.token, null);
-    }
-
-    stop() {
-      clearTimeout(this.timer);
-      stream.close(this.token);
-    }
-  }
-
-  // -- the stream of this page's order -----------------------------------------------------------------------------------
-
-  const stream = {
-    source: null,
-
-    open() {
-      if (!window.EventSource || this.source !== null || watch.known.definite) {
-        return;
-      }
-      this.source = new EventSource(`/o/${token}/events`);
-      this.source.onmessage = (event) => {
-        net.say("");
-        watch.take(JSON.parse(event.data));
-      };
-      this.source.addEventListener("beat", () => {
-        net.say("");
-        watch.heardAt = performance.now();
-      });
-    },
-
-    isOpen(name) {
-      return name === token && this.source !== null && this.source.readyState === EventSource.OPEN;
-    },
-
-    // Ended for good, or open and silent for longer than two beats: begin anew.
-    reopen(name) {
-      if (name !== token || this.source === null || watch.known.definite) {
-        return;
-      }
-      const isSilent = performance.now() - watch.heardAt > 2 * FRESH_MS;
-      if (this.source.readyState === EventSource.CLOSED || (this.isOpen(name) && isSilent)) {
-        this.close(name);
-        this.open();
-      }
-    },
-
-    close(name) {
-      if (name === token && this.source !== null) {
-        this.source.close();
-        this.source = null;
-      }
-    },
-  };
-
-  // -- what is shown ---------------------------------------------------------------------------------------------------
-
-  // A text is only set when it differs, so that a screen reader does not read it again.
-  function put(element, text) {
-    if (element.textContent !== text) {
-      element.textContent = text;
-    }
-  }
-
-  const net = {
-    say(text) {
-      put(byId("net"), text);
-    },
-  };
-
-  function showOrder(known) {
-    page.dataset.status = known.status;
-    page.dataset.version = known.version;
-    document.title = texts[known.status];
-    put(byId("title"), texts[known.status]);
-    put(byId("note"), texts[`${known.status}_note`]);
-    if (known.subject) {
-      put(byId("subject").firstElementChild, known.subject);
-      put(byId("amount"), known.amount_text);
-    }
-    showTime(known.paid_at);
-    byId("refresh").hidden = Boolean(known.definite) && known.status !== "closed"; // money may come after the close
-  }
-
-  function showTime(at) {
-    if (at && !Number.isNaN(Date.parse(at))) {
-      const format = { dateStyle: "medium", timeStyle: "short" };
       const locale = (navigator.language || "").startsWith(lang) ? navigator.language : lang;
-      put(byId("when"), new Date(at).toLocaleString(locale, format));
+      text = new Date(at).toLocaleString(locale, { dateStyle: "medium", timeStyle: "short" });
+    } catch {
+      // refused by Intl
     }
+    put(byId("when"), text);
   }
+}
 
-  function language() {
-    return (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh" : "en";
+// The state that the server rendered.
+function rendered() {
+  const time = byId("when").querySelector("time");
+  return {
+    status: page.dataset.status,
+    phase: page.dataset.phase,
+    version: Number(page.dataset.version),
+    subject: byId("subject").textContent.trim(),
+    amount_text: byId("amount").textContent.trim(),
+    paid_at: time ? time.dateTime : null,
+    definite: DEFINITE.includes(page.dataset.status),
+  };
+}
+
+// -- the button: never `disabled`, or it would lose the focus ----------------------------------------------------------
+
+function rest(seconds) {
+  const left = Math.ceil(seconds || 0);
+  button.setAttribute("aria-disabled", left > 0);
+  put(button, left > 0 ? texts.check_in.replace("{s}", left) : texts.check);
+  if (left > 0) {
+    setTimeout(rest, 1000, left - 1);
   }
+}
 
-  function translateShell() {
-    document.documentElement.lang = lang;
-    put(byId("refresh").firstElementChild, texts.check);
-    put(byId("others").firstElementChild, texts.others);
-    byId("language").hidden = true;
-  }
-
-  // -- the button --------------------------------------------------------------------------------------------------------
-
-  const button = byId("refresh").firstElementChild;
-
-  function coolDown(seconds) {
-    const left = Math.ceil(seconds);
-    button.disabled = left > 0;
-    put(button, left > 0 ? texts.check_in.replace("{s}", left) : texts.check);
-    if (left > 0) {
-      setTimeout(() => coolDown(left - 1), 1000);
-    }
-  }
-
-  async function refresh(event) {
-    event.preventDefault();
-    button.disabled = true;
+async function check(event) {
+  event.preventDefault();
+  if (button.getAttribute("aria-disabled") !== "true") {
+    button.setAttribute("aria-disabled", "true");
     put(button, texts.checking);
-    coolDown(await watch.ask(`/o/${token}/refresh`, "POST"));
+    const state = await order.refresh();
+    rest(state.net ? 3 : state.retry_after_s);
   }
+}
 
-  // -- other orders of this browser ----------------------------------------------------------------------------------------
+// -- paying from the page: its section comes anew from the server --------------------------------------------------------
 
-  function watchOthers() {
-    for (const [name, known] of Object.entries(loadOrders())) {
-      if (name !== token) {
-        const row = document.createElement("li");
-        row.append(document.createElement("bdi"), document.createElement("span"));
-        row.lastElementChild.className = "state";
-        const show = (now) => {
-          row.dataset.status = now.status;
-          put(row.firstElementChild, now.label || "");
-          put(row.lastElementChild, texts[now.status]);
-        };
-        byId("others").lastElementChild.append(row);
-        byId("others").hidden = false;
-        show(known);
-        others.push(new Watch(name, known, show));
-      }
+async function renew(from = location.href, request = {}) {
+  try {
+    const response = await fetch(from, { ...request, headers: { accept: "text/html" }, cache: "no-store" });
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!fresh.getElementById("order") || fresh.getElementById("order").dataset.token !== token) {
+      return false; // not this page: a router's own, or the shell
     }
-    others.forEach((other) => other.again(true));
+    const address = new URL(response.url); // it names the way that was chosen
+    address.searchParams.delete("error");
+    history.replaceState(null, "", address);
+    document.querySelectorAll("#pay, [data-fresh][id]").forEach((old) => replace(old, fresh.getElementById(old.id)));
+    countDown();
+    return true;
+  } catch {
+    return false; // the network is gone; what is shown stays
   }
+}
 
-  // -- start -------------------------------------------------------------------------------------------------------------
-
-  function rendered() {
-    const text = (id) => byId(id).textContent.trim();
-    const time = byId("when").querySelector("time");
-    return {
-      status: page.dataset.status,
-      version: Number(page.dataset.version),
-      subject: text("subject"),
-      amount_text: text("amount"),
-      label: text("subject") ? `${text("subject")} · ${text("amount")}` : "",
-      paid_at: time ? time.dateTime : null,
-      definite: ["paid", "closed", "refunded", "disputed"].includes(page.dataset.status),
-      at: Date.now(),
-    };
+// The focus goes on to the same control, or to what can be done now.
+function replace(old, fresh) {
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  if (fresh) {
+    old.replaceWith(document.adoptNode(fresh));
+  } else {
+    old.replaceChildren();
   }
-
-  // The newest of what the server rendered, what is remembered, and what this tab has seen to be definite.
-  function newest() {
-    const found = [rendered(), loadOrders()[token], read(sessionStorage, `nodrop.${token}`)];
-    return found.filter(Boolean).reduce((best, next) => (next.version > best.version ? next : best));
+  if (focused) {
+    const next = (focused.id && byId(focused.id)) || (fresh && fresh.querySelector("a, button, input, summary"));
+    byId("title").tabIndex = -1;
+    (next || byId("title")).focus();
   }
+}
 
-  const others = [];
-  const watch = new Watch(token, newest(), showOrder);
-
-  function askAllNow() {
-    for (const each of [watch, ...others]) {
-      each.tries = 0;
-      each.heardAt = -Infinity;
-      each.again(true);
-    }
+async function sendPay(event) {
+  const form = event.target;
+  if (!form.closest("#pay") || !/\/pay(?:\?|$)/.test(form.action)) {
+    return;
   }
+  event.preventDefault();
+  if (form.getAttribute("aria-busy") === "true") {
+    return;
+  }
+  form.setAttribute("aria-busy", "true");
+  const body = new URLSearchParams(new FormData(form));
+  if (event.submitter && event.submitter.name) {
+    body.set(event.submitter.name, event.submitter.value);
+  }
+  const isRenewed = await renew(form.action, { method: "POST", body });
+  form.removeAttribute("aria-busy");
+  put(byId("net"), isRenewed ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
+}
 
-  function start() {
-    if (isShell) {
-      translateShell();
-    } else {
-      write(localStorage, "nodrop.lang", lang);
-    }
-    showOrder(watch.known);
-    watchOthers();
-    if (!token) {
-      return;
-    }
-    if (watch.known.version > 0) {
-      watch.keep();
-    }
-    byId("refresh").addEventListener("submit", refresh);
-    coolDown(Number(page.dataset.retryAfter) || 0);
-    stream.open();
-    watch.again(isShell);
-    if (!navigator.onLine) {
-      net.say(texts.offline);
-    }
-    window.addEventListener("online", askAllNow);
-    window.addEventListener("offline", () => net.say(texts.offline));
-    window.addEventListener("pageshow", (event) => event.persisted && askAllNow());
-    document.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "visible") {
-        stream.open();
-        askAllNow();
-      } else {
-        stream.close(token); // a browser has six connections to a server, for all its tabs together
-      }
-    });
-    if ("serviceWorker" in navigator) {
-      navigator.serviceWorker.register("/o/sw.js", { scope: "/o/" }).catch(() => {});
+// Inside WeChat its own sheet opens over the page. What it returns is no evidence: the channel is asked.
+function callWeChat(event) {
+  const call = event.target.closest("#pay-call");
+  if (!call) {
+    return;
+  }
+  const invoke = () => WeixinJSBridge.invoke("getBrandWCPayRequest", JSON.parse(call.dataset.call), () => order.refresh());
+  if (typeof WeixinJSBridge === "undefined") {
+    document.addEventListener("WeixinJSBridgeReady", invoke, { once: true });
+  } else {
+    invoke();
+  }
+}
+
+// <time data-countdown datetime> says until when; what is left is put behind it, and at its end the section is renewed.
+function countDown() {
+  let isRunning = false;
+  for (const time of document.querySelectorAll("time[data-countdown]")) {
+    time.dataset.countdown = time.dataset.countdown || time.textContent;
+    const left = Math.ceil((Date.parse(time.dateTime) - Date.now()) / 1000);
+    if (left > 0) {
+      isRunning = true;
+      put(time, `${time.dataset.countdown} (${clock(left)})`);
+    } else if (!("ended" in time.dataset)) {
+      time.dataset.ended = "";
+      put(time, time.dataset.countdown);
+      renew();
     }
   }
+  clearTimeout(countDown.timer);
+  countDown.timer = isRunning ? setTimeout(countDown, 1000) : 0;
+}
 
-  start();
-})();
+// 3661 → "1:01:01", 61 → "1:01"
+function clock(seconds) {
+  const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const shownParts = parts[0] ? parts : parts.slice(1);
+  return shownParts.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
+}
+
+// -- other orders of this browser ----------------------------------------------------------------------------------------
+
+const rows = new Map();
+
+function showOther(state) {
+  if (state.token === token || (!rows.has(state.token) && !state.subject)) {
+    return;
+  }
+  if (!rows.has(state.token)) {
+    const row = document.createElement("li");
+    const link = Object.assign(document.createElement("a"), { href: `/o/${state.token}` });
+    link.append(document.createElement("bdi"), document.createElement("span"));
+    link.lastElementChild.className = "state";
+    row.append(link);
+    byId("others").lastElementChild.append(row);
+    byId("others").hidden = false;
+    rows.set(state.token, row);
+  }
+  const row = rows.get(state.token);
+  row.dataset.status = state.status;
+  put(row.querySelector("bdi"), `${state.subject} · ${state.amount_text}`);
+  put(row.querySelector("span"), titleOf(state));
+}
+
+// -- start -------------------------------------------------------------------------------------------------------------
+
+function translateShell() {
+  document.documentElement.lang = lang;
+  put(button, texts.check);
+  put(byId("others").firstElementChild, texts.others);
+  byId("language").hidden = true;
+}
+
+function start() {
+  document.documentElement.dataset.live = "";
+  if (isShell) {
+    translateShell();
+  } else {
+    write("localStorage", "nodrop.lang", lang);
+  }
+  document.addEventListener("nodrop-order", (event) => showOther(event.detail));
+  Object.entries(rememberedOrders()).forEach(([name, known]) => showOther({ ...known, token: name }));
+  if (!token) {
+    return;
+  }
+  const seen = read("sessionStorage", `nodrop.${token}`);
+  const known = rendered();
+  byId("refresh").addEventListener("submit", check);
+  document.addEventListener("submit", sendPay);
+  document.addEventListener("click", callWeChat);
+  rest(Number(page.dataset.retryAfter));
+  countDown();
+  order = watchOrder({ token, known: seen && seen.version > known.version ? seen : known, onChange: show });
+  if ("serviceWorker" in navigator) {
+    navigator.serviceWorker.register("/o/sw.js", { scope: "/o/" }).catch(() => {});
+  }
+}
+
+start();

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,8 @@ from cli.progress import Progress
 from demo.embedded import EmbeddedError, free_port, temporary_directory
 from demo.run import CURRENCIES
 from demo.service import Service
+from demo.shop.handlers import STATIC
+from demo.shop.pages import NAME
 from demo.stack import Stack
 
 PORTS = {"api": 8800, "channel": 8801, "merchant": 8802}
@@ -57,22 +60,33 @@ async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    shop_url = f"http://127.0.0.1:{free_port() if any_ports else SHOP_PORT}"
+    ports = {} if any_ports else PORTS
     with ExitStack() as stack_of_files, Progress() as progress:
         directory: Path = stack_of_files.enter_context(temporary_directory())
         progress.write("Starting all processes; Ctrl-C stops them")
-        accounts = {name: name for name in CURRENCIES}
-        async with Stack(directory, unit_s=unit_s, ports={} if any_ports else PORTS, accounts=accounts) as stack:
+        async with shop_stack(directory, shop_url, unit_s=unit_s, ports=ports) as stack, running_shop(stack, shop_url):
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
-            async with running_shop(stack, free_port() if any_ports else SHOP_PORT) as shop_url:
-                click.echo(_addresses(stack, shop_url, unit_s, lost))
-                await stop.wait()
-                progress.write("Stopping all processes")
+            click.echo(_addresses(stack, shop_url, unit_s, lost))
+            await stop.wait()
+            progress.write("Stopping all processes")
+
+
+def shop_stack(directory: Path, shop_url: str, **options: Any) -> Stack:
+    """Return a stack, not started, with an account at every channel, whose order pages look like the shop's."""
+    env = {
+        "SHOP_NAME": NAME,
+        "SHOP_LOGO": str(STATIC / "shop.svg"),
+        "SHOP_COLOR": "#2f6b3c",
+        "SHOP_CONTACT": "mailto:hello@leaf-and-cup.example",
+        "PAGE_ORIGINS": shop_url,
+    }
+    return Stack(directory, accounts={name: name for name in CURRENCIES}, env=env, **options)
 
 
 @asynccontextmanager
-async def running_shop(stack: Stack, port: int) -> AsyncIterator[str]:
-    """Run the example shop as a process beside the stack; yield its URL."""
-    url = f"http://127.0.0.1:{port}"
+async def running_shop(stack: Stack, url: str) -> AsyncIterator[None]:
+    """Run the example shop as a process beside the stack."""
     env = {
         "PATH": os.environ.get("PATH", ""),
         "API_URL": stack.api_url,
@@ -84,7 +98,7 @@ async def running_shop(stack: Stack, port: int) -> AsyncIterator[str]:
     shop = Service("shop", "demo.shop", env=env, log=stack.directory / "shop.log", health_url=f"{url}/healthz")
     try:
         await shop.start()
-        yield url
+        yield
     finally:
         await shop.stop(5.0)
 

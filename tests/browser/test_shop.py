@@ -9,10 +9,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from demo.embedded import free_port
-from demo.run import CURRENCIES
 from demo.shop.pages import HOW
 from demo.stack import Stack
-from demo.up import running_shop
+from demo.up import running_shop, shop_stack
 from tests.browser.shops import DESK, LIMIT_MS, SMALL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -22,22 +21,21 @@ expect.set_options(timeout=LIMIT_MS)
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 
 
+@pytest.fixture(scope="module")
+def shop_url() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stack(servers_home: Path) -> AsyncIterator[Stack]:
-    """All five channels. A minute is so long that no delayed query runs before the buyer is back."""
-    accounts = {name: name for name in CURRENCIES}
-    async with Stack(servers_home / "shop", unit_s=60, fsync=False, accounts=accounts) as stack:
+async def stack(servers_home: Path, shop_url: str) -> AsyncIterator[Stack]:
+    """All processes. A minute is so long that no delayed query runs before the buyer is back."""
+    stack = shop_stack(servers_home / "shop", shop_url, unit_s=60, fsync=False)
+    async with stack, running_shop(stack, shop_url):
         yield stack
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shop_url(stack: Stack) -> AsyncIterator[str]:
-    async with running_shop(stack, free_port()) as url:
-        yield url
-
-
 @pytest_asyncio.fixture(loop_scope="session")
-async def buyer(browser: Browser, shop_url: str) -> AsyncIterator[Page]:
+async def buyer(browser: Browser, stack: Stack, shop_url: str) -> AsyncIterator[Page]:
     """A desk computer at the shop; its page may neither fail nor break its own content policy."""
     async with buying(await browser.new_context(viewport=DESK, base_url=shop_url)) as page:
         yield page
@@ -122,7 +120,7 @@ async def test_markup_in_a_name_is_text_in_the_shop_on_the_order_page_and_at_the
     assert await buyer.locator("img").count() == 0
 
 
-async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser, shop_url: str) -> None:
+async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser, stack: Stack, shop_url: str) -> None:
     context = await browser.new_context(viewport=SMALL, base_url=shop_url, java_script_enabled=False)
     async with buying(context) as page:
         await lose_callbacks(page, lost=True)

@@ -1,13 +1,14 @@
-"""The books of the shop: sales, notifications that were processed, and goods that were sent.
+"""The books of the shop: sales, the newest version that nodrop notified of each, and goods that were sent.
 
 They are in memory, for all data of `nodrop up` is deleted at its end. A real shop keeps them in its database, and
-records the id of a notification and its effect in one transaction: here one function without `await` is that.
+records the version and its effect in one transaction: here one function without `await` is that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -16,18 +17,17 @@ SALES_MAX = 1_000
 
 
 class NotifiedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a notification's `data` that the shop reads."""
+    """The fields of a notification's `data` that the shop reads. `dispute` is set while the money is disputed."""
 
     order_no: str
     version: int
     status: str
     amount: int
     currency: str
+    dispute: dict[str, Any] | None
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    type: str
     data: NotifiedOrder
 
 
@@ -47,7 +47,6 @@ class Sale:
     version: int = 0
     paid_by: str = ""
     shipped_at: datetime | None = None
-    notifications: list[str] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
@@ -73,16 +72,17 @@ class Books:
         return list(reversed(self._sales.values()))
 
     def take(self, notification: Notification, now: datetime) -> bool:
-        """Process a verified notification once, and ship once. Return False if the order is unknown or another one."""
+        """Process a verified notification, and ship once. Return False if the order is unknown or another one.
+
+        There is one notification for each version, so a version that is not newer was repeated or overtaken: it changes
+        nothing. The newest one has the whole state, whatever its type is.
+        """
         order = notification.data
         sale = self.find(order.order_no)
         if sale is None or (order.amount, order.currency) != (sale.amount, sale.currency):
             return False
-        if notification.id in sale.notifications:
-            return True
-        sale.notifications.append(notification.id)
         if order.version > sale.version:
             sale.version, sale.status = order.version, order.status
-        if notification.type == "order.paid" and sale.shipped_at is None:
-            sale.shipped_at = now
+            if order.status == "paid" and order.dispute is None and sale.shipped_at is None:
+                sale.shipped_at = now
         return True

@@ -38,15 +38,18 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
     origins: tuple[str, ...]
 
 
+Handler = Callable[[Shop, Request], Awaitable[Reply]]
+
+
 def routes(shop: Shop) -> list[Route]:
     """Addresses of the shop."""
-    table: list[tuple[str, str, Callable[[Shop, Request], Awaitable[Reply]]]] = [
+    table: list[tuple[str, str, Handler]] = [
         ("GET", "/", show_products),
-        ("POST", "/orders", buy),
+        ("POST", "/orders", _own(buy)),
         ("GET", "/orders", show_orders),
         ("GET", "/orders/{order_no}", show_order),
-        ("POST", "/orders/{order_no}/place", place_again),
-        ("POST", "/callbacks", switch_callbacks),
+        ("POST", "/orders/{order_no}/place", _own(place_again)),
+        ("POST", "/callbacks", _own(switch_callbacks)),
         ("POST", "/notifications", receive_notification),
         ("GET", "/static/{name}", serve_file),
         ("GET", "/healthz", check_health),
@@ -75,7 +78,7 @@ async def buy(shop: Shop, request: Request) -> Reply:
     """Record the sale first, then place the order under its number: what happens in between, it is known here."""
     form = _form(request)
     product, way = PRODUCTS.get(form.get("product", "")), find_way(form.get("account", ""))
-    if _is_foreign(request) or product is None or way is None:
+    if product is None or way is None:
         return await _page(shop, "/", pages.missing(), status=400)
     sale = Sale(
         order_no=f"tea-{token_hex(4)}",
@@ -91,15 +94,13 @@ async def buy(shop: Shop, request: Request) -> Reply:
 
 async def place_again(shop: Shop, request: Request) -> Reply:
     sale = shop.books.find(request.params["order_no"])
-    if sale is None or _is_foreign(request):
+    if sale is None:
         return await _page(shop, "/", pages.missing(), status=404)
     return await _place(shop, sale)
 
 
 async def switch_callbacks(shop: Shop, request: Request) -> Reply:
     form = _form(request)
-    if _is_foreign(request):
-        return await _page(shop, "/", pages.missing(), status=403)
     try:
         await shop.backend.lose_callbacks(lost=form.get("lost") == "1")
     except httpx.HTTPError:
@@ -168,6 +169,12 @@ def _form(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _is_foreign(request: Request) -> bool:
-    """Return whether the browser says that another site sent the form."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+def _own(handler: Handler) -> Handler:
+    """Wrap the handler of a form: it is refused if the browser says that another site sent it."""
+
+    async def guarded(shop: Shop, request: Request) -> Reply:
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return await _page(shop, "/", pages.missing(), status=403)
+        return await handler(shop, request)
+
+    return guarded

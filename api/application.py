@@ -22,6 +22,7 @@ from api.http.response import Response, html_response
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.pages.reference import reference
 from api.refreshes import Refreshes
+from api.shop import open_shop
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
 from flows.take_over import BEAT_S, Beats, beat_once
@@ -62,6 +63,7 @@ async def open_application(
         stores=SingleFlight(),
         openapi=packed(Response(body=document)),
         reference=packed(html_response(reference(document))),
+        shop=open_shop(resources.settings),
     )
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
     lag.watch()

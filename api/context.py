@@ -11,13 +11,14 @@ from api.http.event_stream import OpenStreams
 from api.http.response import Response
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.refreshes import Refreshes
+from api.shop import Shop
 from channels.kit.single_flight import SingleFlight
 from runtime.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Made once, at start. `openapi` is the document of all routes, and
+    """Made once, at start. `shop` is the look of the pages, `openapi` the document of all routes, and
     `reference` the page made of it; `stores` is the one look at Postgres and
     Redis that all who ask for readiness share: anybody may ask, at any number.
     """
@@ -32,3 +33,4 @@ class Context:
     stores: SingleFlight[str, tuple[str | None, str | None]]
     openapi: Response
     reference: Response
+    shop: Shop

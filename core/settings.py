@@ -19,6 +19,7 @@ import msgspec
 
 from core.backoff import Backoff
 from core.errors import ConfigurationError
+from core.shop import check_look
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
 """A year at most, in seconds: "inf" is a number to Python, but no duration."""
@@ -73,6 +74,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     trusted_proxy_hops: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     processes: Count = 4
+
+    # -- the look of the order pages
+    shop_name: str = ""
+    shop_logo: str = ""
+    shop_color: str = ""
+    shop_contact: str = ""
 
     # -- secrets
     nodrop_master_keys: str = ""
@@ -214,6 +221,7 @@ def _fault_of(name: str, text: str) -> str | None:
         settings.allowed_nets()
         settings.reconcile_time()
         settings.shop_origins()
+        check_look(settings.shop_name, settings.shop_color, settings.shop_contact)
     except msgspec.ValidationError as error:  # `Expected `int` - at `$.PORT``
         reason = str(error).partition(" - at `$.")[0]
         return f"{name}: {reason[0].lower()}{reason[1:]}"

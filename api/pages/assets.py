@@ -64,9 +64,11 @@ def find(name: str) -> Response | None:
     return replace(file, headers=(caching, *file.headers))
 
 
-def service_worker(shell: bytes) -> bytes:
-    """The worker with the shell and files that it keeps. Its bytes change with theirs, so browsers fetch it anew."""
-    kept = [*(url(name) for name in sorted(_OF_ORDERS)), sdk.URL]
+def service_worker(shell: bytes, more: list[str]) -> bytes:
+    """The worker with the shell and the files that it keeps, `more` among them. Its bytes change with theirs, so
+    browsers fetch it anew.
+    """
+    kept = [*(url(name) for name in sorted(_OF_ORDERS)), sdk.URL, *more]
     script = (_FOLDER / "sw.js").read_bytes()
     version = _digest(shell + script + "".join(kept).encode())
     return script.replace(b"__ASSETS__", msgspec.json.encode(kept)).replace(b"__VERSION__", f'"{version}"'.encode())

@@ -23,7 +23,8 @@ from api.pages import assets
 from api.pages import html as page_html
 from api.pages import pay as paying
 from api.pages.status import view_status
-from api.pages.texts import choose
+from api.pages.texts import DEFAULT, LANGUAGES, choose
+from api.shop import Shop
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, StorageError, TooManyRequests
 from core.order import OrderState, public_status
 from flows.refresh import note_return
@@ -49,7 +50,7 @@ _PRIVATE = (("referrer-policy", "no-referrer"),)
 _TOKEN = re.compile(r"[0-9A-Za-z_\-]{16,64}", re.ASCII)
 _EVENT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _LAST_EVENT_ID = re.compile(r"(?:^|&)last_event_id=([0-9]{1,18})(?:&|$)", re.ASCII)
-_LANG = re.compile(r"(?:^|&)lang=(en|zh)(?:&|$)", re.ASCII)
+_LANG = re.compile(r"(?:^|&)lang=([a-z]{2,3})(?:&|$)", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -63,14 +64,16 @@ async def show(context: Context, request: Request) -> Response:
     try:
         state = await _find(context, request)
     except NotFound:
-        return _html(page_html.missing(lang, requested), 404)
+        return _html(page_html.missing(context.shop, lang, requested), 404)
     except (DatabaseUnavailable, TooManyRequests) as error:
-        page = page_html.Page(lang=lang, requested_lang=requested, token=request.params["token"])
+        page = page_html.Page(lang=lang, shop=context.shop, requested_lang=requested, token=request.params["token"])
         return _html(
             page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
         )
     wait_s, pay_view = _retry_after_s(context, state), await paying.view_pay(context, request, state)
-    page = page_html.page_of(state, lang=lang, requested_lang=requested, retry_after_s=wait_s, pay=pay_view)
+    page = page_html.page_of(
+        state, context.shop, lang=lang, requested_lang=requested, retry_after_s=wait_s, pay=pay_view
+    )
     return _html(page_html.render(page))
 
 
@@ -85,7 +88,7 @@ async def come_from_channel(context: Context, request: Request) -> Response:
         if context.limits.take_return(state.order.order_no, request.address):
             await context.refreshes.refresh(state.order.order_no, wait_s=RETURN_WAIT_S, trailing=True)
     except NotFound:
-        return _html(page_html.missing(*_language(request)), 404)
+        return _html(page_html.missing(context.shop, *_language(request)), 404)
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
         log.warning("return_not_asked", error=type(error).__name__)
     return _to_page(request)
@@ -97,9 +100,9 @@ async def pay(context: Context, request: Request) -> Response:
         state = await _find(context, request)
         _check_origin(context, request)
     except NotFound:
-        return _html(page_html.missing(*_language(request)), 404)
+        return _html(page_html.missing(context.shop, *_language(request)), 404)
     except TooManyRequests:
-        return _html(page_html.missing(*_language(request)), 429, ("retry-after", "5"))
+        return _html(page_html.missing(context.shop, *_language(request)), 429, ("retry-after", "5"))
     except InvalidRequest:
         return _to_page(request, "error=origin")
     except DatabaseUnavailable:
@@ -107,26 +110,26 @@ async def pay(context: Context, request: Request) -> Response:
     return _to_page(request, await paying.start(context, request, state))
 
 
-async def show_shell(_context: Context, request: Request) -> Response:
-    return _html(shell(_language(request)[0]))
+async def show_shell(context: Context, request: Request) -> Response:
+    return _html(shell(context.shop, _language(request)[0]))
 
 
-async def serve_worker(_context: Context, _request: Request) -> Response:
-    body = assets.service_worker(shell("en"))
+async def serve_worker(context: Context, _request: Request) -> Response:
+    body = assets.service_worker(shell(context.shop, DEFAULT), context.shop.urls())
     headers = (("cache-control", "no-cache"), ("content-security-policy", CSP))
     return Response(body=body, content_type="text/javascript; charset=utf-8", headers=headers)
 
 
-async def serve_asset(_context: Context, request: Request) -> Response:
-    asset = assets.find(request.params["name"])
+async def serve_asset(context: Context, request: Request) -> Response:
+    asset = assets.find(request.params["name"]) or context.shop.find(request.params["name"])
     if asset is None:
         raise NotFound("no such file")
     return asset
 
 
-def shell(lang: str) -> bytes:
+def shell(shop: Shop, lang: str) -> bytes:
     """The page of no order, which a browser without a network fills from its memory."""
-    return page_html.render(page_html.Page(lang=lang))
+    return page_html.render(page_html.Page(lang=lang, shop=shop))
 
 
 # -- JSON and events ---------------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ def _check_origin(context: Context, request: Request, allowed: frozenset[str] = 
 def _language(request: Request) -> tuple[str, str]:
     """The language to write in, and the one that the address names ("": none)."""
     match = _LANG.search(request.query)
-    requested = match[1] if match else ""
+    requested = match[1] if match and match[1] in LANGUAGES else ""
     return choose(requested, request.headers.get("accept-language", "")), requested
 
 

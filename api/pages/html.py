@@ -5,19 +5,24 @@ Every value goes through `escape`; the page holds no inline script or style, and
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from html import escape
 from urllib.parse import quote
 
 import msgspec
 
 from api.pages import assets
+from api.pages.money import shown_amount
+from api.pages.parts import clock_time, fill, fill_html
 from api.pages.pay import PayView
-from api.pages.pay_html import draw_pay
-from api.pages.texts import TEXTS, other
+from api.pages.pay_html import NOTHING, action_of, draw_pay
+from api.pages.texts import LANGUAGES, Language
 from api.sdk import files as sdk
+from api.shop import NO_SHOP, Shop
 from core.money import decimal_text
 from core.order import OrderState, PublicStatus, public_status
+from core.phase import Phase, Returned, phase_of, returned_money
 
 RELOAD_S = 10
 
@@ -29,45 +34,69 @@ _SCRIPT = (
     f'<link rel="modulepreload" href="{sdk.URL}">\n<script type="module" src="{assets.url("order.js")}"></script>\n'
 )
 
+PAYABLE = (Phase.CREATED, Phase.WAITING, Phase.PROCESSING)
+"""Phases in which the page has something to pay, or says that the shop takes the payment."""
+
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The values of one page. The shell has no token, and the script fills it from what the browser remembers."""
 
     lang: str
+    shop: Shop = NO_SHOP
     requested_lang: str = ""
     token: str = ""
     status: str = PublicStatus.PROCESSING
+    phase: str = Phase.PROCESSING
     version: int = 0
     order_no: str = ""
     subject: str = ""
-    amount_text: str = ""
+    amount: tuple[int, str] | None = None
+    now: datetime | None = None
     paid_at: datetime | None = None
+    returned: Returned | None = None
     return_url: str | None = None
     retry_after_s: int = 0
     is_final: bool = False
     is_test: bool = False
     pay: PayView | None = None
 
+    @property
+    def language(self) -> Language:
+        return LANGUAGES[self.lang]
 
-def amount_text(state: OrderState) -> str:
-    """(8888, "CNY") → "88.88 CNY"."""
-    return f"{decimal_text(state.order.amount, state.order.currency)} {state.order.currency}"
+    @property
+    def texts(self) -> Mapping[str, str]:
+        return self.language.texts
+
+    @property
+    def suffix(self) -> str:
+        """The query string of our addresses: the language that the page's own address names."""
+        return f"?lang={quote(self.requested_lang)}" if self.requested_lang else ""
+
+
+def amount_text(amount: int, currency: str) -> str:
+    """(8888, "CNY") → "88.88 CNY", for programs; readers get `shown_amount`."""
+    return f"{decimal_text(amount, currency)} {currency}"
 
 
 def page_of(
-    state: OrderState, *, lang: str, requested_lang: str, retry_after_s: int, pay: PayView | None = None
+    state: OrderState, shop: Shop, *, lang: str, requested_lang: str, retry_after_s: int, pay: PayView | None = None
 ) -> Page:
     order, status = state.order, public_status(state.order, state.payments, state.disputes)
     return Page(
         lang=lang,
+        shop=shop,
         requested_lang=requested_lang,
         token=order.page_token,
         status=status,
+        phase=phase_of(state),
         version=order.version,
         order_no=order.order_no,
         subject=order.subject,
-        amount_text=amount_text(state),
+        amount=(order.amount, order.currency),
+        now=state.now,
         paid_at=order.paid_at,
+        returned=returned_money(state),
         return_url=order.return_url,
         retry_after_s=retry_after_s,
         is_final=status.is_definite,
@@ -76,76 +105,129 @@ def page_of(
     )
 
 
-def missing(lang: str, requested_lang: str) -> bytes:
+def missing(shop: Shop, lang: str, requested_lang: str) -> bytes:
     """The page of a token that is malformed, unknown or expired."""
-    return render(Page(lang=lang, requested_lang=requested_lang, status="missing", is_final=True), with_script=False)
+    page = Page(
+        lang=lang, shop=shop, requested_lang=requested_lang, status="missing", phase="missing", is_final=True,
+    )  # fmt: skip
+    return render(page, with_script=False)
 
 
 def render(page: Page, *, with_script: bool = True) -> bytes:
-    texts = TEXTS[page.lang]
-    title, suffix = texts[page.status], f"?lang={quote(page.requested_lang)}" if page.requested_lang else ""
+    texts, title = page.texts, escape(page.texts[page.phase])
     reload = "" if page.is_final else _RELOAD
     script = _SCRIPT if with_script else ""
     html = f"""<!doctype html>
-<html lang="{page.lang}">
+<html lang="{page.lang}" dir="{escape(texts["direction"])}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
-<title>{escape(title)}</title>
+<title>{title}</title>
 <link rel="icon" href="{assets.url("icon.svg")}" type="image/svg+xml">
 <link rel="stylesheet" href="{assets.url("order.css")}">
-{reload}{script}</head>
+{_shop_style(page.shop)}{reload}{script}</head>
 <body>
-{_test_mark(page, texts["test"])}\
-<main id="order" class="card" data-token="{escape(page.token)}" data-status="{page.status}" \
+{_header(page)}\
+<main id="order" class="card" data-token="{escape(page.token)}" data-status="{page.status}" data-phase="{page.phase}" \
 data-version="{page.version}" data-retry-after="{page.retry_after_s}">
 <p id="subject"><bdi>{escape(page.subject)}</bdi></p>
-<p id="amount">{escape(page.amount_text)}</p>
+<p id="amount" dir="auto">{_amount(page)}</p>
 <div id="state" role="status" aria-live="polite" aria-atomic="true">
 <span class="mark" aria-hidden="true"></span>
-<h1 id="title">{escape(title)}</h1>
-<p id="note">{escape(texts[page.status + "_note"])}</p>
-<p id="when">{_time(page.paid_at)}</p>
+<h1 id="title">{title}</h1>
+<p id="note">{escape(texts[page.phase + "_note"])}</p>
+<p id="when">{"" if page.paid_at is None else clock_time(page.paid_at)}</p>
 </div>
-{draw_pay(page.pay, page.token, page.lang, suffix)}
+<p id="going-back" data-fresh aria-live="polite">{_returned(page)}</p>
+{_pay(page)}
 <p id="net" role="status" aria-live="polite"></p>
-{_refresh_form(page, suffix, texts["check"])}
-{_back_link(page, texts["back"])}
-<p id="number">{_number(page, texts["order"])}</p>
+{_refresh_form(page)}
+{_back_link(page)}
+<p id="number">{_number(page)}</p>
+{_contact(page)}
 </main>
-<section id="others" class="card" aria-live="polite" hidden><h2>{escape(texts["others"])}</h2><ul></ul></section>
-<p id="language"><a href="?lang={other(page.lang)}" lang="{other(page.lang)}">{escape(texts["language"])}</a></p>
+<section id="others" class="card" aria-labelledby="others-title" aria-live="polite" hidden>\
+<h2 id="others-title">{escape(texts["others"])}</h2><ul></ul></section>
+{_languages(page)}
 </body>
 </html>
 """
     return html.encode()
 
 
-def _test_mark(page: Page, text: str) -> str:
-    return f'<p id="test" role="note">{escape(text)}</p>\n' if page.is_test else ""
+# -- the shop ----------------------------------------------------------------------------------------------------------
 
 
-def _time(at: datetime | None) -> str:
-    """In UTC, and marked so; the script shows the reader's own time."""
-    if at is None:
+def _shop_style(shop: Shop) -> str:
+    return f'<link rel="stylesheet" href="{shop.url("shop")}">\n' if shop.url("shop") else ""
+
+
+def _header(page: Page) -> str:
+    """Logo and name of the shop, and whether this is test money."""
+    shop, logo = page.shop, page.shop.url("logo")
+    image = f'<img id="logo" src="{logo}" alt="" height="40">' if logo else ""
+    name = f'<p id="shop">{image}<bdi>{escape(shop.name)}</bdi></p>\n' if image or shop.name else ""
+    test = f'<p id="test" role="note">{escape(page.texts["test"])}</p>\n' if page.is_test else ""
+    return f"<header>\n{name}{test}</header>\n" if name or test else ""
+
+
+def _contact(page: Page) -> str:
+    shop = page.shop
+    if not shop.contact or (page.phase != "missing" and not page.token):
         return ""
-    utc = at.astimezone(UTC)
-    return f'<time datetime="{utc:%Y-%m-%dT%H:%M:%SZ}">{utc:%Y-%m-%d %H:%M} UTC</time>'
+    text = fill(page.texts["contact_of"], shop=shop.name) if shop.name else escape(page.texts["contact"])
+    return f'<p id="contact"><a href="{escape(shop.contact)}" rel="noreferrer">{text}</a></p>'
 
 
-def _refresh_form(page: Page, suffix: str, text: str) -> str:
+# -- the order ---------------------------------------------------------------------------------------------------------
+
+
+def _amount(page: Page) -> str:
+    return "" if page.amount is None else escape(shown_amount(*page.amount, page.language))
+
+
+def _returned(page: Page) -> str:
+    """How much of money that came late or twice goes back, and when."""
+    money = page.returned
+    if money is None:
+        return ""
+    key = ("back_twice" if money.is_second else "back_late") + ("_done" if money.settled_at else "")
+    amount = f"<bdi>{escape(shown_amount(money.amount, money.currency, page.language))}</bdi>"
+    settled = "" if money.settled_at is None else clock_time(money.settled_at)
+    return fill_html(page.texts[key], amount=amount, since=clock_time(money.since), settled=settled)
+
+
+def _pay(page: Page) -> str:
+    if page.pay is None or page.now is None or page.phase not in PAYABLE:
+        return NOTHING
+    return draw_pay(page.pay, page.texts, action=action_of(page.token, page.suffix), now=page.now)
+
+
+def _refresh_form(page: Page) -> str:
     hidden = " hidden" if page.is_final and page.status != PublicStatus.CLOSED else ""  # money may come after the close
-    action = f' action="/o/{quote(page.token)}/refresh{suffix}"' if page.token else ""
-    return f'<form id="refresh" method="post"{action}{hidden}><button type="submit">{escape(text)}</button></form>'
+    action = f' action="/o/{quote(page.token)}/refresh{page.suffix}"' if page.token else ""
+    text = escape(page.texts["check"])
+    return f'<form id="refresh" method="post"{action}{hidden}><button type="submit">{text}</button></form>'
 
 
-def _back_link(page: Page, text: str) -> str:
+def _back_link(page: Page) -> str:
     if not page.return_url:
         return ""
-    return f'<p id="back"><a href="{escape(page.return_url)}" rel="noreferrer">{escape(text)}</a></p>'
+    name = page.shop.name
+    text = fill(page.texts["back_to"], shop=name) if name else escape(page.texts["back"])
+    return f'<p id="back"><a href="{escape(page.return_url)}" rel="noreferrer">{text}</a></p>'
 
 
-def _number(page: Page, text: str) -> str:
-    return f"{escape(text)} <bdi>{escape(page.order_no)}</bdi>" if page.order_no else ""
+def _number(page: Page) -> str:
+    return f"{escape(page.texts['order'])} <bdi>{escape(page.order_no)}</bdi>" if page.order_no else ""
+
+
+def _languages(page: Page) -> str:
+    links = "".join(
+        f'<a href="?lang={name}" lang="{name}" hreflang="{name}">{escape(language.texts["language"])}</a> '
+        for name, language in LANGUAGES.items()
+        if name != page.lang
+    )
+    return f'<nav id="language" aria-label="{escape(page.texts["languages"])}">{links}</nav>'

@@ -1,118 +1,142 @@
-"""The section `#pay` of an order's page: the link, code or call of the current payment, and a form for each way."""
+"""The section `#pay` of an order's page: the link, code or call of the current payment, and a form for each other way.
+
+The section says nothing about whether the buyer has paid. It is replaced as a whole when the order changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from html import escape
-from types import MappingProxyType
 from urllib.parse import quote
 
 from api.pages import qr
+from api.pages.parts import clock_time, fill, fill_html
 from api.pages.pay import CurrentWay, PayView
 from core.paying import Way, WayKind
 
-_TEXTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "en": {
-            "title": "Pay",
-            "continue": "Continue to {channel}",
-            "scan": "Scan this code with {channel} on your phone",
-            "until": "until {time}",
-            "once": "This order can be paid in more than one place. Pay only once.",
-            "elsewhere": "To pay with {channel}, open this page in your browser.",
-            "in_wechat": "Pay with WeChat",
-            "others": "Other ways to pay",
-            "redirect": "{channel}",
-            "qr": "{channel}: code to scan",
-            "jsapi": "{channel}",
-            "error": "",
-            "error_invalid": "That could not be read. Please choose again.",
-            "error_limit": "Too many tries. Please wait a moment, then choose again.",
-            "error_not_offered": "This way to pay is not offered. Please choose another one.",
-            "error_origin": "Please choose on this page.",
-            "error_refused": "This way to pay cannot be used now. Please choose another one.",
-            "error_unclear": "The payment service has not answered yet. Please try again in a moment.",
-        },
-        "zh": {
-            "title": "支付",
-            "continue": "前往{channel}",
-            "scan": "请用手机{channel}扫描二维码",
-            "until": "{time} 前有效",
-            "once": "该订单有多个可付款的入口，请只支付一次。",
-            "elsewhere": "使用{channel}付款，请在浏览器中打开本页。",
-            "in_wechat": "微信支付",
-            "others": "其他支付方式",
-            "redirect": "{channel}",
-            "qr": "{channel}扫码",
-            "jsapi": "{channel}",
-            "error": "",
-            "error_invalid": "无法识别该请求，请重新选择。",
-            "error_limit": "操作过于频繁，请稍后再选择。",
-            "error_not_offered": "暂不支持该支付方式，请选择其他方式。",
-            "error_origin": "请在本页选择支付方式。",
-            "error_refused": "该支付方式暂时不可用，请选择其他方式。",
-            "error_unclear": "支付机构尚未回应，请稍后重试。",
-        },
-    }
-)
-_CHANNELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "en": {"alipay": "Alipay", "paypal": "PayPal", "sandbox": "Sandbox", "stripe": "Stripe", "wechatpay": "WeChat"},
-        "zh": {"alipay": "支付宝", "paypal": "PayPal", "sandbox": "沙盒", "stripe": "Stripe", "wechatpay": "微信"},
-    }
-)
+Texts = Mapping[str, str]
+
+NOTHING = '<section id="pay" hidden></section>'
+
+_SCHEMES = ("https://", "http://")
+"""Links that are drawn: a channel's text is never a script."""
 
 
-def draw_pay(view: PayView | None, token: str, lang: str, suffix: str) -> str:
-    """The section, empty and hidden when there is nothing to pay. `suffix` is the query string of our addresses."""
-    if view is None or not (view.ways or view.error):
-        return '<section id="pay" hidden></section>'
-    texts, names = _TEXTS[lang], _CHANNELS[lang]
-    error = f'<p id="pay-error" role="alert">{escape(texts["error_" + view.error])}</p>' if view.error else ""
-    current = "" if view.current is None else _current(view.current, texts, names)
-    action = f"/o/{quote(token)}/pay{suffix}"
-    first = "".join(_way(way, action, texts, names) for way in view.ways if way.fits)
-    rest = "".join(_way(way, action, texts, names) for way in view.ways if not way.fits)
-    others = f"<details><summary>{escape(texts['others'])}</summary>{rest}</details>" if rest else ""
-    return f'<section id="pay"><h2>{escape(texts["title"])}</h2>{error}{current}{first}{others}</section>'
+def draw_pay(view: PayView, texts: Texts, *, action: str, now: datetime) -> str:
+    """The section of an order that could be paid. `action` is the address that takes the buyer's choice."""
+    current = view.current
+    if not view.ways and not view.error:
+        return f'<section id="pay"><p id="pay-shop">{escape(texts["pay_shop"])}</p></section>'
+    title = texts["pay"] if current is None else texts["pay_with"].format(channel=_name(current.channel, texts))
+    parts = [
+        f'<section id="pay" aria-labelledby="pay-title"><h2 id="pay-title">{escape(title)}</h2>',
+        f'<p id="pay-error" role="alert">{escape(texts["pay_error_" + view.error])}</p>' if view.error else "",
+        "" if current is None else _current(current, texts, now),
+        f'<p id="pay-already">{escape(texts["pay_already"])}</p>' if view.is_handed_off else "",
+        _choice(view, texts, action),
+        _order_end(view, texts, now),
+        "</section>",
+    ]
+    return "".join(parts)
 
 
-def _current(current: CurrentWay, texts: Mapping[str, str], names: Mapping[str, str]) -> str:
-    name = names[current.channel]
+def action_of(token: str, suffix: str) -> str:
+    return f"/o/{quote(token)}/pay{suffix}"
+
+
+# -- the payment that can be paid now ----------------------------------------------------------------------------------
+
+
+def _current(current: CurrentWay, texts: Texts, now: datetime) -> str:
+    name, until = _name(current.channel, texts), texts["pay_until"]
     match current.kind:
         case WayKind.QR:
-            label = texts["scan"].format(channel=name)
-            drawn = f'<div id="pay-code" data-value="{escape(current.value)}">{qr.svg(current.value, label)}</div>'
+            drawn, until = _code(current, texts, name), texts["pay_code_until"]
         case WayKind.JSAPI:
             drawn = (
-                f'<button id="pay-call" type="button" data-call="{escape(current.value)}">{texts["in_wechat"]}</button>'
+                f'<button id="pay-call" class="primary" type="button" data-call="{escape(current.value)}">'
+                f"{fill(texts['pay_with'], channel=name)}</button>"
             )
         case _:
-            drawn = _link(current, texts["continue"].format(channel=name))
-    once = f'<p id="pay-once">{escape(texts["once"])}</p>' if current.is_older_payable_too else ""
-    until = escape(texts["until"]).format(time=_time(current.ends_at))
-    return f"{drawn}<p>{until}</p>{once}"
+            drawn = _link(current, texts, name)
+    once = f'<p id="pay-once" role="note">{escape(texts["pay_once"])}</p>' if current.is_older_payable_too else ""
+    end = fill_html(until, time=clock_time(current.ends_at, now, counts_down=True))
+    return f'<div id="pay-current">{once}{drawn}<p class="until">{end}</p></div>'
 
 
-def _link(current: CurrentWay, text: str) -> str:
-    """WeChat Pay refuses an empty Referer: that link alone shows our origin, and no other the page's address."""
-    policy = "origin" if current.channel == "wechatpay" else "no-referrer"
-    return f'<p><a id="pay-link" href="{escape(current.value)}" referrerpolicy="{policy}">{escape(text)}</a></p>'
-
-
-def _way(way: Way, action: str, texts: Mapping[str, str], names: Mapping[str, str]) -> str:
-    name = names[way.channel]
-    if way.kind is WayKind.ELSEWHERE:
-        return f"<p>{escape(texts['elsewhere'].format(channel=name))}</p>"
+def _code(current: CurrentWay, texts: Texts, name: str) -> str:
+    try:
+        code = qr.svg(current.value, texts["pay_code"].format(channel=name))
+    except ValueError:  # no code holds so much text
+        return _unusable(texts)
     return (
-        f'<form class="way" method="post" action="{action}">'
-        f'<input type="hidden" name="account" value="{escape(way.account)}">'
-        f'<button type="submit" name="method" value="{escape(way.method)}">'
-        f"{escape(texts[way.kind].format(channel=name))}</button></form>"
+        f'<figure id="pay-code" data-value="{escape(current.value)}">{code}'
+        f"<figcaption>{fill(texts['pay_scan'], channel=name)}</figcaption></figure>"
     )
 
 
-def _time(at: datetime) -> str:
-    utc = at.astimezone(UTC)
-    return f'<time data-countdown datetime="{utc:%Y-%m-%dT%H:%M:%SZ}">{utc:%Y-%m-%d %H:%M} UTC</time>'
+def _link(current: CurrentWay, texts: Texts, name: str) -> str:
+    """WeChat Pay refuses an empty Referer: that link alone shows our origin, and no other the page's address."""
+    if not current.value.startswith(_SCHEMES):
+        return _unusable(texts)
+    policy = "origin" if current.channel == "wechatpay" else "no-referrer"
+    return (
+        f'<a id="pay-link" class="primary" href="{escape(current.value)}" referrerpolicy="{policy}">'
+        f"{fill(texts['pay_continue'], channel=name)}</a>"
+    )
+
+
+def _unusable(texts: Texts) -> str:
+    """Text in place of what the channel gave, which no buyer could use."""
+    return f'<p role="alert">{escape(texts["pay_error_refused"])}</p>'
+
+
+def _order_end(view: PayView, texts: Texts, now: datetime) -> str:
+    if view.current is not None and view.current.ends_at == view.order_ends_at:
+        return ""
+    end = clock_time(view.order_ends_at, now, counts_down=True)
+    return f'<p class="until">{fill_html(texts["pay_order_until"], time=end)}</p>'
+
+
+# -- the ways to choose from -------------------------------------------------------------------------------------------
+
+
+def _choice(view: PayView, texts: Texts, action: str) -> str:
+    """Ways that suit the device as buttons, all others behind a line that opens; beside a current way all are there."""
+    current = view.current
+    others = [way for way in view.ways if current is None or not _is_same(way, current)]
+    first = [way for way in others if way.fits and current is None]
+    notes = "".join(_elsewhere(way, texts) for way in view.ways if way.kind is WayKind.ELSEWHERE)
+    rest = [way for way in others if way not in first and way.kind is not WayKind.ELSEWHERE]
+    main = _forms((way for way in first if way.kind is not WayKind.ELSEWHERE), texts, action)
+    folded = _forms(rest, texts, action)
+    details = f"<details><summary>{escape(texts['pay_others'])}</summary>{folded}</details>" if folded else ""
+    return f"{notes}{main}{details}"
+
+
+def _is_same(way: Way, current: CurrentWay) -> bool:
+    return (way.account, way.method) == (current.account, current.method)
+
+
+def _forms(ways: Iterable[Way], texts: Texts, action: str) -> str:
+    forms = "".join(_form(way, texts, action) for way in ways)
+    return f'<div class="ways">{forms}</div>' if forms else ""
+
+
+def _form(way: Way, texts: Texts, action: str) -> str:
+    return (
+        f'<form class="way" method="post" action="{escape(action)}">'
+        f'<input type="hidden" name="account" value="{escape(way.account)}">'
+        f'<button type="submit" name="method" value="{escape(way.method)}">'
+        f"{fill(texts[f'pay_{way.kind}'], channel=_name(way.channel, texts))}</button></form>"
+    )
+
+
+def _elsewhere(way: Way, texts: Texts) -> str:
+    return f'<p class="elsewhere" role="note">{fill(texts["pay_elsewhere"], channel=_name(way.channel, texts))}</p>'
+
+
+def _name(channel: str, texts: Texts) -> str:
+    """The channel's name; of one that no language knows, its own."""
+    return texts.get(f"channel_{channel}", channel)

@@ -32,4 +32,4 @@ def svg(text: str, label: str) -> str:
         svgclass="qr",
         lineclass=None,
     )
-    return drawn.getvalue().decode()
+    return drawn.getvalue().decode().replace("<svg ", '<svg role="img" ', 1)

@@ -1,82 +1,96 @@
-"""The texts of an order's page in English and Chinese, for the server's page and for its script.
+"""The texts of an order's page, for the server's page and for its script: one file for each language.
 
-No state that is not definite has a word like unpaid or failed: money may be under way.
+No state that is not definite has a word like unpaid or failed: money may be under way. A file that lacks a key, or a
+word in braces, ends the process at its start.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
 from types import MappingProxyType
 
-DEFAULT = "en"
+import msgspec
 
-TEXTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "en": {
-            "created": "Preparing payment",
-            "created_note": "The way to pay is being set up. This page goes on by itself.",
-            "processing": "Payment processing",
-            "processing_note": "If you have paid, your payment is safe. The result shows here by itself.",
-            "paid": "Paid",
-            "paid_note": "Thank you. Your payment has arrived.",
-            "closed": "Closed",
-            "closed_note": "This order has ended, and no money was taken for it.",
-            "review": "Payment received, being checked",
-            "review_note": "Your money has arrived and is being matched to this order. You need not pay again.",
-            "refunded": "Refunded",
-            "refunded_note": "Your money has been given back to you. It did not pay this order.",
-            "disputed": "Payment disputed",
-            "disputed_note": "Your bank or payment service holds the money of this order. Please ask the shop.",
-            "test": "Test payment: no real money is moved",
-            "missing": "Nothing to see here",
-            "missing_note": "This address is not valid, or not valid any more. Please ask the shop.",
-            "check": "Check now",
-            "checking": "Checking …",
-            "check_in": "Check again in {s} s",
-            "offline": "You are offline; your payment is safe. We keep checking.",
-            "unreachable": "The result cannot be read right now; your payment is safe. We keep checking.",
-            "back": "Back to the shop",
-            "order": "Order",
-            "others": "Your other payments",
-            "language": "中文",
-        },
-        "zh": {
-            "created": "正在准备支付",
-            "created_note": "正在为您准备支付，本页会自动更新。",
-            "processing": "支付处理中",
-            "processing_note": "如果您已付款，您的款项是安全的。结果会自动显示在这里。",
-            "paid": "已支付",
-            "paid_note": "谢谢，您的付款已收到。",
-            "closed": "已关闭",
-            "closed_note": "订单已结束，没有扣款。",
-            "review": "已收到付款，正在核对",
-            "review_note": "您的款项已到账，正在与订单核对，无需再次付款。",
-            "refunded": "已退款",
-            "refunded_note": "您的款项已退还给您，并未用于本订单。",
-            "disputed": "付款有争议",
-            "disputed_note": "该订单的款项已被您的银行或支付机构冻结，请联系商家。",
-            "test": "测试支付，不涉及真实资金",
-            "missing": "页面不存在",
-            "missing_note": "链接无效或已过期，请联系商家。",
-            "check": "立即查询",
-            "checking": "查询中…",
-            "check_in": "{s} 秒后可再次查询",
-            "offline": "您已离线，您的款项是安全的。我们会继续查询。",
-            "unreachable": "暂时无法读取结果，您的款项是安全的。我们会继续查询。",
-            "back": "返回商家",
-            "order": "订单",
-            "others": "您的其他支付",
-            "language": "English",
-        },
-    }
-)
+from core.errors import ConfigurationError
+
+DEFAULT = "en"
+FOLDER = Path(__file__).parent / "languages"
 
 _PREFERENCE = re.compile(r"([A-Za-z]{2,3})(?:-[0-9A-Za-z\-]+)?(?:\s*;\s*q=([01](?:\.[0-9]{0,3})?))?", re.ASCII)
+_NAME = re.compile(r"[a-z]{2,3}", re.ASCII)
 
 
-def other(lang: str) -> str:
-    return "en" if lang == "zh" else "zh"
+class Language(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts by key, and the signs of currencies by ISO 4217 code."""
+
+    texts: Mapping[str, str]
+    signs: Mapping[str, str]
+
+
+def read_languages(folder: Path) -> Mapping[str, Language]:
+    """The language of each file: `en.toml` is "en". English has the keys that all others need.
+
+    Raises:
+        ConfigurationError: names the file and the keys that are missing, unknown, or lack a word in braces.
+    """
+    read = {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
+    if DEFAULT not in read:
+        raise ConfigurationError(f"languages: {DEFAULT}.toml is missing in {folder}")
+    faults = [fault for name, language in read.items() for fault in _faults(name, language, read[DEFAULT])]
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    return MappingProxyType(read)
+
+
+def _read(path: Path) -> Language:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+        signs = table.pop("signs", {})
+        return msgspec.convert({"texts": table, "signs": signs}, Language)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ConfigurationError(f"languages: {path.name}: {error}") from None
+
+
+def _faults(name: str, language: Language, wanted: Language) -> list[str]:
+    keys, expected = language.texts.keys(), wanted.texts.keys()
+    faults = [] if _NAME.fullmatch(name) else [f"languages: {name}.toml: a name is two or three letters: es.toml"]
+    faults += [f"languages: {name}.toml: {key} is missing" for key in sorted(expected - keys)]
+    faults += [f"languages: {name}.toml: {key} is unknown" for key in sorted(keys - expected)]
+    faults += [
+        f"languages: {name}.toml: {key} needs a text with {', '.join(sorted(words)) or 'no braces'}"
+        for key in sorted(keys & expected)
+        for words in (placeholders(wanted.texts[key]),)
+        if not language.texts[key] or placeholders(language.texts[key]) != words
+    ]
+    if language.texts.get("direction") not in ("ltr", "rtl", None):
+        faults.append(f"languages: {name}.toml: direction is ltr or rtl")
+    return faults + _faults_of_signs(name, language.signs)
+
+
+def _faults_of_signs(name: str, signs: Mapping[str, str]) -> list[str]:
+    """An amount must never be taken for one of another currency."""
+    faults = [f"languages: {name}.toml: the sign of {code} is empty" for code, sign in signs.items() if not sign]
+    repeated = sorted(sign for sign, count in Counter(signs.values()).items() if sign and count > 1)
+    return faults + [f"languages: {name}.toml: two currencies have the sign {sign}" for sign in repeated]
+
+
+def placeholders(text: str) -> set[str]:
+    """Words in braces, with whatever makes them special: "{s} s" → {"{s}"}."""
+    try:
+        parts = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(text) if name is not None]
+    except ValueError:
+        return {"braces that match"}
+    return {"{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+            for name, spec, conversion in parts}  # fmt: skip
+
+
+LANGUAGES = read_languages(FOLDER)
+TEXTS: Mapping[str, Mapping[str, str]] = MappingProxyType({name: each.texts for name, each in LANGUAGES.items()})
 
 
 def choose(requested: str, accept_language: str) -> str:

@@ -45,7 +45,7 @@ async def test_the_page_says_processing_until_the_channel_says_paid(
     assert (await buyer.get(f"{address}/return")).headers["location"] == address
     after = (await buyer.get(address)).body.decode()
     assert ">Paid</h1>" in after
-    assert "88.88 CNY" in after
+    assert ">¥88.88</p>" in after
     assert '<form id="refresh" method="post" action' in after
     assert " hidden><button" in after, "there is nothing left to refresh"
 
@@ -134,12 +134,14 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
     response = await buyer.get(f"/o/{token_of(order)}/status")
     assert response.json == {
         "status": "created",
+        "phase": "created",
         "version": 1,
         "amount": 123_456,
         "currency": "KWD",
         "amount_text": f"{decimal_text(123_456, 'KWD')} KWD",
         "subject": "Blue kettle",
         "paid_at": None,
+        "going_back": None,
         "retry_after_s": 0,
         "definite": False,
         "live": None,

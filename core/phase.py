@@ -59,7 +59,7 @@ def phase_of(state: OrderState) -> Phase:
         return Phase(status)
     if any(reason in _MISMATCHES for _, reason in state.open_cases):
         return Phase.REVIEW
-    return Phase.WAITING if _is_waiting(state) else Phase(status)
+    return Phase.WAITING if paying.is_waiting(state) and paying.choice(state) else Phase(status)
 
 
 def returned_money(state: OrderState) -> Returned | None:
@@ -75,11 +75,6 @@ def returned_money(state: OrderState) -> Returned | None:
         settled_at=max(settled) if len(settled) == len(refunds) else None,
         is_second=state.order.paid_by is not None,
     )
-
-
-def _is_waiting(state: OrderState) -> bool:
-    """Whether the buyer may choose how to pay, and cannot have paid yet."""
-    return state.order.handed_off_at is None and paying.can_start(state) and bool(paying.choice(state))
 
 
 def _is_on_its_way(refund: Refund) -> bool:

@@ -93,7 +93,8 @@ def _unusable(texts: Texts) -> str:
 
 
 def _order_end(view: PayView, texts: Texts, now: datetime) -> str:
-    if view.current is not None and view.current.ends_at == view.order_ends_at:
+    is_said = view.current is not None and view.current.ends_at == view.order_ends_at
+    if is_said or view.order_ends_at <= now:
         return ""
     end = clock_time(view.order_ends_at, now, counts_down=True)
     return f'<p class="until">{fill_html(texts["pay_order_until"], time=end)}</p>'

@@ -92,8 +92,8 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 	$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt pyproject.toml
 	$(LOCK) $(LOCK_OPTIONS) --constraint requirements.txt --extra demo --group dev \
 		--output-file requirements-dev.txt pyproject.toml
-	for lock in oracles/sdks oracles/localstripe fuzz/atheris arq_suite/requirements; do (cd tests/$${lock%/*} && \
-		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock#*/}.txt $${lock#*/}.in) || exit 1; done
+	for lock in oracles/sdks oracles/localstripe fuzz/atheris arq_suite/requirements clients/snippets/requirements; do (cd tests/$${lock%/*} && \
+		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock##*/}.txt $${lock##*/}.in) || exit 1; done
 	for peer in bench/peers/*/requirements.in examples/*/requirements.in; do (cd $${peer%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt requirements.in) || exit 1; done
 

@@ -27,7 +27,9 @@ def made(
     """A notification of the service. `is_whole`: with a refund and a dispute, too."""
     order = an_order(order_no=order_no, version=version, status=status, metadata={"cart": "茶 7"})
     refund, dispute = (a_refund(), a_dispute()) if is_whole else (None, None)
-    notice = order_notification(type_, order, paid_payment(), now=NOW, late=False, refund=refund, dispute=dispute)
+    notice = order_notification(
+        type_, order, paid_payment(live=True), now=NOW, late=False, refund=refund, dispute=dispute
+    )
     assert notice is not None
     return notice
 

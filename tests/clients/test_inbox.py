@@ -1,6 +1,7 @@
 """Each notification has its effect once, whatever is repeated, overtaken or ended in the middle."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from core.order import OrderStatus
 from nodrop_client import Change, Inbox, MemoryInbox, SqlInbox, mark
 from nodrop_client.inbox import TABLE
 from tests.clients.messages import received
+from tests.clients.programs import TEXT
 
 PAID, CLOSED = OrderStatus.PAID, OrderStatus.CLOSED
 
@@ -223,3 +225,17 @@ def test_a_change_says_what_the_order_became(
 ) -> None:
     change = Change(notification=received(3, status), previous_status=previous)
     assert (change.became_paid, change.became_closed) == (became_paid, became_closed)
+
+
+def test_the_statement_of_the_document_does_what_the_client_does() -> None:
+    """Whatever comes in whatever order: both take the same versions for news."""
+    (statement,) = re.findall(r"^```sql\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for versions in ((3, 3), (3, 4), (4, 3), (4, 3, 5, 4, 5)):
+        with closing(sqlite3.connect(":memory:")) as db, closing(sqlite3.connect(":memory:")) as inbox:
+            inbox.execute(TABLE)
+            db.execute("CREATE TABLE orders (order_no TEXT, version BIGINT DEFAULT 0, status TEXT)")
+            db.execute("INSERT INTO orders (order_no) VALUES ('A-1')")
+            for version in versions:
+                values = {"version": version, "status": "paid", "order_no": "A-1"}
+                news = db.execute(statement, values).rowcount
+                assert bool(news) is (mark(inbox.cursor(), received(version)) is not None)

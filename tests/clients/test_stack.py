@@ -30,25 +30,19 @@ from tests.clients.faulty_router import FaultyRouter
 from tests.clients.receiver import Receiver, serving
 from tests.servers import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 WATCH_S = 120.0
 """Ends a hang; what is waited for comes within a second or two."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(servers_home: Path) -> AsyncIterator[Stack]:
-    async with Stack(servers_home / f"client-{uuid4().hex}", unit_s=0.1, fsync=False) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(stack.api_url, stack.api_key) as client:
         yield client
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def router(stack: Stack) -> AsyncIterator[FaultyRouter]:
     async with FaultyRouter(int(stack.api_url.rpartition(":")[2])) as router:
         yield router

@@ -60,7 +60,8 @@ class Change:
     """A notification that is news, and the status of its order in the newest one before it, None if there was none.
 
     Judge by these and not by the type alone: a message that was overtaken has no effect, for the newer one has the
-    whole state. An `order.disputed` that comes before its `order.paid` makes the order paid, too.
+    whole state. An `order.disputed` that comes before its `order.paid` makes the order paid, too: ship on `order.paid`,
+    and look at the order if another type is the first that says so.
     """
 
     notification: Notification

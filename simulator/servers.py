@@ -18,6 +18,7 @@ from simulator.merchant.notifications import Merchant
 from simulator.paypal.channel import Paypal
 from simulator.sandbox.channel import Sandbox
 from simulator.stripe.channel import Stripe
+from simulator.wechatpay import bridge
 from simulator.wechatpay.channel import WechatPay
 
 CHANNELS: tuple[ChannelServer, ...] = (Sandbox(), Alipay(), Paypal(), WechatPay(), Stripe())
@@ -50,7 +51,8 @@ async def serve_channels(
         callbacks_anywhere=callbacks_anywhere,
     )
     sandbox, *others = CHANNELS
-    shared = [*dispatch.routes(simulation, sandbox), *pay_page.routes(simulation), *control.routes(simulation)]
+    pages = [*pay_page.routes(simulation), *bridge.routes(simulation)]
+    shared = [*dispatch.routes(simulation, sandbox), *pages, *control.routes(simulation)]
     app = App(shared, now=simulation.now)
     own = (
         serving(

@@ -10,6 +10,8 @@ from hashlib import sha256
 from html import escape
 from urllib.parse import parse_qs
 
+from msgspec.structs import replace
+
 from simulator.kernel.dispatch import switched_off
 from simulator.kernel.faults import AtFault, Fault
 from simulator.kernel.ledger import Payment, PaymentStatus, Refusal
@@ -75,10 +77,14 @@ async def _show(simulation: Simulation, request: Request) -> Reply:
     payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
     if payment is not None and _is_link_over(simulation, request, payment):
         return _ended_page()
+    if payment is not None and _lacks_referer(request, payment):
+        return _page("Not opened", '<h1 data-status="refused">This link says not where it comes from.</h1>', status=403)
     opened = None if payment is None else simulation.open(payment.key)
     if opened is None:
         return _no_such_page()
-    return _payment_page(opened, simulation.accounts[opened.merchant_id].channel)
+    return _payment_page(
+        _with_way_back(opened, request), simulation.accounts[opened.merchant_id].channel, request.query
+    )
 
 
 async def _act(simulation: Simulation, request: Request) -> Reply:
@@ -89,6 +95,7 @@ async def _act(simulation: Simulation, request: Request) -> Reply:
     payment = simulation.ledger.find_by_token(request.params["token"], simulation.now())
     if payment is None:
         return _no_such_page()
+    payment = _with_way_back(payment, request)
     if _is_link_over(simulation, request, payment):
         return _ended_page()
     try:
@@ -101,24 +108,40 @@ async def _act(simulation: Simulation, request: Request) -> Reply:
     lose = AtFault(callback=Fault.LOST) if action is Action.PAY_LOSE_CALLBACK else None
     if isinstance(simulation.pay(payment.key, lose), Refusal):
         return _page("Not payable", f"<h1>This payment takes no money any more.</h1>{_way_back(payment)}", status=409)
-    return Response(status=303, headers=(("location", f"/pay/{payment.token}"), *_HEADERS))
+    return Response(status=303, headers=(("location", _address(payment, request.query)), *_HEADERS))
 
 
-def _payment_page(payment: Payment, channel: str) -> Response:
+def _address(payment: Payment, query: str) -> str:
+    return f"/pay/{payment.token}" + (f"?{query}" if query else "")
+
+
+def _with_way_back(payment: Payment, request: Request) -> Payment:
+    """The payment, with the way back that its link names; WeChat Pay takes it from there alone."""
+    url = parse_qs(request.query).get("redirect_url", [""])[0]
+    is_web = url.startswith(("https://", "http://"))
+    return replace(payment, terms=replace(payment.terms, return_url=url)) if is_web else payment
+
+
+def _lacks_referer(request: Request, payment: Payment) -> bool:
+    needs = payment.terms.wire.get("needs_referer", False) and payment.status is PaymentStatus.UNPAID
+    return needs and not request.headers.get("referer")
+
+
+def _payment_page(payment: Payment, channel: str, query: str) -> Response:
     terms = payment.terms
     head = f'<h1>{escape(terms.subject)}</h1><p class="amount">{escape(shown_amount(terms.amount, terms.currency))}</p>'
     if payment.status is PaymentStatus.UNPAID and payment.agreed_at is not None:
         text = "Agreed: the money is taken when the shop asks for it, or when your bank has sent it"
         return _page("Agreed", f'{head}<p data-status="agreed">{text}.</p>{_way_back(payment)}')
     if payment.status is PaymentStatus.UNPAID:
-        return _page("Pay", head + _form(payment, channel))
+        return _page("Pay", head + _form(payment, channel, query))
     text = _TEXTS[payment.status]
     return _page(text, f'{head}<p data-status="{payment.status}">{text}.</p>{_way_back(payment)}')
 
 
-def _form(payment: Payment, channel: str) -> str:
+def _form(payment: Payment, channel: str, query: str) -> str:
     until = payment.terms.expires_at.astimezone(UTC)
-    return f"""<form method="post" action="/pay/{payment.token}" data-status="unpaid">
+    return f"""<form method="post" action="{escape(_address(payment, query))}" data-status="unpaid">
 <button class="pay" name="action" value="{Action.PAY}">Pay</button>
 <button name="action" value="{Action.PAY_LOSE_CALLBACK}">Pay, but lose the callback</button>
 <button name="action" value="{Action.CANCEL}">Cancel</button>

@@ -40,10 +40,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Browser:
-    """A browser that follows redirects, keeps no cookies, and never raises for network errors. Enter it before use."""
+    """A browser that follows redirects, keeps no cookies, and never raises for network errors. Enter it before use.
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+    `referer` is what it says of where it comes from; empty: nothing.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S, *, referer: str = "") -> None:
         self._timeout_s = timeout_s
+        self._referer = {"referer": referer} if referer else {}
         self._client = http_client()
 
     async def __aenter__(self) -> Self:
@@ -84,7 +88,7 @@ class Browser:
         return page
 
     async def _exchange(self, method: str, url: str, body: bytes | None, within_s: float) -> tuple[Page, str]:
-        headers = {"accept": "text/html, application/json"}
+        headers = {"accept": "text/html, application/json"} | self._referer
         if body is not None:
             # A browser sends its origin with every POST, and a form in this encoding.
             headers["content-type"] = "application/x-www-form-urlencoded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -76,11 +77,15 @@ def create(method: str, simulation: Simulation, call: Call) -> Response:
     return signed(call, json_response(_checkout(method, linked, simulation.pay_url(linked))))
 
 
-def _method_terms(method: str, body: Order) -> dict[str, str]:
-    """Return the terms besides amount, subject, end and address that a repeated creation must have too."""
+def _method_terms(method: str, body: Order) -> dict[str, Any]:
+    """Return the terms besides amount, subject, end and address that a repeated creation must have too.
+
+    A link of h5 refuses a browser that does not say where it comes from:
+    https://pay.weixin.qq.com/doc/v3/merchant/4012791832
+    """
     openid = body.payer.openid if body.payer is not None else ""
     client_ip = body.scene_info.payer_client_ip if body.scene_info is not None else ""
-    return {"method": method, "openid": openid, "client_ip": client_ip}
+    return {"method": method, "openid": openid, "client_ip": client_ip, "needs_referer": method == "h5"}
 
 
 def _wrong_with(method: str, body: Order, call: Call, simulation: Simulation, *, is_new: bool) -> Response | None:

@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from simulator.kernel.deliveries import Tally
 from simulator.kernel.ledger import Key
+from simulator.kernel.pay_page import Action
 from simulator.kit.asgi import Response
+from simulator.shoppers.browser import Browser
 from tests.simulator.conftest import Channel, Receiver, StoppedClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -231,8 +233,65 @@ async def test_a_link_for_a_phone_takes_more_parameters(client: Client) -> None:
     scene = {"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}}
     response = await client.create("number-1", "h5", scene_info=scene)
     assert "?" in response.json()["h5_url"]
-    page = await client.http.get(response.json()["h5_url"] + "&redirect_url=https%3A%2F%2Fshop.example%2F")
-    assert page.status_code == 200
+    url = response.json()["h5_url"] + "&redirect_url=https%3A%2F%2Fshop.example%2F"
+    assert (await client.http.get(url)).status_code == 403, "a browser that does not say where it comes from"
+    async with Browser(referer="https://shop.example/") as browser:
+        page = await browser.press(await browser.open(url), Action.PAY)
+    assert (page.http_status, page.state, page.links["return"]) == (200, "paid", "https://shop.example/")
+
+
+async def test_a_link_for_a_phone_leads_back_to_web_addresses_only(client: Client) -> None:
+    response = await client.create("number-1", "h5", scene_info=SCENE)
+    url = response.json()["h5_url"] + "&redirect_url=javascript%3Aalert(1)"
+    async with Browser(referer="https://shop.example/") as browser:
+        page = await browser.press(await browser.open(url), Action.PAY)
+    assert (page.state, page.links) == ("paid", {})
+
+
+# -- WeChat's own browser ----------------------------------------------------------------------------------------------
+
+
+async def call_of(client: Client, number: str = "number-1", **changes: str) -> dict[str, str]:
+    """Parameters as a merchant signs them, with some of them changed after that."""
+    created = await client.create(number, "jsapi", payer={"openid": "a-buyer"})
+    call = {"appId": client.credentials["appid"], "timeStamp": "1795406400", "nonceStr": "00112233"}
+    call["package"] = f"prepay_id={created.json()['prepay_id']}"
+    string = "".join(f"{line}\n" for line in call.values())
+    made = client.key.sign(string.encode(), padding.PKCS1v15(), SHA256())
+    return call | {"signType": "RSA", "paySign": base64.b64encode(made).decode()} | changes
+
+
+async def invoke(client: Client, call: dict[str, str]) -> httpx.Response:
+    return await client.http.post(f"{client.simulation.base_url}/control/wechatpay/invoke", json=call)
+
+
+async def test_signed_parameters_open_the_pay_page_of_their_payment(client: Client) -> None:
+    opened = await invoke(client, await call_of(client))
+    page = await client.http.get(opened.json()["pay_url"])
+    assert (page.status_code, "88.88 CNY" in page.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"appId": "wx0000000000000000"},
+        {"timeStamp": "1795406401"},
+        {"nonceStr": "other"},
+        {"package": "prepay_id=wxnobody"},
+        {"package": "nothing"},
+        {"signType": "MD5"},
+        {"paySign": "AAAA"},
+        {"paySign": "not base64"},
+    ],
+)
+async def test_parameters_that_the_merchant_did_not_sign_open_nothing(client: Client, changes: dict[str, str]) -> None:
+    assert (await invoke(client, await call_of(client, **changes))).status_code == 400
+
+
+async def test_a_code_is_no_payment_of_wechats_own_browser(client: Client) -> None:
+    code = (await client.create("number-2")).json()["code_url"]
+    call = await call_of(client) | {"package": f"prepay_id=wx{code.rpartition('/')[2]}"}
+    assert (await invoke(client, call)).status_code == 400
 
 
 async def test_a_page_within_wechat_gets_a_prepay_id(client: Client) -> None:
@@ -527,15 +586,18 @@ async def test_an_h5_link_ends_after_five_minutes_and_the_same_terms_get_a_fresh
         response = await client.send("POST", "/v3/pay/transactions/h5", order, at=at)
         return str(response.json()["h5_url"])
 
+    async def status(url: str) -> int:
+        return (await client.http.get(url, headers={"referer": "https://shop.example/"})).status_code
+
     first = await link()
     stopped_clock.forward(299)
-    assert (await link(), (await client.http.get(first)).status_code) == (first, 200)
+    assert (await link(), await status(first)) == (first, 200)
     stopped_clock.forward(1)
-    assert (await client.http.get(first)).status_code == 410
+    assert await status(first) == 410
     assert (await client.http.post(first, data={"action": "pay"})).status_code == 410
     fresh = await link()
     assert fresh != first
-    assert ((await client.http.get(fresh)).status_code, (await client.http.get(first)).status_code) == (200, 410)
+    assert (await status(fresh), await status(first)) == (200, 410)
 
 
 async def test_a_code_lives_two_hours(client: Client, stopped_clock: StoppedClock) -> None:

@@ -184,13 +184,14 @@ async function sendPay(event) {
   put(byId("net"), isRenewed ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
 }
 
-// Inside WeChat its own sheet opens over the page. What it returns is no evidence: the channel is asked.
+// Inside WeChat its own sheet opens over the page. What it returns is no evidence: it is a return, and the channel is asked.
 function callWeChat(event) {
   const call = event.target.closest("#pay-call");
   if (!call) {
     return;
   }
-  const invoke = () => WeixinJSBridge.invoke("getBrandWCPayRequest", JSON.parse(call.dataset.call), () => order.refresh());
+  const back = () => location.assign(`/o/${token}/return${location.search}`);
+  const invoke = () => WeixinJSBridge.invoke("getBrandWCPayRequest", JSON.parse(call.dataset.call), back);
   if (typeof WeixinJSBridge === "undefined") {
     document.addEventListener("WeixinJSBridgeReady", invoke, { once: true });
   } else {

@@ -1,0 +1,230 @@
+"""A buyer pays at every channel and method from the order's page alone, on a desk, on a phone and inside WeChat."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, ViewportSize
+
+from runtime.resources import Resources
+from tests.api.conftest import Channel, open_elsewhere, terms
+from tests.browser.conftest import PHONE
+from tests.servers import Process
+
+DESK = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120 Safari/537.36"
+MOBILE = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36"
+WECHAT = f"{MOBILE} MicroMessenger/8.0.50"
+WIDE = ViewportSize(width=1440, height=900)
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CHANNELS = ("sandbox", "wechatpay", "alipay", "stripe", "paypal")
+
+# WeChat's own browser: what it is handed goes to the simulated channel, and it pays there.
+BRIDGE = """
+window.WeixinJSBridge = {
+  invoke: (name, call, done) => window.openWallet(name, call).then((message) => done({err_msg: message})),
+};
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def accounts(resources: Resources, channel: Channel) -> tuple[str, ...]:
+    """An account at every channel, each with the channel's name."""
+    for name in CHANNELS:
+        await open_elsewhere(resources, channel, name, name)
+    return CHANNELS
+
+
+@asynccontextmanager
+async def device(browser: Browser, user_agent: str) -> AsyncIterator[tuple[BrowserContext, Page, list[str]]]:
+    """A device with one page, and what its console says of the content security policy and of errors."""
+    size = WIDE if user_agent == DESK else PHONE
+    context = await browser.new_context(viewport=size, user_agent=user_agent, locale="en-GB", timezone_id="UTC")
+    faults: list[str] = []
+    page = await context.new_page()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+    yield context, page, faults
+    await context.close()
+
+
+async def place(shop: httpx.AsyncClient, *accounts: str, **more: Any) -> dict[str, Any]:
+    currency = "CNY" if set(accounts) <= {"sandbox", "wechatpay", "alipay"} else "EUR"
+    placed = await shop.post("/v1/orders", json=terms(accounts=accounts, currency=currency, **more))
+    assert placed.status_code == 201, placed.text
+    order: dict[str, Any] = placed.json()
+    return order
+
+
+async def choose(page: Page, account: str, method: str) -> None:
+    """Press the button of a way; one for another device is behind a line that opens."""
+    form = page.locator("form.way", has=page.locator(f'input[value="{account}"]'))
+    button = form.locator(f'button[value="{method}"]')
+    if not await button.is_visible():
+        await page.locator("#pay details summary").click()
+    await button.click()
+    await page.wait_for_url(re.compile(f"account={account}&method={method}"), timeout=60_000)
+
+
+async def pay_at_channel(page: Page) -> None:
+    """Press *pay, but lose the callback* on the channel's page: only a query brings the money to light."""
+    await page.locator('button[value="pay_lose_callback"]').click()
+    await page.locator('[data-status="paid"], [data-status="agreed"]').wait_for()
+
+
+async def reads_paid(page: Page) -> None:
+    await page.locator("#title", has_text="Paid").wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "account", "method"),
+    [
+        (DESK, "sandbox", "page"),
+        (DESK, "stripe", "checkout"),
+        (DESK, "paypal", "checkout"),
+        (DESK, "alipay", "page"),
+        (MOBILE, "sandbox", "page"),
+        (MOBILE, "stripe", "checkout"),
+        (MOBILE, "paypal", "checkout"),
+        (MOBILE, "alipay", "wap"),
+        (MOBILE, "wechatpay", "h5"),
+    ],
+)
+async def test_a_link_leads_to_the_channel_and_back(
+    browser: Browser,
+    shop: httpx.AsyncClient,
+    channel: Channel,
+    accounts: tuple[str, ...],
+    user_agent: str,
+    account: str,
+    method: str,
+) -> None:
+    order = await place(shop, account)
+    async with device(browser, user_agent) as (_, page, faults):
+        await page.goto(order["order_page"])
+        await choose(page, account, method)
+        await page.locator("#pay-link").click()
+        await pay_at_channel(page)
+        await page.locator("#return").click()
+        await reads_paid(page)
+        assert await page.locator("#pay").is_hidden()
+        assert faults == []
+
+
+@pytest.mark.parametrize("user_agent", [DESK, MOBILE])
+@pytest.mark.parametrize(("account", "method"), [("wechatpay", "native"), ("alipay", "precreate")])
+async def test_a_code_is_scanned_by_another_device(
+    browser: Browser,
+    shop: httpx.AsyncClient,
+    channel: Channel,
+    accounts: tuple[str, ...],
+    worker: Process,
+    user_agent: str,
+    account: str,
+    method: str,
+) -> None:
+    """The callback is lost, and the page that shows the code hears of the money by itself."""
+    order = await place(shop, account)
+    async with device(browser, user_agent) as (_, page, faults), device(browser, MOBILE) as (_, scanned, _faults):
+        await page.goto(order["order_page"])
+        await choose(page, account, method)
+        code = await page.locator("#pay-code").get_attribute("data-value")
+        await page.locator("#pay-code svg").wait_for()
+        await scanned.goto(str(code))
+        await pay_at_channel(scanned)
+        await reads_paid(page)
+        assert faults == []
+
+
+async def test_inside_wechat_its_own_browser_is_called(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    order = await place(shop, "wechatpay", payer={"openid": "o-buyer"})
+    async with device(browser, WECHAT) as (context, page, faults):
+        await open_wallet(context, channel)
+        await page.goto(order["order_page"])
+        await choose(page, "wechatpay", "jsapi")
+        await page.locator("#pay-call").click()
+        await reads_paid(page)
+        assert faults == []
+
+
+async def open_wallet(context: BrowserContext, channel: Channel) -> None:
+    async def wallet(name: str, call: dict[str, str]) -> str:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            opened = await http.post(f"{channel.url}/control/wechatpay/invoke", json=call)
+            assert (name, opened.status_code) == ("getBrandWCPayRequest", 200), opened.text
+            await http.post(opened.json()["pay_url"], data={"action": "pay_lose_callback"})
+        return "get_brand_wcpay_request:ok"
+
+    await context.expose_function("openWallet", wallet)
+    await context.add_init_script(BRIDGE)
+
+
+async def test_inside_wechat_without_an_openid_the_page_asks_for_another_browser(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    order = await place(shop, "wechatpay", "alipay")
+    async with device(browser, WECHAT) as (_, page, _faults):
+        await page.goto(order["order_page"])
+        assert "in your browser" in await page.locator("#pay").inner_text()
+        await choose(page, "alipay", "wap")
+        await page.locator("#pay-link").wait_for()  # a wrong guess of the device puts nothing out of reach
+
+
+async def test_a_buyer_without_a_script_pays_too(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    order = await place(shop, "wechatpay", "alipay")
+    context = await browser.new_context(user_agent=MOBILE, java_script_enabled=False, viewport=PHONE)
+    page = await context.new_page()
+    await page.goto(order["order_page"])
+    await choose(page, "wechatpay", "h5")
+    await page.locator("#pay-link").click()
+    await pay_at_channel(page)
+    await page.locator("#return").click()
+    await reads_paid(page)
+    await context.close()
+
+
+async def test_wechat_is_told_where_the_link_stands_and_nobody_the_address_of_the_page(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    order = await place(shop, "wechatpay", "alipay")
+    ours, referers = str(shop.base_url), {}
+    async with device(browser, MOBILE) as (_, page, _faults):
+        for account, method in (("wechatpay", "h5"), ("alipay", "wap")):
+            await page.goto(order["order_page"])
+            await choose(page, account, method)
+            async with page.expect_request(lambda request: not request.url.startswith(ours)) as opened:
+                await page.locator("#pay-link").click()
+            referers[account] = (await (await opened.value).all_headers()).get("referer", "")
+            await page.locator('button[value="cancel"]').wait_for()
+    assert referers == {"wechatpay": f"{ours.rstrip('/')}/", "alipay": ""}
+
+
+async def test_who_comes_back_unpaid_is_waited_for_and_pays_by_the_next_click(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...], worker: Process
+) -> None:
+    """Two returns within three seconds share one question: the worker asks the next one."""
+    order = await place(shop, "alipay")
+    async with device(browser, MOBILE) as (_, page, faults):
+        await page.goto(order["order_page"])
+        await choose(page, "alipay", "wap")
+        await page.locator("#pay-link").click()
+        await page.locator('button[value="cancel"]').click()
+        await page.locator("#return").click()
+        await page.locator("form.way").first.wait_for()
+        assert await page.locator("#pay-link").count() == 0
+        await choose(page, "alipay", "wap")
+        await page.locator("#pay-link").click()
+        await pay_at_channel(page)
+        await page.locator("#return").click()
+        await reads_paid(page)
+        assert faults == []
+    found = (await shop.get(f"/v1/orders/{order['order_no']}")).json()
+    assert len(found["payments"]) == 1

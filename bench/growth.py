@@ -128,6 +128,7 @@ async def _grow(
         if is_analysed:
             for table in TABLES:
                 await first_db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
+        await first_db.execute("CHECKPOINT", timeout_s=300.0)  # writing the copies is not the cost of what follows
         async with _opened(grown) as db:
             figures += await _measure(grown.server, db, grown.name, rows)
         if not is_analysed:

@@ -26,7 +26,7 @@ _GROUPED = """(SELECT json_object_agg(order_no, rows) FROM (
         SELECT order_no, json_agg({row}) AS rows FROM ({part}) AS part GROUP BY order_no) AS grouped)"""
 _OF_ORDER = "(SELECT json_object_agg(order_no, {column}) FROM {part})"
 _LEFT = """(SELECT json_object_agg(order_no, true) FROM order_rows
-      WHERE operation = 'update' AND order_no NOT IN (SELECT order_no FROM locked_orders))"""
+      WHERE operation = 'update' AND order_no <> ALL(ARRAY(SELECT order_no FROM locked_orders)))"""
 
 
 class Shape(NamedTuple):

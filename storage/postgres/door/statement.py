@@ -96,7 +96,7 @@ pending_rows AS MATERIALIZED (
       FROM document, jsonb_to_recordset(d->'pending') AS r(
            operation text, channel_account text, out_trade_no text, kind text, order_no text, attempt integer,
            at timestamptz, delay_s double precision, expected_arm_no integer, needs_change boolean)
-     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
+     WHERE NOT r.needs_change OR r.order_no = ANY(ARRAY(SELECT order_no FROM changed_orders))
 )
 -- PART pending.insert
 inserted_pending AS (
@@ -229,7 +229,7 @@ inserted_observations AS (
     SELECT r.order_no, r.kind, r.by, r.channel_account, r.out_trade_no, r.note
       FROM document, jsonb_to_recordset(d->'observations') AS r(
            order_no text, kind text, by text, channel_account text, out_trade_no text, note text, needs_change boolean)
-     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
+     WHERE NOT r.needs_change OR r.order_no = ANY(ARRAY(SELECT order_no FROM changed_orders))
 )
 -- PART callbacks.update
 -- As pending rows without a change: a decision that lost the race ends no callback.
@@ -237,7 +237,7 @@ callback_rows AS MATERIALIZED (
     SELECT r.*
       FROM document, jsonb_to_recordset(d->'callbacks') AS r(
            operation text, id uuid, outcome text, order_no text, needs_change boolean)
-     WHERE NOT r.needs_change OR r.order_no IN (SELECT order_no FROM changed_orders)
+     WHERE NOT r.needs_change OR r.order_no = ANY(ARRAY(SELECT order_no FROM changed_orders))
 )
 -- PART callbacks.update
 handled_callbacks AS (

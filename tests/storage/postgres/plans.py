@@ -1,6 +1,6 @@
 """What statements read, as Postgres counts it, and the plans that a database's connections keep."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -57,6 +57,19 @@ async def wide_plans(db: Database) -> dict[str, list[str]]:
     """Statements whose plan, as a connection of the pool keeps it, reads a table or an index of one without a
     condition; with what it reads.
     """
+    return await _found_in_plans(db, _wide_scans)
+
+
+async def hashing_plans(db: Database) -> dict[str, list[str]]:
+    """Statements whose kept plan makes a hash table as large as the planner guesses, with what it is for.
+
+    A row found by `BETWEEN key AND key` is guessed to be one in two hundred of its table, and the memory for so many is
+    cleared before the first row comes.
+    """
+    return await _found_in_plans(db, _large_hashes)
+
+
+async def _found_in_plans(db: Database, search: Callable[[dict[str, Any]], Iterator[str]]) -> dict[str, list[str]]:
     found = {}
     assert db._connections is not None, "it is open"
     async with AsyncExitStack() as stack:
@@ -66,8 +79,8 @@ async def wide_plans(db: Database) -> dict[str, list[str]]:
                 nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
                 # Prepared by hand, which keeps nothing: else it takes the place of a statement whose turn is to come.
                 explained = await connection.prepare(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{nulls}')
-                if wide := list(_wide_scans(msgspec.json.decode(await explained.fetchval())[0]["Plan"])):
-                    found[statement] = wide
+                if parts := list(search(msgspec.json.decode(await explained.fetchval())[0]["Plan"])):
+                    found[statement] = parts
     return found
 
 
@@ -83,3 +96,16 @@ def _wide_scans(node: dict[str, Any]) -> Iterator[str]:
         yield f"{kind} of {of}"
     for child in node.get("Plans", ()):
         yield from _wide_scans(child)
+
+
+HASHED_MAX = 1000
+"""More rows than a batch of callers has."""
+
+
+def _large_hashes(node: dict[str, Any]) -> Iterator[str]:
+    """Subplans that are hashed, whatever their size, and hash tables planned for more than `HASHED_MAX` rows."""
+    yield from (text for text in node.values() if isinstance(text, str) and "hashed SubPlan" in text)
+    if node["Node Type"] == "Hash" and node["Plan Rows"] > HASHED_MAX:
+        yield f"Hash of {node['Plan Rows']} rows"
+    for child in node.get("Plans", ()):
+        yield from _large_hashes(child)

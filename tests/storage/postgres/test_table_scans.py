@@ -23,7 +23,7 @@ from storage.postgres.orders import (
 )
 from storage.postgres.payments import find_payments_by_ids
 from tests.sealed import SEALER
-from tests.storage.postgres.plans import TABLES, read_so_far, wide_plans
+from tests.storage.postgres.plans import TABLES, hashing_plans, read_so_far, wide_plans
 from tests.storage.postgres.tools import (
     RULES,
     closed,
@@ -219,3 +219,12 @@ async def test_no_kept_plan_reads_without_a_condition(new_database_url: str, whe
     async with analysed(new_database_url, when) as db:
         await asyncio.gather(*(everything(db, f"together-{n}") for n in range(ORDERS)))
         assert await wide_plans(db) == {}
+
+
+async def test_no_kept_plan_hashes_what_it_guesses_from_a_large_table(new_database_url: str) -> None:
+    """With a million analysed rows, memory for thousands was cleared in every statement of the door."""
+    async with analysed(new_database_url, "never") as db:
+        await copy_first(db)
+        await db.execute("VACUUM ANALYZE", timeout_s=120.0)
+        await everything(db, "second")
+        assert await hashing_plans(db) == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from nodrop_client import Change, NotificationRejected, SqlInbox, verify
+from nodrop_client import Change, Inbox, NotificationRejected, SqlInbox, verify
 
 
 class Delivery(NamedTuple):
@@ -28,8 +28,9 @@ class Receiver:
         self.repeated = Event()
         self.url = ""
         self._file, self._secret = file, secret
-        self._inbox = SqlInbox(lambda: sqlite3.connect(file, timeout=120))
-        self._inbox.create_table()
+        inbox = SqlInbox(lambda: sqlite3.connect(file, timeout=120))
+        inbox.create_table()
+        self._inbox: Inbox[sqlite3.Connection] = inbox
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("CREATE TABLE shipped (order_no TEXT)")
 

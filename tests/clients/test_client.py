@@ -361,6 +361,18 @@ def test_no_error_shows_the_key_or_the_buyer(both: Both) -> None:
     assert "o_1" not in repr(replace(NEW, payer=Payer(openid="o_1", client_ip="192.0.2.1")))
 
 
+def test_every_request_has_our_time_limit_and_a_given_client_stays_open() -> None:
+    far = Far(answered(ORDER))
+    with httpx.Client(transport=httpx.MockTransport(far), timeout=None) as http:  # noqa: S113 - the point
+        with Client(URL, KEY, http=http) as client:
+            client.get("A-1")
+        assert not http.is_closed
+    assert far.requests[0].extensions["timeout"] == {"connect": 5, "read": 30, "write": 30, "pool": 30}
+    with Client(URL, KEY, timeout_s=2) as own:
+        pass
+    assert own._http.is_closed
+
+
 @pytest.mark.parametrize("url", ["", "pay.test", "ftp://pay.test", "file:///etc"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_an_address_that_is_none_is_refused(kind: Callable[..., object], url: str) -> None:

@@ -104,6 +104,23 @@ async def test_an_order_without_money_is_closed(client: AsyncClient) -> None:
     assert (closed.status, closed.public_status, closed.payments[0].status) == ("closed", "closed", "closed")
 
 
+async def test_an_order_without_a_checkout_gets_one_when_it_is_placed_again(stack: Stack, client: AsyncClient) -> None:
+    """The channel is down: the order is there, and its payment has no link yet."""
+    new = new_order(account="sandbox")
+    await stack.control("PUT", "channel", "/control/faults", {"affected": ["create"], "answered_5xx": 1.0})
+    try:
+        placed = await client.place(new)
+    finally:
+        await stack.control("PUT", "channel", "/control/faults", {})
+    assert (len(placed.payments), placed.checkout) == (1, None)
+
+    async def has_a_checkout() -> bool:
+        again = await client.place(new)
+        return len(again.payments) == 1 and again.checkout is not None
+
+    await eventually(has_a_checkout)
+
+
 async def test_the_buyer_may_choose_among_accounts(client: AsyncClient) -> None:
     placed = await client.place(new_order(accounts=["sandbox"]))
     assert (placed.accounts, placed.payments, placed.checkout) == (("sandbox",), (), None)

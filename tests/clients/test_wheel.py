@@ -26,11 +26,11 @@ USE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import nodrop_client
-from nodrop_client.connection import _USER_AGENT
+from nodrop_client.connection import USER_AGENT
 assert nodrop_client.__file__.startswith(sys.argv[1]), nodrop_client.__file__
 assert not {"api", "core", "msgspec", "standardwebhooks"} & sys.modules.keys()
 with nodrop_client.Client("https://pay.example.com", "key"):
-    print(_USER_AGENT)
+    print(USER_AGENT)
 """
 
 

@@ -14,7 +14,7 @@ import httpx
 from nodrop_client import calls
 from nodrop_client.calls import Answer, Call
 from nodrop_client.client import ALL_ORDERS, OPEN_CASES
-from nodrop_client.connection import TIMEOUT, answer_of, base_of, headers_of, mapped_errors, request_of
+from nodrop_client.connection import TIMEOUT_S, Service, answer_of, mapped_errors
 from nodrop_client.errors import NodropError
 from nodrop_client.models import (
     Case,
@@ -40,15 +40,16 @@ class AsyncClient:
         url: str,
         api_key: str,
         *,
+        timeout_s: float = TIMEOUT_S,
         retries: Retries | None = None,
         http: httpx.AsyncClient | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._base, self._headers = base_of(url), headers_of(api_key)
+        self._service = Service(url, api_key, timeout_s)
         self._retries = retries or Retries()
-        self._http = http or httpx.AsyncClient(timeout=TIMEOUT)
+        self._http, self._owns_http = http or httpx.AsyncClient(), http is None
         self._sleep, self._clock, self._chance = sleep, clock, chance
 
     async def __aenter__(self) -> Self:
@@ -58,7 +59,8 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        if self._owns_http:
+            await self._http.aclose()
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
@@ -146,4 +148,4 @@ class AsyncClient:
 
     async def _exchange(self, call: Call[T]) -> Answer:
         with mapped_errors():
-            return answer_of(await self._http.request(**request_of(self._base, self._headers, call)))
+            return answer_of(await self._http.request(**self._service.request(call)))

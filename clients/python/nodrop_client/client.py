@@ -12,7 +12,7 @@ import httpx
 
 from nodrop_client import calls
 from nodrop_client.calls import Answer, Call
-from nodrop_client.connection import TIMEOUT, answer_of, base_of, headers_of, mapped_errors, request_of
+from nodrop_client.connection import TIMEOUT_S, Service, answer_of, mapped_errors
 from nodrop_client.errors import NodropError
 from nodrop_client.models import (
     Case,
@@ -37,7 +37,8 @@ class Client:
     """The merchant's side of the API. Safe to share between threads; `close` it, or use it with `with`.
 
     Each call is tried again as `retries` say: when no answer came, on 429, and on 502, 503 and 504. Nothing happens
-    twice, for `order_no` is the idempotency key. `http` is a client of yours, with your proxies and authorities.
+    twice, for `order_no` is the idempotency key. `http` is a client of yours, with your proxies and authorities; it is
+    not closed here.
     """
 
     def __init__(
@@ -45,15 +46,16 @@ class Client:
         url: str,
         api_key: str,
         *,
+        timeout_s: float = TIMEOUT_S,
         retries: Retries | None = None,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._base, self._headers = base_of(url), headers_of(api_key)
+        self._service = Service(url, api_key, timeout_s)
         self._retries = retries or Retries()
-        self._http = http or httpx.Client(timeout=TIMEOUT)
+        self._http, self._owns_http = http or httpx.Client(), http is None
         self._sleep, self._clock, self._chance = sleep, clock, chance
 
     def __enter__(self) -> Self:
@@ -63,7 +65,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        if self._owns_http:
+            self._http.close()
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
@@ -149,4 +152,4 @@ class Client:
 
     def _exchange(self, call: Call[T]) -> Answer:
         with mapped_errors():
-            return answer_of(self._http.request(**request_of(self._base, self._headers, call)))
+            return answer_of(self._http.request(**self._service.request(call)))

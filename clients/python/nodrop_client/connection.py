@@ -12,31 +12,43 @@ import httpx
 from nodrop_client.calls import Answer, Call
 from nodrop_client.errors import NoAnswer, UnreadableAnswer
 
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+def _version() -> str:
+    try:
+        return version("nodrop-client")
+    except PackageNotFoundError:  # used from a checkout
+        return "0"
+
+
+USER_AGENT = f"nodrop-client/{_version()}"
+
+TIMEOUT_S = 30.0
 """The service answers within 25 seconds, also when a channel does not."""
 
-
-def base_of(url: str) -> str:
-    """The service's address, without the slash at its end."""
-    if httpx.URL(url).scheme not in ("http", "https"):
-        raise ValueError("the service's address begins with https:// or http://")
-    return url.rstrip("/")
+CONNECT_TIMEOUT_S = 5.0
 
 
-def headers_of(api_key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {api_key}", "accept": "application/json", "user-agent": _USER_AGENT}
+class Service:
+    """The service's address, the merchant's key, and how long an answer may take."""
 
+    def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
+        if httpx.URL(url).scheme not in ("http", "https"):
+            raise ValueError("the service's address begins with https:// or http://")
+        self._base = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {api_key}", "accept": "application/json", "user-agent": USER_AGENT}
+        self._timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
 
-def request_of(base: str, headers: dict[str, str], call: Call[Any]) -> dict[str, Any]:
-    """The arguments for httpx."""
-    return {
-        "method": call.method,
-        "url": base + call.path,
-        "params": dict(call.query) or None,
-        "content": call.content,
-        "headers": headers | dict(call.headers),
-        "follow_redirects": False,  # the key goes nowhere else
-    }
+    def request(self, call: Call[Any]) -> dict[str, Any]:
+        """The arguments for httpx, also those for which a client that was given has its own."""
+        return {
+            "method": call.method,
+            "url": self._base + call.path,
+            "params": dict(call.query) or None,
+            "content": call.content,
+            "headers": self._headers | dict(call.headers),
+            "timeout": self._timeout,
+            "follow_redirects": False,  # the key goes nowhere else
+        }
 
 
 def answer_of(response: httpx.Response) -> Answer:
@@ -52,13 +64,3 @@ def mapped_errors() -> Iterator[None]:
         raise NoAnswer(f"no answer: {type(error).__name__}") from error
     except httpx.DecodingError as error:
         raise UnreadableAnswer("the body cannot be unpacked", status=0) from error
-
-
-def _version() -> str:
-    try:
-        return version("nodrop-client")
-    except PackageNotFoundError:  # used from a checkout
-        return "0"
-
-
-_USER_AGENT = f"nodrop-client/{_version()}"

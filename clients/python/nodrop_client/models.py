@@ -259,7 +259,9 @@ class Order:
 
     @property
     def checkout(self) -> Checkout | None:
-        """The way to pay of the newest payment that is open, None if there is none."""
+        """The way to pay of the newest payment that is open. None: there is no such payment, or its channel has not
+        answered yet; placing the same order again asks it again, and `order_page` offers the ways there are.
+        """
         open_payments = [payment for payment in self.payments if payment.status == PaymentStatus.OPEN]
         return max(open_payments, key=lambda payment: payment.attempt_no).checkout if open_payments else None
 

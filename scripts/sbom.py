@@ -105,7 +105,7 @@ def _component(package: Package) -> dict[str, Any]:
 def main() -> None:
     lock = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "requirements.txt"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    print(json.dumps(describe(read_lock(lock.read_text("utf-8")), project), indent=2))  # noqa: T201 - its output
+    print(json.dumps(describe(read_lock(lock.read_text("utf-8")), project), indent=2))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_every_file_that_is_read_beside_a_module_is_included() -> None:
         for package, patterns in data.items()
         for pattern in patterns
         for path in ROOT.joinpath(*package.split(".")).glob(pattern if "**" not in pattern else pattern + "/*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".md"
     }
     beside = {
         path

@@ -9,10 +9,10 @@ WORKERS ?= 4
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up unit quick test coverage floors format lint types imports check fuzz rehearse bench audit sbom lock clean
+.PHONY: help setup oracles demo up screenshots unit quick test coverage floors format lint types imports check fuzz rehearse bench audit sbom lock clean
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv with the locked dependencies; quick when nothing has changed
 	@sh scripts/setup.sh
@@ -25,6 +25,9 @@ demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED
 
 up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
 	@$(IN_VENV) -m cli up $(ARGS)
+
+screenshots: setup ## Make the pictures of docs/pictures anew; needs Chromium
+	@$(IN_VENV) -m tests.browser.screenshots
 
 # Processes that are killed and waited for, the browser and the fuzzer take most of the time of `make test`.
 QUICK := -m "not (scenario or slow or browser)" --ignore=tests/oracles

@@ -21,7 +21,7 @@ from core.settings import Settings
 from storage.postgres.database import Database
 from tests.servers import ROOT
 
-PAGES_OF_ROOT = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES_OF_ROOT = ("README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 DOCS = sorted([*(ROOT / name for name in PAGES_OF_ROOT), *(ROOT / "docs").rglob("*.md")])
 FOLDERS = ("api", "channels", "core", "flows", "runtime", "storage", "worker")
 _CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)

@@ -400,6 +400,35 @@ def test_a_change_makes_the_pauses_short_again(both: Both) -> None:
     assert far.pauses == [1, 2, 4, 1]
 
 
+def test_pauses_grow_without_entity_tags_too(both: Both) -> None:
+    far = Far(*[answered(ORDER)] * 4, answered(PAID))
+    both.call(far, "watch", "A-1", timeout_s=600)
+    assert far.pauses == [1, 2, 4, 8]
+
+
+def test_an_answer_to_a_case_is_seen_within_a_version(both: Both) -> None:
+    review = PAID | {"status": "closed", "public_status": "review"}
+    far = Far(answered(review, etag='"3-a"'), answered(review | {"public_status": "closed"}, etag='"3-b"'))
+    assert both.call(far, "watch", "A-1", timeout_s=600).public_status == "closed"
+
+
+def test_an_older_answer_is_not_taken_for_news(both: Both) -> None:
+    """As from a copy of the service that lags."""
+    older = answered(PAID | {"version": 1})
+    far = Far(answered(ORDER), older, httpx.ConnectError("x"))
+    with pytest.raises(NotDefinite) as raised:
+        both.call(far, "watch", "A-1", timeout_s=60)
+    assert raised.value.order is not None
+    assert raised.value.order.version == 2
+
+
+def test_a_body_that_cannot_be_unpacked_is_unreadable(both: Both) -> None:
+    far = Far(httpx.DecodingError("canary"))
+    with pytest.raises(UnreadableAnswer):
+        both.call(far, "place", NEW)
+    assert len(far.requests) == 1
+
+
 def test_an_outage_ends_no_watch(both: Both) -> None:
     outage: list[httpx.Response | Exception] = [
         httpx.ConnectError("x"),
@@ -478,6 +507,7 @@ def test_cases_and_a_timeline_are_read(both: Both) -> None:
     assert (read.kind, read.evidence) == ("placed", {"a": [1]})
     case = {"id": 1, "order_no": "A-1", "account": None, "out_trade_no": None, "reason": "new", "detail": ""}
     case |= {"opened_at": "2026-11-23T04:33:33Z", "resolved_at": None, "resolution": None, "by": None}
-    far = Far(answered({"cases": [case], "next_cursor": None}))
-    assert [one.reason for one in both.call(far, "cases")] == ["new"]
-    assert dict(far.requests[0].url.params) == {"open": "true", "limit": "50"}
+    far = Far(answered({"cases": [case], "next_cursor": "c1"}), answered({"cases": [case], "next_cursor": None}))
+    assert [one.reason for one in both.call(far, "cases")] == ["new", "new"]
+    first = {"open": "true", "limit": "50"}
+    assert [dict(request.url.params) for request in far.requests] == [first, first | {"cursor": "c1"}]

@@ -1,6 +1,7 @@
 """`verify` takes what the service signs and nothing else, and reads all of it."""
 
 import base64
+import hmac
 from typing import get_args
 
 import msgspec
@@ -142,6 +143,14 @@ def test_the_clock_of_the_machine_judges() -> None:
 def test_what_is_genuine_and_no_notification_is_unreadable(id_: str, body: bytes) -> None:
     with pytest.raises(NotificationUnreadable):
         verified(signed(id_, body), body)
+
+
+def test_a_signed_time_that_is_none_is_unreadable() -> None:
+    text = f"{NOTICE.id}.soon.".encode() + NOTICE.body
+    signature = base64.b64encode(hmac.digest(bytes(range(32)), text, "sha256")).decode()
+    headers = {"webhook-id": NOTICE.id, "webhook-timestamp": "soon", "webhook-signature": f"v1,{signature}"}
+    with pytest.raises(NotificationUnreadable):
+        verified(headers, NOTICE.body)
 
 
 VERIFIED = "multi_signature one_char_off right_hash_wrong_version partial no_comma empty id_missing timestamp_missing"

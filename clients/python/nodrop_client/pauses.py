@@ -79,11 +79,15 @@ class Watching:
         """
         self._retry_after_s = None
         if answer.status != HTTPStatus.NOT_MODIFIED or not self._etag:
-            order = self.call.read(answer)
-            if self.order is None or order.version > self.order.version:
-                self._attempt, self.order = 0, order
+            self._note(self.call.read(answer))
             self._etag = answer.headers.get("etag", "")
         return self.order if self.order is not None and self.order.is_definite else None
+
+    def _note(self, order: Order) -> None:
+        """Keep what is news. Within a version, a case may be answered."""
+        if self.order is not None and (order.version < self.order.version or order == self.order):
+            return
+        self._attempt, self.order = 0, order
 
     def fail(self, error: NodropError) -> None:
         """Note a read that failed. An outage ends nothing before the time is used up.

@@ -195,6 +195,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "PUBLIC_URL": settings.public_url,
+        "PAGE_ORIGINS": settings.page_origins,
         "NODROP_MASTER_KEYS": MASTER_KEYS,
         "NOTIFY_SECRETS": settings.notify_secrets,
         "HOST": settings.host,

@@ -139,5 +139,6 @@ async def buyer(browser: Browser) -> AsyncIterator[Buyer]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
     yield Buyer(context, page, shown_texts, errors)
-    await page.unroute_all(behavior="ignoreErrors")
+    for each in context.pages:
+        await each.unroute_all(behavior="ignoreErrors")
     await context.close()

@@ -74,9 +74,10 @@ class Watch {
     if (!received || !STATUSES.includes(received.status) || !(received.version >= this.known.version)) {
       return;
     }
-    const { url, token, notify } = this.known;
+    const { url, token, notify, amount_text } = this.known; // as the page wrote it
     const wasOver = this.isOver;
     this.known = { ...received, url, token, notify, at: Date.now() };
+    this.known.amount_text = amount_text || received.amount_text;
     this.isOver = Boolean(received.definite);
     this.net = "";
     remember(token, this.isOver ? null : this.known);
@@ -226,12 +227,11 @@ class Watch {
 
   // -- one tab speaks: the one that came to the front last
 
-  claim() {
+  claim(steal = this.isFront && isVisible()) {
     if (this.speaks || this.isOver) {
       return;
     }
     this.yield();
-    const steal = this.isFront && isVisible();
     if (!channel) {
       this.speak(); // it would not hear the others
     } else if (navigator.locks) {
@@ -243,17 +243,21 @@ class Watch {
 
   queue(steal) {
     const waiting = new AbortController();
-    this.yield = () => waiting.abort();
-    const hold = () => new Promise((release) => {
-      this.yield = release;
+    let release = () => {};
+    this.yield = () => {
+      waiting.abort();
+      release();
+    };
+    const hold = () => waiting.signal.aborted || new Promise((resolve) => {
+      release = resolve;
       this.speak();
     });
     navigator.locks.request(`nodrop.${this.token}`, steal ? { steal } : { signal: waiting.signal }, hold).catch((error) => {
-      if (error.name !== "AbortError") {
-        this.speak(); // locks are blocked with the site's data
-      } else if (this.speaks) {
+      if (!waiting.signal.aborted && error.name === "AbortError") {
         this.hush();
-        this.claim(); // stolen by the tab in front
+        this.claim(false); // stolen by the tab in front
+      } else if (!waiting.signal.aborted) {
+        this.speak(); // locks are blocked with the site's data
       }
     });
   }

@@ -1,0 +1,140 @@
+"""Debian's Firefox, driven by its own remote protocol (Marionette): lengths and JSON over a socket, without a driver.
+
+Its settings are Firefox's own, offline is that of its menu, and what is blocked is blocked where its extensions do it.
+"""
+
+import asyncio
+import json
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.servers import LIMIT_S, eventually
+
+QUIET = {
+    "app.update.enabled": False,
+    "browser.aboutwelcome.enabled": False,
+    "browser.shell.checkDefaultBrowser": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "marionette.port": 0,  # a free one, which it writes into its profile
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "network.manage-offline-status": False,
+    "toolkit.telemetry.enabled": False,
+}
+
+BLOCK = """
+const [pattern] = arguments;
+Services.obs.addObserver((channel) => {
+  if (new RegExp(pattern).test(channel.QueryInterface(Ci.nsIHttpChannel).URI.spec)) channel.cancel(Cr.NS_ERROR_ABORT);
+}, "http-on-modify-request");
+"""
+
+
+class Firefox:
+    """One Firefox with its tabs. Scripts run in the tab that was switched to last."""
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._number = 0
+
+    async def call(self, command: str, **parameters: object) -> dict[str, Any]:
+        """The result of a command.
+
+        Raises:
+            AssertionError: Firefox refuses it.
+        """
+        self._number += 1
+        message = json.dumps([0, self._number, command, parameters]).encode()
+        self._writer.write(b"%d:%b" % (len(message), message))
+        _, _, error, result = json.loads(await self.receive())
+        assert error is None, f"{command}: {error}"
+        return dict(result or {})
+
+    async def receive(self) -> bytes:
+        async with asyncio.timeout(LIMIT_S):
+            length = await self._reader.readuntil(b":")
+            return await self._reader.readexactly(int(length[:-1]))
+
+    async def open(self, url: str) -> None:
+        await self.call("WebDriver:Navigate", url=url)
+
+    async def run(self, script: str, *arguments: object) -> object:
+        """What the script returns; a page's policy does not hold for it."""
+        return (await self.call("WebDriver:ExecuteScript", script=script, args=arguments))["value"]
+
+    async def run_inside(self, script: str, *arguments: object) -> object:
+        """As `run`, in Firefox itself."""
+        await self.call("Marionette:SetContext", value="chrome")
+        try:
+            return await self.run(script, *arguments)
+        finally:
+            await self.call("Marionette:SetContext", value="content")
+
+    async def reads(self, text: str, selector: str = "#title") -> None:
+        """Wait until the element has this text."""
+        script = (
+            "const e = document.querySelector(arguments[0]); return Boolean(e) && e.innerText.includes(arguments[1]);"
+        )
+        await eventually(lambda: self.run(script, selector, text), interval_s=0.1)
+
+    async def set_offline(self, value: bool) -> None:
+        await self.run_inside("Services.io.offline = arguments[0];", value)
+
+    async def block(self, pattern: str) -> None:
+        """Block what matches, as an extension does."""
+        await self.run_inside(BLOCK, pattern)
+
+    async def open_behind(self, url: str) -> str:
+        """A tab that is opened behind the one in front: its handle."""
+        front = (await self.call("WebDriver:GetWindowHandle"))["value"]
+        handle = (await self.call("WebDriver:NewWindow", type="tab", focus=False))["handle"]
+        await self.switch(handle, focus=False)
+        await self.open(url)
+        await self.switch(front, focus=False)
+        return str(handle)
+
+    async def switch(self, handle: str, *, focus: bool = True) -> None:
+        await self.call("WebDriver:SwitchToWindow", handle=handle, focus=focus)
+
+
+@asynccontextmanager
+async def open_firefox(
+    program: str, folder: Path, settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Firefox]:
+    """Start one with a profile of its own in `folder`, with these settings."""
+    profile = folder / "profile"
+    profile.mkdir()
+    prefs = {**QUIET, **(settings or {})}
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in prefs.items()]
+    (profile / "user.js").write_text("".join(lines))
+    command = (
+        program,
+        "--headless",
+        "--marionette",
+        "-remote-allow-system-access",
+        "--no-remote",
+        "--profile",
+        str(profile),
+    )
+    with (folder / "firefox.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env={"HOME": str(folder)})
+    try:
+        port = await eventually(lambda: _port(profile), interval_s=0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        firefox = Firefox(reader, writer)
+        await firefox.receive()
+        await firefox.call("WebDriver:NewSession", capabilities={})
+        yield firefox
+        writer.close()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def _port(profile: Path) -> int:
+    """The port it listens on; 0 until then."""
+    path = profile / "MarionetteActivePort"
+    return int(path.read_text() or 0) if path.exists() else 0

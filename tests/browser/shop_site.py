@@ -1,0 +1,39 @@
+"""Pages of a shop on an origin of its own."""
+
+import asyncio
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class ShopSite:
+    """A web server with the pages that a test puts into it. Any other address is a 404."""
+
+    def __init__(self, port: int) -> None:
+        self.origin = f"http://127.0.0.1:{port}"
+        self.pages: dict[str, str] = {}
+
+    def put(self, path: str, html: str) -> str:
+        """Put a page there; its address."""
+        self.pages[path] = html
+        return self.origin + path
+
+    async def answer(self, reader: StreamReader, writer: StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        html = self.pages.get(head.split(b" ", 2)[1].decode())
+        body = (html or "nothing here").encode()
+        status = b"200 OK" if html else b"404 Not Found"
+        writer.write(b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/html; charset=utf-8\r\n" % status)
+        writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def serve_shop() -> AsyncIterator[ShopSite]:
+    """Serve one on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        site = ShopSite(listener.getsockname()[1])
+        async with await asyncio.start_server(site.answer, sock=listener):
+            yield site

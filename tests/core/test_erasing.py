@@ -53,6 +53,13 @@ def test_an_erased_order_does_not_change_again() -> None:
     assert on_erase(state, "kim") == Decision(outcome=Outcome.NOTHING_NEW)
 
 
+def test_a_payer_that_a_process_of_the_release_before_has_left_goes_too() -> None:
+    order = replace(PAID, subject="", metadata={}, return_url=None, payer=Payer(openid="o-ana"))
+    change = on_erase(a_state(order, paid_payment()), "kim").change
+    assert change is not None
+    assert change.order.payer is None
+
+
 def test_the_row_of_a_deadline_alone_holds_nothing_up() -> None:
     assert list(open_work(replace(STATE, pending=(a_row(DEADLINE),)))) == []
 

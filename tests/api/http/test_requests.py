@@ -13,7 +13,7 @@ from api.application import open_application
 from api.context import Context
 from api.http.asgi import LAG_MAX_S, REQUESTS_MAX, App
 from api.http.fields import parse_json
-from api.http.request import LoopLag, client_address
+from api.http.request import LoopLag, client_address, client_ip
 from api.http.route import JSON_BODY_BYTES_MAX, Auth, Route
 from api.v1.schemas import OrderInput
 from core.errors import InvalidRequest
@@ -299,6 +299,27 @@ def test_ordinary_json_is_read_as_it_is() -> None:
 def test_forwarded_addresses_count_only_as_far_as_proxies_are_trusted(forwarded: str, hops: int, address: str) -> None:
     headers = {"x-forwarded-for": forwarded} if forwarded else {}
     assert client_address({"client": ("192.0.2.1", 1)}, headers, hops) == address
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "peer", "address"),
+    [
+        ("", "192.0.2.1", "192.0.2.1"),
+        ("198.51.100.1:443", "192.0.2.1", "198.51.100.1"),
+        ("[2001:db8:1:2:3::9]:443", "192.0.2.1", "2001:db8:1:2:3::9"),
+        ("", "2001:db8::1%eth0", "2001:db8::1"),
+        ("::ffff:198.51.100.1", "192.0.2.1", "198.51.100.1"),
+        ("6.6.6.6, 2001:db8::7", "192.0.2.1", "2001:db8::7"),
+        ("not an address", "192.0.2.1", "192.0.2.1"),
+        ("", "a socket", ""),
+    ],
+)
+def test_the_whole_address_of_a_buyer_is_known_for_channels_that_compare_it(
+    forwarded: str, peer: str, address: str
+) -> None:
+    headers = {"x-forwarded-for": forwarded} if forwarded else {}
+    assert client_ip({"client": (peer, 1)}, headers, 1) == address
+    assert client_ip({}, {}, 0) == ""
 
 
 # -- HTTPS -------------------------------------------------------------------------------------------------------------

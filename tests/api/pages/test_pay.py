@@ -1,16 +1,20 @@
 """Paying from the order's page: what it offers, and the buyer's click, which strangers with a token can send too."""
 
 import re
+from html import escape
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import urlencode
 
 import pytest
+from msgspec.structs import replace
 
 from api.context import Context
 from api.http.asgi import App
 from api.limits import STARTS_PER_ORDER
 from core import paying
 from core.account import AccountConfig
+from core.admission import Admitted, CallKind, Urgency, Wait
 from core.errors import DatabaseUnavailable
 from runtime.resources import Resources
 from storage.postgres.accounts import put_account
@@ -220,6 +224,79 @@ async def test_a_page_that_is_looked_at_starts_nothing(client: Client, buyer: Cl
         await buyer.get(target)
     assert await payments(client, order) == []
     assert (await buyer.get(f"/o/{token_of(order)}/pay")).status == 405
+
+
+# -- links that end ----------------------------------------------------------------------------------------------------
+
+
+async def end_checkouts(resources: Resources, channel: Channel) -> None:
+    """Let the time of every link pass, here and at the channel. The payments can still be paid."""
+    await resources.db.execute(
+        "UPDATE payments SET checkout_ends_at = now(), created_at = created_at - interval '1 day'"
+    )
+    simulation = channel.simulation
+    for there in simulation.ledger.payments(simulation.now()):
+        simulation.ledger._keep(replace(there, link_ends_at=simulation.now()))
+
+
+async def test_a_link_that_has_ended_is_renewed_by_a_click_and_by_nothing_else(
+    client: Client, buyer: Client, both: tuple[str, str], resources: Resources, channel: Channel
+) -> None:
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "wechat-shop", "h5", user_agent=PHONE)
+    [before] = await payments(client, order)
+    await end_checkouts(resources, channel)
+    assert 'id="pay-link"' not in section(await buyer.get(f"/o/{token_of(order)}", user_agent=PHONE))
+    assert await payments(client, order) == [before | {"checkout": ANY}]
+    page = await pay(buyer, order, "wechat-shop", "h5", user_agent=PHONE)
+    [after] = await payments(client, order)
+    assert after["out_trade_no"] == before["out_trade_no"]
+    assert after["checkout"]["value"] != before["checkout"]["value"]
+    assert escape(after["checkout"]["value"]) in section(page)
+
+
+async def test_a_link_of_another_address_is_closed_before_a_new_one_is_made(
+    app: App[Context], client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    """WeChat Pay compares the buyer's address with the one that a link was made for."""
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "wechat-shop", "h5", user_agent=PHONE)
+    await pay(Client(app, address="2001:db8:1:2:3::7"), order, "wechat-shop", "h5", user_agent=PHONE)
+    first, second = await payments(client, order)
+    assert (first["status"], second["status"]) == ("closed", "open")
+    payers = await app.context.resources.db.fetch("SELECT payer->>'client_ip' AS ip FROM payments ORDER BY attempt_no")
+    assert [row["ip"] for row in payers] == [None, "2001:db8:1:2:3::7"]
+
+
+async def test_what_buyers_start_leaves_the_merchants_share_of_the_rate_alone(
+    app: App[Context], client: Client, buyer: Client, both: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[CallKind, Urgency]] = []
+    admission = app.context.resources.admission
+    admit = admission.admit
+
+    async def admit_noted(account: str, rate: int, kind: CallKind, urgency: Urgency, **more: bool) -> Admitted | Wait:
+        calls.append((kind, urgency))
+        return await admit(account, rate, kind, urgency, **more)
+
+    monkeypatch.setattr(admission, "admit", admit_noted)
+    order = await place(client, account="wechat-shop", accounts=list(both))
+    await pay(buyer, order, "alipay-shop", "precreate")
+    assert calls == [
+        (CallKind.CREATE, Urgency.FRESH),
+        (CallKind.QUERY, Urgency.REFRESH),
+        (CallKind.CREATE, Urgency.REFRESH),
+    ]
+
+
+async def test_an_order_with_many_payments_takes_no_more(
+    client: Client, buyer: Client, both: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "wechat-shop", "native")
+    monkeypatch.setattr(paying, "PAYMENTS_MAX", 1)
+    assert "Too many" in error(await pay(buyer, order, "alipay-shop", "page"))
+    assert len(await payments(client, order)) == 1
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

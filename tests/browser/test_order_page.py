@@ -174,7 +174,7 @@ async def test_an_order_left_open_is_asked_about_on_the_next_ones_page(
     await buyer.reads("Payment processing")
     await buyer.page.goto(second["order_page"])
     row = buyer.page.locator("#others li")
-    assert await row.locator("bdi").inner_text() == "Blue kettle · ¥88.88"
+    assert await row.locator("bdi").inner_text() == "Blue kettle · 88.88 CNY"
     assert await row.locator(".state").inner_text() == "Payment processing"
     await channel.pay(number_of(first), "none")
     await buyer.page.locator("#others li", has_text="Paid").wait_for()

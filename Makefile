@@ -40,8 +40,8 @@ unit: setup ## Run the tests that need no server and no other process: seconds
 quick: setup ## Run all tests but the slow ones, whole processes and the browser: some minutes
 	@$(PYTEST) $(QUICK) $(ARGS)
 
-# A selection that names folders needs the oracles' environments only if it names one of these two.
-NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz%,$(ARGS)),yes)
+# A selection that names folders needs the oracles' environments only if it names one of these.
+NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz% tests/browser%,$(ARGS)),yes)
 
 # Tests that install other projects from the network are for `.ci/run`. The last -m counts: ARGS="-m network" runs them.
 test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, four files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
@@ -97,6 +97,7 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 		--output-file requirements-dev.txt pyproject.toml
 	for lock in oracles/sdks oracles/localstripe fuzz/atheris arq_suite/requirements clients/snippets/requirements; do (cd tests/$${lock%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file $${lock##*/}.txt $${lock##*/}.in) || exit 1; done
+	cd tests/oracles && $(LOCK) $(LOCK_OPTIONS) --no-deps --output-file axe.txt axe.in
 	for peer in bench/peers/*/requirements.in examples/*/requirements.in; do (cd $${peer%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt requirements.in) || exit 1; done
 

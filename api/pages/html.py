@@ -89,7 +89,7 @@ def page_of(
         requested_lang=requested_lang,
         token=order.page_token,
         status=status,
-        phase=phase_of(state),
+        phase=_shown_phase(state, pay),
         version=order.version,
         order_no=order.order_no,
         subject=order.subject,
@@ -103,6 +103,14 @@ def page_of(
         is_test=state.live is False,
         pay=pay,
     )
+
+
+def _shown_phase(state: OrderState, pay: PayView | None) -> Phase:
+    """The phase, and not *waiting* beside a link or code, by which the buyer may have paid, or without a way to pay."""
+    phase = phase_of(state)
+    if phase is not Phase.WAITING or pay is None or (pay.ways and pay.current is None):
+        return phase
+    return Phase.CREATED if state.order.handed_off_at is None else Phase.PROCESSING
 
 
 def missing(shop: Shop, lang: str, requested_lang: str) -> bytes:

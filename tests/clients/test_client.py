@@ -440,6 +440,15 @@ def test_an_outage_ends_no_watch(both: Both) -> None:
     assert far.pauses == [1, 16, 4]
 
 
+@pytest.mark.parametrize("page", [httpx.Response(404, text="no such host"), httpx.Response(200, text="<html>")])
+def test_a_page_of_a_router_ends_no_watch(both: Both, page: httpx.Response) -> None:
+    """As during a deploy. If nothing else ever comes, it is the cause that is shown."""
+    assert both.call(Far(answered(ORDER), page, answered(PAID)), "watch", "A-1", timeout_s=600).is_paid
+    with pytest.raises(NotDefinite) as raised:
+        both.call(Far(page), "watch", "A-1", timeout_s=30)
+    assert isinstance(raised.value.__cause__, UnreadableAnswer)
+
+
 def test_a_watch_ends_with_the_time_and_what_it_knows(both: Both) -> None:
     far = Far(answered(ORDER, etag='"2"'), httpx.Response(304))
     with pytest.raises(NotDefinite) as raised:

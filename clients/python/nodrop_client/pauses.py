@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from nodrop_client import calls
 from nodrop_client.calls import Answer, Call
-from nodrop_client.errors import NodropError, NotDefinite
+from nodrop_client.errors import NodropError, NotDefinite, UnreadableAnswer
 from nodrop_client.models import Order
 
 
@@ -64,6 +64,7 @@ class Watching:
         self._random = random
         self._attempt = 0
         self._retry_after_s: float | None = None
+        self._error: NodropError | None = None
         self.order: Order | None = None
 
     @property
@@ -77,27 +78,21 @@ class Watching:
         Raises:
             NodropError: the service said no.
         """
-        self._retry_after_s = None
+        self._error, self._retry_after_s = None, None
         if answer.status != HTTPStatus.NOT_MODIFIED or not self._etag:
             self._note(self.call.read(answer))
             self._etag = answer.headers.get("etag", "")
         return self.order if self.order is not None and self.order.is_definite else None
 
-    def _note(self, order: Order) -> None:
-        """Keep what is news. Within a version, a case may be answered."""
-        if self.order is not None and (order.version < self.order.version or order == self.order):
-            return
-        self._attempt, self.order = 0, order
-
     def fail(self, error: NodropError) -> None:
-        """Note a read that failed. An outage ends nothing before the time is used up.
+        """Note a read that failed. Neither an outage nor a page of a router ends anything before the time is used up.
 
         Raises:
-            NodropError: this error, if another read is pointless.
+            NodropError: this error, if the service itself said it and another read is pointless.
         """
-        if not error.is_transient:
+        if not error.is_transient and not isinstance(error, UnreadableAnswer):
             raise error
-        self._retry_after_s = error.retry_after_s
+        self._error, self._retry_after_s = error, error.retry_after_s
 
     def pause_s(self, now: float) -> float:
         """Seconds until the next read; a last one is made at the end of the time.
@@ -106,7 +101,13 @@ class Watching:
             NotDefinite: the time is used up.
         """
         if now >= self._ends_at:
-            raise NotDefinite(self.order)
+            raise NotDefinite(self.order) from self._error
         self._attempt += 1
         pause_s = self._pauses.pause_s(self._attempt, self._retry_after_s, self._random())
         return min(pause_s, self._ends_at - now)
+
+    def _note(self, order: Order) -> None:
+        """Keep what is news. Within a version, a case may be answered."""
+        if self.order is not None and (order.version < self.order.version or order == self.order):
+            return
+        self._attempt, self.order = 0, order

@@ -22,6 +22,8 @@ from demo.stack import Stack
 
 PORTS = {"api": 8800, "channel": 8801, "merchant": 8802}
 SHOP_PORT = 8803
+EXAMPLES_URL = "http://127.0.0.1:9300"
+"""The address of the shops in `examples/`, as their READMEs have it."""
 
 
 @click.command(
@@ -79,7 +81,7 @@ def shop_stack(directory: Path, shop_url: str, **options: Any) -> Stack:
         "SHOP_LOGO": str(STATIC / "shop.svg"),
         "SHOP_COLOR": "#2f6b3c",
         "SHOP_CONTACT": "mailto:hello@leaf-and-cup.example",
-        "PAGE_ORIGINS": shop_url,
+        "PAGE_ORIGINS": f"{shop_url},{EXAMPLES_URL}",
     }
     return Stack(directory, accounts={name: name for name in CURRENCIES}, env=env, **options)
 

@@ -25,7 +25,7 @@ async def main() -> None:
             backend=backend,
             books=Books(),
             keys=tuple(secret_bytes(secret) for secret in env["NOTIFY_SECRETS"].split(",")),
-            origins=(urls["api"], urls["channel"]),
+            origin=urls["api"],
         )
         async with serving(App(routes(shop)), port=urlsplit(urls["shop"]).port or 80):
             await until_signalled()

@@ -30,12 +30,12 @@ _OWN_PATH = re.compile(r"/(?:orders(?:/[0-9a-z\-]+)?)?", re.ASCII)
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a handler uses. `keys` verify notifications; `origins` are those that a form may lead to."""
+    """Everything that a handler uses. `keys` verify notifications; `origin` is nodrop's, to which forms lead."""
 
     backend: Backend
     books: Books
     keys: tuple[bytes, ...]
-    origins: tuple[str, ...]
+    origin: str
 
 
 Handler = Callable[[Shop, Request], Awaitable[Reply]]
@@ -148,8 +148,8 @@ async def _page(shop: Shop, path: str, content: pages.Content, *, status: int = 
     lost = await shop.backend.are_callbacks_lost()
     body = pages.page(content, path=path, callbacks_lost=lost, orders=len(shop.books.newest_first()))
     csp = (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
-        f"frame-ancestors 'none'; form-action 'self' {' '.join(shop.origins)}"
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        f"script-src 'self' {shop.origin}; connect-src 'self' {shop.origin}; form-action 'self' {shop.origin}"
     )
     headers = (
         ("content-security-policy", csp),

@@ -11,6 +11,7 @@ from demo.shop.books import Sale
 from demo.shop.catalogue import NAME_CHARACTERS_MAX, PRODUCTS, WAYS, Product, find_way, price_text
 
 NAME = "Leaf & Cup"
+INTEGRITY = "sha384-25AzYOcX8uXjHji8EI83X3/xAXFgdnevdqflV6qW5iiJXOY7ZZvx+8tFfVNMjdvm"
 
 STATES = {
     "placing": ("wait", "Not sent yet"),
@@ -32,11 +33,12 @@ HOW = {
 
 
 class Content(NamedTuple):
-    """A page without its frame. `is_open`: it changes by itself, and so it is read again."""
+    """A page without its frame. `is_open`: it changes by itself, and so it is read again; `embedded` stays then."""
 
     title: str
     html: str
     is_open: bool = False
+    embedded: str = ""
 
 
 def page(content: Content, *, path: str, callbacks_lost: bool | None, orders: int) -> str:
@@ -62,6 +64,7 @@ def page(content: Content, *, path: str, callbacks_lost: bool | None, orders: in
 <main id="live"{" data-open" if content.is_open else ""}>
 {content.html}
 </main>
+{content.embedded}
 <footer><p>An example shop. Its channels are simulated: no money moves, and nothing is sent.</p></footer>
 </body>
 </html>
@@ -114,7 +117,7 @@ def order(sale: Sale, entries: list[TimelineEntry]) -> Content:
 {_actions(sale)}
 {_timeline(entries)}
 <p class="number">Order <code>{escape(sale.order_no)}</code>, begun at {escape(begun_at)}</p>"""
-    return Content(sale.subject, html, sale.is_open)
+    return Content(sale.subject, html, sale.is_open, _embedded(sale))
 
 
 def missing() -> Content:
@@ -189,6 +192,22 @@ def _actions(sale: Sale) -> str:
         )
     text = "Pay on the order page" if sale.status == "placed" else "Open the order page"
     return f'<p class="actions"><a class="button" id="order-page" href="{escape(sale.order_page)}">{text}</a></p>'
+
+
+def _embedded(sale: Sale) -> str:
+    """The six lines that any shop puts into its page (docs/embedding.md)."""
+    if not sale.order_page:
+        return ""
+    page, server = escape(sale.order_page), escape(sale.order_page.partition("/o/")[0])
+    return f"""<section aria-labelledby="embedded">
+<h2 id="embedded">nodrop in the shop’s own page</h2>
+<script type="module" src="{server}/sdk/1.0.0/order-status.js"
+        integrity="{INTEGRITY}"
+        crossorigin="anonymous"></script>
+<nodrop-order url="{page}">
+  <a href="{page}">See your payment</a>
+</nodrop-order>
+</section>"""
 
 
 def _timeline(entries: list[TimelineEntry]) -> str:

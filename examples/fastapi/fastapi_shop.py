@@ -36,6 +36,7 @@ SHIPS_TEST_ORDERS = os.environ.get("SHIP_TEST_ORDERS") == "1"  # for trying it o
 PRODUCTS = {"tea": ("Green tea", 8888), "pot": ("Teapot", 26800)}  # prices in minor units
 CURRENCY = "CNY"
 MODULE = f"{NODROP_URL}/sdk/1.0.0/order-status.js"  # shows the state of an order in this shop's own page
+INTEGRITY = "sha384-25AzYOcX8uXjHji8EI83X3/xAXFgdnevdqflV6qW5iiJXOY7ZZvx+8tFfVNMjdvm"
 RETRIES = Retries(total_s=8)  # a buyer waits; afterwards the page offers to send the order again
 
 TABLE = """
@@ -104,7 +105,7 @@ def show_order(order_no: str) -> str:
         return page(order["subject"], f'<p id="refusal">{reason}</p>{form}<button>Send the order again</button></form>')
     goods = "shipped" if order["shipped_at"] else "not shipped yet"
     url = escape(order["order_page"])
-    content = f"""<script type="module" src="{MODULE}" crossorigin="anonymous"></script>
+    content = f"""<script type="module" src="{MODULE}" integrity="{INTEGRITY}" crossorigin="anonymous"></script>
 <p>Order {escape(order_no)}. Goods: <span id="goods">{goods}</span>.</p>
 <nodrop-order url="{url}"><p><a id="order-page" href="{url}">Pay, or see your payment</a></p></nodrop-order>"""
     return page(order["subject"], content)

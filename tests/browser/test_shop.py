@@ -103,6 +103,7 @@ async def test_with_the_switch_off_the_callback_pays_while_the_buyer_is_at_the_s
         await pay(phone)
     await expect(buyer.locator("#how")).to_have_text(HOW["callback"])
     await expect(buyer.locator(".now .state")).to_have_text("Paid and shipped")
+    await expect(buyer.locator("nodrop-order[status=paid] .nodrop-title")).to_have_text("Paid")
 
 
 async def test_markup_in_a_name_is_text_in_the_shop_on_the_order_page_and_at_the_channel(buyer: Page) -> None:

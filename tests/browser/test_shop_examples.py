@@ -20,10 +20,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ACCOUNTS = {"wechatpay": "wechatpay", "sandbox": "sandbox"}
 
 
+@pytest.fixture(scope="module")
+def urls() -> dict[str, str]:
+    """Addresses of the shops: other origins than nodrop's."""
+    return {name: f"http://127.0.0.1:{free_port()}" for name in ("plain", "fastapi")}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stack(servers_home: Path) -> AsyncIterator[Stack]:
+async def stack(servers_home: Path, urls: dict[str, str]) -> AsyncIterator[Stack]:
     """A minute is so long that no delayed query runs before the buyer is back."""
-    async with Stack(servers_home / "examples", unit_s=60, fsync=False, accounts=ACCOUNTS) as stack:
+    env = {"PAGE_ORIGINS": ",".join(urls.values())}
+    async with Stack(servers_home / "examples", unit_s=60, fsync=False, accounts=ACCOUNTS, env=env) as stack:
         await stack.control("PUT", "channel", "/control/faults", {"lost": 1.0})
         yield stack
 
@@ -50,8 +57,8 @@ def environment(stack: Stack, url: str, directory: Path) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def plain_shop(stack: Stack, tmp_path: Path) -> AsyncIterator[str]:
-    url = f"http://127.0.0.1:{free_port()}"
+async def plain_shop(stack: Stack, urls: dict[str, str], tmp_path: Path) -> AsyncIterator[str]:
+    url = urls["plain"]
     env, log = environment(stack, url, tmp_path), tmp_path / "shop.log"
     shop = Service("plain", "examples.plain.plain_shop", env=env, log=log, health_url=url)
     try:
@@ -62,10 +69,9 @@ async def plain_shop(stack: Stack, tmp_path: Path) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def fastapi_shop(stack: Stack, tmp_path: Path) -> AsyncIterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    options = ("uvicorn", "fastapi_shop:app", "--app-dir", "examples/fastapi", "--port", str(port))
+async def fastapi_shop(stack: Stack, urls: dict[str, str], tmp_path: Path) -> AsyncIterator[str]:
+    url = urls["fastapi"]
+    options = ("uvicorn", "fastapi_shop:app", "--app-dir", "examples/fastapi", "--port", url.rpartition(":")[2])
     env, log = environment(stack, url, tmp_path), tmp_path / "shop.log"
     async with locked_python(ROOT / "examples" / "fastapi" / "requirements.txt") as python:
         shop = Service("fastapi", *options, env=env, log=log, health_url=url, python=str(python))
@@ -115,6 +121,7 @@ async def buy_and_come_back(page: Page) -> None:
     await expect(page.locator("#title")).to_have_text("Paid")
     await page.locator("#back a").click()
     assert page.url == shop_page
+    await expect(page.locator("nodrop-order[status=paid] .nodrop-title")).to_have_text("Paid")
     await reads_after_reloads(page, "#goods", "shipped")
 
 

@@ -102,7 +102,7 @@ async def shop(books: Books, simulation: Simulation) -> AsyncIterator[httpx.Asyn
     async with Backend(
         api_url=nowhere, api_key="k", channel_url=simulation.base_url, shop_url="http://127.0.0.1:8803"
     ) as backend:
-        state = Shop(backend=backend, books=books, keys=(secret_bytes(SECRET),), origins=(nowhere,))
+        state = Shop(backend=backend, books=books, keys=(secret_bytes(SECRET),), origin=nowhere)
         async with (
             serving(App(routes(state))) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client,

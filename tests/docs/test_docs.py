@@ -10,6 +10,7 @@ import pytest
 
 from api import store_metrics  # noqa: F401 - registers its metrics
 from api.http import metrics
+from api.sdk import files
 from channels.adapters import ADAPTERS, open_channel
 from channels.credentials import key_problems
 from channels.transport import Transport
@@ -93,6 +94,12 @@ async def test_the_statement_about_overdue_work_runs(database_url: str) -> None:
         await db.close()
     tables = ("pending", "callbacks", "notifications", "refunds")
     assert [tuple(row) for row in rows] == [(table, 0, None) for table in tables]
+
+
+def test_the_module_that_shops_embed_is_named_with_its_hash() -> None:
+    pages = [ROOT / "docs" / "embedding.md", ROOT / "demo" / "shop" / "pages.py", *(ROOT / "examples").glob("*/*.*")]
+    named = re.findall(r"sha384-[\w+/=]+", "".join(page.read_text() for page in pages if page.suffix != ".txt"))
+    assert named == [files.INTEGRITY] * 4
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

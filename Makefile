@@ -23,7 +23,7 @@ oracles: setup ## Make .oracles with other people's libraries that some tests ho
 demo: setup ## Lose callbacks on purpose and watch every order become paid (SEED=7 repeats a run)
 	@$(IN_VENV) -m cli demo $(ARGS)
 
-up: setup ## Run the whole system on this machine, with Postgres and Redis of its own
+up: setup ## Run the whole system on this machine, with an example shop to click through
 	@$(IN_VENV) -m cli up $(ARGS)
 
 screenshots: setup ## Make the pictures of docs/pictures anew; needs Chromium

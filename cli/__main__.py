@@ -28,7 +28,7 @@ class Lazy(NamedTuple):
 COMMANDS: Mapping[str, Lazy] = MappingProxyType(
     {
         "demo": Lazy("demo.command:demo", "Lose callbacks on purpose and watch every order become paid."),
-        "up": Lazy("demo.up:up", "Run the whole system on this machine."),
+        "up": Lazy("demo.up:up", "Run the whole system on this machine, with a shop to click through."),
         "migrate": Lazy("cli.migrations:migrate", "Bring the database up to date."),
         "config": Lazy("cli.config.commands:config", "Check and show the configuration."),
         "keys": Lazy("cli.keys:keys", "API keys, master keys and notification secrets."),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -17,17 +16,17 @@ SALES_MAX = 1_000
 
 
 class NotifiedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a notification's `data` that the shop reads. `dispute` is set while the money is disputed."""
+    """The fields of a notification's `data` that the shop reads."""
 
     order_no: str
     version: int
     status: str
     amount: int
     currency: str
-    dispute: dict[str, Any] | None
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    type: str
     data: NotifiedOrder
 
 
@@ -47,11 +46,12 @@ class Sale:
     version: int = 0
     paid_by: str = ""
     shipped_at: datetime | None = None
+    needs_person: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether the pages are worth reading again: something may still change."""
-        return not self.refusal and self.shipped_at is None and self.status != "closed"
+        return not (self.refusal or self.shipped_at or self.needs_person or self.status == "closed")
 
 
 class Books:
@@ -75,14 +75,19 @@ class Books:
         """Process a verified notification, and ship once. Return False if the order is unknown or another one.
 
         There is one notification for each version, so a version that is not newer was repeated or overtaken: it changes
-        nothing. The newest one has the whole state, whatever its type is.
+        nothing. Goods are sent on `order.paid` alone: where another type is the first that says paid, as of a dispute
+        or a refund that came faster, a person looks at the order.
         """
         order = notification.data
         sale = self.find(order.order_no)
         if sale is None or (order.amount, order.currency) != (sale.amount, sale.currency):
             return False
-        if order.version > sale.version:
-            sale.version, sale.status = order.version, order.status
-            if order.status == "paid" and order.dispute is None and sale.shipped_at is None:
-                sale.shipped_at = now
+        if order.version <= sale.version:
+            return True
+        became_paid = order.status == "paid" != sale.status
+        sale.version, sale.status = order.version, order.status
+        if became_paid and notification.type == "order.paid":
+            sale.shipped_at = sale.shipped_at or now
+        elif became_paid:
+            sale.needs_person = True
         return True

@@ -140,7 +140,7 @@ def _switch(path: str, lost: bool | None) -> str:  # noqa: FBT001 - None: unknow
         if lost
         else "Callbacks arrive. Lose them, and see how the payment is found."
     )
-    return f"""<form class="switch" method="post" action="/callbacks">
+    return f"""<form class="switch" method="post" action="/callbacks" aria-label="Simulated channels">
 <input type="hidden" name="back" value="{escape(path)}">
 <button role="switch" aria-checked="{str(lost).lower()}" name="lost" value="{int(not lost)}">Lose the callback</button>
 <span id="callbacks">{text}</span>
@@ -158,6 +158,8 @@ def _product(key: str, product: Product, *, is_first: bool) -> str:
 
 def _state(sale: Sale) -> str:
     kind, text = ("look", "Refused") if sale.refusal else STATES.get(sale.status, ("wait", sale.status))
+    if sale.needs_person:
+        kind, text = "look", "Paid, and a person looks at it"
     if sale.shipped_at is not None:
         kind, text = "good", "Paid and shipped"
     return f'<strong class="state {kind}">{escape(text)}</strong>'

@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS orders (
     refusal    TEXT,
     status     TEXT    NOT NULL DEFAULT 'placing',
     version    INTEGER NOT NULL DEFAULT 0,
-    shipped_at REAL
+    goods      TEXT    NOT NULL DEFAULT 'not shipped yet'
 );
 CREATE TABLE IF NOT EXISTS notifications (id TEXT PRIMARY KEY);
 """
@@ -124,7 +124,8 @@ def is_genuine(headers: dict[str, str], body: bytes, tolerance_s: int = 300) -> 
 def take(notification: dict[str, Any]) -> None:
     """Record the notification and its effect in one transaction: a crash loses neither, a repetition does nothing.
 
-    Notifications may overtake each other: the newest version counts.
+    Notifications may overtake each other: the newest version counts. Goods are sent on `order.paid` alone. If another
+    type is the first that says paid, as of a dispute or a refund that came faster, a person looks at the order.
     """
     order = notification["data"]
     with closing(connect()) as db, db:
@@ -133,11 +134,11 @@ def take(notification: dict[str, Any]) -> None:
             "UPDATE orders SET status = ?, version = ? WHERE order_no = ? AND amount = ? AND version < ?",
             (order["status"], order["version"], order["order_no"], order["amount"], order["version"]),
         ).rowcount
-        is_paid = order["status"] == "paid" and order["dispute"] is None
-        if new and newer and is_paid and (order["live"] or SHIPS_TEST_ORDERS):
+        if new and newer and order["status"] == "paid" and (order["live"] or SHIPS_TEST_ORDERS):
+            goods = "shipped" if notification["type"] == "order.paid" else "a person looks at the order"
             db.execute(
-                "UPDATE orders SET shipped_at = ? WHERE order_no = ? AND shipped_at IS NULL",
-                (time.time(), order["order_no"]),
+                "UPDATE orders SET goods = ? WHERE order_no = ? AND goods = 'not shipped yet'",
+                (goods, order["order_no"]),
             )
 
 
@@ -163,7 +164,7 @@ def show_order(order_no: str) -> str | None:
         order_no=escape(order_no),
         order_page=escape(order["order_page"] or ""),
         subject=escape(order["subject"]),
-        goods="shipped" if order["shipped_at"] else "not shipped yet",
+        goods=escape(order["goods"]),
         refusal=escape(order["refusal"] or "The payment service has not answered."),
     )
 

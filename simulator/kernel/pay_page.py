@@ -26,7 +26,8 @@ _PLACES = dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF
 _STYLE = """
 :root { color-scheme: light dark; font-family: system-ui, sans-serif; }
 body { display: grid; place-items: center; min-height: 100vh; margin: 0; }
-main { width: min(24rem, 90vw); padding: 2rem; border: 1px solid #8886; border-radius: .75rem;
+a { color: inherit; }
+main { box-sizing: border-box; width: min(24rem, 90vw); padding: 2rem; border: 1px solid #8886; border-radius: .75rem;
   overflow-wrap: anywhere; }
 h1 { font-size: 1rem; font-weight: 500; margin: 0; }
 .amount { font-size: 2.5rem; font-weight: 600; margin: .5rem 0 1.5rem; }

@@ -128,6 +128,7 @@ async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser,
         await fits(page)
         await order(page, "Sandbox", "A" * 40)
         await page.locator("#pay-link").click()
+        await fits(page)
         await pay(page)
         await page.locator("#return").click()
         await page.locator("#back a").click()

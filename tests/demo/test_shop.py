@@ -24,7 +24,7 @@ from simulator.servers import serve_channels
 SECRET = "whsec_" + b64encode(b"k" * 32).decode()
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = datetime(2026, 11, 23, 13, tzinfo=UTC)
-PAID = NotifiedOrder(order_no="tea-1", version=3, status="paid", amount=8888, currency="CNY", dispute=None)
+PAID = NotifiedOrder(order_no="tea-1", version=3, status="paid", amount=8888, currency="CNY")
 
 
 def sale() -> Sale:
@@ -40,8 +40,8 @@ def books() -> Books:
     return kept
 
 
-def take(books: Books, now: datetime = NOW, **changes: object) -> Sale:
-    assert books.take(Notification(data=msgspec.structs.replace(PAID, **changes)), now)
+def take(books: Books, now: datetime = NOW, type_: str = "order.paid", **changes: object) -> Sale:
+    assert books.take(Notification(type=type_, data=msgspec.structs.replace(PAID, **changes)), now)
     found = books.find("tea-1")
     assert found is not None
     return found
@@ -54,24 +54,27 @@ def test_a_repeated_notification_ships_once(books: Books) -> None:
 
 def test_another_version_of_a_paid_order_ships_nothing_more(books: Books) -> None:
     take(books)
-    assert take(books, LATER, version=4).shipped_at == NOW
+    found = take(books, LATER, version=4)
+    assert (found.shipped_at, found.needs_person) == (NOW, False)
 
 
 def test_a_version_that_was_overtaken_changes_nothing(books: Books) -> None:
-    take(books, version=5, dispute={"state": "open"})
-    assert take(books).shipped_at is None
+    """A dispute is heard before the payment: a person decides what happens to the goods."""
+    take(books, type_="order.disputed", version=5)
+    found = take(books)
+    assert (found.version, found.shipped_at, found.needs_person) == (5, None, True)
 
 
 @pytest.mark.parametrize("changes", [{"amount": 1}, {"currency": "USD"}, {"order_no": "tea-2"}])
 def test_a_notification_of_other_terms_is_not_taken(books: Books, changes: dict[str, object]) -> None:
-    assert not books.take(Notification(data=msgspec.structs.replace(PAID, **changes)), NOW)
+    assert not books.take(Notification(type="order.paid", data=msgspec.structs.replace(PAID, **changes)), NOW)
     found = books.find("tea-1")
     assert found is not None
     assert found.status == "placed"
 
 
 def test_a_closed_order_ships_nothing(books: Books) -> None:
-    assert take(books, status="closed").shipped_at is None
+    assert take(books, type_="order.closed", status="closed").shipped_at is None
 
 
 def test_a_subject_has_no_control_characters_and_fits() -> None:
@@ -138,7 +141,7 @@ async def test_only_a_signed_notification_ships(shop: httpx.AsyncClient, books: 
 
 async def test_what_is_signed_and_unreadable_or_unknown_is_not_acknowledged(shop: httpx.AsyncClient) -> None:
     assert await notify(shop, b"{}", signed(b"{}")) == 400
-    body = msgspec.json.encode({"data": msgspec.structs.replace(PAID, order_no="tea-2")})
+    body = msgspec.json.encode({"type": "order.paid", "data": msgspec.structs.replace(PAID, order_no="tea-2")})
     assert await notify(shop, body, signed(body)) == 404
 
 

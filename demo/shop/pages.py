@@ -11,7 +11,7 @@ from demo.shop.books import Sale
 from demo.shop.catalogue import NAME_CHARACTERS_MAX, PRODUCTS, WAYS, Product, find_way, price_text
 
 NAME = "Leaf & Cup"
-INTEGRITY = "sha384-25AzYOcX8uXjHji8EI83X3/xAXFgdnevdqflV6qW5iiJXOY7ZZvx+8tFfVNMjdvm"
+INTEGRITY = "sha384-5ngvf73JwZQISFLyX1LdrWndnJy6je80mlUWJ8mpJZWtW99zpqrGDUEwAReCztSN"
 
 STATES = {
     "placing": ("wait", "Not sent yet"),

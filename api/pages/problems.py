@@ -32,7 +32,8 @@ ADVICE: Mapping[str, Advice] = MappingProxyType(
         "invalid_request": Advice(
             "A field is missing, unknown or has a value that is not allowed, or the body or the query cannot be read. "
             "Nothing was changed.",
-            "Correct what the detail names. The same request fails again.",
+            "Correct what the detail names; the same request fails again. An amount is a whole number of the smallest "
+            "unit: 8888 is 88.88 CNY, and 8888 JPY is 8888 yen.",
             "currency: ISO 4217 has no money with the code XAU",
         ),
         "unauthorized": Advice(

@@ -191,7 +191,7 @@ def unmigrated_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis) -> str:
     """An empty Redis; what the test before left there is gone."""
-    with redis.Redis.from_url(redis_server.url, socket_timeout=5) as client:
+    with redis.Redis.from_url(redis_server.url, socket_timeout=60) as client:
         client.flushall()
     return redis_server.url
 

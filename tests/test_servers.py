@@ -75,7 +75,7 @@ def test_redis_is_empty_at_the_start_of_each_test(redis_url: str, redis_server: 
     import redis
 
     assert redis_url == redis_server.url
-    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+    with redis.Redis.from_url(redis_url, socket_timeout=60) as client:
         assert client.dbsize() == 0
         client.set("left", "behind")
 

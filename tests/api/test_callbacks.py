@@ -161,7 +161,7 @@ async def test_the_channel_itself_is_satisfied_over_http(
         return bool((await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paid")
 
     await eventually(is_paid)
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http:
         number = order["payments"][0]["out_trade_no"]
         again = await http.post(f"{channel.url}/control/payments/{number}/callback")
     assert again.json() == {"acknowledged": True, "status": 200}, "a repeat is acknowledged as well"

@@ -57,7 +57,7 @@ def _pip(python: Path, *arguments: str | Path) -> None:
 @pytest.fixture
 def redis_port(server_directory: Path) -> Iterator[int]:
     """A Redis without a password, as arq's tests expect it."""
-    with EmbeddedRedis(server_directory) as server, blocking.Redis.from_url(server.url, socket_timeout=5) as admin:
+    with EmbeddedRedis(server_directory) as server, blocking.Redis.from_url(server.url, socket_timeout=60) as admin:
         admin.config_set("requirepass", "")
         yield urlsplit(server.url).port or 0
 

@@ -22,7 +22,7 @@ async def test_a_probe_before_the_callback_is_refused_and_not_measured(
     tls = Tls(str(certificates.certificate), str(certificates.key))
     async with (
         serve_channels(tls=tls) as (url, channel),
-        httpx.AsyncClient(verify=certificates.context, trust_env=False) as http,
+        httpx.AsyncClient(verify=certificates.context, trust_env=False, timeout=60) as http,
     ):
         monkeypatch.setattr(channel.channels["wechatpay"], "probed_share", 1.0)
         figures = await _measure(_ChannelProcess(url, http), "wechatpay", TINY, certificates)

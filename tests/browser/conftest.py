@@ -5,8 +5,9 @@ event loop.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from demo.service import NO_TLS
 from runtime.resources import Resources, open_resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import Channel, environment, open_channel, put_main_account, settings
+from tests.browser.shops import LIMIT_MS
 from tests.servers import Process
 
 __all__ = ["settings"]
@@ -96,7 +98,7 @@ async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncI
     _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(
-        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS
+        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS, timeout=60
     ) as client:
         yield client
 
@@ -104,9 +106,20 @@ async def shop(settings: Settings, resources: Resources, api: Process) -> AsyncI
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=LIMIT_MS)
         yield browser
         await browser.close()
+
+
+@asynccontextmanager
+async def new_context(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
+    """A device with our limit for all its waits. It is closed also when its test fails: others share the browser."""
+    context = await browser.new_context(**options)
+    context.set_default_timeout(LIMIT_MS)
+    try:
+        yield context
+    finally:
+        await context.close()
 
 
 class Buyer:
@@ -120,7 +133,7 @@ class Buyer:
 
     async def reads(self, title: str) -> None:
         """Wait until the heading has this text."""
-        await self.page.locator("#title", has_text=title).wait_for(timeout=60_000)
+        await self.page.locator("#title", has_text=title).wait_for()
 
     async def has_shell(self) -> None:
         """Wait until the service worker controls the page."""
@@ -130,15 +143,14 @@ class Buyer:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def buyer(browser: Browser) -> AsyncIterator[Buyer]:
-    context = await browser.new_context(viewport=PHONE, locale="en-GB", timezone_id="UTC")
-    shown_texts: list[str] = []
-    errors: list[str] = []
-    await context.expose_binding("recordText", lambda _, text: shown_texts.append(text))
-    await context.add_init_script(RECORD_TEXTS)
-    page = await context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
-    yield Buyer(context, page, shown_texts, errors)
-    for each in context.pages:
-        await each.unroute_all(behavior="ignoreErrors")
-    await context.close()
+    async with new_context(browser, viewport=PHONE, locale="en-GB", timezone_id="UTC") as context:
+        shown_texts: list[str] = []
+        errors: list[str] = []
+        await context.expose_binding("recordText", lambda _, text: shown_texts.append(text))
+        await context.add_init_script(RECORD_TEXTS)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
+        yield Buyer(context, page, shown_texts, errors)
+        for each in context.pages:
+            await each.unroute_all(behavior="ignoreErrors")

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, ViewportSize
 
 from runtime.resources import Resources
 from tests.api.conftest import Channel, open_elsewhere, terms
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import PHONE, new_context
 from tests.servers import Process
 
 DESK = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120 Safari/537.36"
@@ -43,13 +43,13 @@ async def accounts(resources: Resources, channel: Channel) -> tuple[str, ...]:
 async def device(browser: Browser, user_agent: str) -> AsyncIterator[tuple[BrowserContext, Page, list[str]]]:
     """A device with one page, and what its console says of the content security policy and of errors."""
     size = WIDE if user_agent == DESK else PHONE
-    context = await browser.new_context(viewport=size, user_agent=user_agent, locale="en-GB", timezone_id="UTC")
-    faults: list[str] = []
-    page = await context.new_page()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
-    yield context, page, faults
-    await context.close()
+    options = {"user_agent": user_agent, "locale": "en-GB", "timezone_id": "UTC"}
+    async with new_context(browser, viewport=size, **options) as context:
+        faults: list[str] = []
+        page = await context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+        yield context, page, faults
 
 
 async def place(shop: httpx.AsyncClient, *accounts: str, **more: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ async def choose(page: Page, account: str, method: str) -> None:
     if not await button.is_visible():
         await page.locator("#pay details summary").click()
     await button.click()
-    await page.wait_for_url(re.compile(f"account={account}&method={method}"), timeout=60_000)
+    await page.wait_for_url(re.compile(f"account={account}&method={method}"))
 
 
 async def pay_at_channel(page: Page) -> None:
@@ -77,7 +77,7 @@ async def pay_at_channel(page: Page) -> None:
 
 
 async def reads_paid(page: Page) -> None:
-    await page.locator("#title", has_text="Paid").wait_for(timeout=60_000)
+    await page.locator("#title", has_text="Paid").wait_for()
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,14 @@ async def test_a_buyer_without_a_script_pays_too(
     browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
 ) -> None:
     order = await place(shop, "wechatpay", "alipay")
-    context = await browser.new_context(user_agent=MOBILE, java_script_enabled=False, viewport=PHONE)
-    page = await context.new_page()
-    await page.goto(order["order_page"])
-    await choose(page, "wechatpay", "h5")
-    await page.locator("#pay-link").click()
-    await pay_at_channel(page)
-    await page.locator("#return").click()
-    await reads_paid(page)
-    await context.close()
+    async with new_context(browser, user_agent=MOBILE, java_script_enabled=False, viewport=PHONE) as context:
+        page = await context.new_page()
+        await page.goto(order["order_page"])
+        await choose(page, "wechatpay", "h5")
+        await page.locator("#pay-link").click()
+        await pay_at_channel(page)
+        await page.locator("#return").click()
+        await reads_paid(page)
 
 
 async def test_wechat_is_told_where_the_link_stands_and_nobody_the_address_of_the_page(

@@ -147,6 +147,6 @@ async def reads_after_reloads(page: Page, selector: str, text: str) -> None:
 
 async def refuses_what_is_not_signed(url: str) -> None:
     headers = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as client:
         response = await client.post(f"{url}/notifications", content=b"{}", headers=headers)
     assert response.status_code == httpx.codes.UNAUTHORIZED

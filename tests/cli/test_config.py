@@ -132,7 +132,7 @@ async def test_too_few_connections_are_warned_of(nodrop: Nodrop) -> None:
 
 
 async def test_a_right_that_is_missing_in_redis_is_named(nodrop: Nodrop, server_directory: Path) -> None:
-    with EmbeddedRedis(server_directory) as server, redis.Redis.from_url(server.url, socket_timeout=5) as admin:
+    with EmbeddedRedis(server_directory) as server, redis.Redis.from_url(server.url, socket_timeout=60) as admin:
         acl: Any = admin.execute_command
         acl("ACL", "SETUSER", "shop", "on", ">secret", "~*", "&*", "+@all")
         url = f"redis://shop:secret@127.0.0.1:{server.port}/0"

@@ -54,7 +54,7 @@ async def ask(url: str, sql: str) -> object:
 
 
 def redis_client(server: EmbeddedRedis) -> redis.Redis:
-    return redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=5)
+    return redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=60)
 
 
 async def test_databases_are_utf8_and_in_utc(unmigrated_database_url: str) -> None:

@@ -108,7 +108,7 @@ async def shop(books: Books, simulation: Simulation) -> AsyncIterator[httpx.Asyn
         state = Shop(backend=backend, books=books, keys=(secret_bytes(SECRET),), origin=nowhere)
         async with (
             serving(App(routes(state))) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client,
+            httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS, timeout=60) as client,
         ):
             yield client
 

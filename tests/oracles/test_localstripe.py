@@ -41,7 +41,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, auth=(SECRET_KEY, ""), trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, auth=(SECRET_KEY, ""), trust_env=False, timeout=60) as client:
             await eventually(lambda: _answers(client))
             yield client
     finally:

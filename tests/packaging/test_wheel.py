@@ -103,7 +103,9 @@ async def test_its_processes_serve(environment: dict[str, str], tmp_path: Path) 
         for module in ("api", "worker")
     ]
     try:
-        async with httpx.AsyncClient(base_url=environment["PUBLIC_URL"], verify=NO_TLS, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=environment["PUBLIC_URL"], verify=NO_TLS, trust_env=False, timeout=60
+        ) as client:
             await eventually(lambda: _is_ready(client, processes))
             for address in ("/docs", "/openapi.json", "/problems/not_found", "/o/shell", "/o/sw.js"):
                 assert (await client.get(address)).status_code == httpx.codes.OK, address

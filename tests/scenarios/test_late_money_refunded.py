@@ -88,7 +88,7 @@ async def test_worker_killed_in_the_middle_of_a_refund(kill_scenario: Scenario, 
 async def test_all_workers_killed_while_the_channel_is_processing_a_refund(kill_scenario: Scenario) -> None:
     scenario = kill_scenario
     await _with_account(scenario)
-    await scenario.faults(refund_settles_s=1.5)
+    await scenario.faults(refund_settles_s=5.0)
     order = await scenario.place("refund")
     await closed_with_money(scenario, order)
     await eventually(lambda: _is_processing(scenario, order))

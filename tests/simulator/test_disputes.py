@@ -36,5 +36,5 @@ def test_a_dispute_keeps_its_id_and_counts_its_changes() -> None:
 
 @pytest.mark.parametrize("path", ["/control/disputes/cb_404/callback", "/control/payments/none/disputes"])
 async def test_what_is_not_there_is_not_disputed(path: str) -> None:
-    async with serve_channels() as (url, _), httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
+    async with serve_channels() as (url, _), httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http:
         assert (await http.post(url + path, json={})).status_code == 404

@@ -27,6 +27,6 @@ async def http(settings: Settings, resources: Resources) -> AsyncIterator[httpx.
     _, key = await create_api_key(resources.db, "tests")
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(
-        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS
+        base_url=settings.public_url, headers=headers, trust_env=False, verify=NO_TLS, timeout=60
     ) as client:
         yield client

@@ -156,7 +156,7 @@ async def test_without_its_stores_it_starts_and_says_what_is_missing(settings: S
     nowhere = {"DATABASE_URL": "postgres://u:p@127.0.0.1:9/x", "REDIS_URL": "redis://127.0.0.1:9/0"}
     async with Process("api", env=environment(settings, **nowhere), log=tmp_path / "api.log") as process:
         await process.wait_for_http(f"{settings.public_url}/healthz")
-        async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False, verify=NO_TLS) as http:
+        async with httpx.AsyncClient(base_url=settings.public_url, trust_env=False, verify=NO_TLS, timeout=60) as http:
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()["postgres"], ready.json()["redis"]) == (503, False, False)
             assert (ready.json()["postgres_fault"], ready.json()["redis_fault"]) == ("unreachable", "unreachable")
@@ -248,7 +248,7 @@ async def test_five_hundred_slow_sockets_do_not_keep_others_out(
     pairs = [await asyncio.open_connection(settings.host, settings.port) for _ in range(500)]
     for _, writer in pairs[::2]:
         writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
-    async with httpx.AsyncClient(base_url=served, trust_env=False, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(base_url=served, trust_env=False, verify=NO_TLS, timeout=60) as http:
         assert (await http.get("/healthz")).status_code == 200
     async with asyncio.timeout(60):
         for reader, _ in pairs:

@@ -403,7 +403,7 @@ async def test_an_unopened_page_is_missing_and_the_browser_creates_the_trade(run
     row = replace(DRIVER.payment(), method="page")
     created = await channel.create_payment(create(row))
     assert isinstance(await channel.query_payment(row), Missing)
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=5) as browser:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as browser:
         opened = await browser.get(created.checkout.value)
         assert opened.status_code == 302
         shown = await browser.get(opened.headers["location"])

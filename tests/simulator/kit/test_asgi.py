@@ -119,6 +119,9 @@ async def test_limit_is_strict_in_every_second_and_refusals_do_not_count() -> No
 async def test_a_server_tells_its_own_time() -> None:
     """As channels do, whose clock may be wrong; once, so that no second server's time is beside it."""
     now = datetime(2026, 11, 23, 4, 0, 0, 900_000, tzinfo=UTC)
-    async with serving(App([Route("GET", "/cut", _echo)], now=lambda: now)) as url, httpx.AsyncClient() as client:
+    async with (
+        serving(App([Route("GET", "/cut", _echo)], now=lambda: now)) as url,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         response = await client.get(f"{url}/cut")
     assert response.headers.get_list("date") == ["Mon, 23 Nov 2026 04:00:00 GMT"]

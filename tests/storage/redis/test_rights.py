@@ -51,7 +51,7 @@ def server(
         if not REDIS_SERVER.exists():
             pytest.skip("no redis-server here; on Debian: apt-get install redis-server")
         monkeypatch.setattr("demo.embedded.redis.find_redis_binary", lambda: REDIS_SERVER)
-    with EmbeddedRedis(server_directory) as started, blocking.Redis.from_url(started.url, socket_timeout=5) as admin:
+    with EmbeddedRedis(server_directory) as started, blocking.Redis.from_url(started.url, socket_timeout=60) as admin:
         for line in LISTS.values():
             cast("Any", admin).execute_command(*line.split())
         yield Server(started.url, admin)

@@ -85,6 +85,16 @@ class Backend:
             return []
         return msgspec.convert(response.json()["entries"], list[TimelineEntry])
 
+    async def codes(self, order_no: str) -> list[str]:
+        """Return the texts of the order's codes that can be scanned now; nothing if nodrop does not answer."""
+        try:
+            response = await self._api.get(f"/v1/orders/{quote(order_no, safe='')}")
+            response.raise_for_status()
+        except httpx.HTTPError:
+            return []
+        rows = [row["checkout"] for row in response.json()["payments"] if row["status"] == "open" and row["checkout"]]
+        return [checkout["value"] for checkout in rows if checkout["kind"] == "qr"]
+
     async def are_callbacks_lost(self) -> bool | None:
         """Return whether the simulated channels lose all callbacks; None if they do not answer."""
         try:

@@ -71,7 +71,8 @@ async def show_order(shop: Shop, request: Request) -> Reply:
         return await _page(shop, "/", pages.missing(), status=404)
     entries = await shop.backend.timeline(sale.order_no) if sale.order_page else []
     sale.paid_by = next((each.by for each in entries if each.kind == "paid"), sale.paid_by)
-    return await _page(shop, f"/orders/{sale.order_no}", pages.order(sale, entries))
+    codes = await shop.backend.codes(sale.order_no) if sale.status == "placed" else []
+    return await _page(shop, f"/orders/{sale.order_no}", pages.order(sale, entries, codes))
 
 
 async def buy(shop: Shop, request: Request) -> Reply:

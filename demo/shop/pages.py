@@ -106,7 +106,7 @@ def orders(sales: list[Sale]) -> Content:
     return Content("Orders", html, any(sale.is_open for sale in sales))
 
 
-def order(sale: Sale, entries: list[TimelineEntry]) -> Content:
+def order(sale: Sale, entries: list[TimelineEntry], codes: list[str]) -> Content:
     way = find_way(sale.account)
     begun_at = sale.account if way is None else way.name
     html = f"""<h1>{escape(sale.subject)}</h1>
@@ -115,6 +115,7 @@ def order(sale: Sale, entries: list[TimelineEntry]) -> Content:
 <p id="how">{escape(_how(sale))}</p>
 {_shipped(sale)}</div>
 {_actions(sale)}
+{_scanning(codes)}
 {_timeline(entries)}
 <p class="number">Order <code>{escape(sale.order_no)}</code>, begun at {escape(begun_at)}</p>"""
     return Content(sale.subject, html, sale.is_open, _embedded(sale))
@@ -194,6 +195,15 @@ def _actions(sale: Sale) -> str:
         )
     text = "Pay on the order page" if sale.status == "placed" else "Open the order page"
     return f'<p class="actions"><a class="button" id="order-page" href="{escape(sale.order_page)}">{text}</a></p>'
+
+
+def _scanning(codes: list[str]) -> str:
+    """Links in place of a camera: a phone does not reach the simulated channels of this machine."""
+    return "".join(
+        f'<p class="scan"><a href="{escape(code)}" target="_blank" rel="noreferrer">'
+        "Scan the code with a simulated phone</a> (opens another tab)</p>"
+        for code in codes
+    )
 
 
 def _embedded(sale: Sale) -> str:

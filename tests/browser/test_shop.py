@@ -98,9 +98,11 @@ async def test_with_the_switch_off_the_callback_pays_while_the_buyer_is_at_the_s
     await buyer.goto("/orders")
     await buyer.locator(".orders a").first.click()
     await expect(buyer.locator(".now .state")).to_have_text("Waiting for the payment")
-    async with buying(await new_phone(buyer)) as phone:
-        await phone.goto(code)
-        await pay(phone)
+    async with buyer.context.expect_page() as opened:
+        await buyer.get_by_role("link", name="Scan the code").click()
+    phone = await opened.value
+    assert phone.url == code
+    await pay(phone)
     await expect(buyer.locator("#how")).to_have_text(HOW["callback"])
     await expect(buyer.locator(".now .state")).to_have_text("Paid and shipped")
     await expect(buyer.locator("nodrop-order[status=paid] .nodrop-title")).to_have_text("Paid")

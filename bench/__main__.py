@@ -25,6 +25,7 @@ from bench import (
     limit,
     merchants,
     orders,
+    pages,
     queries,
     queue,
     rearm,
@@ -61,6 +62,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "growth": growth.measure,
         "queue": queue.measure,
         "limit": limit.measure,
+        "pages": pages.measure,
     }
 )
 _USUAL = Sizes()
@@ -123,6 +125,8 @@ _USUAL = Sizes()
     show_default=True,
     help="Requests and calls of limit, whose orders are --orders.",
 )
+@click.option("--pages", type=click.IntRange(2, 10_000), default=_USUAL.pages, show_default=True)
+@click.option("--streams", type=click.IntRange(2, 2000), default=_USUAL.streams, show_default=True)
 @click.option(
     "--queues",
     type=click.Choice(queue.NAMES),

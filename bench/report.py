@@ -54,6 +54,12 @@ def of_repeats(name: str, values: Sequence[float], unit: str, n: int) -> Figure:
     return Figure(name=name, value=_rounded(median(values)), unit=unit, n=n, repeats=tuple(map(_rounded, values)))
 
 
+def of_percentile(name: str, seconds: Sequence[float]) -> Figure:
+    """Return the 95th percentile, in milliseconds."""
+    cut = quantiles(seconds, n=20, method="inclusive")[18] if len(seconds) > 1 else seconds[0]
+    return figure(f"{name}_p95", cut * 1000, "ms", len(seconds))
+
+
 def latencies(name: str, seconds: Sequence[float]) -> tuple[Figure, ...]:
     """Return p50, p99 and the maximum, in milliseconds."""
     if not seconds:

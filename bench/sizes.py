@@ -26,5 +26,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     limit_s: float = 30.0
     jobs: int = 100_000
     requests: int = 20_000
+    pages: int = 200
+    streams: int = 1000
     queues: tuple[str, ...] = ()
     profile: str = ""

@@ -29,6 +29,8 @@ TINY = Sizes(
     channel_callbacks=2,
     jobs=100,
     requests=100,
+    pages=2,
+    streams=4,
     queues=("lane", "lua_loop", "stock_arq"),
 )
 
@@ -52,6 +54,8 @@ FIGURES = {
     "queries": {"queries_per_s", "last_one_late", "channel_calls"} | CPU,
     "backlog": {"backlog", "beside_ideal", "busiest_second"},
     "rearm": {"notice", "rearm", "rows_per_s"} | CPU,
+    "pages": {"open_p95", "back_p95", "stream_one_p95", "stream_own_p95"}
+    | {f"memory_{kind}_{when}" for kind in ("one", "own") for when in ("before", "during", "after")},
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
     "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},

@@ -339,7 +339,7 @@ async def paid_order(harness: FlowHarness, url: str) -> str:
 
 
 async def row_of(harness: FlowHarness, notification_id: str) -> dict[str, Any]:
-    sql = """SELECT attempt, arm_no, extract(epoch FROM due_at - now())::float8 AS due_in_s, last_status,
+    sql = """SELECT attempt, arm_no, due_at, extract(epoch FROM due_at - now())::float8 AS due_in_s, last_status,
                     delivered_at IS NOT NULL AS is_delivered, dead_at IS NOT NULL AS is_dead,
                     superseded_at IS NOT NULL AS is_superseded
                FROM notifications WHERE id = $1"""
@@ -445,13 +445,14 @@ async def test_a_delivery_above_the_limit_of_a_host_is_postponed_without_an_atte
         await eventually(lambda: notifier.hosts.wait_s("127.0.0.1") > 0)
         claimed = await notifications.claim(harness.resources.db, notification_id, 20, arm_no=1)
         assert claimed is not None
+        parked_at = await harness.resources.db.fetchval("SELECT now()")
         assert await push_claimed(harness.resources, notifier, claimed) == "parked"
         assert notifier.hosts.wait_s("localhost") == 0
         assert (await row_of(harness, other_id))["attempt"] == 1
         release.set()
         assert all(delivery.ok for delivery in await asyncio.gather(*deliveries))
         row = await row_of(harness, notification_id)
-        assert (row["attempt"], row["arm_no"], row["due_in_s"] > 0) == (1, 2, True)
+        assert (row["attempt"], row["arm_no"], row["due_at"] > parked_at) == (1, 2, True)
         assert notifier.hosts.wait_s("127.0.0.1") == 0
         assert await push(harness, notifier, notification_id) == "200"
 

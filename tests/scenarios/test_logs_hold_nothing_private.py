@@ -51,6 +51,7 @@ async def live_through(scenario: Scenario) -> list[str]:
     """Paid at five channels, refused, forged, unreadable, undelivered, looked at, with Postgres and Redis down."""
     orders = await place_at_all(scenario, **TERMS)
     await pay_all(scenario, orders, "none")
+    await pay_on_the_page(scenario)
     await scenario.until("paid", *orders.values())
 
     order = await scenario.place(**TERMS)
@@ -78,3 +79,14 @@ async def live_through(scenario: Scenario) -> list[str]:
     await scenario.return_from_channel(late)
     await scenario.post("/v1/orders", TERMS)
     return [order.order_no, late.order_no, *(placed.order_no for placed in orders.values())]
+
+
+async def pay_on_the_page(scenario: Scenario) -> None:
+    """A buyer whose openid is known clicks on a way, and a stranger sends something else."""
+    terms = scenario.terms(accounts=["wechatpay", "alipay"], payer={"openid": CANARY}, **TERMS)
+    order = (await scenario.post("/v1/orders", terms)).json()
+    for form in ({"account": "wechatpay", "method": "jsapi"}, {"account": CANARY, "method": CANARY}):
+        clicked = await scenario.http.post(f"{order['order_page']}/pay?lang={CANARY}", data=form)
+        assert clicked.status_code == 303
+    view = await scenario.view(order["order_no"])
+    assert [payment["method"] for payment in view["payments"]] == ["jsapi"]

@@ -50,7 +50,9 @@ find_python() {
         return
     fi
     incomplete=
-    for name in python3.13 python3.12 python3.11 python3.14 python3; do
+    # A pyenv without the version of `.python-version` has shims that fail; what it has installed works.
+    for name in python3.13 python3.12 python3.11 python3.14 python3 \
+        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[1-9]*/bin/python3; do
         python=$(command -v "$name") && version_of "$python" >/dev/null || continue
         if has_venv "$python"; then return; fi
         incomplete=${incomplete:-$python}

@@ -9,7 +9,6 @@ import sys
 import click
 import structlog
 
-from api.application import open_application
 from api.http.server import listen, make_server
 from core.errors import ConfigurationError
 from core.settings import Settings
@@ -23,6 +22,9 @@ log = structlog.get_logger()
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM. The stores are opened before the port listens, and closed after the last response."""
+    # The modules of the pages read their texts when they are imported: here a broken language file is a sentence.
+    from api.application import open_application  # noqa: PLC0415
+
     async with open_resources(settings) as resources:
         await resources.clock.begin(resources.db)
         draining = asyncio.Event()

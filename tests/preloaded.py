@@ -129,6 +129,7 @@ def main() -> None:
     for module in (*(f"{package}.__main__" for package in PACKAGES), *MODULES):
         import_module(module)
         del sys.modules[module]  # it runs anew as `__main__`
+    import_module("api.application")  # which `python -m api` imports when it starts
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has none of the threads that an import started"  # noqa: PTH208
     gc.collect()
     gc.freeze()

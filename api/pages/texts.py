@@ -52,7 +52,7 @@ def _read(path: Path) -> Language:
         table = tomllib.loads(path.read_text("utf-8"))
         signs = table.pop("signs", {})
         return msgspec.convert({"texts": table, "signs": signs}, Language)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"languages: {path.name}: {error}") from None
 
 

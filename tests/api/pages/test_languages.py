@@ -15,6 +15,7 @@ from core.errors import ConfigurationError
 from core.money import CURRENCIES
 from core.order import PublicStatus
 from core.phase import Phase
+from storage.sealing import new_master_key
 from tests.servers import ROOT
 
 ENGLISH = (FOLDER / "en.toml").read_text()
@@ -84,10 +85,26 @@ def test_a_web_process_does_not_start_with_half_a_language(tmp_path: Path) -> No
         (tmp_path / room).symlink_to(ROOT / room)
     half = ENGLISH.replace('paid = "Paid"\n', "")
     (tmp_path / "api" / "pages" / "languages" / "es.toml").write_text(half)
+    env = {
+        "DATABASE_URL": "postgres://u:p@127.0.0.1:9/x",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "PUBLIC_URL": "http://127.0.0.1:1",
+        "NOTIFY_SECRETS": "whsec_" + "A" * 44,
+        "NODROP_MASTER_KEYS": new_master_key("first"),
+    }
     command = [sys.executable, "-m", "api"]
-    ended = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode != 0
-    assert ended.stderr.rstrip().endswith("languages: es.toml: paid is missing")
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "api: languages: es.toml: paid is missing\n")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"paid = ", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "en.toml").write_text(ENGLISH)
+    broken = tmp_path / "es.toml"
+    broken.mkdir() if content is None else broken.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_languages(tmp_path)
+    assert caught.value.detail.startswith("languages: es.toml: ")
 
 
 def test_every_phase_has_its_words_in_every_language() -> None:

@@ -12,12 +12,14 @@ from demo.embedded import free_port
 from demo.shop.pages import HOW
 from demo.stack import Stack
 from demo.up import running_shop, shop_stack
+from tests.browser.looks import axe_findings, looks, overflow
 from tests.browser.shops import DESK, LIMIT_MS, SMALL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 expect.set_options(timeout=LIMIT_MS)
 
+LONG_NAME = "A" * 40
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 
 
@@ -128,7 +130,7 @@ async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser,
     async with buying(context) as page:
         await lose_callbacks(page, lost=True)
         await fits(page)
-        await order(page, "Sandbox", "A" * 40)
+        await order(page, "Sandbox", LONG_NAME)
         await page.locator("#pay-link").click()
         await fits(page)
         await pay(page)
@@ -138,6 +140,26 @@ async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser,
         await fits(page)
         await page.goto("/orders")
         await fits(page)
+
+
+async def test_each_page_of_the_shop_fits_every_screen_and_axe_has_no_findings(buyer: Page) -> None:
+    """Products, an order that is waited for, one that is shipped, the list of both, and an address that is none."""
+    await lose_callbacks(buyer, lost=False)
+    await order(buyer, "Sandbox", LONG_NAME)
+    await buyer.goto("/orders")
+    await buyer.locator(".orders a").first.click()
+    await expect(buyer.locator("nodrop-order .nodrop-title")).not_to_be_empty()
+    waiting = buyer.url
+    await order(buyer, "Sandbox", MARKUP)
+    await buyer.locator("#pay-link").click()
+    await pay(buyer)
+    await buyer.locator("#return").click()
+    await buyer.locator("#back a").click()
+    await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
+    for address in (buyer.url, waiting, "/", "/orders", "/orders/none"):
+        await buyer.goto(address)
+        async for look in looks(buyer):
+            assert [*await overflow(buyer), *await axe_findings(buyer)] == [], (address, look)
 
 
 async def test_an_order_that_nodrop_did_not_take_is_sent_again_under_its_number(stack: Stack, buyer: Page) -> None:

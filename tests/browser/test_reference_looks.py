@@ -1,0 +1,34 @@
+"""The pages for developers and the front page: they fit every screen, and axe has no findings."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
+
+from api.http.problems import all_kinds
+from core.settings import Settings
+from tests.browser.conftest import new_context
+from tests.browser.looks import axe_findings, looks, overflow
+from tests.servers import Process
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = ("/", "/docs", "/sdk/", "/problems", *(f"/problems/{slug}" for slug in all_kinds()))
+
+
+async def test_each_page_fits_every_screen_and_axe_has_no_findings(
+    browser: Browser, api: Process, settings: Settings, tmp_path: Path
+) -> None:
+    faults: list[object] = []
+    async with new_context(browser, base_url=settings.public_url) as context:
+        page = await context.new_page()
+        page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+        for path in PAGES:
+            answer = await page.goto(path)
+            assert answer is not None
+            assert answer.status == 200, path
+            async for look in looks(page):
+                found = [*await overflow(page), *await axe_findings(page)]
+                faults += [(path, look, each) for each in found]
+                await page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '.') or 'front'}.{look}.png")
+    assert faults == []

@@ -106,9 +106,9 @@ def page_of(
 
 
 def _shown_phase(state: OrderState, pay: PayView | None) -> Phase:
-    """The phase, and not *waiting* beside a link or code, by which the buyer may have paid, or without a way to pay."""
+    """The phase, and not *waiting* where the page may not say so, or has no way to pay."""
     phase = phase_of(state)
-    if phase is not Phase.WAITING or pay is None or (pay.ways and pay.current is None):
+    if phase is not Phase.WAITING or pay is None or (pay.waiting and pay.ways):
         return phase
     return Phase.CREATED if state.order.handed_off_at is None else Phase.PROCESSING
 

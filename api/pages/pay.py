@@ -55,8 +55,8 @@ class CurrentWay(msgspec.Struct, frozen=True, kw_only=True):
 class PayView(msgspec.Struct, frozen=True, kw_only=True):
     """Paying as the page shows it. Without `ways` there is nothing to choose; `error` is one of `ERRORS`, or empty.
 
-    `waiting`: the page may say that it waits for the buyer to pay, and has no `current`. `is_handed_off`: the buyer was
-    sent to a channel at some time.
+    `waiting`: the page may say that it waits for the buyer to pay. An order that waits has no `current`, whatever the
+    page's address says: a link would outlast the page. `is_handed_off`: the buyer was sent to a channel at some time.
     """
 
     ways: tuple[Way, ...]
@@ -78,14 +78,15 @@ async def view_pay(context: Context, request: Request, state: OrderState) -> Pay
     device, shown = device_of(request.headers.get("user-agent", "")), dict(_SHOWN.findall(request.query))
     ways = await ways_to_pay(context.resources, state, device)
     error = shown["error"] if shown.get("error") in ERRORS else ""
-    waiting = paying.is_waiting(state) and bool(ways) and not error
+    is_waiting = paying.is_waiting(state)
+    is_doubtful = error == "unclear" and state.order.handed_off_at is not None
     return PayView(
         ways=ways,
-        current=None if waiting else _current(state, ways, shown.get("account"), shown.get("method")),
+        current=None if is_waiting else _current(state, ways, shown.get("account"), shown.get("method")),
         device=device,
         order_ends_at=state.order.expires_at,
         is_handed_off=state.order.handed_off_at is not None,
-        waiting=waiting,
+        waiting=is_waiting and bool(ways) and not is_doubtful,
         error=error,
     )
 

@@ -124,7 +124,7 @@ def start_payment(
     if same is not None and not is_checkout_over(same, terms.payer, state.now):
         return Decision(outcome=Outcome.REUSED, change=handed_again(state, same.key, Outcome.REUSED, Source.API))
     if any(row.key in unclear or _may_be_paid(row, queried) for row in state.open_payments()):
-        return Decision(outcome=Outcome.UNCLEAR)
+        return Decision(outcome=Outcome.UNCLEAR, change=handed_again(state, None, Outcome.UNCLEAR, Source.API))
     if same is not None and not rules.checkouts.needs_capture:
         return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))
     payment, given_up = _new_payment(order, terms, 1 + len(state.payments), state.now), _given_up(state, same)

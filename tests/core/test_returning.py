@@ -86,6 +86,7 @@ OTHER = PaymentTerms(account="wechat", out_trade_no=WECHAT.out_trade_no)
         (on_return(back_unpaid()), Outcome.RETURNED),
         (start_payment(back_unpaid(), SAME, RULES), Outcome.REUSED),
         (start_payment(back_unpaid(), OTHER, RULES), Outcome.STARTED),
+        (start_payment(back_unpaid(), OTHER, RULES, unclear=(a_payment().key,)), Outcome.UNCLEAR),
         (_replayed(back_unpaid(), SAME), Outcome.SAME),
     ],
 )

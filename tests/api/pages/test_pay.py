@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from api.context import Context
 from api.http.asgi import App
 from api.limits import STARTS_PER_ORDER
+from api.pages.pay import ERRORS
 from core import paying
 from core.account import AccountConfig
 from core.admission import Admitted, CallKind, Urgency, Wait
@@ -341,7 +342,32 @@ async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
     monkeypatch.setattr("api.pages.handlers.note_return", fail)
     answer = await buyer.get(f"/o/{token_of(order)}/return")
     page = await buyer.get(answer.headers["location"])
-    assert ('id="pay-link"' in section(page), bool(error(page))) == (True, True)
+    assert ('data-phase="processing"' in page.body.decode(), bool(error(page))) == (True, True)
+
+
+@pytest.mark.parametrize("fault", ERRORS)
+async def test_no_address_brings_the_link_back_onto_a_page_that_waits(
+    client: Client, buyer: Client, account: str, fault: str
+) -> None:
+    """Whoever paid by it would read *waiting* in every other tab, and after a reload."""
+    order = await place(client, account=account)
+    await buyer.get(f"/o/{token_of(order)}/return")
+    page = await buyer.get(f"/o/{token_of(order)}?error={fault}")
+    assert (await is_waiting(client, order), 'id="pay-link"' in section(page)) == (True, False)
+    assert buttons(page) == [(account, "page")]
+
+
+async def test_an_unclear_answer_after_a_click_ends_the_wait(
+    client: Client, buyer: Client, both: tuple[str, str], channel: Channel
+) -> None:
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "alipay-shop", "page")
+    await buyer.get(f"/o/{token_of(order)}/return")
+    assert await is_waiting(client, order)
+    await channel.faults(down=True)
+    page = await pay(buyer, order, "wechat-shop", "native")
+    assert "has not answered yet" in error(page)
+    assert not await is_waiting(client, order)
 
 
 async def is_waiting(client: Client, order: dict[str, Any]) -> bool:

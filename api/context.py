@@ -18,9 +18,8 @@ from runtime.resources import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Made once, at start. `shop` is the look of the pages, `openapi` the document of all routes, and
-    `reference` the page made of it; `stores` is the one look at Postgres and
-    Redis that all who ask for readiness share: anybody may ask, at any number.
+    """Made once, at start. `shop` is the look of the pages, `openapi` the document of all routes, `reference` the page
+    made of it. `stores` is the one look at Postgres and Redis that all who ask for readiness share: anybody may ask.
     """
 
     resources: Resources

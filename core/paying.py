@@ -95,8 +95,8 @@ def ways(accounts: Iterable[tuple[str, str]], device: Device, *, has_openid: boo
 
     An account without one that fits begins with `elsewhere`.
     """
-    found = [way for account, channel in accounts for way in _ways_of(account, channel, device, has_openid=has_openid)]
-    return tuple(sorted(found, key=lambda way: not way.fits))
+    every = [way for account, channel in accounts for way in _ways_of(account, channel, device, has_openid=has_openid)]
+    return tuple(sorted(every, key=lambda way: not way.fits))
 
 
 def _ways_of(account: str, channel: str, device: Device, *, has_openid: bool) -> Iterator[Way]:

@@ -47,7 +47,7 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     is_second: bool
 
 
-_MISMATCHES = frozenset({CaseReason.AMOUNT_MISMATCH, CaseReason.CURRENCY_MISMATCH})
+_OTHER_MONEY = frozenset({CaseReason.AMOUNT_MISMATCH, CaseReason.CURRENCY_MISMATCH})
 """Money has come that is not what the order asks for: the buyer has paid something, and a person looks at it."""
 
 
@@ -57,7 +57,7 @@ def phase_of(state: OrderState) -> Phase:
         return Phase.GOING_BACK
     if status.is_definite or status is PublicStatus.REVIEW:
         return Phase(status)
-    if any(reason in _MISMATCHES for _, reason in state.open_cases):
+    if any(reason in _OTHER_MONEY for _, reason in state.open_cases):
         return Phase.REVIEW
     return Phase.WAITING if paying.is_waiting(state) and paying.choice(state) else Phase(status)
 

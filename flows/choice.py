@@ -31,11 +31,11 @@ async def ways_to_pay(resources: Resources, state: OrderState, device: Device) -
     """Ways by which the buyer may pay now; none when the order is over, or money has come for it."""
     if not paying.can_start(state):
         return ()
-    found = []
+    enabled = []
     for name in paying.choice(state):
         try:
             account = await resources.accounts.get_enabled(name)
         except UnknownAccount:  # switched off or removed since the order was placed
             continue
-        found.append((name, account.config.channel))
-    return paying.ways(found, device, has_openid=paying.openid_of(state) is not None)
+        enabled.append((name, account.config.channel))
+    return paying.ways(enabled, device, has_openid=paying.openid_of(state) is not None)

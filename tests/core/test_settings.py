@@ -99,6 +99,21 @@ def test_networks_may_be_ipv4_and_ipv6() -> None:
     assert Settings().allowed_nets() == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["*", "shop.example.com", "https://shop.example.com/", "https://Shop.example", "https://a.example:443", "null"],
+)
+def test_what_is_no_origin_is_refused_at_start(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="PAGE_ORIGINS"):
+        read_settings({"PAGE_ORIGINS": text})
+
+
+def test_origins_are_those_that_browsers_send() -> None:
+    settings = read_settings({"PAGE_ORIGINS": "https://shop.example, http://127.0.0.1:9300,"})
+    assert settings.shop_origins() == {"https://shop.example", "http://127.0.0.1:9300"}
+    assert Settings().shop_origins() == frozenset()
+
+
 def test_every_notification_secret_is_a_key() -> None:
     assert Settings(notify_secrets="whsec_new, whsec_old,").notify_keys() == ("whsec_new", "whsec_old")
     assert Settings().notify_keys() == ()

@@ -361,6 +361,21 @@ def test_no_error_shows_the_key_or_the_buyer(both: Both) -> None:
     assert "o_1" not in repr(replace(NEW, payer=Payer(openid="o_1", client_ip="192.0.2.1")))
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nx-more: 1", f"{KEY} ", f"{KEY}\0", f"{KEY}é"])
+def test_a_key_that_no_header_takes_is_refused_and_not_repeated(kind: Callable[..., object], key: str) -> None:
+    """As of a file that ends with a line: httpx would repeat it in the text of its error."""
+    with pytest.raises(ValueError, match="API key") as raised:
+        kind(URL, key)
+    assert KEY not in repr(raised.value)
+
+
+def test_a_type_that_is_no_address_is_a_problem(both: Both) -> None:
+    with pytest.raises(Problem) as raised:
+        both.call(Far(answered({"type": "http://["}, 409, content_type="application/problem+json")), "get", "A-1")
+    assert (type(raised.value), raised.value.slug) == (Problem, "")
+
+
 def test_every_request_has_our_time_limit_and_a_given_client_stays_open() -> None:
     far = Far(answered(ORDER))
     with httpx.Client(transport=httpx.MockTransport(far), timeout=None) as http:  # noqa: S113 - the point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,9 @@ TIMEOUT_S = 30.0
 
 CONNECT_TIMEOUT_S = 5.0
 
+_API_KEY = re.compile(r"[!-~]+", re.ASCII)
+"""What a header takes: httpx repeats one that it refuses in the text of its error."""
+
 
 class Service:
     """The service's address, the merchant's key, and how long an answer may take."""
@@ -34,6 +38,8 @@ class Service:
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
         if httpx.URL(url).scheme not in ("http", "https"):
             raise ValueError("the service's address begins with https:// or http://")
+        if _API_KEY.fullmatch(api_key) is None:
+            raise ValueError("an API key is letters, digits and signs, without spaces or an end of line")
         self._base = url.rstrip("/")
         self._headers = {"authorization": f"Bearer {api_key}", "accept": "application/json", "user-agent": USER_AGENT}
         self._timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))

@@ -90,8 +90,11 @@ class Problem(NodropError):
 
     @property
     def slug(self) -> str:
-        """The last part of `type`: "order_conflict"."""
-        return urlsplit(self.type).path.rpartition("/")[2]
+        """The last part of `type`: "order_conflict". Empty if that is no address."""
+        try:
+            return urlsplit(self.type).path.rpartition("/")[2]
+        except ValueError:
+            return ""
 
 
 class InvalidRequest(Problem):

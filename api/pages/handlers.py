@@ -22,7 +22,7 @@ from api.http.response import HTML, EventStream, Response, json_response, see_ot
 from api.pages import assets
 from api.pages import html as page_html
 from api.pages import pay as paying
-from api.pages.status import view_status
+from api.pages.status import PageStatus, view_status
 from api.pages.texts import DEFAULT, LANGUAGES, choose
 from api.shop import Shop
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, StorageError, TooManyRequests
@@ -136,7 +136,7 @@ def shell(shop: Shop, lang: str) -> bytes:
 
 
 async def show_status(context: Context, request: Request) -> Response:
-    return _status_response(context, await _find(context, request))
+    return _status_response(context, request, await _find(context, request))
 
 
 async def refresh(context: Context, request: Request) -> Response:
@@ -153,7 +153,7 @@ async def refresh(context: Context, request: Request) -> Response:
     refreshed = await context.refreshes.refresh(state.order.order_no, wait_s=REFRESH_WAIT_S)
     if not wants_json:
         return _to_page(request)
-    return _status_response(context, refreshed or await _find(context, request))
+    return _status_response(context, request, refreshed or await _find(context, request))
 
 
 async def stream(context: Context, request: Request) -> EventStream:
@@ -189,7 +189,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
                 is_definite = public_status(state.order, state.payments, state.disputes).is_definite
                 if state.order.version > version or is_definite:
                     version = state.order.version
-                    yield event(version, msgspec.json.encode(view_status(state, _retry_after_s(context, state))))
+                    yield event(version, msgspec.json.encode(_status(context, request, state)))
                 else:
                     yield HEARTBEAT
                 if is_definite:
@@ -217,8 +217,12 @@ async def _look_up(context: Context, token: str) -> OrderState:
     return state
 
 
-def _status_response(context: Context, state: OrderState) -> Response:
-    return json_response(view_status(state, _retry_after_s(context, state)), 200, *_PRIVATE)
+def _status_response(context: Context, request: Request, state: OrderState) -> Response:
+    return json_response(_status(context, request, state), 200, *_PRIVATE)
+
+
+def _status(context: Context, request: Request, state: OrderState) -> PageStatus:
+    return view_status(state, _retry_after_s(context, state), _language(request)[0])
 
 
 def _retry_after_s(context: Context, state: OrderState) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from api.pages.html import amount_text
+from api.pages.money import shown_amount
+from api.pages.texts import LANGUAGES
 from core.clocks import Instant
 from core.order import OrderState, PublicStatus, public_status
 from core.phase import Phase, phase_of, returned_money
@@ -21,7 +23,8 @@ class GoingBack(msgspec.Struct, frozen=True, kw_only=True):
 class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The state that an order's page may know. `retry_after_s`: seconds for which its refresh button stays off.
 
-    `live` false: test money. `phase` says more than `status`: what the page shows.
+    `live` false: test money. `amount_text` is for programs, `amount_shown` in the reader's way.
+    `phase` says more than `status`: what the page shows.
     """
 
     status: PublicStatus
@@ -30,6 +33,7 @@ class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     currency: str
     amount_text: str
+    amount_shown: str
     subject: str
     paid_at: Instant | None
     going_back: GoingBack | None
@@ -38,7 +42,7 @@ class PageStatus(msgspec.Struct, frozen=True, kw_only=True):
     live: bool | None
 
 
-def view_status(state: OrderState, retry_after_s: int) -> PageStatus:
+def view_status(state: OrderState, retry_after_s: int, lang: str) -> PageStatus:
     order, status = state.order, public_status(state.order, state.payments, state.disputes)
     return PageStatus(
         status=status,
@@ -47,6 +51,7 @@ def view_status(state: OrderState, retry_after_s: int) -> PageStatus:
         amount=order.amount,
         currency=order.currency,
         amount_text=amount_text(order.amount, order.currency),
+        amount_shown=shown_amount(order.amount, order.currency, LANGUAGES[lang]),
         subject=order.subject,
         paid_at=order.paid_at,
         going_back=_going_back(state),

@@ -64,8 +64,7 @@ async def test_lost_callback_and_lost_network_end_on_paid_and_never_frighten(
     await buyer.page.reload()
     await buyer.reads("Payment processing")
     await buyer.page.locator("#net", has_text="You are offline; your payment is safe").wait_for()
-    remembered = await buyer.page.locator("#amount").inner_text()
-    assert remembered in ("¥88.88", "88.88 CNY"), "as the page showed it, or as the stream sent it since"
+    assert await buyer.page.locator("#amount").inner_text() == "¥88.88"
     await buyer.context.set_offline(False)
     await buyer.reads("Paid")
     assert "You are offline" not in await buyer.page.inner_text("main")
@@ -176,9 +175,7 @@ async def test_an_order_left_open_is_asked_about_on_the_next_ones_page(
     await buyer.reads("Payment processing")
     await buyer.page.goto(second["order_page"])
     row = buyer.page.locator("#others li")
-    # as its own page wrote the amount, or as the stream did if that page lived long enough to hear it
-    text = re.compile("^Blue kettle · (¥88.88|88.88 CNY)$")
-    await expect(row.locator("bdi")).to_have_text(text, timeout=LIMIT_MS)
+    await expect(row.locator("bdi")).to_have_text("Blue kettle · ¥88.88", timeout=LIMIT_MS)
     await expect(row.locator(".state")).to_have_text("Payment processing", timeout=LIMIT_MS)
     await channel.pay(number_of(first), "none")
     await buyer.page.locator("#others li", has_text="Paid").wait_for()

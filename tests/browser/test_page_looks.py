@@ -185,7 +185,7 @@ async def opened(browser: Browser, scene: Scene, lang: str, faults: list[str], *
     page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
     state = replace(scene.state, order=replace(scene.state.order, page_token=PAGE.rpartition("/")[2]))
     html = render(page_of(state, scene.shop, lang=lang, requested_lang=lang, retry_after_s=0, pay=scene.pay))
-    status = msgspec.json.encode(view_status(state, 0))
+    status = msgspec.json.encode(view_status(state, 0, lang))
 
     async def answer(route: Route) -> None:
         path = urlsplit(route.request.url).path

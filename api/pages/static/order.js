@@ -53,6 +53,11 @@ function titleOf(state) {
   return texts[state.phase] || texts[state.status];
 }
 
+// In the reader's way; a server of before has not sent it.
+function amountOf(state) {
+  return state.amount_shown || state.amount_text;
+}
+
 function show(state) {
   const hadFocus = document.activeElement === button;
   put(byId("net"), texts[state.net] || "");
@@ -64,7 +69,7 @@ function show(state) {
   put(byId("note"), texts[`${state.phase}_note`] || texts[`${state.status}_note`]);
   if (!byId("amount").textContent.trim() && state.subject) {
     put(byId("subject").firstElementChild, state.subject);
-    put(byId("amount"), state.amount_text); // the shell has none; the server's is in the reader's way
+    put(byId("amount"), amountOf(state)); // the shell has none; the server's is in the reader's way
   }
   showTime(state.paid_at);
   byId("refresh").hidden = Boolean(state.definite) && state.status !== "closed"; // money may come after the close
@@ -245,7 +250,7 @@ function showOther(state) {
   }
   const row = rows.get(state.token);
   row.dataset.status = state.status;
-  put(row.querySelector("bdi"), `${state.subject} · ${state.amount_text}`);
+  put(row.querySelector("bdi"), `${state.subject} · ${amountOf(state)}`);
   put(row.querySelector("span"), titleOf(state));
 }
 

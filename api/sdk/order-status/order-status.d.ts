@@ -28,7 +28,10 @@ export interface OrderState {
   readonly at: number;
   readonly amount?: number;
   readonly currency?: string;
+  /** "88.88 CNY", for programs; until the first answer what `known` said. */
   readonly amount_text?: string;
+  /** "¥88.88": as the order's page writes it, in the browser's language. */
+  readonly amount_shown?: string;
   readonly subject?: string;
   readonly paid_at?: string | null;
   readonly going_back?: GoingBack | null;

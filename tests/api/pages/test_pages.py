@@ -139,6 +139,7 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
         "amount": 123_456,
         "currency": "KWD",
         "amount_text": f"{decimal_text(123_456, 'KWD')} KWD",
+        "amount_shown": "KWD\u00a0123.456",
         "subject": "Blue kettle",
         "paid_at": None,
         "going_back": None,
@@ -147,6 +148,16 @@ async def test_the_status_is_what_a_page_needs_and_nothing_more(client: Client, 
         "live": None,
     }
     assert response.headers["cache-control"] == "no-store"
+
+
+async def test_the_amount_is_in_the_language_of_the_address_or_of_the_browser(client: Client, buyer: Client) -> None:
+    address, chinese = f"/o/{token_of(await place(client, currency='USD'))}/status", "zh-CN,en;q=0.8"
+    shown = [
+        (await buyer.get(address)).json["amount_shown"],
+        (await buyer.get(address, accept_language=chinese)).json["amount_shown"],
+        (await buyer.get(f"{address}?lang=en", accept_language=chinese)).json["amount_shown"],
+    ]
+    assert shown == ["$88.88", "US$88.88", "$88.88"]
 
 
 async def test_every_wrong_token_has_the_same_answer(client: Client, buyer: Client, resources: Resources) -> None:

@@ -3,12 +3,13 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize
+from playwright.async_api import Browser, BrowserContext, Page, Request, ViewportSize
 
 from runtime.resources import Resources
 from tests.api.conftest import Channel, open_elsewhere, terms
@@ -29,6 +30,11 @@ window.WeixinJSBridge = {
   invoke: (name, call, done) => window.openWallet(name, call).then((message) => done({err_msg: message})),
 };
 """
+
+# So many answers of the same page are time for as many renewals.
+ROUND_TRIPS = """async () => {
+  for (let n = 0; n < 30; n++) await (await fetch(`${location.pathname}?lang=en`, {cache: "no-store"})).text();
+}"""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -204,6 +210,29 @@ async def test_wechat_is_told_where_the_link_stands_and_nobody_the_address_of_th
             referers[account] = (await (await opened.value).all_headers()).get("referer", "")
             await page.locator('button[value="cancel"]').wait_for()
     assert referers == {"wechatpay": f"{ours.rstrip('/')}/", "alipay": ""}
+
+
+async def test_a_clock_that_is_ahead_renews_the_page_seldom(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    """By such a clock a fresh code has ended already, and so has the next one."""
+    order = await place(shop, "alipay")
+    renewals: list[str] = []
+
+    def note(request: Request) -> None:
+        address, _, query = request.url.partition("?")
+        if request.resource_type == "fetch" and address == order["order_page"] and "lang" not in query:
+            renewals.append(request.url)
+
+    async with device(browser, DESK) as (_, page, faults):
+        await page.clock.set_fixed_time(datetime.now(UTC) + timedelta(days=1))
+        await page.goto(order["order_page"])
+        await choose(page, "alipay", "precreate")
+        await page.locator("#pay-code").wait_for()
+        page.on("request", note)
+        await page.evaluate(ROUND_TRIPS)
+        assert len(renewals) < 10, "one would lead to the next at once"
+        assert faults == []
 
 
 async def test_who_comes_back_unpaid_is_waited_for_and_pays_by_the_next_click(

@@ -204,23 +204,37 @@ function callWeChat(event) {
   }
 }
 
+// By a clock that is ahead the end of a fresh section is over too, so the next renewal waits.
+const RENEW_PAUSE_MS = 30000;
+let mayRenew = true;
+
 // <time data-countdown datetime> says until when; what is left is put behind it, and at its end the section is renewed.
 function countDown() {
   let isRunning = false;
+  let isOver = false;
   for (const time of document.querySelectorAll("time[data-countdown]")) {
     time.dataset.countdown = time.dataset.countdown || time.textContent;
     const left = Math.ceil((Date.parse(time.dateTime) - Date.now()) / 1000);
     if (left > 0) {
       isRunning = true;
       put(time, `${time.dataset.countdown} (${clock(left)})`);
-    } else if (!("ended" in time.dataset)) {
-      time.dataset.ended = "";
+    } else {
+      isOver = true;
       put(time, time.dataset.countdown);
-      renew();
     }
   }
   clearTimeout(countDown.timer);
   countDown.timer = isRunning ? setTimeout(countDown, 1000) : 0;
+  if (isOver && mayRenew) {
+    mayRenew = false;
+    setTimeout(mayRenewAgain, RENEW_PAUSE_MS);
+    renew();
+  }
+}
+
+function mayRenewAgain() {
+  mayRenew = true;
+  countDown();
 }
 
 // 3661 → "1:01:01", 61 → "1:01"

@@ -46,6 +46,11 @@ class Channel:
         response = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay", json=body)
         assert response.status_code == 200, response.text
 
+    async def pay_late(self, out_trade_no: str) -> None:
+        """The money of a payment that is closed there arrives."""
+        response = await self._http.post(f"{self.url}/control/payments/{out_trade_no}/pay-late")
+        assert response.status_code == 200, response.text
+
     async def faults(self, **profile: object) -> None:
         response = await self._http.put(f"{self.url}/control/faults", json=profile)
         assert response.status_code == 200, response.text

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from math import ceil
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import structlog
@@ -25,7 +25,7 @@ from api.pages import pay as paying
 from api.pages.status import PageStatus, view_status
 from api.pages.texts import DEFAULT, LANGUAGES, choose
 from api.shop import Shop
-from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, StorageError, TooManyRequests
+from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, TooManyRequests
 from core.order import OrderState, public_status
 from flows.refresh import note_return
 from storage.postgres.orders import find_state_by_page_token
@@ -79,19 +79,18 @@ async def show(context: Context, request: Request) -> Response:
 
 async def come_from_channel(context: Context, request: Request) -> Response:
     """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence."""
+    query = "error=unclear"  # until it is noted: whoever has paid must not read that nobody has
     try:
         state = await _find(context, request)
-        try:
-            await note_return(context.resources, state)
-        except StorageError:  # whoever has paid must not read that nobody has
-            return _to_page(request, "error=unclear")
+        await note_return(context.resources, state)
+        query = ""
         if context.limits.take_return(state.order.order_no, request.address):
             await context.refreshes.refresh(state.order.order_no, wait_s=RETURN_WAIT_S, trailing=True)
     except NotFound:
         return _html(page_html.missing(context.shop, *_language(request)), 404)
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
         log.warning("return_not_asked", error=type(error).__name__)
-    return _to_page(request)
+    return _to_page(request, query)
 
 
 async def pay(context: Context, request: Request) -> Response:
@@ -245,7 +244,7 @@ def _check_origin(context: Context, request: Request, allowed: frozenset[str] = 
         is_ours = fetch_site in ("same-origin", "none")
     else:
         ours = {urlsplit(settings.public_url).netloc, request.headers.get("host", "")}
-        is_ours = origin == "null" or urlsplit(origin).netloc in ours
+        is_ours = origin == "null" or origin.partition("://")[2] in ours
     if not is_ours:
         raise InvalidRequest("this is only taken from the order's own page")
 
@@ -258,10 +257,10 @@ def _language(request: Request) -> tuple[str, str]:
 
 
 def _to_page(request: Request, query: str = "") -> Response:
-    """Tokens are plain characters, so this cannot lead elsewhere; only our own parameters are carried on."""
+    """The order's page, of a token that may not have been looked up; only our own parameters are carried on."""
     _, requested = _language(request)
     queries = "&".join(filter(None, (f"lang={requested}" if requested else "", query)))
-    return see_other(f"/o/{request.params['token']}" + (f"?{queries}" if queries else ""))
+    return see_other(f"/o/{quote(request.params['token'], safe='')}" + (f"?{queries}" if queries else ""))
 
 
 def _html(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Response:

@@ -234,6 +234,7 @@ async def test_a_refresh_from_another_site_is_refused(client: Client, buyer: Cli
         {"origin": "https://evil.test"},
         {"origin": "https://pay.test.evil.test"},
         {"origin": "file://"},
+        {"origin": "http://["},
     ):
         assert (await buyer.call("POST", address, headers=headers)).status == 400, headers
     for number, headers in enumerate(
@@ -317,6 +318,17 @@ async def test_guesses_of_tokens_are_limited_by_address(client: Client, buyer: C
         page = await stranger.get(target)
         assert (page.status, heading(page), page.headers["retry-after"]) == (429, "Payment processing", "5")
     assert (await buyer.get(path)).status == 200, "another address is not concerned"
+
+
+async def test_a_guess_is_never_part_of_an_address_as_it_is(client: Client) -> None:
+    """A return beyond the limit leads to the page, whatever its token is."""
+    client.app.context.guesses._clock = lambda: 1000.0
+    stranger = Client(client.app, address="198.51.100.66")
+    for _ in range(300):
+        await stranger.get("/o/x/status")
+    for token in ("%E8%8C%B6", "%2F..%2F..%2Fevil.test", "x%3Flang%3Dzh%23", "%5Cevil.test"):
+        response = await stranger.get(f"/o/{token}/return")
+        assert (response.status, response.headers["location"].partition("?")[0]) == (303, f"/o/{token}")
 
 
 async def test_the_page_of_an_order_is_opened_by_hundreds_at_once(client: Client, buyer: Client) -> None:

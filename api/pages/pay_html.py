@@ -54,6 +54,7 @@ def _current(current: CurrentWay, texts: Texts, now: datetime) -> str:
         case WayKind.QR:
             drawn, until = _code(current, texts, name), texts["pay_code_until"]
         case WayKind.JSAPI:
+            until = texts["pay_call_until"]
             drawn = (
                 f'<button id="pay-call" class="primary" type="button" data-call="{escape(current.value)}">'
                 f"{fill(texts['pay_with'], channel=name)}</button>"

@@ -178,7 +178,7 @@ def shop(tmp_path: Path) -> Shop:
 @asynccontextmanager
 async def opened(browser: Browser, scene: Scene, lang: str, faults: list[str], **look: Any) -> AsyncIterator[Page]:
     """The scene in a browser context of this look, with the page's own script, style and headers."""
-    context = await browser.new_context(locale=lang, timezone_id="UTC", reduced_motion="reduce", **look)
+    context = await browser.new_context(locale=lang, reduced_motion="reduce", **{"timezone_id": "UTC"} | look)
     page = await context.new_page()
     await page.clock.set_fixed_time(NOW)
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -245,6 +245,19 @@ async def test_every_phase_can_be_read_in_forced_colours_and_on_paper(
         await page.screenshot(path=tmp_path / f"{name}.print.png", full_page=True)
         assert not await page.locator("#refresh").is_visible()
         assert await page.locator("#amount").is_visible()
+    assert faults == []
+
+
+async def test_a_countdown_ends_at_the_readers_own_time(browser: Browser) -> None:
+    """Its date is left out on the same day. Without a script it is in UTC, and marked so."""
+    view = replace(a_view(WAYS, current(NATIVE, CODE, ends_at=SOON)), order_ends_at=NOW + timedelta(days=1))
+    scene, faults = Scene("processing", a_state(OPEN, TEST_MONEY), view), list[str]()
+    expected = {True: ["20:05 (5:00)", "2026年3月2日 20:00 (24:00:00)"], False: ["12:05 UTC", "2026-03-02 12:00 UTC"]}
+    for has_script, texts in expected.items():
+        look = {"timezone_id": "Asia/Shanghai", "java_script_enabled": has_script}
+        async with opened(browser, scene, "zh", faults, **look) as page:
+            await page.locator("time[data-countdown]", has_text=texts[0]).wait_for()
+            assert await page.locator("time[data-countdown]").all_inner_texts() == texts
     assert faults == []
 
 

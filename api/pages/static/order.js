@@ -86,17 +86,21 @@ function show(state) {
   shown = state;
 }
 
-// The reader's own time. UTC stays where the browser's locale is none ("en-US@posix").
+// The reader's own time, without the date on the day of `now`. Null where the browser's locale is none ("en-US@posix").
+function localTime(at, now) {
+  try {
+    const locale = (navigator.language || "").startsWith(lang) ? navigator.language : lang;
+    const when = new Date(at);
+    const isToday = now && when.toDateString() === now.toDateString();
+    return when.toLocaleString(locale, { dateStyle: isToday ? undefined : "medium", timeStyle: "short" });
+  } catch {
+    return null; // refused by Intl
+  }
+}
+
 function showTime(at) {
   if (at) {
-    let text = `${at.slice(0, 16).replace("T", " ")} UTC`;
-    try {
-      const locale = (navigator.language || "").startsWith(lang) ? navigator.language : lang;
-      text = new Date(at).toLocaleString(locale, { dateStyle: "medium", timeStyle: "short" });
-    } catch {
-      // refused by Intl
-    }
-    put(byId("when"), text);
+    put(byId("when"), localTime(at) || `${at.slice(0, 16).replace("T", " ")} UTC`);
   }
 }
 
@@ -213,7 +217,7 @@ function countDown() {
   let isRunning = false;
   let isOver = false;
   for (const time of document.querySelectorAll("time[data-countdown]")) {
-    time.dataset.countdown = time.dataset.countdown || time.textContent;
+    time.dataset.countdown = time.dataset.countdown || localTime(time.dateTime, new Date()) || time.textContent;
     const left = Math.ceil((Date.parse(time.dateTime) - Date.now()) / 1000);
     if (left > 0) {
       isRunning = true;

@@ -74,6 +74,15 @@ def test_a_code_has_a_label_and_an_end() -> None:
     assert 'can be paid until <time data-countdown datetime="2026-03-01T12:30:00Z">12:30 UTC</time>' in html
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(WayKind.REDIRECT, "This link works"), (WayKind.QR, "This code works"), (WayKind.JSAPI, "You can pay like this")],
+)
+def test_the_end_names_what_ends(kind: WayKind, text: str) -> None:
+    html = drawn(a_view(replace(CURRENT, kind=kind)))
+    assert re.findall(r'<p class="until">([^<]*) until <time', html)[0] == text
+
+
 def test_an_order_whose_time_is_over_counts_nothing_down() -> None:
     html = draw_pay(a_view(None), TEXTS["en"], action="/o/token/pay", now=EXPIRES_AT)
     assert "data-countdown" not in html

@@ -7,6 +7,7 @@ the cool-down; a trailing refresh (the user returns from paying) takes none that
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -28,7 +29,12 @@ WAIT_S = 5.0
 
 
 async def refresh_order(
-    resources: Resources, order_no: str, *, trailing: bool = False, by: Source = Source.REFRESH
+    resources: Resources,
+    order_no: str,
+    *,
+    trailing: bool = False,
+    by: Source = Source.REFRESH,
+    is_awaited: Callable[[], bool] = lambda: True,
 ) -> OrderState:
     """Query every payment of the order that may have money, closed ones too, and return the order as it is then.
 
@@ -36,13 +42,14 @@ async def refresh_order(
 
     `trailing`: only a query that begins after this call counts. Otherwise one that began within the cool-down counts.
     A trailing refresh is the buyer's return, unless it is an operator's: a refused capture is tried again.
+    `is_awaited`: whether the buyer, after the queries, is still where the return has led, with no link to pay by.
 
     Raises:
         NotFound: there is no such order.
     """
     if trailing:
         state, is_unpaid = await _refresh(resources, order_no, by, cooldown_s=0.0)
-        if not is_unpaid or by is not Source.REFRESH:
+        if not is_unpaid or by is not Source.REFRESH or not is_awaited():
             return state
         decide = partial(on_unpaid_return, version=state.order.version)
         return (await commit_decision(resources, order_no, decide, known=state)).state_after or state

@@ -71,6 +71,8 @@ async def show(context: Context, request: Request) -> Response:
             page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
         )
     wait_s, pay_view = _retry_after_s(context, state), await paying.view_pay(context, request, state)
+    if pay_view.current is not None:
+        context.refreshes.go_on(state.order.order_no)
     page = page_html.page_of(
         state, context.shop, lang=lang, requested_lang=requested, retry_after_s=wait_s, pay=pay_view
     )
@@ -82,10 +84,11 @@ async def come_from_channel(context: Context, request: Request) -> Response:
     query = "error=unclear"  # until it is noted: whoever has paid must not read that nobody has
     try:
         state = await _find(context, request)
+        context.refreshes.go_on(state.order.order_no)
         await note_return(context.resources, state)
         query = ""
         if context.limits.take_return(state.order.order_no, request.address):
-            await context.refreshes.refresh(state.order.order_no, wait_s=RETURN_WAIT_S, trailing=True)
+            await context.refreshes.come_back(state.order.order_no, wait_s=RETURN_WAIT_S)
     except NotFound:
         return _html(page_html.missing(context.shop, *_language(request)), 404)
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
@@ -106,6 +109,7 @@ async def pay(context: Context, request: Request) -> Response:
         return _to_page(request, "error=origin")
     except DatabaseUnavailable:
         return _to_page(request, "error=unclear")
+    context.refreshes.go_on(state.order.order_no)
     return _to_page(request, await paying.start(context, request, state))
 
 

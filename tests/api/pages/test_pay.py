@@ -1,5 +1,6 @@
 """Paying from the order's page: what it offers, and the buyer's click, which strangers with a token can send too."""
 
+import asyncio
 import re
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ from core import paying
 from core.account import AccountConfig
 from core.admission import Admitted, CallKind, Urgency, Wait
 from core.errors import DatabaseUnavailable
+from flows.ask import query_now
 from runtime.resources import Resources
 from storage.postgres.accounts import put_account
 from storage.postgres.orders import find_state
@@ -369,6 +371,49 @@ async def test_an_unclear_answer_after_a_click_ends_the_wait(
     await channel.faults(down=True)
     page = await pay(buyer, order, "wechat-shop", "native")
     assert "has not answered yet" in error(page)
+    assert not await is_waiting(client, order)
+
+
+async def test_an_answer_that_comes_after_the_buyer_has_gone_on_is_not_unpaid(
+    client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel is slow: the page with the link was shown before, and the buyer may have paid by it."""
+    monkeypatch.setattr("api.pages.handlers.RETURN_WAIT_S", 0.0)
+    order = await place(client, account=account)
+    await buyer.get(f"/o/{token_of(order)}/return")
+    await asyncio.gather(*client.app.context.refreshes._running)
+    assert not await is_waiting(client, order)
+
+
+@pytest.mark.parametrize("step", ["page", "return", "click"])
+async def test_whoever_is_sent_to_pay_or_comes_back_during_the_query_may_have_paid(
+    client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """In another tab, or on another device. The second return, within seconds, is not asked about."""
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def ask(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it returns
+        result = await query_now(*arguments, **named)
+        answered.set()
+        await go_on.wait()
+        return result
+
+    monkeypatch.setattr("flows.refresh.query_now", ask)
+    monkeypatch.setattr("api.pages.handlers.RETURN_WAIT_S", 60.0)
+    client.app.context.limits._clock = lambda: 1000.0
+    order = await place(client, account=account)
+    address = f"/o/{token_of(order)}"
+    returning = asyncio.create_task(buyer.get(f"{address}/return"))
+    await answered.wait()
+    match step:
+        case "page":
+            assert 'id="pay-link"' in section(await buyer.get(address))
+        case "return":
+            await buyer.get(f"{address}/return")
+        case "click":
+            await post(buyer, order, f"account={account}&method=page".encode())
+    go_on.set()
+    await returning
     assert not await is_waiting(client, order)
 
 

@@ -59,7 +59,6 @@ class _Method(NamedTuple):
 
 
 _ANY = (Device.DESK, Device.PHONE, Device.WECHAT)
-_NOT_IN_WECHAT = (Device.DESK, Device.PHONE)
 
 _METHODS: Mapping[str, Mapping[str, _Method]] = MappingProxyType(
     {

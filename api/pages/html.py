@@ -108,7 +108,7 @@ def page_of(
 def _shown_phase(state: OrderState, pay: PayView | None) -> Phase:
     """The phase, and not *waiting* where the page may not say so, or has no way to pay."""
     phase = phase_of(state)
-    if phase is not Phase.WAITING or pay is None or (pay.waiting and pay.ways):
+    if phase is not Phase.WAITING or pay is None or (pay.is_waiting and pay.ways):
         return phase
     return Phase.CREATED if state.order.handed_off_at is None else Phase.PROCESSING
 

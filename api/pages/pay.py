@@ -48,23 +48,21 @@ class CurrentWay(msgspec.Struct, frozen=True, kw_only=True):
     kind: WayKind
     value: str
     ends_at: datetime
-    out_trade_no: str
     is_older_payable_too: bool
 
 
 class PayView(msgspec.Struct, frozen=True, kw_only=True):
     """Paying as the page shows it. Without `ways` there is nothing to choose; `error` is one of `ERRORS`, or empty.
 
-    `waiting`: the page may say that it waits for the buyer to pay. An order that waits has no `current`, whatever the
+    `is_waiting`: the page may say that it waits for the buyer to pay. Such an order has no `current`, whatever the
     page's address says: a link would outlast the page. `is_handed_off`: the buyer was sent to a channel at some time.
     """
 
     ways: tuple[Way, ...]
     current: CurrentWay | None
-    device: Device
     order_ends_at: datetime
     is_handed_off: bool
-    waiting: bool
+    is_waiting: bool
     error: str
 
 
@@ -75,18 +73,17 @@ class PayForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 async def view_pay(context: Context, request: Request, state: OrderState) -> PayView:
     """Ways to pay, and the payment that can be paid: the one that the page's address names, else the newest."""
-    device, shown = device_of(request.headers.get("user-agent", "")), dict(_SHOWN.findall(request.query))
-    ways = await ways_to_pay(context.resources, state, device)
+    shown = dict(_SHOWN.findall(request.query))
+    ways = await ways_to_pay(context.resources, state, _device(request))
     error = shown["error"] if shown.get("error") in ERRORS else ""
     is_waiting = paying.is_waiting(state)
     is_doubtful = error == "unclear" and state.order.handed_off_at is not None
     return PayView(
         ways=ways,
         current=None if is_waiting else _current(state, ways, shown.get("account"), shown.get("method")),
-        device=device,
         order_ends_at=state.order.expires_at,
         is_handed_off=state.order.handed_off_at is not None,
-        waiting=is_waiting and bool(ways) and not is_doubtful,
+        is_waiting=is_waiting and bool(ways) and not is_doubtful,
         error=error,
     )
 
@@ -97,7 +94,7 @@ async def start(context: Context, request: Request, state: OrderState) -> str:
         form = read_form(request, PayForm)
     except CallerError:
         return _failed("invalid")
-    ways = await ways_to_pay(context.resources, state, device_of(request.headers.get("user-agent", "")))
+    ways = await ways_to_pay(context.resources, state, _device(request))
     way = next((way for way in ways if way.method and (way.account, way.method) == (form.account, form.method)), None)
     if way is None:
         return _failed("not_offered") if ways else ""
@@ -125,6 +122,10 @@ async def _start(context: Context, request: Request, state: OrderState, way: Way
     return "" if _current(placed.state, (way,), way.account, way.method) else "unclear"
 
 
+def _device(request: Request) -> Device:
+    return device_of(request.headers.get("user-agent", ""))
+
+
 def _failed(error: str) -> str:
     return urlencode({"error": error})
 
@@ -143,7 +144,6 @@ def _current(state: OrderState, ways: tuple[Way, ...], account: str | None, meth
         kind=way.kind,
         value=row.checkout.value,
         ends_at=row.checkout_ends_at or row.payable_until,
-        out_trade_no=row.out_trade_no,
         is_older_payable_too=paying.is_another_payable(state, row),
     )
 

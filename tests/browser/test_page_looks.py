@@ -26,7 +26,7 @@ from api.pages.texts import LANGUAGES
 from api.sdk import files as sdk
 from api.shop import NO_SHOP, Shop, open_shop
 from core.order import CaseReason, OrderState, OrderStatus, PaymentStatus, RefundStatus
-from core.paying import Device, Way, WayKind
+from core.paying import Way, WayKind
 from core.settings import Settings
 from tests.browser.looks import axe_findings, overflow
 from tests.core.states import (
@@ -79,7 +79,6 @@ def current(way: Way, value: str, *, once: bool = False, ends_at: datetime = EXP
         kind=way.kind,
         value=value,
         ends_at=ends_at,
-        out_trade_no="n-1",
         is_older_payable_too=once,
     )
 
@@ -88,10 +87,9 @@ def a_view(ways: tuple[Way, ...], shown: CurrentWay | None = None, error: str = 
     return PayView(
         ways=ways,
         current=shown,
-        device=Device.DESK,
         order_ends_at=EXPIRES_AT,
         is_handed_off=shown is not None,
-        waiting=bool(ways) and shown is None,
+        is_waiting=bool(ways) and shown is None,
         error=error,
     )
 

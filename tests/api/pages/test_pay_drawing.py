@@ -12,7 +12,7 @@ from api.pages.pay_html import draw_pay
 from api.pages.texts import TEXTS
 from api.shop import NO_SHOP
 from core.order import OrderStatus
-from core.paying import Device, Way, WayKind
+from core.paying import Way, WayKind
 from tests.core.states import EXPIRES_AT, NOW, a_payment, a_state, an_order
 
 EVIL = "\"'></svg></section><script>alert(1)</script>"
@@ -23,7 +23,6 @@ CURRENT = CurrentWay(
     kind=WayKind.REDIRECT,
     value="https://pay.test/?a=1&b=2",
     ends_at=NOW + timedelta(minutes=5),
-    out_trade_no="n-1",
     is_older_payable_too=False,
 )
 WAY = Way(account="main", channel="alipay", method="page", kind=WayKind.REDIRECT)
@@ -33,10 +32,9 @@ def a_view(current: CurrentWay | None, *ways: Way) -> PayView:
     return PayView(
         ways=ways or (WAY,),
         current=current,
-        device=Device.DESK,
         order_ends_at=EXPIRES_AT,
         is_handed_off=current is not None,
-        waiting=current is None,
+        is_waiting=current is None,
         error="",
     )
 

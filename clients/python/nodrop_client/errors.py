@@ -91,10 +91,7 @@ class Problem(NodropError):
     @property
     def slug(self) -> str:
         """The last part of `type`: "order_conflict". Empty if that is no address."""
-        try:
-            return urlsplit(self.type).path.rpartition("/")[2]
-        except ValueError:
-            return ""
+        return _slug(self.type)
 
 
 class InvalidRequest(Problem):
@@ -181,24 +178,23 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> NodropE
         return TooManyRequests(status=status, retry_after_s=retry_after_s)
     if fields is None:
         return UnreadableAnswer("the answer is no problem document", status=status)
-    instance = fields.get("instance", "")
-    problem = Problem(
+    type_, instance = fields.get("type", ""), fields.get("instance", "")
+    kind = _KINDS.get(_slug(type_), Unavailable if status in _GATEWAY else Problem)
+    return kind(
         status=status,
-        type_=fields.get("type", ""),
+        type_=type_,
         title=fields.get("title", ""),
         detail=fields.get("detail", ""),
         trace_id=instance.removeprefix(_REQUEST_URN) if instance.startswith(_REQUEST_URN) else "",
         retry_after_s=retry_after_s,
     )
-    kind = _KINDS.get(problem.slug, Unavailable if status in _GATEWAY else Problem)
-    return kind(
-        status=status,
-        type_=problem.type,
-        title=problem.title,
-        detail=problem.detail,
-        trace_id=problem.trace_id,
-        retry_after_s=retry_after_s,
-    )
+
+
+def _slug(type_: str) -> str:
+    try:
+        return urlsplit(type_).path.rpartition("/")[2]
+    except ValueError:
+        return ""
 
 
 def _problem_fields(headers: Mapping[str, str], content: bytes) -> dict[str, str] | None:

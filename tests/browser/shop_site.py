@@ -1,17 +1,17 @@
 """Pages of a shop on an origin of its own."""
 
-import asyncio
-import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from tests.connections import serving
 
 
 class ShopSite:
     """A web server with the pages that a test puts into it. Any other address is a 404."""
 
-    def __init__(self, port: int) -> None:
-        self.origin = f"http://127.0.0.1:{port}"
+    def __init__(self) -> None:
+        self.origin = ""
         self.pages: dict[str, str] = {}
 
     def put(self, path: str, html: str) -> str:
@@ -27,13 +27,12 @@ class ShopSite:
         writer.write(b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/html; charset=utf-8\r\n" % status)
         writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
-        writer.close()
 
 
 @asynccontextmanager
 async def serve_shop() -> AsyncIterator[ShopSite]:
     """Serve one on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        site = ShopSite(listener.getsockname()[1])
-        async with await asyncio.start_server(site.answer, sock=listener):
-            yield site
+    site = ShopSite()
+    async with serving(site.answer) as port:
+        site.origin = f"http://127.0.0.1:{port}"
+        yield site

@@ -28,7 +28,7 @@ def draw_pay(view: PayView, texts: Texts, *, action: str, now: datetime) -> str:
     current = view.current
     if not view.ways and not view.error:
         return f'<section id="pay"><p id="pay-shop">{escape(texts["pay_shop"])}</p></section>'
-    title = texts["pay"] if current is None else texts["pay_with"].format(channel=_name(current.channel, texts))
+    title = texts["pay"] if current is None else texts["pay_with"].format(channel=_label(current, view, texts))
     parts = [
         f'<section id="pay" aria-labelledby="pay-title"><h2 id="pay-title">{escape(title)}</h2>',
         f'<p id="pay-error" role="alert">{escape(texts["pay_error_" + view.error])}</p>' if view.error else "",
@@ -109,10 +109,10 @@ def _choice(view: PayView, texts: Texts, action: str) -> str:
     current = view.current
     others = [way for way in view.ways if current is None or not _is_same(way, current)]
     first = [way for way in others if way.fits and current is None]
-    notes = "".join(_elsewhere(way, texts) for way in view.ways if way.kind is WayKind.ELSEWHERE)
+    notes = "".join(dict.fromkeys(_elsewhere(way, texts) for way in view.ways if way.kind is WayKind.ELSEWHERE))
     rest = [way for way in others if way not in first and way.kind is not WayKind.ELSEWHERE]
-    main = _forms((way for way in first if way.kind is not WayKind.ELSEWHERE), texts, action)
-    folded = _forms(rest, texts, action)
+    main = _forms((way for way in first if way.kind is not WayKind.ELSEWHERE), view, texts, action)
+    folded = _forms(rest, view, texts, action)
     details = f"<details><summary>{escape(texts['pay_others'])}</summary>{folded}</details>" if folded else ""
     return f"{notes}{main}{details}"
 
@@ -121,22 +121,28 @@ def _is_same(way: Way, current: CurrentWay) -> bool:
     return (way.account, way.method) == (current.account, current.method)
 
 
-def _forms(ways: Iterable[Way], texts: Texts, action: str) -> str:
-    forms = "".join(_form(way, texts, action) for way in ways)
+def _forms(ways: Iterable[Way], view: PayView, texts: Texts, action: str) -> str:
+    forms = "".join(_form(way, _label(way, view, texts), texts, action) for way in ways)
     return f'<div class="ways">{forms}</div>' if forms else ""
 
 
-def _form(way: Way, texts: Texts, action: str) -> str:
+def _form(way: Way, label: str, texts: Texts, action: str) -> str:
     return (
         f'<form class="way" method="post" action="{escape(action)}">'
         f'<input type="hidden" name="account" value="{escape(way.account)}">'
         f'<button type="submit" name="method" value="{escape(way.method)}">'
-        f"{fill(texts[f'pay_{way.kind}'], channel=_name(way.channel, texts))}</button></form>"
+        f"{fill(texts[f'pay_{way.kind}'], channel=label)}</button></form>"
     )
 
 
 def _elsewhere(way: Way, texts: Texts) -> str:
     return f'<p class="elsewhere" role="note">{fill(texts["pay_elsewhere"], channel=_name(way.channel, texts))}</p>'
+
+
+def _label(way: Way | CurrentWay, view: PayView, texts: Texts) -> str:
+    """The channel's name, with the account's behind it when the buyer chooses among several of that channel."""
+    name, accounts = _name(way.channel, texts), {each.account for each in view.ways if each.channel == way.channel}
+    return texts["pay_account"].format(channel=name, account=way.account) if len(accounts) > 1 else name
 
 
 def _name(channel: str, texts: Texts) -> str:

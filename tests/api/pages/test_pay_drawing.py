@@ -81,6 +81,26 @@ def test_the_end_names_what_ends(kind: WayKind, text: str) -> None:
     assert re.findall(r'<p class="until">([^<]*) until <time', html)[0] == text
 
 
+def test_accounts_of_one_channel_have_labels_of_their_own() -> None:
+    """Only where there are several: an account's name says little to a buyer."""
+    here, there = replace(WAY, account="here"), replace(WAY, account="there")
+    card = replace(WAY, account="card", channel="stripe", method="checkout")
+    html = drawn(a_view(None, here, there, card))
+    assert re.findall(r"<button[^>]*><bdi>([^<]*)</bdi></button>", html) == [
+        "Alipay (here)",
+        "Alipay (there)",
+        "Stripe",
+    ]
+    assert "Pay with Alipay (there)</h2>" in drawn(a_view(replace(CURRENT, account="there"), here, there, card))
+    assert "（there）" in drawn(a_view(None, here, there), "zh")
+    assert "Pay with Alipay</h2>" in drawn(a_view(CURRENT, WAY, card))
+
+
+def test_what_another_browser_is_needed_for_is_said_once() -> None:
+    ways = (Way(account=name, channel="alipay", method="", kind=WayKind.ELSEWHERE) for name in ("here", "there"))
+    assert drawn(a_view(None, *ways)).count("does not work inside this app") == 1
+
+
 def test_an_order_whose_time_is_over_counts_nothing_down() -> None:
     html = draw_pay(a_view(None), TEXTS["en"], action="/o/token/pay", now=EXPIRES_AT)
     assert "data-countdown" not in html

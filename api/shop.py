@@ -27,7 +27,7 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 _NAME = re.compile(r"(shop|logo)\.([0-9a-f]{12})\.([a-z]{3,4})", re.ASCII)
-_SVG = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*>|\s)*<svg[\s>]", re.DOTALL)
+_SVG = re.compile(rb"\s*+(?:\xef\xbb\xbf)?(?:<\?xml.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*>|\s)*+<svg[\s>]", re.DOTALL)
 _SANDBOX = ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 
 

@@ -32,6 +32,7 @@ def shop_with_logo(folder: Path, content: bytes) -> Shop:
         (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "webp"),
         (SVG, "svg"),
         (b"<svg>", "svg"),
+        (b"\n\xef\xbb\xbf <!-- a -->" + b"<!---->" * 500 + b"<svg ", "svg"),
     ],
 )
 def test_a_logo_is_known_by_its_content(tmp_path: Path, content: bytes, ending: str) -> None:
@@ -49,6 +50,8 @@ def test_a_logo_is_known_by_its_content(tmp_path: Path, content: bytes, ending: 
     [
         (b"GIF89a", "PNG, JPEG, WebP or SVG"),
         (b"<html><svg>", "PNG, JPEG, WebP or SVG"),
+        (b"<!---->" * 500 + b"<html>", "PNG, JPEG, WebP or SVG"),
+        (b" " * 4000 + b"x", "PNG, JPEG, WebP or SVG"),
         (b"", "PNG, JPEG, WebP or SVG"),
         (PNG + bytes(LOGO_BYTES_MAX), "more than 64 KiB"),
     ],

@@ -98,7 +98,9 @@ async def start(context: Context, request: Request, state: OrderState) -> str:
     way = next((way for way in ways if way.method and (way.account, way.method) == (form.account, form.method)), None)
     if way is None:
         return _failed("not_offered") if ways else ""
-    if len(state.payments) >= paying.PAYMENTS_MAX or not context.starts.take(state.order.order_no, request.address):
+    is_one_more = _current(state, (way,), way.account, way.method) is None
+    is_full = is_one_more and len(state.payments) >= paying.PAYMENTS_MAX
+    if is_full or not context.starts.take(state.order.order_no, request.address):
         return _failed("limit")
     error = await _start(context, request, state, way)
     return urlencode({"account": way.account, "method": way.method} | ({"error": error} if error else {}))

@@ -300,6 +300,9 @@ async def test_an_order_with_many_payments_takes_no_more(
     monkeypatch.setattr(paying, "PAYMENTS_MAX", 1)
     assert "Too many" in error(await pay(buyer, order, "alipay-shop", "page"))
     assert len(await payments(client, order)) == 1
+    await buyer.get(f"/o/{token_of(order)}/return")
+    again = await pay(buyer, order, "wechat-shop", "native")
+    assert ('id="pay-code"' in section(again), error(again)) == (True, ""), "the one that is there is no other one"
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

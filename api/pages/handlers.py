@@ -21,7 +21,7 @@ from api.http.request import Request
 from api.http.response import HTML, EventStream, Response, json_response, see_other
 from api.pages import assets
 from api.pages import html as page_html
-from api.pages import pay as paying
+from api.pages import pay as page_pay
 from api.pages.status import PageStatus, view_status
 from api.pages.texts import DEFAULT, LANGUAGES, choose
 from api.shop import Shop
@@ -70,7 +70,7 @@ async def show(context: Context, request: Request) -> Response:
         return _html(
             page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
         )
-    wait_s, pay_view = _retry_after_s(context, state), await paying.view_pay(context, request, state)
+    wait_s, pay_view = _retry_after_s(context, state), await page_pay.view_pay(context, request, state)
     if pay_view.current is not None:
         context.refreshes.go_on(state.order.order_no)
     page = page_html.page_of(
@@ -110,7 +110,7 @@ async def pay(context: Context, request: Request) -> Response:
     except DatabaseUnavailable:
         return _to_page(request, "error=unclear")
     context.refreshes.go_on(state.order.order_no)
-    return _to_page(request, await paying.start(context, request, state))
+    return _to_page(request, await page_pay.start(context, request, state))
 
 
 async def show_shell(context: Context, request: Request) -> Response:

@@ -39,3 +39,20 @@ async def ways_to_pay(resources: Resources, state: OrderState, device: Device) -
             continue
         enabled.append((name, account.config.channel))
     return paying.ways(enabled, device, has_openid=paying.openid_of(state) is not None)
+
+
+async def is_test_money(resources: Resources, state: OrderState) -> bool:
+    """Whether the order moves test money for certain: by its payments, before there is one by the accounts to choose
+    from.
+    """
+    return (await _world(resources, state) if not state.payments else state.live) is False
+
+
+async def _world(resources: Resources, state: OrderState) -> bool | None:
+    worlds = set()
+    for name in paying.choice(state):
+        try:
+            worlds.add((await resources.accounts.get(name)).config.live)
+        except UnknownAccount:  # removed since the order was placed
+            continue
+    return worlds.pop() if len(worlds) == 1 else None

@@ -100,7 +100,7 @@ def page_of(
         return_url=order.return_url,
         retry_after_s=retry_after_s,
         is_final=status.is_definite,
-        is_test=state.live is False,
+        is_test=state.live is False or (pay is not None and pay.is_test),
         pay=pay,
     )
 

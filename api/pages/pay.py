@@ -22,7 +22,7 @@ from core.checkout import Payer
 from core.errors import CallerError, NodropError, OrderClosed, OrderPaid, PaymentUnclear
 from core.order import OrderState, Payment
 from core.paying import Device, Way, WayKind, device_of
-from flows.choice import ways_to_pay
+from flows.choice import is_test_money, ways_to_pay
 from flows.place import PaymentRequest, start_payment
 
 _SHOWN = re.compile(r"(?:^|&)(account|method|error)=([0-9a-zA-Z_.\-]{1,40})(?=&|$)", re.ASCII)
@@ -56,6 +56,7 @@ class PayView(msgspec.Struct, frozen=True, kw_only=True):
 
     `is_waiting`: the page may say that it waits for the buyer to pay. Such an order has no `current`, whatever the
     page's address says: a link would outlast the page. `is_handed_off`: the buyer was sent to a channel at some time.
+    `is_test`: no real money is moved.
     """
 
     ways: tuple[Way, ...]
@@ -64,6 +65,7 @@ class PayView(msgspec.Struct, frozen=True, kw_only=True):
     is_handed_off: bool
     is_waiting: bool
     error: str
+    is_test: bool
 
 
 class PayForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +87,7 @@ async def view_pay(context: Context, request: Request, state: OrderState) -> Pay
         is_handed_off=state.order.handed_off_at is not None,
         is_waiting=is_waiting and bool(ways) and not is_doubtful,
         error=error,
+        is_test=await is_test_money(context.resources, state),
     )
 
 

@@ -91,6 +91,7 @@ def a_view(ways: tuple[Way, ...], shown: CurrentWay | None = None, error: str = 
         is_handed_off=shown is not None,
         is_waiting=bool(ways) and shown is None,
         error=error,
+        is_test=False,
     )
 
 

@@ -86,6 +86,22 @@ async def payments(client: Client, order: dict[str, Any]) -> list[dict[str, Any]
 # -- the choice --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("live", [False, True])
+async def test_test_money_is_marked_before_there_is_a_payment(
+    client: Client, buyer: Client, resources: Resources, channel: Channel, live: bool
+) -> None:
+    credentials = {"merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
+    config = AccountConfig(
+        name="main", channel="sandbox", base_url=channel.url, credentials=credentials, custom_host=True, live=live
+    )
+    await put_account(resources.db, Sealer.from_setting(MASTER_KEYS), config)
+    order = await place(client, accounts=["main"])
+    assert order["payments"] == []
+    before = (await buyer.get(f"/o/{token_of(order)}")).body
+    after = (await pay(buyer, order, "main", "page")).body
+    assert [b'id="test"' in body for body in (before, after)] == [not live, not live]
+
+
 async def test_accounts_that_the_buyer_may_choose_are_terms_of_the_order(client: Client, both: tuple[str, str]) -> None:
     body = terms(accounts=list(both))
     placed = (await client.post("/v1/orders", body)).json

@@ -36,6 +36,7 @@ def a_view(current: CurrentWay | None, *ways: Way) -> PayView:
         is_handed_off=current is not None,
         is_waiting=current is None,
         error="",
+        is_test=False,
     )
 
 

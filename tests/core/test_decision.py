@@ -1,6 +1,6 @@
 """The state after a change, computed without reading it again."""
 
-from core.decision import Case, Change, Event, Outcome, applied
+from core.decision import Case, Change, Decision, Event, Outcome, applied
 from core.evidence import Source
 from core.order import CaseReason, PaymentStatus
 from tests.core.states import ALIPAY, DEADLINE, NOW, WECHAT, a_payment, a_state, an_order, paid_order, paid_payment
@@ -42,3 +42,9 @@ def test_a_new_attempt_comes_after_the_earlier_ones() -> None:
     started = Event(kind=Outcome.STARTED, by=Source.API)
     change = Change(order=an_order(version=4), event=started, new_payments=(a_payment(WECHAT, attempt_no=2),))
     assert [payment.key for payment in applied(before, change).payments] == [ALIPAY, WECHAT]
+
+
+def test_a_capture_is_due_once_the_other_payments_are_queried() -> None:
+    assert Decision(outcome=Outcome.NOTHING_NEW, capture=(ALIPAY,)).is_capture_due
+    assert Decision(outcome=Outcome.NOTHING_NEW, query=(WECHAT,)).is_capture_due
+    assert not Decision(outcome=Outcome.NOTHING_NEW, close=(WECHAT,)).is_capture_due

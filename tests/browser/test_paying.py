@@ -265,3 +265,26 @@ async def test_who_comes_back_unpaid_is_waited_for_and_pays_by_the_next_click(
         assert faults == []
     found = (await shop.get(f"/v1/orders/{order['order_no']}")).json()
     assert len(found["payments"]) == 1
+
+
+async def test_a_page_in_doubt_does_not_begin_to_wait_by_its_script(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    """A return that could not be noted leads there: the state has not heard of it."""
+    order = await place(shop, "sandbox")
+    async with device(browser, DESK) as (_, page, faults):
+        await page.add_init_script(
+            "window.told = []; document.addEventListener('nodrop-order', (event) => told.push(event.detail.phase))"
+        )
+        await page.goto(order["order_page"])
+        await choose(page, "sandbox", "page")
+        await page.goto(f"{order['order_page']}/return")
+        await page.locator("#order[data-phase=waiting]").wait_for()
+        await page.goto(f"{order['order_page']}?error=unclear")
+        await page.evaluate(
+            "() => new Promise((heard) => { const look = () => told.includes('waiting') && heard();"
+            " document.addEventListener('nodrop-order', look); look(); })"
+        )
+        assert await page.locator("#order").get_attribute("data-phase") == "processing"
+        assert "Waiting" not in await page.locator("#state").inner_text()
+        assert faults == []

@@ -15,7 +15,8 @@ const texts = TEXTS[lang] || TEXTS.en;
 const button = byId("refresh").querySelector("button");
 
 let order = null;
-let shown = { version: Number(page.dataset.version) };
+let shown = { version: Number(page.dataset.version), phase: page.dataset.phase };
+const first = shown;
 
 // -- what the browser keeps for the page; it may refuse even to be asked --------------------------------------------------
 
@@ -58,7 +59,14 @@ function amountOf(state) {
   return state.amount_shown || state.amount_text;
 }
 
-function show(state) {
+// The server may have rendered a doubt that the state does not tell: within that version the page begins no wait.
+function withDoubt(state) {
+  const isHeld = state.phase === "waiting" && state.version === first.version;
+  return isHeld ? { ...state, phase: first.phase } : state;
+}
+
+function show(told) {
+  const state = withDoubt(told);
   const hadFocus = document.activeElement === button;
   put(byId("net"), texts[state.net] || "");
   page.dataset.status = state.status;

@@ -86,7 +86,8 @@ async def test_a_server_that_is_gone_is_a_page_that_says_processing(
     await buyer.page.locator("#net", has_text="cannot be read right now").wait_for()
     api.start()
     await buyer.page.locator("#net:empty").wait_for(state="attached")
-    await buyer.page.locator("button:not([aria-disabled=true])", has_text="Check now").click()
+    check = buyer.page.locator("button:not([aria-disabled=true])", has_text="Check now")
+    await check.dispatch_event("click")  # hidden already, if the page has asked by itself
     await buyer.reads("Paid")
     assert [text for text in buyer.shown_texts if WRONG_STATUS.search(text)] == []
 

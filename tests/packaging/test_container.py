@@ -45,8 +45,8 @@ def variables_of(name: str) -> dict[str, str]:
         entries: dict[str, dict[str, str]] = json.loads(text)["env"]
         return {key: entry.get("value", "") for key, entry in entries.items()}
     if name == "fly.toml":
-        asked = re.findall(r"\b([A-Z_]+)=…|\b([A-Z_]+)=https", text)
-        return dict.fromkeys(map("".join, asked), "") | dict[str, str](tomllib.loads(text)["env"])
+        names = re.findall(r"\b([A-Z_]+)=…|\b([A-Z_]+)=https", text)
+        return dict.fromkeys(map("".join, names), "") | dict[str, str](tomllib.loads(text)["env"])
     if name == "Dockerfile":
         block = re.search(r"^ENV ((?:.*\\\n)*.*)", text, re.MULTILINE)
         assert block

@@ -497,8 +497,8 @@ async def test_a_flood_of_clicks_reaches_no_channel(
     order = await place(client, accounts=["wechat-shop"])
     pages = [await pay(buyer, order, "wechat-shop", "native") for _ in range(STARTS_PER_ORDER[0].count + 3)]
     assert [bool(error(page)) for page in pages[-4:]] == [False, True, True, True]
-    asked = channel.simulation.traffic.counters
-    assert (asked["calls_create"], asked["calls_query"]) == (1, STARTS_PER_ORDER[0].count - 1)
+    calls = channel.simulation.traffic.counters
+    assert (calls["calls_create"], calls["calls_query"]) == (1, STARTS_PER_ORDER[0].count - 1)
     other = await place(client, accounts=["wechat-shop"])
     assert error(await pay(buyer, other, "wechat-shop", "native")) == ""
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, Request, ViewportSize
+from playwright.async_api import Browser, BrowserContext, Page, Request, Route, ViewportSize
 
 from runtime.resources import Resources
 from tests.api.conftest import Channel, open_elsewhere, terms
@@ -240,6 +240,38 @@ async def test_a_clock_that_is_ahead_renews_the_page_seldom(
         page.on("request", note)
         await page.evaluate(ROUND_TRIPS)
         assert len(renewals) < 10, "one would lead to the next at once"
+        assert faults == []
+
+
+async def test_an_older_answer_does_not_take_back_the_way_that_was_chosen(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    """Another tab's choice renews this page; the answer comes after the buyer has chosen here."""
+    order = await place(shop, "wechatpay", "alipay")
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if route.request.resource_type != "fetch" or route.request.method != "GET" or may_answer.is_set():
+            await route.continue_()
+            return
+        response = await route.fetch()
+        is_asked.set()
+        await may_answer.wait()
+        await route.fulfill(response=response)
+
+    async with device(browser, DESK) as (context, page, faults):
+        await page.goto(order["order_page"])
+        await page.route(order["order_page"], hold)
+        other = await context.new_page()
+        await other.goto(order["order_page"])
+        await choose(other, "wechatpay", "native")
+        await asyncio.wait_for(is_asked.wait(), LIMIT_S)
+        await choose(page, "alipay", "precreate")
+        async with page.expect_response(lambda response: response.url == order["order_page"]):
+            may_answer.set()
+        await page.evaluate(ROUND_TRIPS)
+        assert page.url.endswith("account=alipay&method=precreate")
+        assert "Alipay" in await page.locator("#pay-code").locator("xpath=ancestor::section").inner_text()
         assert faults == []
 
 

@@ -65,8 +65,8 @@ function withDoubt(state) {
   return isHeld ? { ...state, phase: first.phase } : state;
 }
 
-function show(told) {
-  const state = withDoubt(told);
+function show(received) {
+  const state = withDoubt(received);
   const hadFocus = document.activeElement === button;
   put(byId("net"), texts[state.net] || "");
   page.dataset.status = state.status;
@@ -149,12 +149,28 @@ async function check(event) {
 
 // -- paying from the page: its section comes anew from the server --------------------------------------------------------
 
-async function renew(from = location.href, request = {}) {
+let renewals = 0; // the last one begun counts: an earlier one shows the page before a way was chosen
+let sending = 0; // forms
+let isBehind = false; // something changed meanwhile
+
+async function renew() {
+  isBehind = sending > 0;
+  if (!isBehind) {
+    await load(location.href);
+  }
+}
+
+// Whether the page's section is as the server has it now, or a later load sees to that.
+async function load(from, request = {}) {
+  const number = ++renewals;
   try {
     const response = await fetch(from, { ...request, headers: { accept: "text/html" }, cache: "no-store" });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     if (!fresh.getElementById("order") || fresh.getElementById("order").dataset.token !== token) {
       return false; // not this page: a router's own, or the shell
+    }
+    if (number !== renewals) {
+      return true;
     }
     const address = new URL(response.url); // it names the way that was chosen
     address.searchParams.delete("error");
@@ -192,13 +208,18 @@ async function sendPay(event) {
     return;
   }
   form.setAttribute("aria-busy", "true");
+  sending += 1;
   const body = new URLSearchParams(new FormData(form));
   if (event.submitter && event.submitter.name) {
     body.set(event.submitter.name, event.submitter.value);
   }
-  const isRenewed = await renew(form.action, { method: "POST", body });
+  const isLoaded = await load(form.action, { method: "POST", body });
+  sending -= 1;
   form.removeAttribute("aria-busy");
-  put(byId("net"), isRenewed ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
+  put(byId("net"), isLoaded ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
+  if (isBehind) {
+    renew();
+  }
 }
 
 // Inside WeChat its own sheet opens over the page. What it returns is no evidence: it is a return, and the channel is asked.

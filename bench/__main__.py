@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -39,17 +39,16 @@ from bench.machine import describe
 from bench.page import NoPlace, write
 from bench.peers.environment import PeerMissing
 from bench.report import Report, Result, lines
+from bench.rounds import Measure, in_rounds
 from bench.sizes import ShowProgress, Sizes
 from cli.progress import Progress
 from demo.embedded import EmbeddedError, temporary_directory
 
-Measure = Callable[[Sizes, ShowProgress], Awaitable[Result]]
-
 BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
     {
-        "orders": orders.measure,
-        "callbacks": callbacks.measure,
-        "queries": queries.measure,
+        "orders": in_rounds(orders.measure),
+        "callbacks": in_rounds(callbacks.measure),
+        "queries": in_rounds(queries.measure),
         "backlog": backlog.measure,
         "rearm": rearm.measure,
         "footprint": footprint.measure,
@@ -102,7 +101,11 @@ _USUAL = Sizes()
     "callbacks, 64 of usual.",
 )
 @click.option(
-    "--repeats", type=click.IntRange(1, 20), default=_USUAL.repeats, show_default=True, help="Repeats of rearm."
+    "--repeats",
+    type=click.IntRange(1, 20),
+    default=_USUAL.repeats,
+    show_default=True,
+    help="Rounds of orders, callbacks, queries, usual, queue and limit, each on new stores; flushes of rearm.",
 )
 @click.option(
     "--limit-s",
@@ -153,8 +156,8 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
-    usual, growth, queue or limit; by default all of them, in about an hour on two cores. Prints JSON on standard
-    output and a table on standard error. Exit code 1 if a benchmark failed.
+    usual, growth, queue, limit or pages; by default all of them, in about an hour on two cores. Prints JSON on
+    standard output and a table on standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:

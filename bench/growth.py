@@ -26,13 +26,14 @@ from storage.postgres.migrate import migrate
 HOW = (
     "statements of one connection, one after another, on tables with so many rows in `pending`; a claim leases the row "
     "of a payment, an idle sweep looks and finds nothing, a busy one claims 100 overdue rows; CPU of Postgres, medians "
-    "of three blocks; autovacuum is off"
+    "of three blocks; a ratio is of a block on the largest table by one on the smallest, in turns; autovacuum is off"
 )
 SMALLEST = 1000
 BLOCKS = 3
+PAIRS = 9
+"""Blocks on the largest and on the smallest table: single ones differ by a tenth."""
 ORDERS = 100
 CLAIMS = 100
-"""Each of another row: three blocks have fewer claims than the smallest table has rows."""
 LOOKS = 100
 BATCHES = 4
 BATCH = 100
@@ -64,75 +65,96 @@ UPDATE pending SET due_at = now() + make_interval(secs => 36000), leased_until =
  WHERE channel_account = $1 AND out_trade_no = ANY($2)"""
 
 
+class Operation(NamedTuple):
+    """What is measured, `times` times a block. `prepare` comes before a block and is not measured."""
+
+    name: str
+    work: Callable[[int], Awaitable[None]]
+    times: int
+    prepare: Callable[[], Awaitable[None]] | None = None
+
+
 class Grown(NamedTuple):
-    """A database that grows; `orders` are the copies in it."""
+    """A database that grows."""
 
     server: EmbeddedPostgres
     name: str
 
-    def open(self) -> Database:
-        return Database(read_address(self.server.url(self.name), ""))
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Database]:
+        db = Database(read_address(self.server.url(self.name), ""))
+        await db.open()
+        try:
+            yield db
+        finally:
+            await db.close()
 
 
 async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     """Measure CPU milliseconds of each operation, by the number of pending rows and the kind of database."""
     began = time.monotonic()
     figures: list[Figure] = []
+    ratios: list[Figure] = []
     with temporary_directory() as directory, EmbeddedPostgres(directory / "postgres") as server:
         for is_analysed in (True, False):
-            grown = Grown(server, "analysed" if is_analysed else "never")
-            await _create(grown)
-            async with _opened(grown) as db:
-                figures += await _grow(grown, db, sizes, show_progress, is_analysed=is_analysed)
-            server.drop_database(grown.name)
+            async with (
+                _created(server, "large") as (large, large_db),
+                _created(server, "small") as (small, small_db),
+            ):
+                figures += await _grow(large, large_db, sizes.rows, show_progress, is_analysed=is_analysed)
+                show_progress("the largest and the smallest table in turns")
+                await _copy(small_db, 0, min(SMALLEST, sizes.rows), is_analysed=is_analysed)
+                async with (
+                    _by_kind(large, large_db, is_analysed=is_analysed) as large_kinds,
+                    _by_kind(small, small_db, is_analysed=is_analysed) as small_kinds,
+                ):
+                    for kind, db in large_kinds.items():
+                        ratios += await _compare(server, kind, db, small_kinds[kind])
     return Result(
         benchmark="growth",
         how=HOW,
         settings={"rows": sizes.rows},
         seconds=round(time.monotonic() - began, 1),
-        figures=(*figures, *_ratios(figures)),
+        figures=(*figures, *ratios),
     )
 
 
-async def _create(grown: Grown) -> None:
-    grown.server.create_database(grown.name)
-    await migrate(grown.server.url(grown.name))
-    async with _opened(grown) as db:
+@asynccontextmanager
+async def _created(server: EmbeddedPostgres, name: str) -> AsyncIterator[tuple[Grown, Database]]:
+    """A new database, and connections that made their plans while its tables were empty."""
+    grown = Grown(server, name)
+    server.create_database(name)
+    await migrate(server.url(name))
+    async with grown.opened() as db:
         for table in TABLES:
             await db.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+    async with grown.opened() as first_db:
+        await place_one(first_db, FIRST)
+        for number in range(WARM_UP):
+            await pay_one(first_db, f"first-{number}")
+        yield grown, first_db
+    server.drop_database(name)
 
 
 @asynccontextmanager
-async def _opened(grown: Grown) -> AsyncIterator[Database]:
-    db = grown.open()
-    await db.open()
-    try:
-        yield db
-    finally:
-        await db.close()
+async def _by_kind(grown: Grown, first_db: Database, *, is_analysed: bool) -> AsyncIterator[dict[str, Database]]:
+    async with grown.opened() as db:
+        yield {"analysed": db} if is_analysed else {"never": db, "grown": first_db}
 
 
 async def _grow(
-    grown: Grown, first_db: Database, sizes: Sizes, show_progress: ShowProgress, *, is_analysed: bool
+    grown: Grown, first_db: Database, largest: int, show_progress: ShowProgress, *, is_analysed: bool
 ) -> list[Figure]:
-    """Measure after each growth, tenfold from SMALLEST on. `first_db` makes its plans before."""
+    """Measure after each growth, tenfold from SMALLEST on."""
     figures: list[Figure] = []
-    await place_one(first_db, FIRST)
-    for number in range(WARM_UP):
-        await pay_one(first_db, f"small-{number}")
     there = 0
-    for rows in _steps(sizes.rows):
+    for rows in _steps(largest):
         show_progress(f"{rows} pending rows, {'analysed' if is_analysed else 'never analysed'}")
-        await _copy(first_db, there, rows // 2)
-        there = rows // 2
-        if is_analysed:
-            for table in TABLES:
-                await first_db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
-        await first_db.execute("CHECKPOINT", timeout_s=300.0)  # writing the copies is not the cost of what follows
-        async with _opened(grown) as db:
-            figures += await _measure(grown.server, db, grown.name, rows)
-        if not is_analysed:
-            figures += await _measure(grown.server, first_db, "grown", rows)
+        await _copy(first_db, there, rows, is_analysed=is_analysed)
+        there = rows
+        async with _by_kind(grown, first_db, is_analysed=is_analysed) as kinds:
+            for kind, db in kinds.items():
+                figures += await _measure(grown.server, db, kind, rows)
     return figures
 
 
@@ -145,19 +167,51 @@ def _steps(rows: int) -> list[int]:
     return [*steps, rows]
 
 
-async def _copy(db: Database, there: int, orders: int) -> None:
-    for start in range(there + 1, orders + 1, CHUNK):
-        last = min(start + CHUNK - 1, orders)
+async def _copy(db: Database, there: int, rows: int, *, is_analysed: bool) -> None:
+    """Copy orders until so many rows are pending."""
+    for start in range(there // 2 + 1, rows // 2 + 1, CHUNK):
+        last = min(start + CHUNK - 1, rows // 2)
         for table, changes in _CHANGES.items():
             sql = _COPY.format(table=table, order_no=FIRST, changes=changes, first=start, last=last)
             await db.execute(sql, timeout_s=60.0)
+    if is_analysed:
+        for table in TABLES:
+            await db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
+    await db.execute("CHECKPOINT", timeout_s=300.0)  # writing the copies is not the cost of what follows
 
 
 async def _measure(server: EmbeddedPostgres, db: Database, kind: str, rows: int) -> list[Figure]:
-    numbers = [f"grown-{number}" for number in range(1, min(rows // 2, BATCH * BATCHES) + 1)]
+    """CPU of Postgres for one of each operation, the median of several blocks."""
+    figures = []
+    for each in _operations(db, f"{kind}-{rows}"):
+        await _warm_up(each)
+        spent = [await _spent_ms(server, each, number) for number in range(BLOCKS)]
+        figures.append(of_repeats(f"{each.name}_{kind}_{rows}", spent, "CPU ms", each.times))
+    return figures
+
+
+async def _compare(server: EmbeddedPostgres, kind: str, large: Database, small: Database) -> list[Figure]:
+    """The cost on the largest table against that on the smallest, block by block in turns."""
+    figures = []
+    pairs = zip(_operations(large, f"{kind}-turns"), _operations(small, f"{kind}-turns"), strict=True)
+    for on_large, on_small in pairs:
+        await _warm_up(on_large)
+        await _warm_up(on_small)
+        ratios = []
+        for number in range(PAIRS):
+            large_ms = await _spent_ms(server, on_large, number)
+            small_ms = await _spent_ms(server, on_small, number)
+            ratios.append(large_ms / small_ms if small_ms else 1.0)
+        figures.append(of_repeats(f"growth_{on_large.name}_{kind}", ratios, "times the smallest", PAIRS))
+    return figures
+
+
+def _operations(db: Database, prefix: str) -> tuple[Operation, ...]:
+    """Orders are new ones, whose numbers begin with `prefix`; all else is done to copies."""
+    numbers = [f"grown-{number}" for number in range(1, BATCH * BATCHES + 1)]
 
     async def order(number: int) -> None:
-        await pay_one(db, f"{kind}-{rows}-{number}")
+        await pay_one(db, f"{prefix}-{number}")
 
     async def claim(number: int) -> None:
         await pending.claim(db, PaymentKey(ACCOUNT, numbers[number % len(numbers)]), LEASE_S)
@@ -165,57 +219,40 @@ async def _measure(server: EmbeddedPostgres, db: Database, kind: str, rows: int)
     async def look(_number: int) -> None:
         await pending.claim_overdue(db, grace_s=1e6, limit=BATCH, lease_s=LEASE_S)
 
-    async def make_overdue() -> None:
-        await db.execute(_MAKE_OVERDUE, ACCOUNT, numbers)
-
     async def sweep(_number: int) -> None:
         await pending.claim_overdue(db, grace_s=0.0, limit=BATCH, lease_s=LEASE_S)
 
-    figures = [
-        await _blocks(server, f"{name}_{kind}_{rows}", work, count, prepare)
-        for name, work, count, prepare in (
-            ("order", order, ORDERS, None),
-            ("claim", claim, CLAIMS, None),
-            ("idle_sweep", look, LOOKS, None),
-            ("busy_sweep", sweep, BATCHES, make_overdue),
-        )
-    ]
-    await db.execute(_PUT_OFF, ACCOUNT, numbers)
-    return figures
+    async def make_overdue() -> None:
+        await db.execute(_MAKE_OVERDUE, ACCOUNT, numbers)
+
+    async def put_off() -> None:
+        await db.execute(_PUT_OFF, ACCOUNT, numbers)
+
+    return (
+        Operation("order", order, ORDERS),
+        Operation("claim", claim, CLAIMS, put_off),
+        Operation("idle_sweep", look, LOOKS, put_off),
+        Operation("busy_sweep", sweep, BATCHES, make_overdue),
+    )
 
 
-async def _blocks(
-    server: EmbeddedPostgres,
-    name: str,
-    work: Callable[[int], Awaitable[None]],
-    count: int,
-    prepare: Callable[[], Awaitable[None]] | None,
-) -> Figure:
-    """CPU of Postgres for each of `count`, the median of several blocks; before, some so that plans are made."""
-    for number in range(min(WARM_UP, count)):
-        await work(number - WARM_UP)
-    spent = []
-    for block in range(BLOCKS):
-        if prepare is not None:
-            await prepare()
-        before = _cpu_s(server)
-        for number in range(count):
-            await work(block * count + number)
-        spent.append((_cpu_s(server) - before) / count * MS)
-    return of_repeats(name, spent, "CPU ms", count)
+async def _warm_up(operation: Operation) -> None:
+    """So that plans are made."""
+    if operation.prepare is not None:
+        await operation.prepare()
+    for number in range(min(WARM_UP, operation.times)):
+        await operation.work(number - WARM_UP)
+
+
+async def _spent_ms(server: EmbeddedPostgres, operation: Operation, block: int) -> float:
+    """CPU of Postgres for one of a block."""
+    if operation.prepare is not None:
+        await operation.prepare()
+    before = _cpu_s(server)
+    for number in range(operation.times):
+        await operation.work(block * operation.times + number)
+    return (_cpu_s(server) - before) / operation.times * MS
 
 
 def _cpu_s(server: EmbeddedPostgres) -> float:
     return sum(map(fine_cpu_seconds, (server.pid, *children_of(server.pid))))
-
-
-def _ratios(figures: list[Figure]) -> list[Figure]:
-    """The cost on the largest table against that on the smallest."""
-    by_kind: dict[str, list[Figure]] = {}
-    for each in figures:
-        by_kind.setdefault(each.name.rpartition("_")[0], []).append(each)
-    return [
-        of_repeats(f"growth_{name}", [grown[-1].value / grown[0].value], "times the first", 1)
-        for name, grown in by_kind.items()
-        if grown[0].value
-    ]

@@ -67,7 +67,8 @@ def _table(result: Result) -> list[str]:
             return _matrix(figures, _ORDERS, [(level, "", f"_{level}") for level in ("lone", *levels, "open")])
         case "growth":
             sizes = sorted({name.rpartition("_")[2] for name in figures if name.startswith("order_")}, key=int)
-            return _matrix(figures, _GROWTH, [(f"{int(size):,}", "", f"_{size}") for size in sizes])
+            columns = [(f"{int(size):,}", "", f"_{size}") for size in sizes]
+            return _matrix(figures, _GROWTH, [*columns, ("last by first, in turns", "growth_", "")])
         case _:
             return [] if not figures else _list(result.figures)
 

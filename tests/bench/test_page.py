@@ -27,11 +27,12 @@ def test_both_sides_and_their_ratio_stand_in_one_row() -> None:
 
 
 def test_sizes_of_growth_are_columns_in_their_order() -> None:
-    made = report("growth", *(figure(f"order_never_{size}", size / 1000, "CPU ms", 9) for size in (10_000, 1000)))
+    sizes = (figure(f"order_never_{size}", size / 1000, "CPU ms", 9) for size in (10_000, 1000))
+    made = report("growth", *sizes, figure("growth_order_never", 9.5, "times the smallest", 9))
     assert tables(made)[-3:] == [
-        "| | Unit | 1,000 | 10,000 |",
-        "|---|---|---|---|",
-        "| `order_never` | CPU ms | 1 | 10 |",
+        "| | Unit | 1,000 | 10,000 | last by first, in turns |",
+        "|---|---|---|---|---|",
+        "| `order_never` | CPU ms | 1 | 10 | 9.5 |",
     ]
 
 

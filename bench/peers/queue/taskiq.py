@@ -14,10 +14,18 @@ from bench.peers.queue.plan import Plan, Records, for_each, run_role
 MAX_TASKS = 1000
 READ = 500
 SCHEDULE_S = timedelta(seconds=0.5)
+CONNECTIONS = 100
+"""Without a bound its scheduler opens more than a Redis accepts."""
 
 
 def _broker(plan: Plan) -> RedisStreamBroker:
-    return RedisStreamBroker(plan.redis_url, consumer_id="0", xread_count=READ, unacknowledged_lock_timeout=5.0)
+    return RedisStreamBroker(
+        plan.redis_url,
+        max_connection_pool_size=CONNECTIONS,
+        consumer_id="0",
+        xread_count=READ,
+        unacknowledged_lock_timeout=5.0,
+    )
 
 
 async def _work(plan: Plan, records: Records) -> None:
@@ -30,7 +38,7 @@ async def _work(plan: Plan, records: Records) -> None:
     await broker.startup()
     parts = [run_receiver_task(broker, max_async_tasks=MAX_TASKS, max_prefetch=READ)]
     if plan.begin_at:
-        source = ListRedisScheduleSource(plan.redis_url, buffer_size=READ)
+        source = ListRedisScheduleSource(plan.redis_url, max_connection_pool_size=CONNECTIONS, buffer_size=READ)
         parts.append(
             run_scheduler_task(TaskiqScheduler(broker, [source]), interval=SCHEDULE_S, loop_interval=SCHEDULE_S)
         )
@@ -39,7 +47,7 @@ async def _work(plan: Plan, records: Records) -> None:
 
 async def _produce(plan: Plan) -> None:
     broker = _broker(plan)
-    source = ListRedisScheduleSource(plan.redis_url)
+    source = ListRedisScheduleSource(plan.redis_url, max_connection_pool_size=CONNECTIONS)
 
     async def run(number: int) -> None:
         """Run in the worker."""

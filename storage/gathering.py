@@ -177,7 +177,7 @@ class OfStore(Generic[S, T, R]):
         send: Callable[[S, list[T]], Awaitable[Sequence[R | Exception]]],
         *,
         left_out: type[Exception],
-        alone: OfStore[S, T, R] | None,
+        alone: Callable[[S, T], Awaitable[R]] | None,
         **options: Any,
     ) -> None:
         self._send = send

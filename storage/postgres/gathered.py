@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from core.errors import DatabaseUnavailable, RowLocked
 from storage.gathering import OfStore
@@ -25,7 +25,7 @@ WAITING_MAX = 2000
 """Callers of one kind that wait in one process: several times the requests that an api process takes at once."""
 
 WAITERS_MAX = 2
-"""Connections on which items of one kind wait for the locks of others; the rest of the four stays free."""
+"""Connections on which items of all kinds wait for the locks of others; the rest of the four stays free."""
 
 
 class Gathered(OfStore[Database, T, R]):
@@ -52,9 +52,9 @@ class Gathered(OfStore[Database, T, R]):
         super().__init__(
             send if lone is None else _with_lone(send, lone),
             left_out=RowLocked,
-            alone=None if alone is None else Gathered(_one_by_one(alone), lanes=WAITERS_MAX, batch_max=1),
+            alone=None if alone is None else _waits(alone, key),
             is_shared=_is_shared,
-            full=partial(DatabaseUnavailable, "too many callers wait for Postgres"),
+            full=_full,
             key=key,
             lanes=lanes,
             batch_max=batch_max,
@@ -66,11 +66,42 @@ def _is_shared(error: Exception) -> bool:
     return isinstance(error, DatabaseUnavailable) and not isinstance(error, RowLocked)
 
 
-def _one_by_one(send: Callable[[Database, T], Awaitable[R]]) -> Callable[[Database, list[T]], Awaitable[list[R]]]:
-    async def send_all(db: Database, items: list[T]) -> list[R]:
-        return [await send(db, item) for item in items]
+_full = partial(DatabaseUnavailable, "too many callers wait for Postgres")
 
-    return send_all
+
+class _Wait(NamedTuple):
+    """A statement that waits for the row of this key."""
+
+    key: Hashable | None
+    run: Callable[[], Awaitable[Any]]
+
+
+async def _run_all(_: Database, waits: list[_Wait]) -> list[Any]:
+    return [await wait.run() for wait in waits]
+
+
+_waiting: OfStore[Database, _Wait, Any] = OfStore(
+    _run_all,
+    left_out=RowLocked,
+    alone=None,
+    is_shared=_is_shared,
+    full=_full,
+    key=lambda wait: wait.key,
+    lanes=WAITERS_MAX,
+    batch_max=1,
+    waiting_max=WAITING_MAX,
+)
+"""Of all kinds, so that two locked rows stop no process. However many want one row, one connection waits for it."""
+
+
+def _waits(
+    alone: Callable[[Database, T], Awaitable[R]], key: Callable[[T], Hashable | None]
+) -> Callable[[Database, T], Awaitable[R]]:
+    async def wait(db: Database, item: T) -> R:
+        result: R = await _waiting(db, _Wait(key(item), lambda: alone(db, item)))
+        return result
+
+    return wait
 
 
 def _with_lone(

@@ -1,5 +1,5 @@
 """Statements, writing transactions and Redis commands of one order on an idle system, from its placing to the delivered
-notification. The bounds are what it takes today: another round trip fails here.
+notification. The bounds are what it takes today: another round trip fails here. And what many due queries share.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from core.jobs import Lane
-from core.order import OrderStatus
+from channels.sandbox.adapter import Sandbox
+from core.evidence import Evidence
+from core.jobs import Lane, query_payment
+from core.order import OrderStatus, Payment, PaymentKey
 from flows.notify import Notifier
 from flows.refresh import refresh_order
 from storage.redis.delay_queue import queue_name
@@ -29,6 +31,7 @@ from worker.lane import LaneWorker
 STATEMENTS_MAX = 6
 WRITING_MAX = 6
 REDIS_COMMANDS_MAX = 46
+DUE = 20
 
 OK = http_bytes(WireResponse(200, {}, b"ok"))
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+|DELETE FROM|FOR UPDATE)\b")
@@ -124,3 +127,36 @@ async def test_a_refresh_of_a_paid_order_reads_it_once(harness: FlowHarness, sta
     await asyncio.sleep(0)
     assert refreshed.order.status is OrderStatus.PAID
     assert len(statements) == 1, statements
+
+
+async def test_due_queries_share_their_lease_and_wait_for_no_other_call(
+    harness: FlowHarness, statements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No response comes before all have left."""
+    resources, lane, query = harness.resources, Lane.QUERIES, Sandbox.query_payment
+    all_are_queried, queried = asyncio.Event(), set[PaymentKey]()
+
+    async def query_with_all(channel: Sandbox, payment: Payment) -> Evidence:
+        queried.add(payment.key)
+        if len(queried) == DUE:
+            all_are_queried.set()
+        await all_are_queried.wait()
+        return await query(channel, payment)
+
+    monkeypatch.setattr(Sandbox, "query_payment", query_with_all)
+    await harness.add_account("quick", rate_per_s=1000)
+    orders = [await harness.placed_order("quick") for _ in range(DUE)]
+    await harness.make_due()
+    await resources.redis.delete(queue_name(lane))  # without the deadlines
+    await resources.queue.arm([query_payment(order.payments[0].key, 1) for order in orders])
+    worker = LaneWorker(resources.redis, lane, FUNCTIONS[lane], process="here", ctx={"resources": resources})
+    await asyncio.sleep(0)
+    statements.clear()
+    assert await worker.run_once() == DUE
+    await eventually(lambda: not worker.running)
+    await asyncio.sleep(0)
+    assert len(queried) == DUE
+    assert len([text for text in statements if "leased_until = clock_timestamp() +" in text]) == 1, statements
+    assert len(statements) < DUE, statements
+    assert await harness.fetch_value("SELECT count(*) FROM pending WHERE attempt = 2 AND arm_no = 2") == DUE
+    await worker.drain(1)

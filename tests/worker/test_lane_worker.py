@@ -23,7 +23,7 @@ from storage.redis import job_claims
 from storage.redis.address import read_redis_address
 from storage.redis.client import redis_errors, redis_settings
 from storage.redis.delay_queue import DelayQueue, health_key, job_id, queue_name
-from storage.redis.job_claims import Claimed, Ending, JobClaims, Turn, Unended
+from storage.redis.job_claims import Claimed, Ending, JobClaims, Turn, Unended, Way
 from storage.redis.job_payload import decode_job, encode_job
 from tests.servers import eventually
 from tests.storage.redis.test_job_claims import lose_answer
@@ -35,6 +35,8 @@ LANE = Lane.QUERIES
 QUEUE = "arq:queue:{queries-0}"
 PARKED = QUEUE + ":parked-jobs"
 EVER_S = 3600.0
+TURNS = 10
+"""Turns of the event loop: more than the end of a job takes."""
 
 T = TypeVar("T")
 
@@ -471,6 +473,29 @@ async def test_slow_round_trips_leave_no_job_to_its_lease(
             await ended(worker)
     assert (len(ran.jobs), trips, await is_empty(redis)) == (300, 6, True)
     assert not [line for line in lines if line["event"] == "job_left"]
+
+
+async def test_an_end_that_comes_as_the_last_ones_have_been_told_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in the turn of the loop in which no other end waits: an await there would leave it until the next."""
+    ended_ids: list[str] = []
+
+    async def end_soon(_: JobClaims, endings: Sequence[Ending]) -> Unended:
+        await asyncio.sleep(0)
+        ended_ids.extend(ending.job.id for ending in endings)
+        return Unended(frozenset(), frozenset())
+
+    monkeypatch.setattr(JobClaims, "end", end_soon)
+    async with fake_client_of(FakeServer(version=(7,))) as redis:
+        worker = worker_of(redis, Ran())
+        for pause in range(TURNS):
+            for name in ("first", "second"):
+                job = Claimed(f"{name}-{pause}", due_ms=0, token="token", tries=0, payload=None)
+                worker._end(Ending(job, Way.FINISH))
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            assert ended_ids[-2:] == [f"first-{pause}", f"second-{pause}"]
 
 
 # -- Retry and abort ---------------------------------------------------------------------------------------------------

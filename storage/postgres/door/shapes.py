@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from storage.postgres.door.statement import PARTS
 
-LOCK_WAIT_MS = 15
+LOCK_WAIT_MS = 10
 
 _SECTION = re.compile(r"^-- PART (\S+)\n(.*?)(?=\n-- PART |\n\Z)", re.DOTALL | re.MULTILINE)
 _SECTIONS = [(name, sql) for name, sql in _SECTION.findall(PARTS)]
@@ -34,8 +34,8 @@ class Shape(NamedTuple):
 
     `alone` waits for whoever has locked its rows. In `together` orders are locked in the order of their numbers, or two
     batches would wait for each other; one that somebody else holds is left out, and named. For any other row it waits
-    `LOCK_WAIT_MS` at most. The batch is halved then, six times at most, so that nobody waits a tenth of a second for
-    the lock of another order.
+    `LOCK_WAIT_MS` at most. The batch is halved then until the row's decision is alone, after seven waits at most: so
+    nobody waits a tenth of a second for the lock of another order.
     """
 
     operations: AbstractSet[str]
@@ -67,7 +67,7 @@ def _union(parts: dict[str, str], operations: AbstractSet[str]) -> str:
 
 
 def _results(wanted: AbstractSet[str]) -> Iterable[tuple[str, str]]:
-    """What the statement returns, by name: rows by the number of their order."""
+    """The results of the statement, by name: rows by the number of their order."""
     if "orders" in wanted:
         yield "changed_orders", _OF_ORDER.format(column="version", part="changed_orders")
     if "orders.locked" in wanted:

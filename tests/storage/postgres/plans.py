@@ -1,4 +1,4 @@
-"""What statements read, as Postgres counts it, and the plans that a database's connections keep."""
+"""Reads of statements, as Postgres counts them, and their plans."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -96,6 +96,25 @@ def _wide_scans(node: dict[str, Any]) -> Iterator[str]:
         yield f"{kind} of {of}"
     for child in node.get("Plans", ()):
         yield from _wide_scans(child)
+
+
+async def plan_parts(connection: Any, sql: str, *args: object) -> dict[str | None, dict[str, Any]]:  # noqa: ANN401 - of asyncpg
+    """The parts of a statement's plan by their names in it: `CTE name`."""
+    explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *args)
+    return {node.get("Subplan Name"): node for node in _nodes(msgspec.json.decode(explained)[0]["Plan"])}
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
+
+
+def is_sorted(plan: dict[str, Any], *by: str) -> bool:
+    """Whether all that a part does comes after a sort by these columns."""
+    while "Sort Key" not in plan and "Plans" in plan:
+        plan = plan["Plans"][0]
+    return [key.rpartition(".")[2] for key in plan.get("Sort Key", ())] == [*by]
 
 
 HASHED_MAX = 1000

@@ -1,16 +1,14 @@
 """The texts of the door's statement: few parts for what is done often, and a text for every decision."""
 
 import re
-from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
 
-import msgspec
 import pytest
 
 from storage.postgres.database import Database
 from storage.postgres.door.shapes import LOCK_WAIT_MS, SHAPES
 from storage.postgres.door.statement import PARTS
+from tests.storage.postgres.plans import is_sorted, plan_parts
 from tests.storage.postgres.tools import commit_evidence, connected, paid, placed, unpaid
 
 
@@ -64,8 +62,7 @@ async def test_orders_are_locked_and_inserted_in_the_order_of_their_numbers(data
     """However the document names them: of two batches with the same orders none waits for the other for ever."""
     async with connected(database_url) as connection:
         for shape in SHAPES:
-            plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {shape.together}", "{}")
-            parts = {node.get("Subplan Name"): node for node in _nodes(msgspec.json.decode(plan)[0]["Plan"])}
+            parts = await plan_parts(connection, shape.together, "{}")
             for operation, name, kind in (
                 ("orders.update", "CTE locked_orders", "LockRows"),
                 ("orders.insert", "CTE inserted_orders", "ModifyTable"),
@@ -73,17 +70,4 @@ async def test_orders_are_locked_and_inserted_in_the_order_of_their_numbers(data
                 assert (operation in shape.operations) == (name in parts)
                 if name in parts:
                     assert parts[name]["Node Type"] == kind
-                    assert _is_sorted(parts[name], "order_no")
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from _nodes(part)
-
-
-def _is_sorted(plan: dict[str, Any], by: str) -> bool:
-    """Whether all that a plan does comes after a sort by this column."""
-    while "Sort Key" not in plan and "Plans" in plan:
-        plan = plan["Plans"][0]
-    return [key.rpartition(".")[2] for key in plan.get("Sort Key", ())] == [by]
+                    assert is_sorted(parts[name], "order_no")

@@ -17,6 +17,7 @@ from tests.storage.postgres.tools import (
     commit_evidence,
     connected,
     count,
+    decide_evidence,
     get_state,
     if_there,
     moved,
@@ -108,6 +109,29 @@ async def test_an_order_that_a_stranger_has_locked_splits_no_statement(
         await stranger_transaction.rollback()
         await moves["A-2"]
     assert statements == [list(ORDERS)]
+
+
+async def test_a_payment_that_a_stranger_has_locked_is_found_by_halving(
+    orders: Database, database_url: str, statements: list[list[str]]
+) -> None:
+    """Only its own decision waits by itself: the others stay together as far as they can."""
+    known = {order_no: await get_state(orders, order_no) for order_no in ORDERS}
+    async with asyncio.timeout(PATIENCE_S), connected(database_url) as stranger:
+        stranger_transaction = stranger.transaction()
+        await stranger_transaction.start()
+        await stranger.execute("SELECT FROM payments WHERE order_no = 'A-2' FOR UPDATE")
+        moves = {
+            order_no: asyncio.create_task(
+                transition(
+                    orders, order_no, if_there(decide_evidence(order_no, closed(order_no))), known=known[order_no]
+                )
+            )
+            for order_no in ORDERS
+        }
+        await asyncio.gather(*(move for order_no, move in moves.items() if order_no != "A-2"))
+        await stranger_transaction.rollback()
+        await moves["A-2"]
+    assert statements == [list(ORDERS), ["A-1", "A-2"], ["A-1"], ["A-2"], ["A-3", "A-4", "A-5"]]
 
 
 async def test_only_the_guilty_one_fails(orders: Database) -> None:

@@ -19,6 +19,7 @@ from core.order import PendingKind
 from storage.postgres import callbacks, gathered, inbox, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.door import transition as door
+from storage.postgres.door.shapes import LOCK_WAIT_MS
 from storage.postgres.gathered import Gathered
 from storage.postgres.inbox import StoredCallback
 from storage.postgres.pending import Leased
@@ -310,8 +311,40 @@ async def test_callbacks_at_once_get_each_its_own_row_or_error(db: Database) -> 
     assert (first.state.order.order_no, third.state.order.order_no) == ("A-1", "A-3")
 
 
+@pytest.mark.parametrize(
+    ("batch_max", "wait_ms"),
+    [(door.BATCH_MAX, LOCK_WAIT_MS), (gathered.BATCH_MAX, int(inbox.LOCK_WAIT.removesuffix("ms")))],
+    ids=["door", "inbox"],
+)
+async def test_a_locked_row_holds_up_a_full_batch_for_less_than_a_tenth_of_a_second(
+    batch_max: int, wait_ms: int
+) -> None:
+    """Whichever item has to wait for it: each statement with that item waits once."""
+    async with opened("postgres://nobody@127.0.0.1:1/nothing") as db:
+        for guilty in range(batch_max):
+            waits: list[int] = []
+            call, items = _waiting_for(guilty, waits), range(batch_max)
+            assert await asyncio.gather(*(call(db, item) for item in items)) == [*items]
+            assert 1 < len(waits) < 100 / wait_ms
+
+
+def _waiting_for(guilty: int, waits: list[int]) -> Gathered[int, int]:
+    """Calls that note in `waits` each statement for many that a locked row of this item ends."""
+
+    async def send(_db: Database, items: list[int]) -> list[int]:
+        if guilty in items:
+            waits.append(len(items))
+            raise RowLocked
+        return items
+
+    async def alone(_db: Database, item: int) -> int:
+        return item
+
+    return Gathered(send, alone=alone)
+
+
 async def test_rows_that_are_locked_are_waited_for_on_few_connections() -> None:
-    """However many items have to wait, the others of their kind go on."""
+    """However many items of whatever kinds have to wait, the others go on."""
     may_end = asyncio.Event()
     waiting = 0
 
@@ -324,14 +357,41 @@ async def test_rows_that_are_locked_are_waited_for_on_few_connections() -> None:
         await may_end.wait()
         return -item
 
-    call: Gathered[int, int] = Gathered(send, alone=alone)
+    kinds: list[Gathered[int, int]] = [Gathered(send, alone=alone), Gathered(send, alone=alone)]
     async with opened("postgres://nobody@127.0.0.1:1/nothing") as db:
-        callers = [asyncio.ensure_future(call(db, item)) for item in range(10)]
-        assert await call(db, 10) == 10
-        assert await call(db, 11) == 11
+        callers = [asyncio.ensure_future(call(db, item)) for call in kinds for item in range(10)]
+        for call in kinds:
+            assert await call(db, 10) == 10
+            assert await call(db, 11) == 11
         assert waiting == gathered.WAITERS_MAX
         may_end.set()
-        assert await asyncio.gather(*callers) == [-item for item in range(10)]
+        assert await asyncio.gather(*callers) == [-item for _ in kinds for item in range(10)]
+
+
+async def test_one_connection_waits_for_a_locked_row_however_many_want_it() -> None:
+    """So a row that somebody else has locked for a moment does not wait behind it."""
+    may_end = asyncio.Event()
+    waiting = 0
+
+    async def send(_db: Database, items: list[str]) -> list[str | Exception]:
+        return [RowLocked() for _ in items]
+
+    async def alone(_db: Database, item: str) -> str:
+        nonlocal waiting
+        if item == "for long":
+            waiting += 1
+            await may_end.wait()
+        return item
+
+    call: Gathered[str, str] = Gathered(send, alone=alone, key=str)
+    async with opened("postgres://nobody@127.0.0.1:1/nothing") as db:
+        callers = [asyncio.ensure_future(call(db, "for long")) for _ in range(5)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert waiting == 1
+        assert await call(db, "for a moment") == "for a moment"
+        may_end.set()
+        assert await asyncio.gather(*callers) == ["for long"] * 5
 
 
 async def test_a_batch_of_one_item_is_a_statement_for_one() -> None:

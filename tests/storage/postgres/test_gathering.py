@@ -129,6 +129,24 @@ async def test_callers_of_one_turn_after_another_go_together() -> None:
     assert store.calls == [[0, 1, 2, 3, 4], [5, 6]]
 
 
+@pytest.mark.parametrize("modulus", [0, 4])
+async def test_every_caller_has_an_answer_once_the_store_has_answered(modulus: int) -> None:
+    """Whatever becomes of the others: one is poisoned, one conflicts, one is cancelled, and some have one key."""
+    store = Store(poisoned=frozenset({3}), conflicting=frozenset({5}))
+    gathering = gathering_of(store, batch_max=5, modulus=modulus)
+    callers = [asyncio.create_task(gathering.add(item)) for item in range(12)]
+    await turn()
+    callers[1].cancel()
+    store.may_answer.set()
+    for _ in callers:
+        await turn()
+    assert [item for item, caller in enumerate(callers) if not caller.done()] == []
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    strange = {item: type(result) for item, result in enumerate(results) if result != item * 10}
+    assert strange == {1: asyncio.CancelledError, 3: PoisonError, 5: ValueError}
+    assert sorted(store.done) == [0, 1, 2, 4, 6, 7, 8, 9, 10, 11]
+
+
 async def test_as_many_calls_are_under_way_as_there_are_lanes() -> None:
     store = Store()
     gathering = gathering_of(store, lanes=2)

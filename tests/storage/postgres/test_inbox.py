@@ -11,14 +11,16 @@ from core.decision import Decision, Handled, Outcome
 from core.errors import ConflictsExhausted
 from core.evidence import Unpaid
 from core.order import OrderState, PaymentStatus
-from storage.postgres import callbacks, pending
+from storage.postgres import callbacks, inbox, pending
 from storage.postgres.database import Database
 from storage.postgres.door.transition import transition
 from storage.postgres.inbox import StoredCallback, insert_callback
 from tests.sealed import SEALER
+from tests.storage.postgres.plans import is_sorted, plan_parts
 from tests.storage.postgres.tools import (
     DecideThere,
     commit_evidence,
+    connected,
     decide_evidence,
     get_state,
     moved,
@@ -113,7 +115,7 @@ async def test_a_callback_about_no_payment_of_ours_is_stored(db: Database) -> No
 
 @pytest.mark.servers
 async def test_a_payment_that_a_stranger_has_locked_is_not_waited_for(db: Database, database_url: str) -> None:
-    """What is acknowledged depends on this statement alone."""
+    """The acknowledgement depends on this statement alone."""
     await placed(db, "A-1")
     stranger = await asyncpg.connect(database_url, ssl=False)
     try:
@@ -125,6 +127,14 @@ async def test_a_payment_that_a_stranger_has_locked_is_not_waited_for(db: Databa
         await stranger.close()
     assert stored.leased is None
     assert stored.state is not None
+
+
+async def test_copies_are_locked_in_the_order_of_their_key(database_url: str) -> None:
+    """Two processes that store the same callbacks the other way round do not wait for each other."""
+    async with connected(database_url) as connection:
+        parts = await plan_parts(connection, inbox._STORE, "[]", "here", None)
+    assert parts["CTE stored"]["Node Type"] == "ModifyTable"
+    assert is_sorted(parts["CTE stored"], "channel_account", "notification_id", "body_hash")
 
 
 # -- ended by the statement of a decision ------------------------------------------------------------------------------

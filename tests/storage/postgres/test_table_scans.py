@@ -116,7 +116,7 @@ async def query_one(db: Database, order_no: str) -> None:
 
 
 async def sweep(db: Database, order_no: str) -> None:
-    """What is overdue is claimed and put off, and what is due soon is armed."""
+    """Work that is overdue is claimed and put off, and what is due soon is armed."""
     stored = await receive(db, order_no, due_s=-60.0)
     await placed(db, order_no)
     await commit_evidence(db, order_no, paid(order_no))
@@ -132,7 +132,7 @@ async def sweep(db: Database, order_no: str) -> None:
     for walk_due in (pending.walk_due, callbacks.walk_due, notifications.walk_due, refunds.walk_due):
         async for _ in walk_due(db, from_s=-60.0, until_s=30.0):
             pass
-    assert await refunds.claim(db, "none", 20.0, arm_no=1) is None
+    assert await refunds.claim(db, f"none-of-{order_no}", 20.0, arm_no=1) is None
     await retention.delete_callbacks(db, keep_days=30)
     await retention.delete_notifications(db, keep_days=30)
 

@@ -146,6 +146,23 @@ async def test_what_a_lost_answer_claimed_is_given_back_by_the_same_token(
     assert await redis.get(lease_of(held)) == held.token.encode(), "of an earlier claim"
 
 
+async def test_what_another_process_has_claimed_in_the_same_millisecond_is_not_given_back(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of an unanswered claim are found by the moment at which their leases end."""
+    await queue.arm([query(1), query(2)])
+    claims = claims_of(redis)
+    (theirs,) = await claim(claims_of(redis, "other"), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(job_claims, "run_together", lose_answer)
+        with pytest.raises(RedisUnavailable):
+            await claims.claim(5)
+    ends_ms = await redis.zscore(QUEUE, *ids(2))
+    await redis.zadd(QUEUE, {theirs.id: ends_ms})
+    assert [job.id for job in await claim(claims)] == ids(2)
+    assert await redis.get(lease_of(theirs)) == theirs.token.encode()
+
+
 async def test_an_unanswered_claim_is_given_back_at_the_end(
     redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from arq.worker import Retry
+from fakeredis import FakeServer
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
@@ -16,9 +17,10 @@ from core.jobs import Job, Lane, query_payment
 from core.order import PaymentKey
 from demo.embedded import EmbeddedRedis
 from storage.redis.delay_queue import NUDGES, DelayQueue, queue_name
+from storage.redis.job_claims import JobClaims, Turn
 from storage.redis.nudges import Nudges
 from tests.servers import eventually
-from tests.storage.redis.tools import Connect, job_client_of
+from tests.storage.redis.tools import Connect, fake_client_of, job_client_of
 from worker.lane import POLL_DELAY_S, LaneWorker
 
 LANE = Lane.QUERIES
@@ -144,6 +146,23 @@ async def test_a_lane_that_was_full_claims_again_when_its_jobs_end(redis: ArqRed
     async with listening(redis) as nudges, asleep(redis, nudges, run, max_jobs=2):
         await DelayQueue(redis).arm([query(number) for number in range(7)])
         await eventually(lambda: len(ran) == 7)
+
+
+async def test_a_nudge_that_comes_during_a_claim_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be about a job that came too late for that claim."""
+    claim = JobClaims.claim
+
+    async def claim_and_hear(claims: JobClaims, count: int) -> Turn:
+        turn = await claim(claims, count)
+        worker.nudge()
+        await worker._nudge.wait()
+        return turn
+
+    monkeypatch.setattr(JobClaims, "claim", claim_and_hear)
+    async with fake_client_of(FakeServer(version=(7,))) as redis:
+        worker = LaneWorker(redis, LANE, {}, process="here")
+        assert await worker.run_once() == 0
+        assert worker._nudge.is_set()
 
 
 async def test_what_can_wait_for_the_next_look_is_no_nudge(redis: ArqRedis) -> None:

@@ -1,4 +1,4 @@
-"""What an order, a claim and a look of the sweep cost Postgres on top of many pending rows.
+"""Cost of an order, a claim and a look of the sweep for Postgres, on top of many pending rows.
 
 Three kinds of databases: `analysed` after each growth, as autovacuum leaves it; `never` analysed, with new connections
 after each growth; `grown` as `never`, but by the connection that made its plans while the tables were empty.
@@ -66,7 +66,7 @@ UPDATE pending SET due_at = now() + make_interval(secs => 36000), leased_until =
 
 
 class Operation(NamedTuple):
-    """What is measured, `times` times a block. `prepare` comes before a block and is not measured."""
+    """Work that is measured, `times` times a block. `prepare` comes before a block and is not measured."""
 
     name: str
     work: Callable[[int], Awaitable[None]]

@@ -166,7 +166,7 @@ class Channel(Protocol):
     """Statement files that `parse_statement` reads, in words for a person whose file was refused."""
 
     checkouts: CheckoutRules
-    """How the checkouts of this channel end, and whose they are."""
+    """The end of this channel's checkouts, and whose they are."""
 
     async def create_payment(self, create: Create) -> Created:
         """Create the payment, with our number as the idempotency key: two calls create one payment.

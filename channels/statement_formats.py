@@ -42,7 +42,7 @@ _WORKBOOK = b"[Content_Types].xml"
 
 
 def likely_format(statement: IO[bytes]) -> str:
-    """What the file looks like, in words; "an unknown form" if it looks like nothing known."""
+    """The form of the file, in words; "an unknown form" if it looks like nothing known."""
     head = statement.read(HEAD_BYTES)
     if not head.strip():
         return "an empty file"

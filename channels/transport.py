@@ -69,7 +69,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calling(msgspec.Struct, kw_only=True):
-    """What requests are made for. `gate` admits one request that nothing covers, and raises ChannelNotCalled.
+    """The call that requests are made for. `gate` admits one request that nothing covers, and raises ChannelNotCalled.
     `is_admitted`: the next one is covered by the admission of the whole call. `end_first` reports its end, should
     there be another: that one would wait for the place that its own call holds.
     """

@@ -31,7 +31,7 @@ class Urgency(StrEnum):
 
 
 class CallKind(StrEnum):
-    """What a call asks of the channel. Each kind has a breaker of its own: while queries fail, creations go on."""
+    """The purpose of a call. Each kind has a breaker of its own: while queries fail, creations go on."""
 
     CREATE = "create"
     QUERY = "query"

@@ -22,7 +22,7 @@ CONTRADICT_S = 60.0
 
 
 class ClockVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a process's clock. `skew_s` is its time minus Postgres's; None: not compared yet.
+    """The state of a process's clock. `skew_s` is its time minus Postgres's; None: not compared yet.
 
     `is_contradicted`: more channels contradict Postgres's time than agree with it.
     """

@@ -1,4 +1,4 @@
-"""What an order's page shows of it: its public status, and what that leaves open for the buyer.
+"""The public status of an order, and its phase: what that leaves open for the buyer.
 
 A status is for everybody and its words stay. A phase says more: the page waits for the buyer, or money goes back.
 """

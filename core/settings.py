@@ -215,7 +215,7 @@ _NAMES = Settings.__struct_encode_fields__
 
 
 def _fault_of(name: str, text: str) -> str | None:
-    """What is wrong with one variable: `PORT: expected `int``; None: nothing."""
+    """The fault in one variable: `PORT: expected `int``; None: nothing."""
     try:
         settings = msgspec.convert({name: text}, Settings, strict=False)
         settings.allowed_nets()

@@ -1,20 +1,32 @@
 """Flows of api and worker over channels and storage, one file a flow. Each one observes, decides and commits.
 
-    place         an order and its payments: arm before you call
-    create        a payment at its channel, and its checkout
-    callback      verify, store, confirm within a budget, acknowledge; and the compensation
+    place         an order and its payments: arm before you call; `choice` has the accounts that a buyer may choose
+    create        a payment at its channel; `checkout` opens its checkout, and a fresh one when that has ended
+    callback      verify, store, confirm within a budget, acknowledge; `compensation` does it later, until it is done
     query         the delayed query, after 1, 4, 9, 16 … minutes
+    capture       take the money that a buyer has approved, once no other payment of the order has any
     refresh       a query at the request of a user or an operator
     close         the deadline: query, close at the channel, query again
     accept        an operator accepts late money
-    refund        request a refund once, query it until it is definite
-    notify        notify the merchant until it answers 2xx; `egress` decides which addresses may be called
+    erase         an operator erases what is personal about an order
+    refund        request a refund once, query it until it is definite; `refund_notice` reads what a message says of one
+    dispute       disputes: read from the channel and committed for each of their payments
+    notify        notify the merchant until it answers 2xx
     sweep         overdue rows in Postgres, whatever happened to Redis
+    take_over     leases of a process that is gone
     duties        periodic work that one worker does for all of them
     rearm         arm Redis again from Postgres
     undelivered   callbacks that a channel could not deliver
+    retention     delete what is over and old
     reconcile/    a channel's statement against our payments
 
-They share `ask` (query a payment and commit the result), `commit` (a decision through the one door, and what follows
-the commit) and `channel_call` (every call of a channel, under its account's rate and breaker).
+Callbacks that are not usual: `combined` is about several payments, `watched` about one of another system, `unhandled`
+has to wait, `unstored` is not kept, `parked` came while Postgres was down, `unanswered` pays without a query. `worlds`
+keeps test money apart from real money.
+
+Notifications go where `egress` allows, to hosts that `merchant_hosts` has not parked, over `merchant_http`; `signers`
+has the secrets that sign them.
+
+All flows share `ask` (query a payment and commit the result), `commit` (a decision through the one door, and what
+follows the commit) and `channel_call` (every call of a channel, under its account's rate and breaker).
 """

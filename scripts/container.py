@@ -1,4 +1,4 @@
-"""What containers need beside the processes. It needs no shell and nothing that is not in the image.
+"""Commands that containers need beside the processes. They need no shell and nothing that is not in the image.
 
 python scripts/container.py secrets        make the secrets of compose.yaml that are not there yet
 python scripts/container.py run COMMAND…   become the command, with these secrets in its environment

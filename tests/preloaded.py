@@ -96,7 +96,7 @@ class ForkedChild(Child):
 
 
 class _Forked:
-    """What `Child` uses of a `subprocess.Popen`."""
+    """The part of a `subprocess.Popen` that `Child` uses."""
 
     def __init__(self, keeper: Connection[Any, Any], start: Start) -> None:
         self.pid: int = keeper.recv()

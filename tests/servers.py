@@ -31,8 +31,8 @@ async def eventually(condition: Callable[[], Awaitable[T]], timeout_s: float = .
 @overload
 async def eventually(condition: Callable[[], T], timeout_s: float = ..., interval_s: float = ...) -> T: ...
 async def eventually(condition: Callable[[], object], timeout_s: float = LIMIT_S, interval_s: float = 0.02) -> object:
-    """What `condition` returned as soon as that was truthy. It is asked at least once, also after the deadline. Asking
-    takes a third of the time at most: the processes that are waited for need the processors, too.
+    """Return what `condition` returned as soon as that was truthy. It is asked at least once, also after the deadline.
+    Asking takes a third of the time at most: the processes that are waited for need the processors, too.
 
     Raises:
         AssertionError: it never was; the message holds what it returned last.

@@ -119,7 +119,7 @@ class RunningJobs:
         self._end(Ending(running.job, *self._how(running, task)))
 
     def _how(self, running: Running, task: asyncio.Task[_How]) -> _How:
-        """How a task ended. A cancelled job is run again, an aborted and a late one is not."""
+        """The end of a task. A cancelled job is run again, an aborted and a late one is not."""
         try:
             return task.result()
         except asyncio.CancelledError as error:

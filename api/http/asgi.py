@@ -63,7 +63,7 @@ REQUESTS_PER_ADDRESS_MAX = 128
 """Not of requests with an API key: their caller is no stranger, and their body is read only once the key is known."""
 
 PRESSED_BODY_S = 3.0
-"""How long a body may then take."""
+"""The longest time that a body may then take."""
 
 DEADLINE_S = 25.0
 """Within the 30 s after which hosted platforms' routers give up. A body has 15 s of its own, a channel 10 s."""

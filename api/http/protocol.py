@@ -38,7 +38,7 @@ CONNECTIONS_KEPT = 200
 """Above the maximum, for health and callbacks."""
 
 PRESSED_HEAD_S = 2.0
-"""How long a connection may wait for the next bytes of a head while half of the connections are taken."""
+"""The longest time that a connection may wait for the next bytes of a head while half of the connections are taken."""
 
 _NO_PLACE = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 

@@ -160,7 +160,7 @@ def client_ip(scope: Scope, headers: Mapping[str, str], hops: int) -> str:
 
 
 def _sources(scope: Scope, headers: Mapping[str, str], hops: int) -> tuple[str, str]:
-    """What the trusted proxies say of the client, and the peer."""
+    """The client as the trusted proxies name it, and the peer."""
     client = scope.get("client")
     peer = client[0] if client else ""
     entries = [entry.strip() for entry in headers.get("x-forwarded-for", "").split(",") if entry.strip()]
@@ -239,7 +239,7 @@ class Shares:
 
 
 class Waiting:
-    """What waits for bytes of its peer, the longest first."""
+    """Requests that wait for bytes of their peers, the longest first."""
 
     def __init__(self) -> None:
         self._since: OrderedDict[Hashable, tuple[float, Callable[[], object]]] = OrderedDict()
@@ -268,7 +268,7 @@ LAG_INTERVAL_S = 0.1
 
 
 class LoopLag:
-    """How late this process is for what is due: the mean of its last turns, so that one pause alone counts half."""
+    """Lateness of this process for what is due: the mean of its last turns, so that one pause alone counts half."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -32,7 +32,7 @@ KEEP_ALIVE_S = 20
 
 LINGER_SHARE = 0.2
 LINGER_MAX_S = 2.0
-"""How long a draining process still accepts: routers need a moment to notice that it is not ready any more."""
+"""Time for which a draining process still accepts: routers need a moment to notice that it is not ready any more."""
 
 CLOSE_S = 1.5
 """Kept of the grace for closing the stores."""

@@ -197,7 +197,7 @@ def _amount(page: Page) -> str:
 
 
 def _returned(page: Page) -> str:
-    """How much of money that came late or twice goes back, and when."""
+    """The amount of money that came late or twice and goes back, and when."""
     money = page.returned
     if money is None:
         return ""

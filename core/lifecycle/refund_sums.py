@@ -98,7 +98,7 @@ def sum_resolutions(state: OrderState, payment: Payment) -> tuple[CaseResolution
 
 
 def _beside_disputes(state: OrderState, payment: Payment, evidence: Paid | Refunded) -> Payment:
-    """What was refunded, where the channel's answer shows it together with what disputes have taken.
+    """The refunded sum, where the channel's answer shows it together with what disputes have taken.
 
     A reversal is named by its dispute. While money is withheld, only a refund that was counted before is surely one;
     what else the answer shows without naming it is the dispute's.

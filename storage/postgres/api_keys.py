@@ -32,7 +32,7 @@ UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, now() - make_inter
 
 
 class Scope(StrEnum):
-    """What a key may do. None includes another."""
+    """A right of a key. None includes another."""
 
     ORDERS = "orders"
     READ = "read"

@@ -1,4 +1,4 @@
-"""What people do: one row for each act, written before it. The application's own role adds and reads rows only."""
+"""Acts of people: one row for each act, written before it. The application's own role adds and reads rows only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SELECT has_table_privilege('audit', 'UPDATE') OR has_table_privilege('audit', 'D
 
 
 class Via(StrEnum):
-    """How somebody acted."""
+    """The way in which somebody acted."""
 
     COMMAND = "command"
     API = "api"

@@ -17,7 +17,7 @@ PAGE = 200
 
 
 class Resealed(NamedTuple):
-    """How many bodies were sealed anew, and how many were not, because no master key opens them."""
+    """The numbers of bodies that were sealed anew, and that were not, because no master key opens them."""
 
     sealed: int
     unopened: int

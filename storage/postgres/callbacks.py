@@ -33,7 +33,7 @@ from storage.postgres.leases import (
 
 
 class CallbackCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many callbacks of an account were acknowledged and not kept, for one reason, since the beginning."""
+    """The number of an account's callbacks that were acknowledged and not kept, for one reason, since the beginning."""
 
     account: str
     reason: str

@@ -30,7 +30,7 @@ class SealedSecrets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostSecretsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be shown of a host's secrets. `secrets` is how many sign."""
+    """The part of a host's secrets that may be shown. `secrets` is how many sign."""
 
     host: str
     secrets: int

@@ -15,7 +15,7 @@ from storage.postgres.database import Database
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a beat has read: the beats of the other processes, the lowest protocol of any, and when this server of
+    """The result of a beat: the beats of the other processes, the lowest protocol of any, and when this server of
     Postgres began.
     """
 
@@ -25,7 +25,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PROTOCOL = 3
-"""What this release shares with other processes in Redis: those of 1 and 2 count calls under other names."""
+"""Number of the way in which processes share Redis: those of 1 and 2 count calls under other names."""
 
 
 _BEAT = """

@@ -151,7 +151,7 @@ class _FollowUp(NamedTuple):
 
 
 class FollowUps:
-    """What follows the commits of a process: jobs to arm and to cancel, changes to publish. Callers wait for their own
+    """The follow-ups of a process's commits: jobs to arm and to cancel, changes to publish. Callers wait for their own
     part, which is sent with the parts of the others that wait.
     """
 

@@ -62,7 +62,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Way(StrEnum):
-    """How a job ends: removed; moved out of the queue for a person; due at once as before; due after a time."""
+    """The end of a job: removed; moved out of the queue for a person; due at once as before; due after a time."""
 
     FINISH = "finish"
     PARK = "park"

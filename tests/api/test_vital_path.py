@@ -95,7 +95,7 @@ def traced() -> Iterator[Trace]:
 
 @pytest.fixture(autouse=True)
 def quiet_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What looks at the clock every second beside the requests is on no path."""
+    """The look at the clock, every second beside the requests, is on no path."""
     monkeypatch.setattr("api.application.CHECK_S", 3600.0)
 
 

@@ -62,7 +62,7 @@ class Firefox:
         await self.call("WebDriver:Navigate", url=url)
 
     async def run(self, script: str, *arguments: object) -> object:
-        """What the script returns; a page's policy does not hold for it."""
+        """The result of the script; a page's policy does not hold for it."""
         return (await self.call("WebDriver:ExecuteScript", script=script, args=arguments))["value"]
 
     async def run_inside(self, script: str, *arguments: object) -> object:

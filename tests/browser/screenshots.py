@@ -38,7 +38,7 @@ img { display: block; border-radius: 14px; }
 
 
 class Look(NamedTuple):
-    """How a buyer's browser looks at the pages."""
+    """The screen, language and colours of a buyer's browser."""
 
     screen: ViewportSize = SCREEN
     locale: str = "en-GB"

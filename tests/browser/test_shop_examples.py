@@ -42,7 +42,7 @@ def test_the_readme_explains_every_variable_that_the_shops_read() -> None:
 
 
 def environment(stack: Stack, url: str, directory: Path) -> dict[str, str]:
-    """What the READMEs of both shops name."""
+    """The variables that the READMEs of both shops name."""
     return {
         "PATH": "",
         "PYTHONPATH": "clients/python",

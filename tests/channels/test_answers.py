@@ -16,7 +16,7 @@ from tests.channels.reports import AMOUNT, Form, PaymentReport
 from tests.channels.wire import WireRequest, WireResponse, http_bytes
 
 NO_EVIDENCE = (OutcomeUnknown, ChannelRefused)
-"""What a query may end in that has learnt nothing: a refusal to answer says nothing about money either."""
+"""The ends of a query that has learnt nothing: a refusal to answer says nothing about money either."""
 
 Altered = Callable[[Env, WireRequest], WireResponse | bytes]
 

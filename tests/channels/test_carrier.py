@@ -53,7 +53,7 @@ async def test_a_connection_is_used_again(response: bytes) -> None:
     ],
 )
 async def test_a_connection_that_ends_or_says_too_much_is_used_once(response: bytes) -> None:
-    """What comes after a response is not taken for the next one."""
+    """Bytes that come after a response are not taken for the next one."""
     async with serving(always(response)) as channel:
         assert await bodies(channel.url) == [b"ok"] * ROUNDS
     assert channel.connections == ROUNDS

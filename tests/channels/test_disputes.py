@@ -1,4 +1,4 @@
-"""What each channel's words about a dispute mean here: kind and state, and whose money it is."""
+"""The meaning of each channel's words about a dispute: kind and state, and whose money it is."""
 
 from datetime import UTC, datetime
 from typing import Any

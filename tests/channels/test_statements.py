@@ -19,7 +19,7 @@ from tests.channels.reports import AMOUNT, NUMBER, REFUND_NO
 
 ROWS = 10_000
 BYTES_MAX = 1 << 20
-"""What reading may take at its most: a few buffers. A list of so many rows would take some four times as much."""
+"""The most that reading may take: a few buffers. A list of so many rows would take some four times as much."""
 
 MORE_BYTES_MAX = 64 << 10
 """By how much a statement that is five times as long may take more."""

@@ -1,4 +1,4 @@
-"""What people do by commands, and the two roles of Postgres of which one cannot change what was written."""
+"""Acts of people by commands, and the two roles of Postgres of which one cannot change what was written."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -89,7 +89,7 @@ class Both:
         self._is_async = is_async
 
     def call(self, far: Far, name: str, *arguments: Any, retries: Retries | None = None, **named: Any) -> Any:  # noqa: ANN401 - of any method
-        """What the method returned; a list if it iterates."""
+        """The result of the method; a list if it iterates."""
         options: dict[str, Any] = {"retries": retries, "clock": lambda: far.now, "chance": lambda: 1.0}
         if not self._is_async:
             http = httpx.Client(transport=httpx.MockTransport(far))

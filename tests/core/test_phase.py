@@ -1,4 +1,4 @@
-"""What a page shows of an order: never that it waits for somebody who may have paid."""
+"""The phase of an order on its page: never that it waits for somebody who may have paid."""
 
 from datetime import timedelta
 

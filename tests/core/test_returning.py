@@ -1,4 +1,4 @@
-"""What a return from the channel lets the page say, and what ends that."""
+"""The page after a return from the channel, and what ends that."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the demo says about rows that are still open, and that it is not content with them."""
+"""Rows that are still open, as the demo names them, and that it is not content with them."""
 
 from msgspec.structs import replace
 

@@ -1,4 +1,4 @@
-"""What a merchant's host does to one delivery must not reach the next one, nor another host's."""
+"""Faults of a merchant's host in one delivery: they do not reach the next one, nor another host's."""
 
 import asyncio
 import ssl

@@ -138,7 +138,7 @@ def test_no_secret_is_in_the_files() -> None:
 
 
 def copy_context(place: Path) -> Path:
-    """What `COPY . .` copies: .dockerignore here is a list of what is taken, and of what is left out of that."""
+    """Copy as `COPY . .` does: .dockerignore here is a list of what is taken, and of what is left out of that."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     taken = [line.removeprefix("!") for line in lines if line.startswith("!")]

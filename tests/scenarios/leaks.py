@@ -52,7 +52,7 @@ def secrets(stack: Stack) -> list[str]:
 
 
 async def order_texts(db: Database, order_nos: Sequence[str]) -> list[bytes]:
-    """What the merchant sent with the orders, and the tokens of their pages."""
+    """Everything that the merchant sent with the orders, and the tokens of their pages."""
     rows = await db.fetch(_TEXTS, order_nos)
     return [text.encode() for row in rows for text in row.values() if text]
 

@@ -81,7 +81,7 @@ exceed the limit within this time as well.
 """
 
 POSTPONED_S = 3600.0
-"""How far `put_off` postpones a query."""
+"""Time by which `put_off` postpones a query."""
 
 _LEFT = """
 WITH ours AS (SELECT * FROM unnest($1::text[]) AS order_no)

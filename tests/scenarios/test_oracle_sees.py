@@ -1,4 +1,4 @@
-"""What the oracle must see in a running system: each break is made in Postgres, judged, and rolled back."""
+"""Breaks that the oracle must see in a running system: each break is made in Postgres, judged, and rolled back."""
 
 from __future__ import annotations
 

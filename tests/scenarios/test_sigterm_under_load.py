@@ -11,7 +11,7 @@ from tests.servers import Process, eventually
 
 GRACE_S = 6.0
 BUSY_S = 30.0
-"""What a busy machine may need beside the grace."""
+"""Time that a busy machine may need beside the grace."""
 
 
 async def test_both_workers_restarted_under_load_lose_nothing(scenario: Scenario) -> None:

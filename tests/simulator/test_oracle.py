@@ -554,7 +554,7 @@ LATE_ORDER = order(status="closed", paid_by=None)
 
 
 def sentences(books: dict[str, Any], placed: tuple[str, ...] = (), **changed: Any) -> list[tuple[Invariant, str]]:
-    """What the oracle says to a payment that is under way, tampered with here or there."""
+    """The violations that the oracle finds in a payment that is under way, tampered with here or there."""
     ledger = replace(GOOD_LEDGER, **(UNDER_WAY["ledger"] | changed))
     found = check(
         ledger,

@@ -41,7 +41,7 @@ def encode(value: object) -> bytes:
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - JSON
-    """What `json` writes. A time without a zone is refused: it would mean another instant elsewhere."""
+    """The value that `json` writes. A time without a zone is refused: it would mean another instant elsewhere."""
     match value:
         case datetime():
             if value.tzinfo is None:

@@ -1,4 +1,4 @@
-"""What both clients share: the requests that they send, and what httpx may raise, in the terms of this package."""
+"""Requests as both clients send them, and what httpx may raise, in the terms of this package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 
 _API_KEY = re.compile(r"[!-~]+", re.ASCII)
-"""What a header takes: httpx repeats one that it refuses in the text of its error."""
+"""Characters that a header takes: httpx repeats one that it refuses in the text of its error."""
 
 
 class Service:

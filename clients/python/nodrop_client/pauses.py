@@ -14,7 +14,7 @@ from nodrop_client.models import Order
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retries:
-    """How long a call is tried. Pauses double from `first_pause_s` to `pause_max_s`: about 0.5, 1, 2, 4, 8, 8 … s, each
+    """Tries of a call. Pauses double from `first_pause_s` to `pause_max_s`: about 0.5, 1, 2, 4, 8, 8 … s, each
     shortened by chance to between a half and the whole of it, and never shorter than `Retry-After`.
 
     `total_s` ends them: no pause that reaches beyond it is begun. 0: a call is sent once.

@@ -15,7 +15,7 @@ from core.errors import ConflictsExhausted
 from storage.postgres.database import Database, document, storable
 
 EDGES_KEEP_DAYS = 14
-"""How long the rows near midnight stay for the days beside them: twice as far back as the daily job catches up."""
+"""Rows near midnight stay so long for the days beside them: twice as far back as the daily job catches up."""
 
 DIFFERENCES_KEEP_DAYS = 90
 

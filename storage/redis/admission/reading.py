@@ -1,4 +1,4 @@
-"""What Redis knows of accounts: generations and open breakers. Raises RedisUnavailable as its callers map it."""
+"""The state of accounts in Redis: generations and open breakers. Raises RedisUnavailable as its callers map it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an API key may do: its scopes, its end, its limit, and what is written about it."""
+"""The rights of an API key: its scopes, its end, its limit, and what is written about it."""
 
 import pytest
 

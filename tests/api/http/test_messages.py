@@ -189,7 +189,7 @@ async def test_twenty_five_megabytes_of_trailers_leave_the_memory_as_it_was(
 async def test_a_refusal_is_not_mixed_with_a_stream(
     process: Process, settings: Settings, http: httpx.AsyncClient
 ) -> None:
-    """What a reader sends after its request ends the stream, and does not show in it."""
+    """Anything that a reader sends after its request ends the stream, and does not show in it."""
     order = (await http.post("/v1/orders", json=terms())).json()
     wire = await Wire.open(settings)
     await wire.send(f"GET /o/{token_of(order)}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -98,7 +98,7 @@ async def test_beyond_its_room_it_says_503_at_once_and_health_is_still_readable(
 
 
 async def test_a_process_that_is_late_says_503_at_once_and_takes_callbacks_for_longer(client: Client) -> None:
-    """What it began would end in a time-out, and its reminders would be late."""
+    """Work that it began would end in a time-out, and its reminders would be late."""
     lag = client.app._lag
     for seconds, statuses in ((0.5, (200, 401)), (1.5, (503, 401)), (3.5, (503, 503))):
         lag.seconds = seconds

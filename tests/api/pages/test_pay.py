@@ -372,7 +372,7 @@ async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
 async def test_no_address_brings_the_link_back_onto_a_page_that_waits(
     client: Client, buyer: Client, account: str, fault: str
 ) -> None:
-    """Whoever paid by it would read *waiting* in every other tab, and after a reload."""
+    """A buyer who paid by it would read *waiting* in every other tab, and after a reload."""
     order = await place(client, account=account)
     await buyer.get(f"/o/{token_of(order)}/return")
     page = await buyer.get(f"/o/{token_of(order)}?error={fault}")

@@ -1,4 +1,4 @@
-"""What the page draws of a channel's texts: never markup, never a script, never a link that nobody could use."""
+"""Texts of a channel as the page draws them: never markup, never a script, never a link that nobody could use."""
 
 import re
 from datetime import timedelta

@@ -556,7 +556,7 @@ async def query_payment(reconciliation: ReconciliationHarness, state: OrderState
 async def test_a_statement_that_counts_a_row_it_lacks_fails_after_all_rows_were_worked_on(
     reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is paid here and missing in it opens no case: the missing row may be that payment's. A whole one ends it."""
+    """A payment paid here and missing in it opens no case: the missing row may be its own. A whole one ends it."""
     lost, recorded = await reconciliation.order_paid_at_channel(), await reconciliation.paid_order()
     reconciliation.harness.simulation.faults.force(
         recorded.payments[0].out_trade_no, AtFault(callback="event_never_generated")

@@ -1,4 +1,4 @@
-"""What is over and old is deleted in batches; what is open stays, however old it is."""
+"""Rows that are over and old are deleted in batches; open ones stay, however old it is."""
 
 import pytest
 

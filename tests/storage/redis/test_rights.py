@@ -94,7 +94,7 @@ def query(number: int) -> Job:
 
 
 async def serve(redis: ArqRedis, server: Server) -> None:
-    """What a web process does with Redis."""
+    """Do with Redis everything that a web process does."""
     await use_everywhere(redis, server)
     queue, parked, changes = DelayQueue(redis), ParkedCallbacks(redis, SEALER), Changes(redis)
     await queue.depth(Lane.QUERIES)
@@ -109,7 +109,7 @@ async def serve(redis: ArqRedis, server: Server) -> None:
 
 
 async def work(redis: ArqRedis, server: Server) -> None:
-    """What a worker does with Redis."""
+    """Do with Redis everything that a worker does."""
     await use_everywhere(redis, server)
     queue, parked = DelayQueue(redis), ParkedCallbacks(redis, SEALER)
     epoch = await queue.epoch()

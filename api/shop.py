@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from api.http.response import IMMUTABLE, NO_STORE, Response
+from api.http import hashed
+from api.http.response import Response
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.shop import text_color
@@ -26,36 +26,28 @@ _TYPES = {
     "webp": "image/webp",
     "svg": "image/svg+xml",
 }
-_NAME = re.compile(r"(shop|logo)\.([0-9a-f]{12})\.([a-z]{3,4})", re.ASCII)
 _SVG = re.compile(rb"\s*+(?:\xef\xbb\xbf)?(?:<\?xml.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*>|\s)*+<svg[\s>]", re.DOTALL)
 _SANDBOX = ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
-    """The look of the shop; empty: not set. `files` has the contents by plain name, like `logo.png`."""
+    """The look of the shop; empty: not set. `files` has what is served by plain name, like `logo.png`."""
 
     name: str = ""
     contact: str = ""
-    files: Mapping[str, bytes] = {}
+    files: Mapping[str, Response] = {}
 
     def url(self, stem: str) -> str:
         """`logo` → `/o/static/logo.0123456789ab.png`; empty when the shop has no such file."""
         name = next((name for name in self.files if name.startswith(f"{stem}.")), "")
-        if not name:
-            return ""
-        return f"/o/static/{stem}.{_digest(self.files[name])}.{name.rpartition('.')[2]}"
+        return hashed.url(name, self.files[name].body) if name else ""
 
     def urls(self) -> list[str]:
         return [url for stem in ("shop", "logo") if (url := self.url(stem))]
 
-    def find(self, name: str) -> Response | None:
-        """The file of a hashed name, or None. A page of an older process gets the current file, uncached."""
-        match = _NAME.fullmatch(name)
-        content = self.files.get(f"{match[1]}.{match[3]}") if match else None
-        if match is None or content is None:
-            return None
-        caching = IMMUTABLE if match[2] == _digest(content) else NO_STORE
-        return Response(body=content, content_type=_TYPES[match[3]], headers=(caching, _SANDBOX))
+    def find(self, hashed_name: str) -> Response | None:
+        """The file of a hashed name, or None."""
+        return hashed.find(hashed_name, self.files)
 
 
 NO_SHOP = Shop()
@@ -67,13 +59,18 @@ def open_shop(settings: Settings) -> Shop:
     Raises:
         ConfigurationError: the logo cannot be read, is too large, or is no picture that browsers show.
     """
-    files = {}
+    contents = {}
     if settings.shop_color:
-        files["shop.css"] = _style(settings.shop_color)
+        contents["shop.css"] = _style(settings.shop_color)
     if settings.shop_logo:
-        content = _read_logo(Path(settings.shop_logo))
-        files[f"logo.{_ending(content)}"] = content
+        logo = _read_logo(Path(settings.shop_logo))
+        contents[f"logo.{_ending(logo)}"] = logo
+    files = {name: _file(name, content) for name, content in contents.items()}
     return Shop(name=settings.shop_name, contact=settings.shop_contact, files=files)
+
+
+def _file(name: str, content: bytes) -> Response:
+    return Response(body=content, content_type=_TYPES[name.rpartition(".")[2]], headers=(_SANDBOX,))
 
 
 def _style(color: str) -> bytes:
@@ -102,7 +99,3 @@ def _ending(content: bytes) -> str:
     if _SVG.match(content[:4096]):
         return "svg"
     raise ConfigurationError("SHOP_LOGO: set it to a file that is a PNG, JPEG, WebP or SVG picture")
-
-
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()[:12]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 
+from api.http import hashed
 from api.http.packing import packed
-from api.http.response import IMMUTABLE, NO_STORE, Response
+from api.http.response import Response
 from api.pages.texts import TEXTS
 from api.sdk import files as sdk
 
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 _OF_ORDERS = ("order.js", "live.js", "order.css", "icon.svg")
-_NAME = re.compile(r"([a-z]+)\.([0-9a-f]{12})\.(css|js|svg)", re.ASCII)
 
 
 def _load() -> dict[str, bytes]:
@@ -33,10 +30,6 @@ def _load() -> dict[str, bytes]:
     }
 
 
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()[:12]
-
-
 _CONTENT = _load()
 _FILES = {
     name: packed(Response(body=content, content_type=_TYPES[name.rpartition(".")[2]]))
@@ -46,22 +39,12 @@ _FILES = {
 
 def url(name: str) -> str:
     """`order.js` → `/o/static/order.0123456789ab.js`."""
-    stem, _, ending = name.rpartition(".")
-    return f"/o/static/{stem}.{_digest(_CONTENT[name])}.{ending}"
+    return hashed.url(name, _CONTENT[name])
 
 
-def find(name: str) -> Response | None:
-    """The file of a hashed name, or None.
-
-    During a deploy a page of one release asks a process of another: it gets the current file, uncached.
-    """
-    match = _NAME.fullmatch(name)
-    content = _CONTENT.get(f"{match[1]}.{match[3]}") if match else None
-    if match is None or content is None:
-        return None
-    caching = IMMUTABLE if match[2] == _digest(content) else NO_STORE
-    file = _FILES[f"{match[1]}.{match[3]}"]
-    return replace(file, headers=(caching, *file.headers))
+def find(hashed_name: str) -> Response | None:
+    """The file of a hashed name, or None."""
+    return hashed.find(hashed_name, _FILES)
 
 
 def service_worker(shell: bytes, more: list[str]) -> bytes:
@@ -70,5 +53,5 @@ def service_worker(shell: bytes, more: list[str]) -> bytes:
     """
     kept = [*(url(name) for name in sorted(_OF_ORDERS)), sdk.URL, *more]
     script = (_FOLDER / "sw.js").read_bytes()
-    version = _digest(shell + script + "".join(kept).encode())
+    version = hashed.digest(shell + script + "".join(kept).encode())
     return script.replace(b"__ASSETS__", msgspec.json.encode(kept)).replace(b"__VERSION__", f'"{version}"'.encode())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 import structlog
 
@@ -19,6 +20,7 @@ from api.http.event_stream import OpenStreams
 from api.http.packing import packed
 from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.http.response import Response, html_response
+from api.http.route import Route
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.pages.reference import reference
 from api.refreshes import Refreshes
@@ -51,30 +53,10 @@ async def open_application(
     end the refreshes under way may finish.
     """
     table = routes.table(resources.settings.callback_body_bytes_max)
-    document = openapi.document(table, routes.PARAMETERS)
-    context = Context(
-        resources=resources,
-        limits=RefreshLimits(),
-        starts=StartLimits(),
-        guesses=Guesses(),
-        streams=streams or OpenStreams(),
-        refreshes=Refreshes(resources),
-        draining=draining,
-        stores=SingleFlight(),
-        openapi=packed(Response(body=document)),
-        reference=packed(html_response(reference(document))),
-        shop=open_shop(resources.settings),
-    )
+    context = _context(resources, draining, table, streams or OpenStreams())
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
     lag.watch()
-    # Without it callbacks could not be verified any more once their channel has changed its keys.
-    keep_current = run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
-    keep_clock = run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
-    last_uses = run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
-    # A lease of a killed process would keep the workers from its payment.
-    beats = Beats(f"web-{token_hex(8)}")
-    beat = run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())
-    beside = [asyncio.create_task(each) for each in (_listen(resources), keep_current, keep_clock, last_uses, beat)]
+    beside = [asyncio.create_task(each) for each in _beside(resources, keys)]
     try:
         yield App(
             table,
@@ -95,6 +77,37 @@ async def open_application(
         lag.end()
         for task in beside:
             await _end(task)
+
+
+def _context(
+    resources: Resources, draining: asyncio.Event, table: tuple[Route[Context], ...], streams: OpenStreams
+) -> Context:
+    document = openapi.document(table, routes.PARAMETERS)
+    return Context(
+        resources=resources,
+        limits=RefreshLimits(),
+        starts=StartLimits(),
+        guesses=Guesses(),
+        streams=streams,
+        refreshes=Refreshes(resources),
+        draining=draining,
+        stores=SingleFlight(),
+        openapi=packed(Response(body=document)),
+        reference=packed(html_response(reference(document))),
+        shop=open_shop(resources.settings),
+    )
+
+
+def _beside(resources: Resources, keys: ApiKeys) -> Iterator[Coroutine[Any, Any, None]]:
+    """Tasks beside the requests, each until it is cancelled."""
+    yield _listen(resources)
+    # Without it callbacks could not be verified any more once their channel has changed its keys.
+    yield run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
+    yield run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
+    yield run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
+    # A lease of a killed process would keep the workers from its payment.
+    beats = Beats(f"web-{token_hex(8)}")
+    yield run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())
 
 
 async def _end(task: asyncio.Task[None]) -> None:

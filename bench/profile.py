@@ -1,4 +1,4 @@
-"""Where time goes: functions of api and worker by CPU, statements of Postgres and commands of Redis by time.
+"""Time that a run spends: functions of api and worker by CPU, statements of Postgres and commands of Redis by time.
 
 Written for people, into a file for each benchmark. The profiled run is one of its own; its figures are not the
 report's.

@@ -239,7 +239,7 @@ class _Response:
             self.end.set_result(None)
 
     def _break(self, error: BaseException | None) -> None:
-        """`error` None: it says more than was asked for."""
+        """End it. `error` None: more came than the response."""
         self._is_broken, self.is_reusable, self._ends_with_connection = True, False, False
         self.cut(error if isinstance(error, Exception) else None)
 
@@ -253,7 +253,7 @@ _TARGET_SAFE = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}"
 
 
 class Origin(NamedTuple):
-    """Where requests go. `is_here`: to this machine, never through the proxy."""
+    """The server of requests. `is_here`: it is on this machine, never through the proxy."""
 
     host: str
     port: int

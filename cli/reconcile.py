@@ -279,6 +279,6 @@ def _print(run: Reconciliation, differences: Sequence[Difference], *, as_json: b
 
 
 def _of(run: Reconciliation) -> str:
-    """Which statement it is of, and whether it was a dry run."""
+    """The statement that it is of, and whether it was a dry run."""
     of = f"file {(run.sha256 or '')[:12]}" if run.day is None else run.day.isoformat()
     return f"{of} (dry run)" if run.dry_run else of

@@ -97,7 +97,7 @@ _Status = TypeVar("_Status", OrderStatus, PaymentStatus, RefundStatus)
 
 
 class RefundReason(StrEnum):
-    """Why money goes back: it came after close, it came twice, or an operator decided so under the policy `flag`."""
+    """Reason of a refund: money came after close, it came twice, or an operator decided so under the policy `flag`."""
 
     LATE = "late"
     DOUBLE = "double"

@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class NoLease(StrEnum):
-    """Why a payment could not be leased: nothing is pending for it any more, or another process kept the lease."""
+    """Reason why a payment was not leased: nothing is pending for it any more, or another process kept the lease."""
 
     ROW_GONE = "row_gone"
     BUSY = "busy"

@@ -1,4 +1,4 @@
-"""Where a notification may be sent: addresses are judged after resolution, and the judged one is connected to.
+"""Addresses to which notifications may be sent: they are judged after resolution, and the judged one is connected to.
 
 A `notify_url` comes from outside, so it must not reach what only this machine can reach. The text of a host is never
 judged: the resolver also takes 127.1, 2130706433 and 0x7f.1. Loopback and private networks are open only as far as

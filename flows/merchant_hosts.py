@@ -1,4 +1,4 @@
-"""Which of the merchant's hosts may be sent a notification now: a limit of deliveries at a time, and a breaker by host.
+"""Hosts of the merchant that may be sent a notification now: a limit of deliveries at a time, and a breaker by host.
 
 A host that hangs would hold a slot of the lane for a whole time-out with each of its notifications. After a few that
 hung it is parked as a whole: its notifications wait, without using an attempt, and one at a time probes whether the

@@ -36,7 +36,7 @@ NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 
 
 class Origin(NamedTuple):
-    """Where a connection leads. `name` is what its certificate is for; None: there is no TLS."""
+    """The far end of a connection. `name` is the one of its certificate; None: there is no TLS."""
 
     address: str
     port: int

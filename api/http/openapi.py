@@ -176,7 +176,7 @@ def _response(status: int, content: type[msgspec.Struct] | Media) -> Object:
         return {"description": "See Location.", "headers": {"Location": {"schema": {"type": "string"}}}}
     if status == HTTPStatus.NOT_MODIFIED:
         return {"description": "It is as `If-None-Match` has it.", "headers": {"ETag": {"schema": {"type": "string"}}}}
-    return {"description": "As asked for.", "content": {content.content_type.split(";")[0]: {"schema": {}}}}
+    return {"description": "As requested.", "content": {content.content_type.split(";")[0]: {"schema": {}}}}
 
 
 def _problem(status: int, descriptions: list[str]) -> Object:

@@ -110,7 +110,7 @@ async def start(context: Context, request: Request, state: OrderState) -> str:
 
 
 async def _start(context: Context, request: Request, state: OrderState, way: Way) -> str:
-    """Why nothing was started, or an empty text."""
+    """Start it; return the reason why nothing was started, or an empty text."""
     payer = Payer(openid=paying.openid_of(state), client_ip=request.client_ip)
     method = paying.requested_method(state, way)
     payment = PaymentRequest(account=way.account, method=method, payer=payer, urgency=Urgency.REFRESH)

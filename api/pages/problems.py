@@ -18,7 +18,7 @@ from core.errors import NotFound
 
 
 class Advice(NamedTuple):
-    """When a problem comes, what its receiver does, and the `detail` of the example. Empty: it has none."""
+    """Meaning of a problem, action of its receiver, and the `detail` of the example. Empty: it has none."""
 
     meaning: str
     action: str

@@ -52,11 +52,11 @@ WatchedNumber = Annotated[
 AccountName = Annotated[
     str, Meta(pattern=f"^{ACCOUNT_NAME.pattern}$", description="Our name of a channel account.", examples=["main"])
 ]
-Method = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.\-]{0,40}$", description="What the channel calls its way to pay.")]
+Method = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.\-]{0,40}$", description="The channel's name of a way to pay.")]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units: 8888 is 88.88 CNY.", examples=[8888])]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.", examples=["CNY"])]
 Subject = Annotated[
-    str, Meta(min_length=1, max_length=127, description="What the buyer reads; plain text.", examples=["A pot of tea"])
+    str, Meta(min_length=1, max_length=127, description="Text for the buyer; plain.", examples=["A pot of tea"])
 ]
 MetadataKey = Annotated[str, Meta(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, Meta(max_length=500)]
@@ -134,7 +134,7 @@ class OrderInput(_Input, frozen=True, kw_only=True):
 
 
 class OrdersQuery(_Input, frozen=True, kw_only=True):
-    """Which orders to list, newest first."""
+    """Choice of orders to list, newest first."""
 
     status: OrderStatus | None = None
     account: AccountName | None = None
@@ -145,7 +145,7 @@ class OrdersQuery(_Input, frozen=True, kw_only=True):
 
 
 class CasesQuery(_Input, frozen=True, kw_only=True):
-    """Which cases to list, newest first. `open` is true by default: those are the ones to look at."""
+    """Choice of cases to list, newest first. `open` is true by default: those are the ones to look at."""
 
     open: bool = True
     reason: CaseReason | None = None

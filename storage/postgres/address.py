@@ -11,7 +11,7 @@ from storage.tls import TlsMode, tls_mode
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Postgres is. `tls` is settled; connection parameters that poolers and drivers add to URLs are dropped."""
+    """Address of Postgres. `tls` is settled; connection parameters that poolers and drivers add to URLs are dropped."""
 
     host: str
     port: int

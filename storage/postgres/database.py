@@ -183,7 +183,7 @@ class Database:
         await self._run("executemany", sql, rows)
 
     async def find_fault(self) -> str | None:
-        """Why Postgres takes no writes now, in a word; None: it takes them.
+        """The reason why Postgres takes no writes now, in a word; None: it takes them.
 
         `refused`: `DatabaseRefused`; `no_answer`: in time; `read_only`: it is asked on new connections from now on;
         `unreachable`: anything else.

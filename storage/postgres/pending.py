@@ -44,7 +44,7 @@ class PendingRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class LastQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """When the last completed query of a payment began (None: there was none), and the database's clock `now`."""
+    """Begin of the last completed query of a payment (None: there was none), and the database's clock `now`."""
 
     now: datetime
     began_at: datetime | None

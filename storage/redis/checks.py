@@ -48,7 +48,7 @@ async def check_redis(redis: Redis) -> None:
 
 
 async def find_redis_fault(redis: Redis) -> str | None:
-    """Why Redis does not work now, in a word: `refused` (user, password or TLS), `no_answer` in time, `unreachable`.
+    """The fault of Redis now, in a word: `refused` (user, password or TLS), `no_answer` in time, `unreachable`.
     None: it works.
     """
     try:

@@ -59,7 +59,7 @@ function amountOf(state) {
   return state.amount_shown || state.amount_text;
 }
 
-// The server may have rendered a doubt that the state does not tell: within that version the page begins no wait.
+// The server may have rendered a doubt that the state does not have: within that version the page begins no wait.
 function withDoubt(state) {
   const isHeld = state.phase === "waiting" && state.version === first.version;
   return isHeld ? { ...state, phase: first.phase } : state;

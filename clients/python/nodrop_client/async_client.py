@@ -94,7 +94,7 @@ class AsyncClient:
         return await self._send(calls.start_payment(order_no, payment))
 
     async def refresh(self, order_no: str) -> Order:
-        """Have the channels asked about the order now."""
+        """Query the channels about the order now."""
         return await self._send(calls.refresh(order_no))
 
     async def close_order(self, order_no: str) -> Order:

@@ -99,7 +99,7 @@ class Client:
         return self._send(calls.start_payment(order_no, payment))
 
     def refresh(self, order_no: str) -> Order:
-        """Have the channels asked about the order now."""
+        """Query the channels about the order now."""
         return self._send(calls.refresh(order_no))
 
     def close_order(self, order_no: str) -> Order:

@@ -112,7 +112,7 @@ class NewOrder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrdersQuery:
-    """Which orders to list. `limit` is the size of a page."""
+    """Choice of orders to list. `limit` is the size of a page."""
 
     status: str | None = None
     account: str | None = None
@@ -124,7 +124,7 @@ class OrdersQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CasesQuery:
-    """Which cases to list. `limit` is the size of a page."""
+    """Choice of cases to list. `limit` is the size of a page."""
 
     open: bool = True
     reason: str | None = None

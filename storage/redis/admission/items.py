@@ -34,7 +34,7 @@ class Report(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a call is not admitted, and the seconds to wait before the next try."""
+    """Reason why a call is not admitted, and the seconds to wait before the next try."""
 
     reason: str
     wait_s: float

@@ -105,7 +105,7 @@ def authorities_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where Chromium is, for tests marked `browser`."""
+    """Path of Chromium, for tests marked `browser`."""
     found = find_chromium()
     assert found is not None, "only tests marked `browser` may ask for it"
     return found
@@ -113,7 +113,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def servers_home() -> Iterator[Path]:
-    """Where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root."""
+    """Folder where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root."""
     with temporary_directory() as home:
         yield home
 

@@ -1,4 +1,4 @@
-"""When a call is sent again, and when it is not."""
+"""Calls that are sent again, and those that are not."""
 
 import httpx
 import pytest

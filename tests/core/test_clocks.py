@@ -1,4 +1,4 @@
-"""Which clock is believed: this process's, Postgres's, or the channels'."""
+"""The clock that is believed: this process's, Postgres's, or the channels'."""
 
 import pytest
 

@@ -34,7 +34,7 @@ from tests.core.states import (
 
 DAY = timedelta(days=1)
 END = EXPIRES_AT + MARGIN
-"""When the last report of money for the payment is due."""
+"""Time at which the last report of money for the payment is due."""
 
 CLOSED = a_payment(status=PaymentStatus.CLOSED, close_attempted_at=NOW)
 ROW = a_row(ALIPAY, attempt=1)

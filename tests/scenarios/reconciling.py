@@ -31,7 +31,7 @@ NO_CALLBACKS = {"event_never_generated": 1.0, "callbacks_blocked": True}
 NO_QUERIES = {"affected": ["query", "undelivered"], "html_error": 1.0}
 
 CAPTURES = [channel.name for channel in CHANNELS if channel.needs_capture]
-"""Where the buyer only agrees. The money is taken there by the shop's own page, as PayPal's button can, not by us."""
+"""Channels at which the buyer only agrees. The money is taken by the shop's own page, as by PayPal's button."""
 
 BIG = "big"
 

@@ -19,7 +19,7 @@ SESSIONS = 2
 
 
 def find_pgbouncer() -> str | None:
-    """Where it is; Debian keeps it where only root looks."""
+    """Its path; Debian keeps it where only root looks."""
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 

@@ -1,4 +1,4 @@
-"""Where Postgres is, what its faults are to us, and TLS against a server that has it."""
+"""Address of Postgres, its faults as we name them, and TLS against a server that has it."""
 
 import asyncio
 import os

@@ -130,7 +130,7 @@ async def admitted() -> AsyncIterator[None]:
 
 
 class Exchanges(Protocol):
-    """As `channels.http_connection.Carrier` does, one request and its whole response; another one in tests."""
+    """As `channels.carrier.Carrier` does, one request and its whole response; another one in tests."""
 
     async def exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, take: Take

@@ -11,7 +11,7 @@ from channels.http_connection import Take
 
 
 class HttpxCarrier:
-    """In the place of `channels.http_connection.Carrier`. The request has what would be sent."""
+    """In the place of `channels.carrier.Carrier`. The request has what would be sent."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from channels import http_connection
+from channels import carrier
 from channels.egress_proxy import EgressProxy
 from channels.http_connection import Connection
 from channels.transport import Transport
@@ -75,7 +75,7 @@ async def test_a_connection_that_the_channel_has_ended_is_not_used_again() -> No
 
 
 async def test_a_connection_that_waited_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "KEPT_S", 0.0)
+    monkeypatch.setattr(carrier, "KEPT_S", 0.0)
     async with serving(always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as channel:
         assert await bodies(channel.url) == [b"ok"] * ROUNDS
     assert channel.connections == ROUNDS

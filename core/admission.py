@@ -46,7 +46,6 @@ class CallKind(StrEnum):
     """Keys, certificates and tokens outside of another call, and the verification of a callback by its channel."""
 
 
-WITH_SHARES = (Urgency.FRESH, Urgency.SCHEDULED)
 OF_JOBS = (Urgency.SCHEDULED, Urgency.BACKGROUND)
 """Nobody waits for these: a call that is not admitted is due again later."""
 

@@ -10,9 +10,6 @@ import re
 from core.errors import ConfigurationError
 
 NAME_MAX = 60
-CONTRAST_MIN = 4.5
-"""The least contrast of a text of normal size with what is behind it (WCAG 2.2, AA)."""
-
 BLACK, WHITE = "#000000", "#ffffff"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}", re.ASCII)
@@ -49,7 +46,9 @@ def contrast(one: str, other: str) -> float:
 
 
 def text_color(color: str) -> str:
-    """Black or white, whichever is easier to read on this colour: one of them has a contrast of at least 4.58."""
+    """Black or white, whichever is easier to read on this colour. One of them has a contrast of at least 4.58; a text of
+    normal size needs 4.5 (WCAG 2.2, AA).
+    """
     return max(WHITE, BLACK, key=lambda text: contrast(color, text))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.admission import WITH_SHARES, Urgency, is_within_rate, kept_share
+from core.admission import Urgency, is_within_rate, kept_share
 
 rates = st.integers(1, 200)
 
@@ -26,7 +26,7 @@ def test_admitted_calls_in_a_second_never_exceed_the_rate(rate: int, requests: l
     assert sum(admitted_calls(rate, requests).values()) <= rate
 
 
-@given(rates, st.lists(st.sampled_from(Urgency), max_size=300), st.sampled_from(WITH_SHARES))
+@given(rates, st.lists(st.sampled_from(Urgency), max_size=300), st.sampled_from((Urgency.FRESH, Urgency.SCHEDULED)))
 def test_a_kept_share_is_not_used_by_others(rate: int, requests: list[Urgency], urgency: Urgency) -> None:
     """A call within its own share is admitted, also when the others use all the rest. Strangers use the fresh share."""
     calls = admitted_calls(rate, requests)

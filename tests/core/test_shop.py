@@ -3,7 +3,10 @@ import random
 import pytest
 
 from core.errors import ConfigurationError
-from core.shop import CONTRAST_MIN, check_look, contrast, text_color
+from core.shop import check_look, contrast, text_color
+
+CONTRAST_MIN = 4.5
+"""The least contrast of a text of normal size with the colour behind it (WCAG 2.2, AA)."""
 
 
 @pytest.mark.parametrize(

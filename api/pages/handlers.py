@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from math import ceil
-from urllib.parse import quote, urlsplit
 
 import msgspec
 import structlog
@@ -18,17 +17,17 @@ import structlog
 from api.context import Context
 from api.http.event_stream import HEARTBEAT, HEARTBEAT_S, event, reconnect_hint
 from api.http.request import Request
-from api.http.response import HTML, EventStream, Response, json_response, see_other
+from api.http.response import HTML, EventStream, Response, json_response
 from api.pages import assets
 from api.pages import html as page_html
 from api.pages import pay as page_pay
+from api.pages.requests import check_origin, find_order, language_of, look_up, to_page
 from api.pages.status import PageStatus, view_status
-from api.pages.texts import DEFAULT, LANGUAGES, choose
+from api.pages.texts import DEFAULT
 from api.shop import Shop
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, TooManyRequests
 from core.order import OrderState, public_status
 from flows.refresh import note_return
-from storage.postgres.orders import find_state_by_page_token
 
 RETURN_WAIT_S = 2.5
 """A buyer who comes back from the channel sees the page within three seconds, with the result if it came by then."""
@@ -47,10 +46,8 @@ PAGE_HEADERS = (
 )
 _PRIVATE = (("referrer-policy", "no-referrer"),)
 
-_TOKEN = re.compile(r"[0-9A-Za-z_\-]{16,64}", re.ASCII)
 _EVENT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _LAST_EVENT_ID = re.compile(r"(?:^|&)last_event_id=([0-9]{1,18})(?:&|$)", re.ASCII)
-_LANG = re.compile(r"(?:^|&)lang=([a-z]{2,3})(?:&|$)", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -60,9 +57,9 @@ log = structlog.get_logger()
 
 async def show(context: Context, request: Request) -> Response:
     """The page. When the state is not read it says *processing* and polls, as in a browser that is offline."""
-    lang, requested = _language(request)
+    lang, requested = language_of(request)
     try:
-        state = await _find(context, request)
+        state = await find_order(context, request)
     except NotFound:
         return _html(page_html.missing(context.shop, lang, requested), 404)
     except (DatabaseUnavailable, TooManyRequests) as error:
@@ -83,38 +80,38 @@ async def come_from_channel(context: Context, request: Request) -> Response:
     """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence."""
     query = "error=unclear"  # until it is noted: whoever has paid must not read that nobody has
     try:
-        state = await _find(context, request)
+        state = await find_order(context, request)
         context.refreshes.go_on(state.order.order_no)
         await note_return(context.resources, state)
         query = ""
         if context.limits.take_return(state.order.order_no, request.address):
             await context.refreshes.come_back(state.order.order_no, wait_s=RETURN_WAIT_S)
     except NotFound:
-        return _html(page_html.missing(context.shop, *_language(request)), 404)
+        return _html(page_html.missing(context.shop, *language_of(request)), 404)
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
         log.warning("return_not_asked", error=type(error).__name__)
-    return _to_page(request, query)
+    return to_page(request, query)
 
 
 async def pay(context: Context, request: Request) -> Response:
     """Start or renew a payment by the buyer's own click, then show the page with it, or with why there is none."""
     try:
-        state = await _find(context, request)
-        _check_origin(context, request)
+        state = await find_order(context, request)
+        check_origin(context, request)
     except NotFound:
-        return _html(page_html.missing(context.shop, *_language(request)), 404)
+        return _html(page_html.missing(context.shop, *language_of(request)), 404)
     except TooManyRequests:
-        return _html(page_html.missing(context.shop, *_language(request)), 429, ("retry-after", "5"))
+        return _html(page_html.missing(context.shop, *language_of(request)), 429, ("retry-after", "5"))
     except InvalidRequest:
-        return _to_page(request, "error=origin")
+        return to_page(request, "error=origin")
     except DatabaseUnavailable:
-        return _to_page(request, "error=unclear")
+        return to_page(request, "error=unclear")
     context.refreshes.go_on(state.order.order_no)
-    return _to_page(request, await page_pay.start(context, request, state))
+    return to_page(request, await page_pay.start(context, request, state))
 
 
 async def show_shell(context: Context, request: Request) -> Response:
-    return _html(shell(context.shop, _language(request)[0]))
+    return _html(shell(context.shop, language_of(request)[0]))
 
 
 async def serve_worker(context: Context, _request: Request) -> Response:
@@ -139,30 +136,30 @@ def shell(shop: Shop, lang: str) -> bytes:
 
 
 async def show_status(context: Context, request: Request) -> Response:
-    return _status_response(context, request, await _find(context, request))
+    return _status_response(context, request, await find_order(context, request))
 
 
 async def refresh(context: Context, request: Request) -> Response:
     """Query the channel now. The script gets the state; the plain form gets its page again."""
-    _check_origin(context, request, context.resources.settings.shop_origins())
+    check_origin(context, request, context.resources.settings.shop_origins())
     wants_json = "application/json" in request.headers.get("accept", "")
-    state = await _find(context, request)
+    state = await find_order(context, request)
     try:
         context.limits.take(state.order.order_no, request.address)
     except TooManyRequests:
         if wants_json:
             raise
-        return _to_page(request)
+        return to_page(request)
     refreshed = await context.refreshes.refresh(state.order.order_no, wait_s=REFRESH_WAIT_S)
     if not wants_json:
-        return _to_page(request)
-    return _status_response(context, request, refreshed or await _find(context, request))
+        return to_page(request)
+    return _status_response(context, request, refreshed or await find_order(context, request))
 
 
 async def stream(context: Context, request: Request) -> EventStream:
     with ExitStack() as place:
         place.enter_context(context.streams.place(request.address))
-        state = await _find(context, request)
+        state = await find_order(context, request)
         version = _last_event_id(request)
         return EventStream(events=_events(context, request, state.order.order_no, version), place=place.pop_all())
 
@@ -183,7 +180,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
         yield reconnect_hint()
         while True:
             try:
-                state = await _look_up(context, request.params["token"])
+                state = await look_up(context, request.params["token"])
             except DatabaseUnavailable:
                 yield HEARTBEAT
             except NotFound:  # the token has expired
@@ -203,68 +200,16 @@ async def _events(context: Context, request: Request, order_no: str, version: in
 # -- helpers -----------------------------------------------------------------------------------------------------------
 
 
-async def _find(context: Context, request: Request) -> OrderState:
-    """The order of the token. Raises NotFound, and TooManyRequests after many tokens of this address that are none."""
-    with context.guesses.look_up(request.address):
-        return await _look_up(context, request.params["token"])
-
-
-async def _look_up(context: Context, token: str) -> OrderState:
-    state = None
-    if _TOKEN.fullmatch(token):
-        state = await find_state_by_page_token(
-            context.resources.db, token, days=context.resources.settings.page_token_days
-        )
-    if state is None:
-        raise NotFound("this address is not valid, or not valid any more")
-    return state
-
-
 def _status_response(context: Context, request: Request, state: OrderState) -> Response:
     return json_response(_status(context, request, state), 200, *_PRIVATE)
 
 
 def _status(context: Context, request: Request, state: OrderState) -> PageStatus:
-    return view_status(state, _retry_after_s(context, state), _language(request)[0])
+    return view_status(state, _retry_after_s(context, state), language_of(request)[0])
 
 
 def _retry_after_s(context: Context, state: OrderState) -> int:
     return ceil(context.limits.wait_s(state.order.order_no))
-
-
-def _check_origin(context: Context, request: Request, allowed: frozenset[str] = frozenset()) -> None:
-    """Check that no site but ours and `allowed` sent the form. There is no cookie, so this only supports the token.
-
-    `Origin: null` is what our own form sends under `no-referrer`, in browsers that do not know `Sec-Fetch-Site`.
-
-    Raises:
-        InvalidRequest: the browser says that another site sent it.
-    """
-    settings, fetch_site = context.resources.settings, request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin", "null")
-    if origin in allowed:
-        return
-    if fetch_site is not None:
-        is_ours = fetch_site in ("same-origin", "none")
-    else:
-        ours = {urlsplit(settings.public_url).netloc, request.headers.get("host", "")}
-        is_ours = origin == "null" or origin.partition("://")[2] in ours
-    if not is_ours:
-        raise InvalidRequest("this is only taken from the order's own page")
-
-
-def _language(request: Request) -> tuple[str, str]:
-    """The language to write in, and the one that the address names ("": none)."""
-    match = _LANG.search(request.query)
-    requested = match[1] if match and match[1] in LANGUAGES else ""
-    return choose(requested, request.headers.get("accept-language", "")), requested
-
-
-def _to_page(request: Request, query: str = "") -> Response:
-    """The order's page, of a token that may not have been looked up; only our own parameters are carried on."""
-    _, requested = _language(request)
-    queries = "&".join(filter(None, (f"lang={requested}" if requested else "", query)))
-    return see_other(f"/o/{quote(request.params['token'], safe='')}" + (f"?{queries}" if queries else ""))
 
 
 def _html(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Response:

@@ -351,7 +351,7 @@ async def test_a_return_that_is_not_asked_about_ends_the_wait(
     assert not await is_waiting(client, order)
 
 
-@pytest.mark.parametrize("step", ["find_state_by_page_token", "note_return"])
+@pytest.mark.parametrize("step", ["requests.find_state_by_page_token", "handlers.note_return"])
 async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
     client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -362,7 +362,7 @@ async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
         raise DatabaseUnavailable
 
     with monkeypatch.context() as outage:
-        outage.setattr(f"api.pages.handlers.{step}", fail)
+        outage.setattr(f"api.pages.{step}", fail)
         answer = await buyer.get(f"/o/{token_of(order)}/return")
     page = await buyer.get(answer.headers["location"])
     assert ('data-phase="processing"' in page.body.decode(), bool(error(page))) == (True, True)

@@ -106,7 +106,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               "Ask the channel now, for a buyer", {200: PageStatus, 303: _SEE_OTHER}, (NotFound, TooManyRequests),
               is_shared=True),
         Route("POST", "/o/{token}/pay", _TOKEN, raw_body(FORM_BODY_BYTES_MAX, pages.pay),
-              "Start or renew a payment, for a buyer", {303: _SEE_OTHER, 404: _PAGE, 429: _PAGE}),
+              "Start or renew a payment, for a buyer", {303: _SEE_OTHER, 404: _PAGE}),
 
         # -- shops' pages
         Route("GET", "/sdk/", _ANYONE, plain(sdk.show_sdk), "How to embed an order's state", {200: _PAGE}),

@@ -101,7 +101,7 @@ async def pay(context: Context, request: Request) -> Response:
     except NotFound:
         return _html(page_html.missing(context.shop, *language_of(request)), 404)
     except TooManyRequests:
-        return _html(page_html.missing(context.shop, *language_of(request)), 429, ("retry-after", "5"))
+        return to_page(request, "error=limit")
     except InvalidRequest:
         return to_page(request, "error=origin")
     except DatabaseUnavailable:

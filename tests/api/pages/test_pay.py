@@ -483,6 +483,19 @@ async def test_another_site_cannot_click_in_a_browser_without_fetch_metadata(
     assert await payments(client, order) == []
 
 
+async def test_a_click_from_an_address_that_guessed_too_often_is_not_told_that_there_is_no_order(
+    client: Client, both: tuple[str, str]
+) -> None:
+    client.app.context.guesses._clock = lambda: 1000.0
+    order = await place(client, accounts=["wechat-shop"])
+    neighbour = Client(client.app, address="198.51.100.66")
+    for _ in range(300):
+        await neighbour.get("/o/x/status")
+    answer = await post(neighbour, order, b"account=wechat-shop&method=native")
+    assert (answer.status, answer.headers["location"]) == (303, f"/o/{token_of(order)}?error=limit")
+    assert await payments(client, order) == []
+
+
 async def test_a_forged_token_gets_the_page_of_no_order(client: Client, buyer: Client, both: tuple[str, str]) -> None:
     order = await place(client, accounts=["wechat-shop"])
     for token in (token_of(order)[:-1] + "~", "x" * 22, "x"):

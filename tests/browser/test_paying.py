@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, Request, Route, ViewportSize
 
+from api.pages.html import Page as UnreadPage
+from api.pages.html import render
 from runtime.resources import Resources
 from tests.api.conftest import Channel, open_elsewhere, terms
 from tests.browser.conftest import PHONE, new_context
@@ -218,6 +220,22 @@ async def test_wechat_is_told_where_the_link_stands_and_nobody_the_address_of_th
             referers[account] = (await (await opened.value).all_headers()).get("referer", "")
             await page.locator('button[value="cancel"]').wait_for()
     assert referers == {"wechatpay": f"{ours.rstrip('/')}/", "alipay": ""}
+
+
+async def test_a_page_whose_order_could_not_be_read_takes_no_way_to_pay_away(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    order = await place(shop, "sandbox")
+    unread = render(UnreadPage(lang="en", token=order["order_page"].rpartition("/")[2])).decode()
+    async with device(browser, DESK) as (_, page, faults):
+        await page.goto(order["order_page"])
+        await page.route("**/pay*", lambda route: route.fulfill(status=503, content_type="text/html", body=unread))
+        await page.locator("form.way button").click()
+        await page.locator("#net", has_text="cannot be read").wait_for()
+        await page.unroute_all()
+        await choose(page, "sandbox", "page")
+        await page.locator("#pay-link").wait_for()
+        assert faults == []
 
 
 async def test_a_clock_that_is_ahead_renews_the_page_seldom(

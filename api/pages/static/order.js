@@ -166,8 +166,8 @@ async function load(from, request = {}) {
   try {
     const response = await fetch(from, { ...request, headers: { accept: "text/html" }, cache: "no-store" });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-    if (!fresh.getElementById("order") || fresh.getElementById("order").dataset.token !== token) {
-      return false; // not this page: a router's own, or the shell
+    if (!response.ok || !fresh.getElementById("order") || fresh.getElementById("order").dataset.token !== token) {
+      return false; // not this page: a router's own, the shell, or a page whose order could not be read
     }
     if (number !== renewals) {
       return true;

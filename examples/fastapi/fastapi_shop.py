@@ -6,6 +6,7 @@ README.md says how to start it.
 import os
 import secrets
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from html import escape
@@ -26,7 +27,11 @@ from nodrop_client import (
     verify,
 )
 
-NODROP_URL = os.environ["NODROP_URL"]  # https://pay.example.com
+REQUIRED = ("NODROP_URL", "NODROP_API_KEY", "NOTIFY_SECRET", "SHOP_URL", "ACCOUNTS")
+if missing := [name for name in REQUIRED if not os.environ.get(name)]:
+    sys.exit(f"Set {', '.join(missing)}: examples/README.md says to what.")
+
+NODROP_URL  # https://pay.example.com
 NOTIFY_SECRETS = os.environ["NOTIFY_SECRET"].split(",")  # whsec_…, two while the secret is changed
 SHOP_URL = os.environ["SHOP_URL"]  # this shop as buyers and nodrop reach it
 ACCOUNTS = os.environ["ACCOUNTS"].split(",")  # those among which the buyer may choose

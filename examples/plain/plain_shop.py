@@ -10,8 +10,9 @@ import json
 import os
 import secrets
 import sqlite3
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from html import escape
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,13 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
 HERE = Path(__file__).parent
+REQUIRED = ("NODROP_URL", "NODROP_API_KEY", "NOTIFY_SECRET", "SHOP_URL", "ACCOUNTS")
+if missing := [name for name in REQUIRED if not os.environ.get(name)]:
+    sys.exit(f"Set {', '.join(missing)}: examples/README.md says to what.")
+
 NODROP_URL = os.environ["NODROP_URL"]  # https://pay.example.com
 API_KEY = os.environ["NODROP_API_KEY"]
-NOTIFY_SECRET = os.environ["NOTIFY_SECRET"]  # whsec_…, as nodrop has it
+NOTIFY_KEY = base64.b64decode(os.environ["NOTIFY_SECRET"].removeprefix("whsec_") + "==")  # the secret as nodrop has it
 SHOP_URL = os.environ["SHOP_URL"]  # this shop as buyers and nodrop reach it
 ACCOUNTS = os.environ["ACCOUNTS"].split(",")  # those among which the buyer may choose
 DATABASE = os.environ.get("DATABASE", "shop.db")
@@ -33,6 +38,7 @@ SHIPS_TEST_ORDERS = os.environ.get("SHIP_TEST_ORDERS") == "1"  # for trying it o
 
 PRODUCTS = {"tea": ("Green tea", 8888), "pot": ("Teapot", 26800)}  # prices in minor units
 CURRENCY = "CNY"
+KEY_BYTES_MIN = 24
 BODY_BYTES_MAX = 1 << 20
 TIMEOUT_S = 10
 
@@ -114,9 +120,8 @@ def is_genuine(headers: dict[str, str], body: bytes, tolerance_s: int = 300) -> 
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > tolerance_s:
         return False
-    key = base64.b64decode(NOTIFY_SECRET.removeprefix("whsec_") + "==")
     signed = f"{message_id}.{timestamp}.".encode() + body
-    expected = b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256"))
+    expected = b"v1," + base64.b64encode(hmac.digest(NOTIFY_KEY, signed, "sha256"))
     given = headers.get("webhook-signature", "").encode().split(b" ")
     return any(hmac.compare_digest(expected, one) for one in given)
 
@@ -228,10 +233,17 @@ class Shop(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    if len(NOTIFY_KEY) < KEY_BYTES_MIN:
+        sys.exit("NOTIFY_SECRET is too short for a secret of nodrop: anybody could sign.")
     with closing(connect()) as db:
         db.executescript(TABLES)
     port = int(os.environ.get("PORT") or urlsplit(SHOP_URL).port or 80)
-    with ThreadingHTTPServer(("127.0.0.1", port), Shop) as server:
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Shop)
+    except OSError as error:
+        sys.exit(f"PORT: 127.0.0.1:{port} cannot be used: {error.strerror}.")
+    with server, suppress(KeyboardInterrupt):
+        print(f"The shop is at {SHOP_URL}; Ctrl-C ends it.")  # noqa: T201 - for the person at the terminal
         server.serve_forever()
 
 

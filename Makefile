@@ -101,6 +101,6 @@ lock: ## Make all locks anew, requirements.txt (what a platform installs) first;
 	for peer in bench/peers/*/requirements.in examples/*/requirements.in; do (cd $${peer%/*} && \
 		$(LOCK) $(LOCK_OPTIONS) --output-file requirements.txt requirements.in) || exit 1; done
 
-clean: ## Remove what set-up, tools and tests made; what `make up` keeps in .nodrop stays
+clean: ## Remove what set-up, tools and tests made
 	@rm -rf .venv .oracles .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Connections of ours: HTTP/1.1, one request at a time, the response bounded and read by httptools.
 
-A connection keeps nothing of a response for the next one, and follows nothing. `channels.carrier` has those to channels,
-and `flows.merchant_http` those to merchants.
+A connection keeps nothing of a response for the next one, and follows nothing. `channels.carrier` has those to
+channels, and `flows.merchant_http` those to merchants.
 """
 
 from __future__ import annotations

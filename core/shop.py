@@ -46,8 +46,8 @@ def contrast(one: str, other: str) -> float:
 
 
 def text_color(color: str) -> str:
-    """Black or white, whichever is easier to read on this colour. One of them has a contrast of at least 4.58; a text of
-    normal size needs 4.5 (WCAG 2.2, AA).
+    """Black or white, whichever is easier to read on this colour. One of them has a contrast of at least 4.58; a text
+    of normal size needs 4.5 (WCAG 2.2, AA).
     """
     return max(WHITE, BLACK, key=lambda text: contrast(color, text))
 

@@ -31,7 +31,7 @@ REQUIRED = ("NODROP_URL", "NODROP_API_KEY", "NOTIFY_SECRET", "SHOP_URL", "ACCOUN
 if missing := [name for name in REQUIRED if not os.environ.get(name)]:
     sys.exit(f"Set {', '.join(missing)}: examples/README.md says to what.")
 
-NODROP_URL  # https://pay.example.com
+NODROP_URL = os.environ["NODROP_URL"]  # https://pay.example.com
 NOTIFY_SECRETS = os.environ["NOTIFY_SECRET"].split(",")  # whsec_…, two while the secret is changed
 SHOP_URL = os.environ["SHOP_URL"]  # this shop as buyers and nodrop reach it
 ACCOUNTS = os.environ["ACCOUNTS"].split(",")  # those among which the buyer may choose

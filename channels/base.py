@@ -45,8 +45,8 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ignored(StrEnum):
-    """Why a genuine callback has no evidence: it is about no money of a payment (a payout, a customer), or about money
-    of the other world (test money at a live account, or the reverse).
+    """Reason why a genuine callback has no evidence: it is about no money of a payment (a payout, a customer), or about
+    money of the other world (test money at a live account, or the reverse).
     """
 
     NO_MONEY = "no_money"

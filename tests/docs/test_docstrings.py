@@ -17,7 +17,7 @@ FOLDERS = (
     "examples",
     "scripts",
 )
-QUESTION = re.compile(r'^\s*r?"""(?:What|Who|Whoever|How)\b', re.MULTILINE)
+QUESTION = re.compile(r'^\s*r?"""(?:What|Who|Whoever|How|Why|Which)\b', re.MULTILINE)
 
 
 def test_no_docstring_begins_with_a_question() -> None:

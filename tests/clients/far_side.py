@@ -1,7 +1,8 @@
 """Both clients over a scripted transport, with an injected clock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -88,9 +89,17 @@ class Both:
     def __init__(self, *, is_async: bool) -> None:
         self._is_async = is_async
 
-    def call(self, far: Far, name: str, *arguments: Any, retries: Retries | None = None, **named: Any) -> Any:  # noqa: ANN401 - of any method
-        """The result of the method; a list if it iterates."""
-        options: dict[str, Any] = {"retries": retries, "clock": lambda: far.now, "chance": lambda: 1.0}
+    def call(
+        self,
+        far: Far,
+        name: str,
+        *arguments: Any,
+        retries: Retries | None = None,
+        limits: Mapping[str, Any] = MappingProxyType({}),
+        **named: Any,
+    ) -> Any:  # noqa: ANN401 - of any method
+        """The result of the method; a list if it iterates. `limits` are options of the client."""
+        options: dict[str, Any] = {"retries": retries, "clock": lambda: far.now, "chance": lambda: 1.0, **limits}
         if not self._is_async:
             http = httpx.Client(transport=httpx.MockTransport(far))
             with Client(URL, KEY, http=http, sleep=far.sleep, **options) as client:

@@ -3,6 +3,8 @@
 from nodrop_client.async_client import AsyncClient
 from nodrop_client.client import Client
 from nodrop_client.errors import (
+    AnswerTooLarge,
+    AnswerTooSlow,
     Forbidden,
     InvalidRequest,
     NoAnswer,
@@ -61,12 +63,12 @@ from nodrop_client.notifications import (
 from nodrop_client.pauses import Retries
 
 __all__ = [
-    "AsyncClient", "Case", "CasesQuery", "Change", "Checkout", "Client", "Dispute", "DisputeState", "Forbidden",
-    "Inbox", "InvalidRequest", "MemoryInbox", "NewOrder", "NewPayment", "NoAnswer", "NodropError", "NotDefinite",
-    "NotFound", "Notification", "NotificationData", "NotificationForged", "NotificationRejected", "NotificationStale",
-    "NotificationType", "NotificationUnreadable", "NotifiedDispute", "NotifiedPayment", "NotifiedRefund", "NumberTaken",
-    "OpenCase", "Order", "OrderClosed", "OrderConflict", "OrderPaid", "OrderStatus", "OrdersQuery", "PaidBy", "Payer",
-    "Payment", "PaymentRefused", "PaymentStatus", "PaymentUnclear", "Problem", "PublicStatus", "Refund", "RefundStatus",
-    "Retries", "SqlInbox", "TimelineEntry", "TooManyRequests", "Unauthorized", "Unavailable", "UnknownAccount",
-    "UnreadableAnswer", "Watch", "mark", "verify",
+    "AnswerTooLarge", "AnswerTooSlow", "AsyncClient", "Case", "CasesQuery", "Change", "Checkout", "Client", "Dispute",
+    "DisputeState", "Forbidden", "Inbox", "InvalidRequest", "MemoryInbox", "NewOrder", "NewPayment", "NoAnswer",
+    "NodropError", "NotDefinite", "NotFound", "Notification", "NotificationData", "NotificationForged",
+    "NotificationRejected", "NotificationStale", "NotificationType", "NotificationUnreadable", "NotifiedDispute",
+    "NotifiedPayment", "NotifiedRefund", "NumberTaken", "OpenCase", "Order", "OrderClosed", "OrderConflict",
+    "OrderPaid", "OrderStatus", "OrdersQuery", "PaidBy", "Payer", "Payment", "PaymentRefused", "PaymentStatus",
+    "PaymentUnclear", "Problem", "PublicStatus", "Refund", "RefundStatus", "Retries", "SqlInbox", "TimelineEntry",
+    "TooManyRequests", "Unauthorized", "Unavailable", "UnknownAccount", "UnreadableAnswer", "Watch", "mark", "verify",
 ]  # fmt: skip

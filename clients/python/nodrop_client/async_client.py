@@ -14,7 +14,7 @@ import httpx
 from nodrop_client import calls
 from nodrop_client.calls import Answer, Call
 from nodrop_client.client import ALL_ORDERS, OPEN_CASES
-from nodrop_client.connection import TIMEOUT_S, Service, answer_of, mapped_errors
+from nodrop_client.connection import ANSWER_BYTES_MAX, TIMEOUT_S, Reading, Service, mapped_errors, too_slow
 from nodrop_client.errors import NodropError
 from nodrop_client.models import (
     Case,
@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """`Client` with `await`; `aclose` it, or use it with `async with`. For one event loop."""
+    """`Client` with `await`; `aclose` it, or use it with `async with`. For one event loop of asyncio.
+
+    `timeout_s` ends a request exactly, whatever of it is late.
+    """
 
     def __init__(
         self,
@@ -41,13 +44,14 @@ class AsyncClient:
         api_key: str,
         *,
         timeout_s: float = TIMEOUT_S,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
         retries: Retries | None = None,
         http: httpx.AsyncClient | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._service = Service(url, api_key, timeout_s)
+        self._service = Service(url, api_key, timeout_s, answer_bytes_max)
         self._retries = retries or Retries()
         self._http, self._owns_http = http or httpx.AsyncClient(), http is None
         self._sleep, self._clock, self._chance = sleep, clock, chance
@@ -147,5 +151,17 @@ class AsyncClient:
             await self._sleep(pause_s)
 
     async def _exchange(self, call: Call[T]) -> Answer:
-        with mapped_errors():
-            return answer_of(await self._http.request(**self._service.request(call)))
+        ends_at = self._clock() + self._service.timeout_s
+        try:
+            async with asyncio.timeout(self._service.timeout_s):
+                with mapped_errors():
+                    return await self._read(call, ends_at)
+        except TimeoutError as error:
+            raise too_slow(self._service) from error
+
+    async def _read(self, call: Call[T], ends_at: float) -> Answer:
+        async with self._http.stream(**self._service.request(call)) as response:
+            reading = Reading(response, self._service, ends_at)
+            async for chunk in response.aiter_bytes():
+                reading.take(chunk, self._clock())
+            return reading.answer()

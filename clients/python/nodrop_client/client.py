@@ -12,7 +12,7 @@ import httpx
 
 from nodrop_client import calls
 from nodrop_client.calls import Answer, Call
-from nodrop_client.connection import TIMEOUT_S, Service, answer_of, mapped_errors
+from nodrop_client.connection import ANSWER_BYTES_MAX, TIMEOUT_S, Reading, Service, mapped_errors
 from nodrop_client.errors import NodropError
 from nodrop_client.models import (
     Case,
@@ -39,6 +39,9 @@ class Client:
     Each call is tried again as `retries` say: when no answer came, on 429, and on 502, 503 and 504. Nothing happens
     twice, for `order_no` is the idempotency key. `http` is a client of yours, with your proxies and authorities; it is
     not closed here.
+
+    An answer has at most `answer_bytes_max` bytes, and comes within `timeout_s`. The time is looked at whenever a part
+    of the answer comes, so a server that falls silent in the middle is given up after twice as long at most.
     """
 
     def __init__(
@@ -47,13 +50,14 @@ class Client:
         api_key: str,
         *,
         timeout_s: float = TIMEOUT_S,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
         retries: Retries | None = None,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._service = Service(url, api_key, timeout_s)
+        self._service = Service(url, api_key, timeout_s, answer_bytes_max)
         self._retries = retries or Retries()
         self._http, self._owns_http = http or httpx.Client(), http is None
         self._sleep, self._clock, self._chance = sleep, clock, chance
@@ -151,5 +155,9 @@ class Client:
             self._sleep(pause_s)
 
     def _exchange(self, call: Call[T]) -> Answer:
-        with mapped_errors():
-            return answer_of(self._http.request(**self._service.request(call)))
+        ends_at = self._clock() + self._service.timeout_s
+        with mapped_errors(), self._http.stream(**self._service.request(call)) as response:
+            reading = Reading(response, self._service, ends_at)
+            for chunk in response.iter_bytes():
+                reading.take(chunk, self._clock())
+            return reading.answer()

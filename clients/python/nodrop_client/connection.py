@@ -1,4 +1,4 @@
-"""Requests as both clients send them, and what httpx may raise, in the terms of this package."""
+"""Requests as both clients send them, limits of an answer, and what httpx may raise, in the terms of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from nodrop_client.calls import Answer, Call
-from nodrop_client.errors import NoAnswer, UnreadableAnswer
+from nodrop_client.errors import AnswerTooLarge, AnswerTooSlow, NoAnswer, UnreadableAnswer
 
 
 def _version() -> str:
@@ -28,20 +28,32 @@ TIMEOUT_S = 30.0
 
 CONNECT_TIMEOUT_S = 5.0
 
+ANSWER_BYTES_MAX = 32 * 1024 * 1024
+"""A page of 200 orders whose metadata are as large as they may be has about 10 MiB."""
+
+_PACKINGS = ("", "identity", "gzip", "deflate")
+"""Content-Encoding of one layer, of which a chunk grows to 64 MiB at most. httpx would also take others, and layers."""
+
 _API_KEY = re.compile(r"[!-~]+", re.ASCII)
 """Characters that a header takes: httpx repeats one that it refuses in the text of its error."""
 
 
 class Service:
-    """The service's address, the merchant's key, and how long an answer may take."""
+    """The service's address, the merchant's key, how long an answer may take and how large it may be."""
 
-    def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
+    def __init__(self, url: str, api_key: str, timeout_s: float, answer_bytes_max: int) -> None:
         if httpx.URL(url).scheme not in ("http", "https"):
             raise ValueError("the service's address begins with https:// or http://")
         if _API_KEY.fullmatch(api_key) is None:
             raise ValueError("an API key is letters, digits and signs, without spaces or an end of line")
         self._base = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {api_key}", "accept": "application/json", "user-agent": USER_AGENT}
+        self._headers = {
+            "authorization": f"Bearer {api_key}",
+            "accept": "application/json",
+            "accept-encoding": "gzip",
+            "user-agent": USER_AGENT,
+        }
+        self.timeout_s, self.answer_bytes_max = timeout_s, answer_bytes_max
         self._timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
@@ -57,8 +69,34 @@ class Service:
         }
 
 
-def answer_of(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, response.headers, response.content)
+class Reading:
+    """One answer as it comes: within the size, and until the time `ends_at`. The rest is not read.
+
+    Raises:
+        UnreadableAnswer: nobody asked for a body that is packed like this.
+        AnswerTooLarge, AnswerTooSlow
+    """
+
+    def __init__(self, response: httpx.Response, service: Service, ends_at: float) -> None:
+        self._response, self._service, self._ends_at = response, service, ends_at
+        self._content = bytearray()
+        if response.headers.get("content-encoding", "").strip().lower() not in _PACKINGS:
+            raise UnreadableAnswer("the body is packed in an unknown way", status=response.status_code)
+
+    def take(self, chunk: bytes, now: float) -> None:
+        self._content += chunk
+        if len(self._content) > self._service.answer_bytes_max:
+            detail = f"the answer has more than {self._service.answer_bytes_max} bytes"
+            raise AnswerTooLarge(detail, status=self._response.status_code)
+        if now > self._ends_at:
+            raise too_slow(self._service)
+
+    def answer(self) -> Answer:
+        return Answer(self._response.status_code, self._response.headers, bytes(self._content))
+
+
+def too_slow(service: Service) -> AnswerTooSlow:
+    return AnswerTooSlow(f"no whole answer within {service.timeout_s:g} s")
 
 
 @contextmanager

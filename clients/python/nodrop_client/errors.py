@@ -2,7 +2,9 @@
 
 NodropError
 ├── NoAnswer              no answer came: the outcome is unknown, and the same call again is safe
+│   └── AnswerTooSlow     it was not whole within `timeout_s`
 ├── UnreadableAnswer      an answer that is not the service's, as of a proxy or a router
+│   └── AnswerTooLarge    it has more than `answer_bytes_max` bytes
 ├── NotDefinite           `watch` ended, and the order was still open
 ├── NotificationRejected  not to be acknowledged
 │   ├── NotificationForged
@@ -40,10 +42,18 @@ class NoAnswer(NodropError):
     is_transient = True
 
 
+class AnswerTooSlow(NoAnswer):
+    """The answer was not whole in time, however much of it came."""
+
+
 class UnreadableAnswer(NodropError):
     def __init__(self, detail: str, *, status: int) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
+
+
+class AnswerTooLarge(UnreadableAnswer):
+    """The rest of the answer was not read."""
 
 
 class NotDefinite(NodropError):

@@ -32,6 +32,7 @@ from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
 from runtime.loop import run_periodically
 from runtime.resources import Resources
+from storage.redis.unnoted_returns import UnnotedReturns
 
 REFRESHES_WAIT_S = 1.0
 LAST_WRITE_S = 1.0
@@ -90,6 +91,7 @@ def _context(
         guesses=Guesses(),
         streams=streams,
         refreshes=Refreshes(resources),
+        unnoted_returns=UnnotedReturns(resources.redis),
         draining=draining,
         stores=SingleFlight(),
         openapi=packed(Response(body=document)),

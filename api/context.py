@@ -14,6 +14,7 @@ from api.refreshes import Refreshes
 from api.shop import Shop
 from channels.kit.single_flight import SingleFlight
 from runtime.resources import Resources
+from storage.redis.unnoted_returns import UnnotedReturns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Context:
     guesses: Guesses
     streams: OpenStreams
     refreshes: Refreshes
+    unnoted_returns: UnnotedReturns
     draining: asyncio.Event
     stores: SingleFlight[str, tuple[str | None, str | None]]
     openapi: Response

@@ -61,10 +61,13 @@ async def refresh_order(
     return await resources.refreshing.run(order_no, refresh)
 
 
-async def note_return(resources: Resources, state: OrderState) -> None:
-    """The buyer is back, and may have paid: until the channels have been asked, the page says *processing*."""
-    if state.order.is_known_unpaid:
-        await commit_decision(resources, state.order.order_no, on_return, known=state)
+async def note_return(resources: Resources, state: OrderState) -> OrderState:
+    """The buyer is back, and may have paid: until the channels have been asked, the page says *processing*. Return the
+    order as it is then.
+    """
+    if not state.order.is_known_unpaid:
+        return state
+    return (await commit_decision(resources, state.order.order_no, on_return, known=state)).state_after or state
 
 
 async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_s: float) -> tuple[OrderState, bool]:

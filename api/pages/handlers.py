@@ -6,6 +6,7 @@ A token opens one order and nothing else. A malformed, an unknown and an expired
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
@@ -25,9 +26,12 @@ from api.pages.requests import check_origin, find_order, language_of, look_up, t
 from api.pages.status import PageStatus, view_status
 from api.pages.texts import DEFAULT
 from api.shop import Shop
-from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, TooManyRequests
+from core.errors import InvalidRequest, NotFound, StorageError, TooManyRequests
 from core.order import OrderState, public_status
 from flows.refresh import note_return
+
+NOTE_S = 10.0
+"""A database that does not answer ends no buyer's return with a bare problem: the request's own deadline is later."""
 
 RETURN_WAIT_S = 2.5
 """A buyer who comes back from the channel sees the page within three seconds, with the result if it came by then."""
@@ -62,11 +66,8 @@ async def show(context: Context, request: Request) -> Response:
         state = await find_order(context, request)
     except NotFound:
         return _html(page_html.missing(context.shop, lang, requested), 404)
-    except (DatabaseUnavailable, TooManyRequests) as error:
-        page = page_html.Page(lang=lang, shop=context.shop, requested_lang=requested, token=request.params["token"])
-        return _html(
-            page_html.render(page), 503 if isinstance(error, DatabaseUnavailable) else 429, ("retry-after", "5")
-        )
+    except (StorageError, TooManyRequests) as error:
+        return _unread(context, request, error)
     wait_s, pay_view = _retry_after_s(context, state), await page_pay.view_pay(context, request, state)
     if pay_view.current is not None:
         context.refreshes.go_on(state.order.order_no)
@@ -77,20 +78,33 @@ async def show(context: Context, request: Request) -> Response:
 
 
 async def come_from_channel(context: Context, request: Request) -> Response:
-    """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence."""
-    query = "error=unclear"  # until it is noted: whoever has paid must not read that nobody has
+    """The channel's `return_url`: query it at once, then show the page. Parameters of the URL are not evidence.
+
+    Whoever comes back may have paid. A return that cannot be noted is kept, and the page comes here again by itself.
+    """
     try:
-        state = await find_order(context, request)
-        context.refreshes.go_on(state.order.order_no)
-        await note_return(context.resources, state)
-        query = ""
-        if context.limits.take_return(state.order.order_no, request.address):
-            await context.refreshes.come_back(state.order.order_no, wait_s=RETURN_WAIT_S)
+        async with asyncio.timeout(NOTE_S):
+            state = await find_order(context, request)
+            context.refreshes.go_on(state.order.order_no)
+            await note_return(context.resources, state)
     except NotFound:
         return _html(page_html.missing(context.shop, *language_of(request)), 404)
+    except TooManyRequests as error:  # not kept: strangers could end every wait
+        return _unread(context, request, error)
     except Exception as error:  # noqa: BLE001 - after any fault the buyer still gets the page
+        log.warning("return_not_noted", error=type(error).__name__)
+        await context.unnoted_returns.add(request.params["token"])
+        return _unread(context, request, error)
+    if context.limits.take_return(state.order.order_no, request.address):
+        await _ask_on_return(context, state.order.order_no)
+    return to_page(request)
+
+
+async def _ask_on_return(context: Context, order_no: str) -> None:
+    try:
+        await context.refreshes.come_back(order_no, wait_s=RETURN_WAIT_S)
+    except Exception as error:  # noqa: BLE001 - as above
         log.warning("return_not_asked", error=type(error).__name__)
-    return to_page(request, query)
 
 
 async def pay(context: Context, request: Request) -> Response:
@@ -104,7 +118,7 @@ async def pay(context: Context, request: Request) -> Response:
         return to_page(request, "error=limit")
     except InvalidRequest:
         return to_page(request, "error=origin")
-    except DatabaseUnavailable:
+    except StorageError:
         return to_page(request, "error=unclear")
     context.refreshes.go_on(state.order.order_no)
     return to_page(request, await page_pay.start(context, request, state))
@@ -181,7 +195,7 @@ async def _events(context: Context, request: Request, order_no: str, version: in
         while True:
             try:
                 state = await look_up(context, request.params["token"])
-            except DatabaseUnavailable:
+            except StorageError:
                 yield HEARTBEAT
             except NotFound:  # the token has expired
                 return
@@ -210,6 +224,14 @@ def _status(context: Context, request: Request, state: OrderState) -> PageStatus
 
 def _retry_after_s(context: Context, state: OrderState) -> int:
     return ceil(context.limits.wait_s(state.order.order_no))
+
+
+def _unread(context: Context, request: Request, error: Exception) -> Response:
+    """The page of an order that could not be read: it says *processing* and comes again by itself."""
+    lang, requested = language_of(request)
+    page = page_html.Page(lang=lang, shop=context.shop, requested_lang=requested, token=request.params["token"])
+    status = 429 if isinstance(error, TooManyRequests) else 503
+    return _html(page_html.render(page), status, ("retry-after", "5"))
 
 
 def _html(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Response:

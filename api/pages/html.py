@@ -215,7 +215,7 @@ def _pay(page: Page) -> str:
 
 def _refresh_form(page: Page) -> str:
     hidden = " hidden" if page.is_final and page.status != PublicStatus.CLOSED else ""  # money may come after the close
-    action = f' action="/o/{quote(page.token)}/refresh{page.suffix}"' if page.token else ""
+    action = f' action="/o/{quote(page.token, safe="")}/refresh{page.suffix}"' if page.token else ""
     text = escape(page.texts["check"])
     return f'<form id="refresh" method="post"{action}{hidden}><button type="submit">{text}</button></form>'
 

@@ -11,6 +11,7 @@ from api.http.response import Response, see_other
 from api.pages.texts import LANGUAGES, choose
 from core.errors import InvalidRequest, NotFound
 from core.order import OrderState
+from flows.refresh import note_return
 from storage.postgres.orders import find_state_by_page_token
 
 _TOKEN = re.compile(r"[0-9A-Za-z_\-]{16,64}", re.ASCII)
@@ -24,7 +25,10 @@ async def find_order(context: Context, request: Request) -> OrderState:
 
 
 async def look_up(context: Context, token: str) -> OrderState:
-    """The same, not counted as a guess: for a token that was found before."""
+    """The same, not counted as a guess: for a token that was found before.
+
+    A return that could not be noted when it came counts now.
+    """
     state = None
     if _TOKEN.fullmatch(token):
         state = await find_state_by_page_token(
@@ -32,6 +36,8 @@ async def look_up(context: Context, token: str) -> OrderState:
         )
     if state is None:
         raise NotFound("this address is not valid, or not valid any more")
+    if state.order.is_known_unpaid and await context.unnoted_returns.may_have(token):
+        return await note_return(context.resources, state)
     return state
 
 

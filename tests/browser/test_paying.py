@@ -320,7 +320,7 @@ async def test_who_comes_back_unpaid_is_waited_for_and_pays_by_the_next_click(
 async def test_a_page_in_doubt_does_not_begin_to_wait_by_its_script(
     browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
 ) -> None:
-    """A return that could not be noted leads there: the state has not heard of it."""
+    """A click whose answer was unclear leads there: the state has not heard of it."""
     order = await place(shop, "sandbox")
     async with device(browser, DESK) as (_, page, faults):
         await page.add_init_script(
@@ -338,3 +338,26 @@ async def test_a_page_in_doubt_does_not_begin_to_wait_by_its_script(
         assert await page.locator("#order").get_attribute("data-phase") == "processing"
         assert "Waiting" not in await page.locator("#state").inner_text()
         assert faults == []
+
+
+async def test_a_return_while_the_service_is_gone_is_made_again_and_nothing_waits_until_then(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...], api: Process
+) -> None:
+    """The browser remembers that the page has waited, and shows it from its memory."""
+    order = await place(shop, "sandbox")
+    async with device(browser, DESK) as (_, page, faults):
+        await page.goto(order["order_page"])
+        await choose(page, "sandbox", "page")
+        await page.goto(f"{order['order_page']}/return")
+        await until_waited_for(page, order["order_page"])
+        await page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        await page.wait_for_function("navigator.serviceWorker.controller !== null")
+        api.kill()
+        await page.goto(f"{order['order_page']}/return")
+        await page.locator("#net", has_text="cannot be read right now").wait_for()
+        assert await page.locator("#title").inner_text() == "Payment processing"
+        api.start()
+        await page.wait_for_url(order["order_page"])
+        assert faults == []
+    entries = (await shop.get(f"/v1/orders/{order['order_no']}/timeline")).json()["entries"]
+    assert "returned" in [entry["kind"] for entry in entries]

@@ -59,10 +59,27 @@ function amountOf(state) {
   return state.amount_shown || state.amount_text;
 }
 
-// The server may have rendered a doubt that the state does not have: within that version the page begins no wait.
+// The server may have rendered a doubt that the state does not have: within that version the page begins no wait. And while
+// the page's address is that of a return, nobody may have noted it: the network or the database was gone. Then it comes again.
 function withDoubt(state) {
-  const isHeld = state.phase === "waiting" && state.version === first.version;
-  return isHeld ? { ...state, phase: first.phase } : state;
+  if (state.phase !== "waiting") {
+    return state;
+  }
+  if (location.pathname.endsWith("/return")) {
+    comeAgain();
+    return { ...state, phase: "processing" };
+  }
+  return state.version === first.version ? { ...state, phase: first.phase } : state;
+}
+
+let isComing = false;
+
+async function comeAgain() {
+  if (!isComing) {
+    isComing = true;
+    await load(location.href);
+    isComing = false;
+  }
 }
 
 function show(received) {

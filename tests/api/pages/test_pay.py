@@ -17,7 +17,6 @@ from api.pages.pay import ERRORS
 from core import paying
 from core.account import AccountConfig
 from core.admission import Admitted, CallKind, Urgency, Wait
-from core.errors import DatabaseUnavailable
 from flows.ask import query_now
 from runtime.resources import Resources
 from storage.postgres.accounts import put_account
@@ -349,23 +348,6 @@ async def test_a_return_that_is_not_asked_about_ends_the_wait(
     await channel.faults(down=True)
     await buyer.get(f"/o/{token_of(order)}/return")
     assert not await is_waiting(client, order)
-
-
-@pytest.mark.parametrize("step", ["requests.find_state_by_page_token", "handlers.note_return"])
-async def test_a_return_that_cannot_be_noted_lets_nothing_say_unpaid(
-    client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    order = await place(client, account=account)
-    await buyer.get(f"/o/{token_of(order)}/return")
-
-    async def fail(*_: object, **__: object) -> None:
-        raise DatabaseUnavailable
-
-    with monkeypatch.context() as outage:
-        outage.setattr(f"api.pages.{step}", fail)
-        answer = await buyer.get(f"/o/{token_of(order)}/return")
-    page = await buyer.get(answer.headers["location"])
-    assert ('data-phase="processing"' in page.body.decode(), bool(error(page))) == (True, True)
 
 
 @pytest.mark.parametrize("fault", ERRORS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import structlog
 
+from core.lifecycle import on_left_payer
+from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import retention
 
@@ -18,4 +20,15 @@ async def delete_old(resources: Resources) -> bool:
     cases = await retention.delete_cases(db, keep_days=settings.cases_keep_days)
     if callbacks or notifications or cases:
         log.info("old_rows_deleted", callbacks=callbacks, notifications=notifications, cases=cases)
-    return max(callbacks, notifications, cases) >= retention.BATCH
+    payers = await _erase_left_payers(resources)
+    return max(callbacks, notifications, cases) >= retention.BATCH or payers >= retention.PAYERS_BATCH
+
+
+async def _erase_left_payers(resources: Resources) -> int:
+    """Beside this release one of before may run, which ends orders and leaves the payer that it does not know."""
+    order_nos = await retention.find_left_payers(resources.db, retention.PAYERS_BATCH)
+    for order_no in order_nos:
+        await commit_decision(resources, order_no, on_left_payer)
+    if order_nos:
+        log.info("payers_erased", count=len(order_nos))
+    return len(order_nos)

@@ -9,6 +9,7 @@
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
     on_erase, open_work             an operator erases personal texts once nothing is open
+    on_left_payer                   an ended order that still has its payer
     on_refresh                      the payments that a refresh queries, closed ones too
     on_return, on_unpaid_return     the buyer comes back, and has not paid
     on_refund_requested             an operator gives back money that did not pay the order
@@ -27,7 +28,7 @@ from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capt
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
 from core.lifecycle.disputing import on_dispute, shows_other_money
 from core.lifecycle.ending import is_definitely_unpaid
-from core.lifecycle.erasing import on_erase, open_work
+from core.lifecycle.erasing import on_erase, on_left_payer, open_work
 from core.lifecycle.judging import (
     CallbackPlan,
     CallbackResult,
@@ -90,6 +91,7 @@ __all__ = [
     "on_dispute",
     "on_erase",
     "on_late_accepted",
+    "on_left_payer",
     "on_query",
     "on_refresh",
     "on_refund",

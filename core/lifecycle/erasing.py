@@ -30,6 +30,14 @@ def on_erase(state: OrderState, by_name: str) -> Decision:
     return Decision(outcome=Outcome.ERASED, change=change)
 
 
+def on_left_payer(state: OrderState) -> Decision:
+    """The order has ended and still has its payer: a process of a release that did not know the payer has ended it."""
+    if state.order.payer is None or not state.order.is_resolved:
+        return Decision(outcome=Outcome.NOTHING_NEW)
+    change = Change(order=state.order.next_version(), event=Event(kind=Outcome.ERASED, by=Source.SWEEP, note="payer"))
+    return Decision(outcome=Outcome.ERASED, change=change)
+
+
 def open_work(state: OrderState) -> Iterator[str]:
     """Sentences about what is not over yet, for a person."""
     if not state.order.is_resolved:

@@ -1,4 +1,5 @@
-"""Deletion of what is over and old, a bounded batch at a time. What is still open stays, however old it is.
+"""Deletion of what is over and old, a bounded batch at a time, and what is left of ended orders and has to go through
+the door. What is still open stays, however old it is.
 
 Observations are not deleted row by row: their days are dropped whole (`observations`).
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from storage.postgres.database import Database
 
 BATCH = 500
+PAYERS_BATCH = 100
 
 # Deleted by key, and what is open is counted row by row, which the planner does by key too: an EXISTS it would rather
 # compare with a whole table.
@@ -59,6 +61,15 @@ _CASES = _DELETE.format(
 )
 
 
+# The end of its time, which hardly any change moves, is in the index of the orders that have a payer. Of those past it
+# few are open.
+_LEFT_PAYERS = """
+SELECT order_no FROM orders
+ WHERE payer IS NOT NULL AND expires_at < now() AND status IN ('paid', 'closed')
+ ORDER BY expires_at
+ LIMIT $1"""
+
+
 async def delete_callbacks(db: Database, *, keep_days: int, limit: int = BATCH) -> int:
     """Delete up to `limit` callbacks that were handled or given up before that; return how many."""
     return await db.execute(_CALLBACKS, keep_days, limit)
@@ -72,3 +83,8 @@ async def delete_notifications(db: Database, *, keep_days: int, limit: int = BAT
 async def delete_cases(db: Database, *, keep_days: int, limit: int = BATCH) -> int:
     """The same for cases that were resolved before that."""
     return await db.execute(_CASES, keep_days, limit)
+
+
+async def find_left_payers(db: Database, limit: int) -> list[str]:
+    """Numbers of ended orders that still have their payer though their time is over."""
+    return [row["order_no"] for row in await db.fetch(_LEFT_PAYERS, limit)]

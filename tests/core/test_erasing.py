@@ -9,8 +9,8 @@ from core.checkout import Payer
 from core.decision import Decision, Outcome
 from core.dispute import DisputeState
 from core.evidence import Source
-from core.lifecycle import on_erase, open_work
-from core.order import CaseReason, Checkout, OrderState, OrderStatus, PaymentStatus, RefundStatus
+from core.lifecycle import on_erase, on_left_payer, open_work
+from core.order import CaseReason, Checkout, Order, OrderState, OrderStatus, PaymentStatus, RefundStatus
 from tests.core.states import (
     ALIPAY,
     DEADLINE,
@@ -90,3 +90,17 @@ def test_what_is_over_refuses_nothing() -> None:
     refund = a_refund(WECHAT, status=RefundStatus.SUCCEEDED, settled_at=NOW)
     state = replace(STATE, refunds=(refund,), disputes=(a_dispute(state=DisputeState.WON),))
     assert list(open_work(state)) == []
+
+
+@pytest.mark.parametrize("order", [PAID, an_order(status=OrderStatus.CLOSED, closed_at=NOW)], ids=["paid", "closed"])
+def test_a_payer_that_an_ended_order_still_has_is_left(order: Order) -> None:
+    decision = on_left_payer(a_state(replace(order, payer=Payer(openid="o-ana")), paid_payment()))
+    change = decision.change
+    assert change is not None
+    assert change.order == replace(order, version=order.version + 1)
+    assert (decision.outcome, change.event.by, change.notification) == (Outcome.ERASED, Source.SWEEP, None)
+
+
+@pytest.mark.parametrize("order", [PAID, an_order(payer=Payer(openid="o-ana"))], ids=["without", "open"])
+def test_an_ended_order_without_one_and_an_open_order_do_not_change(order: Order) -> None:
+    assert on_left_payer(a_state(order)) == Decision(outcome=Outcome.NOTHING_NEW)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.checkout import Payer
 from core.errors import InvalidRequest, NotFound
 from core.order import OrderState, OrderStatus
 from core.settings import Settings
@@ -208,3 +209,39 @@ async def test_one_turn_of_the_retention_deletes_what_the_settings_say(
     assert (settings.callbacks_keep_days, settings.notifications_keep_days, settings.cases_keep_days) == (180, 90, 365)
     assert await delete_old(resources) is False
     assert await db.fetchval("SELECT (SELECT count(*) FROM callbacks) + (SELECT count(*) FROM notifications)") == 0
+
+
+async def leave_payer(harness: FlowHarness, state: OrderState, *, ends_in_s: int) -> None:
+    """As a process of the release before: its statement does not know the column."""
+    await harness.resources.db.execute(
+        """UPDATE orders SET payer = '{"openid": "o-canary"}', version = version + 1,
+                             expires_at = now() + make_interval(secs => $2) WHERE order_no = $1""",
+        state.order.order_no,
+        ends_in_s,
+    )
+
+
+async def test_the_retention_erases_a_payer_that_an_older_process_has_left(harness: FlowHarness) -> None:
+    left, still_open, early = await paid_order(harness), await harness.placed_order(**TERMS), await paid_order(harness)
+    for state, ends_in_s in ((left, -1), (still_open, -1), (early, 60)):
+        await leave_payer(harness, state, ends_in_s=ends_in_s)
+    assert await delete_old(harness.resources) is False
+    payers = [(await harness.state(state)).order.payer for state in (left, still_open, early)]
+    assert payers == [None, Payer(openid="o-canary"), Payer(openid="o-canary")]
+    after = (await harness.state(left)).order
+    assert (after.status, after.version) == (OrderStatus.PAID, left.order.version + 2)
+    events = await harness.resources.db.fetch(
+        "SELECT kind, by, note FROM order_events WHERE order_no = $1 ORDER BY version", left.order.order_no
+    )
+    assert tuple(events[-1].values()) == ("erased", "sweep", "payer")
+    await delete_old(harness.resources)
+    assert (await harness.state(left)).order.version == after.version
+
+
+async def test_payers_that_fill_a_batch_are_gone_on_with_at_once(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leave_payer(harness, await paid_order(harness), ends_in_s=-1)
+    monkeypatch.setattr("storage.postgres.retention.PAYERS_BATCH", 1)
+    assert await delete_old(harness.resources) is True
+    assert await delete_old(harness.resources) is False

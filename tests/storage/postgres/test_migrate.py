@@ -39,6 +39,7 @@ ALL = [
     "0028_kept_plans.sql",
     "0029_pay_choice.sql",
     "0030_unpaid_returns.sql",
+    "0031_left_payers.sql",
 ]
 
 

@@ -133,3 +133,21 @@ async def test_old_rows_are_found_by_their_age_and_deleted_by_key(db: Database, 
     plan = [row[0] for row in await db.fetch(explain)]
     assert any(f"Index Scan using {table}_over" in line for line in plan)
     assert not any(f"Seq Scan on {table}" in line for line in plan)
+
+
+async def test_left_payers_are_found_among_the_orders_that_have_one(db: Database) -> None:
+    """Neither by reading the orders nor by walking an index of all of them."""
+    await placed(db)
+    copies = """INSERT INTO orders
+                SELECT (jsonb_populate_record(o, jsonb_build_object(
+                            'order_no', 'copy-' || n, 'page_token', 'page-' || n,
+                            'status', 'closed', 'closed_at', now(), 'expires_at', now() - make_interval(mins => n),
+                            'payer', CASE WHEN n % 1000 = 0 THEN jsonb_build_object('openid', 'o') END))).*
+                  FROM orders o, generate_series(1, 5000) AS n"""
+    await db.execute(copies)
+    await db.execute("ANALYZE orders")
+    assert await retention.find_left_payers(db, 100) == [f"copy-{n}" for n in (5000, 4000, 3000, 2000, 1000)]
+    assert await retention.find_left_payers(db, 2) == ["copy-5000", "copy-4000"]
+    plan = [row[0] for row in await db.fetch("EXPLAIN " + retention._LEFT_PAYERS.replace("$1", "100"))]
+    assert any("Index Scan using orders_with_payer" in line for line in plan)
+    assert any("Index Cond: (expires_at < now())" in line for line in plan)

@@ -135,6 +135,7 @@ async def sweep(db: Database, order_no: str) -> None:
     assert await refunds.claim(db, f"none-of-{order_no}", 20.0, arm_no=1) is None
     await retention.delete_callbacks(db, keep_days=30)
     await retention.delete_notifications(db, keep_days=30)
+    await retention.find_left_payers(db, 100)
 
 
 async def look_around(db: Database, order_no: str) -> None:

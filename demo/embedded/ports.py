@@ -3,6 +3,8 @@
 import os
 import secrets
 import socket
+from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from typing import Final
 
@@ -12,7 +14,6 @@ from demo.embedded.errors import EmbeddedError
 # a stopped server can get the server's own port, connect to itself, and block the server's restart.
 _PORTS: Final = range(20_000, 32_000)
 
-
 _SHARES: Final = 120
 _picks: Final = count()
 
@@ -20,15 +21,31 @@ _picks: Final = count()
 def free_port() -> int:
     """Return a port of 127.0.0.1 that is not in use and is never given to an outgoing connection.
 
-    It is bound seconds later, so each process takes its own share of the ports in turn before any other.
+    It is bound seconds later, so each process takes the ports of a share of its own in turn before any other.
     """
-    share = _PORTS[os.getpid() % _SHARES :: _SHARES]
+    share = _share_of(os.getpid())
     for attempt in range(1000):
         port = share[next(_picks) % len(share)] if attempt < len(share) else secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
             return port
     raise EmbeddedError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1}")
+
+
+@lru_cache(maxsize=1)
+def _share_of(pid: int) -> range:
+    """Return ports that no other process picks while this one lives: it keeps the share's first port bound.
+
+    Process ids alone are not enough: those of two processes that start at once may be a multiple of `_SHARES` apart.
+    """
+    for number in range(pid, pid + _SHARES):
+        lock, *_ = share = _PORTS[number % _SHARES :: _SHARES]
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", lock))
+        except OSError:
+            holder.close()
+            continue
+        holder.detach()  # the kernel closes it when the process has ended
+        return share[1:]
+    return _PORTS

@@ -38,6 +38,15 @@ print(server.pid, flush=True)
 threading.Event().wait()
 """
 
+PICKS = 100
+PICKING = """
+import os, sys
+from demo.embedded import free_port
+os.getpid = lambda: int(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    print(free_port())
+"""
+
 
 async def write(url: str, value: int) -> None:
     connection = await asyncpg.connect(url)
@@ -247,6 +256,14 @@ def test_ports_are_not_those_of_outgoing_connections() -> None:
     """A client retrying a server that is down could else connect to itself and hold the port."""
     first_outgoing = 32_768
     assert all(1024 < free_port() < first_outgoing for _ in range(100))
+
+
+def test_a_port_is_picked_by_one_process_alone() -> None:
+    """Also by two whose ids would give them the same ports: each binds its own seconds later."""
+    picked = [free_port() for _ in range(PICKS)]
+    argv = [sys.executable, "-c", PICKING, str(os.getpid()), str(PICKS)]
+    other = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout
+    assert set(picked).isdisjoint(map(int, other.split()))
 
 
 @root_only

@@ -236,7 +236,7 @@ class Stack:
         """Call the control API of `process`, which is channel or merchant."""
         base = self.channel_url if process == "channel" else self.merchant_url
         content = None if body is None else msgspec.json.encode(body)
-        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, cookies=NoCookies(), timeout=30.0) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, cookies=NoCookies(), timeout=60.0) as client:
             response = await client.request(method, base + path, content=content)
             response.raise_for_status()
             return msgspec.json.decode(response.content)

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from api.http.asgi import App
 from api.http.server import listen, make_server
 from core.account import AccountConfig
 from core.settings import Settings
+from demo.embedded import free_port
 from demo.service import NO_TLS
 from runtime.resources import Resources, open_resources
 from simulator.kernel.simulation import Simulation
@@ -80,7 +80,7 @@ async def open_channel() -> AsyncIterator[Channel]:
     account = {"name": "main", "merchant_id": MERCHANT_ID, "keys": {"k1": SECRET}}
     async with (
         serve_channels() as (url, simulation),
-        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http,
+        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http,
     ):
         response = await http.put(f"{url}/control/accounts", json=[account])
         assert response.status_code == 200, response.text
@@ -94,8 +94,7 @@ def long_cooldown() -> None:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, request: pytest.FixtureRequest) -> Settings:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     return Settings(
         host="127.0.0.1",
         port=port,

@@ -106,7 +106,7 @@ async def test_one_callback_passes_few_files(
     payment = (await client.post("/v1/orders", terms(account=account))).json["payments"][0]
     await channel.pay(payment["out_trade_no"])
     body = paid_body(payment)
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http:
         await http.get(f"{served}/healthz")
         with traced() as trace:
             response = await http.post(f"{served}/callbacks/{account}", content=body, headers=signed(body))

@@ -265,7 +265,7 @@ async def running() -> AsyncIterator[Running]:
             proxy = Proxy(url)
             peer = await stack.enter_async_context(serving(proxy.talk))
             proxies[channel] = proxy, peer.url
-        yield Running(far_side, proxies, await stack.enter_async_context(Transport(timeout_s=5.0)), {})
+        yield Running(far_side, proxies, await stack.enter_async_context(Transport(timeout_s=60)), {})
 
 
 @pytest_asyncio.fixture(loop_scope="session")

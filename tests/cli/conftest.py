@@ -61,7 +61,7 @@ Place = Callable[..., Awaitable[OrderState]]
 async def channel() -> AsyncIterator[Channel]:
     async with (
         serve_channels() as (url, far_side),
-        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as http,
+        httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http,
     ):
         opened = Channel(url, far_side, http)
         await opened.open_account()

@@ -60,7 +60,7 @@ async def test_the_whole_delivery_has_one_deadline() -> None:
             await writer.drain()
             await asyncio.wait([asyncio.ensure_future(merchant.over.wait())], timeout=0.02)
 
-    async with serving(drip) as merchant, asyncio.timeout(30):
+    async with serving(drip) as merchant, asyncio.timeout(60):
         delivery = await deliver(merchant.url, replace(ANY, notify_timeout_s=0.5))
     assert delivery == Delivery(ok=False, status="timed_out")
 

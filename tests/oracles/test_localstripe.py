@@ -60,7 +60,7 @@ async def _answers(client: httpx.AsyncClient) -> bool:
 async def adapter(http: httpx.AsyncClient) -> AsyncIterator[Stripe]:
     credentials = {"secret_key": SECRET_KEY, "webhook_secrets": [WEBHOOK_SECRET]}
     account = AccountConfig(name="main", channel="stripe", base_url=str(http.base_url), credentials=credentials)
-    async with Transport(timeout_s=5) as transport:
+    async with Transport(timeout_s=60) as transport:
         yield Stripe(account, transport)
 
 

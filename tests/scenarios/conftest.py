@@ -133,7 +133,7 @@ async def running_scenario(stack: Stack) -> AsyncIterator[Scenario]:
     db = await stack.open_database()
     try:
         async with (
-            httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http,
+            httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http,
             aclosing(Scenario(stack, db, http)) as scenario,
         ):
             yield scenario

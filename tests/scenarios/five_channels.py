@@ -110,7 +110,7 @@ async def capture_outside(scenario: Scenario, order: ShopOrder, account: str) ->
     """Capture an approved payment as another system of the merchant."""
     state = await find_state_by_payment(scenario.db, PaymentKey(account, number_of(order)))
     assert state is not None
-    async with Transport(timeout_s=10) as transport:
+    async with Transport(timeout_s=60) as transport:
         channel = open_channel(await scenario.stack.open_account(account), transport)
         await channel.capture_payment(state.payments[0])
 

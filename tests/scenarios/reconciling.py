@@ -68,7 +68,7 @@ async def lost(scenario: Scenario, account: str, count: int) -> list[ShopOrder]:
 async def captured_outside(scenario: Scenario, account: str, order: ShopOrder) -> None:
     state = await find_state(scenario.db, order.order_no)
     assert state is not None
-    async with Transport(timeout_s=5.0) as transport:
+    async with Transport(timeout_s=60) as transport:
         await open_channel(await scenario.stack.open_account(account), transport).capture_payment(state.payments[0])
 
 
@@ -104,7 +104,7 @@ async def statement_of(scenario: Scenario, account: str, order: ShopOrder) -> by
     into = BytesIO()
     paid_at = (await scenario.ledger_payment(order)).paid_at
     assert paid_at is not None
-    async with Transport(timeout_s=5.0) as transport:
+    async with Transport(timeout_s=60) as transport:
         channel = open_channel(await scenario.stack.open_account(account), transport)
         await channel.fetch_statement(paid_at.astimezone(channel.statement_zone).date(), into)
     return into.getvalue()

@@ -275,7 +275,7 @@ class Scenario:
             callback_url=f"{self.stack.api_url}/callbacks/{account}",
             return_url=self.stack.merchant_url,
         )
-        async with Transport(timeout_s=10) as transport:
+        async with Transport(timeout_s=60) as transport:
             await Sandbox(await self.stack.open_account(account), transport).create_payment(create)
 
     def signed_callback(
@@ -536,7 +536,7 @@ async def put_accounts(stack: Stack, db: Database, configs: Mapping[str, Mapping
     for name, config in configs.items():
         account = await stack.open_account(name, **config)
         await put_account(db, Sealer.from_setting(stack.master_key), account)
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http:
         for url in stack.api_urls:
             for name in configs:
                 await eventually(partial(_is_known, stack, http, url, name))

@@ -33,7 +33,7 @@ async def test_no_log_holds_a_secret_or_a_text_of_an_order() -> None:
         environment = ENVIRONMENT | {"LOG_LEVEL": "debug"}
         async with (
             Stack(directory, unit_s=UNIT_S, fsync=False, accounts=accounts, env=environment) as stack,
-            httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=30.0) as http,
+            httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http,
         ):
             db = await stack.open_database()
             scenario = Scenario(stack, db, http)

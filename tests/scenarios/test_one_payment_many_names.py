@@ -53,7 +53,7 @@ async def reference_of(scenario: Scenario, order: ShopOrder, account: str) -> st
 @asynccontextmanager
 async def elsewhere(scenario: Scenario, account: str) -> AsyncIterator[Any]:
     """The account as another system of the merchant calls it."""
-    async with Transport(timeout_s=10) as transport:
+    async with Transport(timeout_s=60) as transport:
         yield open_channel(await scenario.stack.open_account(account), transport)
 
 

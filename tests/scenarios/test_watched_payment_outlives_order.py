@@ -77,7 +77,7 @@ async def created_elsewhere(scenario: Scenario, channel: str, *, ends_in_s: floa
         callback_url=f"{scenario.stack.api_url}/callbacks/{channel}",
         return_url=scenario.stack.merchant_url,
     )
-    async with Transport(timeout_s=10) as transport:
+    async with Transport(timeout_s=60) as transport:
         created = await open_channel(await scenario.stack.open_account(channel), transport).create_payment(create)
     if channel == "alipay":  # without a scan there is no trade yet
         await scenario.http.get(created.checkout.value, follow_redirects=True)
@@ -99,7 +99,7 @@ async def paid_elsewhere(scenario: Scenario, payment: Payment) -> None:
     await scenario.stack.control(
         "POST", "channel", f"/control/payments/{number}/pay", {"at_fault": {"callback": "lost"}}
     )
-    async with Transport(timeout_s=10) as transport:
+    async with Transport(timeout_s=60) as transport:
         account = await scenario.stack.open_account(payment.channel_account)
         await open_channel(account, transport).capture_payment(payment)
 

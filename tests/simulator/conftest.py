@@ -96,7 +96,7 @@ class Channel:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=10) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as client:
         yield client
 
 

@@ -217,7 +217,7 @@ async def test_a_broken_channels_answer_says_nothing(queried: Case) -> None:
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 async def test_what_a_channel_sends_of_a_payment_is_paid(name: str, tmp_path: Path, bare: Nodrop) -> None:
     """Created, paid and called back over HTTP, with a certificate fetched where the channel has one to fetch."""
-    async with serve_channels(seed=7) as (_, far_side), Transport(timeout_s=5) as transport:
+    async with serve_channels(seed=7) as (_, far_side), Transport(timeout_s=60) as transport:
         opened = far_side.channels[name].open_account("main", "http://127.0.0.1:9/callbacks/main")
         far_side.accounts[opened.account.merchant_id] = opened.account
         url = far_side.urls[name]

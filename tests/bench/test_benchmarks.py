@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from bench import door, growth, merchants, queue_run
+from bench import counts, door, growth, merchants, pages, queries, queue_run
 from bench.__main__ import BENCHMARKS
 from bench.peers.environment import PeerMissing
 from bench.report import Result
@@ -108,8 +108,11 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(
 ) -> None:
     """And a profile, where there is one."""
     monkeypatch.setattr(merchants, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(merchants, "SOON", {**merchants.SOON, "SWEEP_GRACE_S": "0.5", "BACKOFF_UNIT_S": "0.5"})
     monkeypatch.setattr(merchants, "NOISE_S", 60.0)  # two notifications have no 95th percentile
-    monkeypatch.setattr(queue_run, "LEAD_S", 1.0)  # a core is kept busy meanwhile
+    monkeypatch.setattr(queue_run, "SPINNERS", 1)
+    for module, wait in ((queue_run, "LEAD_S"), (queries, "LEAD_S"), (counts, "IDLE_S"), (pages, "SETTLE_S")):
+        monkeypatch.setattr(module, wait, 0.5)
     for module, count in ((door, "ORDERS"), (growth, "ORDERS"), (growth, "CLAIMS"), (growth, "LOOKS")):
         monkeypatch.setattr(module, count, 5)
     progress: list[str] = []

@@ -6,7 +6,7 @@ Its settings are Firefox's own, offline is that of its menu, and what is blocked
 import asyncio
 import json
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,22 @@ QUIET = {
     "network.connectivity-service.enabled": False,
     "network.manage-offline-status": False,
     "toolkit.telemetry.enabled": False,
+    "ui.prefersReducedMotion": 1,
 }
 
-BLOCK = """
-const [pattern] = arguments;
-Services.obs.addObserver((channel) => {
-  if (new RegExp(pattern).test(channel.QueryInterface(Ci.nsIHttpChannel).URI.spec)) channel.cancel(Cr.NS_ERROR_ABORT);
-}, "http-on-modify-request");
+_BLOCKED = "tests.blocked"
+_BLOCK = f"""
+Services.obs.addObserver((channel) => {{
+  const pattern = Services.prefs.getStringPref("{_BLOCKED}", "");
+  const url = channel.QueryInterface(Ci.nsIHttpChannel).URI.spec;
+  if (pattern && new RegExp(pattern).test(url)) channel.cancel(Cr.NS_ERROR_ABORT);
+}}, "http-on-modify-request");
+"""
+_SET = """
+const [name, value] = arguments;
+if (value === null) Services.prefs.clearUserPref(name);
+else if (typeof value === "number") Services.prefs.setIntPref(name, value);
+else Services.prefs.setStringPref(name, value);
 """
 
 
@@ -51,7 +60,7 @@ class Firefox:
         self._writer.write(b"%d:%b" % (len(message), message))
         _, _, error, result = json.loads(await self.receive())
         assert error is None, f"{command}: {error}"
-        return dict(result or {})
+        return {"value": result} if isinstance(result, list) else dict(result or {})
 
     async def receive(self) -> bytes:
         async with asyncio.timeout(LIMIT_S):
@@ -85,7 +94,22 @@ class Firefox:
 
     async def block(self, pattern: str) -> None:
         """Block what matches, as an extension does."""
-        await self.run_inside(BLOCK, pattern)
+        await self.set(_BLOCKED, pattern)
+
+    async def set(self, name: str, value: str | int | None) -> None:
+        """Change one of its settings; None is its usual value."""
+        await self.run_inside(_SET, name, value)
+
+    async def begin_anew(self) -> None:
+        """Be online, block nothing, and have one tab, an empty one."""
+        await self.set_offline(False)
+        await self.set(_BLOCKED, None)
+        handles = (await self.call("WebDriver:GetWindowHandles"))["value"]
+        fresh = (await self.call("WebDriver:NewWindow", type="tab", focus=True))["handle"]
+        for handle in handles:
+            await self.switch(handle, focus=False)
+            await self.call("WebDriver:CloseWindow")
+        await self.switch(fresh)
 
     async def open_behind(self, url: str) -> str:
         """A tab that is opened behind the one in front: its handle."""
@@ -101,14 +125,11 @@ class Firefox:
 
 
 @asynccontextmanager
-async def open_firefox(
-    program: str, folder: Path, settings: Mapping[str, object] | None = None
-) -> AsyncIterator[Firefox]:
-    """Start one with a profile of its own in `folder`, with these settings."""
+async def open_firefox(program: str, folder: Path) -> AsyncIterator[Firefox]:
+    """Start one with a profile of its own in `folder`."""
     profile = folder / "profile"
     profile.mkdir()
-    prefs = {**QUIET, **(settings or {})}
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in prefs.items()]
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in QUIET.items()]
     (profile / "user.js").write_text("".join(lines))
     command = (
         program,
@@ -127,6 +148,7 @@ async def open_firefox(
         firefox = Firefox(reader, writer)
         await firefox.receive()
         await firefox.call("WebDriver:NewSession", capabilities={})
+        await firefox.run_inside(_BLOCK)
         yield firefox
         writer.close()
     finally:

@@ -2,11 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from playwright.async_api import BrowserContext, Page, ViewportSize
 
 DESK = ViewportSize(width=1440, height=900)
 SMALL = ViewportSize(width=360, height=640)
+STILL: dict[str, Any] = {"reduced_motion": "reduce"}
+"""Options of a device: a page in motion is drawn sixty times a second, by the processor."""
+
 LIMIT_MS = 120_000
 """Ends a wait for what does not come, as `tests.servers.LIMIT_S`. A page that met errors rests up to 38 s by itself."""
 
@@ -31,7 +35,7 @@ async def new_phone(page: Page) -> BrowserContext:
     """A second device of the same buyer."""
     browser = page.context.browser
     assert browser is not None
-    return await browser.new_context(viewport=SMALL)
+    return await browser.new_context(viewport=SMALL, **STILL)
 
 
 async def scanned(page: Page) -> str:

@@ -1,20 +1,21 @@
 """The order page in every phase, both languages, small and large, light and dark, in forced colours and on paper.
 
-The pictures stay in the test's temporary folder, for people to look at. What can be asserted is: nothing is wider than
-the screen, the policy is kept, and axe has no findings.
+What can be asserted is: nothing is wider than the screen, the policy is kept, and axe has no findings.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
-from playwright.async_api import Browser, Page, Route
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Route
 
 from api.http.response import Response
 from api.pages import assets
@@ -28,7 +29,8 @@ from api.shop import NO_SHOP, Shop, open_shop
 from core.order import CaseReason, OrderState, OrderStatus, PaymentStatus, RefundStatus
 from core.paying import Way, WayKind
 from core.settings import Settings
-from tests.browser.looks import axe_findings, overflow
+from tests.browser.conftest import new_context
+from tests.browser.looks import LEAST, axe_findings, draw, looks, overflow
 from tests.core.states import (
     ALIPAY,
     EXPIRES_AT,
@@ -46,7 +48,8 @@ from tests.core.states import (
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAGE = "http://pay.test/o/page-token-0123456789"
+PATH = "/o/page-token-0123456789"
+_numbers = count()
 LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 32"><rect width="96" height="32" rx="6" fill="#7a1f3d"/>'
     '<circle cx="16" cy="16" r="8" fill="#fff"/><path d="M32 16h52" stroke="#fff" stroke-width="6"/></svg>'
@@ -174,22 +177,36 @@ def shop(tmp_path: Path) -> Shop:
     )
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def tabs(browser: Browser) -> AsyncIterator[Mapping[str, Page]]:
+    """One for each language: to open another takes longer than to look at a page."""
+    async with AsyncExitStack() as stack:
+        devices = [new_context(browser, locale=lang, timezone_id="UTC") for lang in LANGUAGES]
+        contexts = [await stack.enter_async_context(device) for device in devices]
+        yield {lang: await context.new_page() for lang, context in zip(LANGUAGES, contexts, strict=True)}
+
+
 @asynccontextmanager
-async def opened(browser: Browser, scene: Scene, lang: str, faults: list[str], **look: Any) -> AsyncIterator[Page]:
-    """The scene in a browser context of this look, with the page's own script, style and headers."""
-    context = await browser.new_context(locale=lang, reduced_motion="reduce", **{"timezone_id": "UTC"} | look)
-    page = await context.new_page()
+async def opened(page: Page, scene: Scene, lang: str, faults: list[str]) -> AsyncIterator[None]:
+    """The scene in this tab, with the page's own script, style and headers, and on an origin of its own: a browser
+    remembers orders.
+    """
+
+    def note(fault: Error | ConsoleMessage) -> None:
+        if isinstance(fault, Error) or "Content Security" in fault.text:
+            faults.append(str(fault))
+
+    page.on("pageerror", note)
+    page.on("console", note)
     await page.clock.set_fixed_time(NOW)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
-    state = replace(scene.state, order=replace(scene.state.order, page_token=PAGE.rpartition("/")[2]))
+    state = replace(scene.state, order=replace(scene.state.order, page_token=PATH.rpartition("/")[2]))
     html = render(page_of(state, scene.shop, lang=lang, requested_lang=lang, retry_after_s=0, pay=scene.pay))
     status = msgspec.json.encode(view_status(state, 0, lang))
 
     async def answer(route: Route) -> None:
         path = urlsplit(route.request.url).path
         file = find(scene.shop, path)
-        if path == urlsplit(PAGE).path:
+        if path == PATH:
             await route.fulfill(body=html, content_type="text/html; charset=utf-8", headers=dict(PAGE_HEADERS))
         elif path.endswith("/status"):
             await route.fulfill(body=status, content_type="application/json")
@@ -199,11 +216,12 @@ async def opened(browser: Browser, scene: Scene, lang: str, faults: list[str], *
             await route.abort()
 
     await page.route("**/*", answer)
-    await page.goto(f"{PAGE}?lang={lang}")
+    await page.goto(f"http://{next(_numbers)}.pay.test{PATH}?lang={lang}")
     await page.wait_for_load_state("load")
-    yield page
+    yield
     await page.unroute_all(behavior="ignoreErrors")
-    await context.close()
+    page.remove_listener("pageerror", note)
+    page.remove_listener("console", note)
 
 
 def find(shop: Shop, path: str) -> Response | None:
@@ -215,35 +233,38 @@ def find(shop: Shop, path: str) -> Response | None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("lang", LANGUAGES)
-async def test_every_phase_fits_every_screen(
-    browser: Browser, shop: Shop, name: str, lang: str, tmp_path: Path
+async def test_every_phase_fits_every_screen_and_axe_has_no_findings(
+    tabs: Mapping[str, Page], shop: Shop, name: str, lang: str
 ) -> None:
-    scene, faults = scenes(shop)[name], list[str]()
-    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for scheme in schemes:
-        look: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": 360, "height": 740}}
-        async with opened(browser, scene, lang, faults, **look) as page:
-            assert await page.locator("#title").inner_text() == LANGUAGES[lang].texts[scene.phase]
-            for width, height in ((360, 740), (1440, 900)):
-                await page.set_viewport_size({"width": width, "height": height})
-                assert await overflow(page) == []
-                await page.screenshot(path=tmp_path / f"{name}.{lang}.{scheme}.{width}.png", full_page=True)
+    """By axe also with everything open that opens."""
+    page, scene, faults = tabs[lang], scenes(shop)[name], list[str]()
+    async with opened(page, scene, lang, faults):
+        assert await page.locator("#title").inner_text() == LANGUAGES[lang].texts[scene.phase]
+        async for look in looks(page):
+            assert await overflow(page) == [], look
+            await draw(page, f"{name}.{lang}.{look}")
+        await page.evaluate(OPEN_ALL)
+        async for look in looks(page, LEAST):
+            assert await axe_findings(page) == [], look
     assert faults == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_every_phase_can_be_read_in_forced_colours_and_on_paper(
-    browser: Browser, shop: Shop, name: str, tmp_path: Path
+    tabs: Mapping[str, Page], shop: Shop, name: str
 ) -> None:
-    scene, faults = scenes(shop)[name], list[str]()
-    look: dict[str, Any] = {"forced_colors": "active", "viewport": {"width": 360, "height": 740}}
-    async with opened(browser, scene, "en", faults, **look) as page:
-        await page.screenshot(path=tmp_path / f"{name}.forced.png", full_page=True)
+    page, scene, faults = tabs["en"], scenes(shop)[name], list[str]()
+    async with opened(page, scene, "en", faults):
+        await page.set_viewport_size({"width": 360, "height": 740})
+        await page.emulate_media(forced_colors="active")
+        assert await overflow(page) == []
+        await draw(page, f"{name}.forced")
         await page.emulate_media(forced_colors="none", media="print")
         assert await overflow(page) == []
-        await page.screenshot(path=tmp_path / f"{name}.print.png", full_page=True)
+        await draw(page, f"{name}.print")
         assert not await page.locator("#refresh").is_visible()
         assert await page.locator("#amount").is_visible()
+        await page.emulate_media(media="screen")
     assert faults == []
 
 
@@ -253,16 +274,19 @@ async def test_a_countdown_ends_at_the_readers_own_time(browser: Browser) -> Non
     scene, faults = Scene("processing", a_state(OPEN, TEST_MONEY), view), list[str]()
     expected = {True: ["20:05 (5:00)", "2026年3月2日 20:00 (24:00:00)"], False: ["12:05 UTC", "2026-03-02 12:00 UTC"]}
     for has_script, texts in expected.items():
-        look = {"timezone_id": "Asia/Shanghai", "java_script_enabled": has_script}
-        async with opened(browser, scene, "zh", faults, **look) as page:
-            await page.locator("time[data-countdown]", has_text=texts[0]).wait_for()
-            assert await page.locator("time[data-countdown]").all_inner_texts() == texts
+        there = new_context(browser, locale="zh", timezone_id="Asia/Shanghai", java_script_enabled=has_script)
+        async with there as context:
+            page = await context.new_page()
+            async with opened(page, scene, "zh", faults):
+                await page.locator("time[data-countdown]", has_text=texts[0]).wait_for()
+                assert await page.locator("time[data-countdown]").all_inner_texts() == texts
     assert faults == []
 
 
-async def test_the_tick_is_there_when_backgrounds_are_not_printed(browser: Browser) -> None:
+async def test_the_tick_is_there_when_backgrounds_are_not_printed(tabs: Mapping[str, Page]) -> None:
     """Its own lines are dark, and it stands on nothing."""
-    async with opened(browser, scenes(NO_SHOP)["paid"], "en", []) as page:
+    page = tabs["en"]
+    async with opened(page, scenes(NO_SHOP)["paid"], "en", []):
         await page.emulate_media(media="print")
         tick = await page.evaluate(
             """() => {
@@ -270,28 +294,14 @@ async def test_the_tick_is_there_when_backgrounds_are_not_printed(browser: Brows
               return [getComputedStyle(mark).backgroundColor, getComputedStyle(mark, "::after").borderBottomColor];
             }"""
         )
+        await page.emulate_media(media="screen")
     assert tick == ["rgba(0, 0, 0, 0)", "rgb(0, 0, 0)"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("lang", LANGUAGES)
-async def test_axe_has_no_findings(browser: Browser, shop: Shop, name: str, lang: str) -> None:
-    """Also with everything open that opens."""
-    scene = scenes(shop)[name]
-    looks: tuple[dict[str, Any], ...] = (
-        {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
-        {"color_scheme": "dark", "viewport": {"width": 1440, "height": 900}},
-    )
-    for look in looks:
-        async with opened(browser, scene, lang, [], **look) as page:
-            await page.evaluate(OPEN_ALL)
-            assert await axe_findings(page) == [], look
-
-
-async def test_the_missing_page_is_whole(browser: Browser, shop: Shop, tmp_path: Path) -> None:
-    context = await browser.new_context(viewport={"width": 360, "height": 740})
-    page = await context.new_page()
+async def test_the_missing_page_is_whole(tabs: Mapping[str, Page], shop: Shop) -> None:
+    page = tabs["en"]
+    await page.goto("about:blank")
+    await page.set_viewport_size({"width": 360, "height": 740})
     await page.set_content(missing(shop, "en", "").decode())
     assert await overflow(page) == []
     assert await page.locator("#contact a").get_attribute("href") == "mailto:help@tea.example"
-    await context.close()

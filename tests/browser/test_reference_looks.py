@@ -1,14 +1,12 @@
 """The pages for developers and the front page: they fit every screen, and axe has no findings."""
 
-from pathlib import Path
-
 import pytest
 from playwright.async_api import Browser
 
 from api.http.problems import all_kinds
 from core.settings import Settings
 from tests.browser.conftest import new_context
-from tests.browser.looks import axe_findings, looks, overflow
+from tests.browser.looks import ALL, LEAST, axe_findings, draw, looks, overflow
 from tests.servers import Process
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -20,7 +18,7 @@ PAGES = ("/", "/docs", "/sdk/", "/problems", *OF_ONE_KIND)
 
 
 async def test_each_page_fits_every_screen_and_axe_has_no_findings(
-    browser: Browser, api: Process, settings: Settings, tmp_path: Path
+    browser: Browser, api: Process, settings: Settings
 ) -> None:
     faults: list[object] = []
     async with new_context(browser, base_url=settings.public_url) as context:
@@ -30,10 +28,8 @@ async def test_each_page_fits_every_screen_and_axe_has_no_findings(
             answer = await page.goto(path)
             assert answer is not None
             assert answer.status == 200, path
-            async for look in looks(page):
-                found = [*await overflow(page), *await axe_findings(page)]
-                faults += [(path, look, each) for each in found]
-                await page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '.') or 'front'}.{look}.png")
-                if path in OF_ONE_KIND[1:]:
-                    break
+            async for look in looks(page, ALL[:1] if path in OF_ONE_KIND[1:] else ALL):
+                found = [*await overflow(page), *(await axe_findings(page) if look in LEAST else ())]
+                faults += [(path, str(look), each) for each in found]
+                await draw(page, f"{path.strip('/').replace('/', '.') or 'front'}.{look}")
     assert faults == []

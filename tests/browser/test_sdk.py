@@ -12,12 +12,14 @@ import pytest_asyncio
 from msgspec.structs import replace
 from playwright.async_api import Browser, Page, Route, async_playwright
 
+from api.pages.html import RELOAD_S
 from api.sdk import files
 from api.sdk.handlers import embedding
 from core.settings import Settings
 from tests.api.conftest import Channel, token_of
-from tests.browser.conftest import ARGUMENTS, Buyer
+from tests.browser.conftest import ARGUMENTS, Buyer, new_context
 from tests.browser.shop_site import ShopSite, serve_shop
+from tests.browser.shops import STILL
 from tests.browser.test_order_page import EVENTS, HIDE, abort, number_of, place
 from tests.servers import Process, eventually
 
@@ -273,7 +275,7 @@ async def test_blocked_site_data_stops_nothing(
     order = await place(shop, account=account)
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
-            str(tmp_path), executable_path=chromium, args=ARGUMENTS, locale="en-GB"
+            str(tmp_path), executable_path=chromium, args=ARGUMENTS, locale="en-GB", **STILL
         )
         page = await context.new_page()
         async with page.expect_response(EVENTS):
@@ -288,20 +290,19 @@ async def test_a_locale_that_intl_refuses_ends_on_paid(
     shop: httpx.AsyncClient, account: str, channel: Channel, browser: Browser
 ) -> None:
     order = await place(shop, account=account)
-    context = await browser.new_context(locale="en-US@posix")
-    page = await context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    await page.add_init_script(RECORD_STREAMS)
-    await page.goto(order["order_page"])
-    assert await page.evaluate("navigator.language") == "en-US@posix"
-    await channel.pay(number_of(order), "none")
-    await page.locator("#title", has_text="Paid").wait_for(timeout=60_000)
-    await page.locator("#when", has_text=re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC")).wait_for()
-    assert await page.locator("#refresh").is_hidden()
-    assert await page.evaluate("window.streams") == 0
-    assert errors == []
-    await context.close()
+    async with new_context(browser, locale="en-US@posix") as context:
+        page = await context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        await page.add_init_script(RECORD_STREAMS)
+        await page.goto(order["order_page"])
+        assert await page.evaluate("navigator.language") == "en-US@posix"
+        await channel.pay(number_of(order), "none")
+        await page.locator("#title", has_text="Paid").wait_for(timeout=60_000)
+        await page.locator("#when", has_text=re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC")).wait_for()
+        assert await page.locator("#refresh").is_hidden()
+        assert await page.evaluate("window.streams") == 0
+        assert errors == []
 
 
 async def test_a_listener_that_throws_stops_nothing(
@@ -336,14 +337,37 @@ async def test_a_pressed_button_keeps_the_focus_until_the_heading_has_it(
     assert await buyer.page.evaluate("document.activeElement.id") == "title"
 
 
-@pytest.mark.parametrize("blocked", [r"\.js$", r"/sdk/"], ids=["every script", "the module"])
-async def test_the_page_moves_by_itself_when_its_script_is_blocked(
-    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer, blocked: str
+async def test_the_page_moves_by_itself_when_every_script_is_blocked(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
 ) -> None:
-    await buyer.page.route(re.compile(blocked), abort)
+    """Its reload comes sooner than usual: nothing else would happen meanwhile."""
+    order = await place(shop, account=account)
+    usual, soon = (f'<meta http-equiv="refresh" content="{seconds}">' for seconds in (RELOAD_S, 1))
+    reloads: list[bool] = []
+
+    async def hurry(route: Route) -> None:
+        response = await route.fetch()
+        html = await response.text()
+        reloads.append(usual in html)
+        await route.fulfill(response=response, body=html.replace(usual, soon))
+
+    await buyer.page.route(re.compile(r"\.js$"), abort)
+    await buyer.page.route(order["order_page"], hurry)
+    await buyer.page.goto(order["order_page"])
+    await channel.pay(number_of(order), "none")
+    await buyer.reads("Paid")
+    assert reloads[0]
+
+
+async def test_the_page_moves_by_itself_when_the_module_is_blocked(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    await buyer.page.clock.install()
+    await buyer.page.route(re.compile(r"/sdk/"), abort)
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
     await channel.pay(number_of(order), "none")
+    await buyer.page.clock.fast_forward(20_000)
     await buyer.reads("Paid")
 
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ from tests.browser.test_order_page import number_of, place
 from tests.servers import Process, eventually
 
 PROGRAM = shutil.which("firefox-esr") or ""
+COOKIES = "network.cookie.cookieBehavior"
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,10 +23,17 @@ pytestmark = [
 ]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def firefox(tmp_path: Path) -> AsyncIterator[Firefox]:
-    async with open_firefox(PROGRAM, tmp_path) as firefox:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def started_firefox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Firefox]:
+    async with open_firefox(PROGRAM, tmp_path_factory.mktemp("firefox")) as firefox:
         yield firefox
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def firefox(started_firefox: Firefox) -> AsyncIterator[Firefox]:
+    """All tests share it: it takes seconds of CPU to start. Each has an api on an origin of its own."""
+    await started_firefox.begin_anew()
+    yield started_firefox
 
 
 def streams_ended(api: Process) -> int:
@@ -72,16 +79,19 @@ async def test_the_page_polls_when_streams_are_blocked(
 
 
 async def test_blocked_site_data_stops_nothing(
-    shop: httpx.AsyncClient, account: str, channel: Channel, tmp_path: Path
+    shop: httpx.AsyncClient, account: str, channel: Channel, firefox: Firefox
 ) -> None:
     """Firefox's own setting: the getter of `localStorage` throws."""
     order = await place(shop, account=account)
-    async with open_firefox(PROGRAM, tmp_path, {"network.cookie.cookieBehavior": 2}) as firefox:
+    await firefox.set(COOKIES, 2)
+    try:
         await firefox.open(order["order_page"])
         await firefox.reads("Payment processing")
         assert await firefox.run("try { window.localStorage; return ''; } catch (error) { return error.name; }")
         await channel.pay(number_of(order), "none")
         await firefox.reads("Paid")
+    finally:
+        await firefox.set(COOKIES, None)
 
 
 async def test_nine_tabs_opened_behind_take_no_connection(

@@ -12,8 +12,8 @@ from demo.embedded import free_port
 from demo.shop.pages import HOW
 from demo.stack import Stack
 from demo.up import running_shop, shop_stack
-from tests.browser.looks import axe_findings, looks, overflow
-from tests.browser.shops import DESK, LIMIT_MS, SMALL, buying, new_phone, pay, scanned
+from tests.browser.looks import LEAST, axe_findings, looks, overflow
+from tests.browser.shops import DESK, LIMIT_MS, SMALL, STILL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -41,7 +41,7 @@ async def stack(servers_home: Path, shop_url: str) -> AsyncIterator[Stack]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def buyer(browser: Browser, stack: Stack, shop_url: str) -> AsyncIterator[Page]:
     """A desk computer at the shop; its page may neither fail nor break its own content policy."""
-    async with buying(await browser.new_context(viewport=DESK, base_url=shop_url)) as page:
+    async with buying(await browser.new_context(viewport=DESK, base_url=shop_url, **STILL)) as page:
         yield page
 
 
@@ -128,7 +128,7 @@ async def test_markup_in_a_name_is_text_in_the_shop_on_the_order_page_and_at_the
 
 
 async def test_the_shop_needs_no_script_and_fits_a_small_phone(browser: Browser, stack: Stack, shop_url: str) -> None:
-    context = await browser.new_context(viewport=SMALL, base_url=shop_url, java_script_enabled=False)
+    context = await browser.new_context(viewport=SMALL, base_url=shop_url, java_script_enabled=False, **STILL)
     async with buying(context) as page:
         await lose_callbacks(page, lost=True)
         await fits(page)
@@ -161,7 +161,9 @@ async def test_each_page_of_the_shop_fits_every_screen_and_axe_has_no_findings(b
     for address in (buyer.url, waiting, "/", "/orders", "/orders/none"):
         await buyer.goto(address)
         async for look in looks(buyer):
-            assert [*await overflow(buyer), *await axe_findings(buyer)] == [], (address, look)
+            assert await overflow(buyer) == [], (address, look)
+            if look in LEAST:
+                assert await axe_findings(buyer) == [], (address, look)
 
 
 async def test_an_order_that_nodrop_did_not_take_is_sent_again_under_its_number(stack: Stack, buyer: Page) -> None:

@@ -13,7 +13,7 @@ from bench.peers.environment import locked_python
 from demo.embedded import free_port
 from demo.service import NO_TLS, ROOT, Service
 from demo.stack import Stack
-from tests.browser.shops import DESK, buying, new_phone, pay, scanned
+from tests.browser.shops import DESK, STILL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -85,7 +85,7 @@ async def fastapi_shop(stack: Stack, urls: dict[str, str], tmp_path: Path) -> As
 async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
     stack: Stack, browser: Browser, plain_shop: str
 ) -> None:
-    async with buying(await browser.new_context(viewport=DESK, base_url=plain_shop)) as page:
+    async with buying(await browser.new_context(viewport=DESK, base_url=plain_shop, **STILL)) as page:
         await buy_and_come_back(page)
         await place_again_when_nodrop_is_back(stack, page)
     await refuses_what_is_not_signed(plain_shop)
@@ -95,7 +95,7 @@ async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
 async def test_the_fastapi_shop_ships_an_order_whose_callback_was_lost(
     stack: Stack, browser: Browser, fastapi_shop: str
 ) -> None:
-    async with buying(await browser.new_context(viewport=DESK, base_url=fastapi_shop)) as page:
+    async with buying(await browser.new_context(viewport=DESK, base_url=fastapi_shop, **STILL)) as page:
         await buy_and_come_back(page)
         await place_again_when_nodrop_is_back(stack, page)
     await refuses_what_is_not_signed(fastapi_shop)

@@ -3,6 +3,8 @@
 import ast
 import re
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -41,15 +43,24 @@ USED_EXTRAS = {
 
 def imported_by(*folders: str) -> set[str]:
     """The distributions whose modules are imported anywhere below these folders."""
+    return set[str]().union(*map(_imported_below, folders))
+
+
+@cache
+def _imported_below(folder: str) -> set[str]:
     modules: set[str] = set()
-    for file in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for file in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
-    distributions = packages_distributions()
-    return {name.lower().replace("_", "-") for module in modules for name in distributions.get(module, ())}
+    return {name.lower().replace("_", "-") for module in modules for name in _distributions().get(module, ())}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def names(requirements: list[str]) -> list[str]:

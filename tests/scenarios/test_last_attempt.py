@@ -40,6 +40,7 @@ async def test_an_order_that_is_merely_unpaid_is_asked_on_every_few_hours_withou
     assert await scenario.cases(number_of(order)) == []
     assert await _due_in_s(scenario, order) <= LAST_GAP_UNITS * UNIT_S
     await scenario.pay(order, "lost")
+    await scenario.make_due(order)
     await scenario.until("paid", order)
 
 

@@ -15,7 +15,13 @@ from core.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from core.settings import Settings
 from demo.embedded import EmbeddedPostgres, free_port
 from storage.postgres.address import read_address
-from storage.postgres.database import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX, Database, connect
+from storage.postgres.database import (
+    ACQUIRE_TIMEOUT_S,
+    CONNECTIONS_MAX,
+    STATEMENT_TIMEOUT_S,
+    Database,
+    connect,
+)
 from storage.postgres.faults import mapped_faults
 from storage.tls import TlsName
 from tests.servers import eventually
@@ -320,16 +326,14 @@ async def test_a_connection_that_is_ended_is_unavailable_once_and_then_replaced(
         ("a server that starts up", "DO $$ BEGIN RAISE cannot_connect_now; END $$"),
     ],
 )
-async def test_a_fault_of_the_server_is_unavailable(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, sql: str
-) -> None:
+async def test_a_fault_of_the_server_is_unavailable(database_url: str, fault: str, sql: str) -> None:
     """Whether the statement was done is not known: the caller decides again."""
-    monkeypatch.setattr("storage.postgres.database.STATEMENT_TIMEOUT_S", 0.3)
+    timeout_s = 0.3 if "too long" in fault else STATEMENT_TIMEOUT_S
     async with opened(database_url) as db:
         if "read-only" in fault:
             await db.execute("SET default_transaction_read_only = on")
         with pytest.raises(DatabaseUnavailable, match=r"^Postgres at 127\.0\.0\.1:[0-9]+: \w+$"):
-            await db.execute(sql)
+            await db.execute(sql, timeout_s=timeout_s)
         assert await db.fetchval("SELECT 1") == 1
 
 

@@ -55,10 +55,11 @@ def phase_of(state: OrderState) -> Phase:
     status = public_status(state.order, state.payments, state.disputes)
     if status is PublicStatus.REVIEW and _all_goes_back(state):
         return Phase.GOING_BACK
+    has_other_money = any(reason in _OTHER_MONEY for _, reason in state.open_cases)
+    if has_other_money and (status is PublicStatus.CLOSED or not status.is_definite):
+        return Phase.REVIEW
     if status.is_definite or status is PublicStatus.REVIEW:
         return Phase(status)
-    if any(reason in _OTHER_MONEY for _, reason in state.open_cases):
-        return Phase.REVIEW
     return Phase.WAITING if paying.is_waiting(state) and paying.choice(state) else Phase(status)
 
 

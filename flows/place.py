@@ -27,6 +27,7 @@ from core.errors import (
     OrderConflict,
     OrderPaid,
     PaymentUnclear,
+    UnknownAccount,
 )
 from core.evidence import Source
 from core.lifecycle import OrderTerms, PaymentTerms, Queried, place
@@ -182,7 +183,11 @@ async def _query_earlier(
     """Query every open payment. Returns those that the channel does not call unpaid, and the others."""
     unclear, queried = [], {}
     for payment in state.open_payments():
-        account = await resources.accounts.get(payment.channel_account)
+        try:
+            account = await resources.accounts.get(payment.channel_account)
+        except UnknownAccount:  # removed, or its credentials do not open: nobody can be asked
+            unclear.append(payment.key)
+            continue
         leased = await wait_for_lease(resources, payment.key, resources.settings.callback_confirm_s)
         if isinstance(leased, NoLease):
             unclear.append(payment.key)

@@ -194,6 +194,17 @@ async def test_no_second_payment_starts_while_money_is_being_settled(harness: Fl
     assert len((await harness.state(state)).payments) == 1
 
 
+async def test_no_second_payment_starts_beside_one_whose_account_is_gone(harness: FlowHarness) -> None:
+    """Nobody can be asked whether it is paid."""
+    await harness.add_account("other")
+    state = await harness.placed_order()
+    await harness.fetch_value("DELETE FROM accounts WHERE name = 'main' RETURNING name")
+    harness.resources.accounts._read_at = -1e9
+    with pytest.raises(PaymentUnclear):
+        await start_payment(harness.resources, state.order.order_no, PaymentRequest(account="other"))
+    assert len((await harness.state(state)).payments) == 1
+
+
 async def test_an_expired_order_starts_no_payment(harness: FlowHarness) -> None:
     await harness.add_account("other")
     state = await harness.pass_deadline(await harness.placed_order())

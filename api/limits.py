@@ -28,8 +28,10 @@ class Rule(msgspec.Struct, frozen=True):
 PER_ORDER = (Rule(1, 3.0), Rule(10, 60.0))
 PER_ADDRESS = (Rule(60, 60.0),)
 STARTS_PER_ORDER = (Rule(5, 10.0), Rule(20, 600.0))
-STARTS_PER_ADDRESS = (Rule(30, 60.0), Rule(200, 3600.0))
-"""Payments that buyers start on pages: a second click is no mistake, a hundredth is no buyer's."""
+STARTS_PER_ADDRESS = (Rule(120, 60.0),)
+"""Payments that buyers start on pages: a second click is no mistake, a hundredth is no buyer's. Thousands of phones may
+have one address at their carrier; what they cost at a channel is limited by the account's rate as well.
+"""
 
 
 class Window:

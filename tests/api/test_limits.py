@@ -4,7 +4,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from api.limits import GUESSES_PER_MINUTE, PER_ADDRESS, PER_ORDER, Guesses, RefreshLimits, Rule, Window
+from api.limits import GUESSES_PER_MINUTE, PER_ADDRESS, PER_ORDER, Guesses, RefreshLimits, Rule, StartLimits, Window
 from core.errors import NotFound, TooManyRequests
 
 
@@ -60,6 +60,15 @@ def test_a_return_is_counted_apart_from_the_button() -> None:
     limits.take("A", "1.1.1.1")
     assert limits.take_return("A", "1.1.1.1")
     assert not limits.take_return("A", "1.1.1.1")
+
+
+def test_a_carriers_customers_share_an_address_and_all_of_them_pay() -> None:
+    clock = Clock()
+    starts = StartLimits(clock)
+    for number in range(3000):
+        assert starts.take(f"A{number}", "1.1.1.1"), number
+        clock.now += 0.6
+    assert sum(starts.take(f"B{number}", "1.1.1.1") for number in range(1000)) < 120, "and nobody floods"
 
 
 def test_memory_is_bounded_and_the_longest_idle_is_forgotten_first() -> None:

@@ -24,6 +24,7 @@ from tests.clients.far_side import NEW, ORDER, Both, Far, answered, problem
         problem(503, "channel_unavailable"),
         problem(503, "unavailable"),
         problem(503, "a_new_one"),
+        problem(500, "internal_error"),
         problem(429, "too_many_requests"),
         httpx.Response(429),
     ],

@@ -36,9 +36,9 @@ OPEN_CASES = CasesQuery()
 class Client:
     """The merchant's side of the API. Safe to share between threads; `close` it, or use it with `with`.
 
-    Each call is tried again as `retries` say: when no answer came, on 429, and on 502, 503 and 504. Nothing happens
-    twice, for `order_no` is the idempotency key. `http` is a client of yours, with your proxies and authorities; it is
-    not closed here.
+    Each call is tried again as `retries` say: when no answer came, on 429, 502, 503 and 504, and on a 500 of the
+    service itself. Nothing happens twice, for `order_no` is the idempotency key. `http` is a client of yours, with your
+    proxies and authorities; it is not closed here.
 
     An answer has at most `answer_bytes_max` bytes, and comes within `timeout_s`. The time is looked at whenever a part
     of the answer comes, so a server that falls silent in the middle is given up after twice as long at most.

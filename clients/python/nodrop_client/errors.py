@@ -189,7 +189,7 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> NodropE
     if fields is None:
         return UnreadableAnswer("the answer is no problem document", status=status)
     type_, instance = fields.get("type", ""), fields.get("instance", "")
-    kind = _KINDS.get(_slug(type_), Unavailable if status in _GATEWAY else Problem)
+    kind = _KINDS.get(_slug(type_), Problem if status < HTTPStatus.INTERNAL_SERVER_ERROR else Unavailable)
     return kind(
         status=status,
         type_=type_,

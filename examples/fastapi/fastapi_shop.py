@@ -145,7 +145,7 @@ def buy(product: Annotated[str, Form()]) -> RedirectResponse:
     if product not in PRODUCTS:
         raise HTTPException(404)
     subject, amount = PRODUCTS[product]
-    order_no = f"shop-{secrets.token_hex(6)}"
+    order_no = f"shop-{secrets.token_hex(12)}"  # who guesses it sees the order's page
     with closing(connect()) as db, db:
         db.execute("INSERT INTO orders (order_no, subject, amount) VALUES (?, ?, ?)", (order_no, subject, amount))
     return place(order_no)

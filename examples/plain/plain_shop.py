@@ -70,7 +70,7 @@ def connect() -> sqlite3.Connection:
 def buy(product: str) -> str:
     """Record the order, then place it. Whatever happens in between, the shop knows the number."""
     subject, amount = PRODUCTS[product]
-    order_no = f"shop-{secrets.token_hex(6)}"
+    order_no = f"shop-{secrets.token_hex(12)}"  # who guesses it sees the order's page
     with closing(connect()) as db, db:
         db.execute("INSERT INTO orders (order_no, subject, amount) VALUES (?, ?, ?)", (order_no, subject, amount))
     place(order_no)
@@ -103,7 +103,10 @@ def place(order_no: str) -> None:
     except (OSError, HTTPException, ValueError):  # no whole answer: the outcome is unknown
         return
     with closing(connect()) as db, db:
-        db.execute("UPDATE orders SET order_page = ?, refusal = ? WHERE order_no = ?", (page, refusal, order_no))
+        db.execute(
+            "UPDATE orders SET order_page = coalesce(?, order_page), refusal = ? WHERE order_no = ?",
+            (page, refusal, order_no),
+        )
 
 
 def is_refusal(error: HTTPError) -> bool:

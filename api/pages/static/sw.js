@@ -11,9 +11,7 @@ const PAGE = /^\/o\/[0-9A-Za-z_-]{16,64}(\/return)?$/;
 const PATIENCE_MS = 8000; // a network that swallows everything must not leave the reader without a page
 
 self.addEventListener("install", (event) => {
-  event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll([SHELL, ...FILES])).then(() => self.skipWaiting()),
-  );
+  event.waitUntil(keepFiles().then(() => self.skipWaiting()));
 });
 
 self.addEventListener("activate", (event) => {
@@ -32,6 +30,24 @@ self.addEventListener("fetch", (event) => {
     event.respondWith(caches.match(url.pathname).then((kept) => kept || fetch(request)));
   }
 });
+
+// During a deploy a process of the release before answers as well, with files of its own. They are not kept under the names of
+// this release: it fails, and the next visit installs it again.
+async function keepFiles() {
+  const names = [SHELL, ...FILES];
+  const [shell, ...files] = await Promise.all(names.map((name) => fetch(name)));
+  const html = await shell.clone().text();
+  if (!FILES.every((name, at) => html.includes(name) && isOwn(files[at]))) {
+    throw new Error("another release");
+  }
+  const cache = await caches.open(CACHE);
+  await Promise.all([shell, ...files].map((response, at) => cache.put(names[at], response)));
+}
+
+// Only a file under its own name may be kept for ever.
+function isOwn(file) {
+  return file.ok && /immutable/.test(file.headers.get("cache-control"));
+}
 
 async function dropOldCaches() {
   const names = await caches.keys();

@@ -14,7 +14,7 @@ import msgspec
 
 from api.pages import assets
 from api.pages.money import shown_amount
-from api.pages.parts import clock_time, fill, fill_html
+from api.pages.parts import clock_time, fill, fill_html, utc_text
 from api.pages.pay import PayView
 from api.pages.pay_html import NOTHING, action_of, draw_pay
 from api.pages.texts import LANGUAGES, Language
@@ -139,7 +139,8 @@ def render(page: Page, *, with_script: bool = True) -> bytes:
 <body>
 {_header(page)}\
 <main id="order" class="card" data-token="{escape(page.token)}" data-status="{page.status}" data-phase="{page.phase}" \
-data-version="{page.version}" data-retry-after="{page.retry_after_s}">
+data-version="{page.version}" data-now="{"" if page.now is None else utc_text(page.now)}" \
+data-retry-after="{page.retry_after_s}">
 <p id="subject"><bdi>{escape(page.subject)}</bdi></p>
 <p id="amount" dir="auto">{_amount(page)}</p>
 <div id="state" role="status" aria-live="polite" aria-atomic="true">

@@ -24,4 +24,9 @@ def clock_time(at: datetime, now: datetime | None = None, *, counts_down: bool =
     is_today = now is not None and utc.date() == now.astimezone(UTC).date()
     text = f"{utc:%H:%M}" if is_today else f"{utc:%Y-%m-%d %H:%M}"
     mark = " data-countdown" if counts_down else ""
-    return f'<time{mark} datetime="{utc:%Y-%m-%dT%H:%M:%SZ}">{text} UTC</time>'
+    return f'<time{mark} datetime="{utc_text(utc)}">{text} UTC</time>'
+
+
+def utc_text(at: datetime) -> str:
+    """The instant as HTML has it: 2026-11-27T14:05:00Z."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -15,8 +15,9 @@ from playwright.async_api import Browser, BrowserContext, Page, Request, Route, 
 from api.pages.html import Page as UnreadPage
 from api.pages.html import render
 from runtime.resources import Resources
-from tests.api.conftest import Channel, open_elsewhere, terms
+from tests.api.conftest import Channel, open_elsewhere, terms, token_of
 from tests.browser.conftest import PHONE, new_context
+from tests.browser.test_order_page import EVENTS
 from tests.servers import LIMIT_S, Process
 
 DESK = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120 Safari/537.36"
@@ -192,6 +193,19 @@ async def test_inside_wechat_without_an_openid_the_page_asks_for_another_browser
         await page.locator("#pay-link").wait_for()  # a wrong guess of the device puts nothing out of reach
 
 
+async def test_a_browser_that_does_not_say_what_was_pressed_pays_too(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    """Safari before 15.4, and Chromium before 81 inside older apps."""
+    order = await place(shop, "alipay")
+    async with device(browser, DESK) as (_, page, faults):
+        await page.add_init_script("delete SubmitEvent.prototype.submitter")
+        await page.goto(order["order_page"])
+        await choose(page, "alipay", "precreate")
+        await page.locator("#pay-code").wait_for()
+        assert faults == []
+
+
 async def test_a_buyer_without_a_script_pays_too(
     browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
 ) -> None:
@@ -290,6 +304,64 @@ async def test_an_older_answer_does_not_take_back_the_way_that_was_chosen(
         await page.evaluate(ROUND_TRIPS)
         assert page.url.endswith("account=alipay&method=precreate")
         assert "Alipay" in await page.locator("#pay-code").locator("xpath=ancestor::section").inner_text()
+        assert faults == []
+
+
+async def test_the_reason_why_a_click_started_nothing_stays(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...]
+) -> None:
+    """The change that the click has made renews the page as well."""
+    order = await place(shop, "wechatpay")
+    async with device(browser, DESK) as (_, page, faults):
+        async with page.expect_response(EVENTS):
+            await page.goto(order["order_page"])
+        await channel.faults(down=True)
+        await page.locator('button[value="native"]').click()
+        await page.locator("#pay-error", has_text="has not answered yet").wait_for()
+        await page.evaluate(ROUND_TRIPS)
+        assert await page.locator("#pay-error").is_visible()
+        assert faults == []
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_the_time_that_is_left_is_counted_by_the_servers_clock(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...], days: int
+) -> None:
+    order = await place(shop, "alipay")
+    async with device(browser, DESK) as (_, page, faults):
+        await page.clock.set_fixed_time(datetime.now(UTC) + timedelta(days=days))
+        await page.goto(order["order_page"])
+        await choose(page, "alipay", "precreate")
+        await page.locator("#pay-code").wait_for()
+        left = await page.locator("#pay-current time[data-countdown]").inner_text()
+        assert re.search(r" \([0-9]{1,2}:[0-9]{2}\)$", left), f"half an hour, and not {left}"
+        assert faults == []
+
+
+@pytest.mark.parametrize("kind", ["offline", "unread"])
+async def test_a_page_that_began_without_its_order_has_the_ways_to_pay_later(
+    browser: Browser, shop: httpx.AsyncClient, channel: Channel, accounts: tuple[str, ...], kind: str
+) -> None:
+    order = await place(shop, "alipay")
+    unread = render(UnreadPage(lang="en", token=token_of(order)))
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(status=503, content_type="text/html; charset=utf-8", body=unread)
+
+    async with device(browser, DESK) as (context, page, faults):
+        if kind == "offline":
+            await page.goto(order["order_page"])
+            await page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+            await page.wait_for_function("navigator.serviceWorker.controller !== null")
+            await context.set_offline(True)
+            await page.reload()
+            await page.locator("#net:not(:empty)").wait_for()
+            await context.set_offline(False)
+        else:
+            await page.route(order["order_page"], answer, times=1)
+            await page.goto(order["order_page"])
+        await choose(page, "alipay", "precreate")
+        await page.locator("#pay-code").wait_for()
         assert faults == []
 
 

@@ -105,8 +105,8 @@ function show(received) {
   if (state.definite) {
     write("sessionStorage", `nodrop.${token}`, state); // for a reload of this tab without a network
   }
-  if (state.version > shown.version && !isShell) {
-    renew();
+  if (drawnVersion ? state.version > drawnVersion : order && !state.net) {
+    renew(); // the shell has no section until the network is back
   }
   shown = state;
 }
@@ -166,33 +166,27 @@ async function check(event) {
 
 // -- paying from the page: its section comes anew from the server --------------------------------------------------------
 
-let renewals = 0; // the last one begun counts: an earlier one shows the page before a way was chosen
-let sending = 0; // forms
-let isBehind = false; // something changed meanwhile
+let drawnVersion = isShell ? 0 : first.version; // of the section: an older one, which may come late, is dropped
 
-async function renew() {
-  isBehind = sending > 0;
-  if (!isBehind) {
-    await load(location.href);
-  }
-}
-
-// Whether the page's section is as the server has it now, or a later load sees to that.
-async function load(from, request = {}) {
-  const number = ++renewals;
+// `takesSame`: also of the same version, for the buyer has chosen another way, or a link has ended.
+async function renew(from = location.href, request = {}, takesSame = false) {
   try {
     const response = await fetch(from, { ...request, headers: { accept: "text/html" }, cache: "no-store" });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-    if (!response.ok || !fresh.getElementById("order") || fresh.getElementById("order").dataset.token !== token) {
-      return false; // not this page: a router's own, the shell, or a page whose order could not be read
+    const main = fresh.getElementById("order");
+    if (!response.ok || !main || main.dataset.token !== token) {
+      return false; // not this page: a router's own, the shell, or one that could not be read
     }
-    if (number !== renewals) {
+    const version = Number(main.dataset.version);
+    if (version < drawnVersion || (version === drawnVersion && !takesSame)) {
       return true;
     }
+    drawnVersion = version;
     const address = new URL(response.url); // it names the way that was chosen
     address.searchParams.delete("error");
     history.replaceState(null, "", address);
     document.querySelectorAll("#pay, [data-fresh][id]").forEach((old) => replace(old, fresh.getElementById(old.id)));
+    readClock(main);
     countDown();
     return true;
   } catch {
@@ -206,7 +200,7 @@ function replace(old, fresh) {
   if (fresh) {
     old.replaceWith(document.adoptNode(fresh));
   } else {
-    old.replaceChildren();
+    old.textContent = "";
   }
   if (focused) {
     const next = (focused.id && byId(focused.id)) || (fresh && fresh.querySelector("a, button, input, summary"));
@@ -225,18 +219,12 @@ async function sendPay(event) {
     return;
   }
   form.setAttribute("aria-busy", "true");
-  sending += 1;
   const body = new URLSearchParams(new FormData(form));
-  if (event.submitter && event.submitter.name) {
-    body.set(event.submitter.name, event.submitter.value);
-  }
-  const isLoaded = await load(form.action, { method: "POST", body });
-  sending -= 1;
+  const { name, value } = form.querySelector("button"); // the only one; older browsers do not say which was pressed
+  body.set(name, value);
+  const isRenewed = await renew(form.action, { method: "POST", body }, true);
   form.removeAttribute("aria-busy");
-  put(byId("net"), isLoaded ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
-  if (isBehind) {
-    renew();
-  }
+  put(byId("net"), isRenewed ? "" : texts[navigator.onLine ? "unreachable" : "offline"]);
 }
 
 // Inside WeChat its own sheet opens over the page. What it returns is no evidence: it is a return, and the channel is asked.
@@ -254,7 +242,17 @@ function callWeChat(event) {
   }
 }
 
-// By a clock that is ahead the end of a fresh section is over too, so the next renewal waits.
+// The reader's clock may be wrong by a day, so what is left is counted by the server's, as the page has it. A difference of
+// less than a minute may be the time that the page took to come.
+const CLOCK_MS = 60000;
+let aheadMs = 0;
+
+function readClock(main) {
+  const difference = Date.now() - Date.parse(main.dataset.now);
+  aheadMs = Math.abs(difference) > CLOCK_MS ? difference : 0;
+}
+
+// A section that is over when it comes must not lead to the next one at once.
 const RENEW_PAUSE_MS = 30000;
 let mayRenew = true;
 
@@ -263,8 +261,9 @@ function countDown() {
   let isRunning = false;
   let isOver = false;
   for (const time of document.querySelectorAll("time[data-countdown]")) {
-    time.dataset.countdown = time.dataset.countdown || localTime(time.dateTime, new Date()) || time.textContent;
-    const left = Math.ceil((Date.parse(time.dateTime) - Date.now()) / 1000);
+    const now = Date.now() - aheadMs;
+    time.dataset.countdown = time.dataset.countdown || localTime(time.dateTime, new Date(now)) || time.textContent;
+    const left = Math.ceil((Date.parse(time.dateTime) - now) / 1000);
     if (left > 0) {
       isRunning = true;
       put(time, `${time.dataset.countdown} (${clock(left)})`);
@@ -278,7 +277,7 @@ function countDown() {
   if (isOver && mayRenew) {
     mayRenew = false;
     setTimeout(mayRenewAgain, RENEW_PAUSE_MS);
-    renew();
+    renew(location.href, {}, true);
   }
 }
 
@@ -345,6 +344,7 @@ function start() {
   document.addEventListener("submit", sendPay);
   document.addEventListener("click", callWeChat);
   rest(Number(page.dataset.retryAfter));
+  readClock(page);
   countDown();
   order = watchOrder({ token, known: seen && seen.version > known.version ? seen : known, onChange: show });
   if ("serviceWorker" in navigator) {

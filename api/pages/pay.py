@@ -53,6 +53,7 @@ class CurrentWay(msgspec.Struct, frozen=True, kw_only=True):
 
 class PayView(msgspec.Struct, frozen=True, kw_only=True):
     """Paying as the page shows it. Without `ways` there is nothing to choose; `error` is one of `ERRORS`, or empty.
+    `is_over`: the order takes no payment any more.
 
     `is_waiting`: the page may say that it waits for the buyer to pay. Such an order has no `current`, whatever the
     page's address says: a link would outlast the page. `is_handed_off`: the buyer was sent to a channel at some time.
@@ -64,6 +65,7 @@ class PayView(msgspec.Struct, frozen=True, kw_only=True):
     order_ends_at: datetime
     is_handed_off: bool
     is_waiting: bool
+    is_over: bool
     error: str
     is_test: bool
 
@@ -86,6 +88,7 @@ async def view_pay(context: Context, request: Request, state: OrderState) -> Pay
         order_ends_at=state.order.expires_at,
         is_handed_off=state.order.handed_off_at is not None,
         is_waiting=is_waiting and bool(ways) and not is_doubtful,
+        is_over=not paying.can_start(state),
         error=error,
         is_test=await is_test_money(context.resources, state),
     )
@@ -136,11 +139,13 @@ def _failed(error: str) -> str:
 
 
 def _current(state: OrderState, ways: tuple[Way, ...], account: str | None, method: str | None) -> CurrentWay | None:
+    """The named way, else the newest. A call of WeChat's browser does nothing in another one, so it must be named."""
     rows = [(row, way) for row in paying.payable_checkouts(state) if (way := _way_of(row, ways)) is not None]
     named = [(row, way) for row, way in rows if (way.account, way.method) == (account, method)]
-    if not rows:
+    shown = named or [(row, way) for row, way in rows if way.fits or way.kind is not WayKind.JSAPI]
+    if not shown:
         return None
-    row, way = (named or rows)[-1]
+    row, way = shown[-1]
     assert row.checkout is not None, "only payments that have one can be paid"
     return CurrentWay(
         account=way.account,

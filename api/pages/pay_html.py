@@ -26,6 +26,8 @@ _SCHEMES = ("https://", "http://")
 def draw_pay(view: PayView, texts: Texts, *, action: str, now: datetime) -> str:
     """The section of an order that could be paid. `action` is the address that takes the buyer's choice."""
     current = view.current
+    if view.is_over:
+        return NOTHING
     if not view.ways and not view.error:
         return f'<section id="pay"><p id="pay-shop">{escape(texts["pay_shop"])}</p></section>'
     title = texts["pay"] if current is None else texts["pay_with"].format(channel=_label(current, view, texts))

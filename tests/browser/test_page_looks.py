@@ -93,6 +93,7 @@ def a_view(ways: tuple[Way, ...], shown: CurrentWay | None = None, error: str = 
         order_ends_at=EXPIRES_AT,
         is_handed_off=shown is not None,
         is_waiting=bool(ways) and shown is None,
+        is_over=False,
         error=error,
         is_test=False,
     )

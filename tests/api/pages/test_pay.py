@@ -18,8 +18,9 @@ from core import paying
 from core.account import AccountConfig
 from core.admission import Admitted, CallKind, Urgency, Wait
 from flows.ask import query_now
+from flows.channel_call import call_channel
 from runtime.resources import Resources
-from storage.postgres.accounts import put_account
+from storage.postgres.accounts import enable_account, put_account
 from storage.postgres.orders import find_state
 from storage.sealing import Sealer
 from tests.api.conftest import MASTER_KEYS, MERCHANT_ID, SECRET, Channel, open_elsewhere, terms, token_of
@@ -233,6 +234,18 @@ async def test_the_page_shows_the_way_that_was_chosen_last(
     first = (await payments(client, order))[0]
     assert f'data-value="{first["checkout"]["value"]}"' in section(page)
     assert 'id="pay-once"' in section(page)
+
+
+async def test_what_was_begun_inside_wechat_is_not_a_dead_button_on_a_desk(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, accounts=list(both), payer={"openid": "o-1"})
+    assert 'id="pay-call"' in section(await pay(buyer, order, "wechat-shop", "jsapi", user_agent=WECHAT))
+    address = f"/o/{token_of(order)}"
+    assert 'id="pay-call"' in section(await buyer.get(address, user_agent=WECHAT))
+    desk = await buyer.get(address, user_agent=DESK)
+    assert ('id="pay-call"' in section(desk), buttons(desk)[0]) == (False, ("wechat-shop", "native"))
+    assert 'id="pay-once"' in section(await pay(buyer, order, "wechat-shop", "native"))
 
 
 async def test_a_page_that_is_looked_at_starts_nothing(client: Client, buyer: Client, both: tuple[str, str]) -> None:
@@ -513,6 +526,53 @@ async def test_one_address_cannot_flood_many_orders(
     assert error(await pay(neighbour, order, "wechat-shop", "native")) == ""
 
 
+async def test_clicks_at_once_start_one_payment(client: Client, buyer: Client, both: tuple[str, str]) -> None:
+    """In as many tabs, before there is anything to use again."""
+    order = await place(client, accounts=list(both))
+    await asyncio.gather(*(post(buyer, order, b"account=wechat-shop&method=native") for _ in range(5)))
+    assert len(await payments(client, order)) == 1
+    assert 'id="pay-code"' in section(await pay(buyer, order, "wechat-shop", "native"))
+
+
+async def test_an_order_that_ends_while_a_payment_is_made_hands_out_no_link(
+    client: Client, buyer: Client, both: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it returns
+        asked.set()
+        await go_on.wait()
+        return await call_channel(*arguments, **named)
+
+    monkeypatch.setattr("flows.create.call_channel", call)
+    order = await place(client, accounts=list(both))
+    click = asyncio.create_task(pay(buyer, order, "wechat-shop", "native"))
+    await asked.wait()
+    ended = await client.post(f"/v1/orders/{order['order_no']}/close")
+    go_on.set()
+    page = await click
+    assert ended.status == 202, "the payment may be there yet"
+    assert (">Payment processing</h1>" in page.body.decode(), section(page)) == (
+        True,
+        '<section id="pay" hidden></section>',
+    )
+
+
+async def test_an_account_that_was_switched_off_is_not_offered_any_more(
+    client: Client, buyer: Client, both: tuple[str, str], resources: Resources, channel: Channel
+) -> None:
+    """Its link may still be in the buyer's hands."""
+    order = await place(client, accounts=list(both))
+    await pay(buyer, order, "alipay-shop", "page")
+    await enable_account(resources.db, "alipay-shop", enabled=False)
+    resources.accounts._read_at = -1e9
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert {account for account, _ in buttons(page)} == {"wechat-shop"}
+    assert 'id="pay-link"' not in section(page)
+    assert "not offered" in error(await pay(buyer, order, "alipay-shop", "page"))
+    assert 'id="pay-once"' in section(await pay(buyer, order, "wechat-shop", "native"))
+
+
 async def test_an_order_that_is_over_takes_no_click(client: Client, buyer: Client, both: tuple[str, str]) -> None:
     order = await place(client, accounts=["wechat-shop"])
     await client.post(f"/v1/orders/{order['order_no']}/close")
@@ -539,6 +599,19 @@ async def test_a_stranger_cannot_write_onto_the_page(client: Client, buyer: Clie
 
 
 # -- the payer ---------------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_reads_the_payer_on_the_page_or_in_an_answer(
+    client: Client, buyer: Client, both: tuple[str, str]
+) -> None:
+    order = await place(client, accounts=["wechat-shop"], payer={"openid": "o-canary"})
+    page = await pay(buyer, order, "wechat-shop", "jsapi", user_agent=WECHAT)
+    assert 'id="pay-call"' in section(page)
+    address, token = f"/v1/orders/{order['order_no']}", token_of(order)
+    read = [await client.get(each) for each in (address, f"{address}/timeline", "/v1/orders", "/v1/cases")]
+    read += [page, await buyer.get(f"/o/{token}/status"), await buyer.get(f"/o/{token}")]
+    assert [response.status for response in read] == [200] * 7
+    assert not [response.body for response in read if b"canary" in response.body]
 
 
 async def test_the_payer_goes_when_the_order_ends(client: Client, both: tuple[str, str], resources: Resources) -> None:

@@ -35,6 +35,7 @@ def a_view(current: CurrentWay | None, *ways: Way) -> PayView:
         order_ends_at=EXPIRES_AT,
         is_handed_off=current is not None,
         is_waiting=current is None,
+        is_over=False,
         error="",
         is_test=False,
     )

@@ -22,6 +22,7 @@ from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.http.response import Response, html_response
 from api.http.route import Route
 from api.limits import Guesses, RefreshLimits, StartLimits
+from api.pages.handlers import show_fault
 from api.pages.reference import reference
 from api.refreshes import Refreshes
 from api.shop import open_shop
@@ -69,6 +70,7 @@ async def open_application(
             page_origins=settings.shop_origins(),
             body_timeout_s=body_timeout_s,
             lag=lag,
+            page_of_fault=partial(show_fault, context.shop),
         )
         await context.refreshes.close(REFRESHES_WAIT_S)
         with suppress(NodropError, TimeoutError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
@@ -16,12 +16,13 @@ from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from msgspec.structs import replace
 
 from api.http import event_stream, metrics
 from api.http.auth import ApiKeys
 from api.http.errors import MethodNotAllowed
 from api.http.packing import form_for
-from api.http.problems import Problems
+from api.http.problems import PROBLEM_JSON, Problems
 from api.http.request import (
     BODY_TIMEOUT_S,
     Body,
@@ -83,7 +84,7 @@ log = structlog.get_logger()
 class Exchange:
     """One request while it is answered. `pattern` is logged and counted instead of the path, which may hold a token."""
 
-    __slots__ = ("body", "headers", "method", "pattern", "raw_path", "request_id", "scope", "sharing")
+    __slots__ = ("body", "headers", "is_of_reader", "method", "pattern", "raw_path", "request_id", "scope", "sharing")
 
     def __init__(self, scope: Scope, receive: Receive, body_timeout_s: float, waiting: Waiting) -> None:
         self.scope = scope
@@ -94,6 +95,12 @@ class Exchange:
         self.request_id = token_hex(8)
         self.pattern = "-"
         self.sharing: HeaderList = []
+        self.is_of_reader = False
+
+    def find_reader(self, auth: Auth) -> None:
+        """Note whether a buyer's browser is going to this address, and shows whatever it gets."""
+        is_visit = self.method == "GET" and "text/html" in self.headers.get("accept", "")
+        self.is_of_reader = is_visit and auth is Auth.PAGE_TOKEN
 
 
 class App(Generic[C]):
@@ -114,6 +121,7 @@ class App(Generic[C]):
         page_origins: frozenset[str] = frozenset(),
         body_timeout_s: float = BODY_TIMEOUT_S,
         lag: LoopLag | None = None,
+        page_of_fault: Callable[[Mapping[str, str]], Response] | None = None,
     ) -> None:
         self.context = context
         self.keys = keys
@@ -127,6 +135,7 @@ class App(Generic[C]):
         self._page_origins = page_origins
         self._bodies = Waiting()
         self._lag = lag or LoopLag()
+        self._page_of_fault = page_of_fault
         self._has_warned_of_proxy = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +150,7 @@ class App(Generic[C]):
     async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> int:
         """Respond; the status that was sent."""
         try:
-            reply = await self._respond(exchange)
+            reply = self._for_reader(await self._respond(exchange), exchange)
         except ClientGone:
             return CLIENT_GONE
         if isinstance(reply, EventStream):
@@ -154,6 +163,13 @@ class App(Generic[C]):
             log.info("reader_too_slow", route=exchange.pattern)
         return reply.status
 
+    def _for_reader(self, reply: Reply, exchange: Exchange) -> Reply:
+        """The reply; for a buyer, a page in place of a problem of ours."""
+        if not exchange.is_of_reader or not isinstance(reply, Response) or self._page_of_fault is None:
+            return reply
+        is_fault = reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR and reply.content_type == PROBLEM_JSON
+        return replace(self._page_of_fault(exchange.headers), status=reply.status) if is_fault else reply
+
     async def _respond(self, exchange: Exchange) -> Reply:
         """The handler's reply, or the problem that came up."""
         try:
@@ -161,6 +177,7 @@ class App(Generic[C]):
             match = self._router.find(exchange.method, exchange.raw_path)
             exchange.pattern = match.route.pattern
             exchange.sharing = self._sharing(exchange, match.route)
+            exchange.find_reader(match.route.auth)
             address = self._address(exchange)
             sharer = None if match.route.auth is Auth.API_KEY else address
             if not match.route.is_exempt and not self._take_place(exchange, match.route, sharer):

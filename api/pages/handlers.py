@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from math import ceil
 
@@ -24,9 +24,9 @@ from api.pages import html as page_html
 from api.pages import pay as page_pay
 from api.pages.requests import check_origin, find_order, language_of, look_up, to_page
 from api.pages.status import PageStatus, view_status
-from api.pages.texts import DEFAULT
+from api.pages.texts import DEFAULT, choose
 from api.shop import Shop
-from core.errors import InvalidRequest, NotFound, StorageError, TooManyRequests
+from core.errors import InvalidRequest, NodropError, NotFound, StorageError, TooManyRequests
 from core.order import OrderState, public_status
 from flows.refresh import note_return
 
@@ -64,11 +64,12 @@ async def show(context: Context, request: Request) -> Response:
     lang, requested = language_of(request)
     try:
         state = await find_order(context, request)
+        pay_view = await page_pay.view_pay(context, request, state)
     except NotFound:
         return _html(page_html.missing(context.shop, lang, requested), 404)
     except (StorageError, TooManyRequests) as error:
         return _unread(context, request, error)
-    wait_s, pay_view = _retry_after_s(context, state), await page_pay.view_pay(context, request, state)
+    wait_s = _retry_after_s(context, state)
     if pay_view.current is not None:
         context.refreshes.go_on(state.order.order_no)
     page = page_html.page_of(
@@ -112,6 +113,8 @@ async def pay(context: Context, request: Request) -> Response:
     try:
         state = await find_order(context, request)
         check_origin(context, request)
+        context.refreshes.go_on(state.order.order_no)
+        return to_page(request, await page_pay.start(context, request, state))
     except NotFound:
         return _html(page_html.missing(context.shop, *language_of(request)), 404)
     except TooManyRequests:
@@ -120,8 +123,6 @@ async def pay(context: Context, request: Request) -> Response:
         return to_page(request, "error=origin")
     except StorageError:
         return to_page(request, "error=unclear")
-    context.refreshes.go_on(state.order.order_no)
-    return to_page(request, await page_pay.start(context, request, state))
 
 
 async def show_shell(context: Context, request: Request) -> Response:
@@ -141,6 +142,11 @@ async def serve_asset(context: Context, request: Request) -> Response:
     return asset
 
 
+def show_fault(shop: Shop, headers: Mapping[str, str]) -> Response:
+    """The page for a buyer whose request was not answered: it says *processing* and asks again."""
+    return _html(shell(shop, choose("", headers.get("accept-language", ""))), 503, ("retry-after", "5"))
+
+
 def shell(shop: Shop, lang: str) -> bytes:
     """The page of no order, which a browser without a network fills from its memory."""
     return page_html.render(page_html.Page(lang=lang, shop=shop))
@@ -157,17 +163,26 @@ async def refresh(context: Context, request: Request) -> Response:
     """Query the channel now. The script gets the state; the plain form gets its page again."""
     check_origin(context, request, context.resources.settings.shop_origins())
     wants_json = "application/json" in request.headers.get("accept", "")
-    state = await find_order(context, request)
     try:
-        context.limits.take(state.order.order_no, request.address)
-    except TooManyRequests:
+        state = await _refreshed(context, request)
+    except NodropError as error:
         if wants_json:
             raise
+        if isinstance(error, NotFound):
+            return _html(page_html.missing(context.shop, *language_of(request)), 404)
         return to_page(request)
+    return _status_response(context, request, state) if wants_json else to_page(request)
+
+
+async def _refreshed(context: Context, request: Request) -> OrderState:
+    """The order after a query of its channel, or as it is when that takes too long.
+
+    Raises as `find_order` and `refresh_order`.
+    """
+    state = await find_order(context, request)
+    context.limits.take(state.order.order_no, request.address)
     refreshed = await context.refreshes.refresh(state.order.order_no, wait_s=REFRESH_WAIT_S)
-    if not wants_json:
-        return to_page(request)
-    return _status_response(context, request, refreshed or await find_order(context, request))
+    return refreshed or await find_order(context, request)
 
 
 async def stream(context: Context, request: Request) -> EventStream:

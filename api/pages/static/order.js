@@ -66,20 +66,9 @@ function withDoubt(state) {
     return state;
   }
   if (location.pathname.endsWith("/return")) {
-    comeAgain();
     return { ...state, phase: "processing" };
   }
   return state.version === first.version ? { ...state, phase: first.phase } : state;
-}
-
-let isComing = false;
-
-async function comeAgain() {
-  if (!isComing) {
-    isComing = true;
-    await load(location.href);
-    isComing = false;
-  }
 }
 
 function show(received) {
@@ -105,8 +94,10 @@ function show(received) {
   if (state.definite) {
     write("sessionStorage", `nodrop.${token}`, state); // for a reload of this tab without a network
   }
-  if (drawnVersion ? state.version > drawnVersion : order && !state.net) {
-    renew(); // the shell has no section until the network is back
+  if (drawnVersion === 0) {
+    begin(state);
+  } else if (state.version > drawnVersion) {
+    renew();
   }
   shown = state;
 }
@@ -191,6 +182,17 @@ async function renew(from = location.href, request = {}, takesSame = false) {
     return true;
   } catch {
     return false; // the network is gone; what is shown stays
+  }
+}
+
+// The shell gets its section once the network is back. At the address of a return this is the return, made again.
+let isBeginning = false;
+
+async function begin(state) {
+  if (order && !state.net && !isBeginning) {
+    isBeginning = true;
+    await renew();
+    isBeginning = false;
   }
 }
 

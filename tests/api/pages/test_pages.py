@@ -9,6 +9,7 @@ import pytest
 from api.pages import assets
 from api.pages.handlers import CSP
 from api.pages.texts import TEXTS, choose
+from core.errors import DatabaseUnavailable
 from core.money import decimal_text
 from runtime.resources import Resources
 from tests.api.conftest import Channel, expire_tokens, terms, token_of
@@ -74,6 +75,20 @@ async def test_a_closed_order_is_called_closed_only_when_it_is(client: Client, b
     page = await buyer.get(f"/o/{token_of(order)}")
     assert heading(page) == "Closed"
     assert " hidden><button" not in page.body.decode(), "money may come after the close: the channel can be asked again"
+
+
+async def test_who_paid_another_amount_for_a_closed_order_is_not_told_that_nothing_came(
+    client: Client, buyer: Client, account: str, channel: Channel
+) -> None:
+    order = await place(client, account=account)
+    address = f"/o/{token_of(order)}"
+    assert (await client.post(f"/v1/orders/{order['order_no']}/close")).json["status"] == "closed"
+    await channel.faults(wrong_amount_in_query=1.0)
+    await channel.pay_late(order["payments"][0]["out_trade_no"])
+    await buyer.get(f"{address}/return")
+    status = (await buyer.get(f"{address}/status")).json
+    assert (status["status"], status["phase"]) == ("closed", "review"), "the words of a status stay"
+    assert heading(await buyer.get(address)) == "Payment received, being checked"
 
 
 async def test_the_page_is_complete_without_its_script(client: Client, buyer: Client) -> None:
@@ -259,6 +274,23 @@ async def test_coming_back_from_the_channel_never_ends_on_an_error(
 # -- without the database, without the network -------------------------------------------------------------------------
 
 
+async def test_the_page_says_processing_when_the_accounts_cannot_be_read(
+    client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has just started knows none yet."""
+    order = await place(client, account=account)
+
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr("runtime.accounts.Accounts.get", fail)
+    page = await buyer.get(f"/o/{token_of(order)}")
+    assert (page.status, heading(page)) == (503, "Payment processing")
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    click = await buyer.call("POST", f"/o/{token_of(order)}/pay", body=b"account=main&method=page", headers=form)
+    assert (click.status, click.headers["location"]) == (303, f"/o/{token_of(order)}?error=unclear")
+
+
 async def test_the_page_says_processing_when_the_order_cannot_be_read(
     client: Client, buyer: Client, resources: Resources
 ) -> None:
@@ -270,6 +302,30 @@ async def test_the_page_says_processing_when_the_order_cannot_be_read(
     assert not WORDS_THAT_FRIGHTEN.search(page.body.decode())
     status = await buyer.get(f"/o/{token_of(order)}/status")
     assert (status.status, status.problem) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("suffix", ["", "/return"])
+async def test_a_buyer_gets_a_page_also_from_a_process_with_too_much_to_do(
+    client: Client, buyer: Client, suffix: str
+) -> None:
+    address = f"/o/{token_of(await place(client))}"
+    client.app._lag.seconds = 60.0
+    page = await buyer.get(f"{address}{suffix}", accept="text/html,*/*;q=0.8", accept_language="zh-CN")
+    assert (page.status, heading(page), page.headers["retry-after"]) == (503, TEXTS["zh"]["processing"], "5")
+    assert page.headers["content-security-policy"] == CSP
+    assert (await buyer.get(f"{address}/status", accept="application/json")).problem == "unavailable"
+    assert (await client.get("/v1/orders", accept="text/html")).problem == "unavailable"
+
+
+async def test_a_plain_form_never_ends_on_an_error(client: Client, buyer: Client, resources: Resources) -> None:
+    """A browser without the script would show the problem's JSON to the buyer."""
+    address = f"/o/{token_of(await place(client))}"
+    await resources.db.close()
+    form = await buyer.call("POST", f"{address}/refresh?lang=zh", body=b"")
+    assert (form.status, form.headers["location"]) == (303, f"{address}?lang=zh")
+    assert (await buyer.post(f"{address}/refresh", accept="application/json")).problem == "unavailable"
+    missing = await buyer.call("POST", "/o/x/refresh", body=b"")
+    assert (missing.status, heading(missing)) == (404, "Nothing to see here")
 
 
 async def test_the_shell_knows_no_token_and_says_processing(buyer: Client) -> None:
@@ -315,6 +371,8 @@ async def test_guesses_of_tokens_are_limited_by_address(client: Client, buyer: C
     assert (refused.problem, refused.headers["retry-after"]) == ("too_many_requests", "1")
     for target in (path, f"/o/{'t' * 22}"):
         assert (await stranger.get(f"{target}/events")).status == 429
+        click = await stranger.call("POST", f"{target}/pay", body=b"account=main&method=page")
+        assert (click.status, click.headers["location"]) == (303, f"{target}?error=limit"), "not: no such order"
         page = await stranger.get(target)
         assert (page.status, heading(page), page.headers["retry-after"]) == (429, "Payment processing", "5")
     assert (await buyer.get(path)).status == 200, "another address is not concerned"

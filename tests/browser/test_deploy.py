@@ -71,7 +71,7 @@ async def two_releases(settings: Settings, router: Router, folder: Path) -> Asyn
 async def test_a_worker_that_comes_during_a_deploy_keeps_nothing_of_the_release_before(
     settings: Settings, tmp_path: Path, buyer: Buyer, older: str
 ) -> None:
-    """What it kept under the names of its own release it would serve until the next one."""
+    """A file that is kept under the names of its own release would be served until the next one."""
     router = Router((free_port(), free_port()), older)
     async with serving(router.serve) as port:
         origin = f"http://127.0.0.1:{port}"

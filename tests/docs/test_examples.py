@@ -1,4 +1,4 @@
-"""What the shops of `examples/` do where a shop that copies them would lose: secrets, refusals and numbers."""
+"""The shops of `examples/` where a shop that copies them would lose: secrets, refusals and numbers."""
 
 import base64
 import hmac

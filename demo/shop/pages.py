@@ -11,7 +11,7 @@ from demo.shop.books import Sale
 from demo.shop.catalogue import NAME_CHARACTERS_MAX, PRODUCTS, WAYS, Product, find_way, price_text
 
 NAME = "Leaf & Cup"
-INTEGRITY = "sha384-5ngvf73JwZQISFLyX1LdrWndnJy6je80mlUWJ8mpJZWtW99zpqrGDUEwAReCztSN"
+INTEGRITY = "sha384-CHXG1+tNeU5CEBdsSN0OA5bOD6Fp51QpVrCY9T/VrZtZXVV0IMbJWLg7EDLfJE6t"
 
 STATES = {
     "placing": ("wait", "Not sent yet"),

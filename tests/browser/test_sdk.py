@@ -68,9 +68,11 @@ async def test_a_shop_on_another_origin_shows_the_result_with_six_lines(
     order = await place(shop, account=account)
     await buyer.page.goto(thanks(site, settings, token_of(order)))
     await shows(buyer.page, "processing")
+    await buyer.page.locator(".nodrop-amount", has_text="¥88.88").wait_for()
     await channel.pay(number_of(order), "none")
     await shows(buyer.page, "paid")
     assert await buyer.page.locator(".nodrop-title").inner_text() == "Paid"
+    assert await buyer.page.locator(".nodrop-amount").inner_text() == "¥88.88", "as on the order's page"
     assert await buyer.page.locator(".nodrop-check").is_hidden()
     assert await buyer.page.evaluate("localStorage.getItem('nodrop.orders')") == "{}"
     assert buyer.errors == []

@@ -74,10 +74,9 @@ class Watch {
     if (!received || !STATUSES.includes(received.status) || !(received.version >= this.known.version)) {
       return;
     }
-    const { url, token, notify, amount_text } = this.known; // as the page wrote it
+    const { url, token, notify } = this.known; // as the page wrote it
     const wasOver = this.isOver;
     this.known = { ...received, url, token, notify, at: Date.now() };
-    this.known.amount_text = amount_text || received.amount_text;
     this.isOver = Boolean(received.definite);
     this.net = "";
     remember(token, this.isOver ? null : this.known);
@@ -318,7 +317,7 @@ const emit = (state) => document.dispatchEvent(new CustomEvent("nodrop-order", {
 function inform(known) {
   if (Notification.permission === "granted" && !isVisible()) {
     const title = textsOf(navigator.language)[known.phase || known.status];
-    const options = { body: `${known.subject} · ${known.amount_text}`, tag: `nodrop.${known.token}` };
+    const options = { body: `${known.subject} · ${known.amount_shown || known.amount_text}`, tag: `nodrop.${known.token}` };
     try {
       new Notification(title, options);
     } catch {
@@ -504,7 +503,7 @@ export class NodropOrder extends (hasPage ? HTMLElement : Object) {
     const hadFocus = document.activeElement === button;
     this.setAttribute("status", state.phase || state.status);
     put(this.heading, isGone ? words.gone : words[state.phase] || words[state.status]);
-    put(this.amount, state.amount_text);
+    put(this.amount, state.amount_shown || state.amount_text); // a server of before has no amount_shown
     put(this.note, state.definite || isGone ? "" : words[state.net || "safe"]);
     button.hidden = isGone || (state.definite && state.status !== "closed"); // money may come late
     if (hadFocus && button.hidden) {

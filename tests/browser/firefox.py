@@ -89,6 +89,12 @@ class Firefox:
         )
         await eventually(lambda: self.run(script, selector, text), interval_s=0.1)
 
+    async def click(self, selector: str) -> None:
+        """Click the first such element, and wait for the page that this leads to."""
+        found = await self.call("WebDriver:FindElement", using="css selector", value=selector)
+        (element,) = found["value"].values()
+        await self.call("WebDriver:ElementClick", id=element)
+
     async def set_offline(self, value: bool) -> None:
         await self.run_inside("Services.io.offline = arguments[0];", value)
 

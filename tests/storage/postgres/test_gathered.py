@@ -179,8 +179,7 @@ async def test_nobody_waits_for_a_row_that_a_stranger_holds_but_its_own_caller(
         callers = {order_no: asyncio.ensure_future(call(db, order_no)) for order_no in ORDERS}
         assert await callers["A-1"]
         assert await callers["A-3"]
-        assert await eventually(lambda: is_anybody_waiting(db))
-        assert not callers["A-2"].done()
+        assert await is_waiting(db, callers["A-2"])
         if is_taken:
             await stranger.execute(f"UPDATE {table} SET {taken} WHERE {where}")  # noqa: S608 - ours
     assert await callers["A-2"] is not is_taken
@@ -194,10 +193,20 @@ async def test_a_lone_caller_that_waits_for_a_row_holds_up_no_later_one(
     await prepare(db, table)
     async with locked(database_url, table, where):
         waiting = asyncio.ensure_future(call(db, "A-2"))
-        assert await eventually(lambda: is_anybody_waiting(db))
+        assert await is_waiting(db, waiting)
         assert await call(db, "A-1")
     assert await waiting
     assert await call(db, "A-3")
+
+
+@every_call
+async def test_of_many_callers_none_has_a_row_that_another_had_before(
+    db: Database, call: Call, table: str, where: str, taken: str
+) -> None:
+    """Their statement asks for it as the one of a lone caller does."""
+    await prepare(db, table)
+    assert await call(db, "A-2")
+    assert await asyncio.gather(*(call(db, order_no) for order_no in ORDERS)) == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +269,16 @@ async def test_no_statement_holds_a_row_twice(
     results = await asyncio.gather(*(call(db, "A-1") for _ in range(COPIES)))
     assert sizes[:COPIES] == [1] * COPIES
     assert sorted(results) == [False] * (COPIES - 1) + [True]
+
+
+async def is_waiting(db: Database, caller: asyncio.Future[Any]) -> bool:
+    """Whether this caller comes to wait for a lock, instead of ending without its row."""
+
+    async def is_settled() -> bool:
+        return caller.done() or await is_anybody_waiting(db)
+
+    await eventually(is_settled)
+    return not caller.done()
 
 
 async def is_anybody_waiting(db: Database) -> bool:

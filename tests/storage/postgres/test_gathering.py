@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from storage.gathering import Gathering
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 TURNS = 20
 """Turns of the event loop, in which everything happens that can happen without an answer of the store."""
 
@@ -94,13 +94,15 @@ async def test_a_caller_that_comes_as_the_lane_becomes_free_is_not_lost() -> Non
     store = Store()
     store.may_answer.set()
     gathering = gathering_of(store)
-    async with asyncio.timeout(PATIENCE_S):
-        for pause in range(TURNS):
-            first = asyncio.create_task(gathering.add(1))
-            for _ in range(pause):
-                await asyncio.sleep(0)
-            assert await gathering.add(2) == 20
-            assert await first == 10
+    for pause in range(TURNS):
+        first = gathering.put(1)
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        second = gathering.put(2)
+        for _ in range(2):
+            await turn()
+        assert (first.done(), second.done()) == (True, True), pause
+        assert (await first, await second) == (10, 20)
 
 
 async def test_callers_that_wait_go_together() -> None:
@@ -254,10 +256,15 @@ async def test_a_key_is_free_again_after_a_call_that_ended_in_a_bug() -> None:
         return results.pop(0)
 
     gathering: Gathering[int, int] = Gathering(send, is_shared=lambda _: False, full=FullError, key=lambda _: "key")
+    first = gathering.put(1)
+    await turn()
+    assert first.done()
     with pytest.raises(ValueError, match="shorter"):
-        await gathering.add(1)
-    async with asyncio.timeout(PATIENCE_S):
-        assert await gathering.add(1) == 10
+        await first
+    second = gathering.put(1)
+    await turn()
+    assert second.done()
+    assert await second == 10
 
 
 async def test_a_call_runs_in_no_callers_context() -> None:

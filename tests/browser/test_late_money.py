@@ -19,7 +19,7 @@ from tests.servers import Process, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-UTC_TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+READERS_TIME = r"\d{1,2} [A-Z][a-z]+ \d{4},? \d\d:\d\d"
 REFUND_TAKES_S = 86_400
 
 
@@ -81,12 +81,12 @@ async def test_money_for_a_closed_order_is_seen_going_back_and_then_refunded(
     await channel.pay_late(number)
     await check_until(buyer, "Your money is going back")
     line = buyer.page.locator("#going-back")
-    going = re.compile(f"^¥88.88 goes back to you by the way you paid, since {UTC_TIME}.$")
+    going = re.compile(f"^¥88.88 goes back to you by the way you paid, since {READERS_TIME}.$")
     await expect(line).to_have_text(going, timeout=LIMIT_MS)
     assert await buyer.page.locator("#pay").is_hidden()
     await give_back(channel)
     await buyer.reads("Refunded")
-    back = re.compile(f"^¥88.88 went back to you by the way you paid, on {UTC_TIME}.$")
+    back = re.compile(f"^¥88.88 went back to you by the way you paid, on {READERS_TIME}.$")
     await expect(line).to_have_text(back, timeout=LIMIT_MS)
     assert buyer.errors == []
 
@@ -110,7 +110,7 @@ async def test_a_second_payment_of_a_paid_order_is_a_line_below_paid(
     await eventually(lambda: refund_statuses(shop, order["order_no"]))
     await buyer.page.reload()
     line = buyer.page.locator("#going-back")
-    going = re.compile(f"^You paid twice. ¥88.88 goes back to you by the way you paid, since {UTC_TIME}.$")
+    going = re.compile(f"^You paid twice. ¥88.88 goes back to you by the way you paid, since {READERS_TIME}.$")
     await expect(line).to_have_text(going, timeout=LIMIT_MS)
     await buyer.reads("Paid")
     await give_back(channel)
@@ -120,7 +120,7 @@ async def test_a_second_payment_of_a_paid_order_is_a_line_below_paid(
 
     await eventually(is_back)
     await buyer.page.reload()
-    back = re.compile(f"^You paid twice. ¥88.88 went back to you by the way you paid, on {UTC_TIME}.$")
+    back = re.compile(f"^You paid twice. ¥88.88 went back to you by the way you paid, on {READERS_TIME}.$")
     await expect(line).to_have_text(back, timeout=LIMIT_MS)
     await buyer.reads("Paid")
     assert buyer.errors == []

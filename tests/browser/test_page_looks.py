@@ -284,6 +284,16 @@ async def test_a_countdown_ends_at_the_readers_own_time(browser: Browser) -> Non
     assert faults == []
 
 
+@pytest.mark.parametrize(("has_script", "text"), [(True, "1 Mar 2026, 20:00"), (False, "2026-03-01 12:00 UTC")])
+async def test_money_goes_back_since_the_readers_own_time(browser: Browser, has_script: bool, text: str) -> None:
+    """Like the time at which it was paid. Without a script it is in UTC, and marked so."""
+    there = new_context(browser, locale="en-GB", timezone_id="Asia/Shanghai", java_script_enabled=has_script)
+    async with there as context:
+        page = await context.new_page()
+        async with opened(page, scenes(NO_SHOP)["going-back"], "en", []):
+            await page.locator("#going-back time", has_text=text).wait_for()
+
+
 async def test_the_tick_is_there_when_backgrounds_are_not_printed(tabs: Mapping[str, Page]) -> None:
     """Its own lines are dark, and it stands on nothing."""
     page = tabs["en"]

@@ -120,6 +120,11 @@ function showTime(at) {
   }
 }
 
+// Money that goes back: since when.
+function showReturnTimes() {
+  document.querySelectorAll("#going-back time").forEach((time) => put(time, localTime(time.dateTime) || time.textContent));
+}
+
 // The state that the server rendered.
 function rendered() {
   const time = byId("when").querySelector("time");
@@ -178,6 +183,7 @@ async function renew(from = location.href, request = {}, takesSame = false) {
     history.replaceState(null, "", address);
     document.querySelectorAll("#pay, [data-fresh][id]").forEach((old) => replace(old, fresh.getElementById(old.id)));
     readClock(main);
+    showReturnTimes();
     countDown();
     return true;
   } catch {
@@ -347,6 +353,7 @@ function start() {
   document.addEventListener("click", callWeChat);
   rest(Number(page.dataset.retryAfter));
   readClock(page);
+  showReturnTimes();
   countDown();
   order = watchOrder({ token, known: seen && seen.version > known.version ? seen : known, onChange: show });
   if ("serviceWorker" in navigator) {

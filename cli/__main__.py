@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
@@ -51,8 +52,10 @@ class Nodrop(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            if (close := get_close_matches(cmd_name, COMMANDS, 1)) and not ctx.resilient_parsing:
+                ctx.fail(f"No such command '{cmd_name}'. Did you mean '{close[0]}'?")
             return None
         module, _, attribute = COMMANDS[cmd_name].where.partition(":")
         try:

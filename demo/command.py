@@ -37,7 +37,8 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=getattr(HARSH, name),
             show_default=True,
             envvar=name.upper(),
-            help=f"Share of {description}. Also {name.upper()}=.",
+            show_envvar=True,
+            help=f"Share of {description}.",
         )(command)
     return command
 
@@ -52,7 +53,13 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ),
 )
 @click.option(
-    "--orders", type=click.IntRange(1, 5000), default=500, show_default=True, envvar="ORDERS", help="Number of orders."
+    "--orders",
+    type=click.IntRange(1, 5000),
+    default=500,
+    show_default=True,
+    envvar="ORDERS",
+    show_envvar=True,
+    help="Number of orders.",
 )
 @click.option(
     "--seed",
@@ -60,6 +67,7 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default=1,
     show_default=True,
     envvar="SEED",
+    show_envvar=True,
     help="Seed of the faults; the same seed repeats them.",
 )
 @click.option(
@@ -74,7 +82,8 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default="end",
     show_default=True,
     envvar="RECONCILE_AT",
-    help="When the orders are reconciled with the channels' statements; off: never. Also RECONCILE_AT=.",
+    show_envvar=True,
+    help="When the orders are reconciled with the channels' statements; off: never.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @_share_options

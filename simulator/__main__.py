@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 
 import click
@@ -77,7 +80,7 @@ def channel(*, tls: tuple[str, str] | None, **options: Any) -> None:
         async with serve_channels(**options, tls=None if tls is None else Tls(*tls)) as (url, simulation):
             await _until_signalled("channel", url, **simulation.urls)
 
-    uvloop.run(serve())
+    _run(serve())
 
 
 def _ports(pairs: tuple[str, ...]) -> dict[str, int]:
@@ -111,9 +114,19 @@ def merchant(**options: Any) -> None:
             await _until_signalled("merchant", url)
 
     try:
-        uvloop.run(serve())
+        _run(serve())
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """Run until a signal. A port in use is one sentence."""
+    try:
+        uvloop.run(serving)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        raise click.ClickException(f"cannot listen on that host and port: {os.strerror(error.errno)}") from None
 
 
 async def _until_signalled(process: str, url: str, **others: str) -> None:
@@ -177,7 +190,7 @@ def shoppers(base_url: str, api_key: str, concurrency: int, **plan: Any) -> None
         "kinds": dict(sorted(kinds.items())),
         "placed": sum(visit.placed for visit in visits),
         "paid": sum(bool(visit.paid) for visit in visits),
-        "told_otherwise_after_paying": [visit.order_no for visit in visits if visit.wrong_views],
+        "wrong_status_after_paying": [visit.order_no for visit in visits if visit.wrong_views],
     }
     click.echo(msgspec.json.encode(summary))
 

@@ -72,6 +72,8 @@ def mapped_faults(address: Address) -> Iterator[None]:
 
 def _reason(error: BaseException, address: Address) -> str:
     """The reason for a person, without user or password."""
+    if isinstance(error, ConnectionRefusedError):
+        return f"{_place(address)}: nothing listens there"
     return f"{_place(address)}: {type(error).__name__}"
 
 

@@ -112,7 +112,7 @@ async def test_stores_that_cannot_be_reached_are_errors_and_the_rest_is_looked_a
     assert found["Postgres"][0] == "OK"
     code, found = await checked(nodrop, DATABASE_URL="postgres://x:secret@127.0.0.1:1/x")
     assert code == 1
-    assert found["Postgres"] == ("error", "Postgres at 127.0.0.1:1: ConnectionRefusedError")
+    assert found["Postgres"] == ("error", "Postgres at 127.0.0.1:1: nothing listens there")
     assert found["Redis"][0] == "OK"
 
 

@@ -92,8 +92,14 @@ async def test_a_process_prints_exits_and_reads_as_the_command_does(
 async def test_an_unknown_command_is_a_usage_error(bare: Nodrop) -> None:
     ran = await bare("order")
     assert ran.code == 2
-    assert "No such command 'order'" in ran.err
+    assert "No such command 'order'. Did you mean 'orders'?" in ran.err
     assert ran.out == ""
+    assert "No such command 'nonsense'." in (await bare("nonsense")).err
+
+
+async def test_a_variable_of_the_demo_is_named_when_it_is_wrong(bare: Nodrop) -> None:
+    ran = await bare("demo", env={"SEED": "x"})
+    assert (ran.code, "'--seed' (env var: 'SEED'): 'x' is not a valid integer" in ran.err) == (2, True)
 
 
 async def test_a_missing_variable_is_named_with_what_to_set(bare: Nodrop) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cli.progress import Progress
-from demo.embedded import EmbeddedError, free_port, temporary_directory
+from demo.embedded import EmbeddedError, free_port, is_free, temporary_directory
 from demo.run import CURRENCIES
 from demo.service import Service
 from demo.shop.handlers import STATIC
@@ -50,12 +50,14 @@ EXAMPLES_URL = "http://127.0.0.1:9300"
 )
 @click.option("--any-ports", is_flag=True, help="Use free ports instead of 8800 to 8803.")
 def up(*, unit_s: float, lost: float, any_ports: bool) -> None:
+    # Another `nodrop up` there would answer for the processes of this one.
+    taken = [str(port) for port in (*PORTS.values(), SHOP_PORT) if not is_free(port, is_reused=True)]
+    if taken and not any_ports:
+        raise click.ClickException(f"in use: {', '.join(taken)}; end what listens there, or take others by --any-ports")
     try:
         asyncio.run(_run(unit_s, lost, any_ports=any_ports))
-    except EmbeddedError as error:
+    except (EmbeddedError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
-    except RuntimeError as error:
-        raise click.ClickException(f"{error}\nIf a port is taken, --any-ports uses free ones.") from None
 
 
 async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:

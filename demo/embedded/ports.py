@@ -3,7 +3,6 @@
 import os
 import secrets
 import socket
-from contextlib import suppress
 from functools import lru_cache
 from itertools import count
 from typing import Final
@@ -26,8 +25,7 @@ def free_port() -> int:
     share = _share_of(os.getpid())
     for attempt in range(1000):
         port = share[next(_picks) % len(share)] if attempt < len(share) else secrets.choice(_PORTS)
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
+        if is_free(port):
             return port
     raise EmbeddedError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1}")
 
@@ -49,3 +47,14 @@ def _share_of(pid: int) -> range:
         holder.detach()  # the kernel closes it when the process has ended
         return share[1:]
     return _PORTS
+
+
+def is_free(port: int, *, is_reused: bool = False) -> bool:
+    """Whether this port of 127.0.0.1 is not in use. `is_reused`: connections that have ended do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, is_reused)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

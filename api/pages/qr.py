@@ -14,8 +14,10 @@ def svg(text: str, label: str) -> str:
     """An inline `<svg>` of the code, black on white in every colour scheme, so that cameras read it.
 
     Raises:
-        ValueError: the text has more than 2,331 bytes, the most that error correction M can hold.
+        ValueError: the text is empty, or has more than 2,331 bytes, the most that error correction M can hold.
     """
+    if not text:
+        raise ValueError("an empty text has no code")
     drawn = BytesIO()
     code = segno.make_qr(text, error="m", boost_error=False)
     code.save(

@@ -14,6 +14,7 @@ def test_a_code_is_an_inline_picture_without_script_or_style() -> None:
     assert "<script" not in drawn
 
 
-def test_a_text_that_no_code_holds_is_refused() -> None:
-    with pytest.raises(ValueError, match="Data too large"):
-        svg("x" * 2332, "too long")
+@pytest.mark.parametrize("text", ["x" * 2332, "", "\ud800"])
+def test_a_text_that_no_code_holds_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"Data too large|empty|surrogates"):
+        svg(text, "too long")

@@ -1,7 +1,7 @@
 """The module that shops embed: its bytes, version and integrity hash, read once at start.
 
-A shop may name a version together with its hash, so the bytes of a version never change: `releases.json` has the hash
-of each, and a test compares.
+A shop may name a version together with its hash, so the bytes of a version never change, and a server serves all of
+them: `releases/VERSION/` keeps the files of an earlier one. `releases.json` has the hash of each, and a test compares.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ FOLDER = Path(__file__).parent / "order-status"
 NAME = "order-status.js"
 TYPES = "order-status.d.ts"
 
-MODULE = (FOLDER / NAME).read_bytes()
+EARLIER = FOLDER.parent / "releases"
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in (NAME, TYPES)}
+
+
+FILES = _read(FOLDER)
+MODULE = FILES[NAME]
 VERSION: str = msgspec.json.decode((FOLDER / "package.json").read_bytes())["version"]
-FILES = {NAME: MODULE, TYPES: (FOLDER / TYPES).read_bytes()}
 URL = f"/sdk/{VERSION}/{NAME}"
 
 
@@ -28,3 +35,8 @@ def integrity(content: bytes) -> str:
 
 
 INTEGRITY = integrity(MODULE)
+
+
+def read_versions(earlier: Path) -> dict[str, dict[str, bytes]]:
+    """The files of every published version, by version and name."""
+    return {folder.name: _read(folder) for folder in earlier.glob("*") if folder.is_dir()} | {VERSION: FILES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from msgspec.structs import replace
@@ -16,22 +17,30 @@ from core.errors import NotFound
 
 _FOR_ALL = (("access-control-allow-origin", "*"), ("cross-origin-resource-policy", "cross-origin"))
 _MEDIA_TYPES = {files.NAME: "text/javascript; charset=utf-8", files.TYPES: "text/plain; charset=utf-8"}
-_RESPONSES = {
-    name: packed(Response(body=body, content_type=_MEDIA_TYPES[name], headers=_FOR_ALL))
-    for name, body in files.FILES.items()
-}
+
+
+def responses_of(contents: Mapping[str, bytes]) -> Mapping[str, Response]:
+    """The files of one version, by name."""
+    return {
+        name: packed(Response(body=body, content_type=_MEDIA_TYPES[name], headers=_FOR_ALL))
+        for name, body in contents.items()
+    }
+
+
+_VERSIONS = {version: responses_of(contents) for version, contents in files.read_versions(files.EARLIER).items()}
 
 
 async def serve_file(_context: Context, request: Request) -> Response:
     """A file of the module, for any site: it is the same for all.
 
-    Another version gets the current file, uncached: during a deploy a page of one release asks a process of another.
+    An unknown version gets the current file, uncached: during a deploy a page of one release asks a process of another.
     """
-    name = request.params["name"]
-    if name not in _RESPONSES:
+    name, version = request.params["name"], request.params["version"]
+    if name not in _MEDIA_TYPES:
         raise NotFound("no such file")
-    caching = IMMUTABLE if request.params["version"] == files.VERSION else NO_STORE
-    return replace(_RESPONSES[name], headers=(caching, *_RESPONSES[name].headers))
+    response = _VERSIONS.get(version, _VERSIONS[files.VERSION])[name]
+    caching = IMMUTABLE if version in _VERSIONS else NO_STORE
+    return replace(response, headers=(caching, *response.headers))
 
 
 async def show_sdk(context: Context, _request: Request) -> Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from api.sdk import files
+from api.sdk import files, handlers
 from core.settings import Settings
 from tests.api.conftest import terms, token_of
 from tests.api.driver import Client
@@ -32,7 +32,25 @@ def test_the_module_has_6_kb_and_no_dependency() -> None:
 
 def test_the_bytes_of_a_published_version_never_change() -> None:
     releases = json.loads((files.FOLDER.parent / "releases.json").read_bytes())
+    served = {
+        version: files.integrity(each[files.NAME]) for version, each in files.read_versions(files.EARLIER).items()
+    }
     assert releases.get(files.VERSION, files.INTEGRITY) == files.INTEGRITY, "give it another version"
+    assert releases.items() <= served.items(), "keep the files of the version before in api/sdk/releases/VERSION/"
+
+
+async def test_an_upgrade_of_the_server_leaves_a_shop_the_version_that_it_names(
+    buyer: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash in the shop's page fits no other file: its browser would run none."""
+    shutil.copytree(files.FOLDER, tmp_path / "0.9.0")
+    (tmp_path / "0.9.0" / files.NAME).write_bytes(b"export {};")
+    versions = files.read_versions(tmp_path)
+    served = {version: handlers.responses_of(contents) for version, contents in versions.items()}
+    monkeypatch.setattr(handlers, "_VERSIONS", served)
+    for version, module in (("0.9.0", b"export {};"), (files.VERSION, files.MODULE)):
+        response = await buyer.get(f"/sdk/{version}/{files.NAME}")
+        assert (response.body, "immutable" in response.headers["cache-control"]) == (module, True)
 
 
 def test_the_documentation_names_this_version_and_its_hash() -> None:

@@ -9,16 +9,15 @@ them: orders that share one are taken for returned too. They stay until no order
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import sha256
 
 import structlog
 from redis.asyncio import Redis
 
 from core.errors import RedisUnavailable
-from storage.redis.client import redis_errors
+from storage.redis.client import Patience, redis_errors
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 KEPT_MS = 31 * 86_400_000
 
 _UNNOTED = "nodrop:{returns}:unnoted"
@@ -38,7 +37,7 @@ class UnnotedReturns:
         field = _field(page_token)
         self._here.add(field)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with Patience(TIMEOUT_S):
                 with redis_errors():
                     await self._redis.hset(_UNNOTED, field, "")  # type: ignore[misc]  # annotated for both
                     await self._redis.pexpire(_UNNOTED, KEPT_MS)
@@ -51,7 +50,7 @@ class UnnotedReturns:
         if field in self._here:
             return True
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with Patience(TIMEOUT_S):
                 with redis_errors():
                     return bool(await self._redis.hexists(_UNNOTED, field))  # type: ignore[misc]  # as above
         except (RedisUnavailable, TimeoutError):

@@ -34,8 +34,9 @@ async def another_process(settings: Settings, **changes: str) -> AsyncIterator[C
 
 
 @pytest.fixture
-async def order(client: Client, buyer: Client, account: str) -> dict[str, Any]:
-    """An order whose buyer has come back unpaid: its page waits."""
+async def order(client: Client, buyer: Client, account: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An order whose buyer has come back unpaid: its page waits. The channel has time to say so on a busy machine."""
+    monkeypatch.setattr(pages, "RETURN_WAIT_S", 60.0)
     order: dict[str, Any] = (await client.post("/v1/orders", terms(account=account))).json
     await buyer.get(f"/o/{token_of(order)}/return")
     assert await phase(buyer, order) == "waiting"

@@ -183,3 +183,14 @@ async def test_a_decision_that_loses_the_race_ends_no_callback_until_it_is_made_
     assert not await is_handled(db, stored)
     await moved(db, "A-1", ending(stored, noted))
     assert await is_handled(db, stored)
+
+
+async def test_a_callback_has_one_end_whatever_is_decided_about_it_later(db: Database) -> None:
+    """A copy of it may be decided about at the same time, in another process."""
+    await placed(db, "A-1")
+    stored = await store(db, "A-1")
+    await callbacks.finish(db, stored.id, "contradicted")
+    find_end = "SELECT handled_at, outcome FROM callbacks WHERE id = $1::uuid"
+    end = await db.fetchrow(find_end, stored.id)
+    await moved(db, "A-1", ending(stored, noted))
+    assert await db.fetchrow(find_end, stored.id) == end

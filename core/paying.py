@@ -108,6 +108,11 @@ def _ways_of(account: str, channel: str, device: Device, *, has_openid: bool) ->
         yield Way(account=account, channel=channel, method=name, kind=kind, fits=device in devices)
 
 
+def meant_for(way: Way) -> Device:
+    """The device that the way's method is for; the first, if there are several."""
+    return _METHODS[way.channel][way.method].devices[0]
+
+
 def choice(state: OrderState) -> tuple[str, ...]:
     """Names of the accounts that the buyer may pay at: the merchant's choice, else those of our own payments."""
     if state.order.accounts is not None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from api.pages import qr
 from api.pages.parts import clock_time, fill, fill_html
 from api.pages.pay import CurrentWay, PayView
-from core.paying import Way, WayKind
+from core.paying import Way, WayKind, meant_for
 
 Texts = Mapping[str, str]
 
@@ -129,11 +129,13 @@ def _forms(ways: Iterable[Way], view: PayView, texts: Texts, action: str) -> str
 
 
 def _form(way: Way, label: str, texts: Texts, action: str) -> str:
+    """A button. One for another device names it, but for a code, which is always scanned by another."""
+    key = f"pay_{way.kind}" if way.fits or way.kind is WayKind.QR else f"pay_for_{meant_for(way)}"
     return (
         f'<form class="way" method="post" action="{escape(action)}">'
         f'<input type="hidden" name="account" value="{escape(way.account)}">'
         f'<button type="submit" name="method" value="{escape(way.method)}">'
-        f"{fill(texts[f'pay_{way.kind}'], channel=label)}</button></form>"
+        f"{fill(texts[key], channel=label)}</button></form>"
     )
 
 

@@ -8,7 +8,7 @@ from channels.adapters import ADAPTERS
 from core import paying
 from core.checkout import Payer
 from core.order import Checkout, Origin, Payment, PaymentKey, PaymentStatus
-from core.paying import Device, Way, WayKind, device_of, ways
+from core.paying import Device, Way, WayKind, device_of, meant_for, ways
 from tests.core.states import ALIPAY, EXPIRES_AT, NOW, WECHAT, a_payment, a_state, an_order, closed_order, paid_payment
 
 ALL = [("wx", "wechatpay"), ("ali", "alipay"), ("card", "stripe"), ("pp", "paypal"), ("sand", "sandbox")]
@@ -49,6 +49,12 @@ def test_ways_suit_the_device_and_none_is_out_of_reach(device: Device, has_openi
     methods = {way.method for way in found if way.channel in ("wechatpay", "alipay") and way.method}
     assert methods == {"native", "h5", "precreate", "page", "wap"} | ({"jsapi"} if has_openid else set())
     assert named(found, fits=False) == named(found[len(named(found)) :], fits=False)
+
+
+def test_a_way_is_meant_for_the_device_that_it_fits() -> None:
+    for device in Device:
+        for way in ways([("w", "wechatpay"), ("a", "alipay")], device, has_openid=True):
+            assert way.kind is WayKind.ELSEWHERE or way.fits == (meant_for(way) is device)
 
 
 def test_a_channel_without_a_page_has_no_way() -> None:

@@ -12,7 +12,7 @@ from api.pages.pay_html import draw_pay
 from api.pages.texts import TEXTS
 from api.shop import NO_SHOP
 from core.order import OrderStatus
-from core.paying import Way, WayKind
+from core.paying import Device, Way, WayKind, ways
 from tests.core.states import EXPIRES_AT, NOW, a_payment, a_state, an_order
 
 EVIL = "\"'></svg></section><script>alert(1)</script>"
@@ -96,6 +96,15 @@ def test_accounts_of_one_channel_have_labels_of_their_own() -> None:
     assert "Pay with Alipay (there)</h2>" in drawn(a_view(replace(CURRENT, account="there"), here, there, card))
     assert "（there）" in drawn(a_view(None, here, there), "zh")
     assert "Pay with Alipay</h2>" in drawn(a_view(CURRENT, WAY, card))
+
+
+@pytest.mark.parametrize("device", Device)
+@pytest.mark.parametrize("lang", TEXTS)
+def test_no_two_ways_of_an_account_have_one_label(device: Device, lang: str) -> None:
+    for channel in ("wechatpay", "alipay"):
+        html = drawn(a_view(None, *ways([("main", channel)], device, has_openid=True)), lang)
+        labels = re.findall(r"<button[^>]*>(.*?)</button>", html)
+        assert len(set(labels)) == len(labels) == 3
 
 
 def test_what_another_browser_is_needed_for_is_said_once() -> None:

@@ -1,6 +1,7 @@
 """The shops of `examples/` on real processes: a buyer pays without a callback, and the shop ships once."""
 
 import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from bench.peers.environment import locked_python
 from demo.embedded import free_port
 from demo.service import NO_TLS, ROOT, Service
 from demo.stack import Stack
+from tests.browser.firefox import open_firefox
 from tests.browser.shops import DESK, STILL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+FIREFOX = shutil.which("firefox-esr") or ""
 ACCOUNTS = {"wechatpay": "wechatpay", "sandbox": "sandbox"}
 
 
@@ -89,6 +92,24 @@ async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
         await buy_and_come_back(page)
         await place_again_when_nodrop_is_back(stack, page)
     await refuses_what_is_not_signed(plain_shop)
+
+
+@pytest.mark.skipif(not FIREFOX, reason="no Firefox here; on Debian: apt-get install firefox-esr")
+async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, tmp_path: Path) -> None:
+    async with open_firefox(FIREFOX, tmp_path) as firefox:
+        await firefox.open(plain_shop)
+        await firefox.click("form button")
+        await firefox.reads("not shipped yet", "#goods")
+        await firefox.click("#order-page")
+        await firefox.click("form.way:has([value=sandbox]) button")
+        await firefox.reads("Continue", "#pay-link")
+        await firefox.click("#pay-link")
+        await firefox.click("button.pay")
+        await firefox.click("#return")
+        await firefox.reads("Paid")
+        await firefox.click("#back a")
+        await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
+        await firefox.reads("¥", "nodrop-order .nodrop-amount")
 
 
 @pytest.mark.network

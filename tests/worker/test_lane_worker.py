@@ -475,6 +475,29 @@ async def test_slow_round_trips_leave_no_job_to_its_lease(
     assert not [line for line in lines if line["event"] == "job_left"]
 
 
+async def test_no_job_is_claimed_while_too_many_ends_wait(
+    redis: ArqRedis, queue: DelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis takes none, a worker would run and keep without end."""
+    end, may_end = JobClaims.end, asyncio.Event()
+
+    async def end_late(self: JobClaims, endings: Sequence[Ending]) -> Unended:
+        await may_end.wait()
+        return await end(self, endings)
+
+    monkeypatch.setattr(JobClaims, "end", end_late)
+    await queue.arm([query(number) for number in range(20)])
+    worker, claimed_jobs = worker_of(redis, Ran(), max_jobs=3), []
+    for _ in range(3):
+        claimed_jobs.append(await worker.run_once())
+        await asyncio.gather(*(running.task for running in worker.running.values()))
+    assert claimed_jobs == [3, 3, 0]
+    may_end.set()
+    await ended(worker)
+    assert await worker.run_once() == 3
+    await worker.drain(1)
+
+
 async def test_an_end_that_comes_as_the_last_ones_have_been_told_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes in the turn of the loop in which no other end waits: an await there would leave it until the next."""
     ended_ids: list[str] = []

@@ -59,6 +59,7 @@ async def test_a_late_payment_that_paid_its_order_excuses_no_closed_one(scenario
     await scenario.faults(lost=1.0)
     order = await scenario.place()
     await eventually(lambda: is_closed(scenario, order))
+    await scenario.put_off(order)  # a query of before the money would answer the refresh
     await scenario.pay_late(order)
     await scenario.refresh(order)
     await scenario.until("paid", order)
@@ -74,6 +75,15 @@ async def test_more_calls_than_the_rate_are_seen(scenario: Scenario, monkeypatch
         tampering.setattr(scenario.stack, "rate_per_s", 0)
         [seen] = await judged(scenario)
     assert re.match("I8 bounded load: [0-9]+ calls within one second, 0 allowed m-sandbox", seen)
+
+
+async def test_a_break_fails_one_scenario_of_a_stack(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scenario.place()
+    monkeypatch.setattr(scenario, "_seen", set())
+    monkeypatch.setattr(scenario.stack, "rate_per_s", 0)
+    with pytest.raises(AssertionError, match="I8 bounded load"):
+        await scenario.settle()
+    await scenario.settle()
 
 
 async def judged(scenario: Scenario, tampering: str = "") -> list[str]:

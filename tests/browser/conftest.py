@@ -24,7 +24,7 @@ from tests.servers import Process
 
 __all__ = ["settings"]
 
-HERE = Path(__file__).parent
+HERE = "tests/browser/"
 
 # The toolbar as a web page takes a third of the time of a new window. This replaces what the driver disables itself.
 DISABLED = (
@@ -69,7 +69,7 @@ document.addEventListener("DOMContentLoaded", () => {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all tests of this folder one event loop, since they share the browser."""
     for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 

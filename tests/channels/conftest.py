@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import date
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ from tests.channels.wire import Proxy, WireRequest, WireResponse, serving
 DRIVERS: tuple[Driver, ...] = (SandboxDriver(), AlipayDriver(), PaypalDriver(), WechatPayDriver(), StripeDriver())
 """A further channel adds one entry."""
 
-HERE = Path(__file__).parent
+HERE = "tests/channels/"
 CALLBACK_URL = "http://127.0.0.1:9/callbacks/main"
 PRECEDING = (CallKind.TOKEN, CallKind.CERTIFICATES)
 
@@ -50,7 +49,7 @@ each_driver = pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driv
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The simulated channels serve the whole session, so these tests share their event loop."""
     for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 

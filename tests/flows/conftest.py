@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -42,7 +41,7 @@ from storage.sealing import Sealer
 from tests.channels.reports import CallbackRequest, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
 
-HERE = Path(__file__).parent
+HERE = "tests/flows/"
 MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
 NOTIFY_SECRETS = tuple("whsec_" + base64.b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
 AMOUNT = 8888
@@ -52,7 +51,7 @@ HOOK = "https://merchant.example/hook"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these tests on the event loop of the session, because the simulated channel serves the whole session."""
     for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 

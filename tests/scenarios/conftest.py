@@ -19,13 +19,13 @@ from tests.scenarios.reconciling import ALONE, BIG
 from tests.scenarios.router import Router
 from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, port_of, put_accounts
 
-HERE = Path(__file__).parent
+HERE = "tests/scenarios/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all scenarios one event loop, since they share processes."""
     for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.scenario)
 

@@ -16,7 +16,7 @@ from core.errors import DatabaseUnavailable, InvalidRequest, RowLocked
 from core.evidence import Source
 from core.lifecycle import LatePolicy, Rules, on_query
 from core.order import PendingKind
-from storage.postgres import callbacks, gathered, inbox, notifications, pending, refunds
+from storage.postgres import callbacks, database, gathered, inbox, notifications, pending, refunds
 from storage.postgres.database import Database
 from storage.postgres.door import transition as door
 from storage.postgres.door.shapes import LOCK_WAIT_MS
@@ -40,6 +40,7 @@ from tests.storage.postgres.tools import (
 
 ORDERS = ("A-1", "A-2", "A-3")
 COPIES = 3
+PATIENCE_S = 120.0
 LEASED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 Call = Callable[[Database, str], Awaitable[Any]]
 
@@ -197,6 +198,27 @@ async def test_a_lone_caller_that_waits_for_a_row_holds_up_no_later_one(
         assert await call(db, "A-1")
     assert await waiting
     assert await call(db, "A-3")
+
+
+async def test_an_order_that_a_stranger_holds_in_every_table_stops_no_other(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many callers want its rows by many statements: together they have fewer connections than a process."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", PATIENCE_S)
+    calls = (claim_deadline, claim_query_with_order, reschedule_query, release_query, close_payment, store_callback)
+    async with opened(database_url) as db, connected(database_url) as stranger:
+        await prepare(db, "callbacks")
+        async with stranger.transaction():
+            for table in ("orders", "payments", "pending"):
+                await stranger.execute(f"SELECT FROM {table} WHERE order_no = 'A-2' FOR UPDATE")
+            await stranger.execute("SELECT FROM callbacks WHERE notification_id = 'evt-A-2' FOR UPDATE")
+            waiting = [asyncio.ensure_future(call(db, "A-2")) for call in calls for _ in range(COPIES)]
+            assert await is_waiting(db, waiting[0])
+            assert await claim_deadline(db, "A-1")
+            assert await close_payment(db, "A-1")
+            assert await store_callback(db, "A-3")
+            assert not [caller for caller in waiting if caller.done()]
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @every_call

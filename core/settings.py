@@ -34,6 +34,8 @@ SIMILAR = 0.86
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[1-9][0-9]{0,4})?", re.ASCII)
 """As browsers write it: lower-case, no path, no port where it is the scheme's own."""
 
+_PUBLIC_URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?", re.ASCII | re.IGNORECASE)
+
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
@@ -211,6 +213,12 @@ _HINTS = {
 }
 
 
+def _check_public_url(url: str) -> None:
+    """Check that channels and buyers could call it: no callback would arrive at an address without `https://`."""
+    if url and _PUBLIC_URL.fullmatch(url) is None:
+        raise ConfigurationError(f"PUBLIC_URL: {_HINTS['public_url']}")
+
+
 _NAMES = Settings.__struct_encode_fields__
 
 
@@ -221,6 +229,7 @@ def _fault_of(name: str, text: str) -> str | None:
         settings.allowed_nets()
         settings.reconcile_time()
         settings.shop_origins()
+        _check_public_url(settings.public_url)
         check_look(settings.shop_name, settings.shop_color, settings.shop_contact)
     except msgspec.ValidationError as error:  # `Expected `int` - at `$.PORT``
         reason = str(error).partition(" - at `$.")[0]

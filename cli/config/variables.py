@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urlsplit
 
 from cli.findings import Finding, Level
 from core.errors import ConfigurationError
@@ -78,13 +77,6 @@ def _redis(settings: Settings) -> str:
 
 
 def _public(settings: Settings) -> str:
-    try:
-        parts = urlsplit(settings.public_url)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise ConfigurationError("it is an address such as https://pay.example.com")
     return settings.public_url
 
 

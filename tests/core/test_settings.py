@@ -108,6 +108,20 @@ def test_what_is_no_origin_is_refused_at_start(text: str) -> None:
         read_settings({"PAGE_ORIGINS": text})
 
 
+@pytest.mark.parametrize(
+    "text", ["pay.example.com", "ftp://pay.example", "https://", "https:///o", "https://a.example?b"]
+)
+def test_an_address_that_no_channel_could_call_is_refused_at_start(text: str) -> None:
+    assert refusal({"PUBLIC_URL": text}).startswith(
+        "PUBLIC_URL: set it to the address under which channels and buyers "
+    )
+
+
+@pytest.mark.parametrize("text", ["https://pay.example", "http://127.0.0.1:8000/", "HTTPS://pay.example/shop"])
+def test_an_address_of_the_web_processes_is_taken(text: str) -> None:
+    assert read_settings({"PUBLIC_URL": text}).public_url == text
+
+
 def test_origins_are_those_that_browsers_send() -> None:
     settings = read_settings({"PAGE_ORIGINS": "https://shop.example, http://127.0.0.1:9300,"})
     assert settings.shop_origins() == {"https://shop.example", "http://127.0.0.1:9300"}

@@ -11,7 +11,7 @@ from demo.shop.books import Sale
 from demo.shop.catalogue import NAME_CHARACTERS_MAX, PRODUCTS, WAYS, Product, find_way, price_text
 
 NAME = "Leaf & Cup"
-INTEGRITY = "sha384-CHXG1+tNeU5CEBdsSN0OA5bOD6Fp51QpVrCY9T/VrZtZXVV0IMbJWLg7EDLfJE6t"
+INTEGRITY = "sha384-Tn23LnLtYe4wBq5QhbVCVnY4zfQeH+tJMNYWuVLldS7gSnUVHHae6kNTMBjqJC1n"
 
 STATES = {
     "placing": ("wait", "Not sent yet"),

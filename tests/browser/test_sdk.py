@@ -228,6 +228,28 @@ async def test_when_the_tab_that_speaks_is_closed_another_one_does(
     await buyer.reads("Paid")
 
 
+async def test_a_tab_that_speaks_and_hangs_leaves_no_other_one_in_the_dark(
+    shop: httpx.AsyncClient, account: str, channel: Channel, settings: Settings, buyer: Buyer
+) -> None:
+    """It has the place and says nothing. The other one is seen all the time, so nothing tells it to take the place."""
+    order = await place(shop, account=account)
+    await buyer.page.clock.install()
+    await buyer.page.add_init_script(RECORD_STREAMS)
+    async with buyer.page.expect_response(EVENTS):
+        await buyer.page.goto(order["order_page"])
+    hanging = await buyer.context.new_page()
+    await hanging.goto(f"{settings.public_url}/sdk/")
+    await hanging.evaluate(
+        "(name) => void navigator.locks.request(name, {steal: true}, () => new Promise(() => {}))",
+        f"nodrop.{token_of(order)}",
+    )
+    await eventually(lambda: buyer.page.evaluate("window.streams === 0"))
+    await channel.pay(number_of(order), "none")
+    for _ in range(4):
+        await buyer.page.clock.run_for(30_000)
+    await buyer.reads("Paid")
+
+
 async def test_many_orders_on_a_page_leave_connections_for_requests(
     shop: httpx.AsyncClient, account: str, channel: Channel, site: ShopSite, settings: Settings, buyer: Buyer
 ) -> None:

@@ -3,12 +3,13 @@
 
 const STORE = "nodrop.orders";
 const KEPT_MAX = 20;
-const KEPT_MS = 90 * 86400000; // as long as a page's token lives
-const PAUSES_MS = [2000, 3000, 5000, 8000, 13000, 20000, 30000];
-const FRESH_MS = 20000; // the stream's heart beats every 15 s
+const KEPT_MS = 90 * 86400000; // as a page's token
+const PAUSES_MS = [2000, 3000, 5000, 8000, 13000, 20000];
+const FRESH_MS = 20000; // a stream beats every 15 s
 const FETCH_MS = 15000;
 const LEASE_MS = 9000;
-const STREAMS_MAX = 3; // of the six connections that a browser has to a server, for all its tabs together
+const SILENT_MS = 60000; // the tab that speaks may be frozen
+const STREAMS_MAX = 3; // of a browser's six connections to a server
 const STATUSES = ["created", "processing", "paid", "closed", "review", "refunded", "disputed"];
 const ADDRESS = /^(.*)\/o\/([0-9A-Za-z_-]{16,64})(?:\/return)?\/?$/;
 const SERVER = new URL("../..", import.meta.url).href.slice(0, -1); // …/sdk/1.0.0/order-status.js
@@ -150,9 +151,9 @@ class Watch {
 
   again(isNow) {
     clearTimeout(this.timer);
-    if (this.speaks && !this.isOver) {
-      const pause = Math.max(PAUSES_MS[Math.min(this.tries, PAUSES_MS.length - 1)], this.pauseMs);
-      this.timer = setTimeout(() => this.turn(), isNow ? 0 : pause * (0.75 + Math.random() / 2));
+    if ((this.speaks || isVisible()) && !this.isOver) {
+      const pause = this.speaks ? Math.max(PAUSES_MS[this.tries] || 30000, this.pauseMs) : SILENT_MS;
+      this.timer = setTimeout(() => this.turn(), isNow && this.speaks ? 0 : pause * (0.75 + Math.random() / 2));
     }
   }
 
@@ -259,6 +260,7 @@ class Watch {
         this.speak(); // locks are blocked with the site's data
       }
     });
+    this.again();
   }
 
   lease(steal) {

@@ -1,5 +1,6 @@
 """PayPal signs a CRC-32 of a callback: whoever has seen one genuine delivery can write others that verify."""
 
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,7 +11,8 @@ from simulator.shoppers.shop import ShopOrder
 from tests.channels.paypal.checksum import with_checksum_of
 from tests.scenarios.five_channels import place_at
 from tests.scenarios.scenario import Scenario, number_of
-from tests.sealed import raw_callbacks
+from tests.sealed import RawCallback, raw_callbacks
+from tests.servers import eventually
 
 
 async def test_a_body_with_a_genuine_checksum_stops_no_capture_and_opens_no_case(scenario: Scenario) -> None:
@@ -60,14 +62,18 @@ async def test_what_it_says_has_no_effect_but_a_query(scenario: Scenario, change
 
 async def _forge(scenario: Scenario, seen: ShopOrder, victim: ShopOrder, changed: dict[str, Any]) -> httpx.Response:
     """Deliver the genuine headers of one order's callback with a body about another order."""
-    [stored] = [
-        callback
-        for callback in await raw_callbacks(scenario.db, scenario.sealer)
-        if callback.out_trade_no == number_of(seen) and b"CAPTURE.COMPLETED" in callback.body
-    ]
+    # The answer to our own capture pays the order, and this callback comes after it.
+    stored = await eventually(partial(_of_the_capture, scenario, seen))
+    assert stored is not None
     event = msgspec.json.decode(stored.body)
     number = number_of(victim)
     named = {"id": "3C679366HH908993F", "custom_id": number, "invoice_id": number}
     event |= {"id": "WH-forged", "resource": event["resource"] | named | changed}
     body = with_checksum_of(stored.body, event)
     return await scenario.deliver(stored.headers, body, account="paypal")
+
+
+async def _of_the_capture(scenario: Scenario, order: ShopOrder) -> RawCallback | None:
+    """The stored callback that tells of the order's money, once it has come."""
+    stored = [row for row in await raw_callbacks(scenario.db, scenario.sealer) if row.out_trade_no == number_of(order)]
+    return next((row for row in stored if b"CAPTURE.COMPLETED" in row.body), None)

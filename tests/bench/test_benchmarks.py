@@ -115,6 +115,7 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(
         monkeypatch.setattr(module, wait, 0.5)
     for module, count in ((door, "ORDERS"), (growth, "ORDERS"), (growth, "CLAIMS"), (growth, "LOOKS")):
         monkeypatch.setattr(module, count, 5)
+    monkeypatch.setattr(growth, "PAIRS", 1)
     progress: list[str] = []
     try:
         sizes = replace(TINY, repeats=TINY.repeats if name == "rearm" else 1, profile=str(tmp_path))

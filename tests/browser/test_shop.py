@@ -132,6 +132,7 @@ async def test_with_the_switch_off_the_callback_pays_while_the_buyer_is_at_the_s
     phone = await opened.value
     assert phone.url == code
     await pay(phone)
+    await buyer.bring_to_front()  # the shop's page reads nothing while another tab hides it
     await expect(buyer.locator("#how")).to_have_text(HOW["callback"])
     await expect(buyer.locator(".now .state")).to_have_text("Paid and shipped")
     await expect(buyer.locator("nodrop-order[status=paid] .nodrop-title")).to_have_text("Paid")

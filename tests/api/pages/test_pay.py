@@ -537,19 +537,19 @@ async def test_clicks_at_once_start_one_payment(client: Client, buyer: Client, b
 async def test_an_order_that_ends_while_a_payment_is_made_hands_out_no_link(
     client: Client, buyer: Client, both: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, go_on = asyncio.Event(), asyncio.Event()
+    is_called, may_answer = asyncio.Event(), asyncio.Event()
 
     async def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it returns
-        asked.set()
-        await go_on.wait()
+        is_called.set()
+        await may_answer.wait()
         return await call_channel(*arguments, **named)
 
     monkeypatch.setattr("flows.create.call_channel", call)
     order = await place(client, accounts=list(both))
     click = asyncio.create_task(pay(buyer, order, "wechat-shop", "native"))
-    await asked.wait()
+    await is_called.wait()
     ended = await client.post(f"/v1/orders/{order['order_no']}/close")
-    go_on.set()
+    may_answer.set()
     page = await click
     assert ended.status == 202, "the payment may be there yet"
     assert (">Payment processing</h1>" in page.body.decode(), section(page)) == (

@@ -1,6 +1,7 @@
 """Decisions of many callers in one statement of the door: each has its own outcome, whatever becomes of the others."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from core.order import OrderState, OrderStatus
 from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database
 from storage.postgres.door import transition as door
-from storage.postgres.door.transition import Committed, transition
+from storage.postgres.door.transition import Committed, Decide, transition
 from tests.storage.postgres.tools import (
     closed,
     commit_evidence,
@@ -96,18 +97,7 @@ async def test_an_order_that_a_stranger_has_locked_splits_no_statement(
     orders: Database, database_url: str, statements: list[list[str]]
 ) -> None:
     """It is left out, and nobody waits for it: a statement that waited would be halved until it is alone."""
-    known = {order_no: await get_state(orders, order_no) for order_no in ORDERS}
-    async with asyncio.timeout(PATIENCE_S), connected(database_url) as stranger:
-        stranger_transaction = stranger.transaction()
-        await stranger_transaction.start()
-        await stranger.execute("SELECT FROM orders WHERE order_no = 'A-2' FOR UPDATE")
-        moves = {
-            order_no: asyncio.create_task(transition(orders, order_no, if_there(noted), known=known[order_no]))
-            for order_no in ORDERS
-        }
-        await asyncio.gather(*(move for order_no, move in moves.items() if order_no != "A-2"))
-        await stranger_transaction.rollback()
-        await moves["A-2"]
+    await _decide_beside_a_lock(orders, database_url, "orders", lambda _: if_there(noted))
     assert statements == [list(ORDERS)]
 
 
@@ -115,23 +105,28 @@ async def test_a_payment_that_a_stranger_has_locked_is_found_by_halving(
     orders: Database, database_url: str, statements: list[list[str]]
 ) -> None:
     """Only its own decision waits by itself: the others stay together as far as they can."""
+    await _decide_beside_a_lock(
+        orders, database_url, "payments", lambda order_no: if_there(decide_evidence(order_no, closed(order_no)))
+    )
+    assert statements == [list(ORDERS), ["A-1", "A-2"], ["A-1"], ["A-2"], ["A-3", "A-4", "A-5"]]
+
+
+async def _decide_beside_a_lock(
+    orders: Database, database_url: str, table: str, decide_on: Callable[[str], Decide]
+) -> None:
+    """Decide about all orders at once while a stranger holds the row of A-2; it lets go when the others are decided."""
     known = {order_no: await get_state(orders, order_no) for order_no in ORDERS}
     async with asyncio.timeout(PATIENCE_S), connected(database_url) as stranger:
         stranger_transaction = stranger.transaction()
         await stranger_transaction.start()
-        await stranger.execute("SELECT FROM payments WHERE order_no = 'A-2' FOR UPDATE")
+        await stranger.execute(f"SELECT FROM {table} WHERE order_no = 'A-2' FOR UPDATE")
         moves = {
-            order_no: asyncio.create_task(
-                transition(
-                    orders, order_no, if_there(decide_evidence(order_no, closed(order_no))), known=known[order_no]
-                )
-            )
+            order_no: asyncio.create_task(transition(orders, order_no, decide_on(order_no), known=known[order_no]))
             for order_no in ORDERS
         }
         await asyncio.gather(*(move for order_no, move in moves.items() if order_no != "A-2"))
         await stranger_transaction.rollback()
         await moves["A-2"]
-    assert statements == [list(ORDERS), ["A-1", "A-2"], ["A-1"], ["A-2"], ["A-3", "A-4", "A-5"]]
 
 
 async def test_only_the_guilty_one_fails(orders: Database) -> None:

@@ -5,13 +5,19 @@ Its settings are Firefox's own, offline is that of its menu, and what is blocked
 
 import asyncio
 import json
+import shutil
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.servers import LIMIT_S, eventually
+
+PROGRAM = shutil.which("firefox-esr") or ""
+needs_firefox = pytest.mark.skipif(not PROGRAM, reason="no Firefox here; on Debian: apt-get install firefox-esr")
 
 QUIET = {
     "app.update.enabled": False,

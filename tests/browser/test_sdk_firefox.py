@@ -1,7 +1,6 @@
 """The order's page in Debian's Firefox: real background tabs, its own offline, and its own settings."""
 
 import re
-import shutil
 from collections.abc import AsyncIterator
 
 import httpx
@@ -9,17 +8,16 @@ import pytest
 import pytest_asyncio
 
 from tests.api.conftest import Channel
-from tests.browser.firefox import Firefox, open_firefox
+from tests.browser.firefox import PROGRAM, Firefox, needs_firefox, open_firefox
 from tests.browser.test_order_page import number_of, place
 from tests.servers import Process, eventually
 
-PROGRAM = shutil.which("firefox-esr") or ""
 COOKIES = "network.cookie.cookieBehavior"
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not PROGRAM, reason="no Firefox here; on Debian: apt-get install firefox-esr"),
+    needs_firefox,
 ]
 
 

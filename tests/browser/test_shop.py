@@ -1,7 +1,6 @@
 """The example shop of `nodrop up`: a buyer chooses, pays, loses the callback and comes back, on real processes."""
 
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from demo.embedded import free_port
 from demo.shop.pages import HOW
 from demo.stack import Stack
 from demo.up import running_shop, shop_stack
-from tests.browser.firefox import open_firefox
+from tests.browser.firefox import PROGRAM, needs_firefox, open_firefox
 from tests.browser.looks import LEAST, axe_findings, looks, overflow
 from tests.browser.shops import DESK, LIMIT_MS, SMALL, STILL, buying, new_phone, pay, scanned
 
@@ -21,7 +20,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 expect.set_options(timeout=LIMIT_MS)
 
-FIREFOX = shutil.which("firefox-esr") or ""
 LONG_NAME = "A" * 40
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 WITHOUT_CALLBACK = re.compile("|".join(re.escape(HOW[by]) for by in ("refresh", "query", "sweep", "undelivered")))
@@ -98,9 +96,9 @@ async def test_a_code_is_scanned_and_paid_on_a_phone_and_the_desk_learns_it_with
     await expect(buyer.locator("#shipped")).to_contain_text("Shipped once")
 
 
-@pytest.mark.skipif(not FIREFOX, reason="no Firefox here; on Debian: apt-get install firefox-esr")
+@needs_firefox
 async def test_the_same_buyer_in_firefox(stack: Stack, shop_url: str, tmp_path: Path) -> None:
-    async with open_firefox(FIREFOX, tmp_path) as firefox:
+    async with open_firefox(PROGRAM, tmp_path) as firefox:
         await firefox.open(shop_url)
         if not await firefox.run("return document.querySelector('[role=switch][aria-checked=true]') !== null"):
             await firefox.click("[role=switch]")

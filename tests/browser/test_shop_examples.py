@@ -1,7 +1,6 @@
 """The shops of `examples/` on real processes: a buyer pays without a callback, and the shop ships once."""
 
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from bench.peers.environment import locked_python
 from demo.embedded import free_port
 from demo.service import NO_TLS, ROOT, Service
 from demo.stack import Stack
-from tests.browser.firefox import open_firefox
+from tests.browser.firefox import PROGRAM, needs_firefox, open_firefox
 from tests.browser.shops import DESK, STILL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FIREFOX = shutil.which("firefox-esr") or ""
 ACCOUNTS = {"wechatpay": "wechatpay", "sandbox": "sandbox"}
 
 
@@ -94,9 +92,9 @@ async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
     await refuses_what_is_not_signed(plain_shop)
 
 
-@pytest.mark.skipif(not FIREFOX, reason="no Firefox here; on Debian: apt-get install firefox-esr")
+@needs_firefox
 async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, tmp_path: Path) -> None:
-    async with open_firefox(FIREFOX, tmp_path) as firefox:
+    async with open_firefox(PROGRAM, tmp_path) as firefox:
         await firefox.open(plain_shop)
         await firefox.click("form button")
         await firefox.reads("not shipped yet", "#goods")

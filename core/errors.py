@@ -29,7 +29,10 @@ each fault is in `api.http.problems`, in one table.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from core.acts import Line, Preview
 
 
 class NodropError(Exception):
@@ -79,6 +82,26 @@ class PaymentUnclear(CallerError):
 
 class PaymentRefused(CallerError):
     title = "The channel refused to create the payment."
+
+
+class RefundConflict(CallerError):
+    title = "A refund with this key exists with other terms."
+
+
+class NotPossible(CallerError):
+    title = "As things stand this cannot be done."
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line.text)
+        self.line = line
+
+
+class PreviewOutdated(CallerError):
+    title = "The order has changed since it was looked at: look at it again, and decide again."
+
+    def __init__(self, preview: Preview) -> None:
+        super().__init__()
+        self.preview = preview
 
 
 class UnknownAccount(CallerError):

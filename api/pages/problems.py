@@ -76,6 +76,24 @@ ADVICE: Mapping[str, Advice] = MappingProxyType(
             "Check the number: one payment belongs to one order.",
             "a payment with this channel_reference is already known at this account",
         ),
+        "refund_conflict": Advice(
+            "A refund of this order was requested with this `key` before, with another payment or amount. It stays as "
+            "it is.",
+            "To repeat a request whose answer was lost, send the same values. For another refund, use another key.",
+            "key ticket-77 is of a refund with another payment or amount",
+        ),
+        "not_possible": Advice(
+            "The request is well formed, and what it asks for cannot be done as things stand: the detail says why. "
+            "Nothing was changed.",
+            'Send it with `"dry_run": true` to see what would happen. A refund, for example, needs money that is '
+            "there, is nodrop's own payment's and is not disputed.",
+            "So much is not left: 50.00 CNY can still go back.",
+        ),
+        "preview_outdated": Advice(
+            "The order has moved on since the version in `expected_version`. Nothing was done.",
+            'Send it with `"dry_run": true` for the new preview, and decide again.',
+            "The order has changed since it was looked at: look at it again, and decide again.",
+        ),
         "order_paid": Advice(
             "The order is paid, so no payment is started and it is not closed.",
             "Treat the order as paid. GET /v1/orders/ORDER_NO shows by which payment.",

@@ -40,6 +40,10 @@ ALL = [
     "0029_pay_choice.sql",
     "0030_unpaid_returns.sql",
     "0031_left_payers.sql",
+    "0034_orders_by_amount.sql",
+    "0043_disputes_by_id.sql",
+    "0044_payments_by_refund.sql",
+    "0045_find_by_channel_refund.sql",
 ]
 
 

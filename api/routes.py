@@ -10,7 +10,7 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
-from api.v1 import orders
+from api.v1 import orders, search, story
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
@@ -21,6 +21,8 @@ from api.v1.schemas import (
     PaymentInput,
     Timeline,
 )
+from api.v1.search import SearchQuery
+from api.v1.story_views import SearchView, StoryView
 from core.errors import (
     CallbackForged,
     CallbackStale,
@@ -79,6 +81,10 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               (NotFound, OrderPaid), _OPERATE),
         Route("GET", "/v1/orders/{order_no}/timeline", _KEY, plain(orders.get_timeline), "What happened to an order",
               {200: Timeline}, (NotFound,), _READ),
+        Route("GET", "/v1/orders/{order_no}/story", _KEY, plain(story.get),
+              "The story of an order in sentences, and what happens next", {200: StoryView}, (NotFound,), _READ),
+        Route("GET", "/v1/search", _KEY, query(SearchQuery, search.by_number), "Find an order by any number",
+              {200: SearchView}, scope=_READ),
         Route("GET", "/v1/cases", _KEY, query(CasesQuery, orders.find_cases),
               "List the questions for a person, newest first", {200: CasePage}, scope=_READ),
 

@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "secrets": Lazy("cli.notify_secrets:notify_secrets", "Notification secrets of single hosts."),
         "accounts": Lazy("cli.accounts.commands:accounts", "Accounts at payment channels."),
         "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),
-        "orders": Lazy("cli.orders.commands:orders", "Look at orders; ask about one, end one."),
+        "orders": Lazy("cli.orders.commands:orders", "Look at orders; find one, ask about one, end one."),
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
@@ -75,6 +75,8 @@ class Nodrop(click.Group):
             formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

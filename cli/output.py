@@ -47,6 +47,19 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def color_option(command: _F) -> _F:
+    """The same option for every command that prints colours. Without it they are there on a terminal, unless NO_COLOR
+    is set.
+    """
+
+    def switch(ctx: click.Context, _param: click.Parameter, is_off: bool) -> None:  # noqa: FBT001 - click's signature
+        if is_off:
+            ctx.color = False
+
+    option = click.option("--no-color", is_flag=True, expose_value=False, callback=switch, help="Print no colours.")
+    return option(command)
+
+
 def warn(message: str) -> None:
     """Something to know that does not stop the command; on standard error, so that the output stays what it is."""
     click.echo(f"nodrop: {printable(message)}", err=True)
@@ -90,6 +103,41 @@ def cell(value: object) -> str:
 def instant(at: datetime) -> str:
     """`2026-11-23 04:33:33Z`: UTC, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def instant_ms(at: datetime) -> str:
+    """`2026-11-23 04:33:33.123Z`: UTC, to the millisecond."""
+    utc = at.astimezone(UTC)
+    return f"{utc:%Y-%m-%d %H:%M:%S}.{utc.microsecond // 1000:03}Z"
+
+
+def print_folded(before: str, text: str, colour: str | None = None) -> None:
+    """`before` and a text on one line; on a terminal that is too narrow the text goes on below itself, or below the
+    beginning if there is no room beside it.
+    """
+    lines = [printable(text)]
+    indent = _width(before)
+    if sys.stdout.isatty():
+        columns = get_terminal_size().columns
+        indent = indent if columns - indent >= 2 * READABLE else 2 * GAP
+        lines = folded(printable(text), columns - _width(before), columns - indent)
+    first, *others = lines
+    click.echo(f"{printable(before)}{click.style(first, fg=colour)}".rstrip())
+    for line in others:
+        click.echo(" " * indent + click.style(line, fg=colour))
+
+
+def folded(text: str, first: int, others: int) -> list[str]:
+    """The text in lines of at most so many columns, between words; a word that is longer has a line of its own."""
+    lines, line, room = list[str](), "", first
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if line and _width(longer) > room:
+            lines.append(line)
+            line, room = word, others
+        else:
+            line = longer
+    return [*lines, line]
 
 
 def span(seconds: float) -> str:

@@ -10,14 +10,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from msgspec.structs import asdict
 
 from api.v1.schemas import OrderView
 from api.v1.views import view_order
 from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.orders.personal_data import erase, export
-from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, sections, timeline_row
-from cli.output import Stop, json_option, print_json, print_table, warn
+from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, timeline_row
+from cli.output import Stop, color_option, json_option, print_json, print_table, warn
 from cli.spans import span_of
 from core.errors import NotFound
 from core.order import OrderState, OrderStatus
@@ -26,6 +27,7 @@ from storage.postgres.database import Database
 from storage.postgres.orders import TimelineEntry, find_now, find_state, list_orders, timeline
 
 if TYPE_CHECKING:
+    from core.story import CallbackFact, OrderFacts, RefusedFact
     from runtime.resources import Resources
 
 LIMIT_MAX = 1000
@@ -101,24 +103,56 @@ def list_(
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
 
 
+@orders.command("find", epilog="Example: nodrop orders find 4200001234202611231234567890")
+@click.argument("number")
+@json_option
+def find_(number: str, *, as_json: bool) -> None:
+    """Find an order by any number that a person may hold.
+
+    The merchant's, ours or the channel's: of an order, a payment, a transaction, a refund, a notification, a callback,
+    a dispute, a case; the beginning of an order number; the link of an order's page. Exit code 1 when nothing here has
+    it.
+    """
+    from api.v1.story_views import SearchView, view_match
+    from storage.postgres.search import Match, find_by_number, order_of
+
+    async def read(db: Database) -> list[Match]:
+        return await find_by_number(db, number)
+
+    matches = with_database(read)
+    if as_json:
+        print_json(SearchView(order_no=order_of(matches), matches=[view_match(match) for match in matches]))
+    elif matches:
+        rows = [(match.order_no, match.kind, match.number, match.account) for match in matches]
+        print_table(("order", "matched by", "number", "account"), rows, empty="")
+    if not matches:
+        raise Stop("nothing here has this number")
+
+
 @orders.command(epilog="Example: nodrop orders show 2026-1123-0001")
 @click.argument("order_no")
+@color_option
 @json_option
 def show(order_no: str, *, as_json: bool) -> None:
     """Show an order with all that is known of it.
 
-    Its payments, what is scheduled, the questions that are open, and its timeline: what changed it (with a version) and
-    what was only seen (without one).
+    Its payments, what happens next and when, notifications with every attempt, callbacks, refunds, disputes, the
+    questions that are open, and its timeline: what changed it (with a version) and what was only seen (without one).
     """
-    history = with_database(lambda db: find(db, order_no))
+    from cli.orders.show import print_order
+    from storage.postgres.order_facts import find_facts
+
+    async def read(db: Database) -> tuple[OrderFacts, OrderHistory]:
+        facts = await find_facts(db, order_no)
+        if facts is None:
+            raise NotFound(f"there is no order {order_no}")
+        return facts, await find(db, order_no)
+
+    facts, history = with_database(read)
     if as_json:
-        print_json(_document(history))
-        return
-    for title, columns, rows in sections(history.state, history.cases, history.timeline, current_settings().public_url):
-        click.echo(f"{title}:" if rows else f"{title}: none")
-        if rows:
-            print_table(columns, rows, empty="")
-        click.echo()
+        print_json(_document(facts, history))
+    else:
+        print_order(facts, current_settings().public_url)
 
 
 @orders.command(epilog="Example: nodrop orders refresh 2026-1123-0001")
@@ -264,8 +298,12 @@ def _view(state: OrderState) -> OrderView:
     return view_order(state, current_settings().public_url)
 
 
-def _document(history: OrderHistory) -> dict[str, object]:
-    """The order as the API shows it, with its pending rows, cases and timeline beside it."""
+def _document(facts: OrderFacts, history: OrderHistory) -> dict[str, object]:
+    """The order as the API shows it, with its pending rows, open cases and timeline beside it; and its story, with all
+    that the story is made of.
+    """
+    from api.v1.story_views import view_story
+
     pending = [
         {
             "kind": row.kind,
@@ -276,5 +314,22 @@ def _document(history: OrderHistory) -> dict[str, object]:
         }
         for row in history.state.pending
     ]
-    order = _view(history.state)
-    return {"order": order, "pending": pending, "cases": history.cases, "timeline": history.timeline}
+    story = view_story(facts)
+    return {
+        "order": _view(history.state),
+        "pending": pending,
+        "cases": history.cases,
+        "timeline": history.timeline,
+        "next": story.next,
+        "story": story.entries,
+        "notifications": facts.notifications,
+        "callbacks": [_flat(row) for row in facts.callbacks],
+        "refused_callbacks": [_flat(row) for row in facts.refused],
+    }
+
+
+def _flat(row: CallbackFact | RefusedFact) -> dict[str, object]:
+    """Its fields, with the two parts of its key as fields of their own."""
+    fields = asdict(row)
+    account, number = fields.pop("key")
+    return {"account": account, "out_trade_no": number, **fields}

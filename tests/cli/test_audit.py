@@ -20,8 +20,8 @@ from tests.cli.test_help import commands
 
 READING = {
     "accounts check", "accounts list", "audit", "cases list", "config check", "config show", "dead-letters list",
-    "explain", "keys list", "keys master", "keys notify", "orders list", "orders show", "reconciliations list",
-    "reconciliations show", "secrets list",
+    "explain", "keys list", "keys master", "keys notify", "orders find", "orders list", "orders show",
+    "reconciliations list", "reconciliations show", "secrets list",
 }  # fmt: skip
 """Commands that change nothing here."""
 

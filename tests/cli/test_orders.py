@@ -1,8 +1,10 @@
+import re
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, partialmethod
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from cli.orders.commands import Since
 from core.evidence import Paid, Source
@@ -58,13 +60,82 @@ async def test_an_order_is_shown_with_all_that_is_known_of_it(nodrop: Nodrop, pl
         "paying (its page says processing)",
         f"http://127.0.0.1:8000/o/{state.order.page_token}",
         number_of(state),
-        "ask the channel",
-        "close unless paid",
+        "Query 1 of main",
+        "Closed unless paid",
+        "The buyer may pay at main",
         "open cases: none",
-        "placed",
-        "handed_off",
+        "Placed: 88.88 CNY",
+        "The link of main was given out",
     ):
         assert text in shown.out, text
+    titles = [line.split(":")[0] for line in shown.out.splitlines() if line and not line.startswith((" ", "order A-1"))]
+    assert titles == [
+        *("order", "payments", "what happens next", "notifications", "callbacks", "refunds", "disputes", "open cases"),
+        "timeline (UTC)",
+    ]
+
+
+async def test_an_undelivered_notification_is_shown_with_its_next_try_and_last_error(
+    nodrop: Nodrop, place: Place, channel: Channel, resources: Resources
+) -> None:
+    await channel.pay(number_of(await place("A-1", notify_url="https://shop.test/n")))
+    await refresh_order(resources, "A-1", trailing=True)
+    await resources.db.execute(
+        "UPDATE notifications SET attempt = 2, last_status = 'ConnectError', due_at = now() + interval '4 min'"
+    )
+    shown = await nodrop("orders", "show", "A-1")
+    assert "The merchant is notified of order.paid: try 2 (last: ConnectError)" in shown.out
+    assert "refresh: paid at main. The order is paid" in shown.out
+    document = (await nodrop("orders", "show", "A-1", "--json")).json
+    assert [(step["kind"], step["waits_for"]) for step in document["next"]] == [("delivery_again", "worker")]
+    assert document["notifications"][0]["last_status"] == "ConnectError"
+
+
+async def test_every_event_is_one_line_with_milliseconds(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    lines = (await nodrop("orders", "show", "A-1")).out.partition("timeline (UTC)\n")[2].splitlines()
+    assert [re.sub(r"[0-9]", "0", line[:25]) for line in lines] == ["  00-00 00:00:00.000    0"] * 2
+
+
+async def test_colours_are_for_terminals_and_can_be_switched_off(
+    nodrop: Nodrop, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner is asked to keep what a terminal would get."""
+    await place("A-1")
+    monkeypatch.setattr(CliRunner, "invoke", partialmethod(CliRunner.invoke, color=True))
+    show = ("orders", "show", "A-1")
+    assert "\x1b[" in (await nodrop(*show)).out
+    assert "\x1b[" not in (await nodrop(*show, "--no-color")).out
+    assert "\x1b[" not in (await nodrop(*show, env={"NO_COLOR": "1"})).out
+    assert "\x1b[" in (await nodrop(*show, env={"NO_COLOR": ""})).out
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_order_is_found_by_a_number_of_its_payment(nodrop: Nodrop, place: Place) -> None:
+    number = number_of(await place("A-1"))
+    found = await nodrop("orders", "find", number)
+    assert [line.split() for line in found.out.splitlines()] == [
+        ["ORDER", "MATCHED", "BY", "NUMBER", "ACCOUNT"],
+        ["A-1", "out_trade_no", number, "main"],
+    ]
+    document = (await nodrop("orders", "find", "A-1", "--json")).json
+    assert document["order_no"] == "A-1"
+    assert [match["kind"] for match in document["matches"]] == ["order_no"]
+
+
+async def test_a_page_is_found_by_its_link_and_the_link_is_not_repeated(nodrop: Nodrop, place: Place) -> None:
+    token = (await place("A-1")).order.page_token
+    found = await nodrop("orders", "find", f"http://127.0.0.1:8000/o/{token}")
+    assert (found.code, "A-1" in found.out, token in found.out) == (0, True, False)
+
+
+async def test_a_number_that_nothing_here_has_is_one_line(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    assert (await nodrop("orders", "find", "none")).line == "nothing here has this number"
+    found = await nodrop("orders", "find", "none", "--json")
+    assert (found.code, found.json) == (1, {"order_no": None, "matches": []})
 
 
 async def test_money_that_only_a_callback_shows_is_called_unconfirmed(

@@ -14,7 +14,18 @@ from termios import TIOCSWINSZ
 import click
 import pytest
 
-from cli.output import Stop, Wrong, cell, instant, print_table, printable, span
+from cli.output import (
+    Stop,
+    Wrong,
+    cell,
+    folded,
+    instant,
+    instant_ms,
+    print_folded,
+    print_table,
+    printable,
+    span,
+)
 from tests.cli.nodrop import TIMEOUT_S, Nodrop
 from tests.servers import ROOT
 
@@ -121,3 +132,43 @@ def read_all(descriptor: int) -> bytes:
         while chunk := os.read(descriptor, 65_536):
             chunks.append(chunk)
     return b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", [""]),
+        ("short", ["short"]),
+        ("a b c d e f", ["a b c d", "e f"]),
+        ("1234567890 x", ["1234567890", "x"]),
+        ("订单 已经 支付", ["订单", "已经", "支付"]),
+    ],
+)
+def test_a_long_text_goes_on_below_itself_between_words(text: str, lines: list[str]) -> None:
+    assert folded(text, 7, 5) == lines
+
+
+def test_an_instant_of_an_event_has_milliseconds() -> None:
+    at = datetime(2026, 11, 23, 12, 33, 33, 9999, tzinfo=timezone(timedelta(hours=8)))
+    assert instant_ms(at) == "2026-11-23 04:33:33.009Z"
+
+
+def test_a_line_in_a_pipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_folded("  12  ", "word " * 60 + "\x1b[2J\nend", "red")
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.endswith("\ufffd[2J end")
+
+
+def test_a_long_line_is_folded_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
+    print_folded("  12  ", "word " * 20)
+    lines = re.sub(r"\x1b\[[0-9]*m", "", capsys.readouterr().out).splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[1].startswith("      word")
+    print_folded("x" * 50 + "  ", "word " * 20)
+    assert capsys.readouterr().out.splitlines()[1].startswith("    ")

@@ -19,6 +19,7 @@ from bench import (
     backlog,
     callbacks,
     channels,
+    console,
     door,
     footprint,
     growth,
@@ -62,6 +63,7 @@ BENCHMARKS: Mapping[str, Measure] = MappingProxyType(
         "queue": queue.measure,
         "limit": limit.measure,
         "pages": pages.measure,
+        "console": console.measure,
     }
 )
 _USUAL = Sizes()
@@ -91,7 +93,8 @@ _USUAL = Sizes()
     type=click.IntRange(100, 1_000_000),
     default=_USUAL.rows,
     show_default=True,
-    help="Rows of rearm, sweep, growth and of the statement of reconcile; payments of footprint; orders of door.",
+    help="Rows of rearm, sweep, growth and of the statement of reconcile; payments of footprint; orders of door, "
+    "console.",
 )
 @click.option(
     "--clients",
@@ -156,7 +159,7 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
     """Measure nodrop on this machine: its real processes on Postgres, with fsync, and Redis.
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
-    usual, growth, queue, limit or pages; by default all of them, in about an hour on two cores. Prints JSON on
+    usual, growth, queue, limit, pages or console; by default all of them, in about an hour on two cores. Prints JSON on
     standard output and a table on standard error. Exit code 1 if a benchmark failed.
     """
     names = benchmarks or tuple(BENCHMARKS)

@@ -84,9 +84,7 @@ class _Part(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """Indexes to be walked, and the filters that they hold.
-
-    `is_by_key`: the index has the key alone, and no time."""
+    """Indexes to be walked, and the filters that they hold. `is_by_key`: the key is in them, and no time."""
 
     sorted_by: str
     parts: tuple[_Part, ...]

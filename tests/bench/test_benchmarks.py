@@ -59,6 +59,11 @@ FIGURES = {
     "footprint": {"redis", "redis_job", "postgres", "postgres_orders", "postgres_payments", "postgres_pending"},
     "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
+    "console": {
+        f"{name}_{which}"
+        for name in ("search_order_no", "search_nothing", "list_all", "list_rare_currency", "list_undelivered", "story")
+        for which in ("p50", "p95", "max")
+    },
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
     "growth": {
         figure
@@ -93,7 +98,7 @@ BY_NETWORK = {"usual"}
 """Benchmarks that install a peer."""
 
 PROFILED = {"orders", "queries"}
-ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue", "limit"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "console", "door", "usual", "growth", "queue", "limit"}
 """Benchmarks of all processes together."""
 
 

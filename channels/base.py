@@ -91,7 +91,8 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     `line` counts from 1, where the statement has lines. `amount` is in minor units and never negative; for a payment it
     is the full price, coupons included, as in the evidence. `out_trade_no` is empty where the channel did not keep our
     number; `ids` are the other ids in the row that a payment may be known by. `refund_no` is empty for a payment and
-    for a refund that was not ours.
+    for a refund that was not ours. `fee` is what the channel keeps for the row, in minor units of `fee_currency` (the
+    row's own, if it is empty): negative where it gives back, None where the statement has none that can be read.
     """
 
     line: int
@@ -103,6 +104,8 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     at: datetime
     ids: tuple[str, ...] = ()
+    fee: int | None = None
+    fee_currency: str = ""
 
     @property
     def all_ids(self) -> tuple[str, ...]:

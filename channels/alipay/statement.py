@@ -19,6 +19,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from channels.alipay.trade import CURRENCY
 from channels.alipay.wire import read_time
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.kit.fees import read_fee
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import AMOUNT_MAX, minor_units
@@ -35,6 +36,8 @@ _TRADE_NO, _OUT_TRADE_NO, _KIND, _AT, _AMOUNT, _REFUND_NO = _NAMES = (
     *("支付宝交易号", "商户订单号", "业务类型", "完成时间", "订单金额", "退款批次号/请求号"),
 )
 _RECEIVED = "商家实收"
+_FEE = "服务费"
+"""Negative where Alipay takes it, positive where it gives it back with a refund."""
 _YUAN = re.compile(r"[（(]元[)）]\Z")
 # "#交易合计：2笔，商家实收共17.34元，商家优惠共0.00元". Older files sum 交易金额,
 # which is 订单金额; refunds have a minus.
@@ -198,12 +201,13 @@ def _row(line: int, cells: list[str], columns: _Columns) -> StatementRow | Malfo
     if len(cells) != columns.width:
         return MalformedRow(line=line, reason="columns", ids=ids)
     values = {name: cells[columns.at[name]] for name in _NAMES}
+    taken = read_fee(cells[columns.at[_FEE]], CURRENCY) if _FEE in columns.at else None
     kind = _KINDS.get(values[_KIND])
     if kind is None:
         return MalformedRow(line=line, reason="kind", ids=ids)
     if not _ID.fullmatch(values[_TRADE_NO]):
         return MalformedRow(line=line, reason="number", ids=ids)
-    return _money_row(line, kind, values, ids)
+    return _money_row(line, kind, values, ids, None if taken is None else -taken)
 
 
 def _ids(cells: list[str], columns: _Columns) -> tuple[str, ...]:
@@ -213,7 +217,7 @@ def _ids(cells: list[str], columns: _Columns) -> tuple[str, ...]:
 
 
 def _money_row(
-    line: int, kind: Literal["payment", "refund"], values: dict[str, str], ids: tuple[str, ...]
+    line: int, kind: Literal["payment", "refund"], values: dict[str, str], ids: tuple[str, ...], fee: int | None
 ) -> StatementRow | MalformedRow:
     # Refunds are written with a minus; a payment with a minus is malformed.
     text = values[_AMOUNT].removeprefix("-") if kind == "refund" else values[_AMOUNT]
@@ -235,4 +239,5 @@ def _money_row(
         amount=amount,
         currency=CURRENCY,
         at=at,
+        fee=fee,
     )

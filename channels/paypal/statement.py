@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.kit.fees import read_fee
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from channels.paypal.api import Api, require_success
@@ -87,6 +88,7 @@ class _Info(msgspec.Struct, frozen=True, kw_only=True):
     transaction_status: str
     transaction_initiation_date: str
     transaction_amount: _Money
+    fee_amount: Any = None
     paypal_reference_id: str = ""
     custom_field: str = ""
     invoice_id: str = ""
@@ -272,7 +274,16 @@ def _row(line: int, text: bytes) -> StatementRow | None:
         at=_instant(info.transaction_initiation_date),
         # A payment refers to its order.
         ids=tuple(id_ for id_ in (other_number, info.paypal_reference_id) if id_ and id_ not in (number, transaction)),
+        fee=_fee(info.fee_amount, currency),
     )
+
+
+def _fee(amount: Any, currency: str) -> int | None:  # noqa: ANN401 - whatever PayPal sends: nothing is decided by it
+    """The fee of a transaction. PayPal writes what it takes with a minus, in the transaction's own currency."""
+    if not isinstance(amount, dict) or amount.get("currency_code") != currency:
+        return None
+    taken = read_fee(str(amount.get("value")), currency)
+    return None if taken is None else -taken
 
 
 def _kind(info: _Kind) -> Literal["payment", "refund"] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Any, Literal, TypedDict
 
 import msgspec
 
@@ -21,6 +21,7 @@ from channels.stripe.money import from_stripe
 from channels.stripe.objects import Charge, Refund, instant
 from channels.transport import DOWNLOAD_TIMEOUT_S, STATEMENT_BYTES_MAX
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
+from core.money import CURRENCIES
 
 PAGES_MAX = 1000
 """100,000 transactions a day; more could not be fetched within the deadline."""
@@ -37,10 +38,14 @@ class _Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Transaction(_Kind, frozen=True, kw_only=True):
-    """`source` is an id where it was not expanded."""
+    """`source` is an id where it was not expanded. `fee` is in the currency of the balance, which may be another one
+    than the charge's; nothing is decided by it, so it may have any form.
+    """
 
     type: str
     created: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+    currency: Any = None
+    fee: Any = None
 
 
 class _OfPayment(_Transaction, frozen=True, kw_only=True):
@@ -53,6 +58,13 @@ class _OfAny(msgspec.Struct, frozen=True, kw_only=True):
 
 class _OfRefund(_Transaction, frozen=True, kw_only=True):
     source: Refund
+
+
+class _Fee(TypedDict, total=False):
+    """The fields of a row for its fee; none of them, if the transaction has none that can be read."""
+
+    fee: int
+    fee_currency: str
 
 
 async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
@@ -82,7 +94,7 @@ async def fetch(api: Api, day: date, into: IO[bytes]) -> None:
 
 
 def parse(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow]:
-    """Payments and refunds of a statement; payouts, fees and adjustments are left out.
+    """Payments and refunds of a statement; payouts, single fees and adjustments are left out.
 
     Raises:
         ChannelUnreadable: it does not begin with a balance transaction.
@@ -135,6 +147,7 @@ def _payment_row(number: int, transaction: _OfPayment) -> StatementRow:
         currency=currency,
         at=instant(transaction.created),
         ids=(charge.id,),
+        **_fee(transaction),
     )
 
 
@@ -150,4 +163,15 @@ def _refund_row(number: int, transaction: _OfRefund) -> StatementRow:
         currency=currency,
         at=instant(transaction.created),
         ids=() if refund.charge is None else (refund.charge,),
+        **_fee(transaction),
     )
+
+
+def _fee(transaction: _Transaction) -> _Fee:
+    fee, currency = transaction.fee, str(transaction.currency).upper()
+    if type(fee) is not int or currency not in CURRENCIES:
+        return {}
+    try:
+        return {"fee": from_stripe(fee, currency), "fee_currency": currency}
+    except ChannelUnreadable:
+        return {}

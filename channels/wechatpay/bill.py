@@ -21,6 +21,7 @@ from hashlib import sha1
 from typing import IO
 
 from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
+from channels.kit.fees import read_fee
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import is_currency, minor_units
@@ -45,6 +46,8 @@ _AMOUNTS = ("订单金额", "总金额")
 _REFUND_AMOUNTS = ("申请退款金额", "退款金额")
 # In bills of refunds alone, 交易时间 is the time of the payment.
 _REFUND_TIMES = ("退款成功时间", "退款申请时间", _AT)
+_FEE = "手续费"
+"""Positive where WeChat Pay takes it, negative where it gives it back with a refund; five decimals."""
 
 _COUNT = "总交易单数"
 _AMOUNT_SUMS = ("订单总金额", "总交易额")
@@ -212,6 +215,7 @@ def _money(number: int, cell: dict[str, str], ids: tuple[str, ...], *, is_refund
         amount=amount,
         currency=cell[_CURRENCY],
         at=at,
+        fee=read_fee(cell.get(_FEE, ""), cell[_CURRENCY]),
     )
 
 

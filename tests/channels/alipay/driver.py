@@ -195,6 +195,7 @@ class AlipayDriver(Driver):
             amount=AMOUNT,
             currency="CNY",
             at=PAID_AT,
+            fee=53,
         ),
         StatementRow(
             line=7,
@@ -205,6 +206,7 @@ class AlipayDriver(Driver):
             amount=1000,
             currency="CNY",
             at=PAID_AT + timedelta(seconds=1),
+            fee=-6,
         ),
     )
     statement = zipped(details(PAYMENT_LINE, REFUND_LINE))

@@ -233,12 +233,14 @@ class PaypalDriver(Driver):
     statement = (
         b'{"transaction_info":{"transaction_id":"2GG279541U471931P","transaction_event_code":"T0006",'
         b'"transaction_initiation_date":"2026-11-23T04:00:00+0000","transaction_amount":{"currency_code":"USD",'
-        b'"value":"88.88"},"transaction_status":"S","invoice_id":"0190a7c3d1f2a1b2c3d4e5f60718",'
+        b'"value":"88.88"},"fee_amount":{"currency_code":"USD","value":"-3.59"},"transaction_status":"S",'
+        b'"invoice_id":"0190a7c3d1f2a1b2c3d4e5f60718",'
         b'"custom_field":"0190a7c3d1f2a1b2c3d4e5f60718"}}\n'
         b'{"transaction_info":{"transaction_id":"5BF22881C1234567R","paypal_reference_id":"2GG279541U471931P",'
         b'"paypal_reference_id_type":"TXN","transaction_event_code":"T1107",'
         b'"transaction_initiation_date":"2026-11-23T04:00:01+0000","transaction_amount":{"currency_code":"USD",'
-        b'"value":"-10.00"},"transaction_status":"S","invoice_id":"R-000001",'
+        b'"value":"-10.00"},"fee_amount":{"currency_code":"USD","value":"0.35"},"transaction_status":"S",'
+        b'"invoice_id":"R-000001",'
         b'"custom_field":"0190a7c3d1f2a1b2c3d4e5f60718"}}\n'
     )
     states_totals = True
@@ -251,6 +253,7 @@ class PaypalDriver(Driver):
             amount=AMOUNT,
             currency="USD",
             at=PAID_AT,
+            fee=359,
         ),
         StatementRow(
             line=2,
@@ -262,6 +265,7 @@ class PaypalDriver(Driver):
             amount=1000,
             currency="USD",
             at=PAID_AT + timedelta(seconds=1),
+            fee=-35,
         ),
     )
 

@@ -110,6 +110,8 @@ class StripeDriver(Driver):
             currency=self.currency,
             at=PAID_AT,
             ids=("ch_3MmlLrLkdIwHu7ix0snN0B15",),
+            fee=34,
+            fee_currency="USD",
         )
         refund = replace(payment, line=2, kind="refund", refund_no=REFUND_NO, amount=1000, ids=())
         self.statement_rows = (payment, replace(refund, at=PAID_AT + timedelta(seconds=1)))
@@ -382,7 +384,7 @@ class StripeDriver(Driver):
 
     def _transaction(self, type_: str, source: Object) -> Object:
         """A balance transaction settled in another currency: its amount is not the payment's."""
-        common = {"object": "balance_transaction", "amount": 1234, "currency": "usd", "net": 1200}
+        common = {"object": "balance_transaction", "amount": 1234, "currency": "usd", "fee": 34, "net": 1200}
         return {"id": f"txn_{type_}", **common, "type": type_, "created": _PAID_AT, "source": source}
 
     def _sent(self, body: Object, at: float) -> CallbackRequest:

@@ -252,6 +252,7 @@ class WechatPayDriver(Driver):
             amount=AMOUNT,
             currency="CNY",
             at=PAID_AT,
+            fee=53,
         ),
         StatementRow(
             line=3,
@@ -262,6 +263,7 @@ class WechatPayDriver(Driver):
             amount=1000,
             currency="CNY",
             at=PAID_AT + timedelta(seconds=1),
+            fee=-6,
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from api.http.errors import BodyTooLarge, BodyTooSlow, Forbidden, Unauthorized, UnsupportedBody
-from api.http.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, kind_of, title_of
+from api.http.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, kind_of_type, title_of
 from api.http.response import JSON
 from api.http.route import Auth, Media, Route
 from core.errors import InvalidRequest, NodropError, StorageError, TooManyRequests
@@ -146,7 +146,7 @@ def _responses(route: Route[Any]) -> Object:
         responses[str(status)] = _response(status, content)
     by_status: dict[int, list[str]] = {}
     for fault in _faults_of(route):
-        kind = kind_of(fault())
+        kind = kind_of_type(fault)
         by_status.setdefault(kind.status, []).append(f"`{kind.slug}`: {title_of(kind.slug)}")
     for status, descriptions in sorted(by_status.items()):
         responses.setdefault(str(status), _problem(status, descriptions))

@@ -81,7 +81,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def kind_of(error: BaseException) -> Kind:
     """The row of the nearest class in the tree; anything that is not in it is a bug of ours."""
-    for base in type(error).__mro__:
+    return kind_of_type(type(error))
+
+
+def kind_of_type(fault: type[BaseException]) -> Kind:
+    """The row of a class of faults, as `kind_of`."""
+    for base in fault.__mro__:
         if base in KINDS:
             return KINDS[base]
     return Kind(500, UNEXPECTED)

@@ -49,7 +49,7 @@ def test_an_operation_is_complete(route: Route[Context]) -> None:
     for response in described["responses"].values():
         assert response["description"]
     for fault in route.faults:
-        problem = described["responses"][str(problems.kind_of(fault()).status)]
+        problem = described["responses"][str(problems.kind_of_type(fault).status)]
         assert "application/problem+json" in problem["content"] or route.responses, fault
     assert ("requestBody" in described) is (route.endpoint.body is not None or route.auth is Auth.SIGNATURE)
 

@@ -103,5 +103,16 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "account.is_last": "No other account is switched on: no order could be paid.",
         "account.is_off": "The account is switched off already.",
         "account.is_on": "The account is switched on already.",
+        # -- the work on cases
+        "case.assigned_to": "{assignee} has case {id}.",
+        "case.given_back": "Case {id} was given back meanwhile: nobody has it.",
+        "case.resolved_by": "{by} has resolved case {id}.",
+        # -- the sign-off of a day
+        "sign_off.figures": "The figures of {day} at {account} are signed as they are now:",
+        "sign_off.no_money": "It is signed that there was no money on {day} at {account}.",
+        "sign_off.currency": "Paid {paid}, refunded {refunded}, net {net}.",
+        "sign_off.not_over": "{day} is not over in the calendar of {account}'s channel.",
+        "sign_off.not_read": "The statement of this day was not read as a whole.",
+        "sign_off.differences_open": "{count} differences are open.",
     }
 )

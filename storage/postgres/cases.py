@@ -16,7 +16,9 @@ from storage.postgres.orders import decode_cursor, encode_cursor
 
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One case. `account` and `out_trade_no` name the payment, when it is about one."""
+    """One case. `account` and `out_trade_no` name the payment, when it is about one. `assignee` works on it since
+    `assigned_at`; `version` grows with whatever a person does to it.
+    """
 
     id: int
     order_no: str | None
@@ -28,11 +30,26 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     resolved_at: datetime | None
     resolution: str | None
     by: str | None
+    assignee: str | None = None
+    assigned_at: datetime | None = None
+    version: int = 1
 
 
-_LIST = """
-SELECT id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at, resolution, by
-  FROM {cases}
+class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Open cases of one reason: how many, how many nobody works on, how many are this operator's, and their oldest."""
+
+    reason: str
+    open: int
+    unassigned: int
+    mine: int
+    oldest_at: datetime
+
+
+_COLUMNS = """id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at,
+       resolution, by, assignee, assigned_at, version"""
+_LIST = f"""
+SELECT {_COLUMNS}
+  FROM {{cases}}
  WHERE ($1 = false OR resolved_at IS NULL)
    AND ($2::text IS NULL OR reason = $2)
    AND (opened_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::bigint, 0))
@@ -43,9 +60,31 @@ _LIST_ALL = _LIST.format(cases="cases")
 _LIST_OF_ORDER = _LIST.format(cases="(SELECT * FROM cases WHERE order_no = $6 OFFSET 0) AS of_order")
 
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
-
+# The oldest first, page by page: an inbox. With the columns of its index it reads no other row.
+_OPEN_CHOSEN = f"""
+SELECT {_COLUMNS}
+  FROM cases
+ WHERE resolved_at IS NULL AND (opened_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))
+   AND ($3::text IS NULL OR reason = $3)
+   AND ($4::text IS NULL OR assignee = $4)
+   AND NOT ($5 AND assignee IS NOT NULL)
+   AND ($6::timestamptz IS NULL OR opened_at < $6)
+ ORDER BY opened_at, id
+ LIMIT $7"""
+_COUNTS = """
+SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
+       count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
+  FROM cases WHERE resolved_at IS NULL
+ GROUP BY reason ORDER BY min(opened_at)"""
+_GET = f"SELECT {_COLUMNS} FROM cases WHERE id = $1"
+_ASSIGN = f"""
+UPDATE cases
+   SET assignee = $2, assigned_at = CASE WHEN $2::text IS NULL THEN NULL ELSE now() END, version = version + 1
+ WHERE id = $1 AND version = $3 AND resolved_at IS NULL
+RETURNING {_COLUMNS}"""
 _RESOLVE = """
-UPDATE cases SET resolved_at = now(), resolution = $2, by = $3 WHERE id = $1 AND resolved_at IS NULL"""
+UPDATE cases SET resolved_at = now(), resolution = $2, by = $3, version = version + 1
+ WHERE id = $1 AND resolved_at IS NULL AND ($4::integer IS NULL OR version = $4)"""
 
 # A person who has resolved it is asked again only after the account was changed.
 _OPEN_OF_ACCOUNT = """
@@ -76,10 +115,7 @@ async def list_cases(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, after = decode_cursor(cursor)
-    if after is not None and not _ID.fullmatch(after):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
-    number = None if after is None else int(after)
+    at, number = _position(cursor)
     statement, of_order = (_LIST_ALL, ()) if order_no is None else (_LIST_OF_ORDER, (order_no,))
     rows = await db.fetch(statement, open_only, reason, at, number, limit + 1, *of_order)
     found = [CaseRow(**dict(row)) for row in rows[:limit]]
@@ -87,9 +123,48 @@ async def list_cases(
     return found, None if last is None else encode_cursor(last.opened_at, str(last.id))
 
 
-async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str) -> bool:
-    """Resolve one case for a person. False: there is no such open case."""
-    return await db.execute(_RESOLVE, case_id, resolution, by) == 1
+async def list_open_cases(
+    db: Database,
+    *,
+    reason: CaseReason | None = None,
+    assignee: str | None = None,
+    unassigned_only: bool = False,
+    opened_before: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[CaseRow], str | None]:
+    """The inbox: open cases, oldest first, and the cursor of the next page (None at the end). `assignee`: only theirs.
+
+    Raises:
+        InvalidRequest: the cursor is not one of ours.
+    """
+    at, number = _position(cursor)
+    rows = await db.fetch(_OPEN_CHOSEN, at, number, reason, assignee, unassigned_only, opened_before, limit + 1)
+    found = [CaseRow(**dict(row)) for row in rows[:limit]]
+    last = found[-1] if len(rows) > limit else None
+    return found, None if last is None else encode_cursor(last.opened_at, str(last.id))
+
+
+async def count_open_cases(db: Database, *, mine: str = "") -> list[CaseCount]:
+    """Open cases by reason, that with the oldest first. `mine`: the operator whose own are counted."""
+    return [CaseCount(**dict(row)) for row in await db.fetch(_COUNTS, mine)]
+
+
+async def find_case(db: Database, case_id: int) -> CaseRow | None:
+    """One case, open or resolved."""
+    row = await db.fetchrow(_GET, case_id)
+    return None if row is None else CaseRow(**dict(row))
+
+
+async def assign_case(db: Database, case_id: int, assignee: str | None, *, version: int) -> CaseRow | None:
+    """Give an open case to an operator, or back to nobody. None: there is no such open case at this version."""
+    row = await db.fetchrow(_ASSIGN, case_id, assignee, version)
+    return None if row is None else CaseRow(**dict(row))
+
+
+async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str, version: int | None = None) -> bool:
+    """Resolve one case for a person. False: there is no such open case, at this version."""
+    return await db.execute(_RESOLVE, case_id, resolution, by, version) == 1
 
 
 async def open_account_case(db: Database, account: str, reason: CaseReason, *, detail: str) -> bool:
@@ -100,3 +175,10 @@ async def open_account_case(db: Database, account: str, reason: CaseReason, *, d
 async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:
     """Resolve all open cases of an order with this reason; return how many."""
     return await db.execute(_RESOLVE_ALL, order_no, reason, resolution, by)
+
+
+def _position(cursor: str | None) -> tuple[datetime | None, int | None]:
+    at, after = decode_cursor(cursor)
+    if after is not None and not _ID.fullmatch(after):
+        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    return at, None if after is None else int(after)

@@ -14,6 +14,7 @@ PURE = {
     "collections",
     "core",
     "datetime",
+    "decimal",
     "difflib",
     "enum",
     "functools",

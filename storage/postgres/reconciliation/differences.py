@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from core.order import CaseReason
-from core.reconciliation import Difference
+from core.reconciliation import Difference, Finding
 from storage.postgres.database import Database, storable
 
 DIFFERENCES_MAX = 10_000
@@ -115,9 +115,28 @@ SELECT $1, n.* FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::te
 ON CONFLICT DO NOTHING"""
 _DIFFERENCES = """
 SELECT row_no, kind, order_no, out_trade_no, channel_transaction_id, detail
-  FROM reconciliation_differences WHERE reconciliation_id = $1
+  FROM reconciliation_differences WHERE reconciliation_id = $1 AND ($3::text IS NULL OR kind = $3)
  ORDER BY row_no = 0, row_no, kind, out_trade_no
  LIMIT $2"""
+
+# The newest case that a difference has opened, each by the index of its order; one without an order only while it is
+# open, by the index of open cases.
+_CASES_OF = """
+SELECT n.row_no, n.kind, n.number, c.id, c.resolved_at IS NOT NULL AS is_resolved
+  FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS n(row_no, kind, order_no, number)
+ CROSS JOIN LATERAL (
+    (SELECT c.id, c.resolved_at FROM cases c
+      WHERE n.order_no <> '' AND c.order_no = n.order_no AND c.channel_account = $1
+        AND c.out_trade_no = n.number AND c.reason = 'statement_' || n.kind
+      ORDER BY c.id DESC LIMIT 1)
+    UNION ALL
+    (SELECT c.id, c.resolved_at FROM cases c
+      WHERE (n.order_no = '' OR n.kind IN ('malformed', 'total'))
+        AND coalesce(c.order_no, '') = '' AND coalesce(c.channel_account, '') = $1
+        AND coalesce(c.out_trade_no, '') = CASE WHEN n.kind IN ('malformed', 'total') THEN '' ELSE n.number END
+        AND c.reason = 'statement_' || n.kind AND c.resolved_at IS NULL
+      LIMIT 1)
+    LIMIT 1) AS c"""
 
 # A case that a person has resolved is not opened again with the same detail.
 _OPEN = """
@@ -213,9 +232,36 @@ async def add_differences(db: Database, run_id: int, found: Sequence[Difference]
         )
 
 
-async def list_differences(db: Database, run_id: int, limit: int = DIFFERENCES_MAX) -> list[Difference]:
-    """Differences in the order of the statement, then those without a row."""
-    return [msgspec.convert(dict(row), Difference) for row in await db.fetch(_DIFFERENCES, run_id, limit)]
+async def list_differences(
+    db: Database, run_id: int, limit: int = DIFFERENCES_MAX, *, kind: Finding | None = None
+) -> list[Difference]:
+    """Differences in the order of the statement, then those without a row. `kind`: only these."""
+    return [msgspec.convert(dict(row), Difference) for row in await db.fetch(_DIFFERENCES, run_id, limit, kind)]
+
+
+class CaseOf(msgspec.Struct, frozen=True, kw_only=True):
+    """The case of a difference."""
+
+    id: int
+    is_resolved: bool
+
+
+async def find_cases_of(
+    db: Database, account: str, found: Sequence[Difference]
+) -> dict[tuple[int, Finding, str], CaseOf]:
+    """Cases of these differences, by row, kind and number; a difference without one is left out."""
+    rows = await db.fetch(
+        _CASES_OF,
+        account,
+        [each.row_no for each in found],
+        [each.kind.value for each in found],
+        [each.order_no or "" for each in found],
+        [each.out_trade_no for each in found],
+    )
+    return {
+        (row["row_no"], Finding(row["kind"]), row["number"]): CaseOf(id=row["id"], is_resolved=row["is_resolved"])
+        for row in rows
+    }
 
 
 async def open_cases(db: Database, account: str, found: Sequence[Difference]) -> int:

@@ -11,6 +11,7 @@ from datetime import date, datetime
 
 import msgspec
 
+from core.closing import Sums
 from core.errors import ConflictsExhausted
 from storage.postgres.database import Database, document, storable
 
@@ -21,7 +22,9 @@ DIFFERENCES_KEEP_DAYS = 90
 
 
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `day` None: of a file. `counts` are by `core.reconciliation.Finding`, up to `next_row`."""
+    """One run. `day` None: of a file. `counts` are by `core.reconciliation.Finding`, `sums` by currency, both up to
+    `next_row`. `statement_rows` None: an earlier version has begun it.
+    """
 
     id: int
     account: str
@@ -35,6 +38,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     finished_at: datetime | None
     last_error: str
+    sums: dict[str, Sums] = {}
+    statement_rows: int | None = None
     leased_at: datetime | None = None
 
 
@@ -56,7 +61,7 @@ class FinishedDay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = """id, channel_account AS account, day, encode(statement_sha256, 'hex') AS sha256, dry_run, status, next_row,
-          counts::text, attempt, started_at, finished_at, last_error, leased_at"""
+          counts::text, attempt, started_at, finished_at, last_error, sums::text, statement_rows, leased_at"""
 
 _CLAIM = f"""
 INSERT INTO reconciliations AS r (channel_account, day, statement_sha256, dry_run, leased_at, leased_until)
@@ -83,8 +88,10 @@ WITH other AS (
 )
 UPDATE reconciliations
    SET statement_sha256 = $3,
+       statement_rows = $4,
        next_row = CASE WHEN EXISTS (SELECT FROM other) THEN 1 ELSE next_row END,
        counts = CASE WHEN EXISTS (SELECT FROM other) THEN '{{}}' ELSE counts END,
+       sums = CASE WHEN EXISTS (SELECT FROM other) THEN '{{}}' ELSE sums END,
        started_at = CASE WHEN EXISTS (SELECT FROM other) THEN now() ELSE started_at END
  WHERE id = $1 AND leased_at = $2
 RETURNING {_COLUMNS}"""
@@ -93,7 +100,7 @@ _RENEW = """
 UPDATE reconciliations SET leased_until = clock_timestamp() + make_interval(secs => $3)
  WHERE id = $1 AND leased_at = $2"""
 _SAVE = """
-UPDATE reconciliations SET next_row = $3, counts = $4::text::jsonb
+UPDATE reconciliations SET next_row = $3, counts = $4::text::jsonb, sums = coalesce($5::text::jsonb, sums)
  WHERE id = $1 AND leased_at = $2 AND finished_at IS NULL"""
 _FINISH = f"""
 UPDATE reconciliations
@@ -130,6 +137,7 @@ SELECT DISTINCT ON (day) day, id, started_at
 _LIST = f"""
 SELECT {_COLUMNS} FROM reconciliations
  WHERE ($1::text IS NULL OR channel_account = $1) AND ($2::bigint IS NULL OR id = $2)
+   AND id < coalesce($4::bigint, 9223372036854775807)
  ORDER BY id DESC
  LIMIT $3"""
 _RECONCILED = """
@@ -167,13 +175,14 @@ async def claim_file(
     return None if row is None else _run(row)
 
 
-async def begin(db: Database, run: Reconciliation, sha256: bytes) -> Reconciliation:
-    """The run over this very statement: at the row where it was left, or at the first one of another statement.
+async def begin(db: Database, run: Reconciliation, sha256: bytes, rows: int | None = None) -> Reconciliation:
+    """The run over this very statement of so many rows: at the row where it was left, or at the first one of another
+    statement.
 
     Raises:
         ConflictsExhausted: the lease has ended, and another process continues the run.
     """
-    row = await db.fetchrow(_BEGIN, run.id, run.leased_at, sha256)
+    row = await db.fetchrow(_BEGIN, run.id, run.leased_at, sha256, rows)
     if row is None:
         raise _lease_lost(run)
     return _run(row)
@@ -184,9 +193,16 @@ async def renew(db: Database, run: Reconciliation, lease_s: float) -> bool:
     return await db.execute(_RENEW, run.id, run.leased_at, lease_s) == 1
 
 
-async def save(db: Database, run: Reconciliation, next_row: int, counts: Mapping[str, int]) -> None:
-    """Everything before `next_row` is done. Raises as `begin`."""
-    if await db.execute(_SAVE, run.id, run.leased_at, next_row, document(dict(counts))) == 0:
+async def save(
+    db: Database,
+    run: Reconciliation,
+    next_row: int,
+    counts: Mapping[str, int],
+    sums: Mapping[str, Sums] | None = None,
+) -> None:
+    """Everything before `next_row` is done. `sums` None: they stay. Raises as `begin`."""
+    summed = None if sums is None else document(dict(sums))
+    if await db.execute(_SAVE, run.id, run.leased_at, next_row, document(dict(counts)), summed) == 0:
         raise _lease_lost(run)
 
 
@@ -216,10 +232,10 @@ async def finished_days(db: Database, account: str, days: Sequence[date]) -> dic
 
 
 async def list_reconciliations(
-    db: Database, *, account: str | None = None, run_id: int | None = None, limit: int = 50
+    db: Database, *, account: str | None = None, run_id: int | None = None, before: int | None = None, limit: int = 50
 ) -> list[Reconciliation]:
-    """Newest first."""
-    return [_run(row) for row in await db.fetch(_LIST, account, run_id, limit)]
+    """Newest first, from before a run on."""
+    return [_run(row) for row in await db.fetch(_LIST, account, run_id, limit, before)]
 
 
 async def find_last_reconciliations(db: Database) -> list[LastReconciliation]:
@@ -235,7 +251,8 @@ async def find_incomplete_days(db: Database) -> dict[str, int]:
 
 def _run(row: object) -> Reconciliation:
     fields = dict(row)  # type: ignore[call-overload]  # a Record is a mapping, and says so in no type
-    return Reconciliation(**fields | {"counts": _counts(fields)})
+    sums = msgspec.json.decode(fields["sums"], type=dict[str, Sums])
+    return Reconciliation(**fields | {"counts": _counts(fields), "sums": sums})
 
 
 def _counts(fields: Mapping[str, object]) -> dict[str, int]:

@@ -1,10 +1,20 @@
 """Cases are listed newest first, page by page, and resolved by a person once."""
 
+import asyncio
+
 import pytest
 
 from core.errors import InvalidRequest
 from core.order import CaseReason
-from storage.postgres.cases import list_cases, resolve_case, resolve_cases
+from storage.postgres.cases import (
+    assign_case,
+    count_open_cases,
+    find_case,
+    list_cases,
+    list_open_cases,
+    resolve_case,
+    resolve_cases,
+)
 from storage.postgres.database import Database
 from storage.postgres.orders import encode_cursor, find_now
 from tests.storage.postgres.tools import commit_evidence, count, number, paid, placed, rows
@@ -93,3 +103,61 @@ async def test_a_cursor_that_is_not_ours_is_refused(db: Database, cursor: str) -
 async def test_a_cursor_of_another_listing_is_refused(db: Database, key: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^cursor: "):
         await list_cases(db, cursor=encode_cursor(await find_now(db), key))
+
+
+async def test_the_inbox_has_open_cases_oldest_first_page_by_page(db: Database) -> None:
+    await with_cases(db, 5)
+    await db.execute("UPDATE cases SET opened_at = '2026-03-01Z' WHERE id % 2 = 0")
+    [resolved], _ = await list_cases(db, order_no="A-3")
+    await resolve_case(db, resolved.id, resolution="seen", by="anna")
+    seen: list[int] = []
+    cursor = None
+    while True:
+        page, cursor = await list_open_cases(db, cursor=cursor, limit=2)
+        seen += [case.id for case in page]
+        if cursor is None:
+            break
+    expected = await rows(db, "cases", "id", "resolved_at IS NULL ORDER BY opened_at, id")
+    assert seen == [row["id"] for row in expected]
+    assert len(seen) == 4
+
+
+async def test_the_inbox_is_chosen_by_reason_age_and_operator(db: Database) -> None:
+    await with_cases(db, 3)
+    await commit_evidence(db, "A-2", paid("A-2", currency="USD"))
+    [first], _ = await list_open_cases(db, limit=1)
+    assert await assign_case(db, first.id, "anna", version=first.version) is not None
+    assert [case.order_no for case in (await list_open_cases(db, assignee="anna"))[0]] == ["A-1"]
+    assert len((await list_open_cases(db, unassigned_only=True))[0]) == 3
+    assert [case.order_no for case in (await list_open_cases(db, reason=CaseReason.CURRENCY_MISMATCH))[0]] == ["A-2"]
+    assert (await list_open_cases(db, opened_before=first.opened_at))[0] == []
+    counts = {each.reason: each for each in await count_open_cases(db, mine="anna")}
+    mismatch = counts[CaseReason.AMOUNT_MISMATCH]
+    assert (mismatch.open, mismatch.unassigned, mismatch.mine, mismatch.oldest_at) == (3, 2, 1, first.opened_at)
+    assert (counts[CaseReason.CURRENCY_MISMATCH].open, counts[CaseReason.CURRENCY_MISMATCH].mine) == (1, 0)
+
+
+async def test_of_two_operators_who_take_a_case_one_has_it(db: Database) -> None:
+    await with_cases(db, 1)
+    [case], _ = await list_open_cases(db)
+    taken = await asyncio.gather(
+        *(assign_case(db, case.id, name, version=case.version) for name in ("anna", "bert", "carl"))
+    )
+    [winner] = [each for each in taken if each is not None]
+    found = await find_case(db, case.id)
+    assert found == winner
+    assert (winner.version, winner.assigned_at is not None) == (case.version + 1, True)
+    assert not await resolve_case(db, case.id, resolution="seen", by="x", version=case.version)
+    assert await resolve_case(db, case.id, resolution="seen", by=str(winner.assignee), version=winner.version)
+    assert await assign_case(db, case.id, "anna", version=winner.version + 1) is None
+    assert await find_case(db, 10**9) is None
+
+
+async def test_a_case_is_given_back(db: Database) -> None:
+    await with_cases(db, 1)
+    [case], _ = await list_open_cases(db)
+    taken = await assign_case(db, case.id, "anna", version=case.version)
+    assert taken is not None
+    back = await assign_case(db, case.id, None, version=taken.version)
+    assert back is not None
+    assert (back.assignee, back.assigned_at) == (None, None)

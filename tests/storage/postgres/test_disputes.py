@@ -8,10 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from core.dispute import DisputeKind, DisputeState
+from core.errors import InvalidRequest
 from core.evidence import Disputed, Source
 from core.lifecycle import on_dispute
 from core.order import CaseReason, PaymentKey
 from storage.postgres.database import Database
+from storage.postgres.disputes import list_disputes
 from storage.postgres.door.transition import Committed
 from tests.storage.postgres.tools import (
     commit_evidence,
@@ -103,3 +105,50 @@ async def test_a_payment_keeps_the_world_in_which_it_was_started(db: Database) -
     assert (await get_state(db)).live is False
     await started(db, "A-1", PaymentKey("wechat", "wechat-A-1"), live=True)
     assert (await get_state(db)).live is None
+
+
+# -- lists for operators -----------------------------------------------------------------------------------------------
+
+
+async def of_order(db: Database, order_no: str, **changes: Any) -> None:
+    """An order with one dispute of this id."""
+    await placed(db, order_no)
+    await commit_evidence(db, order_no, paid(order_no))
+    key = number(order_no)
+    evidence = replace(CLAIM, out_trade_no=key.out_trade_no, dispute_id=f"d-{order_no}", **changes)
+    await moved(db, order_no, lambda state: on_dispute(state, key, evidence, Source.CALLBACK))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_disputes_that_are_not_over_are_listed_by_the_moment_to_answer(db: Database, limit: int) -> None:
+    """Those without one come last; the ones at the same moment by their keys."""
+    for order_no, days in {"A-1": 7, "A-2": 1, "A-3": None, "A-4": 1, "A-5": None}.items():
+        await of_order(db, order_no, respond_by=None if days is None else AT + timedelta(days=days))
+    await of_order(db, "A-6", state=DisputeState.WON)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page, cursor = await list_disputes(db, cursor=cursor, limit=limit)
+        seen += [dispute.order_no for dispute in page]
+        if cursor is None:
+            break
+    assert seen == ["A-2", "A-4", "A-1", "A-3", "A-5"]
+    assert (await list_disputes(db, account="wechat"))[0] == []
+
+
+async def test_disputes_that_are_over_are_listed_newest_first(db: Database) -> None:
+    for n, state in enumerate((DisputeState.WON, DisputeState.LOST, DisputeState.WON, DisputeState.WON)):
+        await of_order(db, f"A-{n}", state=state, changed_at=AT + timedelta(days=n))
+    first, cursor = await list_disputes(db, state=DisputeState.WON, limit=2)
+    rest, end = await list_disputes(db, state=DisputeState.WON, limit=2, cursor=cursor)
+    assert [dispute.order_no for dispute in (*first, *rest)] == ["A-3", "A-2", "A-0"]
+    assert end is None
+    assert [each.order_no for each in (await list_disputes(db, state=DisputeState.LOST))[0]] == ["A-1"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"state": DisputeState.OPEN}, {"cursor": "x"}, {"cursor": "WyIyMDI2LTAzLTAxVDEyOjAwOjAwWiIsIngiXQ"}]
+)
+async def test_a_wrong_choice_of_disputes_is_refused(db: Database, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        await list_disputes(db, **wrong)

@@ -41,6 +41,11 @@ ALL = [
     "0030_unpaid_returns.sql",
     "0031_left_payers.sql",
     "0034_orders_by_amount.sql",
+    "0038_days.sql",
+    "0038_days_cases_open.sql",
+    "0038_days_disputes_by_day.sql",
+    "0038_days_disputes_due.sql",
+    "0038_days_disputes_over.sql",
     "0043_disputes_by_id.sql",
     "0044_payments_by_refund.sql",
     "0045_find_by_channel_refund.sql",
@@ -161,6 +166,7 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "callback_counts",
         "callbacks",
         "cases",
+        "closings",
         "disputes",
         "duties",
         "identity",
@@ -179,6 +185,9 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "reconciliation_rows",
         "reconciliations",
         "refunds",
+        "sign_offs",
+        "statement_files",
+        "statement_requests",
     }
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from core.dispute import DisputeState
 from core.lifecycle import on_deadline
 from core.order import OrderStatus, deadline_key
 from storage.postgres import callbacks, database, inbox, notifications, pending, refunds, retention
-from storage.postgres.cases import list_cases
+from storage.postgres.cases import list_cases, list_open_cases
 from storage.postgres.database import Database
+from storage.postgres.disputes import list_disputes
 from storage.postgres.inbox import StoredCallback
 from storage.postgres.orders import (
     find_named_payment,
@@ -147,6 +149,11 @@ async def look_around(db: Database, order_no: str) -> None:
     _, cursor = await list_cases(db, limit=2)
     await list_cases(db, limit=2, cursor=cursor)
     await list_cases(db, limit=2, open_only=False)
+    _, cursor = await list_open_cases(db, limit=2)
+    await list_open_cases(db, limit=2, cursor=cursor)
+    await list_open_cases(db, limit=2, unassigned_only=True)
+    for state in (None, DisputeState.LOST):
+        await list_disputes(db, limit=2, state=state)
     await notifications.list_dead_letters(db, 2)
     assert await find_state_by_page_token(db, f"page-token-of-{order_no}", days=90) is not None
     assert await find_payments_by_ids(db, "alipay", [f"alipay-{order_no}", f"t-alipay-{order_no}"])

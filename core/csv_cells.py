@@ -1,0 +1,32 @@
+"""Cells of CSV files that people open in a spreadsheet. Texts of strangers must not become formulas there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Characters with which a spreadsheet takes a cell for a formula, full-width ones too.
+
+https://owasp.org/www-community/attacks/CSV_Injection
+"""
+
+
+def safe_cell(value: object) -> str:
+    """The cell of a value. A text that a spreadsheet would run begins with an apostrophe; numbers stay numbers."""
+    if value is None:
+        return ""
+    text = str(value)
+    if isinstance(value, int | Decimal):
+        return text
+    return f"'{text}" if text.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else text
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One line of RFC 4180, with its end. Every text is quoted: no comma, quote or line break in it ends the cell."""
+    return ",".join(_quoted(value) for value in values) + "\r\n"
+
+
+def _quoted(value: object) -> str:
+    cell = safe_cell(value)
+    return cell if value is None or isinstance(value, int | Decimal) else '"' + cell.replace('"', '""') + '"'

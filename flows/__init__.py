@@ -19,6 +19,9 @@
     undelivered   callbacks that a channel could not deliver
     retention     delete what is over and old
     reconcile/    a channel's statement against our payments
+    closings      days of accounts: their money, differences and sign-off
+    cases         operators take cases and resolve them; `guides` has the texts about what to do
+    ending        certificates and keys that end soon
 
 Callbacks that are not usual: `combined` is about several payments, `watched` about one of another system, `unhandled`
 has to wait, `unstored` is not kept, `parked` came while Postgres was down, `unanswered` pays without a query. `worlds`

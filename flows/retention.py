@@ -8,6 +8,8 @@ from core.lifecycle import on_left_payer
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import retention
+from storage.postgres.reconciliation.runs import DIFFERENCES_KEEP_DAYS
+from storage.postgres.statement_requests import delete_old_files, delete_old_requests
 
 log = structlog.get_logger()
 
@@ -18,6 +20,8 @@ async def delete_old(resources: Resources) -> bool:
     callbacks = await retention.delete_callbacks(db, keep_days=settings.callbacks_keep_days)
     notifications = await retention.delete_notifications(db, keep_days=settings.notifications_keep_days)
     cases = await retention.delete_cases(db, keep_days=settings.cases_keep_days)
+    await delete_old_files(db)
+    await delete_old_requests(db, keep_days=DIFFERENCES_KEEP_DAYS, limit=retention.BATCH)
     if callbacks or notifications or cases:
         log.info("old_rows_deleted", callbacks=callbacks, notifications=notifications, cases=cases)
     payers = await _erase_left_payers(resources)

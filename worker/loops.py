@@ -9,11 +9,13 @@ import asyncio
 from functools import partial
 from typing import NamedTuple
 
+from flows.closings import take_recent_days
 from flows.duties import LOOK_S, Duty, do_if_due
 from flows.notify import Notifier
 from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_if_flushed
 from flows.reconcile.daily import reconcile_due
+from flows.reconcile.requested import read_requested
 from flows.retention import delete_old
 from flows.sweep import sweep_again, swept_kinds
 from flows.take_over import BEAT_S, Beats, beat_once
@@ -31,6 +33,8 @@ RETENTION_INTERVAL_S = 3600.0
 COLLISIONS_INTERVAL_S = 60.0
 WORLDS_INTERVAL_S = 60.0
 RECONCILE_INTERVAL_S = 60.0
+REQUESTED_INTERVAL_S = 5.0
+CLOSINGS_INTERVAL_S = 3600.0
 
 
 class Loop(NamedTuple):
@@ -62,6 +66,7 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
         ),
         Loop("rearm", flush_noticed_s, partial(rearm_if_flushed, resources)),
         Loop("drain", flush_noticed_s, partial(_drain, resources)),
+        Loop("read_requested", REQUESTED_INTERVAL_S, by_clock(partial(read_requested, resources))),
         *(
             Loop(duty.name, min(duty.interval_s, LOOK_S), partial(do_if_due, resources, duty))
             for duty in _duties(resources)
@@ -85,6 +90,7 @@ def _duties(resources: Resources) -> tuple[Duty, ...]:
         Duty("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
         Duty("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, db)),
         Duty("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
+        Duty("closings", CLOSINGS_INTERVAL_S, partial(take_recent_days, resources)),
     )
 
 

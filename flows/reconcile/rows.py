@@ -44,6 +44,8 @@ class Compared(Struct, frozen=True, kw_only=True):
     counts: Counter[str]
     differences: list[Difference]
     door_cases: int
+    known: frozenset[int] = frozenset()
+    """Numbers of the rows whose payments are known here."""
 
 
 class _Known(Struct, frozen=True, kw_only=True):
@@ -97,6 +99,7 @@ class RowComparer:
             counts=counts,
             differences=sorted(filter(lambda each: each.kind.is_listed, findings), key=lambda each: each.row_no),
             door_cases=sum(result.door_cases for result in results),
+            known=frozenset(found.payments),
         )
 
     # -- looking up ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import date
 from hashlib import file_digest
 from pathlib import Path
@@ -19,7 +20,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from channels.base import StatementRow
+from core.closing import Sums, with_row
+from core.errors import DatabaseUnavailable
 from core.reconciliation import CASES, Difference, Finding
+from flows.closings import take_day
 from flows.reconcile.lease import holding, name_of
 from flows.reconcile.rows import OnUnknown, RowComparer
 from flows.reconcile.statement import Statement, batches, check_statement, fetched
@@ -80,10 +85,11 @@ async def reconcile_day(
     dry_run: bool = False,
     only_due: bool = False,
     hooks: Hooks = NO_HOOKS,
+    statement: Path | None = None,
 ) -> Reconciliation | None:
-    """Reconcile one day of the channel's calendar with the fetched statement. None: another process works on it.
+    """Reconcile one day of the channel's calendar with its statement. None: another process works on it.
 
-    `only_due`: also None while a failed run is not due again.
+    `only_due`: also None while a failed run is not due again. `statement` is a file of the whole day; None: fetched.
 
     Raises:
         ChannelError: the statement could not be fetched or read, or the channel answers no query. The run is kept, and
@@ -94,8 +100,13 @@ async def reconcile_day(
     run = await claim_day(resources.db, name, day, dry_run=dry_run, lease_s=lease_s, only_due=only_due)
     if run is None:
         return None
-    async with holding(resources, run), fetched(resources, account, day) as path:
-        return await _Run(resources, account, run, hooks).execute(await check_statement(account, path))
+    source = fetched(resources, account, day) if statement is None else nullcontext(statement)
+    async with holding(resources, run), source as path:
+        ended = await _Run(resources, account, run, hooks).execute(await check_statement(account, path))
+    if not dry_run:
+        with suppress(DatabaseUnavailable):  # the worker takes it within an hour
+            await take_day(resources, account, day)
+    return ended
 
 
 async def reconcile_file(
@@ -126,10 +137,12 @@ class _Run:
         self._run = run
         self._hooks = hooks
         self._counts: Counter[str] = Counter()
+        self._sums: dict[str, Sums] = {}
 
     async def execute(self, statement: Statement) -> Reconciliation:
-        run = self._run = await begin(self._resources.db, self._run, statement.sha256)
+        run = self._run = await begin(self._resources.db, self._run, statement.sha256, statement.rows)
         self._counts.update(run.counts)
+        self._sums = dict(run.sums)
         await self._compare_rows(statement)
         await self._open_malformed_case()
         if statement.totals:
@@ -166,7 +179,11 @@ class _Run:
                 await self._add_differences(compared.differences)
                 self._counts.update(compared.counts)
                 self._counts.update({ROWS: len(left), DOOR_CASES: compared.door_cases})
-                await save(self._resources.db, self._run, left[-1].row_no + 1, self._counts)
+                for numbered in left:
+                    if isinstance(numbered.row, StatementRow):
+                        is_known = numbered.row_no in compared.known
+                        self._sums = with_row(self._sums, numbered.row, is_known=is_known)
+                await save(self._resources.db, self._run, left[-1].row_no + 1, self._counts, self._sums)
             self._hooks.on_progress(batch[-1].row_no, statement.rows)
 
     async def _add_differences(self, differences: list[Difference]) -> None:

@@ -1,0 +1,71 @@
+"""Work on cases: who has one, and its plain resolution. Two operators at once: the second one learns who was faster."""
+
+from __future__ import annotations
+
+import structlog
+
+from core.acts import Line
+from core.errors import InvalidRequest, NotFound, NotPossible
+from storage.postgres.cases import CaseRow, assign_case, find_case, resolve_case
+from storage.postgres.database import Database
+
+RESOLUTION_CHARACTERS_MAX = 500
+ASSIGNEE_CHARACTERS_MAX = 80
+
+log = structlog.get_logger()
+
+
+async def get_case(db: Database, case_id: int) -> CaseRow:
+    """One case, open or resolved.
+
+    Raises:
+        NotFound: there is none.
+    """
+    case = await find_case(db, case_id)
+    if case is None:
+        raise NotFound(f"there is no case {case_id}")
+    return case
+
+
+async def assign(db: Database, case_id: int, assignee: str | None, *, version: int) -> CaseRow:
+    """Give an open case to an operator, or back to nobody, as it was seen at this version.
+
+    Raises:
+        InvalidRequest: the name is empty or too long.
+        NotFound: there is no such case.
+        NotPossible: it is resolved, or somebody else has changed it since; the message says who has it.
+    """
+    if assignee is not None:
+        assignee = assignee.strip()
+        if not 0 < len(assignee) <= ASSIGNEE_CHARACTERS_MAX or not assignee.isprintable():
+            raise InvalidRequest(f"assignee: a name of 1 to {ASSIGNEE_CHARACTERS_MAX} characters")
+    assigned = await assign_case(db, case_id, assignee, version=version)
+    if assigned is None:
+        raise _too_late(await get_case(db, case_id))
+    log.info("case_assigned", case_id=case_id)
+    return assigned
+
+
+async def resolve(db: Database, case_id: int, *, resolution: str, by: str, version: int | None = None) -> CaseRow:
+    """Write down the answer to a case. This changes no order and moves no money. `version` None: whatever it is.
+
+    Raises:
+        InvalidRequest: the resolution is empty or too long.
+        NotFound, NotPossible: as `assign`.
+    """
+    resolution = resolution.strip()
+    if not 0 < len(resolution) <= RESOLUTION_CHARACTERS_MAX:
+        raise InvalidRequest(f"resolution: 1 to {RESOLUTION_CHARACTERS_MAX} characters that say what was done")
+    if not await resolve_case(db, case_id, resolution=resolution, by=by, version=version):
+        raise _too_late(await get_case(db, case_id))
+    log.info("case_resolved", case_id=case_id, by=by)
+    return await get_case(db, case_id)
+
+
+def _too_late(case: CaseRow) -> NotPossible:
+    """The reason why an act on the case came too late: who has resolved it, or has it now."""
+    if case.resolved_at is not None:
+        return NotPossible(Line("case.resolved_by", {"id": case.id, "by": case.by or "?"}))
+    if case.assignee is not None:
+        return NotPossible(Line("case.assigned_to", {"id": case.id, "assignee": case.assignee}))
+    return NotPossible(Line("case.given_back", {"id": case.id}))

@@ -10,10 +10,27 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
-from api.v1 import orders, search, story
+from api.v1 import days, orders, search, story
+from api.v1.day_schemas import (
+    AssignInput,
+    CaseDetail,
+    DayPage,
+    DaysQuery,
+    DifferencesQuery,
+    DisputePage,
+    DisputesQuery,
+    InboxQuery,
+    ReconciliationDetail,
+    ReconciliationPage,
+    ReconciliationsQuery,
+    SignOffInput,
+    StatementInput,
+    StatementRequestView,
+)
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
+    CaseView,
     OrderInput,
     OrderPage,
     OrdersQuery,
@@ -23,16 +40,19 @@ from api.v1.schemas import (
 )
 from api.v1.search import SearchQuery
 from api.v1.story_views import SearchView, StoryView
+from core.closing_view import DayView
 from core.errors import (
     CallbackForged,
     CallbackStale,
     NotFound,
+    NotPossible,
     NumberTaken,
     OrderClosed,
     OrderConflict,
     OrderPaid,
     PaymentRefused,
     PaymentUnclear,
+    PreviewOutdated,
     TooManyRequests,
     UnknownAccount,
 )
@@ -42,6 +62,8 @@ FORM_BODY_BYTES_MAX = 1024
 
 PARAMETERS = {
     "order_no": "The merchant's order number.",
+    "day": "A day of the channel's calendar: 2026-11-23.",
+    "id": "The number of a case, reconciliation or request.",
     "account": "Our name of the channel account.",
     "token": "The order's page token, from `order_page`.",
     "name": "A file's name with the hash of its content.",
@@ -87,6 +109,30 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: SearchView}, scope=_READ),
         Route("GET", "/v1/cases", _KEY, query(CasesQuery, orders.find_cases),
               "List the questions for a person, newest first", {200: CasePage}, scope=_READ),
+
+        # -- days, disputes and cases, for operators' programs
+        Route("GET", "/v1/days", _KEY, query(DaysQuery, days.find_days), "List days of accounts, newest first",
+              {200: DayPage}, scope=_READ),
+        Route("GET", "/v1/days/{account}/{day}", _KEY, plain(days.get_day), "Get one day as it is now",
+              {200: DayView}, (NotFound, UnknownAccount), _READ),
+        Route("POST", "/v1/days/{account}/{day}/sign-off", _KEY, json_body(SignOffInput, days.sign_off),
+              "Sign a day off", {200: DayView}, (NotFound, UnknownAccount, NotPossible, PreviewOutdated), _OPERATE),
+        Route("POST", "/v1/statements", _KEY, json_body(StatementInput, days.read_statement),
+              "Have the statement of a day read", {202: StatementRequestView}, (UnknownAccount,), _OPERATE),
+        Route("GET", "/v1/statements/{id}", _KEY, plain(days.get_statement_request),
+              "Get how far the reading of a statement is", {200: StatementRequestView}, (NotFound,), _READ),
+        Route("GET", "/v1/disputes", _KEY, query(DisputesQuery, days.find_disputes),
+              "List disputes, the soonest to answer first", {200: DisputePage}, scope=_READ),
+        Route("GET", "/v1/reconciliations", _KEY, query(ReconciliationsQuery, days.find_reconciliations),
+              "List reconciliations, newest first", {200: ReconciliationPage}, scope=_READ),
+        Route("GET", "/v1/reconciliations/{id}", _KEY, query(DifferencesQuery, days.get_reconciliation),
+              "Get a reconciliation with its differences", {200: ReconciliationDetail}, (NotFound,), _READ),
+        Route("GET", "/v1/inbox", _KEY, query(InboxQuery, days.find_open_cases),
+              "List open cases, oldest first", {200: CasePage}, scope=_READ),
+        Route("GET", "/v1/cases/{id}", _KEY, plain(days.get_case), "Get a case with what to do about it",
+              {200: CaseDetail}, (NotFound,), _READ),
+        Route("POST", "/v1/cases/{id}/assign", _KEY, json_body(AssignInput, days.assign_case),
+              "Give a case to an operator, or back", {200: CaseView}, (NotFound, NotPossible), _OPERATE),
 
         # -- channels
         Route("POST", "/callbacks/{account}", _SIGNED, raw_body(callback_body_bytes_max, callbacks.receive),

@@ -7,7 +7,7 @@
     config/           checks of the variables and of the stores
     explain/          the proof in a callback or an answer, check by check
     orders/           look at orders; query, close, accept and refund
-    cases, dead_letters, keys, migrations, reconcile    one command group each
+    cases, days, dead_letters, disputes, keys, migrations, reconcile    one command group each
 
 Results go to standard output, faults as one line to standard error.
 """

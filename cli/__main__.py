@@ -38,6 +38,8 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),
         "orders": Lazy("cli.orders.commands:orders", "Look at orders; find one, ask about one, end one."),
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
+        "days": Lazy("cli.days:days", "Days of an account: money, differences, sign-off."),
+        "disputes": Lazy("cli.disputes:disputes", "What channels take back or may take back."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
         "audit": Lazy("cli.audit:audit", "What people did."),

@@ -1,20 +1,24 @@
-"""`nodrop cases`: the questions that a person has to answer. docs/operations.md says what to do about each reason."""
+"""`nodrop cases`: the questions that a person has to answer, and what to do about each (`flows.guides`)."""
 
 from __future__ import annotations
+
+import textwrap
 
 import click
 
 from cli.audit import this_act
 from cli.environment import with_database
-from cli.output import Stop, json_option, print_json, print_table, warn
+from cli.output import Stop, cell, json_option, print_json, print_table, printable, warn
 from core.order import CaseReason
-from storage.postgres.cases import list_cases, resolve_case
+from storage.postgres.cases import CaseRow, find_case, list_cases, list_open_cases, resolve_case
 
 LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1
 
-COLUMNS = ("id", "opened", "reason", "order", "payment", "detail", "resolution", "by")
-OPEN_COLUMNS = 6
+COLUMNS = ("id", "opened", "reason", "order", "payment", "detail", "assignee", "resolution", "by")
+OPEN_COLUMNS = 7
+WIDTH = 78
+"""Columns of a text that is read as one: no wider than a terminal of 80."""
 
 
 @click.group(epilog="Example: nodrop cases list --reason paid_late")
@@ -26,25 +30,96 @@ def cases() -> None:
 @click.option("--all", "with_resolved", is_flag=True, help="Also those that were resolved.")
 @click.option("--reason", type=click.Choice([reason.value for reason in CaseReason]), help="For this reason.")
 @click.option("--order", "order_no", help="About this order.")
+@click.option("--assignee", help="Only open ones that this operator has, oldest first.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True, help="How many at most.")
 @json_option
-def list_(*, with_resolved: bool, reason: str | None, order_no: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    *,
+    with_resolved: bool,
+    reason: str | None,
+    order_no: str | None,
+    assignee: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List cases, newest first."""
     of_reason = None if reason is None else CaseReason(reason)
-    rows, more = with_database(
-        lambda db: list_cases(db, open_only=not with_resolved, reason=of_reason, order_no=order_no, limit=limit)
-    )
+    if assignee is not None and (with_resolved or order_no is not None):
+        raise click.UsageError("--assignee chooses among open cases: give it without --all and --order")
+    if assignee is not None:
+        rows, more = with_database(lambda db: list_open_cases(db, reason=of_reason, assignee=assignee, limit=limit))
+    else:
+        rows, more = with_database(
+            lambda db: list_cases(db, open_only=not with_resolved, reason=of_reason, order_no=order_no, limit=limit)
+        )
     if as_json:
         print_json(rows)
     else:
         columns = COLUMNS if with_resolved else COLUMNS[:OPEN_COLUMNS]
         table = [
-            (row.id, row.opened_at, row.reason, row.order_no, row.out_trade_no, row.detail, row.resolution, row.by)
+            (
+                row.id,
+                row.opened_at,
+                row.reason,
+                row.order_no,
+                row.out_trade_no,
+                row.detail,
+                row.assignee,
+                row.resolution,
+                row.by,
+            )
             for row in rows
         ]
         print_table(columns, [row[: len(columns)] for row in table], empty="no such cases")
     if more:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
+
+
+@cases.command(epilog="Example: nodrop cases show 12")
+@click.argument("case_id", metavar="ID", type=click.IntRange(1, ID_MAX))
+@click.option("--lang", default="en", show_default=True, help="Language of what to do: en or zh.")
+@json_option
+def show(case_id: int, *, lang: str, as_json: bool) -> None:
+    """Show a case with what happened and what to do about it."""
+    from flows.guides.texts import guide_of, plain
+
+    case = _get(case_id)
+    guide = guide_of(case.reason, lang)
+    if as_json:
+        print_json({"case": case, "guide": guide})
+        return
+    click.echo(printable(f"case {case.id}: {case.reason}"))
+    for name, value in _facts(case):
+        click.echo(f"  {name:<10} {cell(value)}")
+    if guide is not None:
+        for title, text in (("What happened", guide.what), ("What to do", guide.do)):
+            click.echo(f"\n{title}:")
+            click.echo(textwrap.fill(plain(text), WIDTH, initial_indent="  ", subsequent_indent="  "))
+
+
+@cases.command(epilog="Example: nodrop cases assign 12 --to alice --by alice")
+@click.argument("case_id", metavar="ID", type=click.IntRange(1, ID_MAX))
+@click.option("--to", "assignee", help="The operator who works on it from now on.")
+@click.option("--nobody", is_flag=True, help="Give it back: anybody may take it.")
+@click.option("--by", required=True, help="Who says so.")
+@json_option
+def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json: bool) -> None:
+    """Give a case to an operator, so that others see who works on it."""
+    from flows import cases as flow
+
+    if (assignee is None) is not nobody:
+        raise click.UsageError("give --to NAME, or --nobody")
+    if not by.strip():
+        raise click.UsageError("--by says who did it: it may not be empty")
+    version = _get(case_id).version
+    act = this_act(str(case_id), by=by.strip(), to=assignee)
+    case = with_database(lambda db: flow.assign(db, case_id, assignee, version=version), act=act)
+    if as_json:
+        print_json(case)
+    else:
+        click.echo(
+            printable(f"case {case_id} is {case.assignee}'s" if case.assignee else f"case {case_id} is nobody's")
+        )
 
 
 @cases.command(epilog='Example: nodrop cases resolve 12 --resolution "refunded at the channel" --by alice')
@@ -62,3 +137,26 @@ def resolve(case_id: int, *, resolution: str, by: str) -> None:
     if not with_database(lambda db: resolve_case(db, case_id, resolution=resolution.strip(), by=by.strip()), act=act):
         raise Stop(f"there is no open case {case_id}; `nodrop cases list` shows them")
     click.echo(f"resolved case {case_id}")
+
+
+def _get(case_id: int) -> CaseRow:
+    case = with_database(lambda db: find_case(db, case_id))
+    if case is None:
+        raise Stop(f"there is no case {case_id}; `nodrop cases list --all` shows them")
+    return case
+
+
+def _facts(case: CaseRow) -> list[tuple[str, object]]:
+    """All there is to say about a case, line by line."""
+    facts: list[tuple[str, object]] = [
+        ("opened", case.opened_at),
+        ("order", case.order_no),
+        ("account", case.account),
+        ("payment", case.out_trade_no),
+        ("detail", case.detail),
+        ("assignee", None if case.assignee is None else f"{case.assignee}, since {cell(case.assigned_at)}"),
+        ("resolved", case.resolved_at),
+        ("resolution", case.resolution),
+        ("by", case.by),
+    ]
+    return [(name, value) for name, value in facts if value]

@@ -294,7 +294,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """A question for a person, open until `resolved_at`."""
+    """A question for a person, open until `resolved_at`. `assignee` works on it; `version` grows with each act."""
 
     id: int
     order_no: str | None
@@ -306,6 +306,9 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     resolved_at: Instant | None
     resolution: str | None
     by: str | None
+    assignee: str | None
+    assigned_at: Instant | None
+    version: int
 
 
 class CasePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,3 +68,49 @@ async def test_a_case_is_never_resolved_without_an_answer_and_a_name(bare: Nodro
 
 async def test_without_cases_there_is_nothing_to_do(nodrop: Nodrop) -> None:
     assert (await nodrop("cases", "list")).out == "no such cases\n"
+
+
+async def test_a_case_is_shown_with_what_to_do(nodrop: Nodrop, opened: list[int]) -> None:
+    ran = await nodrop("cases", "show", str(opened[0]))
+    assert ran.code == 0
+    assert ran.out.startswith(f"case {opened[0]}: paid_late\n")
+    assert "What happened:\n  Money arrived after the order was closed." in ran.out
+    assert "`nodrop orders accept ORDER_NO --by NAME`" in ran.out.replace("\n  ", " ")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "订单关闭之后款项到账" in (await nodrop("cases", "show", str(opened[0]), "--lang", "zh")).out
+    shown = (await nodrop("cases", "show", str(opened[0]), "--json")).json
+    assert (shown["case"]["order_no"], shown["guide"]["what"]) == ("A-1", "Money arrived after the order was closed.")
+    assert (await nodrop("cases", "show", "999999999")).line.startswith("there is no case 999999999")
+
+
+async def test_a_case_of_another_version_is_shown_without_a_guide(nodrop: Nodrop, resources: Resources) -> None:
+    case_id = await resources.db.fetchval("INSERT INTO cases (reason) VALUES ('of_tomorrow') RETURNING id")
+    ran = await nodrop("cases", "show", str(case_id))
+    assert (ran.code, "What" in ran.out) == (0, False)
+
+
+async def test_a_case_is_given_to_an_operator_and_back(nodrop: Nodrop, opened: list[int]) -> None:
+    older, newer = opened
+    ran = await nodrop("cases", "assign", str(older), "--to", "alice", "--by", "bob")
+    assert (ran.code, ran.out) == (0, f"case {older} is alice's\n")
+    assert await listed(nodrop, "--assignee", "alice") == [older]
+    assert "alice, since 20" in (await nodrop("cases", "show", str(older))).out
+    [act, *_] = (await nodrop("audit", "--about", str(older), "--json")).json
+    assert (act["by"], act["action"], act["detail"]) == ("bob", "cases assign", {"to": "alice"})
+    assert (await nodrop("cases", "assign", str(older), "--nobody", "--by", "bob")).out == f"case {older} is nobody's\n"
+    assert await listed(nodrop, "--assignee", "alice") == []
+    assert (await nodrop("cases", "resolve", str(newer), "--resolution", "seen", "--by", "bob")).code == 0
+    assert "has resolved case" in (await nodrop("cases", "assign", str(newer), "--to", "alice", "--by", "bob")).line
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("assign", "12", "--by", "bob"),
+        ("assign", "12", "--to", "alice", "--nobody", "--by", "bob"),
+        ("assign", "12", "--to", "alice", "--by", " "),
+        ("list", "--assignee", "alice", "--all"),
+    ],
+)
+async def test_an_assignment_names_one_operator(bare: Nodrop, wrong: tuple[str, ...]) -> None:
+    assert (await bare("cases", *wrong)).code == 2

@@ -294,7 +294,7 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A question for a person, open until `resolved_at`."""
+    """A question for a person, open until `resolved_at`. `assignee` works on it; `version` grows with each act."""
 
     id: int
     order_no: str | None
@@ -306,6 +306,9 @@ class Case:
     resolved_at: datetime | None
     resolution: str | None
     by: str | None
+    assignee: str | None = None
+    assigned_at: datetime | None = None
+    version: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,189 @@
+"""Queries, bodies and responses of /v1 about days, disputes, reconciliations and the work on cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from api.v1.schemas import AccountName, CaseView, Cursor, DisputeView, Limit
+from core.clocks import Instant
+from core.closing_view import DayView
+from core.dispute import DisputeState
+from core.order import CaseReason
+from core.reconciliation import Finding
+
+Note = Annotated[str, Meta(max_length=500, description="For those who read it later.")]
+Version = Annotated[int, Meta(ge=1, description="The case's version, as it was seen.")]
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An unknown field is refused: a misspelt optional one must not be dropped silently."""
+
+
+class DaysQuery(_Input, frozen=True, kw_only=True):
+    """Choice of days to list, newest first. The next page: `before` and `before_account` of the last day listed."""
+
+    account: AccountName | None = None
+    before: date | None = None
+    before_account: AccountName | None = None
+    limit: Limit = 31
+
+
+class DayPage(msgspec.Struct, frozen=True, kw_only=True):
+    days: Sequence[DayView]
+
+
+class SignOffInput(_Input, frozen=True, kw_only=True):
+    """`note` is needed while a difference is open or the statement was not read. `dry_run`: only show what would be
+    signed, and `expected_version` of it signs nothing else.
+    """
+
+    note: Note = ""
+    dry_run: bool = False
+    expected_version: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+
+
+class SentenceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One sentence: a key for programs, and English for people."""
+
+    key: str
+    text: str
+
+
+class SignOffPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures that a sign-off would be about. `refusal`: why it is not possible; null: it is."""
+
+    lines: Sequence[SentenceView]
+    warnings: Sequence[SentenceView]
+    refusal: SentenceView | None
+    version: int | None
+
+
+class StatementInput(_Input, frozen=True, kw_only=True):
+    """A statement to fetch from the channel and compare, again if it was. `dry_run`: compare, and change nothing."""
+
+    account: AccountName
+    day: date
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    dry_run: bool = False
+
+
+class StatementRequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement that a worker reads. `status` is waiting, running, done or failed. `run_id` is what came of it."""
+
+    id: int
+    account: str
+    day: date
+    dry_run: bool
+    is_uploaded: bool
+    requested_by: str
+    requested_at: Instant
+    reason: str
+    status: str
+    rows_done: int
+    rows: int | None
+    run_id: int | None
+    error: str
+    ended_at: Instant | None
+
+
+class DisputesQuery(_Input, frozen=True, kw_only=True):
+    """Choice of disputes. Without `state`: those that are not over, the soonest to answer first. Otherwise `won`,
+    `lost` or `closed` ones, newest first.
+    """
+
+    state: DisputeState | None = None
+    account: AccountName | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class ListedDispute(DisputeView, frozen=True, kw_only=True):
+    """A dispute with its order. `overdue`: it is open and the moment to answer has passed."""
+
+    order_no: str
+    overdue: bool
+
+
+class DisputePage(msgspec.Struct, frozen=True, kw_only=True):
+    disputes: Sequence[ListedDispute]
+    next_cursor: str | None
+
+
+class ReconciliationsQuery(_Input, frozen=True, kw_only=True):
+    """Choice of runs to list, newest first. The next page: `before` is the id of the last one."""
+
+    account: AccountName | None = None
+    before: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    limit: Limit = 50
+
+
+class ReconciliationView(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `day` null: over a file. `counts` are by finding; `rows` counts all."""
+
+    id: int
+    account: str
+    day: date | None
+    dry_run: bool
+    status: str
+    counts: dict[str, int]
+    started_at: Instant
+    finished_at: Instant | None
+    last_error: str
+
+
+class ReconciliationPage(msgspec.Struct, frozen=True, kw_only=True):
+    reconciliations: Sequence[ReconciliationView]
+
+
+class DifferencesQuery(_Input, frozen=True, kw_only=True):
+    """Choice of the differences of a run, in the order of its statement."""
+
+    kind: Finding | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 200
+
+
+class DifferenceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding about one row; `row_no` 0: the statement has no row for it."""
+
+    kind: Finding
+    row_no: int
+    detail: str
+    order_no: str | None
+    out_trade_no: str
+    channel_transaction_id: str
+
+
+class ReconciliationDetail(msgspec.Struct, frozen=True, kw_only=True):
+    reconciliation: ReconciliationView
+    differences: Sequence[DifferenceView]
+    more: bool
+
+
+class InboxQuery(_Input, frozen=True, kw_only=True):
+    """Choice of open cases, oldest first."""
+
+    reason: CaseReason | None = None
+    assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    unassigned: bool = False
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class AssignInput(_Input, frozen=True, kw_only=True):
+    """`assignee` null gives the case back: anybody may take it."""
+
+    version: Version
+    assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+
+
+class CaseDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A case with what happened and what to do about it, in Markdown; empty for a reason of another version."""
+
+    case: CaseView
+    what: str
+    do: str

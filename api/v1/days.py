@@ -1,0 +1,216 @@
+"""The handlers of /v1 about days, disputes, reconciliations and the work on cases. Nothing is decided here."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+
+import msgspec
+
+from api.context import Context
+from api.http.request import Request
+from api.http.response import Response, json_response
+from api.v1.day_schemas import (
+    AssignInput,
+    CaseDetail,
+    DayPage,
+    DaysQuery,
+    DifferencesQuery,
+    DifferenceView,
+    DisputePage,
+    DisputesQuery,
+    InboxQuery,
+    ListedDispute,
+    ReconciliationDetail,
+    ReconciliationPage,
+    ReconciliationsQuery,
+    ReconciliationView,
+    SentenceView,
+    SignOffInput,
+    SignOffPreview,
+    StatementInput,
+    StatementRequestView,
+)
+from api.v1.schemas import CasePage, CaseView
+from core.acts import Line, Preview, check_reason
+from core.closing_view import view_of
+from core.dispute import Dispute
+from core.errors import InvalidRequest, NotFound
+from flows import cases, closings
+from flows.guides.texts import guide_of
+from flows.reconcile.requested import request_fetched
+from storage.postgres.api_keys import acting_key
+from storage.postgres.cases import CaseRow, list_open_cases
+from storage.postgres.disputes import list_disputes
+from storage.postgres.orders import find_now
+from storage.postgres.reconciliation.differences import list_differences
+from storage.postgres.reconciliation.runs import Reconciliation, list_reconciliations
+from storage.postgres.statement_requests import StatementRequest, find_request
+
+_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+
+
+async def find_days(context: Context, _request: Request, query: DaysQuery) -> Response:
+    before = None if query.before is None else (query.before, query.before_account or "")
+    found = await closings.list_days(context.resources, account=query.account, before=before, limit=query.limit)
+    return json_response(DayPage(days=[view_of(each.day, each.closing) for each in found]))
+
+
+async def get_day(context: Context, request: Request) -> Response:
+    found = await closings.read_day(context.resources, *_day(request))
+    return json_response(view_of(found.day, found.closing))
+
+
+async def sign_off(context: Context, request: Request, body: SignOffInput) -> Response:
+    account, day = _day(request)
+    if body.dry_run:
+        return json_response(_preview(await closings.preview_sign_off(context.resources, account, day)))
+    found = await closings.sign_off(
+        context.resources, account, day, by=_actor(), note=body.note, expected_version=body.expected_version
+    )
+    return json_response(view_of(found.day, found.closing))
+
+
+async def read_statement(context: Context, _request: Request, body: StatementInput) -> Response:
+    asked = await request_fetched(
+        context.resources,
+        body.account,
+        body.day,
+        by=_actor(),
+        dry_run=body.dry_run,
+        reason=check_reason(body.reason),
+    )
+    return json_response(_request_view(asked), 202)
+
+
+async def get_statement_request(context: Context, request: Request) -> Response:
+    found = await find_request(context.resources.db, _id(request, "id"))
+    if found is None:
+        raise NotFound("no such request")
+    return json_response(_request_view(found))
+
+
+async def find_disputes(context: Context, _request: Request, query: DisputesQuery) -> Response:
+    db = context.resources.db
+    rows, cursor = await list_disputes(
+        db, state=query.state, account=query.account, cursor=query.cursor, limit=query.limit
+    )
+    now = await find_now(db)
+    return json_response(DisputePage(disputes=[_dispute(row, now) for row in rows], next_cursor=cursor))
+
+
+async def find_reconciliations(context: Context, _request: Request, query: ReconciliationsQuery) -> Response:
+    runs = await list_reconciliations(
+        context.resources.db, account=query.account, before=query.before, limit=query.limit
+    )
+    return json_response(ReconciliationPage(reconciliations=[_run(run) for run in runs]))
+
+
+async def get_reconciliation(context: Context, request: Request, query: DifferencesQuery) -> Response:
+    run_id, db = _id(request, "id"), context.resources.db
+    runs = await list_reconciliations(db, run_id=run_id, limit=1)
+    if not runs:
+        raise NotFound("no such run")
+    found = await list_differences(db, run_id, query.limit + 1, kind=query.kind)
+    differences = msgspec.convert(found[: query.limit], list[DifferenceView], from_attributes=True)
+    return json_response(
+        ReconciliationDetail(reconciliation=_run(runs[0]), differences=differences, more=len(found) > query.limit)
+    )
+
+
+async def find_open_cases(context: Context, _request: Request, query: InboxQuery) -> Response:
+    rows, cursor = await list_open_cases(
+        context.resources.db,
+        reason=query.reason,
+        assignee=query.assignee,
+        unassigned_only=query.unassigned,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    return json_response(
+        CasePage(cases=msgspec.convert(rows, list[CaseView], from_attributes=True), next_cursor=cursor)
+    )
+
+
+async def get_case(context: Context, request: Request) -> Response:
+    case = await cases.get_case(context.resources.db, _id(request, "id"))
+    guide = guide_of(case.reason)
+    detail = CaseDetail(
+        case=_case(case), what="" if guide is None else guide.what, do="" if guide is None else guide.do
+    )
+    return json_response(detail)
+
+
+async def assign_case(context: Context, request: Request, body: AssignInput) -> Response:
+    case = await cases.assign(context.resources.db, _id(request, "id"), body.assignee, version=body.version)
+    return json_response(_case(case))
+
+
+def _day(request: Request) -> tuple[str, date]:
+    """Account and day in the path."""
+    try:
+        return request.params["account"], date.fromisoformat(request.params["day"])
+    except ValueError:
+        raise NotFound("no such day: write it as 2026-11-23") from None
+
+
+def _id(request: Request, name: str) -> int:
+    text = request.params[name]
+    if _ID.fullmatch(text) is None:
+        raise NotFound("no such number")
+    return int(text)
+
+
+def _actor() -> str:
+    """The API key that acts: its id, as in the audit."""
+    key = acting_key.get()
+    if key is None:
+        raise InvalidRequest("an API key acts here")
+    return key
+
+
+def _preview(preview: Preview) -> SignOffPreview:
+    return SignOffPreview(
+        lines=[_sentence(line) for line in preview.lines],
+        warnings=[_sentence(line) for line in preview.warnings],
+        refusal=None if preview.refusal is None else _sentence(preview.refusal),
+        version=preview.version,
+    )
+
+
+def _sentence(line: Line) -> SentenceView:
+    return SentenceView(key=line.key, text=line.text)
+
+
+def _case(case: CaseRow) -> CaseView:
+    return msgspec.convert(case, CaseView, from_attributes=True)
+
+
+def _run(run: Reconciliation) -> ReconciliationView:
+    return msgspec.convert(run, ReconciliationView, from_attributes=True)
+
+
+def _request_view(asked: StatementRequest) -> StatementRequestView:
+    fields = msgspec.structs.asdict(asked)
+    return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)
+
+
+def _dispute(dispute: Dispute, now: datetime) -> ListedDispute:
+    is_open = not dispute.state.is_final
+    return ListedDispute(
+        dispute_id=dispute.dispute_id,
+        account=dispute.channel_account,
+        out_trade_no=dispute.out_trade_no,
+        order_no=dispute.order_no,
+        kind=dispute.kind,
+        state=dispute.state,
+        withheld=dispute.takes_money and not dispute.is_settled,
+        amount=dispute.amount,
+        currency=dispute.currency,
+        reason=dispute.reason,
+        outcome=dispute.outcome,
+        respond_by=dispute.respond_by,
+        opened_at=dispute.opened_at,
+        changed_at=dispute.changed_at,
+        overdue=is_open and dispute.respond_by is not None and dispute.respond_by <= now,
+    )

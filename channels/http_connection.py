@@ -53,11 +53,11 @@ class Connection(asyncio.Protocol):
         self._tunnel_head = b""
         self._response: _Response | None = None
 
-    async def send(self, request: bytes, take: Take | None = None) -> Head:
+    async def send(self, request: bytes, take: Take | None = None, *, keep: int = 0) -> Head:
         """Send the bytes of a request, and return the head of its response. `drain` or `read` ends it.
 
         `take` gets the body, and limits it: what it raises ends the connection, and `read` raises it. Without it the
-        body is dropped.
+        body is dropped, but for the first `keep` bytes: `beginning` has them.
 
         Raises:
             httpx.ReadError, httpx.RemoteProtocolError: there is none, or it is not HTTP.
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.is_free = False
         if self._transport.is_closing():  # by the other side: nothing would ever come
             raise httpx.ReadError("closed")
-        self._response = response = _Response(asyncio.get_running_loop(), take)
+        self._response = response = _Response(asyncio.get_running_loop(), take, keep)
         self._transport.write(request)
         try:
             return await response.head
@@ -91,6 +91,11 @@ class Connection(asyncio.Protocol):
             raise
         if response.error is not None:
             raise response.error
+
+    @property
+    def beginning(self) -> bytes:
+        """The first bytes of the last response's body, as far as they have come."""
+        return b"" if self._response is None else self._response.beginning
 
     @property
     def is_quiet(self) -> bool:
@@ -168,11 +173,13 @@ def authorization(proxy: EgressProxy) -> dict[str, str]:
 class _Response:
     """A response while it comes. httptools calls the methods that begin with `on_`. `error`: its body was cut short."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Take | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Take | None, keep: int) -> None:
         self.head: asyncio.Future[Head] = loop.create_future()
         self.end: asyncio.Future[None] = loop.create_future()
         self.error: Exception | None = None
         self.is_reusable = False
+        self.beginning = b""
+        self._keep = keep
         self._take = take
         self._bytes_max = RESPONSE_BYTES_MAX if take is None else HEAD_BYTES_MAX
         self._parser = httptools.HttpResponseParser(self)
@@ -223,6 +230,8 @@ class _Response:
         if self._take is not None:
             self._bytes_max += FRAMED_MAX * len(piece)
             self._take(self._parser.get_status_code(), piece)
+        elif len(self.beginning) < self._keep:
+            self.beginning = (self.beginning + piece)[: self._keep]
 
     def on_message_complete(self) -> None:
         if self.head.done() and not self.end.done():

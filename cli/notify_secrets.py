@@ -153,10 +153,10 @@ def _host(text: str) -> str:
     """The host as deliveries name it: `Shop.Example.com.` and `shop.example.com` are one."""
     import httpx
 
-    from flows.notify import endpoint_of
+    from flows.notify import signing_host
 
     try:
-        host = endpoint_of(httpx.URL(f"https://{f'[{text}]' if text.count(':') > 1 else text}/"))
+        host = signing_host(httpx.URL(f"https://{f'[{text}]' if text.count(':') > 1 else text}/"))
     except (httpx.InvalidURL, ValueError):
         host = ""
     if not host or any(mark in text for mark in "/?#@") or (":" in text and text.count(":") == 1):

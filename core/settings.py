@@ -118,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     # -- notifications
     notify_allow_nets: str = ""
     notify_timeout_s: Positive = 10.0
+    notify_resend_per_s: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 20.0
     egress_proxy: str = ""
 
     # -- retention

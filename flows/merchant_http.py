@@ -1,8 +1,8 @@
 """HTTP requests to merchants: to addresses that were judged, one after another, and nothing of a stranger is kept.
 
-There are no cookies and no redirects, and neither proxy variables nor .netrc are read. All that stays between two
-requests is an open connection, in the pool of its host. Addresses outside of the opened networks are reached through
-`EGRESS_PROXY`, if there is one.
+There are no cookies and no redirects, and neither proxy variables nor .netrc are read. Of a body the beginning is kept,
+for the record of the delivery. All that stays between two requests is an open connection, in the pool of its host.
+Addresses outside of the opened networks are reached through `EGRESS_PROXY`, if there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import httpx
 
 from channels.egress_proxy import egress_proxy
 from channels.http_connection import Connection, Head
+from core.deliveries import ANSWER_BYTES_MAX
 from core.settings import Settings
 
 CONNECTIONS_MAX = 16
@@ -100,16 +101,21 @@ class MerchantHttp:
         else:
             origin = last
             connection = await self._connect(host, origin, timeout_s)
-        return Response(await connection.send(_request(url, headers, body)), host, origin, connection)
+        head = await connection.send(_request(url, headers, body), keep=ANSWER_BYTES_MAX)
+        return Response(head, host, origin, connection)
 
-    async def drain(self, response: Response) -> None:
-        """Read a short body, so that the connection can be used again; a long one costs the connection."""
+    async def drain(self, response: Response) -> bytes:
+        """Read a short body, so that the connection can be used again; a long one costs the connection.
+
+        Returns the beginning of the body, as far as it has come.
+        """
         connection = response.connection
         try:
             if not connection.is_free:
                 with suppress(TimeoutError):  # the status has come and counts, whatever follows
                     async with asyncio.timeout(READ_S):
                         await connection.drain()
+            return connection.beginning
         finally:
             pool = self._pools.get(response.host)
             if connection.is_free and pool is not None:

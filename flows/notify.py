@@ -1,7 +1,8 @@
 """Deliver notifications to the merchant's order service: Standard Webhooks, the same id and bytes in every delivery.
 
 Only a 2xx is a success. Redirects are failures, 410 ends it, `Retry-After` is honoured, everything else is tried again
-after n² minutes; after the last attempt it is a dead letter, which an operator can send again.
+after n² minutes; after the last attempt it is a dead letter, which an operator can send again. The result of each
+attempt is kept with the notification. Nothing is sent to an endpoint that a person has paused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
+from time import monotonic
 from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
@@ -23,6 +25,7 @@ from standardwebhooks import Webhook
 
 from core import jobs
 from core.backoff import NextTry
+from core.deliveries import Attempt, readable
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
 from core.settings import Settings
 from flows.commit import arm_jobs
@@ -35,6 +38,9 @@ from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
 from storage.postgres.notify_secrets import read_secrets
+
+PAUSED = "paused"
+"""Result of a notification that was not sent, because a person has paused its endpoint."""
 
 NOT_SIGNED = "not_signed"
 """Status of a delivery that did not begin, because the secrets of its host are not there."""
@@ -55,12 +61,16 @@ log = structlog.get_logger()
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """Result of one delivery. `status` is the HTTP status or a short word; `is_final`: another try is pointless."""
+    """Result of one delivery. `status` is the HTTP status or a short word; `is_final`: another try is pointless.
+
+    `answer` is the beginning of the response's body.
+    """
 
     ok: bool
     status: str
     is_final: bool = False
     retry_after_s: float = 0.0
+    answer: bytes = b""
 
 
 class Notifier:
@@ -98,7 +108,7 @@ class Notifier:
         except (InvalidRequest, httpx.InvalidURL, ValueError):  # httpx refuses more: 256.1.1.1, an xn-- that is none
             return Delivery(ok=False, status="bad_url", is_final=True)
         try:
-            headers = self._sign(outgoing, await self._signers.of(endpoint_of(url)))
+            headers = self._sign(outgoing, await self._signers.of(signing_host(url)))
         except (ConfigurationError, DatabaseUnavailable):
             return Delivery(ok=False, status=NOT_SIGNED)
         # Others may have taken the last place while the secrets were read.
@@ -120,8 +130,8 @@ class Notifier:
             except Exception as error:  # noqa: BLE001 - whatever a stranger sends is a failure with a back-off and an end
                 return Delivery(ok=False, status=type(error).__name__)
             # Past the deadline if need be: the status counts, however slow the body is.
-            await self._http.drain(response)
-            return _delivery(*response.head, self._clock.now())
+            answer = await self._http.drain(response)
+            return _delivery(*response.head, answer, self._clock.now())
 
     async def _post(
         self, outgoing: Outgoing, url: httpx.URL, addresses: Sequence[str], signature: Mapping[str, str]
@@ -150,7 +160,7 @@ def _read_url(allow_nets: Sequence[Net], url: str) -> tuple[SplitResult, httpx.U
     return check_notify_url(url, allow_nets=allow_nets), httpx.URL(url)
 
 
-def endpoint_of(url: httpx.URL) -> str:
+def signing_host(url: httpx.URL) -> str:
     """The host of a URL as its secrets are stored: in lower case, an international name in its ASCII form."""
     return url.raw_host.decode("ascii").removesuffix(".")
 
@@ -163,12 +173,32 @@ async def push_notification(resources: Resources, notifier: Notifier, notificati
 
 async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgoing) -> str:
     """A notification whose lease is ours."""
+    if outgoing.is_paused:
+        await notifications.hold(resources.db, outgoing)
+        return PAUSED
     wait_s = await notifier.hosts.wait_for_place(_host_of(outgoing.url))
     if wait_s:
         return await _postpone(resources, notifier, outgoing, wait_s)
+    began_at, began = resources.clock.now(), monotonic()
     delivery = await notifier.deliver(outgoing)
     if delivery.status == notifications.PARKED:
         return await _postpone(resources, notifier, outgoing, delivery.retry_after_s)
+    record = Attempt(
+        no=outgoing.attempt,
+        at=began_at,
+        latency_ms=round((monotonic() - began) * 1000),
+        status=delivery.status,
+        answer=readable(delivery.answer),
+        is_manual=outgoing.is_manual,
+    )
+    await _end(resources, outgoing, delivery, record)
+    await _resume(resources, notifier, outgoing.url)
+    return delivery.status
+
+
+async def _end(resources: Resources, outgoing: Outgoing, delivery: Delivery, record: Attempt) -> None:
+    """Commit what came of it, in one statement."""
+    db = resources.db
     log.info(
         "notification_delivered" if delivery.ok else "notification_not_delivered",
         order_no=outgoing.order_no,
@@ -179,15 +209,14 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
     )
     next_try = _next_try(resources, outgoing)
     if delivery.ok:
-        await notifications.finish(resources.db, outgoing.id, delivery.status)
+        await notifications.finish(db, outgoing.id, delivery.status, arm_no=outgoing.arm_no, record=record)
     elif delivery.is_final or next_try.is_exhausted:
-        await notifications.give_up(resources.db, outgoing, delivery.status)
-        log.error("notification_dead", order_no=outgoing.order_no, notification_id=outgoing.id, status=delivery.status)
+        is_dead = await notifications.give_up(db, outgoing, delivery.status, record=record)
+        event = "notification_dead" if is_dead else "notification_not_resent"
+        log.error(event, order_no=outgoing.order_no, notification_id=outgoing.id, status=delivery.status)
     else:
         delay_s = max(next_try.delay_s, delivery.retry_after_s)
-        await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status)
-    await _resume(resources, notifier, outgoing.url)
-    return delivery.status
+        await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status, record)
 
 
 async def _postpone(resources: Resources, notifier: Notifier, outgoing: Outgoing, wait_s: float) -> str:
@@ -233,9 +262,11 @@ def _next_try(resources: Resources, outgoing: Outgoing, *, wait_s: float | None 
     return resources.rules.backoff.next_try(outgoing.attempt, outgoing.id, wait_s=wait_s)
 
 
-async def _reschedule(resources: Resources, outgoing: Outgoing, next_try: NextTry, status: str) -> None:
+async def _reschedule(
+    resources: Resources, outgoing: Outgoing, next_try: NextTry, status: str, record: Attempt | None = None
+) -> None:
     arm_no = await notifications.reschedule(
-        resources.db, outgoing, attempt=next_try.attempt, delay_s=next_try.delay_s, status=status
+        resources.db, outgoing, attempt=next_try.attempt, delay_s=next_try.delay_s, status=status, record=record
     )
     if arm_no is not None:
         await arm_jobs(resources, [jobs.push_notification(outgoing.id, arm_no, next_try.delay_s)])
@@ -248,15 +279,16 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def _delivery(status: int, headers: Sequence[tuple[bytes, bytes]], now: datetime) -> Delivery:
+def _delivery(status: int, headers: Sequence[tuple[bytes, bytes]], answer: bytes, now: datetime) -> Delivery:
     if httpx.codes.is_success(status):
-        return Delivery(ok=True, status=str(status))
+        return Delivery(ok=True, status=str(status), answer=answer)
     retry_after = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
     return Delivery(
         ok=False,
         status=str(status),
         is_final=status == httpx.codes.GONE,
         retry_after_s=_retry_after_s(retry_after.decode("latin-1"), now),
+        answer=answer,
     )
 
 

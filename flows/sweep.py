@@ -77,6 +77,12 @@ def swept_kinds(resources: Resources, notifier: Notifier) -> tuple[Kind, ...]:
             partial(push_claimed, resources, notifier),
             max(CONCURRENCY, settings.max_jobs),
         ),
+        Kind(
+            "resent",
+            claiming(notifications.claim_overdue_resent),
+            partial(push_claimed, resources, notifier),
+            max(CONCURRENCY, settings.max_jobs),
+        ),
         Kind("refunds", claiming(refunds.claim_overdue), partial(refund_leased, resources)),
     )
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from flows.closings import take_recent_days
 from flows.duties import LOOK_S, Duty, do_if_due
+from flows.let_go import LET_GO_S, let_go_held
 from flows.notify import Notifier
 from flows.parked import DRAIN_BATCH, drain_parked
 from flows.rearm import arm_window, rearm_if_flushed
@@ -88,6 +89,7 @@ def _duties(resources: Resources) -> tuple[Duty, ...]:
             "keep_house", PARTITIONS_INTERVAL_S, partial(keep_partitions, db, keep_days=settings.observations_keep_days)
         ),
         Duty("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
+        Duty("let_go", LET_GO_S, partial(let_go_held, resources)),
         Duty("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, db)),
         Duty("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
         Duty("closings", CLOSINGS_INTERVAL_S, partial(take_recent_days, resources)),

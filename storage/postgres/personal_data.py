@@ -12,6 +12,7 @@ import msgspec
 from core.errors import ConfigurationError
 from storage.postgres.callback_bodies import open_body
 from storage.postgres.database import Database
+from storage.postgres.notifications import IS_SENDABLE
 from storage.sealing import Sealer
 
 TABLES: Mapping[str, str] = {
@@ -69,8 +70,9 @@ SELECT (to_jsonb(c) - 'body')::text AS row, channel_account AS account, notifica
 _OPEN = f"""{_KEYS}
 SELECT (SELECT count(*) FROM callbacks
          WHERE id = ANY(ARRAY(SELECT id FROM named)) AND handled_at IS NULL AND dead_at IS NULL) AS callbacks,
-       count(*) FILTER (WHERE dead_at IS NULL) AS notifications, count(dead_at) AS dead_letters
-  FROM notifications WHERE order_no = $1 AND delivered_at IS NULL AND superseded_at IS NULL"""
+       count(*) FILTER (WHERE {IS_SENDABLE}) AS notifications,
+       count(dead_at) FILTER (WHERE coalesce(delivered_at, superseded_at) IS NULL) AS dead_letters
+  FROM notifications WHERE order_no = $1"""
 
 # What is open stays whole, whatever happened since it was looked at.
 _ERASE = f"""{_KEYS}
@@ -80,8 +82,9 @@ _ERASE = f"""{_KEYS}
     RETURNING id
 ), erased_notifications AS (
     UPDATE notifications
-       SET body = '', superseded_at = coalesce(superseded_at, CASE WHEN delivered_at IS NULL THEN now() END)
-     WHERE order_no = $1 AND body <> ''
+       SET body = '', superseded_at = coalesce(superseded_at, CASE WHEN delivered_at IS NULL THEN now() END),
+           attempts = (SELECT jsonb_agg(a.value - 'answer') FROM jsonb_array_elements(attempts) AS a(value))
+     WHERE order_no = $1 AND body <> '' AND NOT {IS_SENDABLE}
        AND (delivered_at IS NOT NULL OR superseded_at IS NOT NULL OR ($2 AND dead_at IS NOT NULL))
     RETURNING id
 ), erased_cases AS (
@@ -128,7 +131,8 @@ async def find_open_deliveries(db: Database, order_no: str) -> OpenDeliveries:
 
 
 async def erase_rows(db: Database, order_no: str, *, dead_letters: bool) -> Erased:
-    """Erase raw bodies and headers of callbacks, bodies of notifications, and what people wrote into cases.
+    """Erase raw bodies and headers of callbacks, bodies of notifications and what the merchant answered to them, and
+    what people wrote into cases.
 
     `dead_letters`: also of those that were never delivered, which cannot be sent again then.
     """

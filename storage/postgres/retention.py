@@ -44,12 +44,12 @@ _CALLBACKS = _DELETE.format(
      ORDER BY coalesce(handled_at, dead_at)""",
 )
 
-# Dead letters stay: they can be sent again.
+# Dead letters stay: they can be sent again. The attempts are in the row and go with it.
 _NOTIFICATIONS = _DELETE.format(
     table="notifications",
     old="""SELECT id FROM notifications
      WHERE coalesce(delivered_at, superseded_at) < now() - make_interval(days => $1)
-       AND (delivered_at IS NOT NULL OR superseded_at IS NOT NULL)
+       AND (delivered_at IS NOT NULL OR superseded_at IS NOT NULL) AND resending_since IS NULL
      ORDER BY coalesce(delivered_at, superseded_at)""",
 )
 

@@ -1,20 +1,34 @@
 """No statement on an order's way reads a whole table, whatever Postgres knows of it when it makes the plan."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
+from core.deliveries import Attempt
 from core.dispute import DisputeState
 from core.lifecycle import on_deadline
 from core.order import OrderStatus, deadline_key
-from storage.postgres import callbacks, database, inbox, notifications, pending, refunds, retention
+from storage.postgres import (
+    callbacks,
+    database,
+    deliveries,
+    endpoints,
+    inbox,
+    notifications,
+    pending,
+    refunds,
+    retention,
+)
 from storage.postgres.cases import list_cases, list_open_cases
 from storage.postgres.database import Database
 from storage.postgres.disputes import list_disputes
 from storage.postgres.inbox import StoredCallback
+from storage.postgres.notifications import Outgoing
 from storage.postgres.orders import (
     find_named_payment,
     find_state,
@@ -40,6 +54,7 @@ from tests.storage.postgres.tools import (
 )
 
 ORDERS = 5
+TRIED = Attempt(no=1, at=datetime(2026, 11, 23, tzinfo=UTC), latency_ms=12, status="200", answer="ok")
 ROWS = 20_000
 SLACK = ROWS // 10
 """Old versions of rows are read for a while: more or less of them, but not a tenth of a table."""
@@ -75,7 +90,7 @@ async def pay_one(db: Database, order_no: str) -> None:
     assert await callbacks.finish(db, stored.id, "paid")
     assert committed.notification_id is not None
     assert await notifications.claim(db, committed.notification_id, 20.0, arm_no=1) is not None
-    assert await notifications.finish(db, committed.notification_id, "200")
+    assert await notifications.finish(db, committed.notification_id, "200", arm_no=1, record=TRIED)
     state = await find_state(db, order_no)
     assert state is not None
     assert state.order.status is OrderStatus.PAID
@@ -126,7 +141,9 @@ async def sweep(db: Database, order_no: str) -> None:
     for claim_overdue in claims:
         await claim_overdue(db, grace_s=30.0, limit=100, lease_s=20.0)
     for outgoing in await notifications.claim_overdue(db, grace_s=0.0, limit=100, lease_s=20.0):
-        await notifications.reschedule(db, outgoing, attempt=2, delay_s=3000.0, status="503")
+        await notifications.reschedule(db, outgoing, attempt=2, delay_s=3000.0, status="503", record=TRIED)
+    await notifications.claim_overdue_resent(db, grace_s=0.0, limit=100, lease_s=20.0)
+    await endpoints.let_go(db, limit=10, gap_s=0.1)
     await callbacks.reschedule(db, stored, attempt=2, delay_s=-60.0, outcome="error")
     await callbacks.claim(db, stored.id, 20.0, arm_no=2)
     await callbacks.find_others(db, stored, [stored.evidence.out_trade_no])
@@ -155,10 +172,39 @@ async def look_around(db: Database, order_no: str) -> None:
     for state in (None, DisputeState.LOST):
         await list_disputes(db, limit=2, state=state)
     await notifications.list_dead_letters(db, 2)
+    for listed in deliveries.Listed.UNDELIVERED, deliveries.Listed.DEAD, deliveries.Listed.DELIVERED:
+        choice = deliveries.Choice(listed=listed)
+        _, cursor = await deliveries.list_notifications(db, choice, limit=2)
+        await deliveries.list_notifications(db, choice, cursor=cursor, limit=2)
+    [first, *_] = await deliveries.notifications_of_order(db, order_no)
+    assert await deliveries.find_notification(db, first.id) is not None
+    assert await deliveries.find_body(db, first.id)
+    await send_again(db, first.id)
     assert await find_state_by_page_token(db, f"page-token-of-{order_no}", days=90) is not None
     assert await find_payments_by_ids(db, "alipay", [f"alipay-{order_no}", f"t-alipay-{order_no}"])
     assert await find_named_payment(db, "alipay", paid(order_no)) is not None
     assert await timeline(db, order_no)
+
+
+async def send_again(db: Database, notification_id: str) -> None:
+    """A person sends a delivered notification again, while its endpoint is paused, and resumes that. Of many at once,
+    another may be faster.
+    """
+    await endpoints.pause(db, "https://shop.test/hook", by="kim", reason="they move")
+    await endpoints.find_pause(db, "https://shop.test/hook")
+    await claim_again(db, notification_id, notifications.hold)
+    await endpoints.resume(db, "https://shop.test/hook")
+    await endpoints.let_go(db, limit=10, gap_s=0.0)
+    await claim_again(db, notification_id, partial(notifications.give_up, status="410", record=TRIED))
+
+
+async def claim_again(
+    db: Database, notification_id: str, end: Callable[[Database, Outgoing], Awaitable[object]]
+) -> None:
+    for resent in await deliveries.resend(db, [notification_id], is_paced=False):
+        outgoing = await notifications.claim(db, notification_id, 20.0, arm_no=resent.arm_no)
+        if outgoing is not None:
+            await end(db, outgoing)
 
 
 async def everything(db: Database, name: str) -> None:

@@ -5,6 +5,7 @@
     routes        the whole surface as one table
     v1/           handlers for the merchant's backend: JSON
     pages/        handlers for buyers: the order's page, its state and its stream
+    console/      handlers for operators, at /ops where OPS is on: pages
     callbacks     the handler for channels
     ops           handlers for operators: health, metrics, OpenAPI
     context       the objects that handlers share; `limits` and `refreshes` are two of them

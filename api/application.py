@@ -14,7 +14,7 @@ import structlog
 from api import routes
 from api.context import Context
 from api.http import openapi
-from api.http.asgi import App
+from api.http.asgi import App, Console
 from api.http.auth import LAST_USED_S, ApiKeys
 from api.http.event_stream import OpenStreams
 from api.http.packing import packed
@@ -57,11 +57,14 @@ async def open_application(
     table = routes.table(resources.settings.callback_body_bytes_max)
     context = _context(resources, draining, table, streams or OpenStreams())
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
+    console = _console(resources)
+    inside = routes.console_table() if console is not None else ()
+    health = tuple(route for route in table if route.pattern == "/healthz")
     lag.watch()
     beside = [asyncio.create_task(each) for each in _beside(resources, keys)]
     try:
         yield App(
-            table,
+            table if settings.ops_port else (*table, *inside),
             context,
             keys,
             draining,
@@ -71,6 +74,8 @@ async def open_application(
             body_timeout_s=body_timeout_s,
             lag=lag,
             page_of_fault=partial(show_fault, context.shop),
+            console=console,
+            routes_by_port={settings.ops_port: (*health, *inside)} if inside and settings.ops_port else {},
         )
         await context.refreshes.close(REFRESHES_WAIT_S)
         with suppress(NodropError, TimeoutError):
@@ -80,6 +85,15 @@ async def open_application(
         lag.end()
         for task in beside:
             await _end(task)
+
+
+def _console(resources: Resources) -> Console | None:
+    """The gate of the console, where it is on."""
+    if not resources.settings.ops:
+        return None
+    from api.console.gate import Gate  # noqa: PLC0415 - what it needs is not imported where it is off
+
+    return Gate(resources)
 
 
 def _context(

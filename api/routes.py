@@ -81,8 +81,15 @@ _NOT_CREATED = (UnknownAccount, NumberTaken, PaymentRefused)
 _NOT_STARTED = (OrderPaid, OrderClosed, PaymentUnclear, *_NOT_CREATED)
 
 
+def console_table() -> tuple[Route[Context], ...]:
+    """Every address of the console. Its modules are imported by this: a process without it does not need them."""
+    from api.console import routes as console  # noqa: PLC0415
+
+    return console.table()
+
+
 def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
-    """Every address. The cap on callbacks is a setting."""
+    """Every address but those of the console. The cap on callbacks is a setting."""
     # fmt: off
     return (
         # -- the merchant's backend

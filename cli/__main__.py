@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "migrate": Lazy("cli.migrations:migrate", "Bring the database up to date."),
         "config": Lazy("cli.config.commands:config", "Check and show the configuration."),
         "keys": Lazy("cli.keys:keys", "API keys, master keys and notification secrets."),
+        "operators": Lazy("cli.operators:operators", "People who may use the console."),
         "secrets": Lazy("cli.notify_secrets:notify_secrets", "Notification secrets of single hosts."),
         "accounts": Lazy("cli.accounts.commands:accounts", "Accounts at payment channels."),
         "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),

@@ -77,6 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     trusted_proxy_hops: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     processes: Count = 4
 
+    # -- the console
+    ops: bool = False
+    ops_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    ops_idle_s: Positive = 1800.0
+    ops_session_s: Positive = 43_200.0
+
     # -- the look of the order pages
     shop_name: str = ""
     shop_logo: str = ""

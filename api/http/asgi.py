@@ -1,7 +1,7 @@
 """The ASGI application: from a scope to a route, a handler and a response; every fault a problem, every request a line.
 
-In this order: room for one more, the route, the API key, and only then the body, so that a stranger's bytes are never
-read. A handler has a deadline; the sweep finds again what it was doing then, as after a crash.
+In this order: room for one more, the route, the API key or the session, and only then the body, so that a stranger's
+bytes are never read. A handler has a deadline; the sweep finds again what it was doing then, as after a crash.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -43,8 +43,10 @@ from api.http.request import (
 from api.http.response import EventStream, HeaderList, Reply, Response, encode_headers
 from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
+from core.operators import Role
 from runtime.logs import REQUEST_ID
 from storage.postgres.api_keys import acting_key
+from storage.postgres.sessions import Session
 
 LAG_MAX_S = 1.0
 CALLBACK_LAG_MAX_S = 3.0
@@ -81,10 +83,32 @@ C = TypeVar("C")
 log = structlog.get_logger()
 
 
+class Visitor(NamedTuple):
+    """The request as it came, before anybody is known to have sent it."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    request_id: str
+
+
+class Console(Protocol):
+    """The part of the console that comes before and after its handlers."""
+
+    async def admit(self, role: Role, visitor: Visitor) -> Session:
+        """The session of an operator who has the role. Raises a fault that `show_fault` shows."""
+
+    def show_fault(self, problem: Response, error: BaseException | None, visitor: Visitor) -> Response:
+        """The page of a fault in place of its problem."""
+
+
 class Exchange:
     """One request while it is answered. `pattern` is logged and counted instead of the path, which may hold a token."""
 
-    __slots__ = ("body", "headers", "is_of_reader", "method", "pattern", "raw_path", "request_id", "scope", "sharing")
+    __slots__ = (
+        "body", "error", "headers", "is_of_console", "is_of_reader", "method", "pattern", "raw_path", "request_id",
+        "scope", "sharing",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, body_timeout_s: float, waiting: Waiting) -> None:
         self.scope = scope
@@ -96,6 +120,14 @@ class Exchange:
         self.pattern = "-"
         self.sharing: HeaderList = []
         self.is_of_reader = False
+        self.is_of_console = False
+        self.error: BaseException | None = None
+
+    @property
+    def visitor(self) -> Visitor:
+        query = self.scope["query_string"].decode("latin-1")
+        target = self.raw_path.decode("latin-1") + (f"?{query}" if query else "")
+        return Visitor(self.method, target, self.headers, self.request_id)
 
     def find_reader(self, auth: Auth) -> None:
         """Note whether a buyer's browser is going to this address, and shows whatever it gets."""
@@ -106,7 +138,8 @@ class Exchange:
 class App(Generic[C]):
     """The ASGI callable over a table of routes; `context` is what their handlers share.
 
-    `draining` is set when the process is to end: streams end then, and connections are not kept.
+    `draining` is set when the process is to end: streams end then, and connections are not kept. `routes_by_port` are
+    the tables of ports that have one of their own.
     """
 
     def __init__(
@@ -122,10 +155,14 @@ class App(Generic[C]):
         body_timeout_s: float = BODY_TIMEOUT_S,
         lag: LoopLag | None = None,
         page_of_fault: Callable[[Mapping[str, str]], Response] | None = None,
+        console: Console | None = None,
+        routes_by_port: Mapping[int, Sequence[Route[C]]] | None = None,
     ) -> None:
         self.context = context
         self.keys = keys
         self._router = _Router(routes)
+        self._routers = {port: _Router(rows) for port, rows in (routes_by_port or {}).items()}
+        self._console = console
         self._draining = draining
         self._hops = trusted_proxy_hops
         self._body_timeout_s = body_timeout_s
@@ -164,17 +201,32 @@ class App(Generic[C]):
         return reply.status
 
     def _for_reader(self, reply: Reply, exchange: Exchange) -> Reply:
-        """The reply; for a buyer, a page in place of a problem of ours."""
+        """The reply; for a buyer, a page in place of a problem of ours, and for an operator in place of any."""
+        if exchange.is_of_console and self._console is not None and isinstance(reply, Response):
+            return self._page_for_operator(self._console, reply, exchange)
         if not exchange.is_of_reader or not isinstance(reply, Response) or self._page_of_fault is None:
             return reply
         is_fault = reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR and reply.content_type == PROBLEM_JSON
         return replace(self._page_of_fault(exchange.headers), status=reply.status) if is_fault else reply
 
+    @staticmethod
+    def _page_for_operator(console: Console, reply: Response, exchange: Exchange) -> Response:
+        if reply.content_type != PROBLEM_JSON:
+            return reply
+        return console.show_fault(reply, exchange.error, exchange.visitor)
+
+    def _router_of(self, exchange: Exchange) -> _Router[C]:
+        """The table of the port that the request came to."""
+        _, port = exchange.scope.get("server") or ("", 0)
+        return self._routers.get(port, self._router)
+
     async def _respond(self, exchange: Exchange) -> Reply:
         """The handler's reply, or the problem that came up."""
         try:
             check_host(exchange.scope, exchange.headers)
-            match = self._router.find(exchange.method, exchange.raw_path)
+            router = self._router_of(exchange) if self._routers else self._router
+            exchange.is_of_console = router.has_console and exchange.raw_path.startswith(_CONSOLE)
+            match = router.find(exchange.method, exchange.raw_path)
             exchange.pattern = match.route.pattern
             exchange.sharing = self._sharing(exchange, match.route)
             exchange.find_reader(match.route.auth)
@@ -191,6 +243,7 @@ class App(Generic[C]):
                 if not match.route.is_exempt:
                     self._places.release(sharer)
         except MethodNotAllowed as error:
+            exchange.error = error
             return self._problems.response(error, exchange.request_id, ("allow", error.detail))
         except TimeoutError:
             log.warning("request_out_of_time", route=exchange.pattern)
@@ -200,6 +253,7 @@ class App(Generic[C]):
         except ClientGone:
             raise
         except Exception as error:  # the last resort: any bug is a problem without details for the client
+            exchange.error = error
             log.exception("request_broke", route=exchange.pattern)
             return self._problems.response(error, exchange.request_id)
 
@@ -226,6 +280,7 @@ class App(Generic[C]):
         return not (is_late or is_full) and self._places.take(sharer, kept=0 if is_callback else REQUESTS_KEPT)
 
     def _problem(self, error: NodropError, exchange: Exchange) -> Response:
+        exchange.error = error
         response = self._problems.response(error, exchange.request_id)
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("request_not_done", route=exchange.pattern, exc_info=error)
@@ -234,6 +289,7 @@ class App(Generic[C]):
     async def _handle(self, exchange: Exchange, match: _Match[C], address: str) -> Reply:
         route, bytes_max = match.route, match.route.endpoint.body_bytes_max
         key = await self.keys.admit(exchange.headers, route.scope) if route.scope is not None else None
+        session = await self._admit(route.role, exchange) if route.role is not None else None
         is_of_buyer = route.auth is Auth.PAGE_TOKEN
         request = Request(
             method=exchange.method,
@@ -244,6 +300,7 @@ class App(Generic[C]):
             client_ip=client_ip(exchange.scope, exchange.headers, self._hops) if is_of_buyer else "",
             # A body that the route does not take stays unread, and the connection is closed after the response.
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
+            session=session,
         )
         if key is not None and route.is_of_a_person:
             await self.keys.record(key, route.endpoint.operation_id, "/".join(match.params.values()))
@@ -252,6 +309,11 @@ class App(Generic[C]):
             return await route.endpoint.respond(self.context, request)
         finally:
             acting_key.reset(token)
+
+    async def _admit(self, role: Role, exchange: Exchange) -> Session:
+        if self._console is None:
+            raise NotFound("nothing is at this address")
+        return await self._console.admit(role, exchange.visitor)
 
     def _address(self, exchange: Exchange) -> str:
         if self._hops == 0 and "x-forwarded-for" in exchange.headers and not self._has_warned_of_proxy:
@@ -305,6 +367,7 @@ class _Match(NamedTuple, Generic[C]):
     params: Mapping[str, str]
 
 
+_CONSOLE = b"/ops"
 _UNREADABLE = "\ufffd"
 _PLAIN = re.compile(rb"(?:/[0-9A-Za-z_.~-]{0,200})+")
 """A path of segments that are texts as they stand: nearly all are."""
@@ -316,6 +379,7 @@ class _Router(Generic[C]):
     """Finds the route of a path. Fixed segments win over parameters, by the order of the table."""
 
     def __init__(self, routes: Sequence[Route[C]]) -> None:
+        self.has_console = any(route.role is not None for route in routes)
         self._by_length: dict[int, dict[tuple[str, ...], dict[str, Route[C]]]] = {}
         for route in routes:
             pattern = tuple(route.pattern.split("/"))

@@ -13,6 +13,22 @@ class Forbidden(CallerError):
     title = "The API key may not do this."
 
 
+class SignInNeeded(Unauthorized):
+    title = "Nobody is signed in."
+
+
+class PasswordChangeNeeded(SignInNeeded):
+    title = "The password has to be changed before anything else."
+
+
+class RoleTooLow(Forbidden):
+    title = "This needs another role."
+
+
+class FormForeign(Forbidden):
+    title = "This form was not sent from a page of this console."
+
+
 class MethodNotAllowed(CallerError):
     title = "This address does not take this method."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ QUERY_FIELDS_MAX = 50
 
 # Control characters (a subject ends up in files and channels' forms) and lone surrogates (no UTF-8 can hold them).
 _FORBIDDEN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LAYOUT = str.maketrans("", "", "\r\n\t")
 
 T = TypeVar("T")
 
@@ -65,7 +67,18 @@ def read_query(request: Request, type_: type[T]) -> T:
     Raises:
         InvalidRequest: says what is wrong and where.
     """
-    return _read_pairs(request.query, type_, "the query string")
+    return as_fields(query_fields(request), type_)
+
+
+def query_fields(request: Request) -> dict[str, str]:
+    """The fields of the query string; every one at most once.
+
+    Raises:
+        InvalidRequest: says what is wrong.
+    """
+    fields = _object(_pairs(request.query, "the query string"))
+    _check_text(fields)
+    return fields
 
 
 def read_form(request: Request, type_: type[T]) -> T:
@@ -75,6 +88,43 @@ def read_form(request: Request, type_: type[T]) -> T:
         UnsupportedBody: it does not say that it is a form.
         InvalidRequest: says what is wrong and where.
     """
+    fields = _object(_form_pairs(request, QUERY_FIELDS_MAX))
+    _check_text(fields)
+    return as_fields(fields, type_)
+
+
+def read_form_pairs(request: Request, fields_max: int) -> list[tuple[str, str]]:
+    """The fields of an HTML form, some of them several times. Texts may have line breaks and tabs.
+
+    Raises:
+        UnsupportedBody: it does not say that it is a form.
+        InvalidRequest: it cannot be read.
+    """
+    pairs = _form_pairs(request, fields_max)
+    for name, value in pairs:
+        check_text(name, value)
+    return pairs
+
+
+def check_text(name: str, value: str) -> None:
+    """Check a field that may have line breaks and tabs.
+
+    Raises:
+        InvalidRequest: it holds other control characters, or broken Unicode.
+    """
+    _check_text([name, value.translate(_LAYOUT)])
+
+
+def as_fields(fields: Mapping[str, str], type_: type[T]) -> T:
+    """Texts as `type_`, numbers and switches among them.
+
+    Raises:
+        InvalidRequest: says what is wrong and where.
+    """
+    return _as_type(fields, type_, strict=False)
+
+
+def _form_pairs(request: Request, fields_max: int) -> list[tuple[str, str]]:
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise UnsupportedBody("send a form")
@@ -82,19 +132,16 @@ def read_form(request: Request, type_: type[T]) -> T:
         text = request.body.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidRequest("the form cannot be read") from None
-    return _read_pairs(text, type_, "the form")
+    return _pairs(text, "the form", fields_max)
 
 
-def _read_pairs(text: str, type_: type[T], name: str) -> T:
+def _pairs(text: str, name: str, fields_max: int = QUERY_FIELDS_MAX) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(
-            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=QUERY_FIELDS_MAX
+        return parse_qsl(
+            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=fields_max
         )
     except ValueError:
         raise InvalidRequest(f"{name} cannot be read") from None
-    fields = _object(pairs)
-    _check_text(fields)
-    return _as_type(fields, type_, strict=False)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

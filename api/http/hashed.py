@@ -10,17 +10,17 @@ from msgspec.structs import replace
 
 from api.http.response import IMMUTABLE, NO_STORE, Response
 
-_NAME = re.compile(r"([a-z]+)\.([0-9a-f]{12})\.([a-z]{2,4})", re.ASCII)
+_NAME = re.compile(r"([a-z-]+)\.([0-9a-f]{12})\.([a-z]{2,4})", re.ASCII)
 
 
 def digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:12]
 
 
-def url(name: str, content: bytes) -> str:
+def url(name: str, content: bytes, folder: str = "/o/static") -> str:
     """`order.js` → `/o/static/order.0123456789ab.js`."""
     stem, _, ending = name.rpartition(".")
-    return f"/o/static/{stem}.{digest(content)}.{ending}"
+    return f"{folder}/{stem}.{digest(content)}.{ending}"
 
 
 def find(hashed_name: str, files: Mapping[str, Response]) -> Response | None:

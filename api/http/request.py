@@ -20,6 +20,7 @@ import msgspec
 
 from api.http.errors import BodyTooLarge, BodyTooSlow, UnsupportedBody
 from core.errors import InvalidRequest
+from storage.postgres.sessions import Session
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -39,7 +40,8 @@ _HOST = re.compile(r"[0-9A-Za-z._~%:\[\]\-]{1,255}", re.ASCII)
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request. Header names are lower-case; a header sent twice is joined with a comma, as HTTP has it.
 
-    `address` is what it counts for, `client_ip` the whole address of the client; empty: it is not known.
+    `address` is what it counts for, `client_ip` the whole address of the client; empty: it is not known. `session` is
+    that of the operator who sent it, where only operators may.
     """
 
     method: str
@@ -49,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     client_ip: str = ""
     body: bytes = b""
+    session: Session | None = None
 
 
 class ClientGone(Exception):

@@ -16,6 +16,7 @@ from api.http.fields import read_json, read_query
 from api.http.request import Request
 from api.http.response import Reply
 from core.errors import NodropError
+from core.operators import Role
 from storage.postgres.api_keys import Scope
 
 JSON_BODY_BYTES_MAX = 160 * 1024
@@ -31,6 +32,7 @@ class Auth(StrEnum):
     ANYONE = "anyone"
     API_KEY = "api_key"
     PAGE_TOKEN = "page_token"  # noqa: S105 - the name of a kind
+    OPERATOR = "operator"
     SIGNATURE = "signature"
 
 
@@ -105,10 +107,14 @@ class Route(Generic[C]):
     """From the cap on requests at once: health and metrics must be readable while the process is overloaded."""
     is_shared: bool = False
     """Pages of the origins in PAGE_ORIGINS may read the responses. They hold no cookie and no key."""
+    role: Role | None = None
+    """The role that an operator needs here."""
 
     def __post_init__(self) -> None:
         if (self.auth is Auth.API_KEY) is not (self.scope is not None):
             raise ValueError(f"{self.method} {self.pattern}: a route has a scope exactly when it takes an API key")
+        if (self.auth is Auth.OPERATOR) is not (self.role is not None):
+            raise ValueError(f"{self.method} {self.pattern}: a route has a role exactly when it is for operators")
 
     @property
     def is_of_a_person(self) -> bool:

@@ -76,37 +76,45 @@ class Server(uvicorn.Server):
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """Listen on every address that `HOST` has. uvicorn would end the process without a reason that its log may show.
+    """Listen on every address that `HOST` has, and at the console's own port if it has one. uvicorn would end the
+    process without a reason that its log may show.
 
     Raises:
-        ConfigurationError: the port is in use or may not be used, or the host is not this machine's.
+        ConfigurationError: a port is in use or may not be used, or the host is not this machine's.
     """
     listeners: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(
-            socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        ):
-            listeners.append(listener := socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family is socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the same port of IPv4 is another one
-            listener.bind(address)
-            listener.listen(BACKLOG)
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        raise ConfigurationError(listening_fault(error, settings)) from error
+    ports = {"PORT": settings.port} | ({"OPS_PORT": settings.ops_port} if settings.ops and settings.ops_port else {})
+    for name, port in ports.items():
+        try:
+            _listen(settings.host, port, listeners)
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            raise ConfigurationError(listening_fault(error, settings.host, name, port)) from error
     return listeners
 
 
-def listening_fault(error: OSError, settings: Settings) -> str:
+def _listen(host: str, port: int, listeners: list[socket.socket]) -> None:
+    """Add the listeners of one port."""
+    for family, kind, protocol, _, address in dict.fromkeys(
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    ):
+        listeners.append(listener := socket.socket(family, kind, protocol))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the same port of IPv4 is another one
+        listener.bind(address)
+        listener.listen(BACKLOG)
+
+
+def listening_fault(error: OSError, host: str, name: str, port: int) -> str:
     if isinstance(error, socket.gaierror) or error.errno == EADDRNOTAVAIL:
-        return f"HOST: {settings.host} is no address of this machine; 0.0.0.0 is all of them"
+        return f"HOST: {host} is no address of this machine; 0.0.0.0 is all of them"
     if error.errno == EADDRINUSE:
-        return f"PORT: another process listens on port {settings.port} of {settings.host}; end it or set another port"
+        return f"{name}: another process listens on port {port} of {host}; end it or set another port"
     if error.errno == EACCES:
-        return f"PORT: this user may not listen on port {settings.port}; set one from 1024 on"
-    return f"PORT: port {settings.port} of {settings.host} cannot be listened on ({error.strerror})"
+        return f"{name}: this user may not listen on port {port}; set one from 1024 on"
+    return f"{name}: port {port} of {host} cannot be listened on ({error.strerror})"
 
 
 def make_server(app: Application, settings: Settings, draining: asyncio.Event) -> Server:

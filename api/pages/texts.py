@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from string import Formatter
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from core.errors import ConfigurationError
 
@@ -32,8 +34,9 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     signs: Mapping[str, str]
 
 
-def read_languages(folder: Path) -> Mapping[str, Language]:
-    """The language of each file: `en.toml` is "en". English has the keys that all others need.
+def read_languages(folder: Path, more: Mapping[str, str] | None = None) -> Mapping[str, Language]:
+    """The language of each file: `en.toml` is "en". English has the keys that all others need. A text in a table has
+    the table's name in its key: `title` in `[order]` is `order.title`. `more` are English texts of other places.
 
     Raises:
         ConfigurationError: names the file and the keys that are missing, unknown, or lack a word in braces.
@@ -41,6 +44,8 @@ def read_languages(folder: Path) -> Mapping[str, Language]:
     read = {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
     if DEFAULT not in read:
         raise ConfigurationError(f"languages: {DEFAULT}.toml is missing in {folder}")
+    if more:
+        read[DEFAULT] = replace(read[DEFAULT], texts={**read[DEFAULT].texts, **more})
     faults = [fault for name, language in read.items() for fault in _faults(name, language, read[DEFAULT])]
     if faults:
         raise ConfigurationError("; ".join(faults))
@@ -51,9 +56,17 @@ def _read(path: Path) -> Language:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         signs = table.pop("signs", {})
-        return msgspec.convert({"texts": table, "signs": signs}, Language)
+        return msgspec.convert({"texts": dict(_flat(table)), "signs": signs}, Language)
     except (OSError, ValueError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"languages: {path.name}: {error}") from None
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _faults(name: str, language: Language, wanted: Language) -> list[str]:
@@ -93,14 +106,14 @@ LANGUAGES = read_languages(FOLDER)
 TEXTS: Mapping[str, Mapping[str, str]] = MappingProxyType({name: each.texts for name, each in LANGUAGES.items()})
 
 
-def choose(requested: str, accept_language: str) -> str:
+def choose(requested: str, accept_language: str, known: Collection[str] = TEXTS) -> str:
     """The language of `?lang=`, else the one that the browser prefers among ours: "zh-CN,en;q=0.8" → "zh"."""
-    if requested in TEXTS:
+    if requested in known:
         return requested
     accepted: list[tuple[float, str]] = []
     for part in accept_language[:200].split(","):
         match = _PREFERENCE.fullmatch(part.strip())
-        if match is not None and match[1].lower() in TEXTS:
+        if match is not None and match[1].lower() in known:
             accepted.append((float(match[2] or 1), match[1].lower()))
     best = max(accepted, key=lambda pair: pair[0], default=(0.0, DEFAULT))
     return best[1] if best[0] > 0 else DEFAULT

@@ -16,6 +16,7 @@ from storage.postgres.accounts import AccountRow, enable_account, list_accounts,
 from storage.postgres.callback_bodies import Resealed, reseal_callbacks
 from storage.postgres.database import Database
 from storage.postgres.notify_secrets import reseal_secrets
+from storage.postgres.operators import reseal_operators
 from storage.sealing import Sealer
 
 
@@ -143,31 +144,34 @@ def disable(name: str) -> None:
 def reseal(*, as_json: bool) -> None:
     """Seal all secrets and raw callbacks under the first of NODROP_MASTER_KEYS.
 
-    Accounts, and notification secrets of single hosts. Afterwards the older keys are not needed any more. Callbacks
-    that an earlier version stored in the clear are sealed too. docs/operations.md shows how to change keys step by
-    step. Exit code 1: a callback does not open.
+    Accounts, notification secrets of single hosts, and secrets of operators' codes. Afterwards the older keys are not
+    needed any more. Callbacks that an earlier version stored in the clear are sealed too. docs/operations.md shows how
+    to change keys step by step. Exit code 1: a callback does not open.
     """
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    names, hosts, bodies = with_database(lambda db: _reseal(db, sealer), act=this_act())
+    names, hosts, people, bodies = with_database(lambda db: _reseal(db, sealer), act=this_act())
     if as_json:
         counts = {"callbacks": bodies.sealed, "unopened_callbacks": bodies.unopened}
-        print_json({"resealed": names, "notify_secrets": hosts, **counts})
+        print_json({"resealed": names, "notify_secrets": hosts, "operators": people, **counts})
     else:
         click.echo(f"resealed {', '.join(names)}" if names else "no accounts, nothing to do")
         if hosts:
             click.echo(f"resealed the notification secrets of {', '.join(hosts)}")
+        if people:
+            click.echo(f"resealed the codes of {', '.join(people)}")
         click.echo(f"resealed {bodies.sealed} callbacks")
     if bodies.unopened:
         raise Stop(f"{bodies.unopened} callbacks were sealed under a key that NODROP_MASTER_KEYS lacks: add it first")
 
 
-async def _reseal(db: Database, sealer: Sealer) -> tuple[list[str], list[str], Resealed]:
-    """Names of the accounts, hosts, and counts of the callbacks. Headers that no channel reads go."""
+async def _reseal(db: Database, sealer: Sealer) -> tuple[list[str], list[str], list[str], Resealed]:
+    """Names of the accounts, hosts, operators, and counts of the callbacks. Headers that no channel reads go."""
     from channels.adapters import CALLBACK_HEADERS
 
     names, hosts = await reseal_accounts(db, sealer), await reseal_secrets(db, sealer)
-    return names, hosts, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
+    people = await reseal_operators(db, sealer)
+    return names, hosts, people, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
 
 
 def _read(name: str, source: str) -> AccountConfig:

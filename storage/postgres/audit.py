@@ -1,4 +1,6 @@
-"""Acts of people: one row for each act, written before it. The application's own role adds and reads rows only."""
+"""Acts of people: one row for each act, written before it. A trigger refuses to change or to delete one, whoever is
+connected; the application's own role may not even try.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from storage.postgres.database import Database, document
 
 _INSERT = """
 INSERT INTO audit (by, via, action, subject, detail) VALUES ($1, $2, $3, $4, $5::text::jsonb)"""
-_LIST = """
+_FIND = """
 SELECT id, at, by, via, action, subject, detail::text, role FROM audit
- WHERE ($1::text IS NULL OR subject = $1)
- ORDER BY id DESC
- LIMIT $2"""
+ WHERE {conditions}
+ ORDER BY at DESC, id DESC
+ LIMIT $1"""
 # A member of the owner's role can take on its rights; a superuser is a member of every role.
 _CAN_CHANGE = """
 SELECT has_table_privilege('audit', 'UPDATE') OR has_table_privilege('audit', 'DELETE')
@@ -30,6 +32,7 @@ class Via(StrEnum):
 
     COMMAND = "command"
     API = "api"
+    CONSOLE = "console"
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +63,49 @@ async def write_act(db: Database, act: Act) -> None:
     await db.execute(_INSERT, act.by, act.via, act.action, act.subject, document(act.detail))
 
 
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that are wanted; None: all. `before`: time and id of the row after which the list goes on."""
+
+    by: str | None = None
+    action: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: tuple[datetime, int] | None = None
+
+
+async def find_acts(db: Database, filters: Filters, *, limit: int) -> list[AuditRow]:
+    """The rows that fit, newest first."""
+    sql, values = statement_of(filters)
+    rows = await db.fetch(sql, limit, *values)
+    return [AuditRow(**{**row, "detail": msgspec.json.decode(row["detail"])}) for row in rows]
+
+
+def statement_of(filters: Filters) -> tuple[str, list[object]]:
+    """The statement with the conditions that are wanted, so that its plan is by an index that fits them, and the values
+    from $2 on.
+    """
+    values = list[object]()
+    conditions = ["true"]
+    for condition, value in (
+        ("by = $", filters.by),
+        ("action = $", filters.action),
+        ("subject = $", filters.subject),
+        ("at >= $", filters.since),
+        ("at < $", filters.until),
+    ):
+        if value is not None:
+            values.append(value)
+            conditions.append(f"{condition}{len(values) + 1}")
+    if filters.before is not None:
+        values += filters.before
+        conditions.append(f"(at, id) < (${len(values)}, ${len(values) + 1})")
+    return _FIND.format(conditions=" AND ".join(conditions)), values
+
+
 async def list_acts(db: Database, *, subject: str | None = None, limit: int) -> list[AuditRow]:
     """The newest first."""
-    rows = await db.fetch(_LIST, subject, limit)
-    return [AuditRow(**{**row, "detail": msgspec.json.decode(row["detail"])}) for row in rows]
+    return await find_acts(db, Filters(subject=subject), limit=limit)
 
 
 async def can_change_acts(db: Database) -> bool:

@@ -21,6 +21,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes
     reads: int
+    set_cookies: tuple[str, ...] = ()
 
     @property
     def json(self) -> dict[str, Any]:
@@ -161,4 +162,5 @@ def _response(sent: list[Message], reads: int) -> Response:
         return Response(status=0, headers={}, body=b"", reads=reads)
     headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     body = b"".join(message.get("body", b"") for message in sent[1:])
-    return Response(status=sent[0]["status"], headers=headers, body=body, reads=reads)
+    cookies = tuple(value.decode("latin-1") for name, value in sent[0]["headers"] if name == b"set-cookie")
+    return Response(status=sent[0]["status"], headers=headers, body=body, reads=reads, set_cookies=cookies)

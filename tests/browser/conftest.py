@@ -4,23 +4,30 @@ Chromium and its driver take a second of CPU to start: all tests share them, eac
 event loop.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
 
+from api.application import open_application
+from api.console.gate import LOCAL
+from api.http.server import listen, make_server
+from core.operators import Role
 from core.settings import Settings
 from demo.service import NO_TLS
 from runtime.resources import Resources, open_resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import Channel, environment, open_channel, put_main_account, settings
-from tests.browser.shops import LIMIT_MS, STILL
-from tests.servers import Process
+from tests.api.console.conftest import open_session
+from tests.browser.shops import DESK, LIMIT_MS, STILL
+from tests.servers import Process, eventually
 
 __all__ = ["settings"]
 
@@ -139,6 +146,58 @@ async def new_context(browser: Browser, **options: Any) -> AsyncIterator[Browser
         yield context
     finally:
         await context.close()
+
+
+class Console:
+    """The console under our own server in the tests' process, and browsers of operators who are signed in."""
+
+    def __init__(self, browser: Browser, resources: Resources, contexts: AsyncExitStack) -> None:
+        self.resources = resources
+        self.url = resources.settings.public_url
+        self.errors: list[str] = []
+        self._browser = browser
+        self._contexts = contexts
+
+    async def __call__(self, role: Role, name: str = "", **options: Any) -> Page:
+        """A page of a browser in which an operator of this role is signed in. `options` are those of its context."""
+        page = await self.open(**options)
+        cookie = await open_session(self.resources, role, name or role.value)
+        await page.context.add_cookies([{"name": LOCAL.session, "value": cookie, "url": self.url}])
+        return page
+
+    async def open(self, **options: Any) -> Page:
+        """A page of a browser in which nobody is signed in."""
+        wanted = {"viewport": DESK, "locale": "en-GB", "timezone_id": "UTC", "base_url": self.url} | options
+        context = await self._contexts.enter_async_context(new_context(self._browser, **wanted))
+        page = await context.new_page()
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
+        page.on("console", lambda line: self.errors.append(line.text) if "Content Security" in line.text else None)
+        return page
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def console(settings: Settings, browser: Browser) -> AsyncIterator[Console]:
+    """The console, which is called with a role for a page of a browser that is signed in; `page.goto("/ops/audit")`.
+
+    No page may fail or break its content policy.
+    """
+    own, draining = replace(settings, ops=True), asyncio.Event()
+    async with (
+        open_resources(own) as resources,
+        open_application(resources, draining) as app,
+        AsyncExitStack() as contexts,
+    ):
+        app._lag.end()
+        server = make_server(app, own, draining)
+        task = asyncio.create_task(server.serve(listen(own)))
+        await eventually(lambda: server.started)
+        opened = Console(browser, resources, contexts)
+        yield opened
+        await contexts.aclose()
+        server.drain()
+        await task
+    assert opened.errors == []
 
 
 class Buyer:

@@ -20,7 +20,8 @@ from tests.cli.test_help import commands
 
 READING = {
     "accounts check", "accounts list", "audit", "cases list", "config check", "config show", "dead-letters list",
-    "explain", "keys list", "keys master", "keys notify", "orders find", "orders list", "orders show",
+    "explain", "keys list", "keys master", "keys notify", "operators list", "orders find",
+    "orders list", "orders show",
     "reconciliations list", "reconciliations show", "secrets list",
 }  # fmt: skip
 """Commands that change nothing here."""
@@ -35,6 +36,11 @@ WRITING = {
     "dead-letters resend": ("--all",),
     "keys create": ("shop",),
     "keys revoke": ("key_1",),
+    "operators add": ("alice", "--role", "admin"),
+    "operators disable": ("alice",),
+    "operators enable": ("alice",),
+    "operators reset": ("alice",),
+    "operators role": ("alice", "viewer"),
     "orders accept": ("A-1", "--by", "alice"),
     "orders close": ("A-1",),
     "orders erase": ("A-1", "--by", "alice", "--yes"),

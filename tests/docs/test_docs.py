@@ -196,7 +196,7 @@ def test_readme_and_docs_have_the_same_reading_list_of_at_most_1000_lines() -> N
 
 def test_every_threat_has_tests_that_exist() -> None:
     rows = re.findall(r"^\| (S[0-9]+) \|.*\| ([^|]*) \|$", read("docs/security.md"), re.MULTILINE)
-    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, 40)]
+    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, len(rows) + 1)]
     there = set[str]()
     for path in (ROOT / "tests").rglob("test_*.py"):
         there |= set(re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE))

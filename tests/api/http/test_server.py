@@ -119,7 +119,7 @@ def test_it_listens_on_every_address_of_its_host() -> None:
 
 
 def test_a_port_for_the_superuser_alone_is_named() -> None:
-    fault = listening_fault(PermissionError(EACCES, "Permission denied"), Settings(port=80))
+    fault = listening_fault(PermissionError(EACCES, "Permission denied"), "127.0.0.1", "PORT", 80)
     assert fault == "PORT: this user may not listen on port 80; set one from 1024 on"
 
 

@@ -1,0 +1,97 @@
+"""Acts of people, newest first: by operator, act, subject and day, in pages and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+
+import msgspec
+
+from api.console.render import csv_reply, render
+from api.console.visit import Visit
+from api.context import Context
+from api.http.response import Reply
+from core.errors import InvalidRequest
+from storage.postgres.audit import AuditRow, Filters, find_acts
+
+ROWS_PER_PAGE = 100
+ROWS_PER_FILE = 10_000
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, rename={"since": "from"}):
+    """Days are in UTC, both within. `before` is the last row of the page before."""
+
+    by: str = ""
+    action: str = ""
+    subject: str = ""
+    since: date | None = None
+    until: date | None = None
+    before: str = ""
+
+
+async def show(_context: Context, visit: Visit) -> Reply:
+    query = visit.read_query(Query)
+    rows = await find_acts(visit.db, _filters(query), limit=ROWS_PER_PAGE + 1)
+    shown = rows[:ROWS_PER_PAGE]
+    more = visit.url(before=_key(shown[-1])) if len(rows) > ROWS_PER_PAGE else ""
+    return render(
+        visit,
+        "audit/show.html",
+        title=visit.language.texts["audit.title"],
+        rows=[(row, _listed(row)) for row in shown],
+        query=query,
+        more=more,
+        file=visit.url(before=None).replace("/ops/audit", "/ops/audit.csv", 1),
+    )
+
+
+async def download(_context: Context, visit: Visit) -> Reply:
+    """The same rows, at most 10,000."""
+    await visit.record("audit.csv", "", dict(visit.query))
+    rows = await find_acts(visit.db, _filters(visit.read_query(Query)), limit=ROWS_PER_FILE)
+    header = ("id", "at", "by", "via", "action", "subject", "detail", "role")
+    cells = [(row.id, row.at, row.by, row.via, row.action, row.subject, _detail(row), row.role) for row in rows]
+    return csv_reply("audit", header, cells)
+
+
+def _filters(query: Query) -> Filters:
+    return Filters(
+        by=query.by or None,
+        action=query.action or None,
+        subject=query.subject or None,
+        since=None if query.since is None else _midnight(query.since),
+        until=None if query.until is None else _midnight(query.until) + timedelta(days=1),
+        before=_read_key(query.before) if query.before else None,
+    )
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _key(row: AuditRow) -> str:
+    return f"{row.at.isoformat()}~{row.id}"
+
+
+def _read_key(text: str) -> tuple[datetime, int]:
+    at, _, row_id = text.partition("~")
+    try:
+        return datetime.fromisoformat(at).astimezone(UTC), int(row_id[:18])
+    except (ValueError, OverflowError):
+        raise InvalidRequest("this page of the list cannot be read") from None
+
+
+def _listed(row: AuditRow) -> list[tuple[str, str]]:
+    return list(_flat("", row.detail))
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else key, inner)
+    else:
+        yield name, value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _detail(row: AuditRow) -> str:
+    return msgspec.json.encode(row.detail).decode() if row.detail else ""

@@ -1,0 +1,70 @@
+"""Every address of the console, with the role that it needs. The order of the families is that of the navigation.
+
+A row with `nav` is in the navigation. The test of routes and roles reads this table, so a new row is tested by being
+here.
+"""
+
+from __future__ import annotations
+
+from api.console import audit, first, me, operators, signin
+from api.console.assets import serve_asset
+from api.console.rows import Row, act, page
+from api.context import Context
+from api.http.response import HTML
+from api.http.route import Auth, Media, Route, plain, raw_body
+from core.operators import Role
+
+_VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+_PAGE = {200: Media(HTML)}
+
+ROWS: tuple[Row, ...] = (
+    # -- nobody
+    Row(Route("GET", "/ops/signin", Auth.ANYONE, plain(signin.show), "The page to sign in", _PAGE)),
+    Row(Route("POST", "/ops/signin", Auth.ANYONE, raw_body(signin.FORM_BYTES_MAX, signin.enter), "Sign in", _PAGE)),
+    Row(Route("GET", "/ops/static/{name}", Auth.ANYONE, plain(serve_asset), "The console's files", _PAGE)),
+    #
+    # -- overview
+    page("/ops", _VIEWER, first.show),
+    #
+    # -- orders: search, one order, its acts
+    #
+    # -- cases
+    #
+    # -- notifications and endpoints
+    #
+    # -- callbacks
+    #
+    # -- days: statements, closings, disputes, reconciliation
+    #
+    # -- accounts
+    #
+    # -- alerts
+    #
+    # -- audit
+    page("/ops/audit", _OPERATOR, audit.show, nav="audit"),
+    page("/ops/audit.csv", _OPERATOR, audit.download),
+    #
+    # -- operators
+    page("/ops/operators", _ADMIN, operators.show_all, nav="operators"),
+    act("/ops/operators", _ADMIN, operators.add),
+    page("/ops/operators/{name}", _ADMIN, operators.show_one),
+    act("/ops/operators/{name}/role", _ADMIN, operators.set_role),
+    act("/ops/operators/{name}/disable", _ADMIN, operators.disable),
+    act("/ops/operators/{name}/enable", _ADMIN, operators.enable),
+    act("/ops/operators/{name}/reset", _ADMIN, operators.reset),
+    #
+    # -- the operator's own
+    page("/ops/me", _VIEWER, me.show),
+    act("/ops/me/password", _VIEWER, me.change_password),
+    act("/ops/me/look", _VIEWER, me.set_look),
+    act("/ops/me/codes", _VIEWER, me.begin_codes),
+    act("/ops/me/codes/confirm", _VIEWER, me.confirm_codes),
+    act("/ops/me/codes/remove", _VIEWER, me.remove_codes),
+    act("/ops/me/sessions/{session_id}/end", _VIEWER, me.end_session),
+    act("/ops/signout", _VIEWER, signin.leave),
+)
+
+
+def table() -> tuple[Route[Context], ...]:
+    """The routes alone."""
+    return tuple(row.route for row in ROWS)

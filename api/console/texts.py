@@ -1,0 +1,23 @@
+"""The texts of the console, one file for each language, under the rules of the order pages' texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from api.pages import texts as pages
+from api.pages.texts import Language, read_languages
+
+FOLDER = Path(__file__).parent / "languages"
+
+LANGUAGES: Mapping[str, Language] = read_languages(FOLDER)
+
+
+def choose(requested: str, accept_language: str) -> str:
+    """The language that an operator has chosen, else the one that the browser prefers among ours."""
+    return pages.choose(requested, accept_language, LANGUAGES)
+
+
+def money_language(lang: str) -> Language:
+    """The language whose marks amounts have."""
+    return pages.LANGUAGES.get(lang, pages.LANGUAGES[pages.DEFAULT])

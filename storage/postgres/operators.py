@@ -1,0 +1,195 @@
+"""Operators of the console. They are disabled and never deleted: the audit names them.
+
+Whatever takes rights away moves the operator's epoch, which ends every session, also one that begins at that moment.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from core.operators import Role
+from storage.postgres.database import Database
+from storage.sealing import Sealer
+
+_INSERT = """
+INSERT INTO operators (name, role, password) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO NOTHING"""
+_FIND = """
+SELECT name, role, password, must_change, epoch, totp, totp_pending, language, theme, created_at, signed_in_at,
+       disabled_at
+  FROM operators WHERE name = $1"""
+_LIST = """
+SELECT o.name, o.role, o.must_change, o.totp IS NOT NULL AS has_totp, o.created_at, o.signed_in_at, o.disabled_at,
+       (SELECT count(*) FROM operator_sessions s WHERE s.operator = o.name AND s.epoch = o.epoch) AS sessions
+  FROM operators o ORDER BY o.name"""
+
+_ENDING = """
+WITH changed AS (
+    UPDATE operators SET {change}, epoch = epoch + 1 WHERE name = $1 RETURNING name
+), ended AS (
+    DELETE FROM operator_sessions WHERE operator IN (SELECT name FROM changed)
+)
+SELECT count(*) FROM changed"""
+_DISABLE = _ENDING.format(change="disabled_at = coalesce(disabled_at, now())")
+_RESET = _ENDING.format(
+    change="password = $2, must_change = true, totp = NULL, totp_pending = NULL, totp_step = 0, disabled_at = NULL"
+)
+_SET_ROLE = _ENDING.format(change="role = $2")
+_ENABLE = "UPDATE operators SET disabled_at = NULL WHERE name = $1"
+
+_SIGNED_IN = "UPDATE operators SET signed_in_at = now(), password = coalesce($2, password) WHERE name = $1"
+_CHANGE = """
+WITH changed AS (
+    UPDATE operators SET password = $2, must_change = false, epoch = epoch + 1 WHERE name = $1 RETURNING name, epoch
+), ended AS (
+    DELETE FROM operator_sessions WHERE operator IN (SELECT name FROM changed) AND digest <> $3
+)
+UPDATE operator_sessions s SET epoch = c.epoch FROM changed c WHERE s.digest = $3"""
+_OFFER_TOTP = "UPDATE operators SET totp_pending = $2 WHERE name = $1"
+_CONFIRM_TOTP = """
+UPDATE operators SET totp = totp_pending, totp_pending = NULL
+ WHERE name = $1 AND totp_pending = $2"""
+_REMOVE_TOTP = "UPDATE operators SET totp = NULL, totp_pending = NULL WHERE name = $1"
+_USE_STEP = "UPDATE operators SET totp_step = $2 WHERE name = $1 AND totp_step < $2"
+_SET_LOOK = "UPDATE operators SET language = $2, theme = $3 WHERE name = $1"
+_SEALED = "SELECT name, totp, totp_pending FROM operators WHERE totp IS NOT NULL OR totp_pending IS NOT NULL"
+_RESEAL = """
+UPDATE operators SET totp = $2, totp_pending = $3
+ WHERE name = $1 AND totp IS NOT DISTINCT FROM $4 AND totp_pending IS NOT DISTINCT FROM $5"""
+
+
+class Operator(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator as stored. `totp` and `totp_pending` are sealed."""
+
+    name: str
+    role: Role
+    password: str
+    must_change: bool
+    epoch: int
+    totp: bytes | None
+    totp_pending: bytes | None
+    language: str
+    theme: str
+    created_at: datetime
+    signed_in_at: datetime | None
+    disabled_at: datetime | None
+
+
+class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of an operator that others may see. `sessions` counts those that are not deleted."""
+
+    name: str
+    role: Role
+    must_change: bool
+    has_totp: bool
+    created_at: datetime
+    signed_in_at: datetime | None
+    disabled_at: datetime | None
+    sessions: int
+
+
+async def insert_operator(db: Database, name: str, role: Role, password: str) -> bool:
+    """Add an operator whose password has to be changed. False: there is one of this name."""
+    return await db.execute(_INSERT, name, role, password) == 1
+
+
+async def find_operator(db: Database, name: str) -> Operator | None:
+    """The operator of this name, also a disabled one."""
+    row = await db.fetchrow(_FIND, name)
+    return None if row is None else Operator(**{**row, "role": Role(row["role"])})
+
+
+async def list_operators(db: Database) -> list[OperatorRow]:
+    """All of them, by name."""
+    return [OperatorRow(**{**row, "role": Role(row["role"])}) for row in await db.fetch(_LIST)]
+
+
+async def disable_operator(db: Database, name: str) -> bool:
+    """Let nobody sign in by this name, and end its sessions. False: there is none."""
+    return bool(await db.fetchval(_DISABLE, name))
+
+
+async def enable_operator(db: Database, name: str) -> bool:
+    """The inverse of `disable_operator`; sessions stay ended. False: there is none."""
+    return await db.execute(_ENABLE, name) == 1
+
+
+async def reset_operator(db: Database, name: str, password: str) -> bool:
+    """Give a password that has to be changed, take the codes away, enable, and end all sessions. False: there is no
+    such operator.
+    """
+    return bool(await db.fetchval(_RESET, name, password))
+
+
+async def set_role(db: Database, name: str, role: Role) -> bool:
+    """Give this role, and end all sessions. False: there is none of this name."""
+    return bool(await db.fetchval(_SET_ROLE, name, role))
+
+
+async def note_sign_in(db: Database, name: str, *, rehashed: str | None) -> None:
+    """Note that somebody signed in; `rehashed` replaces a hash with the parameters of before."""
+    await db.execute(_SIGNED_IN, name, rehashed)
+
+
+async def set_password(db: Database, name: str, password: str, *, keep: bytes) -> None:
+    """Store the hash of a password that the operator chose, and end all sessions but the one of the digest `keep`."""
+    await db.execute(_CHANGE, name, password, keep)
+
+
+async def set_look(db: Database, name: str, *, language: str, theme: str) -> None:
+    await db.execute(_SET_LOOK, name, language, theme)
+
+
+# -- codes -------------------------------------------------------------------------------------------------------------
+
+
+async def offer_totp(db: Database, sealer: Sealer, name: str, secret: str) -> None:
+    """Store a secret that is shown to the operator; it is not in force before a code of it was entered."""
+    await db.execute(_OFFER_TOTP, name, sealer.seal(secret.encode(), belongs_to=_belongs_to(name)))
+
+
+def open_totp(sealer: Sealer, name: str, sealed: bytes) -> str:
+    """The secret. Raises ConfigurationError if no master key opens it."""
+    return sealer.open(sealed, belongs_to=_belongs_to(name)).decode()
+
+
+async def confirm_totp(db: Database, name: str, *, sealed: bytes) -> bool:
+    """Put the secret that was offered into force. False: another one was offered since."""
+    return await db.execute(_CONFIRM_TOTP, name, sealed) == 1
+
+
+async def remove_totp(db: Database, name: str) -> None:
+    await db.execute(_REMOVE_TOTP, name)
+
+
+async def use_step(db: Database, name: str, step: int) -> bool:
+    """Use up the code of this step. False: it was used before, or a later one was."""
+    return await db.execute(_USE_STEP, name, step) == 1
+
+
+async def reseal_operators(db: Database, sealer: Sealer) -> list[str]:
+    """Seal the secrets of codes under the first master key. Every one is opened before the first is written.
+
+    Raises:
+        ConfigurationError: one does not open.
+    """
+    rows = await db.fetch(_SEALED)
+    opened = [(row, [_opened(sealer, row["name"], row[column]) for column in ("totp", "totp_pending")]) for row in rows]
+    for row, secrets in opened:
+        sealed = [_sealed(sealer, row["name"], secret) for secret in secrets]
+        await db.execute(_RESEAL, row["name"], *sealed, row["totp"], row["totp_pending"])
+    return [row["name"] for row in rows]
+
+
+def _opened(sealer: Sealer, name: str, sealed: bytes | None) -> bytes | None:
+    return None if sealed is None else sealer.open(sealed, belongs_to=_belongs_to(name))
+
+
+def _sealed(sealer: Sealer, name: str, plain: bytes | None) -> bytes | None:
+    return None if plain is None else sealer.seal(plain, belongs_to=_belongs_to(name))
+
+
+def _belongs_to(name: str) -> str:
+    return f"codes of operator {name}"

@@ -1,0 +1,121 @@
+"""The audit: it only grows, and its page finds rows by index and by key."""
+
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from core.operators import Role
+from runtime.resources import Resources
+from storage.postgres.audit import Act, Filters, Via, find_acts, list_acts, statement_of, write_act
+from tests.api.console.conftest import ConsoleClient, SignedIn
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def reader(signed_in: SignedIn) -> ConsoleClient:
+    return await signed_in(Role.OPERATOR)
+
+
+async def put(resources: Resources, count: int, **more: str) -> None:
+    for number in range(count):
+        named = {"by": f"person{number % 2}", "action": f"act{number % 3}", "subject": f"A-{number}"} | more
+        await write_act(resources.db, Act(via=Via.API, detail={"reason": f"reason {number}"}, **named))
+
+
+@pytest.mark.parametrize("change", ["UPDATE audit SET by = 'bob'", "DELETE FROM audit", "TRUNCATE audit"])
+async def test_no_row_is_changed_or_deleted_by_whoever_owns_the_table(resources: Resources, change: str) -> None:
+    await put(resources, 1)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="rows of audit are added"):
+        await resources.db.execute(change)
+    assert len(await list_acts(resources.db, limit=5)) == 1
+
+
+async def test_rows_are_found_by_person_act_subject_and_day(reader: ConsoleClient, resources: Resources) -> None:
+    await put(resources, 6)
+    for query, subjects in (
+        ("", 6),
+        ("?by=person1", 3),
+        ("?action=act2", 2),
+        ("?subject=A-4", 1),
+        ("?by=person0&action=act2", 1),
+        ("?by=&action=&subject=&from=&until=", 6),
+        ("?from=2020-01-01&until=2020-12-31", 0),
+        ("?from=2020-01-01", 6),
+        ("?by=nobody", 0),
+    ):
+        page = (await reader.get(f"/ops/audit{query}")).body.decode()
+        assert page.count("reason ") == subjects, query
+        assert ("Nothing fits." in page) is (subjects == 0), query
+
+
+@pytest.mark.parametrize(
+    "query", ["?from=x", "?until=2026-13-01", "?before=x", "?before=2026-01-01T00:00:00~x", "?by=1&by=2"]
+)
+async def test_a_filter_that_cannot_be_read_is_refused(reader: ConsoleClient, query: str) -> None:
+    assert (await reader.get(f"/ops/audit{query}")).status == 400
+
+
+async def test_pages_follow_each_other_by_key_and_miss_no_row(reader: ConsoleClient, resources: Resources) -> None:
+    await resources.db.execute(
+        "INSERT INTO audit (at, by, via, action, subject)"
+        " SELECT '2026-01-01T00:00:00Z', 'alice', 'api', 'act', 'A-' || n || '-' FROM generate_series(1, 230) n"
+    )
+    seen, target = list[str](), "/ops/audit?by=alice"
+    for _ in range(3):
+        page = (await reader.get(target)).body.decode()
+        seen += [part.partition("-<")[0] for part in page.split("<bdi>A-")[1:]]
+        _, found, rest = page.partition('rel="next" href="')
+        target = rest.partition('"')[0].replace("&amp;", "&")
+        assert bool(found) is (len(seen) < 230)
+    assert seen == [str(number) for number in range(230, 0, -1)]
+
+
+async def test_texts_of_rows_are_text(reader: ConsoleClient, resources: Resources) -> None:
+    evil = "<script>alert(1)</script>"
+    await write_act(
+        resources.db, Act(by=evil, via=Via.API, action=evil, subject=evil, detail={evil: [evil], "a": {"b": 1}})
+    )
+    page = (await reader.get("/ops/audit")).body.decode()
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+    assert "a.b" in page
+
+
+async def test_the_file_has_the_rows_and_no_formula(reader: ConsoleClient, resources: Resources) -> None:
+    await put(resources, 2)
+    await write_act(resources.db, Act(by="=1+1", via=Via.API, action="act0", subject="@x"))
+    file = await reader.get("/ops/audit.csv?action=act0")
+    assert file.headers["content-type"] == "text/csv; charset=utf-8"
+    assert file.headers["content-disposition"] == 'attachment; filename="audit.csv"'
+    lines = file.body.decode("utf-8-sig").splitlines()
+    assert len(lines) == 3
+    assert "'=1+1" in lines[1]
+    assert "'@x" in lines[1]
+    (act,) = await find_acts(resources.db, Filters(by="operator"), limit=5)
+    assert (act.action, act.detail) == ("audit.csv", {"action": "act0"})
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        (Filters(), "audit_by_time"),
+        (Filters(by="p1"), "audit_by_person"),
+        (Filters(action="a1"), "audit_by_action"),
+        (Filters(subject="s1"), "audit_by_subject"),
+        (Filters(since=AT, until=AT), "audit_by_time"),
+        (Filters(before=(AT, 1)), "audit_by_time"),
+        (Filters(by="p1", since=AT, before=(AT, 1)), "audit_by_person"),
+    ],
+)
+async def test_every_list_is_read_from_an_index_in_its_order(
+    resources: Resources, filters: Filters, index: str
+) -> None:
+    """Neither a scan of the table nor a sort, however many rows there are."""
+    sql, values = statement_of(filters)
+    plan = "\n".join(row[0] for row in await resources.db.fetch(f"EXPLAIN {sql}", 10, *values))
+    assert f"using {index} on audit" in plan
+    assert "Sort" not in plan
+    assert "Seq Scan" not in plan
+    assert ("Index Cond" in plan) is (filters != Filters())

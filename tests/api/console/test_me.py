@@ -1,0 +1,167 @@
+"""The operator's own page: password, codes, look and sessions."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+
+import pyotp
+import pytest
+from argon2 import PasswordHasher
+
+from api.console.signin import PASSWORDS
+from core.operators import Role
+from runtime import passwords
+from runtime.resources import Resources
+from storage.postgres.audit import list_acts
+from storage.postgres.operators import Operator, find_operator, reseal_operators
+from storage.sealing import Sealer, new_master_key
+from tests.api.conftest import MASTER_KEYS
+from tests.api.console.conftest import ConsoleClient, SignedIn
+
+PASSWORD, NEW = "a kettle, blue, for tea", "another kettle, red"
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(1, 64, 1))
+    monkeypatch.setattr(PASSWORDS, "_nobodys", None)
+    yield
+    PASSWORDS._nobodys = None
+
+
+@pytest.fixture
+async def alice(signed_in: SignedIn, resources: Resources) -> ConsoleClient:
+    browser = await signed_in(Role.VIEWER, "alice")
+    await resources.db.execute("UPDATE operators SET password = $1", passwords.hash_password(PASSWORD))
+    return browser
+
+
+async def stored(resources: Resources) -> Operator:
+    operator = await find_operator(resources.db, "alice")
+    assert operator is not None
+    return operator
+
+
+def change(old: str = PASSWORD, new: str = NEW, again: str = NEW) -> dict[str, str]:
+    return {"old": old, "new": new, "again": again}
+
+
+async def test_a_password_is_changed_and_the_other_sessions_end(
+    alice: ConsoleClient, signed_in: SignedIn, resources: Resources
+) -> None:
+    other = await signed_in(Role.VIEWER, "alice")
+    await resources.db.execute("UPDATE operators SET must_change = true")
+    shown = await alice.act("/ops/me/password", change())
+    assert "The password is changed" in shown.body.decode()
+    assert "The password is changed" not in (await alice.get("/ops/me")).body.decode(), "a notice is said once"
+    assert (await other.get("/ops/me")).status == 303
+    after = await stored(resources)
+    assert (await PASSWORDS.verify(NEW, after.password), after.must_change) == (after.password, False)
+    assert await PASSWORDS.verify(PASSWORD, after.password) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "says"),
+    [
+        (change(old="wrong"), 422, "The password is wrong."),
+        (change(again="different"), 422, "not the same"),
+        (change(new=PASSWORD, again=PASSWORD), 422, "is the old one"),
+        (change(new="short", again="short"), 400, "12 to 200 characters"),
+        (change(new="alicealicealice", again="alicealicealice"), 400, "too easy"),
+        ({}, 400, "12 to 200 characters"),
+    ],
+)
+async def test_a_change_that_is_none_changes_nothing(
+    alice: ConsoleClient, resources: Resources, form: dict[str, str], status: int, says: str
+) -> None:
+    before = await stored(resources)
+    refused = await alice.post("/ops/me/password", form)
+    assert refused.status == status
+    assert says in refused.body.decode()
+    assert await stored(resources) == before
+
+
+async def test_a_stolen_session_does_not_find_out_the_password(alice: ConsoleClient) -> None:
+    statuses = [(await alice.post("/ops/me/password", change(old=f"wrong {number}"))).status for number in range(12)]
+    assert statuses == [422] * 10 + [429] * 2
+
+
+async def test_codes_are_set_up_with_the_password_and_a_first_code(alice: ConsoleClient, resources: Resources) -> None:
+    assert (await alice.post("/ops/me/codes", {"password": "wrong"})).status == 422
+    assert (await stored(resources)).totp_pending is None
+    page = (await alice.act("/ops/me/codes", {"password": PASSWORD})).body.decode()
+    assert "<svg" in page
+    secret = unescape(re.findall(r"data-copy=\"([A-Z2-7]{32})\"", page)[0])
+    assert (await stored(resources)).totp is None, "not in force before a code was entered"
+    assert (await alice.post("/ops/me/codes/confirm", {"code": "000000"})).status == 422
+    code = pyotp.TOTP(secret).at(int(resources.clock.read()))
+    shown = await alice.act("/ops/me/codes/confirm", {"code": code})
+    assert "Codes are on" in shown.body.decode()
+    assert secret not in shown.body.decode(), "it is not shown again"
+    assert (await stored(resources)).totp is not None
+
+
+async def test_codes_are_switched_off_with_the_password_and_a_code(alice: ConsoleClient, resources: Resources) -> None:
+    await test_codes_are_set_up_with_the_password_and_a_first_code(alice, resources)
+    operator = await stored(resources)
+    from storage.postgres.operators import open_totp
+
+    assert operator.totp is not None
+    secret = open_totp(resources.sealer, "alice", operator.totp)
+    code = pyotp.TOTP(secret).at(int(resources.clock.read()) + 30)
+    assert (await alice.post("/ops/me/codes/remove", {"password": "wrong", "code": code})).status == 422
+    assert (await alice.post("/ops/me/codes/remove", {"password": PASSWORD, "code": "000000"})).status == 422
+    assert (
+        "Codes are off."
+        in (await alice.act("/ops/me/codes/remove", {"password": PASSWORD, "code": code})).body.decode()
+    )
+    assert (await stored(resources)).totp is None
+
+
+async def test_without_codes_there_is_nothing_to_confirm_or_to_remove(alice: ConsoleClient) -> None:
+    for act in ("confirm", "remove"):
+        assert (await alice.post(f"/ops/me/codes/{act}", {"code": "1", "password": PASSWORD})).status == 404
+
+
+async def test_the_secret_of_codes_is_resealed_with_the_master_key(alice: ConsoleClient, resources: Resources) -> None:
+    await test_codes_are_set_up_with_the_password_and_a_first_code(alice, resources)
+    sealer = Sealer.from_setting(f"{new_master_key('next')},{MASTER_KEYS}")
+    assert await reseal_operators(resources.db, sealer) == ["alice"]
+    totp = (await stored(resources)).totp
+    assert totp is not None
+    assert totp.startswith(b"next\0")
+    assert await reseal_operators(resources.db, sealer) == ["alice"]
+
+
+async def test_language_and_colours_are_kept_with_the_operator(alice: ConsoleClient) -> None:
+    page = (await alice.act("/ops/me/look", {"language": "zh", "theme": "dark"})).body.decode()
+    assert '<html lang="zh" dir="ltr" data-theme="dark">' in page
+    assert "已保存。" in page
+    for form in ({"language": "xx"}, {"theme": "pink"}):
+        assert (await alice.post("/ops/me/look", form)).status == 400
+    page = (await alice.act("/ops/me/look", {"language": "", "theme": ""})).body.decode()
+    assert '<html lang="en" dir="ltr">' in page
+    assert 'lang="zh"' in (await alice.get("/ops/me", accept_language="zh-CN,en;q=0.5")).body.decode()
+
+
+async def test_an_operator_ends_the_own_sessions_and_no_others(
+    alice: ConsoleClient, signed_in: SignedIn, resources: Resources
+) -> None:
+    second, bob = await signed_in(Role.VIEWER, "alice"), await signed_in(Role.VIEWER, "bob")
+    ids = dict(await resources.db.fetch("SELECT id, operator FROM operator_sessions ORDER BY created_at"))
+    of_bob = next(session_id for session_id, name in ids.items() if name == "bob")
+    assert (await alice.post(f"/ops/me/sessions/{of_bob}/end")).status == 404
+    assert (await bob.get("/ops/me")).status == 200
+    page = (await second.get("/ops/me")).body.decode()
+    assert page.count("/end") == 2
+    assert of_bob not in page
+    first = next(session_id for session_id, name in ids.items() if name == "alice")
+    assert "The session has ended." in (await second.act(f"/ops/me/sessions/{first}/end")).body.decode()
+    assert (await alice.get("/ops/me")).status == 303
+
+
+async def test_acts_on_oneself_are_written_down(alice: ConsoleClient, resources: Resources) -> None:
+    await alice.act("/ops/me/password", change())
+    (act,) = await list_acts(resources.db, limit=5)
+    assert (act.by, act.via, act.action, act.subject) == ("alice", "console", "operators.password", "alice")
+    assert NEW not in str(act.detail)

@@ -1,1 +1,1 @@
-"""`nodrop explain`: inputs, the evaluation by the service's own code, and the printed result."""
+"""`nodrop explain`: inputs and the printed result. The evaluation is that of `flows.explanation`."""

@@ -15,10 +15,10 @@ from cli.output import Wrong, json_option, print_json
 if TYPE_CHECKING:  # imported when they are needed: `--help` connects to nothing and reads nothing
     from channels.base import Channel
     from channels.transport import Response
-    from cli.explain.explanation import Explanation
     from core.account import AccountConfig
     from core.evidence import Evidence
     from core.order import Payment
+    from flows.explanation import Explanation
 
 REJECTED, MISMATCH = 3, 4
 """Exit codes: 0 is genuine and of the order that it should be of."""
@@ -66,7 +66,7 @@ def callback(
     order. 3: rejected. 4: genuine, and not of the order. FILE may be - for standard input.
     """
     from cli.explain import inputs
-    from cli.explain.explanation import compare, explain_callback, named, with_note
+    from flows.explanation import compare, explain_callback, named, with_note
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -103,7 +103,7 @@ def answer(
     As `nodrop explain callback`, for what a channel answered to the query about one payment.
     """
     from cli.explain import inputs
-    from cli.explain.explanation import compare, explain_answer, with_note, without_amount
+    from flows.explanation import compare, explain_answer, with_note, without_amount
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -208,8 +208,9 @@ def _show(
     as_json: bool,
 ) -> None:
     from channels.credentials import secrets_of
-    from cli.explain.text import Mask, print_explanation
-    from cli.explain.text import as_json as object_of
+    from cli.explain.text import print_explanation
+    from flows.explanation_view import Mask
+    from flows.explanation_view import as_json as object_of
 
     mask = Mask(secrets_of(account.channel, account.credentials))
     if as_json:

@@ -1,29 +1,21 @@
-"""An explanation in words and as JSON. Every text goes through the mask first."""
+"""An explanation in words. Every text goes through the mask first."""
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import click
 
 from channels.kit.signed_message import SignatureCheck
-from cli.explain.explanation import Explanation
 from cli.orders.text import money
 from cli.output import instant, print_table, printable
 from core.evidence import Evidence, Refunded
 from core.order import Payment
-
-MASKED = "***"
-SECRET_CHARACTERS_MIN = 6
-"""Shorter texts are no secrets, and would be found in every number."""
+from flows.explanation import Explanation
+from flows.explanation_view import Mask, signed_string
 
 STRING_CHARACTERS_MAX = 4000
 """On a terminal; the JSON has all of it."""
-
-_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|password", re.ASCII)
 
 _SAYS = {
     "paid": "paid",
@@ -41,55 +33,6 @@ _BECAUSE = {
     "unreadable": "it could not be verified, or it is not what the protocol says",
     "not_verifiable": "the key or certificate that verifies it could not be fetched",
 }
-
-
-class Mask:
-    """Replaces every secret of the account in any text; of a key in PEM, each line."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        lines = {line for secret in secrets for line in secret.splitlines() if not line.startswith("-----")}
-        texts = sorted((line for line in lines if len(line) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
-        self._texts = texts
-        self._bytes = [text.encode() for text in texts]
-
-    def text(self, text: str) -> str:
-        for secret in self._texts:
-            text = text.replace(secret, MASKED)
-        return text
-
-    def raw(self, raw: bytes) -> bytes:
-        for secret in self._bytes:
-            raw = raw.replace(secret, MASKED.encode())
-        return raw
-
-    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers, without credentials that a proxy or a client put there."""
-        return {
-            self.text(name): MASKED if _SECRET_HEADER.search(name) else self.text(value)
-            for name, value in headers.items()
-        }
-
-
-def as_json(explanation: Explanation, mask: Mask, context: Mapping[str, Any]) -> dict[str, Any]:
-    """One flat object. Amounts are in minor units; None: not in the evidence."""
-    evidence = explanation.evidence
-    return {
-        **context,
-        "verdict": explanation.verdict,
-        "reason": explanation.reason,
-        "detail": mask.text(explanation.detail),
-        "amount_minor": None if evidence is None else evidence.amount,
-        "currency": None if evidence is None else evidence.currency,
-        "refunded_amount": _refunded(evidence),
-        "out_trade_no": None if evidence is None else evidence.out_trade_no,
-        "channel_transaction_id": None if evidence is None else evidence.channel_transaction_id,
-        "channel_account": None if evidence is None else evidence.channel_account,
-        "at": None if evidence is None else evidence.at,
-        "notification_id": explanation.notification_id,
-        "is_hint": explanation.is_hint,
-        "checks": [_check(check, mask) for check in explanation.checks],
-        "notes": [mask.text(note) for note in explanation.notes],
-    }
 
 
 def print_explanation(
@@ -138,7 +81,7 @@ def _facts(evidence: Evidence, payment: Payment | None) -> list[tuple[str, objec
 def _print_check(check: SignatureCheck, mask: Mask) -> None:
     result = "good" if check.is_good else "WRONG"
     click.echo(f"\n{check.message}: {check.algorithm} with {printable(mask.text(check.key))}: {result}")
-    text, encoding = _string(check, mask)
+    text, encoding = signed_string(check, mask)
     click.echo(f"  over these {len(check.string)} bytes" + (", in base64" if encoding == "base64" else ""))
     shown = text[:STRING_CHARACTERS_MAX]
     *lines, last = shown.replace("\r", "\\r").split("\n")
@@ -146,28 +89,3 @@ def _print_check(check: SignatureCheck, mask: Mask) -> None:
         click.echo(f"    {printable(line)}")
     if len(shown) < len(text):
         click.echo("    … (--json shows all of it)")
-
-
-def _check(check: SignatureCheck, mask: Mask) -> dict[str, object]:
-    text, encoding = _string(check, mask)
-    return {
-        "what": check.message,
-        "algorithm": check.algorithm,
-        "key": mask.text(check.key),
-        "string": text,
-        "encoding": encoding,
-        "good": check.is_good,
-    }
-
-
-def _string(check: SignatureCheck, mask: Mask) -> tuple[str, str]:
-    """The signed bytes, masked: as text if they are UTF-8, else in base64."""
-    raw = mask.raw(check.string)
-    try:
-        return raw.decode(), "text"
-    except UnicodeDecodeError:
-        return base64.b64encode(raw).decode(), "base64"
-
-
-def _refunded(evidence: Evidence | None) -> int | None:
-    return evidence.refunded_amount if isinstance(evidence, Refunded) else None

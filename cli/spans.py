@@ -1,8 +1,8 @@
-"""Spans of time on the command line: `30m`, `12h`, `90d`."""
+"""Spans of time on the command line, `30m`, `12h`, `90d`, and instants."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -29,3 +29,19 @@ class Span(click.ParamType[timedelta]):
         if span is None or not timedelta(0) < span <= SPAN_MAX:
             self.fail("write a span like 12h or 90d, a century at most", param, ctx)
         return span
+
+
+class Since(click.ParamType[timedelta | datetime]):
+    """`2h` ago, or an instant in ISO 8601, UTC unless it says otherwise."""
+
+    name = "since"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
+        text = str(value)
+        if (span := span_of(text)) is not None:
+            return span
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail("write 30m, 2h or 7d, or an instant: 2026-11-23 or 2026-11-23T04:30:00+08:00", param, ctx)
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -19,7 +19,7 @@ from cli.environment import current_settings, with_database, with_resources
 from cli.orders.personal_data import erase, export
 from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, timeline_row
 from cli.output import Stop, color_option, json_option, print_json, print_table, warn
-from cli.spans import span_of
+from cli.spans import Since
 from core.errors import NotFound
 from core.order import OrderState, OrderStatus
 from storage.postgres.cases import CaseRow, list_cases
@@ -51,22 +51,6 @@ class Refreshed(NamedTuple):
     state: OrderState
     is_queried: bool
     entries: Sequence[TimelineEntry]
-
-
-class Since(click.ParamType[timedelta | datetime]):
-    """`2h` ago, or an instant in ISO 8601, UTC unless it says otherwise."""
-
-    name = "since"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
-        text = str(value)
-        if (span := span_of(text)) is not None:
-            return span
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail("write 30m, 2h or 7d, or an instant: 2026-11-23 or 2026-11-23T04:30:00+08:00", param, ctx)
-        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 @click.group(epilog="Example: nodrop orders show 2026-1123-0001")

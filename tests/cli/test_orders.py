@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli.orders.commands import Since
+from cli.spans import Since
 from core.evidence import Paid, Source
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.order import OrderState

@@ -23,6 +23,7 @@ from core.errors import (
 from core.evidence import Approved, Evidence, Unclear, kind_of
 from core.lifecycle import mismatch
 from core.order import Payment
+from flows.explanation_notes import Note
 
 TOO_MANY, BROKEN = 429, 500
 
@@ -40,22 +41,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     notification_id: str | None = None
     is_hint: bool = False
     checks: tuple[SignatureCheck, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
-_JUDGED_NOW = "it is judged as if it came now: --at says when it was received"
-_REFERENCE_NOT_COMPARED = "whether it is the payment that was queried is not compared: no channel_reference was given"
-_HINT = "its signature does not cover the whole body: it is a hint, which leads to a query and has no other effect"
-_NO_EVIDENCE = "it says nothing about money: the payment stays as it is, and is queried again"
-
-
-_UNREADABLE = "it is genuine and cannot be read: it is stored, its payment is looked for, and a case opens at once"
+_NO_EVIDENCE = Note("no_evidence")
 _IGNORED = {
-    Ignored.NO_MONEY: ("no_payment", "it is genuine and about no money of a payment: it is counted and has no effect"),
-    Ignored.OTHER_WORLD: (
-        "other_world",
-        "it is genuine and about the other world, test or live: it is counted and has no effect",
-    ),
+    Ignored.NO_MONEY: ("no_payment", Note("no_money")),
+    Ignored.OTHER_WORLD: ("other_world", Note("other_world")),
 }
 
 
@@ -65,7 +57,7 @@ def named(explanation: Explanation, payment: Payment) -> Explanation:
     return replace(explanation, evidence=replace(explanation.evidence, out_trade_no=payment.out_trade_no))
 
 
-def with_note(explanation: Explanation, note: str) -> Explanation:
+def with_note(explanation: Explanation, note: Note) -> Explanation:
     return replace(explanation, notes=(*explanation.notes, note))
 
 
@@ -77,15 +69,15 @@ async def explain_callback(
     explanation = await _verify(channel, headers, body, at or now)
     notes = list(explanation.notes)
     if explanation.reason == "stale" and at is None:
-        notes.append(_JUDGED_NOW)
+        notes.append(Note("judged_now"))
     elif explanation.verdict == "rejected" and at is not None:
         other = await _verify(channel, headers, body, now)
         if other.verdict != "rejected":
-            notes.append(f"only because of --at: now, at {now:%Y-%m-%dT%H:%M:%SZ}, it would be taken")
+            notes.append(Note("only_then", {"now": f"{now:%Y-%m-%dT%H:%M:%SZ}"}))
     if explanation.reason == "forged" and body != body.rstrip(b"\r\n"):
         other = await _verify(channel, headers, body.rstrip(b"\r\n"), at or now)
         if other.reason != "forged":
-            notes.append("without the line break at the end of the body it verifies: an editor has put it there")
+            notes.append(Note("line_break"))
     return replace(explanation, notes=tuple(notes))
 
 
@@ -105,9 +97,9 @@ async def _verify(channel: Channel, headers: Mapping[str, str], body: bytes, at:
     else:
         explanation = _of_evidence(callback.evidence, checks)
     if callback.unreadable:
-        explanation = with_note(replace(explanation, detail=callback.unreadable, notes=()), _UNREADABLE)
+        explanation = with_note(replace(explanation, detail=callback.unreadable, notes=()), Note("unreadable"))
     if callback.is_hint:
-        explanation = with_note(explanation, _HINT)
+        explanation = with_note(explanation, Note("hint"))
     return replace(explanation, notification_id=callback.notification_id, is_hint=callback.is_hint)
 
 
@@ -116,14 +108,14 @@ def explain_answer(channel: Channel, payment: Payment, response: Response, at: d
     if channel.queries_by_reference and payment.channel_reference is None:
         payment = replace(payment, channel_reference=_id_in(response.body))
         explanation = _read(channel, payment, response, at or datetime.now(UTC))
-        return with_note(explanation, _REFERENCE_NOT_COMPARED)
+        return with_note(explanation, Note("reference_not_compared"))
     explanation = _read(channel, payment, response, at or datetime.now(UTC))
     if explanation.verdict != "rejected" or "stale" not in explanation.detail:
         return explanation
     if at is None:
-        return with_note(explanation, _JUDGED_NOW)
+        return with_note(explanation, Note("judged_now"))
     if _read(channel, payment, response, datetime.now(UTC)).verdict != "rejected":
-        return with_note(explanation, "only because of --at: now it would be taken")
+        return with_note(explanation, Note("only_then_answer"))
     return explanation
 
 
@@ -158,8 +150,7 @@ def compare(explanation: Explanation, payment: Payment | None, account: str) -> 
         difference = "" if case is None else f"{case[0].value}: {case[1]}"
     if not difference:
         return explanation
-    effect = "it leads to a query" if explanation.is_hint else "a case opens"
-    note = f"it is genuine and says {kind_of(evidence)}, of something else: {effect}, and nothing becomes paid"
+    note = Note("mismatch_hint" if explanation.is_hint else "mismatch", {"kind": kind_of(evidence)})
     return replace(with_note(explanation, note), verdict="mismatch", reason=difference)
 
 
@@ -175,25 +166,21 @@ def _of_evidence(evidence: Evidence, checks: Sequence[SignatureCheck]) -> Explan
     explanation = Explanation(verdict=kind_of(evidence), evidence=evidence, checks=tuple(checks))
     match evidence:
         case Approved():
-            note = "the buyer has agreed, and the money is taken only when the channel is asked to"
-            return replace(explanation, verdict="unpaid", reason="approved", notes=(note,))
+            return replace(explanation, verdict="unpaid", reason="approved", notes=(Note("approved"),))
         case Unclear(reason=reason):
             return replace(explanation, verdict="unclear", reason=reason, notes=(_NO_EVIDENCE,))
     return explanation
 
 
-def _rejected(reason: str, error: ChannelError, checks: Sequence[SignatureCheck], *notes: str) -> Explanation:
+def _rejected(reason: str, error: ChannelError, checks: Sequence[SignatureCheck], *notes: Note) -> Explanation:
     detail = "" if error.detail == reason else error.detail
     return Explanation(verdict="rejected", reason=reason, detail=detail, checks=tuple(checks), notes=notes)
 
 
-def _needed(error: ChannelUnavailable) -> str:
+def _needed(error: ChannelUnavailable) -> Note:
     if error.detail == "no_certificate_yet":
-        return "the account downloads the channel's certificates, which a running process does; here there are none"
-    return (
-        "the channel's certificate, or its own verification, had to be fetched from the channel and could not be "
-        f"({error.detail or 'unavailable'}); the service answers 503, and the channel sends the callback again"
-    )
+        return Note("certificate_needed")
+    return Note("fetch_failed", {"reason": error.detail or "unavailable"})
 
 
 def _id_in(body: bytes) -> str | None:

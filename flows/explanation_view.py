@@ -63,7 +63,7 @@ def as_json(explanation: Explanation, mask: Mask, context: Mapping[str, Any]) ->
         "notification_id": explanation.notification_id,
         "is_hint": explanation.is_hint,
         "checks": [_check(check, mask) for check in explanation.checks],
-        "notes": [mask.text(note) for note in explanation.notes],
+        "notes": [mask.text(note.text) for note in explanation.notes],
     }
 
 

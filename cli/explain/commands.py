@@ -67,6 +67,7 @@ def callback(
     """
     from cli.explain import inputs
     from flows.explanation import compare, explain_callback, named, with_note
+    from flows.explanation_notes import Note
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -76,7 +77,7 @@ def callback(
     explanation = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
     if expected is None and accounts_file is None and explanation.evidence is not None:
         expected = _named_in_database(account, explanation.evidence)
-        explanation = named(explanation, expected) if expected else with_note(explanation, _UNKNOWN)
+        explanation = named(explanation, expected) if expected else with_note(explanation, Note("unknown_number"))
     _show(compare(explanation, expected, name), account, expected, headers, as_json=as_json)
 
 
@@ -104,6 +105,7 @@ def answer(
     """
     from cli.explain import inputs
     from flows.explanation import compare, explain_answer, with_note, without_amount
+    from flows.explanation_notes import Note
 
     inputs.only_one_stdin(headers_file, body_file, accounts_file, order_file)
     received_at = None if at is None else inputs.read_time(at)
@@ -122,12 +124,9 @@ def answer(
 
     explanation = _with_channel(account, read)
     if expected is None and accounts_file is None:
-        explanation = with_note(explanation, _UNKNOWN)
+        explanation = with_note(explanation, Note("unknown_number"))
     compared = compare(explanation, expected or without_amount(payment, explanation), name)
     _show(compared, account, expected, headers, as_json=as_json)
-
-
-_UNKNOWN = "no payment with this number is known at this account: there is nothing to compare it with"
 
 
 def _account(name: str, source: str | None) -> AccountConfig:

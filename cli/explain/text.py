@@ -21,6 +21,9 @@ _SAYS = {
     "paid": "paid",
     "refunded": "paid, and given back",
     "unpaid": "not paid yet",
+    "approved": "the buyer has agreed, and the money is not taken yet",
+    "lapsed": "the buyer's approval has ended without a payment",
+    "disputed": "the channel takes the money back, or may do so",
     "closed": "not paid, and closed at the channel",
     "missing": "the channel knows no such payment",
     "unclear": "nothing was learnt",
@@ -53,7 +56,7 @@ def print_explanation(
         for name, value in mask.headers(headers).items():
             click.echo(f"    {printable(name)}: {printable(value)}")
     for note in explanation.notes:
-        click.echo(f"\n{printable(mask.text(note))}")
+        click.echo(f"\n{printable(mask.text(note.text))}")
 
 
 def _why(explanation: Explanation, mask: Mask) -> str:

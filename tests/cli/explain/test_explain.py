@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from msgspec.structs import replace
@@ -10,7 +11,9 @@ from channels.adapters import ADAPTERS, open_channel
 from channels.base import Channel as Adapter
 from channels.base import Create
 from channels.transport import Transport
+from cli.explain import text
 from core.account import AccountConfig
+from core.evidence import EvidenceKind
 from core.order import Payment
 from runtime.resources import Resources
 from simulator.kernel.base import Account as FarAccount
@@ -356,3 +359,8 @@ async def test_the_payment_is_looked_up_by_account_and_number(
     ran = await explain(PaymentReport(number=number), account="none")
     assert (ran.code, ran.line.startswith("there is no account none")) == (1, True)
     assert (await nodrop("orders", "show", "E-1", "--json")).json["order"]["status"] == "paying", "nothing was changed"
+
+
+def test_every_kind_of_evidence_has_words() -> None:
+    """A dispute had none, and broke the command."""
+    assert {*get_args(EvidenceKind), "rejected", "mismatch"} <= text._SAYS.keys()

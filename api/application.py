@@ -28,6 +28,7 @@ from api.refreshes import Refreshes
 from api.shop import open_shop
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
+from flows.refusals import WRITE_INTERVAL_S, write_refusals
 from flows.take_over import BEAT_S, Beats, beat_once
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
@@ -81,6 +82,7 @@ async def open_application(
         with suppress(NodropError, TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await keys.write_last_uses()
+                await write_refusals(resources)
     finally:
         lag.end()
         for task in beside:
@@ -123,6 +125,7 @@ def _beside(resources: Resources, keys: ApiKeys) -> Iterator[Coroutine[Any, Any,
     yield run_periodically("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current, asyncio.Event())
     yield run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
     yield run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
+    yield run_periodically("refusals", WRITE_INTERVAL_S, partial(write_refusals, resources), asyncio.Event())
     # A lease of a killed process would keep the workers from its payment.
     beats = Beats(f"web-{token_hex(8)}")
     yield run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())

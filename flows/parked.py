@@ -11,6 +11,7 @@ from core.errors import ChannelError, ChannelUnavailable, UnknownAccount
 from core.order import CaseReason
 from flows.callback import store_callback, verify_callback
 from flows.commit import arm_jobs
+from flows.refusals import write_refusals
 from flows.unstored import count_ignored
 from runtime.identity import check_identity
 from runtime.resources import Resources
@@ -38,6 +39,7 @@ async def drain_parked(resources: Resources) -> int:
     now = await find_now(resources.db) if waiting else None
     drained = [field for field, parked in waiting if now and await _is_over(resources, field, parked, now)]
     await resources.parked.unpark(drained)
+    await write_refusals(resources)
     if drained:
         log.info("parked_callbacks_drained", count=len(drained))
     return len(drained)
@@ -56,6 +58,7 @@ async def _is_over(resources: Resources, field: bytes, parked: ParkedCallback, n
         reason = error.detail or "unavailable"
     except ChannelError as error:
         log.warning("parked_callback_dropped", account=parked.account, reason=type(error).__name__)
+        resources.refusals.note(parked.account, error, parked.headers, parked.body, "")
         return True
     if (now - parked.received_at).total_seconds() < resources.callback_kept_s:
         _warn_once(resources, field, parked, reason)

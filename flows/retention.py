@@ -9,6 +9,7 @@ from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import retention
 from storage.postgres.reconciliation.runs import DIFFERENCES_KEEP_DAYS
+from storage.postgres.refused_callbacks import delete_refused
 from storage.postgres.sessions import Ends, delete_sessions
 from storage.postgres.sign_in_limits import delete_limits
 from storage.postgres.statement_requests import delete_old_files, delete_old_requests
@@ -26,6 +27,7 @@ async def delete_old(resources: Resources) -> bool:
     await delete_old_requests(db, keep_days=DIFFERENCES_KEEP_DAYS, limit=retention.BATCH)
     await delete_sessions(db, Ends(settings.ops_idle_s, settings.ops_session_s))
     await delete_limits(db)
+    await delete_refused(db, keep_days=settings.callbacks_keep_days, limit=retention.BATCH)
     if callbacks or notifications or cases:
         log.info("old_rows_deleted", callbacks=callbacks, notifications=notifications, cases=cases)
     payers = await _erase_left_payers(resources)

@@ -21,6 +21,7 @@ from core.settings import Settings, require
 from runtime.accounts import Accounts
 from runtime.clock import Clock
 from runtime.identity import check_identity
+from runtime.refusals import Refusals
 from storage.postgres.database import Database
 from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
@@ -62,6 +63,8 @@ class Resources:
     """Slots for callbacks that are confirmed within their requests; the others are left to their compensation."""
     refreshing: SingleFlight[str, OrderState] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by order number."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """Refused callbacks that are to be written."""
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from storage.postgres.callback_bodies import Resealed, reseal_callbacks
 from storage.postgres.database import Database
 from storage.postgres.notify_secrets import reseal_secrets
 from storage.postgres.operators import reseal_operators
+from storage.postgres.refused_callbacks import drop_refused_bodies
 from storage.sealing import Sealer
 
 
@@ -172,6 +173,8 @@ async def _reseal(db: Database, sealer: Sealer) -> tuple[list[str], list[str], l
     names, hosts = await reseal_accounts(db, sealer), await reseal_secrets(db, sealer)
     people = await reseal_operators(db, sealer)
     return names, hosts, people, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
+    await drop_refused_bodies(db, sealer)
+    return names, hosts, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
 
 
 def _read(name: str, source: str) -> AccountConfig:

@@ -13,6 +13,7 @@ from core.errors import ConfigurationError
 from storage.postgres.callback_bodies import open_body
 from storage.postgres.database import Database
 from storage.postgres.notifications import IS_SENDABLE
+from storage.postgres.refused_callbacks import open_refused
 from storage.sealing import Sealer
 
 TABLES: Mapping[str, str] = {
@@ -25,6 +26,7 @@ TABLES: Mapping[str, str] = {
     "observations": "at",
     "cases": "opened_at",
     "notifications": "created_at",
+    "refused_callbacks": "received_at",
     "reconciliation_differences": "row_no",
 }
 """Tables with the number of an order, and the column that sorts their rows. The inbox has none: see `_CALLBACKS`."""
@@ -67,6 +69,11 @@ _CALLBACKS = f"""{_KEYS}
 SELECT (to_jsonb(c) - 'body')::text AS row, channel_account AS account, notification_id, body, sealed_under
   FROM in_utc, callbacks c WHERE id = ANY(ARRAY(SELECT id FROM named)) ORDER BY received_at"""
 
+_REFUSED = f"""
+WITH {_IN_UTC}
+SELECT (to_jsonb(c) - 'body')::text AS row, channel_account AS account, body_hash, body
+  FROM in_utc, refused_callbacks c WHERE order_no = $1 ORDER BY received_at"""
+
 _OPEN = f"""{_KEYS}
 SELECT (SELECT count(*) FROM callbacks
          WHERE id = ANY(ARRAY(SELECT id FROM named)) AND handled_at IS NULL AND dead_at IS NULL) AS callbacks,
@@ -87,12 +94,16 @@ _ERASE = f"""{_KEYS}
      WHERE order_no = $1 AND body <> '' AND NOT {IS_SENDABLE}
        AND (delivered_at IS NOT NULL OR superseded_at IS NOT NULL OR ($2 AND dead_at IS NOT NULL))
     RETURNING id
+), erased_refused AS (
+    UPDATE refused_callbacks SET body = NULL, sealed_under = NULL, headers = '{{}}', network = ''
+     WHERE order_no = $1 AND (body IS NOT NULL OR network <> '')
+    RETURNING id
 ), erased_cases AS (
     UPDATE cases SET resolution = 'erased'
      WHERE order_no = $1 AND resolved_at IS NOT NULL AND resolution <> 'erased'
     RETURNING id
 )
-SELECT (SELECT count(*) FROM erased_callbacks) AS callbacks,
+SELECT (SELECT count(*) FROM erased_callbacks) + (SELECT count(*) FROM erased_refused) AS callbacks,
        (SELECT count(*) FROM erased_notifications) AS notifications,
        (SELECT count(*) FROM erased_cases) AS cases"""
 
@@ -106,7 +117,7 @@ class OpenDeliveries(NamedTuple):
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows beside the order whose texts are gone."""
+    """Rows beside the order whose texts are gone. `callbacks` are stored and refused ones."""
 
     callbacks: int
     notifications: int
@@ -120,7 +131,8 @@ async def export_order(db: Database, sealer: Sealer, order_no: str) -> dict[str,
     The body of a callback that no master key opens is None.
     """
     rows = {table: await _rows(db, table, order_no) for table in TABLES}
-    return rows | {"callbacks": await _callbacks(db, sealer, order_no)}
+    callbacks, refused = await _callbacks(db, sealer, order_no), await _refused(db, sealer, order_no)
+    return rows | {"callbacks": callbacks, "refused_callbacks": refused}
 
 
 async def find_open_deliveries(db: Database, order_no: str) -> OpenDeliveries:
@@ -162,6 +174,20 @@ async def _callbacks(db: Database, sealer: Sealer, order_no: str) -> list[dict[s
         fields = msgspec.json.decode(columns.pop("row"), type=dict[str, Any])
         try:
             fields["body"] = _text(open_body(sealer, **columns))
+        except ConfigurationError:
+            fields["body"] = None
+        found.append(fields)
+    return found
+
+
+async def _refused(db: Database, sealer: Sealer, order_no: str) -> list[dict[str, Any]]:
+    """Refused callbacks that named a payment of the order, with their first bytes if those are kept."""
+    found = []
+    for row in await db.fetch(_REFUSED, order_no):
+        columns = dict(row)
+        fields = msgspec.json.decode(columns.pop("row"), type=dict[str, Any])
+        try:
+            fields["body"] = None if columns["body"] is None else _text(open_refused(sealer, **columns))
         except ConfigurationError:
             fields["body"] = None
         found.append(fields)

@@ -1,5 +1,6 @@
 """POST /callbacks/{account}: callbacks that are acknowledged, callbacks that are refused, and stores that are down."""
 
+import asyncio
 import hmac
 import time
 from hashlib import sha256
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from api.application import open_application
 from api.http.problems import RETRY_AFTER_S
 from demo.service import NO_TLS
 from runtime.resources import Resources
@@ -121,6 +123,42 @@ def without_ids(response: Response) -> tuple[dict[str, str], dict[str, Any]]:
     """All that a stranger sees, apart from the id that every request has."""
     headers = {name: text for name, text in response.headers.items() if name != "x-request-id"}
     return headers, response.json | {"instance": ""}
+
+
+async def test_what_is_refused_is_noted_without_waiting_for_postgres(
+    client: Client, buyer: Client, account: str, resources: Resources
+) -> None:
+    """And without the headers that no verification reads."""
+    order = await placed(client, account)
+    body = paid_body(order["payments"][0])
+    headers = signed(body, secret="a stranger's secret, as long as it is") | {"cookie": "canary"}
+    await resources.db.close()
+    for name in ("main", "mian"):
+        assert (await send(buyer, body, headers, name)).status == 401
+    noted = resources.refusals.take()
+    [forged, unknown] = noted.rows
+    assert (forged.account, forged.verdict, forged.network) == ("main", "forged", "203.0.113.0/24")
+    assert forged.ids == ("cb-0001", order["payments"][0]["out_trade_no"], "tx-0001")
+    assert set(forged.headers) == {"sandbox-callback-id", "sandbox-signature"}
+    assert (unknown.account, unknown.verdict, unknown.detail) == ("", "unknown_account", "mian")
+
+
+async def test_a_genuine_callback_is_not_noted_as_refused(
+    client: Client, buyer: Client, account: str, channel: Channel, resources: Resources
+) -> None:
+    order = await placed(client, account)
+    body = paid_body(order["payments"][0])
+    assert (await send(buyer, body, signed(body))).status == 200
+    assert not resources.refusals.take().counts
+
+
+async def test_what_was_noted_is_written_when_the_process_ends(
+    resources: Resources, draining: asyncio.Event, account: str
+) -> None:
+    async with open_application(resources, draining) as application:
+        await send(Client(application), b"{}", {})
+    counted = "SELECT sum(count)::int FROM refused_counts"
+    assert await resources.db.fetchval(counted) == 1
 
 
 async def test_the_body_reaches_the_inbox_byte_for_byte(

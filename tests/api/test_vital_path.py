@@ -34,8 +34,12 @@ FILES_MAX = 26
 CLIMBS_MAX = 4
 
 
-BESIDE = {"runtime/loop.py", "flows/take_over.py", "storage/postgres/processes.py"}
-"""The beat of the process, which may come at any moment and has no part in the callback."""
+BESIDE = {
+    "runtime/loop.py", "flows/take_over.py", "storage/postgres/processes.py",
+    "flows/refusals.py", "runtime/refusals.py",
+}  # fmt: skip
+"""The beat of the process and the writing of what was refused, which may come at any moment and have no part in the
+callback."""
 
 
 class Trace:

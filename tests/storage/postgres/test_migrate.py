@@ -195,6 +195,8 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "reconciliation_refunded",
         "reconciliation_rows",
         "reconciliations",
+        "refused_callbacks",
+        "refused_counts",
         "refunds",
         "sign_in_limits",
         "sign_offs",

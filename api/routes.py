@@ -10,7 +10,9 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
+from api.v1 import callbacks as received
 from api.v1 import days, orders, search, story
+from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
 from api.v1.day_schemas import (
     AssignInput,
     CaseDetail,
@@ -65,6 +67,7 @@ PARAMETERS = {
     "day": "A day of the channel's calendar: 2026-11-23.",
     "id": "The number of a case, reconciliation or request.",
     "account": "Our name of the channel account.",
+    "callback_id": "Our id of a callback.",
     "token": "The order's page token, from `order_page`.",
     "name": "A file's name with the hash of its content.",
     "version": "A version of the module.",
@@ -116,6 +119,12 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: SearchView}, scope=_READ),
         Route("GET", "/v1/cases", _KEY, query(CasesQuery, orders.find_cases),
               "List the questions for a person, newest first", {200: CasePage}, scope=_READ),
+        Route("GET", "/v1/callbacks", _KEY, query(CallbacksQuery, received.find_callbacks),
+              "List callbacks that came, newest first", {200: CallbackPage}, scope=_READ),
+        Route("GET", "/v1/callbacks/{callback_id}", _KEY, plain(received.get_callback), "Get a callback that came",
+              {200: CallbackView}, (NotFound,), _READ),
+        Route("GET", "/v1/callbacks/{callback_id}/explanation", _KEY, plain(received.explain_callback),
+              "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE),
 
         # -- days, disputes and cases, for operators' programs
         Route("GET", "/v1/days", _KEY, query(DaysQuery, days.find_days), "List days of accounts, newest first",

@@ -79,7 +79,7 @@ def verdict_of(error: NodropError) -> Verdict:
 def refused_callback(
     account: str, error: NodropError, headers: Mapping[str, str], body: bytes, address: str
 ) -> RefusedCallback:
-    """What is noted of it. `headers` are those that the verification reads, `address` is the caller's.
+    """The record of it. `headers` are those that the verification reads, `address` is the caller's.
 
     Of an account that does not exist the name is the detail, if it could be one: mostly it is misspelt in an address.
     """

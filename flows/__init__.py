@@ -27,7 +27,8 @@
 
 Callbacks that are not usual: `combined` is about several payments, `watched` about one of another system, `unhandled`
 has to wait, `unstored` is not kept, `parked` came while Postgres was down, `unanswered` pays without a query. `worlds`
-keeps test money apart from real money.
+keeps test money apart from real money. `refusals` notes those that prove nothing. `explanation`, `explanation_notes`
+and `explanation_view` say what a message proves, `callback_explanation` what one that came does.
 
 Notifications go where `egress` allows, to hosts that `merchant_hosts` has not parked, over `merchant_http`; `signers`
 has the secrets that sign them.

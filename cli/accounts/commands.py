@@ -172,9 +172,8 @@ async def _reseal(db: Database, sealer: Sealer) -> tuple[list[str], list[str], l
 
     names, hosts = await reseal_accounts(db, sealer), await reseal_secrets(db, sealer)
     people = await reseal_operators(db, sealer)
-    return names, hosts, people, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
     await drop_refused_bodies(db, sealer)
-    return names, hosts, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
+    return names, hosts, people, await reseal_callbacks(db, sealer, CALLBACK_HEADERS)
 
 
 def _read(name: str, source: str) -> AccountConfig:

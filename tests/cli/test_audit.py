@@ -19,6 +19,7 @@ from tests.cli.nodrop import Nodrop
 from tests.cli.test_help import commands
 
 READING = {
+    "callbacks list", "callbacks show",
     "accounts check", "accounts list", "audit", "cases list", "config check", "config show", "dead-letters list",
     "explain", "keys list", "keys master", "keys notify", "operators list", "orders find",
     "orders list", "orders show",
@@ -32,6 +33,7 @@ WRITING = {
     "accounts enable": ("main",),
     "accounts reseal": (),
     "accounts rotate": ("main", "--from", "{account}"),
+    "callbacks explain": ("6f1c2d9e-0d4b-4a53-9a53-0c7a2f5d1e11",),
     "cases resolve": ("7", "--resolution", "none", "--by", "alice"),
     "dead-letters resend": ("--all",),
     "keys create": ("shop",),

@@ -1,4 +1,4 @@
-"""What is noted of a refused callback: its verdict, the ids that it claims, and no address."""
+"""The note of a refused callback: its verdict, the ids that it claims, and no address."""
 
 from hashlib import sha256
 

@@ -57,11 +57,11 @@ async def test_one_that_claims_a_payment_of_its_account_is_filed_under_its_order
     await placed(db)
     await insert(db, of_order(b"mine"), of_order(b"at another", account="other"), refused(b"of nobody"))
     rows = await db.fetch("SELECT channel_account, out_trade_no, order_no FROM refused_callbacks ORDER BY body_hash")
-    assert sorted(map(tuple, rows), key=str) == [
+    assert {tuple(row) for row in rows} == {
         ("alipay", None, None),
         ("alipay", "alipay-A-1", "A-1"),
         ("other", None, None),
-    ]
+    }
 
 
 async def test_a_copy_is_counted_at_the_first_one(db: Database) -> None:

@@ -114,5 +114,32 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "sign_off.not_over": "{day} is not over in the calendar of {account}'s channel.",
         "sign_off.not_read": "The statement of this day was not read as a whole.",
         "sign_off.differences_open": "{count} differences are open.",
+        # -- notifications
+        "resend.one": "The notification {type} of order {order_no} is sent to {endpoint} at once, with the id and the"
+        " text that it always had.",
+        "resend.attempts": "It is tried from its first attempt on.",
+        "resend.delivered": "It was acknowledged before, so its receiver drops it by its id.",
+        "resend.superseded": "A newer notification took its place, so its receiver drops it as outdated.",
+        "resend.paused": "Its endpoint is paused: it is sent once that is resumed.",
+        "resend.erased": "Its text was erased: there is nothing left to send.",
+        "resend.under_way": "It is being sent at this moment.",
+        "resend.many": "{count} notifications are sent again, {per_s} a second: that takes {span}.",
+        "resend.many_more": "More than {count} notifications are sent again, {per_s} a second: that takes more than"
+        " {span}.",
+        "resend.times": "The oldest was made at {oldest}, the newest at {newest}.",
+        "resend.endpoint": "{count} are for {endpoint}.",
+        "resend.other_endpoints": "The others are for {count} more endpoints.",
+        "resend.endpoint_paused": "{endpoint} is paused: those for it are sent once it is resumed.",
+        "resend.none": "There is none to send again.",
+        # -- endpoints
+        "endpoint.pause": "Nothing is sent to {endpoint} from now on. What is under way ends.",
+        "endpoint.keeps": "{count} undelivered notifications, and new ones, wait: they use no attempt and are not given"
+        " up.",
+        "endpoint.unknown": "Nothing is undelivered there now: look whether the address is right.",
+        "endpoint.is_paused": "It is paused already, by {by}.",
+        "endpoint.is_resumed": "It was resumed meanwhile.",
+        "endpoint.resume": "Notifications are sent to {endpoint} again.",
+        "endpoint.lets_go": "{count} have waited, and are sent {per_s} a second, the oldest first: that takes {span}.",
+        "endpoint.not_paused": "It is not paused.",
     }
 )

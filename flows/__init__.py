@@ -12,6 +12,7 @@
     refund        request a refund once, query it until it is definite; `refund_notice` reads what a message says of one
     dispute       disputes: read from the channel and committed for each of their payments
     notify        notify the merchant until it answers 2xx
+    resend        an operator sends notifications again; `endpoints` pauses and resumes where they are sent
     let_go        let notifications go that have waited for their endpoint or their turn
     sweep         overdue rows in Postgres, whatever happened to Redis
     take_over     leases of a process that is gone

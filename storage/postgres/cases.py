@@ -60,21 +60,24 @@ _LIST_ALL = _LIST.format(cases="cases")
 _LIST_OF_ORDER = _LIST.format(cases="(SELECT * FROM cases WHERE order_no = $6 OFFSET 0) AS of_order")
 
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+_IS_OPEN = "resolved_at IS NULL AND id > 0"
+"""As in the index of open cases by time, which no other statement may use: it has no key."""
+
 # The oldest first, page by page: an inbox. With the columns of its index it reads no other row.
 _OPEN_CHOSEN = f"""
 SELECT {_COLUMNS}
   FROM cases
- WHERE resolved_at IS NULL AND (opened_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))
+ WHERE {_IS_OPEN} AND (opened_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))
    AND ($3::text IS NULL OR reason = $3)
    AND ($4::text IS NULL OR assignee = $4)
    AND NOT ($5 AND assignee IS NOT NULL)
    AND ($6::timestamptz IS NULL OR opened_at < $6)
  ORDER BY opened_at, id
  LIMIT $7"""
-_COUNTS = """
+_COUNTS = f"""
 SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
        count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
-  FROM cases WHERE resolved_at IS NULL
+  FROM cases WHERE {_IS_OPEN}
  GROUP BY reason ORDER BY min(opened_at)"""
 _GET = f"SELECT {_COLUMNS} FROM cases WHERE id = $1"
 _ASSIGN = f"""

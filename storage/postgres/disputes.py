@@ -20,7 +20,7 @@ _COLUMNS = """dispute_id, channel_account, out_trade_no, order_no, kind, state, 
 # With the condition and the order of their indexes.
 _DUE = f"""
 SELECT {_COLUMNS} FROM disputes
- WHERE state IN ('open', 'under_review')
+ WHERE state IN ('open', 'under_review') AND dispute_id <> ''
    AND (coalesce(respond_by, '9999-12-31 00:00:00+00'), channel_account, out_trade_no, dispute_id)
        > (coalesce($1::timestamptz, '-infinity'), $2::text, $3::text, $4::text)
    AND ($5::text IS NULL OR channel_account = $5)

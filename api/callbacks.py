@@ -14,6 +14,7 @@ from api.http.request import Request
 from api.http.response import Response
 from channels.adapters import CALLBACK_HEADERS
 from core.errors import CallbackForged, CallbackRejected, ChannelUnavailable, NodropError, UnknownAccount
+from core.rollups import Tally
 from flows.callback import receive_callback
 
 log = structlog.get_logger()
@@ -29,6 +30,7 @@ async def receive(context: Context, request: Request) -> Response:
         raise CallbackForged from None
     except (CallbackRejected, ChannelUnavailable) as error:
         _note(context, request, error)
+        context.resources.tallies[Tally("account", account, "callbacks_refused")] += 1
         raise
     return Response(status=acknowledgement.status, body=acknowledgement.body, content_type=acknowledgement.content_type)
 

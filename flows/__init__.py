@@ -21,6 +21,8 @@
     undelivered   callbacks that a channel could not deliver
     retention     delete what is over and old
     sign_in       an operator signs in to the console; `operators` adds and resets them
+    rollup        sums of what happened, by buckets; `silence` finds accounts whose callbacks stopped, and `overview`
+                  reads both beside what is open now
     reconcile/    a channel's statement against our payments
     closings      days of accounts: their money, differences and sign-off
     cases         operators take cases and resolve them; `guides` has the texts about what to do

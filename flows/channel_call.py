@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
 from channels.transport import CALLING, Calling, was_answered
 from core.admission import CallKind, Urgency, Wait
+from core.rollups import CALL_BOUNDS_S, Tally
 from runtime.accounts import Account
 from runtime.resources import Resources
 
@@ -46,7 +49,9 @@ async def call_channel(
     admitted = await resources.admission.admit(
         name, account.config.rate_per_s, kind, urgency, past_breaker=past_breaker
     )
+    tallies = resources.tallies
     if isinstance(admitted, Wait):
+        tallies[Tally("account", name, f"held:{admitted.reason}")] += 1
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
     of_pages = kind in (CallKind.STATEMENT, CallKind.UNDELIVERED)
     further = Urgency.REFRESH if of_pages else Urgency.FRESH
@@ -59,6 +64,7 @@ async def call_channel(
 
     calling = CALLING.set(Calling(kind=kind, urgency=further, gate=account.gate, is_admitted=True, end_first=end_first))
     error: BaseException | None = None
+    began_at = monotonic()
     try:
         return await call(*args, **kwargs)
     except BaseException as raised:
@@ -67,4 +73,9 @@ async def call_channel(
     finally:
         CALLING.reset(calling)
         answered = was_answered(error)
+        if answered is not None:
+            tallies[Tally("account", name, "calls")] += 1
+            tallies[Tally("account", name, f"call_s:{bisect_right(CALL_BOUNDS_S, monotonic() - began_at)}")] += 1
+            if not answered:
+                tallies[Tally("account", name, "calls_unanswered")] += 1
         await resources.admission.report(name, kind, answered=answered, reservation=reservation)

@@ -8,6 +8,7 @@ attempt is kept with the notification. Nothing is sent to an endpoint that a per
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -25,8 +26,9 @@ from standardwebhooks import Webhook
 
 from core import jobs
 from core.backoff import NextTry
-from core.deliveries import Attempt, readable
+from core.deliveries import Attempt, endpoint_of, readable
 from core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest
+from core.rollups import CALL_BOUNDS_S, TALLIES_MAX, Tally
 from core.settings import Settings
 from flows.commit import arm_jobs
 from flows.egress import Net, check_notify_url, resolve
@@ -191,6 +193,7 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
         answer=readable(delivery.answer),
         is_manual=outgoing.is_manual,
     )
+    _count(resources, outgoing.url, delivery, monotonic() - began)
     await _end(resources, outgoing, delivery, record)
     await _resume(resources, notifier, outgoing.url)
     return delivery.status
@@ -217,6 +220,17 @@ async def _end(resources: Resources, outgoing: Outgoing, delivery: Delivery, rec
     else:
         delay_s = max(next_try.delay_s, delivery.retry_after_s)
         await _reschedule(resources, outgoing, replace(next_try, delay_s=delay_s), delivery.status, record)
+
+
+def _count(resources: Resources, url: str, delivery: Delivery, seconds: float) -> None:
+    """Count a delivery for the roll-ups."""
+    tallies = resources.tallies
+    # A merchant whose URLs name the order has one endpoint for each: those after many count together.
+    name = endpoint_of(url) if len(tallies) < TALLIES_MAX else ""
+    tallies[Tally("endpoint", name, "tries")] += 1
+    tallies[Tally("endpoint", name, f"try_s:{bisect_right(CALL_BOUNDS_S, seconds)}")] += 1
+    if not delivery.ok:
+        tallies[Tally("endpoint", name, "tries_failed")] += 1
 
 
 async def _postpone(resources: Resources, notifier: Notifier, outgoing: Outgoing, wait_s: float) -> str:

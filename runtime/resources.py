@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from core.admission import Admission
 from core.errors import StorageError
 from core.lifecycle import Rules
 from core.order import OrderState
+from core.rollups import Tally
 from core.settings import Settings, require
 from runtime.accounts import Accounts
 from runtime.clock import Clock
@@ -34,6 +36,8 @@ from storage.sealing import Sealer
 
 REQUIRED_SETTINGS = ("database_url", "redis_url", "public_url", "nodrop_master_keys")
 """Settings without which no process can work."""
+
+Tallies = defaultdict[Tally, int]
 
 log = structlog.get_logger()
 
@@ -65,6 +69,9 @@ class Resources:
     """Refreshes in flight in this process, by order number."""
     refusals: Refusals = field(default_factory=Refusals)
     """Refused callbacks that are to be written."""
+    tallies: Tallies = field(default_factory=lambda: defaultdict(int))
+    """Counts of this process since it began, for the roll-ups: calls of channels, refused callbacks, deliveries.
+    Whoever counts adds to it in place."""
 
 
 @asynccontextmanager

@@ -11,15 +11,17 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from secrets import token_hex
 
 import click
 import structlog
 
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, NodropError
 from core.jobs import Lane
 from core.settings import Settings
 from flows.notify import Notifier
+from flows.rollup import TallyWriter
 from runtime import resolver
 from runtime.garbage import keep_start
 from runtime.loop import run_periodically
@@ -35,6 +37,9 @@ log = structlog.get_logger()
 CLOSE_S = 1.0
 """Part of the grace period that closing the connections may take."""
 
+LAST_WRITE_S = CLOSE_S / 2
+"""The part of that which writing the last counts may take."""
+
 
 async def run(settings: Settings, only: Lane | None) -> None:
     """Run until SIGTERM or SIGINT; with `only` that lane alone, without the sweep.
@@ -49,7 +54,8 @@ async def run(settings: Settings, only: Lane | None) -> None:
         await resources.clock.begin(resources.db)
         nudges = Nudges(resources.redis)
         lanes = _lanes(resources, notifier, nudges, only)
-        loops = lane_loops(resources, lanes[0].process) + (
+        tally_writer = TallyWriter(resources.db, resources.tallies)
+        loops = lane_loops(resources, lanes[0].process, tally_writer) + (
             upkeep_loops(resources, notifier, stop) if only is None else ()
         )
         keep_start()
@@ -63,6 +69,9 @@ async def run(settings: Settings, only: Lane | None) -> None:
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
             await asyncio.gather(_end(periodic, grace_s), *(lane.drain(grace_s) for lane in lanes))
             await _end({listening}, 0.0)
+            with suppress(NodropError, TimeoutError):
+                async with asyncio.timeout(LAST_WRITE_S):
+                    await tally_writer.write_once()
         log.info("worker_stopped")
 
 

@@ -18,6 +18,8 @@ from flows.rearm import arm_window, rearm_if_flushed
 from flows.reconcile.daily import reconcile_due
 from flows.reconcile.requested import read_requested
 from flows.retention import delete_old
+from flows.rollup import INTERVAL_S as ROLL_UP_INTERVAL_S
+from flows.rollup import TallyWriter, roll_up
 from flows.sweep import sweep_again, swept_kinds
 from flows.take_over import BEAT_S, Beats, beat_once
 from flows.undelivered import ask_undelivered
@@ -46,12 +48,15 @@ class Loop(NamedTuple):
     run_once: RunOnce
 
 
-def lane_loops(resources: Resources, process: str) -> tuple[Loop, ...]:
-    """Loops of every worker process: its beat, its clock, and renewing in time what the accounts verify with."""
+def lane_loops(resources: Resources, process: str, tally_writer: TallyWriter) -> tuple[Loop, ...]:
+    """Loops of every worker process: its beat, its clock, renewing in time what the accounts verify with, and writing
+    what it counted.
+    """
     return (
         Loop("beat", BEAT_S, partial(beat_once, resources, Beats(process))),
         Loop("clock", CHECK_S, partial(resources.clock.keep, resources.db)),
         Loop("keep_current", KEEP_CURRENT_S, resources.accounts.keep_current),
+        Loop("tallies", ROLL_UP_INTERVAL_S, tally_writer.write_once),
     )
 
 
@@ -91,6 +96,7 @@ def _duties(resources: Resources) -> tuple[Duty, ...]:
         Duty("retention", RETENTION_INTERVAL_S, partial(delete_old, resources)),
         Duty("let_go", LET_GO_S, partial(let_go_held, resources)),
         Duty("collisions", COLLISIONS_INTERVAL_S, partial(open_collision_cases, db)),
+        Duty("roll_up", ROLL_UP_INTERVAL_S, partial(roll_up, resources)),
         Duty("worlds", WORLDS_INTERVAL_S, partial(open_world_cases, resources)),
         Duty("closings", CLOSINGS_INTERVAL_S, partial(take_recent_days, resources)),
     )

@@ -13,6 +13,7 @@ import pytest
 from api.application import open_application
 from api.http.problems import RETRY_AFTER_S
 from core.refusals import RefusedCallback, refused_callback
+from core.rollups import Tally
 from demo.service import NO_TLS
 from runtime.resources import Resources
 from tests.api.conftest import MERCHANT_ID, SECRET, Channel, terms
@@ -103,6 +104,7 @@ async def test_forged_callback_changes_nothing(
         assert (response.status, response.problem) == (401, "callback_forged"), name
     assert await resources.db.fetchval("SELECT count(*) FROM callbacks") == 0
     assert (await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paying"
+    assert resources.tallies[Tally("account", account, "callbacks_refused")] == len(forged)
 
 
 async def test_a_stale_callback_is_400(client: Client, buyer: Client, account: str) -> None:

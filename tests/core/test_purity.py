@@ -11,6 +11,7 @@ from tests.servers import ROOT
 MODULES = sorted((ROOT / "core").rglob("*.py"))
 PURE = {
     "__future__",
+    "bisect",
     "collections",
     "core",
     "datetime",
@@ -21,6 +22,8 @@ PURE = {
     "hashlib",
     "inspect",
     "ipaddress",
+    "itertools",
+    "math",
     "msgspec",
     "re",
     "types",

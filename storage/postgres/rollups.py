@@ -1,0 +1,246 @@
+"""Roll-ups: sums of five minutes from the tables, of hours from those, of days from hours; and what processes count.
+
+A bucket is computed whole, by indices on time, and replaced: to compute it again changes nothing that has not changed
+in the tables. `core.rollups` has the keys of the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from core.rollups import FINER, HEARD_S, KEEP_S, SETTLED_S, SPAN_BOUNDS_S, Scope, Step
+from storage.postgres.database import Database, document
+
+ENDPOINTS_MAX = 50
+"""Endpoints of one bucket that have figures of their own: those with the most notifications. A merchant whose URLs name
+the order would otherwise have a row for each."""
+
+TALLIES_KEPT_S = SETTLED_S + 2 * Step.MINUTES + 3_600
+
+_NO_MONEY = "('unpaid', 'approved', 'lapsed', 'closed', 'missing')"
+"""Kinds of evidence in a callback that say nothing of money that came."""
+
+
+class Rollup(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of one account or endpoint in the bucket that begins `at`."""
+
+    at: datetime
+    scope: Scope
+    name: str
+    figures: Mapping[str, int]
+
+
+_FIND_COMPUTED = f"""
+SELECT clock_timestamp() AS now,
+       ARRAY(SELECT at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
+                AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS starts,
+       ARRAY(SELECT computed_at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
+                AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS computed"""
+
+# An operator's acceptance of late money has no evidence: its payment was counted when its money was seen. A callback is
+# filed under the payment's number or under another id of it. LIMIT 1 in place of EXISTS: Postgres would rather read all
+# callbacks into a hash table.
+_FIGURES = f"""
+WITH bounds AS (
+    SELECT $1::timestamptz AS since, $1::timestamptz + make_interval(secs => {Step.MINUTES}) AS until
+), events AS MATERIALIZED (
+    SELECT e.kind, e.by, e.at, e.channel_account, e.out_trade_no, e.evidence IS NOT NULL AS has_evidence
+      FROM bounds, order_events e
+     WHERE e.kind IN ('paid', 'paid_late', 'double_payment', 'closed') AND e.at >= since AND e.at < until
+), paid AS MATERIALIZED (
+    SELECT e.kind, e.by, e.channel_account AS name, p.amount, p.currency, p.origin = 'ours' AS is_expected,
+           e.by NOT IN ('callback', 'compensation') AS is_repaired,
+           width_bucket(greatest(0, extract(epoch FROM e.at - p.paid_at))::float8, $2::float8[]) AS slot,
+           e.by IN ('callback', 'compensation') OR (
+               SELECT true
+                 FROM unnest(ARRAY[p.out_trade_no, p.channel_reference, p.channel_transaction_id]) AS ids (one)
+                CROSS JOIN LATERAL (
+                      SELECT FROM callbacks c
+                       WHERE c.channel_account = p.channel_account AND c.out_trade_no = ids.one
+                         AND c.received_at < e.at + make_interval(secs => {HEARD_S})
+                         AND c.evidence->>'kind' NOT IN {_NO_MONEY}
+                       LIMIT 1) AS callback
+                LIMIT 1) IS NOT NULL AS is_heard
+      FROM events e
+     CROSS JOIN LATERAL (
+           SELECT * FROM payments
+            WHERE channel_account = e.channel_account AND out_trade_no = e.out_trade_no LIMIT 1) AS p
+     WHERE e.kind <> 'closed' AND e.has_evidence
+), handled AS MATERIALIZED (
+    SELECT c.channel_account AS name, c.copies, c.handled_at IS NULL AS is_dead,
+           c.evidence->>'kind' NOT IN {_NO_MONEY} AS is_of_money
+      FROM bounds, callbacks c
+     WHERE coalesce(c.handled_at, c.dead_at) >= since AND coalesce(c.handled_at, c.dead_at) < until
+       AND (c.handled_at IS NOT NULL OR c.dead_at IS NOT NULL)
+), ended AS MATERIALIZED (
+    SELECT split_part(split_part(n.url, '?', 1), '#', 1) AS url, n.attempt, false AS is_dead,
+           width_bucket(greatest(0, extract(epoch FROM n.delivered_at - n.created_at))::float8, $2::float8[]) AS slot
+      FROM bounds, notifications n
+     WHERE coalesce(n.delivered_at, n.superseded_at) >= since AND coalesce(n.delivered_at, n.superseded_at) < until
+       AND (n.delivered_at IS NOT NULL OR n.superseded_at IS NOT NULL) AND n.delivered_at IS NOT NULL
+    UNION ALL
+    SELECT split_part(split_part(n.url, '?', 1), '#', 1), n.attempt, true, 0
+      FROM bounds, notifications n
+     WHERE n.dead_at >= since AND n.dead_at < until AND n.dead_at IS NOT NULL AND n.delivered_at IS NULL
+), counted AS MATERIALIZED (
+    SELECT t.scope, t.name, f.key, f.value::bigint AS value
+      FROM bounds, tallies t, jsonb_each_text(t.figures) AS f
+     WHERE t.at >= since AND t.at < until
+), figures AS (
+    SELECT 'all' AS scope, '' AS name, 'placed' AS key,
+           (SELECT count(*) FROM bounds, orders WHERE created_at >= since AND created_at < until) AS value
+    UNION ALL
+    SELECT 'all', '', 'closed', count(*) FROM events WHERE kind = 'closed'
+    UNION ALL
+    SELECT 'account', p.name, f.key, f.value
+      FROM paid p
+     CROSS JOIN LATERAL (VALUES
+           ('paid', 1::bigint),
+           ('paid_amount:' || currency, amount),
+           ('by:' || by, 1),
+           ('paid_s:' || slot, 1),
+           ('repaired_s:' || slot, is_repaired::int),
+           ('late', (kind = 'paid_late')::int),
+           ('double', (kind = 'double_payment')::int),
+           ('expected', is_expected::int),
+           ('unheard', (is_expected AND NOT is_heard)::int),
+           ('unheard_amount:' || currency, CASE WHEN is_expected AND NOT is_heard THEN amount ELSE 0 END)
+           ) AS f (key, value)
+    UNION ALL
+    SELECT 'account', h.name, f.key, f.value
+      FROM handled h
+     CROSS JOIN LATERAL (VALUES
+           ('callbacks', 1::bigint),
+           ('callbacks_paid', is_of_money::int),
+           ('callbacks_dead', is_dead::int),
+           ('callback_copies', copies - 1)
+           ) AS f (key, value)
+    UNION ALL
+    SELECT 'endpoint', e.url, f.key, f.value
+      FROM ended e
+     CROSS JOIN LATERAL (VALUES
+           ('delivered', (NOT is_dead)::int),
+           ('first_try', (NOT is_dead AND attempt = 1)::int),
+           ('delivered_s:' || slot, (NOT is_dead)::int),
+           ('attempts', attempt),
+           ('dead', is_dead::int)
+           ) AS f (key, value)
+    UNION ALL
+    SELECT scope, name, key, value FROM counted
+), named AS (
+    SELECT scope, name, key, sum(value)::bigint AS value FROM figures WHERE value <> 0 GROUP BY scope, name, key
+), ranked AS (
+    SELECT name, row_number() OVER (ORDER BY sum(value) DESC, name) AS rank
+      FROM named WHERE scope = 'endpoint' AND key IN ('delivered', 'dead', 'tries') GROUP BY name
+), kept AS (
+    SELECT n.scope, CASE WHEN n.scope <> 'endpoint' OR r.rank <= {ENDPOINTS_MAX} THEN n.name ELSE '' END AS name,
+           n.key, sum(n.value)::bigint AS value
+      FROM named n LEFT JOIN ranked r ON n.scope = 'endpoint' AND r.name = n.name
+     GROUP BY 1, 2, 3
+)
+SELECT scope, name, jsonb_object_agg(key, value) AS figures FROM kept GROUP BY scope, name"""
+
+_SUMS = """
+SELECT scope, name, jsonb_object_agg(key, value) AS figures
+  FROM (SELECT r.scope, r.name, f.key, sum(f.value::bigint)::bigint AS value
+          FROM rollups r, jsonb_each_text(r.figures) AS f
+         WHERE r.step = $2 AND r.at >= $1::timestamptz AND r.at < $1::timestamptz + make_interval(secs => $3)
+         GROUP BY r.scope, r.name, f.key) AS sums
+ GROUP BY scope, name"""
+
+# The row of the scope `all` is there for every bucket that was computed. What another process writes at the same time
+# is the same; the order of the rows lets neither wait for the other in a circle.
+_REPLACE = """
+WITH computed AS (
+    {figures}
+), rows AS (
+    SELECT scope, name, figures FROM computed
+    UNION ALL
+    SELECT 'all', '', '{{}}'::jsonb WHERE NOT EXISTS (SELECT FROM computed WHERE scope = 'all')
+), written AS (
+    INSERT INTO rollups (step, at, scope, name, figures)
+    SELECT {step}, $1::timestamptz, scope, name, figures FROM rows ORDER BY scope, name
+    ON CONFLICT (step, at, scope, name) DO UPDATE SET figures = EXCLUDED.figures, computed_at = clock_timestamp()
+    RETURNING scope, name
+)
+DELETE FROM rollups r
+ WHERE r.step = {step} AND r.at = $1::timestamptz
+   AND NOT EXISTS (SELECT FROM written w WHERE w.scope = r.scope AND w.name = r.name)"""
+
+_COMPUTE = _REPLACE.format(figures=_FIGURES.strip(), step=int(Step.MINUTES))
+
+_SUM_UP: Mapping[Step, str] = {
+    step: _REPLACE.format(
+        figures=_SUMS.replace("$2", str(int(finer))).replace("$3", str(int(step))).strip(), step=int(step)
+    )
+    for step, finer in FINER.items()
+}
+
+_READ = """
+SELECT at, scope, name, figures::text AS figures FROM rollups
+ WHERE step = $1 AND at >= $2
+ ORDER BY at, scope, name"""
+
+_READ_ONE = """
+SELECT at, scope, name, figures::text AS figures FROM rollups
+ WHERE step = $1 AND at >= $2 AND scope = $3 AND name = $4
+ ORDER BY at"""
+
+_DELETE = "DELETE FROM rollups WHERE step = $1 AND at < clock_timestamp() - make_interval(secs => $2)"
+_DELETE_TALLIES = "DELETE FROM tallies WHERE at < clock_timestamp() - make_interval(secs => $1)"
+
+_ADD_TALLIES = """
+INSERT INTO tallies (source, number, scope, name, figures)
+SELECT $1, $2, t->>0, t->>1, t->2 FROM jsonb_array_elements($3::jsonb) AS t
+ON CONFLICT DO NOTHING"""
+
+_figures_decoder = msgspec.json.Decoder(dict[str, int])
+
+
+async def find_computed(db: Database) -> tuple[datetime, dict[datetime, datetime]]:
+    """Postgres's time, and when each bucket of five minutes was computed last."""
+    row = await db.fetchrow(_FIND_COMPUTED, int(Step.MINUTES))
+    assert row is not None, "a statement without a table has a row"
+    return row["now"], dict(zip(row["starts"], row["computed"], strict=True))
+
+
+async def compute(db: Database, start: datetime) -> None:
+    """Compute the bucket of five minutes that begins then, from the tables."""
+    await db.execute(_COMPUTE, start, list(map(float, SPAN_BOUNDS_S)))
+
+
+async def sum_up(db: Database, step: Step, start: datetime) -> None:
+    """Compute a longer bucket from the shorter ones in it."""
+    await db.execute(_SUM_UP[step], start)
+
+
+async def read(db: Database, step: Step, since: datetime) -> list[Rollup]:
+    """All roll-ups of buckets that begin at or after that, oldest first."""
+    return [_rollup(row) for row in await db.fetch(_READ, int(step), since)]
+
+
+async def read_one(db: Database, step: Step, since: datetime, scope: Scope, name: str) -> list[Rollup]:
+    """The same of one account or endpoint."""
+    return [_rollup(row) for row in await db.fetch(_READ_ONE, int(step), since, scope.value, name)]
+
+
+async def delete_old(db: Database) -> int:
+    """Delete the buckets that are older than they are kept, and what processes counted before; returns how many."""
+    count = sum([await db.execute(_DELETE, int(step), float(keep_s)) for step, keep_s in KEEP_S.items()])
+    return count + await db.execute(_DELETE_TALLIES, float(TALLIES_KEPT_S))
+
+
+async def add_tallies(
+    db: Database, source: str, number: int, tallies: Sequence[tuple[str, str, Mapping[str, int]]]
+) -> None:
+    """Add the counts of a process since its writing before, by scope and name; nothing if this number was written."""
+    await db.execute(_ADD_TALLIES, source, number, document(tallies))
+
+
+def _rollup(row: Mapping[str, object]) -> Rollup:
+    at, scope, name, figures = row["at"], row["scope"], row["name"], row["figures"]
+    assert isinstance(at, datetime)
+    return Rollup(at=at, scope=Scope(str(scope)), name=str(name), figures=_figures_decoder.decode(str(figures)))

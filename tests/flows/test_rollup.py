@@ -1,0 +1,165 @@
+"""Roll-ups made by the duty, and what a process counts on its way: calls and deliveries."""
+
+from collections import defaultdict
+from datetime import timedelta
+
+import pytest
+
+from core.errors import DatabaseUnavailable
+from core.rollups import CALL_BOUNDS_S, COMPUTED_S, Scope, Step, Tally, bucket_of, merged
+from flows import rollup
+from flows.notify import Delivery, Notifier, push_claimed
+from flows.rollup import TallyWriter, roll_up
+from flows.silence import find_silent_accounts
+from storage.postgres import notifications, rollups
+from storage.postgres.orders import find_now
+from tests.flows.conftest import HOOK, FlowHarness
+
+
+async def day_of(harness: FlowHarness, scope: Scope, name: str) -> dict[str, int]:
+    """The figures of today and yesterday, should midnight pass meanwhile."""
+    since = await find_now(harness.resources.db) - timedelta(days=2)
+    rows = await rollups.read_one(harness.resources.db, Step.DAY, since, scope, name)
+    return merged(row.figures for row in rows)
+
+
+async def test_the_duty_makes_all_buckets_from_what_happened(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "BATCH", 400)
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    await harness.run_query_job(state)
+    db = harness.resources.db
+    await TallyWriter(db, harness.resources.tallies).write_once()
+    assert await roll_up(harness.resources) is True, "two days have more than 400 buckets"
+    assert await roll_up(harness.resources) is False
+    figures = await day_of(harness, Scope.ACCOUNT, "main")
+    assert (figures["paid"], figures["by:query"], figures["unheard"]) == (1, 1, 1)
+    assert figures["calls"] == 2
+    assert (await day_of(harness, Scope.ALL, ""))["placed"] == 1
+    assert await harness.fetch_value("SELECT count(*) FROM rollups WHERE step = 300 AND scope = 'all'") in (
+        COMPUTED_S // Step.MINUTES,
+        COMPUTED_S // Step.MINUTES + 1,  # a bucket began meanwhile
+    )
+
+
+async def test_a_run_without_anything_new_computes_the_current_bucket_alone(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "BATCH", 1000)
+    await roll_up(harness.resources)
+    computed = []
+
+    async def note(_db: object, start: object) -> None:
+        computed.append(start)
+
+    monkeypatch.setattr(rollups, "compute", note)
+    await harness.resources.db.execute("UPDATE rollups SET computed_at = computed_at + interval '1 day'")
+    now = await find_now(harness.resources.db)
+    await roll_up(harness.resources)
+    assert computed in ([bucket_of(now, Step.MINUTES)], [bucket_of(now, Step.MINUTES) + timedelta(minutes=5)])
+
+
+async def test_calls_of_a_channel_are_counted_with_their_latency_and_without_an_answer(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    tallies = harness.resources.tallies
+    before = dict(tallies)
+    await harness.run_query_job(state)
+    assert tallies[Tally("account", "main", "calls")] == before[Tally("account", "main", "calls")] + 1
+    harness.call_fault(state.payments[0], "answered_5xx")
+    await harness.run_query_job(state)
+    assert tallies[Tally("account", "main", "calls_unanswered")] == 1
+    slots = [tallies.get(Tally("account", "main", f"call_s:{slot}"), 0) for slot in range(len(CALL_BOUNDS_S) + 1)]
+    assert sum(slots) == tallies[Tally("account", "main", "calls")]
+
+
+async def test_a_call_that_is_held_back_is_counted_by_its_reason(harness: FlowHarness) -> None:
+    slow = await harness.add_account("slow", rate_per_s=1)
+    states = [await harness.placed_order(slow) for _ in range(1)]
+    for _ in range(5):
+        await harness.run_query_job(states[0])
+    held = harness.resources.tallies[Tally("account", "slow", "held:rate")]
+    assert held >= 1
+    assert harness.resources.tallies[Tally("account", "slow", "calls")] + held == 6
+
+
+class Answering:
+    """A notifier whose merchant answers with these statuses, one after the other."""
+
+    def __init__(self, notifier: Notifier, *statuses: str) -> None:
+        self.hosts = notifier.hosts
+        self._statuses = list(statuses)
+
+    async def deliver(self, _outgoing: object) -> Delivery:
+        status = self._statuses.pop(0)
+        return Delivery(ok=status == "200", status=status)
+
+
+async def test_deliveries_are_counted_by_endpoint(harness: FlowHarness) -> None:
+    state = await harness.placed_order(notify_url=f"{HOOK}?order=1")
+    await harness.receive("main", harness.callback(state.payments[0], transaction=None))
+    harness.pay(state.payments[0])
+    await harness.run_query_job(state)
+    async with Notifier(harness.resources.settings) as notifier:
+        answering = Answering(notifier, "503", "200")
+        for _ in range(2):
+            await harness.make_due()
+            [outgoing] = await notifications.claim_overdue(harness.resources.db, grace_s=0.0, limit=9, lease_s=20.0)
+            await push_claimed(harness.resources, answering, outgoing)  # type: ignore[arg-type]  # it only delivers
+    tallies = harness.resources.tallies
+    assert (tallies[Tally("endpoint", HOOK, "tries")], tallies[Tally("endpoint", HOOK, "tries_failed")]) == (2, 1)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_counted_is_written_once_though_its_answer_was_lost(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tallies = defaultdict[Tally, int](int, {Tally("account", "main", "calls"): 2})
+    writer = TallyWriter(harness.resources.db, tallies)
+    add = rollups.add_tallies
+
+    async def add_and_lose(*arguments: object) -> None:
+        await add(*arguments)  # type: ignore[arg-type]  # those of `add_tallies`
+        raise DatabaseUnavailable("the connection was cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollups, "add_tallies", add_and_lose)
+        with pytest.raises(DatabaseUnavailable):
+            await writer.write_once()
+    tallies[Tally("account", "main", "calls")] += 5
+    assert await writer.write_once() == 1
+    assert await writer.write_once() == 1
+    assert await writer.write_once() == 0
+    assert await harness.fetch_value("SELECT sum((figures->>'calls')::int) FROM tallies") == 7
+
+
+# -- silence -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_account_whose_callbacks_stop_is_called_out_and_is_not_when_they_come_again(
+    harness: FlowHarness,
+) -> None:
+    for _ in range(3):
+        await _paid_by_query(harness)
+    assert await find_silent_accounts(harness.resources.db, grace_s=0.0) == []
+    for _ in range(2):
+        await _paid_by_query(harness)
+    [silent] = await find_silent_accounts(harness.resources.db, grace_s=0.0)
+    assert (silent.account, silent.payments, silent.heard) == ("main", 5, 0)
+    assert await find_silent_accounts(harness.resources.db, grace_s=3600.0) == [], "their callbacks may still come"
+    for _ in range(5):
+        state = await harness.placed_order()
+        harness.pay(state.payments[0])
+        await harness.receive(
+            "main", harness.callback(state.payments[0], transaction=harness.transaction_of(state.payments[0]))
+        )
+    assert await find_silent_accounts(harness.resources.db, grace_s=0.0) == []
+
+
+async def _paid_by_query(harness: FlowHarness) -> None:
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    await harness.run_query_job(state)

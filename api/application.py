@@ -29,6 +29,7 @@ from api.shop import open_shop
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
 from flows.refusals import WRITE_INTERVAL_S, write_refusals
+from flows.rollup import INTERVAL_S, TallyWriter
 from flows.take_over import BEAT_S, Beats, beat_once
 from runtime.accounts import KEEP_CURRENT_S
 from runtime.clock import CHECK_S
@@ -62,7 +63,8 @@ async def open_application(
     inside = routes.console_table() if console is not None else ()
     health = tuple(route for route in table if route.pattern == "/healthz")
     lag.watch()
-    beside = [asyncio.create_task(each) for each in _beside(resources, keys)]
+    tally_writer = TallyWriter(resources.db, resources.tallies)
+    beside = [asyncio.create_task(each) for each in _beside(resources, keys, tally_writer)]
     try:
         yield App(
             table if settings.ops_port else (*table, *inside),
@@ -83,6 +85,7 @@ async def open_application(
             async with asyncio.timeout(LAST_WRITE_S):
                 await keys.write_last_uses()
                 await write_refusals(resources)
+                await tally_writer.write_once()
     finally:
         lag.end()
         for task in beside:
@@ -112,13 +115,14 @@ def _context(
         unnoted_returns=UnnotedReturns(resources.redis),
         draining=draining,
         stores=SingleFlight(),
+        overviews=SingleFlight(),
         openapi=packed(Response(body=document)),
         reference=packed(html_response(reference(document))),
         shop=open_shop(resources.settings),
     )
 
 
-def _beside(resources: Resources, keys: ApiKeys) -> Iterator[Coroutine[Any, Any, None]]:
+def _beside(resources: Resources, keys: ApiKeys, tally_writer: TallyWriter) -> Iterator[Coroutine[Any, Any, None]]:
     """Tasks beside the requests, each until it is cancelled."""
     yield _listen(resources)
     # Without it callbacks could not be verified any more once their channel has changed its keys.
@@ -126,6 +130,7 @@ def _beside(resources: Resources, keys: ApiKeys) -> Iterator[Coroutine[Any, Any,
     yield run_periodically("clock", CHECK_S, partial(resources.clock.keep, resources.db), asyncio.Event())
     yield run_periodically("last_uses", LAST_USED_S, keys.write_last_uses, asyncio.Event())
     yield run_periodically("refusals", WRITE_INTERVAL_S, partial(write_refusals, resources), asyncio.Event())
+    yield run_periodically("tallies", INTERVAL_S, tally_writer.write_once, asyncio.Event())
     # A lease of a killed process would keep the workers from its payment.
     beats = Beats(f"web-{token_hex(8)}")
     yield run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())

@@ -13,6 +13,7 @@ from api.limits import Guesses, RefreshLimits, StartLimits
 from api.refreshes import Refreshes
 from api.shop import Shop
 from channels.kit.single_flight import SingleFlight
+from flows.overview import Overview
 from runtime.resources import Resources
 from storage.redis.unnoted_returns import UnnotedReturns
 
@@ -21,6 +22,7 @@ from storage.redis.unnoted_returns import UnnotedReturns
 class Context:
     """Made once, at start. `shop` is the look of the pages, `openapi` the document of all routes, `reference` the page
     made of it. `stores` is the one look at Postgres and Redis that all who ask for readiness share: anybody may ask.
+    `overviews` are the readings of the overview under way, by span.
     """
 
     resources: Resources
@@ -32,6 +34,7 @@ class Context:
     unnoted_returns: UnnotedReturns
     draining: asyncio.Event
     stores: SingleFlight[str, tuple[str | None, str | None]]
+    overviews: SingleFlight[str, Overview]
     openapi: Response
     reference: Response
     shop: Shop

@@ -11,7 +11,7 @@ from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
 from api.v1 import callbacks as received
-from api.v1 import days, orders, search, story
+from api.v1 import days, orders, overview, search, story
 from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
 from api.v1.day_schemas import (
     AssignInput,
@@ -29,6 +29,7 @@ from api.v1.day_schemas import (
     StatementInput,
     StatementRequestView,
 )
+from api.v1.overview import OverviewQuery
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
@@ -58,6 +59,7 @@ from core.errors import (
     TooManyRequests,
     UnknownAccount,
 )
+from flows.overview import Overview
 from storage.postgres.api_keys import Scope
 
 FORM_BODY_BYTES_MAX = 1024
@@ -125,6 +127,8 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: CallbackView}, (NotFound,), _READ),
         Route("GET", "/v1/callbacks/{callback_id}/explanation", _KEY, plain(received.explain_callback),
               "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE),
+        Route("GET", "/v1/overview", _KEY, query(OverviewQuery, overview.show),
+              "Figures of a span of time, and what is open now", {200: Overview}, scope=Scope.METRICS),
 
         # -- days, disputes and cases, for operators' programs
         Route("GET", "/v1/days", _KEY, query(DaysQuery, days.find_days), "List days of accounts, newest first",

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),
         "orders": Lazy("cli.orders.commands:orders", "Look at orders; find one, ask about one, end one."),
         "callbacks": Lazy("cli.callbacks:callbacks", "Callbacks that came, stored or refused, and what each proves."),
+        "top": Lazy("cli.top.command:top", "Watch live what happens: payments, repairs, accounts, endpoints."),
         "cases": Lazy("cli.cases:cases", "Questions that a person has to answer."),
         "days": Lazy("cli.days:days", "Days of an account: money, differences, sign-off."),
         "disputes": Lazy("cli.disputes:disputes", "What channels take back or may take back."),

@@ -95,6 +95,10 @@ class Admission(Protocol):
         """Breakers of these accounts that are open, or wait for the result of their probe. Never raises."""
         ...
 
+    async def calls_in_use(self, accounts: Iterable[str]) -> dict[str, int]:
+        """Number of calls of each of these accounts that count against its rate now. Never raises."""
+        ...
+
     def count_with_older(self, *, are_there: bool) -> None:
         """Whether processes of the release before run: calls count where those count theirs, too."""
         ...

@@ -91,6 +91,10 @@ class CountingAdmission:
         del accounts
         return []
 
+    async def calls_in_use(self, accounts: object) -> dict[str, int]:
+        del accounts
+        return {}
+
     def count_with_older(self, *, are_there: bool) -> None:
         del are_there
 

@@ -71,6 +71,10 @@ class LocalAdmission:
             if not breaker.is_closed
         ]
 
+    async def calls_in_use(self, accounts: Iterable[str]) -> dict[str, int]:
+        now = self._clock()
+        return {name: self._account(name).calls_in_use(now) for name in accounts}
+
     def count_with_older(self, *, are_there: bool) -> None:
         """Implement the Protocol: `processes` are those of both releases."""
 
@@ -135,6 +139,10 @@ class _Account:
         self._calls[reservation] = now + FLIGHT_S, urgency
         if urgency in PARTS:
             self._next_at[urgency] = now + PARTS[urgency] * window_s / rate
+
+    def calls_in_use(self, now: float) -> int:
+        """Return the number of calls that are under way, or ended less than a second ago."""
+        return sum(end > now - WINDOW_S for end, _ in self._calls.values())
 
     def end(self, reservation: str, at: float | None) -> None:
         """Note the end of a call; None: it was not made."""

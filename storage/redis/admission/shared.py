@@ -33,7 +33,7 @@ from storage.redis.admission.items import LOGS, NUMBERS_OF, Item, Refusal, Repor
 from storage.redis.admission.local import LOCAL, WINDOW_S, LocalAdmission
 from storage.redis.admission.names import keys_of
 from storage.redis.admission.older import older_names
-from storage.redis.admission.reading import generations_of, open_breakers_of
+from storage.redis.admission.reading import calls_in_use_of, generations_of, open_breakers_of
 from storage.redis.admission.script import ENDED, PROBE_GAP_S, RETURN_S, admission_script
 from storage.redis.client import Call, Patience, RedisLink, Run, gathering, redis_errors, run_together
 
@@ -120,6 +120,12 @@ class SharedAdmission:
         wanted = list(accounts)
         through_redis = await self._through_redis(lambda: open_breakers_of(self._redis, wanted))
         return await self._local.open_breakers(wanted) if through_redis is None else through_redis
+
+    async def calls_in_use(self, accounts: Iterable[str]) -> dict[str, int]:
+        """Implement the Protocol; without Redis these are the calls of this process."""
+        wanted = list(accounts)
+        through_redis = await self._through_redis(lambda: calls_in_use_of(self._redis, wanted))
+        return await self._local.calls_in_use(wanted) if through_redis is None else through_redis
 
     def count_with_older(self, *, are_there: bool) -> None:
         """Implement the Protocol. Calls of the last of them, should it have been killed, count on for a time."""

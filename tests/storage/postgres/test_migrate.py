@@ -49,6 +49,8 @@ ALL = [
     "0033_deliveries_held.sql",
     "0033_deliveries_resending.sql",
     "0034_orders_by_amount.sql",
+    "0036_rollups.sql",
+    "0036_rollups_events.sql",
     "0038_days.sql",
     "0038_days_cases_open.sql",
     "0038_days_disputes_by_day.sql",
@@ -201,10 +203,12 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "refunds",
         "refused_callbacks",
         "refused_counts",
+        "rollups",
         "sign_in_limits",
         "sign_offs",
         "statement_files",
         "statement_requests",
+        "tallies",
     }
 
 

@@ -70,6 +70,22 @@ async def wait_of(admission: Admission, urgency: Urgency = SCHEDULED, *, rate: i
     return answer
 
 
+async def test_calls_under_way_and_of_the_last_second_are_in_use(shared: SharedAdmission, redis: Redis) -> None:
+    clock = Clock()
+    local = LocalAdmission(1, clock=clock)
+    for admission in (shared, local):
+        first, *_ = [await admission.admit("shop", 10, QUERY, urgency) for urgency in (FRESH, SCHEDULED, REFRESH)]
+        assert isinstance(first, Admitted)
+        await admission.report("shop", QUERY, answered=True, reservation=first.reservation)
+        assert await admission.calls_in_use(["shop", "other"]) == {"shop": 3, "other": 0}
+    for call, score in await redis.zrange(CALLS, 0, -1, withscores=True):
+        await redis.zadd(CALLS, {call: score - (FLIGHT_S + COUNTED_S) * 1000 - 1})
+    assert await shared.calls_in_use(["shop"]) == {"shop": 0}
+    assert await shared.calls_in_use([]) == {}
+    clock.now += FLIGHT_S + WINDOW_S
+    assert await local.calls_in_use(["shop"]) == {"shop": 0}
+
+
 # -- the rule ----------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from core.rollups import HEARD_S, KEEP_S, SPAN_BOUNDS_S, Scope, Step, bucket_of,
 from storage.postgres import callbacks, inbox, last_payments, live, notifications, rollups
 from storage.postgres.database import Database
 from storage.postgres.orders import find_now
-from storage.postgres.retention import delete_callbacks
 from tests.sealed import SEALER
 from tests.storage.postgres.plans import wide_plans
 from tests.storage.postgres.tools import RULES, closed, moved, number, paid, placed, started, unpaid
@@ -381,7 +380,6 @@ async def test_no_roll_up_reads_a_table_whole(new_database_url: str) -> None:
         await computed(db)
         await rollups.sum_up(db, Step.HOUR, bucket_of(await find_now(db), Step.HOUR))
         await last_payments.find_last_payments(db, grace_s=0.0)
-        await delete_callbacks(db, keep_days=1)
         found = {
             sql: parts for sql, parts in (await wide_plans(db)).items() if not any(mark in sql for mark in BOUNDED)
         }

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from api.console import audit, first, me, operators, signin
+from api.console import audit, endpoints, first, me, notifications, operators, signin
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
 from api.context import Context
@@ -31,6 +31,15 @@ ROWS: tuple[Row, ...] = (
     # -- cases
     #
     # -- notifications and endpoints
+    page("/ops/notifications", _VIEWER, notifications.show_list, nav="notifications"),
+    page("/ops/notifications/resend", _OPERATOR, notifications.show_many),
+    act("/ops/notifications/resend", _OPERATOR, notifications.send_many),
+    page("/ops/notifications/{notification_id}", _VIEWER, notifications.show_one),
+    act("/ops/notifications/{notification_id}/resend", _OPERATOR, notifications.resend_one),
+    page("/ops/endpoints", _VIEWER, endpoints.show_all, nav="endpoints"),
+    page("/ops/endpoints/show", _VIEWER, endpoints.show_one),
+    act("/ops/endpoints/pause", _OPERATOR, endpoints.pause),
+    act("/ops/endpoints/resume", _OPERATOR, endpoints.resume),
     #
     # -- callbacks
     #

@@ -1,0 +1,94 @@
+"""Endpoints of the merchant: what waits for each, and pausing and resuming one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+import msgspec
+
+from api.console.notifications import KINDS
+from api.console.render import render, see_other
+from api.console.visit import Visit
+from api.context import Context
+from api.http.response import Reply
+from core.errors import NotPossible
+from core.operators import Role
+from flows.endpoints import (
+    check_endpoint,
+    find_endpoint,
+    pause_endpoint,
+    preview_pausing,
+    preview_resuming,
+    resume_endpoint,
+)
+from storage.postgres.deliveries import Choice, Listed, list_notifications
+from storage.postgres.endpoints import EndpointRow, find_pause, list_endpoints
+
+ROWS = 20
+"""Notifications of each kind that the page of an endpoint shows."""
+
+
+class EndpointQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint by its URL."""
+
+    endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+
+
+async def show_all(_context: Context, visit: Visit) -> Reply:
+    rows = await list_endpoints(visit.db)
+    return render(visit, "endpoints/list.html", title=visit.language.texts["endpoints.title"], rows=rows)
+
+
+async def show_one(context: Context, visit: Visit) -> Reply:
+    return await _page(context, visit, visit.read_query(EndpointQuery).endpoint)
+
+
+async def pause(context: Context, visit: Visit) -> Reply:
+    name, reason = check_endpoint(context.resources, visit.read_form(EndpointQuery).endpoint), visit.reason()
+    await visit.record("endpoint.pause", name, {"reason": reason})
+    try:
+        await pause_endpoint(context.resources, name, by=visit.operator, reason=reason)
+    except NotPossible:
+        return await _page(context, visit, name, status=409)
+    return see_other(_address(name), "endpoints.paused_notice")
+
+
+async def resume(context: Context, visit: Visit) -> Reply:
+    name, reason = check_endpoint(context.resources, visit.read_form(EndpointQuery).endpoint), visit.reason()
+    await visit.record("endpoint.resume", name, {"reason": reason})
+    try:
+        await resume_endpoint(context.resources, name)
+    except NotPossible:
+        return await _page(context, visit, name, status=409)
+    return see_other(_address(name), "endpoints.resumed_notice")
+
+
+async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 200) -> Reply:
+    name = check_endpoint(context.resources, endpoint)
+    pause = await find_pause(visit.db, name)
+    row = await find_endpoint(context.resources, name) or EndpointRow(
+        endpoint=name, pause=pause, undelivered=0, held=0, oldest_at=None, dead=0, last_failure=None
+    )
+    look = preview_pausing if pause is None else preview_resuming
+    lists = {
+        listed: (await list_notifications(visit.db, Choice(listed=listed, endpoint=name), limit=ROWS))[0]
+        for listed in (Listed.UNDELIVERED, Listed.DEAD)
+    }
+    return render(
+        visit,
+        "endpoints/one.html",
+        status=status,
+        title=name,
+        row=row,
+        pause=pause,
+        preview=await look(context.resources, name),
+        lists=lists,
+        kinds=KINDS,
+        is_trusted=visit.role.may(Role.OPERATOR),
+        has_changed=status != 200,  # noqa: PLR2004 - the page as it is
+    )
+
+
+def _address(endpoint: str) -> str:
+    return f"/ops/endpoints/show?{urlencode({'endpoint': endpoint})}"

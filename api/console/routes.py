@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from api.console import audit, endpoints, first, me, notifications, operators, signin
+from api.console import audit, callbacks, endpoints, first, me, notifications, operators, signin
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
 from api.context import Context
@@ -42,6 +42,9 @@ ROWS: tuple[Row, ...] = (
     act("/ops/endpoints/resume", _OPERATOR, endpoints.resume),
     #
     # -- callbacks
+    page("/ops/callbacks", _VIEWER, callbacks.index, nav="callbacks"),
+    page("/ops/callbacks/{callback_id}", _VIEWER, callbacks.show),
+    act("/ops/callbacks/{callback_id}/raw", _OPERATOR, callbacks.show_raw),
     #
     # -- days: statements, closings, disputes, reconciliation
     #

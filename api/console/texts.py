@@ -7,10 +7,11 @@ from pathlib import Path
 
 from api.pages import texts as pages
 from api.pages.texts import Language, read_languages
+from flows.explanation_notes import NOTES
 
 FOLDER = Path(__file__).parent / "languages"
 
-LANGUAGES: Mapping[str, Language] = read_languages(FOLDER)
+LANGUAGES: Mapping[str, Language] = read_languages(FOLDER, {f"note.{key}": text for key, text in NOTES.items()})
 
 
 def choose(requested: str, accept_language: str) -> str:

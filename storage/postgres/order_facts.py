@@ -12,7 +12,9 @@ from core.story import (
     NotificationFact,
     OrderFacts,
     RefundWork,
+    RefusedFact,
 )
+from storage.postgres.callback_history import CallbackRow, refused_of_order
 from storage.postgres.cases import CaseRow, list_cases
 from storage.postgres.database import Database
 from storage.postgres.inbox import evidence_decoder
@@ -58,6 +60,7 @@ async def find_facts(db: Database, order_no: str) -> OrderFacts | None:
         state=state,
         events=tuple(map(_event, events)),
         callbacks=await _callbacks(db, order_no),
+        refused=tuple(map(_refused, await refused_of_order(db, order_no))),
         notifications=await _notifications(db, order_no),
         cases=tuple(map(_case, reversed(cases))),
         leases={
@@ -110,6 +113,17 @@ async def _callbacks(db: Database, order_no: str) -> tuple[CallbackFact, ...]:
         says = kind_of(evidence_decoder.decode(fields.pop("evidence")))
         facts.append(CallbackFact(key=key, says=says, **fields))
     return tuple(facts)
+
+
+def _refused(row: CallbackRow) -> RefusedFact:
+    return RefusedFact(
+        id=row.id,
+        key=PaymentKey(row.account, row.out_trade_no or ""),
+        at=row.received_at,
+        reason=row.verdict,
+        detail=row.detail,
+        copies=row.copies,
+    )
 
 
 async def _notifications(db: Database, order_no: str) -> tuple[NotificationFact, ...]:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from core.errors import CallbackForged, CallbackRejected, DatabaseUnavailable, UnknownAccount
 from core.order import OrderState
 from core.refusals import NO_ACCOUNT, Verdict
+from core.story import story_of
 from flows import refusals
 from flows.callback_explanation import ExplainedCallback, explain_received
 from flows.parked import drain_parked
@@ -17,6 +18,7 @@ from flows.retention import delete_old
 from runtime.accounts import RELOAD_S
 from storage.postgres.accounts import put_account
 from storage.postgres.callback_history import CallbackRow, CallbackState, callbacks_of_order, list_callbacks
+from storage.postgres.order_facts import find_facts
 from storage.postgres.personal_data import erase_rows, export_order
 from storage.postgres.refused_callbacks import find_refused_counts
 from storage.redis.parked_callbacks import ParkedCallback
@@ -61,6 +63,10 @@ async def test_a_refused_callback_is_seen_at_the_order_that_it_claims(harness: F
         ("stale", CallbackState.REFUSED, state.payments[0].out_trade_no, NETWORK),
     ]
     assert (await harness.state(state)).order.version == state.order.version
+    facts = await find_facts(harness.resources.db, state.order.order_no)
+    assert facts is not None
+    told = [(entry.text, entry.values["reason"]) for entry in story_of(facts) if entry.refused_id]
+    assert told == [("callback_refused", "forged"), ("callback_refused", "stale")]
     assert await counts(harness) == {("main", Verdict.FORGED): 1, ("main", Verdict.STALE): 1}
     assert await write_refusals(harness.resources) == 0
 

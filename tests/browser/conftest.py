@@ -162,7 +162,9 @@ class Console:
         """A page of a browser in which an operator of this role is signed in. `options` are those of its context."""
         page = await self.open(**options)
         cookie = await open_session(self.resources, role, name or role.value)
-        await page.context.add_cookies([{"name": LOCAL.session, "value": cookie, "url": self.url}])
+        await page.context.add_cookies(
+            [{"name": LOCAL.session, "value": cookie, "url": self.url, "httpOnly": True, "sameSite": "Strict"}]
+        )
         return page
 
     async def open(self, **options: Any) -> Page:

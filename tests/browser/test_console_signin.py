@@ -164,5 +164,5 @@ async def test_times_are_in_the_readers_zone(console: Console) -> None:
     )
     await page.goto("/ops/audit")
     time = page.locator("tbody time").first
-    assert await time.inner_text() == "03/01/2026, 04:04:05"
+    assert await time.inner_text() == "2026-01-03 04:04:05"
     assert await time.get_attribute("title") == "2026-01-02 20:04:05 UTC"

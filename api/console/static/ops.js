@@ -1,9 +1,9 @@
 // What every page of the console has: times in the reader's zone, spans that go on, and buttons that copy.
 
-const lang = document.documentElement.lang;
 const drift = Date.now() - Date.parse(document.body.dataset.now);
-const zoned = new Intl.DateTimeFormat(lang, { dateStyle: "short", timeStyle: "medium" });
-const clock = new Intl.DateTimeFormat(lang, { timeStyle: "medium" });
+// Swedish is written as ISO 8601 has it, in any zone: 2026-11-27 14:05:09. No reader takes the month for the day.
+const zoned = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat("sv-SE", { timeStyle: "medium" });
 
 export function localTimes(root = document) {
   for (const time of root.querySelectorAll("time:not([data-ago]):not([data-until]):not([data-utc])")) {

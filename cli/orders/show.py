@@ -40,8 +40,11 @@ Row = tuple[str, str, Tone]
 def print_order(facts: OrderFacts, public_url: str) -> None:
     """Print all that is known of it."""
     click.echo(click.style(headline(facts.state), bold=True))
+    was_empty = False
     for title, rows in sections(facts, public_url):
-        click.echo()
+        if rows or not was_empty:  # those without rows stand together
+            click.echo()
+        was_empty = not rows
         click.echo(click.style(title, bold=True) if rows else f"{title}: none")
         for before, text, tone in rows:
             print_folded(f"  {before}" if before else "    ", text, _COLOURS[tone])

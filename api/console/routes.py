@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from api.console import audit, callbacks, endpoints, first, me, notifications, operators, signin
+from api.console import audit, callbacks, endpoints, first, me, notifications, operators, order, orders, signin
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
 from api.context import Context
@@ -27,6 +27,11 @@ ROWS: tuple[Row, ...] = (
     page("/ops", _VIEWER, first.show),
     #
     # -- orders: search, one order, its acts
+    page("/ops/orders", _VIEWER, orders.show, nav="orders"),
+    act("/ops/orders/find", _VIEWER, orders.find),
+    page("/ops/orders.csv", _OPERATOR, orders.download),
+    page("/ops/orders/{order_no}", _VIEWER, order.show),
+    page("/ops/orders/{order_no}/live", _VIEWER, order.show_live),
     #
     # -- cases
     #

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from core.evidence import kind_of
+from datetime import datetime
+
+from core.deliveries import Attempt
 from core.order import PaymentKey
 from core.story import (
+    AttemptFact,
     CallbackFact,
     CaseFact,
     EventFact,
@@ -14,15 +17,13 @@ from core.story import (
     RefundWork,
     RefusedFact,
 )
-from storage.postgres.callback_history import CallbackRow, refused_of_order
+from storage.postgres.callback_history import HINT, CallbackRow, CallbackState, callbacks_of_order
 from storage.postgres.cases import CaseRow, list_cases
 from storage.postgres.database import Database
-from storage.postgres.inbox import evidence_decoder
+from storage.postgres.deliveries import NotificationRow, notifications_of_order
 from storage.postgres.orders import TIMELINE_MAX, TimelineEntry, find_state, timeline
 
 CASES_MAX = 200
-CALLBACKS_MAX = 500
-NOTIFICATIONS_MAX = 200
 
 _LEASES = """
 SELECT channel_account, out_trade_no, leased_until, leased_by FROM pending
@@ -32,21 +33,9 @@ _REFUND_WORK = """
 SELECT refund_no, due_at, leased_until FROM (SELECT * FROM refunds WHERE order_no = $1 OFFSET 0) AS r
  WHERE settled_at IS NULL"""
 
-_NOTIFICATIONS = f"""
-SELECT id, version, type, url, created_at, attempt, due_at, leased_until, delivered_at, superseded_at, dead_at,
-       last_status
-  FROM notifications WHERE order_no = $1 ORDER BY version LIMIT {NOTIFICATIONS_MAX}"""
-
-# A callback is filed under the number of the payment that it names.
-_CALLBACKS = f"""
-SELECT c.id::text, c.channel_account, c.out_trade_no, c.notification_id, c.received_at, c.evidence::text, c.copies,
-       c.is_hint, c.attempt, c.due_at, c.leased_until, c.handled_at, c.dead_at, c.outcome
-  FROM (SELECT * FROM payments WHERE order_no = $1 OFFSET 0) AS p
- CROSS JOIN LATERAL (
-       SELECT * FROM callbacks
-        WHERE callbacks.channel_account = p.channel_account AND callbacks.out_trade_no = p.out_trade_no OFFSET 0) AS c
- ORDER BY c.received_at, c.id
- LIMIT {CALLBACKS_MAX}"""
+_SENDING = """
+SELECT id, leased_until FROM (SELECT * FROM notifications WHERE order_no = $1 OFFSET 0) AS n
+ WHERE leased_until > clock_timestamp()"""
 
 
 async def find_facts(db: Database, order_no: str) -> OrderFacts | None:
@@ -56,11 +45,12 @@ async def find_facts(db: Database, order_no: str) -> OrderFacts | None:
         return None
     events = await timeline(db, order_no)
     cases, _ = await list_cases(db, open_only=False, order_no=order_no, limit=CASES_MAX)
+    callbacks = await callbacks_of_order(db, order_no)
     return OrderFacts(
         state=state,
         events=tuple(map(_event, events)),
-        callbacks=await _callbacks(db, order_no),
-        refused=tuple(map(_refused, await refused_of_order(db, order_no))),
+        callbacks=tuple(_callback(row) for row in callbacks if row.state is not CallbackState.REFUSED),
+        refused=tuple(_refused(row) for row in callbacks if row.state is CallbackState.REFUSED),
         notifications=await _notifications(db, order_no),
         cases=tuple(map(_case, reversed(cases))),
         leases={
@@ -105,14 +95,21 @@ def _case(row: CaseRow) -> CaseFact:
     )
 
 
-async def _callbacks(db: Database, order_no: str) -> tuple[CallbackFact, ...]:
-    facts = []
-    for row in await db.fetch(_CALLBACKS, order_no):
-        fields = dict(row)
-        key = PaymentKey(fields.pop("channel_account"), fields.pop("out_trade_no"))
-        says = kind_of(evidence_decoder.decode(fields.pop("evidence")))
-        facts.append(CallbackFact(key=key, says=says, **fields))
-    return tuple(facts)
+def _callback(row: CallbackRow) -> CallbackFact:
+    return CallbackFact(
+        id=row.id,
+        key=PaymentKey(row.account, row.out_trade_no or ""),
+        notification_id=row.notification_id or "",
+        received_at=row.received_at,
+        says=row.kind or row.verdict,
+        copies=row.copies,
+        is_hint=row.verdict == HINT,
+        attempt=row.attempt,
+        due_at=row.due_at,
+        handled_at=row.handled_at,
+        dead_at=row.dead_at,
+        outcome=row.outcome,
+    )
 
 
 def _refused(row: CallbackRow) -> RefusedFact:
@@ -127,4 +124,40 @@ def _refused(row: CallbackRow) -> RefusedFact:
 
 
 async def _notifications(db: Database, order_no: str) -> tuple[NotificationFact, ...]:
-    return tuple(NotificationFact(**dict(row)) for row in await db.fetch(_NOTIFICATIONS, order_no))
+    rows = await notifications_of_order(db, order_no)
+    leases = {row["id"]: row["leased_until"] for row in await db.fetch(_SENDING, order_no)}
+    return tuple(_notification(row, leases.get(row.id)) for row in rows)
+
+
+def _notification(row: NotificationRow, leased_until: datetime | None) -> NotificationFact:
+    standing = row.standing
+    return NotificationFact(
+        id=row.id,
+        version=row.version,
+        type=row.type,
+        url=row.url,
+        created_at=row.created_at,
+        attempt=row.attempt,
+        due_at=row.due_at,
+        leased_until=leased_until,
+        delivered_at=standing.delivered_at,
+        superseded_at=standing.superseded_at,
+        dead_at=standing.dead_at,
+        last_status=row.last_status,
+        resending_since=standing.resending_since,
+        is_paused=standing.is_paused,
+        is_queued=standing.is_held and not standing.is_paused,
+        attempts=tuple(map(_attempt, row.attempts)),
+    )
+
+
+def _attempt(row: Attempt) -> AttemptFact:
+    return AttemptFact(
+        attempt=row.no,
+        at=row.at,
+        status=row.status,
+        is_delivered=row.ok,
+        latency_ms=row.latency_ms,
+        answer=row.answer,
+        is_manual=row.is_manual,
+    )

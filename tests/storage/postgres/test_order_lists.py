@@ -236,6 +236,7 @@ LISTS: tuple[dict[str, Any], ...] = (
     {"amount": 1, "currency": "CNY"},
     {"amount": 8888, "currency": "CNY", "status": OrderStatus.CREATED},
     {"currency": "USD"},
+    {"open_cases": True, "currency": "USD"},
     {"undelivered": True, "currency": "USD"},
     {"created_until": datetime.fromisoformat("2000-01-01T00:00:00Z")},
     {"created_from": datetime.fromisoformat("2000-01-01T00:00:00Z"), "account": "none"},

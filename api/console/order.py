@@ -1,0 +1,123 @@
+"""One order: its money, what happens next, and its story with the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any
+
+from msgspec.structs import replace
+
+from api.console.render import fragment, render
+from api.console.visit import Visit
+from api.context import Context
+from api.http.response import Reply, Response
+from api.story.texts import tell, tell_next, who
+from core.dispute import is_withheld, unsettled
+from core.errors import NotFound
+from core.order import ORDER_NO, OrderState, PaymentStatus, public_status
+from core.story import Entry, OrderFacts, next_steps, story_of
+from storage.postgres.order_facts import find_facts
+
+EVIDENCE_LINES_MAX = 60
+"""Lines of one evidence on the page; a channel may name many refunds."""
+
+
+async def show(context: Context, visit: Visit) -> Reply:
+    facts = await _facts(visit)
+    order = facts.state.order
+    return render(
+        visit,
+        "order/one.html",
+        title=visit.language.texts["order.title"].format(order_no=order.order_no),
+        tag=_tag(facts),
+        page_link=f"{context.resources.settings.public_url.rstrip('/')}/o/{order.page_token}",
+        **_values(facts, visit.lang),
+    )
+
+
+async def show_live(_context: Context, visit: Visit) -> Reply:
+    """The parts of the page that change, for its script; 304 while nothing has."""
+    facts = await _facts(visit)
+    tag = _tag(facts)
+    if visit.request.headers.get("if-none-match", "") == tag:
+        return Response(status=HTTPStatus.NOT_MODIFIED, headers=(("etag", tag), ("cache-control", "no-store")))
+    shown = fragment(visit, "order/parts.html", **_values(facts, visit.lang))
+    return replace(shown, headers=(*shown.headers, ("etag", tag)))
+
+
+async def _facts(visit: Visit) -> OrderFacts:
+    order_no = visit.params["order_no"]
+    facts = await find_facts(visit.db, order_no) if ORDER_NO.fullmatch(order_no) else None
+    if facts is None:
+        raise NotFound("no such order")
+    return facts
+
+
+def _tag(facts: OrderFacts) -> str:
+    """An entity tag of all that is shown but for spans of time, which go on by themselves."""
+    state = replace(facts.state, now=facts.state.order.created_at, open_cases=frozenset())
+    shown = (replace(facts, state=state), [step.text for step in next_steps(facts)])
+    return f'"{state.order.version}-{sha256(repr(shown).encode()).hexdigest()[:16]}"'
+
+
+def _values(facts: OrderFacts, language: str) -> dict[str, Any]:
+    """The names of the templates."""
+    state = facts.state
+    return {
+        "facts": facts,
+        "state": state,
+        "order": state.order,
+        "page_status": public_status(state.order, state.payments, state.disputes),
+        "sums": _sums(state),
+        "steps": [(step, tell_next(step, language)) for step in next_steps(facts)],
+        "entries": [
+            (entry, tell(entry, language), who(entry, language), details_of(entry)) for entry in story_of(facts)
+        ],
+        "withheld": {
+            dispute.dispute_id
+            for dispute in state.disputes
+            if dispute.takes_money and dispute in unsettled(state.disputes, dispute.key)
+        },
+    }
+
+
+def _sums(state: OrderState) -> list[tuple[str, int | None, str]]:
+    """Key of its text, sum in minor units (None: not known) and currency, of the money that there was."""
+    order = state.order
+    paid = [payment for payment in state.payments if payment.status is PaymentStatus.PAID]
+    if not paid:
+        return [("due", order.amount, order.currency)]
+    refunded = [payment.refunded_amount for payment in paid]
+    left = [payment.remaining_amount for payment in paid]
+    sums: list[tuple[str, int | None, str]] = [
+        ("due", order.amount, order.currency),
+        ("received", sum(payment.amount for payment in paid), paid[0].currency),
+    ]
+    if refunded != [0] * len(paid):
+        sums.append(("refunded", None if None in refunded else sum(filter(None, refunded)), paid[0].currency))
+        sums.append(("left", None if None in left else sum(filter(None, left)), paid[0].currency))
+    withheld = [payment for payment in paid if is_withheld(state.disputes, payment.key)]
+    if withheld:
+        sums.append(("withheld", sum(payment.amount for payment in withheld), withheld[0].currency))
+    return sums
+
+
+def details_of(entry: Entry) -> list[tuple[str, str]]:
+    """Evidence behind an entry, as names and values; a channel's texts are in it."""
+    lines = list(_flat("", entry.evidence)) if entry.evidence is not None else []
+    return lines[:EVIDENCE_LINES_MAX]
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, str]]:
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                yield from _flat(f"{name}.{key}" if name else str(key), inner)
+        case list():
+            yield name, ", ".join(map(str, value))
+        case None:
+            return
+        case _:
+            yield name, str(value)

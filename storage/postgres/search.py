@@ -105,6 +105,9 @@ UNION ALL {
     )
 }
 UNION ALL
+SELECT '{NumberKind.CALLBACK_ID}', id::text, order_no, channel_account, id::text
+  FROM refused_callbacks WHERE id = $3::uuid
+UNION ALL
 (SELECT '{NumberKind.DISPUTE_ID}', dispute_id, order_no, channel_account, NULL
    FROM disputes WHERE dispute_id = $1 LIMIT {MATCHES_MAX})
 UNION ALL

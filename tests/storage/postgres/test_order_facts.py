@@ -6,6 +6,7 @@ from storage.postgres import pending
 from storage.postgres.database import Database
 from storage.postgres.inbox import insert_callback
 from storage.postgres.order_facts import find_facts
+from storage.postgres.search import NumberKind, find_by_number
 from tests.sealed import SEALER
 from tests.storage.postgres.tools import commit_evidence, number, paid, placed, unpaid
 
@@ -80,3 +81,25 @@ async def test_a_timeline_that_is_longer_than_what_is_read_is_cut(db: Database) 
         " SELECT 'A-1', 'unpaid_seen', 'query' FROM generate_series(1, 1000)"
     )
     assert (await facts_of(db)).is_cut
+
+
+async def test_a_refused_callback_is_told_apart_from_those_that_were_taken(db: Database) -> None:
+    await placed(db)
+    await db.execute(
+        """
+        INSERT INTO refused_callbacks (channel_account, verdict, detail, copies, out_trade_no, order_no, body_hash,
+                                       body_bytes, network, headers)
+        VALUES ('alipay', 'forged', 'bad_signature', 3, 'alipay-A-1', 'A-1', decode(repeat('00', 32), 'hex'), 2,
+                '203.0.113.0/24', '{}')"""
+    )
+    facts = await facts_of(db)
+    assert facts.callbacks == ()
+    [refused] = facts.refused
+    assert (refused.key, refused.reason, refused.detail, refused.copies) == (
+        number("A-1"),
+        "forged",
+        "bad_signature",
+        3,
+    )
+    [match] = await find_by_number(db, refused.id)
+    assert (match.kind, match.order_no, match.callback_id) == (NumberKind.CALLBACK_ID, "A-1", refused.id)

@@ -4,15 +4,21 @@ a time (`flows.let_go`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
 import structlog
+from msgspec import Struct
 
 from core.acts import Line, Preview
 from core.deliveries import endpoint_of
 from core.errors import InvalidRequest, NotPossible
 from core.resending import preview_pause, preview_resume
+from core.rollups import Figures, Scope, Step, bucket_of, merged
 from flows.egress import check_notify_url
 from runtime.resources import Resources
-from storage.postgres import endpoints
+from storage.postgres import endpoints, rollups
+from storage.postgres.database import Database
 from storage.postgres.endpoints import EndpointRow
 
 log = structlog.get_logger()
@@ -31,22 +37,56 @@ def check_endpoint(resources: Resources, endpoint: str) -> str:
     return endpoint_of(endpoint)
 
 
-async def find_endpoint(resources: Resources, endpoint: str) -> EndpointRow | None:
-    """None: it is not paused, and nothing for it is undelivered."""
-    rows = await endpoints.list_endpoints(resources.db)
-    return next((row for row in rows if row.endpoint == endpoint), None)
+class ServedEndpoint(Struct, frozen=True, kw_only=True):
+    """An endpoint with what waits for it, and its deliveries of about the last day, as the roll-ups have them."""
+
+    row: EndpointRow
+    deliveries: int = 0
+    acknowledged: int = 0
+
+
+async def list_served(db: Database, now: datetime) -> list[ServedEndpoint]:
+    """Those with the oldest undelivered notification first, then those of the last day."""
+    rows = {row.endpoint: row for row in await endpoints.list_endpoints(db)}
+    counted = [each for each in await rollups.read(db, Step.HOUR, _day_before(now)) if each.scope is Scope.ENDPOINT]
+    names = [*rows, *sorted({each.name for each in counted if each.name} - rows.keys())]
+    return [
+        _served(rows.get(name) or nothing_waits(name), [each.figures for each in counted if each.name == name])
+        for name in names
+    ]
+
+
+async def find_served(db: Database, endpoint: str, now: datetime) -> ServedEndpoint:
+    """One of them; without figures if nothing waits for it and nothing was sent."""
+    row = next((row for row in await endpoints.list_endpoints(db) if row.endpoint == endpoint), None)
+    counted = await rollups.read_one(db, Step.HOUR, _day_before(now), Scope.ENDPOINT, endpoint)
+    return _served(row or nothing_waits(endpoint), [each.figures for each in counted])
+
+
+def nothing_waits(endpoint: str) -> EndpointRow:
+    return EndpointRow(endpoint=endpoint, pause=None, undelivered=0, held=0, oldest_at=None, dead=0, last_failure=None)
+
+
+def _day_before(now: datetime) -> datetime:
+    return bucket_of(now, Step.HOUR) - timedelta(seconds=Step.DAY)
+
+
+def _served(row: EndpointRow, figures: Sequence[Figures]) -> ServedEndpoint:
+    sums = merged(figures)
+    tries = sums.get("tries", 0)
+    return ServedEndpoint(row=row, deliveries=tries, acknowledged=tries - sums.get("tries_failed", 0))
 
 
 async def preview_pausing(resources: Resources, endpoint: str) -> Preview:
     """The effect of pausing it. Raises InvalidRequest."""
     name = check_endpoint(resources, endpoint)
-    row = await find_endpoint(resources, name)
-    pause = await endpoints.find_pause(resources.db, name)
+    served = await find_served(resources.db, name, resources.clock.now())
+    pause = served.row.pause
     return preview_pause(
         name,
-        undelivered=0 if row is None else row.undelivered,
+        undelivered=served.row.undelivered,
         paused_by=None if pause is None else pause.paused_by,
-        is_known=row is not None,
+        is_known=served.deliveries > 0 or served.row != nothing_waits(name),
     )
 
 
@@ -66,12 +106,9 @@ async def pause_endpoint(resources: Resources, endpoint: str, *, by: str, reason
 async def preview_resuming(resources: Resources, endpoint: str) -> Preview:
     """The effect of resuming it. Raises InvalidRequest."""
     name = check_endpoint(resources, endpoint)
-    row = await find_endpoint(resources, name)
+    row = (await find_served(resources.db, name, resources.clock.now())).row
     return preview_resume(
-        name,
-        held=0 if row is None else row.held,
-        per_s=resources.settings.notify_resend_per_s,
-        is_paused=await endpoints.find_pause(resources.db, name) is not None,
+        name, held=row.held, per_s=resources.settings.notify_resend_per_s, is_paused=row.pause is not None
     )
 
 

@@ -16,14 +16,14 @@ from core.errors import NotPossible
 from core.operators import Role
 from flows.endpoints import (
     check_endpoint,
-    find_endpoint,
+    find_served,
+    list_served,
     pause_endpoint,
     preview_pausing,
     preview_resuming,
     resume_endpoint,
 )
 from storage.postgres.deliveries import Choice, Listed, list_notifications
-from storage.postgres.endpoints import EndpointRow, find_pause, list_endpoints
 
 ROWS = 20
 """Notifications of each kind that the page of an endpoint shows."""
@@ -36,8 +36,8 @@ class EndpointQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def show_all(_context: Context, visit: Visit) -> Reply:
-    rows = await list_endpoints(visit.db)
-    return render(visit, "endpoints/list.html", title=visit.language.texts["endpoints.title"], rows=rows)
+    served = await list_served(visit.db, visit.now)
+    return render(visit, "endpoints/list.html", title=visit.language.texts["endpoints.title"], served=served)
 
 
 async def show_one(context: Context, visit: Visit) -> Reply:
@@ -66,11 +66,8 @@ async def resume(context: Context, visit: Visit) -> Reply:
 
 async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 200) -> Reply:
     name = check_endpoint(context.resources, endpoint)
-    pause = await find_pause(visit.db, name)
-    row = await find_endpoint(context.resources, name) or EndpointRow(
-        endpoint=name, pause=pause, undelivered=0, held=0, oldest_at=None, dead=0, last_failure=None
-    )
-    look = preview_pausing if pause is None else preview_resuming
+    served = await find_served(visit.db, name, visit.now)
+    look = preview_pausing if served.row.pause is None else preview_resuming
     lists = {
         listed: (await list_notifications(visit.db, Choice(listed=listed, endpoint=name), limit=ROWS))[0]
         for listed in (Listed.UNDELIVERED, Listed.DEAD)
@@ -80,8 +77,9 @@ async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 
         "endpoints/one.html",
         status=status,
         title=name,
-        row=row,
-        pause=pause,
+        row=served.row,
+        served=served,
+        pause=served.row.pause,
         preview=await look(context.resources, name),
         lists=lists,
         kinds=KINDS,

@@ -12,12 +12,19 @@ from core.acts import Preview
 from core.deliveries import NotificationState
 from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated
 from core.jobs import Lane
-from flows.endpoints import pause_endpoint, preview_pausing, preview_resuming, resume_endpoint
+from flows.endpoints import (
+    find_served,
+    list_served,
+    pause_endpoint,
+    preview_pausing,
+    preview_resuming,
+    resume_endpoint,
+)
 from flows.erase import erase_order
 from flows.let_go import TURN_S, let_go_held
 from flows.notify import Notifier, push_notification
 from flows.resend import get_notification, preview_resend, preview_resend_many, resend_many, resend_notification
-from storage.postgres import deliveries
+from storage.postgres import deliveries, endpoints
 from storage.postgres.deliveries import Choice, NotificationRow
 from storage.postgres.orders import find_now
 from tests.channels.wire import WireResponse, http_bytes
@@ -196,6 +203,24 @@ async def test_not_all_that_ever_was_is_sent_again(harness: FlowHarness, choice:
         await preview_resend_many(harness.resources, choice, is_dead_only=False)
     with pytest.raises(InvalidRequest, match="name an endpoint and a time"):
         await resend_many(harness.resources, choice, is_dead_only=False)
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_has_what_waits_and_its_deliveries_of_a_day(harness: FlowHarness) -> None:
+    db, now = harness.resources.db, await find_now(harness.resources.db)
+    sql = """INSERT INTO rollups (step, scope, name, at, figures, computed_at)
+             VALUES (3600, 'endpoint', $1, date_trunc('hour', now()), '{"tries": 7, "tries_failed": 2}', now()),
+                    (3600, 'endpoint', $1, date_trunc('hour', now() - interval '3 hours'), '{"tries": 1}', now()),
+                    (3600, 'endpoint', $1, date_trunc('hour', now() - interval '2 days'), '{"tries": 99}', now())"""
+    await db.execute(sql, "https://shop.test/hook")
+    await endpoints.pause(db, "https://other.test/", by="kim", reason="they move")
+    other, served = await list_served(db, now)
+    assert (other.row.endpoint, other.deliveries) == ("https://other.test/", 0)
+    assert (served.row.endpoint, served.deliveries, served.acknowledged) == ("https://shop.test/hook", 8, 6)
+    assert await find_served(db, "https://shop.test/hook", now) == served
+    assert keys(await preview_pausing(harness.resources, "https://shop.test/hook")) == []
 
 
 # -- paused endpoints --------------------------------------------------------------------------------------------------

@@ -124,7 +124,12 @@ async def test_many_are_sent_again_as_they_were_counted(signed_in: SignedIn, res
 async def test_an_endpoint_is_paused_and_resumed(signed_in: SignedIn, resources: Resources) -> None:
     operator, viewer = await signed_in(Role.OPERATOR), await signed_in(Role.VIEWER)
     show = f"/ops/endpoints/show?endpoint={quote(HOOK)}"
-    assert HOOK in await page(viewer, "/ops/endpoints")
+    sql = """INSERT INTO rollups (step, scope, name, at, figures)
+             VALUES (3600, 'endpoint', $1, date_trunc('hour', now()), '{"tries": 8, "tries_failed": 2}')"""
+    await resources.db.execute(sql, HOOK)
+    for target in ("/ops/endpoints", show):
+        text = await page(viewer, target)
+        assert (HOOK in text, "75\u00a0%" in text) == (True, True)
     assert 'action="/ops/endpoints/pause"' not in await page(viewer, show)
     assert 'action="/ops/endpoints/pause"' in await page(operator, show)
     paused = (await operator.act("/ops/endpoints/pause", {"endpoint": HOOK, "reason": "they move"})).body.decode()

@@ -15,8 +15,10 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli.environment import stop_for
+from cli.version import nodrop_version
 
 
 class Lazy(NamedTuple):
@@ -74,6 +76,11 @@ class Nodrop(click.Group):
             ) from None
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete from the table: click would import every command for each press of the key."""
+        commands = [CompletionItem(name, help=lazy.help) for name, lazy in COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Print the lines of the table: click would import every command for its first line."""
         with formatter.section("Commands"):
@@ -93,17 +100,28 @@ class Nodrop(click.Group):
             raise stop from None
 
 
+def _show_version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        click.echo(f"nodrop {nodrop_version()}")
+        ctx.exit()
+
+
 @click.command(
     cls=Nodrop,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: nodrop orders show 2026-1123-0001",
 )
-def nodrop() -> None:
+@click.option("--no-color", is_flag=True, help="No colours. NO_COLOR=1 is the same for every command.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="The version.")
+@click.pass_context
+def nodrop(ctx: click.Context, *, no_color: bool) -> None:
     """Keep paid orders from being lost.
 
     Commands read the environment that the processes read. Exit code 1: it could not be done. 2: what was typed or
     configured is wrong.
     """
+    if no_color or os.environ.get("NO_COLOR"):  # https://no-color.org: any text but none
+        ctx.color = False
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from shutil import get_terminal_size
 from typing import IO, Any, TypeVar
 from unicodedata import east_asian_width
@@ -22,6 +23,16 @@ READABLE = 20
 
 GAP = 2
 """Columns between two columns."""
+
+class Tone(StrEnum):
+    """The colour of a text, which never says more than its words do."""
+
+    GOOD = "green"
+    WAIT = "yellow"
+    BAD = "red"
+    QUIET = "bright_black"
+    HEAD = "bold"
+
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -40,6 +51,21 @@ class Wrong(Stop):
     """The arguments or the configuration are wrong: exit code 2, as click's own for usage."""
 
     exit_code = 2
+
+
+def toned(text: str, tone: Tone) -> str:
+    """The text in a colour, to be printed by `click.echo`. Make it `printable` and pad it first: colours have no width.
+
+    `click.echo` takes the colours away where nobody sees them: with `--no-color` or NO_COLOR, and where the output is no
+    terminal.
+    """
+    return click.style(text, bold=True) if tone is Tone.HEAD else click.style(text, fg=tone.value)
+
+
+def has_colours() -> bool:
+    """Whether colours are shown: for what prints in another way than `click.echo`."""
+    context = click.get_current_context(silent=True)
+    return sys.stdout.isatty() and (context is None or context.color is not False)
 
 
 def json_option(command: _F) -> _F:
@@ -187,4 +213,4 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: S
         table.add_column(name, overflow="fold", min_width=min(width, READABLE))
     for row in rows:
         table.add_row(*(Text(text) for text in row))  # not markup: `[red]` in a subject is a subject
-    Console().print(table)
+    Console(no_color=not has_colours()).print(table)

@@ -28,6 +28,8 @@ from api.refreshes import Refreshes
 from api.shop import open_shop
 from channels.kit.single_flight import SingleFlight
 from core.errors import NodropError
+from flows.alert import look_without_workers
+from flows.alert_messages import AlertSender, send_without_workers
 from flows.refusals import WRITE_INTERVAL_S, write_refusals
 from flows.rollup import INTERVAL_S, TallyWriter
 from flows.take_over import BEAT_S, Beats, beat_once
@@ -41,6 +43,8 @@ REFRESHES_WAIT_S = 1.0
 LAST_WRITE_S = 1.0
 LISTEN_AGAIN_S = 1.0
 CANCEL_AGAIN_S = 0.1
+WATCH_S = 15.0
+"""Interval at which a web process looks whether workers are there."""
 
 log = structlog.get_logger()
 
@@ -62,9 +66,10 @@ async def open_application(
     console = _console(resources)
     inside = routes.console_table() if console is not None else ()
     health = tuple(route for route in table if route.pattern == "/healthz")
+    sender = AlertSender(settings, resources.clock)
     lag.watch()
     tally_writer = TallyWriter(resources.db, resources.tallies)
-    beside = [asyncio.create_task(each) for each in _beside(resources, keys, tally_writer)]
+    beside = [asyncio.create_task(each) for each in _beside(resources, keys, tally_writer, sender)]
     try:
         yield App(
             table if settings.ops_port else (*table, *inside),
@@ -90,6 +95,7 @@ async def open_application(
         lag.end()
         for task in beside:
             await _end(task)
+        await sender.aclose()
 
 
 def _console(resources: Resources) -> Console | None:
@@ -122,7 +128,9 @@ def _context(
     )
 
 
-def _beside(resources: Resources, keys: ApiKeys, tally_writer: TallyWriter) -> Iterator[Coroutine[Any, Any, None]]:
+def _beside(
+    resources: Resources, keys: ApiKeys, tally_writer: TallyWriter, sender: AlertSender
+) -> Iterator[Coroutine[Any, Any, None]]:
     """Tasks beside the requests, each until it is cancelled."""
     yield _listen(resources)
     # Without it callbacks could not be verified any more once their channel has changed its keys.
@@ -132,8 +140,20 @@ def _beside(resources: Resources, keys: ApiKeys, tally_writer: TallyWriter) -> I
     yield run_periodically("refusals", WRITE_INTERVAL_S, partial(write_refusals, resources), asyncio.Event())
     yield run_periodically("tallies", INTERVAL_S, tally_writer.write_once, asyncio.Event())
     # A lease of a killed process would keep the workers from its payment.
-    beats = Beats(f"web-{token_hex(8)}")
+    beats = Beats(f"web-{token_hex(8)}", "web")
     yield run_periodically("beat", BEAT_S, partial(beat_once, resources, beats), asyncio.Event())
+    yield _watch_workers(resources, sender)
+
+
+async def _watch_workers(resources: Resources, sender: AlertSender) -> None:
+    """Look for alerts while no worker is there, for nobody else could tell that. Workers have a while to start."""
+    await asyncio.sleep(WATCH_S)
+    async with asyncio.TaskGroup() as group:
+        for name, work in (
+            ("alerts", partial(look_without_workers, resources)),
+            ("alert_messages", partial(send_without_workers, resources, sender)),
+        ):
+            group.create_task(run_periodically(name, WATCH_S, work, asyncio.Event()))
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -14,8 +14,9 @@ from api.http.request import Request
 from api.http.response import Response, json_response
 from core.errors import DatabaseUnavailable, RedisUnavailable
 from core.jobs import Lane
+from runtime.exposing import show_process
 from runtime.resources import Resources
-from storage.postgres import callbacks
+from storage.postgres import alerts, callbacks, processes
 from storage.postgres.backlog import read_backlog
 from storage.postgres.reconciliation.runs import find_incomplete_days, find_last_reconciliations
 from storage.redis.checks import find_redis_fault
@@ -71,14 +72,15 @@ async def readyz(context: Context, _request: Request) -> Response:
 
 async def expose_metrics(context: Context, _request: Request) -> Response:
     """A store that is down leaves its last figures standing; /readyz says that it is down."""
-    store_metrics.show_clock(context.resources.clock.verdict)
+    await show_process(context.resources)
     with suppress(DatabaseUnavailable):
         store_metrics.show_backlog(await read_backlog(context.resources.db))
         store_metrics.show_callback_counts(await callbacks.find_counts(context.resources.db))
         store_metrics.show_reconciled(await find_last_reconciliations(context.resources.db))
-        accounts = [account.config.name for account in await context.resources.accounts.all_enabled()]
-        store_metrics.show_breakers(accounts, await context.resources.admission.open_breakers(accounts))
         store_metrics.show_incomplete_days(await find_incomplete_days(context.resources.db))
+        unsent = await alerts.find_unsent(context.resources.db)
+        store_metrics.show_alerts(await alerts.count_open(context.resources.db), unsent.count)
+        store_metrics.show_workers(await processes.count_workers(context.resources.db))
     with suppress(RedisUnavailable):
         for lane in Lane:
             store_metrics.show_lane(lane, await context.resources.queue.depth(lane))

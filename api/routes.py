@@ -10,8 +10,9 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
+from api.v1 import alerts, days, orders, overview, search, story
 from api.v1 import callbacks as received
-from api.v1 import days, orders, overview, search, story
+from api.v1.alerts import AlertPage, AlertsQuery
 from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
 from api.v1.day_schemas import (
     AssignInput,
@@ -129,6 +130,8 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE),
         Route("GET", "/v1/overview", _KEY, query(OverviewQuery, overview.show),
               "Figures of a span of time, and what is open now", {200: Overview}, scope=Scope.METRICS),
+        Route("GET", "/v1/alerts", _KEY, query(AlertsQuery, alerts.find_alerts),
+              "List what a person must hear of, newest first", {200: AlertPage}, scope=_READ),
 
         # -- days, disputes and cases, for operators' programs
         Route("GET", "/v1/days", _KEY, query(DaysQuery, days.find_days), "List days of accounts, newest first",

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import Gauge
 
-from core.admission import CallKind
-from core.clocks import ClockVerdict
+from core.alerts import Rule
 from core.jobs import Lane
 from core.reconciliation import Finding
 from storage.postgres.backlog import Backlog
@@ -25,11 +24,11 @@ _not_kept = Gauge(
 )
 _lane_queued = Gauge("nodrop_lane_queued", "Jobs in a lane, running ones among them.", ("lane",))
 _lane_due = Gauge("nodrop_lane_due", "Jobs of a lane that are due and not running.", ("lane",))
-_breakers = Gauge("nodrop_breaker_open", "1: calls of this kind wait for the channel.", ("account", "kind"))
 _reconciled_age = Gauge("nodrop_reconciled_age_seconds", "Since the account was last reconciled.", ("account",))
 _incomplete = Gauge("nodrop_statements_incomplete", "Days whose statement lacks rows that it counts.", ("account",))
-_clock_skew = Gauge("nodrop_clock_skew_seconds", "This process's time minus Postgres's.")
-_clock_contradicted = Gauge("nodrop_clock_contradicted", "1: channels' times are more than 60 s from Postgres's.")
+_alerts = Gauge("nodrop_alerts_open", "Alerts that were raised and are not cleared.", ("rule",))
+_unsent = Gauge("nodrop_alert_messages_unsent", "Messages of alerts that ALERT_URL has not taken.")
+_workers = Gauge("nodrop_workers", "Worker processes that beat.")
 _differences = Gauge("nodrop_reconciliation_differences", "What its last reconciliation found.", ("account", "kind"))
 
 
@@ -66,25 +65,23 @@ def show_reconciled(accounts: Sequence[LastReconciliation]) -> None:
             _differences.labels(each.account, kind.value).set(each.counts.get(kind, 0))
 
 
-def show_breakers(accounts: Sequence[str], open_breakers: Sequence[tuple[str, CallKind]]) -> None:
-    """Every breaker of these accounts, one for each kind of call."""
-    _breakers.clear()
-    for account in accounts:
-        for kind in CallKind:
-            _breakers.labels(account, kind.value).set((account, kind) in open_breakers)
-
-
-def show_clock(verdict: ClockVerdict) -> None:
-    """The clock of this process alone."""
-    _clock_skew.set(verdict.skew_s or 0.0)
-    _clock_contradicted.set(verdict.is_contradicted)
-
-
 def show_incomplete_days(days: Mapping[str, int]) -> None:
     """Days of each account whose statement states other totals than its rows have."""
     _incomplete.clear()
     for account, count in days.items():
         _incomplete.labels(account).set(count)
+
+
+def show_alerts(open_alerts: Mapping[str, int], unsent: int) -> None:
+    """Open alerts, one figure for each rule, and messages that wait."""
+    for rule in Rule:
+        _alerts.labels(rule.value).set(open_alerts.get(rule, 0))
+    _unsent.set(unsent)
+
+
+def show_workers(count: int) -> None:
+    """Worker processes, by their beats in Postgres."""
+    _workers.set(count)
 
 
 def show_lane(lane: Lane, depth: LaneDepth) -> None:

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cli.environment import stop_for
+from cli.output import color_option
 from cli.version import nodrop_version
 
 
@@ -47,6 +48,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "disputes": Lazy("cli.disputes:disputes", "What channels take back or may take back."),
         "reconcile": Lazy("cli.reconcile:reconcile", "Compare a channel's statement with our payments, now."),
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
+        "alerts": Lazy("cli.alerts:alerts", "Conditions that a person must hear of; test how."),
         "audit": Lazy("cli.audit:audit", "What people did."),
         "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never received."),
     }
@@ -78,7 +80,9 @@ class Nodrop(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete from the table: click would import every command for each press of the key."""
-        commands = [CompletionItem(name, help=lazy.help) for name, lazy in COMMANDS.items() if name.startswith(incomplete)]
+        commands = [
+            CompletionItem(name, help=lazy.help) for name, lazy in COMMANDS.items() if name.startswith(incomplete)
+        ]
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
@@ -111,17 +115,14 @@ def _show_version(ctx: click.Context, _option: click.Parameter, value: bool) -> 
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: nodrop orders show 2026-1123-0001",
 )
-@click.option("--no-color", is_flag=True, help="No colours. NO_COLOR=1 is the same for every command.")
+@color_option
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="The version.")
-@click.pass_context
-def nodrop(ctx: click.Context, *, no_color: bool) -> None:
+def nodrop() -> None:
     """Keep paid orders from being lost.
 
     Commands read the environment that the processes read. Exit code 1: it could not be done. 2: what was typed or
     configured is wrong.
     """
-    if no_color or os.environ.get("NO_COLOR"):  # https://no-color.org: any text but none
-        ctx.color = False
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from shutil import get_terminal_size
 from typing import IO, Any, TypeVar
 from unicodedata import east_asian_width
@@ -23,16 +22,6 @@ READABLE = 20
 
 GAP = 2
 """Columns between two columns."""
-
-class Tone(StrEnum):
-    """The colour of a text, which never says more than its words do."""
-
-    GOOD = "green"
-    WAIT = "yellow"
-    BAD = "red"
-    QUIET = "bright_black"
-    HEAD = "bold"
-
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -51,15 +40,6 @@ class Wrong(Stop):
     """The arguments or the configuration are wrong: exit code 2, as click's own for usage."""
 
     exit_code = 2
-
-
-def toned(text: str, tone: Tone) -> str:
-    """The text in a colour, to be printed by `click.echo`. Make it `printable` and pad it first: colours have no width.
-
-    `click.echo` takes the colours away where nobody sees them: with `--no-color` or NO_COLOR, and where the output is no
-    terminal.
-    """
-    return click.style(text, bold=True) if tone is Tone.HEAD else click.style(text, fg=tone.value)
 
 
 def has_colours() -> bool:

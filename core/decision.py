@@ -12,7 +12,7 @@ import msgspec
 
 from core.dispute import Dispute
 from core.evidence import Evidence, Source
-from core.order import CaseReason, Order, OrderState, Payment, PaymentKey, PendingKind, Refund
+from core.order import CaseReason, Order, OrderState, OrderStatus, Payment, PaymentKey, PendingKind, Refund
 
 
 class Outcome(StrEnum):
@@ -143,6 +143,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     disputes: tuple[Dispute, ...] = ()
     resolutions: tuple[CaseResolution, ...] = ()
     notification: Notification | None = None
+
+    @property
+    def pays_order(self) -> bool:
+        """Whether the order becomes paid with it: late money may leave it closed."""
+        return self.event.kind in (Outcome.PAID, Outcome.PAID_LATE) and self.order.status is OrderStatus.PAID
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):

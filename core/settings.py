@@ -76,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     trusted_proxy_hops: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     processes: Count = 4
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
     # -- the console
     ops: bool = False
@@ -127,6 +128,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     notify_resend_per_s: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 20.0
     egress_proxy: str = ""
 
+    # -- alerts
+    alert_url: str = ""
+    alert_secret: str = ""
+    alert_interval_s: Positive = 30.0
+    alert_looks: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
+    alert_overdue_s: Positive = 120.0
+    alert_endpoint_s: Positive = 900.0
+    alert_paused_s: Positive = 3600.0
+    alert_reconciled_s: Positive = 108_000.0
+    alert_workers_min: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1
+
     # -- retention
     callbacks_keep_days: Days = 180
     notifications_keep_days: Days = 90
@@ -175,6 +187,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
             raise ConfigurationError("RECONCILE_AT: set it to a time of day like 10:30, or to off")
         return time.fromisoformat(self.reconcile_at)
 
+    def alert_keys(self) -> tuple[str, ...]:
+        """`ALERT_SECRET`: every key signs, as those of `NOTIFY_SECRETS` do."""
+        return tuple(text.strip() for text in self.alert_secret.split(",") if text.strip())
+
     def notify_keys(self) -> tuple[str, ...]:
         """`NOTIFY_SECRETS`: every key signs, so that the merchant can change keys without missing a notification."""
         return tuple(text.strip() for text in self.notify_secrets.split(",") if text.strip())
@@ -216,6 +232,7 @@ _HINTS = {
     "redis_url": "set it to the address of Redis, rediss://:password@host:6379/0",
     "public_url": "set it to the address under which channels and buyers reach this service, https://pay.example.com",
     "nodrop_master_keys": "set it to the output of `python -m cli keys master`",
+    "alert_secret": "set it to the output of `python -m cli keys notify`",
     "notify_secrets": "set it to the output of `python -m cli keys notify`",
 }
 

@@ -16,6 +16,7 @@
     let_go        let notifications go that have waited for their endpoint or their turn
     sweep         overdue rows in Postgres, whatever happened to Redis
     take_over     leases of a process that is gone
+    alert         look for conditions that a person must hear of; `alert_messages` sends them to `ALERT_URL`
     duties        periodic work that one worker does for all of them
     rearm         arm Redis again from Postgres
     undelivered   callbacks that a channel could not deliver

@@ -13,6 +13,7 @@ from channels.transport import CALLING, Calling, was_answered
 from core.admission import CallKind, Urgency, Wait
 from core.rollups import CALL_BOUNDS_S, Tally
 from runtime.accounts import Account
+from runtime.metrics import RESULTS, call_seconds_of, calls_of, deferred_of
 from runtime.resources import Resources
 
 _P = ParamSpec("_P")
@@ -52,6 +53,7 @@ async def call_channel(
     tallies = resources.tallies
     if isinstance(admitted, Wait):
         tallies[Tally("account", name, f"held:{admitted.reason}")] += 1
+        deferred_of(name, kind.value, admitted.reason).inc()
         return Deferred(seconds=admitted.seconds, reason=admitted.reason)
     of_pages = kind in (CallKind.STATEMENT, CallKind.UNDELIVERED)
     further = Urgency.REFRESH if of_pages else Urgency.FRESH
@@ -64,7 +66,7 @@ async def call_channel(
 
     calling = CALLING.set(Calling(kind=kind, urgency=further, gate=account.gate, is_admitted=True, end_first=end_first))
     error: BaseException | None = None
-    began_at = monotonic()
+    began = monotonic()
     try:
         return await call(*args, **kwargs)
     except BaseException as raised:
@@ -73,9 +75,12 @@ async def call_channel(
     finally:
         CALLING.reset(calling)
         answered = was_answered(error)
+        calls_of(name, kind.value, RESULTS[answered, error is None]).inc()
         if answered is not None:
+            seconds = monotonic() - began
+            call_seconds_of(name, kind.value).observe(seconds)
             tallies[Tally("account", name, "calls")] += 1
-            tallies[Tally("account", name, f"call_s:{bisect_right(CALL_BOUNDS_S, monotonic() - began_at)}")] += 1
+            tallies[Tally("account", name, f"call_s:{bisect_right(CALL_BOUNDS_S, seconds)}")] += 1
             if not answered:
                 tallies[Tally("account", name, "calls_unanswered")] += 1
         await resources.admission.report(name, kind, answered=answered, reservation=reservation)

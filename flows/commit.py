@@ -16,6 +16,7 @@ from core.decision import Change, Decision
 from core.errors import RedisUnavailable, TransactionClaimed
 from core.jobs import Job
 from core.order import OrderState, PendingKind
+from runtime.metrics import paid_by
 from runtime.resources import Resources
 from storage.postgres.door.transition import Committed, Decide, DecideExisting, transition, transition_existing
 from storage.postgres.pending import PendingRow
@@ -85,6 +86,8 @@ async def _after_commit(resources: Resources, committed: Committed) -> None:
     changes: list[Published] = []
     if change is not None and committed.version is not None:
         _log_change(committed, change)
+        if change.pays_order:
+            paid_by(change.event.by.value).inc()
         if not change.is_new:  # nobody has the page of a new order yet
             changes = [(change.order.order_no, committed.version)]
     scheduled, resolved = _jobs_of(committed)

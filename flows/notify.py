@@ -36,6 +36,7 @@ from flows.merchant_hosts import MerchantHosts
 from flows.merchant_http import MerchantHttp, Response
 from flows.signers import Signers
 from runtime.clock import Clock
+from runtime.metrics import deliveries_of, delivery_seconds
 from runtime.resources import Resources
 from storage.postgres import notifications
 from storage.postgres.notifications import Outgoing
@@ -101,6 +102,9 @@ class Notifier:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     async def deliver(self, outgoing: Outgoing) -> Delivery:
@@ -185,6 +189,7 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
     delivery = await notifier.deliver(outgoing)
     if delivery.status == notifications.PARKED:
         return await _postpone(resources, notifier, outgoing, delivery.retry_after_s)
+    delivery_seconds.observe(monotonic() - began)
     record = Attempt(
         no=outgoing.attempt,
         at=began_at,
@@ -211,9 +216,11 @@ async def _end(resources: Resources, outgoing: Outgoing, delivery: Delivery, rec
         status=delivery.status,
     )
     next_try = _next_try(resources, outgoing)
+    is_dead = not delivery.ok and (delivery.is_final or next_try.is_exhausted)
+    deliveries_of("dead" if is_dead else "delivered" if delivery.ok else "failed").inc()
     if delivery.ok:
         await notifications.finish(db, outgoing.id, delivery.status, arm_no=outgoing.arm_no, record=record)
-    elif delivery.is_final or next_try.is_exhausted:
+    elif is_dead:
         is_dead = await notifications.give_up(db, outgoing, delivery.status, record=record)
         event = "notification_dead" if is_dead else "notification_not_resent"
         log.error(event, order_no=outgoing.order_no, notification_id=outgoing.id, status=delivery.status)
@@ -235,6 +242,7 @@ def _count(resources: Resources, url: str, delivery: Delivery, seconds: float) -
 
 async def _postpone(resources: Resources, notifier: Notifier, outgoing: Outgoing, wait_s: float) -> str:
     """Its host takes none now. It is due again when the host may, with the same attempt."""
+    deliveries_of(notifications.PARKED).inc()
     await _reschedule(resources, outgoing, _next_try(resources, outgoing, wait_s=wait_s), notifications.PARKED)
     await _park(resources, notifier, outgoing.url, wait_s)
     return notifications.PARKED

@@ -8,6 +8,7 @@ from core.lifecycle import on_left_payer
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import retention
+from storage.postgres.alerts import delete_alerts
 from storage.postgres.reconciliation.runs import DIFFERENCES_KEEP_DAYS
 from storage.postgres.refused_callbacks import delete_refused
 from storage.postgres.sessions import Ends, delete_sessions
@@ -28,10 +29,11 @@ async def delete_old(resources: Resources) -> bool:
     await delete_sessions(db, Ends(settings.ops_idle_s, settings.ops_session_s))
     await delete_limits(db)
     await delete_refused(db, keep_days=settings.callbacks_keep_days, limit=retention.BATCH)
+    alerts = await delete_alerts(db)
     if callbacks or notifications or cases:
         log.info("old_rows_deleted", callbacks=callbacks, notifications=notifications, cases=cases)
     payers = await _erase_left_payers(resources)
-    return max(callbacks, notifications, cases) >= retention.BATCH or payers >= retention.PAYERS_BATCH
+    return max(callbacks, notifications, cases, alerts) >= retention.BATCH or payers >= retention.PAYERS_BATCH
 
 
 async def _erase_left_payers(resources: Resources) -> int:

@@ -6,8 +6,10 @@ import asyncio
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Self
 
 import structlog
+from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from core.errors import ConfigurationError, DatabaseUnavailable
@@ -44,6 +46,13 @@ class Signers:
         self._own: dict[str, Sequence[Webhook] | None] = {}
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
+
+    @classmethod
+    def of_alerts(cls, settings: Settings) -> Self:
+        """Those of `ALERT_SECRET`, for `ALERT_URL` alone."""
+        signers = cls(replace(settings, notify_secrets=""))
+        signers._default = [signer_of(secret, name="ALERT_SECRET") for secret in settings.alert_keys()]
+        return signers
 
     async def of(self, host: str) -> Sequence[Webhook]:
         """The signers for a delivery that begins now.

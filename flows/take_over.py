@@ -29,8 +29,9 @@ log = structlog.get_logger()
 class Beats:
     """The beats of this process under `name`, and those of the others with the number of our own since then."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, kind: str = "worker") -> None:
         self.name = process
+        self.kind = kind
         self._process = process
         self._servers: list[datetime] = []
         self._seen: dict[str, tuple[int, int]] = {}
@@ -61,7 +62,8 @@ async def beat_once(resources: Resources, beats: Beats) -> int:
     Raises:
         DatabaseUnavailable: it counts as no beat.
     """
-    seen = await processes.beat(resources.db, beats.name)
+    clock = resources.clock.verdict.state
+    seen = await processes.beat(resources.db, beats.name, kind=beats.kind, clock=clock)
     gone = beats.gone(seen.others) + beats.rename_after_restart(seen.server_began_at)
     resources.db.process = beats.name
     resources.admission.count_with_older(are_there=seen.protocol < processes.PROTOCOL)

@@ -14,6 +14,7 @@ from channels.transport import was_answered
 from core.account import AccountConfig
 from core.admission import Admission, Admitted, CallKind, Urgency
 from core.errors import ChannelNotCalled
+from runtime.metrics import RESULTS, calls_of
 
 WAIT_S_MAX = 5.0
 """The longest that a further request of a call waits for the rate."""
@@ -36,6 +37,8 @@ async def admitted_request(
         raise
     finally:
         answered = was_answered(error)
+        if kind is CallKind.VERIFY:  # others are a part of a call that is counted as a whole
+            calls_of(account.name, kind.value, RESULTS[answered, error is None]).inc()
         await admission.report(account.name, kind, answered=answered, reservation=admitted.reservation)
 
 

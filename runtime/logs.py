@@ -34,6 +34,8 @@ FIELDS = frozenset(
     # jobs, lanes and the sweep, mostly numbers
     " lane job job_id count claimed done again dead late_s rescued due parked rearmed left batch size lag_s bytes age_s"
     " skew_s pending callbacks notifications refunds cases cancelled epoch"
+    # alerts by their own ids
+    " alert_id rule"
     # why, in words of ours
     " reason policy wanted mode name state type of".split()
 )

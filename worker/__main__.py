@@ -20,6 +20,7 @@ import structlog
 from core.errors import ConfigurationError, NodropError
 from core.jobs import Lane
 from core.settings import Settings
+from flows.alert_messages import AlertSender
 from flows.notify import Notifier
 from flows.rollup import TallyWriter
 from runtime import resolver
@@ -30,7 +31,8 @@ from runtime.start import start
 from storage.redis.nudges import Nudges
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
-from worker.loops import lane_loops, upkeep_loops
+from worker.loops import alert_loops, lane_loops, upkeep_loops
+from worker.metrics import serve_metrics
 
 log = structlog.get_logger()
 
@@ -50,25 +52,30 @@ async def run(settings: Settings, only: Lane | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with open_resources(settings) as resources, Notifier.of_process(resources) as notifier:
+    async with (
+        open_resources(settings) as resources,
+        Notifier.of_process(resources) as notifier,
+        AlertSender(settings, resources.clock) as sender,
+    ):
         await resources.clock.begin(resources.db)
         nudges = Nudges(resources.redis)
         lanes = _lanes(resources, notifier, nudges, only)
         tally_writer = TallyWriter(resources.db, resources.tallies)
-        loops = lane_loops(resources, lanes[0].process, tally_writer) + (
-            upkeep_loops(resources, notifier, stop) if only is None else ()
-        )
+        loops = lane_loops(resources, lanes[0].process, tally_writer)
+        if only is None:
+            loops += upkeep_loops(resources, notifier, stop) + alert_loops(resources, sender)
         keep_start()
         log.info("worker_started", lane=only, process=lanes[0].process)
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run_forever())
             listening = group.create_task(nudges.listen())
+            exposing = group.create_task(serve_metrics(resources, stop))
             periodic = {group.create_task(run_periodically(*loop, stop)) for loop in loops}
             await stop.wait()
             grace_s = max(CLOSE_S, settings.shutdown_grace_s - CLOSE_S)
             await asyncio.gather(_end(periodic, grace_s), *(lane.drain(grace_s) for lane in lanes))
-            await _end({listening}, 0.0)
+            await _end({listening, exposing}, 0.0)
             with suppress(NodropError, TimeoutError):
                 async with asyncio.timeout(LAST_WRITE_S):
                     await tally_writer.write_once()

@@ -9,6 +9,8 @@ import asyncio
 from functools import partial
 from typing import NamedTuple
 
+from flows.alert import alert_duty
+from flows.alert_messages import AlertSender, message_duty
 from flows.closings import take_recent_days
 from flows.duties import LOOK_S, Duty, do_if_due
 from flows.let_go import LET_GO_S, let_go_held
@@ -82,6 +84,12 @@ def upkeep_loops(resources: Resources, notifier: Notifier, stop: asyncio.Event) 
             for duty in _duties_by_clock(resources)
         ),
     )
+
+
+def alert_loops(resources: Resources, sender: AlertSender) -> tuple[Loop, ...]:
+    """Looking and telling, also by a process whose clock is far off: that is what must be told."""
+    duties = (alert_duty(resources), *([message_duty(resources, sender)] if sender.is_on else []))
+    return tuple(Loop(duty.name, min(duty.interval_s, LOOK_S), partial(do_if_due, resources, duty)) for duty in duties)
 
 
 def _duties(resources: Resources) -> tuple[Duty, ...]:

@@ -16,6 +16,7 @@ import structlog
 from arq.worker import Retry
 
 from core.jobs import Lane
+from runtime.metrics import jobs_of
 from storage.redis.job_claims import Claimed, Ending, Way, is_text
 from storage.redis.job_payload import Payload, read_payload
 
@@ -57,6 +58,7 @@ class RunningJobs:
     ) -> None:
         self.by_id: dict[str, Running] = {}
         self.counts = dict.fromkeys(("complete", "failed", "retried"), 0)
+        self._metrics = {name: jobs_of(lane.value, name) for name in (*self.counts, "parked")}
         self._lane = lane
         self._functions = functions
         self._ctx = dict(ctx)
@@ -101,17 +103,18 @@ class RunningJobs:
         payload = _read(job)
         function = self._functions.get(payload.f) if payload else None
         if payload is None or function is None:
+            self._count("parked")
             return Way.PARK, 0, f"function {payload.f!r} not found" if payload else "unreadable"
         ctx = {**self._ctx, "job_id": job.id, "job_try": job.tries + 1}
         try:
             await function(ctx, *payload.a, **payload.k)
         except Retry as retry:
-            self.counts["retried"] += 1
+            self._count("retried")
             return (Way.DEFER, retry.defer_score, "") if retry.defer_score else _GIVEN_BACK
         except Exception as error:  # noqa: BLE001 -- one job must not end the others
             self._failed(job, type(error).__name__, error)
         else:
-            self.counts["complete"] += 1
+            self._count("complete")
         return _FINISHED
 
     def _on_done(self, running: Running, task: asyncio.Task[_How]) -> None:
@@ -130,8 +133,13 @@ class RunningJobs:
             log_bug(self._lane, error)
             return _FINISHED
 
+    def _count(self, result: str) -> None:
+        self._metrics[result].inc()
+        if result in self.counts:  # arq's health record has no others
+            self.counts[result] += 1
+
     def _failed(self, job: Claimed, name: str, error: BaseException) -> None:
-        self.counts["failed"] += 1
+        self._count("failed")
         payload = _read(job)
         log.error("job_failed", job=payload and payload.f, job_id=job.id, error=name, where=_where(error))
 

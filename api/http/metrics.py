@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Gauge, Histogram
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from runtime.metrics import CONTENT_TYPE, exposition
 
-# The time at which a counter began is of no use, and doubles the series.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
+__all__ = ["CONTENT_TYPE", "count_request", "exposition", "requests_open", "streams_open"]
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -33,8 +25,3 @@ _times_of = lru_cache(maxsize=1024)(_seconds.labels)
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     _counter_of(method, route, str(status)).inc()
     _times_of(route).observe(seconds)
-
-
-def exposition() -> bytes:
-    """All metrics of this process, as Prometheus reads them."""
-    return generate_latest()

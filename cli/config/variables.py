@@ -100,6 +100,23 @@ def _notify(settings: Settings) -> str:
     return f"{len(settings.notify_keys())} sign every notification"
 
 
+def _alerts(settings: Settings) -> str:
+    from flows.alert_messages import check_alert_url
+
+    if not settings.alert_url:
+        return "not set: alerts go to the log alone"
+    require(settings, "alert_secret")
+    check_alert_url(settings)
+    return "alerts are sent there, signed"
+
+
+def _alert_secret(settings: Settings) -> str:
+    from flows.signers import Signers
+
+    Signers.of_alerts(settings)
+    return f"{len(settings.alert_keys())} sign every alert" if settings.alert_keys() else "not set"
+
+
 _READERS: Mapping[str, Callable[[Settings], str]] = {
     "DATABASE_URL": _database,
     "DIRECT_DATABASE_URL": _direct_database,
@@ -108,8 +125,10 @@ _READERS: Mapping[str, Callable[[Settings], str]] = {
     "NODROP_MASTER_KEYS": _master_keys,
     "NOTIFY_SECRETS": _notify,
     "EGRESS_PROXY": _proxy,
+    "ALERT_URL": _alerts,
+    "ALERT_SECRET": _alert_secret,
 }
-OPTIONAL = ("DIRECT_DATABASE_URL", "EGRESS_PROXY")
+OPTIONAL = ("DIRECT_DATABASE_URL", "EGRESS_PROXY", "ALERT_URL", "ALERT_SECRET")
 
 
 # -- values that are rarely intended ---------------------------------------------------------------------------------

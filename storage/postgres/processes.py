@@ -30,19 +30,20 @@ PROTOCOL = 3
 
 _BEAT = """
 WITH own AS (
-    INSERT INTO processes AS p (name, protocol) VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET beat = p.beat + 1
+    INSERT INTO processes AS p (name, protocol, kind, clock) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (name) DO UPDATE SET beat = p.beat + 1, clock = $4
 )
 SELECT coalesce((SELECT json_object_agg(name, beat) FROM processes WHERE name <> $1), '{}')::text AS others,
        least((SELECT min(protocol) FROM processes), $2) AS protocol,
        pg_postmaster_start_time() AS server_began_at"""
 
+_COUNT_WORKERS = "SELECT count(*) FROM processes WHERE kind = 'worker'"
 _FORGET = "DELETE FROM processes WHERE name = ANY($1)"
 
 
-async def beat(db: Database, name: str) -> Seen:
-    """Count up the beat of this process."""
-    row = await db.fetchrow(_BEAT, name, PROTOCOL)
+async def beat(db: Database, name: str, *, kind: str = "worker", clock: str = "") -> Seen:
+    """Count up the beat of this process. `kind` is `worker` or `web`, `clock` the state of its clock."""
+    row = await db.fetchrow(_BEAT, name, PROTOCOL, kind, clock)
     assert row is not None, "a statement without WHERE has a row"
     others = msgspec.json.decode(row["others"], type=dict[str, int])
     return Seen(others=others, protocol=row["protocol"], server_began_at=row["server_began_at"])
@@ -51,3 +52,9 @@ async def beat(db: Database, name: str) -> Seen:
 async def forget(db: Database, names: Sequence[str]) -> None:
     """Delete processes that are gone. One that was only slow comes back with its next beat."""
     await db.execute(_FORGET, list(names))
+
+
+async def count_workers(db: Database) -> int:
+    """Worker processes that beat, or that nobody has missed yet."""
+    count: int = await db.fetchval(_COUNT_WORKERS)
+    return count

@@ -8,27 +8,32 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.http.request import Message
-from core.admission import UNANSWERED_MAX, CallKind
+from core.admission import UNANSWERED_MAX, CallKind, Urgency
 from core.evidence import Paid, Source
+from core.jobs import Lane, compensate_callback
 from core.lifecycle import LatePolicy, Rules, on_callback
 from core.settings import Settings
 from flows.commit import commit_decision
 from flows.notify import Notifier, push_notification
 from flows.reconcile.run import reconcile_day
 from runtime.resources import Resources
+from storage.postgres import alerts, processes
 from storage.postgres.callbacks import count_callback
 from storage.postgres.orders import find_state
-from tests.api.conftest import Channel, terms, token_of
+from tests.api.conftest import Channel, open_elsewhere, terms, token_of
 from tests.api.driver import Client
 from tests.api.test_callbacks import paid_body, send, signed
 from tests.connections import serving
 from tests.servers import ROOT, eventually
+from worker.jobs import FUNCTIONS
+from worker.lane import LaneWorker
 
 OPEN, STREAMS = "nodrop_http_requests_open", "nodrop_http_streams_open"
 
@@ -114,6 +119,14 @@ async def pay_late(resources: Resources, order: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+async def run_one_job(resources: Resources) -> None:
+    """A job of a worker, which finds nothing to do."""
+    lane = LaneWorker(resources.redis, Lane.FRESH, FUNCTIONS[Lane.FRESH], process="here", ctx={"resources": resources})
+    await resources.queue.arm([compensate_callback(str(uuid4()), 1)])
+    await eventually(lane.run_once)
+    await lane.drain(5.0)
+
+
 async def test_every_documented_metric_moves(
     client: Client, buyer: Client, account: str, channel: Channel, resources: Resources, settings: Settings
 ) -> None:
@@ -138,6 +151,9 @@ async def test_every_documented_metric_moves(
     await reconcile_day(resources, await resources.accounts.get(account), datetime.now(UTC).date())
     for _ in range(UNANSWERED_MAX):
         await resources.admission.report(account, CallKind.QUERY, answered=False)
+    await client.post(f"/v1/orders/{waiting['order_no']}/refresh")
+    await open_elsewhere(resources, channel, "stripe", "other")
+    resources.accounts._read_at -= 60.0
     await resources.db.execute(
         """INSERT INTO reconciliations (channel_account, day, dry_run, status, counts)
            VALUES ($1, current_date - 1, false, 'failed', '{"total": 1}')""",
@@ -145,6 +161,14 @@ async def test_every_documented_metric_moves(
     )
     await count_callback(resources.db, account, "no_money")
     resources.clock._postgres_base = (resources.clock._postgres_base or 0.0) + 1.0
+    await resources.db.execute(
+        """INSERT INTO alerts (id, key, rule, subject, text, looks, raised_at)
+           VALUES ('alr_1', 'case:1', 'case', '1', 'a case', 0, now())"""
+    )
+    await alerts.insert_test(resources.db, "alr_2_test", b"{}")
+    await processes.beat(resources.db, "a worker")
+    await run_one_job(resources)
+    await resources.admission.admit(account, 100, CallKind.CLOSE, Urgency.FRESH)
     for host in ("a.test", "b.test", "c.test"):
         resources.clock.witness(host, resources.clock.read() + 600.0)
     for table in ("pending", "callbacks", "notifications", "refunds"):

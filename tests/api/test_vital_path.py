@@ -35,7 +35,7 @@ CLIMBS_MAX = 4
 
 
 BESIDE = {
-    "runtime/loop.py", "flows/take_over.py", "storage/postgres/processes.py",
+    "runtime/loop.py", "core/clocks.py", "flows/take_over.py", "storage/postgres/processes.py",
     "flows/refusals.py", "runtime/refusals.py",
 }  # fmt: skip
 """The beat of the process and the writing of what was refused, which may come at any moment and have no part in the

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from cli.__main__ import COMMANDS
 from cli.__main__ import nodrop as command
-from cli.output import Tone, toned
 from cli.version import nodrop_version
 from tests.cli.nodrop import Nodrop
 from tests.servers import ROOT
@@ -18,7 +17,7 @@ RED = "\x1b[31m"
 
 @click.command("paint")
 def paint() -> None:
-    click.echo(toned("it is down", Tone.BAD))
+    click.echo(click.style("it is down", fg="red"))
 
 
 async def test_the_version_is_that_of_the_project(bare: Nodrop) -> None:
@@ -34,7 +33,7 @@ async def test_the_version_is_that_of_the_project(bare: Nodrop) -> None:
         (("order",), "Did you mean 'orders'?"),
         (("cases", "lst"), "Did you mean 'list'?"),
         (("orders", "lst", "--jsno"), "Did you mean 'list'?"),
-        (("orders", "list", "--jsno"), "Did you mean '--json'?"),
+        (("orders", "list", "--jsno"), "(Did you mean one of: '--json', '--since'?)"),
         (("--versoin",), "Did you mean '--version'?"),
     ],
 )

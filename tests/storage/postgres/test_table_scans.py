@@ -14,6 +14,7 @@ from core.dispute import DisputeState
 from core.lifecycle import on_deadline
 from core.order import OrderStatus, deadline_key
 from storage.postgres import (
+    alert_facts,
     callbacks,
     database,
     deliveries,
@@ -265,6 +266,29 @@ async def test_an_order_reads_as_much_behind_many_as_behind_none(
     assert (few.scans, many.scans) == ({}, {})
     more = {name: (few.rows.get(name, 0), rows) for name, rows in many.rows.items()}
     assert {name: (a, b) for name, (a, b) in more.items() if b > a + SLACK} == {}
+
+
+@pytest.mark.parametrize("when", ["never", "small"])
+async def test_a_look_for_alerts_reads_what_is_open_and_one_page_of_orders(
+    new_database_url: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(database, "CONNECTIONS_MAX", 1)
+    async with analysed(new_database_url, when) as db:
+        await copy_first(db)
+        long_ago = (
+            "SET LOCAL session_replication_role = replica; UPDATE orders SET created_at = created_at - interval '1 h'"
+        )
+        await db.execute(f"{long_ago}, updated_at = updated_at - interval '1 h'", timeout_s=120.0)
+        began = await read_so_far(db)
+        await alert_facts.read_stored_facts(db)
+        await alert_facts.find_broken(db, [])
+        reads = await read_so_far(db) - began
+    assert reads.scans == {}
+    assert reads.rows["orders"] <= 4 * alert_facts.PAGE
+    limits = {"notifications": alert_facts.NOTIFICATIONS_MAX, "cases": alert_facts.CASES_MAX}
+    assert {
+        name: rows for name, rows in reads.rows.items() if rows > 3 * limits.get(name.partition("_")[0], 2000)
+    } == {}
 
 
 @pytest.mark.parametrize("when", ["never", "empty", "small"])

@@ -1,0 +1,53 @@
+"""Alerts over HTTP: what is open, what was, and what `ALERT_URL` has not taken yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from api.context import Context
+from api.http.request import Request
+from api.http.response import Response, json_response
+from api.v1.schemas import Cursor, Limit
+from core.clocks import Instant
+from storage.postgres.alerts import find_unsent, list_alerts
+
+
+class AlertsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Choice of alerts to list, newest first. `open` is true by default; false: those that were cleared."""
+
+    open: bool = True
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class AlertView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person must hear of, until `cleared_at`. `subject` is an account, an endpoint, a case …, by its
+    `rule`. `raised_sent_at` and `cleared_sent_at`: when `ALERT_URL` has taken the message.
+    """
+
+    id: str
+    rule: str
+    subject: str
+    text: str
+    raised_at: Instant
+    cleared_at: Instant | None
+    raised_sent_at: Instant | None
+    cleared_sent_at: Instant | None
+
+
+class AlertPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`unsent`: messages that wait for `ALERT_URL`."""
+
+    alerts: Sequence[AlertView]
+    unsent: int
+    next_cursor: str | None
+
+
+async def find_alerts(context: Context, _request: Request, query: AlertsQuery) -> Response:
+    db = context.resources.db
+    rows, cursor = await list_alerts(db, is_open=query.open, cursor=query.cursor, limit=query.limit)
+    unsent = await find_unsent(db)
+    views = msgspec.convert(rows, list[AlertView], from_attributes=True)
+    return json_response(AlertPage(alerts=views, unsent=unsent.count, next_cursor=cursor))

@@ -19,6 +19,7 @@ from storage.postgres.api_keys import list_api_keys
 from storage.postgres.audit import can_change_acts
 from storage.postgres.database import CONNECTIONS_MAX, Database
 from storage.postgres.migrate import missing_migrations
+from storage.postgres.operators import list_operators
 from storage.redis.address import redis_address
 from storage.redis.checks import check_redis
 from storage.redis.client import JobRedis, open_job_redis, redis_errors
@@ -73,6 +74,8 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         keys = sum(key.valid for key in await list_api_keys(db))
         hint = "none: `nodrop keys create NAME` makes one"
         yield Finding("API keys", Level.OK if keys else Level.WARNING, f"{keys} valid" if keys else hint)
+        if settings.ops:
+            yield await _operators(db)
         yield await _audit(db)
         for finding in await _accounts(db, settings):
             yield finding
@@ -82,9 +85,15 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         await db.close()
 
 
+async def _operators(db: Database) -> Finding:
+    active = sum(row.disabled_at is None for row in await list_operators(db))
+    hint = "none: `nodrop operators add NAME --role admin` adds one"
+    return Finding("operators", Level.OK if active else Level.WARNING, f"{active} may sign in" if active else hint)
+
+
 async def _audit(db: Database) -> Finding:
     if await can_change_acts(db):
-        text = "one role: the user of DATABASE_URL can change these rows; docs/operations.md has two that prevent it"
+        text = "one role: the user of DATABASE_URL could drop what keeps these rows; docs/operations.md has two roles"
         return Finding("audit", Level.OK, text)
     return Finding("audit", Level.OK, "two roles: the user of DATABASE_URL adds rows and cannot change them")
 

@@ -142,6 +142,8 @@ def _unusual(settings: Settings) -> Iterator[Finding]:
         ("NOTIFY_ALLOW_NETS", bool(settings.notify_allow_nets), _NETS),
         ("LOG_LEVEL", settings.log_level.lower() not in LOG_LEVELS, f"set it to one of {', '.join(LOG_LEVELS)}"),
         ("PUBLIC_URL", _is_plain(settings.public_url), _PLAIN),
+        ("OPS", settings.ops and _is_plain(settings.public_url), _COOKIE),
+        ("OPS_PORT", bool(settings.ops_port) and not settings.ops, _NO_CONSOLE),
         ("TRUSTED_PROXY_HOPS", settings.public_url.startswith("https:") and not settings.trusted_proxy_hops, _HOPS),
         ("DATABASE_TLS", _is_weak(settings, _database_tls), _WEAK),
         ("REDIS_TLS", _is_weak(settings, _redis_tls), _WEAK),
@@ -154,6 +156,8 @@ _CONFIRM = "channels wait 5 s for an answer to a callback; leave some of that fo
 _UNIT = "a minute of the back-off is not 60 s: right for demos and tests alone"
 _NETS = "notifications may go to these networks, and over http://: right for demos and private networks alone"
 _PLAIN = "http:// outside this machine: buyers' pages and callbacks can be read and changed on the way"
+_COOKIE = "the console's cookie needs https: nobody can sign in over http:// from another machine"
+_NO_CONSOLE = "OPS is not on, so nothing listens there"
 _HOPS = "something in front of this service ends TLS, and none is trusted: all buyers seem to come from one address"
 _WEAK = "the server's certificate is not checked: right inside a private network alone"
 

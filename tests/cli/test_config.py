@@ -257,3 +257,15 @@ def test_an_unknown_text_is_masked() -> None:
 
     wider: Any = msgspec.defstruct("Wider", [("new_secret", str, "s3cret")], bases=(Settings,), kw_only=True)
     assert masked("NEW_SECRET", wider()) == "***"
+
+
+async def test_a_console_that_nobody_can_use_is_named(nodrop: Nodrop, bare: Nodrop) -> None:
+    _, found = await checked(nodrop, OPS="1")
+    assert found["operators"] == ("warning", "none: `nodrop operators add NAME --role admin` adds one")
+    assert (await nodrop("operators", "add", "alice", "--role", "admin")).code == 0
+    _, found = await checked(nodrop, OPS="1")
+    assert found["operators"] == ("OK", "1 may sign in")
+    _, found = await checked(bare, "--offline", OPS="1", PUBLIC_URL="http://pay.example.com")
+    assert "needs https" in found["OPS"][1]
+    _, found = await checked(bare, "--offline", OPS_PORT="8001")
+    assert found["OPS_PORT"][1] == "OPS is not on, so nothing listens there"

@@ -55,6 +55,7 @@ def environment(installed: Path, database_url: str, redis_url: str) -> dict[str,
         "PUBLIC_URL": f"http://127.0.0.1:{port}",
         "NODROP_MASTER_KEYS": MASTER_KEYS,
         "NOTIFY_SECRETS": "whsec_" + "A" * 43 + "=",
+        "OPS": "1",
     }
 
 
@@ -107,7 +108,7 @@ async def test_its_processes_serve(environment: dict[str, str], tmp_path: Path) 
             base_url=environment["PUBLIC_URL"], verify=NO_TLS, trust_env=False, timeout=60
         ) as client:
             await eventually(lambda: _is_ready(client, processes))
-            for address in ("/docs", "/openapi.json", "/problems/not_found", "/o/shell", "/o/sw.js"):
+            for address in ("/docs", "/openapi.json", "/problems/not_found", "/o/shell", "/o/sw.js", "/ops/signin"):
                 assert (await client.get(address)).status_code == httpx.codes.OK, address
         await eventually(lambda: "worker_started" in (tmp_path / "worker").read_text())
     finally:

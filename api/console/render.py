@@ -194,6 +194,8 @@ def nav(names: Names) -> list[tuple[str, str, bool]]:
     pages = [row for row in ROWS if row.nav and row.route.role is not None and visit.may(row.route.role)]
     inside = [row for row in pages if f"{visit.path}/".startswith(f"{row.route.pattern}/")]
     this = max((row.route.pattern for row in inside), key=len, default="")
+    if this == "/ops" != visit.path:  # every page lies below the overview, and is no part of it
+        this = ""
     return [(row.route.pattern, f"nav.{row.nav}", row.route.pattern == this) for row in pages]
 
 

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from api.console import audit, callbacks, endpoints, first, me, notifications, operators, order, orders, signin
+from api.console import audit, callbacks, endpoints, me, notifications, operators, order, orders, overview, signin
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
 from api.context import Context
@@ -24,7 +24,8 @@ ROWS: tuple[Row, ...] = (
     Row(Route("GET", "/ops/static/{name}", Auth.ANYONE, plain(serve_asset), "The console's files", _PAGE)),
     #
     # -- overview
-    page("/ops", _VIEWER, first.show),
+    page("/ops", _VIEWER, overview.show, nav="overview"),
+    page("/ops/overview/live", _VIEWER, overview.live),
     #
     # -- orders: search, one order, its acts
     page("/ops/orders", _VIEWER, orders.show, nav="orders"),
@@ -54,6 +55,7 @@ ROWS: tuple[Row, ...] = (
     # -- days: statements, closings, disputes, reconciliation
     #
     # -- accounts
+    page("/ops/accounts/{name}", _VIEWER, overview.account),
     #
     # -- alerts
     #

@@ -13,15 +13,19 @@ from typing import Any
 import click
 
 from cli.progress import Progress
+from core.operators import Role
 from demo.embedded import EmbeddedError, free_port, is_free, temporary_directory
 from demo.run import CURRENCIES
 from demo.service import Service
 from demo.shop.handlers import STATIC
 from demo.shop.pages import NAME
 from demo.stack import Stack
+from flows.operators import add_operator
+from runtime.passwords import Passwords
 
 PORTS = {"api": 8800, "channel": 8801, "merchant": 8802}
 SHOP_PORT = 8803
+OPERATOR = "demo"
 EXAMPLES_URL = "http://127.0.0.1:9300"
 """The address of the shops in `examples/`, as their READMEs have it."""
 
@@ -29,8 +33,8 @@ EXAMPLES_URL = "http://127.0.0.1:9300"
 @click.command(
     epilog="Example: nodrop up --unit 60",
     help=(
-        "Run Postgres, Redis, the API, a worker, five simulated channels and an example shop on this machine, and "
-        "print their addresses: the shop's first, to click through. All data is deleted at the end."
+        "Run Postgres, Redis, the API with its console, a worker, five simulated channels and an example shop on this "
+        "machine, and print their addresses: the shop's first, to click through. All data is deleted at the end."
     ),
 )
 @click.option(
@@ -71,7 +75,8 @@ async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:
         progress.write("Starting all processes; Ctrl-C stops them")
         async with shop_stack(directory, shop_url, unit_s=unit_s, ports=ports) as stack, running_shop(stack, shop_url):
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
-            click.echo(_addresses(stack, shop_url, unit_s, lost))
+            password = await add_demo_operator(stack)
+            click.echo(_addresses(stack, shop_url, password, unit_s, lost))
             await stop.wait()
             progress.write("Stopping all processes")
 
@@ -84,8 +89,19 @@ def shop_stack(directory: Path, shop_url: str, **options: Any) -> Stack:
         "SHOP_COLOR": "#2f6b3c",
         "SHOP_CONTACT": "mailto:hello@leaf-and-cup.example",
         "PAGE_ORIGINS": f"{shop_url},{EXAMPLES_URL}",
+        "OPS": "1",
     }
     return Stack(directory, accounts={name: name for name in CURRENCIES}, env=env, **options)
+
+
+async def add_demo_operator(stack: Stack) -> str:
+    """Add the operator `demo` to the console of a running stack; return the password, good for one sign-in."""
+    passwords, db = Passwords(), await stack.open_database()
+    try:
+        return await add_operator(db, passwords, OPERATOR, Role.ADMIN)
+    finally:
+        passwords.close()
+        await db.close()
 
 
 @asynccontextmanager
@@ -107,10 +123,11 @@ async def running_shop(stack: Stack, url: str) -> AsyncIterator[None]:
         await shop.stop(5.0)
 
 
-def _addresses(stack: Stack, shop_url: str, unit_s: float, lost: float) -> str:
+def _addresses(stack: Stack, shop_url: str, password: str, unit_s: float, lost: float) -> str:
     return f"""
   shop                 {shop_url}        (begin here: choose, pay, lose the callback, come back)
   API                  {stack.api_url}        (documented at /docs)
+  console              {stack.api_url}/ops    (sign in as {OPERATOR} with {password} once, then choose your own)
   API key              {stack.api_key}
   notification secret  {stack.notify_secret}
   merchant's effects   {stack.merchant_url}/control/effects

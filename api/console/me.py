@@ -81,6 +81,8 @@ async def end_session(_context: Context, visit: Visit) -> Reply:
 async def begin_codes(context: Context, visit: Visit) -> Reply:
     """Show a secret, which is not in force yet. Whoever stole the session alone does not get so far."""
     operator = await _self(visit)
+    if operator.totp is not None:
+        raise InvalidRequest("codes are on: switch them off first, which needs one of them")
     if not await check_own_password(context.resources, PASSWORDS, operator, visit.form.get("password", "")):
         return await _page(context, visit, fault="me.password_wrong")
     await operators.offer_totp(visit.db, context.resources.sealer, operator.name, pyotp.random_base32())
@@ -96,7 +98,8 @@ async def confirm_codes(context: Context, visit: Visit) -> Reply:
     await visit.record("operators.codes_on", operator.name)
     if not await check_code(context.resources, operator, sealed, visit.form.get("code", "")):
         return await _page(context, visit, fault="me.codes_wrong")
-    await operators.confirm_totp(visit.db, operator.name, sealed=sealed)
+    if not await operators.confirm_totp(visit.db, operator.name, sealed=sealed):
+        raise NotFound("another secret was shown since: set the codes up once more")
     return see_other(PATH, "me.codes_confirmed")
 
 

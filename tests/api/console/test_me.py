@@ -118,6 +118,32 @@ async def test_codes_are_switched_off_with_the_password_and_a_code(alice: Consol
     assert (await stored(resources)).totp is None
 
 
+async def test_codes_that_are_on_are_not_replaced_without_one_of_them(
+    alice: ConsoleClient, resources: Resources
+) -> None:
+    """Somebody who has stolen session and password would else set up codes of their own."""
+    await test_codes_are_set_up_with_the_password_and_a_first_code(alice, resources)
+    before = await stored(resources)
+    assert (await alice.post("/ops/me/codes", {"password": PASSWORD})).status == 400
+    assert await stored(resources) == before
+
+
+async def test_a_code_of_a_secret_that_was_replaced_meanwhile_switches_nothing_on(
+    alice: ConsoleClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from api.console import me
+
+    await alice.act("/ops/me/codes", {"password": PASSWORD})
+
+    async def is_right(*_: object) -> bool:
+        await alice.post("/ops/me/codes", {"password": PASSWORD})
+        return True
+
+    monkeypatch.setattr(me, "check_code", is_right)
+    assert (await alice.post("/ops/me/codes/confirm", {"code": "123456"})).status == 404
+    assert (await stored(resources)).totp is None
+
+
 async def test_without_codes_there_is_nothing_to_confirm_or_to_remove(alice: ConsoleClient) -> None:
     for act in ("confirm", "remove"):
         assert (await alice.post(f"/ops/me/codes/{act}", {"code": "1", "password": PASSWORD})).status == 404

@@ -30,7 +30,7 @@ PARAMETERS = {"order_no": "A-1", "account": "main", "token": "t" * 22, "name": "
 
 
 def address(route: Route[Context]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda match: PARAMETERS[match[1]], route.pattern)
+    return re.sub(r"\{(\w+)\}", lambda match: PARAMETERS.get(match[1], "1"), route.pattern)
 
 
 # -- who may call ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,23 @@ here.
 
 from __future__ import annotations
 
-from api.console import audit, callbacks, endpoints, me, notifications, operators, order, orders, overview, signin
+from api.console import (
+    audit,
+    callbacks,
+    cases,
+    certificates,
+    days,
+    disputes,
+    endpoints,
+    me,
+    notifications,
+    operators,
+    order,
+    orders,
+    overview,
+    reconciliation,
+    signin,
+)
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
 from api.context import Context
@@ -35,6 +51,11 @@ ROWS: tuple[Row, ...] = (
     page("/ops/orders/{order_no}/live", _VIEWER, order.show_live),
     #
     # -- cases
+    page("/ops/cases", _VIEWER, cases.show, nav="cases"),
+    page("/ops/cases/{id}", _VIEWER, cases.show_one),
+    act("/ops/cases/{id}/assign", _OPERATOR, cases.assign),
+    page("/ops/cases/{id}/resolve", _OPERATOR, cases.show_resolution),
+    act("/ops/cases/{id}/resolve", _OPERATOR, cases.resolve),
     #
     # -- notifications and endpoints
     page("/ops/notifications", _VIEWER, notifications.show_list, nav="notifications"),
@@ -53,6 +74,19 @@ ROWS: tuple[Row, ...] = (
     act("/ops/callbacks/{callback_id}/raw", _OPERATOR, callbacks.show_raw),
     #
     # -- days: statements, closings, disputes, reconciliation
+    page("/ops/days", _VIEWER, days.show, nav="days"),
+    page("/ops/days.csv", _VIEWER, days.download),
+    page("/ops/days/{account}/{day}", _VIEWER, days.show_one),
+    page("/ops/days/{account}/{day}/requests", _VIEWER, days.show_requests),
+    act("/ops/days/{account}/{day}/sign-off", _OPERATOR, days.sign_off),
+    act("/ops/days/{account}/{day}/read", _OPERATOR, days.read_again),
+    act("/ops/days/{account}/{day}/upload", _OPERATOR, days.upload_file, body_bytes_max=days.UPLOAD_BYTES_MAX),
+    act("/ops/statements/{id}/confirm", _OPERATOR, days.confirm_request),
+    page("/ops/disputes", _VIEWER, disputes.show),
+    page("/ops/reconciliation", _VIEWER, reconciliation.show),
+    page("/ops/reconciliation/{id}", _VIEWER, reconciliation.show_one),
+    page("/ops/reconciliation/{id}/differences.csv", _VIEWER, reconciliation.download),
+    page("/ops/certificates", _VIEWER, certificates.show, nav="certificates"),
     #
     # -- accounts
     page("/ops/accounts/{name}", _VIEWER, overview.account),

@@ -293,6 +293,26 @@ class TellsRefunds(Protocol):
 
 
 @runtime_checkable
+class LimitsRefunds(Protocol):
+    """A channel that takes only some amounts in some currencies, as parts of a payment may not be."""
+
+    def check_refund(self, amount: int, currency: str) -> None:
+        """Check an amount in minor units before a refund is requested.
+
+        Raises:
+            InvalidRequest: the channel has no number for it.
+        """
+        ...
+
+
+@runtime_checkable
+class SpacesRefunds(Protocol):
+    """A channel that takes the refunds of one payment only some time apart."""
+
+    refund_gap_s: float
+
+
+@runtime_checkable
 class QueriesDisputes(Protocol):
     """A channel whose messages about disputes prove only an id, so that the dispute itself is queried."""
 

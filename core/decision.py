@@ -62,11 +62,15 @@ class Outcome(StrEnum):
     REFUNDED = "refunded"
     REFUND_FAILED = "refund_failed"
     NOT_REFUNDABLE = "not_refundable"
+    NEEDS_APPROVAL = "needs_approval"
     # disputes
     DISPUTED = "disputed"
     DISPUTE_ENDED = "dispute_ended"
-    # an operator's decision about late money
+    # an operator's decisions
     NOT_ACCEPTABLE = "not_acceptable"
+    ATTACHED = "attached"
+    NOT_ATTACHABLE = "not_attachable"
+    MOVED = "moved"
     # personal data
     ERASED = "erased"
     NOT_ERASABLE = "not_erasable"

@@ -97,7 +97,7 @@ _Status = TypeVar("_Status", OrderStatus, PaymentStatus, RefundStatus)
 
 
 class RefundReason(StrEnum):
-    """Reason of a refund: money came after close, it came twice, or an operator decided so under the policy `flag`."""
+    """Reason of a refund: money came after close, it came twice, or an operator decided so."""
 
     LATE = "late"
     DOUBLE = "double"
@@ -188,7 +188,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     the channel can take money. `refused_at` is when the channel refused to create it, `close_attempted_at` when it
     answered a request to close it. `unconfirmed_since`: a callback alone has paid it, and no query has confirmed that.
     `refunded_amount` is what was given back of it; None: something, and no sum is known. `channel_refunds` are the
-    single refunds that it was added up from.
+    single refunds that it was added up from and that are not ours; the one without a number is a sum that went back
+    at the channel beside refunds of ours.
 
     `checkout_ends_at` is when the checkout stops working (None: not known); `payer` is whom it belongs to, kept while
     the payment is open. `capture_requested_at` is when we last requested the money of an approval,
@@ -252,10 +253,12 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """Money of one payment that goes back, requested once: all that is left of it, in minor units.
+    """Money of one payment that goes back, requested once; `amount` in minor units is all of it, or a part.
 
-    `refund_no` is our number for it at the channel, and its idempotency key there. `attempt` counts requests and
-    queries from 1. `last_error` is why it failed, or why the last attempt had no result.
+    `refund_no` is our number for it at the channel, and its idempotency key there. `request_key` is the key of the
+    operator or program that wanted it: the same key of an order is the same refund. `note` is the operator's reason,
+    which no channel sees. `attempt` counts requests and queries from 1. `last_error` is why it failed, or why the last
+    attempt had no result.
     """
 
     refund_no: str
@@ -269,6 +272,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None = None
     attempt: int = 1
     last_error: str = ""
+    request_key: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         in_utc(self)

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from core import paying
+from core.lifecycle.refund_amounts import refundable_amount
 from core.order import (
     CaseReason,
     OrderState,
@@ -89,4 +90,4 @@ def _all_goes_back(state: OrderState) -> bool:
 
 
 def _goes_back(state: OrderState, payment: Payment) -> bool:
-    return any(_is_on_its_way(refund) for refund in state.refunds_of(payment.key))
+    return any(map(_is_on_its_way, state.refunds_of(payment.key))) and not refundable_amount(state, payment)

@@ -18,7 +18,8 @@ from typing import Annotated
 import msgspec
 
 from core.backoff import Backoff
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, InvalidRequest
+from core.money import CURRENCIES, minor_units
 from core.shop import check_look
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
@@ -54,6 +55,23 @@ def _origins(texts: str) -> frozenset[str]:
                 "PAGE_ORIGINS: set it to origins like https://shop.example.com, with commas between"
             )
     return origins
+
+
+@cache
+def _limits(texts: str) -> Mapping[str, int]:
+    wrong = ConfigurationError(
+        "OPS_REFUND_ALONE_MAX: set it to amounts like 500 CNY, 80 USD, each currency once, with commas between"
+    )
+    limits: dict[str, int] = {}
+    for text in filter(None, map(str.strip, texts.split(","))):
+        amount, _, currency = text.partition(" ")
+        if currency in limits or currency not in CURRENCIES:
+            raise wrong
+        try:
+            limits[currency] = minor_units(amount, currency)
+        except InvalidRequest:
+            raise wrong from None
+    return limits
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -121,6 +139,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     # -- reconciliation
     reconcile_at: str = "10:30"
+
+    # -- what operators may do
+    ops_refund_alone_max: str = ""
 
     # -- notifications
     notify_allow_nets: str = ""
@@ -191,6 +212,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         """`ALERT_SECRET`: every key signs, as those of `NOTIFY_SECRETS` do."""
         return tuple(text.strip() for text in self.alert_secret.split(",") if text.strip())
 
+    def refund_alone_max(self, currency: str) -> int | None:
+        """`OPS_REFUND_ALONE_MAX`: the most that one operator may give back of an order without a second one, in minor
+        units; None: any amount. A currency that is not in it needs a second operator always.
+
+        Raises:
+            ConfigurationError: it is no list of amounts.
+        """
+        limits = _limits(self.ops_refund_alone_max)
+        return limits.get(currency, 0) if limits else None
+
     def notify_keys(self) -> tuple[str, ...]:
         """`NOTIFY_SECRETS`: every key signs, so that the merchant can change keys without missing a notification."""
         return tuple(text.strip() for text in self.notify_secrets.split(",") if text.strip())
@@ -253,6 +284,7 @@ def _fault_of(name: str, text: str) -> str | None:
         settings.allowed_nets()
         settings.reconcile_time()
         settings.shop_origins()
+        settings.refund_alone_max("")
         _check_public_url(settings.public_url)
         check_look(settings.shop_name, settings.shop_color, settings.shop_contact)
     except msgspec.ValidationError as error:  # `Expected `int` - at `$.PORT``

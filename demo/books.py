@@ -50,7 +50,7 @@ SELECT json_build_object(
                  WHERE status IN ('requested', 'processing')) AS d),
     'refunds', (SELECT json_agg(json_build_object(
                    'account', channel_account, 'out_trade_no', out_trade_no, 'refund_no', refund_no, 'amount', amount,
-                   'currency', currency))
+                   'currency', currency, 'reason', reason))
                   FROM refunds WHERE status = 'succeeded')
 )::text AS books, now() AS now"""
 

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 from functools import partial
 
+from core.acts import Preview
 from core.decision import Outcome
-from core.errors import InvalidRequest, NotFound
+from core.errors import NotFound, NotPossible, PreviewOutdated
 from core.lifecycle import on_late_accepted
 from core.order import CaseReason, OrderState
+from core.previews import accept_preview
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres.cases import resolve_cases
+from storage.postgres.orders import find_state
 
 
-async def accept_late(resources: Resources, order_no: str, *, by: str) -> OrderState:
-    """Make the order paid by the payment that its channel has confirmed, and resolve its `paid_late` case.
+async def preview_accept(resources: Resources, order_no: str) -> Preview:
+    """What accepting would do as things stand. Raises NotFound."""
+    state = await find_state(resources.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    return accept_preview(state)
+
+
+async def accept_late(
+    resources: Resources, order_no: str, *, by: str, expected_version: int | None = None
+) -> OrderState:
+    """Make the order paid by the payment that its channel has confirmed, and resolve its `paid_late` case. A paid order
+    stays as it is.
 
     Raises:
         NotFound: there is no such order.
-        InvalidRequest: no payment of it has been paid at its channel, or what was paid has gone back or is going back.
+        NotPossible: no payment of it has been paid at its channel, or what was paid has gone back or is going back.
+        PreviewOutdated: the order has moved on since `expected_version`.
     """
-    committed = await commit_decision(resources, order_no, partial(on_late_accepted, by_name=by))
+    decide = partial(on_late_accepted, by_name=by, expected_version=expected_version)
+    committed = await commit_decision(resources, order_no, decide)
     if committed.state_after is None:
         raise NotFound(f"order {order_no}")
-    if committed.decision.outcome is Outcome.NOT_ACCEPTABLE:
-        raise InvalidRequest(
-            f"order {order_no} has no payment that its channel has confirmed and whose money is known to be there and"
-            " is not going back"
-        )
+    preview = accept_preview(committed.state_after)
+    if committed.decision.outcome is Outcome.MOVED:
+        raise PreviewOutdated(preview)
+    if committed.decision.outcome is Outcome.NOT_ACCEPTABLE and preview.refusal is not None:
+        raise NotPossible(preview.refusal)
     await resolve_cases(resources.db, order_no, CaseReason.PAID_LATE, resolution="accepted", by=by)
     return committed.state_after

@@ -10,13 +10,15 @@ from functools import partial
 import structlog
 
 from core import jobs
+from core.acts import Preview
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.dispute import is_withheld
-from core.errors import ChannelError, NotFound, OrderPaid, UnknownAccount
+from core.errors import ChannelError, NotFound, OrderPaid, PreviewOutdated, UnknownAccount
 from core.evidence import Evidence, Source
 from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Payment, PaymentStatus, deadline_key
+from core.previews import close_preview
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.channel_call import Deferred, call_channel
 from flows.commit import arm_jobs, commit_decision
@@ -119,20 +121,39 @@ async def close_payment(resources: Resources, account: Account, payment: Payment
     return result if isinstance(result, Deferred) else None
 
 
-async def request_close(resources: Resources, order_no: str) -> OrderState:
-    """The merchant ends an order: its deadline moves to now and is worked off at once, like any deadline.
+async def preview_close(resources: Resources, order_no: str) -> Preview:
+    """What ending the order would do as things stand. Raises NotFound."""
+    state = await find_state(resources.db, order_no)
+    if state is None:
+        raise NotFound(f"order {order_no}")
+    return close_preview(state)
+
+
+async def request_close(
+    resources: Resources,
+    order_no: str,
+    *,
+    by: Source = Source.API,
+    by_name: str = "",
+    expected_version: int | None = None,
+) -> OrderState:
+    """The merchant or an operator ends an order: its deadline moves to now and is worked off at once, like any other.
 
     Returns the order as it is then: closed, or not yet if a payment is still unclear.
 
     Raises:
         NotFound: there is no such order.
         OrderPaid: it is paid, or late money for it is there.
+        PreviewOutdated: the order has moved on since `expected_version`.
     """
-    committed = await commit_decision(resources, order_no, on_close_requested)
+    decide = partial(on_close_requested, by=by, by_name=by_name, expected_version=expected_version)
+    committed = await commit_decision(resources, order_no, decide)
     if committed.state is None:
         raise NotFound(f"order {order_no}")
     if committed.decision.outcome is Outcome.ALREADY_PAID:
         raise OrderPaid(f"order {order_no} is paid")
+    if committed.decision.outcome is Outcome.MOVED:
+        raise PreviewOutdated(close_preview(committed.state))
     # A worker may have been faster at the job of the deadline that has just moved.
     leased = await wait_for_lease(resources, deadline_key(order_no), resources.settings.callback_confirm_s)
     if not isinstance(leased, NoLease):

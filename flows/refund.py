@@ -1,7 +1,8 @@
 """A refund: lease it, query whether the channel has it, request it if not, and commit its status.
 
-The row was written by the decision that wanted it (money after close, a second payment, an operator), so it is
-requested once: our number is the channel's idempotency key, and a refund that may have been requested is queried first.
+The row was written by the decision that wanted it (money after close, a second payment, an operator:
+`flows.refund_request`), so it is requested once: our number is the channel's idempotency key, and a refund that may
+have been requested is queried first.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
+from channels.base import SpacesRefunds
 from core import jobs
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
-from core.dispute import Dispute, DisputeState, unsettled
-from core.errors import ChannelRefused, InvalidRequest, NotFound, OutcomeUnknown, UnknownAccount
-from core.lifecycle import on_refund, on_refund_requested
+from core.dispute import DisputeState, unsettled
+from core.errors import ChannelRefused, InvalidRequest, OutcomeUnknown, UnknownAccount
+from core.lifecycle import on_refund, refund_wait_s
 from core.order import OrderState, Payment, RefundStatus
 from flows.channel_call import Deferred, call_channel
 from flows.commit import arm_jobs, commit_decision
@@ -57,40 +59,15 @@ async def refund_leased(resources: Resources, leased: LeasedRefund) -> Outcome:
         log.error("refund_not_requested", account=leased.key.channel_account, refund_no=leased.refund_no)
         result: RefundResult | Deferred = RefundResult(status=None, note="unknown_account")
     else:
-        disputes = [dispute for dispute in unsettled(state.disputes, payment.key) if dispute.takes_money]
-        result = await _request_or_query(resources, account, payment, leased, disputes)
+        result = await _request_or_query(resources, account, payment, leased, state)
     if isinstance(result, Deferred):
         await _reschedule(resources, leased, note=result.reason, wait_s=result.seconds)
         return Outcome.NOT_YET
     return await _commit(resources, leased, state, result)
 
 
-async def request_refund(resources: Resources, order_no: str, out_trade_no: str, *, by: str) -> OrderState:
-    """An operator gives back the money of a payment that did not pay its order; asking twice is the same refund.
-
-    Raises:
-        NotFound: there is no such order, or it has no such payment.
-        InvalidRequest: this payment's money is not one to be given back here.
-    """
-    state = await find_state(resources.db, order_no)
-    if state is None:
-        raise NotFound(f"order {order_no}")
-    payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
-    if payment is None:
-        raise NotFound(f"order {order_no} has no payment {out_trade_no}")
-    committed = await commit_decision(
-        resources, order_no, partial(on_refund_requested, key=payment.key, by_name=by), known=state
-    )
-    if committed.decision.outcome is Outcome.NOT_REFUNDABLE:
-        raise InvalidRequest(
-            f"payment {out_trade_no} cannot be refunded here: that can only be money that came, that did not pay the"
-            " order and is still there, of a payment that is not only watched"
-        )
-    return committed.state_after or state
-
-
 async def _request_or_query(
-    resources: Resources, account: Account, payment: Payment, leased: LeasedRefund, disputes: list[Dispute]
+    resources: Resources, account: Account, payment: Payment, leased: LeasedRefund, state: OrderState
 ) -> RefundResult | Deferred:
     """Query the refund if the channel may have it already; request it if the channel does not know it.
 
@@ -101,9 +78,13 @@ async def _request_or_query(
         known = await _query(resources, account, payment, leased)
         if known is not None:
             return known
+    disputes = [dispute for dispute in unsettled(state.disputes, payment.key) if dispute.takes_money]
     if disputes:
         is_lost = any(dispute.state is DisputeState.LOST for dispute in disputes)
         return RefundResult(status=RefundStatus.FAILED if is_lost else None, note="disputed")
+    wait_s = _wait_s(account, leased, state)
+    if wait_s:
+        return Deferred(seconds=wait_s, reason="refund_gap")
     call = account.channel.refund_payment
     try:
         refund_state = await call_channel(
@@ -113,9 +94,17 @@ async def _request_or_query(
         # A refusal is definite only if the channel also says that it has no such refund.
         known = await _query(resources, account, payment, leased)
         return RefundResult(status=RefundStatus.FAILED, note=f"refused: {refused.code}") if known is None else known
+    except InvalidRequest as error:  # nothing was sent: the channel has no number for this amount
+        return RefundResult(status=RefundStatus.FAILED, note=error.detail)
     except OutcomeUnknown as error:
         return RefundResult(status=None, note=error.detail or type(error).__name__)
     return refund_state if isinstance(refund_state, Deferred) else RefundResult(status=RefundStatus(refund_state.value))
+
+
+def _wait_s(account: Account, leased: LeasedRefund, state: OrderState) -> float:
+    """Seconds that this channel wants between the refunds of one payment."""
+    channel = account.channel
+    return refund_wait_s(state, leased.refund_no, channel.refund_gap_s) if isinstance(channel, SpacesRefunds) else 0.0
 
 
 async def _query(

@@ -42,7 +42,7 @@ from channels.transport import Response, Transport
 from core.account import AccountConfig
 from core.checkout import CheckoutRules
 from core.dispute import DisputeKind
-from core.errors import CaptureDeclined, ChannelRefused, ChannelUnreadable
+from core.errors import CaptureDeclined, ChannelRefused, ChannelUnreadable, InvalidRequest
 from core.evidence import Disputed, Evidence, Missing
 from core.order import Checkout, Origin, Payment
 
@@ -178,6 +178,11 @@ class Paypal:
     async def close_payment(self, payment: Payment) -> None:
         """Do nothing: an order that is not captured cannot be ended, and only our capture takes its money."""
 
+    def check_refund(self, amount: int, currency: str) -> None:
+        """Some currencies have whole units only."""
+        if amount_value(amount, currency) is None:
+            raise InvalidRequest(f"PayPal takes {currency} in whole units only")
+
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         money = _money(amount, payment.currency)
         if payment.channel_transaction_id is None:
@@ -192,7 +197,8 @@ class Paypal:
         refund = read_json(
             require_success(await self._api.call("POST", path, _json(body), headers=headers)).body, Refund
         )
-        if refund.invoice_id not in (None, refund_no):
+        is_other_sum = refund.amount is not None and refund.amount.minor != amount
+        if refund.invoice_id not in (None, refund_no) or is_other_sum:
             raise ChannelUnreadable("other_refund")
         return _BY_REFUND_STATUS[refund.status]
 

@@ -107,6 +107,7 @@ class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: str
     refund_no: Id
     out_trade_no: Id
+    amount: _Minor
     status: RefundState
 
 
@@ -183,7 +184,10 @@ class Sandbox:
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}/refunds"
         response = await self._call("POST", path, {"refund_no": refund_no, "amount": amount})
-        return self._refund(response, payment, refund_no)
+        refund = self._refund(response, payment, refund_no)
+        if refund.amount != amount:
+            raise ChannelUnreadable("other_refund")
+        return refund.status
 
     async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
         try:
@@ -192,7 +196,7 @@ class Sandbox:
             if refused.code == "REFUND_NOT_EXIST":
                 return None
             raise
-        return self._refund(response, payment, refund_no)
+        return self._refund(response, payment, refund_no).status
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         callback_id = headers.get("sandbox-callback-id", "")
@@ -342,12 +346,12 @@ class Sandbox:
             changed_at=dispute.changed_at,
         )
 
-    def _refund(self, response: Response, payment: Payment, refund_no: str) -> RefundState:
+    def _refund(self, response: Response, payment: Payment, refund_no: str) -> _RefundObject:
         refund = read_json(response.body, _RefundObject)
         expected = (self._merchant_id, payment.out_trade_no, refund_no)
         if (refund.merchant_id, refund.out_trade_no, refund.refund_no) != expected:
             raise ChannelUnreadable("other_refund")
-        return refund.status
+        return refund
 
 
 def _lines(kind: str, signed_at: int, *parts: str | int | bytes) -> bytes:

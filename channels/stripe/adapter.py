@@ -116,6 +116,10 @@ class Stripe:
             if not refused.is_missing and not (refused.status == _STATUS_ERROR and is_over):
                 raise
 
+    def check_refund(self, amount: int, currency: str) -> None:
+        """Some currencies have places that must be 0."""
+        to_stripe(amount, currency)
+
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         """Request a refund. Stripe forgets the idempotency key after a day: query the refund before a later repeat."""
         intent_id = await self._intent_id(payment)
@@ -129,7 +133,8 @@ class Stripe:
         ]
         response = await self._api.post("/v1/refunds", form, idempotency_key=refund_no)
         refund = read_json(response.body, Refund)
-        if (refund.payment_intent, refund.refund_no) != (intent_id, refund_no):
+        is_same = (refund.payment_intent, refund.refund_no) == (intent_id, refund_no)
+        if not is_same or refund.amount != to_stripe(amount, payment.currency):
             raise ChannelUnreadable("other_refund")
         return refund.state
 

@@ -101,6 +101,8 @@ class WechatPay:
         payer_fields={"h5": "client_ip", "jsapi": "openid"},
         currency=CURRENCY,
     )
+    refund_gap_s: float = 60.0
+    """同一笔订单多次退款的请求需相隔1分钟: https://pay.weixin.qq.com/doc/v3/merchant/4012556457"""
 
     def __init__(
         self, account: AccountConfig, transport: Transport, *, clock: Callable[[], float] | None = None

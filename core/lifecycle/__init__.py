@@ -8,11 +8,12 @@
     plan_callback, callback_result, with_end  whether a callback is committed or queried, and when it is done
     on_unanswered                   a callback whose queries have had no answer
     on_late_accepted                an operator accepts money that came after close
+    on_attached                     an operator attaches money that was unknown here
     on_erase, open_work             an operator erases personal texts once nothing is open
     on_left_payer                   an ended order that still has its payer
     on_refresh                      the payments that a refresh queries, closed ones too
     on_return, on_unpaid_return     the buyer comes back, and has not paid
-    on_refund_requested             an operator gives back money that did not pay the order
+    on_refund_requested             an operator gives back money, all of it or a part
     on_capture_refused              the channel's definite refusal to take the money of an approval
     on_refund                       the status of a refund at its channel
     on_dispute                      a channel takes money back, or may do so
@@ -23,6 +24,7 @@ every kind of evidence, and a mismatch opens a case and never pays; *paid wins*;
 giving up is not evidence.
 """
 
+from core.lifecycle.attaching import on_attached
 from core.lifecycle.callbacks import on_callback
 from core.lifecycle.capturing import Approval, Queried, is_new_approval, on_capture_refused
 from core.lifecycle.closing import on_close_attempted, on_close_requested, on_deadline
@@ -39,10 +41,22 @@ from core.lifecycle.judging import (
     with_end,
 )
 from core.lifecycle.naming import is_surely_named, named_payment, other_named
-from core.lifecycle.paying import on_late_accepted
+from core.lifecycle.paying import acceptable_payments, on_late_accepted
 from core.lifecycle.rechecking import on_refresh
+from core.lifecycle.refund_amounts import is_going_back, outside_amount, promised_amount, refundable_amount
 from core.lifecycle.refund_sums import with_notice, with_refund
-from core.lifecycle.refunding import is_going_back, new_refund, on_refund, on_refund_requested, refund_number
+from core.lifecycle.refunding import (
+    RefundRequest,
+    is_same_refund,
+    known_refund,
+    needs_approval,
+    new_refund,
+    on_refund,
+    on_refund_requested,
+    refund_number,
+    refund_obstacle,
+    refund_wait_s,
+)
 from core.lifecycle.returning import is_unpaid_return, on_return, on_unpaid_return
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, OrderTerms, PaymentTerms, Rules
 from core.lifecycle.starting import (
@@ -68,19 +82,25 @@ __all__ = [
     "OrderTerms",
     "PaymentTerms",
     "Queried",
+    "RefundRequest",
     "Rules",
+    "acceptable_payments",
     "callback_result",
     "is_checkout_over",
     "is_definitely_unpaid",
     "is_free_of_money",
     "is_going_back",
     "is_new_approval",
+    "is_same_refund",
     "is_surely_named",
     "is_unpaid_return",
     "is_verified_unpaid",
+    "known_refund",
     "mismatch",
     "named_payment",
+    "needs_approval",
     "new_refund",
+    "on_attached",
     "on_callback",
     "on_capture_refused",
     "on_close_attempted",
@@ -103,9 +123,14 @@ __all__ = [
     "open_work",
     "other_named",
     "other_terms",
+    "outside_amount",
     "place",
     "plan_callback",
+    "promised_amount",
     "refund_number",
+    "refund_obstacle",
+    "refund_wait_s",
+    "refundable_amount",
     "shows_other_money",
     "start_payment",
     "with_end",

@@ -54,13 +54,19 @@ def on_deadline(
     return next_attempt(state, row, decision, rules, Source.CLOSE, payable_since=payable_since)
 
 
-def on_close_requested(state: OrderState) -> Decision:
-    """The merchant ends an order early: its deadline is now, and it closes only as after any other deadline."""
+def on_close_requested(
+    state: OrderState, *, by: Source = Source.API, by_name: str = "", expected_version: int | None = None
+) -> Decision:
+    """The merchant or an operator ends an order early: its deadline is now, and it closes only as after any other
+    deadline.
+    """
     match state.order.status:
         case OrderStatus.PAID:
             return Decision(outcome=Outcome.ALREADY_PAID)
         case OrderStatus.CLOSED:
             return Decision(outcome=Outcome.ALREADY_CLOSED)
+    if expected_version not in (None, state.order.version):
+        return Decision(outcome=Outcome.MOVED)
     if state.order.expires_at <= state.now:
         return Decision(outcome=Outcome.CLOSE_REQUESTED)
     row = state.pending_of(deadline_key(state.order.order_no))
@@ -73,7 +79,8 @@ def on_close_requested(state: OrderState) -> Decision:
         expected_arm_no=None if row is None else row.arm_no,
     )
     change = Change(
-        order=state.order.next_version(expires_at=state.now), event=Event(kind=Outcome.CLOSE_REQUESTED, by=Source.API)
+        order=state.order.next_version(expires_at=state.now),
+        event=Event(kind=Outcome.CLOSE_REQUESTED, by=by, note=f"by {by_name}" if by_name else ""),
     )
     return Decision(outcome=Outcome.CLOSE_REQUESTED, change=change, rearm=(arm,))
 

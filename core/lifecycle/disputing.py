@@ -11,8 +11,8 @@ from core.decision import Case, CaseResolution, Change, Decision, Event, Observa
 from core.dispute import Dispute, DisputeKind, DisputeState, advanced, unsettled
 from core.evidence import Disputed, Source
 from core.lifecycle.paying import on_restored
+from core.lifecycle.refund_amounts import is_going_back
 from core.lifecycle.refund_sums import sum_resolutions, without_reversal
-from core.lifecycle.refunding import is_going_back
 from core.lifecycle.withholding import is_restored
 from core.notice import NotificationType, order_notification
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from core.decision import Arm, Case, CaseResolution, Change, Decision, Event, Outcome
 from core.dispute import is_withheld
 from core.evidence import Evidence, Paid, Refunded, Source
-from core.lifecycle.refund_sums import refund_cases, sum_resolutions, with_refunds
-from core.lifecycle.refunding import is_going_back, new_refund
+from core.lifecycle.refund_amounts import refundable_amount, with_outside
+from core.lifecycle.refund_sums import grew_outside, refund_cases, sum_resolutions, with_refunds
+from core.lifecycle.refunding import new_refund
 from core.lifecycle.rules import MISMATCHES, DoublePolicy, LatePolicy, Rules
 from core.lifecycle.withholding import on_withheld_money
 from core.notice import order_notification
@@ -104,7 +105,14 @@ def on_confirmed(
     return replace(decision or Decision(outcome=Outcome.CONFIRMED), change=change)
 
 
-def on_late_accepted(state: OrderState, by_name: str) -> Decision:
+def acceptable_payments(state: OrderState) -> list[Payment]:
+    """Payments whose money is there, is not on its way back and is not disputed."""
+    paid = [row for row in state.payments if row.status is PaymentStatus.PAID]
+    with_money = [row for row in paid if row.remaining_amount and refundable_amount(state, row)]
+    return [row for row in with_money if not is_withheld(state.disputes, row.key)]
+
+
+def on_late_accepted(state: OrderState, by_name: str, expected_version: int | None = None) -> Decision:
     """An operator accepts money that came after close, under the policy `flag`: the order becomes paid.
 
     Only a payment that the channel has confirmed can be accepted, and only while its money is known to be there, and
@@ -112,9 +120,9 @@ def on_late_accepted(state: OrderState, by_name: str) -> Decision:
     """
     if state.order.status is OrderStatus.PAID:
         return Decision(outcome=Outcome.ALREADY_PAID)
-    with_money = [row for row in state.payments if row.status is PaymentStatus.PAID and row.remaining_amount]
-    left = [row for row in with_money if not is_going_back(state, row.key)]
-    acceptable = [row for row in left if not is_withheld(state.disputes, row.key)]
+    if expected_version not in (None, state.order.version):
+        return Decision(outcome=Outcome.MOVED)
+    acceptable = acceptable_payments(state)
     if not acceptable:
         return Decision(outcome=Outcome.NOT_ACCEPTABLE)
     paid, *others = acceptable
@@ -181,7 +189,7 @@ def _late_payment(
     change = Change(
         order=order,
         event=Event(kind=Outcome.PAID_LATE, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
-        payments=(paid,),
+        payments=(paid if refund is None else with_outside(state, paid),),
         resolved=(paid.key,),
         cases=(late, *cases),
         refunds=() if refund is None else (refund,),
@@ -202,7 +210,7 @@ def _second_payment(
     change = Change(
         order=order,
         event=Event(kind=Outcome.DOUBLE_PAYMENT, by=by, key=paid.key, evidence=evidence, note=_refund_note(refund)),
-        payments=(paid,),
+        payments=(paid if refund is None else with_outside(state, paid),),
         resolved=(paid.key,),
         cases=(_double_case(paid), *cases),
         refunds=() if refund is None else (refund,),
@@ -240,7 +248,8 @@ def _on_refund_seen(
         return None
     order = state.order.next_version()
     is_merchants = payment.key == order.paid_by and (payment.unconfirmed_since is None or bool(known.remaining_amount))
-    is_news = not is_merchants and _is_more(known.refunded_amount, payment.refunded_amount)
+    is_more = known.refunded_amount is None or grew_outside(state, known)
+    is_news = not is_merchants and is_more and known.refunded_amount != payment.refunded_amount
     late = order.status is OrderStatus.CLOSED
     notification = order_notification("order.refunded", order, known, now=state.now, late=late)
     change = Change(
@@ -250,14 +259,9 @@ def _on_refund_seen(
         resolved=(payment.key,) if payment.refunded_amount is None and payment.unconfirmed_since is None else (),
         cases=refund_cases(state, known),
         resolutions=sum_resolutions(state, known),
-        notification=notification if is_news and not is_going_back(state, payment.key) else None,
+        notification=notification if is_news else None,
     )
     return Decision(outcome=Outcome.REFUND_SEEN, change=change)
-
-
-def _is_more(refunded: int | None, before: int | None) -> bool:
-    """Whether a sum says that more has gone back; it is smaller once a dispute is known that had taken it."""
-    return refunded != before and (refunded is None or before is None or refunded > before)
 
 
 def _policy_refund(state: OrderState, paid: Payment, reason: RefundReason) -> Refund | None:

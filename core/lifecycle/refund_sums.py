@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from core.decision import Case, CaseResolution
 from core.dispute import Dispute, is_withheld
 from core.evidence import Evidence, Paid, Refunded
-from core.lifecycle.refunding import is_going_back
+from core.lifecycle.refund_amounts import is_going_back, outside_amount, succeeded_amount, with_outside
 from core.order import CaseReason, OrderState, Payment, RefundStatus
 
 
@@ -44,17 +44,15 @@ def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded)
         return _beside_disputes(state, payment, evidence)
     if isinstance(evidence, Paid):
         return payment
-    channel_refunds = payment.channel_refunds | _not_ours(state, evidence)
+    told = replace(payment, channel_refunds=payment.channel_refunds | _not_ours(state, evidence))
     if evidence.refunded_amount is not None:
-        refunded_amount = max(payment.refunded_amount or 0, evidence.refunded_amount)
-        return replace(payment, refunded_amount=refunded_amount, channel_refunds=channel_refunds)
-    total = max(payment.refunded_amount or 0, sum(channel_refunds.values()) + _of_ours(state, payment))
+        told = replace(told, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
+        return with_outside(state, told, payment) if is_going_back(state, payment.key) else told
+    told = with_outside(state, told, payment) if is_going_back(state, payment.key) else told
+    ours, others = succeeded_amount(state, payment.key), sum(told.channel_refunds.values())
+    total = max(payment.refunded_amount or 0, others + ours)
     is_explained = total > 0 or is_going_back(state, payment.key)
-    return replace(
-        payment,
-        refunded_amount=min(total, payment.amount) if is_explained else None,
-        channel_refunds=channel_refunds,
-    )
+    return replace(told, refunded_amount=min(total, payment.amount) if is_explained else None)
 
 
 def without_reversal(payment: Payment, dispute: Dispute) -> Payment:
@@ -67,29 +65,44 @@ def without_reversal(payment: Payment, dispute: Dispute) -> Payment:
 
 
 def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
-    """The case about money that went back without a refund of ours, unless it is open.
+    """The case about money that went back without a refund of ours, unless it is open or that was known before.
 
-    A refund of ours is of all that is left, so while there is one that has not failed, the refund seen is that one.
-    Should another be faster at the channel, the channel refuses ours, and that is a case too.
+    While a refund of ours is under way, a sum that it may be is that one. Should another have been faster at the
+    channel, the channel refuses ours, and that is a case too.
     """
-    if payment.refunded_amount == 0 or is_going_back(state, payment.key):
-        return ()
     if payment.refunded_amount is None:
-        reason = CaseReason.REFUND_AMOUNT_UNKNOWN
+        if is_going_back(state, payment.key):
+            return ()
         detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
+        case = Case(reason=CaseReason.REFUND_AMOUNT_UNKNOWN, key=payment.key, detail=detail)
+    elif not grew_outside(state, payment):
+        return ()
     else:
-        reason = CaseReason.REFUNDED_OUTSIDE
-        sums = f"{payment.refunded_amount} of {payment.amount} {payment.currency}"
-        detail = f"{sums} refunded at the channel, {payment.remaining_amount} left"
-    return () if (payment.key, reason) in state.open_cases else (Case(reason=reason, key=payment.key, detail=detail),)
+        case = outside_case(payment, outside_amount(state, payment))
+    return () if (case.key, case.reason) in state.open_cases else (case,)
+
+
+def outside_case(payment: Payment, amount: int) -> Case:
+    """The case about an amount that went back at the channel without a refund of ours."""
+    sums = f"{amount} of {payment.amount} {payment.currency}"
+    detail = f"{sums} refunded at the channel, {payment.remaining_amount} left"
+    return Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail)
+
+
+def grew_outside(state: OrderState, payment: Payment) -> bool:
+    """Whether more has gone back at the channel without us than the state knew."""
+    before = state.payment(payment.key)
+    known = 0 if before is None else outside_amount(state, before)
+    return outside_amount(state, payment) > known
 
 
 def sum_resolutions(state: OrderState, payment: Payment) -> tuple[CaseResolution, ...]:
-    """The end of the case *refund amount unknown* once a sum is known, and of *refunded outside* once it is none."""
+    """The end of the case *refund amount unknown* once a sum is known, and of *refunded outside* once none of it is."""
     if payment.refunded_amount is None:
         return ()
     resolution = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded"
-    settled = [CaseReason.REFUND_AMOUNT_UNKNOWN, *([] if payment.refunded_amount else [CaseReason.REFUNDED_OUTSIDE])]
+    is_outside = outside_amount(state, payment) > 0
+    settled = [CaseReason.REFUND_AMOUNT_UNKNOWN, *([] if is_outside else [CaseReason.REFUNDED_OUTSIDE])]
     return tuple(
         CaseResolution(reason=reason, key=payment.key, resolution=resolution)
         for reason in settled
@@ -111,18 +124,13 @@ def _beside_disputes(state: OrderState, payment: Payment, evidence: Paid | Refun
         for number, amount in shown.items()
         if number not in reversals and (number in payment.channel_refunds or not is_taken)
     }
-    total = sum(refunds.values()) + _of_ours(state, payment)
+    total = sum(refunds.values()) + succeeded_amount(state, payment.key)
     return replace(payment, refunded_amount=min(total, payment.amount), channel_refunds=refunds)
 
 
 def _not_ours(state: OrderState, evidence: Refunded) -> dict[str, int]:
     live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}
     return {number: amount for number, amount in evidence.refunds.items() if number not in live}
-
-
-def _of_ours(state: OrderState, payment: Payment) -> int:
-    refunds = state.refunds_of(payment.key)
-    return sum(refund.amount for refund in refunds if refund.status is RefundStatus.SUCCEEDED)
 
 
 def _refunded(answer: Paid | Refunded, refunded_amount: int | None) -> Refunded:

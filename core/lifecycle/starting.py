@@ -65,7 +65,7 @@ def place(
         attempt=1,
         at=expires_at,
     )
-    started = () if payment is None else (_new_payment(order, payment, 1, now),)
+    started = () if payment is None else (new_payment(order, payment, 1, now),)
     return Decision(
         outcome=Outcome.PLACED,
         change=Change(
@@ -73,7 +73,7 @@ def place(
             event=Event(kind=Outcome.PLACED, by=Source.API, key=started[0].key if started else None),
             is_new=True,
             new_payments=started,
-            arm=(deadline, *(_first_query(row, rules) for row in started)),
+            arm=(deadline, *(first_query(row, rules) for row in started)),
         ),
     )
 
@@ -127,7 +127,7 @@ def start_payment(
         return Decision(outcome=Outcome.UNCLEAR, change=handed_again(state, None, Outcome.UNCLEAR, Source.API))
     if same is not None and not rules.checkouts.needs_capture:
         return Decision(outcome=Outcome.CHECKOUT_ENDED, close=(same.key,))
-    payment, given_up = _new_payment(order, terms, 1 + len(state.payments), state.now), _given_up(state, same)
+    payment, given_up = new_payment(order, terms, 1 + len(state.payments), state.now), _given_up(state, same)
     note = ", ".join(row.out_trade_no for row in given_up)
     change = Change(
         order=order.next_version(
@@ -137,7 +137,7 @@ def start_payment(
         event=Event(kind=Outcome.STARTED, by=Source.API, key=payment.key, note=f"gives up {note}" if note else ""),
         new_payments=(payment,),
         payments=given_up,
-        arm=(_first_query(payment, rules),),
+        arm=(first_query(payment, rules),),
     )
     return Decision(outcome=Outcome.STARTED, change=change)
 
@@ -217,7 +217,7 @@ def on_create_refused(state: OrderState, key: PaymentKey, code: str) -> Decision
     return Decision(outcome=Outcome.CREATE_REFUSED, change=change)
 
 
-def _new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: datetime) -> Payment:
+def new_payment(order: Order, terms: PaymentTerms, attempt_no: int, now: datetime) -> Payment:
     return Payment(
         channel_account=terms.account,
         out_trade_no=terms.out_trade_no,
@@ -265,7 +265,7 @@ def _bounded(payable_until: datetime, now: datetime) -> datetime:
     return min(max(payable_until, now), now + PAYABLE_MAX)
 
 
-def _first_query(payment: Payment, rules: Rules) -> Arm:
+def first_query(payment: Payment, rules: Rules) -> Arm:
     attempt = rules.backoff.first_attempt
     return Arm(
         key=payment.key,

@@ -86,13 +86,14 @@ class DueRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund that has succeeded in nodrop's rows."""
+    """A refund that has succeeded in nodrop's rows. `reason`: late, double, or operator."""
 
     account: str
     refund_no: str
     amount: int
     currency: str
     out_trade_no: str = ""
+    reason: str = "late"
 
     @property
     def ref(self) -> PaymentRef:

@@ -61,6 +61,7 @@ def check(
         *paid_wins(books),
         *durable_acknowledgement(ledger, books),
         *conservation(ledger, books),
+        *no_more_than_came(books),
         *no_stuck_work(books, now=now, limits=limits),
         *open_work_has_rows(books),
     ]
@@ -178,10 +179,10 @@ def one_payment_one_order(ledger: LedgerSnapshot, books: Books) -> Iterator[Viol
 
 
 def paid_money_stays(books: Books) -> Iterator[Violation]:
-    """Check that no refund of nodrop's returned the money that paid an order."""
+    """Check that no refund of nodrop's returned the money that paid an order, unless an operator wanted that."""
     paid_by = {order.paid_by: order.order_no for order in books.orders if order.paid_by is not None}
     for refund in books.refunds or ():
-        if refund.ref in paid_by:
+        if refund.ref in paid_by and refund.reason != "operator":
             sentence = f"refund {refund.refund_no} returned the money that paid the order"
             yield _violation(Invariant.I2, paid_by[refund.ref], sentence)
 
@@ -313,6 +314,17 @@ def conservation(ledger: LedgerSnapshot, books: Books) -> Iterator[Violation]:
         there = _sums((refund.account, refund.currency, refund.amount) for refund in ours)
         here = _sums((row.account, row.currency, row.amount) for row in books.refunds)
         yield from _differences("refunded", there, here)
+
+
+def no_more_than_came(books: Books) -> Iterator[Violation]:
+    """Check that the refunds of one payment, of which there may be several, are together no more than it."""
+    sums: Counter[PaymentRef] = Counter()
+    for refund in books.refunds or ():
+        sums[refund.ref] += refund.amount
+    for row in books.payments:
+        if sums[row.ref] > row.amount:
+            sentence = f"{_shown(row.ref)}: {sums[row.ref]} {row.currency} refunded of {row.amount}"
+            yield _violation(Invariant.I6, row.order_no, sentence)
 
 
 def _sums(amounts: Iterable[tuple[str, str, int]]) -> Counter[tuple[str, str]]:

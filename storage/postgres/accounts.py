@@ -26,6 +26,12 @@ UPDATE accounts SET world = CASE WHEN name = $1 THEN $2 ELSE world END, collisio
 _BESIDE = """
 SELECT b.name FROM accounts a JOIN accounts b ON b.world = a.world AND b.name <> a.name
  WHERE a.name = $1 ORDER BY b.name"""
+# The rows of both are few beside those that are over: pending has one for each open payment.
+_OPEN_WORK = """
+SELECT (SELECT count(*) FROM (SELECT FROM pending WHERE channel_account = $1 LIMIT $2) AS p) AS payments,
+       (SELECT count(*) FROM (SELECT FROM refunds
+                               WHERE status IN ('requested', 'processing') AND channel_account = $1 LIMIT $2) AS r
+       ) AS refunds"""
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
 
@@ -46,6 +52,13 @@ class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     created_at: datetime
     updated_at: datetime
+
+
+class OpenWork(msgspec.Struct, frozen=True, kw_only=True):
+    """Payments of an account that are still queried, and refunds under way."""
+
+    payments: int
+    refunds: int
 
 
 async def put_account(db: Database, sealer: Sealer, account: AccountConfig) -> bool:
@@ -104,6 +117,13 @@ async def list_accounts(db: Database) -> list[AccountRow]:
 async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
     """Switch it on or off. False: there is none with this name."""
     return await db.execute(_ENABLE, name, enabled) == 1
+
+
+async def count_open_work(db: Database, name: str, *, limit: int) -> OpenWork:
+    """Counts of what is open at an account, up to `limit` each."""
+    row = await db.fetchrow(_OPEN_WORK, name, limit)
+    assert row is not None, "sums are one row"
+    return OpenWork(**dict(row))
 
 
 async def find_names_beside(db: Database, name: str) -> list[str]:

@@ -21,6 +21,7 @@ TABLES: Mapping[str, str] = {
     "payments": "created_at",
     "pending": "due_at",
     "refunds": "requested_at",
+    "refund_approvals": "requested_at",
     "disputes": "opened_at",
     "order_events": "version",
     "observations": "at",
@@ -102,6 +103,11 @@ _ERASE = f"""{_KEYS}
     UPDATE cases SET resolution = 'erased'
      WHERE order_no = $1 AND resolved_at IS NOT NULL AND resolution <> 'erased'
     RETURNING id
+), erased_refunds AS (
+    UPDATE refunds SET note = '' WHERE order_no = $1 AND note <> ''
+), erased_approvals AS (
+    UPDATE refund_approvals SET reason = '', decided_reason = ''
+     WHERE order_no = $1 AND (reason <> '' OR decided_reason <> '')
 )
 SELECT (SELECT count(*) FROM erased_callbacks) + (SELECT count(*) FROM erased_refused) AS callbacks,
        (SELECT count(*) FROM erased_notifications) AS notifications,
@@ -144,7 +150,7 @@ async def find_open_deliveries(db: Database, order_no: str) -> OpenDeliveries:
 
 async def erase_rows(db: Database, order_no: str, *, dead_letters: bool) -> Erased:
     """Erase raw bodies and headers of callbacks, bodies of notifications and what the merchant answered to them, and
-    what people wrote into cases.
+    what people wrote into cases and as reasons of refunds.
 
     `dead_letters`: also of those that were never delivered, which cannot be sent again then.
     """

@@ -12,6 +12,7 @@ from core.evidence import Disputed, Source, hint_of
 from core.lifecycle import (
     CallbackPlan,
     LatePolicy,
+    RefundRequest,
     Rules,
     callback_result,
     on_callback,
@@ -289,7 +290,7 @@ def test_a_hint_keeps_the_id_of_its_dispute_only() -> None:
 def test_disputed_money_is_not_refunded() -> None:
     """The buyer would have it twice."""
     state = a_state(closed_order(), paid_payment(), disputes=(a_dispute(),))
-    assert on_refund_requested(state, ALIPAY, "kim").outcome is Outcome.NOT_REFUNDABLE
+    assert on_refund_requested(state, RefundRequest(key=ALIPAY, by="kim")).outcome is Outcome.NOT_REFUNDABLE
 
 
 def test_disputed_money_is_not_accepted() -> None:

@@ -28,6 +28,7 @@ from core.lifecycle import (
     OrderTerms,
     PaymentTerms,
     Queried,
+    RefundRequest,
     Rules,
     is_free_of_money,
     is_verified_unpaid,
@@ -42,10 +43,12 @@ from core.lifecycle import (
     on_refund,
     on_refund_requested,
     on_unanswered,
+    outside_amount,
     place,
+    promised_amount,
+    refundable_amount,
     start_payment,
 )
-from core.lifecycle.refunding import is_going_back
 from core.order import (
     CaseReason,
     OrderState,
@@ -199,7 +202,10 @@ class AnythingSaid(RuleBasedStateMachine):
         )
         self._commit(lambda state, _: start(_existing(state)))
 
-    @rule(index=indexes, action=st.sampled_from(["refuses a capture", "closes", "accepts", "refunds", "refreshes"]))
+    @rule(
+        index=indexes,
+        action=st.sampled_from(["refuses a capture", "closes", "accepts", "refunds", "refunds a part", "refreshes"]),
+    )
     def somebody_acts(self, index: int, action: str) -> None:
         key, state = self._key(index), self._state()
         payment = state.payment(key)
@@ -208,7 +214,8 @@ class AnythingSaid(RuleBasedStateMachine):
             "refuses a capture": partial(on_capture_refused, captured=payment, code="DECLINED", by=Source.QUERY),
             "closes": partial(on_close_attempted, key=key),
             "accepts": partial(on_late_accepted, by_name="anna"),
-            "refunds": partial(on_refund_requested, key=key, by_name="anna"),
+            "refunds": partial(on_refund_requested, request=RefundRequest(key=key, by="anna")),
+            "refunds a part": partial(on_refund_requested, request=RefundRequest(key=key, by="anna", amount=30)),
             "refreshes": partial(on_refresh, rules=self.rules_),
         }[action]
         self._commit(lambda state, _: decide(_existing(state)))
@@ -247,13 +254,13 @@ class AnythingSaid(RuleBasedStateMachine):
     def money_that_is_away_is_a_case(self) -> None:
         state = self._state()
         for payment in state.payments:
-            reasons, refunds = self._reasons(payment), state.refunds_of(payment.key)
+            reasons = self._reasons(payment)
             if is_withheld(state.disputes, payment.key):
                 assert CaseReason.DISPUTED in reasons
             assert payment.refunded_amount is None or CaseReason.REFUND_AMOUNT_UNKNOWN not in reasons
             if payment.refunded_amount is None:
                 assert CaseReason.REFUND_AMOUNT_UNKNOWN in reasons
-            elif payment.refunded_amount and not refunds:
+            elif outside_amount(state, payment):
                 assert CaseReason.REFUNDED_OUTSIDE in reasons
 
     @invariant()
@@ -289,15 +296,18 @@ class AnythingSaid(RuleBasedStateMachine):
         assert not _is_away(after, payment)
 
     def _check_refunds(self, decision: Decision, after: OrderState) -> None:
-        """Of all that is left and is there; by itself only where every payment is confirmed."""
+        """Of money that is there: by itself of all that is left, and only where every payment is confirmed."""
         for refund in () if decision.change is None else decision.change.refunds:
             payment = after.payment(refund.key)
             assert payment is not None
             if refund.status is RefundStatus.REQUESTED:
-                assert refund.key != after.order.paid_by
-                assert refund.amount == payment.remaining_amount
+                assert payment.unconfirmed_since is None
+                assert promised_amount(after, refund.key) + outside_amount(after, payment) <= payment.amount
                 assert not is_withheld(after.disputes, refund.key)
-                assert refund.reason is RefundReason.OPERATOR or not after.unconfirmed_payments()
+                if refund.reason is not RefundReason.OPERATOR:
+                    assert refund.key != after.order.paid_by
+                    assert refund.amount == payment.remaining_amount
+                    assert not after.unconfirmed_payments()
 
     def _query(self, key: PaymentKey, evidence: Evidence, **more: Any) -> Decision:
         rules = self._rules_of(key.channel_account)
@@ -347,7 +357,7 @@ class AnythingSaid(RuleBasedStateMachine):
 
 
 def _is_away(state: OrderState, payment: Payment) -> bool:
-    return is_withheld(state.disputes, payment.key) or is_going_back(state, payment.key)
+    return is_withheld(state.disputes, payment.key) or refundable_amount(state, payment) == 0
 
 
 def _check_capture(before: OrderState, key: PaymentKey) -> None:

@@ -11,6 +11,7 @@ from core.evidence import Evidence, Refunded, Source
 from core.lifecycle import (
     DoublePolicy,
     LatePolicy,
+    RefundRequest,
     Rules,
     on_callback,
     on_deadline,
@@ -288,7 +289,8 @@ def test_a_refund_of_ours_that_succeeds_while_the_sum_is_unknown_is_the_sum() ->
 def test_money_that_is_not_known_to_be_there_is_neither_accepted_nor_refunded(amount: int | None) -> None:
     state = a_state(closed_order(), paid_payment(refunded_amount=amount))
     assert on_late_accepted(state, "anna") == Decision(outcome=Outcome.NOT_ACCEPTABLE)
-    assert on_refund_requested(state, ALIPAY, "anna") == Decision(outcome=Outcome.NOT_REFUNDABLE)
+    request = RefundRequest(key=ALIPAY, by="anna")
+    assert on_refund_requested(state, request) == Decision(outcome=Outcome.NOT_REFUNDABLE)
 
 
 def test_flagged_late_money_that_is_refunded_outside_is_told_to_the_merchant() -> None:

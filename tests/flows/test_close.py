@@ -7,7 +7,7 @@ import pytest
 
 from core import admission
 from core.decision import Outcome
-from core.errors import InvalidRequest, NotFound, OrderPaid
+from core.errors import NotFound, NotPossible, OrderPaid
 from core.evidence import Source
 from core.lifecycle import LatePolicy, on_dispute
 from core.order import OrderState, OrderStatus, PaymentStatus, PublicStatus, deadline_key, public_status
@@ -265,7 +265,7 @@ async def test_flagged_late_money_leaves_the_order_closed_until_an_operator_acce
 
 async def test_an_operator_cannot_accept_money_that_is_not_confirmed(harness: FlowHarness) -> None:
     state = await harness.placed_order()
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotPossible):
         await accept_late(harness.resources, state.order.order_no, by="ann")
     with pytest.raises(NotFound):
         await accept_late(harness.resources, "F-unknown", by="ann")

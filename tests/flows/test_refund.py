@@ -2,20 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from core import admission
 from core.decision import Outcome
-from core.errors import DatabaseUnavailable, InvalidRequest, NotFound
+from core.errors import DatabaseUnavailable, NotFound, NotPossible
 from core.lifecycle import DoublePolicy, LatePolicy
 from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
 from flows import refund as refund_flow
 from flows.accept import accept_late
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.rearm import arm_window
-from flows.refund import refund_scheduled, request_refund
+from flows.refund import refund_scheduled
+from flows.refund_request import RefundWish, request_refund
 from simulator.kernel.faults import CallKind, FaultProfile
 from simulator.kernel.ledger import Refund as LedgerRefund
 from storage.postgres import pending, refunds
@@ -32,6 +34,12 @@ async def arm_no(harness: FlowHarness, state: OrderState) -> int:
     value = await harness.fetch_value("SELECT arm_no FROM refunds WHERE refund_no = $1", refund_of(state).refund_no)
     assert isinstance(value, int)
     return value
+
+
+async def give_back(harness: FlowHarness, order_no: str, out_trade_no: str) -> OrderState:
+    """Refund all that is left of a payment, as an operator."""
+    wish = RefundWish(order_no=order_no, out_trade_no=out_trade_no)
+    return (await request_refund(harness.resources, wish, by="ann", reason="the buyer asked")).state
 
 
 async def run_refund_job(harness: FlowHarness, state: OrderState) -> Outcome:
@@ -156,7 +164,7 @@ async def test_a_failed_refund_opens_a_case_and_an_operator_can_request_another(
 
     harness.simulation.faults.profile = FaultProfile()
     number = state.payments[0].out_trade_no
-    state_after_request = await request_refund(harness.resources, state.order.order_no, number, by="ann")
+    state_after_request = await give_back(harness, state.order.order_no, number)
     assert refund_of(state_after_request).refund_no == f"r2_{number}"
     assert await run_refund_job(harness, state_after_request) is Outcome.REFUNDED
     assert await harness.cases(state.order.order_no) == []
@@ -347,12 +355,10 @@ async def test_an_operator_refunds_flagged_money_once(harness: FlowHarness) -> N
     state = await harness.order_with_late_money(LatePolicy.FLAG)
     assert state.refunds == ()
     number = state.payments[0].out_trade_no
-    request: Callable[[], Awaitable[OrderState]] = lambda: request_refund(  # noqa: E731 - used several times
-        harness.resources, state.order.order_no, number, by="ann"
-    )
+    request: Callable[[], Awaitable[OrderState]] = partial(give_back, harness, state.order.order_no, number)
     states = await asyncio.gather(*(request() for _ in range(4)))
     assert {refund_of(after).refund_no for after in states} == {f"r{number}"}
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotPossible):
         await accept_late(harness.resources, state.order.order_no, by="bob")
     assert await run_refund_job(harness, states[0]) is Outcome.REFUNDED
     assert (await request()).order.version == (await harness.state(state)).order.version
@@ -360,19 +366,14 @@ async def test_an_operator_refunds_flagged_money_once(harness: FlowHarness) -> N
     assert await harness.cases(state.order.order_no) == []
 
 
-async def test_an_operator_cannot_refund_an_unpaid_or_order_paying_payment(harness: FlowHarness) -> None:
+async def test_an_operator_cannot_refund_what_is_not_paid_or_not_there(harness: FlowHarness) -> None:
     state = await harness.placed_order()
     number = state.payments[0].out_trade_no
-    with pytest.raises(InvalidRequest):
-        await request_refund(harness.resources, state.order.order_no, number, by="ann")
-    harness.pay(state.payments[0])
-    transaction = harness.transaction_of(state.payments[0])
-    await harness.receive("main", harness.callback(state.payments[0], transaction=transaction))
-    with pytest.raises(InvalidRequest):
-        await request_refund(harness.resources, state.order.order_no, number, by="ann")
+    with pytest.raises(NotPossible, match="not paid"):
+        await give_back(harness, state.order.order_no, number)
     for order_no, wrong in (("F-unknown", number), (state.order.order_no, "another-1")):
         with pytest.raises(NotFound):
-            await request_refund(harness.resources, order_no, wrong, by="ann")
+            await give_back(harness, order_no, wrong)
     assert refund_calls(harness) == []
 
 
@@ -389,7 +390,7 @@ async def test_a_watched_payment_is_flagged_and_never_refunded(harness: FlowHarn
     await harness.receive(account, harness.callback(state.payments[0]))
     after = await harness.state(state)
     assert (await harness.cases(state.order.order_no), after.refunds) == (["paid_late"], ())
-    with pytest.raises(InvalidRequest):
-        await request_refund(harness.resources, state.order.order_no, "elsewhere-000001", by="ann")
+    with pytest.raises(NotPossible, match="only watched"):
+        await give_back(harness, state.order.order_no, "elsewhere-000001")
     assert await pending.claim(harness.resources.db, state.payments[0].key, LEASE_S) is None
     assert refund_calls(harness) == []

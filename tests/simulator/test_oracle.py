@@ -353,6 +353,26 @@ def case(reason: str, number: str = "number-1", order_no: str | None = "order-1"
             {(Invariant.I2, "order-1")},
         ),
         (
+            "more was given back of a payment than came",
+            {
+                "ledger": {"refunds": (replace(REFUND, amount=1001),)},
+                "books": {
+                    "refunds": tuple(
+                        RefundRow(
+                            account="main",
+                            refund_no=f"refund-{amount}",
+                            amount=amount,
+                            currency="CNY",
+                            out_trade_no="number-1",
+                            reason="operator",
+                        )
+                        for amount in (1000, 1)
+                    )
+                },
+            },
+            {(Invariant.I6, "order-1")},
+        ),
+        (
             "the money of a second payment was given back in part",
             {
                 "ledger": {"payments": (*GOOD_LEDGER.payments, replace(SECOND, refunded_amount=999))},
@@ -517,6 +537,17 @@ def test_single_break_is_caught(name: str, change: dict[str, Any], wanted: set[t
         (
             "all of it went back in the console after it had come",
             {"ledger": GONE | {"refunds": (REFUND, replace(IN_CONSOLE, refunded_at=NOW + timedelta(seconds=1)))}},
+        ),
+        (
+            "an operator has given back a part of what paid the order",
+            {
+                "books": {
+                    "refunds": tuple(
+                        replace(refund, out_trade_no="number-1", reason="operator")
+                        for refund in GOOD_BOOKS.refunds or ()
+                    )
+                }
+            },
         ),
         ("refunds that nodrop does not keep", {"books": {"refunds": None}}),
         (

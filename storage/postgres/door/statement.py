@@ -163,12 +163,12 @@ updated_cases AS (
 -- PART refunds.insert
 inserted_refunds AS (
     INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,
-                         requested_at)
+                         requested_at, request_key, note)
     SELECT r.refund_no, r.channel_account, r.out_trade_no, r.order_no, r.amount, r.currency, r.reason, r.status,
-           r.requested_at
+           r.requested_at, r.request_key, r.note
       FROM document, jsonb_to_recordset(d->'refunds') AS r(
            operation text, refund_no text, channel_account text, out_trade_no text, order_no text, amount bigint,
-           currency text, reason text, status text, requested_at timestamptz)
+           currency text, reason text, status text, requested_at timestamptz, request_key text, note text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'insert'
     RETURNING order_no, refund_no

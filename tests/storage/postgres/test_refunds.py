@@ -1,6 +1,7 @@
 """Refunds in a real Postgres: written with what wants them, leased by one, never of more than came."""
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from core.decision import Decision, Outcome
 from core.evidence import Source
-from core.lifecycle import LatePolicy, Rules, on_query, on_refund, on_refund_requested
+from core.lifecycle import LatePolicy, RefundRequest, Rules, on_query, on_refund, on_refund_requested
 from core.order import CaseReason, OrderState, Origin, PaymentKey, PaymentStatus, RefundReason, RefundStatus
 from storage.postgres.backlog import read_backlog
 from storage.postgres.cases import list_cases
@@ -138,7 +139,7 @@ async def test_two_operators_at_once_request_one_refund(database_url: str) -> No
     async with opened(database_url) as one, opened(database_url) as two:
         await closed_order(one)
         await came_late(one, rules=Rules(late_policy=LatePolicy.FLAG))
-        request = partial(on_refund_requested, key=KEY, by_name="anna")
+        request = partial(on_refund_requested, request=RefundRequest(key=KEY, by="anna"))
         requests = (moved([one, two][n % 2], "A-1", request) for n in range(8))
         outcomes = [committed.decision.outcome for committed in await asyncio.gather(*requests)]
         assert sorted(outcomes) == [*[Outcome.NOTHING_NEW] * 7, Outcome.REFUND_REQUESTED]
@@ -185,7 +186,7 @@ async def test_a_refund_that_fails_is_kept_beside_the_one_that_follows(db: Datab
     state = await get_state(db)
     assert state.refunds[0].last_error.startswith("refused: NOT_ENOUGH")
     assert state.open_cases == {(KEY, CaseReason.PAID_LATE), (KEY, CaseReason.REFUND_FAILED)}
-    await moved(db, "A-1", lambda found: on_refund_requested(found, KEY, "anna"))
+    await moved(db, "A-1", lambda found: on_refund_requested(found, RefundRequest(key=KEY, by="anna")))
     after = await get_state(db)
     assert [(row.refund_no, row.status) for row in after.refunds] == [
         (REFUND_NO, RefundStatus.FAILED),
@@ -227,10 +228,39 @@ async def test_what_did_not_come_and_what_is_watched_is_not_refunded(db: Databas
     assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_of_what_came"
 
 
-async def test_what_paid_an_order_is_not_refunded(db: Database) -> None:
+async def test_what_paid_an_order_is_refunded_by_operators_only(db: Database) -> None:
     await placed(db)
     await commit_evidence(db, "A-1", paid())
-    assert await refused(db, _INSERT, "r-1", 1, "CNY") == "refunds_not_of_what_paid"
+    by_policy = _INSERT.replace("'operator'", "'late'")
+    assert await refused(db, by_policy, "r-1", 1, "CNY") == "refunds_not_of_what_paid"
+    await db.execute(_INSERT, "r-1", 8887, "CNY")
+    assert await refused(db, _INSERT, "r-2", 2, "CNY") == "refunds_of_what_came"
+    await db.execute(_INSERT, "r-2", 1, "CNY")
+
+
+async def test_a_key_is_of_one_refund_of_its_order(db: Database) -> None:
+    await placed(db)
+    await commit_evidence(db, "A-1", paid())
+    keyed = _INSERT.replace("requested_at)", "requested_at, request_key)").replace("now())", "now(), 'ticket-77')")
+    await db.execute(keyed, "r-1", 1, "CNY")
+    assert await refused(db, keyed, "r-2", 1, "CNY") == "refunds_one_of_each_key"
+
+
+async def test_parts_requested_at_once_are_together_no_more_than_came(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
+        await placed(one)
+        await commit_evidence(one, "A-1", paid())
+
+        def requested(nth: int) -> Coroutine[Any, Any, Committed]:
+            request = RefundRequest(key=KEY, by="anna", amount=3000, request_key=f"ticket-{nth}", reason="broken")
+            return moved([one, two][nth % 2], "A-1", partial(on_refund_requested, request=request))
+
+        outcomes = [committed.decision.outcome for committed in await asyncio.gather(*map(requested, range(8)))]
+        assert sorted(outcomes) == [*[Outcome.NOT_REFUNDABLE] * 6, *[Outcome.REFUND_REQUESTED] * 2]
+        refunds = (await get_state(one)).refunds
+        assert [refund.amount for refund in refunds] == [3000, 3000]
+        assert {refund.note for refund in refunds} == {"broken"}
+        assert len({(refund.refund_no, refund.request_key) for refund in refunds}) == 2
 
 
 @pytest.mark.parametrize("final", ["succeeded", "failed"])

@@ -1,0 +1,51 @@
+"""An operator switches an account off or on: no new payments there, while everything that is open goes on."""
+
+from __future__ import annotations
+
+from core.acts import Line, Preview
+from core.errors import NotFound
+from storage.postgres.accounts import AccountRow, count_open_work, enable_account, list_accounts
+from storage.postgres.database import Database
+
+COUNTED_MAX = 10_000
+"""More are not counted: the preview must be quick."""
+
+
+async def preview_switch(db: Database, name: str, *, enabled: bool) -> Preview:
+    """What it would stop, and what goes on.
+
+    Raises:
+        NotFound: there is no such account.
+    """
+    accounts = {row.name: row for row in await list_accounts(db)}
+    if name not in accounts:
+        raise NotFound(f"there is no account {name}; `nodrop accounts list` shows them")
+    if accounts[name].enabled is enabled:
+        return Preview(lines=(), refusal=Line("account.is_on" if enabled else "account.is_off"))
+    if enabled:
+        return Preview(lines=(Line("account.starts", {"account": name}),))
+    work = await count_open_work(db, name, limit=COUNTED_MAX + 1)
+    lines = (
+        Line("account.stops", {"account": name}),
+        Line("account.goes_on", {"pending": _count(work.payments), "refunds": _count(work.refunds)}),
+    )
+    return Preview(lines=lines, warnings=_warnings(accounts, name))
+
+
+async def switch_account(db: Database, name: str, *, enabled: bool) -> None:
+    """Switch it; every process knows within seconds. To do it twice changes nothing.
+
+    Raises:
+        NotFound: there is no such account.
+    """
+    if not await enable_account(db, name, enabled=enabled):
+        raise NotFound(f"there is no account {name}; `nodrop accounts list` shows them")
+
+
+def _warnings(accounts: dict[str, AccountRow], name: str) -> tuple[Line, ...]:
+    has_others = any(row.enabled for row in accounts.values() if row.name != name)
+    return () if has_others else (Line("account.is_last"),)
+
+
+def _count(count: int) -> str:
+    return f"{COUNTED_MAX}+" if count > COUNTED_MAX else str(count)

@@ -10,7 +10,7 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
-from api.v1 import alerts, days, orders, overview, search, story
+from api.v1 import alerts, days, money, orders, overview, search, story
 from api.v1 import callbacks as received
 from api.v1.alerts import AlertPage, AlertsQuery
 from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
@@ -57,6 +57,7 @@ from core.errors import (
     PaymentRefused,
     PaymentUnclear,
     PreviewOutdated,
+    RefundConflict,
     TooManyRequests,
     UnknownAccount,
 )
@@ -74,6 +75,7 @@ PARAMETERS = {
     "token": "The order's page token, from `order_page`.",
     "name": "A file's name with the hash of its content.",
     "version": "A version of the module.",
+    "approval_id": "The number of a refund that waits, from `GET /v1/approvals`.",
     "slug": "The last part of a problem's `type`.",
 }
 """The parameters in patterns, as OpenAPI describes them."""
@@ -84,6 +86,7 @@ _PAGE, _EVENTS, _TEXT, _SEE_OTHER = Media(HTML), Media("text/event-stream"), Med
 _UNCHANGED = Media("")
 
 _NOT_CREATED = (UnknownAccount, NumberTaken, PaymentRefused)
+_NOT_DONE = (NotPossible, PreviewOutdated)
 _NOT_STARTED = (OrderPaid, OrderClosed, PaymentUnclear, *_NOT_CREATED)
 
 
@@ -156,6 +159,37 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: CaseDetail}, (NotFound,), _READ),
         Route("POST", "/v1/cases/{id}/assign", _KEY, json_body(AssignInput, days.assign_case),
               "Give a case to an operator, or back", {200: CaseView}, (NotFound, NotPossible), _OPERATE),
+
+        # -- acts of operators' programs
+        Route("POST", "/v1/orders/{order_no}/refunds", _KEY, json_body(money.RefundInput, money.refund),
+              "Give back money of a payment, all of it or a part", {200: money.ActResult, 202: money.ActResult},
+              (NotFound, *_NOT_DONE, RefundConflict), _OPERATE, has_own_record=True),
+        Route("GET", "/v1/approvals", _KEY, query(money.ApprovalsQuery, money.find_approvals),
+              "List refunds that wait for a second operator, newest first", {200: money.ApprovalPage}, scope=_READ),
+        Route("POST", "/v1/approvals/{approval_id}/approve", _KEY, json_body(money.DecideInput, money.approve),
+              "Agree to a refund that another key has asked for", {200: money.ActResult},
+              (NotFound, *_NOT_DONE, RefundConflict), _OPERATE, has_own_record=True),
+        Route("POST", "/v1/approvals/{approval_id}/decline", _KEY, json_body(money.DecideInput, money.decline),
+              "Decline a refund that another key has asked for", {200: money.ActResult}, (NotFound, NotPossible),
+              _OPERATE, has_own_record=True),
+        Route("POST", "/v1/orders/{order_no}/accept", _KEY, json_body(money.ActInput, money.accept),
+              "Accept money that came after the order was closed", {200: money.ActResult}, (NotFound, *_NOT_DONE),
+              _OPERATE, has_own_record=True),
+        Route("POST", "/v1/orders/{order_no}/attach", _KEY, json_body(money.AttachInput, money.attach),
+              "Attach money of a number that nodrop does not know", {200: money.ActResult},
+              (NotFound, UnknownAccount, *_NOT_DONE), _OPERATE, has_own_record=True),
+        Route("POST", "/v1/lookups", _KEY, json_body(money.LookupInput, money.ask),
+              "Ask a channel about a number that nodrop does not know", {200: money.LookupView},
+              (UnknownAccount, NotPossible), _OPERATE, has_own_record=True),
+        Route("POST", "/v1/cases/{id}/resolve", _KEY, json_body(money.AnswerInput, money.resolve),
+              "Answer a case by a choice that fits it", {200: money.ActResult, 202: money.ActResult},
+              (NotFound, UnknownAccount, *_NOT_DONE, RefundConflict), _OPERATE, has_own_record=True),
+        Route("POST", "/v1/accounts/{account}/disable", _KEY, json_body(money.SwitchInput, money.disable),
+              "Start no more payments at an account", {200: money.ActResult}, (NotFound,), _OPERATE,
+              has_own_record=True),
+        Route("POST", "/v1/accounts/{account}/enable", _KEY, json_body(money.SwitchInput, money.enable),
+              "Start payments at an account again", {200: money.ActResult}, (NotFound,), _OPERATE,
+              has_own_record=True),
 
         # -- channels
         Route("POST", "/callbacks/{account}", _SIGNED, raw_body(callback_body_bytes_max, callbacks.receive),

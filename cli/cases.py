@@ -6,11 +6,14 @@ import textwrap
 
 import click
 
+from cli.acts import dry_run_option, show_preview
 from cli.audit import this_act
-from cli.environment import with_database
+from cli.environment import with_database, with_resources
+from cli.orders.text import approval_line
 from cli.output import Stop, cell, json_option, print_json, print_table, printable, warn
+from core.case_choices import Choice
 from core.order import CaseReason
-from storage.postgres.cases import CaseRow, find_case, list_cases, list_open_cases, resolve_case
+from storage.postgres.cases import CaseRow, find_case, list_cases, list_open_cases
 
 LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1
@@ -122,21 +125,53 @@ def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json
         )
 
 
-@cases.command(epilog='Example: nodrop cases resolve 12 --resolution "refunded at the channel" --by alice')
+@cases.command(epilog='Example: nodrop cases resolve 12 --reason "refunded at the channel" --by alice')
 @click.argument("case_id", metavar="ID", type=click.IntRange(1, ID_MAX))
-@click.option("--resolution", required=True, help="The cause, and what was done about it.")
+@click.option(
+    "--choice",
+    type=click.Choice([choice.value for choice in Choice]),
+    default=Choice.NOTE.value,
+    show_default=True,
+    help="What to do about it; `nodrop cases list` and docs/operations.md say what fits.",
+)
+@click.option("--reason", "--resolution", required=True, help="The cause, and what was done about it.")
 @click.option("--by", required=True, help="Who did it.")
-def resolve(case_id: int, *, resolution: str, by: str) -> None:
-    """Write down the answer to a case.
+@click.option("--order", "order_no", help="The order to attach the money to; for the choice attach.")
+@dry_run_option
+@json_option
+def resolve(
+    case_id: int, *, choice: str, reason: str, by: str, order_no: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Answer a case.
 
-    This changes no order and moves no money: it records for others that the case was handled.
+    A note changes no order and moves no money: it records for others that the case was handled. The other choices do
+    what they say: accept late money, refund all that is left, query the channels, attach money to an order.
     """
-    if not resolution.strip() or not by.strip():
-        raise click.UsageError("--resolution and --by say what was done and by whom: neither may be empty")
-    act = this_act(str(case_id), by=by.strip())
-    if not with_database(lambda db: resolve_case(db, case_id, resolution=resolution.strip(), by=by.strip()), act=act):
-        raise Stop(f"there is no open case {case_id}; `nodrop cases list` shows them")
-    click.echo(f"resolved case {case_id}")
+    from flows import cases as flow
+    from flows.case_resolution import Answer, answer_case, preview_answer
+
+    if not reason.strip() or not by.strip():
+        raise click.UsageError("--reason and --by say what was done and by whom: neither may be empty")
+    answer = Answer(choice=Choice(choice), order_no=order_no)
+    if dry_run:
+        preview = with_resources(lambda resources: preview_answer(resources, case_id, answer))
+        show_preview(preview, as_json=as_json)
+        return
+    act = this_act(str(case_id), by=by.strip(), choice=choice, reason=reason.strip())
+    if answer.choice is Choice.NOTE:  # needs neither Redis nor an account
+        noted = with_database(lambda db: flow.resolve(db, case_id, resolution=reason, by=by.strip()), act=act)
+        print_json({"case": noted, "approval": None}) if as_json else click.echo(f"resolved case {case_id}")
+        return
+    answered = with_resources(
+        lambda resources: answer_case(resources, case_id, answer, by=by.strip(), reason=reason), act=act
+    )
+    if as_json:
+        print_json({"case": answered.case, "approval": answered.approval})
+        return
+    is_open = answered.case.resolved_at is None
+    click.echo(f"case {case_id} stays open until that is done" if is_open else f"resolved case {case_id}")
+    if answered.approval is not None:
+        click.echo(approval_line(answered.approval))
 
 
 def _get(case_id: int) -> CaseRow:

@@ -109,6 +109,8 @@ class Route(Generic[C]):
     """Pages of the origins in PAGE_ORIGINS may read the responses. They hold no cookie and no key."""
     role: Role | None = None
     """The role that an operator needs here."""
+    has_own_record: bool = False
+    """Its handler writes the act down, with the reason in the body, and no dry run."""
 
     def __post_init__(self) -> None:
         if (self.auth is Auth.API_KEY) is not (self.scope is not None):
@@ -119,4 +121,4 @@ class Route(Generic[C]):
     @property
     def is_of_a_person(self) -> bool:
         """Whether each call is an act of a person, which is written down before it is done."""
-        return self.scope is Scope.OPERATE
+        return self.scope is Scope.OPERATE and not self.has_own_record

@@ -199,7 +199,10 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
-    """Money of one payment that goes back, or has gone: late or double money, which paid nothing."""
+    """Money of one payment that goes back, or has gone: late or double money by policy, any by an operator.
+
+    `key` is the one that the refund was requested with.
+    """
 
     refund_no: str
     account: str
@@ -210,6 +213,29 @@ class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     status: RefundStatus
     requested_at: Instant
     settled_at: Instant | None
+    key: str | None
+
+
+class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund above the limit of one operator. `decision` null: nobody has decided; `refund_no`: what it became."""
+
+    id: int
+    order_no: str
+    account: str
+    out_trade_no: str
+    amount: int
+    currency: str
+    request_key: str
+    reason: str
+    requested_by: str
+    requested_at: Instant
+    expires_at: Instant
+    decision: str | None
+    decided_by: str | None
+    decided_at: Instant | None
+    decided_reason: str
+    refund_no: str | None
+    is_expired: bool
 
 
 class DisputeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from api.v1.schemas import CheckoutView, DisputeView, OpenCase, OrderView, PaidBy, PaymentView, RefundView
+import msgspec
+
+from api.v1.schemas import (
+    ApprovalView,
+    CheckoutView,
+    DisputeView,
+    OpenCase,
+    OrderView,
+    PaidBy,
+    PaymentView,
+    RefundView,
+)
 from core.dispute import Dispute, unsettled
 from core.order import OrderState, Payment, PaymentStatus, Refund, public_status
+from storage.postgres.refund_approvals import Approval
 
 
 def view_order(state: OrderState, public_url: str) -> OrderView:
@@ -29,7 +41,7 @@ def view_order(state: OrderState, public_url: str) -> OrderView:
         metadata=order.metadata,
         accounts=order.accounts,
         payments=[_view_payment(payment) for payment in state.payments],
-        refunds=[_view_refund(refund) for refund in state.refunds],
+        refunds=[view_refund(refund) for refund in state.refunds],
         disputes=[_view_dispute(dispute, state) for dispute in state.disputes],
         live=state.live,
         open_cases=[
@@ -64,7 +76,7 @@ def _view_payment(payment: Payment) -> PaymentView:
     )
 
 
-def _view_refund(refund: Refund) -> RefundView:
+def view_refund(refund: Refund) -> RefundView:
     return RefundView(
         refund_no=refund.refund_no,
         account=refund.key.channel_account,
@@ -75,7 +87,12 @@ def _view_refund(refund: Refund) -> RefundView:
         status=refund.status,
         requested_at=refund.requested_at,
         settled_at=refund.settled_at,
+        key=refund.request_key or None,
     )
+
+
+def view_approval(approval: Approval) -> ApprovalView:
+    return msgspec.convert(approval, ApprovalView, from_attributes=True)
 
 
 def _view_dispute(dispute: Dispute, state: OrderState) -> DisputeView:

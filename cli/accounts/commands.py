@@ -6,13 +6,14 @@ import asyncio
 
 import click
 
+from cli.acts import dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import current_settings, log_to_stderr, with_database
 from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
-from storage.postgres.accounts import AccountRow, enable_account, list_accounts, put_account, reseal_accounts
+from storage.postgres.accounts import AccountRow, list_accounts, put_account, reseal_accounts
 from storage.postgres.callback_bodies import Resealed, reseal_callbacks
 from storage.postgres.database import Database
 from storage.postgres.notify_secrets import reseal_secrets
@@ -123,21 +124,27 @@ def list_(*, as_json: bool) -> None:
 
 @accounts.command(epilog="Example: nodrop accounts enable main")
 @click.argument("name")
-def enable(name: str) -> None:
+@reason_option(required=False)
+@dry_run_option
+@json_option
+def enable(name: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
     """Let payments be started at an account again."""
-    _switch(name, enabled=True)
-    click.echo(f"enabled {name}; in force within ten seconds")
+    if _switch(name, reason, enabled=True, dry_run=dry_run, as_json=as_json):
+        click.echo(f"enabled {name}; in force within ten seconds")
 
 
 @accounts.command(epilog="Example: nodrop accounts disable main")
 @click.argument("name")
-def disable(name: str) -> None:
+@reason_option(required=False)
+@dry_run_option
+@json_option
+def disable(name: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
     """Let no payment be started at an account any more.
 
     Its payments are queried until they are definite, and its callbacks are accepted.
     """
-    _switch(name, enabled=False)
-    click.echo(f"disabled {name}; in force within ten seconds. Payments under way continue to their end")
+    if _switch(name, reason, enabled=False, dry_run=dry_run, as_json=as_json):
+        click.echo(f"disabled {name}; in force within ten seconds. Payments under way continue to their end")
 
 
 @accounts.command(epilog="Example: nodrop accounts reseal")
@@ -218,6 +225,15 @@ def _check_replaceable(existing: AccountRow, account: AccountConfig, *, replace:
         )
 
 
-def _switch(name: str, *, enabled: bool) -> None:
-    if not with_database(lambda db: enable_account(db, name, enabled=enabled), act=this_act(name)):
-        raise Stop(f"there is no account {name}; `nodrop accounts list` shows them")
+def _switch(name: str, reason: str, *, enabled: bool, dry_run: bool, as_json: bool) -> bool:
+    """Switch it, or show what that would do. True: a person is to read that it was done."""
+    from flows.account_switch import preview_switch, switch_account
+
+    if dry_run:
+        show_preview(with_database(lambda db: preview_switch(db, name, enabled=enabled)), as_json=as_json)
+        return False
+    act = this_act(name, **({"reason": reason} if reason else {}))
+    with_database(lambda db: switch_account(db, name, enabled=enabled), act=act)
+    if as_json:
+        print_json({"name": name, "enabled": enabled})
+    return not as_json

@@ -14,10 +14,12 @@ from msgspec.structs import asdict
 
 from api.v1.schemas import OrderView
 from api.v1.views import view_order
+from cli.acts import dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
+from cli.orders.money import accept, attach, close, refund
 from cli.orders.personal_data import erase, export
-from cli.orders.text import COLUMNS, headline, order_row, refund_line, refund_question, timeline_row
+from cli.orders.text import COLUMNS, headline, order_row, timeline_row
 from cli.output import Stop, color_option, json_option, print_json, print_table, warn
 from cli.spans import Since
 from core.errors import NotFound
@@ -27,6 +29,7 @@ from storage.postgres.database import Database
 from storage.postgres.orders import TimelineEntry, find_now, find_state, list_orders, timeline
 
 if TYPE_CHECKING:
+    from core.acts import Preview
     from core.story import CallbackFact, OrderFacts, RefusedFact
     from runtime.resources import Resources
 
@@ -58,8 +61,8 @@ def orders() -> None:
     """Look at orders; ask about one, end one, decide about its money."""
 
 
-orders.add_command(export)
-orders.add_command(erase)
+for command in (close, accept, refund, attach, export, erase):
+    orders.add_command(command)
 
 
 @orders.command("list", epilog="Example: nodrop orders list --status paying --since 2h")
@@ -141,14 +144,20 @@ def show(order_no: str, *, as_json: bool) -> None:
 
 @orders.command(epilog="Example: nodrop orders refresh 2026-1123-0001")
 @click.argument("order_no")
+@reason_option(required=False)
+@dry_run_option
 @json_option
-def refresh(order_no: str, *, as_json: bool) -> None:
+def refresh(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
     """Ask the channels about an order's open and closed payments now.
 
     Under the account's rate limit, as every query; what the channel says is committed as always. Prints the new entries
     of the timeline. Exit code 1 when the channel was not asked or gave no clear answer.
     """
-    refreshed = with_resources(lambda resources: _refresh(resources, order_no), act=this_act(order_no))
+    if dry_run:
+        show_preview(with_resources(lambda resources: _preview_refresh(resources, order_no)), as_json=as_json)
+        return
+    act = this_act(order_no, **({"reason": reason} if reason else {}))
+    refreshed = with_resources(lambda resources: _refresh(resources, order_no), act=act)
     if as_json:
         order = _view(refreshed.state)
         print_json({"order": order, "timeline": refreshed.entries})
@@ -162,81 +171,6 @@ def refresh(order_no: str, *, as_json: bool) -> None:
         raise Stop(_no_answer(refreshed.entries))
 
 
-@orders.command(epilog="Example: nodrop orders close 2026-1123-0001")
-@click.argument("order_no")
-@json_option
-def close(order_no: str, *, as_json: bool) -> None:
-    """End an order now, as its deadline would.
-
-    Each channel is queried, asked to close the payment, and queried again. Only a payment that is unpaid there is
-    closed. Exit code 1 when the order is paid, or not closed yet because a channel gave no clear answer: then the
-    worker carries on.
-    """
-    from flows.close import request_close
-
-    state = with_resources(lambda resources: request_close(resources, order_no), act=this_act(order_no))
-    if as_json:
-        print_json(_view(state))
-    else:
-        click.echo(headline(state))
-    if not state.order.is_resolved:
-        raise Stop("not closed yet: a channel has not reported it unpaid. The worker carries on with it")
-
-
-@orders.command(epilog="Example: nodrop orders accept 2026-1123-0001 --by alice")
-@click.argument("order_no")
-@click.option("--by", required=True, help="Who decides; it is written into the order's history.")
-@json_option
-def accept(order_no: str, *, by: str, as_json: bool) -> None:
-    """Accept money that came after an order was closed.
-
-    For accounts with late_policy "flag": the order becomes paid by the payment that its channel has confirmed, the
-    merchant is notified, and the case is resolved. An order that no channel has confirmed cannot be marked paid.
-    """
-    from flows.accept import accept_late
-
-    if not by.strip():
-        raise click.UsageError("--by says who decides: it may not be empty")
-    state = with_resources(
-        lambda resources: accept_late(resources, order_no, by=by.strip()), act=this_act(order_no, by=by.strip())
-    )
-    if as_json:
-        print_json(_view(state))
-    else:
-        click.echo(headline(state))
-
-
-@orders.command(epilog="Example: nodrop orders refund 2026-1123-0001 --out-trade-no 019aaf3c1a2b00112233445566778899")
-@click.argument("order_no")
-@click.option("--out-trade-no", required=True, help="Which payment: its number, as in `nodrop orders show`.")
-@click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
-@click.option("--yes", is_flag=True, help="Do not ask: the money goes back.")
-@json_option
-def refund(order_no: str, *, out_trade_no: str, by: str, yes: bool, as_json: bool) -> None:
-    """Give back money that did not pay the order.
-
-    For accounts with late_policy or double_policy "flag", and after a refund that failed: all that is left of a payment
-    that came after close or as a second one. It is requested once, however often this is run; the worker has the
-    channel do it, asks until that is definite, tells the merchant and resolves the case.
-    """
-    from flows.refund import request_refund
-
-    if not by.strip():
-        raise click.UsageError("--by says who decides: it may not be empty")
-    if not yes:
-        before = with_database(lambda db: find(db, order_no)).state
-        click.confirm(refund_question(before, out_trade_no), abort=True, err=True)
-    state = with_resources(
-        lambda resources: request_refund(resources, order_no, out_trade_no, by=by.strip()),
-        act=this_act(order_no, by=by.strip(), out_trade_no=out_trade_no),
-    )
-    refunds = [row for row in _view(state).refunds if row.out_trade_no == out_trade_no]
-    if as_json:
-        print_json(refunds[-1])
-    else:
-        click.echo(refund_line(state, out_trade_no))
-
-
 async def find(db: Database, order_no: str) -> OrderHistory:
     """The order with its open cases and its timeline.
 
@@ -248,6 +182,12 @@ async def find(db: Database, order_no: str) -> OrderHistory:
         raise NotFound(f"there is no order {order_no}")
     cases, _ = await list_cases(db, order_no=order_no, limit=CASES_MAX)
     return OrderHistory(state, cases, await timeline(db, order_no))
+
+
+async def _preview_refresh(resources: Resources, order_no: str) -> Preview:
+    from core.previews import query_preview
+
+    return query_preview((await find(resources.db, order_no)).state, resources.rules)
 
 
 async def _refresh(resources: Resources, order_no: str) -> Refreshed:

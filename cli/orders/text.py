@@ -8,8 +8,9 @@ from typing import Any
 from cli.output import instant, printable
 from core.dispute import is_withheld
 from core.money import decimal_text
-from core.order import OrderState, public_status
+from core.order import OrderState, Refund, public_status
 from storage.postgres.orders import TimelineEntry
+from storage.postgres.refund_approvals import Approval
 
 COLUMNS = ("order", "placed", "status", "page says", "amount", "payments", "open cases")
 
@@ -33,19 +34,18 @@ def headline(state: OrderState) -> str:
     return printable(f"order {order.order_no}: {order.status}{by}, {amount}, version {order.version}{doubt}{test}")
 
 
-def refund_question(state: OrderState, out_trade_no: str) -> str:
-    """The question before money goes back."""
-    payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
-    amount = None if payment is None else payment.remaining_amount
-    left = "" if payment is None or amount is None else f" {money(amount, payment.currency)}"
-    return printable(f"give back{left} of payment {out_trade_no}, order {state.order.order_no}?")
-
-
-def refund_line(state: OrderState, out_trade_no: str) -> str:
+def refund_line(refund: Refund) -> str:
     """`refund r019…: 88.88 CNY of payment 019…, requested`."""
-    refund = [row for row in state.refunds if row.key.out_trade_no == out_trade_no][-1]
     amount = money(refund.amount, refund.currency)
-    return printable(f"refund {refund.refund_no}: {amount} of payment {out_trade_no}, {refund.status}")
+    return printable(f"refund {refund.refund_no}: {amount} of payment {refund.key.out_trade_no}, {refund.status}")
+
+
+def approval_line(approval: Approval) -> str:
+    """`approval 7: 888.00 CNY of payment 019…, waits for a second operator until 2026-03-04 12:00:00Z`."""
+    amount = money(approval.amount, approval.currency)
+    waits = f"waits for a second operator until {instant(approval.expires_at)}"
+    state = waits if approval.is_waiting else approval.decision or "expired"
+    return printable(f"approval {approval.id}: {amount} of payment {approval.out_trade_no}, {state}")
 
 
 def timeline_row(entry: TimelineEntry) -> Sequence[str]:

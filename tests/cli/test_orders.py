@@ -302,7 +302,7 @@ async def test_money_after_close_is_accepted_by_a_named_person(
 async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, place: Place) -> None:
     await place("A-1")
     ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
-    assert (ran.code, "no payment that its channel has confirmed" in ran.line) == (1, True)
+    assert (ran.code, "money that its channel has confirmed" in ran.line) == (1, True)
     assert (await nodrop("orders", "accept", "A-1", "--by", " ")).code == 2
 
 
@@ -316,7 +316,7 @@ async def test_flagged_money_goes_back_by_an_operators_decision(
     state = await place("A-1")
     await pay_after_close(resources, state)
     number = number_of(state)
-    command = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "alice", "--yes")
+    command = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "alice", "--reason", "sold out", "--yes")
     ran = await nodrop(*command)
     assert ran == (0, f"refund r{number}: 88.88 CNY of payment {number}, requested\n", "")
     refund = (await nodrop(*command, "--json")).json
@@ -328,7 +328,7 @@ async def test_flagged_money_goes_back_by_an_operators_decision(
     assert [entry["kind"] for entry in document["timeline"]].count("refund_requested") == 1
     assert f"r{number}" in (await nodrop("orders", "show", "A-1")).out
     refused = await nodrop("orders", "accept", "A-1", "--by", "bob")
-    assert (refused.code, "going back" in refused.line) == (1, True)
+    assert (refused.code, "on its way back" in refused.line) == (1, True)
 
 
 @pytest.mark.parametrize(("answer", "is_requested"), [(b"y\n", True), (b"n\n", False), (b"", False)])
@@ -337,8 +337,11 @@ async def test_money_goes_back_only_after_a_yes(
 ) -> None:
     state = await place("A-1")
     await pay_after_close(resources, state)
-    ran = await nodrop("orders", "refund", "A-1", "--out-trade-no", number_of(state), stdin=answer)
-    assert f"give back 88.88 CNY of payment {number_of(state)}, order A-1? [y/N]" in ran.err
+    ran = await nodrop(
+        "orders", "refund", "A-1", "--out-trade-no", number_of(state), "--reason", "sold out", stdin=answer
+    )
+    assert f"88.88 CNY of payment {number_of(state)} go back to the buyer" in ran.err
+    assert "give it back, order A-1? [y/N]" in ran.err
     assert (ran.code == 0) is is_requested
     refunds = (await nodrop("orders", "show", "A-1", "--json")).json["order"]["refunds"]
     assert len(refunds) == is_requested
@@ -347,14 +350,119 @@ async def test_money_goes_back_only_after_a_yes(
 async def test_what_cannot_be_given_back_is_one_line(nodrop: Nodrop, place: Place) -> None:
     number = number_of(await place("A-1"))
     for order_no, out_trade_no, says in (
-        ("A-1", number, "cannot be refunded here"),
+        ("A-1", number, "The payment is not paid."),
         ("A-1", "another-1", "no payment another-1"),
         ("A-2", number, "order A-2"),
     ):
-        ran = await nodrop("orders", "refund", order_no, "--out-trade-no", out_trade_no, "--yes")
+        ran = await nodrop("orders", "refund", order_no, "--out-trade-no", out_trade_no, "--reason", "x", "--yes")
         assert (ran.code, says in ran.line) == (1, True), ran
-    assert (await nodrop("orders", "refund", "A-1", "--out-trade-no", number, "--by", " ", "--yes")).code == 2
-    assert (await nodrop("orders", "refund", "A-1", "--yes")).code == 2
+    refund = ("orders", "refund", "A-1", "--out-trade-no", number, "--yes")
+    for wrong in (("--reason", "x", "--by", " "), (), ("--reason", "x", "--amount", "1.00")):
+        assert (await nodrop(*refund, *wrong)).code == 2
+    for amount in ("1.001", "0.00", "-1", "one"):
+        assert (await nodrop(*refund, "--reason", "x", "--key", "k", "--amount", amount)).code == 2
+
+
+async def test_a_part_of_a_paid_order_goes_back_once_for_each_key(
+    nodrop: Nodrop, place: Place, channel: Channel
+) -> None:
+    number = await paid_order(nodrop, place, channel)
+    refund = ("orders", "refund", "A-1", "--out-trade-no", number, "--amount", "12.50", "--key", "ticket-77")
+    command = (*refund, "--reason", "one cup was broken")
+    shown = await nodrop(*command, "--dry-run")
+    assert shown.out.splitlines()[:2] == [
+        f"12.50 CNY of payment {number} go back to the buyer, by refund r{number} at main.",
+        "76.38 CNY of 88.88 CNY are left then.",
+    ]
+    assert "note: This money has paid the order." in shown.out
+    preview = (await nodrop(*command, "--dry-run", "--json")).json["preview"]
+    assert (preview["possible"], preview["lines"][0]["key"]) == (True, "refund.gives_back")
+    for _ in range(2):
+        ran = await nodrop(*command, "--yes")
+        assert ran == (0, f"refund r{number}: 12.50 CNY of payment {number}, requested\n", "")
+    conflict = await nodrop(*(text if text != "12.50" else "12.51" for text in command), "--yes")
+    assert (conflict.code, "another payment or amount" in conflict.line) == (1, True)
+    much = await nodrop(*(text if text != "12.50" else "99.00" for text in command), "--key", "other", "--dry-run")
+    assert (much.code, much.line) == (1, "So much is not left: 76.38 CNY can still go back.")
+    document = (await nodrop("orders", "show", "A-1", "--json")).json
+    assert [(row["amount"], row["key"]) for row in document["order"]["refunds"]] == [(1250, "ticket-77")]
+    [act] = [row for row in (await nodrop("audit", "--about", "A-1", "--json")).json if "key" in row["detail"]][:1]
+    assert act["detail"] == {
+        "out_trade_no": number,
+        "reason": "one cup was broken",
+        "amount": "12.51",
+        "key": "ticket-77",
+    }
+
+
+async def test_above_the_limit_somebody_else_has_to_agree(nodrop: Nodrop, place: Place, channel: Channel) -> None:
+    number = await paid_order(nodrop, place, channel)
+    limited = {"OPS_REFUND_ALONE_MAX": "20 CNY"}
+    refund = ("orders", "refund", "A-1", "--out-trade-no", number, "--by", "ann", "--reason", "sold out", "--yes")
+    waiting = await nodrop(*refund, env=limited)
+    assert (waiting.code, "waits for a second operator until" in waiting.out) == (0, True)
+    [approval] = (await nodrop("approvals", "list", "--json")).json
+    assert (approval["amount"], approval["requested_by"], approval["reason"]) == (8888, "ann", "sold out")
+    assert "sold out" in (await nodrop("approvals", "list")).out
+    number_of_it = str(approval["id"])
+    own = await nodrop("approvals", "approve", number_of_it, "--by", "ann")
+    assert (own.code, own.line) == (1, "Somebody else has to decide: you have asked for this refund.")
+    shown = await nodrop("approvals", "approve", number_of_it, "--by", "bob", "--dry-run")
+    assert shown.out.startswith("ann has asked for it: sold out\n")
+    approved = await nodrop("approvals", "approve", number_of_it, "--by", "bob")
+    assert (approved.code, approved.out.startswith("refund r")) == (0, True)
+    assert (await nodrop("approvals", "list")).out == "no refund waits for an approval\n"
+    late = await nodrop("approvals", "decline", number_of_it, "--by", "cleo", "--reason", "no")
+    assert (late.code, late.line) == (1, "bob has decided already: approved.")
+    assert (await nodrop("approvals", "list", "--all", "--json")).json[0]["decided_by"] == "bob"
+
+
+async def test_a_dry_run_of_an_end_or_an_acceptance_changes_nothing(nodrop: Nodrop, place: Place) -> None:
+    await place("A-1")
+    close = await nodrop("orders", "close", "A-1", "--dry-run")
+    assert (close.code, close.out.splitlines()[0]) == (
+        0,
+        "Each of 1 open payments is queried, closed at its channel, and queried again.",
+    )
+    refresh = await nodrop("orders", "refresh", "A-1", "--dry-run")
+    assert (refresh.code, refresh.out.startswith("1 payments are queried")) == (0, True)
+    accept = await nodrop("orders", "accept", "A-1", "--by", "alice", "--dry-run")
+    assert (accept.code, accept.line.startswith("No payment of the order has money")) == (1, True)
+    as_json = await nodrop("orders", "accept", "A-1", "--by", "alice", "--dry-run", "--json")
+    assert (as_json.code, as_json.json["preview"]["possible"]) == (1, False)
+    assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["status"] == "paying"
+    assert (await nodrop("audit", "--json")).json == []
+
+
+async def test_a_number_of_a_buyer_is_asked_about_and_attached(
+    nodrop: Nodrop, place: Place, channel: Channel, resources: Resources
+) -> None:
+    number = await paid_order(nodrop, place, channel, "E-1")
+    await resources.db.execute("DELETE FROM pending")
+    await resources.db.execute("DELETE FROM notifications")
+    for table in ("order_events", "payments", "orders"):
+        await resources.db.execute(f"DELETE FROM {table} WHERE order_no = 'E-1'")  # noqa: S608 - ours
+    await place("A-1")
+    attach = ("orders", "attach", "A-1", "--account", "main", "--number", number, "--reason", "the buyer wrote")
+    shown = await nodrop(*attach, "--dry-run")
+    assert (shown.code, f"main says of {number}: paid, 88.88 CNY" in shown.out) == (0, True)
+    assert (await nodrop(*attach, stdin=b"n\n")).code == 1
+    attached = await nodrop(*attach, stdin=b"y\n")
+    assert (attached.code, attached.out.startswith("order A-1: paid by main")) == (0, True), attached
+    again = await nodrop(*attach, "--yes", "--json")
+    assert (again.code, again.json["status"]) == (0, "paid")
+    refused = await nodrop(
+        "orders", "attach", "A-1", "--account", "main", "--number", "none-1", "--reason", "x", "--yes"
+    )
+    assert (refused.code, refused.line) == (1, "Only money that is there can be attached.")
+
+
+async def paid_order(nodrop: Nodrop, place: Place, channel: Channel, order_no: str = "A-1") -> str:
+    """Place an order that its buyer pays; the payment's number."""
+    state = await place(order_no)
+    await channel.pay(number_of(state))
+    assert (await nodrop("orders", "refresh", order_no)).code == 0
+    return number_of(state)
 
 
 async def pay_after_close(resources: Resources, state: OrderState) -> None:

@@ -179,7 +179,10 @@ class Payment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refund:
-    """Money of one payment that goes back, or has gone: late or double money, which paid nothing."""
+    """Money of one payment that goes back, or has gone: late or double money by policy, any by an operator.
+
+    `key` is the one that the refund was requested with.
+    """
 
     refund_no: str
     account: str
@@ -190,6 +193,7 @@ class Refund:
     status: RefundStatus | str
     requested_at: datetime
     settled_at: datetime | None
+    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

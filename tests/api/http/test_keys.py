@@ -50,6 +50,16 @@ async def test_the_table_of_scopes_is_the_documented_one() -> None:
         ("POST", "/v1/orders/{order_no}/close"): "operate",
         ("GET", "/v1/orders/{order_no}/timeline"): "read",
         ("GET", "/v1/cases"): "read",
+        ("GET", "/v1/approvals"): "read",
+        ("POST", "/v1/orders/{order_no}/refunds"): "operate",
+        ("POST", "/v1/approvals/{approval_id}/approve"): "operate",
+        ("POST", "/v1/approvals/{approval_id}/decline"): "operate",
+        ("POST", "/v1/orders/{order_no}/accept"): "operate",
+        ("POST", "/v1/orders/{order_no}/attach"): "operate",
+        ("POST", "/v1/lookups"): "operate",
+        ("POST", "/v1/cases/{id}/resolve"): "operate",
+        ("POST", "/v1/accounts/{account}/disable"): "operate",
+        ("POST", "/v1/accounts/{account}/enable"): "operate",
         ("GET", "/metrics"): "metrics",
     }
 

@@ -26,7 +26,15 @@ from tests.servers import eventually
 
 TABLE = routes.table(65_536)
 GUARDED = [route for route in TABLE if route.auth is Auth.API_KEY]
-PARAMETERS = {"order_no": "A-1", "account": "main", "token": "t" * 22, "name": "order.js", "slug": "not_found"}
+PARAMETERS = {
+    "order_no": "A-1",
+    "account": "main",
+    "token": "t" * 22,
+    "name": "order.js",
+    "slug": "not_found",
+    "approval_id": "7",
+    "case_id": "7",
+}
 
 
 def address(route: Route[Context]) -> str:

@@ -50,7 +50,7 @@ async def test_a_case_is_resolved_once(nodrop: Nodrop, opened: list[int]) -> Non
     resolve = ("cases", "resolve", str(opened[0]), "--resolution", "seen", "--by", "alice")
     assert (await nodrop(*resolve)).code == 0
     again = await nodrop(*resolve)
-    assert (again.code, again.line) == (1, "alice has resolved this case: seen")
+    assert (again.code, again.line) == (1, f"alice has resolved case {opened[0]}.")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What an operator's act would do to an order, in sentences: by the same rules that decide when it is done."""
+"""Effects of an operator's act on an order, in sentences: by the same rules that decide when it is done."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def query_preview(state: OrderState, rules: Rules) -> Preview:
 
 
 def evidence_line(account: str, number: str, evidence: Evidence) -> Line:
-    """What the channel says of a number."""
+    """The answer of a channel about a number."""
     figures: dict[str, str | int | Sum] = {"account": account, "number": number}
     if isinstance(evidence, Paid | Refunded):
         figures |= {

@@ -7,9 +7,10 @@
     capture       take the money that a buyer has approved, once no other payment of the order has any
     refresh       a query at the request of a user or an operator
     close         the deadline: query, close at the channel, query again
-    accept        an operator accepts late money
+    accept        an operator accepts late money; `attach` gives money that was unknown here to an order
     erase         an operator erases what is personal about an order
     refund        request a refund once, query it until it is definite; `refund_notice` reads what a message says of one
+                  `refund_request` is an operator's, with a second one above a limit
     dispute       disputes: read from the channel and committed for each of their payments
     notify        notify the merchant until it answers 2xx
     resend        an operator sends notifications again; `endpoints` pauses and resumes where they are sent
@@ -26,7 +27,9 @@
                   reads both beside what is open now
     reconcile/    a channel's statement against our payments
     closings      days of accounts: their money, differences and sign-off
-    cases         operators take cases and resolve them; `guides` has the texts about what to do
+    cases         operators take cases and resolve them; `case_resolution` does it by an act that fits, and `guides` has
+                  the texts about what to do
+    account_switch  an operator switches an account off or on
     ending        certificates and keys that end soon
 
 Callbacks that are not usual: `combined` is about several payments, `watched` about one of another system, `unhandled`

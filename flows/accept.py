@@ -17,7 +17,7 @@ from storage.postgres.orders import find_state
 
 
 async def preview_accept(resources: Resources, order_no: str) -> Preview:
-    """What accepting would do as things stand. Raises NotFound."""
+    """Effects of accepting as things stand. Raises NotFound."""
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")

@@ -12,7 +12,7 @@ COUNTED_MAX = 10_000
 
 
 async def preview_switch(db: Database, name: str, *, enabled: bool) -> Preview:
-    """What it would stop, and what goes on.
+    """The preview: what it would stop, and what goes on.
 
     Raises:
         NotFound: there is no such account.

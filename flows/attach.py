@@ -33,7 +33,7 @@ NUMBER_MAX = 255
 
 
 class Lookup(Struct, frozen=True, kw_only=True):
-    """What a channel says of a number. `known`: the payment that it is of, where nodrop knows it after all.
+    """Answer of a channel about a number. `known`: the payment that it is of, where nodrop knows it after all.
 
     `out_trade_no` and `reference` are those by which the payment would be known here, `origin` whose it is.
     """
@@ -101,7 +101,7 @@ async def look_up(resources: Resources, account_name: str, number: str) -> Looku
 
 
 async def preview_attach(resources: Resources, order_no: str, account_name: str, number: str) -> tuple[Lookup, Preview]:
-    """What the channel says of the number, and what attaching its money to this order would do.
+    """The channel's answer about the number, and the preview of attaching its money to this order.
 
     Raises as `look_up`, and NotFound.
     """

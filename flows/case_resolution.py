@@ -43,7 +43,7 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 
 async def preview_answer(resources: Resources, case_id: int, answer: Answer) -> Preview:
-    """What the answer would do as things stand.
+    """Effects of the answer as things stand.
 
     Raises:
         NotFound: there is no such case, or it names what is not there any more.

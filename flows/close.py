@@ -122,7 +122,7 @@ async def close_payment(resources: Resources, account: Account, payment: Payment
 
 
 async def preview_close(resources: Resources, order_no: str) -> Preview:
-    """What ending the order would do as things stand. Raises NotFound."""
+    """Effects of ending the order as things stand. Raises NotFound."""
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")

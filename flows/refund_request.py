@@ -57,7 +57,7 @@ class RequestedRefund(Struct, frozen=True, kw_only=True):
 
 
 async def preview_refund(resources: Resources, wish: RefundWish) -> Preview:
-    """What the refund would do as things stand.
+    """Effects of the refund as things stand.
 
     Raises:
         NotFound: there is no such order, or it has no such payment.
@@ -123,7 +123,7 @@ async def decline_refund(resources: Resources, approval_id: int, *, by: str, rea
 
 
 async def preview_approval(resources: Resources, approval_id: int, *, by: str, declines: bool = False) -> Preview:
-    """What the approval, or declining it, would do as things stand. Raises NotFound."""
+    """Effects of the approval, or of declining it, as things stand. Raises NotFound."""
     approval = await _get_approval(resources, approval_id)
     if declines:
         line = Line("approval.declines", {"requested_by": approval.requested_by})
@@ -171,7 +171,7 @@ async def _preview(resources: Resources, state: OrderState, payment: Payment, re
 
 
 async def _amount_fault(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> str:
-    """Why the channel takes no refund of this amount; empty: it does, or says nothing about it beforehand."""
+    """The reason why the channel takes no refund of this amount; empty: it does, or does not say so beforehand."""
     account = await resources.accounts.get(payment.channel_account)
     amount = request.amount or refundable_amount(state, payment) or 0
     if not isinstance(account.channel, LimitsRefunds):
@@ -264,7 +264,7 @@ async def _decide(resources: Resources, approval: Approval, decision: str, *, by
 
 
 def _refusal(approval: Approval, by: str) -> Line | None:
-    """Why this operator cannot decide about it."""
+    """The reason why this operator cannot decide about it."""
     if approval.decision is not None:
         return Line("approval.decided", {"by": approval.decided_by or "", "decision": approval.decision})
     if approval.is_expired:

@@ -44,7 +44,7 @@ class LineView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreviewView(msgspec.Struct, frozen=True, kw_only=True):
-    """What an act would do as things stand. `refusal` not null: it cannot be done, and why.
+    """Effects of an act as things stand. `refusal` not null: it cannot be done, and why.
 
     `version` is the order's version that it was computed on.
     """

@@ -162,7 +162,7 @@ class ApprovalPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel says of a number. `order_no`: nodrop knows it all the same, as a payment of this order."""
+    """Answer of a channel about a number. `order_no`: nodrop knows it all the same, as a payment of this order."""
 
     account: str
     number: str

@@ -134,7 +134,7 @@ def is_same_refund(refund: Refund, request: RefundRequest) -> bool:
 
 
 def refund_obstacle(state: OrderState, key: PaymentKey, amount: int | None = None) -> str | None:
-    """Why an operator cannot give back so much of this payment (None: all that is left), as a key of
+    """The reason why an operator cannot give back so much of this payment (None: all that is left), as a key of
     `core.act_sentences`; None: it can be requested.
     """
     payment = state.payment(key)

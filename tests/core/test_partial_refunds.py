@@ -79,7 +79,7 @@ def see(state: OrderState, evidence: Evidence) -> tuple[OrderState, Decision]:
 
 
 def sums(state: OrderState) -> tuple[int | None, int | None, int]:
-    """What went back, what can still go back, and what went back without us."""
+    """Sums: what went back, what can still go back, and what went back without us."""
     [payment] = state.payments
     return payment.refunded_amount, refundable_amount(state, payment), outside_amount(state, payment)
 

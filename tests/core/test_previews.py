@@ -1,4 +1,4 @@
-"""What an act would do, in sentences: by the rules that decide when it is done."""
+"""Effects of an act, in sentences: by the rules that decide when it is done."""
 
 from typing import Any
 

@@ -69,7 +69,6 @@ class Outcome(StrEnum):
     # an operator's decisions
     NOT_ACCEPTABLE = "not_acceptable"
     ATTACHED = "attached"
-    NOT_ATTACHABLE = "not_attachable"
     MOVED = "moved"
     # personal data
     ERASED = "erased"

@@ -260,7 +260,7 @@ KNOWN_EVENTS = frozenset(
         ),
         *("number_reused", "payment_closed", "capture_requested", "capture_refused", "approval_ended", "exhausted"),
         *("refund_seen", "closed", "close_requested", "close_attempted", "refund_requested", "refund_processing"),
-        *("refunded", "refund_failed", "disputed", "dispute_ended", "erased"),
+        *("refunded", "refund_failed", "disputed", "dispute_ended", "erased", "attached"),
         *("unpaid_seen", "paid_seen", "refunded_seen", "approved_seen", "lapsed_seen", "closed_seen", "missing_seen"),
         *("unclear_seen", "disputed_seen", "refund_processing_seen", "refund_unclear_seen"),
     }

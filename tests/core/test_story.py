@@ -280,7 +280,15 @@ def test_every_kind_that_the_door_writes_has_a_sentence() -> None:
     """Outcomes that are never an event's are named here."""
     never = {
         *("other_terms", "still_open", "unknown_payment", "nothing_new", "not_yet", "stale", "already_paid"),
-        *("already_closed", "not_refundable", "not_acceptable", "not_erasable", "checkout_ended"),
+        *(
+            "already_closed",
+            "not_refundable",
+            "not_acceptable",
+            "not_erasable",
+            "checkout_ended",
+            "needs_approval",
+            "moved",
+        ),
     }
     assert {outcome.value for outcome in Outcome} - never <= KNOWN_EVENTS
     assert set(ENTRY_TEXTS) >= KNOWN_EVENTS

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 24
+WIDTH, HEIGHT = 420, 200
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 24
 """Room for the axes, in the units of the drawing; the stylesheet gives it the width of its column."""
 
 TICKS_MAX = 5
-LABELS_MAX = 7
+LABELS_MAX = 4
 SERIES_MAX = 8
 """Series that have a colour and a pattern of their own."""
 
@@ -256,6 +256,6 @@ def _table(title: str, places: Sequence[str], series: Sequence[Series], words: W
         if any(each.values[number] for each in series)
     )
     return (
-        f'<details><summary>{escape(words.table)}</summary><div class="scroll" tabindex="0" role="region" '
+        f'<details><summary>{escape(words.table)}</summary><div class="wide" tabindex="0" role="region" '
         f'aria-label="{escape(title)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )

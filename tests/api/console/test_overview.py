@@ -114,4 +114,4 @@ async def test_an_account_shows_its_own_figures(signed_in: SignedIn, resources: 
 async def test_it_is_there_in_chinese(signed_in: SignedIn) -> None:
     client = await signed_in(Role.VIEWER)
     page = await client.get("/ops", accept_language="zh")
-    assert "只靠回调会掉的单" in text_of(page)
+    assert "只靠异步通知会掉的单" in text_of(page)

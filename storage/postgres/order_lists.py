@@ -115,7 +115,8 @@ _UNDELIVERED = _Walk(
     frozenset({"undelivered"}),
     _counted("notifications", f"{_IS_UNDELIVERED} AND (coalesce(t.dead_at, t.due_at), t.id) > (w.at, w.key)"),
 )
-_IS_OPEN_CASE = "resolved_at IS NULL AND order_no IS NOT NULL"
+# As its index has it, which says of each id that it is above 0, so that no other index will do.
+_IS_OPEN_CASE = "resolved_at IS NULL AND id > 0 AND order_no IS NOT NULL"
 _OPEN_CASES = _Walk(
     "case_opened",
     (_Part("cases", "opened_at", "id", _IS_OPEN_CASE),),
@@ -294,6 +295,9 @@ def _walked_part(walk: _Walk, part: _Part, wanted: OrderFilter, after: _After, v
         # The first says it for an index that has the time alone.
         at, key = value(after[0]), value(after[1])
         conditions.append(f"t.{part.at} <= {at} AND (t.{part.at}, t.{part.key}) < ({at}, {key})")
+    elif not walk.is_by_key:
+        # True of all: so an index that has the time first is the cheapest while all indexes are small.
+        conditions.append(f"t.{part.at} < 'infinity'")
     return f"""
         SELECT t.order_no, t.{part.at} AS at, t.{part.key} AS key{_MORE.get(part.table, "")} FROM {part.table} AS t
          WHERE {" AND ".join(conditions)}

@@ -230,6 +230,8 @@ async def test_a_cursor_of_another_list_is_refused_or_read_as_a_place(db: Databa
 
 LISTS: tuple[dict[str, Any], ...] = (
     {},
+    {"status": OrderStatus.PAID},
+    {"status": OrderStatus.CLOSED},
     {"status": OrderStatus.CREATED},
     {"account": "alipay"},
     {"account": "none"},
@@ -238,6 +240,7 @@ LISTS: tuple[dict[str, Any], ...] = (
     {"currency": "USD"},
     {"open_cases": True, "currency": "USD"},
     {"undelivered": True, "currency": "USD"},
+    {"paid_from": datetime.fromisoformat("2000-01-01T00:00:00Z"), "account": "none"},
     {"created_until": datetime.fromisoformat("2000-01-01T00:00:00Z")},
     {"created_from": datetime.fromisoformat("2000-01-01T00:00:00Z"), "account": "none"},
 )

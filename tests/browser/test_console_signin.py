@@ -12,7 +12,7 @@ from runtime.passwords import hash_password
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.operators import insert_operator
 from tests.browser.conftest import Console
-from tests.browser.looks import ALL, axe_findings, draw, looks, overflow
+from tests.browser.looks import ALL, LEAST, PICTURES, axe_findings, draw, looks, overflow
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -131,17 +131,19 @@ async def test_every_page_is_read_by_everybody_in_every_look(console: Console) -
         act = Act(by="bob", via=Via.CONSOLE, action="orders.close", subject=f"A-{'9' * 60}{number}", detail=detail)
         await write_act(console.resources.db, act)
     page = await console(Role.ADMIN)
+    found: dict[str, object] = {}
     for path in PAGES:
         response = await page.goto(path)
         assert response is not None
-        if not (response.headers.get("content-type") or "").startswith("text/html"):
+        assert response.status in {200, 400, 404}, path  # some pages want a query
+        if not (await response.text()).lstrip().lower().startswith("<!doctype html>"):  # a part, for a script
             continue
-        assert response.status == 200, path
         name = re.sub(r"\W+", "-", path).strip("-")
-        async for look in looks(page, ALL):
-            assert await axe_findings(page) == [], (path, look)
-            assert await overflow(page) == [], (path, look)
+        async for look in looks(page, ALL if PICTURES else LEAST):
+            if findings := [*await axe_findings(page), *await overflow(page)]:
+                found[f"{path} {look}"] = findings
             await draw(page, f"console-{name}.{look}")
+    assert found == {}
 
 
 async def test_the_page_to_sign_in_is_read_by_everybody_in_every_look(console: Console) -> None:

@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 from api.console import (
+    alerts,
     audit,
     callbacks,
     cases,
@@ -92,6 +93,8 @@ ROWS: tuple[Row, ...] = (
     page("/ops/accounts/{name}", _VIEWER, overview.account),
     #
     # -- alerts
+    page("/ops/alerts", _VIEWER, alerts.show, nav="alerts"),
+    act("/ops/alerts/test", _ADMIN, alerts.send_test),
     #
     # -- audit
     page("/ops/audit", _OPERATOR, audit.show, nav="audit"),

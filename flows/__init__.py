@@ -30,7 +30,7 @@
     cases         operators take cases and resolve them; `case_resolution` does it by an act that fits, and `guides` has
                   the texts about what to do
     account_switch  an operator switches an account off or on
-    ending        certificates and keys that end soon
+    ending        certificates and keys that end soon; `account_facts` is one account for an operator
 
 Callbacks that are not usual: `combined` is about several payments, `watched` about one of another system, `unhandled`
 has to wait, `unstored` is not kept, `parked` came while Postgres was down, `unanswered` pays without a query. `worlds`

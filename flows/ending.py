@@ -33,6 +33,12 @@ async def find_ending(resources: Resources, *, within_days: int | None = WITHIN_
     return soonest_first([*found, *rotating])
 
 
+async def find_certificates(resources: Resources, name: str) -> list[Ending]:
+    """The certificates of one account, soonest first; none of one that there is not, or that does not open."""
+    rows = [row for row in await sealed_accounts(resources.db) if row.name == name]
+    return soonest_first(_certificates(rows, resources.sealer, await find_now(resources.db)))
+
+
 def certificates_of(row: SealedAccount, sealer: Sealer, now: datetime) -> list[Ending]:
     """The certificates of one account, with the key that each stands under.
 

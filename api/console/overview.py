@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from markupsafe import Markup
 
-from api.console import charts
+from api.console import certificates, charts
 from api.console.charts import Series, Words
 from api.console.render import fragment, render
 from api.console.visit import Visit
@@ -20,6 +20,7 @@ from api.http.response import Reply
 from core.errors import NotFound
 from core.order import ACCOUNT_NAME
 from core.rollups import SPANS, Step
+from flows.ending import find_certificates
 from flows.overview import AccountOverview, BucketFigures, Overview, PaidFigures, read_account, read_overview
 from storage.postgres.live import AGE_BOUNDS_S, ATTEMPT_BOUNDS
 
@@ -52,7 +53,15 @@ async def account(context: Context, visit: Visit) -> Reply:
     if ACCOUNT_NAME.fullmatch(name) is None:
         raise NotFound("no account has such a name")
     seen = await read_account(context.resources, name, SPANS[query.span])
-    return render(visit, "overview/account.html", title=name, span=query.span, **_account_parts(visit, seen))
+    return render(
+        visit,
+        "overview/account.html",
+        title=name,
+        span=query.span,
+        certificates=await find_certificates(context.resources, name),
+        mark_kinds=certificates.KINDS,
+        **_account_parts(visit, seen),
+    )
 
 
 async def _read(context: Context, visit: Visit) -> tuple[SpanQuery, Overview]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from api.v1.acts import DryRun, PreviewView, Reason
 from api.v1.schemas import AccountName, CaseView, Cursor, DisputeView, Limit
 from core.clocks import Instant
 from core.closing_view import DayView
@@ -37,30 +38,21 @@ class DayPage(msgspec.Struct, frozen=True, kw_only=True):
     days: Sequence[DayView]
 
 
+class SignedOff(msgspec.Struct, frozen=True, kw_only=True):
+    """The day with its sign-off; or, of a dry run, what would be signed."""
+
+    day: DayView | None
+    preview: PreviewView | None
+
+
 class SignOffInput(_Input, frozen=True, kw_only=True):
     """`note` is needed while a difference is open or the statement was not read. `dry_run`: only show what would be
     signed, and `expected_version` of it signs nothing else.
     """
 
     note: Note = ""
-    dry_run: bool = False
+    dry_run: DryRun = False
     expected_version: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
-
-
-class SentenceView(msgspec.Struct, frozen=True, kw_only=True):
-    """One sentence: a key for programs, and English for people."""
-
-    key: str
-    text: str
-
-
-class SignOffPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures that a sign-off would be about. `refusal`: why it is not possible; null: it is."""
-
-    lines: Sequence[SentenceView]
-    warnings: Sequence[SentenceView]
-    refusal: SentenceView | None
-    version: int | None
 
 
 class StatementInput(_Input, frozen=True, kw_only=True):
@@ -68,8 +60,8 @@ class StatementInput(_Input, frozen=True, kw_only=True):
 
     account: AccountName
     day: date
-    reason: Annotated[str, Meta(min_length=1, max_length=500)]
-    dry_run: bool = False
+    reason: Reason
+    dry_run: DryRun = False
 
 
 class StatementRequestView(msgspec.Struct, frozen=True, kw_only=True):

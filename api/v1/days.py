@@ -10,6 +10,7 @@ import msgspec
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
+from api.v1.acts import actor, record, view_preview
 from api.v1.day_schemas import (
     AssignInput,
     CaseDetail,
@@ -25,21 +26,19 @@ from api.v1.day_schemas import (
     ReconciliationPage,
     ReconciliationsQuery,
     ReconciliationView,
-    SentenceView,
+    SignedOff,
     SignOffInput,
-    SignOffPreview,
     StatementInput,
     StatementRequestView,
 )
 from api.v1.schemas import CasePage, CaseView
-from core.acts import Line, Preview, check_reason
+from core.acts import check_reason
 from core.closing_view import view_of
 from core.dispute import Dispute
-from core.errors import InvalidRequest, NotFound
+from core.errors import NotFound
 from flows import cases, closings
 from flows.guides.texts import guide_of
 from flows.reconcile.requested import request_fetched
-from storage.postgres.api_keys import acting_key
 from storage.postgres.cases import CaseRow, list_open_cases
 from storage.postgres.disputes import list_disputes
 from storage.postgres.orders import find_now
@@ -64,21 +63,20 @@ async def get_day(context: Context, request: Request) -> Response:
 async def sign_off(context: Context, request: Request, body: SignOffInput) -> Response:
     account, day = _day(request)
     if body.dry_run:
-        return json_response(_preview(await closings.preview_sign_off(context.resources, account, day)))
+        preview = await closings.preview_sign_off(context.resources, account, day)
+        return json_response(SignedOff(day=None, preview=view_preview(preview)))
+    await record(context, "days.sign_off", account, of=day.isoformat(), note=body.note)
     found = await closings.sign_off(
-        context.resources, account, day, by=_actor(), note=body.note, expected_version=body.expected_version
+        context.resources, account, day, by=actor(), note=body.note, expected_version=body.expected_version
     )
-    return json_response(view_of(found.day, found.closing))
+    return json_response(SignedOff(day=view_of(found.day, found.closing), preview=None))
 
 
 async def read_statement(context: Context, _request: Request, body: StatementInput) -> Response:
+    reason = check_reason(body.reason)
+    await record(context, "days.read_again", body.account, of=body.day.isoformat(), reason=reason, dry_run=body.dry_run)
     asked = await request_fetched(
-        context.resources,
-        body.account,
-        body.day,
-        by=_actor(),
-        dry_run=body.dry_run,
-        reason=check_reason(body.reason),
+        context.resources, body.account, body.day, by=actor(), dry_run=body.dry_run, reason=reason
     )
     return json_response(_request_view(asked), 202)
 
@@ -142,7 +140,9 @@ async def get_case(context: Context, request: Request) -> Response:
 
 
 async def assign_case(context: Context, request: Request, body: AssignInput) -> Response:
-    case = await cases.assign(context.resources.db, _id(request, "id"), body.assignee, version=body.version)
+    case_id = _id(request, "id")
+    await record(context, "cases.assign", str(case_id), to=body.assignee or "nobody")
+    case = await cases.assign(context.resources.db, case_id, body.assignee, version=body.version)
     return json_response(_case(case))
 
 
@@ -159,27 +159,6 @@ def _id(request: Request, name: str) -> int:
     if _ID.fullmatch(text) is None:
         raise NotFound("no such number")
     return int(text)
-
-
-def _actor() -> str:
-    """The API key that acts: its id, as in the audit."""
-    key = acting_key.get()
-    if key is None:
-        raise InvalidRequest("an API key acts here")
-    return key
-
-
-def _preview(preview: Preview) -> SignOffPreview:
-    return SignOffPreview(
-        lines=[_sentence(line) for line in preview.lines],
-        warnings=[_sentence(line) for line in preview.warnings],
-        refusal=None if preview.refusal is None else _sentence(preview.refusal),
-        version=preview.version,
-    )
-
-
-def _sentence(line: Line) -> SentenceView:
-    return SentenceView(key=line.key, text=line.text)
 
 
 def _case(case: CaseRow) -> CaseView:

@@ -8,7 +8,7 @@ import click
 
 from cli.acts import dry_run_option, reason_option, show_preview
 from cli.audit import this_act
-from cli.environment import current_settings, log_to_stderr, with_database
+from cli.environment import current_settings, log_to_stderr, with_database, with_resources
 from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
@@ -120,6 +120,24 @@ def list_(*, as_json: bool) -> None:
     columns = ("name", "channel", "enabled", "created", "updated")
     table = [(row.name, row.channel, row.enabled, row.created_at, row.updated_at) for row in rows]
     print_table(columns, table, empty="no accounts; `nodrop accounts add` adds one")
+
+
+@accounts.command(epilog="Example: nodrop accounts show main")
+@click.argument("name")
+@json_option
+def show(name: str, *, as_json: bool) -> None:
+    """Show an account, without a secret.
+
+    Its settings, which credentials it has, certificates, breakers, calls of this second, and when it was last heard of.
+    """
+    from cli.accounts.show import print_account
+    from flows.account_facts import read_account
+
+    facts = with_resources(lambda resources: read_account(resources, name))
+    if as_json:
+        print_json(facts)
+    else:
+        print_account(facts)
 
 
 @accounts.command(epilog="Example: nodrop accounts enable main")

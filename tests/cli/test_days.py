@@ -85,3 +85,22 @@ async def test_disputes_are_listed_by_the_moment_to_answer(nodrop: Nodrop, place
     ]
     assert "there are more than these 1" in (await nodrop("disputes", "list", "--limit", "1")).err
     assert (await nodrop("disputes", "list", "--account", "other")).out == "no such disputes\n"
+
+
+async def test_an_account_is_shown_without_a_secret(
+    nodrop: Nodrop, channel: Channel, place: Place, resources: Resources
+) -> None:
+    await paid_yesterday(channel, await place("A-1"))
+    assert (await nodrop("reconcile", "--account", "main")).code == 0
+    ran = await nodrop("accounts", "show", "main")
+    assert ran.code == 0
+    for text in ("channel        sandbox", "breakers       closed", " of 50 a second", "0 differences", "m-1001"):
+        assert text in ran.out, text
+    assert channel.secret not in ran.out
+    assert "keys                     1 set" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+    shown = (await nodrop("accounts", "show", "main", "--json")).json
+    assert (shown["settings"]["late_policy"], shown["last_callback_at"]) == ("accept", None)
+    assert channel.secret not in str(shown)
+    assert "no account nobody" in (await nodrop("accounts", "show", "nobody")).line
+    assert resources.settings.nodrop_master_keys not in ran.out

@@ -2,17 +2,22 @@
 
 from datetime import UTC, datetime, timedelta
 
+from msgspec.structs import replace
+
 from core.operators import Role
 from flows.reconcile.requested import read_requested
 from flows.reconcile.run import reconcile_day
 from runtime.resources import Resources
-from simulator.kernel.ledger import Key
+from simulator.kernel.ledger import Key as LedgerKey
+from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
 from storage.postgres.audit import list_acts
 from storage.postgres.reconciliation.runs import list_reconciliations
 from tests.api.conftest import MERCHANT_ID, Channel, terms
 from tests.api.console.conftest import ORIGIN, ConsoleClient, SignedIn
 from tests.api.driver import Client, Response
+from tests.channels.reports import Key
+from tests.channels.wechatpay.driver import WechatPayDriver
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 DAY = f"/ops/days/main/{YESTERDAY}"
@@ -23,7 +28,7 @@ async def paid_yesterday(client: Client, channel: Channel, account: str) -> str:
     placed = (await client.post("/v1/orders", terms(account=account))).json
     number = str(placed["payments"][0]["out_trade_no"])
     noon = datetime.combine(YESTERDAY, datetime.min.time(), UTC) + timedelta(hours=12)
-    channel.simulation.ledger.pay(Key(MERCHANT_ID, number), noon)
+    channel.simulation.ledger.pay(LedgerKey(MERCHANT_ID, number), noon)
     return number
 
 
@@ -189,3 +194,12 @@ async def test_keys_that_end_are_listed(signed_in: SignedIn, resources: Resource
     assert key.id in page
     assert "ends within 7 days" in page
     assert text not in page
+
+
+async def test_an_accounts_page_has_its_certificates(signed_in: SignedIn, resources: Resources) -> None:
+    account = replace(WechatPayDriver().account("http://127.0.0.1:9", Key.OLD), name="wechat")
+    await put_account(resources.db, resources.sealer, account)
+    page = (await (await signed_in(Role.VIEWER)).get("/ops/accounts/wechat")).body.decode()
+    assert "<code>credentials.platform_certificates[0]</code>" in page
+    assert 'href="/ops/days?account=wechat"' in page
+    assert "BEGIN" not in page

@@ -42,18 +42,21 @@ async def test_a_day_is_read_and_signed_off(
     assert [(line["currency"], line["paid"], line["net"]) for line in day["lines"]] == [("CNY", 8888, 8888)]
     assert day["lines"][0]["statement"]["payments"] == 1
 
-    preview = (await client.post(f"{address}/sign-off", {"dry_run": True})).json
-    assert (preview["refusal"], preview["warnings"]) == (None, [])
+    preview = (await client.post(f"{address}/sign-off", {"dry_run": True})).json["preview"]
+    assert (preview["possible"], preview["refusal"], preview["warnings"]) == (True, None, [])
     stale = await client.post(f"{address}/sign-off", {"expected_version": preview["version"] ^ 1})
     assert (stale.status, stale.problem) == (409, "preview_outdated")
     signed = await client.post(f"{address}/sign-off", {"expected_version": preview["version"]})
-    assert signed.json["sign_off"]["by"].startswith("key_")
-    assert not signed.json["sign_off"]["changed_since"]
+    signature = signed.json["day"]["sign_off"]
+    assert (signature["by"].startswith("key_"), signature["changed_since"]) == (True, False)
 
     listed = (await client.get(f"/v1/days?account={account}")).json["days"]
     assert [each["day"] for each in listed] == [YESTERDAY.isoformat()]
     assert (await client.get(f"/v1/days?before={YESTERDAY}")).json["days"] == []
-    assert [act.action for act in await list_acts(resources.db, limit=3)] == ["days_sign_off"] * 3
+    acts = await list_acts(resources.db, limit=3)
+    assert [(act.action, act.subject, act.detail["of"]) for act in acts] == [
+        ("days.sign_off", account, YESTERDAY.isoformat())
+    ] * 2, "a dry run is no act"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from core.closing import DayMoney, Sums
 from core.dispute import DisputeKind, DisputeState
 from core.evidence import Disputed, Source
 from core.lifecycle import on_dispute
+from core.order import CaseReason
 from core.reconciliation import CASES, Difference, Finding
-from storage.postgres.cases import list_cases, resolve_case
+from storage.postgres.cases import list_cases, list_open_cases, resolve_case
 from storage.postgres.closings import (
     find_closing,
     insert_sign_off,
@@ -21,8 +22,10 @@ from storage.postgres.closings import (
     read_money,
 )
 from storage.postgres.database import Database
-from storage.postgres.reconciliation.differences import add_differences, open_cases
+from storage.postgres.disputes import list_disputes
+from storage.postgres.reconciliation.differences import add_differences, find_cases_of, open_cases
 from storage.postgres.reconciliation.runs import begin, claim_day, fail, finish, save
+from tests.storage.postgres.plans import wide_plans
 from tests.storage.postgres.tools import commit_evidence, moved, number, paid, placed
 
 DAY = date(2026, 11, 22)
@@ -176,3 +179,23 @@ async def test_the_newest_sign_off_counts_and_none_is_changed(db: Database) -> N
     for statement in ("UPDATE sign_offs SET note = 'x'", "DELETE FROM sign_offs"):
         with pytest.raises(asyncpg.CheckViolationError):
             await db.execute(statement)
+
+
+async def test_lists_of_an_operator_look_rows_up_by_their_indexes(db: Database) -> None:
+    """The money of a day, the days, their runs, differences and cases: none of it reads a table that grows."""
+    await put_closing(db, "alipay", DAY, {})
+    await paid_at(db, "A-1", SINCE)
+    await ran(db, difference())
+    await read_money(db, "alipay", SINCE, UNTIL)
+    await list_closings(db, limit=5)
+    await list_closings(db, account="alipay", limit=5)
+    await find_cases_of(db, "alipay", [difference()])
+    await list_open_cases(db, reason=CaseReason.DISPUTED)
+    await list_disputes(db)
+    await list_disputes(db, state=DisputeState.WON)
+    wide = {
+        statement: parts
+        for statement, parts in (await wide_plans(db)).items()
+        if any("payments" in part or "refunds" in part or "disputes" in part or "cases" in part for part in parts)
+    }
+    assert wide == {}

@@ -33,6 +33,8 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     figures: Mapping[str, int]
 
 
+_UNTIL = f"$1::timestamptz + interval '{Step.MINUTES} s'"
+
 _FIND_COMPUTED = f"""
 SELECT clock_timestamp() AS now,
        ARRAY(SELECT at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
@@ -44,12 +46,10 @@ SELECT clock_timestamp() AS now,
 # filed under the payment's number or under another id of it. LIMIT 1 in place of EXISTS: Postgres would rather read all
 # callbacks into a hash table.
 _FIGURES = f"""
-WITH bounds AS (
-    SELECT $1::timestamptz AS since, $1::timestamptz + make_interval(secs => {Step.MINUTES}) AS until
-), events AS MATERIALIZED (
+WITH events AS MATERIALIZED (
     SELECT e.kind, e.by, e.at, e.channel_account, e.out_trade_no, e.evidence IS NOT NULL AS has_evidence
-      FROM bounds, order_events e
-     WHERE e.kind IN ('paid', 'paid_late', 'double_payment', 'closed') AND e.at >= since AND e.at < until
+      FROM order_events e
+     WHERE e.kind IN ('paid', 'paid_late', 'double_payment', 'closed') AND e.at >= $1::timestamptz AND e.at < {_UNTIL}
 ), paid AS MATERIALIZED (
     SELECT e.kind, e.by, e.channel_account AS name, p.amount, p.currency, p.origin = 'ours' AS is_expected,
            e.by NOT IN ('callback', 'compensation') AS is_repaired,
@@ -69,64 +69,74 @@ WITH bounds AS (
            SELECT * FROM payments
             WHERE channel_account = e.channel_account AND out_trade_no = e.out_trade_no LIMIT 1) AS p
      WHERE e.kind <> 'closed' AND e.has_evidence
-), handled AS MATERIALIZED (
-    SELECT c.channel_account AS name, c.copies, c.handled_at IS NULL AS is_dead,
-           c.evidence->>'kind' NOT IN {_NO_MONEY} AS is_of_money
-      FROM bounds, callbacks c
-     WHERE coalesce(c.handled_at, c.dead_at) >= since AND coalesce(c.handled_at, c.dead_at) < until
+), paid_alike AS (
+    SELECT kind, by, name, currency, is_expected, is_repaired, slot, is_heard, count(*) AS count,
+           sum(amount)::bigint AS amount
+      FROM paid
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+), handled AS (
+    SELECT c.channel_account AS name, c.handled_at IS NULL AS is_dead,
+           c.evidence->>'kind' NOT IN {_NO_MONEY} AS is_of_money, count(*) AS count, sum(c.copies - 1) AS copies
+      FROM callbacks c
+     WHERE coalesce(c.handled_at, c.dead_at) >= $1::timestamptz AND coalesce(c.handled_at, c.dead_at) < {_UNTIL}
        AND (c.handled_at IS NOT NULL OR c.dead_at IS NOT NULL)
-), ended AS MATERIALIZED (
+     GROUP BY 1, 2, 3
+), ended AS (
     SELECT split_part(split_part(n.url, '?', 1), '#', 1) AS url, n.attempt, false AS is_dead,
-           width_bucket(greatest(0, extract(epoch FROM n.delivered_at - n.created_at))::float8, $2::float8[]) AS slot
-      FROM bounds, notifications n
-     WHERE coalesce(n.delivered_at, n.superseded_at) >= since AND coalesce(n.delivered_at, n.superseded_at) < until
+           width_bucket(greatest(0, extract(epoch FROM n.delivered_at - n.created_at))::float8, $2::float8[]) AS slot,
+           count(*) AS count
+      FROM notifications n
+     WHERE coalesce(n.delivered_at, n.superseded_at) >= $1::timestamptz
+       AND coalesce(n.delivered_at, n.superseded_at) < {_UNTIL}
        AND (n.delivered_at IS NOT NULL OR n.superseded_at IS NOT NULL) AND n.delivered_at IS NOT NULL
+     GROUP BY 1, 2, 3, 4
     UNION ALL
-    SELECT split_part(split_part(n.url, '?', 1), '#', 1), n.attempt, true, 0
-      FROM bounds, notifications n
-     WHERE n.dead_at >= since AND n.dead_at < until AND n.dead_at IS NOT NULL AND n.delivered_at IS NULL
+    SELECT split_part(split_part(n.url, '?', 1), '#', 1), n.attempt, true, 0, count(*)
+      FROM notifications n
+     WHERE n.dead_at >= $1::timestamptz AND n.dead_at < {_UNTIL} AND n.dead_at IS NOT NULL AND n.delivered_at IS NULL
+     GROUP BY 1, 2, 3, 4
 ), counted AS MATERIALIZED (
     SELECT t.scope, t.name, f.key, f.value::bigint AS value
-      FROM bounds, tallies t, jsonb_each_text(t.figures) AS f
-     WHERE t.at >= since AND t.at < until
+      FROM tallies t, jsonb_each_text(t.figures) AS f
+     WHERE t.at >= $1::timestamptz AND t.at < {_UNTIL}
 ), figures AS (
     SELECT 'all' AS scope, '' AS name, 'placed' AS key,
-           (SELECT count(*) FROM bounds, orders WHERE created_at >= since AND created_at < until) AS value
+           (SELECT count(*) FROM orders WHERE created_at >= $1::timestamptz AND created_at < {_UNTIL}) AS value
     UNION ALL
     SELECT 'all', '', 'closed', count(*) FROM events WHERE kind = 'closed'
     UNION ALL
     SELECT 'account', p.name, f.key, f.value
-      FROM paid p
+      FROM paid_alike p
      CROSS JOIN LATERAL (VALUES
-           ('paid', 1::bigint),
+           ('paid', count),
            ('paid_amount:' || currency, amount),
-           ('by:' || by, 1),
-           ('paid_s:' || slot, 1),
-           ('repaired_s:' || slot, is_repaired::int),
-           ('late', (kind = 'paid_late')::int),
-           ('double', (kind = 'double_payment')::int),
-           ('expected', is_expected::int),
-           ('unheard', (is_expected AND NOT is_heard)::int),
+           ('by:' || by, count),
+           ('paid_s:' || slot, count),
+           ('repaired_s:' || slot, CASE WHEN is_repaired THEN count ELSE 0 END),
+           ('late', CASE WHEN kind = 'paid_late' THEN count ELSE 0 END),
+           ('double', CASE WHEN kind = 'double_payment' THEN count ELSE 0 END),
+           ('expected', CASE WHEN is_expected THEN count ELSE 0 END),
+           ('unheard', CASE WHEN is_expected AND NOT is_heard THEN count ELSE 0 END),
            ('unheard_amount:' || currency, CASE WHEN is_expected AND NOT is_heard THEN amount ELSE 0 END)
            ) AS f (key, value)
     UNION ALL
     SELECT 'account', h.name, f.key, f.value
       FROM handled h
      CROSS JOIN LATERAL (VALUES
-           ('callbacks', 1::bigint),
-           ('callbacks_paid', is_of_money::int),
-           ('callbacks_dead', is_dead::int),
-           ('callback_copies', copies - 1)
+           ('callbacks', count),
+           ('callbacks_paid', CASE WHEN is_of_money THEN count ELSE 0 END),
+           ('callbacks_dead', CASE WHEN is_dead THEN count ELSE 0 END),
+           ('callback_copies', copies)
            ) AS f (key, value)
     UNION ALL
     SELECT 'endpoint', e.url, f.key, f.value
       FROM ended e
      CROSS JOIN LATERAL (VALUES
-           ('delivered', (NOT is_dead)::int),
-           ('first_try', (NOT is_dead AND attempt = 1)::int),
-           ('delivered_s:' || slot, (NOT is_dead)::int),
-           ('attempts', attempt),
-           ('dead', is_dead::int)
+           ('delivered', CASE WHEN is_dead THEN 0 ELSE count END),
+           ('first_try', CASE WHEN NOT is_dead AND attempt = 1 THEN count ELSE 0 END),
+           ('delivered_s:' || slot, CASE WHEN is_dead THEN 0 ELSE count END),
+           ('attempts', attempt * count),
+           ('dead', CASE WHEN is_dead THEN count ELSE 0 END)
            ) AS f (key, value)
     UNION ALL
     SELECT scope, name, key, value FROM counted

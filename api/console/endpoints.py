@@ -41,6 +41,8 @@ async def show_all(_context: Context, visit: Visit) -> Reply:
 
 
 async def show_one(context: Context, visit: Visit) -> Reply:
+    if "endpoint" not in visit.query:
+        return see_other("/ops/endpoints")
     return await _page(context, visit, visit.read_query(EndpointQuery).endpoint)
 
 

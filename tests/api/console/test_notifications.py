@@ -148,7 +148,7 @@ async def test_pages_without_anything_say_so(signed_in: SignedIn) -> None:
     viewer = await signed_in(Role.VIEWER)
     assert "There are none." in await page(viewer, "/ops/notifications")
     assert "everything is delivered" in await page(viewer, "/ops/endpoints")
-    await page(viewer, "/ops/endpoints/show", 400)
+    assert (await viewer.get("/ops/endpoints/show")).headers["location"] == "/ops/endpoints"
     await page(viewer, "/ops/endpoints/show?endpoint=javascript:alert(1)", 400)
 
 

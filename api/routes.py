@@ -10,7 +10,7 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
-from api.v1 import alerts, days, money, orders, overview, search, story
+from api.v1 import alerts, days, deliveries, money, orders, overview, search, story
 from api.v1 import callbacks as received
 from api.v1.alerts import AlertPage, AlertsQuery
 from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
@@ -72,6 +72,7 @@ PARAMETERS = {
     "day": "A day of the channel's calendar: 2026-11-23.",
     "id": "The number of a case, reconciliation or request.",
     "account": "Our name of the channel account.",
+    "notification_id": "The id of a notification, as in `webhook-id`.",
     "callback_id": "Our id of a callback.",
     "token": "The order's page token, from `order_page`.",
     "name": "A file's name with the hash of its content.",
@@ -193,6 +194,29 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               has_own_record=True),
         Route("POST", "/v1/accounts/{account}/enable", _KEY, json_body(money.SwitchInput, money.enable),
               "Start payments at an account again", {200: money.ActResult}, (NotFound,), _OPERATE,
+              has_own_record=True),
+
+        # -- notifications, for operators' programs. Looking is no act.
+        Route("GET", "/v1/notifications", _KEY, query(deliveries.NotificationsQuery, deliveries.find_notifications),
+              "List notifications with their attempts", {200: deliveries.NotificationPage}, scope=_OPERATE,
+              has_own_record=True),
+        Route("POST", "/v1/notifications/resend", _KEY, json_body(deliveries.ResendManyInput, deliveries.resend_many),
+              "Send dead letters again, or all of an endpoint", {200: deliveries.ResendManyResult}, scope=_OPERATE,
+              has_own_record=True),
+        Route("GET", "/v1/notifications/{notification_id}", _KEY, plain(deliveries.get_notification),
+              "Get a notification with every attempt", {200: deliveries.NotificationView}, (NotFound,), _OPERATE,
+              has_own_record=True),
+        Route("POST", "/v1/notifications/{notification_id}/resend", _KEY,
+              json_body(deliveries.ResendInput, deliveries.resend), "Send a notification again",
+              {200: deliveries.ResendResult}, (NotFound, NotPossible, PreviewOutdated), _OPERATE, has_own_record=True),
+        Route("GET", "/v1/endpoints", _KEY, plain(deliveries.find_endpoints),
+              "List endpoints that are paused or have something undelivered", {200: deliveries.EndpointList},
+              scope=_OPERATE, has_own_record=True),
+        Route("POST", "/v1/endpoints/pause", _KEY, json_body(deliveries.EndpointInput, deliveries.pause),
+              "Send nothing to an endpoint", {200: deliveries.EndpointResult}, (NotPossible,), _OPERATE,
+              has_own_record=True),
+        Route("POST", "/v1/endpoints/resume", _KEY, json_body(deliveries.EndpointInput, deliveries.resume),
+              "Send to a paused endpoint again", {200: deliveries.EndpointResult}, (NotPossible,), _OPERATE,
               has_own_record=True),
 
         # -- channels

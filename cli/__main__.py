@@ -51,6 +51,10 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "reconciliations": Lazy("cli.reconcile:reconciliations", "Runs of the reconciliation, with what they found."),
         "alerts": Lazy("cli.alerts:alerts", "Conditions that a person must hear of; test how."),
         "audit": Lazy("cli.audit:audit", "What people did."),
+        "notifications": Lazy(
+            "cli.notifications:notifications", "Messages to the merchant's order service, with every attempt."
+        ),
+        "endpoints": Lazy("cli.endpoints:endpoints", "Addresses that notifications are for; pause one, and resume it."),
         "dead-letters": Lazy("cli.dead_letters:dead_letters", "Notifications that the merchant never received."),
     }
 )

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.output import Stop, json_option, print_json, print_table, warn
-from core import jobs
-from storage.postgres.notifications import list_dead_letters, resend_dead_letters
-
-if TYPE_CHECKING:
-    from runtime.resources import Resources
+from storage.postgres.notifications import list_dead_letters
 
 LIMIT_MAX = 1000
 
@@ -52,19 +46,13 @@ def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
     """
     if (notification_id is None) is not is_all:
         raise click.UsageError("name one notification by its ID, or all of them by --all")
-    sent = with_resources(lambda resources: _resend(resources, notification_id), act=this_act(notification_id or "all"))
+    from flows.resend import resend_dead_letters
+
+    act = this_act(notification_id or "all")
+    sent = with_resources(lambda resources: resend_dead_letters(resources, notification_id), act=act)
     if notification_id is not None and not sent:
         raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
     if as_json:
         print_json({"resent": sent})
         return
     click.echo(f"{len(sent)} due at once; a worker sends them" if sent else "no dead letters, nothing to do")
-
-
-async def _resend(resources: Resources, notification_id: str | None) -> list[str]:
-    """Due in Postgres first: if Redis is away the sweep finds them."""
-    from flows.commit import arm_jobs
-
-    due = await resend_dead_letters(resources.db, notification_id)
-    await arm_jobs(resources, [jobs.push_notification(*row) for row in due])
-    return [id_ for id_, _ in due]

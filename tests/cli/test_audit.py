@@ -19,6 +19,7 @@ from tests.cli.nodrop import Nodrop
 from tests.cli.test_help import commands
 
 READING = {
+    "notifications list", "notifications show", "endpoints list",
     "callbacks list", "callbacks show",
     "accounts check", "accounts list", "approvals list", "audit", "cases list", "config check", "config show",
     "dead-letters list", "explain", "keys list", "keys master", "keys notify", "operators list", "orders find",
@@ -38,6 +39,8 @@ WRITING = {
     "approvals decline": ("7", "--by", "alice", "--reason", "no"),
     "cases resolve": ("7", "--reason", "none", "--by", "alice"),
     "dead-letters resend": ("--all",),
+    "endpoints pause": ("https://shop.test/hook", "--by", "alice", "--reason", "they move"),
+    "endpoints resume": ("https://shop.test/hook", "--reason", "they are back"),
     "keys create": ("shop",),
     "keys revoke": ("key_1",),
     "operators add": ("alice", "--role", "admin"),
@@ -45,6 +48,7 @@ WRITING = {
     "operators enable": ("alice",),
     "operators reset": ("alice",),
     "operators role": ("alice", "viewer"),
+    "notifications resend": ("--dead", "--reason", "they are back", "--yes"),
     "orders accept": ("A-1", "--by", "alice"),
     "orders attach": ("A-1", "--account", "main", "--number", "n-1", "--by", "alice", "--reason", "x", "--yes"),
     "orders close": ("A-1",),

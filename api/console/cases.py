@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from api.console.money import acting_choices
 from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
@@ -89,6 +90,7 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
         case=case,
         what=[] if guide is None else list(pieces(guide.what)),
         do=[] if guide is None else list(pieces(guide.do)),
+        answers=acting_choices(case),
         inbox=visit.back if visit.back.startswith("/ops/cases?") else "/ops/cases",
     )
 

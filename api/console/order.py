@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from api.console.money import order_acts
 from api.console.render import fragment, render
 from api.console.visit import Visit
 from api.context import Context
@@ -32,6 +33,7 @@ async def show(context: Context, visit: Visit) -> Reply:
         "order/one.html",
         title=visit.language.texts["order.title"].format(order_no=order.order_no),
         tag=_tag(facts),
+        acts=order_acts(facts.state),
         page_link=f"{context.resources.settings.public_url.rstrip('/')}/o/{order.page_token}",
         **_values(facts, visit.lang),
     )

@@ -16,6 +16,7 @@ from api.console import (
     disputes,
     endpoints,
     me,
+    money,
     notifications,
     operators,
     order,
@@ -50,6 +51,23 @@ ROWS: tuple[Row, ...] = (
     page("/ops/orders.csv", _OPERATOR, orders.download),
     page("/ops/orders/{order_no}", _VIEWER, order.show),
     page("/ops/orders/{order_no}/live", _VIEWER, order.show_live),
+    page("/ops/orders/{order_no}/query", _OPERATOR, money.ask_query),
+    act("/ops/orders/{order_no}/query", _OPERATOR, money.do_query),
+    page("/ops/orders/{order_no}/close", _OPERATOR, money.ask_close),
+    act("/ops/orders/{order_no}/close", _OPERATOR, money.do_close),
+    page("/ops/orders/{order_no}/accept", _OPERATOR, money.ask_accept),
+    act("/ops/orders/{order_no}/accept", _OPERATOR, money.do_accept),
+    page("/ops/orders/{order_no}/refund/{number}", _OPERATOR, money.ask_refund),
+    act("/ops/orders/{order_no}/refund/{number}", _OPERATOR, money.do_refund),
+    page("/ops/orders/{order_no}/attach", _OPERATOR, money.ask_attach),
+    act("/ops/orders/{order_no}/attach", _OPERATOR, money.do_attach),
+    page("/ops/lookup", _OPERATOR, money.ask_lookup, nav="lookup"),
+    #
+    # -- refunds that wait for a second operator
+    page("/ops/approvals", _VIEWER, money.show_approvals, nav="approvals"),
+    page("/ops/approvals/{approval_id}", _OPERATOR, money.show_approval),
+    act("/ops/approvals/{approval_id}/approve", _OPERATOR, money.do_approve),
+    act("/ops/approvals/{approval_id}/decline", _OPERATOR, money.do_decline),
     #
     # -- cases
     page("/ops/cases", _VIEWER, cases.show, nav="cases"),
@@ -57,6 +75,8 @@ ROWS: tuple[Row, ...] = (
     act("/ops/cases/{id}/assign", _OPERATOR, cases.assign),
     page("/ops/cases/{id}/resolve", _OPERATOR, cases.show_resolution),
     act("/ops/cases/{id}/resolve", _OPERATOR, cases.resolve),
+    page("/ops/cases/{id}/answer", _OPERATOR, money.ask_answer),
+    act("/ops/cases/{id}/answer", _OPERATOR, money.do_answer),
     #
     # -- notifications and endpoints
     page("/ops/notifications", _VIEWER, notifications.show_list, nav="notifications"),
@@ -91,6 +111,10 @@ ROWS: tuple[Row, ...] = (
     #
     # -- accounts
     page("/ops/accounts/{name}", _VIEWER, overview.account),
+    page("/ops/accounts/{name}/disable", _OPERATOR, money.ask_disable),
+    act("/ops/accounts/{name}/disable", _OPERATOR, money.do_disable),
+    page("/ops/accounts/{name}/enable", _OPERATOR, money.ask_enable),
+    act("/ops/accounts/{name}/enable", _OPERATOR, money.do_enable),
     #
     # -- alerts
     page("/ops/alerts", _VIEWER, alerts.show, nav="alerts"),

@@ -7,11 +7,18 @@ from pathlib import Path
 
 from api.pages import texts as pages
 from api.pages.texts import Language, read_languages
+from core.act_sentences import SENTENCES
 from flows.explanation_notes import NOTES
 
 FOLDER = Path(__file__).parent / "languages"
 
-LANGUAGES: Mapping[str, Language] = read_languages(FOLDER, {f"note.{key}": text for key, text in NOTES.items()})
+_MORE = {
+    **{f"note.{key}": text for key, text in NOTES.items()},
+    **{f"act.{key}": text for key, text in SENTENCES.items()},
+}
+"""English texts that stand in other places too."""
+
+LANGUAGES: Mapping[str, Language] = read_languages(FOLDER, _MORE)
 
 
 def choose(requested: str, accept_language: str) -> str:

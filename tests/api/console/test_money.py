@@ -1,0 +1,292 @@
+"""Acts on orders and money in the console: what each would do, its form, and two operators at the same time."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from html import unescape
+
+import pytest
+from msgspec.structs import replace
+
+from core.operators import Role
+from core.settings import Settings
+from runtime.resources import Resources
+from storage.postgres.audit import list_acts
+from storage.postgres.orders import find_state
+from tests.api.conftest import Channel, terms
+from tests.api.console.conftest import ConsoleClient, SignedIn
+from tests.api.driver import Client, Response
+
+HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
+REASON = {"reason": "one cup was broken"}
+
+
+class Order:
+    """A paid order."""
+
+    def __init__(self, order_no: str, number: str) -> None:
+        self.order_no = order_no
+        self.number = number
+        self.page = f"/ops/orders/{order_no}"
+        self.refund = f"{self.page}/refund/{number}"
+
+
+Paid = Callable[[], Awaitable[Order]]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return replace(settings, ops_refund_alone_max="20 CNY")
+
+
+@pytest.fixture
+async def paid(client: Client, account: str, channel: Channel) -> Paid:
+    async def make() -> Order:
+        placed = (await client.post("/v1/orders", terms(account=account))).json
+        order = Order(placed["order_no"], placed["payments"][0]["out_trade_no"])
+        await channel.pay(order.number)
+        await client.post(f"/v1/orders/{order.order_no}/refresh")
+        return order
+
+    return make
+
+
+def text_of(response: Response) -> str:
+    """The words of a page."""
+    return unescape(re.sub(r"<[^>]+>", "", response.body.decode()))
+
+
+def form_of(response: Response, action: str) -> dict[str, str]:
+    """The hidden fields of the form that is sent to this address."""
+    page = response.body.decode()
+    form = page[page.index(f'method="post" action="{action}"') :]
+    return {name: unescape(value) for name, value in HIDDEN.findall(form[: form.index("</form>")]) if name != "csrf"}
+
+
+async def refunds(resources: Resources, order: Order) -> list[int]:
+    state = await find_state(resources.db, order.order_no)
+    assert state is not None
+    return [refund.amount for refund in state.refunds]
+
+
+async def sent(client: ConsoleClient, address: str, page: Response, **more: str) -> Response:
+    """Send the form of the page, with a reason; the answer."""
+    return await client.post(address, form_of(page, address) | REASON | more)
+
+
+# -- refunds -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_part_is_refunded_by_the_key_that_the_page_carries(
+    signed_in: SignedIn, paid: Paid, resources: Resources
+) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR, "anna")
+    page = await anna.get(f"{order.refund}?amount=12.50")
+    assert page.status == 200
+    words = text_of(page)
+    for line in ("go back to the buyer", "76.38", "The order stays paid.", "This money has paid the order."):
+        assert line in words
+    assert await refunds(resources, order) == []
+
+    for _ in range(2):  # the form is sent twice
+        answer = await sent(anna, order.refund, page)
+        assert (answer.status, answer.headers["location"]) == (303, order.page), text_of(answer)
+    assert await refunds(resources, order) == [1250]
+    [row, *_] = await list_acts(resources.db, limit=1)
+    assert (row.by, row.via, row.action, row.subject) == ("anna", "console", "order.refund", order.order_no)
+    assert row.detail["reason"] == REASON["reason"]
+
+
+async def test_an_order_that_moved_shows_the_new_preview_and_nothing_is_done(
+    signed_in: SignedIn, paid: Paid, resources: Resources
+) -> None:
+    order, anna, ben = await paid(), await signed_in(Role.OPERATOR, "anna"), await signed_in(Role.OPERATOR, "ben")
+    first, second = await anna.get(f"{order.refund}?amount=15"), await ben.get(f"{order.refund}?amount=5")
+    assert (await sent(anna, order.refund, first)).status == 303
+    outdated = await sent(ben, order.refund, second)
+    assert (outdated.status, "The order has changed since you looked" in text_of(outdated)) == (409, True)
+    assert await refunds(resources, order) == [1500]
+    assert (await sent(ben, order.refund, outdated)).status == 303
+    assert await refunds(resources, order) == [1500, 500]
+
+
+async def test_what_cannot_be_refunded_has_no_button(signed_in: SignedIn, paid: Paid) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR)
+    page = await anna.get(f"{order.refund}?amount=88.89")
+    assert "So much is not left" in text_of(page)
+    assert 'method="post" action="/ops/orders' not in page.body.decode()
+    refused = await anna.post(order.refund, {"amount": "88.89", **REASON})
+    assert (refused.status, "So much is not left" in text_of(refused)) == (409, True)
+    for wrong in ("1.001", "x", "0"):
+        assert (await anna.get(f"{order.refund}?amount={wrong}")).status == 400
+    assert (await anna.get(f"{order.page}/refund/none")).status == 404
+    assert (await anna.get("/ops/orders/none/refund/none")).status == 404
+
+
+async def test_above_the_limit_a_second_operator_decides(signed_in: SignedIn, paid: Paid, resources: Resources) -> None:
+    order, anna, ben = await paid(), await signed_in(Role.OPERATOR, "anna"), await signed_in(Role.OPERATOR, "ben")
+    page = await anna.get(order.refund)
+    assert "waits for a second operator" in text_of(page)
+    waiting = await sent(anna, order.refund, page)
+    assert (waiting.status, waiting.headers["location"]) == (303, "/ops/approvals")
+    inbox = await ben.get("/ops/approvals")
+    [number] = re.findall(r'href="/ops/approvals/(\d+)"', inbox.body.decode())
+    assert "one cup was broken" in text_of(inbox)
+    address = f"/ops/approvals/{number}"
+
+    own = await anna.get(address)
+    assert "you have asked for this refund" in text_of(own)
+    assert (await anna.post(f"{address}/approve", REASON)).status == 409
+    assert await refunds(resources, order) == []
+
+    assert "anna has asked for it" in text_of(await ben.get(address))
+    approved = await ben.post(f"{address}/approve", REASON)
+    assert (approved.status, approved.headers["location"]) == (303, "/ops/approvals")
+    assert await refunds(resources, order) == [8888]
+    late = await ben.post(f"{address}/decline", REASON)
+    assert (late.status, "ben has decided already" in text_of(late)) == (409, True)
+    assert "approved by ben" in text_of(await anna.get("/ops/approvals?state=all"))
+    assert "No refund waits." in text_of(await anna.get("/ops/approvals"))
+    assert "approved by ben" in text_of(await anna.get(order.refund))
+
+
+async def test_of_two_operators_on_one_approval_one_decides(
+    signed_in: SignedIn, paid: Paid, resources: Resources
+) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR, "anna")
+    await sent(anna, order.refund, await anna.get(order.refund))
+    ben, cleo = await signed_in(Role.OPERATOR, "ben"), await signed_in(Role.OPERATOR, "cleo")
+    [number] = re.findall(r'href="/ops/approvals/(\d+)"', (await ben.get("/ops/approvals")).body.decode())
+    answers = await asyncio.gather(
+        ben.post(f"/ops/approvals/{number}/approve", REASON), cleo.post(f"/ops/approvals/{number}/decline", REASON)
+    )
+    assert sorted(answer.status for answer in answers) == [303, 409]
+    assert "has decided already" in text_of(next(answer for answer in answers if answer.status == 409))
+    assert (await ben.get("/ops/approvals/0")).status == (await ben.get("/ops/approvals/x")).status == 404
+    assert await refunds(resources, order) in ([], [8888])
+
+
+# -- the order's other acts --------------------------------------------------------------------------------------------
+
+
+async def test_an_open_order_is_asked_about_and_ended(
+    signed_in: SignedIn, client: Client, account: str, resources: Resources
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    page, anna = f"/ops/orders/{placed['order_no']}", await signed_in(Role.OPERATOR, "anna")
+    for act, says in (("query", "1 payments are queried"), ("close", "Each of 1 open payments")):
+        shown = await anna.get(f"{page}/{act}")
+        assert says in text_of(shown)
+        answer = await sent(anna, f"{page}/{act}", shown)
+        assert (answer.status, answer.headers["location"]) == (303, page)
+    state = await find_state(resources.db, placed["order_no"])
+    assert state is not None
+    assert state.order.status == "closed"
+    notes = await resources.db.fetchval("SELECT note FROM order_events WHERE kind = 'close_requested'")
+    assert notes == "by anna"
+    again = await anna.get(f"{page}/close")
+    assert "closed already" in text_of(again)
+    assert [row.action for row in await list_acts(resources.db, limit=9)] == ["order.close", "order.query"]
+
+
+async def test_an_order_that_is_paid_meanwhile_is_not_ended(
+    signed_in: SignedIn, client: Client, account: str, channel: Channel
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    address, anna = f"/ops/orders/{placed['order_no']}/close", await signed_in(Role.OPERATOR)
+    shown = await anna.get(address)
+    await channel.pay(placed["payments"][0]["out_trade_no"])
+    await client.post(f"/v1/orders/{placed['order_no']}/refresh")
+    assert (await sent(anna, address, shown)).status == 409
+    accept = await anna.get(f"/ops/orders/{placed['order_no']}/accept")
+    assert "The order is paid already." in text_of(accept)
+
+
+async def test_a_number_is_looked_up_and_its_money_attached(
+    signed_in: SignedIn, client: Client, paid: Paid, resources: Resources
+) -> None:
+    elsewhere, anna = await paid(), await signed_in(Role.OPERATOR)
+    looked = f"/ops/lookup?account=main&number={elsewhere.number}"
+    assert (await anna.get("/ops/lookup")).status == 200
+    assert f'href="/ops/orders/{elsewhere.order_no}"' in (await anna.get(looked)).body.decode()
+    for table in ("pending", "order_events", "payments", "orders"):
+        await resources.db.execute(f"DELETE FROM {table} WHERE order_no = $1", elsewhere.order_no)  # noqa: S608 - ours
+    placed = (await client.post("/v1/orders", terms())).json
+    assert "paid, " in text_of(await anna.get(looked))
+    address = f"/ops/orders/{placed['order_no']}/attach"
+    page = await anna.get(f"{address}?account=main&number={elsewhere.number}")
+    assert "The order becomes paid by it" in text_of(page)
+    by_lookup = await anna.get(f"{looked}&order_no={placed['order_no']}")
+    assert form_of(by_lookup, address) == form_of(page, address)
+    assert (await sent(anna, address, page)).status == 303
+    state = await find_state(resources.db, placed["order_no"])
+    assert state is not None
+    assert state.order.status == "paid"
+    other = (await client.post("/v1/orders", terms())).json
+    refused = await anna.post(
+        f"/ops/orders/{other['order_no']}/attach", {"account": "main", "number": elsewhere.number, **REASON}
+    )
+    assert (refused.status, "known here" in text_of(refused)) == (409, True)
+    assert "has a number of this form" in text_of(await anna.get("/ops/lookup?account=main&number=a+b"))
+
+
+# -- cases and accounts ------------------------------------------------------------------------------------------------
+
+
+async def test_of_two_operators_on_one_case_the_second_is_told_who_was_first(
+    signed_in: SignedIn, resources: Resources
+) -> None:
+    anna, ben = await signed_in(Role.OPERATOR, "anna"), await signed_in(Role.OPERATOR, "ben")
+    sql = "INSERT INTO cases (reason, channel_account, detail) VALUES ('statement_total', 'main', '<b>') RETURNING id"
+    address = f"/ops/cases/{await resources.db.fetchval(sql)}/answer"
+    page = await anna.get(address)
+    assert "&lt;b&gt;" in page.body.decode()
+    assert "Nothing else changes." in text_of(page)
+    assert (await sent(anna, address, page)).headers["location"] == address.removesuffix("/answer")
+    late = await sent(ben, address, page)
+    assert (late.status, "anna has resolved case" in text_of(late)) == (409, True)
+    assert 'method="post" action="/ops/cases' not in (await ben.get(address)).body.decode()
+    assert (await ben.get("/ops/cases/0/answer")).status == (await ben.get("/ops/cases/x/answer")).status == 404
+
+
+async def test_a_case_offers_what_fits_it(signed_in: SignedIn, paid: Paid, resources: Resources) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR)
+    sql = """INSERT INTO cases (reason, channel_account, out_trade_no, order_no)
+             VALUES ('double_payment', 'main', $1, $2) RETURNING id"""
+    address = f"/ops/cases/{await resources.db.fetchval(sql, order.number, order.order_no)}/answer"
+    page = await anna.get(address)
+    assert "waits for a second operator" in text_of(page)
+    assert (await sent(anna, address, page)).headers["location"] == "/ops/approvals"
+    note = await anna.get(f"{address}?choice=note")
+    assert "resolved with your reason" in text_of(note)
+    wrong = await anna.get(f"{address}?choice=accept")
+    assert "no answer to a case of this kind" in text_of(wrong)
+    assert (await anna.get(f"{address}?choice=forget")).status == 400
+
+
+async def test_an_account_is_switched_off_and_on(signed_in: SignedIn, account: str, resources: Resources) -> None:
+    anna = await signed_in(Role.ADMIN)
+    for act in ("disable", "enable"):
+        page = await anna.get(f"/ops/accounts/{account}/{act}")
+        answer = await sent(anna, f"/ops/accounts/{account}/{act}", page)
+        assert (answer.status, answer.headers["location"]) == (303, f"/ops/accounts/{account}")
+        enabled = await resources.db.fetchval("SELECT enabled FROM accounts WHERE name = $1", account)
+        assert enabled is (act == "enable")
+    assert (await anna.get("/ops/accounts/none/disable")).status == 404
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+async def test_every_page_is_there_in_each_language(signed_in: SignedIn, paid: Paid, lang: str) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR)
+    await sent(anna, order.refund, await anna.get(order.refund))
+    inbox = await anna.get("/ops/approvals?state=all", accept_language=lang)
+    [number] = re.findall(r'href="/ops/approvals/(\d+)"', inbox.body.decode())
+    for address in (
+        order.refund,
+        f"/ops/approvals/{number}",
+        "/ops/lookup",
+        f"/ops/lookup?account=main&number={order.number}",
+        *(f"{order.page}/{act}" for act in ("query", "close", "accept", "attach")),
+    ):
+        page = await anna.get(address, accept_language=lang)
+        assert (page.status, f'lang="{lang}"' in page.body.decode()) == (200, True), address

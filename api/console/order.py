@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -18,7 +18,7 @@ from api.story.texts import tell, tell_next, who
 from core.dispute import is_withheld, unsettled
 from core.errors import NotFound
 from core.order import ORDER_NO, OrderState, PaymentStatus, public_status
-from core.story import Entry, OrderFacts, next_steps, story_of
+from core.story import Entry, OrderFacts, Step, next_steps, story_of
 from storage.postgres.order_facts import find_facts
 
 EVIDENCE_LINES_MAX = 60
@@ -35,7 +35,7 @@ async def show(context: Context, visit: Visit) -> Reply:
         tag=_tag(facts),
         acts=order_acts(facts.state),
         page_link=f"{context.resources.settings.public_url.rstrip('/')}/o/{order.page_token}",
-        **_values(facts, visit.lang),
+        **_values(facts, visit),
     )
 
 
@@ -45,7 +45,7 @@ async def show_live(_context: Context, visit: Visit) -> Reply:
     tag = _tag(facts)
     if visit.request.headers.get("if-none-match", "") == tag:
         return Response(status=HTTPStatus.NOT_MODIFIED, headers=(("etag", tag), ("cache-control", "no-store")))
-    shown = fragment(visit, "order/parts.html", **_values(facts, visit.lang))
+    shown = fragment(visit, "order/parts.html", **_values(facts, visit))
     return replace(shown, headers=(*shown.headers, ("etag", tag)))
 
 
@@ -64,18 +64,22 @@ def _tag(facts: OrderFacts) -> str:
     return f'"{state.order.version}-{sha256(repr(shown).encode()).hexdigest()[:16]}"'
 
 
-def _values(facts: OrderFacts, language: str) -> dict[str, Any]:
+def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
     """The names of the templates."""
-    state = facts.state
+    state, language = facts.state, visit.lang
+    words = {
+        key.removeprefix("reason."): text for key, text in visit.language.texts.items() if key.startswith("reason.")
+    }
     return {
         "facts": facts,
         "state": state,
         "order": state.order,
         "page_status": public_status(state.order, state.payments, state.disputes),
         "sums": _sums(state),
-        "steps": [(step, tell_next(step, language)) for step in next_steps(facts)],
+        "steps": [(step, tell_next(_in_words(step, words), language)) for step in next_steps(facts)],
         "entries": [
-            (entry, tell(entry, language), who(entry, language), details_of(entry)) for entry in story_of(facts)
+            (entry, tell(_in_words(entry, words), language), who(entry, language), details_of(entry))
+            for entry in story_of(facts)
         ],
         "withheld": {
             dispute.dispute_id
@@ -83,6 +87,15 @@ def _values(facts: OrderFacts, language: str) -> dict[str, Any]:
             if dispute.takes_money and dispute in unsettled(state.disputes, dispute.key)
         },
     }
+
+
+_T = TypeVar("_T", Entry, Step)
+
+
+def _in_words(told: _T, words: Mapping[str, str]) -> _T:
+    """The entry or step with the reason of a case in words."""
+    reason = told.values.get("reason", "")
+    return replace(told, values={**told.values, "reason": words[reason]}) if reason in words else told
 
 
 def _sums(state: OrderState) -> list[tuple[str, int | None, str]]:

@@ -169,3 +169,4 @@ async def test_every_text_that_was_put_there_is_on_the_page(
     assert await find_facts(resources.db, order_no) is not None
     page = text_of(await (await signed_in(Role.VIEWER)).get(f"/ops/orders/{order_no}"))
     assert page.count("MARKED") >= 30
+    assert "Waits for a person: Disputed (MARKED)" in page, "the reason of a case is in words"

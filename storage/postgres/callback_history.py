@@ -121,9 +121,6 @@ SELECT * FROM (
  ORDER BY received_at, id
  LIMIT $2"""
 
-_REFUSED_OF_ORDER = f"""
-SELECT {_REFUSED}, c.order_no FROM refused_callbacks c WHERE c.order_no = $1 ORDER BY received_at, id LIMIT $2"""
-
 _AFTER = "(coalesce($2::timestamptz, 'infinity'), coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"
 
 # Of all accounts: a page of each, by the one index that there is.
@@ -193,11 +190,6 @@ async def callbacks_of_order(db: Database, order_no: str) -> list[CallbackRow]:
     it; at most `OF_ORDER_MAX`.
     """
     return [_row(row) for row in await db.fetch(_OF_ORDER, order_no, OF_ORDER_MAX, UNNUMBERED_MAX)]
-
-
-async def refused_of_order(db: Database, order_no: str) -> list[CallbackRow]:
-    """The refused ones of them alone."""
-    return [_row(row) for row in await db.fetch(_REFUSED_OF_ORDER, order_no, OF_ORDER_MAX)]
 
 
 async def list_callbacks(

@@ -1,4 +1,4 @@
-"""`make screenshots`: pictures of the example shop and of an order's page in each of its states, in docs/pictures.
+"""`make screenshots`: pictures of the example shop, an order's page in each of its states, and the console.
 
 The pages are those of real processes, in the state that a buyer brings them into. Several screens stand side by side in
 one WebP file; Chromium encodes it.
@@ -11,6 +11,7 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from demo.service import NO_TLS, ROOT
 from demo.stack import Stack
 from demo.up import running_shop, shop_stack
 from tests.browser.conftest import ARGUMENTS
+from tests.browser.console_pictures import CHINESE, ENGLISH, ORDER_NO, open_console
 from tests.browser.shops import LIMIT_MS, SMALL, pay, scanned
 from tests.servers import eventually, find_chromium
 
@@ -218,6 +220,15 @@ async def shop(studio: Studio) -> None:
         await studio.sheet("shop", products, await page.screenshot())
 
 
+async def console(studio: Studio, browser: Browser, directory: Path) -> None:
+    """An order's story in both looks, then the overview and the cases."""
+    async with open_console(browser, directory) as pages:
+        story = f"/ops/orders/{ORDER_NO}"
+        await studio.sheet("console-order", await pages.screen(story, ENGLISH), await pages.screen(story, CHINESE))
+        overview, cases = await pages.screen("/ops", ENGLISH), await pages.screen("/ops/cases", CHINESE)
+        await studio.sheet("console", overview, cases)
+
+
 async def main() -> int:
     """Make all pictures; return the exit code."""
     chromium, shop_url = find_chromium(), f"http://127.0.0.1:{free_port()}"
@@ -236,6 +247,7 @@ async def main() -> int:
                 studio = Studio(browser, stack, shop_url)
                 for picture in (paying, endings, others, shop):
                     await picture(studio)
+            await console(studio, browser, directory / "console")
             await browser.close()
     return 0
 

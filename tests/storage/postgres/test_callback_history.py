@@ -18,7 +18,6 @@ from storage.postgres.callback_history import (
     find_last_callbacks,
     find_raw_callback,
     list_callbacks,
-    refused_of_order,
 )
 from storage.postgres.callbacks import finish, give_up
 from storage.postgres.database import Database
@@ -56,7 +55,6 @@ async def test_an_order_has_its_stored_and_its_refused_callbacks_in_order(db: Da
     await stored(db)
     await finish(db, stored_one.id, "paid")
     one, two = await callbacks_of_order(db, "A-1")
-    assert await refused_of_order(db, "A-1") == [one]
     assert (one.state, one.verdict, one.detail, one.order_no) == (CallbackState.REFUSED, "forged", "signature", "A-1")
     assert (one.network, one.body_bytes, one.has_body) == ("203.0.113.0/24", len(b"not understood"), True)
     assert (two.id, two.state, two.verdict, two.kind) == (stored_one.id, CallbackState.HANDLED, "genuine", "paid")

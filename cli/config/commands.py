@@ -75,6 +75,8 @@ def masked(name: str, settings: Settings) -> object:
     match name:
         case "DATABASE_URL" | "DIRECT_DATABASE_URL" | "REDIS_URL" | "EGRESS_PROXY":
             return _masked_url(value)
+        case "ALERT_URL":
+            return _masked_path(value)
         case "DATABASE_TLS" | "REDIS_TLS":
             return "ca:<PEM>" if "-----BEGIN" in value else value
         case "NODROP_MASTER_KEYS":
@@ -105,6 +107,15 @@ def _masked_url(url: str) -> str:
     login = f"{user}:{MASKED}@" if colon else f"{user}@" if user else ""
     query = "&".join(f"{key}={value if key in PUBLIC_PARAMETERS else MASKED}" for key, value in parse_qsl(parts.query))
     return f"{parts.scheme}://{login}{parts.hostname}{port}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _masked_path(url: str) -> str:
+    """Scheme and host of an address whose path may be all that protects it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASKED
+    return f"{parts.scheme}://{parts.hostname}/{MASKED}" if parts.scheme and parts.hostname else MASKED
 
 
 def _source(name: str) -> str:

@@ -247,8 +247,21 @@ def test_only_secrets_are_masked_whole() -> None:
     texts = [name for name, kind in Settings.__annotations__.items() if kind == "str"]
     settings = structs.replace(Settings(), **dict.fromkeys(texts, "k"))
     shown = {name.upper() for name in texts if masked(name.upper(), settings) == MASKED}
-    urls = {"DATABASE_URL", "DIRECT_DATABASE_URL", "REDIS_URL", "EGRESS_PROXY"}  # "k" is none
-    assert shown - urls == {"REDIS_SENTINEL_PASSWORD", "NODROP_MASTER_KEYS", "NOTIFY_SECRETS"}
+    urls = {"DATABASE_URL", "DIRECT_DATABASE_URL", "REDIS_URL", "EGRESS_PROXY", "ALERT_URL"}  # "k" is none
+    assert shown - urls == {"REDIS_SENTINEL_PASSWORD", "NODROP_MASTER_KEYS", "NOTIFY_SECRETS", "ALERT_SECRET"}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example/T0/s3cret?token=s3cret", "https://hooks.example/***"),
+        ("https://s3cret@hooks.example:8443/x", "https://hooks.example/***"),
+        ("https://[s3cret", "***"),
+        ("s3cret", "***"),
+    ],
+)
+def test_of_the_address_of_alerts_the_host_is_shown(url: str, shown: str) -> None:
+    assert masked("ALERT_URL", structs.replace(Settings(), alert_url=url)) == shown
 
 
 def test_an_unknown_text_is_masked() -> None:
@@ -269,3 +282,18 @@ async def test_a_console_that_nobody_can_use_is_named(nodrop: Nodrop, bare: Nodr
     assert "needs https" in found["OPS"][1]
     _, found = await checked(bare, "--offline", OPS_PORT="8001")
     assert found["OPS_PORT"][1] == "OPS is not on, so nothing listens there"
+
+
+async def test_an_address_of_alerts_that_cannot_be_used_is_named(nodrop: Nodrop) -> None:
+    secret = nodrop.env["NOTIFY_SECRETS"]
+    for env, says in (
+        ({"ALERT_URL": "https://alerts.example/x"}, "is not set"),
+        ({"ALERT_URL": "http://alerts.example/x", "ALERT_SECRET": secret}, "https:// is needed"),
+        ({"ALERT_URL": "https://alerts.example/x", "ALERT_SECRET": "whsec_short"}, "whsec_"),
+    ):
+        ran = await nodrop("config", "check", "--offline", "--json", env=env)
+        found = {row["what"]: row for row in ran.json}
+        assert (ran.code, says in str(found)) == (2, True), found
+    right = {"ALERT_URL": "https://alerts.example/x", "ALERT_SECRET": secret}
+    ran = await nodrop("config", "check", "--offline", "--json", env=right)
+    assert [row["level"] for row in ran.json if row["what"].startswith("ALERT")] == ["ok", "ok"]

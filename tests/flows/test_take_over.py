@@ -174,8 +174,8 @@ async def test_after_a_restart_of_postgres_a_process_ends_its_own_leases(
     assert await beat_once(harness.resources, beats) == 0
     beat = processes.beat
 
-    async def beat_after_restart(*args: Any) -> processes.Seen:
-        seen = await beat(*args)
+    async def beat_after_restart(*args: Any, **more: Any) -> processes.Seen:
+        seen = await beat(*args, **more)
         return replace(seen, server_began_at=seen.server_began_at + timedelta(minutes=1))
 
     monkeypatch.setattr(processes, "beat", beat_after_restart)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import signal
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -212,7 +213,10 @@ async def test_it_prints_once_where_there_is_no_terminal_and_json_for_programs(n
 
 
 @pytest.mark.servers
-async def test_it_redraws_a_terminal_until_q_and_leaves_it_as_it_was(nodrop: Nodrop, place: Place) -> None:
+@pytest.mark.parametrize("end", ["q", "interrupted"])
+async def test_it_redraws_a_terminal_until_its_end_and_leaves_it_as_it_was(
+    nodrop: Nodrop, place: Place, end: str
+) -> None:
     await place("A-1")
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -229,7 +233,10 @@ async def test_it_redraws_a_terminal_until_q_and_leaves_it_as_it_was(nodrop: Nod
         os.write(master, b"2")
         while b"last 24 hours" not in seen:
             seen += await asyncio.to_thread(os.read, master, 65_536)
-        os.write(master, b"q")
+        if end == "q":
+            os.write(master, b"q")
+        else:
+            process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 60) == 0
         while not seen.endswith(b"\x1b[?25h\x1b[?1049l"):
             seen += await asyncio.to_thread(os.read, master, 65_536)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.silence import (
     CHANCE_MAX,
+    LAST_MAX,
     NEW_SHARE,
     PAST_MIN,
     SHARE_MAX,
@@ -76,6 +77,27 @@ def test_it_is_silent_since_the_oldest_payment_in_a_row_without_a_callback(patte
     silent = judge_silence(last(pattern), WELL)
     assert silent is not None
     assert silent.since == NOW - timedelta(minutes=minutes)
+
+
+KNOWN_AFTER = 4
+"""Minutes until a payment that no callback told of is found: the queries come 1 and 4 minutes apart."""
+
+
+def seen_at(minute: int, silent_from: int) -> LastPayments:
+    """The last payments of an account with one a minute, as they are known and can be judged in this minute."""
+    judged = [at for at in range(minute) if at + 2 <= minute and (at < silent_from or at + KNOWN_AFTER <= minute)]
+    newest = judged[: -LAST_MAX - 1 : -1]
+    paid_at = tuple(NOW + timedelta(minutes=at) for at in newest)
+    return LastPayments(account="main", paid_at=paid_at, is_heard=tuple(at < silent_from for at in newest))
+
+
+@pytest.mark.parametrize("past", [WELL, []], ids=["well", "new"])
+def test_an_account_with_a_payment_a_minute_is_called_out_within_ten_minutes(past: Sequence[Heard]) -> None:
+    silent_from = 30
+    assert all(judge_silence(seen_at(minute, silent_from), past) is None for minute in range(silent_from + 1))
+    first = next(minute for minute in range(silent_from, 60) if judge_silence(seen_at(minute, silent_from), past))
+    assert first - silent_from <= 10
+    assert all(judge_silence(seen_at(minute, silent_from), past) for minute in range(first, 300))
 
 
 @pytest.mark.parametrize(

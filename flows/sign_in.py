@@ -64,8 +64,8 @@ async def sign_in(resources: Resources, passwords: Passwords, attempt: Attempt) 
     await _take_all(resources, limits)
     operator = await find_operator(db, attempt.name)
     hashed = await passwords.verify(attempt.password, None if operator is None else operator.password)
-    if operator is None or hashed is None or operator.disabled_at is not None:
-        await _note_failure(resources, attempt, operator, "password")
+    if operator is None or hashed is None or operator.disabled_at is not None or operator.is_over:
+        await _note_failure(resources, attempt, operator, "password" if hashed is None else "over")
         return None
     if operator.totp is not None and not await check_code(resources, operator, operator.totp, attempt.code):
         await _note_failure(resources, attempt, operator, "code")

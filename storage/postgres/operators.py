@@ -13,11 +13,15 @@ from core.operators import Role
 from storage.postgres.database import Database
 from storage.sealing import Sealer
 
+ONE_TIME_S = 3 * 86_400.0
+"""Life of a password that was printed for somebody. It may lie in a chat for ever."""
+
 _INSERT = """
 INSERT INTO operators (name, role, password) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO NOTHING"""
 _FIND = """
-SELECT name, role, password, must_change, epoch, totp, totp_pending, language, theme, created_at, signed_in_at,
+SELECT name, role, password, must_change, must_change AND password_at < now() - make_interval(secs => $2) AS is_over,
+       epoch, totp, totp_pending, language, theme, created_at, signed_in_at,
        disabled_at
   FROM operators WHERE name = $1"""
 _LIST = """
@@ -34,7 +38,8 @@ WITH changed AS (
 SELECT count(*) FROM changed"""
 _DISABLE = _ENDING.format(change="disabled_at = coalesce(disabled_at, now())")
 _RESET = _ENDING.format(
-    change="password = $2, must_change = true, totp = NULL, totp_pending = NULL, totp_step = 0, disabled_at = NULL"
+    change="""password = $2, password_at = now(), must_change = true, totp = NULL, totp_pending = NULL,
+                         totp_step = 0, disabled_at = NULL"""
 )
 _SET_ROLE = _ENDING.format(change="role = $2")
 _ENABLE = "UPDATE operators SET disabled_at = NULL WHERE name = $1"
@@ -42,7 +47,8 @@ _ENABLE = "UPDATE operators SET disabled_at = NULL WHERE name = $1"
 _SIGNED_IN = "UPDATE operators SET signed_in_at = now(), password = coalesce($2, password) WHERE name = $1"
 _CHANGE = """
 WITH changed AS (
-    UPDATE operators SET password = $2, must_change = false, epoch = epoch + 1 WHERE name = $1 RETURNING name, epoch
+    UPDATE operators SET password = $2, password_at = now(), must_change = false, epoch = epoch + 1
+     WHERE name = $1 RETURNING name, epoch
 ), ended AS (
     DELETE FROM operator_sessions WHERE operator IN (SELECT name FROM changed) AND digest <> $3
 )
@@ -61,12 +67,15 @@ UPDATE operators SET totp = $2, totp_pending = $3
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator as stored. `totp` and `totp_pending` are sealed."""
+    """An operator as stored. `totp` and `totp_pending` are sealed. `is_over`: the password was printed for somebody,
+    and not used in time.
+    """
 
     name: str
     role: Role
     password: str
     must_change: bool
+    is_over: bool
     epoch: int
     totp: bytes | None
     totp_pending: bytes | None
@@ -97,7 +106,7 @@ async def insert_operator(db: Database, name: str, role: Role, password: str) ->
 
 async def find_operator(db: Database, name: str) -> Operator | None:
     """The operator of this name, also a disabled one."""
-    row = await db.fetchrow(_FIND, name)
+    row = await db.fetchrow(_FIND, name, ONE_TIME_S)
     return None if row is None else Operator(**{**row, "role": Role(row["role"])})
 
 

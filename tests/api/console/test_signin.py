@@ -197,6 +197,19 @@ async def test_a_session_that_begins_while_rights_are_taken_away_is_over(
     assert await find_session(db, cookie, Ends(1800, 43_200)) is None
 
 
+async def test_a_password_that_was_printed_opens_nothing_after_three_days(
+    browser: Browser, alice: None, resources: Resources
+) -> None:
+    """It may lie in a chat. One that the operator has chosen stays."""
+    for age, must_change, status in (("71 h", True, 303), ("73 h", True, 401), ("73 h", False, 303)):
+        await resources.db.execute(
+            "UPDATE operators SET must_change = $1, password_at = now() - $2::text::interval", must_change, age
+        )
+        assert (await browser.sign_in()).status == status, (age, must_change)
+    failed = [act for act in await list_acts(resources.db, limit=9) if act.action == "sign_in.failed"]
+    assert [act.detail["wrong"] for act in failed] == ["over"]
+
+
 async def test_a_disabled_operator_cannot_sign_in(browser: Browser, alice: None, resources: Resources) -> None:
     await disable_operator(resources.db, "alice")
     assert (await browser.sign_in()).status == 401

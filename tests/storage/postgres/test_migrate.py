@@ -59,6 +59,7 @@ ALL = [
     "0038_days_disputes_due.sql",
     "0038_days_disputes_over.sql",
     "0039_refused_callbacks.sql",
+    "0040_one_time_passwords.sql",
     "0041_callbacks_by_time.sql",
     "0042_callbacks_dead.sql",
     "0043_disputes_by_id.sql",
@@ -176,6 +177,9 @@ async def test_these_are_the_tables(database_url: str) -> None:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row["tablename"] for row in tables} == {
         "accounts",
+        "alerts",
+        "alert_walk",
+        "alert_messages",
         "api_keys",
         "audit",
         "callback_counts",
@@ -203,9 +207,6 @@ async def test_these_are_the_tables(database_url: str) -> None:
         "reconciliation_rows",
         "reconciliations",
         "refund_approvals",
-        "alerts",
-        "alert_messages",
-        "alert_walk",
         "refunds",
         "refused_callbacks",
         "refused_counts",

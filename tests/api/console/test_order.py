@@ -1,11 +1,13 @@
 """One order's page: its story with the evidence, what comes next, and no markup of a stranger's."""
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 
 import msgspec
 import pytest
 
+from core.deliveries import Attempt
 from core.operators import Role
 from runtime.resources import Resources
 from storage.postgres.order_facts import find_facts
@@ -13,6 +15,7 @@ from tests.api.conftest import Channel, terms
 from tests.api.console.conftest import SignedIn
 from tests.api.driver import Client, Response
 
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
@@ -112,10 +115,11 @@ async def fill_with(db_resources: Resources, order_no: str, text: str) -> None:
         order_no,
     )
     await db.execute(
-        "INSERT INTO notifications (id, order_no, version, type, url, body, last_status)"
-        " VALUES ('msg_x', $2, 99, $1, $1, '', $1)",
+        "INSERT INTO notifications (id, order_no, version, type, url, body, last_status, attempts)"
+        " VALUES ('msg_x', $2, 99, $1, $1, '', $1, $3::text::jsonb)",
         text,
         order_no,
+        msgspec.json.encode([Attempt(no=1, at=AT, latency_ms=12, status=text, answer=f"{text} ANSWERED")]).decode(),
     )
     await db.execute(
         "INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, reason, outcome,"
@@ -167,6 +171,9 @@ async def test_every_text_that_was_put_there_is_on_the_page(
     order_no = (await client.post("/v1/orders", terms(account=account))).json["order_no"]
     await fill_with(resources, order_no, "MARKED")
     assert await find_facts(resources.db, order_no) is not None
-    page = text_of(await (await signed_in(Role.VIEWER)).get(f"/ops/orders/{order_no}"))
+    page = text_of(await (await signed_in(Role.OPERATOR)).get(f"/ops/orders/{order_no}"))
     assert page.count("MARKED") >= 30
+    assert "MARKED ANSWERED" in page
+    viewed = text_of(await (await signed_in(Role.VIEWER)).get(f"/ops/orders/{order_no}"))
+    assert "ANSWERED" not in viewed, "a merchant's answer may hold anything about a buyer"
     assert "Waits for a person: Disputed (MARKED)" in page, "the reason of a case is in words"

@@ -1,4 +1,5 @@
-"""After a harsh run a program that has the API alone knows why every order is as it is, and what comes next.
+"""After a harsh run a program that has the API alone knows why every order is as it is and what comes next, sends what
+was not heard, and resolves every case.
 
 The channels lose, forge and break callbacks as in `nodrop demo`; a third of the notifications is answered 410. What the
 program reads is compared with the channels' ledger and the merchant's effects, which it does not see.
@@ -7,8 +8,9 @@ program reads is compared with the channels' ledger and the merchant's effects, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +26,7 @@ from demo.service import NO_TLS
 from demo.stack import Stack
 from simulator.kernel.ledger import PaymentStatus
 from simulator.kernel.snapshot import LedgerSnapshot
+from simulator.merchant.control import Effects
 from simulator.shoppers.plan import Plan
 from simulator.shoppers.visits import run
 from tests.scenarios.scenario import QUIET_S
@@ -39,6 +42,9 @@ DEAF = {"gone": 0.3, "answered_500": 0.2}
 
 BROKEN = {"query_missing", "deadline_missing"}
 """Steps that say that nodrop itself has lost work."""
+
+CHOICES = ("accept", "refund", "query", "note")
+"""Answers to a case, the one that ends most first."""
 
 PAYING = {"paid", "paid_late", "paid_late_accepted"}
 """Entries by which an order became paid."""
@@ -68,6 +74,12 @@ class Program:
             if page["next_cursor"] is None:
                 return found
             cursor = {"cursor": page["next_cursor"]}
+
+    async def act(self, path: str, **body: object) -> httpx.Response:
+        return await self._http.post(path, json={"reason": "a test of the whole", **body})
+
+    async def open_cases(self) -> list[Row]:
+        return await self.pages("/v1/cases", "cases", open="true")
 
     async def stories(self) -> dict[str, Row]:
         """The story of every order, by its number."""
@@ -131,6 +143,12 @@ async def paid_at_channel(stack: Stack) -> set[str]:
     }
 
 
+async def heard_by_merchant(stack: Stack) -> set[str]:
+    """Orders that had their effect at the merchant."""
+    effects = msgspec.convert(await stack.control("GET", "merchant", "/control/effects"), Effects)
+    return {effect.order_no for effect in effects.effects}
+
+
 def check_is_told(story: Mapping[str, Any], paid_numbers: set[str]) -> None:
     """The story names the cause of the order's state, and something comes next, or nothing with its reason."""
     order_no, kinds = story["order_no"], [entry["kind"] for entry in story["entries"]]
@@ -157,7 +175,46 @@ def check_is_told(story: Mapping[str, Any], paid_numbers: set[str]) -> None:
             assert is_payer or is_waiting or is_back, (order_no, number, story["next"])
 
 
-async def test_every_order_is_told_over_http(servers_home: Path) -> None:
+async def send_unheard_again(stack: Stack, program: Program, stories: Mapping[str, Row]) -> None:
+    """Every notification that was given up is named by its order's story, and sent again until it is heard."""
+    dead = [step for story in stories.values() for step in story["next"] if step["kind"] == "delivery_dead"]
+    assert dead
+    for step in dead:
+        path = f"/v1/notifications/{step['notification_id']}/resend"
+        assert (await program.act(path, dry_run=True)).json()["preview"]["possible"]
+        assert (await program.act(path)).status_code < HTTPStatus.BAD_REQUEST
+    paid = {order_no for order_no, story in stories.items() if story["status"] == "paid"}
+
+    async def is_heard() -> bool:
+        return paid <= await heard_by_merchant(stack)
+
+    await eventually(is_heard, QUIET_S, 0.2)
+
+
+async def resolve_all(stack: Stack, program: Program) -> Counter[str]:
+    """Answer every open case by the first choice that is possible; return the choices by number."""
+    answered: Counter[str] = Counter()
+    for choices in (CHOICES, ("note",)):
+        for case in await program.open_cases():
+            choice = await _answer(program, case, choices)
+            answered[choice] += 1
+        await settled(stack)
+    return answered
+
+
+async def _answer(program: Program, case: Row, choices: Sequence[str]) -> str:
+    path = f"/v1/cases/{case['id']}/resolve"
+    for choice in choices:
+        answer = {"choice": choice, **({"key": f"case-{case['id']}"} if choice == "refund" else {})}
+        preview = await program.act(path, **answer, dry_run=True)
+        if preview.status_code == HTTPStatus.OK and preview.json()["preview"]["possible"]:
+            done = await program.act(path, **answer)
+            assert done.status_code < HTTPStatus.BAD_REQUEST, (case, choice, done.text)
+            return choice
+    raise AssertionError(f"no choice fits {case}")
+
+
+async def test_every_order_is_told_and_what_is_open_is_ended_over_http(servers_home: Path) -> None:
     async with harsh_run(servers_home / f"operated-{uuid4().hex}") as (stack, program):
         stories = await program.stories()
         paid_numbers = await paid_at_channel(stack)
@@ -166,4 +223,11 @@ async def test_every_order_is_told_over_http(servers_home: Path) -> None:
         told = Counter(entry["kind"] for story in stories.values() for entry in story["entries"])
         assert len(stories) >= SHOPPERS
         assert told["callback_refused"] > 0, "forged callbacks are seen at the orders that they claim"
-        assert told["delivery_dead"] > 0
+
+        await send_unheard_again(stack, program, stories)
+        answered = await resolve_all(stack, program)
+        assert answered["refund"] > 0, "late or double money goes back by a choice"
+        assert await program.open_cases() == []
+        for story in (await program.stories()).values():
+            check_is_told(story, await paid_at_channel(stack))
+            assert not [step for step in story["next"] if step["waits_for"] == "person"], story

@@ -149,7 +149,7 @@ def _figures(repeats: Mapping[tuple[str, str], list[Ran]]) -> Iterator[Figure]:
             yield of_repeats(f"{name}_{kind}_twice", [ran.twice for ran in runs], "jobs", n)
     ours = repeats.get((OURS, "all"), [])
     for (name, kind), runs in repeats.items():
-        if kind == "all" and name != OURS and ours:
+        if kind == "all" and name != OURS and ours and all(ran.measured for ran in runs):
             ratios = [_per_cpu_s(mine) / _per_cpu_s(other) for mine, other in zip(ours, runs, strict=True)]
             yield of_repeats(f"lane_beside_{name}", ratios, "times", len(ratios))
 

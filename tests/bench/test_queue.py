@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def test_figures_compare_ours_with_each_other_worker() -> None:
     assert figures["lane_beside_lua_loop"] == 1
     assert "lane_beside_lane" not in figures
     assert (figures["lane_slow50_not_run"], figures["lane_slow50_left"], figures["lane_slow50_twice"]) == (-87, 4, 2)
+
+
+def test_a_worker_that_ran_nothing_within_the_limit_has_no_ratio() -> None:
+    runs = {("lane", "all"): [RAN, RAN], ("saq", "all"): [RAN, replace(RAN, measured=0, runs=0)]}
+    assert not {"lane_beside_saq"} & {each.name for each in _figures(runs)}
 
 
 def test_slow_workers_have_a_part_of_the_jobs_that_are_due_at_once_and_all_of_the_others() -> None:

@@ -96,7 +96,7 @@ def _refuse_process(_process: object, command: object, *_: object, **__: object)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and find_chromium() is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium fonts-wqy-microhei")
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium-headless-shell fonts-wqy-microhei")
 
 
 @pytest.fixture

@@ -136,6 +136,12 @@ class Process:
 
 
 def find_chromium() -> str | None:
+    """Chromium without a window if it is there: the same pages for half the CPU."""
+    return shutil.which("chromium-headless-shell") or find_whole_chromium()
+
+
+def find_whole_chromium() -> str | None:
+    """Chromium with the settings that a person has."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

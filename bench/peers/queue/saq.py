@@ -28,7 +28,7 @@ async def _produce(plan: Plan) -> None:
     queue = _queue(plan)
 
     async def enqueue(number: int) -> None:
-        due_at = plan.due_at(number)
+        due_at = plan.due_at(number) or 0  # to SAQ's script 0.0 is not "at once", and nobody would enqueue it
         await queue.enqueue("run", key=f"bench-{number}", number=number, ttl=-1, scheduled=due_at)
 
     await for_each(range(plan.jobs), enqueue)
